@@ -1,0 +1,38 @@
+"""edgepress: make trained transformers small and fast enough for their machine, and prove it.
+
+The public API is loaded lazily, so that ``import edgepress`` and ``edgepress --help`` cost nothing:
+
+    import edgepress
+    edgepress.compress_model("smollm2", scheme="W4A16", group_size=64, output="out")
+    edgepress.export_bundle("out", output="bundle")
+    for piece in edgepress.open_bundle("bundle").stream("The capital of France is"):
+        print(piece, end="", flush=True)
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_API = {
+    "compress_model": ("compress.api", "compress_model"),
+    "plan_model": ("compress.api", "plan_model"),
+    "export_bundle": ("export.api", "export_bundle"),
+    "open_bundle": ("runtime.api", "open_bundle"),
+    "validate_bundle": ("benchmarks.validate", "validate_bundle"),
+    "profile_bundle": ("benchmarks.profile", "profile_bundle"),
+    "write_report": ("benchmarks.report", "write_report"),
+}
+
+__all__ = ["__version__", *_API]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _API:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _API[name]
+    return getattr(import_module(f".{module}", __name__), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Floor: accuracy, latency and memory are measured, compared and reported."""

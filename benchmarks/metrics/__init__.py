@@ -1,0 +1,1 @@
+"""Plug-ins: one metric a file."""

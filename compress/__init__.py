@@ -1,0 +1,1 @@
+"""Floor: models are read, compressed block by block, and written."""

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: validated headers, contained reads, compressed-tensors packing."""

@@ -1,0 +1,1 @@
+"""Texts that packages carry: demo corpora and word-pair sets."""

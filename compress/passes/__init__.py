@@ -1,0 +1,1 @@
+"""Plug-ins: one compression algorithm a file; the file name is ``pass:`` in a recipe."""

@@ -1,0 +1,58 @@
+"""``QTensor``: the one quantized weight. Every algorithm produces it, every format reads it.
+
+``weight ≈ (codes − zero_point) · scale`` with one scale per group of input channels. Codes are unpacked: packing belongs
+to a format. Zero is always representable, so that pruned weights survive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+from .scheme import Scheme
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """A quantized matrix.
+
+    Attributes:
+        scheme: bits, group size and symmetry.
+        codes: ``[out, in]`` int8, within ``scheme.code_range``.
+        scale: ``[out, groups]`` float32, positive.
+        zero_point: ``[out, groups]`` int8 in the code range, or None when symmetric.
+    """
+
+    scheme: Scheme
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        out_features, in_features = self.codes.shape
+        expected = (out_features, self.scheme.groups(in_features))
+        if tuple(self.scale.shape) != expected:
+            raise ShapeError(f"scale has shape {tuple(self.scale.shape)}, codes need {expected}")
+        if self.scheme.symmetric != (self.zero_point is None):
+            raise ShapeError("a zero point belongs to asymmetric schemes, and to them only")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out, in)``."""
+        return self.codes.shape[0], self.codes.shape[1]
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight ``[out, in]`` that the codes stand for."""
+        out_features, in_features = self.shape
+        grouped = self.codes.view(out_features, self.scale.shape[1], -1).to(torch.float32)
+        if self.zero_point is not None:
+            grouped = grouped - self.zero_point.to(torch.float32).unsqueeze(-1)
+        return (grouped * self.scale.to(torch.float32).unsqueeze(-1)).view(out_features, in_features).to(dtype)
+
+    def to(self, device: torch.device | str) -> QTensor:
+        """The same tensor on ``device``."""
+        zero_point = None if self.zero_point is None else self.zero_point.to(device)
+        return QTensor(self.scheme, self.codes.to(device), self.scale.to(device), zero_point)

@@ -1,0 +1,1 @@
+"""Floor: what machines have, known or probed; no torch."""

@@ -1,0 +1,1 @@
+"""Plug-ins: one target a YAML file; the file name is ``--device``."""

@@ -1,0 +1,1 @@
+"""The CLI verbs of this floor, one a file; each file defines ``command``."""

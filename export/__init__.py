@@ -1,0 +1,1 @@
+"""Floor: graphs are built, proven and published."""

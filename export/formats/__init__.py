@@ -1,0 +1,1 @@
+"""Plug-ins: one export format a file; the file name is ``--format``."""

@@ -1,0 +1,31 @@
+"""Plug-ins are files: a folder is listed, a name is a file, a broken plug-in raises its own error.
+
+This one small loader serves passes, families, export formats and metrics. No decorators, no tables to edit.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from .errors import UnknownName
+
+
+def names(package: str) -> list[str]:
+    """The plug-ins of ``package`` (``edgepress.compress.passes``): its modules, without private ones."""
+    folder = Path(str(import_module(package).__file__)).parent
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def load(package: str, name: str, kind: str) -> ModuleType:
+    """Import the plug-in ``name`` of ``package``; dashes and underscores are the same.
+
+    Raises:
+        UnknownName: no such file; the error prints the choices and the nearest one.
+    """
+    known = names(package)
+    stem = name.replace("-", "_")
+    if stem not in known:
+        raise UnknownName(kind, name, [choice.replace("_", "-") for choice in known])
+    return import_module(f"{package}.{stem}")

@@ -1,0 +1,1 @@
+"""Floor: bundles run here with numpy and onnxruntime, no torch."""

@@ -1,0 +1,150 @@
+"""What the user sees: progress with an ETA, notes on stderr, and one JSON document on stdout.
+
+Long work reports through a :class:`Progress`, which every floor may hold; only the CLI decides what it looks like. On
+a terminal it is a bar; elsewhere a line at each tenth or every 30 seconds; in a library call nothing at all.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Progress(Protocol):
+    """Receives the advance of long work."""
+
+    @contextmanager
+    def task(self, label: str, total: float) -> Iterator[Task]: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class Task(Protocol):
+    """One piece of work with a known size."""
+
+    def advance(self, amount: float = 1, detail: str = "") -> None: ...
+
+
+class _SilentTask:
+    def advance(self, amount: float = 1, detail: str = "") -> None:
+        """Nothing to show."""
+
+
+class Silent:
+    """The default in library calls: shows nothing."""
+
+    @contextmanager
+    def task(self, label: str, total: float) -> Iterator[Task]:
+        yield _SilentTask()
+
+    def note(self, text: str) -> None:
+        """Nothing to show."""
+
+
+class _LineTask:
+    def __init__(self, label: str, total: float, interval: float) -> None:
+        self.label, self.total, self.interval = label, max(total, 1e-9), interval
+        self.done = 0.0
+        self.start = self.last = time.monotonic()
+        self.tenth = 0
+
+    def advance(self, amount: float = 1, detail: str = "") -> None:
+        self.done += amount
+        now = time.monotonic()
+        tenth = int(10 * self.done / self.total)
+        if tenth > self.tenth or now - self.last >= self.interval:
+            self.tenth, self.last = max(tenth, self.tenth), now
+            elapsed = now - self.start
+            eta = elapsed * (self.total - self.done) / self.done if self.done else 0.0
+            line = f"{self.label}: {100 * self.done / self.total:.0f} % after {elapsed:.0f} s, ETA {max(eta, 0):.0f} s"
+            print(f"{line}  {detail}".rstrip(), file=sys.stderr, flush=True)
+
+
+class Lines:
+    """Off a terminal: one line per tenth of the work or per 30 seconds, never an animation."""
+
+    def __init__(self, interval: float = 30.0) -> None:
+        self.interval = interval
+
+    @contextmanager
+    def task(self, label: str, total: float) -> Iterator[Task]:
+        yield _LineTask(label, total, self.interval)
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+class Bars:
+    """On a terminal: a bar with the elapsed time and the ETA."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def task(self, label: str, total: float) -> Iterator[Task]:
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+        )
+        with RichProgress(*columns, console=self.console) as bars:
+            identifier = bars.add_task(label, total=total, detail="")
+
+            class BarTask:
+                def advance(self, amount: float = 1, detail: str = "") -> None:
+                    bars.update(identifier, advance=amount, detail=detail)
+
+            yield BarTask()
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+
+class Terminal:
+    """The CLI's view: ``progress`` and ``say`` go to stderr, ``document`` is the one thing on stdout."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+
+    @property
+    def console(self) -> Console:
+        """A rich console on stderr (it honours NO_COLOR)."""
+        from rich.console import Console
+
+        return Console(stderr=True)
+
+    @property
+    def progress(self) -> Progress:
+        """How long work is shown here."""
+        if self.quiet:
+            return Silent()
+        console = self.console
+        return Bars(console) if console.is_terminal else Lines()
+
+    def say(self, text: str) -> None:
+        """A note for a person, on stderr."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def document(self, value: Any, text: object = None) -> None:
+        """The result: the JSON document under ``--json``, else ``text`` (a string or anything rich renders)."""
+        if self.as_json:
+            print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False), flush=True)
+        elif text is not None:
+            from rich.console import Console
+
+            Console().print(text, markup=False, highlight=False, soft_wrap=isinstance(text, str))

@@ -1,0 +1,163 @@
+"""Pico models: real architectures and tokenizers with a few thousand random weights, made in milliseconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+WORDS = (
+    "the river ran under old stone bridges while merchants counted copper coins and children watched boats drift "
+    "slowly toward the harbour where engineers measured tides winds currents and the weight of every cargo loaded "
+).split()
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Distinct pseudo-sentences of about 60 words each."""
+    import random
+
+    generator = random.Random(seed)
+    return [" ".join(generator.choices(WORDS, k=60)) + "." for _ in range(count)]
+
+
+def save_tokenizer(folder: Path, *, encoder: bool) -> int:
+    """Train a byte-level BPE (or a WordPiece with [CLS]/[SEP] for encoders) on the sentences; returns its size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if encoder:
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        tokenizer.train_from_iterator(
+            sentences(50), trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False)
+        )
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+        names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    else:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        trainer = trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(sentences(50), trainer)
+        names = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    if not encoder:
+        fast.chat_template = (
+            "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        )
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+def _save(model: Any, folder: Path, shard: str | None) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5)
+            elif name.endswith("bias"):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+            else:
+                parameter.copy_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))
+    if getattr(model.config, "tie_word_embeddings", False):
+        model.tie_weights()
+    model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
+
+
+def save_decoder(folder: Path, model_type: str = "llama", *, shard: str | None = None, **changes: Any) -> Path:
+    """Save a pico decoder (llama, mistral, qwen2, qwen3) with its tokenizer; ``changes`` go to the config."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = save_tokenizer(folder, encoder=False)
+    settings: dict[str, Any] = {
+        "vocab_size": size,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    settings.update(changes)
+    _save(AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings)), folder, shard)
+    return folder
+
+
+def save_encoder(folder: Path, model_type: str = "bert", **changes: Any) -> Path:
+    """Save a pico encoder (bert, roberta, distilbert) with its tokenizer; bert gets a mean-pooling model card."""
+    from transformers import AutoConfig, AutoModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = save_tokenizer(folder, encoder=True)
+    settings: dict[str, Any] = {"vocab_size": size, "pad_token_id": 0}
+    if model_type == "distilbert":
+        settings |= {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 128}
+    else:
+        settings |= {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 130,
+        }
+    settings.update(changes)
+    config = AutoConfig.for_model(model_type, **settings)
+    options = {} if model_type == "distilbert" else {"add_pooling_layer": False}
+    _save(AutoModel.from_config(config, **options), folder, None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pico_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tied GQA Llama checkpoint. Read only: shared by the session."""
+    return save_decoder(tmp_path_factory.mktemp("pico") / "llama")
+
+
+@pytest.fixture(scope="session")
+def pico_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT checkpoint. Read only: shared by the session."""
+    return save_encoder(tmp_path_factory.mktemp("pico") / "bert")
+
+
+@pytest.fixture(scope="session")
+def make_decoder() -> Callable[..., Path]:
+    """The factory :func:`save_decoder`, for tests that need another shape."""
+    return save_decoder
+
+
+@pytest.fixture(scope="session")
+def make_encoder() -> Callable[..., Path]:
+    """The factory :func:`save_encoder`."""
+    return save_encoder
+
+
+@pytest.fixture(scope="session")
+def pico_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of distinct paragraphs, enough for a few windows."""
+    path = tmp_path_factory.mktemp("text") / "prose.txt"
+    path.write_text("\n\n".join(sentences(120, seed=1)), encoding="utf-8")
+    return path
