@@ -37,13 +37,8 @@ def test_a_few_aliases_are_fine() -> None:
     assert load_yaml("a: &x [1, 2]\nb: *x\n", source="t") == {"a": [1, 2], "b": [1, 2]}
 
 
-
-    lambda word: word != "<<"
-)
-
-
-# YAML escapes are code points, not JSON's UTF-16 pairs: the two agree on the basic plane. Keys have at most 1024
-# characters, escapes included.
+# YAML escapes are code points, not JSON's UTF-16 pairs: the two agree on the basic plane. A key has at most
+# 1024 characters, escapes included.
 basic_plane = st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])
 words = st.text(basic_plane, max_size=20).filter(lambda word: word != "<<")
 values = st.recursive(
