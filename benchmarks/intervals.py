@@ -1,8 +1,9 @@
-"""Confidence intervals by the percentile bootstrap (Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979).
+"""Confidence intervals by the percentile bootstrap.
 
-Rows are resampled with replacement, never the tokens or iterations inside them: neighbours in a window or a block are
-correlated, and an interval over them would be too narrow. With fewer than about ten rows the interval is itself narrow
-by some tens of per cent; the count is recorded beside it.
+Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics, 1979. Rows are resampled with
+replacement, never the tokens or iterations inside them: neighbours in a window or a block are correlated, and
+an interval over them would be too narrow. With fewer than about ten rows the interval is itself narrow by
+some tens of per cent; the count is recorded beside it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def bootstrap_ci(
     """The interval that holds the central ``level`` of ``statistic`` over resampled rows.
 
     Args:
-        values: ``[n]`` or ``[n, k]``; a row is the unit of independence (a window, a block, a word pair) and stays whole,
-            so paired quantities belong in one row.
+        values: ``[n]`` or ``[n, k]``; a row is the unit of independence (a window, a block, a word pair) and
+            stays whole, so paired quantities belong in one row.
         statistic: maps an array of the same shape to a number (``np.median``, a ratio of column sums, …).
         seed: of the resampling; the same values and seed give the same interval.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from edgepress.benchmarks.intervals import bootstrap_ci
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from edgepress.benchmarks.intervals import bootstrap_ci
 
 
 def mean(rows: np.ndarray) -> float:
