@@ -1,0 +1,139 @@
+"""``Target``: what a machine has. Memory, bandwidth, peaks by dtype, power, cores, execution providers.
+
+Targets choose schemes and predict; they are never mixed with measurements. Each number carries where it comes from and
+how far to trust it. A target is a file ``targets/NAME.yaml``; adding one is adding the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import InputError, UnknownName
+from ..yaml_safe import load_yaml
+
+FOLDER = Path(__file__).parent / "targets"
+
+Confidence = Literal["high", "medium", "low"]
+
+
+class Fact(BaseModel):
+    """Something claimed about a machine, with its evidence. A target's own evidence is the default of its facts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(min_length=1)
+    confidence: Confidence
+    note: str = ""
+
+
+class Figure(Fact):
+    """A number. ``up_to`` is the top of a range over the models sold under the name; ``value`` is its bottom."""
+
+    value: float = Field(gt=0)
+    up_to: float | None = None
+    unit: Literal["GB", "GB/s", "W", "cores", "threads"]
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> Figure:
+        if self.up_to is not None and self.up_to <= self.value:
+            raise ValueError(f"up_to {self.up_to} must be larger than value {self.value}")
+        return self
+
+
+class Peak(Fact):
+    """A dense peak rate (no sparsity) of one compute unit for one dtype."""
+
+    on: Literal["cpu", "gpu", "npu"]
+    dtype: Literal["fp32", "bf16", "fp16", "fp8", "fp6", "fp4", "int8", "int4"]
+    value: float = Field(gt=0)
+    unit: Literal["TFLOPS", "TOPS"]
+
+
+class Isa(Fact):
+    """The instructions for int8 and bf16 dot products that the CPU has, in the names Linux prints."""
+
+    flags: tuple[str, ...]
+
+
+class Providers(Fact):
+    """ONNX Runtime execution providers that make sense here, best first. The CPU's exists everywhere."""
+
+    names: tuple[str, ...] = Field(min_length=1)
+
+
+class Target(BaseModel):
+    """One machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str
+    kind: Literal["server-gpu", "desktop-gpu", "laptop-gpu", "laptop", "board"]
+    memory: Figure = Field(description="of the compute unit: VRAM of a GPU, RAM of a laptop")
+    bandwidth: Figure
+    power: Figure
+    cores: dict[Literal["performance", "efficiency", "low-power"], Figure] = Field(default_factory=dict)
+    isa: Isa | None = None
+    peaks: tuple[Peak, ...] = ()
+    providers: Providers
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _evidence_is_inherited(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        evidence = {key: data[key] for key in ("source", "confidence") if key in data}
+        rest = {key: value for key, value in data.items() if key not in evidence}
+        return {key: _with_evidence(value, evidence) for key, value in rest.items()}
+
+    def peak(self, dtype: str, *, on: str | None = None) -> Peak | None:
+        """The highest peak for ``dtype``, of any compute unit or the one named; None when unknown."""
+        found = [peak for peak in self.peaks if peak.dtype == dtype and on in (None, peak.on)]
+        return max(found, key=lambda peak: peak.value, default=None)
+
+    def decode_ceiling(self, bytes_per_token: float) -> float:
+        """The most tokens per second at batch 1: each token reads ``bytes_per_token`` of weights once."""
+        return self.bandwidth.value * 1e9 / bytes_per_token
+
+
+def _with_evidence(value: Any, evidence: dict[str, Any]) -> Any:
+    """``value`` with the evidence filled in wherever a fact (a mapping with no mappings in it) lacks its own."""
+    if isinstance(value, list):
+        return [_with_evidence(item, evidence) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if any(isinstance(item, dict) for item in value.values()):
+        return {key: _with_evidence(item, evidence) for key, item in value.items()}
+    return {**evidence, **value}
+
+
+def target_names(folder: Path = FOLDER) -> list[str]:
+    """The known targets: the files of ``folder``."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def target(name: str, folder: Path = FOLDER) -> Target:
+    """The target ``name``; underscores and dashes are the same, letter case is ignored.
+
+    Raises:
+        UnknownName: no such file; carries the nearest name.
+        InputError: the file is not a valid target; names the file and the field.
+    """
+    known = target_names(folder)
+    stem = name.lower().replace("_", "-")
+    if stem not in known:
+        raise UnknownName("target", name, known)
+    path = folder / f"{stem}.yaml"
+    data = load_yaml(path.read_text(encoding="utf-8"), source=path.name)
+    if not isinstance(data, dict):
+        raise InputError(f"{path} is not a target", why="a target is a mapping of keys to facts")
+    try:
+        return Target.model_validate({"name": stem, **data})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path} is not a valid target", why=f"{where}: {first['msg']}") from None
