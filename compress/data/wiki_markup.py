@@ -1,8 +1,8 @@
 """MediaWiki markup to plain prose: what is left is running text, one paragraph per element.
 
 The markup is recursive, so each construct is removed from the inside out until none is left: templates,
-tables, links. Not a renderer: a template that would print text is kept only where its argument is the text, as in
-``{{convert|5|km}}``.
+tables, links. Not a renderer: a template that would print text is kept only where its argument is the text,
+as in ``{{convert|5|km}}``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,228 @@
+"""``Calibration``: the token batches that every pass sees, with source, seed, counts and a hash over the ids.
+
+A decoder gets windows of exactly ``length`` tokens, drawn without replacement from the whole text and never
+padded: every token counts. An encoder gets paragraphs, as it does in use, truncated to ``length`` and padded
+    under a mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CalibrationError, InputError
+from ..runtime.tokenizer import Tokenizer
+from .data.corpus import Conversation, Corpus, Document, paragraphs, plain, read_corpus
+from .token_windows import SEPARATOR, Ids, starts_with_bos, token_stream, windows
+
+Kind = Literal["decoder", "encoder"]
+Chat = Literal["auto", "always", "never"]
+
+DEFAULT_SAMPLES = 64
+DEFAULT_LENGTH = 512
+DEFAULT_BATCH_SIZE = 8
+_CHATS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64; the mask is 1 on real tokens."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a model is calibrated with.
+
+    Attributes:
+        batches: of at most ``batch_size`` rows; decoder batches are unpadded.
+        samples, length: rows in all batches, and tokens a row (at most, for an encoder).
+        effective_tokens: tokens that are not padding.
+        documents, duplicates: distinct documents read, and repetitions that were left out.
+        truncated: encoder texts that were longer than ``length``.
+        chat: whether conversations were rendered with the model's chat template.
+        sha256: over the ids and masks of all batches.
+    """
+
+    batches: tuple[Batch, ...]
+    source: str
+    seed: int
+    samples: int
+    length: int
+    effective_tokens: int
+    documents: int
+    duplicates: int
+    truncated: int
+    chat: bool
+    sha256: str
+
+    def describe(self) -> dict[str, Any]:
+        """Everything but the batches, ready for a manifest."""
+        return {name: value for name, value in vars(self).items() if name != "batches"}
+
+
+def calibration_from(
+    source: str,
+    tokenizer: Tokenizer,
+    *,
+    kind: Kind,
+    samples: int = DEFAULT_SAMPLES,
+    length: int = DEFAULT_LENGTH,
+    seed: int = 0,
+    field: str = "text",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    chat: Chat = "auto",
+    vocab_size: int | None = None,
+) -> Calibration:
+    """Read ``source`` (a file, a directory or a demo corpus) and cut it into batches.
+
+    Args:
+        samples: number of sequences.
+        length: tokens per sequence.
+        seed: decides which windows or paragraphs are taken; the same seed gives the same bytes.
+        field: key of the text in ``.jsonl`` rows.
+        chat: ``auto`` renders rows with ``messages`` through the chat template and leaves text as it is,
+            ``always`` renders text too, as a user's turn, ``never`` uses the bare content. Decoders only.
+        vocab_size: rows of the model's embedding; the tokenizer's own size when None.
+
+    Raises:
+        CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
+            would fit), or ids that the model has no embedding for.
+        InputError: sizes that are not positive, or chat text for a model without a template.
+    """
+    if min(samples, length - 1, batch_size) < 1:
+        raise InputError(
+            f"calibration needs samples and batch size ≥ 1 and length ≥ 2, not {samples}, {length}"
+        )
+    corpus = read_corpus(source, field=field)
+    generator = np.random.default_rng(seed)
+    if kind == "decoder":
+        rows, rendered = _decoder_rows(corpus, tokenizer, samples, length, generator, chat)
+        truncated = 0
+    else:
+        rows, truncated = _encoder_rows(corpus, tokenizer, samples, length, generator)
+        rendered = False
+    _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
+    batches = tuple(_batches(rows, batch_size, tokenizer.pad_id or 0))
+    return Calibration(
+        batches=batches,
+        source=source,
+        seed=seed,
+        samples=len(rows),
+        length=length,
+        effective_tokens=sum(map(len, rows)),
+        documents=len(corpus.distinct()),
+        duplicates=corpus.duplicates,
+        truncated=truncated,
+        chat=rendered,
+        sha256=_hash(batches),
+    )
+
+
+def _decoder_rows(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    samples: int,
+    length: int,
+    generator: np.random.Generator,
+    chat: Chat,
+) -> tuple[list[Ids], bool]:
+    texts, rendered = _texts(corpus.distinct(), tokenizer, chat)
+    stream = token_stream(tokenizer, texts, separator="")
+    cut = windows(stream, length, bos=tokenizer.bos_id if starts_with_bos(tokenizer) else None)
+    if len(cut) < samples:
+        raise CalibrationError(
+            f"{corpus.source} has {len(stream)} tokens, {samples} × {length} need {samples * length}",
+            why=f"{len(texts)} distinct documents were read, {corpus.duplicates} repetitions left out",
+            fix=_what_fits(len(stream), len(cut), samples),
+        )
+    return list(cut[generator.permutation(len(cut))[:samples]]), rendered
+
+
+def _what_fits(tokens: int, fitting: int, samples: int) -> str:
+    choices = [f"--samples {fitting}"] if fitting else []
+    if tokens // samples >= 16:
+        choices.append(f"--length {tokens // samples}")
+    return f"{' or '.join(choices)} would fit; or give more text" if choices else "give more text"
+
+
+def _texts(documents: list[Document], tokenizer: Tokenizer, chat: Chat) -> tuple[list[str], bool]:
+    """The documents as they follow each other in the stream, and whether the chat template had a part."""
+    if chat == "always":
+        documents = [_as_conversation(document) for document in documents]
+    elif chat == "never":
+        documents = [plain(document) for document in documents]
+    conversations = [document for document in documents if not isinstance(document, str)]
+    if conversations and tokenizer.chat_template is None:
+        raise InputError(
+            f"{len(conversations)} documents are conversations, but the model has no chat template",
+            fix="use their bare text with --chat never",
+        )
+    rendered: list[str] = []
+    for start in range(0, len(conversations), _CHATS_AT_ONCE):
+        some = conversations[start : start + _CHATS_AT_ONCE]
+        rendered += tokenizer.render_chats(some, add_generation_prompt=False)
+    chats = iter(rendered)
+    texts = [doc + SEPARATOR if isinstance(doc, str) else next(chats) for doc in documents]
+    return texts, bool(conversations)
+
+
+def _as_conversation(document: Document) -> Conversation:
+    return ({"role": "user", "content": document},) if isinstance(document, str) else document
+
+
+def _encoder_rows(
+    corpus: Corpus, tokenizer: Tokenizer, samples: int, length: int, generator: np.random.Generator
+) -> tuple[list[Ids], int]:
+    texts = list(
+        dict.fromkeys(part for document in corpus.distinct() for part in paragraphs(plain(document)))
+    )
+    if len(texts) < samples:
+        raise CalibrationError(
+            f"{corpus.source} has {len(texts)} distinct texts, {samples} samples were asked for",
+            fix=f"--samples {len(texts)} would fit; or give more text",
+        )
+    chosen = [texts[index] for index in generator.permutation(len(texts))[:samples]]
+    whole = tokenizer.encode_batch(chosen)
+    cut = tokenizer.encode_batch(chosen, max_length=length)
+    # Rows of like length share a batch, so that little of it is padding.
+    rows = sorted((np.asarray(ids, dtype=np.int64) for ids in cut), key=len, reverse=True)
+    return rows, sum(len(ids) > length for ids in whole)
+
+
+def _require_known_ids(rows: list[Ids], vocab_size: int, source: str) -> None:
+    largest = max(int(row.max()) for row in rows)
+    if largest >= vocab_size:
+        raise CalibrationError(
+            f"{source} gives token id {largest}, but the model has embeddings for {vocab_size} tokens",
+            why="the tokenizer does not belong to this model",
+            fix="put the model's own tokenizer.json beside its weights",
+        )
+
+
+def _batches(rows: list[Ids], batch_size: int, pad: int) -> Iterable[Batch]:
+    for start in range(0, len(rows), batch_size):
+        group = rows[start : start + batch_size]
+        ids = torch.full((len(group), max(map(len, group))), pad, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for index, row in enumerate(group):
+            ids[index, : len(row)] = torch.from_numpy(row)
+            mask[index, : len(row)] = 1
+        yield Batch(ids, mask)
+
+
+def _hash(batches: tuple[Batch, ...]) -> str:
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(repr(tuple(batch.input_ids.shape)).encode())
+        digest.update(batch.input_ids.numpy().astype("<i8").tobytes())
+        digest.update(batch.attention_mask.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,202 @@
+"""Text from a file, a directory or a demo corpus, checked before anything long begins.
+
+A ``.jsonl`` file holds a document per line: an object with the text under a field, or a conversation under
+``messages``. Any other file is prose, whose paragraphs (separated by blank lines) are its documents. A
+directory is all its ``.txt`` and ``.jsonl`` files, by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import CalibrationError, InputError, UnknownName
+from . import wikipedia
+from .wikipedia import Split
+
+LIMIT = 64 << 20
+
+CORPORA: dict[str, Callable[[Split], list[str]]] = {"wikipedia": wikipedia.articles}
+
+Conversation = tuple[dict[str, Any], ...]
+Document = str | Conversation
+
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in their order, with what was found besides.
+
+    Attributes:
+        documents: texts or conversations, none of them empty; duplicates are still there.
+        source: what was asked for, as the user wrote it.
+        empty: number of rows without text that were left out.
+        duplicates: number of documents that repeat an earlier one.
+    """
+
+    documents: tuple[Document, ...]
+    source: str
+    empty: int = 0
+
+    @property
+    def duplicates(self) -> int:
+        return len(self.documents) - len(self.distinct())
+
+    def distinct(self) -> list[Document]:
+        """The documents without repetitions."""
+        first: dict[str, Document] = {}
+        for document in self.documents:
+            first.setdefault(_identity(document), document)
+        return list(first.values())
+
+    def texts(self) -> list[str]:
+        """All documents as plain text; the turns of a conversation are joined by a blank line."""
+        return [plain(document) for document in self.documents]
+
+
+def plain(document: Document) -> str:
+    """A document as text: a conversation is the content of its turns, without any template."""
+    if isinstance(document, str):
+        return document
+    return "\n\n".join(str(message["content"]) for message in document)
+
+
+def paragraphs(text: str) -> list[str]:
+    """The parts of ``text`` between blank lines, without the empty ones."""
+    return [part.strip() for part in _BLANK_LINE.split(text) if part.strip()]
+
+
+def texts_from(source: str, field: str = "text", split: Split = "calibration") -> list[str]:
+    """The documents of :func:`read_corpus` as plain text, in order."""
+    return read_corpus(source, field=field, split=split).texts()
+
+
+def read_corpus(source: str, *, field: str = "text", split: Split = "calibration") -> Corpus:
+    """Read and check ``source``: the name of a demo corpus, a file or a directory.
+
+    Args:
+        field: key of the text in ``.jsonl`` rows; rows without it may have ``messages``.
+        split: which articles of a demo corpus; files have no splits.
+
+    Raises:
+        UnknownName: neither a corpus nor a path.
+        CalibrationError: not UTF-8 (file and byte offset), a row that is no JSON object (line), no such
+            field (the fields there are), no text at all, one document repeated, or more than 64 MB.
+        MissingDependency: the package of a demo corpus is not installed.
+    """
+    if source in CORPORA:
+        return Corpus(tuple(CORPORA[source](split)), source)
+    files = _files(source)
+    _require_size(files, source)
+    rows = [row for file in files for row in _rows(file, field)]
+    corpus = Corpus(tuple(row for row in rows if plain(row).strip()), source, _empty(rows))
+    _require_content(corpus)
+    return corpus
+
+
+def _empty(rows: list[Document]) -> int:
+    return sum(not plain(row).strip() for row in rows)
+
+
+def _identity(document: Document) -> str:
+    return document if isinstance(document, str) else json.dumps(document, sort_keys=True)
+
+
+def _files(source: str) -> list[Path]:
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = sorted(p for suffix in ("*.txt", "*.jsonl") for p in path.rglob(suffix) if p.is_file())
+        if not found:
+            raise CalibrationError(f"directory {path} holds no .txt or .jsonl file")
+        return found
+    if path.suffix or len(path.parts) > 1:
+        raise InputError(
+            f"there is no text at {path}", fix=f"give a file, a directory or one of: {', '.join(CORPORA)}"
+        )
+    raise UnknownName("text", source, CORPORA)
+
+
+def _require_size(files: list[Path], source: str) -> None:
+    size = sum(file.stat().st_size for file in files)
+    if size > LIMIT:
+        raise CalibrationError(
+            f"{source} holds {size / 1e6:.0f} MB of text, more than {LIMIT >> 20} MB",
+            why="calibration and measurement need some hundred thousand tokens; all of it would be tokenised",
+            fix="take an excerpt, for example: head -c 20M FILE > excerpt.txt",
+        )
+
+
+def _require_content(corpus: Corpus) -> None:
+    count = len(corpus.documents)
+    if not count:
+        raise CalibrationError(f"{corpus.source} holds no text ({corpus.empty} empty documents)")
+    if count > 1 and corpus.duplicates == count - 1:
+        raise CalibrationError(
+            f"{corpus.source} holds {count} documents that are all the same",
+            fix="give text that varies: statistics of one repeated document describe nothing else",
+        )
+
+
+def _rows(file: Path, field: str) -> list[Document]:
+    text = _decoded(file)
+    if file.suffix != ".jsonl":
+        return list(paragraphs(text))
+    return list(_json_rows(file, text, field))
+
+
+def _decoded(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise CalibrationError(
+            f"{file} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}",
+            fix=f"convert it, for example: iconv -f LATIN1 -t UTF-8 {file.name}",
+        ) from None
+    except OSError as error:
+        raise CalibrationError(f"cannot read {file}", why=str(error)) from None
+
+
+def _json_rows(file: Path, text: str, field: str) -> Iterator[Document]:
+    # Not splitlines(): a JSON string may hold U+2028, which is no end of a row.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CalibrationError(f"{file}:{number} is not JSON", why=str(error)) from None
+        if not isinstance(row, dict):
+            raise CalibrationError(f"{file}:{number} is not a JSON object but a {type(row).__name__}")
+        yield _document(row, field, f"{file}:{number}")
+
+
+def _document(row: dict[str, Any], field: str, where: str) -> Document:
+    value = row.get(field, row.get("messages"))
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(_is_message(message) for message in value):
+        return tuple(value)
+    if value is None:
+        raise CalibrationError(
+            f"{where} has no field {field!r}",
+            fix=f"name one of its fields with --field: {', '.join(map(repr, row)) or 'it has none'}",
+        )
+    raise CalibrationError(
+        f"{where}: the field {field!r} is neither text nor a list of messages",
+        fix='a message is an object such as {"role": "user", "content": "…"}',
+    )
+
+
+def _is_message(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("role"), str)
+        and isinstance(value.get("content"), str)
+    )
