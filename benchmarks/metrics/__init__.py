@@ -1,1 +1,15 @@
-"""Plug-ins: one metric a file."""
+"""Metrics, a file each; the file name is the metric's name in a record.
+
+Every file says its ``unit``, which direction is ``better`` and what it is ``measured_on``, and has pure
+functions on arrays, two by that choice:
+
+- ``tokens``: ``per_token(log_probs, reference, targets)`` maps float64 log-probabilities ``[t, vocab]`` of
+the subject
+  and of the original, and the token ids ``[t]`` that came, to a number per token ``[t]``;
+- ``sentences``: ``per_sentence(embeddings, reference)`` maps two ``[n, hidden]`` to ``[n]``;
+- ``pairs``: ``per_pair(left, right)`` maps the embeddings ``[n, hidden]`` of the first and second words to
+``[n]``;
+
+and ``value(rows)``, which makes the metric from rows that are resampled whole for its interval: a window's
+``(sum, tokens, bytes)``, a sentence's ``(number,)``, or a pair's ``(number, rating)``.
+"""

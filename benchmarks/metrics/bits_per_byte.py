@@ -1,0 +1,26 @@
+"""Bits per byte: negative log-likelihood in bits a UTF-8 byte of text; compares across tokenizers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .perplexity import per_token as negative_log_likelihood
+
+Array = NDArray[np.float64]
+
+unit = "bits/byte"
+better: Literal["lower", "higher"] = "lower"
+measured_on = "tokens"
+
+
+def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Array:
+    """Negative log-likelihood of each target in bits, ``[t]``."""
+    return negative_log_likelihood(log_probs, reference, targets) / np.log(2)
+
+
+def value(rows: Array) -> float:
+    """Bits over bytes of ``rows [windows, (bits, tokens, bytes)]``."""
+    return float(rows[:, 0].sum() / rows[:, 2].sum())

@@ -1,0 +1,24 @@
+"""Top-1 agreement: the share of positions where the compressed model picks the token that the original does."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+unit = "share"
+better: Literal["lower", "higher"] = "higher"
+measured_on = "tokens"
+
+
+def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Array:
+    """1 where the most likely tokens are the same, else 0, ``[t]``; of equals the first counts."""
+    return (log_probs.argmax(axis=1) == reference.argmax(axis=1)).astype(np.float64)
+
+
+def value(rows: Array) -> float:
+    """Mean over all tokens of ``rows [windows, (agreements, tokens, bytes)]``, between 0 and 1."""
+    return float(rows[:, 0].sum() / rows[:, 1].sum())
