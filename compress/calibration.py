@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CalibrationError, InputError
+from ..errors import CalibrationError, InputError, UnknownName
 from ..runtime.tokenizer import Tokenizer
 from .data.corpus import Conversation, Corpus, Document, paragraphs, plain, read_corpus
 from .token_windows import SEPARATOR, Ids, starts_with_bos, token_stream, windows
@@ -24,6 +24,7 @@ from .token_windows import SEPARATOR, Ids, starts_with_bos, token_stream, window
 Kind = Literal["decoder", "encoder"]
 Chat = Literal["auto", "always", "never"]
 
+CHATS = ("auto", "always", "never")
 DEFAULT_SAMPLES = 64
 DEFAULT_LENGTH = 512
 DEFAULT_BATCH_SIZE = 8
@@ -96,12 +97,15 @@ def calibration_from(
     Raises:
         CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
             would fit), or ids that the model has no embedding for.
+        UnknownName: another ``chat``.
         InputError: sizes that are not positive, or chat text for a model without a template.
     """
     if min(samples, length - 1, batch_size) < 1:
         raise InputError(
             f"calibration needs samples and batch size ≥ 1 and length ≥ 2, not {samples}, {length}"
         )
+    if chat not in CHATS:
+        raise UnknownName("chat mode", chat, CHATS)
     corpus = read_corpus(source, field=field)
     generator = np.random.default_rng(seed)
     if kind == "decoder":

@@ -1,4 +1,4 @@
-"""Top-1 agreement: the share of positions where the compressed model picks the token that the original does."""
+"""Top-1 agreement: the share of positions where the compressed model picks the same token as the original."""
 
 from __future__ import annotations
 

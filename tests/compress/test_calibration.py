@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from edgepress.compress.calibration import Calibration, calibration_from
-from edgepress.errors import CalibrationError, InputError
+from edgepress.errors import CalibrationError, InputError, UnknownName
 from edgepress.runtime.tokenizer import Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -172,3 +172,5 @@ def test_plain_text_stays_plain_unless_asked(decoder: Tokenizer, chats: str, pic
 def test_conversations_need_a_template(pico_bert: Path, chats: str) -> None:
     with pytest.raises(InputError, match="no chat template"):
         calibration_from(chats, Tokenizer.open(pico_bert), kind="decoder", samples=1, length=8)
+    with pytest.raises(UnknownName, match="did you mean 'never'"):
+        calibration_from(chats, Tokenizer.open(pico_bert), kind="decoder", chat="nver")  # type: ignore[arg-type]
