@@ -1,0 +1,67 @@
+"""Causal self-attention of a decoder: ``GroupQueryAttention`` on a key/value cache that it extends in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ...compress.anatomy import Attention, Norm
+from .build import Build
+from .linear import project
+from .norm import normalize
+
+
+@dataclass(frozen=True)
+class CausalInputs:
+    """What every layer's attention reads beside its hidden states.
+
+    Attributes:
+        last_position: ``[batch]`` int32, valid tokens of each row less one. total: int32 scalar, longest row.
+        cos, sin: rope tables, or None for a model without rope.
+    """
+
+    last_position: ir.Value
+    total: ir.Value
+    cos: ir.Value | None
+    sin: ir.Value | None
+
+
+def causal_attention(
+    build: Build,
+    value: ir.Value,
+    part: Attention,
+    shared: CausalInputs,
+    past: tuple[ir.Value, ir.Value],
+    name: str,
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Attention output ``[batch, seq, heads · head_dim]`` before the output projection, and the present key and value."""
+    packed = project(build, value, [part.q, part.k, part.v], f"{name}.qkv")
+    query: list[ir.Value | None] = [packed, None, None]
+    if part.q_norm is not None or part.k_norm is not None:
+        sizes = [part.q.out_features, part.k.out_features, part.v.out_features]
+        q, k, v = build.graph.split(f"{name}.split", packed, sizes)
+        query = [_head_norm(build, q, part.q_norm, part), _head_norm(build, k, part.k_norm, part), v]
+    window = part.sliding_window
+    attended, key, present = build.graph.contrib_outputs(
+        "GroupQueryAttention",
+        name,
+        [*query, *past, shared.last_position, shared.total, shared.cos, shared.sin],
+        3,
+        num_heads=part.heads,
+        kv_num_heads=part.kv_heads,
+        do_rotary=int(shared.cos is not None),
+        local_window_size=-1 if window is None else window,
+    )
+    return attended, key, present
+
+
+def _head_norm(build: Build, value: ir.Value, norm: Norm | None, part: Attention) -> ir.Value:
+    if norm is None:
+        return value
+    graph = build.graph
+    heads = graph.constant(f"heads.{part.head_dim}", np.array([0, 0, -1, part.head_dim], np.int64))
+    flat = graph.constant("heads.flat", np.array([0, 0, -1], np.int64))
+    normed = normalize(build, graph.node("Reshape", f"{norm.name}.heads", [value, heads]), norm)
+    return graph.node("Reshape", f"{norm.name}.flat", [normed, flat])

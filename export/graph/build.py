@@ -1,0 +1,45 @@
+"""``Build``: what the builder of every part of a graph is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ...compress.anatomy import Anatomy
+from .view import WeightView
+from .writer import GraphWriter
+
+
+@dataclass
+class Build:
+    """One graph under construction.
+
+    Attributes:
+        graph: where nodes and initializers go. weights: where initializers come from.
+        accuracy_level: of every ``MatMulNBits``: 4 computes on int8 activations and is the fast one, 0 on float32.
+        notes: storage that differs from the scheme, as sentences for the manifest.
+        int8_inputs: activations that are already quantized per token: ``(uint8 codes, scale)`` by value.
+    """
+
+    graph: GraphWriter
+    weights: WeightView
+    accuracy_level: int = 4
+    notes: set[str] = field(default_factory=set)
+    int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The anatomy of the model."""
+        return self.weights.anatomy
+
+    def vector(self, name: str) -> ir.Value:
+        """The stored float tensor ``name`` as an initializer of its own shape."""
+        weights = self.weights
+        return self.graph.weight(
+            name,
+            ir.DataType.FLOAT,
+            weights.shape(name),
+            lambda: weights.tensor(name).numpy().astype(np.float32),
+        )

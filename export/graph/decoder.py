@@ -1,0 +1,132 @@
+"""The graph of a pre-norm decoder with a key/value cache: one graph for prefill, chunks and single tokens.
+
+Inputs and outputs have the names of onnxruntime-genai, whose runtime can drive the same file. Layers may differ in every
+size. Only the last ``logits_to_keep`` positions go through the final norm and the head; 0 keeps all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ...compress.anatomy import Anatomy, BlockAnatomy
+from ...errors import CheckpointError, ShapeError
+from .attention import CausalInputs, causal_attention
+from .build import Build
+from .embedding import embed, head
+from .linear import project_without_bias
+from .mlp import mlp
+from .norm import add_and_normalize, normalize
+from .rope import check_rope, rope_tables
+from .writer import Array
+
+INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
+_HEAD_STEP = 8
+_END = np.iinfo(np.int64).max
+
+
+def build_decoder(build: Build) -> None:
+    """Write the whole graph of ``build.anatomy``.
+
+    Raises:
+        CheckpointError: a part that this graph cannot express.
+        ShapeError: a size that the kernels cannot handle; names the layer.
+    """
+    check_decoder(build.anatomy)
+    graph = build.graph
+    ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
+    mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
+    shared = _shared(build, mask)
+    pasts = [_past(build, block) for block in build.anatomy.blocks]
+    kept = graph.input("logits_to_keep", INT64, [1])
+    graph.default(kept, np.ones(1, np.int64))
+
+    presents: list[tuple[ir.Value, ir.Value]] = []
+    residual = embed(build, ids)
+    normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
+    for index, block in enumerate(build.anatomy.blocks):
+        name = block.attention.q.name.rpartition(".")[0]
+        attended, key, value = causal_attention(build, normed, block.attention, shared, pasts[index], name)
+        presents.append((key, value))
+        out, bias = project_without_bias(build, attended, [block.attention.o], block.attention.o.name)
+        normed, residual = add_and_normalize(build, out, residual, block.norm2, bias)
+        out, bias = mlp(build, normed, block.mlp, block.mlp.up.name.rpartition(".")[0])
+        last = index + 1 == len(build.anatomy.blocks)
+        norm = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].norm1
+        assert norm is not None
+        if last:
+            out, residual = _last_positions(build, kept, out, residual)
+        normed, residual = add_and_normalize(build, out, residual, norm, bias)
+    graph.output(head(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
+    for block, (key, value) in zip(build.anatomy.blocks, presents, strict=True):
+        shape = ["batch_size", block.attention.kv_heads, "present_capacity", block.attention.head_dim]
+        graph.output(key, f"present.{block.index}.key", FLOAT, shape)
+        graph.output(value, f"present.{block.index}.value", FLOAT, shape)
+
+
+def check_decoder(anatomy: Anatomy) -> None:
+    """Refuse what the graph cannot express, before anything is written.
+
+    Raises:
+        CheckpointError: blocks of another order, or no final norm.
+        ShapeError: heads that the attention kernel cannot handle.
+    """
+    if not anatomy.blocks or anatomy.final_norm is None:
+        raise CheckpointError(
+            f"a {anatomy.model_type} decoder without blocks or final norm cannot be exported"
+        )
+    for block in anatomy.blocks:
+        attention = block.attention
+        if block.order != "pre":
+            raise CheckpointError(
+                f"{block.prefix} normalises after its sums: such decoders are not supported"
+            )
+        if attention.head_dim % _HEAD_STEP or attention.heads % attention.kv_heads:
+            raise ShapeError(
+                f"{block.prefix}: {attention.heads} heads of {attention.head_dim} channels over "
+                f"{attention.kv_heads} key/value heads",
+                why=f"ONNX Runtime's attention needs multiples of {_HEAD_STEP} channels and whole groups of heads",
+            )
+    if anatomy.rope is not None:
+        check_rope(anatomy.rope)
+
+
+def _shared(build: Build, mask: ir.Value) -> CausalInputs:
+    graph = build.graph
+    row = graph.constant("mask.row", np.array([1], np.int64))
+    one = graph.constant("mask.one", np.array(1, np.int64))
+    lengths = graph.node("ReduceSum", "mask.lengths", [mask, row], keepdims=0)
+    last = graph.node(
+        "Cast", "mask.last", [graph.node("Sub", "mask.less_one", [lengths, one])], to=ir.DataType.INT32
+    )
+    total = graph.node("Gather", "mask.width", [graph.node("Shape", "mask.shape", [mask]), one], axis=0)
+    total = graph.node("Cast", "mask.total", [total], to=ir.DataType.INT32)
+    anatomy, rope = build.anatomy, build.anatomy.rope
+    if rope is None:
+        return CausalInputs(last, total, None, None)
+    shape, positions = [anatomy.max_positions, rope.dim // 2], anatomy.max_positions
+
+    def table(index: int) -> Array:
+        return rope_tables(rope, positions)[index]
+
+    row_bytes = 2 * rope.dim
+    cos = graph.weight("rope.cos", FLOAT, shape, lambda: table(0), read_per_token=row_bytes)
+    sin = graph.weight("rope.sin", FLOAT, shape, lambda: table(1), read_per_token=row_bytes)
+    return CausalInputs(last, total, cos, sin)
+
+
+def _past(build: Build, block: BlockAnatomy) -> tuple[ir.Value, ir.Value]:
+    shape = ["batch_size", block.attention.kv_heads, "past_capacity", block.attention.head_dim]
+    key = build.graph.input(f"past_key_values.{block.index}.key", FLOAT, shape)
+    return key, build.graph.input(f"past_key_values.{block.index}.value", FLOAT, shape)
+
+
+def _last_positions(build: Build, kept: ir.Value, *values: ir.Value) -> tuple[ir.Value, ...]:
+    # Slicing from -n keeps the last n positions, and from -0 all of them.
+    graph = build.graph
+    start = graph.node("Neg", "kept.start", [kept])
+    end = graph.constant("kept.end", np.array([_END], np.int64))
+    axis = graph.constant("kept.axis", np.array([1], np.int64))
+    return tuple(
+        graph.node("Slice", f"kept.{index}", [value, start, end, axis]) for index, value in enumerate(values)
+    )

@@ -1,0 +1,133 @@
+"""The graph of a BERT-like encoder: post-norm blocks, attention in both directions, and a sentence embedding.
+
+Biases are handed to the node that follows (attention, ``BiasGelu``, ``SkipLayerNormalization``), so that a block is ten
+nodes whatever its weights are stored as.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ...compress.anatomy import Anatomy, Attention, BlockAnatomy
+from ...errors import CheckpointError, ShapeError
+from .build import Build
+from .embedding import embed
+from .linear import project_without_bias
+from .mlp import mlp
+from .norm import add_and_normalize, normalize
+from .pooling import Pooling, sentence_embedding
+
+INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
+TOKENS: list[int | str] = ["batch_size", "sequence_length"]
+
+
+def encoder_inputs(anatomy: Anatomy, token_types: int) -> list[str]:
+    """Names of the graph's inputs; a table of a single token type needs no ids."""
+    both = ["input_ids", "attention_mask"]
+    return [*both, "token_type_ids"] if anatomy.token_type_embedding and token_types > 1 else both
+
+
+def build_encoder(build: Build, pooling: Pooling | None) -> None:
+    """Write the whole graph of ``build.anatomy``, with the output ``sentence_embedding`` when there is a ``pooling``.
+
+    Raises:
+        CheckpointError: a part that this graph cannot express.
+        ShapeError: a size that the kernels cannot handle; names the layer.
+    """
+    check_encoder(build.anatomy)
+    graph, hidden_size = build.graph, build.anatomy.hidden_size
+    ids = graph.input("input_ids", INT64, TOKENS)
+    mask = graph.input("attention_mask", INT64, TOKENS)
+    hidden = _embeddings(build, ids)
+    mask32 = graph.node("Cast", "mask.int32", [mask], to=ir.DataType.INT32)
+    for block in build.anatomy.blocks:
+        hidden = _block(build, hidden, mask32, block)
+    graph.output(hidden, "last_hidden_state", FLOAT, [*TOKENS, hidden_size])
+    if pooling is not None:
+        pooled = sentence_embedding(graph, hidden, mask, pooling)
+        graph.output(pooled, "sentence_embedding", FLOAT, ["batch_size", hidden_size])
+
+
+def check_encoder(anatomy: Anatomy) -> None:
+    """Refuse what the graph cannot express, before anything is written.
+
+    Raises:
+        CheckpointError: blocks of another order, or rotary positions.
+        ShapeError: grouped key/value heads.
+    """
+    if anatomy.rope is not None or anatomy.position_embedding is None or anatomy.embedding_norm is None:
+        raise CheckpointError(f"a {anatomy.model_type} encoder without learned positions cannot be exported")
+    for block in anatomy.blocks:
+        attention = block.attention
+        if block.order != "post":
+            raise CheckpointError(
+                f"{block.prefix} normalises before its sums: such encoders are not supported"
+            )
+        if attention.heads != attention.kv_heads:
+            raise ShapeError(
+                f"{block.prefix}: {attention.kv_heads} key/value heads for {attention.heads} heads"
+            )
+
+
+def _embeddings(build: Build, ids: ir.Value) -> ir.Value:
+    anatomy, graph = build.anatomy, build.graph
+    assert anatomy.embedding_norm is not None
+    position_rows = graph.node(
+        "Gather", "positions", [_position_table(build), _positions(build, ids)], axis=0
+    )
+    summed = graph.node("Add", "embeddings.sum", [embed(build, ids), position_rows])
+    if anatomy.token_type_embedding is None:
+        return normalize(build, summed, anatomy.embedding_norm)
+    table = build.vector(f"{anatomy.token_type_embedding}.weight")
+    token_types = build.weights.shape(f"{anatomy.token_type_embedding}.weight")[0]
+    if "token_type_ids" in encoder_inputs(anatomy, token_types):
+        types = graph.input("token_type_ids", INT64, TOKENS)
+    else:
+        types = graph.constant("token_types.only", np.zeros((1, 1), np.int64))
+    rows = graph.node("Gather", "token_types", [table, types], axis=0)
+    return normalize(build, graph.node("Add", "embeddings.typed", [summed, rows]), anatomy.embedding_norm)
+
+
+def _position_table(build: Build) -> ir.Value:
+    return build.vector(f"{build.anatomy.position_embedding}.weight")
+
+
+def _positions(build: Build, ids: ir.Value) -> ir.Value:
+    """Rows of the position table: ``[seq]``, or ``[batch, seq]`` where they depend on the padding (RoBERTa)."""
+    graph, offset = build.graph, build.anatomy.position_offset
+    if offset == 0:
+        one, zero = (
+            graph.constant("positions.one", np.array(1)),
+            graph.constant("positions.zero", np.array(0)),
+        )
+        width = graph.node(
+            "Gather", "positions.width", [graph.node("Shape", "positions.shape", [ids]), one], axis=0
+        )
+        return graph.node("Range", "positions.range", [zero, width, one])
+    # RoBERTa counts the tokens that are not padding; padding itself reads the row before the first position.
+    padding = graph.constant("positions.padding", np.array(offset - 1, np.int64))
+    row = graph.constant("positions.row", np.array(1, np.int64))
+    is_padding = graph.node("Equal", "positions.is_padding", [ids, padding])
+    real = graph.node("Cast", "positions.real", [graph.node("Not", "positions.not", [is_padding])], to=INT64)
+    count = graph.node("CumSum", "positions.count", [real, row])
+    return graph.node(
+        "Add", "positions.rows", [graph.node("Mul", "positions.counted", [count, real]), padding]
+    )
+
+
+def _block(build: Build, hidden: ir.Value, mask: ir.Value, block: BlockAnatomy) -> ir.Value:
+    attended = _attention(build, hidden, mask, block.attention, f"{block.prefix}.attention")
+    out, bias = project_without_bias(build, attended, [block.attention.o], block.attention.o.name)
+    middle, _ = add_and_normalize(build, out, hidden, block.norm1, bias)
+    out, bias = mlp(build, middle, block.mlp, f"{block.prefix}.mlp")
+    return add_and_normalize(build, out, middle, block.norm2, bias)[0]
+
+
+def _attention(build: Build, hidden: ir.Value, mask: ir.Value, part: Attention, name: str) -> ir.Value:
+    packed, bias = project_without_bias(build, hidden, [part.q, part.k, part.v], f"{name}.qkv")
+    widths = [part.q.out_features, part.k.out_features, part.v.out_features]
+    query, key, value = build.graph.split(f"{name}.split", packed, widths)
+    return build.graph.contrib(
+        "MultiHeadAttention", name, [query, key, value, bias, mask], num_heads=part.heads
+    )

@@ -1,0 +1,93 @@
+"""W8A8 linears: activations are quantized per token on the fly, the product is of integers.
+
+Per token: ``scale = absmax / 127``, codes round half to even, as the torch model of the checkpoint does. The activation
+codes are stored with a zero point of 128, since only uint8 × int8 has a fast kernel on x86. That kernel is exact with VNNI; older
+CPUs saturate in it unless ``session.x64quantprecision`` is ``1``, which the runtime sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ...compress.anatomy import Linear
+from ...compress.qtensor import QTensor
+from ...compress.scheme import Scheme
+from ...errors import ShapeError
+from .build import Build
+from .writer import Array
+
+# Smaller scales are raised to this: a token of zeros must not divide by zero, and no real activation is near it.
+SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny)
+
+
+def integer_product(
+    build: Build,
+    value: ir.Value,
+    linears: Sequence[Linear],
+    scheme: Scheme,
+    name: str,
+    bias: ir.Value | None,
+) -> ir.Value:
+    """``value · concat(weights)ᵀ + bias`` with both operands in 8 bits.
+
+    Raises:
+        ShapeError: a weight scale per group, which an integer product cannot apply.
+    """
+    if scheme.group_size is not None:
+        raise ShapeError(
+            f"{linears[0].name}: {scheme.name} has a weight scale per group, an integer product needs one per channel",
+            fix="compress with W8A8, without a group size",
+        )
+    codes, token_scale = _quantized_input(build, value, linears[0].in_features)
+    graph, width = build.graph, sum(linear.out_features for linear in linears)
+
+    def joined(part: str) -> Array:
+        parts = [getattr(_checked(build.weights.quantized(linear.name)), part).numpy() for linear in linears]
+        return np.concatenate(parts)
+
+    weight_shape = [linears[0].in_features, width]
+    weight = graph.weight(f"{name}.codes", ir.DataType.INT8, weight_shape, lambda: joined("codes").T)
+    scales = graph.weight(f"{name}.scales", ir.DataType.FLOAT, [width], lambda: joined("scale")[:, 0])
+    one = graph.constant("int8.one", np.ones((), np.float32))
+    inputs = [codes, weight, one, scales, _activation_zero(build)]
+    if not scheme.symmetric:
+        zeros = f"{name}.zero_points"
+        inputs.append(graph.weight(zeros, ir.DataType.INT8, [width], lambda: joined("zero_point")[:, 0]))
+    product = graph.contrib("MatMulIntegerToFloat", name, inputs)
+    scaled = graph.node("Mul", f"{name}.token_scale", [product, token_scale])
+    return scaled if bias is None else graph.node("Add", f"{name}.add_bias", [scaled, bias])
+
+
+def _checked(tensor: QTensor) -> QTensor:
+    assert tensor.scale.shape[1] == 1
+    return tensor
+
+
+def _activation_zero(build: Build) -> ir.Value:
+    return build.graph.constant("int8.activation_zero", np.array(128, np.uint8))
+
+
+def _quantized_input(build: Build, value: ir.Value, width: int) -> tuple[ir.Value, ir.Value]:
+    """Codes ``[…, width]`` uint8 and scale ``[…, 1]`` of ``value``; made once for all that read it."""
+    if value not in build.int8_inputs:
+        graph, name = build.graph, f"{value.name}.int8"
+        last = graph.constant("int8.last_axis", np.array([-1], np.int64))
+        absmax = graph.node("ReduceMax", f"{name}.max", [graph.node("Abs", f"{name}.abs", [value]), last])
+        levels = graph.constant("int8.levels", np.array(127, np.float32))
+        smallest = graph.constant("int8.smallest_scale", np.array(SMALLEST_SCALE))
+        scale = graph.node(
+            "Max", f"{name}.scale", [graph.node("Div", f"{name}.step", [absmax, levels]), smallest]
+        )
+        zeros = graph.node(
+            "Expand",
+            f"{name}.zeros",
+            [_activation_zero(build), graph.node("Shape", f"{name}.shape", [scale])],
+        )
+        codes = graph.node(
+            "QuantizeLinear", f"{name}.codes", [value, scale, zeros], axis=-1, block_size=width
+        )
+        build.int8_inputs[value] = (codes, scale)
+    return build.int8_inputs[value]

@@ -1,0 +1,68 @@
+"""How the weights of linears become nodes. Linears that read the same input are packed into one matrix product.
+
+Packing needs one storage for all: neighbours of the same scheme become one product, others are computed one by one and
+concatenated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import onnx_ir as ir
+
+from ...compress.anatomy import Linear
+from .build import Build
+from .dense import dense_product
+from .integer import integer_product
+from .nbits import nbits_product
+from .writer import Array
+
+
+def project(build: Build, value: ir.Value, linears: Sequence[Linear], name: str) -> ir.Value:
+    """``concat(linear(value) for linear in linears)`` over the last axis, biases included."""
+    return _product(build, value, linears, name, with_bias=True)
+
+
+def project_without_bias(
+    build: Build, value: ir.Value, linears: Sequence[Linear], name: str
+) -> tuple[ir.Value, ir.Value | None]:
+    """As :func:`project`, the bias handed back: for the nodes that can add it on their way."""
+    return _product(build, value, linears, name, with_bias=False), packed_bias(build, linears, name)
+
+
+def packed_bias(build: Build, linears: Sequence[Linear], name: str) -> ir.Value | None:
+    """The biases of ``linears`` in a row, zeros where one has none; None when none has."""
+    if not any(linear.bias for linear in linears):
+        return None
+
+    def make() -> Array:
+        parts = [
+            build.weights.tensor(f"{linear.name}.bias").numpy()
+            if linear.bias
+            else np.zeros(linear.out_features, np.float32)
+            for linear in linears
+        ]
+        return np.concatenate(parts).astype(np.float32)
+
+    width = sum(linear.out_features for linear in linears)
+    return build.graph.weight(f"{name}.bias", ir.DataType.FLOAT, [width], make)
+
+
+def _product(
+    build: Build, value: ir.Value, linears: Sequence[Linear], name: str, *, with_bias: bool
+) -> ir.Value:
+    runs = [list(run) for _, run in groupby(linears, key=lambda linear: build.weights.scheme(linear.name))]
+    parts = []
+    for run in runs:
+        scheme = build.weights.scheme(run[0].name)
+        label = name if len(runs) == 1 else f"{name}.{'_'.join(linear.role for linear in run)}"
+        bias = packed_bias(build, run, label) if with_bias else None
+        if scheme is None:
+            parts.append(dense_product(build, value, run, label, bias))
+        elif scheme.activations:
+            parts.append(integer_product(build, value, run, scheme, label, bias))
+        else:
+            parts.append(nbits_product(build, value, run, scheme, label, bias))
+    return parts[0] if len(parts) == 1 else build.graph.node("Concat", name, parts, axis=-1)

@@ -1,0 +1,24 @@
+"""The MLP of a block: gate and up as one product, or up alone."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ...compress.anatomy import Mlp
+from .activation import activate
+from .build import Build
+from .linear import project, project_without_bias
+
+
+def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ir.Value | None]:
+    """``down(act(gate(x)) · up(x))`` or ``down(act(up(x)))``, and the bias of ``down``, which is left to be added."""
+    if part.gate is None:
+        wide, bias = project_without_bias(build, value, [part.up], part.up.name)
+        inner = activate(build, wide, part.activation, f"{name}.act", bias)
+    else:
+        both = project(build, value, [part.gate, part.up], f"{name}.gate_up")
+        gate, up = build.graph.split(f"{name}.split", both, [part.gate.out_features, part.up.out_features])
+        inner = build.graph.node(
+            "Mul", f"{name}.mul", [activate(build, gate, part.activation, f"{name}.act"), up]
+        )
+    return project_without_bias(build, inner, [part.down], part.down.name)

@@ -1,0 +1,53 @@
+"""From a checkpoint's weights to a whole graph, with what there is to know about it before it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..opset import Opset
+from .build import Build
+from .decoder import build_decoder
+from .encoder import build_encoder
+from .pooling import Pooling
+from .view import WeightView
+from .writer import GraphWriter
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A graph that has not been written yet.
+
+    Attributes:
+        nbytes: bytes of all initializers. bytes_per_token: those that one decode step reads.
+        inputs: names of the graph's inputs in order. notes: storage that differs from the schemes.
+    """
+
+    model: ir.Model
+    nbytes: int
+    bytes_per_token: int
+    inputs: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def build_graph(view: WeightView, opset: Opset, pooling: Pooling | None = None) -> BuiltGraph:
+    """The graph of ``view``; weights are read when it is saved.
+
+    Raises:
+        ShapeError: a scheme or size that no kernel can hold; names the layer.
+        CheckpointError, UnknownName: a part that the graphs cannot express.
+    """
+    graph = GraphWriter(view.anatomy.model_type or view.anatomy.kind)
+    build = Build(graph, view)
+    if view.anatomy.kind == "decoder":
+        build_decoder(build)
+    else:
+        build_encoder(build, pooling)
+    return BuiltGraph(
+        model=graph.model(opset),
+        nbytes=sum(graph.nbytes.values()),
+        bytes_per_token=sum(graph.read_per_token.values()),
+        inputs=tuple(graph.input_names),
+        notes=tuple(sorted(build.notes)),
+    )
