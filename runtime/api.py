@@ -1,0 +1,140 @@
+"""Opening a bundle: a :class:`TextModel` that generates, or an :class:`EmbeddingModel` that embeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from ..terminal import Progress
+from .bundle import Bundle
+from .chat import Messages
+from .decoder import Decoder
+from .encoder import BATCH_SIZE, Encoder, Vectors
+from .generate import Generation, stream
+from .sampling import Sampling
+from .tokenizer import Tokenizer
+
+MAX_NEW_TOKENS = 128
+
+
+def open_bundle(
+    path: Path | str, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
+) -> TextModel | EmbeddingModel:
+    """Verify and load the bundle at ``path``.
+
+    Raises:
+        BundleError, RefusedByPolicy: as :meth:`Bundle.open`.
+        MissingDependency: ONNX Runtime is not installed.
+    """
+    bundle = Bundle.open(path, verify=verify)
+    if bundle.kind == "decoder":
+        return TextModel(bundle, threads=threads, provider=provider)
+    return EmbeddingModel(bundle, threads=threads, provider=provider)
+
+
+class TextStream:
+    """Iterates over pieces of text; afterwards :attr:`result` has the counts and times."""
+
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self._pieces = pieces
+        self._result: Generation | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._pieces)
+        except StopIteration as end:
+            if self._result is None:
+                self._result = end.value
+            raise StopIteration from None
+
+    @property
+    def result(self) -> Generation:
+        """What was generated; runs what is left of the stream first."""
+        for _ in self:
+            pass
+        if self._result is None:
+            raise InputError("this stream was stopped by an error and has no result")
+        return self._result
+
+
+class TextModel:
+    """A decoder bundle, loaded. One sequence at a time: a new stream ends the one before it."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+        self.bundle = bundle
+        self.decoder = Decoder.open(bundle, threads, provider=provider)
+        self.tokenizer = Tokenizer.open(bundle.path)
+
+    def prompt_ids(self, prompt: str | Messages, *, chat: bool | None = None) -> list[int]:
+        """Token ids of a prompt: a text, or chat messages (mappings with ``role`` and ``content``).
+
+        ``chat`` puts a text into the chat template as the user's message; None does so if there is a
+        template.
+
+        Raises:
+            InputError: an empty prompt, or a chat without a template.
+        """
+        if not prompt:
+            raise InputError("the prompt is empty")
+        if not isinstance(prompt, str):
+            return self.tokenizer.encode(self.tokenizer.render_chat(prompt), special=False)
+        if chat is None:
+            chat = self.tokenizer.chat_template is not None
+        if chat:
+            return self.prompt_ids([{"role": "user", "content": prompt}])
+        return self.tokenizer.encode(prompt)
+
+    def stream(
+        self,
+        prompt: str | Messages,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        chat: bool | None = None,
+    ) -> TextStream:
+        """Generate text piece by piece; the arguments are those of :class:`Sampling` and :meth:`prompt_ids`.
+
+        Raises:
+            InputError: a value outside its range, an empty prompt, or more tokens than the context holds.
+        """
+        sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
+        pieces = stream(
+            self.decoder,
+            self.tokenizer,
+            self.prompt_ids(prompt, chat=chat),
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop=[stop] if isinstance(stop, str) else stop,
+            eos_ids=frozenset(self.decoder.section.eos_token_ids),
+        )
+        return TextStream(pieces)
+
+    def generate(self, prompt: str | Messages, **options: object) -> Generation:
+        """:meth:`stream` to its end."""
+        return self.stream(prompt, **options).result  # type: ignore[arg-type]
+
+
+class EmbeddingModel:
+    """An encoder bundle, loaded."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+        self.bundle = bundle
+        self.encoder = Encoder.open(bundle, threads, provider=provider)
+        self.tokenizer = self.encoder.tokenizer
+
+    def encode(
+        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None
+    ) -> Vectors:
+        """Embeddings ``[len(texts), hidden]``; as :meth:`Encoder.encode`."""
+        return self.encoder.encode(
+            [texts] if isinstance(texts, str) else texts, batch_size, progress=progress
+        )

@@ -1,0 +1,250 @@
+"""``Decoder``: drives a decoder graph token by token over bound buffers.
+
+One graph serves prefill and decode. Everything that does not change from step to step stays bound; a step
+binds the attention mask's new length, writes one token id and runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BundleError, InputError, OutOfResource
+from .bundle import Bundle
+from .kv_cache import KVCache
+from .manifest import DecoderSection
+from .session import graph_errors_are_typed, onnxruntime, open_session
+
+# Long prompts go through in chunks: the activations of one chunk bound the peak memory, at full matrix speed.
+PREFILL_CHUNK = 512
+# Capacity grows in steps of this many tokens at least, so that a chat does not reallocate at each turn.
+CAPACITY_STEP = 256
+
+_TYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "int8": "tensor(int8)",
+    "uint8": "tensor(uint8)",
+}
+
+Logits = npt.NDArray[np.floating]
+
+_NUMPY: dict[str, type[np.floating]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class Decoder:
+    """One sequence at a time: :meth:`prefill`, then :meth:`step`; :meth:`logits` is for whole batches.
+
+    Attributes:
+        length: tokens in the cache.
+        context_length, vocab_size: limits from the manifest.
+    """
+
+    def __init__(self, session: Any, section: DecoderSection, *, device: str = "cpu") -> None:
+        self.session = session
+        self.section = section
+        self.context_length, self.vocab_size = section.context_length, section.vocab_size
+        self.length = 0
+        self._device = device
+        self._logits_type = _check_graph(session, section)
+        self._batch: KVCache | None = None
+        self._cache: KVCache | None = None
+        self._mask = np.ones((1, 0), np.int64)
+        self._token = np.zeros((1, 1), np.int64)
+        self._last = np.zeros((1, 1, self.vocab_size), self._logits_type)
+        self._row: Logits = self._last[0, 0]
+        self._chunk_binding = session.io_binding()
+        self._step_binding = session.io_binding()
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle, threads: int | None = None, *, provider: str = "cpu", profile: Path | None = None
+    ) -> Decoder:
+        """Load the graph of ``bundle``; the arguments are those of :func:`.session.open_session`.
+
+        Raises:
+            InputError: the bundle is an encoder.
+            BundleError: the graph does not load, or is not the one that the manifest describes.
+        """
+        section = bundle.decoder
+        session = open_session(bundle.graph, threads=threads, provider=provider, profile=profile)
+        return cls(session, section, device=provider)
+
+    def prefill(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits:
+        """Start a new sequence with room for ``new_tokens`` after ``ids``; logits ``[vocab]`` of the last.
+
+        The returned array is overwritten by the next call.
+
+        Raises:
+            InputError: no ids, an id outside the vocabulary, or more tokens than the context holds.
+        """
+        self.length = 0
+        self._reserve(len(ids) + new_tokens)
+        return self.extend(ids)
+
+    def extend(self, ids: Sequence[int]) -> Logits:
+        """Append several ``ids`` to the sequence, in chunks; as :meth:`prefill` otherwise."""
+        array = self._checked(ids)
+        self._reserve(self.length + array.shape[1])
+        binding = self._chunk_binding
+        for start in range(0, array.shape[1], PREFILL_CHUNK):
+            chunk = np.ascontiguousarray(array[:, start : start + PREFILL_CHUNK])
+            binding.bind_cpu_input("input_ids", chunk)
+            self._run(binding, chunk.shape[1])
+        return self._row
+
+    def step(self, token: int) -> Logits:
+        """Append one id; logits ``[vocab]`` after it, in an array that the next call overwrites.
+
+        Raises:
+            InputError: the context is full, or the id is outside the vocabulary.
+        """
+        if not 0 <= token < self.vocab_size:
+            raise self._outside(token)
+        self._reserve(self.length + 1)
+        self._token[0, 0] = token
+        self._run(self._step_binding, 1)
+        return self._row
+
+    def logits(self, input_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Logits ``[batch, seq, vocab]`` at every position of ``input_ids [batch, seq]``.
+
+        The sequence of :meth:`prefill` is left alone.
+
+        Rows of unequal length are padded on the right with any id: attention is causal, so that what comes
+        before the padding does not depend on it.
+
+        Raises:
+            InputError: an empty or wrong shape, ids outside the vocabulary, or longer than the context.
+        """
+        if input_ids.ndim != 2 or 0 in input_ids.shape:
+            raise InputError(f"logits needs ids of shape [batch, seq], not {list(input_ids.shape)}")
+        ids = np.ascontiguousarray(input_ids, dtype=np.int64)
+        self._check_range(ids)
+        batch, length = ids.shape
+        self._check_context(length)
+        if self._batch is None or (self._batch.batch, self._batch.capacity) != (batch, length):
+            self._batch = KVCache(self.section, batch=batch, capacity=length, device=self._device)
+        result = _allocated((batch, length, self.vocab_size), self._logits_type)
+        binding = self.session.io_binding()
+        self._batch.bind(binding)
+        binding.bind_cpu_input("input_ids", ids)
+        binding.bind_cpu_input("attention_mask", np.ones((batch, length), np.int64))
+        _bind_keep(binding, 0)
+        _bind_logits(binding, result)
+        with graph_errors_are_typed("the graph failed on a batch"):
+            self.session.run_with_iobinding(binding)
+        return result.astype(np.float32, copy=False)
+
+    def _run(self, binding: Any, tokens: int) -> None:
+        total = self.length + tokens
+        binding.bind_cpu_input("attention_mask", self._mask[:, :total])
+        with graph_errors_are_typed(f"the graph failed at token {total}"):
+            self.session.run_with_iobinding(binding)
+        self.length = total
+
+    def _checked(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
+        array = np.asarray(ids, dtype=np.int64).reshape(1, -1)
+        if array.shape[1] == 0:
+            raise InputError("there are no tokens to run", fix="give a prompt that is not empty")
+        self._check_range(array)
+        return array
+
+    def _check_range(self, ids: npt.NDArray[np.int64]) -> None:
+        if int(ids.min()) < 0 or int(ids.max()) >= self.vocab_size:
+            raise self._outside(int(ids.min()) if int(ids.min()) < 0 else int(ids.max()))
+
+    def _outside(self, token: int) -> InputError:
+        return InputError(
+            f"token id {token} is outside the model's vocabulary of {self.vocab_size}",
+            why="the tokenizer belongs to another model, or the ids were not made with it",
+        )
+
+    def _check_context(self, tokens: int) -> None:
+        if tokens > self.context_length:
+            raise InputError(
+                f"{tokens} tokens do not fit the model's context of {self.context_length}",
+                fix="shorten the prompt or ask for fewer new tokens",
+            )
+
+    def _reserve(self, tokens: int) -> None:
+        if self._cache is not None and tokens <= self._cache.capacity:
+            return
+        self._check_context(tokens)
+        grown = tokens if self._cache is None else max(tokens, self._cache.capacity * 2)
+        capacity = min(-(-grown // CAPACITY_STEP) * CAPACITY_STEP, self.context_length)
+        if self._cache is None or self.length == 0:
+            self._cache = None  # freed before its successor is made
+            self._cache = KVCache(self.section, batch=1, capacity=capacity, device=self._device)
+        else:
+            self._cache.grow(capacity, keep=self.length)
+        self._mask = np.ones((1, capacity), np.int64)
+        for binding in (self._chunk_binding, self._step_binding):
+            self._cache.bind(binding)
+            _bind_keep(binding, 1)
+            _bind_logits(binding, self._last)
+        self._step_binding.bind_cpu_input("input_ids", self._token)
+
+
+def _allocated(shape: tuple[int, ...], dtype: type[np.floating]) -> Logits:
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError) as error:
+        raise OutOfResource(
+            f"no memory for logits of shape {list(shape)}", why=str(error), fix="use smaller batches"
+        ) from None
+
+
+def _bind_keep(binding: Any, positions: int) -> None:
+    # An OrtValue, since an array can only be bound to an input without a default.
+    value = onnxruntime().OrtValue.ortvalue_from_numpy(np.array([positions], np.int64))
+    binding.bind_ortvalue_input("logits_to_keep", value)
+
+
+def _bind_logits(binding: Any, array: Logits) -> None:
+    binding.bind_output("logits", "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def _check_graph(session: Any, section: DecoderSection) -> type[np.floating]:
+    """Compare the graph's inputs and outputs with the manifest; returns the dtype of its logits."""
+    inputs = {node.name: node for node in (*session.get_inputs(), *session.get_overridable_initializers())}
+    outputs = {node.name: node for node in session.get_outputs()}
+    wanted = {
+        "input_ids": "tensor(int64)",
+        "attention_mask": "tensor(int64)",
+        "logits_to_keep": "tensor(int64)",
+    }
+    shapes: dict[str, tuple[int, int]] = {}
+    for index, layer in enumerate(section.layers):
+        for part in ("key", "value"):
+            wanted[f"past_key_values.{index}.{part}"] = _TYPES[section.kv_dtype]
+            shapes[f"past_key_values.{index}.{part}"] = (layer.kv_heads, layer.head_dim)
+    problems = [
+        f"it has no input {name!r} of {kind}" for name, kind in wanted.items() if _type(inputs, name) != kind
+    ]
+    problems += [f"it has an input {name!r}" for name in inputs if name not in wanted]
+    for name, shape in shapes.items():
+        dims = inputs[name].shape if name in inputs else []
+        if len(dims) == 4 and not _agree(dims[1::2], shape):
+            problems.append(f"{name} is {dims}, the manifest says {shape[0]} heads × {shape[1]}")
+    presents = {name.replace("past_key_values", "present") for name in shapes}
+    problems += [f"it has no output {name!r}" for name in sorted(presents - set(outputs))]
+    logits = outputs.get("logits")
+    if logits is None or logits.type not in _NUMPY or not _agree(logits.shape[-1:], (section.vocab_size,)):
+        problems.append(f"it has no floating output 'logits' over {section.vocab_size} tokens")
+    if problems or logits is None:
+        raise BundleError("the graph is not the one that the manifest describes", why="; ".join(problems[:6]))
+    return _NUMPY[logits.type]
+
+
+def _type(nodes: dict[str, Any], name: str) -> str:
+    return nodes[name].type if name in nodes else ""
+
+
+def _agree(dims: Sequence[object], sizes: Sequence[int]) -> bool:
+    """Whether fixed dimensions equal ``sizes``; symbolic ones (strings or None) agree with anything."""
+    return all(dim == size for dim, size in zip(dims, sizes, strict=True) if isinstance(dim, int))

@@ -1,0 +1,65 @@
+"""``KVCache``: one preallocated key and value buffer per layer, bound as past and as present at once.
+
+``GroupQueryAttention`` writes new keys behind the old ones in place when both names point to the same memory,
+so a step copies nothing. Capacity is the third axis: ``[batch, kv_heads, capacity, head_dim]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import OutOfResource
+from .manifest import DecoderSection
+from .session import onnxruntime
+
+
+class KVCache:
+    """The buffers of one batch of sequences.
+
+    Raises:
+        OutOfResource: they do not fit in memory.
+    """
+
+    def __init__(self, section: DecoderSection, *, batch: int, capacity: int, device: str = "cpu") -> None:
+        self.batch, self.capacity = batch, capacity
+        self._section, self._device = section, device
+        self._values: dict[str, Any] = {}
+        for name, shape in self._shapes():
+            self._values[name] = self._placed(self._zeros(shape))
+
+    def _shapes(self) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+        for index, layer in enumerate(self._section.layers):
+            for part in ("key", "value"):
+                yield f"{index}.{part}", (self.batch, layer.kv_heads, self.capacity, layer.head_dim)
+
+    def _zeros(self, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        # Zeros, not empty: attention multiplies what lies behind the last token by 0, and 0 × NaN is NaN. The
+        # pages are not touched before they are used, so unused capacity costs no memory.
+        try:
+            return np.zeros(shape, dtype=self._section.kv_dtype)
+        except (MemoryError, ValueError) as error:
+            raise OutOfResource(
+                f"no memory for the keys and values of {self.capacity} tokens × {self.batch} sequences",
+                why=str(error),
+                fix="use a shorter prompt or fewer new tokens",
+            ) from None
+
+    def _placed(self, array: np.ndarray[Any, Any]) -> Any:
+        return onnxruntime().OrtValue.ortvalue_from_numpy(array, self._device, 0)
+
+    def bind(self, binding: Any) -> None:
+        """Bind every buffer as both past and present."""
+        for name, value in self._values.items():
+            binding.bind_ortvalue_input(f"past_key_values.{name}", value)
+            binding.bind_ortvalue_output(f"present.{name}", value)
+
+    def grow(self, capacity: int, *, keep: int) -> None:
+        """Move to buffers of ``capacity`` tokens with the first ``keep`` of them filled as before."""
+        self.capacity = capacity
+        for name, shape in self._shapes():
+            larger = self._zeros(shape)
+            larger[:, :, :keep] = self._values[name].numpy()[:, :, :keep]
+            self._values[name] = self._placed(larger)

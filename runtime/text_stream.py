@@ -1,0 +1,77 @@
+"""From token ids to text as it grows: whole characters only, and never a part of a stop string.
+
+A token may end inside a UTF-8 character, and a decoder may treat the first token of a text differently from
+the rest. So each step decodes a short window that begins where text was last known to be complete, and passes
+on what is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+_INCOMPLETE = "\ufffd"
+
+
+class Decodes(Protocol):
+    """What is needed of a tokenizer."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class IncrementalDecoder:
+    """Turns ids into pieces; joined they are the text of all ids, less an incomplete character at the end."""
+
+    def __init__(self, tokenizer: Decodes) -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        self._known = 0
+
+    def feed(self, token: int) -> str:
+        """The text that became certain with ``token``; often "" inside a character."""
+        self._window.append(token)
+        before = self._tokenizer.decode(self._window[: self._known])
+        text = self._tokenizer.decode(self._window)
+        if text.endswith(_INCOMPLETE) or len(text) <= len(before):
+            return ""
+        # The next window keeps the tokens just passed on as its context.
+        self._window = self._window[self._known :]
+        self._known = len(self._window)
+        return text[len(before) :]
+
+
+class StopStrings:
+    """Cuts a growing text at the first place where one of the stop strings is complete.
+
+    The result does not depend on how the text is cut into pieces: of several matches the one that ends first
+    counts, and of those the longest.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, piece: str) -> str:
+        """What may be shown after ``piece``; sets :attr:`stopped` when a stop string is complete."""
+        text = self._held + piece
+        matches = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if matches:
+            self.stopped, self._held = True, ""
+            return text[: min(matches)[1]]
+        keep = self._possible_start(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def _possible_start(self, text: str) -> int:
+        """Length of the longest end of ``text`` that may grow into a stop string."""
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops if len(stop) > length):
+                return length
+        return 0
+
+    def flush(self) -> str:
+        """What was held back for a stop string that did not come."""
+        held, self._held = self._held, ""
+        return held

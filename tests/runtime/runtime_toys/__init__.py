@@ -1,0 +1,1 @@
+"""Toy bundles with the exporter's input and output contract, and the same models in plain numpy."""
