@@ -1,7 +1,7 @@
 """The command line: verbs, each a file on the floor that does its work (``compress/verbs/compress.py``).
 
-A floor is imported only when its verb runs, so that ``--help`` answers at once. This file alone turns exceptions into
-messages and exit codes.
+A floor is imported only when its verb runs, so that ``--help`` answers at once. This file alone turns
+exceptions into messages and exit codes.
 """
 
 from __future__ import annotations

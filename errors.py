@@ -1,8 +1,9 @@
 """The typed error tree. Every failure a user can cause ends here, never in a traceback.
 
 A message says what happened, why, and what to do; ``code`` is stable and greppable, ``exit_code`` is what the
-process returns: 0 ok, 1 gate failed, 2 bad usage or input, 3 degraded under ``--strict``, 4 missing extra, device
-or execution provider, 5 refused by policy, 6 out of disk, RAM or VRAM, 70 internal bug, 130/143 signal.
+process returns: 0 ok, 1 gate failed, 2 bad usage or input, 3 degraded under ``--strict``, 4 missing extra,
+device or execution provider, 5 refused by policy, 6 out of disk, RAM or VRAM, 70 internal bug, 130/143
+signal.
 """
 
 from __future__ import annotations

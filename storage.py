@@ -1,7 +1,8 @@
 """Files on disk: hashes, contained names, and directories that appear whole or not at all.
 
-A result is built in a staging directory beside its target and renamed into place as the last act. The staging name is
-a function of the target's, so that the same command finds what a killed run left: it resumes it, or sweeps it away.
+A result is built in a staging directory beside its target and renamed into place as the last act. The staging
+name is a function of the target's, so that the same command finds what a killed run left: it resumes it, or
+sweeps it away.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def sha256_json(value: Any) -> str:
 
 
 def contained(root: Path, name: str) -> Path:
-    """``root / name`` for a plain relative name; refuses absolute paths, ``..``, and links that leave ``root``.
+    """``root / name`` for a plain relative name; refuses absolute paths, ``..``, and links that leave
+    ``root``.
 
     Raises:
         RefusedByPolicy: the name would read or write outside ``root``.
@@ -90,7 +92,9 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
 
 
 def hash_tree(root: Path, *, skip: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:
-    """``{relative name: {"sha256", "bytes"}}`` for every regular file below ``root``, except names in ``skip``."""
+    """``{relative name: {"sha256", "bytes"}}`` for every regular file below ``root``, except names in
+    ``skip``.
+    """
     files: dict[str, dict[str, Any]] = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
@@ -100,7 +104,7 @@ def hash_tree(root: Path, *, skip: frozenset[str] = frozenset()) -> dict[str, di
 
 
 def check_tree(root: Path, files: Mapping[str, Mapping[str, Any]], *, skip: frozenset[str]) -> list[str]:
-    """Differences between a directory and the hashes in its manifest, as sentences; empty when all is well."""
+    """Differences between a directory and its manifest's hashes, as sentences; empty when all is well."""
     problems: list[str] = []
     for name, expected in sorted(files.items()):
         path = contained(root, name)
@@ -139,12 +143,15 @@ def disk_full_is_typed(path: Path) -> Iterator[None]:
                 fix="free some space and run the same command again: finished work is kept",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
-            raise InputError(f"cannot write {path}", why=str(error), fix="choose another output path") from error
+            raise InputError(
+                f"cannot write {path}", why=str(error), fix="choose another output path"
+            ) from error
         raise
 
 
 class Staging:
-    """The staging directory of one output, held under a lock: ``with Staging(out) as stage: … stage.publish()``.
+    """The staging directory of one output, held under a lock: ``with Staging(out) as stage: …
+    stage.publish()``.
 
     ``keep`` leaves the staging directory after a failure or kill, for a resume; otherwise it is removed.
 
@@ -167,6 +174,8 @@ class Staging:
             self._acquire()
             try:
                 self._recover()
+                if self.directory.is_dir() and not any(self.directory.iterdir()):
+                    self.directory.rmdir()  # a kill right after publication leaves it empty
                 if self.target.exists() or self.target.is_symlink():
                     self._refuse_unless_overwrite()
                 if not self.keep:
@@ -202,20 +211,29 @@ class Staging:
         if self.target.is_symlink() or not self.target.is_dir():
             raise OutputExists(f"{self.target} exists and is not a directory", fix="choose another output")
         if not self.overwrite and any(self.target.iterdir()):
-            raise OutputExists(f"{self.target} already exists", fix="pass --overwrite, or choose another output")
+            # The target is whole, so a staging directory beside it is what a kill after publication left.
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise OutputExists(
+                f"{self.target} already exists", fix="pass --overwrite, or choose another output"
+            )
 
     def restart(self) -> None:
         """Drop what an earlier run left and begin with an empty staging directory."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(mode=0o755)
 
-    def publish(self) -> None:
-        """Rename the staging directory onto the target. The caller has written the manifest last."""
+    def publish(self, part: str | None = None) -> None:
+        """Rename the staging directory, or the directory ``part`` in it, onto the target.
+
+        The caller has written the manifest last. What else the staging directory holds is removed.
+        """
+        source = self.directory if part is None else self.directory / part
         with disk_full_is_typed(self.target):
             if self.target.exists():
                 self.target.rename(self._backup)
-            self.directory.rename(self.target)
+            source.rename(self.target)
             shutil.rmtree(self._backup, ignore_errors=True)
+            shutil.rmtree(self.directory, ignore_errors=True)
         self._published = True
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,8 @@
 """What the user sees: progress with an ETA, notes on stderr, and one JSON document on stdout.
 
-Long work reports through a :class:`Progress`, which every floor may hold; only the CLI decides what it looks like. On
-a terminal it is a bar; elsewhere a line at each tenth or every 30 seconds; in a library call nothing at all.
+Long work reports through a :class:`Progress`, which every floor may hold; only the CLI decides what it looks
+like. On a terminal it is a bar; elsewhere a line at each tenth or every 30 seconds; in a library call nothing
+at all.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class _LineTask:
             self.tenth, self.last = max(tenth, self.tenth), now
             elapsed = now - self.start
             eta = elapsed * (self.total - self.done) / self.done if self.done else 0.0
-            line = f"{self.label}: {100 * self.done / self.total:.0f} % after {elapsed:.0f} s, ETA {max(eta, 0):.0f} s"
-            print(f"{line}  {detail}".rstrip(), file=sys.stderr, flush=True)
+            share = f"{100 * self.done / self.total:.0f} % after {elapsed:.0f} s, ETA {max(eta, 0):.0f} s"
+            print(f"{self.label}: {share}  {detail}".rstrip(), file=sys.stderr, flush=True)
 
 
 class Lines:
@@ -125,7 +126,8 @@ class Terminal:
         """A rich console on stderr (it honours NO_COLOR)."""
         from rich.console import Console
 
-        return Console(stderr=True)
+        # By the stream, not by its name: a bar stays visible while a noisy library is muted.
+        return Console(file=sys.stderr)
 
     @property
     def progress(self) -> Progress:
@@ -141,9 +143,11 @@ class Terminal:
             print(text, file=sys.stderr, flush=True)
 
     def document(self, value: Any, text: object = None) -> None:
-        """The result: the JSON document under ``--json``, else ``text`` (a string or anything rich renders)."""
+        """The result: JSON under ``--json``, else ``text`` (a string or what rich renders)."""
         if self.as_json:
-            print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False), flush=True)
+            print(
+                json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False), flush=True
+            )
         elif text is not None:
             from rich.console import Console
 

@@ -1,7 +1,7 @@
 """``Measurement``: one JSON line per measurement. Every table and plot is a pure function of these lines.
 
-A run is a ``.jsonl`` file, or a directory of them. Lines about the same artifact share ``subject.manifest_sha256``; a
-quality line and a latency line of one bundle are joined by it.
+A run is a ``.jsonl`` file, or a directory of them. Lines about the same artifact share
+``subject.manifest_sha256``; a quality line and a latency line of one bundle are joined by it.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Validity(BaseModel):
 class Measurement(BaseModel):
     """One line. ``workload.kind`` is ``quality`` (validate), ``generate`` or ``embed`` (profile).
 
-    Metric names: ``decode_tps prefill_tps ttft_ms tpot_ms load_ms e2e_ms`` · ``sentences_per_second latency_ms`` ·
-    ``rss_peak_bytes`` · ``perplexity bits_per_byte kl top1_agreement`` · ``cosine spearman_wordsim353
-    spearman_simlex999``.
+    Metric names: ``decode_tps prefill_tps ttft_ms tpot_ms load_ms e2e_ms`` · ``sentences_per_second
+    latency_ms`` · ``rss_peak_bytes`` · ``perplexity bits_per_byte kl top1_agreement`` · ``cosine
+    spearman_wordsim353 spearman_simlex999``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -108,7 +108,9 @@ class Measurement(BaseModel):
 def append(path: Path, measurement: Measurement) -> None:
     """Add one line to a run file, creating it and its directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(measurement.model_dump(by_alias=True), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    line = json.dumps(
+        measurement.model_dump(by_alias=True), sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
     with path.open("a", encoding="utf-8") as stream:
         stream.write(line + "\n")
 
@@ -117,7 +119,8 @@ def read(runs: Iterable[Path]) -> list[Measurement]:
     """The measurements of run files or directories of them, in order.
 
     Raises:
-        InputError: a path that is missing or holds no measurement, or a line that does not parse (file and line named).
+        InputError: a path that is missing or holds no measurement, or a line that does not parse (file and
+            line named).
     """
     lines: list[Measurement] = []
     for run in runs:
@@ -144,5 +147,7 @@ def _read_file(file: Path) -> list[Measurement]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise InputError(f"{file}:{number} is not a measurement", why=f"{where}: {first['msg']}") from None
+            raise InputError(
+                f"{file}:{number} is not a measurement", why=f"{where}: {first['msg']}"
+            ) from None
     return found

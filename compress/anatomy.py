@@ -1,7 +1,8 @@
 """``Anatomy``: where the parts of a model are. Data, derived from the config and the tensor shapes.
 
-A family file answers with one of these; the sweep, the exporter and the plan read nothing else about an architecture.
-Sizes come from the shapes of the stored tensors, so that layers of unequal width need no special case.
+A family file answers with one of these; the sweep, the exporter and the plan read nothing else about an
+architecture. Sizes come from the shapes of the stored tensors, so that layers of unequal width need no
+special case.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Mlp:
 class BlockAnatomy:
     """One transformer block.
 
-    ``pre`` order: ``x += attn(norm1(x)); x += mlp(norm2(x))``; ``post`` order (BERT): ``x = norm1(x + attn(x));
-    x = norm2(x + mlp(x))``.
+    ``pre`` order: ``x += attn(norm1(x)); x += mlp(norm2(x))``; ``post`` order (BERT): ``x = norm1(x +
+    attn(x)); x = norm2(x + mlp(x))``.
     """
 
     index: int
@@ -85,7 +86,9 @@ class BlockAnatomy:
         yield from (mlp.up, mlp.down)
 
     def inputs(self) -> tuple[tuple[Linear, ...], ...]:
-        """Linears that read the same activations, in the order of the forward pass: q k v · o · gate up · down."""
+        """Linears that read the same activations, in the order of the forward pass: q k v · o · gate up ·
+        down.
+        """
         attention, mlp = self.attention, self.mlp
         first = (mlp.up,) if mlp.gate is None else (mlp.gate, mlp.up)
         return (attention.q, attention.k, attention.v), (attention.o,), first, (mlp.down,)
@@ -93,7 +96,9 @@ class BlockAnatomy:
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding over the first ``dim`` channels of a head; ``scaling`` as in the config, or empty."""
+    """Rotary position embedding over the first ``dim`` channels of a head; ``scaling`` as in the config, or
+    empty.
+    """
 
     theta: float
     dim: int
@@ -108,7 +113,8 @@ class Anatomy:
         kind: ``decoder`` (causal, with a head) or ``encoder``.
         base: module prefix of the inner model (``model.`` or ``bert.`` or empty).
         blocks_name: module that holds the blocks: ``model.layers``.
-        embedding: token embedding module; ``position_embedding``/``token_type_embedding``/``embedding_norm`` or None.
+        embedding: token embedding module; ``position_embedding``/``token_type_embedding``/``embedding_norm``
+            or None.
         position_offset: id of the first position (RoBERTa counts from ``pad_token_id + 1``).
         final_norm, head: None for encoders; ``tied`` when the head is the embedding.
     """

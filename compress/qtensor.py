@@ -1,7 +1,7 @@
 """``QTensor``: the one quantized weight. Every algorithm produces it, every format reads it.
 
-``weight ≈ (codes − zero_point) · scale`` with one scale per group of input channels. Codes are unpacked: packing belongs
-to a format. Zero is always representable, so that pruned weights survive.
+``weight ≈ (codes − zero_point) · scale`` with one scale per group of input channels. Codes are unpacked:
+packing belongs to a format. Zero is always representable, so that pruned weights survive.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class QTensor:
         grouped = self.codes.view(out_features, self.scale.shape[1], -1).to(torch.float32)
         if self.zero_point is not None:
             grouped = grouped - self.zero_point.to(torch.float32).unsqueeze(-1)
-        return (grouped * self.scale.to(torch.float32).unsqueeze(-1)).view(out_features, in_features).to(dtype)
+        return (
+            (grouped * self.scale.to(torch.float32).unsqueeze(-1)).view(out_features, in_features).to(dtype)
+        )
 
     def to(self, device: torch.device | str) -> QTensor:
         """The same tensor on ``device``."""

@@ -1,7 +1,8 @@
 """``Scheme``: how the weights and activations of a layer are stored. A value, not a class tree.
 
-Names follow compressed-tensors' presets: ``W4A16`` is 4-bit weights with untouched activations, ``W4A16_ASYM`` has zero
-points, ``W8A8`` adds dynamic per-token int8 activations. A group size is appended after a dash: ``W4A16-g64``.
+Names follow compressed-tensors' presets: ``W4A16`` is 4-bit weights with untouched activations,
+``W4A16_ASYM`` has zero points, ``W8A8`` adds dynamic per-token int8 activations. A group size is appended
+after a dash: ``W4A16-g64``.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ GROUP_SIZES = (16, 32, 64, 128, 256)
 DEFAULT_GROUP_SIZE = 128
 PRESETS = ("W2A16", "W3A16", "W4A16", "W8A16", "W2A16_ASYM", "W3A16_ASYM", "W4A16_ASYM", "W8A16_ASYM", "W8A8")
 
-_NAME = re.compile(r"W(?P<bits>[2348])A(?P<act>16|8)(?P<asym>_ASYM)?(?:-g(?P<group>\d+)|-(?P<channel>channel))?$")
+_NAME = re.compile(
+    r"W(?P<bits>[2348])A(?P<act>16|8)(?P<asym>_ASYM)?(?:-g(?P<group>\d+)|-(?P<channel>channel))?$"
+)
 
 
 class Scheme(BaseModel):
     """Bits and granularity of a quantized linear.
 
-    ``group_size`` counts input channels that share a scale; ``None`` is one scale per output channel. ``activations``
-    is ``"token"`` for dynamic symmetric int8 with one scale per token, or ``None``.
+    ``group_size`` counts input channels that share a scale; ``None`` is one scale per output channel.
+    ``activations`` is ``"token"`` for dynamic symmetric int8 with one scale per token, or ``None``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bits: Literal[2, 3, 4, 8]
-    group_size: int | None = Field(DEFAULT_GROUP_SIZE, description="input channels per scale; null is per channel")
+    group_size: int | None = Field(
+        DEFAULT_GROUP_SIZE, description="input channels per scale; null is per channel"
+    )
     symmetric: bool = True
     activations: Literal["token"] | None = None
 

@@ -12,10 +12,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-WORDS = (
-    "the river ran under old stone bridges while merchants counted copper coins and children watched boats drift "
-    "slowly toward the harbour where engineers measured tides winds currents and the weight of every cargo loaded "
-).split()
+WORDS = """the river ran under old stone bridges while merchants counted copper coins and children watched
+boats drift slowly toward the harbour where engineers measured tides winds currents and the weight of every
+cargo loaded""".split()
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
@@ -27,7 +26,9 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def save_tokenizer(folder: Path, *, encoder: bool) -> int:
-    """Train a byte-level BPE (or a WordPiece with [CLS]/[SEP] for encoders) on the sentences; returns its size."""
+    """Train a byte-level BPE (or a WordPiece with [CLS]/[SEP] for encoders) on the sentences; returns its
+    size.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -36,10 +37,13 @@ def save_tokenizer(folder: Path, *, encoder: bool) -> int:
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         tokenizer.train_from_iterator(
-            sentences(50), trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False)
+            sentences(50),
+            trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False),
         )
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B [SEP]",
+            special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
         )
         names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     else:
@@ -72,7 +76,9 @@ def _save(model: Any, folder: Path, shard: str | None) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim >= 2:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5)
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
+                )
             elif name.endswith("bias"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
             else:
@@ -82,7 +88,9 @@ def _save(model: Any, folder: Path, shard: str | None) -> None:
     model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
 
 
-def save_decoder(folder: Path, model_type: str = "llama", *, shard: str | None = None, **changes: Any) -> Path:
+def save_decoder(
+    folder: Path, model_type: str = "llama", *, shard: str | None = None, **changes: Any
+) -> Path:
     """Save a pico decoder (llama, mistral, qwen2, qwen3) with its tokenizer; ``changes`` go to the config."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -108,14 +116,22 @@ def save_decoder(folder: Path, model_type: str = "llama", *, shard: str | None =
 
 
 def save_encoder(folder: Path, model_type: str = "bert", **changes: Any) -> Path:
-    """Save a pico encoder (bert, roberta, distilbert) with its tokenizer; bert gets a mean-pooling model card."""
+    """Save a pico encoder (bert, roberta, distilbert) with its tokenizer; bert gets a mean-pooling model
+    card.
+    """
     from transformers import AutoConfig, AutoModel
 
     folder.mkdir(parents=True, exist_ok=True)
     size = save_tokenizer(folder, encoder=True)
     settings: dict[str, Any] = {"vocab_size": size, "pad_token_id": 0}
     if model_type == "distilbert":
-        settings |= {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 128}
+        settings |= {
+            "dim": 64,
+            "hidden_dim": 128,
+            "n_layers": 2,
+            "n_heads": 4,
+            "max_position_embeddings": 128,
+        }
     else:
         settings |= {
             "hidden_size": 64,

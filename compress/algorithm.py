@@ -1,0 +1,76 @@
+"""``BlockPass``: what every compression algorithm is. A frozen options model and ``apply`` on one block.
+
+A file in ``passes/`` defines one subclass and names it ``PASS``; the fields are the keys a recipe may set.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ..plugins import load, names
+from .anatomy import Anatomy, Linear
+from .block import Block
+from .scheme import Scheme
+
+PACKAGE = "edgepress.compress.passes"
+
+
+def _scheme(value: Any) -> Any:
+    return Scheme.parse(value) if isinstance(value, str) else value
+
+
+SchemeOption = Annotated[
+    Scheme,
+    BeforeValidator(_scheme, json_schema_input_type=str | dict[str, Any]),
+    Field(description="a name such as W4A16-g64, or {bits, group_size, symmetric, activations}"),
+]
+
+
+class BlockPass(BaseModel):
+    """Options shared by all passes, and the work on one block."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    targets: tuple[str, ...] = Field(
+        ("*",), description="globs on layer names, or roles: q k v o gate up down"
+    )
+    ignore: tuple[str, ...] = Field((), description="globs or roles to leave alone")
+
+    @property
+    def weight_scheme(self) -> Scheme | None:
+        """The scheme this pass gives its layers, or None when it does not quantize."""
+        return None
+
+    def selects(self, linear: Linear) -> bool:
+        """Whether the pass works on ``linear``."""
+
+        def matches(patterns: tuple[str, ...]) -> bool:
+            return any(pattern == linear.role or fnmatchcase(linear.name, pattern) for pattern in patterns)
+
+        return matches(self.targets) and not matches(self.ignore)
+
+    def selected(self, anatomy: Anatomy) -> list[Linear]:
+        """All layers of a model the pass works on."""
+        return [linear for linear in anatomy.linears() if self.selects(linear)]
+
+    def apply(self, block: Block) -> None:
+        """Change the selected layers of ``block`` and leave a status for each."""
+        raise TypeError(f"{type(self).__name__} does not define apply")
+
+
+def pass_names() -> list[str]:
+    """The passes there are."""
+    return names(PACKAGE)
+
+
+def pass_type(name: str) -> type[BlockPass]:
+    """The class of the pass called ``name``.
+
+    Raises:
+        UnknownName: no such pass; suggests the nearest.
+    """
+    return load(PACKAGE, name, "pass").PASS  # type: ignore[no-any-return]

@@ -1,0 +1,242 @@
+"""``compress_model``: a model and a recipe in, a compressed checkpoint out; and ``plan_model``, the same
+without the work.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import CalibrationError, Degraded, InputError, require
+from ..storage import Staging, require_disk, sha256_json, write_json
+from ..terminal import Progress, Silent
+
+# torch is imported when work starts, so that this module can be looked at without it.
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class CalibrationChoice:
+    """What the caller said about calibration; None means what the recipe says."""
+
+    source: str | None = None
+    samples: int | None = None
+    length: int | None = None
+    seed: int | None = None
+    field: str = "text"
+    chat: str = "auto"
+
+
+class Job:
+    """Everything that is known before the first block is touched; building one checks all that can be checked
+    early.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        recipe: str | None,
+        scheme: str | None,
+        group_size: int | None,
+        choice: CalibrationChoice,
+        progress: Progress,
+    ) -> None:
+        require("torch", "compress")
+        require("transformers", "compress")
+        from .checkpoint.vocabulary import check_vocabulary
+        from .models import resolve
+        from .recipe import load_recipe, recipe_for
+        from .weights import WeightSource
+
+        if (recipe is None) == (scheme is None):
+            raise InputError(
+                "give either a recipe or a scheme", fix="for example --scheme W4A16, or -r w4a16-gptq"
+            )
+        if scheme is not None:
+            self.recipe = recipe_for(scheme, group_size=group_size, calibrated=choice.source is not None)
+        else:
+            self.recipe = load_recipe(str(recipe))
+        self.model = resolve(model, progress)
+        self.source = WeightSource.open(self.model.path)
+        self.choice, self.progress = choice, progress
+        settings = self.recipe.calibration
+        self.samples = choice.samples or settings.samples
+        self.length = min(choice.length or settings.length, self.source.anatomy.max_positions)
+        self.seed = settings.seed if choice.seed is None else choice.seed
+        check_vocabulary(self.source.reader, self.source.anatomy)
+        self.plan = self._plan()
+
+    def _plan(self) -> Any:
+        from .plan import plan
+
+        return plan(
+            self.source,
+            self.recipe,
+            name=self.model.name,
+            samples=self.samples,
+            length=self.length,
+            batch_size=BATCH_SIZE,
+        )
+
+    def calibration(self) -> Any:
+        """The token batches, or None when no pass asks for statistics."""
+        from ..runtime.tokenizer import Tokenizer
+        from .calibration import calibration_from
+
+        if not self.recipe.needs:
+            return None
+        source = self.choice.source or self.recipe.calibration.source
+        if source is None:
+            raise CalibrationError(
+                f"the recipe {self.recipe.name} needs calibration text",
+                fix="pass --calibration FILE, a directory, or a demo corpus such as wikipedia",
+            )
+        return calibration_from(
+            source,
+            Tokenizer.open(self.model.path),
+            kind=self.source.anatomy.kind,
+            samples=self.samples,
+            length=self.length,
+            seed=self.seed,
+            field=self.choice.field,
+            batch_size=BATCH_SIZE,
+            chat=self.choice.chat,  # type: ignore[arg-type]
+            vocab_size=self.source.anatomy.vocab_size,
+        )
+
+    def key(self, fingerprint: str, calibration: Any, device: str) -> str:
+        """Identity of the work: equal keys give equal bytes."""
+        return sha256_json(
+            {
+                "version": __version__,
+                "source": fingerprint,
+                "recipe": self.recipe.as_dict(),
+                "calibration": None if calibration is None else calibration.sha256,
+                "device": device,
+            }
+        )
+
+
+def plan_model(
+    model: str,
+    *,
+    recipe: str | None = None,
+    scheme: str | None = None,
+    group_size: int | None = None,
+    samples: int | None = None,
+    length: int | None = None,
+    calibration: str | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    """The :class:`~edgepress.compress.plan.Plan` of a compression; writes nothing but demo models."""
+    choice = CalibrationChoice(source=calibration, samples=samples, length=length)
+    return Job(model, recipe, scheme, group_size, choice, progress or Silent()).plan
+
+
+def compress_model(
+    model: str,
+    *,
+    output: str | Path,
+    recipe: str | None = None,
+    scheme: str | None = None,
+    group_size: int | None = None,
+    calibration: str | None = None,
+    samples: int | None = None,
+    length: int | None = None,
+    seed: int | None = None,
+    field: str = "text",
+    chat: str = "auto",
+    device: str = "auto",
+    overwrite: bool = False,
+    restart: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Compress ``model`` into the directory ``output`` and return its path.
+
+    Args:
+        model: an HF directory, a ``.gguf`` file or a demo name.
+        recipe: a YAML file or the name of a packaged recipe; or ``scheme`` (with ``group_size``) for the
+            short way.
+        calibration: a file, a directory or a demo corpus; ``samples`` sequences of ``length`` tokens drawn
+            with ``seed``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        restart: drop what a killed run left instead of resuming it.
+        strict: fail when any layer fell back.
+
+    Raises:
+        EdgepressError: any of the typed errors; nothing is left at ``output`` then.
+    """
+    progress = progress or Silent()
+    choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
+    with Staging(Path(output), overwrite=overwrite, keep=True) as stage:
+        if restart:
+            stage.restart()
+        job = Job(model, recipe, scheme, group_size, choice, progress)
+        if job.model.path.resolve() == stage.target.resolve():
+            raise InputError("the output is the model itself", fix="choose another output")
+        require_disk(stage.target, job.plan.disk)
+        key = _compress(job, stage, device, strict)
+        progress.note(f"published {stage.target} (run {key[:12]})")
+    return stage.target
+
+
+def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
+    from .device import choose_device
+    from .journal import Journal
+    from .sweep import Sweep
+
+    device = choose_device(device_name)
+    with job.progress.task("hashing the model", 1) as task:
+        fingerprint = job.source.reader.fingerprint()
+        task.advance(1)
+    calibration = job.calibration()
+    key = job.key(fingerprint, calibration, device.type)
+    work = stage.directory / "work"
+    if Journal(work, key).belongs_to_other():
+        job.progress.note("the staging directory is of another run: starting afresh")
+        stage.restart()
+    work.mkdir(exist_ok=True)
+    journal = Journal.open(work, key)
+    parts, statuses = Sweep(job.source, job.recipe.steps, calibration, device, journal, job.progress).run()
+    fallen = [status.name for status in statuses if status.degraded]
+    if fallen and strict:
+        raise Degraded(
+            f"{len(fallen)} layers fell back, the first is {fallen[0]}",
+            fix="run without --strict to accept it, or give more calibration text",
+        )
+    _assemble(job, stage.directory / "result", parts, statuses, calibration, fingerprint, key)
+    stage.publish("result")
+    return key
+
+
+def _assemble(
+    job: Job, result: Path, parts: Any, statuses: Any, calibration: Any, fingerprint: str, key: str
+) -> None:
+    """Join the parts into a checkpoint directory; the manifest comes last."""
+    from .checkpoint.compressed import quantization_config
+    from .checkpoint.writer import copy_companions, join
+    from .manifest import schemes_by_layer, write_manifest
+
+    shutil.rmtree(result, ignore_errors=True)
+    result.mkdir()
+    join(parts, result)
+    config = {
+        name: value for name, value in job.source.reader.config.items() if name != "quantization_config"
+    }
+    schemes = schemes_by_layer(job.recipe, job.source)
+    if schemes:
+        anatomy = job.source.anatomy
+        others = [linear.name for linear in anatomy.linears() if linear.name not in schemes]
+        if anatomy.head is not None:
+            others.append(anatomy.head)
+        config["quantization_config"] = quantization_config(schemes, others)
+    write_json(result / "config.json", config)
+    copy_companions(job.source.reader.path, job.source.reader.companions(), result)
+    model = {"name": job.model.name, "described": job.model.described, "fingerprint": fingerprint}
+    write_manifest(
+        result, key=key, model=model, recipe=job.recipe, calibration=calibration, statuses=statuses
+    )

@@ -1,0 +1,165 @@
+"""compressed-tensors checkpoints: a ``QTensor`` as stored tensors and back, and ``quantization_config``.
+
+Weight-only layers are ``pack-quantized`` (``weight_packed``, ``weight_scale``, ``weight_shape``,
+``weight_zero_point``), W8A8 layers ``int-quantized`` (``weight`` int8, ``weight_scale``); a model that mixes
+them is ``mixed-precision``. These are the forms that transformers and vLLM open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ..grid import storable
+from ..qtensor import QTensor
+from ..scheme import Scheme
+from .packing import pack, unpack
+
+PACKED, INTEGER, MIXED = "pack-quantized", "int-quantized", "mixed-precision"
+
+
+def form(scheme: Scheme) -> str:
+    """The compressed-tensors format of a layer."""
+    return INTEGER if scheme.activations else PACKED
+
+
+def stored(name: str, tensor: QTensor) -> dict[str, Tensor]:
+    """The tensors that store ``tensor`` as the module ``name``."""
+    half = tensor.scale.to(torch.float16)
+    exact = torch.equal(half.to(torch.float32), tensor.scale) and torch.equal(
+        storable(tensor.scale), tensor.scale
+    )
+    scale = half if exact else tensor.scale
+    if form(tensor.scheme) == INTEGER:
+        return {f"{name}.weight": tensor.codes, f"{name}.weight_scale": scale}
+    tensors = {
+        f"{name}.weight_packed": pack(tensor.codes, tensor.scheme.bits),
+        f"{name}.weight_scale": scale,
+        f"{name}.weight_shape": torch.tensor(tensor.shape, dtype=torch.int64),
+    }
+    if tensor.zero_point is not None:
+        packed = pack(tensor.zero_point.T.contiguous(), tensor.scheme.bits)
+        tensors[f"{name}.weight_zero_point"] = packed.T.contiguous()
+    return tensors
+
+
+def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor]) -> QTensor:
+    """The ``QTensor`` stored as the module ``name``; ``read`` gives a stored tensor by name.
+
+    Raises:
+        CheckpointError: the stored tensors do not fit each other or the scheme.
+    """
+    scale = read(f"{name}.weight_scale").to(torch.float32)
+    if form(scheme) == INTEGER:
+        return QTensor(scheme, read(f"{name}.weight"), scale)
+    out_features, in_features = (int(size) for size in read(f"{name}.weight_shape"))
+    words = read(f"{name}.weight_packed")
+    if words.shape != (out_features, -(-in_features * scheme.bits // 32)):
+        raise CheckpointError(
+            f"{name}.weight_packed has shape {tuple(words.shape)}, "
+            f"which does not hold {scheme.bits}-bit codes of {out_features} × {in_features}"
+        )
+    zero_point = None
+    if not scheme.symmetric:
+        packed = read(f"{name}.weight_zero_point")
+        zero_point = unpack(packed.T.contiguous(), scheme.bits, out_features).T.contiguous()
+    return QTensor(scheme, unpack(words, scheme.bits, in_features), scale, zero_point)
+
+
+def _weights_of(scheme: Scheme) -> dict[str, Any]:
+    grouped = scheme.group_size is not None
+    return {
+        "num_bits": scheme.bits,
+        "type": "int",
+        "symmetric": scheme.symmetric,
+        "strategy": "group" if grouped else "channel",
+        "group_size": scheme.group_size,
+        "dynamic": False,
+    }
+
+
+def quantization_config(schemes: Mapping[str, Scheme], unquantized: list[str]) -> dict[str, Any]:
+    """``quantization_config`` for layers by name; ``unquantized`` names the other linear modules of the
+    model.
+    """
+    by_scheme: dict[Scheme, list[str]] = defaultdict(list)
+    for name, scheme in schemes.items():
+        by_scheme[scheme].append(name)
+    groups = {}
+    for index, (scheme, names) in enumerate(by_scheme.items()):
+        activations = None
+        if scheme.activations:
+            activations = {
+                "num_bits": 8,
+                "type": "int",
+                "symmetric": True,
+                "strategy": "token",
+                "dynamic": True,
+            }
+        groups[f"group_{index}"] = {
+            "targets": ["Linear"] if len(by_scheme) == 1 else names,
+            "weights": _weights_of(scheme),
+            "input_activations": activations,
+            "output_activations": None,
+            "format": form(scheme),
+        }
+    forms = {form(scheme) for scheme in by_scheme}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": forms.pop() if len(forms) == 1 else MIXED,
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": unquantized,
+        "kv_cache_scheme": None,
+    }
+
+
+def _scheme_of(group: Mapping[str, Any]) -> Scheme:
+    weights, activations = group["weights"], group.get("input_activations")
+    known = weights.get("type", "int") == "int" and weights.get("strategy") in ("group", "channel")
+    if activations is not None:
+        known = known and activations.get("num_bits") == 8 and activations.get("strategy") == "token"
+    if not known:
+        raise CheckpointError(
+            f"this compressed-tensors scheme is not supported: {dict(group)}",
+            fix="integer weights by group or channel, and dynamic per-token int8 activations, are",
+        )
+    return Scheme(
+        bits=weights["num_bits"],
+        group_size=weights.get("group_size") if weights["strategy"] == "group" else None,
+        symmetric=weights.get("symmetric", True),
+        activations="token" if activations else None,
+    )
+
+
+def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Scheme]:
+    """The scheme of every module in ``quantized``, from a checkpoint's ``quantization_config``.
+
+    Raises:
+        CheckpointError: not compressed-tensors, or a scheme that edgepress cannot read.
+    """
+    settings = config.get("quantization_config")
+    if not isinstance(settings, dict) or settings.get("quant_method") != "compressed-tensors":
+        raise CheckpointError(
+            "the checkpoint holds quantized weights but its quantization_config is not compressed-tensors"
+        )
+    schemes: dict[str, Scheme] = {}
+    for group in settings.get("config_groups", {}).values():
+        scheme = _scheme_of(group)
+        for target in group["targets"]:
+            for name in quantized:
+                exact = target in ("Linear", name)
+                if exact or (target.startswith("re:") and re.match(target[3:], name)):
+                    schemes.setdefault(name, scheme)
+    missing = [name for name in quantized if name not in schemes]
+    if missing:
+        raise CheckpointError(
+            f"no group of quantization_config covers {missing[0]} (and {len(missing) - 1} more)"
+        )
+    return schemes

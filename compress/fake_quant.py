@@ -1,0 +1,39 @@
+"""Simulated activation quantization: what an integer kernel computes, in float, for propagation and as the
+parity reference.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def quantize_tokens(rows: Tensor) -> Tensor:
+    """Round each token's row ``[…, in]`` to 255 symmetric levels of absmax / 127 and return what they stand
+    for.
+    """
+    scale = rows.abs().amax(-1, keepdim=True).clamp_(min=_TINY * 127) / 127
+    return (rows / scale).round_().clamp_(-127, 127).mul_(scale)
+
+
+class TokenQuantLinear(nn.Module):
+    """A linear whose inputs are quantized per token before the product."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return nn.functional.linear(quantize_tokens(rows), self.weight, self.bias)
+
+
+def wrap(root: nn.Module, name: str) -> None:
+    """Replace the linear ``name`` below ``root`` by one that quantizes its inputs per token."""
+    owner_name, _, leaf = name.rpartition(".")
+    owner = root.get_submodule(owner_name)
+    linear = getattr(owner, leaf)
+    if not isinstance(linear, TokenQuantLinear):
+        setattr(owner, leaf, TokenQuantLinear(linear))

@@ -1,0 +1,135 @@
+"""The quantization grid of a weight: which scales and zero points, and rounding to it.
+
+``minmax`` spans the largest weight of each group (symmetric: absmax over half the code range,
+compressed-tensors' rule). ``mse`` shrinks that span over a ladder of factors and keeps, per group, the one
+with the smallest squared rounding error, weighted by the importance of each input channel when it is known:
+clipping a rare outlier buys finer steps for all the rest. Scales are rounded to the precision they are stored
+in before any code is computed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .qtensor import QTensor
+from .scheme import Scheme
+
+Search = Literal["minmax", "mse"]
+
+# Factors on the absmax/minmax span tried by "mse": near 1 for 8 bits, down to a third for 2 bits.
+_FACTORS = {8: (1.07, 1.0, 0.97, 0.94, 0.9), 4: tuple(1.07 - 0.03 * i for i in range(17))}
+_FACTORS_LOW = tuple(1.1 - 0.04 * i for i in range(20))
+_CHUNK_WEIGHTS = 1 << 17  # weights searched at once: the temporaries stay in the second-level cache
+_FP16_MIN, _FP16_MAX = 2.0**-14, 65504.0
+
+
+def storable(scale: Tensor) -> Tensor:
+    """``scale`` as it will be stored: rounded to float16 where all of it is in float16's normal range;
+    float32.
+    """
+    if bool(((scale >= _FP16_MIN) & (scale <= _FP16_MAX)).all()):
+        return scale.to(torch.float16).to(torch.float32)
+    return scale.clone()
+
+
+def round_to_grid(weight: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme) -> Tensor:
+    """Nearest codes (float, integral) of ``weight``, elementwise with broadcastable ``scale`` and
+    ``zero_point``.
+    """
+    codes = weight / scale
+    codes.round_()
+    if zero_point is not None:
+        codes += zero_point
+    return codes.clamp_(*scheme.code_range)
+
+
+def _span(grouped: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    """Lower and upper end ``[out, groups]`` of each group, always spanning zero."""
+    if scheme.symmetric:
+        absmax = grouped.abs().amax(-1)
+        return -absmax, absmax
+    return grouped.amin(-1).clamp_(max=0), grouped.amax(-1).clamp_(min=0)
+
+
+def _grid_of(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor | None]:
+    """Scale and zero point for spans ``[low, high]``; an all-zero group gets scale 1."""
+    lowest, highest = scheme.code_range
+    scale = (high - low) / (highest - lowest)
+    scale = storable(torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale)))
+    if scheme.symmetric:
+        return scale, None
+    zero_point = (lowest - low / scale).round_().clamp_(lowest, highest)
+    return scale, zero_point
+
+
+def _rounding_error(
+    grouped: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme, importance: Tensor | None
+) -> Tensor:
+    """Weighted squared error ``[out, groups]`` of rounding ``grouped [out, groups, size]``."""
+    zero = None if zero_point is None else zero_point.unsqueeze(-1)
+    error = round_to_grid(grouped, scale.unsqueeze(-1), zero, scheme)
+    if zero is not None:
+        error -= zero
+    error *= scale.unsqueeze(-1)
+    error -= grouped
+    error.square_()
+    return error.sum(-1) if importance is None else torch.einsum("ogs,gs->og", error, importance)
+
+
+def _search_mse(grouped: Tensor, scheme: Scheme, importance: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    low, high = _span(grouped, scheme)
+    best_scale, best_zero = _grid_of(low, high, scheme)
+    best_error = _rounding_error(grouped, best_scale, best_zero, scheme, importance)
+    for factor in _FACTORS.get(scheme.bits, _FACTORS_LOW):
+        scale, zero_point = _grid_of(low * factor, high * factor, scheme)
+        error = _rounding_error(grouped, scale, zero_point, scheme, importance)
+        better = error < best_error
+        best_error = torch.where(better, error, best_error)
+        best_scale = torch.where(better, scale, best_scale)
+        if best_zero is not None and zero_point is not None:
+            best_zero = torch.where(better, zero_point, best_zero)
+    return best_scale, best_zero
+
+
+def fit_grid(
+    weight: Tensor, scheme: Scheme, search: Search = "mse", importance: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Scale ``[out, groups]`` and zero point (None when symmetric) for ``weight [out, in]``, float32.
+
+    ``importance [in]`` weighs the squared error of each input channel; the group size must divide ``in``.
+    """
+    out_features, in_features = weight.shape
+    groups = scheme.groups(in_features)
+    grouped = weight.to(torch.float32).reshape(out_features, groups, -1)
+    if search == "minmax":
+        return _grid_of(*_span(grouped, scheme), scheme)
+    weights = None if importance is None else importance.to(torch.float32).view(groups, -1)
+    rows = max(1, _CHUNK_WEIGHTS // in_features)
+    parts = [_search_mse(chunk, scheme, weights) for chunk in torch.split(grouped, rows)]
+    scale = torch.cat([scale for scale, _ in parts])
+    zeros = [zero for _, zero in parts if zero is not None]
+    return scale, torch.cat(zeros) if zeros else None
+
+
+def quantize(
+    weight: Tensor,
+    scheme: Scheme,
+    search: Search = "mse",
+    importance: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> QTensor:
+    """Round-to-nearest of ``weight [out, in]``; weights where ``mask`` (True keeps) is False become exactly
+    zero.
+    """
+    scale, zero_point = fit_grid(weight, scheme, search, importance)
+    size = weight.shape[1] // scale.shape[1]
+    wide_scale = scale.repeat_interleave(size, 1)
+    wide_zero = None if zero_point is None else zero_point.repeat_interleave(size, 1)
+    codes = round_to_grid(weight.to(torch.float32), wide_scale, wide_zero, scheme)
+    if mask is not None:
+        codes = torch.where(mask, codes, torch.zeros_like(codes) if wide_zero is None else wide_zero)
+    zero_codes = None if zero_point is None else zero_point.to(torch.int8)
+    return QTensor(scheme, codes.to(torch.int8), scale, zero_codes)

@@ -1,0 +1,201 @@
+"""The plan of a compression: what each step does and what it will cost in memory, disk and time, before any
+of it runs.
+
+Peak memory follows the sweep: the interpreter with its libraries, the block's weights in float32, the Grams
+of its inputs, and the larger of two working sets, the forward pass of one batch or the work of the pass on
+its largest group of layers.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..errors import RecipeError
+from .anatomy import BlockAnatomy
+from .recipe import Recipe
+from .shapes import check_shapes
+from .statistics import STATISTIC_BYTES
+from .weights import WeightSource
+
+FLOAT = 4
+# Resident bytes of the interpreter with torch and transformers loaded; `resident` measures more where it is.
+LIBRARIES = 480 << 20
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One pass: how many layers and weights it works on, and their bytes before and after."""
+
+    step: str
+    scheme: str
+    layers: int
+    weights: int
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What :func:`plan` predicts. Bytes, and seconds at this machine's measured rate."""
+
+    model: str
+    model_type: str
+    blocks: int
+    steps: list[StepPlan] = field(default_factory=list)
+    calibration_tokens: int = 0
+    checkpoint_bytes: int = 0
+    result_bytes: int = 0
+    peak_memory: int = 0
+    disk: int = 0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON for ``--dry-run --json``."""
+        return asdict(self)
+
+
+def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
+    plans = []
+    for name, step in recipe.steps:
+        selected = step.selected(source.anatomy)
+        if not selected:
+            roles = sorted({linear.role for linear in source.anatomy.linears()})
+            raise RecipeError(
+                f"pass {name}: its targets {list(step.targets)} match no layer of this model",
+                fix=f"targets are globs on names such as {next(source.anatomy.linears()).name}, "
+                f"or roles: {', '.join(roles)}",
+            )
+        weights = sum(linear.out_features * linear.in_features for linear in selected)
+        stored = sum(source.stored_bytes(f"{linear.name}.weight") for linear in selected)
+        scheme = step.weight_scheme
+        after = stored
+        if scheme is not None:
+            after = sum(
+                int(linear.out_features * linear.in_features * scheme.bits_per_weight(linear.in_features) / 8)
+                for linear in selected
+            )
+        label = scheme.name if scheme else "dense"
+        plans.append(StepPlan(name, label, len(selected), weights, stored, after))
+    return plans
+
+
+def _block_bytes(block: BlockAnatomy) -> int:
+    return sum(linear.out_features * linear.in_features for linear in block.linears()) * FLOAT
+
+
+def _statistics_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
+    total = 0
+    for group in block.inputs():
+        needs = {
+            need
+            for _, step in recipe.steps
+            for linear in group
+            if step.selects(linear)
+            for need in step.needs
+        }
+        total += sum(STATISTIC_BYTES[need](group[0].in_features) for need in needs)
+    return total
+
+
+def _pass_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
+    """Working memory of the passes on the largest group: copies of the Gram, and of the weights as they are
+    worked.
+    """
+    largest = 0
+    for group in block.inputs():
+        wide = group[0].in_features
+        weights = sum(linear.out_features for linear in group) * wide * FLOAT
+        for _, step in recipe.steps:
+            if any(step.selects(linear) for linear in group):
+                grams = 4 * wide * wide * FLOAT if step.needs else 0
+                largest = max(largest, grams + 5 * weights)
+    return largest
+
+
+def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> int:
+    """Live activations of one batch of ``tokens`` tokens in a block."""
+    attention, mlp = block.attention, block.mlp
+    heads = attention.heads * attention.head_dim
+    peak = max(3 * heads, 3 * mlp.up.out_features)
+    return tokens * FLOAT * (4 * source.anatomy.hidden_size + peak)
+
+
+def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resident: int = LIBRARIES) -> int:
+    """Peak resident bytes of the sweep; ``resident`` is what the process holds before it starts."""
+    anatomy = source.anatomy
+    table = anatomy.vocab_size * anatomy.hidden_size
+    peaks = [2 * table * FLOAT if recipe.needs else 0, 2 * source.outer_bytes()]
+    for block in anatomy.blocks:
+        statistics = _statistics_bytes(block, recipe)
+        forward = _forward_bytes(source, block, batch_tokens) if recipe.needs else 0
+        peaks.append(_block_bytes(block) + statistics + max(forward, _pass_bytes(block, recipe)))
+    return resident + max(peaks)
+
+
+def multiplications(source: WeightSource, recipe: Recipe, tokens: int) -> float:
+    """Multiply-adds of the sweep: two forward passes per block, the Grams, and the column recursions."""
+    total = 0.0
+    for block in source.anatomy.blocks:
+        weights = _block_bytes(block) / FLOAT
+        if recipe.needs:
+            total += 1.8 * tokens * weights
+        for group in block.inputs():
+            wide = group[0].in_features
+            rows = sum(linear.out_features for linear in group)
+            if recipe.needs:
+                total += tokens * wide**2 + wide**3 + 2 * rows * wide**2
+        total += 150 * weights  # grid search and rounding, in units of a multiply-add of a matrix product
+    return total
+
+
+def gemm_rate() -> float:
+    """Multiply-adds per second of a float32 matrix product here, measured for a moment."""
+    import torch
+
+    left, right = torch.ones(512, 512), torch.ones(512, 512)
+    left @ right
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.1:
+        left @ right
+        count += 1
+    return count * 512**3 / (time.perf_counter() - start)
+
+
+def resident() -> int:
+    """Resident bytes of this process now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def plan(
+    source: WeightSource, recipe: Recipe, *, name: str, samples: int, length: int, batch_size: int
+) -> Plan:
+    """The plan for ``recipe`` on ``source``; checks that every group divides and every target exists.
+
+    Raises:
+        ShapeError: a group that does not divide; RecipeError: targets that match nothing.
+    """
+    steps = _step_plans(source, recipe)
+    check_shapes(source.anatomy, recipe)
+    tokens = samples * length if recipe.needs else 0
+    checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
+    final = {step.step: step for step in steps if step.scheme != "dense"}
+    result = checkpoint - sum(step.bytes_before - step.bytes_after for step in final.values())
+    activations = 2 * tokens * source.anatomy.hidden_size * FLOAT
+    return Plan(
+        model=name,
+        model_type=source.anatomy.model_type,
+        blocks=len(source.anatomy.blocks),
+        steps=steps,
+        calibration_tokens=tokens,
+        checkpoint_bytes=checkpoint,
+        result_bytes=result,
+        peak_memory=predict_memory(
+            source, recipe, min(batch_size, samples) * length, max(resident(), LIBRARIES)
+        ),
+        disk=2 * result + activations,
+        seconds=10 + multiplications(source, recipe, tokens) / gemm_rate(),
+    )

@@ -1,0 +1,238 @@
+"""``Recipe``: an ordered list of passes with their options, from YAML; its content is hashed into every
+result.
+
+name: w4a16-gptq
+passes:
+  - pass: gptq
+    scheme: W4A16-g64
+embedding: W8A16-g32        # how exports store embedding and head; null leaves them in float
+calibration: {source: wikipedia, samples: 128, length: 512, seed: 0}
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+
+from ..errors import RecipeError, UnknownName
+from ..storage import sha256_json
+from ..yaml_safe import load_yaml
+from .algorithm import BlockPass, pass_names, pass_type
+from .scheme import Scheme
+from .weights import DEFAULT_EMBEDDING
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+class CalibrationSettings(BaseModel):
+    """Where calibration tokens come from; command-line options win."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str | None = Field(None, description="a file, a directory, or the name of a demo corpus")
+    samples: int = Field(128, ge=1, le=100_000)
+    length: int = Field(512, ge=8, le=131_072)
+    seed: int = 0
+
+
+class Step(BaseModel):
+    """One pass of a recipe."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    options: SerializeAsAny[BlockPass]
+
+
+class Recipe(BaseModel):
+    """What to do to a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "unnamed"
+    passes: tuple[Step, ...] = Field(min_length=1)
+    embedding: str | None = DEFAULT_EMBEDDING
+    calibration: CalibrationSettings = CalibrationSettings()
+
+    @field_validator("embedding")
+    @classmethod
+    def _weight_only(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme = Scheme.parse(value)
+        if scheme.activations or scheme.bits == 3:
+            raise ValueError("embedding and head take weight-only schemes of 2, 4 or 8 bits")
+        return scheme.name
+
+    @property
+    def steps(self) -> list[tuple[str, BlockPass]]:
+        """``(name, pass)`` in order."""
+        return [(step.name, step.options) for step in self.passes]
+
+    @property
+    def needs(self) -> set[str]:
+        """Statistics that any pass asks for; empty means that no calibration is needed."""
+        return {need for _, step in self.steps for need in step.needs}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as it is hashed and stored."""
+        return {
+            "name": self.name,
+            "passes": [{"pass": name, **step.model_dump(mode="json")} for name, step in self.steps],
+            "embedding": self.embedding,
+            "calibration": self.calibration.model_dump(mode="json"),
+        }
+
+    @property
+    def sha256(self) -> str:
+        """Hash of :meth:`as_dict`."""
+        return sha256_json(self.as_dict())
+
+    @property
+    def summary(self) -> str:
+        """``W4A16-g64 gptq``: what tables call a result of this recipe."""
+        parts = []
+        for name, step in self.steps:
+            scheme = step.weight_scheme
+            label = scheme.name if scheme else f"{getattr(step, 'sparsity', 0):.0%} sparse"
+            parts.append(label if name == label.lower() else f"{label} {name}")
+        return " + ".join(parts)
+
+
+def _explain(error: ValidationError, keys: list[str], where: str) -> RecipeError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return RecipeError(f"{where}: unknown key {key!r}", fix=f"{hint}known keys: {', '.join(keys)}")
+    shown = f" (given: {first['input']!r:.60})" if first["type"] != "missing" else ""
+    return RecipeError(f"{where}: {key}: {first['msg']}{shown}", fix="see `edgepress recipe schema`")
+
+
+def _step(number: int, data: Any, where: str) -> Step:
+    where = f"{where}, pass {number}"
+    if not isinstance(data, Mapping) or not isinstance(data.get("pass"), str):
+        raise RecipeError(
+            f"{where}: each entry of 'passes' is a mapping with a 'pass' key",
+            fix=f"for example {{pass: gptq, scheme: W4A16-g64}}; passes: {', '.join(pass_names())}",
+        )
+    kind = pass_type(data["pass"])
+    options = {key: value for key, value in data.items() if key != "pass"}
+    try:
+        return Step(name=data["pass"], options=kind.model_validate(options))
+    except ValidationError as error:
+        raise _explain(error, list(kind.model_fields), f"{where} ({data['pass']})") from None
+
+
+def parse(data: Any, where: str) -> Recipe:
+    """A recipe from parsed YAML.
+
+    Raises:
+        RecipeError: a wrong key or value; names the place, and the right key when there is a near one.
+        UnknownName: no such pass or scheme.
+    """
+    if not isinstance(data, Mapping):
+        raise RecipeError(
+            f"{where} is not a mapping", fix="a recipe has the keys name, passes, embedding, calibration"
+        )
+    known = list(Recipe.model_fields)
+    unknown = [key for key in data if key not in known]
+    if unknown:
+        near = difflib.get_close_matches(str(unknown[0]), known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(f"{where}: unknown key {unknown[0]!r}", fix=f"{hint}known keys: {', '.join(known)}")
+    passes = data.get("passes")
+    if not isinstance(passes, list) or not passes:
+        raise RecipeError(f"{where}: 'passes' must be a list with at least one pass")
+    steps = [_step(number, entry, where) for number, entry in enumerate(passes, 1)]
+    try:
+        return Recipe.model_validate({**data, "passes": steps})
+    except ValidationError as error:
+        known_settings = list(CalibrationSettings.model_fields)
+        raise _explain(error, known_settings, where) from None
+
+
+def names() -> list[str]:
+    """Recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def text_of(recipe: str) -> tuple[str, str]:
+    """``(YAML text, origin)`` of a recipe file or of a recipe that comes with the package.
+
+    Raises:
+        UnknownName: neither a file nor a known name.
+        RecipeError: not readable as UTF-8 text.
+    """
+    path = Path(recipe)
+    if not path.is_file():
+        if recipe not in names():
+            raise UnknownName("recipe", recipe, names())
+        path = FOLDER / f"{recipe}.yaml"
+    try:
+        return path.read_text(encoding="utf-8"), str(path if path.parent != FOLDER else recipe)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe {path}", why=str(error)) from None
+
+
+def load_recipe(recipe: str) -> Recipe:
+    """The recipe in a YAML file, or the one called ``recipe`` in the package."""
+    text, origin = text_of(recipe)
+    return parse(load_yaml(text, source=origin), origin)
+
+
+def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool) -> Recipe:
+    """The recipe behind ``--scheme``: W8A8 is ``w8a8``; weight-only is ``gptq`` with calibration text, else
+    ``rtn``.
+    """
+    parsed = Scheme.parse(scheme)
+    if group_size is not None:
+        try:
+            parsed = Scheme.model_validate({**parsed.model_dump(), "group_size": group_size})
+        except ValidationError as error:
+            raise RecipeError(f"group size {group_size}: {error.errors()[0]['msg']}") from None
+    if parsed.activations:
+        return parse({"name": "w8a8", "passes": [{"pass": "w8a8"}]}, "--scheme")
+    name = "gptq" if calibrated else "rtn"
+    step = {"pass": name, "scheme": parsed.name}
+    return parse({"name": f"{parsed.name.lower()}-{name}", "passes": [step]}, "--scheme")
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a recipe file."""
+    choices = []
+    for name in pass_names():
+        entry = pass_type(name).model_json_schema(ref_template="#/$defs/{model}")
+        properties = {"pass": {"const": name}, **entry.get("properties", {})}
+        choices.append(
+            {
+                "title": name,
+                "type": "object",
+                "properties": properties,
+                "required": ["pass", *entry.get("required", [])],
+                "additionalProperties": False,
+                "$defs": entry.get("$defs", {}),
+            }
+        )
+    definitions: dict[str, Any] = {}
+    for choice in choices:
+        definitions |= choice.pop("$defs")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "edgepress recipe",
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "passes": {"type": "array", "minItems": 1, "items": {"oneOf": choices}},
+            "embedding": {"type": ["string", "null"], "default": DEFAULT_EMBEDDING},
+            "calibration": CalibrationSettings.model_json_schema(),
+        },
+        "required": ["passes"],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }

@@ -1,0 +1,53 @@
+"""Which layers a recipe's groups divide: reported before any calibration starts, with the way out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from ..errors import ShapeError
+from .anatomy import Anatomy
+from .recipe import Recipe
+from .scheme import GROUP_SIZES, Scheme
+
+
+def fitting_groups(in_features: list[int]) -> list[int]:
+    """Standard group sizes that divide every width in ``in_features``."""
+    return [size for size in GROUP_SIZES if all(width % size == 0 for width in in_features)]
+
+
+def _refuse(what: str, misfits: dict[int, list[str]], scheme: Scheme, widths: list[int]) -> ShapeError:
+    lines = [
+        f"{len(names)} layers with {width} inputs, for example {names[0]}"
+        for width, names in sorted(misfits.items())
+    ]
+    fits = fitting_groups(widths)
+    way_out = f"group sizes that fit all of them: {', '.join(map(str, fits))}; " if fits else ""
+    return ShapeError(
+        f"{what}: group size {scheme.group_size} does not divide {'; '.join(lines)}",
+        fix=f"{way_out}or one scale per channel (W{scheme.bits}A16-channel); a pass can also `ignore` layers",
+    )
+
+
+def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
+    """Refuse groups that do not divide.
+
+    Raises:
+        ShapeError: names the layers and the group sizes that would fit.
+        UnknownName: a pass whose targets match no layer (raised as RecipeError by the caller's plan).
+    """
+    for name, step in recipe.steps:
+        scheme = step.weight_scheme
+        if scheme is None or scheme.group_size is None:
+            continue
+        selected = step.selected(anatomy)
+        misfits: dict[int, list[str]] = defaultdict(list)
+        for linear in selected:
+            if linear.in_features % scheme.group_size:
+                misfits[linear.in_features].append(linear.name)
+        if misfits:
+            raise _refuse(f"pass {name}", misfits, scheme, [linear.in_features for linear in selected])
+    if recipe.embedding is not None:
+        scheme = Scheme.parse(recipe.embedding)
+        if scheme.group_size is not None and anatomy.hidden_size % scheme.group_size:
+            misfits = {anatomy.hidden_size: [anatomy.embedding]}
+            raise _refuse("embedding", misfits, scheme, [anatomy.hidden_size])

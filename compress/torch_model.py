@@ -1,0 +1,53 @@
+"""A checkpoint as a torch model that computes what the compressed model stands for: the reference for every
+export.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .fake_quant import wrap
+from .qtensor import QTensor
+from .skeleton import Skeleton, module_name
+from .weights import WeightSource
+
+
+def load_model(
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    embedding: bool = False,
+) -> nn.Module:
+    """The model at ``path``, dense or compressed, as a transformers module in eval mode.
+
+    Quantized weights are dequantized and W8A8 layers quantize their inputs per token. With ``embedding`` the
+    embedding and the head are rounded as an export stores them.
+
+    Raises:
+        CheckpointError: incomplete, inconsistent or unsupported files; non-finite weights (named).
+    """
+    source = WeightSource.open(path)
+    skeleton = Skeleton(source, torch.device(device))
+    anatomy = source.anatomy
+    tied = anatomy.head if anatomy.tied else None
+    for local, _ in list(skeleton.model.named_parameters(remove_duplicate=False)):
+        stored = local if anatomy.kind == "decoder" else anatomy.base + local
+        if tied is not None and stored == f"{tied}.weight":
+            continue
+        skeleton.assign(skeleton.model, local, source.tensor(stored))
+    if embedding:
+        for name in {anatomy.embedding, anatomy.head} - {None, tied}:
+            table = source.table(str(name))
+            if isinstance(table, QTensor):
+                skeleton.assign(skeleton.submodule(str(name)), "weight", table.dequantize())
+    if tied is not None:
+        head, table_module = skeleton.submodule(tied), skeleton.submodule(anatomy.embedding)
+        head.weight = table_module.weight
+    for name, scheme in source.schemes.items():
+        if scheme.activations:
+            wrap(skeleton.model, module_name(anatomy, name))
+    return skeleton.model.to(dtype).eval()

@@ -1,0 +1,113 @@
+"""``edgepress inspect PATH``: what a checkpoint or bundle holds, without loading its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import InputError, require
+from ...storage import read_json
+from ...terminal import Terminal
+
+
+def inspect_checkpoint(path: Path) -> dict[str, Any]:
+    """Anatomy, schemes and sizes of a checkpoint directory as JSON."""
+    from ..weights import WeightSource
+
+    source = WeightSource.open(path)
+    anatomy = source.anatomy
+    layers = []
+    for linear in anatomy.linears():
+        scheme = source.schemes.get(linear.name)
+        stored = source.stored_bytes(f"{linear.name}.weight")
+        layers.append(
+            {
+                "name": linear.name,
+                "shape": [linear.out_features, linear.in_features],
+                "scheme": scheme.name if scheme else source.reader.dtypes[f"{linear.name}.weight"],
+                "bytes": stored,
+            }
+        )
+    first = anatomy.blocks[0].attention
+    return {
+        "path": str(path),
+        "what": "checkpoint",
+        "model_type": anatomy.model_type,
+        "kind": anatomy.kind,
+        "blocks": len(anatomy.blocks),
+        "hidden_size": anatomy.hidden_size,
+        "vocab_size": anatomy.vocab_size,
+        "heads": first.heads,
+        "kv_heads": first.kv_heads,
+        "head_dim": first.head_dim,
+        "tied": anatomy.tied,
+        "max_positions": anatomy.max_positions,
+        "params": _parameters(source),
+        "bytes": sum(source.reader.nbytes(name) for name in source.reader.shapes),
+        "scheme": source.manifest.get("scheme"),
+        "described": source.manifest.get("source", {}).get("described"),
+        "layers": layers,
+    }
+
+
+def _parameters(source: Any) -> int:
+    total = 0
+    for name, shape in source.shapes.items():
+        if name.rpartition(".")[2] not in ("weight", "bias"):
+            continue
+        if source.anatomy.tied and name == f"{source.anatomy.head}.weight":
+            continue
+        count = 1
+        for size in shape:
+            count *= size
+        total += count
+    return total
+
+
+def inspect_bundle(path: Path) -> dict[str, Any]:
+    """The manifest of a bundle without its file list."""
+    manifest = read_json(path / "manifest.json")
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path / 'manifest.json'} is not a JSON object")
+    shown = {key: value for key, value in manifest.items() if key != "files"}
+    return {"path": str(path), "what": "bundle", **shown}
+
+
+def _table(document: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(show_header=False, title=str(document["path"]), title_justify="left")
+    table.add_column("field")
+    table.add_column("value")
+    for key, value in document.items():
+        if key in ("layers", "path") or value is None:
+            continue
+        if key == "bytes":
+            value = f"{value / 1e6:.1f} MB"
+        elif key == "params":
+            value = f"{value / 1e6:.1f} M"
+        table.add_row(key, str(value))
+    by_scheme: dict[str, int] = {}
+    for layer in document.get("layers", []):
+        by_scheme[layer["scheme"]] = by_scheme.get(layer["scheme"], 0) + 1
+    table.add_row("linears", ", ".join(f"{count} × {scheme}" for scheme, count in by_scheme.items()))
+    return table
+
+
+@click.command("inspect", short_help="Show what a checkpoint or bundle holds.")
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document with every layer.")
+@click.option("-q", "--quiet", is_flag=True)
+def command(path: str, as_json: bool, quiet: bool) -> None:
+    """Show what PATH holds: an HF directory, a compressed checkpoint, a bundle, a .gguf or a demo name."""
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    if (Path(path) / "manifest.json").is_file():
+        document = inspect_bundle(Path(path))
+    else:
+        require("torch", "compress")
+        from ..models import resolve
+
+        document = inspect_checkpoint(resolve(path, terminal.progress).path)
+    terminal.document(document, _table(document))

@@ -1,0 +1,134 @@
+"""``WeightSource``: the weights of a dense or compressed checkpoint by module name, read when they are asked
+for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..storage import read_json
+from .anatomy import Anatomy
+from .checkpoint.compressed import restored, schemes_of
+from .checkpoint.finite import refuse_non_finite
+from .checkpoint.reader import CheckpointReader
+from .family import anatomy_of
+from .grid import quantize
+from .qtensor import QTensor
+from .scheme import Scheme
+
+MANIFEST = "edgepress.json"
+DEFAULT_EMBEDDING = "W8A16-g32"
+
+_QUANTIZED_PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
+
+
+class WeightSource:
+    """A checkpoint as the sweep and the exporters read it.
+
+    Attributes:
+        reader: the files; anatomy: where the parts are; manifest: ``edgepress.json`` or empty.
+        schemes: the scheme of every quantized linear by module name.
+        shapes: logical shape of every tensor under its plain name (``X.weight``).
+        embedding_scheme: how exports store embedding and head, or None to leave them in float.
+    """
+
+    def __init__(self, reader: CheckpointReader, manifest: dict[str, Any]) -> None:
+        self.reader, self.manifest = reader, manifest
+        quantized = [
+            name.removesuffix(".weight_scale") for name in reader.shapes if name.endswith(".weight_scale")
+        ]
+        self.schemes: dict[str, Scheme] = schemes_of(reader.config, quantized) if quantized else {}
+        self.shapes = self._logical_shapes()
+        self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
+        self.embedding_scheme = self._embedding_scheme()
+
+    @classmethod
+    def open(cls, path: Path) -> WeightSource:
+        """Open the checkpoint directory ``path``; checks headers and config, loads no weights.
+
+        Raises:
+            CheckpointError: incomplete, inconsistent or unsupported.
+        """
+        reader = CheckpointReader.open(path)
+        manifest_path = reader.path / MANIFEST
+        manifest = read_json(manifest_path) if manifest_path.is_file() else {}
+        if not isinstance(manifest, dict):
+            raise CheckpointError(f"{manifest_path} is not a JSON object")
+        return cls(reader, manifest)
+
+    def _logical_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, shape in self.reader.shapes.items():
+            module, _, part = name.rpartition(".")
+            if module not in self.schemes or part not in _QUANTIZED_PARTS:
+                shapes[name] = shape
+            elif part == "weight_shape":
+                sizes = self.reader.read([name])[name]
+                shapes[f"{module}.weight"] = tuple(int(size) for size in sizes)
+        return shapes
+
+    def _embedding_scheme(self) -> Scheme | None:
+        if not self.manifest:
+            return None
+        name = self.manifest.get("embedding", DEFAULT_EMBEDDING)
+        return None if name is None else Scheme.parse(str(name))
+
+    def _read_float(self, name: str) -> Tensor:
+        tensor = self.reader.read([name])[name]
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"tensor {name} has integer type {tensor.dtype}, a float was expected")
+        tensor = tensor.to(torch.float32)
+        refuse_non_finite({name: tensor})
+        return tensor
+
+    def linear(self, name: str) -> QTensor | Tensor:
+        """The weight of the linear module ``name``: quantized as stored, or dense ``[out, in]`` float32."""
+        scheme = self.schemes.get(name)
+        if scheme is None:
+            return self._read_float(f"{name}.weight")
+        return restored(name, scheme, lambda stored: self.reader.read([stored])[stored])
+
+    def dense(self, name: str) -> Tensor:
+        """The weight ``[out, in]`` float32 of a linear, dequantized where it is quantized."""
+        weight = self.linear(name)
+        return weight.dequantize() if isinstance(weight, QTensor) else weight
+
+    def bias(self, name: str) -> Tensor | None:
+        """The bias ``[out]`` float32 of the linear module ``name``, or None."""
+        return self._read_float(f"{name}.bias") if f"{name}.bias" in self.shapes else None
+
+    def tensor(self, name: str) -> Tensor:
+        """A stored tensor by its full name, float32 (dequantized when it is the weight of a quantized
+        linear).
+        """
+        module = name.removesuffix(".weight")
+        return self.dense(module) if module in self.schemes else self._read_float(name)
+
+    def table(self, name: str) -> QTensor | Tensor:
+        """The embedding or head ``name`` as exports store it: rounded as ``embedding_scheme`` says, or
+        float32.
+        """
+        weight = self._read_float(f"{name}.weight")
+        return weight if self.embedding_scheme is None else quantize(weight, self.embedding_scheme)
+
+    def stored_bytes(self, name: str) -> int:
+        """Bytes on disk of a logical tensor, with the scales and zero points of a quantized one."""
+        module = name.removesuffix(".weight")
+        if module not in self.schemes:
+            return self.reader.nbytes(name)
+        parts = (f"{module}.{part}" for part in ("weight", *_QUANTIZED_PARTS))
+        return sum(self.reader.nbytes(part) for part in parts if part in self.reader.shapes)
+
+    def outer_bytes(self) -> int:
+        """Bytes on disk of everything outside the blocks."""
+        prefixes = tuple(block.prefix + "." for block in self.anatomy.blocks)
+        return sum(self.stored_bytes(name) for name in self.shapes if not name.startswith(prefixes))
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Logical tensor names below ``prefix``."""
+        return [name for name in self.shapes if name.startswith(prefix)]
