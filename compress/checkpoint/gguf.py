@@ -1,0 +1,122 @@
+"""A GGUF file as a plain model directory: dequantized by transformers' own reader, saved as fp32 safetensors.
+
+The directory is what everything else reads, so nothing further on knows about GGUF. It is staged and
+renamed whole.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError, require
+from ...storage import Staging, disk_full_is_typed, require_disk
+from ...terminal import Progress, Silent
+from .finite import refuse_non_finite
+from .gguf_header import read_gguf_header
+
+Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
+
+# What readers of hostile or unsupported files raise; anything else is a bug and stays visible.
+_READER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+def materialise(
+    path: Path, target: Path, *, edit: Edit | None = None, progress: Progress | None = None
+) -> Path:
+    """Write the model of the GGUF file ``path`` as the directory ``target``, once: an existing one is kept.
+
+    Args:
+        edit: changes the named float32 tensors in place before they are saved; also gets the config.
+
+    Raises:
+        CheckpointError: the file is damaged, or of an architecture that transformers does not read.
+        MissingDependency: gguf or accelerate is not installed.
+        OutOfResource: the disk has no room for the fp32 weights.
+    """
+    if (target / "config.json").is_file():
+        return target
+    header = read_gguf_header(path)
+    require("accelerate", "compress")
+    require_disk(target, 4 * sum(header.weights.values()) + (64 << 20))
+    with (progress or Silent()).task(f"dequantizing {path.name}", 3) as task, Staging(target) as stage:
+        model, tokenizer = _load(path, header.architecture)
+        task.advance(detail="read")
+        tensors = dict(model.state_dict())
+        if edit is not None:
+            with torch.no_grad():
+                edit(model.config.to_dict(), tensors)
+        refuse_non_finite(tensors)
+        task.advance(detail="checked")
+        with disk_full_is_typed(target), _quiet_transformers():
+            model.save_pretrained(stage.directory)
+            tokenizer.save_pretrained(stage.directory)
+        stage.publish()
+        task.advance(detail="written")
+    return target
+
+
+def _load(path: Path, architecture: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # The model's directory is an empty one: nothing that lies beside the file is read.
+    with tempfile.TemporaryDirectory() as empty, _quiet_transformers(), redirect_stderr(io.StringIO()):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=str(path.absolute()))
+            model = AutoModelForCausalLM.from_pretrained(
+                empty,
+                gguf_file=str(path.absolute()),
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+            )
+        except _READER_ERRORS as error:
+            raise CheckpointError(
+                f"transformers cannot read {path} (architecture {architecture!r})",
+                why=f"{type(error).__name__}: {error}",
+                fix="check the file against its publisher's hash, or take the model's safetensors checkpoint",
+            ) from error
+    _forget_quantization(model)
+    return model.eval(), tokenizer
+
+
+def _forget_quantization(model: Any) -> None:
+    # save_pretrained refuses a model that remembers its quantizer, though its weights are plain by now.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Progress bars and warnings of transformers off, and afterwards as they were."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
