@@ -64,8 +64,8 @@ def edgepress() -> None:
     """Make a trained transformer small and fast enough for its machine, and prove it."""
 
 
-def _fail(error: EdgepressError) -> int:
-    if "--json" in sys.argv:
+def _fail(error: EdgepressError, arguments: list[str]) -> int:
+    if "--json" in arguments:
         import json
 
         print(json.dumps({"error": error.as_dict()}, indent=2, ensure_ascii=False))
@@ -92,7 +92,7 @@ def run(arguments: list[str] | None = None) -> int:
         outcome = edgepress.main(args=arguments, prog_name="edgepress", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except EdgepressError as error:
-        return _fail(error)
+        return _fail(error, sys.argv[1:] if arguments is None else arguments)
     except click.exceptions.Abort:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,0 +1,121 @@
+"""A checkpoint under measurement, dense or compressed: its logits and embeddings come from torch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..compress.device import choose_device
+from ..compress.models import ResolvedModel
+from ..compress.pooling import pooling_of
+from ..compress.torch_model import load_model
+from ..compress.weights import MANIFEST, WeightSource
+from ..errors import InputError
+from ..runtime.threads import thread_budget
+from ..runtime.tokenizer import Tokenizer
+from ..storage import sha256_file
+from .record import Subject
+
+BATCH_SIZE = 32
+FLOAT_NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+
+
+class CheckpointSubject:
+    """An opened checkpoint.
+
+    Attributes:
+        kind: decoder or encoder; tokenizer: its own.
+        max_length: tokens that fit one window or text.
+        runtime: name, version, device and threads of what runs it.
+    """
+
+    def __init__(self, resolved: ResolvedModel, *, device: str = "cpu", threads: int | None = None) -> None:
+        self._resolved = resolved
+        self._source = WeightSource.open(resolved.path)
+        anatomy = self._source.anatomy
+        self.kind = anatomy.kind
+        self.tokenizer = Tokenizer.open(resolved.path)
+        self._pooling = pooling_of(resolved.path) if self.kind == "encoder" else None
+        room = anatomy.max_positions - anatomy.position_offset
+        self.max_length = min(room, (self._pooling and self._pooling.max_length) or room)
+        self._device = choose_device(device)
+        torch.set_num_threads(threads or thread_budget())
+        self._model = load_model(resolved.path, device=self._device)
+        self.runtime: dict[str, Any] = {
+            "name": "torch",
+            "version": torch.__version__,
+            "device": str(self._device),
+            "threads": torch.get_num_threads(),
+        }
+
+    @torch.inference_mode()
+    def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
+        if self.kind != "decoder":
+            raise InputError("an encoder has embeddings, not logits")
+        ids = torch.from_numpy(np.ascontiguousarray(input_ids)).to(self._device)
+        logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        return np.asarray(logits.float().cpu().numpy())
+
+    @torch.inference_mode()
+    def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Sentence embeddings ``[len(texts), hidden]``, pooled as the model's files say.
+
+        Raises:
+            CheckpointError: they say nothing of pooling.
+        """
+        if self._pooling is None:
+            raise InputError("a decoder has logits, not embeddings")
+        ids = self.tokenizer.encode_batch(texts, max_length=self.max_length)
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        rows: dict[int, NDArray[np.float32]] = {}
+        for start in range(0, len(order), BATCH_SIZE):
+            chosen = order[start : start + BATCH_SIZE]
+            padded, mask = self._padded([ids[index] for index in chosen])
+            hidden = self._model(input_ids=padded, attention_mask=mask).last_hidden_state
+            vectors = self._pooling.apply(hidden, mask).float().cpu().numpy()
+            rows |= dict(zip(chosen, vectors, strict=True))
+        return np.stack([rows[index] for index in range(len(ids))])
+
+    def _padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        longest = max(map(len, rows))
+        pad = self.tokenizer.pad_id or 0
+        padded = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        return padded.to(self._device), mask.to(self._device)
+
+    def describe(self) -> Subject:
+        """The checkpoint as records name it."""
+        source, manifest = self._source, self._source.manifest
+        reader, origin = source.reader, self._source.manifest.get("source") or {}
+        manifest_file = reader.path / MANIFEST
+        return Subject(
+            name=str(origin.get("name") or self._resolved.name),
+            manifest_sha256=sha256_file(manifest_file) if manifest_file.is_file() else reader.fingerprint(),
+            kind=self.kind,
+            format="hf",
+            scheme=str(manifest.get("scheme") or _stored_as(source)),
+            source=str(origin.get("described") or self._resolved.described),
+            params=sum(math.prod(shape) for shape in source.shapes.values()),
+            weight_bytes=sum(map(reader.nbytes, reader.shapes)),
+            disk_bytes=sum(file.stat().st_size for file in reader.path.rglob("*") if file.is_file()),
+            layers=manifest.get("layers") or [],
+            recipe=manifest.get("recipe"),
+        )
+
+
+def _stored_as(source: WeightSource) -> str:
+    """The scheme most linears have, or the float type most weights are stored in."""
+    if source.schemes:
+        return Counter(scheme.name for scheme in source.schemes.values()).most_common(1)[0][0]
+    stored = Counter[str]()
+    for name, shape in source.reader.shapes.items():
+        stored[source.reader.dtypes[name]] += math.prod(shape)
+    dtype = stored.most_common(1)[0][0]
+    return FLOAT_NAMES.get(dtype, dtype.lower())
