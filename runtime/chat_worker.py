@@ -36,17 +36,21 @@ class GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def limit_resources(memory: int, seconds: float) -> None:
-    """Cap this process's memory and let the kernel end it after ``seconds``, even inside one long C call."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+def limit_memory(limit: int) -> None:
+    """Cap this process's address space at ``limit`` bytes, where the system has such limits."""
     try:
         import resource
-    except ImportError:  # not a POSIX system: the parent's timeout is the limit
+    except ImportError:  # not a POSIX system: the clock is the only limit
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
+    soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def limit_time(seconds: float) -> None:
+    """Let the kernel end this process after ``seconds`` from now, even inside one long C call."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _refuse(message: str) -> None:
@@ -73,6 +77,7 @@ def _render(request: dict[str, Any]) -> dict[str, Any]:
     template = _environment().from_string(request["template"])
     texts: list[str] = []
     for messages in request["conversations"]:
+        limit_time(request["seconds"])
         parts: list[str] = []
         size = 0
         for part in template.generate(messages=messages, **request["variables"]):
@@ -107,6 +112,8 @@ def reply_to(request: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    limit_resources(asked["memory_limit"], asked["seconds"])
+    limit_memory(asked["memory_limit"])
+    # Compiling the template counts too; the clock starts again for each conversation.
+    limit_time(asked["seconds"])
     answer = reply_to(asked)
     json.dump(answer, sys.stdout)

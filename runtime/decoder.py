@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError, InputError, OutOfResource
+from ..errors import InputError, OutOfResource
 from .bundle import Bundle
+from .graph_contract import logits_dtype
 from .kv_cache import KVCache
 from .manifest import DecoderSection
 from .session import graph_errors_are_typed, onnxruntime, open_session
@@ -24,16 +25,7 @@ PREFILL_CHUNK = 512
 # Capacity grows in steps of this many tokens at least, so that a chat does not reallocate at each turn.
 CAPACITY_STEP = 256
 
-_TYPES = {
-    "float32": "tensor(float)",
-    "float16": "tensor(float16)",
-    "int8": "tensor(int8)",
-    "uint8": "tensor(uint8)",
-}
-
 Logits = npt.NDArray[np.floating]
-
-_NUMPY: dict[str, type[np.floating]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class Decoder:
@@ -50,7 +42,7 @@ class Decoder:
         self.context_length, self.vocab_size = section.context_length, section.vocab_size
         self.length = 0
         self._device = device
-        self._logits_type = _check_graph(session, section)
+        self._logits_type = logits_dtype(session, section)
         self._batch: KVCache | None = None
         self._cache: KVCache | None = None
         self._mask = np.ones((1, 0), np.int64)
@@ -207,44 +199,3 @@ def _bind_keep(binding: Any, positions: int) -> None:
 
 def _bind_logits(binding: Any, array: Logits) -> None:
     binding.bind_output("logits", "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-
-def _check_graph(session: Any, section: DecoderSection) -> type[np.floating]:
-    """Compare the graph's inputs and outputs with the manifest; returns the dtype of its logits."""
-    inputs = {node.name: node for node in (*session.get_inputs(), *session.get_overridable_initializers())}
-    outputs = {node.name: node for node in session.get_outputs()}
-    wanted = {
-        "input_ids": "tensor(int64)",
-        "attention_mask": "tensor(int64)",
-        "logits_to_keep": "tensor(int64)",
-    }
-    shapes: dict[str, tuple[int, int]] = {}
-    for index, layer in enumerate(section.layers):
-        for part in ("key", "value"):
-            wanted[f"past_key_values.{index}.{part}"] = _TYPES[section.kv_dtype]
-            shapes[f"past_key_values.{index}.{part}"] = (layer.kv_heads, layer.head_dim)
-    problems = [
-        f"it has no input {name!r} of {kind}" for name, kind in wanted.items() if _type(inputs, name) != kind
-    ]
-    problems += [f"it has an input {name!r}" for name in inputs if name not in wanted]
-    for name, shape in shapes.items():
-        dims = inputs[name].shape if name in inputs else []
-        if len(dims) == 4 and not _agree(dims[1::2], shape):
-            problems.append(f"{name} is {dims}, the manifest says {shape[0]} heads × {shape[1]}")
-    presents = {name.replace("past_key_values", "present") for name in shapes}
-    problems += [f"it has no output {name!r}" for name in sorted(presents - set(outputs))]
-    logits = outputs.get("logits")
-    if logits is None or logits.type not in _NUMPY or not _agree(logits.shape[-1:], (section.vocab_size,)):
-        problems.append(f"it has no floating output 'logits' over {section.vocab_size} tokens")
-    if problems or logits is None:
-        raise BundleError("the graph is not the one that the manifest describes", why="; ".join(problems[:6]))
-    return _NUMPY[logits.type]
-
-
-def _type(nodes: dict[str, Any], name: str) -> str:
-    return nodes[name].type if name in nodes else ""
-
-
-def _agree(dims: Sequence[object], sizes: Sequence[int]) -> bool:
-    """Whether fixed dimensions equal ``sizes``; symbolic ones (strings or None) agree with anything."""
-    return all(dim == size for dim, size in zip(dims, sizes, strict=True) if isinstance(dim, int))
