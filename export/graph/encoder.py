@@ -10,13 +10,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ...compress.anatomy import Anatomy, Attention, BlockAnatomy
+from ...compress.pooling import Pooling
 from ...errors import CheckpointError, ShapeError
 from .build import Build
 from .embedding import embed
 from .linear import project_without_bias
 from .mlp import mlp
 from .norm import add_and_normalize, normalize
-from .pooling import Pooling, sentence_embedding
+from .pooling import sentence_embedding
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 TOKENS: list[int | str] = ["batch_size", "sequence_length"]
@@ -44,7 +45,7 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
     for block in build.anatomy.blocks:
         hidden = _block(build, hidden, mask32, block)
     graph.output(hidden, "last_hidden_state", FLOAT, [*TOKENS, hidden_size])
-    if pooling is not None:
+    if pooling is not None and pooling.mode is not None:
         pooled = sentence_embedding(graph, hidden, mask, pooling)
         graph.output(pooled, "sentence_embedding", FLOAT, ["batch_size", hidden_size])
 

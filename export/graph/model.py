@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ...compress.pooling import Pooling
 from ..opset import Opset
 from .build import Build
 from .decoder import build_decoder
 from .encoder import build_encoder
-from .pooling import Pooling
 from .view import WeightView
 from .writer import GraphWriter
 

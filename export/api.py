@@ -1,0 +1,120 @@
+"""``export_bundle``: a checkpoint in, a proven bundle out, whole or not at all."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, require
+from ..plugins import load
+from ..storage import Staging, disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
+from ..terminal import Progress, Silent
+
+FORMATS = "edgepress.export.formats"
+# What tokenizer.json already says in another form: a bundle carries it once.
+_REDUNDANT = frozenset({"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"})
+_SMALL_FILES = 16 << 20
+
+
+def export_bundle(
+    checkpoint: str | Path,
+    *,
+    format: str = "onnx",
+    output: str | Path,
+    overwrite: bool = False,
+    validate: bool = True,
+    text: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Export ``checkpoint`` as a bundle in the directory ``output`` and return its path.
+
+    Args:
+        checkpoint: a compressed checkpoint, a plain HF directory, a ``.gguf`` file or a demo name.
+        format: a file of ``export/formats``.
+        validate: prove the graph against torch before it is published; otherwise the manifest carries a warning.
+        text: UTF-8 file whose text the proof uses, instead of the built-in passage.
+
+    Raises:
+        GateFailed: the proof failed.
+        ShapeError, CheckpointError: the model cannot be exported; found before anything is written.
+        EdgepressError: any of the other typed errors. Nothing is left at ``output`` then.
+    """
+    for module in ("torch", "transformers", "onnx_ir"):
+        require(module, "compress")
+    plugin = load(FORMATS, format, "export format")
+    target, progress = Path(output), progress or Silent()
+    with Staging(target, overwrite=overwrite) as stage:
+        job = _job(checkpoint, stage.target, None if text is None else Path(text), progress)
+        prepared = plugin.prepare(job, validate=validate)
+        require_disk(stage.target, prepared.disk_bytes + _SMALL_FILES)
+        bundle, work = stage.directory / "bundle", stage.directory / "work"
+        with disk_full_is_typed(stage.target):
+            bundle.mkdir()
+            sections = plugin.write(job, prepared, bundle)
+            _copy_companions(job, bundle)
+            parity = plugin.check(job, prepared, bundle, sections, work) if validate else _unproven()
+            shutil.rmtree(work, ignore_errors=True)
+            _describe(job, bundle, sections, parity, _command(checkpoint, format, output, validate))
+        stage.publish("bundle")
+    return stage.target
+
+
+def _job(checkpoint: str | Path, target: Path, text: Path | None, progress: Progress) -> Any:
+    from ..compress.checkpoint.vocabulary import check_vocabulary
+    from ..compress.models import resolve
+    from ..compress.pooling import pooling_of
+    from ..compress.weights import WeightSource
+    from .job import ExportJob
+    from .proof.passage import proof_text
+
+    model = resolve(str(checkpoint), progress)
+    if target.resolve().is_relative_to(model.path.resolve()):
+        raise InputError(f"the output {target} lies inside the checkpoint", fix="choose another output")
+    proof_text(text)  # a text that cannot be read is found now, not after the graph is written
+    source = WeightSource.open(model.path)
+    check_vocabulary(source.reader, source.anatomy)
+    made = source.manifest.get("source")
+    origin = made if isinstance(made, dict) else {}
+    return ExportJob(
+        source=source,
+        name=str(origin.get("name", model.name)),
+        described=str(origin.get("described", model.described)),
+        pooling=pooling_of(model.path) if source.anatomy.kind == "encoder" else None,
+        text=text,
+        progress=progress,
+    )
+
+
+def _unproven() -> dict[str, Any]:
+    return {
+        "status": "skipped",
+        "warning": "exported with --no-validate: this graph was not compared with its model",
+    }
+
+
+def _copy_companions(job: Any, bundle: Path) -> None:
+    reader = job.source.reader
+    names = reader.companions()
+    redundant = _REDUNDANT if "tokenizer.json" in names else frozenset()
+    for name in names:
+        if name not in redundant:
+            (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(reader.file(name), bundle / name)
+    config = {key: value for key, value in reader.config.items() if key != "quantization_config"}
+    write_json(bundle / "config.json", config)
+
+
+def _describe(job: Any, bundle: Path, sections: dict[str, Any], parity: dict[str, Any], command: str) -> None:
+    from .card import card_of, license_of
+    from .manifest import MANIFEST, manifest_of
+
+    manifest = manifest_of(job, sections, parity)
+    write_atomic(bundle / "README.md", card_of(manifest, license_of(job.path), command).encode())
+    write_json(bundle / MANIFEST, {**manifest, "files": hash_tree(bundle, skip=frozenset({MANIFEST}))})
+
+
+def _command(checkpoint: str | Path, format: str, output: str | Path, validate: bool) -> str:
+    words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
+    return shlex.join(words if validate else [*words, "--no-validate"])

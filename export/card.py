@@ -1,0 +1,110 @@
+"""The model card, ``README.md``: what the bundle is, how it was made and proven, and what it loses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import __version__
+
+_WORST_SHOWN = 5
+
+
+def license_of(checkpoint: Path) -> str | None:
+    """The license that the front matter of the checkpoint's own card names, or None."""
+    card = checkpoint / "README.md"
+    if not card.is_file():
+        return None
+    text = card.read_text(encoding="utf-8", errors="replace")
+    head = text[4:].partition("\n---")[0] if text.startswith("---\n") else ""
+    # A single line, so that no YAML of a stranger's file is parsed.
+    for line in head.splitlines():
+        key, _, value = line.partition(":")
+        if key == "license" and value.strip().replace("-", "").replace(".", "").isalnum():
+            return value.strip()
+    return None
+
+
+def card_of(manifest: dict[str, Any], license_name: str | None, command: str) -> str:
+    """Markdown with YAML front matter for the bundle that ``manifest`` describes; ``command`` reproduces it."""
+    decodes = manifest["kind"] == "decoder"
+    front: dict[str, Any] = {
+        "library_name": "onnxruntime",
+        "pipeline_tag": "text-generation" if decodes else "sentence-similarity",
+        "base_model": _base_model(manifest),
+        "tags": ["onnx", "edgepress", "quantized" if manifest["scheme"] != "fp32" else "fp32"],
+    }
+    if license_name is not None:
+        front["license"] = license_name
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=True, allow_unicode=True)}---",
+        f"# {manifest['name']}, {manifest['scheme']}",
+        f"Made from: {manifest['described']}. Written by edgepress {__version__}.",
+        _use(decodes),
+        _facts(manifest),
+        _losses(manifest),
+        _proof(manifest["parity"]),
+        f"## How it was made\n\n```\n{command}\n```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _base_model(manifest: dict[str, Any]) -> str:
+    made_from = manifest["source"].get("model")
+    return (
+        str(made_from["name"])
+        if isinstance(made_from, dict) and "name" in made_from
+        else str(manifest["name"])
+    )
+
+
+def _use(decodes: bool) -> str:
+    verb = 'generate BUNDLE --prompt "…"' if decodes else 'encode BUNDLE "a sentence"'
+    return f'## Use\n\n```\npip install "edgepress[cpu]"\nedgepress {verb}\n```'
+
+
+def _facts(manifest: dict[str, Any]) -> str:
+    weights, graph = manifest["weights"], manifest["graph"]
+    lines = [
+        f"- parameters: {weights['params']:,}",
+        f"- weights as stored: {weights['bytes'] / 1e6:.1f} MB",
+        f"- embedding and head: {manifest['source']['embedding'] or 'float32'}",
+        f"- graph: opset {graph['opset']}, IR {graph['ir_version']}",
+    ]
+    lines += [f"- storage: {note}" for note in graph["notes"]]
+    return "## Facts\n\n" + "\n".join(lines)
+
+
+def _losses(manifest: dict[str, Any]) -> str:
+    layers = [layer for layer in manifest["layers"] if layer.get("error") is not None]
+    if not layers:
+        return ""
+    worst = sorted(layers, key=lambda layer: -float(layer["error"]))[:_WORST_SHOWN]
+    rows = [
+        f"| {layer['name']} | {layer['scheme']} | {layer['status']} | {layer['error']:.3g} |"
+        for layer in worst
+    ]
+    head = "| layer | scheme | status | relative output error |\n|---|---|---|---|"
+    return (
+        "## Known losses\n\nThe layers with the largest output error on the calibration text. Measure the whole model with "
+        "`edgepress validate`.\n\n" + "\n".join([head, *rows])
+    )
+
+
+def _proof(parity: dict[str, Any]) -> str:
+    if parity["status"] != "passed":
+        return "## Proof\n\n**Not proven**: exported with `--no-validate`."
+    lines = [f"- float graph against torch: largest difference {parity['float']['max_abs_difference']:.3g}"]
+    if "codes" in parity:
+        lines.append(
+            f"- quantized weights against torch: largest difference {parity['codes']['max_abs_difference']:.3g}"
+        )
+    quantized = parity.get("quantized", {})
+    lines += [
+        f"- as shipped, {key}: {value:.4g}" for key, value in quantized.items() if isinstance(value, float)
+    ]
+    if "greedy" in parity:
+        lines.append(f"- greedy continuation: {parity['greedy']['tokens']} tokens as torch chooses them")
+    return "## Proof\n\n" + "\n".join(lines)

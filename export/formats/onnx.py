@@ -1,0 +1,79 @@
+"""The ``onnx`` format: one fused graph for ONNX Runtime, weights quantized inside it, in a bundle the runtime reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..graph.model import BuiltGraph, build_graph
+from ..graph.save import save
+from ..graph.view import WeightView
+from ..job import ExportJob
+from ..manifest import decoder_section, encoder_section
+from ..opset import Opset, installed_runtime, opset_for
+from ..parity import prove
+
+GRAPH = "model.onnx"
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class PreparedOnnx:
+    """A graph that is known to be expressible, and what writing and proving it need on disk."""
+
+    graph: BuiltGraph
+    opset: Opset
+    disk_bytes: int
+
+
+def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
+    """Build the graph in memory, without weights.
+
+    Raises:
+        ShapeError, CheckpointError, UnknownName: it cannot be exported; nothing has been written.
+        MissingDependency: ONNX Runtime is missing or too old.
+    """
+    opset = opset_for(installed_runtime())
+    built = build_graph(WeightView(job.source), opset, job.pooling)
+    needed = built.nbytes
+    if validate:
+        needed += build_graph(WeightView(job.source, as_float=True), opset, job.pooling).nbytes
+    return PreparedOnnx(built, opset, needed)
+
+
+def write(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
+    """Write ``model.onnx`` and its weights; returns the manifest's sections about them.
+
+    Raises:
+        OutOfResource: the disk is full.
+    """
+    built = prepared.graph
+    with job.progress.task(f"writing {GRAPH}", built.nbytes) as task:
+        save(built.model, directory / GRAPH, built.nbytes, task)
+    decodes = job.source.anatomy.kind == "decoder"
+    section = decoder_section(job) if decodes else encoder_section(job, built.inputs)
+    return {
+        job.source.anatomy.kind: section,
+        "graph": {
+            "file": GRAPH,
+            "opset": prepared.opset.version,
+            "ir_version": prepared.opset.ir_version,
+            "notes": list(built.notes),
+        },
+        "weights": {
+            "bytes": built.nbytes,
+            "bytes_per_token": built.bytes_per_token if decodes else None,
+        },
+    }
+
+
+def check(
+    job: ExportJob, prepared: PreparedOnnx, directory: Path, sections: dict[str, Any], work: Path
+) -> dict[str, Any]:
+    """Prove the written graph against torch; returns the manifest's ``parity``.
+
+    Raises:
+        GateFailed: a difference beyond its bound.
+    """
+    return prove(job, directory / GRAPH, sections, work, prepared.opset)

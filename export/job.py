@@ -1,0 +1,44 @@
+"""``ExportJob``: one export as every format sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ..compress.pooling import Pooling
+from ..compress.weights import WeightSource
+from ..terminal import Progress, Silent
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """What is exported.
+
+    Attributes:
+        source: the checkpoint. name, described: what it is called, and how tables must call it.
+        pooling: of an encoder, from the files beside it; None for a decoder.
+        text: file whose text the proof uses; the built-in passage when None.
+    """
+
+    source: WeightSource
+    name: str
+    described: str
+    pooling: Pooling | None = None
+    text: Path | None = None
+    progress: Progress = field(default_factory=Silent)
+
+    @property
+    def path(self) -> Path:
+        """Directory of the checkpoint."""
+        return self.source.reader.path
+
+
+class Prepared(Protocol):
+    """A format's export that is known to be possible, before anything is written.
+
+    Attributes:
+        disk_bytes: the most that writing and proving need on disk.
+    """
+
+    disk_bytes: int

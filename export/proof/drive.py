@@ -1,0 +1,55 @@
+"""Running a decoder graph at chosen batches, lengths and cache depths, without the runtime's own loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...compress.anatomy import Anatomy
+from ...runtime.session import graph_errors_are_typed
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+class GraphDriver:
+    """``session`` over the graph of ``anatomy``."""
+
+    def __init__(self, session: Any, anatomy: Anatomy) -> None:
+        self.session, self.anatomy = session, anatomy
+
+    def logits(self, ids: Ids, *, depth: int = 0, lengths: list[int] | None = None) -> Floats:
+        """Logits ``[batch, seq - depth, vocab]`` of ``ids [batch, seq]``, the first ``depth`` of which come from the cache.
+
+        ``lengths`` are the valid tokens of each row, the rest is padding on the right.
+        """
+        batch, total = ids.shape
+        cache = self._empty(batch, total)
+        if depth:
+            cache = self._run(ids[:, :depth], np.ones((batch, depth), np.int64), cache, keep=1)[1]
+        mask = np.ones((batch, total), np.int64)
+        for row, length in enumerate(lengths or []):
+            mask[row, length:] = 0
+        return self._run(ids[:, depth:], mask, cache, keep=0)[0]
+
+    def _empty(self, batch: int, capacity: int) -> dict[str, Any]:
+        cache = {}
+        for block in self.anatomy.blocks:
+            shape = (batch, block.attention.kv_heads, capacity, block.attention.head_dim)
+            for part in ("key", "value"):
+                cache[f"past_key_values.{block.index}.{part}"] = np.zeros(shape, np.float32)
+        return cache
+
+    def _run(self, ids: Ids, mask: Ids, cache: dict[str, Any], *, keep: int) -> tuple[Floats, dict[str, Any]]:
+        presents = [name.replace("past_key_values", "present") for name in cache]
+        feeds = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "logits_to_keep": np.array([keep], np.int64),
+            **cache,
+        }
+        with graph_errors_are_typed("the exported graph does not run"):
+            logits, *values = self.session.run(["logits", *presents], feeds)
+        return logits, dict(zip(cache, values, strict=True))

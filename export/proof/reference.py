@@ -1,0 +1,49 @@
+"""The torch side of a proof: the checkpoint as transformers runs it, in numpy's terms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ...compress.fake_quant import TokenQuantLinear
+from ...compress.torch_model import load_model
+
+Floats = NDArray[np.float32]
+
+
+def float_model(checkpoint: Path) -> nn.Module:
+    """The checkpoint dequantized, with activations left in float everywhere."""
+    model = load_model(checkpoint)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, TokenQuantLinear):
+            plain = nn.Linear(
+                module.in_features, module.out_features, bias=module.bias is not None, device="meta"
+            )
+            plain.weight, plain.bias = module.weight, module.bias
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, plain)
+    return model
+
+
+def quantized_model(checkpoint: Path) -> nn.Module:
+    """The checkpoint as an export stores it: embedding and head rounded, W8A8 activations rounded per token."""
+    return load_model(checkpoint, embedding=True)
+
+
+@torch.no_grad()
+def logits(model: nn.Module, ids: NDArray[np.int64]) -> Floats:
+    """``[batch, seq, vocab]`` at every position, a row at a time to bound the memory."""
+    parts = [model(torch.from_numpy(row[None]), use_cache=False).logits for row in ids]
+    return np.concatenate([part.numpy() for part in parts])
+
+
+@torch.no_grad()
+def hidden_states(model: nn.Module, feeds: dict[str, Any]) -> torch.Tensor:
+    """``[batch, seq, hidden]`` of an encoder's last layer."""
+    tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
+    return model(**tensors).last_hidden_state  # type: ignore[no-any-return]
