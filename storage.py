@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,18 @@ from filelock import FileLock, Timeout
 from .errors import InputError, OutOfResource, OutputExists, RefusedByPolicy
 
 CHUNK = 1 << 22
+
+
+def cache_directory() -> Path:
+    """Where made models are kept: ``EDGEPRESS_CACHE``, else the platform's cache directory."""
+    chosen = os.environ.get("EDGEPRESS_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "edgepress"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "edgepress" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgepress"
 
 
 def sha256_file(path: Path) -> str:
