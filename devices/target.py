@@ -1,7 +1,8 @@
 """``Target``: what a machine has. Memory, bandwidth, peaks by dtype, power, cores, execution providers.
 
-Targets choose schemes and predict; they are never mixed with measurements. Each number carries where it comes from and
-how far to trust it. A target is a file ``targets/NAME.yaml``; adding one is adding the file.
+Targets choose schemes and predict; they are never mixed with measurements. Each number carries where it
+comes from and how far to trust it. A target is a file ``targets/NAME.yaml``; adding one is adding the
+file.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ Confidence = Literal["high", "medium", "low"]
 
 
 class Fact(BaseModel):
-    """Something claimed about a machine, with its evidence. A target's own evidence is the default of its facts."""
+    """Something claimed about a machine, with its evidence. A target's own evidence is the default of its
+    facts.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,7 +33,9 @@ class Fact(BaseModel):
 
 
 class Figure(Fact):
-    """A number. ``up_to`` is the top of a range over the models sold under the name; ``value`` is its bottom."""
+    """A number. ``up_to`` is the top of a range over the models sold under the name; ``value`` is its
+    bottom.
+    """
 
     value: float = Field(gt=0)
     up_to: float | None = None
@@ -96,12 +101,17 @@ class Target(BaseModel):
         return max(found, key=lambda peak: peak.value, default=None)
 
     def decode_ceiling(self, bytes_per_token: float) -> float:
-        """The most tokens per second at batch 1: each token reads ``bytes_per_token`` of weights once."""
-        return self.bandwidth.value * 1e9 / bytes_per_token
+        """The most tokens per second at batch 1 that the fastest memory sold under the name allows.
+
+        Each token reads ``bytes_per_token`` of weights once.
+        """
+        return (self.bandwidth.up_to or self.bandwidth.value) * 1e9 / bytes_per_token
 
 
 def _with_evidence(value: Any, evidence: dict[str, Any]) -> Any:
-    """``value`` with the evidence filled in wherever a fact (a mapping with no mappings in it) lacks its own."""
+    """``value`` with the evidence filled in wherever a fact (a mapping with no mappings in it) lacks its
+    own.
+    """
     if isinstance(value, list):
         return [_with_evidence(item, evidence) for item in value]
     if not isinstance(value, dict):

@@ -1,0 +1,148 @@
+"""The measurement line of one arm: its metrics, its conditions, and whether the numbers may be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from ..devices.probe import ONNXRUNTIMES, Machine, installed
+from ..devices.state import State, disturbance
+from ..runtime.bundle import Bundle
+from ..runtime.session import PROVIDERS
+from .bundle_subject import describe_bundle
+from .clock import timer_overhead_ns
+from .latency import ArmSamples
+from .latency_metrics import quantities, summarize_arm
+from .protocol import Protocol
+from .record import Measurement, Metric, Subject, Validity
+from .roofline import Roofline, impossible
+from .timed_work import Workload
+
+# Fewer blocks than this, or a wider interval around the main metric, and the numbers are a hint.
+ENOUGH_BLOCKS = 5
+WIDE = 0.05
+# A block must be long against the cost of reading the clock.
+OVERHEAD_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the lines of one call share."""
+
+    workload: Workload
+    protocol: Protocol
+    arms: int
+    threads: int
+    provider: str
+    machine: Machine
+    before: State
+    after: State
+    command: str
+
+
+@dataclass(frozen=True)
+class MeasuredArm:
+    """What belongs to one bundle. ``operators`` is the trace's summary; an encoder has no roofline."""
+
+    bundle: Bundle
+    samples: ArmSamples
+    operators: dict[str, Any]
+    roofline: Roofline | None
+
+
+def measurement_line(
+    arm: MeasuredArm,
+    conditions: Conditions,
+    *,
+    compare: dict[str, Any] | None = None,
+    baseline: Subject | None = None,
+) -> Measurement:
+    """Everything about one arm as one line; ``compare`` and ``baseline`` only for the arm that is judged."""
+    workload, protocol = conditions.workload, conditions.protocol
+    metrics, samples = summarize_arm(arm.samples, workload, seed=protocol.seed)
+    happened, reasons = disturbance(conditions.before, conditions.after)
+    return Measurement(
+        command=conditions.command,
+        subject=describe_bundle(arm.bundle),
+        baseline=baseline,
+        workload=workload.describe(arm.bundle),
+        runtime=_runtime(arm, conditions),
+        device=conditions.machine.model_dump(mode="json"),
+        state={
+            "before": conditions.before.model_dump(mode="json"),
+            "after": conditions.after.model_dump(mode="json"),
+            "between": happened,
+        },
+        protocol={
+            **protocol.describe(conditions.arms),
+            "warm_ups": arm.samples.warm_ups,
+            "runs_per_block": [None if runs is None else len(runs) for runs in arm.samples.blocks],
+            "timer_overhead_ns": timer_overhead_ns(),
+            "rss_method": arm.samples.rss_method,
+            "load": "from the manifest on disk to a session and tokenizer; libraries imported before",
+            "time_by_op": "one more run under the runtime's profiler, which slows every node",
+        },
+        samples=samples,
+        metrics=metrics,
+        compare=compare,
+        roofline=arm.roofline.describe(metrics["decode_tps"]) if arm.roofline else None,
+        time_by_op=arm.operators["time_by_op"],
+        validity=_validity(arm, conditions, metrics, reasons),
+    )
+
+
+def _runtime(arm: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
+    return {
+        "name": "onnxruntime",
+        "version": version(next(iter(installed(*ONNXRUNTIMES)))),
+        "distributions": installed(*ONNXRUNTIMES),
+        "threads": conditions.threads,
+        "inter_op_threads": 1,
+        "providers_requested": [PROVIDERS[conditions.provider]],
+        "providers": arm.samples.providers,
+        "nodes_by_provider": arm.operators["nodes_by_provider"],
+    }
+
+
+def _validity(
+    arm: MeasuredArm, conditions: Conditions, metrics: dict[str, Metric], disturbances: list[str]
+) -> Validity:
+    """Invalid when a number cannot be true; suspect when it may not repeat."""
+    main = metrics[quantities(conditions.workload)[0].name]
+    wrong = [*_impossibilities(arm, main), *_misplaced(arm, PROVIDERS[conditions.provider])]
+    doubts = [*disturbances, *_doubts(arm, main)]
+    if wrong:
+        return Validity(status="invalid", reasons=wrong + doubts)
+    return Validity(status="suspect" if doubts else "valid", reasons=doubts)
+
+
+def _impossibilities(arm: MeasuredArm, main: Metric) -> list[str]:
+    if main.value is None:
+        return ["no block could be used: the machine slept in all of them"]
+    if arm.roofline is None:
+        return []
+    # The fastest block is held against the fastest bandwidth: like against like.
+    reason = impossible(main.max, arm.roofline.ceiling)
+    return [reason] if reason else []
+
+
+def _misplaced(arm: MeasuredArm, wanted: str) -> list[str]:
+    """Nodes that ran elsewhere than on the provider that was asked for."""
+    elsewhere = {name: count for name, count in arm.operators["nodes_by_provider"].items() if name != wanted}
+    return [f"{count} nodes ran on {name}, not on {wanted}" for name, count in elsewhere.items()]
+
+
+def _doubts(arm: MeasuredArm, main: Metric) -> list[str]:
+    doubts: list[str] = []
+    slept = sum(runs is None for runs in arm.samples.blocks)
+    if slept:
+        doubts.append(
+            f"the machine slept during {slept} of {len(arm.samples.blocks)} blocks, which are left out"
+        )
+    if main.n < ENOUGH_BLOCKS:
+        doubts.append(f"only {main.n} blocks: at least {ENOUGH_BLOCKS} are needed for an interval")
+    elif main.ci95 and main.value and (main.ci95[1] - main.ci95[0]) / 2 > WIDE * main.value:
+        half = 50 * (main.ci95[1] - main.ci95[0]) / main.value
+        doubts.append(f"noisy: the interval of the median is ± {half:.0f} % wide")
+    return doubts

@@ -1,0 +1,160 @@
+"""``profile_bundle``: latency, throughput and peak memory of a bundle on this machine, as one measurement
+line.
+
+With a baseline the two run in turns (ABBA) and the line carries the paired comparison; the baseline's own
+line is recorded before it. The roofline and the state of the machine decide whether the numbers are valid.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..devices.bandwidth import Bandwidth
+from ..devices.probe import probe
+from ..devices.state import read_state
+from ..errors import InputError
+from ..runtime.bundle import Bundle
+from ..runtime.threads import thread_budget
+from ..terminal import Progress, Silent
+from . import record as records
+from .arm import Arm
+from .bundle_subject import describe_bundle
+from .latency import measure_arms
+from .latency_line import Conditions, MeasuredArm, measurement_line
+from .latency_metrics import per_block, quantities
+from .paired import compare_rates
+from .protocol import Protocol
+from .record import Measurement
+from .roofline import Roofline, best, measure_both
+from .timed_work import Embedding, Generation, Workload
+
+
+def profile_bundle(
+    bundle: str | Path,
+    *,
+    baseline: str | Path | None = None,
+    prompt_tokens: int = 128,
+    new_tokens: int = 128,
+    batch: int = 32,
+    threads: int | None = None,
+    provider: str = "cpu",
+    protocol: Protocol | None = None,
+    record: Path | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Measurement:
+    """Measure ``bundle`` here and now.
+
+    Args:
+        baseline: another bundle of the same kind, measured in turns with it.
+        prompt_tokens: length of the prompt; for an encoder, of each sentence.
+        new_tokens: generated after the prompt, exactly as many.
+        batch: sentences per batch of an encoder.
+        threads: for the computation; this machine's budget when None.
+        provider: ``cpu`` or ``cuda``.
+        protocol: how often and in which order; by default ten blocks in five processes.
+        record: a run file to which the line is appended, and before it the baseline's own line.
+        command: what reproduces the measurement, for the record.
+
+    Returns:
+        The bundle's line.
+
+    Raises:
+        InputError: kinds that differ, lengths that do not fit the model, fewer than one thread.
+        BundleError, RefusedByPolicy: a bundle that does not match its manifest, or that crashes.
+        OutOfResource: a worker was killed, as happens when memory runs out.
+    """
+    progress, protocol = progress or Silent(), protocol or Protocol()
+    threads = thread_budget() if threads is None else threads
+    bundles = [Bundle.open(Path(path)) for path in (bundle, baseline) if path is not None]
+    workload = _workload(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
+    machine = probe()
+    cache = machine.cpu.last_level_cache_bytes
+    bandwidths = [_bandwidths(bundles, cache, threads)] if provider == "cpu" else []
+    before = read_state()
+    samples = measure_arms(
+        [opened.path for opened in bundles],
+        workload,
+        protocol,
+        threads=threads,
+        provider=provider,
+        progress=progress,
+    )
+    after = read_state()
+    bandwidths += [_bandwidths(bundles, cache, threads)] if provider == "cpu" else []
+    arms: list[MeasuredArm] = []
+    for index, opened in enumerate(bundles):
+        with Arm(opened.path, workload, threads=threads, provider=provider) as worker:
+            operators = worker.operators()
+        roofline = _roofline(opened, [found[index] for found in bandwidths])
+        arms.append(MeasuredArm(opened, samples[index], operators, roofline))
+    conditions = Conditions(workload, protocol, len(arms), threads, provider, machine, before, after, command)
+    lines = _lines(arms, conditions)
+    if record is not None:
+        for line in lines:
+            records.append(record, line)
+    return lines[-1]
+
+
+def _workload(bundles: list[Bundle], prompt_tokens: int, new_tokens: int, batch: int, seed: int) -> Workload:
+    kinds = {opened.kind for opened in bundles}
+    if len(kinds) > 1:
+        raise InputError("a decoder and an encoder do not do the same work and cannot be compared")
+    workload: Workload
+    if kinds == {"decoder"}:
+        workload = Generation(prompt_tokens, new_tokens, seed=seed)
+    else:
+        workload = Embedding(prompt_tokens, batch, seed=seed)
+    for opened in bundles:
+        workload.check(opened)
+    if kinds == {"decoder"} and len({opened.decoder.vocab_size for opened in bundles}) > 1:
+        raise InputError(
+            "the two bundles have vocabularies of different sizes",
+            why="a token of one is not a token of the other, so tokens per second do not compare",
+        )
+    return workload
+
+
+def _bytes_per_token(bundle: Bundle) -> int | None:
+    return describe_bundle(bundle).bytes_per_token if bundle.kind == "decoder" else None
+
+
+def _bandwidths(
+    bundles: list[Bundle], cache_bytes: int | None, threads: int
+) -> list[tuple[Bandwidth, Bandwidth] | None]:
+    sizes = [_bytes_per_token(opened) for opened in bundles]
+    return [measure_both(size, cache_bytes, threads=threads) if size else None for size in sizes]
+
+
+def _roofline(bundle: Bundle, measured: list[tuple[Bandwidth, Bandwidth] | None]) -> Roofline | None:
+    """None for an encoder, for a manifest without sizes, and where memory is not the CPU's."""
+    size, found = _bytes_per_token(bundle), [pair for pair in measured if pair is not None]
+    return best(found, size) if size and found else None
+
+
+def _lines(arms: list[MeasuredArm], conditions: Conditions) -> list[Measurement]:
+    """The baseline's line first, the bundle's last; only the last carries the comparison."""
+    if len(arms) == 1:
+        return [measurement_line(arms[0], conditions)]
+    subject, baseline = arms
+    compared = measurement_line(
+        subject,
+        conditions,
+        compare=_compare(subject, baseline, conditions),
+        baseline=describe_bundle(baseline.bundle),
+    )
+    return [measurement_line(baseline, conditions), compared]
+
+
+def _compare(subject: MeasuredArm, baseline: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
+    """The paired ratio of the main rate, and of each other metric that has a value per block."""
+    found: dict[str, Any] = {}
+    for quantity in quantities(conditions.workload):
+        rates = [
+            [None if value is None else value if quantity.better == "higher" else 1 / value for value in arm]
+            for arm in (per_block(subject.samples, quantity), per_block(baseline.samples, quantity))
+        ]
+        found[quantity.name] = compare_rates(*rates, seed=conditions.protocol.seed).as_dict()
+    main = quantities(conditions.workload)[0].name
+    return {"metric": main, **found[main], "by_metric": found}

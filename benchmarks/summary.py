@@ -1,0 +1,78 @@
+"""From samples to a :class:`Metric`: median, spread, an interval over blocks, and percentiles only where
+they exist.
+
+A percentile p of n samples rests on n·(1 - p) of them. Below ten it is an anecdote, so p90 asks for 100
+samples and p99 for 1000; otherwise they are null and the reason is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from .intervals import bootstrap_ci
+from .record import Metric
+
+_TAIL = 10
+# A bootstrap of fewer values is their range at best.
+_FEWEST = 5
+
+
+def percentile(samples: Sequence[float], p: float) -> float | None:
+    """The p-quantile (0 < p < 1) of the samples; None when fewer than ten lie beyond it."""
+    # 100 × (1 - 0.9) is 9.999…8 in binary: count in whole samples.
+    if round(len(samples) * (1 - p), 6) < _TAIL:
+        return None
+    return float(np.quantile(np.asarray(samples, dtype=np.float64), p))
+
+
+def mad(samples: Sequence[float]) -> float:
+    """Median absolute deviation from the median."""
+    values = np.asarray(samples, dtype=np.float64)
+    return float(np.median(np.abs(values - np.median(values))))
+
+
+def summarize(
+    samples: Sequence[float],
+    unit: str,
+    better: Literal["lower", "higher"],
+    *,
+    observed: Sequence[float] | None = None,
+    seed: int = 0,
+) -> Metric:
+    """The metric of one value per block.
+
+    Args:
+        samples: independent values, one per block or process; the value is their median, the interval a
+            bootstrap.
+        observed: every single observation (each token of each run), for the percentiles alone. Default:
+            ``samples``.
+    """
+    if not samples:
+        return Metric(value=None, unit=unit, n=0, better=better, reason="no sample was usable")
+    values = np.asarray(samples, dtype=np.float64)
+    tail = samples if observed is None else observed
+    p90, p99 = percentile(tail, 0.90), percentile(tail, 0.99)
+    missing = [name for name, value in (("p90", p90), ("p99", p99)) if value is None]
+    reason = f"{' and '.join(missing)} need more than {len(tail)} samples" if missing else ""
+    return Metric(
+        value=float(np.median(values)),
+        unit=unit,
+        n=len(samples),
+        better=better,
+        ci95=bootstrap_ci(samples, _median, seed) if len(samples) >= _FEWEST else None,
+        mean=float(values.mean()),
+        sd=float(values.std(ddof=1)) if len(samples) > 1 else None,
+        mad=mad(samples),
+        min=float(values.min()),
+        max=float(values.max()),
+        p90=p90,
+        p99=p99,
+        reason=reason,
+    )
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values))

@@ -1,0 +1,128 @@
+"""A fresh process that holds one arm: loads a bundle, works in timed blocks, and reports its own peak memory.
+
+``python -m edgepress.benchmarks.worker`` reads one JSON request per line and answers with one JSON line.
+Requests: ``load``, ``warm_up``, ``block``, ``operators``, ``memory``, ``quit``. A library that prints to
+stdout cannot break the protocol: the answers have a descriptor of their own, and descriptor 1 leads to
+stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..errors import EdgepressError, InputError, OutOfResource
+from ..runtime.bundle import Bundle
+from ..runtime.session import onnxruntime
+from .clock import SuspendWatch
+from .operators import read_trace
+from .page_cache import drop_from_cache
+from .peak_memory import peak_rss
+from .protocol import warm_up
+from .timed_work import Work, Workload, from_json
+
+
+class Worker:
+    """Answers requests; one model at a time."""
+
+    def __init__(self) -> None:
+        self._work: Work | None = None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what the request says.
+
+        Raises:
+            InputError: an unknown request, or work before a load.
+        """
+        match request["do"]:
+            case "load":
+                return self._load(request)
+            case "warm_up":
+                return self._warm_up(request)
+            case "block":
+                return self._block(request)
+            case "operators":
+                return self._operators(request)
+            case "memory":
+                peak, method = peak_rss()
+                return {"rss_peak_bytes": peak, "method": method}
+        raise InputError(f"the worker knows no request {request['do']!r}")
+
+    def _load(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Seconds from a manifest on disk to a model and tokenizer that can run. Imports come before."""
+        self._work = None
+        root = Path(request["bundle"])
+        files = [path for path in root.iterdir() if path.is_file()]
+        onnxruntime()
+        import_module("tokenizers")
+        cold = drop_from_cache(files) if request["cold"] else False
+        start = time.perf_counter_ns()
+        self._work = _open(request, from_json(request["workload"]))
+        seconds = (time.perf_counter_ns() - start) / 1e9
+        return {"seconds": seconds, "cold": cold, "providers": self._work.session.get_providers()}
+
+    def _warm_up(self, request: dict[str, Any]) -> dict[str, Any]:
+        work, clock = self._loaded(), time.perf_counter_ns
+        limits = {"iterations": request["iterations"], "seconds": request["seconds"]}
+        iterations, seconds = warm_up(work, clock=clock, **limits)
+        return {"iterations": iterations, "seconds": seconds}
+
+    def _block(self, request: dict[str, Any]) -> dict[str, Any]:
+        work, watch = self._loaded(), SuspendWatch()
+        runs, start = [work()], time.perf_counter_ns()
+        while time.perf_counter_ns() - start < request["min_ms"] * 1e6:
+            runs.append(work())
+        return {"runs": runs, "suspended": watch.suspended()}
+
+    def _operators(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One run of the work under ONNX Runtime's profiler, after one that is thrown away."""
+        with tempfile.TemporaryDirectory(prefix="edgepress-trace-") as folder:
+            work = _open(request, from_json(request["workload"]), profile=Path(folder) / "trace")
+            work()
+            work()
+            trace = Path(work.session.end_profiling())
+            return read_trace(json.loads(trace.read_text(encoding="utf-8")), work.graph_runs)
+
+    def _loaded(self) -> Work:
+        if self._work is None:
+            raise InputError("the worker has no model: load one first")
+        return self._work
+
+
+def _open(request: dict[str, Any], workload: Workload, profile: Path | None = None) -> Work:
+    # The parent has verified the hashes once; hashing again would be timed and would fill the page cache.
+    bundle = Bundle.open(Path(request["bundle"]), verify=False)
+    return workload.open(bundle, threads=request["threads"], provider=request["provider"], profile=profile)
+
+
+def _private_stdout() -> Any:
+    """The real stdout under a number of its own; whatever is printed from now on goes to stderr."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
+
+
+def serve() -> None:
+    """Answer the requests on stdin until ``quit`` or the end of the input."""
+    channel, worker = _private_stdout(), Worker()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "quit":
+            break
+        try:
+            answer = worker.answer(request)
+        except EdgepressError as error:
+            answer = {"error": error.as_dict()}
+        except MemoryError as error:
+            answer = {"error": OutOfResource("out of memory while measuring", why=str(error)).as_dict()}
+        print(json.dumps(answer), file=channel, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

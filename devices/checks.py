@@ -1,0 +1,183 @@
+"""What ``doctor`` looks at: the installation and the machine. Each finding is ok, warn or fail, with its fix.
+
+Nothing heavy is imported and nothing is fetched: packages are read from their metadata.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from ..storage import cache_directory
+from .nvidia import Gpu, read_gpus
+from .probe import ONNXRUNTIMES, OnnxRuntime, installed, read_limits, read_onnxruntime
+
+CORE = (
+    "click",
+    "rich",
+    "pydantic",
+    "PyYAML",
+    "jinja2",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "psutil",
+    "filelock",
+)
+COMPRESS = ("torch", "transformers", "accelerate", "compressed-tensors", "gguf", "onnx", "onnx-ir")
+OLDEST_PYTHON = (3, 11)
+SMALL_DISK = 5e9
+RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+
+Status = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One look at one thing."""
+
+    check: str
+    status: Status
+    detail: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def examine(*, output: Path | None = None) -> list[Finding]:
+    """Every finding, in a fixed order; ``output`` is a directory on the disk that results will go to."""
+    gpus = read_gpus()
+    return [
+        python_version(sys.version_info[:2]),
+        packages("core", installed(*CORE), CORE, fix="pip install --force-reinstall edgepress", needed=True),
+        packages(
+            "compress", installed(*COMPRESS), COMPRESS, fix='pip install "edgepress[compress]"', needed=False
+        ),
+        onnxruntime_packages(installed(*ONNXRUNTIMES)),
+        onnxruntime_providers(read_onnxruntime(), installed(*ONNXRUNTIMES), gpus),
+        torch_device(installed("torch").get("torch") if find_spec("torch") else None, gpus),
+        thread_budget_finding(),
+        writable("cache", cache_directory()),
+        free_disk("disk", output or Path.cwd()),
+        energy_counter(RAPL),
+    ]
+
+
+def python_version(version: Sequence[int]) -> Finding:
+    """The interpreter is new enough."""
+    shown = ".".join(map(str, version))
+    if tuple(version) < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        return Finding("python", "fail", f"Python {shown}", f"use Python {oldest} or later")
+    return Finding("python", "ok", f"Python {shown}")
+
+
+def packages(group: str, found: dict[str, str], wanted: Sequence[str], *, fix: str, needed: bool) -> Finding:
+    """The packages of one extra, by the versions ``found``."""
+    missing = [name for name in wanted if name not in found]
+    detail = ", ".join(f"{name} {version}" for name, version in found.items())
+    if not missing:
+        return Finding(group, "ok", detail)
+    return Finding(group, "fail" if needed else "warn", f"missing: {', '.join(missing)}", fix)
+
+
+def onnxruntime_packages(found: dict[str, str]) -> Finding:
+    """Exactly one distribution may own the import name ``onnxruntime``."""
+    detail = ", ".join(f"{name} {version}" for name, version in found.items())
+    if not found:
+        return Finding(
+            "onnxruntime",
+            "warn",
+            "not installed: bundles cannot run here",
+            'pip install "edgepress[cpu]", or "edgepress[gpu]" with an NVIDIA GPU',
+        )
+    if len(found) > 1:
+        return Finding(
+            "onnxruntime",
+            "fail",
+            f"{detail} share one import name, and each overwrote files of the other",
+            f"pip uninstall -y {' '.join(found)}; then install one of them",
+        )
+    return Finding("onnxruntime", "ok", detail)
+
+
+def onnxruntime_providers(runtime: OnnxRuntime | None, found: dict[str, str], gpus: Sequence[Gpu]) -> Finding:
+    """The runtime imports and offers what the machine has."""
+    if runtime is None:
+        if not found:
+            return Finding("providers", "warn", "none, without ONNX Runtime")
+        return Finding(
+            "providers",
+            "fail",
+            "ONNX Runtime is installed and does not import",
+            "pip install --force-reinstall onnxruntime",
+        )
+    detail = ", ".join(runtime.providers)
+    if gpus and "CUDAExecutionProvider" not in runtime.providers:
+        fix = 'pip uninstall -y onnxruntime; pip install "edgepress[gpu]"'
+        return Finding("providers", "warn", f"{detail}; the GPU is not among them", fix)
+    return Finding("providers", "ok", detail)
+
+
+def torch_device(version: str | None, gpus: Sequence[Gpu]) -> Finding:
+    """What compression can run on, from torch's version string and the GPUs; torch is not imported."""
+    names = ", ".join(gpu.name for gpu in gpus) or "no NVIDIA GPU"
+    if version is None:
+        return Finding(
+            "torch",
+            "warn",
+            f"not installed: this machine can run bundles, not make them ({names})",
+            'pip install "edgepress[compress]"',
+        )
+    if gpus and "+cpu" in version:
+        fix = "install a CUDA build of torch, or compress with --device cpu"
+        return Finding("torch", "warn", f"torch {version} cannot use {names}", fix)
+    return Finding("torch", "ok", f"torch {version}, {names}")
+
+
+def thread_budget_finding() -> Finding:
+    """How many threads everything here will use, and why."""
+    limits = read_limits()
+    reasons = [f"affinity {limits.affinity}"] if limits.affinity else []
+    reasons += [f"quota {limits.cpu_quota:g}"] if limits.cpu_quota else []
+    reasons += ["in a container"] if limits.container else []
+    return Finding("threads", "ok", f"{limits.threads} ({', '.join(reasons) or 'physical cores'})")
+
+
+def writable(check: str, folder: Path) -> Finding:
+    """Files can be made in ``folder``, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return Finding(check, "ok", f"{folder} can be written")
+    return Finding(
+        check,
+        "fail",
+        f"{folder} cannot be written",
+        "set EDGEPRESS_CACHE to a directory of your own",
+    )
+
+
+def free_disk(check: str, folder: Path) -> Finding:
+    """There is room for a model and its results."""
+    free = shutil.disk_usage(folder).free
+    if free < SMALL_DISK:
+        return Finding(check, "warn", f"{free / 1e9:.1f} GB free at {folder}", "free some space")
+    return Finding(check, "ok", f"{free / 1e9:.1f} GB free at {folder}")
+
+
+def energy_counter(path: Path) -> Finding:
+    """The CPU's energy counter, where there is one, may be read."""
+    if not path.exists():
+        return Finding("energy", "ok", "this machine shows no CPU energy counter")
+    if os.access(path, os.R_OK):
+        return Finding("energy", "ok", "the CPU's energy counter can be read")
+    fix = "let a trusted user read it: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+    return Finding("energy", "warn", "the CPU's energy counter is for root only", fix)
