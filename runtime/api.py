@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from ..errors import InputError
 from ..terminal import Progress
@@ -31,6 +32,19 @@ def open_bundle(
     if bundle.kind == "decoder":
         return TextModel(bundle, threads=threads, provider=provider)
     return EmbeddingModel(bundle, threads=threads, provider=provider)
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The keyword arguments of :meth:`TextModel.stream`."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: Sequence[str]
+    chat: bool | None
 
 
 class TextStream:
@@ -118,9 +132,9 @@ class TextModel:
         )
         return TextStream(pieces)
 
-    def generate(self, prompt: str | Messages, **options: object) -> Generation:
+    def generate(self, prompt: str | Messages, **options: Unpack[GenerateOptions]) -> Generation:
         """:meth:`stream` to its end."""
-        return self.stream(prompt, **options).result  # type: ignore[arg-type]
+        return self.stream(prompt, **options).result
 
 
 class EmbeddingModel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,21 @@ def onnxruntime() -> Any:
         ) from None
 
 
+@cache
+def _library_errors() -> tuple[type[Exception], ...]:
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    own = [getattr(state, name) for name in _RAISED if hasattr(state, name)]
+    return (*own, ValueError, RuntimeError, TypeError)
+
+
 @contextmanager
 def graph_errors_are_typed(what: str) -> Iterator[None]:
     """Turn whatever ONNX Runtime raises below into a :class:`BundleError` that begins with ``what``."""
-    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    raised = tuple(getattr(state, name) for name in _RAISED if hasattr(state, name))
     try:
         yield
     # Bad bytes in the library's own messages surface as UnicodeDecodeError, wrong feeds as ValueError or
     # RuntimeError.
-    except (*raised, ValueError, RuntimeError, TypeError) as error:
+    except _library_errors() as error:
         raise BundleError(what, why=str(error).strip()[:800]) from error
 
 
