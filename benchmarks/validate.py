@@ -162,22 +162,14 @@ def _lines(
         "resamples": RESAMPLES,
         "seed": seed,
     }
+    shared: dict[str, Any] = {"command": command, "workload": result.workload, "protocol": protocol}
     own = {name: scores.of_original(seed) for name, scores in result.scores.items()}
-    first = Measurement(
-        command=command,
-        subject=baseline,
-        workload=result.workload,
-        runtime=original.runtime,
-        protocol=protocol,
-        metrics=own,
-    )
+    first = Measurement(subject=baseline, runtime=original.runtime, metrics=own, **shared)
     second = Measurement(
-        command=command,
+        **shared,
         subject=subject.describe(),
         baseline=baseline,
-        workload=result.workload,
         runtime=subject.runtime,
-        protocol=protocol,
         samples={name: scores.samples() for name, scores in result.scores.items()},
         metrics={name: scores.of_subject(seed) for name, scores in result.scores.items()},
         compare={
