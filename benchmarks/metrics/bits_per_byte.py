@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ measured_on = "tokens"
 
 def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Array:
     """Negative log-likelihood of each target in bits, ``[t]``."""
-    return negative_log_likelihood(log_probs, reference, targets) / np.log(2)
+    return negative_log_likelihood(log_probs, reference, targets) / math.log(2)
 
 
 def value(rows: Array) -> float:

@@ -19,7 +19,8 @@ def per_sentence(embeddings: NDArray[Any], reference: NDArray[Any]) -> Array:
     left, right = np.asarray(embeddings, np.float64), np.asarray(reference, np.float64)
     product = np.einsum("nh,nh->n", left, right)
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    return np.clip(np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0), -1.0, 1.0)
+    cosines: Array = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
+    return cosines.clip(-1.0, 1.0)
 
 
 def value(rows: Array) -> float:

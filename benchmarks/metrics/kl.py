@@ -23,8 +23,9 @@ def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Arra
     """``Σ p·(log p − log q)`` per position with p the original's distribution, ``[t]``; never negative."""
     if log_probs is reference:
         return np.zeros(len(reference))
+    nats: Array = np.einsum("tv,tv->t", np.exp(reference), reference - log_probs)
     # Rounding can leave a sum of about −1e-16 where the two are equal.
-    return np.maximum(np.einsum("tv,tv->t", np.exp(reference), reference - log_probs), 0.0)
+    return nats.clip(min=0.0)
 
 
 def value(rows: Array) -> float:

@@ -20,7 +20,8 @@ measured_on = "tokens"
 
 def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Array:
     """Negative log-likelihood of each target in nats, ``[t]``."""
-    return -log_probs[np.arange(len(targets)), targets]
+    picked: Array = log_probs[np.arange(len(targets)), targets]
+    return -picked
 
 
 def value(rows: Array) -> float:
