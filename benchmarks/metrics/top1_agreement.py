@@ -16,7 +16,8 @@ measured_on = "tokens"
 
 def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Array:
     """1 where the most likely tokens are the same, else 0, ``[t]``; of equals the first counts."""
-    return np.equal(log_probs.argmax(axis=1), reference.argmax(axis=1)).astype(np.float64)
+    same = log_probs.argmax(axis=1) == reference.argmax(axis=1)
+    return np.asarray(same, dtype=np.float64)
 
 
 def value(rows: Array) -> float:
