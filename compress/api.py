@@ -231,6 +231,8 @@ def _assemble(
     if schemes:
         anatomy = job.source.anatomy
         others = [linear.name for linear in anatomy.linears() if linear.name not in schemes]
+        if anatomy.kind == "encoder":
+            others.append("pooler.dense")  # transformers adds one to a model that was saved without it
         if anatomy.head is not None:
             others.append(anatomy.head)
         config["quantization_config"] = quantization_config(schemes, others)

@@ -1,5 +1,6 @@
-"""Simulated activation quantization: what an integer kernel computes, in float, for propagation and as the
-parity reference.
+"""Simulated activation quantization: what an integer kernel computes, in float; the reference for parity.
+
+The rule is compressed-tensors' for dynamic symmetric int8 per token: 256 levels, ``scale = absmax / 127.5``.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 def quantize_tokens(rows: Tensor) -> Tensor:
-    """Round each token's row ``[…, in]`` to 255 symmetric levels of absmax / 127 and return what they stand
-    for.
-    """
-    scale = rows.abs().amax(-1, keepdim=True).clamp_(min=_TINY * 127) / 127
-    return (rows / scale).round_().clamp_(-127, 127).mul_(scale)
+    """Round each token's row ``[…, in]`` to int8 codes and return what they stand for."""
+    scale = (rows.abs().amax(-1, keepdim=True) / 127.5).clamp_(min=_TINY)
+    return (rows / scale).round_().clamp_(-128, 127).mul_(scale)
 
 
 class TokenQuantLinear(nn.Module):

@@ -1,6 +1,6 @@
 """W8A8: int8 weights with one scale per output channel, int8 activations with one dynamic scale per token.
 
-The activation scale is absmax / 127 of each token's row, taken at run time (as in ZeroQuant's token-wise
+The activation scale is absmax / 127.5 of each token's row, taken at run time (as in ZeroQuant's token-wise
 scheme, Yao et al. 2022, arXiv 2206.01861), so that no data is needed and an outlier token hurts only itself.
 The products run in integers.
 """

@@ -31,7 +31,8 @@ def _plan_table(plan: Any) -> Any:
     table.caption = (
         f"checkpoint {plan.checkpoint_bytes / 1e6:.0f} MB → {plan.result_bytes / 1e6:.0f} MB · "
         f"{plan.calibration_tokens:,} calibration tokens · "
-        f"predicted peak memory {plan.peak_memory / 1e9:.2f} GB, disk {plan.disk / 1e9:.2f} GB, time {_duration(plan.seconds)}"
+        f"predicted peak memory {plan.peak_memory / 1e9:.2f} GB, "
+        f"disk {plan.disk / 1e9:.2f} GB, time {_duration(plan.seconds)}"
     )
     table.caption_justify = "left"
     return table

@@ -1,6 +1,6 @@
 """W8A8 linears: activations are quantized per token on the fly, the product is of integers.
 
-Per token: ``scale = absmax / 127``, codes round half to even, as the torch model of the checkpoint does. The activation
+Per token: ``scale = absmax / 127.5``, codes round half to even, as the torch model of the checkpoint does. The activation
 codes are stored with a zero point of 128, since only uint8 × int8 has a fast kernel on x86. That kernel is exact with VNNI; older
 CPUs saturate in it unless ``session.x64quantprecision`` is ``1``, which the runtime sets.
 """
@@ -76,7 +76,7 @@ def _quantized_input(build: Build, value: ir.Value, width: int) -> tuple[ir.Valu
         graph, name = build.graph, f"{value.name}.int8"
         last = graph.constant("int8.last_axis", np.array([-1], np.int64))
         absmax = graph.node("ReduceMax", f"{name}.max", [graph.node("Abs", f"{name}.abs", [value]), last])
-        levels = graph.constant("int8.levels", np.array(127, np.float32))
+        levels = graph.constant("int8.levels", np.array(127.5, np.float32))
         smallest = graph.constant("int8.smallest_scale", np.array(SMALLEST_SCALE))
         scale = graph.node(
             "Max", f"{name}.scale", [graph.node("Div", f"{name}.step", [absmax, levels]), smallest]
