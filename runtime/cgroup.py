@@ -46,9 +46,7 @@ def _folders(proc: Path, sys: Path, controller: str) -> tuple[list[Path], list[P
 
 
 def _ancestors(mount: Path, group: str) -> list[Path]:
-    """The group's directory and all above it. In a container only the mount itself may exist: it counts
-    too.
-    """
+    """The group's directory and all above it; in a container only the mount itself may exist."""
     parts = [part for part in group.split("/") if part not in ("", "..")]
     return [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
 

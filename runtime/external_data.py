@@ -111,11 +111,8 @@ def link_problems(root: Path, names: Iterable[str]) -> list[str]:
     linked: dict[str, os.stat_result] = {}
     for name in sorted(names):
         path = root / name
-        if any(
-            parent.is_symlink()
-            for parent in (path, *path.parents)
-            if parent.is_relative_to(root) and parent != root
-        ):
+        within = [path, *path.parents][: len(Path(name).parts)]
+        if any(part.is_symlink() for part in within):
             problems.append(f"{name} is a symbolic link")
         elif path.is_file():
             status = path.stat()

@@ -26,14 +26,14 @@ class KVCache:
     def __init__(self, section: DecoderSection, *, batch: int, capacity: int, device: str = "cpu") -> None:
         self.batch, self.capacity = batch, capacity
         self._section, self._device = section, device
-        self._values: dict[str, Any] = {}
-        for name, shape in self._shapes():
-            self._values[name] = self._placed(self._zeros(shape))
+        self._values: dict[str, Any] = {
+            name: self._placed(self._zeros(shape)) for name, shape in self._shapes(capacity)
+        }
 
-    def _shapes(self) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+    def _shapes(self, capacity: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
         for index, layer in enumerate(self._section.layers):
             for part in ("key", "value"):
-                yield f"{index}.{part}", (self.batch, layer.kv_heads, self.capacity, layer.head_dim)
+                yield f"{index}.{part}", (self.batch, layer.kv_heads, capacity, layer.head_dim)
 
     def _zeros(self, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         # Zeros, not empty: attention multiplies what lies behind the last token by 0, and 0 × NaN is NaN. The
@@ -42,7 +42,7 @@ class KVCache:
             return np.zeros(shape, dtype=self._section.kv_dtype)
         except (MemoryError, ValueError) as error:
             raise OutOfResource(
-                f"no memory for the keys and values of {self.capacity} tokens × {self.batch} sequences",
+                f"no memory for the keys and values of {shape[2]} tokens × {shape[0]} sequences",
                 why=str(error),
                 fix="use a shorter prompt or fewer new tokens",
             ) from None
@@ -58,8 +58,9 @@ class KVCache:
 
     def grow(self, capacity: int, *, keep: int) -> None:
         """Move to buffers of ``capacity`` tokens with the first ``keep`` of them filled as before."""
-        self.capacity = capacity
-        for name, shape in self._shapes():
+        grown: dict[str, Any] = {}
+        for name, shape in self._shapes(capacity):
             larger = self._zeros(shape)
             larger[:, :, :keep] = self._values[name].numpy()[:, :, :keep]
-            self._values[name] = self._placed(larger)
+            grown[name] = self._placed(larger)
+        self._values, self.capacity = grown, capacity

@@ -18,12 +18,15 @@ CHECKPOINT_SCHEMA = "edgepress.checkpoint/1"
 _LARGEST = 2**31 - 1
 TokenId = Annotated[int, Field(ge=0, le=_LARGEST)]
 Size = Annotated[int, Field(ge=1, le=_LARGEST)]
+Vocabulary = Annotated[int, Field(ge=1, le=1 << 24)]
 Width = Annotated[int, Field(ge=1, le=1 << 20)]
 
 
 def _plain_name(name: str) -> str:
-    if not name or len(name) > 1024 or not name.isprintable() or max(map(len, name.split("/"))) > 200:
-        raise ValueError(f"{name[:60]!r} is not a plain file name")
+    parts = name.split("/")
+    odd = "\\" in name or not name.isprintable() or any(part in ("", ".", "..") for part in parts)
+    if odd or len(name) > 1024 or max(map(len, parts)) > 200:
+        raise ValueError(f"{name[:60]!r} is not a plain file name within the directory")
     return name
 
 
@@ -77,7 +80,7 @@ class DecoderSection(_Section):
     layers: list[KVLayer] = Field(min_length=1, max_length=4096)
     kv_dtype: Literal["float32", "float16", "int8", "uint8"] = "float32"
     context_length: Size
-    vocab_size: Size
+    vocab_size: Vocabulary
     bos_token_id: TokenId | None = None
     eos_token_ids: list[TokenId] = Field(default_factory=list, max_length=1024)
     pad_token_id: TokenId | None = None

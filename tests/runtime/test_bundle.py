@@ -193,6 +193,20 @@ def test_wrong_values_are_named(own_bundle: Path, change: dict[str, Any], messag
         Bundle.open(own_bundle)
 
 
+@pytest.mark.parametrize(
+    "name", ["../outside.data", "/etc/passwd", "sub/../../x", "a\\b", "", "./x", "x" * 300]
+)
+@pytest.mark.parametrize("verify", [True, False])
+def test_names_outside_the_directory_are_refused(own_bundle: Path, name: str, verify: bool) -> None:
+    manifest = json.loads((own_bundle / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": "0" * 64, "bytes": 1}
+    write_json(own_bundle / "manifest.json", manifest)
+    with pytest.raises(BundleError, match="not a plain file name"):
+        Bundle.open(own_bundle, verify=verify)
+    with pytest.raises(BundleError, match="not a plain file name"):
+        verify_directory(own_bundle)
+
+
 def test_numbers_written_as_text_are_refused(own_bundle: Path) -> None:
     section = json.loads((own_bundle / "manifest.json").read_text())["decoder"]
     edit_manifest(own_bundle, decoder=section | {"vocab_size": "300"})

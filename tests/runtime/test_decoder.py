@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgepress.errors import BundleError, InputError
+from edgepress.errors import BundleError, InputError, OutOfResource
 from edgepress.runtime import decoder as decoder_module
 from edgepress.runtime.bundle import Bundle
 from edgepress.runtime.decoder import Decoder
+from edgepress.runtime.kv_cache import KVCache
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runtime_toys.bundle import edit_manifest
@@ -159,3 +160,22 @@ def test_a_context_beyond_the_graph_s_is_a_typed_error(decoder_bundle: Path, tmp
     decoder = Decoder.open(Bundle.open(folder), threads=1)
     with pytest.raises(BundleError, match="the graph failed"):
         decoder.prefill([1] * (CONTEXT + 50))
+
+
+def test_no_memory_for_a_longer_cache_leaves_the_old_one(
+    decoder_bundle: Path, toy_weights: ToyWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_module, "CAPACITY_STEP", 4)
+    decoder = Decoder.open(Bundle.open(decoder_bundle), threads=1)
+    ids = _ids(decoder.vocab_size, 5)
+    decoder.prefill(ids[:4])
+    with monkeypatch.context() as patch:
+        patch.setattr(KVCache, "_zeros", _no_memory)
+        with pytest.raises(OutOfResource, match="8 tokens"):
+            decoder.step(ids[4])
+    assert decoder.length == 4
+    assert np.abs(decoder.step(ids[4]) - reference_logits(toy_weights, ids)[-1]).max() < TOLERANCE
+
+
+def _no_memory(self: KVCache, shape: tuple[int, ...]) -> Any:
+    raise OutOfResource(f"no memory for {shape[2]} tokens")
