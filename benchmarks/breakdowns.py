@@ -1,0 +1,111 @@
+"""What the report draws of one version alone: its damage by layer and its time by operator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from . import numerals, svg
+from .damage import Damage, damage
+from .headline import headline
+from .heat_grid import heat_grid
+from .join import Group, Row
+
+MOST_GRIDS = 6
+MOST_PROFILES = 4
+MOST_OPS = 8
+LEAST_SHARE = 0.01
+WIDTHS = (("w", 520.0), ("n", 350.0))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing in both widths with what is written above and below it."""
+
+    title: str
+    wide: Markup
+    narrow: Markup
+    note: str = ""
+
+
+def damage_drawings(group: Group, anchor: str) -> list[Drawing]:
+    found = [(row, d) for row in group.compressed if (d := damage(row.subject)) is not None][:MOST_GRIDS]
+    drawings: list[Drawing] = []
+    for index, (row, measured) in enumerate(found):
+        title = f"{row.subject.scheme}: relative output error of each linear"
+        wide, narrow = (
+            heat_grid(
+                f"{anchor}-damage{index}-{form}",
+                measured.kinds,
+                measured.blocks,
+                measured.levels,
+                measured.flagged,
+                title=title,
+                description=_damage_text(measured),
+                width=width,
+            )
+            for form, width in WIDTHS
+        )
+        drawings.append(Drawing(row.subject.scheme, wide, narrow, _damage_text(measured)))
+    return drawings
+
+
+def _damage_text(measured: Damage) -> str:
+    worst = measured.worst[0]
+    text = f"Median {numerals.significant(measured.median, 2)}; worst {worst.name} with "
+    text += numerals.significant(worst.error or 0.0, 2)
+    others = {status: count for status, count in measured.statuses.items() if status != "ok"}
+    if others:
+        listed = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
+        text += f"; not ok (dotted): {listed}"
+    return f"{text}."
+
+
+def time_drawings(group: Group, anchor: str) -> list[Drawing]:
+    lead = headline(group)
+    ordered: list[Row] = [row for row in (lead, *group.baselines, *group.compressed) if row is not None]
+    unique = {row.subject.manifest_sha256: row for row in ordered}
+    drawings: list[Drawing] = []
+    for index, row in enumerate(unique.values()):
+        line = row.line("latency")
+        items = _operators(line.time_by_op) if line is not None else []
+        if not items or len(drawings) == MOST_PROFILES:
+            continue
+        title = f"{row.subject.scheme}: time by operator"
+        text = ", ".join(f"{bar.label} {bar.text}" for bar in items)
+        wide, narrow = (
+            svg.bars(f"{anchor}-time{index}-{form}", items, title=title, description=text, width=width)
+            for form, width in WIDTHS
+        )
+        drawings.append(Drawing(row.subject.scheme, wide, narrow))
+    return drawings
+
+
+def _operators(entries: Sequence[dict[str, Any]]) -> list[svg.Bar]:
+    """The operators that take most of the time, and the rest as one bar."""
+    shares = sorted(
+        ((str(e.get("op", "?")), _number(e.get("ms")), _number(e.get("share"))) for e in entries),
+        key=lambda item: -item[2],
+    )
+    shown = [(op, ms, share) for op, ms, share in shares[:MOST_OPS] if share >= LEAST_SHARE]
+    rest = shares[len(shown) :]
+    if rest and sum(share for *_, share in rest) >= 0.001:
+        name = f"{len(rest)} other{'s' * (len(rest) > 1)}"
+        shown.append((name, sum(ms for _, ms, _ in rest), sum(share for *_, share in rest)))
+    return [
+        svg.Bar(
+            op,
+            share,
+            f"{numerals.percent(share)} % · {numerals.significant(ms, 2)} ms",
+            "plain" if index else "accent",
+        )
+        for index, (op, ms, share) in enumerate(shown)
+    ]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0

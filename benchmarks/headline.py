@@ -1,0 +1,64 @@
+"""Which version a report speaks about first, and how its speed compares with the original's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .join import Group, Row
+from .pareto import pareto_front
+
+LOSS = {"decoder": ("kl", "mean KL"), "encoder": ("cosine", "mean cosine")}
+SMALLEST_LOSS = 1e-6
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How many times faster than the baseline; above 1 is faster."""
+
+    ratio: float
+    interval: tuple[float, float] | None
+    verdict: str
+
+
+def headline(group: Group) -> Row | None:
+    """The compressed row that the verdict is about.
+
+    The bend of the front of size against loss: the point farthest below the line between the front's two
+    ends, both axes logarithmic. With fewer than three points on the front it is the one that lost least.
+    """
+    candidates = [(row, loss) for row in group.compressed if (loss := loss_of(row)) is not None]
+    if not candidates:
+        return next(iter(group.compressed), None)
+    points = [(math.log(max(row.subject.disk_bytes, 1)), math.log(loss)) for row, loss in candidates]
+    front = sorted(pareto_front(points), key=points.__getitem__)
+    if len(front) < 3:
+        return candidates[front[-1]][0]
+    (x0, y0), (x1, y1) = points[front[0]], points[front[-1]]
+
+    def depth(index: int) -> float:
+        x, y = points[index]
+        return (y0 - y) * (x1 - x0) + (y1 - y0) * (x - x0)
+
+    return candidates[max(front[1:-1], key=depth)][0]
+
+
+def loss_of(row: Row) -> float | None:
+    """What should be small: KL, or one minus the cosine; None where it was not measured or is invalid."""
+    value = row.usable(LOSS[row.subject.kind][0])
+    if value is None:
+        return None
+    return max(value if row.subject.kind == "decoder" else 1 - value, SMALLEST_LOSS)
+
+
+def speed(row: Row) -> Speed | None:
+    """The interleaved comparison of a row's latency line, or None where there is none that may be used."""
+    line = row.line("latency")
+    if line is None or line.compare is None or line.validity.status == "invalid":
+        return None
+    ratio, interval = line.compare.get("ratio_median"), line.compare.get("ci95")
+    verdict = str(line.compare.get("verdict", ""))
+    if not isinstance(ratio, int | float) or not math.isfinite(ratio) or ratio <= 0 or "invalid" in verdict:
+        return None
+    ends = interval if isinstance(interval, list | tuple) and len(interval) == 2 else None
+    return Speed(float(ratio), (float(ends[0]), float(ends[1])) if ends else None, verdict)
