@@ -104,7 +104,8 @@ class Recipe(BaseModel):
 
 
 def _explain(error: ValidationError, keys: list[str], where: str) -> RecipeError:
-    first = error.errors()[0]
+    # A misspelt key also makes the right one missing; the misspelling is what to show.
+    first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)

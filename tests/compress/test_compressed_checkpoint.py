@@ -1,0 +1,117 @@
+"""Compressed checkpoints: bits as the compressed-tensors library packs them, logits as transformers has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
+from edgepress.compress.api import compress_model
+from edgepress.compress.checkpoint.compressed import restored, stored
+from edgepress.compress.checkpoint.packing import pack, unpack
+from edgepress.compress.grid import quantize
+from edgepress.compress.scheme import BITS, Scheme
+from edgepress.compress.torch_model import load_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(BITS), st.integers(1, 5), st.integers(1, 200), st.integers(0, 1000))
+def test_packing_is_the_librarys_and_round_trips(bits: int, rows: int, columns: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    low, high = -(1 << (bits - 1)), 1 << (bits - 1)
+    codes = torch.randint(low, high, (rows, columns), generator=generator).to(torch.int8)
+    words = pack(codes, bits)
+    assert torch.equal(words, pack_to_int32(codes, bits))
+    assert torch.equal(unpack(words, bits, columns), codes)
+
+
+@pytest.mark.parametrize("name", ["W2A16-g16", "W3A16_ASYM-g32", "W4A16-g64", "W8A16_ASYM-channel", "W8A8"])
+@pytest.mark.parametrize("size", [1.0, 1e-9])
+def test_stored_tensors_restore_exactly(name: str, size: float) -> None:
+    scheme = Scheme.parse(name)
+    weight = torch.randn(37, 64, generator=torch.Generator().manual_seed(0)) * size
+    tensor = quantize(weight, scheme)
+    tensors = stored("layer", tensor)
+    again = restored("layer", scheme, tensors.__getitem__)
+    assert torch.equal(again.codes, tensor.codes) and torch.equal(again.scale, tensor.scale)
+    assert torch.equal(again.dequantize(), tensor.dequantize())
+
+
+def outputs(model: Any) -> torch.Tensor:
+    ids = torch.randint(3, 100, (2, 17), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        result = model(ids)
+    return result.logits if hasattr(result, "logits") else result.last_hidden_state  # type: ignore[no-any-return]
+
+
+MIXED = """
+passes:
+  - {pass: rtn, scheme: W4A16-g32, targets: [q, k, v, o]}
+  - {pass: w8a8, targets: ["*.up_proj", "*.gate_proj"]}
+  - {pass: rtn, scheme: W3A16-g16, targets: [down]}
+"""
+
+
+@pytest.mark.parametrize(
+    "scheme", ["W4A16-g32", "W3A16-g64", "W2A16-g16", "W4A16-channel", "W8A16-g32", "W8A8", MIXED]
+)
+def test_transformers_opens_decoders_and_computes_the_same_logits(
+    pico_llama: Path, tmp_path: Path, scheme: str
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    choice = {"scheme": scheme}
+    if scheme == MIXED:
+        (tmp_path / "r.yaml").write_text(scheme)
+        choice = {"recipe": str(tmp_path / "r.yaml")}
+    out = compress_model(str(pico_llama), output=tmp_path / "o", **choice)  # type: ignore[arg-type]
+    theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    ours = load_model(out)
+    assert torch.equal(outputs(ours), outputs(theirs))
+    assert not torch.equal(outputs(ours), outputs(load_model(pico_llama)))
+
+
+@pytest.mark.filterwarnings("ignore:You passed `quantization_config`:UserWarning")
+@pytest.mark.parametrize("scheme", ["W4A16_ASYM-g32", "W3A16_ASYM-g16"])
+def test_transformers_opens_zero_points_when_asked_to_dequantize(
+    pico_llama: Path, tmp_path: Path, scheme: str
+) -> None:
+    """transformers 5.24 with compressed-tensors 0.20 expects unpacked zero points unless it dequantizes while
+    loading; it then multiplies in the scale's float16, hence the tolerance."""
+    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+
+    out = compress_model(str(pico_llama), output=tmp_path / "o", scheme=scheme)
+    config = CompressedTensorsConfig(dequantize=True)
+    theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, quantization_config=config).eval()
+    assert torch.allclose(outputs(load_model(out)), outputs(theirs), atol=2e-2)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("scheme", ["W4A16-g32", "W8A8"])
+def test_transformers_opens_encoders(
+    make_encoder: Callable[..., Path], tmp_path: Path, model_type: str, scheme: str
+) -> None:
+    from transformers import AutoModel
+
+    model = make_encoder(tmp_path / "m", model_type)
+    out = compress_model(str(model), output=tmp_path / "o", scheme=scheme)
+    options = {} if model_type == "distilbert" else {"add_pooling_layer": False}
+    theirs = AutoModel.from_pretrained(out, dtype=torch.float32, **options).eval()
+    assert torch.equal(outputs(load_model(out)), outputs(theirs))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dense_loading_is_transformers_own(
+    make_decoder: Callable[..., Path], tmp_path: Path, model_type: str, dtype: str
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = make_decoder(tmp_path / "m", model_type, tie_word_embeddings=model_type == "mistral", dtype=dtype)
+    theirs = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    assert torch.equal(outputs(load_model(model)), outputs(theirs))

@@ -1,0 +1,127 @@
+"""The grid: against loops over single groups, and the properties that every quantizer relies on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from edgepress.compress.grid import fit_grid, quantize, storable
+from edgepress.compress.qtensor import QTensor
+from edgepress.compress.scheme import Scheme
+from edgepress.errors import ShapeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+SCHEMES = ["W2A16-g16", "W3A16_ASYM-g32", "W4A16-g32", "W4A16_ASYM-g16", "W8A16-channel", "W8A8"]
+
+
+def random_weight(seed: int, out_features: int = 12, in_features: int = 64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(out_features, in_features, generator=generator)
+
+
+def naive_minmax(weight: Tensor, scheme: Scheme) -> Tensor:
+    """Round to nearest, one group and one weight at a time."""
+    size = scheme.group_size or weight.shape[1]
+    lowest, highest = scheme.code_range
+    result = torch.empty_like(weight)
+    for row in range(weight.shape[0]):
+        for start in range(0, weight.shape[1], size):
+            group = weight[row, start : start + size]
+            if scheme.symmetric:
+                scale = 2 * group.abs().max() / (highest - lowest)
+                zero = torch.tensor(0.0)
+            else:
+                low, high = min(float(group.min()), 0.0), max(float(group.max()), 0.0)
+                scale = torch.tensor((high - low) / (highest - lowest))
+                zero = (lowest - low / storable(scale)).round().clamp(lowest, highest)
+            scale = storable(scale)
+            for column, value in enumerate(group):
+                code = ((value / scale).round() + zero).clamp(lowest, highest)
+                result[row, start + column] = (code - zero) * scale
+    return result
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_minmax_equals_the_naive_loop(name: str) -> None:
+    scheme, weight = Scheme.parse(name), random_weight(0)
+    assert torch.allclose(
+        quantize(weight, scheme, "minmax").dequantize(), naive_minmax(weight, scheme), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_mse_search_beats_minmax_on_its_objective(name: str) -> None:
+    scheme, weight = Scheme.parse(name), random_weight(1, 32, 128)
+    importance = torch.rand(128, generator=torch.Generator().manual_seed(2)) + 0.01
+
+    def loss(tensor: QTensor) -> float:
+        return float(((tensor.dequantize() - weight).square() * importance).sum())
+
+    plain, searched = quantize(weight, scheme, "minmax"), quantize(weight, scheme, "mse", importance)
+    assert loss(searched) <= loss(plain)
+    if scheme.bits <= 4:
+        assert loss(searched) < 0.99 * loss(plain)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10_000), st.sampled_from(SCHEMES), st.sampled_from(["minmax", "mse"]), st.floats(1e-6, 1e6)
+)
+def test_codes_stay_in_range_and_values_finite(seed: int, name: str, search: str, size: float) -> None:
+    scheme = Scheme.parse(name)
+    tensor = quantize(random_weight(seed) * size, scheme, search)  # type: ignore[arg-type]
+    lowest, highest = scheme.code_range
+    assert int(tensor.codes.min()) >= lowest and int(tensor.codes.max()) <= highest
+    assert bool((tensor.scale > 0).all()) and bool(torch.isfinite(tensor.dequantize()).all())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(SCHEMES))
+def test_requantizing_on_the_grid_is_exact(seed: int, name: str) -> None:
+    """Values on a grid round to themselves: codes → values → codes is the identity."""
+    scheme = Scheme.parse(name)
+    first = quantize(random_weight(seed), scheme)
+    size = 64 // first.scale.shape[1]
+    scale = first.scale.repeat_interleave(size, 1)
+    zero = 0 if first.zero_point is None else first.zero_point.repeat_interleave(size, 1)
+    assert torch.equal((first.dequantize() / scale).round() + zero, first.codes.to(torch.float32))
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_masked_weights_become_exactly_zero(name: str) -> None:
+    weight = random_weight(3)
+    mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(4)) > 0.5
+    tensor = quantize(weight, Scheme.parse(name), mask=mask)
+    assert bool((tensor.dequantize()[~mask] == 0).all())
+    assert bool((tensor.dequantize()[mask] != 0).any())
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_an_all_zero_group_is_exact(name: str) -> None:
+    weight = random_weight(5)
+    weight[3] = 0
+    assert bool((quantize(weight, Scheme.parse(name)).dequantize()[3] == 0).all())
+
+
+def test_scales_are_what_float16_stores_where_it_can() -> None:
+    scale, _ = fit_grid(random_weight(6), Scheme.parse("W4A16-g16"))
+    assert torch.equal(scale, scale.half().float())
+    tiny, _ = fit_grid(random_weight(6) * 1e-6, Scheme.parse("W4A16-g16"))
+    assert bool((tiny > 0).all())
+
+
+def test_chunked_search_does_not_depend_on_the_other_rows() -> None:
+    weight, scheme = random_weight(7, 700, 256), Scheme.parse("W3A16-g32")
+    whole, _ = fit_grid(weight, scheme)
+    part, _ = fit_grid(weight[500:], scheme)
+    assert torch.equal(whole[500:], part)
+
+
+def test_qtensor_refuses_what_does_not_fit() -> None:
+    scheme = Scheme.parse("W4A16-g32")
+    codes = torch.zeros(4, 64, dtype=torch.int8)
+    with pytest.raises(ShapeError):
+        QTensor(scheme, codes, torch.ones(4, 1))
+    with pytest.raises(ShapeError):
+        QTensor(scheme, codes, torch.ones(4, 2), torch.zeros(4, 2, dtype=torch.int8))
