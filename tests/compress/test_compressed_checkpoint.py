@@ -1,4 +1,4 @@
-"""Compressed checkpoints: bits as the compressed-tensors library packs them, logits as transformers has them."""
+"""Compressed checkpoints: the compressed-tensors library's bits, and transformers' own logits."""
 
 from __future__ import annotations
 

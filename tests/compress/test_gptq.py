@@ -27,7 +27,7 @@ def problem(
 
 
 def naive(weight: Tensor, gram: Tensor, order: Tensor, scheme: Scheme, damping: float) -> Tensor:
-    """Optimal brain quantization in a fixed order: each column done is eliminated from the inverse Hessian."""
+    """Optimal brain quantization in a fixed order: each column done leaves the inverse Hessian."""
     scale, zero = fit_grid(weight, scheme, "mse", gram.diagonal())
     size = weight.shape[1] // scale.shape[1]
     work = weight.double().clone()

@@ -27,10 +27,17 @@ def test_unknown_names_list_the_demos_and_the_other_ways(
         assert part in caught.value.fix
 
 
-@pytest.mark.parametrize("model", ["HuggingFaceTB/SmolLM2-135M", "./absent", "absent.gguf"])
-def test_hub_ids_and_absent_paths(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["./absent", "/absent/model", "absent.gguf", "a/b/c"])
+def test_absent_paths(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=f"no file or directory {model}") as caught:
+    with pytest.raises(InputError, match=f"no file or directory {model}"):
+        resolve(model)
+
+
+@pytest.mark.parametrize("model", ["HuggingFaceTB/SmolLM2-135M", "org/name"])
+def test_hub_ids_are_not_downloaded(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"no directory {model}") as caught:
         resolve(model)
     assert "no network" in caught.value.why and "hf download" in caught.value.fix
 

@@ -16,7 +16,7 @@ from edgepress.compress.checkpoint.reader import CheckpointReader
 from edgepress.compress.checkpoint.vocabulary import check_vocabulary
 from edgepress.compress.family import anatomy_of
 from edgepress.compress.models import resolve
-from edgepress.errors import CheckpointError, EdgepressError
+from edgepress.errors import CheckpointError, EdgepressError, UnknownName
 from safetensors.torch import load_file
 
 HEADS, KV_HEADS = 4, 2
@@ -180,7 +180,22 @@ def key(name: str) -> bytes:
     return struct.pack("<Q", len(name)) + name.encode()
 
 
-ARCHITECTURE = key("general.architecture") + struct.pack("<I", 8) + key("llama")
+def number(name: str, value: int) -> bytes:
+    return key(name) + struct.pack("<II", 4, value)
+
+
+def settings(architecture: str = "llama", **changes: int) -> tuple[bytes, ...]:
+    values = {
+        "embedding_length": 8,
+        "feed_forward_length": 8,
+        "block_count": 1,
+        "attention.head_count": 2,
+    } | changes
+    first = key("general.architecture") + struct.pack("<I", 8) + key(architecture)
+    return first, *(number(f"{architecture}.{name}", value) for name, value in values.items())
+
+
+ARCHITECTURE = settings()[0]
 
 
 def tensor(name: str, kind: int, offset: int, *dims: int) -> bytes:
@@ -201,13 +216,20 @@ BAD: dict[str, tuple[bytes, str]] = {
     "type": (pairs(key("a") + struct.pack("<I", 77)), "unknown type 77"),
     "twice": (pairs(ARCHITECTURE, ARCHITECTURE), "occurs twice"),
     "no architecture": (pairs(), "no general.architecture"),
-    "no tensors": (pairs(ARCHITECTURE), "need 0 bytes"),
-    "past the end": (pairs(ARCHITECTURE, tensors=1) + tensor("t", 0, 0, 8) + bytes(40), "need 32 bytes"),
-    "overlap": (pairs(ARCHITECTURE, tensors=2) + tensor("t", 0, 0, 8) + tensor("u", 0, 0, 8), "overlaps"),
-    "blocks": (pairs(ARCHITECTURE, tensors=1) + tensor("t", 3, 0, 33), "not whole blocks of 32"),
-    "zero": (pairs(ARCHITECTURE, tensors=1) + tensor("t", 0, 0, 0), "not whole blocks"),
-    "tensor type": (pairs(ARCHITECTURE, tensors=1) + tensor("t", 999, 0, 8), "unknown type 999"),
-    "rank": (pairs(ARCHITECTURE, tensors=1) + tensor("t", 0, 0, *[1] * 9), "rank of b't' is 9"),
+    "no tensors": (pairs(*settings()), "a size that no tensor has"),
+    "past the end": (pairs(*settings(), tensors=1) + tensor("t", 0, 0, 8) + bytes(8), "need 32 bytes"),
+    "overlap": (pairs(*settings(), tensors=2) + tensor("t", 0, 0, 8) + tensor("u", 0, 0, 8), "overlaps"),
+    "blocks": (pairs(*settings(), tensors=1) + tensor("t", 3, 0, 33), "not whole blocks of 32"),
+    "zero": (pairs(*settings(), tensors=1) + tensor("t", 0, 0, 0), "not whole blocks"),
+    "tensor type": (pairs(*settings(), tensors=1) + tensor("t", 999, 0, 8), "unknown type 999"),
+    "hidden": (pairs(*settings(embedding_length=9), tensors=1) + tensor("t", 0, 0, 8), "no tensor has"),
+    "blocks of layers": (
+        pairs(*settings(block_count=2), tensors=1) + tensor("t", 0, 0, 8),
+        "block_count is 2",
+    ),
+    "no layers": (pairs(*settings(block_count=0), tensors=1) + tensor("t", 0, 0, 8), "block_count is 0"),
+    "heads": (pairs(*settings(**{"attention.head_count": 9}), tensors=1) + tensor("t", 0, 0, 8), "9 heads"),
+    "rank": (pairs(*settings(), tensors=1) + tensor("t", 0, 0, *[1] * 9), "rank of b't' is 9"),
 }
 
 
@@ -229,12 +251,19 @@ def test_alignment_is_a_power_of_two(tmp_path: Path) -> None:
         read_gguf_header(path)
 
 
-def test_an_architecture_that_transformers_does_not_know(tmp_path: Path) -> None:
+def test_a_model_with_a_tensor_missing_is_refused(pico_gguf: Pico, tmp_path: Path) -> None:
+    path = tmp_path / "incomplete.gguf"
+    path.write_bytes(pico_gguf[0].read_bytes().replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_no.weight"))
+    with pytest.raises(CheckpointError, match="does not hold the model"):
+        materialise(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_architecture(tmp_path: Path) -> None:
     path = tmp_path / "odd.gguf"
-    architecture = key("general.architecture") + struct.pack("<I", 8) + key("abacus")
-    head = pairs(architecture, tensors=1) + tensor("t", 0, 0, 8)
+    head = pairs(*settings("abacus"), tensors=1) + tensor("t", 0, 0, 8)
     path.write_bytes(head + bytes(-len(head) % 32 + 32))
-    with pytest.raises(CheckpointError, match="architecture 'abacus'"):
+    with pytest.raises(UnknownName, match="model family 'abacus'"):
         materialise(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
