@@ -39,7 +39,7 @@ class Arm:
             tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker"],
+            [sys.executable, "-P", "-m", f"{__package__}.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

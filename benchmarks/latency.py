@@ -1,7 +1,7 @@
-"""Runs one or two arms: fresh worker processes, warm-up, timed blocks in ABBA order, loads and peak memory.
+"""Runs one or two arms: fresh worker processes, warm-up, a timed block in each, loads and peak memory.
 
-Each process gives one cold load (page cache dropped, where that can be proven), its share of the blocks, its
-peak memory, and last one warm load, whose second copy of the model must not count in the peak.
+Each process gives one cold load (page cache dropped, where that can be proven), one block, its peak memory,
+and last one warm load, whose second copy of the model must not count in the peak.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from ..terminal import Progress, Silent, Task
 from .arm import Arm
-from .protocol import Protocol, turns
+from .protocol import Protocol
 from .timed_work import Sample, Workload
 
 
@@ -55,41 +55,34 @@ def measure_arms(
         EdgepressError: what a worker raised, or the manner of its death (see :meth:`.arm.Arm.ask`).
     """
     arms = [ArmSamples() for _ in bundles]
-    steps = len(arms) * (3 * len(protocol.shares()) + protocol.blocks)
-    order = turns(protocol.blocks, len(arms))
-    with (progress or Silent()).task("measuring", steps) as task:
-        for share in protocol.shares():
+    with (progress or Silent()).task("measuring", protocol.blocks * len(arms)) as task:
+        for turn in protocol.order(len(arms)):
             with ExitStack() as stack:
                 workers = [
                     stack.enter_context(Arm(path, workload, threads=threads, provider=provider))
                     for path in bundles
                 ]
-                _measure_process(workers, arms, order[:share], protocol, task)
-            order = order[share:]
+                _measure_pair(turn, workers, arms, protocol, task)
     return arms
 
 
-def _measure_process(
-    workers: list[Arm], arms: list[ArmSamples], order: list[list[int]], protocol: Protocol, task: Task
+def _measure_pair(
+    turn: list[int], workers: list[Arm], arms: list[ArmSamples], protocol: Protocol, task: Task
 ) -> None:
-    for worker, samples in zip(workers, arms, strict=True):
-        loaded = worker.load(cold=True)
-        samples.providers = loaded["providers"]
-        if loaded["cold"]:
-            samples.cold_loads.append(loaded["seconds"])
-        task.advance(detail=f"loaded {worker.bundle.name}")
-    for worker, samples in zip(workers, arms, strict=True):
-        limits = {"iterations": protocol.warmup_iterations, "seconds": protocol.warmup_seconds}
-        samples.warm_ups.append(worker.ask("warm_up", **limits))
-        task.advance(detail=f"warmed {worker.bundle.name}")
-    for turn in order:
-        for index in turn:
-            block = workers[index].ask("block", min_ms=protocol.block_ms)
-            arms[index].blocks.append(None if block["suspended"] else block["runs"])
-            task.advance(detail=f"timed {workers[index].bundle.name}")
-    for worker, samples in zip(workers, arms, strict=True):
-        memory = worker.ask("memory")
-        samples.rss_peaks.append(memory["rss_peak_bytes"])
-        samples.rss_method = memory["method"]
-        samples.warm_loads.append(worker.load(cold=False)["seconds"])
-        task.advance(detail=f"loaded {worker.bundle.name} again")
+    """One block of each arm; both are loaded and warm before the first is timed."""
+    for index in turn:
+        loaded = workers[index].load(cold=True)
+        arms[index].providers = loaded["providers"]
+        arms[index].cold_loads += [loaded["seconds"]] if loaded["cold"] else []
+    limits = {"iterations": protocol.warmup_iterations, "seconds": protocol.warmup_seconds}
+    for index in turn:
+        arms[index].warm_ups.append(workers[index].ask("warm_up", **limits))
+    for index in turn:
+        block = workers[index].ask("block", min_ms=protocol.block_ms)
+        arms[index].blocks.append(None if block["suspended"] else block["runs"])
+    for index in turn:
+        memory = workers[index].ask("memory")
+        arms[index].rss_peaks.append(memory["rss_peak_bytes"])
+        arms[index].rss_method = memory["method"]
+        arms[index].warm_loads.append(workers[index].load(cold=False)["seconds"])
+        task.advance(detail=workers[index].bundle.name)

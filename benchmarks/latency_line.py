@@ -22,8 +22,6 @@ from .timed_work import Workload
 # Fewer blocks than this, or a wider interval around the main metric, and the numbers are a hint.
 ENOUGH_BLOCKS = 5
 WIDE = 0.05
-# A block must be long against the cost of reading the clock.
-OVERHEAD_SHARE = 0.01
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def _of_generation(workload: Generation) -> list[Quantity]:
         Quantity("decode_tps", "tok/s", "higher", lambda run: 1e9 / fmean(run["tokens"])),
         Quantity("prefill_tps", "tok/s", "higher", lambda run: prompt * 1e9 / run["prefill"][0]),
         Quantity("ttft_ms", "ms", "lower", lambda run: run["first"][0] / 1e6, "first"),
-        Quantity("tpot_ms", "ms", "lower", lambda run: fmean(run["tokens"]) / 1e6, "tokens"),
+        Quantity("tpot_ms", "ms", "lower", lambda run: fmean(run["tokens"]) / 1e6),
+        Quantity("itl_ms", "ms", "lower", lambda run: median(run["tokens"]) / 1e6, "tokens"),
         Quantity("e2e_ms", "ms", "lower", lambda run: (run["first"][0] + sum(run["tokens"])) / 1e6),
     ]
 
@@ -81,7 +82,7 @@ def summarize_arm(
     per_process = {
         "load_ms": ("ms", [1000 * seconds for seconds in arm.warm_loads]),
         "load_cold_ms": ("ms", [1000 * seconds for seconds in arm.cold_loads]),
-        "rss_peak_bytes": ("B", [float(peak) for peak in arm.rss_peaks]),
+        "rss_peak_bytes": ("bytes", [float(peak) for peak in arm.rss_peaks]),
     }
     for name, (unit, values) in per_process.items():
         samples[name] = values

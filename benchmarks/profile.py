@@ -12,7 +12,7 @@ from typing import Any
 
 from ..devices.bandwidth import Bandwidth
 from ..devices.probe import probe
-from ..devices.state import read_state
+from ..devices.state import disturbance, read_state
 from ..errors import InputError
 from ..runtime.bundle import Bundle
 from ..runtime.threads import thread_budget
@@ -53,7 +53,7 @@ def profile_bundle(
         batch: sentences per batch of an encoder.
         threads: for the computation; this machine's budget when None.
         provider: ``cpu`` or ``cuda``.
-        protocol: how often and in which order; by default ten blocks in five processes.
+        protocol: how often and how long; by default ten blocks, each in a fresh process.
         record: a run file to which the line is appended, and before it the baseline's own line.
         command: what reproduces the measurement, for the record.
 
@@ -149,12 +149,13 @@ def _lines(arms: list[MeasuredArm], conditions: Conditions) -> list[Measurement]
 
 def _compare(subject: MeasuredArm, baseline: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
     """The paired ratio of the main rate, and of each other metric that has a value per block."""
+    noisy = bool(disturbance(conditions.before, conditions.after)[1])
     found: dict[str, Any] = {}
     for quantity in quantities(conditions.workload):
         rates = [
             [None if value is None else value if quantity.better == "higher" else 1 / value for value in arm]
             for arm in (per_block(subject.samples, quantity), per_block(baseline.samples, quantity))
         ]
-        found[quantity.name] = compare_rates(*rates, seed=conditions.protocol.seed).as_dict()
+        found[quantity.name] = compare_rates(*rates, noisy=noisy, seed=conditions.protocol.seed).as_dict()
     main = quantities(conditions.workload)[0].name
     return {"metric": main, **found[main], "by_metric": found}

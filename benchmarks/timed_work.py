@@ -26,6 +26,8 @@ from ..runtime.tokenizer import Tokenizer
 
 Sample = dict[str, list[int]]
 
+_BRIEF_TOKENS = 8
+
 
 def _random_ids(shape: tuple[int, ...], vocab_size: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, vocab_size, size=shape, dtype=np.int64)
@@ -40,6 +42,9 @@ class Work(Protocol):
     graph_runs: tuple[int, int]
 
     def __call__(self) -> Sample: ...
+
+    def brief(self) -> None:
+        """A shorter piece of the same work, to warm up with."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,17 @@ class _Generate:
         prefill = -(-len(ids) // PREFILL_CHUNK)
         self.graph_runs = (prefill, prefill + new_tokens - 1)
 
+    def brief(self) -> None:
+        """The whole prompt and a few tokens after it."""
+        self._generate(min(self._new_tokens, _BRIEF_TOKENS))
+
     def __call__(self) -> Sample:
-        """Nanoseconds: ``prefill``, ``first`` (prefill and the choice of the first token), ``tokens``
-        after it.
+        """Nanoseconds: ``prefill``, ``first`` (until the first token is chosen), ``tokens`` (each one
+        after).
         """
+        return self._generate(self._new_tokens)
+
+    def _generate(self, new_tokens: int) -> Sample:
         clock, decoder = time.perf_counter_ns, self._decoder
         start = clock()
         logits = decoder.prefill(self._ids, new_tokens=self._new_tokens)
@@ -106,7 +118,7 @@ class _Generate:
         token = int(logits.argmax())
         last = first = clock()
         tokens: list[int] = []
-        for _ in range(self._new_tokens - 1):
+        for _ in range(new_tokens - 1):
             token = int(decoder.step(token).argmax())
             now = clock()
             tokens.append(now - last)
@@ -159,6 +171,10 @@ class _Embed:
         self.session = encoder.session
         self._encoder, self._rows, self._singles = encoder, ids.tolist(), singles
         self.graph_runs = (1, 1 + singles)
+
+    def brief(self) -> None:
+        """The same: it is short."""
+        self()
 
     def __call__(self) -> Sample:
         """Nanoseconds: ``batch`` for the whole batch, ``single`` for each sentence that was embedded

@@ -70,7 +70,7 @@ class Worker:
     def _warm_up(self, request: dict[str, Any]) -> dict[str, Any]:
         work, clock = self._loaded(), time.perf_counter_ns
         limits = {"iterations": request["iterations"], "seconds": request["seconds"]}
-        iterations, seconds = warm_up(work, clock=clock, **limits)
+        iterations, seconds = warm_up(work.brief, clock=clock, **limits)
         return {"iterations": iterations, "seconds": seconds}
 
     def _block(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def measure_bandwidth(working_set: int, *, threads: int | None = None, repeats: 
         )
     request = {"working_set": working_set, "threads": count, "repeats": repeats}
     child = subprocess.run(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-P", "-m", __name__],
         input=json.dumps(request),
         capture_output=True,
         text=True,

@@ -31,8 +31,9 @@ _OPERATORS_SHOWN = 6
 @click.option("--batch", default=32, show_default=True, help="Sentences per batch of an encoder.")
 @click.option("--threads", type=int, help="Threads; default: what affinity and quota allow.")
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--blocks", type=int, help="Timed blocks per arm. [default: 10, with --quick 6]")
-@click.option("--processes", type=int, help="Fresh processes per arm. [default: 5, with --quick 2]")
+@click.option(
+    "--blocks", type=int, help="Timed blocks per arm, each in a fresh process. [default: 10, with --quick 6]"
+)
 @click.option("--quick", is_flag=True, help="A look: fewer blocks, a shorter warm-up.")
 @click.option("--seed", default=0, show_default=True, help="Of the prompt and the bootstrap.")
 @click.option(
@@ -50,7 +51,6 @@ def command(
     threads: int | None,
     provider: str,
     blocks: int | None,
-    processes: int | None,
     quick: bool,
     seed: int,
     record: Path | None,
@@ -76,7 +76,7 @@ def command(
         batch=batch,
         threads=threads,
         provider=provider,
-        protocol=_protocol(quick, blocks, processes, seed),
+        protocol=_protocol(quick, blocks, seed),
         record=record,
         command=shlex.join(["edgepress", *sys.argv[1:]]),
         progress=terminal.progress,
@@ -99,14 +99,13 @@ def _require_this_machine(device: str) -> None:
     )
 
 
-def _protocol(quick: bool, blocks: int | None, processes: int | None, seed: int) -> Protocol:
+def _protocol(quick: bool, blocks: int | None, seed: int) -> Protocol:
     from dataclasses import replace
 
     from ..protocol import Protocol
 
     plan = Protocol.quick(seed) if quick else Protocol(seed=seed)
-    changes = {"blocks": blocks, "processes": processes}
-    return replace(plan, **{key: value for key, value in changes.items() if value is not None})
+    return plan if blocks is None else replace(plan, blocks=blocks)
 
 
 def _table(line: Measurement) -> RenderableType:
@@ -119,7 +118,7 @@ def _table(line: Measurement) -> RenderableType:
     for title in ("", "median", "CI 95 %", "p90", "p99", "unit", "n"):
         table.add_column(title, justify="left" if title in ("", "unit") else "right")
     for name, metric in line.metrics.items():
-        scale, unit = (1e6, "MB") if metric.unit == "B" else (1, metric.unit)
+        scale, unit = (1e6, "MB") if metric.unit == "bytes" else (1, metric.unit)
         interval = " – ".join(_digits(bound / scale) for bound in metric.ci95) if metric.ci95 else ""
         numbers = [_digits(None if value is None else value / scale) for value in (metric.p90, metric.p99)]
         median = _digits(None if metric.value is None else metric.value / scale)

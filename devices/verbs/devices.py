@@ -82,12 +82,13 @@ def probe_machine(bandwidth: bool, as_json: bool, quiet: bool) -> None:
     Terminal(as_json=as_json, quiet=quiet).document(document, table)
 
 
-def _plain_table(*columns: str) -> Table:
+def _plain_table(*columns: str, whole: int = 1) -> Table:
+    """A table without lines whose first ``whole`` columns never wrap."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=any(columns), header_style="dim")
     for index, heading in enumerate(columns):
-        table.add_column(heading, no_wrap=index < 2)
+        table.add_column(heading, no_wrap=index < whole)
     return table
 
 
@@ -97,7 +98,7 @@ def _range(figure: Figure) -> str:
 
 
 def _list_table(targets: list[Target]) -> Table:
-    table = _plain_table("name", "memory", "bandwidth", "power", "machine")
+    table = _plain_table("name", "memory", "bandwidth", "power", "machine", whole=4)
     for known in targets:
         figures = map(_range, (known.memory, known.bandwidth, known.power))
         table.add_row(known.name, *figures, known.title)
@@ -110,7 +111,7 @@ def _target_table(known: Target, ceilings: dict[str, float]) -> RenderableType:
 
     facts = list(_labelled_facts(known))
     sources = list(dict.fromkeys(fact.source for _, _, fact in facts))
-    table = _plain_table(known.title, "", "confidence", "source", "")
+    table = _plain_table(known.title, "", "confidence", "source", "", whole=2)
     for label, value, fact in facts:
         table.add_row(label, value, fact.confidence, f"[{sources.index(fact.source) + 1}]", fact.note)
     for label, rate in ceilings.items():

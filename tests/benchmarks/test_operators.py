@@ -1,0 +1,57 @@
+"""The operator table from a made-up trace, where every number is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from edgepress.benchmarks.operators import read_trace
+from edgepress.errors import GateFailed
+
+
+def node(name: str, op: str, ts: int, dur: int, provider: str = "CPUExecutionProvider") -> dict[str, Any]:
+    args = {"op_name": op, "provider": provider}
+    return {"cat": "Node", "name": f"{name}_kernel_time", "ts": ts, "dur": dur, "args": args}
+
+
+def run(ts: int) -> dict[str, Any]:
+    return {"cat": "Session", "name": "model_run", "ts": ts, "dur": 100}
+
+
+# A load, a warming unit of two runs, then the unit that counts: runs at 1000 (prefill), 1200 and 1400.
+TRACE: list[dict[str, Any]] = [
+    {"cat": "Session", "name": "session_initialization", "ts": 1, "dur": 9},
+    run(100),
+    node("warm", "MatMul", 101, 5000),
+    run(300),
+    run(1000),
+    node("a", "MatMulNBits", 1001, 600),
+    node("b", "Softmax", 1002, 100),
+    {"cat": "Node", "name": "a_fence_before", "ts": 1003, "dur": 999, "args": {"op_name": "MatMulNBits"}},
+    run(1200),
+    node("a", "MatMulNBits", 1201, 200),
+    run(1400),
+    node("a", "MatMulNBits", 1401, 50),
+    node("c", "MatMulNBits", 1402, 50, "CUDAExecutionProvider"),
+]
+
+
+def test_only_the_last_unit_counts() -> None:
+    found = read_trace(TRACE, (1, 3))
+    matmul, softmax = found["time_by_op"]
+    assert matmul == {"op": "MatMulNBits", "ms": 0.9, "share": 0.9, "nodes": 2, "first_phase_ms": 0.6}
+    assert softmax == {"op": "Softmax", "ms": 0.1, "share": 0.1, "nodes": 1, "first_phase_ms": 0.1}
+    assert found["nodes_by_provider"] == {"CPUExecutionProvider": 2, "CUDAExecutionProvider": 1}
+
+
+def test_order_of_events_does_not_matter() -> None:
+    assert read_trace(TRACE[::-1], (1, 3)) == read_trace(TRACE, (1, 3))
+
+
+def test_a_trace_that_is_too_short_is_refused() -> None:
+    with pytest.raises(GateFailed, match="5 runs"):
+        read_trace(TRACE, (1, 6))
+
+
+def test_shares_sum_to_one() -> None:
+    assert sum(row["share"] for row in read_trace(TRACE, (2, 5))["time_by_op"]) == pytest.approx(1)
