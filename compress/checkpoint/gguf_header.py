@@ -106,7 +106,8 @@ def _header(cursor: _Cursor, size: int) -> GgufHeader:
         raise cursor.refusal("it has no general.architecture")
     if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
         raise cursor.refusal(f"its alignment is {alignment!r}, not a power of two")
-    weights, end = _tensors(cursor, tensors)
+    weights, dimensions, end = _tensors(cursor, tensors)
+    _check_sizes(cursor, settings, architecture, dimensions, tensors)
     # The data begins at the next aligned byte after the records.
     room = cursor.left - (cursor.left - size) % alignment
     if not weights or end > room:
@@ -142,12 +143,40 @@ def _value(cursor: _Cursor, kind: int, name: str, depth: int = 0) -> object:
     return None
 
 
-def _tensors(cursor: _Cursor, count: int) -> tuple[Counter[str], int]:
-    """Weights by storage type, and where the last tensor ends in the data section."""
+def _check_sizes(
+    cursor: _Cursor, settings: dict[str, object], architecture: str, dimensions: set[int], tensors: int
+) -> None:
+    """A library builds what the settings describe before it reads a tensor: hold them to the tensors."""
+
+    def setting(name: str, default: int | None = None) -> int:
+        value = settings.get(f"{architecture}.{name}", default)
+        if type(value) is not int or value <= 0:
+            raise cursor.refusal(f"{architecture}.{name} is {value!r}, not a positive whole number")
+        return value
+
+    hidden, widest = setting("embedding_length"), max(dimensions, default=0)
+    for name, size in (
+        ("embedding_length", hidden),
+        ("feed_forward_length", setting("feed_forward_length")),
+        ("vocab_size", setting("vocab_size", hidden)),
+    ):
+        if size not in dimensions:
+            raise cursor.refusal(f"{architecture}.{name} is {size}, a size that no tensor has")
+    if (blocks := setting("block_count")) > tensors:
+        raise cursor.refusal(f"{architecture}.block_count is {blocks} for {tensors} tensors")
+    heads = setting("attention.head_count")
+    for count in (heads, setting("attention.head_count_kv", heads)):
+        if count * setting("attention.key_length", 1) > widest:
+            raise cursor.refusal(f"{architecture} has {count} heads, too many for {widest} rows")
+
+
+def _tensors(cursor: _Cursor, count: int) -> tuple[Counter[str], set[int], int]:
+    """Weights by storage type, every dimension that occurs, and where the last tensor ends in the data."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     known = {kind.value: (kind.name, *GGML_QUANT_SIZES[kind]) for kind in GGMLQuantizationType}
     weights: Counter[str] = Counter()
+    dimensions: set[int] = set()
     names: set[bytes] = set()
     extents: list[tuple[int, int, bytes]] = []
     for _ in range(count):
@@ -167,8 +196,9 @@ def _tensors(cursor: _Cursor, count: int) -> tuple[Counter[str], int]:
                 f"tensor {name!a} has the shape {dims}, whose rows are not whole blocks of {block}"
             )
         weights[label] += prod(dims)
+        dimensions.update(dims)
         extents.append((start, start + prod(dims) // block * width, name))
-    return weights, _end(cursor, extents)
+    return weights, dimensions, _end(cursor, extents)
 
 
 def _end(cursor: _Cursor, extents: list[tuple[int, int, bytes]]) -> int:

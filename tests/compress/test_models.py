@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from edgepress.compress import models
-from edgepress.compress.models import ResolvedModel, cache_directory, resolve
+from edgepress.compress.models import ResolvedModel, resolve
 from edgepress.errors import InputError, MissingDependency, RefusedByPolicy, UnknownName
+from edgepress.storage import cache_directory
 
 
 def test_a_directory_is_itself(pico_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,10 @@ BAD: dict[str, tuple[bytes, str]] = {
         "block_count is 2",
     ),
     "no layers": (pairs(*settings(block_count=0), tensors=1) + tensor("t", 0, 0, 8), "block_count is 0"),
-    "heads": (pairs(*settings(**{"attention.head_count": 9}), tensors=1) + tensor("t", 0, 0, 8), "9 heads"),
+    "heads": (
+        pairs(*settings("llama", **{"attention.head_count": 9}), tensors=1) + tensor("t", 0, 0, 8),
+        "9 heads",
+    ),
     "rank": (pairs(*settings(), tensors=1) + tensor("t", 0, 0, *[1] * 9), "rank of b't' is 9"),
 }
 
