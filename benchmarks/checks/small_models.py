@@ -1,0 +1,254 @@
+"""The whole chain on the two demo models: size, quality, speed, memory of every scheme, and the cost of GPTQ.
+
+    python -m edgepress.benchmarks.checks.small_models WORK RESULTS [--wikitext FILE] [--quick]
+
+Every step is the command line a user would type; its output stays in WORK, so that an interrupted check goes
+on where it was. Raw measurements are kept beside the tables in RESULTS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...storage import read_json, sha256_file
+from ..record import Measurement, read
+from .table import write_table
+
+CALIBRATION = "--calibration wikipedia --samples 16 --length 512"
+MINMAX = "name: rtn-absmax\npasses:\n  - {pass: rtn, scheme: W4A16-g64, search: minmax}\n"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table: a label, and how its checkpoint is made (None is the original)."""
+
+    label: str
+    name: str
+    options: str | None
+
+
+SMOLLM2 = (
+    Variant("original, float32", "fp32", None),
+    Variant("W8A8", "w8a8", "--scheme W8A8"),
+    Variant("W4A16-g64 RTN, absmax / 7.5", "w4-rtn-absmax", "-r {work}/rtn-absmax.yaml"),
+    Variant("W4A16-g64 RTN, mse", "w4-rtn", "--scheme W4A16 --group-size 64"),
+    Variant("W4A16-g64 GPTQ", "w4-gptq", f"--scheme W4A16 --group-size 64 {CALIBRATION}"),
+    Variant("W3A16-g64 GPTQ", "w3-gptq", f"--scheme W3A16 --group-size 64 {CALIBRATION}"),
+    Variant("W2A16-g64 GPTQ", "w2-gptq", f"--scheme W2A16 --group-size 64 {CALIBRATION}"),
+)
+MINILM = (Variant("original, float32", "fp32", None), Variant("W8A8", "w8a8", "--scheme W8A8"))
+
+
+class Chain:
+    """Runs the commands of one model's table below ``work``."""
+
+    def __init__(self, model: str, work: Path, wikitext: Path | None, quick: bool) -> None:
+        self.model, self.work, self.wikitext, self.quick = model, work / model, wikitext, quick
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.costs: dict[str, tuple[float, float]] = {}
+        self.commands: list[str] = []
+
+    def call(self, command: str, threads: int | None = None) -> tuple[float, float]:
+        """Run ``edgepress command``; returns its CPU seconds and peak resident megabytes."""
+        self.commands.append(f"edgepress {command}")
+        environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        print(f"$ edgepress {command}", file=sys.stderr, flush=True)
+        child = subprocess.Popen([sys.executable, "-m", "edgepress", *shlex.split(command)], env=environment)
+        _, status, usage = os.wait4(child.pid, 0)
+        if status:
+            raise SystemExit(f"failed: edgepress {command}")
+        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+    def bundle(self, variant: Variant) -> Path:
+        """The exported bundle of a variant, made if it is not there."""
+        checkpoint, bundle = self.work / variant.name, self.work / f"{variant.name}-onnx"
+        source = self.model
+        if variant.options is not None:
+            source = str(checkpoint)
+            if not checkpoint.exists():
+                options = variant.options.format(work=self.work)
+                cost = self.call(f"compress {self.model} {options} -o {checkpoint} -q", threads=1)
+                self.costs[variant.name] = cost
+        if not bundle.exists():
+            self.call(f"export {source} -o {bundle} -q")
+        return bundle
+
+    def measure(self, variant: Variant, original: Path) -> list[Measurement]:
+        """Quality on each text, and speed in turns with the original."""
+        bundle, run = self.bundle(variant), self.work / f"{variant.name}.jsonl"
+        if not run.exists():
+            part = run.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            against = f"validate {bundle} --against {self.model} --record {part} -q"
+            self.call(against)
+            if self.wikitext is not None:
+                self.call(f"{against} --text {self.wikitext}")
+            quick = "--quick" if self.quick else ""
+            baseline = "" if bundle == original else f"--baseline {original}"
+            self.call(f"profile {bundle} {baseline} {quick} --record {part} -q")
+            part.rename(run)
+        identity = sha256_file(bundle / "manifest.json")
+        return [line for line in read([run]) if line.subject.manifest_sha256 == identity]
+
+
+def value(lines: list[Measurement], metric: str, text: str = "") -> float | None:
+    """The value of ``metric`` in the line whose workload names ``text``; None where it was not measured."""
+    for line in lines:
+        if metric in line.metrics and text in str(line.workload):
+            return line.metrics[metric].value
+    return None
+
+
+def shown(number: float | None, digits: int) -> str:
+    """A number for a table; a dash where there is none."""
+    return "–" if number is None else f"{number:.{digits}f}"
+
+
+def ratio_of(lines: list[Measurement], metric: str) -> str:
+    """The paired ratio against the interleaved original, with its interval."""
+    for line in lines:
+        entry: dict[str, Any] = (line.compare or {}).get(metric) or {}
+        if entry.get("ratio_median") is not None:
+            low, high = entry["ci95"]
+            return f"{entry['ratio_median']:.2f} [{low:.2f}, {high:.2f}]"
+    return "–"
+
+
+def decoder_row(chain: Chain, variant: Variant, lines: list[Measurement]) -> list[str]:
+    """A row of SmolLM2's table."""
+    texts = ["wikipedia", *([chain.wikitext.name] if chain.wikitext else [])]
+    row = [variant.label, shown(lines[0].subject.disk_bytes / 1e6, 1)]
+    for text in texts:
+        row += [
+            shown(value(lines, "perplexity", text), 2),
+            shown(value(lines, "kl", text), 4),
+            shown(value(lines, "top1_agreement", text), 3),
+        ]
+    row += [
+        shown(value(lines, "decode_tps"), 0),
+        ratio_of(lines, "decode_tps"),
+        shown(value(lines, "prefill_tps"), 0),
+    ]
+    rss = value(lines, "rss_peak_bytes")
+    return [*row, shown(None if rss is None else rss / 1e6, 0)]
+
+
+def encoder_row(variant: Variant, lines: list[Measurement]) -> list[str]:
+    """A row of MiniLM's table."""
+    rss = value(lines, "rss_peak_bytes")
+    return [
+        variant.label,
+        shown(lines[0].subject.disk_bytes / 1e6, 1),
+        shown(value(lines, "cosine"), 4),
+        shown(value(lines, "spearman_wordsim353"), 4),
+        shown(value(lines, "spearman_simlex999"), 4),
+        shown(value(lines, "sentences_per_second"), 0),
+        ratio_of(lines, "sentences_per_second"),
+        shown(None if rss is None else rss / 1e6, 0),
+    ]
+
+
+def parity_row(label: str, bundle: Path) -> list[str]:
+    """What the exporter proved about a bundle."""
+    parity = read_json(bundle / "manifest.json")["parity"]
+    return [
+        label,
+        *(f"`{key}` {_brief(parity[key])}" for key in sorted(parity) if isinstance(parity[key], dict)),
+    ]
+
+
+def _brief(section: dict[str, Any]) -> str:
+    numbers = {key: entry for key, entry in section.items() if isinstance(entry, int | float)}
+    return ", ".join(f"{key} {entry:.4g}" for key, entry in sorted(numbers.items()))
+
+
+def smollm2_table(chain: Chain, results: Path) -> None:
+    """Tables 1 and 5 for the decoder."""
+    original = chain.bundle(SMOLLM2[0])
+    measured = {variant: chain.measure(variant, original) for variant in SMOLLM2}
+    texts = ["Wikipedia held-out", *(["WikiText-2 test"] if chain.wikitext else [])]
+    quality = [f"{text}: {name}" for text in texts for name in ("perplexity", "mean KL", "top-1")]
+    header = [
+        "scheme",
+        "bundle MB",
+        *quality,
+        "decode tok/s",
+        "× original [95 %]",
+        "prefill tok/s",
+        "peak RSS MB",
+    ]
+    rows = [decoder_row(chain, variant, lines) for variant, lines in measured.items()]
+    kl = {v.name: value(lines, "kl", "wikipedia") for v, lines in measured.items()}
+    notes = [
+        "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: KL(original ‖ row)."
+    ]
+    if kl["w4-gptq"] and kl["w4-rtn-absmax"]:
+        ratio = kl["w4-gptq"] / kl["w4-rtn-absmax"]
+        verdict = "met" if ratio <= 0.53 else "missed"
+        notes.append(f"KL of GPTQ over KL of RTN absmax / 7.5: {ratio:.3f} (target at most 0.53: {verdict}).")
+    if "w4-gptq" in chain.costs:
+        seconds, rss = chain.costs["w4-gptq"]
+        verdict = "met" if seconds <= 118 else "missed"
+        notes.append(
+            f"`compress` with GPTQ, whole process at one thread: {seconds:.0f} CPU seconds "
+            f"(target at most 118: {verdict}), peak RSS {rss:.0f} MB."
+        )
+    write_table(results / "smollm2.md", "SmolLM2-135M through the whole chain", COMMAND, header, rows, notes)
+    _parity_table(chain, SMOLLM2, results / "parity-smollm2.md")
+
+
+def minilm_table(chain: Chain, results: Path) -> None:
+    """Tables 2 and 5 for the encoder."""
+    original = chain.bundle(MINILM[0])
+    rows = [encoder_row(variant, chain.measure(variant, original)) for variant in MINILM]
+    header = ["scheme", "bundle MB", "cosine to original", "WordSim-353", "SimLex-999"]
+    header += ["sentences/s", "× original [95 %]", "peak RSS MB"]
+    notes = ["Model: all-MiniLM-L6-v2. Spearman correlation on both word-pair sets."]
+    write_table(
+        results / "minilm.md", "all-MiniLM-L6-v2 through the whole chain", COMMAND, header, rows, notes
+    )
+    _parity_table(chain, MINILM, results / "parity-minilm.md")
+
+
+def _parity_table(chain: Chain, variants: tuple[Variant, ...], path: Path) -> None:
+    rows = [parity_row(variant.label, chain.bundle(variant)) for variant in variants]
+    width = max(len(row) for row in rows)
+    padded = [[*row, *([""] * (width - len(row)))] for row in rows]
+    header = ["scheme", *(f"proof {index}" for index in range(1, width))]
+    notes = ["From each bundle's manifest: differences of logits or embeddings, bounds beside them."]
+    write_table(path, f"Export parity of {chain.model}", COMMAND, header, padded, notes)
+
+
+COMMAND = (
+    "python -m edgepress.benchmarks.checks.small_models WORK benchmarks/results --wikitext wikitext2-test.txt"
+)
+
+
+def main() -> None:
+    """The command line of this check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--wikitext", type=Path, help="WikiText-2 test as one text file")
+    parser.add_argument("--quick", action="store_true", help="fewer timed blocks")
+    parser.add_argument("--only", choices=["smollm2", "minilm"])
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.only != "smollm2":
+        chain = Chain("minilm", arguments.work, None, arguments.quick)
+        minilm_table(chain, arguments.results)
+    if arguments.only != "minilm":
+        chain = Chain("smollm2", arguments.work, arguments.wikitext, arguments.quick)
+        (chain.work / "rtn-absmax.yaml").write_text(MINMAX)
+        smollm2_table(chain, arguments.results)
+
+
+if __name__ == "__main__":
+    main()
