@@ -28,7 +28,7 @@ def license_of(checkpoint: Path) -> str | None:
 
 
 def card_of(manifest: dict[str, Any], license_name: str | None, command: str) -> str:
-    """Markdown with YAML front matter for the bundle that ``manifest`` describes; ``command`` reproduces it."""
+    """Markdown with YAML front matter for the bundle of ``manifest``; ``command`` reproduces it."""
     decodes = manifest["kind"] == "decoder"
     front: dict[str, Any] = {
         "library_name": "onnxruntime",
@@ -88,8 +88,8 @@ def _losses(manifest: dict[str, Any]) -> str:
     ]
     head = "| layer | scheme | status | relative output error |\n|---|---|---|---|"
     return (
-        "## Known losses\n\nThe layers with the largest output error on the calibration text. Measure the whole model with "
-        "`edgepress validate`.\n\n" + "\n".join([head, *rows])
+        "## Known losses\n\nThe layers with the largest output error on the calibration text. Measure the "
+        "whole model with `edgepress validate`.\n\n" + "\n".join([head, *rows])
     )
 
 
@@ -98,9 +98,8 @@ def _proof(parity: dict[str, Any]) -> str:
         return "## Proof\n\n**Not proven**: exported with `--no-validate`."
     lines = [f"- float graph against torch: largest difference {parity['float']['max_abs_difference']:.3g}"]
     if "codes" in parity:
-        lines.append(
-            f"- quantized weights against torch: largest difference {parity['codes']['max_abs_difference']:.3g}"
-        )
+        difference = parity["codes"]["max_abs_difference"]
+        lines.append(f"- quantized weights against torch: largest difference {difference:.3g}")
     quantized = parity.get("quantized", {})
     lines += [
         f"- as shipped, {key}: {value:.4g}" for key, value in quantized.items() if isinstance(value, float)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from ..compress.pooling import Pooling
 from ..compress.weights import WeightSource
@@ -33,12 +32,7 @@ class ExportJob:
         """Directory of the checkpoint."""
         return self.source.reader.path
 
-
-class Prepared(Protocol):
-    """A format's export that is known to be possible, before anything is written.
-
-    Attributes:
-        disk_bytes: the most that writing and proving need on disk.
-    """
-
-    disk_bytes: int
+    @property
+    def rounds(self) -> bool:
+        """Whether anything in the exported graph is quantized."""
+        return bool(self.source.schemes) or self.source.embedding_scheme is not None

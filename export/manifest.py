@@ -1,4 +1,6 @@
-"""``manifest.json`` of a bundle: what it holds, what it was made from, how it was proven, and the hash of every file."""
+"""``manifest.json`` of a bundle: what it holds, what it was made from, how it was proven, and the hash of
+every file.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The operator set and IR version of exported graphs, chosen for the ONNX Runtime that must read them.
 
-The builders need opset 21 (block-wise ``QuantizeLinear``) and nothing newer. The oldest version that does the work is
-the one that most runtimes read, so a newer runtime does not raise it.
+The builders need opset 21 (block-wise ``QuantizeLinear``) and nothing newer. The oldest version that does the
+work is the one that most runtimes read, so a newer runtime does not raise it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Opset:
     ir_version: int
 
 
-# Newest first: the first ONNX Runtime with 2-bit MatMulNBits and uint8 GatherBlockQuantized, and what to write for it.
+# Newest first: the first ONNX Runtime with 2-bit MatMulNBits and uint8 GatherBlockQuantized, and what to
+# write for it.
 _SUPPORTED = (((1, 23), Opset(21, 10)),)
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
@@ -47,7 +48,8 @@ def opset_for(runtime: str) -> Opset:
     """What to write for ONNX Runtime ``runtime`` (``"1.23.2"``).
 
     Raises:
-        MissingDependency: the runtime is too old for the graphs of this version, or its version does not parse.
+        MissingDependency: the runtime is too old for the graphs of this version, or its version does not
+        parse.
     """
     match = re.match(r"(\d+)\.(\d+)", runtime)
     release = (int(match[1]), int(match[2])) if match else (0, 0)

@@ -1,9 +1,9 @@
 """Parity: a bundle proves that its graph computes what the checkpoint computes, before anyone sees it.
 
-1. The same anatomy exported in float32 equals torch elementwise, over several batches, lengths and cache depths: the graph
-   is right.
-2. The quantized graph equals the fake-quantized torch model: elementwise with float activations (the packed codes are
-   right), and by KL divergence, top-1 agreement and perplexity (encoders: cosine) as it is shipped.
+1. The same anatomy exported in float32 equals torch elementwise, over several batches, lengths and cache
+   depths: the graph is right.
+2. The quantized graph equals the fake-quantized torch model: elementwise with float activations (the packed
+   codes are right), and by KL divergence and top-1 agreement (encoders: cosine) as it is shipped.
 3. A greedy continuation, token by token over the cache, makes torch's choices.
 """
 
@@ -23,7 +23,7 @@ from .proof.encoder import prove_encoder
 
 
 def prove(job: ExportJob, graph: Path, sections: dict[str, Any], work: Path, opset: Opset) -> dict[str, Any]:
-    """What the manifest says under ``parity``. ``sections`` are the manifest's, ``work`` a directory for scratch files.
+    """What the manifest says under ``parity``; ``work`` is a directory for scratch files.
 
     Raises:
         GateFailed: a difference beyond its bound.

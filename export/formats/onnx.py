@@ -1,4 +1,6 @@
-"""The ``onnx`` format: one fused graph for ONNX Runtime, weights quantized inside it, in a bundle the runtime reads."""
+"""The ``onnx`` format: one fused graph for ONNX Runtime, weights quantized inside it, in a bundle the runtime
+reads.
+"""
 
 from __future__ import annotations
 

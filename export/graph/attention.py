@@ -1,4 +1,4 @@
-"""Causal self-attention of a decoder: ``GroupQueryAttention`` on a key/value cache that it extends in place."""
+"""Causal self-attention of a decoder: ``GroupQueryAttention`` on a key/value cache that it extends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def causal_attention(
     past: tuple[ir.Value, ir.Value],
     name: str,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Attention output ``[batch, seq, heads · head_dim]`` before the output projection, and the present key and value."""
+    """Attention output ``[batch, seq, heads · head_dim]`` before the output projection, and the present key
+    and value.
+    """
     packed = project(build, value, [part.q, part.k, part.v], f"{name}.qkv")
     query: list[ir.Value | None] = [packed, None, None]
     if part.q_norm is not None or part.k_norm is not None:

@@ -1,7 +1,8 @@
 """The graph of a pre-norm decoder with a key/value cache: one graph for prefill, chunks and single tokens.
 
-Inputs and outputs have the names of onnxruntime-genai, whose runtime can drive the same file. Layers may differ in every
-size. Only the last ``logits_to_keep`` positions go through the final norm and the head; 0 keeps all.
+Inputs and outputs have the names of onnxruntime-genai, whose runtime can drive the same file. Layers may
+differ in every size. Only the last ``logits_to_keep`` positions go through the final norm and the head; 0
+keeps all.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def check_decoder(anatomy: Anatomy) -> None:
             raise ShapeError(
                 f"{block.prefix}: {attention.heads} heads of {attention.head_dim} channels over "
                 f"{attention.kv_heads} key/value heads",
-                why=f"ONNX Runtime's attention needs multiples of {_HEAD_STEP} channels and whole groups of heads",
+                why=f"ONNX Runtime's attention needs multiples of {_HEAD_STEP} channels and whole groups",
             )
     if anatomy.rope is not None:
         check_rope(anatomy.rope)

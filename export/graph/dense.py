@@ -27,5 +27,7 @@ def dense_product(
 
 
 def transposed_product(build: Build, value: ir.Value, weight: ir.Value, name: str) -> ir.Value:
-    """``value · weightᵀ`` without a transposed copy of the weight, so that a tied one can stay a single initializer."""
+    """``value · weightᵀ`` without a transposed copy of the weight, so that a tied one can stay a single
+    initializer.
+    """
     return build.graph.contrib("FusedMatMul", name, [value, weight], transA=0, transB=1, alpha=1.0)

@@ -107,8 +107,8 @@ def _gather(build: Build, ids: ir.Value, packed: list[ir.Value], layout: Layout,
         return graph.contrib(
             "GatherBlockQuantized", module, [codes, ids, scales, *zeros], quantize_axis=1, **attributes
         )
-    # The codes keep the blocks of MatMulNBits: a reshaped copy of the largest tensor of the model would be folded into
-    # the session's memory. Only the scales are reshaped.
+    # The codes keep the blocks of MatMulNBits: a reshaped copy of the largest tensor of the model would be
+    # folded into the session's memory. Only the scales are reshaped.
     column = graph.constant(f"{module}.column", np.array([0, blocks, 1], np.int64))
     scales = graph.node("Reshape", f"{module}.scale_column", [scales, column])
     found = graph.contrib(

@@ -1,7 +1,7 @@
 """The graph of a BERT-like encoder: post-norm blocks, attention in both directions, and a sentence embedding.
 
-Biases are handed to the node that follows (attention, ``BiasGelu``, ``SkipLayerNormalization``), so that a block is ten
-nodes whatever its weights are stored as.
+Biases are handed to the node that follows (attention, ``BiasGelu``, ``SkipLayerNormalization``), so that a
+block is ten nodes whatever its weights are stored as.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def encoder_inputs(anatomy: Anatomy, token_types: int) -> list[str]:
 
 
 def build_encoder(build: Build, pooling: Pooling | None) -> None:
-    """Write the whole graph of ``build.anatomy``, with the output ``sentence_embedding`` when there is a ``pooling``.
+    """Write the whole graph of ``build.anatomy``, with the output ``sentence_embedding`` when there is a
+    ``pooling``.
 
     Raises:
         CheckpointError: a part that this graph cannot express.
@@ -95,7 +96,7 @@ def _position_table(build: Build) -> ir.Value:
 
 
 def _positions(build: Build, ids: ir.Value) -> ir.Value:
-    """Rows of the position table: ``[seq]``, or ``[batch, seq]`` where they depend on the padding (RoBERTa)."""
+    """Rows of the position table: ``[seq]``, or ``[batch, seq]`` where padding matters (RoBERTa)."""
     graph, offset = build.graph, build.anatomy.position_offset
     if offset == 0:
         one, zero = (

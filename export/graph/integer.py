@@ -1,8 +1,9 @@
 """W8A8 linears: activations are quantized per token on the fly, the product is of integers.
 
-Per token: ``scale = absmax / 127.5``, codes round half to even, as the torch model of the checkpoint does. The activation
-codes are stored with a zero point of 128, since only uint8 × int8 has a fast kernel on x86. That kernel is exact with VNNI; older
-CPUs saturate in it unless ``session.x64quantprecision`` is ``1``, which the runtime sets.
+Per token: ``scale = absmax / 127.5``, codes round half to even, as the torch model of the checkpoint does.
+The activation codes are stored with a zero point of 128, since only uint8 × int8 has a fast kernel on x86.
+That kernel is exact with VNNI; older CPUs saturate in it unless ``session.x64quantprecision`` is ``1``, which
+the runtime sets.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ...errors import ShapeError
 from .build import Build
 from .writer import Array
 
-# Smaller scales are raised to this: a token of zeros must not divide by zero, and no real activation is near it.
+# Smaller scales are raised to this: a token of zeros must not divide by zero, and no real activation is near
+# it.
 SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny)
 
 
@@ -38,7 +40,8 @@ def integer_product(
     """
     if scheme.group_size is not None:
         raise ShapeError(
-            f"{linears[0].name}: {scheme.name} has a weight scale per group, an integer product needs one per channel",
+            f"{linears[0].name}: {scheme.name} has a weight scale per group",
+            why="an integer product needs one per channel",
             fix="compress with W8A8, without a group size",
         )
     codes, token_scale = _quantized_input(build, value, linears[0].in_features)

@@ -1,8 +1,8 @@
 """Which ``MatMulNBits`` storage holds a scheme exactly: bits, block size, and how often a scale is repeated.
 
-The kernel knows 2, 4 and 8 bits and blocks of 16, 32, 64, 128 and 256 inputs; at 2 bits only 32, 64 and 128 are fast.
-Any other group is held by smaller blocks that share its scale, and 3-bit codes by 4-bit ones: the numbers stay the same,
-only the bytes grow.
+The kernel knows 2, 4 and 8 bits and blocks of 16, 32, 64, 128 and 256 inputs; at 2 bits only 32, 64 and 128
+are fast. Any other group is held by smaller blocks that share its scale, and 3-bit codes by 4-bit ones: the
+numbers stay the same, only the bytes grow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Layout:
     """Storage of a ``[out, in]`` matrix.
 
     Attributes:
-        bits: stored bits per code. block: inputs per stored scale. blocks: stored scales per output, the last of which
+        bits: stored bits per code. block: inputs per stored scale. blocks: stored scales per output, the last
+        of which
             may reach beyond ``in_features``. repeats: stored blocks that share one scale of the scheme.
     """
 
@@ -89,6 +90,7 @@ def _dividing_block(bits: int, group: int) -> int | None:
 
 
 def _covering_block(bits: int, in_features: int) -> int:
-    # One scale per channel may run past the last input, so any block will do: the largest that is not mostly padding.
+    # One scale per channel may run past the last input, so any block will do: the largest that is not mostly
+    # padding.
     native = NATIVE_BLOCKS[bits]
     return next((block for block in native if block <= in_features), native[-1])

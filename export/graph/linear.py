@@ -1,7 +1,8 @@
-"""How the weights of linears become nodes. Linears that read the same input are packed into one matrix product.
+"""How the weights of linears become nodes. Linears that read the same input are packed into one matrix
+product.
 
-Packing needs one storage for all: neighbours of the same scheme become one product, others are computed one by one and
-concatenated.
+Packing needs one storage for all: neighbours of the same scheme become one product, others are computed one
+by one and concatenated.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from .linear import project, project_without_bias
 
 
 def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ir.Value | None]:
-    """``down(act(gate(x)) · up(x))`` or ``down(act(up(x)))``, and the bias of ``down``, which is left to be added."""
+    """``down(act(gate(x)) · up(x))`` or ``down(act(up(x)))``, and the bias of ``down``, which is left to be
+    added.
+    """
     if part.gate is None:
         wide, bias = project_without_bias(build, value, [part.up], part.up.name)
         inner = activate(build, wide, part.activation, f"{name}.act", bias)

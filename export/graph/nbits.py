@@ -50,7 +50,9 @@ def packed_weight(
     name: str,
     width: int,
 ) -> list[ir.Value]:
-    """Initializers ``[codes, scales]`` or ``[codes, scales, zero points]`` of the matrices that ``read`` returns."""
+    """Initializers ``[codes, scales]`` or ``[codes, scales, zero points]`` of the matrices that ``read``
+    returns.
+    """
 
     def joined(pack: Callable[[QTensor, Layout], Array]) -> Callable[[], Array]:
         return lambda: np.concatenate([pack(tensor, layout) for tensor in read()])

@@ -1,7 +1,7 @@
 """``QTensor`` → the arrays that ``MatMulNBits`` and ``GatherBlockQuantized`` read.
 
-Codes become unsigned by adding half the range, are cut into blocks, and several share a byte, the first in the lowest
-bits. Zero points are packed the same way along the blocks of one output. Scales are float32.
+Codes become unsigned by adding half the range, are cut into blocks, and several share a byte, the first in
+the lowest bits. Zero points are packed the same way along the blocks of one output. Scales are float32.
 """
 
 from __future__ import annotations

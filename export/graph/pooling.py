@@ -1,4 +1,4 @@
-"""The nodes that make one vector a sentence from its token states: mean or first token, unit length or not."""
+"""The nodes that make one vector of a sentence's token states: mean or first token, unit length or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SMALLEST_NORM = np.float32(1e-12)
 
 
 def sentence_embedding(graph: GraphWriter, hidden: ir.Value, mask: ir.Value, pooling: Pooling) -> ir.Value:
-    """``[batch, hidden]`` from states ``[batch, seq, hidden]`` and the mask of real tokens ``[batch, seq]``."""
+    """``[batch, hidden]`` from states ``[batch, seq, hidden]`` and the mask of tokens ``[batch, seq]``."""
     axis = graph.constant("pooling.axis", np.array([1], np.int64))
     if pooling.mode == "cls":
         first = graph.constant("pooling.first", np.array(0, np.int64))

@@ -1,6 +1,7 @@
 """Rotary position embedding as two tables: cosines and sines of every position.
 
-The frequencies come from transformers' own functions, so that scaled variants are what the model was trained with.
+The frequencies come from transformers' own functions, so that scaled variants are what the model was trained
+with.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from ...compress.anatomy import Rope
 from ...errors import CheckpointError, ShapeError
 from .writer import Array
 
-# Variants whose frequencies do not change with the length, as long as that stays within the model's positions.
+# Variants whose frequencies do not change with the length, as long as that stays within the model's
+# positions.
 FIXED = ("default", "linear", "dynamic", "yarn", "llama3")
 _CHANNEL_STEP = 16  # GroupQueryAttention rotates pairs of channels in eights
 

@@ -1,4 +1,4 @@
-"""Writing a graph: weights stream into one external file beside it, which also lifts protobuf's 2 GB limit."""
+"""Writing a graph: weights stream into one file beside it, which also lifts protobuf's 2 GB limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _SMALLEST_EXTERNAL = 1 << 10
 
 
 def save(model: ir.Model, path: Path, nbytes: int, task: Task) -> None:
-    """Write ``model`` to ``path``; weights of ``nbytes`` in all go to ``path`` + ``.data`` when they are large.
+    """Write ``model`` to ``path``; weights of ``nbytes`` in all go to ``path`` + ``.data`` when they are
+    large.
 
     One initializer at a time is in memory. ``task`` advances by the bytes written.
 

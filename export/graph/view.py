@@ -1,7 +1,7 @@
 """``WeightView``: the weights of a checkpoint as one particular graph stores them.
 
-The quantized view keeps codes as they are and quantizes embedding and head; the float view, which the proof builds on, is
-the same checkpoint with everything dequantized.
+The quantized view keeps codes as they are and quantizes embedding and head; the float view, which the proof
+builds on, is the same checkpoint with everything dequantized.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class WeightView:
         return self.source.tensor(name)
 
     def quantized(self, linear: str) -> QTensor:
-        """The codes of a quantized linear. The last one is kept: codes, scales and zero points are written in turn."""
+        """The codes of a quantized linear. The last one is kept: codes, scales and zero points are written in
+        turn.
+        """
         return self._kept(linear, self.source.linear)
 
     def quantized_table(self, module: str) -> QTensor:

@@ -1,8 +1,8 @@
 """``GraphWriter``: an ONNX graph under construction, whose weights are made when the file is written.
 
-An initializer is a shape, a type and a function; the array exists only while its bytes go to disk. So building a graph
-costs no memory, every shape is known (and refused if impossible) before the first byte is written, and a model is never
-held twice.
+An initializer is a shape, a type and a function; the array exists only while its bytes go to disk. So
+building a graph costs no memory, every shape is known (and refused if impossible) before the first byte is
+written, and a model is never held twice.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class GraphWriter:
         *,
         read_per_token: int | None = None,
     ) -> ir.Value:
-        """An initializer whose array ``make`` returns when the file is written; the same name is the same one.
+        """An initializer whose array ``make`` returns when the file is written; one for each name.
 
         ``read_per_token`` is the bytes that one decode step reads of it; all of them by default.
         """

@@ -1,8 +1,11 @@
 """How far a graph may be from torch, and why so far.
 
-Float graphs do the same sums in another order: the difference grows with the logits, not with the model. Quantized
-graphs as shipped also round activations to 8 bits inside ``MatMulNBits``; one flipped rounding moves a logit by tenths
-after thirty layers, so they are compared as distributions, and only their float twin elementwise.
+Float graphs do the same sums in another order: the difference grows with the logits, not with the model.
+Where activations are rounded to 8 bits (in W8A8 layers, and inside ``MatMulNBits`` as shipped), a difference
+in the seventh digit flips a rounding here and there, and after a few layers the roundings of two right
+programs have little to do with each other. Such graphs are compared as distributions. Two independent
+roundings of one size lie twice as far apart, in KL divergence, as each lies from the model without rounding;
+so a graph may be ``NOISE`` times that far from torch.
 """
 
 from __future__ import annotations
@@ -10,15 +13,29 @@ from __future__ import annotations
 from ...errors import GateFailed
 
 ABSOLUTE, RELATIVE = 1e-4, 1e-5
+NOISE = 3.0
 KL_MEAN = 0.05
-TOP1 = 0.9
-PERPLEXITY_RATIO = 1.05
-COSINE = 0.99
+COSINE_DISTANCE = 0.01
+CLEAR_NATS, CLEAR_SIGMAS = 1.0, 6.0
+CLEAR_AGREEMENT = 0.98
 
 
 def elementwise_bound(largest: float) -> float:
     """The largest allowed difference between values of which the largest magnitude is ``largest``."""
     return max(ABSOLUTE, RELATIVE * largest)
+
+
+def noise_bound(floor: float, rounding: float) -> float:
+    """The largest allowed distance when torch's own rounding moves it by ``rounding``."""
+    return max(floor, NOISE * rounding)
+
+
+def clear_margin(rounding: float) -> float:
+    """By how many nats torch must prefer its token for the choice to be clear, which rounding changes but rarely.
+
+    ``rounding`` is a KL divergence, so that ``sqrt(2 · rounding)`` is the standard deviation of a log-probability.
+    """
+    return max(CLEAR_NATS, CLEAR_SIGMAS * (2 * rounding) ** 0.5)
 
 
 def rounded(value: float) -> float:
@@ -33,6 +50,6 @@ def gate(what: str, value: float, bound: float, *, at_least: bool = False) -> No
         raise GateFailed(
             f"the exported graph failed its proof: {what} is {value:.4g}",
             why=f"it must be {side} {bound:.4g}; nothing was published",
-            fix="if the model itself is sound this is a bug in the exporter: please report it; --no-validate publishes "
-            "the bundle with a warning in its manifest",
+            fix="if the model itself is sound this is a bug in the exporter: please report it; --no-validate "
+            "publishes the bundle with a warning in its manifest",
         )

@@ -21,7 +21,8 @@ class GraphDriver:
         self.session, self.anatomy = session, anatomy
 
     def logits(self, ids: Ids, *, depth: int = 0, lengths: list[int] | None = None) -> Floats:
-        """Logits ``[batch, seq - depth, vocab]`` of ``ids [batch, seq]``, the first ``depth`` of which come from the cache.
+        """Logits ``[batch, seq - depth, vocab]`` of ``ids [batch, seq]``, the first ``depth`` of which come
+        from the cache.
 
         ``lengths`` are the valid tokens of each row, the rest is padding on the right.
         """

@@ -1,4 +1,6 @@
-"""The proof of an encoder graph: token states and sentence vectors elementwise in float, by cosine when quantized."""
+"""The proof of an encoder graph: token states and sentence vectors elementwise in float, by cosine when
+quantized.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...compress.pooling import Pooling
 from ...runtime.session import graph_errors_are_typed, open_session
 from ...terminal import Task
 from ..job import ExportJob
 from ..opset import Opset
-from .bounds import COSINE, elementwise_bound, gate, rounded
-from .graphs import exact_graph, write_float_graph
-from .reference import float_model, hidden_states, quantized_model
+from .bounds import COSINE_DISTANCE, elementwise_bound, gate, noise_bound, rounded
+from .graphs import exact_session, write_float_graph
+from .reference import float_model, hidden_states, quantized_model, with_float_activations
 from .tokens import padded
 from .tokens import rows as token_rows
 from .tokens import sentences as token_sentences
 
 BATCHES, LENGTHS = (1, 3), (1, 7, 33)
 SENTENCES, LONGEST = 16, 64
+POOLED = "sentence_embedding"
 STEPS = 3
 Floats = NDArray[np.float32]
 Feeds = dict[str, Any]
@@ -31,35 +34,33 @@ Feeds = dict[str, Any]
 def prove_encoder(
     job: ExportJob, graph: Path, max_length: int, work: Path, opset: Opset, task: Task
 ) -> dict[str, Any]:
-    """Compare ``graph`` with torch and return the measured differences for the manifest; ``work`` is for scratch files.
+    """Compare ``graph`` with torch; returns the differences for the manifest. ``work`` is for scratch files.
 
     ``task`` advances :data:`STEPS` times.
 
     Raises:
         GateFailed: a difference beyond its bound.
     """
-    cases = _cases(job, max_length)
-    quantized = bool(job.source.schemes) or job.source.embedding_scheme is not None
+    cases, texts = _cases(job, max_length), _sentences(job, max_length)
     task.advance(0, "float graph")
-    float_graph = write_float_graph(job, work, opset) if quantized else graph
+    float_graph = write_float_graph(job, work, opset) if job.rounds else graph
     model = float_model(job.path)
-    pooling = job.pooling
-    result: dict[str, Any] = {
-        "float": _elementwise(open_session(float_graph), model, cases, pooling, "float graph")
-    }
+    result = {"float": _elementwise(open_session(float_graph), model, cases, job, "the float graph")}
     task.advance(1, "quantized graph")
-    if not quantized:
+    if not job.rounds:
         task.advance(2)
         return result
+    unrounded = [_vector(_expected(model, text, job)) for text in texts]
     model = quantized_model(job.path)
-    if not any(scheme.activations for scheme in job.source.schemes.values()):
-        with exact_graph(graph) as path:
-            result["codes"] = _elementwise(open_session(path), model, cases, pooling, "quantized weights")
-    task.advance(1, "quantized graph as shipped")
-    batch = token_sentences(
-        job.path, job.text, SENTENCES, min(LONGEST, max_length), job.source.anatomy.vocab_size
+    session = open_session(graph)
+    found = [_vector(_run(session, text)) for text in texts]
+    result["quantized"] = _distances(
+        found, [_vector(_expected(model, text, job)) for text in texts], unrounded
     )
-    result["quantized"] = _cosines(open_session(graph), model, [_feeds(job, row) for row in batch], pooling)
+    task.advance(1, "quantized weights")
+    with_float_activations(model)
+    with exact_session(graph) as session:
+        result["codes"] = _elementwise(session, model, cases, job, "quantized weights, float activations")
     task.advance(1)
     return result
 
@@ -77,8 +78,11 @@ def _cases(job: ExportJob, max_length: int) -> list[Feeds]:
     return cases
 
 
-def _feeds(job: ExportJob, ids: NDArray[np.int64]) -> Feeds:
-    return padded([ids], 0)
+def _sentences(job: ExportJob, max_length: int) -> list[Feeds]:
+    """Sentences one by one, so that none is padded."""
+    longest = min(LONGEST, max_length)
+    rows = token_sentences(job.path, job.text, SENTENCES, longest, job.source.anatomy.vocab_size)
+    return [padded([row], 0) for row in rows]
 
 
 def _run(session: Any, feeds: Feeds) -> dict[str, Floats]:
@@ -89,46 +93,49 @@ def _run(session: Any, feeds: Feeds) -> dict[str, Floats]:
         return dict(zip(names, session.run(names, {**feeds, **types}), strict=True))
 
 
-def _expected(model: nn.Module, feeds: Feeds, pooling: Pooling | None) -> dict[str, Floats]:
-    import torch
-
+def _expected(model: nn.Module, feeds: Feeds, job: ExportJob) -> dict[str, Floats]:
     hidden = hidden_states(model, feeds)
     expected = {"last_hidden_state": hidden.numpy()}
-    if pooling is not None and pooling.mode is not None:
+    if job.pooling is not None and job.pooling.mode is not None:
         mask = torch.from_numpy(feeds["attention_mask"])
-        expected["sentence_embedding"] = pooling.apply(hidden, mask).numpy()
+        expected[POOLED] = job.pooling.apply(hidden, mask).numpy()
     return expected
 
 
 def _elementwise(
-    session: Any, model: nn.Module, cases: list[Feeds], pooling: Pooling | None, what: str
+    session: Any, model: nn.Module, cases: list[Feeds], job: ExportJob, what: str
 ) -> dict[str, Any]:
     worst = largest = 0.0
     for feeds in cases:
-        found, expected = _run(session, feeds), _expected(model, feeds, pooling)
+        found, expected = _run(session, feeds), _expected(model, feeds, job)
         real = feeds["attention_mask"].astype(bool)
         for name, values in expected.items():
-            chosen = real if name == "last_hidden_state" else slice(None)
-            difference = np.abs(found[name][chosen] - values[chosen])
-            worst = float(np.max([worst, difference.max()]))
+            chosen = real if name != POOLED else np.ones(len(values), bool)
+            worst = float(np.max([worst, np.abs(found[name][chosen] - values[chosen]).max()]))
             largest = max(largest, float(np.abs(values[chosen]).max()))
     bound = elementwise_bound(largest)
     gate(f"the largest difference of an output ({what})", worst, bound)
     return {"max_abs_difference": rounded(worst), "bound": rounded(bound), "cases": len(cases)}
 
 
-def _cosines(session: Any, model: nn.Module, batch: list[Feeds], pooling: Pooling | None) -> dict[str, Any]:
-    cosines = []
-    for feeds in batch:
-        found, expected = _run(session, feeds), _expected(model, feeds, pooling)
-        name = "sentence_embedding" if "sentence_embedding" in expected else "last_hidden_state"
-        ours, theirs = found[name].ravel().astype(np.float64), expected[name].ravel().astype(np.float64)
-        cosines.append(float(ours @ theirs / (np.linalg.norm(ours) * np.linalg.norm(theirs))))
-    lowest = float(np.min(cosines))
-    gate("the lowest cosine between a sentence's outputs and torch's", lowest, COSINE, at_least=True)
+def _vector(outputs: dict[str, Floats]) -> NDArray[np.float64]:
+    """A sentence's embedding, or all its token states, as one vector of length 1."""
+    vector = outputs.get(POOLED, outputs["last_hidden_state"]).ravel().astype(np.float64)
+    return np.asarray(vector / np.linalg.norm(vector))
+
+
+def _distances(found: list[Any], reference: list[Any], unrounded: list[Any]) -> dict[str, Any]:
+    cosines = [float(ours @ theirs) for ours, theirs in zip(found, reference, strict=True)]
+    rounding = float(np.mean([1 - float(a @ b) for a, b in zip(unrounded, reference, strict=True)]))
+    distance, bound = (
+        float(np.mean([1 - cosine for cosine in cosines])),
+        noise_bound(COSINE_DISTANCE, rounding),
+    )
+    gate("the mean cosine distance of the quantized graph's vectors from torch's", distance, bound)
     return {
-        "cosine_mean": float(f"{np.mean(cosines):.7g}"),
-        "cosine_min": float(f"{lowest:.7g}"),
+        "cosine_distance_mean": rounded(distance),
+        "cosine_distance_of_rounding": rounded(rounding),
+        "cosine_min": float(f"{min(cosines):.7g}"),
         "sentences": len(cosines),
-        "bounds": {"cosine_min": COSINE},
+        "bounds": {"cosine_distance_mean": rounded(bound)},
     }

@@ -1,13 +1,17 @@
-"""The graphs that a proof needs beside the one it publishes: the float twin, and the one with exact arithmetic."""
+"""The graphs that a proof needs beside the one it publishes: the float twin, and the one with exact
+arithmetic.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
+from ...runtime.session import open_session
 from ...terminal import Silent
 from ..graph.model import build_graph
 from ..graph.save import save
@@ -15,7 +19,13 @@ from ..graph.view import WeightView
 from ..job import ExportJob
 from ..opset import Opset
 
-EXACT = 0  # accuracy level of MatMulNBits that computes in float32, slowly
+# Accuracy level of MatMulNBits, written or made by fusion, that computes in float32, slowly.
+_EXACT = 0
+_CONFIG = {
+    "session.qdq_matmulnbits_accuracy_level": str(_EXACT),
+    # No integer product is left, and the rewriting that protects them mishandles weights without zero points.
+    "session.x64quantprecision": "0",
+}
 
 
 def write_float_graph(job: ExportJob, directory: Path, opset: Opset) -> Path:
@@ -29,18 +39,32 @@ def write_float_graph(job: ExportJob, directory: Path, opset: Opset) -> Path:
 
 
 @contextmanager
-def exact_graph(graph: Path) -> Iterator[Path]:
-    """A copy of ``graph`` whose ``MatMulNBits`` leave activations in float32, for as long as the context lasts.
+def exact_session(graph: Path) -> Iterator[Any]:
+    """A session over ``graph`` with its stored weights and activations that are never rounded.
 
-    It lies beside the original, since the two read the same weights.
+    The changed graph lies beside the original while the context lasts, since the two read the same weights.
     """
     path = graph.with_name("exact.onnx")
     model = ir.load(graph)
-    for node in model.graph:
+    for node in list(model.graph):
         if node.op_type == "MatMulNBits":
-            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", EXACT)
+            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _EXACT)
+        elif node.op_type == "MatMulIntegerToFloat":
+            _in_float(model.graph, node)
     try:
         ir.save(model, path)
-        yield path
+        yield open_session(path, config=_CONFIG)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _in_float(graph: ir.Graph, integer: ir.Node) -> None:
+    """Put ``activations · dequantized weights`` in the place of an integer product and its token scale."""
+    activations = integer.inputs[0].producer().inputs[0]
+    ((scaled, _),) = integer.outputs[0].uses()
+    zero_points = integer.inputs[5:6]
+    weights = ir.node("DequantizeLinear", [integer.inputs[1], integer.inputs[3], *zero_points], {"axis": 1})
+    product = ir.node("MatMul", [activations, weights.outputs[0]])
+    graph.insert_before(integer, [weights, product])
+    ir.convenience.replace_all_uses_with(scaled.outputs[0], product.outputs[0])
+    graph.remove([scaled, integer], safe=True)

@@ -18,21 +18,24 @@ Floats = NDArray[np.float32]
 
 def float_model(checkpoint: Path) -> nn.Module:
     """The checkpoint dequantized, with activations left in float everywhere."""
-    model = load_model(checkpoint)
+    return with_float_activations(load_model(checkpoint))
+
+
+def quantized_model(checkpoint: Path) -> nn.Module:
+    """The checkpoint as exports store it: embedding and head rounded, W8A8 activations rounded per token."""
+    return load_model(checkpoint, embedding=True)
+
+
+def with_float_activations(model: nn.Module) -> nn.Module:
+    """``model``, changed to leave the inputs of its W8A8 layers alone."""
     for name, module in list(model.named_modules()):
         if isinstance(module, TokenQuantLinear):
-            plain = nn.Linear(
-                module.in_features, module.out_features, bias=module.bias is not None, device="meta"
-            )
+            sizes = module.in_features, module.out_features
+            plain = nn.Linear(*sizes, bias=module.bias is not None, device="meta")
             plain.weight, plain.bias = module.weight, module.bias
             owner, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(owner), leaf, plain)
     return model
-
-
-def quantized_model(checkpoint: Path) -> nn.Module:
-    """The checkpoint as an export stores it: embedding and head rounded, W8A8 activations rounded per token."""
-    return load_model(checkpoint, embedding=True)
 
 
 @torch.no_grad()
