@@ -17,6 +17,8 @@ from .plots import Plot, plots
 from .record import Measurement
 from .workload import describe
 
+LONGEST_COMMAND = 2000
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -81,7 +83,7 @@ def section(group: Group, number: int) -> Section:
         not_measured(group),
         tuple(environments(lines)),
         tuple(_evidence(lines)),
-        tuple(dict.fromkeys(clip(line.command, 2000) for line in lines if line.command)),
+        _commands(lines),
         tuple(_artifacts(group)),
     )
 
@@ -103,6 +105,12 @@ def _evidence(lines: Iterable[Measurement]) -> list[Evidence]:
         )
         for line in lines
     ]
+
+
+def _commands(lines: Iterable[Measurement]) -> tuple[str, ...]:
+    """Every command once, in the order of first use."""
+    every = (command for line in lines for command in line.command.splitlines())
+    return tuple(dict.fromkeys(clip(command, LONGEST_COMMAND) for command in every if command.strip()))
 
 
 def _artifacts(group: Group) -> list[Artifact]:

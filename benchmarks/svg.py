@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from . import axes, labels, numerals
 from .labels import Box
 
-GLYPH = 6.6  # width of an average character at 12 user units, on the wide side of common interface fonts
+GLYPH = 7.0  # width of an average character at 12 user units, on the wide side of common interface fonts
 LINE = 15.0
 Kind = Literal["baseline", "front", "plain", "suspect", "doubtful"]
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ..join import Group
 
 
 @click.command("compare")
@@ -25,16 +32,18 @@ def command(runs: tuple[Path, ...], sort: str, as_json: bool, quiet: bool) -> No
     edgepress compare runs/
     edgepress compare runs/w4.jsonl runs/w8.jsonl --sort quality
     """
-    import shutil
-    import sys
-
     from ...terminal import Terminal
-    from ..compare import as_text, compare_runs, document, render
+    from ..compare import compare_runs, document
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     groups = compare_runs(runs, sort=sort)
+    terminal.document(document(groups), None if as_json else table_text(groups))
+
+
+def table_text(groups: Sequence[Group]) -> object:
+    """The tables as wide as the terminal; plain text of 100 columns for a pipe."""
+    from ..compare import as_text, render
+
     if sys.stdout.isatty():
-        text: object = render(groups, width=shutil.get_terminal_size().columns)
-    else:
-        text = as_text(groups)
-    terminal.document(document(groups), text)
+        return render(groups, width=shutil.get_terminal_size().columns)
+    return as_text(groups)

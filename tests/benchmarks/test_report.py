@@ -241,7 +241,7 @@ def _chromium(profile: Path, *arguments: str) -> str:
 
 
 @browser
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("width", [1200, 800, 390])
 @pytest.mark.parametrize("long_words", [False, True])
 def test_nothing_is_wider_than_the_screen(
     tmp_path: Path, measured: list[Measurement], width: int, long_words: bool
