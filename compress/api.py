@@ -237,7 +237,7 @@ def _assemble(
             others.append(anatomy.head)
         config["quantization_config"] = quantization_config(schemes, others)
     write_json(result / "config.json", config)
-    copy_companions(job.source.reader.path, job.source.reader.companions(), result)
+    copy_companions(job.source.reader, result)
     model = {"name": job.model.name, "described": job.model.described, "fingerprint": fingerprint}
     write_manifest(
         result, key=key, model=model, recipe=job.recipe, calibration=calibration, statuses=statuses

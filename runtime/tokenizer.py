@@ -7,28 +7,21 @@ switched off: the caller decides about length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, InputError, MissingDependency
+from ..foreign import foreign_errors_are_typed
 from ..storage import read_json
 from .chat import Messages, render_chats
 
 FILE_LIMIT = 64 << 20
 
 
-@contextmanager
-def _library_errors_are_typed(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    # The library raises bare Exceptions, and a panic in it (a pattern that backtracks without end, say) is a
-    # BaseException of a class that cannot be imported.
-    except BaseException as error:  # noqa: BLE001
-        raise BundleError(what, why=f"{type(error).__name__}: {str(error)[:400]}") from None
+def _library_errors_are_typed(what: str) -> AbstractContextManager[None]:
+    return foreign_errors_are_typed(lambda why: BundleError(what, why=why))
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ... import plugins
 from ...errors import CheckpointError, UnknownName, require
+from ...foreign import foreign_errors_are_typed
 from ...storage import Staging, disk_full_is_typed, require_disk
 from ...terminal import Progress, Silent
 from ..family import FAMILIES
@@ -70,25 +71,31 @@ def _load(path: Path, architecture: str) -> tuple[Any, Any]:
 
     file = str(path.absolute())
     # The model's directory is an empty one: nothing that lies beside the file is read.
-    with tempfile.TemporaryDirectory() as empty, _quiet_transformers(), redirect_stderr(io.StringIO()):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=file)
-            model, report = AutoModelForCausalLM.from_pretrained(
-                empty,
-                gguf_file=file,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-        except Exception as error:  # no narrower: tokenizers raises bare Exception for a broken vocabulary
-            raise CheckpointError(
-                f"transformers cannot read {path} (architecture {architecture!r})",
-                why=f"{type(error).__name__}: {error}",
-                fix="check the file against its publisher's hash, or take the model's safetensors checkpoint",
-            ) from error
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        _quiet_transformers(),
+        redirect_stderr(io.StringIO()),
+        foreign_errors_are_typed(lambda why: _unreadable(path, architecture, why)),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=file)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            empty,
+            gguf_file=file,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
     _check_complete(path, report)
     _forget_quantization(model)
     return model.eval(), tokenizer
+
+
+def _unreadable(path: Path, architecture: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"transformers cannot read {path} (architecture {architecture!r})",
+        why=why,
+        fix="check the file against its publisher's hash, or take the model's safetensors checkpoint",
+    )
 
 
 def _check_complete(path: Path, report: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...storage import write_json
+from .reader import CheckpointReader
 
 SHARD_BYTES = 5_000_000_000
 
@@ -103,9 +104,9 @@ def join(parts: Sequence[Path], directory: Path, shard_bytes: int = SHARD_BYTES)
     return total
 
 
-def copy_companions(source: Path, names: Sequence[str], target: Path) -> None:
-    """Carry the tokenizer and its kin along, byte for byte."""
-    for name in names:
+def copy_companions(reader: CheckpointReader, target: Path) -> None:
+    """Carry the tokenizer and its kin along, byte for byte; links that leave the checkpoint are refused."""
+    for name in reader.companions():
         destination = target / name
         destination.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, destination)
+        shutil.copyfile(reader.file(name), destination)
