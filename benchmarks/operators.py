@@ -1,13 +1,14 @@
-"""Where the time goes: ONNX Runtime's per-operator trace of one run, summed by operator type.
+"""Where the time goes: ONNX Runtime's per-operator trace of one run, summed by operator type and by provider.
 
-The trace comes from a separate, short run, because writing it costs time at every node: the shares are
-good, the milliseconds are those of the instrumented run. The trace also proves where each node ran.
+The trace comes from a separate, short run, because writing it costs time at every node: the shares are good,
+the milliseconds are those of the instrumented run. The trace also proves where each node ran.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GateFailed
@@ -15,56 +16,67 @@ from ..errors import GateFailed
 _KERNEL = "_kernel_time"
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """One execution of a node. ``first_phase``: in the prefill of a decoder, or the batch of an encoder."""
+
+    node: str
+    op: str
+    provider: str
+    ms: float
+    first_phase: bool
+
+
 def read_trace(events: list[dict[str, Any]], graph_runs: tuple[int, int]) -> dict[str, Any]:
     """Sum the last unit of work in a trace.
 
     Args:
         events: ONNX Runtime's profile, times in microseconds.
-        graph_runs: how often the work runs the graph in its first phase (prefill, or the batch), and in all.
+        graph_runs: how often the work runs the graph in its first phase, and in all.
 
     Returns:
-        ``{"time_by_op": [{"op", "ms", "share", "nodes", "first_phase_ms"}, …], "nodes_by_provider":
-        {name: nodes}}``, operators by falling time; ``nodes`` are distinct nodes of the graph.
+        ``time_by_op``: ``{"op", "ms", "share", "nodes", "first_phase_ms"}`` by falling time, where ``nodes``
+        are distinct nodes of the graph; ``placement``: ``{"provider", "ms", "share", "nodes", "ops"}``.
 
     Raises:
         GateFailed: the trace has fewer runs of the graph than the work needs.
     """
-    first, total = graph_runs
+    kernels = list(_kernels(events, *graph_runs))
+    by_op = [
+        {**row, "op": op, "first_phase_ms": sum(kernel.ms for kernel in group if kernel.first_phase)}
+        for op, group, row in _sums(kernels, lambda kernel: kernel.op)
+    ]
+    placement = [
+        {**row, "provider": provider, "ops": sorted({kernel.op for kernel in group})}
+        for provider, group, row in _sums(kernels, lambda kernel: kernel.provider)
+    ]
+    return {"time_by_op": by_op, "placement": placement}
+
+
+def _kernels(events: list[dict[str, Any]], first: int, total: int) -> Iterator[Kernel]:
     runs = sorted(event["ts"] for event in events if event.get("name") == "model_run")
     if len(runs) < total:
         raise GateFailed(f"the runtime's trace has {len(runs)} runs of the graph, {total} are needed")
     starts = runs[-total:]
-    time_us: dict[str, float] = defaultdict(float)
-    first_us: dict[str, float] = defaultdict(float)
-    nodes: dict[str, set[str]] = defaultdict(set)
-    providers: dict[str, set[str]] = defaultdict(set)
     for event in events:
         name, details = str(event.get("name", "")), event.get("args", {})
-        phase = bisect_right(starts, event.get("ts", 0))
-        if event.get("cat") != "Node" or not name.endswith(_KERNEL) or phase == 0:
-            continue
-        operator = str(details.get("op_name", "?"))
-        time_us[operator] += event["dur"]
-        first_us[operator] += event["dur"] if phase <= first else 0
-        nodes[operator].add(name)
-        providers[str(details.get("provider", "?"))].add(name)
-    return {
-        "time_by_op": _table(time_us, first_us, nodes),
-        "nodes_by_provider": {provider: len(names) for provider, names in sorted(providers.items())},
-    }
+        run = bisect_right(starts, event.get("ts", 0))
+        if event.get("cat") == "Node" and name.endswith(_KERNEL) and run > 0:
+            op, provider = str(details.get("op_name", "?")), str(details.get("provider", "?"))
+            yield Kernel(name, op, provider, event["dur"] / 1000, first_phase=run <= first)
 
 
-def _table(
-    time_us: dict[str, float], first_us: dict[str, float], nodes: dict[str, set[str]]
-) -> list[dict[str, Any]]:
-    total = sum(time_us.values())
-    return [
-        {
-            "op": operator,
-            "ms": spent / 1000,
-            "share": spent / total if total else 0.0,
-            "nodes": len(nodes[operator]),
-            "first_phase_ms": first_us[operator] / 1000,
-        }
-        for operator, spent in sorted(time_us.items(), key=lambda item: (-item[1], item[0]))
-    ]
+def _sums(
+    kernels: list[Kernel], key: Callable[[Kernel], str]
+) -> list[tuple[str, list[Kernel], dict[str, Any]]]:
+    """Kernels in groups by falling time, with each group's milliseconds, share and number of nodes."""
+    groups: dict[str, list[Kernel]] = {}
+    for kernel in kernels:
+        groups.setdefault(key(kernel), []).append(kernel)
+    total = sum(kernel.ms for kernel in kernels)
+    rows = []
+    for name, group in groups.items():
+        ms = sum(kernel.ms for kernel in group)
+        nodes = len({kernel.node for kernel in group})
+        rows.append((name, group, {"ms": ms, "share": ms / total if total else 0.0, "nodes": nodes}))
+    return sorted(rows, key=lambda row: (-row[2]["ms"], row[0]))

@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 
 _PROBES = 16
+# A probe may start a read-ahead of its surroundings, so the next one keeps its distance.
+_APART = 1 << 20
 
 
 def drop_from_cache(paths: list[Path]) -> bool:
@@ -31,7 +33,8 @@ def _drop(path: Path) -> bool:
         os.fsync(handle)
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         size = os.fstat(handle).st_size
-        return not any(_is_cached(handle, size * step // _PROBES) for step in range(_PROBES))
+        probes = range(0, size, max(size // _PROBES, _APART))
+        return not any(_is_cached(handle, offset) for offset in probes)
     except OSError:
         # File systems without advice or without non-blocking reads: cold cannot be claimed.
         return False

@@ -64,7 +64,7 @@ def test_a_decoder_beside_itself(decoder: Path, tmp_path: Path) -> None:
     assert (line.compare["metric"], line.compare["n_pairs"]) == ("decode_tps", 6)
     assert line.workload["prompt_tokens"] == 12
     assert line.runtime["threads"] == 1
-    assert line.runtime["nodes_by_provider"].keys() == {"CPUExecutionProvider"}
+    assert [place["provider"] for place in line.runtime["placement"]] == ["CPUExecutionProvider"]
     assert line.roofline is not None and 0 < line.roofline["fraction"] < 1
     assert {"before", "after", "between"} <= line.state.keys()
     assert sum(row["share"] for row in line.time_by_op) == pytest.approx(1)

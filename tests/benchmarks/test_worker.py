@@ -67,7 +67,7 @@ def test_operators_of_a_real_trace(arm: Arm) -> None:
     names = {row["op"] for row in found["time_by_op"]}
     assert "GroupQueryAttention" in names
     assert sum(row["share"] for row in found["time_by_op"]) == pytest.approx(1)
-    assert list(found["nodes_by_provider"]) == ["CPUExecutionProvider"]
+    assert [place["provider"] for place in found["placement"]] == ["CPUExecutionProvider"]
     # Three layers, one attention node each, whatever the number of runs.
     assert next(row["nodes"] for row in found["time_by_op"] if row["op"] == "GroupQueryAttention") == 3
 
