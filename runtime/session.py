@@ -15,14 +15,13 @@ from typing import Any
 
 from ..errors import BundleError, InputError, MissingDependency, UnknownName
 from .threads import thread_budget
+from .vnni import products_saturate
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 _CONFIG = {
     "session.intra_op.allow_spinning": "1",
     "session.qdq_matmulnbits_accuracy_level": "4",
-    # Without VNNI, x86 products of 8-bit integers saturate unless this is set; with it nothing changes.
-    "session.x64quantprecision": "1",
 }
 _FATAL = 4
 _RAISED = [
@@ -105,7 +104,8 @@ def open_session(
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _FATAL
-    for key, value in {**_CONFIG, **(config or {})}.items():
+    exact = {"session.x64quantprecision": str(int(products_saturate()))}
+    for key, value in {**_CONFIG, **exact, **(config or {})}.items():
         options.add_session_config_entry(key, value)
     if profile is not None:
         options.enable_profiling = True

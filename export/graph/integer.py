@@ -20,8 +20,7 @@ from ...errors import ShapeError
 from .build import Build
 from .writer import Array
 
-# Smaller scales are raised to this: a token of zeros must not divide by zero, and no real activation is near
-# it.
+# Smaller scales are raised to this, so that a token of zeros does not divide by zero.
 SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny)
 
 

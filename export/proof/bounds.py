@@ -31,9 +31,9 @@ def noise_bound(floor: float, rounding: float) -> float:
 
 
 def clear_margin(rounding: float) -> float:
-    """By how many nats torch must prefer its token for the choice to be clear, which rounding changes but rarely.
+    """By how many nats torch must prefer its token for a clear choice, one that rounding rarely changes.
 
-    ``rounding`` is a KL divergence, so that ``sqrt(2 · rounding)`` is the standard deviation of a log-probability.
+    ``rounding`` is a KL divergence; ``sqrt(2 · rounding)`` is the standard deviation of a log-probability.
     """
     return max(CLEAR_NATS, CLEAR_SIGMAS * (2 * rounding) ** 0.5)
 
