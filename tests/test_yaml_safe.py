@@ -7,7 +7,7 @@ import json
 import pytest
 from edgepress.errors import InputError
 from edgepress.yaml_safe import MAX_BYTES, MAX_DEPTH, load_yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -48,6 +48,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values)
 def test_json_is_read_as_json(value: object) -> None:
     # JSON is YAML: an escaped JSON text must give the same value as the json module.
