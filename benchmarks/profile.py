@@ -69,18 +69,30 @@ def profile_bundle(
     threads = thread_budget() if threads is None else threads
     bundles = [Bundle.open(Path(path)) for path in (bundle, baseline) if path is not None]
     workload = _workload(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
+    arms, conditions = _measure(bundles, workload, protocol, threads, provider, command, progress)
+    lines = _lines(arms, conditions)
+    if record is not None:
+        for line in lines:
+            records.append(record, line)
+    return lines[-1]
+
+
+def _measure(
+    bundles: list[Bundle],
+    workload: Workload,
+    protocol: Protocol,
+    threads: int,
+    provider: str,
+    command: str,
+    progress: Progress,
+) -> tuple[list[MeasuredArm], Conditions]:
+    """Bandwidth before and after, the timed blocks between, and last the instrumented run of each arm."""
     machine = probe()
     cache = machine.cpu.last_level_cache_bytes
     bandwidths = [_bandwidths(bundles, cache, threads)] if provider == "cpu" else []
     before = read_state()
-    samples = measure_arms(
-        [opened.path for opened in bundles],
-        workload,
-        protocol,
-        threads=threads,
-        provider=provider,
-        progress=progress,
-    )
+    paths = [opened.path for opened in bundles]
+    samples = measure_arms(paths, workload, protocol, threads=threads, provider=provider, progress=progress)
     after = read_state()
     bandwidths += [_bandwidths(bundles, cache, threads)] if provider == "cpu" else []
     arms: list[MeasuredArm] = []
@@ -90,11 +102,7 @@ def profile_bundle(
         roofline = _roofline(opened, [found[index] for found in bandwidths])
         arms.append(MeasuredArm(opened, samples[index], operators, roofline))
     conditions = Conditions(workload, protocol, len(arms), threads, provider, machine, before, after, command)
-    lines = _lines(arms, conditions)
-    if record is not None:
-        for line in lines:
-            records.append(record, line)
-    return lines[-1]
+    return arms, conditions
 
 
 def _workload(bundles: list[Bundle], prompt_tokens: int, new_tokens: int, batch: int, seed: int) -> Workload:
