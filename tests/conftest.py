@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Examples are judged by their results: a busy machine is no failure.
+settings.register_profile("edgepress", deadline=None)
+settings.load_profile("edgepress")
 
 WORDS = """the river ran under old stone bridges while merchants counted copper coins and children watched
 boats drift slowly toward the harbour where engineers measured tides winds currents and the weight of every
