@@ -17,7 +17,7 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 }
 
 
-@click.command()
+@click.command("validate")
 @click.argument("subject")
 @click.option(
     "--against", required=True, metavar="MODEL", help="The original: a directory, .gguf file or demo name."

