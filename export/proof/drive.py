@@ -27,7 +27,7 @@ class GraphDriver:
         ``lengths`` are the valid tokens of each row, the rest is padding on the right.
         """
         batch, total = ids.shape
-        cache = self._empty(batch, total)
+        cache = self.empty_cache(batch, total)
         if depth:
             cache = self._run(ids[:, :depth], np.ones((batch, depth), np.int64), cache, keep=1)[1]
         mask = np.ones((batch, total), np.int64)
@@ -35,7 +35,8 @@ class GraphDriver:
             mask[row, length:] = 0
         return self._run(ids[:, depth:], mask, cache, keep=0)[0]
 
-    def _empty(self, batch: int, capacity: int) -> dict[str, Any]:
+    def empty_cache(self, batch: int, capacity: int) -> dict[str, Any]:
+        """Inputs for ``capacity`` tokens that have not been seen yet."""
         cache = {}
         for block in self.anatomy.blocks:
             shape = (batch, block.attention.kv_heads, capacity, block.attention.head_dim)

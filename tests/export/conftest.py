@@ -1,0 +1,187 @@
+"""Checkpoints quantized in memory, layer by layer as a test asks, with the torch model they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from edgepress.compress.anatomy import Linear
+from edgepress.compress.fake_quant import wrap
+from edgepress.compress.grid import quantize
+from edgepress.compress.pooling import Pooling
+from edgepress.compress.qtensor import QTensor
+from edgepress.compress.scheme import Scheme
+from edgepress.compress.skeleton import module_name
+from edgepress.compress.torch_model import load_model
+from edgepress.compress.weights import WeightSource
+from edgepress.export.graph.build import Build
+from edgepress.export.graph.model import BuiltGraph, build_graph
+from edgepress.export.graph.save import save
+from edgepress.export.graph.view import WeightView
+from edgepress.export.graph.writer import GraphWriter
+from edgepress.export.opset import Opset, installed_runtime, opset_for
+from edgepress.export.proof.drive import GraphDriver
+from edgepress.export.proof.graphs import exact_session
+from edgepress.runtime.session import open_session
+from edgepress.terminal import Silent
+
+SchemeOf = Callable[[Linear], "str | None"]
+
+
+class QuantizedSource:
+    """A dense checkpoint whose linears are rounded, when they are read, to what ``scheme_of`` names."""
+
+    def __init__(self, path: Path, scheme_of: SchemeOf, embedding: str | None) -> None:
+        self.dense_source = WeightSource.open(path)
+        self.reader, self.anatomy = self.dense_source.reader, self.dense_source.anatomy
+        self.shapes, self.manifest = self.dense_source.shapes, {}
+        names = {linear.name: scheme_of(linear) for linear in self.anatomy.linears()}
+        self.schemes = {name: Scheme.parse(scheme) for name, scheme in names.items() if scheme}
+        self.embedding_scheme = None if embedding is None else Scheme.parse(embedding)
+
+    def linear(self, name: str) -> QTensor | torch.Tensor:
+        weight = self.dense_source.linear(name)
+        assert isinstance(weight, torch.Tensor)
+        return quantize(weight, self.schemes[name]) if name in self.schemes else weight
+
+    def dense(self, name: str) -> torch.Tensor:
+        weight = self.linear(name)
+        return weight.dequantize() if isinstance(weight, QTensor) else weight
+
+    def bias(self, name: str) -> torch.Tensor | None:
+        return self.dense_source.bias(name)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        module = name.removesuffix(".weight")
+        return self.dense(module) if module in self.schemes else self.dense_source.tensor(name)
+
+    def table(self, name: str) -> QTensor | torch.Tensor:
+        weight = self.dense_source.tensor(f"{name}.weight")
+        return weight if self.embedding_scheme is None else quantize(weight, self.embedding_scheme)
+
+    def model(self, *, activations: bool) -> torch.nn.Module:
+        """The torch model with the rounded weights; ``activations`` rounds the inputs of W8A8 layers too."""
+        model, anatomy = load_model(self.reader.path), self.anatomy
+        for name, scheme in self.schemes.items():
+            local = module_name(anatomy, name)
+            model.get_submodule(local).weight.data = self.dense(name)
+            if activations and scheme.activations:
+                wrap(model, local)
+        for name in {anatomy.embedding, anatomy.embedding if anatomy.tied else anatomy.head} - {None}:
+            table = self.table(name)
+            if isinstance(table, QTensor):
+                model.get_submodule(module_name(anatomy, name)).weight.data = table.dequantize()
+        return model
+
+
+class Exported:
+    """A source with its graph on disk."""
+
+    def __init__(self, source: Any, built: BuiltGraph, path: Path) -> None:
+        self.source, self.built, self.path = source, built, path
+
+    @contextmanager
+    def driver(self, *, exact: bool = False) -> Iterator[GraphDriver]:
+        """The decoder graph as shipped, or with activations left in float."""
+        if exact:
+            with exact_session(self.path) as session:
+                yield GraphDriver(session, self.source.anatomy)
+        else:
+            yield GraphDriver(open_session(self.path, threads=1), self.source.anatomy)
+
+
+@pytest.fixture(scope="session")
+def opset() -> Opset:
+    """What the installed runtime is given."""
+    return opset_for(installed_runtime())
+
+
+@pytest.fixture
+def export_graph(tmp_path: Path, opset: Opset) -> Callable[..., Exported]:
+    """Build and write the graph of a checkpoint; ``scheme`` is a name, or a function of the linear."""
+
+    def make(
+        checkpoint: Path,
+        scheme: str | SchemeOf | None = None,
+        embedding: str | None = None,
+        pooling: Pooling | None = None,
+    ) -> Exported:
+        scheme_of = scheme if callable(scheme) else lambda _: scheme
+        source = QuantizedSource(checkpoint, scheme_of, embedding)
+        built = build_graph(WeightView(source), opset, pooling)
+        path = tmp_path / "model.onnx"
+        with Silent().task("", built.nbytes) as task:
+            save(built.model, path, built.nbytes, task)
+        return Exported(source, built, path)
+
+    return make
+
+
+class OneOperation:
+    """A graph of the nodes that a test adds between the input ``x`` and the output ``y``."""
+
+    def __init__(self, source: Any, opset: Opset, path: Path) -> None:
+        self.build = Build(GraphWriter("one"), WeightView(source))
+        self._opset, self._path = opset, path
+
+    def run(
+        self, add: Callable[[Build, ir.Value], ir.Value], x: np.ndarray, *, exact: bool = False
+    ) -> np.ndarray:
+        graph = self.build.graph
+        kind = ir.DataType.INT64 if x.dtype == np.int64 else ir.DataType.FLOAT
+        value = graph.input("x", kind, [f"d{index}" for index in range(x.ndim)])
+        result = add(self.build, value)
+        graph.output(result, "y", ir.DataType.FLOAT, [f"e{index}" for index in range(x.ndim)])
+        ir.save(graph.model(self._opset), self._path)
+        if exact:
+            with exact_session(self._path) as session:
+                return session.run(["y"], {"x": x})[0]
+        return open_session(self._path, threads=1).run(["y"], {"x": x})[0]
+
+
+class Matrices:
+    """A source of loose linears and tables: the least that the builders of single parts need."""
+
+    def __init__(
+        self, tensors: dict[str, torch.Tensor], schemes: dict[str, str], anatomy: Any = None
+    ) -> None:
+        self.tensors, self.anatomy = tensors, anatomy
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self.schemes = {name: Scheme.parse(scheme) for name, scheme in schemes.items()}
+        self.embedding_scheme: Scheme | None = None
+
+    def linear(self, name: str) -> QTensor | torch.Tensor:
+        weight = self.tensors[f"{name}.weight"]
+        return quantize(weight, self.schemes[name]) if name in self.schemes else weight
+
+    def dense(self, name: str) -> torch.Tensor:
+        weight = self.linear(name)
+        return weight.dequantize() if isinstance(weight, QTensor) else weight
+
+    def bias(self, name: str) -> torch.Tensor | None:
+        return self.tensors.get(f"{name}.bias")
+
+    def tensor(self, name: str) -> torch.Tensor:
+        return self.tensors[name]
+
+    def table(self, name: str) -> QTensor | torch.Tensor:
+        weight = self.tensors[f"{name}.weight"]
+        return weight if self.embedding_scheme is None else quantize(weight, self.embedding_scheme)
+
+
+@pytest.fixture(scope="session")
+def matrices() -> type[Matrices]:
+    """The class of sources of loose matrices."""
+    return Matrices
+
+
+@pytest.fixture
+def one_operation(tmp_path: Path, opset: Opset) -> Callable[[Any], OneOperation]:
+    """Make a graph around single parts of a source."""
+    return lambda source: OneOperation(source, opset, tmp_path / "one.onnx")

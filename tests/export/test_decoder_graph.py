@@ -1,0 +1,203 @@
+"""Decoder graphs against torch, elementwise: families, schemes, batches, cache depths, unequal layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from edgepress.compress.anatomy import Linear
+from edgepress.errors import CheckpointError, ShapeError, UnknownName
+from edgepress.export.proof.drive import GraphDriver
+from edgepress.export.proof.reference import logits
+from edgepress.runtime.session import open_session
+from safetensors.torch import load_file, save_file
+
+IDS = np.random.default_rng(5).integers(0, 300, (3, 96), dtype=np.int64)
+TOLERANCE = 5e-5
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("scheme", [None, "W4A16-g32"])
+def test_families(
+    model_type: str, scheme: str | None, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    changes = {"sliding_window": 24} if model_type == "mistral" else {}
+    exported = export_graph(make_decoder(tmp_path / "model", model_type, **changes), scheme)
+    want = logits(exported.source.model(activations=False), IDS[:1])
+    with exported.driver(exact=scheme is not None) as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
+        # Past the window, token by token from the cache.
+        assert np.abs(driver.logits(IDS[:1, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        "W4A16-g16",
+        "W4A16_ASYM-g32",
+        "W2A16-g32",
+        "W2A16_ASYM-g64",
+        "W3A16-g32",
+        "W8A16-g64",
+        "W4A16-channel",
+        "W8A8",
+    ],
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_schemes(
+    scheme: str, tied: bool, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    checkpoint = make_decoder(
+        tmp_path / "model", tie_word_embeddings=tied, attention_bias=True, mlp_bias=True, num_hidden_layers=2
+    )
+    exported = export_graph(checkpoint, scheme, "W8A16-g32")
+    want = logits(exported.source.model(activations=False), IDS[:2])
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:2]) - want).max() < TOLERANCE
+    rounded = logits(exported.source.model(activations=True), IDS[:2])
+    with exported.driver() as driver:
+        assert np.abs(driver.logits(IDS[:2]) - rounded).max() < 0.3
+
+
+def test_a_scheme_for_each_layer(pico_llama: Path, export_graph: Any) -> None:
+    schemes = {
+        "0.self_attn.k_proj": "W8A16-g32",
+        "0.mlp.down_proj": "W2A16_ASYM-g32",
+        "1.self_attn.q_proj": None,
+        "1.mlp.up_proj": "W3A16-g64",
+        "2.self_attn.v_proj": "W8A8",
+        "2.mlp.gate_proj": "W8A8",
+        "2.mlp.down_proj": None,
+    }
+
+    def scheme_of(linear: Linear) -> str | None:
+        return schemes.get(linear.name.removeprefix("model.layers."), "W4A16-g32")
+
+    exported = export_graph(pico_llama, scheme_of, "W4A16_ASYM-g32")
+    want = logits(exported.source.model(activations=False), IDS[:1])
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("depth", [0, 1, 63])
+def test_batches_and_cache_depths(batch: int, depth: int, pico_llama: Path, export_graph: Any) -> None:
+    exported = export_graph(pico_llama)
+    want = logits(exported.source.model(activations=False), IDS[:batch])
+    with exported.driver() as driver:
+        for new in (1, 7, 33):
+            if batch > 1 and depth and new > 1:
+                continue
+            found = driver.logits(IDS[:batch, : depth + new], depth=depth)
+            assert np.abs(found - want[:, depth : depth + new]).max() < TOLERANCE
+
+
+def test_rows_of_unequal_length(pico_llama: Path, export_graph: Any) -> None:
+    exported = export_graph(pico_llama)
+    want = logits(exported.source.model(activations=False), IDS)
+    with exported.driver() as driver:
+        found = driver.logits(IDS, lengths=[96, 5, 40])
+        for row, length in enumerate((96, 5, 40)):
+            assert np.abs(found[row, :length] - want[row, :length]).max() < TOLERANCE
+
+
+def test_positions_that_are_kept(pico_llama: Path, export_graph: Any) -> None:
+    exported = export_graph(pico_llama)
+    session = open_session(exported.path, threads=1)
+    driver = GraphDriver(session, exported.source.anatomy)
+    whole = driver.logits(IDS[:2, :10])
+    feeds = {
+        "input_ids": IDS[:2, :10],
+        "attention_mask": np.ones((2, 10), np.int64),
+        **driver.empty_cache(2, 10),
+    }
+    np.testing.assert_allclose(session.run(["logits"], feeds)[0], whole[:, -1:], atol=1e-5)
+    for kept, rows in ((3, slice(-3, None)), (10, slice(None)), (99, slice(None))):
+        found = session.run(["logits"], {**feeds, "logits_to_keep": np.array([kept], np.int64)})[0]
+        np.testing.assert_allclose(found, whole[:, rows], atol=1e-5)
+
+
+def test_layers_of_unequal_size(make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path) -> None:
+    checkpoint = make_decoder(tmp_path / "model")
+    tensors = load_file(checkpoint / "model.safetensors")
+    rows = {"q_proj": 32, "k_proj": 16, "v_proj": 16, "gate_proj": 80, "up_proj": 80}
+    columns = {"o_proj": 32, "down_proj": 80}
+    for name, tensor in tensors.items():
+        part = name.split(".")[-2]
+        if name.startswith("model.layers.1.") and part in {**rows, **columns}:
+            cut = tensor[: rows[part]] if part in rows else tensor[:, : columns[part]]
+            tensors[name] = cut.contiguous()
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    exported = export_graph(checkpoint, "W4A16-g16")
+    blocks = exported.source.anatomy.blocks
+    assert [block.attention.kv_heads for block in blocks] == [2, 1, 2]
+    assert [block.mlp.up.out_features for block in blocks] == [128, 80, 128]
+    want = logits(exported.source.model(activations=False), IDS[:1])
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
+
+
+def test_about_ten_nodes_a_layer(pico_llama: Path, export_graph: Any) -> None:
+    exported = export_graph(pico_llama, "W4A16-g32", "W8A16-g32")
+    kinds = [node.op_type for node in ir.load(exported.path).graph]
+    layers = len(exported.source.anatomy.blocks)
+    assert kinds.count("MatMulNBits") == 4 * layers + 1
+    assert kinds.count("GroupQueryAttention") == layers
+    assert len(kinds) < 10 * layers + 20
+    levels = {
+        node.attributes["accuracy_level"].as_int()
+        for node in ir.load(exported.path).graph
+        if node.op_type == "MatMulNBits"
+    }
+    assert levels == {4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"head_dim": 24}, ShapeError),
+        ({"head_dim": 20}, ShapeError),
+        ({"hidden_act": "relu6"}, UnknownName),
+    ],
+)
+def test_what_no_kernel_can_do_is_refused_before_weights_are_read(
+    changes: dict[str, Any],
+    error: type[Exception],
+    make_decoder: Callable[..., Path],
+    export_graph: Any,
+    tmp_path: Path,
+) -> None:
+    checkpoint = make_decoder(tmp_path / "model", **changes)
+    with pytest.raises(error):
+        export_graph(checkpoint)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_longrope_is_refused(make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path) -> None:
+    checkpoint = make_decoder(tmp_path / "model")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["rope_parameters"] = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 8,
+        "long_factor": [2.0] * 8,
+        "original_max_position_embeddings": 64,
+    }
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="longrope"):
+        export_graph(checkpoint)
+
+
+@pytest.mark.parametrize("function", ["silu", "gelu", "gelu_pytorch_tanh", "relu", "quick_gelu", "tanh"])
+def test_activation_functions(
+    function: str, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    exported = export_graph(make_decoder(tmp_path / "model", hidden_act=function, num_hidden_layers=1))
+    want = logits(exported.source.model(activations=False), IDS[:1, :9])
+    with exported.driver() as driver:
+        assert np.abs(driver.logits(IDS[:1, :9]) - want).max() < TOLERANCE

@@ -1,0 +1,278 @@
+"""Bundles as users get them: whole, proven, readable by the runtime; or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from edgepress.cli import edgepress
+from edgepress.compress.api import compress_model
+from edgepress.errors import (
+    CheckpointError,
+    EdgepressError,
+    GateFailed,
+    InputError,
+    OutOfResource,
+    OutputExists,
+    ShapeError,
+    UnknownName,
+)
+from edgepress.export import api
+from edgepress.export.api import export_bundle
+from edgepress.export.graph import attention, integer, nbits, rope
+from edgepress.export.proof import bounds
+from edgepress.runtime.api import open_bundle
+from edgepress.runtime.bundle import Bundle
+from edgepress.runtime.decoder import Decoder
+from edgepress.storage import hash_tree
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def w4(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pico Llama at 4 bits."""
+    return compress_model(
+        str(pico_llama), scheme="W4A16", group_size=32, output=tmp_path_factory.mktemp("ckpt") / "w4"
+    )
+
+
+@pytest.fixture(scope="module")
+def w8a8(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pico Llama with integer products."""
+    return compress_model(str(pico_llama), scheme="W8A8", output=tmp_path_factory.mktemp("ckpt") / "w8a8")
+
+
+@pytest.fixture(scope="module")
+def bundle(w4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle. Read only."""
+    return export_bundle(w4, output=tmp_path_factory.mktemp("bundle") / "w4")
+
+
+def nothing_left(folder: Path, *names: str) -> bool:
+    return {path.name for path in folder.iterdir()} == set(names)
+
+
+def test_the_runtime_reads_it(bundle: Path, w4: Path) -> None:
+    opened = Bundle.open(bundle)
+    manifest = opened.manifest
+    assert (opened.kind, opened.scheme) == ("decoder", "W4A16-g32 rtn")
+    assert manifest["decoder"]["layers"] == [{"kv_heads": 2, "head_dim": 16}] * 3
+    assert (manifest["decoder"]["bos_token_id"], manifest["decoder"]["eos_token_ids"]) == (1, [2])
+    assert manifest["source"]["embedding"] == "W8A16-g32"
+    assert manifest["layers"] == json.loads((w4 / "edgepress.json").read_text())["layers"]
+    assert manifest["weights"]["params"] == 131_520
+    assert 0 < manifest["weights"]["bytes_per_token"] < manifest["weights"]["bytes"]
+    assert set(manifest["files"]) == set(hash_tree(bundle)) - {"manifest.json"}
+    assert "quantization_config" not in json.loads((bundle / "config.json").read_text())
+    assert len(list(open_bundle(bundle).stream("the river", max_new_tokens=4))) > 0
+
+
+def test_the_proof_is_in_the_manifest(bundle: Path) -> None:
+    parity = Bundle.open(bundle).manifest["parity"]
+    assert parity["status"] == "passed"
+    assert 0 < parity["float"]["max_abs_difference"] <= parity["float"]["bound"]
+    assert 0 < parity["codes"]["max_abs_difference"] <= parity["codes"]["bound"]
+    assert 0 < parity["quantized"]["kl_mean"] <= parity["quantized"]["bounds"]["kl_mean"]
+    assert parity["greedy"]["tokens"] == 64
+
+
+def test_a_plain_checkpoint_becomes_a_float_bundle(pico_llama: Path, tmp_path: Path) -> None:
+    opened = Bundle.open(export_bundle(pico_llama, output=tmp_path / "plain"))
+    assert opened.scheme == "fp32"
+    assert set(opened.manifest["parity"]) == {"status", "text", "float", "greedy"}
+    decoder = Decoder.open(opened, threads=1)
+    assert decoder.logits(np.arange(6)[None]).shape == (1, 6, decoder.vocab_size)
+
+
+def test_encoders(pico_bert: Path, tmp_path: Path) -> None:
+    compressed = compress_model(str(pico_bert), scheme="W8A8", output=tmp_path / "ckpt")
+    (compressed / "1_Pooling").mkdir()
+    pooling = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    (compressed / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds]
+    (compressed / "modules.json").write_text(json.dumps(modules))
+    (compressed / "sentence_bert_config.json").write_text('{"max_seq_length": 48}')
+    opened = Bundle.open(export_bundle(compressed, output=tmp_path / "bundle"))
+    assert opened.manifest["encoder"] == {
+        "pooling": "mean",
+        "normalize": True,
+        "max_length": 48,
+        "hidden_size": 64,
+        "inputs": ["input_ids", "attention_mask", "token_type_ids"],
+    }
+    assert opened.manifest["parity"]["quantized"]["cosine_min"] > 0.99
+    vectors = open_bundle(opened.path).encode(["the river", "old stone bridges ran under the harbour"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def planted_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = nbits.pack_codes
+    monkeypatch.setattr(nbits, "pack_codes", lambda tensor, layout: original(tensor, layout)[:, :, ::-1])
+
+
+def planted_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = nbits.pack_scales
+    monkeypatch.setattr(
+        nbits, "pack_scales", lambda tensor, layout: original(tensor, layout) * np.float32(1.001)
+    )
+
+
+def planted_rope(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = rope.rope_tables
+    monkeypatch.setattr("edgepress.export.graph.decoder.rope_tables", lambda *_: original(*_)[::-1])
+
+
+@pytest.mark.parametrize("plant", [planted_codes, planted_scales, planted_rope])
+def test_a_planted_fault_fails_the_proof_and_publishes_nothing(
+    plant: Callable[[pytest.MonkeyPatch], None], w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(GateFailed, match="failed its proof"):
+        export_bundle(w4, output=tmp_path / "bundle")
+    assert nothing_left(tmp_path)
+
+
+def test_a_planted_fault_in_integer_scales_fails_the_proof(
+    w8a8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = integer._checked
+
+    def wrong(tensor: Any) -> Any:
+        return type(tensor)(tensor.scheme, tensor.codes, tensor.scale * 1.001)
+
+    export_bundle(w8a8, output=tmp_path / "right")
+    monkeypatch.setattr(integer, "_checked", lambda tensor: wrong(original(tensor)))
+    with pytest.raises(GateFailed, match="quantized weights"):
+        export_bundle(w8a8, output=tmp_path / "bundle")
+    assert nothing_left(tmp_path, "right")
+
+
+def test_a_planted_fault_in_the_cache_fails_the_proof(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = attention.CausalInputs
+
+    def swapped(last: Any, total: Any, cos: Any, sin: Any) -> Any:
+        return original(total, total, cos, sin)
+
+    monkeypatch.setattr("edgepress.export.graph.decoder.CausalInputs", swapped)
+    with pytest.raises(EdgepressError):
+        export_bundle(pico_llama, output=tmp_path / "bundle")
+    assert nothing_left(tmp_path)
+
+
+def test_nan_never_passes_a_gate() -> None:
+    with pytest.raises(GateFailed):
+        bounds.gate("it", float("nan"), 1.0)
+    with pytest.raises(GateFailed):
+        bounds.gate("it", float("nan"), 1.0, at_least=True)
+    bounds.gate("it", 1.0, 1.0)
+
+
+def test_without_proof_the_manifest_and_card_say_so(w4: Path, tmp_path: Path) -> None:
+    path = export_bundle(w4, output=tmp_path / "bundle", validate=False)
+    assert Bundle.open(path).manifest["parity"]["status"] == "skipped"
+    assert "--no-validate" in Bundle.open(path).manifest["parity"]["warning"]
+    assert "Not proven" in (path / "README.md").read_text()
+
+
+def test_the_card(bundle: Path, w4: Path) -> None:
+    text = (bundle / "README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["tags"] == ["onnx", "edgepress", "quantized"]
+    assert front["library_name"] == "onnxruntime"
+    assert "base_model" in front and "license" not in front
+    assert f"edgepress export {w4.name} --format onnx" in text
+    worst = max(Bundle.open(bundle).manifest["layers"], key=lambda layer: layer["error"])
+    assert worst["name"] in text
+
+
+def test_the_license_is_carried_over(make_decoder: Make, tmp_path: Path) -> None:
+    checkpoint = make_decoder(tmp_path / "model")
+    (checkpoint / "README.md").write_text(
+        "---\nlicense: apache-2.0\ntags: !!python/object:os.system []\n---\n# A\n"
+    )
+    text = (export_bundle(checkpoint, output=tmp_path / "bundle") / "README.md").read_text()
+    assert yaml.safe_load(text.split("---")[1])["license"] == "apache-2.0"
+
+
+def test_an_existing_output_is_kept_unless_asked(bundle: Path, w4: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "precious").write_text("x")
+    with pytest.raises(OutputExists):
+        export_bundle(w4, output=out)
+    assert (out / "precious").read_text() == "x"
+    export_bundle(w4, output=out, overwrite=True, validate=False)
+    assert Bundle.open(out).kind == "decoder"
+
+
+def test_bad_requests(w4: Path, pico_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="onxx"):
+        export_bundle(w4, format="onxx", output=tmp_path / "bundle")
+    with pytest.raises(InputError, match="inside the checkpoint"):
+        export_bundle(w4, output=w4 / "bundle")
+    with pytest.raises(InputError, match="proof's text"):
+        export_bundle(w4, output=tmp_path / "bundle", text=tmp_path / "missing.txt")
+    with pytest.raises(UnknownName):
+        export_bundle("smollm3", output=tmp_path / "bundle")
+    assert nothing_left(tmp_path)
+
+
+def test_impossible_shapes_leave_nothing(make_decoder: Make, tmp_path: Path) -> None:
+    checkpoint = make_decoder(tmp_path / "model", head_dim=20)
+    with pytest.raises(ShapeError, match="20 channels"):
+        export_bundle(checkpoint, output=tmp_path / "bundle")
+    assert nothing_left(tmp_path, "model")
+
+
+def test_a_tokenizer_of_another_model_is_refused(make_decoder: Make, tmp_path: Path) -> None:
+    checkpoint = make_decoder(tmp_path / "model", vocab_size=64)
+    with pytest.raises(CheckpointError, match="embedding has 64 rows"):
+        export_bundle(checkpoint, output=tmp_path / "bundle")
+
+
+def test_too_little_disk_is_found_first(w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def refuse(path: Path, needed: int) -> None:
+        asked.append(needed)
+        raise OutOfResource(f"{path} needs {needed} bytes")
+
+    monkeypatch.setattr(api, "require_disk", refuse)
+    with pytest.raises(OutOfResource):
+        export_bundle(w4, output=tmp_path / "bundle")
+    assert asked[0] > 131_520 * 4  # the float graph of the proof is counted
+    assert nothing_left(tmp_path)
+
+
+def test_the_users_text_is_used(w4: Path, pico_text: Path, tmp_path: Path) -> None:
+    path = export_bundle(w4, output=tmp_path / "bundle", text=pico_text)
+    assert set(Bundle.open(path).manifest["parity"]["text"]) == {"sha256"}
+
+
+def test_without_a_tokenizer_the_proof_runs_on_random_ids(make_decoder: Make, tmp_path: Path) -> None:
+    checkpoint = make_decoder(tmp_path / "model")
+    (checkpoint / "tokenizer.json").unlink()
+    path = export_bundle(checkpoint, output=tmp_path / "bundle")
+    assert Bundle.open(path).manifest["parity"]["status"] == "passed"
+
+
+def test_the_verb_prints_one_document(w4: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    arguments = ["export", str(w4), "-o", str(tmp_path / "bundle"), "--json", "-q"]
+    outcome = runner.invoke(edgepress, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    document = json.loads(outcome.stdout)
+    assert document["scheme"] == "W4A16-g32 rtn"
+    assert document["parity"]["status"] == "passed"
+    plain = runner.invoke(edgepress, [*arguments[:-2], "-q", "--overwrite", "--no-validate"])
+    assert "WARNING" in plain.stdout
