@@ -42,27 +42,40 @@ def build_decoder(build: Build) -> None:
     kept = graph.input("logits_to_keep", INT64, [1])
     graph.default(kept, np.ones(1, np.int64))
 
-    presents: list[tuple[ir.Value, ir.Value]] = []
     residual = embed(build, ids)
     normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
+    presents = []
     for index, block in enumerate(build.anatomy.blocks):
-        name = block.attention.q.name.rpartition(".")[0]
-        attended, key, value = causal_attention(build, normed, block.attention, shared, pasts[index], name)
-        presents.append((key, value))
-        out, bias = project_without_bias(build, attended, [block.attention.o], block.attention.o.name)
-        normed, residual = add_and_normalize(build, out, residual, block.norm2, bias)
+        normed, residual, present = _attention_half(build, normed, residual, block, shared, pasts[index])
+        presents.append(present)
         out, bias = mlp(build, normed, block.mlp, block.mlp.up.name.rpartition(".")[0])
         last = index + 1 == len(build.anatomy.blocks)
-        norm = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].norm1
-        assert norm is not None
         if last:
             out, residual = _last_positions(build, kept, out, residual)
+        norm = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].norm1
+        assert norm is not None
         normed, residual = add_and_normalize(build, out, residual, norm, bias)
     graph.output(head(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
     for block, (key, value) in zip(build.anatomy.blocks, presents, strict=True):
         shape = ["batch_size", block.attention.kv_heads, "present_capacity", block.attention.head_dim]
         graph.output(key, f"present.{block.index}.key", FLOAT, shape)
         graph.output(value, f"present.{block.index}.value", FLOAT, shape)
+
+
+def _attention_half(
+    build: Build,
+    normed: ir.Value,
+    residual: ir.Value,
+    block: BlockAnatomy,
+    shared: CausalInputs,
+    past: tuple[ir.Value, ir.Value],
+) -> tuple[ir.Value, ir.Value, tuple[ir.Value, ir.Value]]:
+    """What the MLP reads, the residual it is added to, and the present key and value."""
+    name = block.attention.q.name.rpartition(".")[0]
+    attended, *present = causal_attention(build, normed, block.attention, shared, past, name)
+    out, bias = project_without_bias(build, attended, [block.attention.o], block.attention.o.name)
+    normed, residual = add_and_normalize(build, out, residual, block.norm2, bias)
+    return normed, residual, (present[0], present[1])
 
 
 def check_decoder(anatomy: Anatomy) -> None:
