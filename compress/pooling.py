@@ -89,7 +89,13 @@ def _modules(directory: Path) -> list[tuple[str, str]]:
 
 def _mode(file: Path) -> Literal["mean", "cls"]:
     content: Any = read_json(file)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} is not a JSON object")
     chosen = sorted(key for key, on in content.items() if key.startswith("pooling_mode_") and on is True)
+    # Newer sentence-transformers name the mode instead of a flag per mode.
+    named = content.get("pooling_mode")
+    if named in MODES.values() and not chosen:
+        return "mean" if named == "mean" else "cls"
     if len(chosen) != 1 or chosen[0] not in MODES:
         raise CheckpointError(
             f"{file} asks for {', '.join(chosen) or 'no pooling mode'}", why=f"known: {', '.join(MODES)}"

@@ -34,6 +34,20 @@ def test_files_decide(tmp_path: Path, key: str, mode: str) -> None:
     assert pooling_of(tmp_path) == Pooling(mode, True, 77)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("mode", ["mean", "cls"])
+def test_newer_files_name_the_mode(tmp_path: Path, mode: str) -> None:
+    save(tmp_path, ["Transformer", "Pooling"], {"pooling_mode": mode})
+    assert pooling_of(tmp_path) == Pooling(mode, False, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"pooling_mode": ["mean"]}', '{"pooling_mode": "max"}'])
+def test_nonsense_is_a_typed_error(tmp_path: Path, content: str) -> None:
+    save(tmp_path, ["Transformer", "Pooling"], {})
+    (tmp_path / "1_Pooling" / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError):
+        pooling_of(tmp_path)
+
+
 def test_no_files_no_pooling(tmp_path: Path) -> None:
     assert pooling_of(tmp_path) == Pooling(None, False, None)
     with pytest.raises(CheckpointError, match="no sentence embeddings"):
