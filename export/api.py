@@ -31,10 +31,11 @@ def export_bundle(
     """Export ``checkpoint`` as a bundle in the directory ``output`` and return its path.
 
     Args:
-        checkpoint: a compressed checkpoint, a plain HF directory, a ``.gguf`` file or a demo name. format: a
-        file of ``export/formats``. validate: prove the graph against torch before it is published; otherwise
-        the manifest carries a warning. text: UTF-8 file whose text the proof uses, instead of the built-in
-        passage.
+        checkpoint: a compressed checkpoint, a plain HF directory, a ``.gguf`` file or a demo name.
+        format: a file of ``export/formats``.
+        validate: prove the graph against torch before it is published; otherwise the manifest carries a
+            warning.
+        text: UTF-8 file whose text the proof uses, instead of the built-in passage.
 
     Raises:
         GateFailed: the proof failed.

@@ -61,8 +61,10 @@ class Tokenizer:
     """A tokenizer and its special tokens. Thread-safe: no call changes it.
 
     Attributes:
-        vocab_size: one more than the largest id it can give. bos_id, pad_id: ids, or None. eos_ids: ids that
-        end a text, from the generation config, the model config and the tokenizer, in that order.
+        vocab_size: one more than the largest id it can give.
+        bos_id, pad_id: ids, or None.
+        eos_ids: ids that end a text, from the generation config, the model config and the tokenizer, in that
+            order.
         chat_template: Jinja source, or None for a base model.
     """
 

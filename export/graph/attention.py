@@ -18,7 +18,8 @@ class CausalInputs:
     """What every layer's attention reads beside its hidden states.
 
     Attributes:
-        last_position: ``[batch]`` int32, valid tokens of each row less one. total: int32 scalar, longest row.
+        last_position: ``[batch]`` int32, valid tokens of each row less one.
+        total: int32 scalar, valid tokens of the longest row.
         cos, sin: rope tables, or None for a model without rope.
     """
 

@@ -17,10 +17,12 @@ class Build:
     """One graph under construction.
 
     Attributes:
-        graph: where nodes and initializers go. weights: where initializers come from. accuracy_level: of
-        every ``MatMulNBits``: 4 computes on int8 activations and is the fast one, 0 on float32. notes:
-        storage that differs from the scheme, as sentences for the manifest. int8_inputs: activations that are
-        already quantized per token: ``(uint8 codes, scale)`` by value.
+        graph: where nodes and initializers go.
+        weights: where initializers come from.
+        accuracy_level: of every ``MatMulNBits``: 4 computes on int8 activations and is the fast one, 0 on
+            float32.
+        notes: storage that differs from the scheme, as sentences for the manifest.
+        int8_inputs: activations already quantized per token: ``(uint8 codes, scale)`` by value.
     """
 
     graph: GraphWriter

@@ -21,9 +21,10 @@ class Layout:
     """Storage of a ``[out, in]`` matrix.
 
     Attributes:
-        bits: stored bits per code. block: inputs per stored scale. blocks: stored scales per output, the last
-        of which
-            may reach beyond ``in_features``. repeats: stored blocks that share one scale of the scheme.
+        bits: stored bits per code.
+        block: inputs per stored scale.
+        blocks: stored scales per output, the last of which may reach beyond ``in_features``.
+        repeats: stored blocks that share one scale of the scheme.
     """
 
     bits: int

@@ -20,8 +20,10 @@ class BuiltGraph:
     """A graph that has not been written yet.
 
     Attributes:
-        nbytes: bytes of all initializers. bytes_per_token: those that one decode step reads.
-        inputs: names of the graph's inputs in order. notes: storage that differs from the schemes.
+        nbytes: bytes of all initializers.
+        bytes_per_token: bytes that one decode step reads.
+        inputs: names of the graph's inputs in order.
+        notes: storage that differs from the schemes.
     """
 
     model: ir.Model
