@@ -39,7 +39,9 @@ def fit(values: Sequence[float], *, log: bool = False, count: int = 5) -> Axis:
         positive = [value for value in values if value > 0] or [1.0]
         lower, upper = math.log(min(positive)), math.log(max(positive))
         pad = MARGIN * (upper - lower) or math.log(1.25)
-        low, high = math.exp(lower - pad), math.exp(upper + pad)
+        # Zero lies at the foot: the smallest number keeps well away from it.
+        below = max(pad, math.log(4)) if min(values) <= 0 else pad
+        low, high = math.exp(lower - below), math.exp(upper + pad)
         return Axis(low, high, True, tuple(log_ticks(low, high, count)))
     low, high = min(values), max(values)
     pad = MARGIN * (high - low) or abs(high) * 0.25 or 1.0

@@ -36,7 +36,7 @@ def damage_drawings(group: Group, anchor: str) -> list[Drawing]:
     found = [(row, d) for row in group.compressed if (d := damage(row.subject)) is not None][:MOST_GRIDS]
     drawings: list[Drawing] = []
     for index, (row, measured) in enumerate(found):
-        title = f"{row.subject.scheme}: relative output error of each linear"
+        title = f"{row.subject.scheme}: relative squared error of each linear"
         wide, narrow = (
             heat_grid(
                 f"{anchor}-damage{index}-{form}",
@@ -56,8 +56,8 @@ def damage_drawings(group: Group, anchor: str) -> list[Drawing]:
 
 def _damage_text(measured: Damage) -> str:
     worst = measured.worst[0]
-    text = f"Median {numerals.significant(measured.median, 2)}; worst {worst.name} with "
-    text += numerals.significant(worst.error or 0.0, 2)
+    text = f"Error of the {measured.measured_on}: median {numerals.scientific(measured.median)}; "
+    text += f"worst {worst.name} with {numerals.scientific(worst.error or 0.0)}"
     others = {status: count for status, count in measured.statuses.items() if status != "ok"}
     if others:
         listed = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))

@@ -11,48 +11,66 @@ from . import numerals
 
 @dataclass(frozen=True)
 class Column:
-    """A column: the metric it shows and how numbers are written; ``metric`` is None for size and ratio."""
+    """A column: the metric it shows and how numbers are written; ``metric`` is None for size and ratio.
+
+    ``scale`` turns the metric's own unit into the column's, for instance bytes into megabytes.
+    """
 
     key: str
     title: str
     unit: str
     better: Literal["lower", "higher"]
     write: Callable[[float], str]
-    metric: str | None
+    scale: float = 1.0
 
+    @property
+    def metric(self) -> str | None:
+        """The name of the metric in a measurement."""
+        return None if self.key in ("size", "ratio") else self.key
 
-def _column(
-    key: str, title: str, unit: str, better: Literal["lower", "higher"], write: Callable[[float], str]
-) -> Column:
-    return Column(key, title, unit, better, write, None if key in ("size", "ratio") else key)
+    def text(self, value: float) -> str:
+        """A value in the unit of the column."""
+        return self.write(value * self.scale)
+
+    def interval(self, value: float, ends: tuple[float, float]) -> tuple[str, str]:
+        """An interval from end to end, and as plus or minus its longer arm, with the digits of ``value``.
+
+        Both are empty where the ends do not differ in these digits.
+        """
+        decimals = len(self.text(value).partition(".")[2])
+        low, high = (numerals.fixed(end * self.scale, decimals) for end in ends)
+        if low == high:
+            return "", ""
+        arm = self.scale * max(ends[1] - value, value - ends[0])
+        return f"{low}–{high}", f"±{numerals.fixed(arm, decimals)}"
 
 
 def _short(decimals: int) -> Callable[[float], str]:
     return lambda value: numerals.fixed(value, decimals)
 
 
-SIZE = _column("size", "size", "MB", "lower", numerals.megabytes)
-RATIO = _column("ratio", "smaller", "×", "higher", lambda value: numerals.significant(value, 2))
-RSS = _column("rss_peak_bytes", "peak RSS", "MB", "lower", numerals.megabytes)
+SIZE = Column("size", "size", "MB", "lower", numerals.significant, 1e-6)
+RATIO = Column("ratio", "smaller", "×", "higher", lambda value: numerals.significant(value, 2))
+RSS = Column("rss_peak_bytes", "peak RSS", "MB", "lower", numerals.significant, 1e-6)
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "decoder": (
         SIZE,
         RATIO,
-        _column("perplexity", "perplexity", "", "lower", numerals.perplexity),
-        _column("kl", "KL", "nats", "lower", _short(3)),
-        _column("top1_agreement", "top-1", "%", "higher", numerals.percent),
-        _column("decode_tps", "decode", "tok/s", "higher", numerals.significant),
-        _column("prefill_tps", "prefill", "tok/s", "higher", numerals.significant),
+        Column("perplexity", "perplexity", "", "lower", numerals.perplexity),
+        Column("kl", "KL", "nats", "lower", _short(3)),
+        Column("top1_agreement", "top-1", "%", "higher", _short(1), 100.0),
+        Column("decode_tps", "decode", "tok/s", "higher", numerals.significant),
+        Column("prefill_tps", "prefill", "tok/s", "higher", numerals.significant),
         RSS,
     ),
     "encoder": (
         SIZE,
         RATIO,
-        _column("cosine", "cosine", "", "higher", _short(4)),
-        _column("spearman_wordsim353", "WordSim", "ρ", "higher", _short(3)),
-        _column("spearman_simlex999", "SimLex", "ρ", "higher", _short(3)),
-        _column("sentences_per_second", "speed", "sent/s", "higher", numerals.significant),
-        _column("latency_ms", "latency", "ms", "lower", numerals.significant),
+        Column("cosine", "cosine", "", "higher", _short(4)),
+        Column("spearman_wordsim353", "WordSim", "ρ", "higher", _short(3)),
+        Column("spearman_simlex999", "SimLex", "ρ", "higher", _short(3)),
+        Column("sentences_per_second", "speed", "sent/s", "higher", numerals.significant),
+        Column("latency_ms", "latency", "ms", "lower", numerals.significant),
         RSS,
     ),
 }

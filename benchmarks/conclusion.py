@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from . import numerals
 from .headline import LOSS, headline, loss_of, speed
 from .join import ASPECT_NAMES, Group, Row, aspect_of
+from .record import Measurement
 
 SPEED = {
     "decoder": ("decode_tps", "in decoding", "tokens/s"),
@@ -123,19 +124,34 @@ def _brief(group: Group, row: Row) -> str:
 
 
 def _doubts(group: Group) -> list[str]:
-    """One sentence for the invalid lines and one for the suspect ones."""
+    """One sentence for the invalid lines, with their reasons, and one for the suspect ones."""
     found = []
-    for status, words in (("invalid", "Not to be used"), ("suspect", "To be read with care")):
-        named = [
-            f"the {ASPECT_NAMES[aspect_of(line)]} of {row.subject.scheme} "
-            f"({'; '.join(line.validity.reasons) or 'no reason was recorded'})"
-            for row in group.rows
-            for line in row.lines
-            if line.validity.status == status
-        ]
-        if named:
-            found.append(f"{words}: {', '.join(named)}.")
+    invalid = [
+        f"the {ASPECT_NAMES[aspect_of(line)]} of {_called(row)} "
+        f"({'; '.join(line.validity.reasons) or 'no reason was recorded'})"
+        for row, line in _lines(group, "invalid")
+    ]
+    if invalid:
+        found.append(f"Not to be used: {', '.join(invalid)}.")
+    for aspect, name in ASPECT_NAMES.items():
+        suspect = [_called(row) for row, line in _lines(group, "suspect") if aspect_of(line) == aspect]
+        if suspect:
+            found.append(f"To be read with care: the {name} of {_listed(suspect)}, as noted under the table.")
     return found
+
+
+def _lines(group: Group, status: str) -> list[tuple[Row, Measurement]]:
+    return [(row, line) for row in group.rows for line in row.lines if line.validity.status == status]
+
+
+def _called(row: Row) -> str:
+    return "the original" if row.is_baseline else row.subject.scheme
+
+
+def _listed(names: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    unique = list(dict.fromkeys(names))
+    return " and ".join(filter(None, [", ".join(unique[:-1]), unique[-1]]))
 
 
 def figures(group: Group) -> list[Figure]:

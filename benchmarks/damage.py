@@ -1,7 +1,8 @@
-"""Per-layer damage: the relative output error of each linear, laid out as kind of linear × block.
+"""Per-layer damage: the relative squared error of each linear, laid out as kind of linear × block.
 
-Errors are shown on one fixed logarithmic scale, 0.001 to 1, so that two grids on a page can be compared by
-eye.
+The error is that of the outputs on the calibration text, or of the weights where a pass uses no text;
+``measured_on`` says which. Errors are shown on one fixed logarithmic scale, 1e-5 to 1, so that two grids on a
+page can be compared.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from dataclasses import dataclass
 from .record import Subject
 
 LEVELS = 8
-LOWEST = 1e-3
+LOWEST = 1e-5
 _BLOCK = re.compile(r"^.*?\.(?P<block>\d{1,6})\.(?P<kind>.+)$")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One compressed linear; ``error`` is the relative output error or None where it was not measured."""
+    """One compressed linear; ``error`` is its relative squared error or None where it was not measured."""
 
     name: str
     status: str
     error: float | None
+    measured_on: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Damage:
     worst: tuple[Layer, ...]
     median: float
     statuses: dict[str, int]
+    measured_on: str
 
 
 def damage(subject: Subject, *, worst: int = 5) -> Damage | None:
@@ -71,11 +74,12 @@ def damage(subject: Subject, *, worst: int = 5) -> Damage | None:
         tuple(ranked[:worst]),
         errors[len(errors) // 2],
         dict(Counter(layer.status for layer in layers)),
+        " and ".join(sorted({layer.measured_on for layer in layers})),
     )
 
 
 def level(error: float) -> int:
-    """0 for 0.001 and below to 8 for 1 and above, even steps of the logarithm between."""
+    """0 for 1e-5 and below to 8 for 1 and above, even steps of the logarithm between."""
     if error <= LOWEST:
         return 0
     return min(LEVELS, round(LEVELS * (1 - math.log(error) / math.log(LOWEST))))
@@ -85,7 +89,8 @@ def _layer(entry: dict[str, object]) -> Layer:
     error = entry.get("error")
     usable = isinstance(error, int | float) and not isinstance(error, bool) and math.isfinite(error)
     number = float(error) if usable and isinstance(error, int | float) else None
-    return Layer(str(entry.get("name", "?")), str(entry.get("status", "ok")), number)
+    measured_on = "weights" if entry.get("error_kind") == "weight" else "outputs"
+    return Layer(str(entry.get("name", "?")), str(entry.get("status", "ok")), number, measured_on)
 
 
 def _shortest(kinds: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from .join import Aspect, aspect_of
 from .protocol import Protocol
 from .resumable import Step, run_steps
 
-PROMPT = "Explain in two sentences why the sky is blue."
+PROMPT = "Write a short story about a lighthouse keeper."
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class DemoResult:
     skipped: tuple[str, ...]
 
 
-FULL = DemoSize(windows=8, length=512, sentences=256, protocol=Protocol())
+# Ten minutes on two cores leave room for eight blocks and a warm-up of one second.
+FULL = DemoSize(windows=8, length=512, sentences=128, protocol=Protocol(blocks=8, warmup_seconds=1.0))
 QUICK = DemoSize(windows=4, length=256, sentences=64, protocol=Protocol.quick())
 MODELS = (
     DemoModel(
@@ -82,7 +83,7 @@ MODELS = (
         recipe="w8a8",
         described="MiniLM to W8A8",
         calibration={},
-        seconds={"compress": 5, "export": 15, "original": 15, "validate": 25, "profile": 60},
+        seconds={"compress": 5, "export": 10, "original": 5, "validate": 30, "profile": 60},
     ),
     DemoModel(
         name="smollm2",
@@ -90,7 +91,7 @@ MODELS = (
         recipe="w4a16-gptq",
         described="SmolLM2 to W4A16, group 64, GPTQ",
         calibration={"calibration": "wikipedia", "samples": 16, "length": 512},
-        seconds={"compress": 130, "export": 40, "original": 40, "validate": 60, "profile": 90},
+        seconds={"compress": 120, "export": 60, "original": 20, "validate": 60, "profile": 90},
     ),
 )
 

@@ -10,6 +10,8 @@ from . import numerals
 from .record import Measurement
 
 LONGEST = 400
+# What changes from line to line on one machine, and the lists that have a place of their own.
+PASSING = ("available", "placement", "nodes_by_provider")
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,18 @@ def environments(lines: Sequence[Measurement]) -> list[Facts]:
         ("Machine", [line.device for line in lines]),
         ("Runtime", [{**line.runtime, "measured with": _tool(line)} for line in lines if line.runtime]),
     ):
-        flat = [dict(flatten(value)) for value in values]
+        flat = [dict(flatten(_lasting(value))) for value in values]
         distinct = [one for place, one in enumerate(flat) if one and one not in flat[:place]]
         fullest = [one for one in distinct if not any(one.items() < other.items() for other in distinct)]
         for number, facts in enumerate(fullest, 1):
             name = title if len(fullest) == 1 else f"{title} {number}"
             found.append(Facts(name, tuple(facts.items())))
     return found
+
+
+def _lasting(value: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: inner for key, inner in value.items() if key not in PASSING}
+    return {key: _lasting(inner) if isinstance(inner, Mapping) else inner for key, inner in kept.items()}
 
 
 def _tool(line: Measurement) -> str:
@@ -63,7 +70,9 @@ def _scalar(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and value >= 10_000_000 and ("memory" in name or "bytes" in name):
-        return f"{numerals.significant(value / 1e9)} GB"
+        return (
+            f"{numerals.significant(value / 1e9)} GB" if value >= 10**9 else f"{numerals.megabytes(value)} MB"
+        )
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

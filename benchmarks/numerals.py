@@ -34,6 +34,11 @@ def fixed(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}".replace(",", THIN)
 
 
+def scientific(value: float) -> str:
+    """Two digits at any magnitude: ``0.0064``, ``5.9e-05``."""
+    return f"{value:.2g}"
+
+
 def perplexity(value: float) -> str:
     """Two decimals below 100, fewer above: ``26.90``, ``132.3``, ``71 200``."""
     return fixed(value, 2) if value < 100 else fixed(value, 1) if value < 1000 else significant(value)

@@ -9,13 +9,13 @@ from ..storage import sha256_json
 from . import numerals, table
 from .breakdowns import Drawing, damage_drawings, time_drawings
 from .conclusion import Figure, figures, sentences
-from .environment import Facts, clip, environments, flatten
+from .environment import Facts, clip, environments
 from .gaps import not_measured
 from .headline import headline
 from .join import Group, aspect_of
 from .plots import Plot, plots
 from .record import Measurement
-from .workload import describe
+from .workload import conduct, describe
 
 LONGEST_COMMAND = 2000
 
@@ -101,7 +101,7 @@ def _evidence(lines: Iterable[Measurement]) -> list[Evidence]:
             line.created_utc,
             line.validity.status,
             tuple(clip(reason) for reason in line.validity.reasons),
-            clip("; ".join(f"{name} {value}" for name, value in flatten({**line.protocol, **line.state}))),
+            conduct(line),
         )
         for line in lines
     ]

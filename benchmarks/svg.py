@@ -115,7 +115,7 @@ def scatter(
         width,
         height,
         [
-            *_vertical_ticks(vertical, names, area),
+            *_vertical_ticks(vertical, names, area, zero=y.log and any(p.y <= 0 for p in points)),
             *_horizontal_ticks(horizontal, area),
             element("text", text=clip(y.title, int(width / GLYPH)), x=0.0, y=12.0, class_="axis"),
             element(
@@ -128,12 +128,18 @@ def scatter(
     )
 
 
-def _vertical_ticks(axis: axes.Axis, names: Sequence[str], area: Box) -> list[Markup]:
+def _vertical_ticks(axis: axes.Axis, names: Sequence[str], area: Box, *, zero: bool) -> list[Markup]:
+    """Grid lines with their numbers; ``zero`` marks the foot of a logarithmic axis as 0."""
     marks: list[Markup] = []
+    bottom = area.y + area.height
     for tick, name in zip(axis.ticks, names, strict=True):
         y = area.y + area.height * (1 - axis.at(tick))
+        if zero and bottom - y < LINE:
+            continue
         marks.append(element("path", d=f"M{area.x:.1f} {y:.1f}h{area.width:.1f}", class_="grid"))
         marks.append(element("text", text=name, x=area.x - 8, y=y + 4, class_="tick", text_anchor="end"))
+    if zero:
+        marks.append(element("text", text="0", x=area.x - 8, y=bottom + 4, class_="tick", text_anchor="end"))
     return marks
 
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from . import numerals
 from .columns import COLUMNS, FRONT, Column
 from .join import ASPECT_NAMES, Group, Row, aspect_of
 from .pareto import pareto_front
@@ -112,9 +111,9 @@ def _cell(group: Group, row: Row, column: Column, notes: list[str], best: float 
         reason = reading.metric.reason if reading is not None else ""
         return Cell("–", status="missing", note=_note_of(notes, _missing(group, row, column, reason)))
     if reading is None:
-        return Cell(column.write(value), value)
+        return Cell(column.text(value), value)
     return Cell(
-        column.write(value),
+        column.text(value),
         value,
         *_interval(reading.metric, value, column),
         status=reading.status,
@@ -127,15 +126,9 @@ def _cell(group: Group, row: Row, column: Column, notes: list[str], best: float 
 
 
 def _interval(metric: Metric, value: float, column: Column) -> tuple[str, str]:
-    """The interval from end to end, and as plus or minus its longer arm; empty where it has no width."""
     if metric.ci95 is None or not all(math.isfinite(end) for end in metric.ci95):
         return "", ""
-    low, high = metric.ci95
-    if column.write(low) == column.write(high):
-        return "", ""
-    arm = max(high - value, value - low) * (100 if column.write is numerals.percent else 1)
-    decimals = len(column.write(value).partition(".")[2])
-    return f"{column.write(low)}–{column.write(high)}", f"±{numerals.fixed(arm, decimals)}"
+    return column.interval(value, metric.ci95)
 
 
 def _best(group: Group, column: Column) -> float | None:

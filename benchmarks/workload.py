@@ -1,4 +1,4 @@
-"""The conditions of a measurement in words: which text, which lengths, how many threads, on what."""
+"""The conditions of a measurement in words: text, lengths, threads, and how it was run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from .record import Measurement
 
+LONGEST_WORD = 80
 TITLES = {"quality": "Quality", "generate": "Latency", "embed": "Latency"}
 
 
@@ -51,3 +52,37 @@ def machine(line: Measurement) -> str:
     cpu = line.device.get("cpu")
     name = cpu.get("model") if isinstance(cpu, Mapping) else cpu
     return str(name or line.device.get("os") or "an unnamed machine")
+
+
+# Protocol and state as words: the numbers that say whether a reading can be trusted.
+PROTOCOL = {
+    "interval": "interval: {}",
+    "blocks": "{} blocks",
+    "processes": "{} processes",
+    "order": "order {}",
+    "block_ms": "at least {} ms a block",
+    "warmup_seconds": "warm-up {} s",
+    "resamples": "{} resamples",
+    "seed": "seed {}",
+}
+BETWEEN = {
+    "other_cpu_pct": "other processes {} % of the CPUs",
+    "steal_pct": "hypervisor took {} %",
+    "frequency_change_pct": "frequency changed {} %",
+}
+AFTER = {"load": "load {}", "governor": "governor {}", "temperature_c": "{} °C"}
+
+
+def conduct(line: Measurement) -> str:
+    """How a line was measured and what the machine did meanwhile, in one sentence."""
+    state = {key: value for key, value in line.state.items() if isinstance(value, Mapping)}
+    parts = [*_words(PROTOCOL, line.protocol), *_words(BETWEEN, state.get("between", {}))]
+    return ", ".join([*parts, *_words(AFTER, state.get("after", {}))])
+
+
+def _words(phrases: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
+    known = {key: values[key] for key in phrases if isinstance(values.get(key), int | float | str)}
+    return [
+        phrases[key].format(f"{value:.3g}" if isinstance(value, float) else str(value)[:LONGEST_WORD])
+        for key, value in known.items()
+    ]

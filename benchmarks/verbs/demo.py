@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from ..demo import DemoResult
 
-NEW_TOKENS = 64
+NEW_TOKENS = 80
 
 
 @click.command("demo")

@@ -62,7 +62,12 @@ def layers(kind: str, blocks: int, error: float, seed: int) -> list[dict[str, An
     for block in range(blocks):
         for name in KINDS[kind]:
             own = error * generator.lognormvariate(0, 0.5) * (2.5 if "down" in name and block > 25 else 1)
-            entry = {"name": f"{prefix}.{block}.{name}", "scheme": "W4A16-g64", "status": "ok", "error": own}
+            entry = {
+                "name": f"{prefix}.{block}.{name}",
+                "scheme": "W4A16-g64",
+                "status": "ok",
+                "error": own**2,
+            }
             found.append(entry)
     if kind == "decoder":
         found[-1]["status"] = "damped"
@@ -119,7 +124,11 @@ def latency(of: Subject, against: Subject | None, metrics: dict[str, Metric], **
         "workload": workload,
         "runtime": RUNTIME,
         "device": DEVICE,
-        "state": {"load_before": 0.21, "load_after": 1.4, "governor": "performance"},
+        "state": {
+            "before": {"load": 0.21, "governor": "performance"},
+            "after": {"load": 1.4, "governor": "performance"},
+            "between": {"other_cpu_pct": 0.6, "steal_pct": 0.0},
+        },
         "protocol": {"blocks": 10, "processes": 5, "order": "ABBA", "warmup_seconds": 2.0},
         "time_by_op": time_by_op(of.kind),
     }

@@ -96,7 +96,9 @@ def test_a_damaged_bundle_is_made_again(result: DemoResult, models: list[DemoMod
     skipped = run_demo(output, models=models, size=SIZE).skipped
     assert graph.read_bytes() == whole
     assert "encoder to W8A8: export to ONNX and prove it" not in skipped
-    assert len(skipped) == 9
+    # Nothing that comes before it runs again, and nothing of the other model.
+    assert {"encoder to W8A8: compress", "encoder to W8A8: export the fp32 original"} <= set(skipped)
+    assert len([title for title in skipped if title.startswith("decoder")]) == 5
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
