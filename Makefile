@@ -42,7 +42,7 @@ check-gpu:
 	@$(MAKE) --no-print-directory gpu VENV="$(GPU_VENV)" RUNTIME=gpu
 
 gpu: $(DEV_STAMP)
-	@$(BIN)/python -m edgepress.benchmarks.gpu_check
+	@$(BIN)/python -m edgepress.benchmarks.checks.gpu_check
 
 lint: $(DEV_STAMP)
 	@$(BIN)/ruff check .
