@@ -7,14 +7,19 @@ exceptions into messages and exit codes.
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
 from . import __version__
-from .errors import EdgepressError, UnknownName
+from .errors import BadUsage, EdgepressError, Interrupted, OutOfResource, Terminated, UnknownName
 
 VERBS = {
     "compress": ("compress", "Compress a model with a recipe or a scheme."),
@@ -32,6 +37,30 @@ VERBS = {
     "doctor": ("devices", "Check the installation and say how to fix it."),
     "demo": ("benchmarks", "The whole chain on two small real models."),
 }
+
+
+# The verbs that go on where they were stopped.
+CONTINUED = ("compress", "demo")
+
+
+class SigTerm(KeyboardInterrupt):
+    """SIGTERM arrived: ends the work as Ctrl-C does, under its own exit code."""
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End quietly when nobody reads stdout any more (``| head -1``); rich makes a SystemExit of it."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _discard_stdout()
+        raise click.exceptions.Exit(0) from None
+
+
+def _discard_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class LazyGroup(click.Group):
@@ -53,6 +82,16 @@ class LazyGroup(click.Group):
             raise UnknownName("verb", args[0], VERBS)
         return super().resolve_command(ctx, args)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _reader_may_leave():  # --help and --version print here
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> object:
+        with _reader_may_leave():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
@@ -64,8 +103,12 @@ def edgepress() -> None:
     """Make a trained transformer small and fast enough for its machine, and prove it."""
 
 
+def _wants_json(arguments: list[str]) -> bool:
+    return "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
+
+
 def _fail(error: EdgepressError, arguments: list[str]) -> int:
-    if "--json" in arguments:
+    if _wants_json(arguments):
         import json
 
         print(json.dumps({"error": error.as_dict()}, indent=2, ensure_ascii=False))
@@ -74,41 +117,68 @@ def _fail(error: EdgepressError, arguments: list[str]) -> int:
     return error.exit_code
 
 
-def _internal(error: Exception) -> int:
+def _usage(error: click.ClickException, arguments: list[str]) -> int:
+    if not _wants_json(arguments):
+        error.show()
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    verb = context.command_path if context is not None else "edgepress"
+    return _fail(BadUsage(error.format_message(), fix=f"see: {verb} --help"), arguments)
+
+
+def _stopped(cause: BaseException | None, arguments: list[str]) -> int:
+    kind, what = (Terminated, "terminated") if isinstance(cause, SigTerm) else (Interrupted, "interrupted")
+    if not arguments or arguments[0] not in CONTINUED:
+        return _fail(kind(what), arguments)
+    # A second --restart would drop what the first run finished.
+    again = shlex.join(["edgepress", *(word for word in arguments if word != "--restart")])
+    return _fail(kind(what, why="what is finished is kept", fix=f"continue with: {again}"), arguments)
+
+
+def _internal(error: BaseException, arguments: list[str]) -> int:
     import traceback
 
     traceback.print_exception(error)
-    print(
-        f"error [E-INTERNAL]: a bug in edgepress {__version__}: {type(error).__name__}: {error}\n"
-        "→ please report it with the lines above",
-        file=sys.stderr,
-    )
-    return 70
+    bug = f"a bug in edgepress {__version__}: {type(error).__name__}: {error}"
+    return _fail(EdgepressError(bug, fix="please report it with the traceback on stderr"), arguments)
 
 
-def run(arguments: list[str] | None = None) -> int:
-    """Run the CLI and return its exit code; never raises but for exit by signal."""
+def _run(arguments: list[str]) -> int:
     try:
         outcome = edgepress.main(args=arguments, prog_name="edgepress", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except EdgepressError as error:
-        return _fail(error, sys.argv[1:] if arguments is None else arguments)
-    except click.exceptions.Abort:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _fail(error, arguments)
+    except click.exceptions.Abort as error:
+        # click makes it of an interrupt, and of the end of a file, which no verb expects.
+        cause = error.__cause__
+        return _internal(cause, arguments) if isinstance(cause, EOFError) else _stopped(cause, arguments)
+    except KeyboardInterrupt as error:
+        return _stopped(error, arguments)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _usage(error, arguments)
+    except MemoryError as error:
+        return _fail(OutOfResource("out of memory", why=str(error), fix="free some memory"), arguments)
     except Exception as error:  # noqa: BLE001 - the CLI's edge is where unknown errors end
-        return _internal(error)
+        return _internal(error, arguments)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the CLI with ``arguments`` (of the process when None) and return its exit code."""
+    code = 0
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+    return code
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SigTerm
 
 
 def main() -> NoReturn:
     """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run())

@@ -49,6 +49,12 @@ class InputError(EdgepressError):
     code, exit_code = "E-INPUT", 2
 
 
+class BadUsage(InputError):
+    """The command line is not one: an unknown option, a missing argument, a value of the wrong kind."""
+
+    code = "E-USAGE"
+
+
 class UnknownName(InputError):
     """A name that nothing answers to; carries the nearest known one."""
 
@@ -122,6 +128,18 @@ class OutOfResource(EdgepressError):
     """Out of disk, RAM or VRAM, preferably found before the work starts."""
 
     code, exit_code = "E-RESOURCE", 6
+
+
+class Interrupted(EdgepressError):
+    """Ctrl-C (SIGINT) ended the work."""
+
+    code, exit_code = "E-INTERRUPTED", 130
+
+
+class Terminated(Interrupted):
+    """SIGTERM ended the work."""
+
+    code, exit_code = "E-TERMINATED", 143
 
 
 def require(module: str, extra: str) -> None:

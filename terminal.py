@@ -8,6 +8,7 @@ at all.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -31,6 +32,14 @@ class Task(Protocol):
     """One piece of work with a known size."""
 
     def advance(self, amount: float = 1, detail: str = "") -> None: ...
+
+
+def _write_note(text: str) -> None:
+    """A line on stderr. When nobody reads it any more (``2>&1 | head``), the work goes on without."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class _SilentTask:
@@ -65,7 +74,7 @@ class _LineTask:
             elapsed = now - self.start
             eta = elapsed * (self.total - self.done) / self.done if self.done else 0.0
             share = f"{100 * self.done / self.total:.0f} % after {elapsed:.0f} s, ETA {max(eta, 0):.0f} s"
-            print(f"{self.label}: {share}  {detail}".rstrip(), file=sys.stderr, flush=True)
+            _write_note(f"{self.label}: {share}  {detail}".rstrip())
 
 
 class Lines:
@@ -79,7 +88,7 @@ class Lines:
         yield _LineTask(label, total, self.interval)
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        _write_note(text)
 
 
 class Bars:
@@ -140,7 +149,7 @@ class Terminal:
     def say(self, text: str) -> None:
         """A note for a person, on stderr."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            _write_note(text)
 
     def document(self, value: Any, text: object = None) -> None:
         """The result: JSON under ``--json``, else ``text`` (a string or what rich renders)."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import Any
 
 import click
@@ -97,12 +95,7 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
     from ..api import compress_model
     from ..weights import MANIFEST
 
-    try:
-        path = compress_model(model, output=output, progress=terminal.progress, **options)
-    except KeyboardInterrupt:
-        again = shlex.join(["edgepress", *sys.argv[1:]])
-        terminal.say(f"\ninterrupted; finished blocks are kept. Continue with:\n  {again}")
-        raise
+    path = compress_model(model, output=output, progress=terminal.progress, **options)
     manifest = read_json(path / MANIFEST)
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [f"{path}: {manifest['source']['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]
