@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...storage import read_json, sha256_file
+from ...storage import read_json, sha256_file, write_json
 from ..record import Measurement, read
 from .table import write_table
 
@@ -52,12 +52,9 @@ class Chain:
     def __init__(self, model: str, work: Path, wikitext: Path | None, quick: bool) -> None:
         self.model, self.work, self.wikitext, self.quick = model, work / model, wikitext, quick
         self.work.mkdir(parents=True, exist_ok=True)
-        self.costs: dict[str, tuple[float, float]] = {}
-        self.commands: list[str] = []
 
     def call(self, command: str, threads: int | None = None) -> tuple[float, float]:
         """Run ``edgepress command``; returns its CPU seconds and peak resident megabytes."""
-        self.commands.append(f"edgepress {command}")
         environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
         print(f"$ edgepress {command}", file=sys.stderr, flush=True)
         child = subprocess.Popen([sys.executable, "-m", "edgepress", *shlex.split(command)], env=environment)
@@ -74,28 +71,42 @@ class Chain:
             source = str(checkpoint)
             if not checkpoint.exists():
                 options = variant.options.format(work=self.work)
-                cost = self.call(f"compress {self.model} {options} -o {checkpoint} -q", threads=1)
-                self.costs[variant.name] = cost
+                seconds, rss = self.call(f"compress {self.model} {options} -o {checkpoint} -q", threads=1)
+                write_json(self.work / f"{variant.name}.cost.json", {"cpu_seconds": seconds, "rss_mb": rss})
         if not bundle.exists():
             self.call(f"export {source} -o {bundle} -q")
         return bundle
 
-    def measure(self, variant: Variant, original: Path) -> list[Measurement]:
-        """Quality on each text, and speed in turns with the original."""
-        bundle, run = self.bundle(variant), self.work / f"{variant.name}.jsonl"
+    def quality(self, variant: Variant) -> Path:
+        """The run file with the quality of a variant on each text."""
+        run = self.work / f"{variant.name}.quality.jsonl"
         if not run.exists():
             part = run.with_suffix(".part")
             part.unlink(missing_ok=True)
-            against = f"validate {bundle} --against {self.model} --record {part} -q"
+            against = f"validate {self.bundle(variant)} --against {self.model} --record {part} -q"
             self.call(against)
             if self.wikitext is not None:
                 self.call(f"{against} --text {self.wikitext}")
+            part.rename(run)
+        return run
+
+    def speed(self, variant: Variant, original: Path) -> Path:
+        """The run file with speed and memory of a variant, measured in turns with the original."""
+        run, bundle = self.work / f"{variant.name}.speed.jsonl", self.bundle(variant)
+        if not run.exists():
+            part = run.with_suffix(".part")
+            part.unlink(missing_ok=True)
             quick = "--quick" if self.quick else ""
             baseline = "" if bundle == original else f"--baseline {original}"
             self.call(f"profile {bundle} {baseline} {quick} --record {part} -q")
             part.rename(run)
-        identity = sha256_file(bundle / "manifest.json")
-        return [line for line in read([run]) if line.subject.manifest_sha256 == identity]
+        return run
+
+    def measure(self, variant: Variant, original: Path) -> list[Measurement]:
+        """The lines about a variant's bundle: quality on each text, and speed."""
+        identity = sha256_file(self.bundle(variant) / "manifest.json")
+        lines = read([self.quality(variant), self.speed(variant, original)])
+        return [line for line in lines if line.subject.manifest_sha256 == identity]
 
 
 def value(lines: list[Measurement], metric: str, text: str = "") -> float | None:
@@ -193,8 +204,10 @@ def smollm2_table(chain: Chain, results: Path) -> None:
         ratio = kl["w4-gptq"] / kl["w4-rtn-absmax"]
         verdict = "met" if ratio <= 0.53 else "missed"
         notes.append(f"KL of GPTQ over KL of RTN absmax / 7.5: {ratio:.3f} (target at most 0.53: {verdict}).")
-    if "w4-gptq" in chain.costs:
-        seconds, rss = chain.costs["w4-gptq"]
+    cost_file = chain.work / "w4-gptq.cost.json"
+    if cost_file.exists():
+        cost = read_json(cost_file)
+        seconds, rss = cost["cpu_seconds"], cost["rss_mb"]
         verdict = "met" if seconds <= 118 else "missed"
         notes.append(
             f"`compress` with GPTQ, whole process at one thread: {seconds:.0f} CPU seconds "
@@ -238,16 +251,23 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--wikitext", type=Path, help="WikiText-2 test as one text file")
     parser.add_argument("--quick", action="store_true", help="fewer timed blocks")
+    parser.add_argument("--untimed", action="store_true", help="make bundles and judge quality, time nothing")
     parser.add_argument("--only", choices=["smollm2", "minilm"])
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.only != "smollm2":
         chain = Chain("minilm", arguments.work, None, arguments.quick)
-        minilm_table(chain, arguments.results)
+        if arguments.untimed:
+            [chain.quality(variant) for variant in MINILM]
+        else:
+            minilm_table(chain, arguments.results)
     if arguments.only != "minilm":
         chain = Chain("smollm2", arguments.work, arguments.wikitext, arguments.quick)
         (chain.work / "rtn-absmax.yaml").write_text(MINMAX)
-        smollm2_table(chain, arguments.results)
+        if arguments.untimed:
+            [chain.quality(variant) for variant in SMOLLM2]
+        else:
+            smollm2_table(chain, arguments.results)
 
 
 if __name__ == "__main__":
