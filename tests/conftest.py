@@ -17,6 +17,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.register_profile("edgepress", deadline=None)
 settings.load_profile("edgepress")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need CUDA say so where there is none; torch is asked only when one of them was collected."""
+    waiting = [item for item in items if item.get_closest_marker("cuda")]
+    if waiting:
+        import torch
+
+        if not torch.cuda.is_available():
+            reason = "no CUDA device here (run `make check-gpu` on a machine with one)"
+            for item in waiting:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
 WORDS = """the river ran under old stone bridges while merchants counted copper coins and children watched
 boats drift slowly toward the harbour where engineers measured tides winds currents and the weight of every
 cargo loaded""".split()
