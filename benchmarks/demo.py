@@ -83,7 +83,7 @@ MODELS = (
         recipe="w8a8",
         described="MiniLM to W8A8",
         calibration={},
-        seconds={"compress": 5, "export": 10, "original": 5, "validate": 30, "profile": 60},
+        seconds={"compress": 3, "export": 2, "original": 1, "validate": 12, "profile": 60},
     ),
     DemoModel(
         name="smollm2",
@@ -91,7 +91,7 @@ MODELS = (
         recipe="w4a16-gptq",
         described="SmolLM2 to W4A16, group 64, GPTQ",
         calibration={"calibration": "wikipedia", "samples": 16, "length": 512},
-        seconds={"compress": 120, "export": 60, "original": 20, "validate": 60, "profile": 90},
+        seconds={"compress": 120, "export": 10, "original": 5, "validate": 60, "profile": 90},
     ),
 )
 
