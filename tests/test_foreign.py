@@ -1,0 +1,54 @@
+"""Whatever a library raises becomes the typed error; interrupts and typed errors pass."""
+
+from __future__ import annotations
+
+import pytest
+from edgepress.errors import BundleError, EdgepressError, RefusedByPolicy
+from edgepress.foreign import foreign_errors_are_typed
+
+
+def typed(why: str) -> EdgepressError:
+    return BundleError("cannot read tokenizer.json", why=why)
+
+
+class Panic(BaseException):
+    """As native code raises it: no Exception, and of a class that cannot be imported."""
+
+
+@pytest.mark.parametrize(
+    "raised", [Exception("bare"), ValueError("value"), OSError(5, "io"), Panic("native")]
+)
+def test_library_errors_are_typed_and_keep_their_cause(raised: BaseException) -> None:
+    with pytest.raises(BundleError) as caught, foreign_errors_are_typed(typed):
+        raise raised
+    assert caught.value.why == f"{type(raised).__name__}: {raised}"
+    assert caught.value.__cause__ is raised
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), MemoryError(), RefusedByPolicy("a pickle")],
+)
+def test_interrupts_and_typed_errors_pass(raised: BaseException) -> None:
+    with pytest.raises(type(raised)) as caught, foreign_errors_are_typed(typed):
+        raise raised
+    assert caught.value is raised
+
+
+def test_sigterm_passes() -> None:
+    from edgepress.cli import SigTerm
+
+    with pytest.raises(SigTerm), foreign_errors_are_typed(typed):
+        raise SigTerm
+
+
+def test_endless_messages_are_cut() -> None:
+    with pytest.raises(BundleError) as caught, foreign_errors_are_typed(typed):
+        raise ValueError("x" * 100_000)
+    assert len(caught.value.why) < 500
+
+
+def test_the_body_that_succeeds_is_left_alone() -> None:
+    with foreign_errors_are_typed(typed):
+        result = 7
+    assert result == 7

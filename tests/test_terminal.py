@@ -1,0 +1,181 @@
+"""What is shown: lines and bars with an ETA on stderr, one document on stdout, nothing under ``quiet``."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from edgepress import terminal as terminal_module
+from edgepress.terminal import Bars, Lines, Silent, Terminal
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+class Clock:
+    """A clock that goes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(terminal_module, "time", made)
+    return made
+
+
+def shown_by(capture: Callable[[], object]) -> list[str]:
+    """The lines that ``capture`` writes to stderr."""
+    written, real = io.StringIO(), sys.stderr
+    sys.stderr = written
+    try:
+        capture()
+    finally:
+        sys.stderr = real
+    return written.getvalue().splitlines()
+
+
+@given(amounts=st.lists(st.floats(0, 5), min_size=1, max_size=60))
+def test_at_most_one_line_a_tenth(amounts: list[float]) -> None:
+    def work() -> None:
+        with Lines(interval=1e9).task("quantizing", sum(amounts)) as task:
+            for amount in amounts:
+                task.advance(amount)
+
+    lines = shown_by(work)
+    shares = [int(found.group(1)) for line in lines if (found := re.search(r": (\d+) %", line))]
+    assert len(lines) == len(shares) <= 10
+    assert shares == sorted(shares)
+
+
+def test_every_tenth_is_shown_once(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines().task("windows", 200) as task:
+        for _ in range(200):
+            task.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" after")[0] for line in lines] == [f"windows: {10 * n} %" for n in range(1, 11)]
+
+
+def test_eta_is_what_the_rate_so_far_says(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines().task("blocks", 8) as task:
+        clock.now += 6
+        task.advance(2, "model.layers.1")
+        clock.now += 18
+        task.advance(6)
+    assert capsys.readouterr().err.splitlines() == [
+        "blocks: 25 % after 6 s, ETA 18 s  model.layers.1",
+        "blocks: 100 % after 24 s, ETA 0 s",
+    ]
+
+
+def test_slow_work_speaks_at_the_interval(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines(interval=30).task("slow", 1000) as task:
+        for _ in range(7):
+            clock.now += 10
+            task.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["slow: 0 % after 30 s", "slow: 1 % after 60 s"]
+
+
+def test_work_of_no_size_and_work_beyond_its_size(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines().task("nothing", 0):
+        pass
+    with Lines().task("more", 2) as task:
+        clock.now += 3
+        task.advance(3)
+    assert capsys.readouterr().err.splitlines() == ["more: 150 % after 3 s, ETA 0 s"]
+
+
+def test_silent_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Silent().task("work", 1) as task:
+        task.advance(1, "detail")
+    Silent().note("note")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_bars_show_label_share_and_markup_as_it_is() -> None:
+    from rich.console import Console
+
+    written = io.StringIO()
+    bars = Bars(Console(file=written, force_terminal=True, width=120, color_system=None))
+    with bars.task("[b]hashing[/b]", 4) as task:
+        task.advance(3, "[red]part[/red]")
+    bars.note("see [docs]")
+    shown = written.getvalue()
+    for text in ("[b]hashing[/b]", "75 %", "ETA", "[red]part[/red]", "see [docs]"):
+        assert text in shown
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_fits_where_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TTY_COMPATIBLE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert isinstance(Terminal().progress, Lines)
+    monkeypatch.setattr(sys, "stderr", Tty())
+    assert isinstance(Terminal().progress, Bars)
+    assert isinstance(Terminal(as_json=True).progress, Bars)
+    assert isinstance(Terminal(quiet=True).progress, Silent)
+
+
+def test_document_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"b": [1, 2.5], "a": "größer [b]"}
+    Terminal(as_json=True).document(value, "text for a person")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == value and "größer [b]" in shown.out
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_document_refuses_what_is_not_json(number: float, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        Terminal(as_json=True).document({"loss": number})
+    assert capsys.readouterr().out == ""
+
+
+def test_document_for_a_person_is_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "a line that is longer than any terminal " * 8
+    Terminal().document({"x": 1}, f"[b]{long}\nsecond")
+    Terminal().document({"x": 1})
+    assert capsys.readouterr().out == f"[b]{long}\nsecond\n"
+
+
+def test_say_goes_to_stderr_unless_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal(as_json=True).say("note")
+    Terminal(quiet=True).say("never shown")
+    assert capsys.readouterr() == ("", "note\n")
+
+
+def test_notes_that_nobody_reads_do_not_end_the_work() -> None:
+    """``edgepress … 2>&1 | head -1``: the reader of stderr leaves, the work goes on."""
+    script = (
+        "from edgepress.terminal import Lines, Terminal\n"
+        "with Lines().task('work', 10) as task:\n"
+        "    for _ in range(10): task.advance()\n"
+        "Terminal().say('said')\n"
+        "Lines().note('noted')\n"
+        "print('done')"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=writer, text=True
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stdout) == (0, "done\n")
