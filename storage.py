@@ -22,7 +22,14 @@ from filelock import FileLock, Timeout
 
 from .errors import InputError, OutOfResource, OutputExists, RefusedByPolicy
 
-CHUNK = 1 << 22
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST),  # EEXIST: a file where a directory should be made
+)
+# A directory with one of these is a result of ours, which --overwrite may replace.
+MANIFESTS = ("edgepress.json", "manifest.json")
+SCHEMA = b'"schema": "edgepress.'
 
 
 def cache_directory() -> Path:
@@ -64,7 +71,11 @@ def contained(root: Path, name: str) -> Path:
     if candidate.is_absolute() or ".." in candidate.parts or "\x00" in name or not candidate.parts:
         raise RefusedByPolicy(f"file name {name!r} points outside its directory {root}")
     path = root / candidate
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # too long, not encodable, a loop of links
+        raise RefusedByPolicy(f"file name {name!r} is none that {root} can hold", why=str(error)) from None
+    if not inside:
         raise RefusedByPolicy(f"file {name!r} is a link that leaves its directory {root}")
     return path
 
@@ -92,7 +103,7 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
     """Parse a JSON file of at most ``limit`` bytes.
 
     Raises:
-        InputError: missing, too large, not UTF-8 or not JSON; names the file.
+        InputError: missing, unreadable, too large, not UTF-8 or not JSON; names the file.
     """
     try:
         if path.stat().st_size > limit:
@@ -102,6 +113,8 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
         raise InputError(f"missing file {path}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}", why=str(error)) from None
 
 
 def hash_tree(root: Path, *, skip: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:
@@ -145,17 +158,17 @@ def require_disk(path: Path, needed: int) -> None:
 
 @contextmanager
 def disk_full_is_typed(path: Path) -> Iterator[None]:
-    """Turn ENOSPC/EDQUOT/EROFS/EACCES from any write below into typed errors that name ``path``."""
+    """Turn what the file system says to any write below into typed errors that name ``path``."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             raise OutOfResource(
                 f"the disk is full while writing {path}",
                 why=str(error),
                 fix="free some space and run the same command again: finished work is kept",
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+        if error.errno in UNWRITABLE:
             raise InputError(
                 f"cannot write {path}", why=str(error), fix="choose another output path"
             ) from error
@@ -169,12 +182,15 @@ class Staging:
     ``keep`` leaves the staging directory after a failure or kill, for a resume; otherwise it is removed.
 
     Raises:
-        OutputExists: the target exists and ``overwrite`` is false.
+        OutputExists: the target exists and ``overwrite`` is false, or it holds what edgepress did not write.
         InputError: another process holds the lock, or the target cannot be written.
+        OutOfResource: the disk is full.
     """
 
     def __init__(self, target: Path, *, overwrite: bool = False, keep: bool = False) -> None:
         self.target = target.absolute()
+        if self.target.name in ("", ".."):
+            raise InputError(f"{target} cannot be an output", fix="name a directory that can be made")
         self.overwrite, self.keep = overwrite, keep
         self.directory = self.target.with_name(f".{self.target.name}.partial")
         self._backup = self.target.with_name(f".{self.target.name}.replaced")
@@ -187,8 +203,7 @@ class Staging:
             self._acquire()
             try:
                 self._recover()
-                if self.directory.is_dir() and not any(self.directory.iterdir()):
-                    self.directory.rmdir()  # a kill right after publication leaves it empty
+                self._drop_if_empty()  # so a kill right after publication leaves it
                 if self.target.exists() or self.target.is_symlink():
                     self._refuse_unless_overwrite()
                 if not self.keep:
@@ -213,12 +228,16 @@ class Staging:
         self._lock.release()
 
     def _recover(self) -> None:
-        # A kill between the two renames of an overwrite leaves only the backup: put it back.
+        # What ends a run between the two renames of an overwrite leaves only the backup: put it back.
         if self._backup.exists():
             if self.target.exists():
                 shutil.rmtree(self._backup)
             else:
                 self._backup.rename(self.target)
+
+    def _drop_if_empty(self) -> None:
+        if self.directory.is_dir() and not any(self.directory.iterdir()):
+            self.directory.rmdir()
 
     def _refuse_unless_overwrite(self) -> None:
         if self.target.is_symlink() or not self.target.is_dir():
@@ -229,6 +248,15 @@ class Staging:
             raise OutputExists(
                 f"{self.target} already exists", fix="pass --overwrite, or choose another output"
             )
+        if any(self.target.iterdir()) and not self._is_a_result():
+            raise OutputExists(
+                f"{self.target} holds files that edgepress did not write",
+                fix="choose another output, or remove them yourself",
+            )
+
+    def _is_a_result(self) -> bool:
+        manifests = (self.target / name for name in MANIFESTS)
+        return any(path.is_file() and SCHEMA in path.read_bytes() for path in manifests)
 
     def restart(self) -> None:
         """Drop what an earlier run left and begin with an empty staging directory."""
@@ -250,6 +278,11 @@ class Staging:
         self._published = True
 
     def __exit__(self, *_: object) -> None:
-        if not self._published and not self.keep:
-            shutil.rmtree(self.directory, ignore_errors=True)
-        self._release()
+        try:
+            if not self._published:
+                self._recover()
+                self._drop_if_empty()
+                if not self.keep:
+                    shutil.rmtree(self.directory, ignore_errors=True)
+        finally:
+            self._release()

@@ -161,7 +161,7 @@ def test_outputs_are_refused_before_work(pico_llama: Path, whole: Path, tmp_path
     with pytest.raises(OutputExists, match="overwrite"):
         compress_model(str(pico_llama), scheme="W8A8", output=whole)
     copy = tmp_path / "copy"
-    shutil.copytree(pico_llama, copy)
+    shutil.copytree(whole, copy)
     with pytest.raises(InputError, match="model itself"):
         compress_model(str(copy), scheme="W8A8", output=copy, overwrite=True)
     assert load_model(copy) is not None
