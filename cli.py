@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -55,12 +55,13 @@ def _reader_may_leave() -> Iterator[None]:
     except (BrokenPipeError, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        _discard_stdout()
+        _discard(sys.stdout)
         raise click.exceptions.Exit(0) from None
 
 
-def _discard_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _discard(stream: TextIO) -> None:
+    """Let what is still written to ``stream`` go nowhere; the interpreter flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class LazyGroup(click.Group):
@@ -108,12 +109,15 @@ def _wants_json(arguments: list[str]) -> bool:
 
 
 def _fail(error: EdgepressError, arguments: list[str]) -> int:
+    stream, text = sys.stderr, f"error [{error.code}]: {error}"
     if _wants_json(arguments):
         import json
 
-        print(json.dumps({"error": error.as_dict()}, indent=2, ensure_ascii=False))
-    else:
-        print(f"error [{error.code}]: {error}", file=sys.stderr)
+        stream, text = sys.stdout, json.dumps({"error": error.as_dict()}, indent=2, ensure_ascii=False)
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        _discard(stream)
     return error.exit_code
 
 
@@ -170,7 +174,7 @@ def run(arguments: list[str] | None = None) -> int:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        _discard_stdout()
+        _discard(sys.stdout)
     return code
 
 
