@@ -2,14 +2,18 @@
 
     python -m edgepress.benchmarks.checks.kill_test [benchmarks/results] [--work DIRECTORY]
 
-A small random Llama is compressed with GPTQ once without harm: its wall time, interpreter and imports
-included, is the span that the kills are spread over. Every run ends in the same command, undisturbed.
+A small random Llama is compressed with GPTQ once without harm, and it is noted when the sweep and the
+assembling of the result begin. The kills are spread over three spans: the whole wall time, interpreter and
+imports included; the time from the sweep on; and the assembling, which is short and would hardly be hit
+otherwise. Every run ends in the same command, undisturbed.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,19 +34,28 @@ OPTIONS = (
     *("--scheme", "W4A16", "--group-size", "64"),
     *("--calibration", "wikipedia", "--samples", "16", "--length", "256", "--quiet"),
 )
-RUNS = 20
 BLOCKS = 8
+# How many runs are first killed within each span. A span begins when this part of the staging directory
+# appears, the first one with the process.
+SPANS = {"": 8, "work": 8, "result": 4}
 # Every fourth run is killed three times before it may finish.
 SEVERAL_EVERY, SEVERAL = 4, 3
 EXISTS = 2  # exit code of a command whose output is already there
 
 
 @dataclass(frozen=True)
-class Kill:
-    """One SIGKILL: when it came, in seconds after the start, and what stood on disk then.
-
-    ``blocks`` is the number of journalled blocks; ``state`` names the work that was interrupted.
+class Moment:
+    """When to kill: ``seconds`` after ``part`` of the staging directory appeared (after the start when
+    empty).
     """
+
+    part: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One SIGKILL that hit: seconds after the start, journalled blocks, and the work that it interrupted."""
 
     seconds: float
     blocks: int
@@ -54,31 +67,48 @@ class Victim:
 
     def __init__(self, model: Path, output: Path, whole: dict[str, Any]) -> None:
         self.output, self.whole = output, whole
-        self.arguments = ["compress", str(model), *OPTIONS, "-o", str(output)]
+        self.staging = output.with_name(f".{output.name}.partial")
+        self.command = [
+            sys.executable,
+            "-m",
+            "edgepress",
+            "compress",
+            str(model),
+            *OPTIONS,
+            "-o",
+            str(output),
+        ]
 
-    def kill_after(self, seconds: float) -> Kill:
-        """Start the command and end it by SIGKILL after ``seconds``, unless it is done by then."""
-        command = [sys.executable, "-m", "edgepress", *self.arguments]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+    def kill_at(self, moment: Moment) -> Kill | None:
+        """Start the command and end it by SIGKILL at ``moment``; None when it had ended by itself."""
+        started = time.monotonic()
+        with subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            begun = started
+            if moment.part:
+                begun = wait_for(child, [self.staging / moment.part])[0]
             try:
-                code = child.wait(seconds)
-                if code not in (0, EXISTS):
-                    raise SystemExit(f"exit code {code} from: {' '.join(command)}")
+                child.wait(max(0.0, begun + moment.seconds - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
+            seconds = time.monotonic() - started
+        self.check_whole_or_absent()
+        if child.returncode in (0, EXISTS):
+            return None
+        if child.returncode != -signal.SIGKILL:
+            raise SystemExit(f"exit code {child.returncode} from: {' '.join(self.command)}")
         return self._scene(seconds)
 
     def _scene(self, seconds: float) -> Kill:
-        self.check_whole_or_absent()
-        staging = self.output.with_name(f".{self.output.name}.partial")
-        journal = staging / "work" / "journal.json"
+        """What stands on disk after a kill."""
+        journal = self.staging / "work" / "journal.json"
         if self.output.exists():
-            return Kill(seconds, BLOCKS, "published")
+            return Kill(seconds, BLOCKS, "after publication")
         if not journal.exists():
-            return Kill(seconds, 0, "first block" if (staging / "work").exists() else "start")
+            return Kill(seconds, 0, "block 1" if journal.parent.exists() else "start")
         blocks = len(read_json(journal)["units"])
-        state = "assembling" if (staging / "result").exists() else f"block {blocks + 1}"
-        return Kill(seconds, blocks, "outer tensors" if state == f"block {BLOCKS + 1}" else state)
+        if (self.staging / "result").exists():
+            return Kill(seconds, blocks, "assembling")
+        return Kill(seconds, blocks, f"block {blocks + 1}" if blocks < BLOCKS else "outer tensors")
 
     def check_whole_or_absent(self) -> None:
         """An output that is there is the whole one, and ``verify`` takes nothing less.
@@ -96,60 +126,93 @@ class Victim:
 
     def finish(self) -> None:
         """The same command undisturbed; where a kill came after publication, it must refuse to work again."""
-        command = [sys.executable, "-m", "edgepress", *self.arguments]
         wanted = EXISTS if self.output.exists() else 0
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(self.command, capture_output=True, text=True, check=False)
         if done.returncode != wanted:
             raise SystemExit(f"exit code {done.returncode}, not {wanted}: {done.stderr}")
         self.check_whole_or_absent()
 
 
-def kill_times(wall: float, runs: int, seed: int) -> list[list[float]]:
-    """For each run the moments of its kills: the first ones spread evenly over ``wall``, one random moment
-    in each of ``runs`` equal parts, in random order.
+def wait_for(child: subprocess.Popen[bytes], paths: list[Path]) -> list[float]:
+    """The moment at which each of ``paths`` was first seen, or at which the child ended."""
+    seen: dict[Path, float] = {}
+    while child.poll() is None and len(seen) < len(paths):
+        seen |= {path: time.monotonic() for path in paths if path not in seen and path.exists()}
+        time.sleep(0.002)
+    return [seen.get(path, time.monotonic()) for path in paths]
+
+
+def undisturbed(victim: Victim) -> dict[str, float]:
+    """Run the command to its end; for each span, the seconds from its beginning to the end."""
+    parts = list(SPANS)
+    started = time.monotonic()
+    with subprocess.Popen(victim.command, stdout=subprocess.DEVNULL) as child:
+        begun = wait_for(child, [victim.staging / part for part in parts[1:]])
+        if child.wait():
+            raise SystemExit(f"exit code {child.returncode} from: {' '.join(victim.command)}")
+    end = time.monotonic()
+    return {part: end - moment for part, moment in zip(parts, [started, *begun], strict=True)}
+
+
+def kill_moments(spans: dict[str, float], seed: int) -> list[list[Moment]]:
+    """For each run its kills. The first ones spread evenly, one random moment in each equal part of a span;
+    those that follow come anywhere in the whole wall time.
     """
     generator = random.Random(seed)
-    first = [(part + generator.random()) * wall / runs for part in range(runs)]
+    first = [
+        Moment(part, (piece + generator.random()) * spans[part] / runs)
+        for part, runs in SPANS.items()
+        for piece in range(runs)
+    ]
     generator.shuffle(first)
     return [
-        [moment, *(generator.uniform(0, wall) for _ in range(SEVERAL - 1 if run % SEVERAL_EVERY == 3 else 0))]
-        for run, moment in enumerate(first)
+        [moment, *(Moment("", generator.uniform(0, spans[""])) for _ in range(SEVERAL - 1 if several else 0))]
+        for moment, several in ((moment, run % SEVERAL_EVERY == 3) for run, moment in enumerate(first))
     ]
 
 
-def torture(number: int, model: Path, moments: list[float], folder: Path, whole: dict[str, Any]) -> list[str]:
-    """One run of the table: its kills, its end, and what they left behind."""
-    folder.mkdir()
-    victim = Victim(model, folder / "out", whole)
-    kills = [victim.kill_after(moment) for moment in moments]
+def torture(victim: Victim, moments: list[Moment]) -> list[Kill]:
+    """Kill a run at its moments, then let it end. A first kill that came too late is tried again, sooner."""
+    first, *later = moments
+    kill = victim.kill_at(first)
+    while kill is None:
+        shutil.rmtree(victim.output)
+        first = Moment(first.part, 0.7 * first.seconds)
+        kill = victim.kill_at(first)
+    kills = [kill, *(victim.kill_at(moment) for moment in later)]
     victim.finish()
-    leftovers = sorted(path.name for path in folder.iterdir() if path != victim.output)
+    return [kill for kill in kills if kill is not None]
+
+
+def row_of(number: int, victim: Victim, kills: list[Kill]) -> list[str]:
+    """A line of the table: the kills, and what they left."""
+    leftovers = sorted(path.name for path in victim.output.parent.iterdir() if path != victim.output)
     return [
         str(number),
         ", ".join(f"{kill.seconds:.2f}" for kill in kills),
         ", ".join(str(kill.blocks) for kill in kills),
         ", ".join(kill.state for kill in kills),
-        "yes" if hash_tree(victim.output) == whole else "no",
+        "yes" if hash_tree(victim.output) == victim.whole else "no",
         ", ".join(leftovers) or "none",
     ]
 
 
-def measure(work: Path, seed: int) -> tuple[list[list[str]], float]:
-    """The rows of the table, and the wall seconds of an undisturbed run."""
+def measure(work: Path, seed: int) -> tuple[list[list[str]], dict[str, float]]:
+    """The rows of the table, and the spans of an undisturbed run."""
     model = work / "model"
     run_module("edgepress.benchmarks.checks.random_llama", [str(model), *SHAPE])
-    reference = work / "whole" / "out"
-    command = ["compress", str(model), *OPTIONS, "-o"]
-    run_module("edgepress", [*command, str(work / "warm-up" / "out")])  # reads everything into the page cache
-    started = time.monotonic()
-    run_module("edgepress", [*command, str(reference)])
-    wall = time.monotonic() - started
-    whole = hash_tree(reference)
+    for name in ("warm-up", "whole"):  # the first run reads everything into the page cache
+        (work / name).mkdir()
+        spans = undisturbed(Victim(model, work / name / "out", {}))
+    whole = hash_tree(work / "whole" / "out")
     rows = []
-    for number, moments in enumerate(kill_times(wall, RUNS, seed), 1):
-        rows.append(torture(number, model, moments, work / f"run-{number}", whole))
+    for number, moments in enumerate(kill_moments(spans, seed), 1):
+        folder = work / f"run-{number}"
+        folder.mkdir()
+        victim = Victim(model, folder / "out", whole)
+        rows.append(row_of(number, victim, torture(victim, moments)))
         print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
-    return rows, wall
+    return rows, spans
 
 
 def main() -> None:
@@ -160,7 +223,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.work, prefix="edgepress-kill-") as work:
-        rows, wall = measure(Path(work), arguments.seed)
+        rows, spans = measure(Path(work), arguments.seed)
     good = [row for row in rows if row[4] == "yes" and row[5] == "none"]
     kills = sum(row[1].count(",") + 1 for row in rows)
     write_table(
@@ -173,8 +236,8 @@ def main() -> None:
             f"{len(good)} of {len(rows)} runs byte-identical (SHA-256 of every file) with nothing left "
             f"beside them, after {kills} kills; no output was ever seen that was not whole.",
             f"Model: Llama, random weights, {' '.join(SHAPE)}, bfloat16. Options: `{' '.join(OPTIONS)}`.",
-            f"Undisturbed: {wall:.1f} s of wall time, interpreter and imports included. "
-            f"Seed of the kills: {arguments.seed}.",
+            f"Undisturbed: {spans['']:.1f} s of wall time, of which {spans['work']:.1f} s from the sweep on "
+            f"and {spans['result']:.2f} s for assembling the result. Seed of the kills: {arguments.seed}.",
         ],
     )
     sys.exit(0 if len(good) == len(rows) else 1)
