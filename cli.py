@@ -6,6 +6,7 @@ exceptions into messages and exit codes.
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -20,6 +21,7 @@ import click
 
 from . import __version__
 from .errors import BadUsage, EdgepressError, Interrupted, OutOfResource, Terminated, UnknownName
+from .terminal import print_json
 
 VERBS = {
     "compress": ("compress", "Compress a model with a recipe or a scheme."),
@@ -109,15 +111,14 @@ def _wants_json(arguments: list[str]) -> bool:
 
 
 def _fail(error: EdgepressError, arguments: list[str]) -> int:
-    stream, text = sys.stderr, f"error [{error.code}]: {error}"
-    if _wants_json(arguments):
-        import json
-
-        stream, text = sys.stdout, json.dumps({"error": error.as_dict()}, indent=2, ensure_ascii=False)
+    as_json = _wants_json(arguments)
     try:
-        print(text, file=stream, flush=True)
+        if as_json:
+            print_json({"error": error.as_dict()})
+        else:
+            print(f"error [{error.code}]: {error}", file=sys.stderr, flush=True)
     except BrokenPipeError:
-        _discard(stream)
+        _discard(sys.stdout if as_json else sys.stderr)
     return error.exit_code
 
 
@@ -185,4 +186,6 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 def main() -> NoReturn:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a question mark for what the terminal cannot show
     sys.exit(run())

@@ -42,6 +42,11 @@ def _write_note(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+def print_json(value: Any) -> None:
+    """One document on stdout, in ASCII: every terminal, locale and pipe can carry it."""
+    print(json.dumps(value, indent=2, sort_keys=True, allow_nan=False), flush=True)
+
+
 class _SilentTask:
     def advance(self, amount: float = 1, detail: str = "") -> None:
         """Nothing to show."""
@@ -154,9 +159,7 @@ class Terminal:
     def document(self, value: Any, text: object = None) -> None:
         """The result: JSON under ``--json``, else ``text`` (a string or what rich renders)."""
         if self.as_json:
-            print(
-                json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False), flush=True
-            )
+            print_json(value)
         elif text is not None:
             from rich.console import Console
 

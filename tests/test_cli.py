@@ -334,6 +334,22 @@ def test_a_reader_that_leaves_ends_it_quietly(arguments: list[str], exit_code: i
     assert (done.returncode, done.stderr) == (exit_code, "")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_any_terminal_can_show_it(encoding: str, as_json: bool) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    for arguments, exit_code in (
+        (["devices", "show", "raspberry-pi-5"], 0),
+        (["recipe", "show", "größe → 大"], 2),
+    ):
+        command = [sys.executable, "-m", "edgepress", *arguments, *(["--json"] if as_json else [])]
+        done = subprocess.run(command, capture_output=True, env=environment)
+        assert done.returncode == exit_code, done.stderr
+        if as_json:
+            json.loads(done.stdout.decode(encoding))
+        assert (b"\xe2\x89\xa4" in done.stdout) == (encoding == "utf-8" and not as_json and exit_code == 0)
+
+
 def test_python_m_edgepress_is_the_console_script() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "edgepress", "nothing"], capture_output=True, text=True, check=False
