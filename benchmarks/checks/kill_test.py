@@ -81,7 +81,7 @@ class Victim:
 
     def kill_at(self, moment: Moment) -> Kill | None:
         """Start the command and end it by SIGKILL at ``moment``; None when it had ended by itself."""
-        started = time.monotonic()
+        wanted, started = self._wanted(), time.monotonic()
         with subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
             begun = started
             if moment.part:
@@ -92,11 +92,15 @@ class Victim:
                 child.kill()
             seconds = time.monotonic() - started
         self.check_whole_or_absent()
-        if child.returncode in (0, EXISTS):
+        if child.returncode == wanted:
             return None
         if child.returncode != -signal.SIGKILL:
             raise SystemExit(f"exit code {child.returncode} from: {' '.join(self.command)}")
         return self._scene(seconds)
+
+    def _wanted(self) -> int:
+        """The exit code of the command when nothing disturbs it."""
+        return EXISTS if self.output.exists() else 0
 
     def _scene(self, seconds: float) -> Kill:
         """What stands on disk after a kill."""
@@ -126,7 +130,7 @@ class Victim:
 
     def finish(self) -> None:
         """The same command undisturbed; where a kill came after publication, it must refuse to work again."""
-        wanted = EXISTS if self.output.exists() else 0
+        wanted = self._wanted()
         done = subprocess.run(self.command, capture_output=True, text=True, check=False)
         if done.returncode != wanted:
             raise SystemExit(f"exit code {done.returncode}, not {wanted}: {done.stderr}")
