@@ -5,6 +5,7 @@ A file in ``passes/`` defines one subclass and names it ``PASS``; the fields are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar
 
@@ -57,9 +58,22 @@ class BlockPass(BaseModel):
         """All layers of a model the pass works on."""
         return [linear for linear in anatomy.linears() if self.selects(linear)]
 
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """The most memory that ``apply`` takes at once for ``layers``, which read the same inputs.
+
+        Weights, statistics and codes are counted elsewhere. By default what rounding takes: three float
+        copies of the largest layer.
+        """
+        return 3 * max(float_bytes(linear) for linear in layers)
+
     def apply(self, block: Block) -> None:
         """Change the selected layers of ``block`` and leave a status for each."""
         raise TypeError(f"{type(self).__name__} does not define apply")
+
+
+def float_bytes(linear: Linear) -> int:
+    """Bytes of the weight of ``linear`` in float32."""
+    return 4 * linear.out_features * linear.in_features
 
 
 def pass_names() -> list[str]:

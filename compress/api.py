@@ -15,7 +15,10 @@ from ..storage import Staging, require_disk, sha256_json, write_json
 from ..terminal import Progress, Silent
 
 # torch is imported when work starts, so that this module can be looked at without it.
-BATCH_SIZE = 8
+
+# Tokens that go through a block at once: enough to keep its products busy, few enough to be a small part of
+# the peak of memory.
+BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Job:
         self.samples = choice.samples or settings.samples
         self.length = min(choice.length or settings.length, self.source.anatomy.max_positions)
         self.seed = settings.seed if choice.seed is None else choice.seed
+        self.batch_size = max(1, BATCH_TOKENS // self.length)
         check_vocabulary(self.source.reader, self.source.anatomy)
         self.plan = self._plan()
 
@@ -78,7 +82,7 @@ class Job:
             name=self.model.name,
             samples=self.samples,
             length=self.length,
-            batch_size=BATCH_SIZE,
+            batch_size=self.batch_size,
         )
 
     def calibration(self) -> Any:
@@ -102,7 +106,7 @@ class Job:
             length=self.length,
             seed=self.seed,
             field=self.choice.field,
-            batch_size=BATCH_SIZE,
+            batch_size=self.batch_size,
             chat=self.choice.chat,  # type: ignore[arg-type]
             vocab_size=self.source.anatomy.vocab_size,
         )
@@ -186,9 +190,11 @@ def compress_model(
 
 def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
     from .device import choose_device
+    from .heap import return_large_blocks
     from .journal import Journal
     from .sweep import Sweep
 
+    return_large_blocks()
     device = choose_device(device_name)
     with job.progress.task("hashing the model", 1) as task:
         fingerprint = job.source.reader.fingerprint()

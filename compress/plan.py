@@ -1,9 +1,9 @@
 """The plan of a compression: what each step does and what it will cost in memory, disk and time, before any
 of it runs.
 
-Peak memory follows the sweep: the interpreter with its libraries, the block's weights in float32, the Grams
-of its inputs, and the larger of two working sets, the forward pass of one batch or the work of the pass on
-its largest group of layers.
+Peak memory follows the sweep: the interpreter with its libraries, the block's weights in float32 and its
+codes, the statistics of its inputs, and the larger of two working sets, the forward pass of one batch or what
+a pass says it needs for its largest group of layers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .weights import WeightSource
 
 FLOAT = 4
 # Resident bytes of the interpreter with torch and transformers loaded; `resident` measures more where it is.
-LIBRARIES = 480 << 20
+LIBRARIES = 420 << 20
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,14 @@ def _statistics_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
 
 
 def _pass_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
-    """Working memory of the passes on the largest group: copies of the Gram, and of the weights as they are
-    worked.
-    """
-    largest = 0
-    for group in block.inputs():
-        wide = group[0].in_features
-        weights = sum(linear.out_features for linear in group) * wide * FLOAT
-        for _, step in recipe.steps:
-            if any(step.selects(linear) for linear in group):
-                grams = 4 * wide * wide * FLOAT if step.needs else 0
-                largest = max(largest, grams + 5 * weights)
-    return largest
+    """Working memory of the most demanding pass on the group of layers where it is largest."""
+    work = (
+        step.working_bytes(layers)
+        for group in block.inputs()
+        for _, step in recipe.steps
+        if (layers := [linear for linear in group if step.selects(linear)])
+    )
+    return max(work, default=0)
 
 
 def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> int:
@@ -125,12 +121,14 @@ def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> in
 def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resident: int = LIBRARIES) -> int:
     """Peak resident bytes of the sweep; ``resident`` is what the process holds before it starts."""
     anatomy = source.anatomy
-    table = anatomy.vocab_size * anatomy.hidden_size
-    peaks = [2 * table * FLOAT if recipe.needs else 0, 2 * source.outer_bytes()]
+    # Tensors outside the blocks are written in one part, and the writer holds a second copy.
+    peaks = [2 * source.outer_bytes()]
+    codes = any(step.weight_scheme is not None for _, step in recipe.steps)
     for block in anatomy.blocks:
-        statistics = _statistics_bytes(block, recipe)
+        weights = _block_bytes(block)
+        held = weights + (weights // FLOAT if codes else 0) + _statistics_bytes(block, recipe)
         forward = _forward_bytes(source, block, batch_tokens) if recipe.needs else 0
-        peaks.append(_block_bytes(block) + statistics + max(forward, _pass_bytes(block, recipe)))
+        peaks.append(held + max(forward, _pass_bytes(block, recipe)))
     return resident + max(peaks)
 
 

@@ -129,7 +129,9 @@ class Skeleton:
     @contextmanager
     def embeddings(self) -> Iterator[nn.Module]:
         """The model with all that precedes the first block loaded, for as long as the context lasts."""
-        names = self.outer_modules()
+        names = [name for name in self.outer_modules() if name != self.anatomy.embedding]
+        table = self.source.stored(f"{self.anatomy.embedding}.weight").to(self.device)
+        empty = self._replace(self.anatomy.embedding, _TokenTable(table))
         try:
             for name in names:
                 self.fill(name)
@@ -137,6 +139,26 @@ class Skeleton:
         finally:
             for name in names:
                 self.free(name)
+            self._replace(self.anatomy.embedding, empty)
+
+    def _replace(self, stored: str, module: nn.Module) -> nn.Module:
+        """Put ``module`` in the place of the module ``stored``, which is returned."""
+        owner_name, _, leaf = module_name(self.anatomy, stored).rpartition(".")
+        owner = self.model.get_submodule(owner_name)
+        replaced: nn.Module = getattr(owner, leaf)
+        setattr(owner, leaf, module)
+        return replaced
+
+
+class _TokenTable(nn.Module):
+    """The token embedding in its stored type: the rows that are looked up become float32, not the table."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = table
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return nn.functional.embedding(input_ids, self.table).to(torch.float32)
 
 
 class _Caught(Exception):

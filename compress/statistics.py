@@ -16,7 +16,8 @@ class Statistic(Protocol):
 
     def update(self, rows: Tensor) -> None: ...
 
-    def value(self) -> Tensor: ...
+    def value(self) -> Tensor:
+        """The mean over all rows seen; ends the accumulation."""
 
 
 class Gram:
@@ -34,7 +35,7 @@ class Gram:
         self.count += rows.shape[0]
 
     def value(self) -> Tensor:
-        return self.total / max(self.count, 1)
+        return self.total.div_(max(self.count, 1))
 
 
 class AbsMean:

@@ -67,8 +67,8 @@ class Sweep:
         with self.progress.task("compressing blocks", len(blocks)) as task:
             task.advance(start)
             for anatomy in blocks[start:]:
-                block = self._sweep_block(skeleton, anatomy)
-                worst = max((status.error for status in block.statuses), default=0.0)
+                layers = self._sweep_block(skeleton, anatomy)
+                worst = max((layer.error for layer in layers), default=0.0)
                 task.advance(1, f"{anatomy.prefix} worst error {worst:.2g}")
         parts = [self.directory / next(iter(unit["part"])) for unit in self.journal.units]
         statuses = [LayerStatus(**status) for unit in self.journal.units for status in unit["statuses"]]
@@ -99,7 +99,7 @@ class Sweep:
             data = (self._folder(index) / f"{number:05d}.safetensors").read_bytes()
             yield Batch(load_bytes(data)["hidden"].to(self.device), arguments, mask)
 
-    def _sweep_block(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> Block:
+    def _sweep_block(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> list[LayerStatus]:
         module = skeleton.fill(anatomy.prefix)
         linears = {linear.name: skeleton.submodule(linear.name) for linear in anatomy.linears()}
         block = Block(anatomy, module, {n: m for n, m in linears.items() if isinstance(m, nn.Linear)})
@@ -127,7 +127,7 @@ class Sweep:
         )
         shutil.rmtree(self._folder(anatomy.index), ignore_errors=True)
         skeleton.free(anatomy.prefix)
-        return block
+        return block.statuses
 
     def _wanted(self, anatomy: BlockAnatomy) -> dict[str, tuple[str, ...]]:
         wanted: dict[str, tuple[str, ...]] = {}

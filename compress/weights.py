@@ -78,12 +78,23 @@ class WeightSource:
         name = self.manifest.get("embedding", DEFAULT_EMBEDDING)
         return None if name is None else Scheme.parse(str(name))
 
-    def _read_float(self, name: str) -> Tensor:
+    def stored(self, name: str) -> Tensor:
+        """A dense float tensor in its stored type.
+
+        Raises:
+            CheckpointError: it holds integers, NaN or infinity.
+        """
         tensor = self.reader.read([name])[name]
         if not tensor.is_floating_point():
             raise CheckpointError(f"tensor {name} has integer type {tensor.dtype}, a float was expected")
-        tensor = tensor.to(torch.float32)
         refuse_non_finite({name: tensor})
+        return tensor
+
+    def _read_float(self, name: str) -> Tensor:
+        stored = self.stored(name)
+        tensor = stored.to(torch.float32)
+        if stored.dtype == torch.float64:
+            refuse_non_finite({name: tensor})  # a value may be too large for float32
         return tensor
 
     def linear(self, name: str) -> QTensor | Tensor:

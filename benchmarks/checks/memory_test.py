@@ -81,7 +81,7 @@ def main() -> None:
         ["pass", "options", "predicted GB", "measured GB", "prediction error", "wall s", "target"],
         rows,
         [
-            f"Model: Llama, random weights, {' '.join(SHAPE)}, bfloat16, {weight_bytes / 1e9:.2f} GB on disk.",
+            f"Model: Llama, random bfloat16 weights, {' '.join(SHAPE)}, {weight_bytes / 1e9:.2f} GB on disk.",
             f"Target: peak resident set below {LIMIT / 1e9:.1f} GB, predicted within {TOLERANCE:.0%}.",
             "Measured: ru_maxrss of the whole process, interpreter and libraries included.",
         ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ...errors import CheckpointError
 
 SHOWN = 5
+_CHUNK = 1 << 20
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -31,9 +32,18 @@ def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
 def _describe(name: str, tensor: Tensor) -> str:
     if not tensor.is_floating_point():
         return ""
-    values = tensor.to(torch.float32) if tensor.element_size() == 1 else tensor
-    finite = int(torch.isfinite(values).sum())
-    if finite == values.numel():
+    size = tensor.numel()
+    finite = _count(torch.isfinite, tensor)
+    if finite == size:
         return ""
-    nan = int(torch.isnan(values).sum())
-    return f"{name} has {nan} NaN and {values.numel() - finite - nan} Inf of {values.numel()} values"
+    nan = _count(torch.isnan, tensor)
+    return f"{name} has {nan} NaN and {size - finite - nan} Inf of {size} values"
+
+
+def _count(test: Callable[[Tensor], Tensor], tensor: Tensor) -> int:
+    """How many values pass ``test``; a piece at a time, since the test copies what it looks at."""
+    count = 0
+    for part in torch.split(tensor.flatten(), _CHUNK):
+        values = part.to(torch.float32) if part.element_size() == 1 else part
+        count += int(test(values).sum())
+    return count

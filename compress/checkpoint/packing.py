@@ -10,9 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_CODES_AT_ONCE = 1 << 20  # each is eight bytes wide while it is worked on
+
 
 def pack(codes: Tensor, bits: int) -> Tensor:
     """Pack ``codes [rows, columns]`` int8 into int32 ``[rows, ceil(columns · bits / 32)]``."""
+    rows = max(1, _CODES_AT_ONCE // codes.shape[1])
+    return torch.cat([_pack_rows(part, bits) for part in torch.split(codes, rows)])
+
+
+def _pack_rows(codes: Tensor, bits: int) -> Tensor:
     rows, columns = codes.shape
     unsigned = codes.to(torch.int64) + (1 << (bits - 1))
     padded = torch.nn.functional.pad(unsigned, (0, -columns % 32)).view(rows, -1, 32)
@@ -29,6 +36,11 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
     """Inverse of :func:`pack`: int8 codes ``[rows, columns]`` from int32 ``words``."""
+    rows = max(1, _CODES_AT_ONCE // columns)
+    return torch.cat([_unpack_rows(part, bits, columns) for part in torch.split(words, rows)])
+
+
+def _unpack_rows(words: Tensor, bits: int, columns: int) -> Tensor:
     rows = words.shape[0]
     groups = -(-columns // 32)
     stream = words.to(torch.int64) & 0xFFFFFFFF

@@ -14,93 +14,59 @@ so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..algorithm import BlockPass, SchemeOption
+from ..algorithm import BlockPass, SchemeOption, float_bytes
 from ..anatomy import Linear
 from ..block import Block, LayerStatus, output_error, weight_error
 from ..grid import Search, fit_grid, quantize, round_to_grid
+from ..inverse_factor import MAX_DAMPING, Factor, all_finite, factorize
 from ..qtensor import QTensor
 from ..scheme import Scheme
-
-MAX_DAMPING = 10.0
-
-
-@dataclass(frozen=True)
-class Factor:
-    """``upper``: U with H⁻¹ = Uᵀ U ``[in, in]``; ``damping``: share of the mean diagonal that had to be
-    added.
-    """
-
-    upper: Tensor
-    damping: float
-
-
-def factorize(gram: Tensor, damping: float) -> Factor | None:
-    """The upper Cholesky factor of the inverse of ``gram [in, in]``, or None when no damping up to 10
-    suffices.
-
-    With P the reversal, P H P = L Lᵀ gives U = P L⁻¹ P: one factorization and one triangular inverse.
-    """
-    if not bool(torch.isfinite(gram).all()):
-        return None
-    diagonal = gram.diagonal()
-    mean = float(diagonal.mean())
-    if not mean > 0:
-        return None
-    # linalg on MPS lacks Cholesky; the factor is small, so the host does it there.
-    work = gram.cpu() if gram.device.type == "mps" else gram
-    dead = work.diagonal() <= 0
-    while damping <= MAX_DAMPING:
-        damped = work.flip(0, 1)
-        damped.diagonal().add_(damping * mean)
-        damped.diagonal()[dead.flip(0)] = mean
-        lower, info = torch.linalg.cholesky_ex(damped)
-        if int(info) == 0:
-            identity = torch.eye(lower.shape[0], device=lower.device)
-            upper = torch.linalg.solve_triangular(lower, identity, upper=False, out=damped).flip(0, 1)
-            if bool(torch.isfinite(upper).all()) and bool((upper.diagonal() > 0).all()):
-                return Factor(upper.to(gram.device), damping)
-        damping *= 10
-    return None
 
 
 def quantize_columns(
     weight: Tensor,
     scale: Tensor,
     zero: Tensor | None,
+    group: Tensor,
     mask: Tensor | None,
-    upper: Tensor,
+    factor: Factor,
     scheme: Scheme,
     block: int,
 ) -> Tensor:
-    """Codes ``[in, out]`` (float, integral) by GPTQ's column recursion.
+    """Codes ``[in, out]`` int8 by GPTQ's column recursion.
 
-    Every argument is transposed, input channels first and in the order of work: ``weight``, ``scale``,
-    ``zero``, ``mask [in, out]``; ``upper [in, in]``. ``weight`` is overwritten.
+    Every argument is transposed, input channels first and in the order of work: ``weight``, ``mask [in,
+    out]``; ``scale``, ``zero [groups, out]`` with ``group [in]`` the group of each channel. ``weight`` is
+    overwritten.
     """
     channels = weight.shape[0]
-    codes = torch.empty_like(weight)
+    codes = torch.empty_like(weight, dtype=torch.int8)
+    groups = group.tolist()
     for start in range(0, channels, block):
         stop = min(start + block, channels)
         errors = torch.empty_like(weight[start:stop])
+        upper = factor.panel(start, stop)
         for j in range(start, stop):
-            zero_j = None if zero is None else zero[j]
-            code = round_to_grid(weight[j], scale[j], zero_j, scheme)
+            scale_j = scale[groups[j]]
+            zero_j = None if zero is None else zero[groups[j]]
+            code = round_to_grid(weight[j], scale_j, zero_j, scheme)
             if mask is not None:
                 code = torch.where(mask[j], code, torch.zeros_like(code) if zero_j is None else zero_j)
             codes[j] = code
             value = code if zero_j is None else code - zero_j
-            error = torch.addcmul(weight[j], value, scale[j], value=-1).div_(upper[j, j])
+            row = upper[j - start, j - start :]
+            error = torch.addcmul(weight[j], value, scale_j, value=-1).div_(row[0])
             errors[j - start] = error
             if j + 1 < stop:
-                weight[j + 1 : stop].addr_(upper[j, j + 1 : stop], error, alpha=-1)
+                weight[j + 1 : stop].addr_(row[1 : stop - j], error, alpha=-1)
         if stop < channels:
-            weight[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+            weight[stop:].addmm_(upper[:, stop - start :].T, errors, alpha=-1)
     return codes
 
 
@@ -121,24 +87,33 @@ def gptq(
     importance = gram.diagonal().clamp(min=0)
     scale, zero_point = fit_grid(weight, scheme, search, importance if bool((importance > 0).any()) else None)
     group = torch.arange(weight.shape[1], device=weight.device) // (weight.shape[1] // scale.shape[1])
-    ordered_group = group[order]
-
-    def ordered(values: Tensor) -> Tensor:
-        return values.T[ordered_group].contiguous()
-
     codes = quantize_columns(
         weight.T[order].contiguous(),
-        ordered(scale),
-        None if zero_point is None else ordered(zero_point),
+        scale.T.contiguous(),
+        None if zero_point is None else zero_point.T.contiguous(),
+        group[order],
         None if mask is None else mask.T[order].contiguous(),
-        factor.upper,
+        factor,
         scheme,
         block,
     )
     restored = torch.empty_like(codes)
     restored[order] = codes
     zero_codes = None if zero_point is None else zero_point.to(torch.int8)
-    return QTensor(scheme, restored.T.contiguous().to(torch.int8), scale, zero_codes)
+    return QTensor(scheme, restored.T.contiguous(), scale, zero_codes)
+
+
+def _stacked(block: Block, layers: list[Linear]) -> tuple[Tensor, Tensor | None]:
+    """Weights and masks of ``layers`` above one another; no mask when none of them has one."""
+    weights = [block.weight(linear) for linear in layers]
+    masks = [block.masks.get(linear.name) for linear in layers]
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    if all(mask is None for mask in masks):
+        return weight, None
+    kept = [
+        torch.ones_like(w, dtype=torch.bool) if m is None else m for w, m in zip(weights, masks, strict=True)
+    ]
+    return weight, torch.cat(kept)
 
 
 class Gptq(BlockPass):
@@ -157,6 +132,13 @@ class Gptq(BlockPass):
     def weight_scheme(self) -> Scheme:
         return self.scheme
 
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """The factor, the weights in the order of work (and stacked, when there are several) and codes."""
+        sizes = [float_bytes(linear) for linear in layers]
+        factor = 4 * layers[0].in_features ** 2
+        stacked = sum(sizes) if len(sizes) > 1 else 0
+        return max(factor + stacked + sum(sizes) * 5 // 4, 3 * max(sizes))
+
     def apply(self, block: Block) -> None:
         for group in block.anatomy.inputs():
             layers = [linear for linear in group if self.selects(linear)]
@@ -166,39 +148,34 @@ class Gptq(BlockPass):
     def _apply_group(self, block: Block, layers: list[Linear]) -> None:
         """Layers that read the same inputs share one factor, and their rows are worked together."""
         gram = block.statistic(layers[0], "gram")
+        tensor, damping = self._solve(block, layers, gram)
+        self._record(block, layers, tensor, gram, damping)
+
+    def _solve(self, block: Block, layers: list[Linear], gram: Tensor) -> tuple[QTensor, float | None]:
+        """The stacked quantized weights and the damping that it took; rounded, and None, when none did."""
         order = torch.arange(gram.shape[0], device=gram.device)
         if self.activation_order:
             order = torch.sort(gram.diagonal().nan_to_num(), descending=True, stable=True).indices
-        factor = factorize(gram[order][:, order], self.damping)
-        weights = [block.weight(linear) for linear in layers]
-        masks = [block.masks.get(linear.name) for linear in layers]
-        weight = torch.cat(weights)
-        mask = None
-        if any(m is not None for m in masks):
-            kept = [
-                torch.ones_like(w, dtype=torch.bool) if m is None else m
-                for w, m in zip(weights, masks, strict=True)
-            ]
-            mask = torch.cat(kept)
+        factor = factorize(gram, self.damping, order)
+        weight, mask = _stacked(block, layers)
         if factor is None:
-            tensor = quantize(weight, self.scheme, self.search, mask=mask)
-        else:
-            tensor = gptq(
-                weight, gram, factor, order, self.scheme, search=self.search, mask=mask, block=self.block
-            )
-        self._record(block, layers, tensor, gram, factor)
+            return quantize(weight, self.scheme, self.search, mask=mask), None
+        tensor = gptq(
+            weight, gram, factor, order, self.scheme, search=self.search, mask=mask, block=self.block
+        )
+        return tensor, factor.damping
 
     def _record(
-        self, block: Block, layers: list[Linear], tensor: QTensor, gram: Tensor, factor: Factor | None
+        self, block: Block, layers: list[Linear], tensor: QTensor, gram: Tensor, damping: float | None
     ) -> None:
         status, detail = "ok", ""
-        if factor is None:
+        if damping is None:
             status, detail = (
                 "fallback-rtn",
                 f"the Gram is not positive definite even with damping {MAX_DAMPING:g}",
             )
-        elif factor.damping > self.damping:
-            status, detail = "damped", f"damping {factor.damping:g} instead of {self.damping:g}"
+        elif damping > self.damping:
+            status, detail = "damped", f"damping {damping:g} instead of {self.damping:g}"
         row = 0
         for linear in layers:
             rows = slice(row, row + linear.out_features)
@@ -207,7 +184,7 @@ class Gptq(BlockPass):
             part = QTensor(tensor.scheme, tensor.codes[rows], tensor.scale[rows], zero_point)
             weight = block.weight(linear)
             change = part.dequantize() - weight
-            finite = bool(torch.isfinite(gram).all())
+            finite = damping is not None or all_finite(gram)
             error = output_error(change, weight, gram) if finite else weight_error(change, weight)
             block.set_quantized(linear, part)
             kind = "output" if finite else "weight"

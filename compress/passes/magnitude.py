@@ -6,11 +6,14 @@ a later quantization keeps the zeros.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..algorithm import BlockPass
+from ..algorithm import BlockPass, float_bytes
+from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
 
 
@@ -29,6 +32,10 @@ class Magnitude(BlockPass):
     """Options of ``magnitude``."""
 
     sparsity: float = Field(ge=0, lt=1, description="share of the weights of each layer that become zero")
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """Magnitudes, sorted magnitudes, and their eight-byte positions."""
+        return 4 * max(float_bytes(linear) for linear in layers)
 
     def apply(self, block: Block) -> None:
         for linear in block.anatomy.linears():

@@ -199,7 +199,7 @@ def test_strict_turns_a_fallback_into_a_failure(
 ) -> None:
     from edgepress.compress.passes import gptq as gptq_module
 
-    monkeypatch.setattr(gptq_module, "factorize", lambda gram, damping: None)
+    monkeypatch.setattr(gptq_module, "factorize", lambda *_: None)
     command: dict[str, Any] = {"scheme": "W4A16-g32", "calibration": str(pico_text), **CALIBRATED}
     with pytest.raises(Degraded, match="21 layers"):
         compress_model(str(pico_llama), output=tmp_path / "a", strict=True, **command)
