@@ -11,7 +11,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import CalibrationError, Degraded, InputError, require
-from ..storage import Staging, require_disk, sha256_json, write_json
+from ..staging import Staging
+from ..storage import require_disk, sha256_json, write_json
 from ..terminal import Progress, Silent
 
 # torch is imported when work starts, so that this module can be looked at without it.

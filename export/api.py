@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import InputError, require
 from ..plugins import load
-from ..storage import Staging, disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
+from ..staging import Staging
+from ..storage import disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
 from ..terminal import Progress, Silent
 
 FORMATS = "edgepress.export.formats"

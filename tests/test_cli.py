@@ -231,6 +231,26 @@ def test_a_hidden_bug_in_one_verb_is_none_of_the_others(monkeypatch: pytest.Monk
     assert isinstance(edgepress.get_command(click.Context(edgepress), "doctor"), click.Command)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("limit", [20_000, 120_000], ids=["first block", "assembling"])
+def test_a_full_disk_is_typed_and_leaves_no_output(
+    limit: int, pico_llama: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    arguments = ["compress", str(pico_llama), "--scheme", "W4A16-g32", "-o", str(tmp_path / "out"), "--json"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        assert run(arguments) == 6
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "disk is full" in document(capsys)["error"]["what"]
+    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
+    assert run(arguments) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 # In a process of its own: block 1 says that it began and then takes a minute.
 SLOW = """
 import sys, time

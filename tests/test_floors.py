@@ -150,7 +150,18 @@ def test_imports_point_down(name: str) -> None:
 
 
 def test_imports_inside_the_package_are_relative() -> None:
-    own = {"edgepress", *FOLDERS, "errors", "storage", "terminal", "plugins", "yaml_safe", "foreign", "cli"}
+    own = {
+        "edgepress",
+        *FOLDERS,
+        "errors",
+        "storage",
+        "staging",
+        "terminal",
+        "plugins",
+        "yaml_safe",
+        "foreign",
+        "cli",
+    }
     wrong = [
         f"{module}:{found.line} imports {found.module}"
         for module in MODULES

@@ -19,7 +19,8 @@ from torch import Tensor
 from ... import plugins
 from ...errors import CheckpointError, UnknownName, require
 from ...foreign import foreign_errors_are_typed
-from ...storage import Staging, disk_full_is_typed, require_disk
+from ...staging import Staging
+from ...storage import disk_full_is_typed, require_disk
 from ...terminal import Progress, Silent
 from ..family import FAMILIES
 from .finite import refuse_non_finite
