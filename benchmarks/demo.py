@@ -7,60 +7,22 @@ the original on held-out text, and timed in turns with the fp32 export of the or
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ..errors import InputError, RefusedByPolicy
 from ..runtime.bundle import CHECKPOINT_MANIFEST, MANIFEST, verify_directory
 from ..storage import sha256_file
 from ..terminal import Progress, Silent
 from . import record
+from .demo_plan import FULL, MODELS, DemoModel, DemoSize
 from .join import Aspect, aspect_of
-from .protocol import Protocol
 from .resumable import Step, run_steps
-
-PROMPT = "Write a short story about a lighthouse keeper."
-
-
-@dataclass(frozen=True)
-class DemoModel:
-    """One model of the demo and how it is compressed.
-
-    Attributes:
-        described: the title of its steps.
-        calibration: arguments of ``compress_model``.
-        seconds: planned duration of each step, for the ETA.
-        text: held-out text to validate on; by default the demo corpus.
-    """
-
-    name: str
-    model: str
-    recipe: str
-    described: str
-    calibration: Mapping[str, Any]
-    seconds: Mapping[str, float]
-    text: str | None = None
-
-    def identity(self) -> dict[str, Any]:
-        """What a result depends on."""
-        return {
-            "model": self.model,
-            "recipe": self.recipe,
-            "calibration": dict(self.calibration),
-            "text": self.text,
-        }
-
-
-@dataclass(frozen=True)
-class DemoSize:
-    """How much is measured."""
-
-    windows: int
-    length: int
-    sentences: int
-    protocol: Protocol
 
 
 @dataclass(frozen=True)
@@ -71,35 +33,6 @@ class DemoResult:
     report: Path
     bundles: dict[str, Path]
     skipped: tuple[str, ...]
-
-
-# Ten minutes on two cores leave room for eight blocks and a warm-up of one second.
-FULL = DemoSize(windows=8, length=512, sentences=128, protocol=Protocol(blocks=8, warmup_seconds=1.0))
-QUICK = DemoSize(windows=4, length=256, sentences=64, protocol=Protocol.quick())
-MODELS = (
-    DemoModel(
-        name="minilm",
-        model="minilm",
-        recipe="w8a8",
-        described="MiniLM to W8A8",
-        calibration={},
-        seconds={"compress": 3, "export": 2, "original": 1, "validate": 12, "profile": 60},
-    ),
-    DemoModel(
-        name="smollm2",
-        model="smollm2",
-        recipe="w4a16-gptq",
-        described="SmolLM2 to W4A16, group 64, GPTQ",
-        calibration={"calibration": "wikipedia", "samples": 16, "length": 512},
-        seconds={"compress": 120, "export": 10, "original": 5, "validate": 60, "profile": 90},
-    ),
-)
-
-
-def smaller(model: DemoModel) -> DemoModel:
-    """The same model with a quarter of the calibration sequences, half as long."""
-    less = {"samples": 4, "length": 256}
-    return replace(model, calibration={**model.calibration, **less} if model.calibration else {})
 
 
 def run_demo(
@@ -121,11 +54,29 @@ def run_demo(
         raise InputError(f"{root} is not a directory", fix="choose another output")
     root.mkdir(parents=True, exist_ok=True)
     chains = [_Chain(model, size, root, progress) for model in models]
-    skipped = run_steps([step for chain in chains for step in chain.steps()], root / "demo.json", progress)
+    steps = [step for chain in chains for step in chain.steps()]
     runs = tuple(chain.record for chain in chains)
-    report = write_report(runs, root / "report.html", overwrite=True)
+    with _alone(root):
+        skipped = run_steps(steps, root / "demo.json", progress)
+        report = write_report(runs, root / "report.html", overwrite=True)
     bundles = {chain.model.name: chain.bundle for chain in chains}
     return DemoResult(runs, report, bundles, tuple(skipped))
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep two demos from writing to one directory."""
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"another demo is running in {root}", fix="wait for it to end, or choose another output"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Chain:

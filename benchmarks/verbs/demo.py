@@ -32,7 +32,8 @@ def command(output: Path, quick: bool, as_json: bool, quiet: bool) -> None:
     """
     from ...terminal import Terminal
     from ..compare import compare_runs, document
-    from ..demo import FULL, MODELS, PROMPT, QUICK, run_demo, smaller
+    from ..demo import run_demo
+    from ..demo_plan import FULL, MODELS, PROMPT, QUICK, smaller
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     models = [smaller(model) for model in MODELS] if quick else list(MODELS)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from edgepress.benchmarks import record
-from edgepress.benchmarks.demo import MODELS, DemoModel, DemoResult, DemoSize, run_demo, smaller
+from edgepress.benchmarks.demo import DemoResult, run_demo
+from edgepress.benchmarks.demo_plan import MODELS, DemoModel, DemoSize, smaller
 from edgepress.benchmarks.join import join
 from edgepress.benchmarks.protocol import Protocol
 from edgepress.errors import InputError
 from edgepress.storage import write_json
+from filelock import FileLock
 
 SIZE = DemoSize(windows=2, length=64, sentences=8, protocol=Protocol(blocks=2, block_ms=1, warmup_seconds=0))
 SECONDS = dict.fromkeys(("compress", "export", "original", "validate", "profile"), 1.0)
@@ -106,6 +108,12 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     path.write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="not a directory"):
         run_demo(path, models=[])
+
+
+def test_two_demos_do_not_write_to_one_directory(tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="another demo is running"):
+        run_demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
 
 
 def test_quick_calibrates_on_less_and_leaves_the_rest() -> None:
