@@ -38,7 +38,6 @@ SMOLLM2 = (
     Variant("original, float32", "fp32", None),
     Variant("W8A8", "w8a8", "--scheme W8A8"),
     Variant("W4A16-g64 RTN, absmax / 7.5", "w4-rtn-absmax", "-r {work}/rtn-absmax.yaml"),
-    Variant("W4A16-g64 RTN, mse", "w4-rtn", "--scheme W4A16 --group-size 64"),
     Variant("W4A16-g64 GPTQ", "w4-gptq", f"--scheme W4A16 --group-size 64 {CALIBRATION}"),
     Variant("W3A16-g64 GPTQ", "w3-gptq", f"--scheme W3A16 --group-size 64 {CALIBRATION}"),
     Variant("W2A16-g64 GPTQ", "w2-gptq", f"--scheme W2A16 --group-size 64 {CALIBRATION}"),
