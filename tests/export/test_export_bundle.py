@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,14 +206,21 @@ def test_the_license_is_carried_over(make_decoder: Make, tmp_path: Path) -> None
 
 
 def test_an_existing_output_is_kept_unless_asked(bundle: Path, w4: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExists):
+            export_bundle(w4, output=other, overwrite=overwrite)
+    assert (other / "precious").read_text() == "x"
     out = tmp_path / "bundle"
-    out.mkdir()
-    (out / "precious").write_text("x")
+    shutil.copytree(bundle, out)
+    (out / "stray").touch()
     with pytest.raises(OutputExists):
         export_bundle(w4, output=out)
-    assert (out / "precious").read_text() == "x"
+    assert (out / "stray").exists()
     export_bundle(w4, output=out, overwrite=True, validate=False)
-    assert Bundle.open(out).kind == "decoder"
+    assert Bundle.open(out).kind == "decoder" and not (out / "stray").exists()
 
 
 def test_bad_requests(w4: Path, pico_llama: Path, tmp_path: Path) -> None:
