@@ -56,8 +56,8 @@ def opset_for(runtime: str) -> Opset:
     for oldest, opset in _SUPPORTED:
         if release >= oldest:
             return opset
-    oldest = ".".join(map(str, _SUPPORTED[-1][0]))
+    first = ".".join(map(str, _SUPPORTED[-1][0]))
     raise MissingDependency(
-        f"ONNX Runtime {runtime} is older than {oldest}, the first that runs these graphs",
-        fix=f'update it with: pip install "onnxruntime>={oldest}"',
+        f"ONNX Runtime {runtime} is older than {first}, the first that runs these graphs",
+        fix=f'update it with: pip install "onnxruntime>={first}"',
     )

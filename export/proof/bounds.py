@@ -10,6 +10,8 @@ so a graph may be ``NOISE`` times that far from torch.
 
 from __future__ import annotations
 
+import math
+
 from ...errors import GateFailed
 
 ABSOLUTE, RELATIVE = 1e-4, 1e-5
@@ -35,7 +37,7 @@ def clear_margin(rounding: float) -> float:
 
     ``rounding`` is a KL divergence; ``sqrt(2 · rounding)`` is the standard deviation of a log-probability.
     """
-    return max(CLEAR_NATS, CLEAR_SIGMAS * (2 * rounding) ** 0.5)
+    return max(CLEAR_NATS, CLEAR_SIGMAS * math.sqrt(2 * rounding))
 
 
 def rounded(value: float) -> float:
