@@ -147,15 +147,15 @@ def wait_for(child: subprocess.Popen[bytes], paths: list[Path]) -> list[float]:
 
 
 def undisturbed(victim: Victim) -> dict[str, float]:
-    """Run the command to its end; for each span, the seconds from its beginning to the end."""
-    parts = list(SPANS)
+    """Run the command to its end; seconds of each span. The first ends with the process, the others before."""
+    parts = [part for part in SPANS if part]
     started = time.monotonic()
     with subprocess.Popen(victim.command, stdout=subprocess.DEVNULL) as child:
-        begun = wait_for(child, [victim.staging / part for part in parts[1:]])
+        *begun, published = wait_for(child, [*(victim.staging / part for part in parts), victim.output])
         if child.wait():
             raise SystemExit(f"exit code {child.returncode} from: {' '.join(victim.command)}")
-    end = time.monotonic()
-    return {part: end - moment for part, moment in zip(parts, [started, *begun], strict=True)}
+    whole = time.monotonic() - started
+    return {"": whole, **{part: published - moment for part, moment in zip(parts, begun, strict=True)}}
 
 
 def kill_moments(spans: dict[str, float], seed: int) -> list[list[Moment]]:
@@ -240,8 +240,8 @@ def main() -> None:
             f"{len(good)} of {len(rows)} runs byte-identical (SHA-256 of every file) with nothing left "
             f"beside them, after {kills} kills; no output was ever seen that was not whole.",
             f"Model: Llama, random weights, {' '.join(SHAPE)}, bfloat16. Options: `{' '.join(OPTIONS)}`.",
-            f"Undisturbed: {spans['']:.1f} s of wall time, of which {spans['work']:.1f} s from the sweep on "
-            f"and {spans['result']:.2f} s for assembling the result. Seed of the kills: {arguments.seed}.",
+            f"Undisturbed: {spans['']:.1f} s of wall time, {spans['work']:.1f} s from the sweep on to "
+            f"publication, {spans['result']:.2f} s of them for assembling. Seed: {arguments.seed}.",
         ],
     )
     sys.exit(0 if len(good) == len(rows) else 1)
