@@ -57,7 +57,12 @@ def build_decoder(build: Build) -> None:
         normed, residual = add_and_normalize(build, out, residual, norm, bias)
     graph.output(head(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
     for block, (key, value) in zip(build.anatomy.blocks, presents, strict=True):
-        shape = ["batch_size", block.attention.kv_heads, "present_capacity", block.attention.head_dim]
+        shape: list[int | str] = [
+            "batch_size",
+            block.attention.kv_heads,
+            "present_capacity",
+            block.attention.head_dim,
+        ]
         graph.output(key, f"present.{block.index}.key", FLOAT, shape)
         graph.output(value, f"present.{block.index}.value", FLOAT, shape)
 
@@ -130,7 +135,12 @@ def _shared(build: Build, mask: ir.Value) -> CausalInputs:
 
 
 def _past(build: Build, block: BlockAnatomy) -> tuple[ir.Value, ir.Value]:
-    shape = ["batch_size", block.attention.kv_heads, "past_capacity", block.attention.head_dim]
+    shape: list[int | str] = [
+        "batch_size",
+        block.attention.kv_heads,
+        "past_capacity",
+        block.attention.head_dim,
+    ]
     key = build.graph.input(f"past_key_values.{block.index}.key", FLOAT, shape)
     return key, build.graph.input(f"past_key_values.{block.index}.value", FLOAT, shape)
 
