@@ -147,7 +147,7 @@ def wait_for(child: subprocess.Popen[bytes], paths: list[Path]) -> list[float]:
 
 
 def undisturbed(victim: Victim) -> dict[str, float]:
-    """Run the command to its end; seconds of each span. The first ends with the process, the others before."""
+    """Run the command to its end; seconds of each span. The first ends with the process, others before it."""
     parts = [part for part in SPANS if part]
     started = time.monotonic()
     with subprocess.Popen(victim.command, stdout=subprocess.DEVNULL) as child:
