@@ -21,23 +21,28 @@ from ...storage import read_json, sha256_file, write_json
 from ..record import Measurement, read
 from .table import write_table
 
+WINDOWS = 8
 CALIBRATION = "--calibration wikipedia --samples 16 --length 512"
 MINMAX = "name: rtn-absmax\npasses:\n  - {pass: rtn, scheme: W4A16-g64, search: minmax}\n"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a table: a label, and how its checkpoint is made (None is the original)."""
+    """One row of a table: a label, and how its checkpoint is made (None is the original).
+
+    ``timed`` is false where another row has the same graph. The original is timed as every row's other arm.
+    """
 
     label: str
     name: str
     options: str | None
+    timed: bool = True
 
 
 SMOLLM2 = (
     Variant("original, float32", "fp32", None),
     Variant("W8A8", "w8a8", "--scheme W8A8"),
-    Variant("W4A16-g64 RTN, absmax / 7.5", "w4-rtn-absmax", "-r {work}/rtn-absmax.yaml"),
+    Variant("W4A16-g64 RTN, absmax / 7.5", "w4-rtn-absmax", "-r {work}/rtn-absmax.yaml", timed=False),
     Variant("W4A16-g64 GPTQ", "w4-gptq", f"--scheme W4A16 --group-size 64 {CALIBRATION}"),
     Variant("W3A16-g64 GPTQ", "w3-gptq", f"--scheme W3A16 --group-size 64 {CALIBRATION}"),
     Variant("W2A16-g64 GPTQ", "w2-gptq", f"--scheme W2A16 --group-size 64 {CALIBRATION}"),
@@ -82,7 +87,8 @@ class Chain:
         if not run.exists():
             part = run.with_suffix(".part")
             part.unlink(missing_ok=True)
-            against = f"validate {self.bundle(variant)} --against {self.model} --record {part} -q"
+            options = f"--windows {WINDOWS} --threads 1 --record {part} -q"
+            against = f"validate {self.bundle(variant)} --against {self.model} {options}"
             self.call(against)
             if self.wikitext is not None:
                 self.call(f"{against} --text {self.wikitext}")
@@ -90,22 +96,26 @@ class Chain:
         return run
 
     def speed(self, variant: Variant, original: Path) -> Path:
-        """The run file with speed and memory of a variant, measured in turns with the original."""
-        run, bundle = self.work / f"{variant.name}.speed.jsonl", self.bundle(variant)
+        """The run file with speed and memory of a variant and of the original, measured in turns."""
+        run = self.work / f"{variant.name}.speed.jsonl"
         if not run.exists():
             part = run.with_suffix(".part")
             part.unlink(missing_ok=True)
             quick = "--quick" if self.quick else ""
-            baseline = "" if bundle == original else f"--baseline {original}"
-            self.call(f"profile {bundle} {baseline} {quick} --record {part} -q")
+            self.call(f"profile {self.bundle(variant)} --baseline {original} {quick} --record {part} -q")
             part.rename(run)
         return run
 
-    def measure(self, variant: Variant, original: Path) -> list[Measurement]:
-        """The lines about a variant's bundle: quality on each text, and speed."""
-        identity = sha256_file(self.bundle(variant) / "manifest.json")
-        lines = read([self.quality(variant), self.speed(variant, original)])
-        return [line for line in lines if line.subject.manifest_sha256 == identity]
+    def measure(self, variants: tuple[Variant, ...]) -> dict[Variant, list[Measurement]]:
+        """The lines about each variant's bundle: quality on each text, and speed."""
+        original = self.bundle(variants[0])
+        timed = [variant for variant in variants[1:] if variant.timed]
+        lines = read([self.quality(v) for v in variants] + [self.speed(v, original) for v in timed])
+        found = {}
+        for variant in variants:
+            identity = sha256_file(self.bundle(variant) / "manifest.json")
+            found[variant] = [line for line in lines if line.subject.manifest_sha256 == identity]
+        return found
 
 
 def value(lines: list[Measurement], metric: str, text: str = "") -> float | None:
@@ -181,8 +191,7 @@ def _brief(section: dict[str, Any]) -> str:
 
 def smollm2_table(chain: Chain, results: Path) -> None:
     """Tables 1 and 5 for the decoder."""
-    original = chain.bundle(SMOLLM2[0])
-    measured = {variant: chain.measure(variant, original) for variant in SMOLLM2}
+    measured = chain.measure(SMOLLM2)
     texts = ["Wikipedia held-out", *(["WikiText-2 test"] if chain.wikitext else [])]
     quality = [f"{text}: {name}" for text in texts for name in ("perplexity", "mean KL", "top-1")]
     header = [
@@ -197,7 +206,8 @@ def smollm2_table(chain: Chain, results: Path) -> None:
     rows = [decoder_row(chain, variant, lines) for variant, lines in measured.items()]
     kl = {v.name: value(lines, "kl", "wikipedia") for v, lines in measured.items()}
     notes = [
-        "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: KL(original ‖ row)."
+        "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: KL(original ‖ row), "
+        f"over {WINDOWS} windows of 512 tokens of each text."
     ]
     if kl["w4-gptq"] and kl["w4-rtn-absmax"]:
         ratio = kl["w4-gptq"] / kl["w4-rtn-absmax"]
@@ -218,8 +228,7 @@ def smollm2_table(chain: Chain, results: Path) -> None:
 
 def minilm_table(chain: Chain, results: Path) -> None:
     """Tables 2 and 5 for the encoder."""
-    original = chain.bundle(MINILM[0])
-    rows = [encoder_row(variant, chain.measure(variant, original)) for variant in MINILM]
+    rows = [encoder_row(variant, lines) for variant, lines in chain.measure(MINILM).items()]
     header = ["scheme", "bundle MB", "cosine to original", "WordSim-353", "SimLex-999"]
     header += ["sentences/s", "× original [95 %]", "peak RSS MB"]
     notes = ["Model: all-MiniLM-L6-v2. Spearman correlation on both word-pair sets."]
