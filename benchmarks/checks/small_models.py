@@ -134,7 +134,7 @@ def shown(number: float | None, digits: int) -> str:
 def ratio_of(lines: list[Measurement], metric: str) -> str:
     """The paired ratio against the interleaved original, with its interval."""
     for line in lines:
-        entry: dict[str, Any] = (line.compare or {}).get(metric) or {}
+        entry: dict[str, Any] = (line.compare or {}).get("by_metric", {}).get(metric) or {}
         if entry.get("ratio_median") is not None:
             low, high = entry["ci95"]
             return f"{entry['ratio_median']:.2f} [{low:.2f}, {high:.2f}]"
@@ -192,8 +192,8 @@ def _brief(section: dict[str, Any]) -> str:
 def smollm2_table(chain: Chain, results: Path) -> None:
     """Tables 1 and 5 for the decoder."""
     measured = chain.measure(SMOLLM2)
-    texts = ["Wikipedia held-out", *(["WikiText-2 test"] if chain.wikitext else [])]
-    quality = [f"{text}: {name}" for text in texts for name in ("perplexity", "mean KL", "top-1")]
+    texts = ["Wiki", *(["WT2"] if chain.wikitext else [])]
+    quality = [f"{text} {name}" for text in texts for name in ("ppl", "KL", "top-1")]
     header = [
         "scheme",
         "bundle MB",
@@ -207,7 +207,7 @@ def smollm2_table(chain: Chain, results: Path) -> None:
     kl = {v.name: value(lines, "kl", "wikipedia") for v, lines in measured.items()}
     notes = [
         "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: KL(original ‖ row), "
-        f"over {WINDOWS} windows of 512 tokens of each text."
+        f"mean over {WINDOWS} windows of 512 tokens; Wiki: held-out Wikipedia, WT2: WikiText-2 test."
     ]
     if kl["w4-gptq"] and kl["w4-rtn-absmax"]:
         ratio = kl["w4-gptq"] / kl["w4-rtn-absmax"]
