@@ -21,7 +21,9 @@ from .weights import WeightSource
 
 FLOAT = 4
 # Resident bytes of the interpreter with torch and transformers loaded; `resident` measures more where it is.
-LIBRARIES = 420 << 20
+LIBRARIES = 350 << 20
+# What calibration adds to them: the tokenizer, the text, and the workspace of matrix products.
+CALIBRATION = 70 << 20
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,14 @@ def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> in
 def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resident: int = LIBRARIES) -> int:
     """Peak resident bytes of the sweep; ``resident`` is what the process holds before it starts."""
     anatomy = source.anatomy
-    # Tensors outside the blocks are written in one part, and the writer holds a second copy.
-    peaks = [2 * source.outer_bytes()]
+    peaks = [source.outer_bytes()]
     codes = any(step.weight_scheme is not None for _, step in recipe.steps)
     for block in anatomy.blocks:
         weights = _block_bytes(block)
         held = weights + (weights // FLOAT if codes else 0) + _statistics_bytes(block, recipe)
         forward = _forward_bytes(source, block, batch_tokens) if recipe.needs else 0
         peaks.append(held + max(forward, _pass_bytes(block, recipe)))
-    return resident + max(peaks)
+    return resident + (CALIBRATION if recipe.needs else 0) + max(peaks)
 
 
 def multiplications(source: WeightSource, recipe: Recipe, tokens: int) -> float:

@@ -1,6 +1,6 @@
 """Peak memory of a compression against the plan's prediction, on a random-weight Llama of 2 GB.
 
-    python -m edgepress.benchmarks.checks.memory_test [--work DIRECTORY] [--results benchmarks/results]
+    python -m edgepress.benchmarks.checks.memory_test [benchmarks/results] [--work DIRECTORY]
 
 Needs 5 GB of disk below the work directory, which it removes in the end.
 """
@@ -70,7 +70,7 @@ def main() -> None:
     """The command line of this check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, help="parent of the scratch directory")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.work, prefix="edgepress-memory-") as work:
         rows, weight_bytes = measure(Path(work))
