@@ -15,6 +15,8 @@ RUNTIME ?= cpu
 # For machines whose packages are already there: VENV_OPTIONS=--system-site-packages
 VENV_OPTIONS ?=
 PYTEST_OPTIONS ?=
+# For check-all: the test part of WikiText-2 as one text file; without it quality is measured on Wikipedia alone.
+WIKITEXT ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -37,8 +39,12 @@ check-all: check
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_OPTIONS)
 	@$(BIN)/python -m edgepress.benchmarks.checks.kill_test
 	@$(BIN)/python -m edgepress.benchmarks.checks.memory_test
+	@$(BIN)/python -m edgepress.benchmarks.checks.small_models runs/checks benchmarks/results \
+		$(if $(WIKITEXT),--wikitext $(WIKITEXT))
 
 check-gpu:
+	@command -v nvidia-smi > /dev/null || test -e /dev/nvidiactl || { \
+		echo "no NVIDIA GPU on this machine: the GPU check was not run, and nothing was installed" >&2; exit 4; }
 	@$(MAKE) --no-print-directory gpu VENV="$(GPU_VENV)" RUNTIME=gpu
 
 gpu: $(DEV_STAMP)
