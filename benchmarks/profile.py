@@ -40,7 +40,7 @@ def profile_bundle(
     threads: int | None = None,
     provider: str = "cpu",
     protocol: Protocol | None = None,
-    record: Path | None = None,
+    record: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> Measurement:

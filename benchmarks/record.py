@@ -105,8 +105,9 @@ class Measurement(BaseModel):
     validity: Validity = Field(default_factory=Validity)
 
 
-def append(path: Path, measurement: Measurement) -> None:
+def append(path: str | Path, measurement: Measurement) -> None:
     """Add one line to a run file, creating it and its directory."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(
         measurement.model_dump(by_alias=True), sort_keys=True, ensure_ascii=False, allow_nan=False

@@ -62,7 +62,7 @@ def validate_bundle(
     device: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
-    record: Path | None = None,
+    record: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> Measurement:
