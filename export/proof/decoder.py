@@ -10,18 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
+from ...compress.skeleton import module_name
 from ...runtime.decoder import Decoder
 from ...runtime.manifest import DecoderSection
 from ...runtime.session import open_session
 from ...terminal import Task
 from ..job import ExportJob
 from ..opset import Opset
-from .bounds import elementwise_bound, gate, rounded
+from .bounds import elementwise_bound, gate, noise_bound, rounded
 from .distributions import compare
 from .drive import GraphDriver, Ids
 from .graphs import exact_session, write_float_graph
-from .reference import Floats, float_model, logits, quantized_model, with_float_activations
+from .reference import (
+    Floats,
+    float_model,
+    logits,
+    precise_logits,
+    quantized_model,
+    with_float_activations,
+    with_rounded_activations,
+)
 from .tokens import rows as token_rows
 
 BATCHES, LENGTHS, DEPTHS = (1, 3), (1, 7, 33), (0, 1, 63)
@@ -46,9 +56,9 @@ def prove_decoder(
     model = float_model(job.path)
     reference = logits(model, ids)
     driver = GraphDriver(open_session(float_graph), job.source.anatomy)
-    result: dict[str, Any] = {"float": _elementwise(driver, ids, reference)}
+    result: dict[str, Any] = {"float": _elementwise(driver, ids, reference, model)}
     task.advance(1, "greedy continuation")
-    result["greedy"] = _greedy(driver, section, model, ids[0], reference)
+    result["greedy"] = _greedy(driver, section, model, ids[0], result["float"]["bound"])
     task.advance(1, "quantized graph")
     if not job.rounds:
         task.advance(2)
@@ -63,20 +73,29 @@ def _quantized(
     model = quantized_model(job.path)
     reference = logits(model, ids)
     shipped = GraphDriver(open_session(graph), job.source.anatomy)
-    quantized = compare(shipped.logits(ids), reference, unrounded, ids)
-    quantized["greedy_agreement"] = rounded(float((_gaps(shipped, section, model, ids[0]) == 0).mean()))
+    agreement = rounded(float((_gaps(shipped, section, model, ids[0]) == 0).mean()))
+    names = [module_name(job.source.anatomy, name) for name in job.source.schemes]
+    quantized = compare(
+        shipped.logits(ids),
+        reference,
+        unrounded,
+        ids,
+        lambda: logits(with_rounded_activations(model, names), ids),
+    )
+    quantized["greedy_agreement"] = agreement
     del shipped
     task.advance(1, "quantized weights")
-    reference = logits(with_float_activations(model), ids[:1])
+    model = with_float_activations(model)
+    reference = logits(model, ids[:1])
     with exact_session(graph) as session:
         found = GraphDriver(session, job.source.anatomy).logits(ids[:1])
     worst = float(np.abs(found - reference).max())
-    codes = _within("a logit with quantized weights and float activations", worst, reference)
+    codes = _within("a logit with quantized weights and float activations", worst, reference, model, ids[:1])
     task.advance(1)
     return {"quantized": quantized, "codes": codes}
 
 
-def _elementwise(driver: GraphDriver, ids: Ids, reference: Floats) -> dict[str, Any]:
+def _elementwise(driver: GraphDriver, ids: Ids, reference: Floats, model: nn.Module) -> dict[str, Any]:
     worst, cases = 0.0, 0
     length = ids.shape[1]
     for batch in BATCHES:
@@ -91,28 +110,32 @@ def _elementwise(driver: GraphDriver, ids: Ids, reference: Floats) -> dict[str, 
                     difference = found[row, : valid - depth] - reference[row, depth:valid]
                     worst = float(np.max([worst, np.abs(difference).max()]))
                 cases += 1
-    return _within("the largest difference of a logit of the float graph", worst, reference) | {
-        "cases": cases
-    }
+    return _within("a logit of the float graph", worst, reference, model, ids) | {"cases": cases}
 
 
-def _within(what: str, worst: float, reference: Floats) -> dict[str, Any]:
+def _within(what: str, worst: float, reference: Floats, model: nn.Module, ids: Ids) -> dict[str, Any]:
     bound = elementwise_bound(float(np.abs(reference).max()))
+    found: dict[str, Any] = {}
+    if worst > bound:
+        # A model may amplify the last digit of its sums more than most: ask how much it does so in torch.
+        rounding = float(np.abs(precise_logits(model, ids) - reference).max())
+        bound = noise_bound(bound, rounding)
+        found["float32_rounding"] = rounded(rounding)
     gate(f"the largest difference of {what}", worst, bound)
-    return {"max_abs_difference": rounded(worst), "bound": rounded(bound)}
+    return found | {"max_abs_difference": rounded(worst), "bound": rounded(bound)}
 
 
 def _greedy(
-    driver: GraphDriver, section: DecoderSection, model: Any, ids: Ids, reference: Floats
+    driver: GraphDriver, section: DecoderSection, model: nn.Module, ids: Ids, bound: float
 ) -> dict[str, Any]:
     # Two logits that are each off by the bound may change places when they are closer than twice that.
-    margin = 2 * elementwise_bound(float(np.abs(reference).max()))
+    margin = 2 * bound
     gaps = _gaps(driver, section, model, ids)
     gate("the largest gap to torch's choice in a greedy continuation", float(gaps.max()), margin)
     return {"tokens": len(gaps), "near_ties": int((gaps > 0).sum()), "tie_margin": rounded(margin)}
 
 
-def _gaps(driver: GraphDriver, section: DecoderSection, model: Any, ids: Ids) -> Floats:
+def _gaps(driver: GraphDriver, section: DecoderSection, model: nn.Module, ids: Ids) -> Floats:
     """Continue the start of ``ids`` greedily, token by token over the bound cache.
 
     For each token, how far torch's logit for it lies below torch's largest, given the same tokens before it:

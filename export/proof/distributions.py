@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,20 @@ Floats = NDArray[np.float32]
 LogProbs = NDArray[np.float64]
 
 
-def compare(found: Floats, reference: Floats, unrounded: Floats, ids: NDArray[np.int64]) -> dict[str, Any]:
+def compare(
+    found: Floats,
+    reference: Floats,
+    unrounded: Floats,
+    ids: NDArray[np.int64],
+    rounded_inputs: Callable[[], Floats],
+) -> dict[str, Any]:
     """How far ``found`` lies from ``reference``, both logits ``[batch, seq, vocab]`` for ``ids [batch,
     seq]``.
 
     ``unrounded`` are torch's logits without any rounding beyond that of the linears' weights: their distance
-    from the reference is the size of the rounding noise.
+    from the reference is the size of the rounding noise. Where that does not explain the distance,
+    ``rounded_inputs`` is called: torch's logits with the inputs of every quantized linear in 8 bits, as the
+    kernels have them.
 
     Raises:
         GateFailed: farther than rounding explains.
@@ -34,6 +43,10 @@ def compare(found: Floats, reference: Floats, unrounded: Floats, ids: NDArray[np
         following = (np.arange(ids.shape[1] - 1), ids[row, 1:])
         surprises.append(theirs[:-1][following] - ours[:-1][following])
     kl, rounding = float(np.mean(divergences)), float(np.mean(noise))
+    if kl > noise_bound(KL_MEAN, rounding):
+        pairs = zip(reference, rounded_inputs(), strict=True)
+        extra = [divergence(log_softmax(plain), log_softmax(eight)) for plain, eight in pairs]
+        rounding = max(rounding, float(np.mean(extra)))
     agreed, clear = np.concatenate(agreements), np.concatenate(leads) >= clear_margin(rounding)
     clearly, bound = float(agreed[clear].mean()) if clear.any() else 1.0, noise_bound(KL_MEAN, rounding)
     gate("the mean KL divergence of the quantized graph from torch", kl, bound)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...compress.fake_quant import TokenQuantLinear
+from ...compress.fake_quant import TokenQuantLinear, wrap
 from ...compress.torch_model import load_model
 
 Floats = NDArray[np.float32]
@@ -38,11 +39,26 @@ def with_float_activations(model: nn.Module) -> nn.Module:
     return model
 
 
+def with_rounded_activations(model: nn.Module, names: Sequence[str]) -> nn.Module:
+    """``model``, changed to round the inputs of the linears ``names`` to 8 bits per token."""
+    for name in names:
+        wrap(model, name)
+    return model
+
+
 @torch.no_grad()
 def logits(model: nn.Module, ids: NDArray[np.int64]) -> Floats:
     """``[batch, seq, vocab]`` at every position, a row at a time to bound the memory."""
     parts = [model(torch.from_numpy(row[None]), use_cache=False).logits for row in ids]
     return np.concatenate([part.numpy() for part in parts])
+
+
+def precise_logits(model: nn.Module, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """:func:`logits` computed in float64; the model is float32 again afterwards, as it was."""
+    try:
+        return logits(model.double(), ids).astype(np.float64)
+    finally:
+        model.float()
 
 
 @torch.no_grad()
