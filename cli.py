@@ -20,7 +20,15 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from . import __version__
-from .errors import BadUsage, EdgepressError, Interrupted, OutOfResource, Terminated, UnknownName
+from .errors import (
+    BadUsage,
+    EdgepressError,
+    Interrupted,
+    OutOfResource,
+    Terminated,
+    UnknownName,
+    missing_extra,
+)
 from .terminal import print_json
 
 VERBS = {
@@ -162,6 +170,9 @@ def _run(arguments: list[str]) -> int:
         return _stopped(error, arguments)
     except click.ClickException as error:
         return _usage(error, arguments)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error.name or "")
+        return _internal(error, arguments) if missing is None else _fail(missing, arguments)
     except MemoryError as error:
         return _fail(OutOfResource("out of memory", why=str(error), fix="free some memory"), arguments)
     except Exception as error:  # noqa: BLE001 - the CLI's edge is where unknown errors end

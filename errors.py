@@ -142,12 +142,35 @@ class Terminated(Interrupted):
     code, exit_code = "E-TERMINATED", 143
 
 
+# Which extra brings a package that the core install lacks.
+EXTRAS = {
+    "torch": "compress",
+    "transformers": "compress",
+    "accelerate": "compress",
+    "compressed_tensors": "compress",
+    "gguf": "compress",
+    "onnx": "compress",
+    "onnx_ir": "compress",
+    "onnxruntime": "cpu",
+}
+
+
+def missing_extra(module: str) -> MissingDependency | None:
+    """The error for a failed import of ``module``, when an extra of edgepress brings it."""
+    extra = EXTRAS.get(module.partition(".")[0])
+    return None if extra is None else _missing(module, extra)
+
+
 def require(module: str, extra: str) -> None:
     """Raise :class:`MissingDependency` naming the extra when ``module`` is not installed."""
     from importlib.util import find_spec
 
     if find_spec(module) is None:
-        raise MissingDependency(
-            f"this needs the package {module!r}, which is not installed",
-            fix=f'install it with: pip install "edgepress[{extra}]"',
-        )
+        raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> MissingDependency:
+    return MissingDependency(
+        f"this needs the package {module!r}, which is not installed",
+        fix=f'install it with: pip install "edgepress[{extra}]"',
+    )

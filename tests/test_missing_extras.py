@@ -1,0 +1,55 @@
+"""A machine with the core install alone: every verb that needs more says which extra brings it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import edgepress
+import pytest
+from edgepress.errors import EXTRAS, missing_extra
+
+ROOT = Path(edgepress.__file__).parent
+
+# Imports of the named packages fail as they do where they are not installed.
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from edgepress.cli import run
+sys.exit(run({arguments!r}))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compress", "minilm", "--scheme", "W8A8", "-o", "out"],
+        ["compress", "minilm", "--scheme", "W8A8", "--dry-run"],
+        ["export", "minilm", "-o", "out"],
+        ["inspect", "minilm"],
+        ["recipe", "list"],
+        ["validate", "minilm", "--against", "minilm"],
+    ],
+    ids=" ".join,
+)
+def test_a_core_install_names_the_extra(arguments: list[str], tmp_path: Path) -> None:
+    program = WITHOUT.format(absent=set(EXTRAS), arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert "edgepress[compress]" in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_extras_are_those_of_the_metadata() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for module, extra in EXTRAS.items():
+        names = [re.split(r"[><=]", requirement)[0].replace("-", "_") for requirement in extras[extra]]
+        assert module in names
+    assert missing_extra("torch.nn") is not None and missing_extra("numpy") is None
