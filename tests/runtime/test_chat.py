@@ -72,7 +72,8 @@ BLIND = [
 ]
 FLOODS = {
     "clock": (
-        "{% for i in range(3000) %}{% for j in range(10000) %}{% set x = i * j %}{% endfor %}{% endfor %}"
+        "{% for i in range(9999) %}{% for j in range(9999) %}{% for k in range(9999) %}"
+        "{% set x = i * j %}{% endfor %}{% endfor %}{% endfor %}"
     ),
     "one long call": "{{ 10 ** (1000000000 + messages | length) }}",
     "memory": "{{ 'x' * 20000000000 }}",
