@@ -193,6 +193,7 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
     from .device import choose_device
     from .heap import return_large_blocks
     from .journal import Journal
+    from .manifest import schemes_by_layer
     from .sweep import Sweep
 
     return_large_blocks()
@@ -208,7 +209,9 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
         stage.restart()
     work.mkdir(exist_ok=True)
     journal = Journal.open(work, key)
-    parts, statuses = Sweep(job.source, job.recipe.steps, calibration, device, journal, job.progress).run()
+    schemes = schemes_by_layer(job.recipe, job.source)
+    sweep = Sweep(job.source, job.recipe.steps, schemes, calibration, device, journal, job.progress)
+    parts, statuses = sweep.run()
     fallen = [status.name for status in statuses if status.degraded]
     if fallen and strict:
         raise Degraded(

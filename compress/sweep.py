@@ -9,7 +9,7 @@ one batch, whatever the model's size.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from .algorithm import BlockPass
 from .anatomy import BlockAnatomy
 from .block import Block, LayerStatus
 from .calibration import Calibration
-from .checkpoint.compressed import stored
+from .checkpoint.compressed import forms, stored
 from .fake_quant import wrap
 from .forward import Batch, Smaller, collect, propagate
 from .journal import Journal
+from .scheme import Scheme
 from .skeleton import Skeleton, first_block_inputs, module_name
 from .weights import WeightSource
 
@@ -36,6 +37,7 @@ class Sweep:
 
     Args:
         steps: ``(name, pass)`` in the order of the recipe.
+        schemes: the scheme that each linear ends with, which decides the form it is stored in.
         calibration: token batches, or None when no pass asks for statistics.
     """
 
@@ -43,6 +45,7 @@ class Sweep:
         self,
         source: WeightSource,
         steps: Sequence[tuple[str, BlockPass]],
+        schemes: Mapping[str, Scheme],
         calibration: Calibration | None,
         device: torch.device,
         journal: Journal,
@@ -50,7 +53,7 @@ class Sweep:
     ) -> None:
         self.source, self.steps, self.calibration = source, steps, calibration
         self.device, self.journal, self.progress = device, journal, progress
-        self.directory = journal.directory
+        self.directory, self.forms = journal.directory, forms(schemes.values())
         self.smaller = Smaller(progress.note)
         self.arguments: list[dict[str, Any]] = []
         self.masks: list[Tensor | None] = []
@@ -162,7 +165,8 @@ class Sweep:
         for name in self.source.names(block.anatomy.prefix + "."):
             module = name.removesuffix(".weight")
             if module in block.quantized:
-                tensors |= stored(module, block.quantized[module])
+                tensor = block.quantized[module]
+                tensors |= stored(module, tensor, self.forms[tensor.scheme])
             elif module in changed:
                 tensors[name] = block.linears[module].weight.detach().to(self._stored_type(name))
             else:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..storage import read_json
 from .anatomy import Anatomy
-from .checkpoint.compressed import restored, schemes_of
+from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
 from .checkpoint.finite import refuse_non_finite
 from .checkpoint.reader import CheckpointReader
 from .family import anatomy_of
@@ -102,7 +102,8 @@ class WeightSource:
         scheme = self.schemes.get(name)
         if scheme is None:
             return self._read_float(f"{name}.weight")
-        return restored(name, scheme, lambda stored: self.reader.read([stored])[stored])
+        form = PACKED if f"{name}.weight_packed" in self.reader.shapes else INTEGER
+        return restored(name, scheme, lambda stored: self.reader.read([stored])[stored], form)
 
     def dense(self, name: str) -> Tensor:
         """The weight ``[out, in]`` float32 of a linear, dequantized where it is quantized."""

@@ -3,13 +3,18 @@
 Weight-only layers are ``pack-quantized`` (``weight_packed``, ``weight_scale``, ``weight_shape``,
 ``weight_zero_point``), W8A8 layers ``int-quantized`` (``weight`` int8, ``weight_scale``); a model that mixes
 them is ``mixed-precision``. These are the forms that transformers and vLLM open.
+
+Packed zero points are special: transformers 5.24 with compressed-tensors 0.20 reads them only when it
+dequantizes while loading, with one scheme for the whole model and in the precision of the stored scale. So a
+model of one asymmetric scheme asks for that in its config and stores float32 scales; beside other schemes,
+asymmetric codes are ``int-quantized``, a byte each.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,20 +29,32 @@ from .packing import pack, unpack
 PACKED, INTEGER, MIXED = "pack-quantized", "int-quantized", "mixed-precision"
 
 
-def form(scheme: Scheme) -> str:
-    """The compressed-tensors format of a layer."""
-    return INTEGER if scheme.activations else PACKED
+def forms(schemes: Iterable[Scheme]) -> dict[Scheme, str]:
+    """The compressed-tensors format of each scheme of a model that holds all of ``schemes``."""
+    distinct = list(dict.fromkeys(schemes))
+    alone = len(distinct) == 1
+    return {
+        scheme: PACKED if not scheme.activations and (scheme.symmetric or alone) else INTEGER
+        for scheme in distinct
+    }
 
 
-def stored(name: str, tensor: QTensor) -> dict[str, Tensor]:
-    """The tensors that store ``tensor`` as the module ``name``."""
+def _stored_scale(tensor: QTensor) -> Tensor:
     half = tensor.scale.to(torch.float16)
     exact = torch.equal(half.to(torch.float32), tensor.scale) and torch.equal(
         storable(tensor.scale), tensor.scale
     )
-    scale = half if exact else tensor.scale
-    if form(tensor.scheme) == INTEGER:
-        return {f"{name}.weight": tensor.codes, f"{name}.weight_scale": scale}
+    return half if exact and tensor.zero_point is None else tensor.scale
+
+
+def stored(name: str, tensor: QTensor, form: str) -> dict[str, Tensor]:
+    """The tensors that store ``tensor`` as the module ``name``; ``form`` as :func:`forms` says."""
+    scale = _stored_scale(tensor)
+    if form == INTEGER:
+        tensors = {f"{name}.weight": tensor.codes, f"{name}.weight_scale": scale}
+        if tensor.zero_point is not None:
+            tensors[f"{name}.weight_zero_point"] = tensor.zero_point
+        return tensors
     tensors = {
         f"{name}.weight_packed": pack(tensor.codes, tensor.scheme.bits),
         f"{name}.weight_scale": scale,
@@ -49,15 +66,16 @@ def stored(name: str, tensor: QTensor) -> dict[str, Tensor]:
     return tensors
 
 
-def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor]) -> QTensor:
-    """The ``QTensor`` stored as the module ``name``; ``read`` gives a stored tensor by name.
+def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str) -> QTensor:
+    """The ``QTensor`` stored as the module ``name`` in ``form``; ``read`` gives a stored tensor by name.
 
     Raises:
         CheckpointError: the stored tensors do not fit each other or the scheme.
     """
     scale = read(f"{name}.weight_scale").to(torch.float32)
-    if form(scheme) == INTEGER:
-        return QTensor(scheme, read(f"{name}.weight"), scale)
+    if form == INTEGER:
+        zero_point = None if scheme.symmetric else read(f"{name}.weight_zero_point")
+        return QTensor(scheme, read(f"{name}.weight"), scale, zero_point)
     out_features, in_features = (int(size) for size in read(f"{name}.weight_shape"))
     words = read(f"{name}.weight_packed")
     if words.shape != (out_features, -(-in_features * scheme.bits // 32)):
@@ -91,7 +109,7 @@ def quantization_config(schemes: Mapping[str, Scheme], unquantized: list[str]) -
     by_scheme: dict[Scheme, list[str]] = defaultdict(list)
     for name, scheme in schemes.items():
         by_scheme[scheme].append(name)
-    groups = {}
+    groups, form_of = {}, forms(by_scheme)
     for index, (scheme, names) in enumerate(by_scheme.items()):
         activations = None
         if scheme.activations:
@@ -107,12 +125,14 @@ def quantization_config(schemes: Mapping[str, Scheme], unquantized: list[str]) -
             "weights": _weights_of(scheme),
             "input_activations": activations,
             "output_activations": None,
-            "format": form(scheme),
+            "format": form_of[scheme],
         }
-    forms = {form(scheme) for scheme in by_scheme}
+    found = set(form_of.values())
+    packed_zero_points = any(form_of[scheme] == PACKED and not scheme.symmetric for scheme in by_scheme)
     return {
         "quant_method": "compressed-tensors",
-        "format": forms.pop() if len(forms) == 1 else MIXED,
+        "format": found.pop() if len(found) == 1 else MIXED,
+        **({"dequantize": True} if packed_zero_points else {}),
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": unquantized,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 from edgepress.compress.api import compress_model
-from edgepress.compress.checkpoint.compressed import restored, stored
+from edgepress.compress.checkpoint.compressed import INTEGER, PACKED, forms, restored, stored
 from edgepress.compress.checkpoint.packing import pack, unpack
 from edgepress.compress.grid import quantize
 from edgepress.compress.scheme import BITS, Scheme
@@ -32,14 +32,21 @@ def test_packing_is_the_librarys_and_round_trips(bits: int, rows: int, columns: 
 
 @pytest.mark.parametrize("name", ["W2A16-g16", "W3A16_ASYM-g32", "W4A16-g64", "W8A16_ASYM-channel", "W8A8"])
 @pytest.mark.parametrize("size", [1.0, 1e-9])
-def test_stored_tensors_restore_exactly(name: str, size: float) -> None:
+@pytest.mark.parametrize("form", [PACKED, INTEGER])
+def test_stored_tensors_restore_exactly(name: str, size: float, form: str) -> None:
     scheme = Scheme.parse(name)
     weight = torch.randn(37, 64, generator=torch.Generator().manual_seed(0)) * size
     tensor = quantize(weight, scheme)
-    tensors = stored("layer", tensor)
-    again = restored("layer", scheme, tensors.__getitem__)
+    tensors = stored("layer", tensor, form)
+    again = restored("layer", scheme, tensors.__getitem__, form)
     assert torch.equal(again.codes, tensor.codes) and torch.equal(again.scale, tensor.scale)
     assert torch.equal(again.dequantize(), tensor.dequantize())
+
+
+def test_asymmetric_codes_are_packed_only_when_alone() -> None:
+    four, zeros, eight = (Scheme.parse(name) for name in ("W4A16-g32", "W3A16_ASYM-g32", "W8A8"))
+    assert forms([zeros, zeros]) == {zeros: PACKED}
+    assert forms([four, zeros, eight]) == {four: PACKED, zeros: INTEGER, eight: INTEGER}
 
 
 def outputs(model: Any) -> torch.Tensor:
@@ -51,14 +58,19 @@ def outputs(model: Any) -> torch.Tensor:
 
 MIXED = """
 passes:
-  - {pass: rtn, scheme: W4A16-g32, targets: [q, k, v, o]}
+  - {pass: rtn, scheme: W4A16-g32, targets: [q, k]}
+  - {pass: rtn, scheme: W4A16_ASYM-g32, targets: [v, o]}
   - {pass: w8a8, targets: ["*.up_proj", "*.gate_proj"]}
   - {pass: rtn, scheme: W3A16-g16, targets: [down]}
 """
 
 
 @pytest.mark.parametrize(
-    "scheme", ["W4A16-g32", "W3A16-g64", "W2A16-g16", "W4A16-channel", "W8A16-g32", "W8A8", MIXED]
+    "scheme",
+    [
+        *("W4A16-g32", "W3A16-g64", "W2A16-g16", "W4A16-channel", "W8A16-g32", "W8A8", MIXED),
+        *("W4A16_ASYM-g32", "W3A16_ASYM-g16", "W8A16_ASYM-channel"),
+    ],
 )
 def test_transformers_opens_decoders_and_computes_the_same_logits(
     pico_llama: Path, tmp_path: Path, scheme: str
@@ -76,23 +88,8 @@ def test_transformers_opens_decoders_and_computes_the_same_logits(
     assert not torch.equal(outputs(ours), outputs(load_model(pico_llama)))
 
 
-@pytest.mark.filterwarnings("ignore:You passed `quantization_config`:UserWarning")
-@pytest.mark.parametrize("scheme", ["W4A16_ASYM-g32", "W3A16_ASYM-g16"])
-def test_transformers_opens_zero_points_when_asked_to_dequantize(
-    pico_llama: Path, tmp_path: Path, scheme: str
-) -> None:
-    """transformers 5.24 with compressed-tensors 0.20 expects unpacked zero points unless it dequantizes while
-    loading; it then multiplies in the scale's float16, hence the tolerance."""
-    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
-
-    out = compress_model(str(pico_llama), output=tmp_path / "o", scheme=scheme)
-    config = CompressedTensorsConfig(dequantize=True)
-    theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, quantization_config=config).eval()
-    assert torch.allclose(outputs(load_model(out)), outputs(theirs), atol=2e-2)
-
-
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
-@pytest.mark.parametrize("scheme", ["W4A16-g32", "W8A8"])
+@pytest.mark.parametrize("scheme", ["W4A16-g32", "W3A16_ASYM-g32", "W8A8"])
 def test_transformers_opens_encoders(
     make_encoder: Callable[..., Path], tmp_path: Path, model_type: str, scheme: str
 ) -> None:
