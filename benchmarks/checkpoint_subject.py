@@ -42,7 +42,7 @@ class CheckpointSubject:
         self.kind = anatomy.kind
         self.tokenizer = Tokenizer.open(resolved.path)
         self._pooling = pooling_of(resolved.path) if self.kind == "encoder" else None
-        room = anatomy.max_positions - anatomy.position_offset
+        room = anatomy.max_positions
         self.max_length = min(room, (self._pooling and self._pooling.max_length) or room)
         self._device = choose_device(device)
         torch.set_num_threads(threads or thread_budget())

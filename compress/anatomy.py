@@ -28,16 +28,26 @@ class Linear:
 
 @dataclass(frozen=True)
 class Norm:
-    """RMSNorm (``kind="rms"``) or LayerNorm with bias (``kind="layer"``), by full module name."""
+    """RMSNorm (``kind="rms"``) or LayerNorm with bias (``kind="layer"``), by full module name.
+
+    The scale is ``offset + weight``: 1 in Gemma, whose weights are stored around zero.
+    """
 
     name: str
     kind: Literal["rms", "layer"]
     eps: float
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Self-attention: ``heads`` query heads share ``kv_heads`` key/value heads of ``head_dim`` channels."""
+    """Self-attention: ``heads`` query heads share ``kv_heads`` key/value heads of ``head_dim`` channels.
+
+    Attributes:
+        sliding_window: how many tokens a query sees, itself included; None for all before it.
+        scale: factor on ``q · k``; None for ``1 / sqrt(head_dim)``.
+        softcap: scores become ``softcap · tanh(score / softcap)`` before the softmax; None leaves them.
+    """
 
     q: Linear
     k: Linear
@@ -49,6 +59,8 @@ class Attention:
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     sliding_window: int | None = None
+    scale: float | None = None
+    softcap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +77,11 @@ class Mlp:
 class BlockAnatomy:
     """One transformer block.
 
-    ``pre`` order: ``x += attn(norm1(x)); x += mlp(norm2(x))``; ``post`` order (BERT): ``x = norm1(x +
-    attn(x)); x = norm2(x + mlp(x))``.
+    Attributes:
+        order: ``pre``: ``x += attn(norm1(x)); x += mlp(norm2(x))``; ``parallel``: ``x += attn(norm1(x)) +
+            mlp(norm2(x))``, where both norms may be one; ``post`` (BERT): ``x = norm1(x + attn(x)); x =
+            norm2(x + mlp(x))``.
+        attention_norm, mlp_norm: applied to what attention and MLP give, before it is added (Gemma 2).
     """
 
     index: int
@@ -75,7 +90,21 @@ class BlockAnatomy:
     mlp: Mlp
     norm1: Norm
     norm2: Norm
-    order: Literal["pre", "post"]
+    order: Literal["pre", "post", "parallel"]
+    attention_norm: Norm | None = None
+    mlp_norm: Norm | None = None
+
+    def norms(self) -> Iterator[Norm]:
+        """The block's norms in the order of the forward pass, a shared one once."""
+        found = (
+            self.norm1,
+            self.attention.q_norm,
+            self.attention.k_norm,
+            self.attention_norm,
+            self.norm2,
+            self.mlp_norm,
+        )
+        yield from dict.fromkeys(norm for norm in found if norm is not None)
 
     def linears(self) -> Iterator[Linear]:
         """The block's linears in the order of the forward pass."""
@@ -115,8 +144,10 @@ class Anatomy:
         blocks_name: module that holds the blocks: ``model.layers``.
         embedding: token embedding module; ``position_embedding``/``token_type_embedding``/``embedding_norm``
             or None.
+        embedding_scale: what looked-up embeddings are multiplied by.
         position_offset: id of the first position (RoBERTa counts from ``pad_token_id + 1``).
         final_norm, head: None for encoders; ``tied`` when the head is the embedding.
+        logit_softcap: logits become ``softcap · tanh(logit / softcap)``; None leaves them.
     """
 
     model_type: str
@@ -128,6 +159,7 @@ class Anatomy:
     max_positions: int
     blocks: tuple[BlockAnatomy, ...]
     embedding: str
+    embedding_scale: float = 1.0
     position_embedding: str | None = None
     token_type_embedding: str | None = None
     embedding_norm: Norm | None = None
@@ -136,6 +168,7 @@ class Anatomy:
     final_norm: Norm | None = None
     head: str | None = None
     tied: bool = False
+    logit_softcap: float | None = None
 
     def linears(self) -> Iterator[Linear]:
         """Every linear of every block."""

@@ -77,7 +77,8 @@ def _rescale_mlp(tensors: MutableMapping[str, Tensor], mlp: Mlp, generator: torc
 
 def _multiply_rows(tensors: MutableMapping[str, Tensor], part: Linear | Norm, factors: Tensor) -> None:
     weight = tensors[f"{part.name}.weight"]
-    weight.mul_(factors.view(-1, *[1] * (weight.ndim - 1)))
+    offset = part.offset if isinstance(part, Norm) else 0.0
+    weight.add_(offset).mul_(factors.view(-1, *[1] * (weight.ndim - 1))).sub_(offset)
     if f"{part.name}.bias" in tensors:
         tensors[f"{part.name}.bias"].mul_(factors)
 

@@ -29,12 +29,19 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
     config = AutoConfig.from_pretrained(path)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
+    # torch's fused attention has no soft-cap: a model that needs one runs the plain form.
+    capped = any(block.attention.softcap is not None for block in anatomy.blocks)
+    attention = "eager" if capped else "sdpa"
     with init_empty_weights(include_buffers=False):
         if anatomy.kind == "decoder":
-            model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention, dtype=torch.float32
+            )
         else:
             pooler = {} if anatomy.model_type == "distilbert" else {"add_pooling_layer": False}
-            model = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32, **pooler)
+            model = AutoModel.from_config(
+                config, attn_implementation=attention, dtype=torch.float32, **pooler
+            )
     for block in anatomy.blocks:
         _resize(model, anatomy, block)
     return model.eval()  # type: ignore[no-any-return]
@@ -131,7 +138,7 @@ class Skeleton:
         """The model with all that precedes the first block loaded, for as long as the context lasts."""
         names = [name for name in self.outer_modules() if name != self.anatomy.embedding]
         table = self.source.stored(f"{self.anatomy.embedding}.weight").to(self.device)
-        empty = self._replace(self.anatomy.embedding, _TokenTable(table))
+        empty = self._replace(self.anatomy.embedding, _TokenTable(table, self.anatomy.embedding_scale))
         try:
             for name in names:
                 self.fill(name)
@@ -153,12 +160,12 @@ class Skeleton:
 class _TokenTable(nn.Module):
     """The token embedding in its stored type: the rows that are looked up become float32, not the table."""
 
-    def __init__(self, table: Tensor) -> None:
+    def __init__(self, table: Tensor, scale: float) -> None:
         super().__init__()
-        self.table = table
+        self.table, self.scale = table, scale
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        return nn.functional.embedding(input_ids, self.table).to(torch.float32)
+        return nn.functional.embedding(input_ids, self.table).to(torch.float32) * self.scale
 
 
 class _Caught(Exception):

@@ -61,7 +61,7 @@ def parameters(job: ExportJob) -> int:
     norms = [anatomy.embedding_norm, anatomy.final_norm]
     for block in anatomy.blocks:
         modules |= {linear.name for linear in block.linears()}
-        norms += [block.norm1, block.norm2, block.attention.q_norm, block.attention.k_norm]
+        norms += block.norms()
     modules |= {norm.name for norm in norms if norm is not None}
     names = [f"{module}.{part}" for module in modules - {None} for part in ("weight", "bias")]
     return sum(prod(shapes[name]) for name in names if name in shapes)

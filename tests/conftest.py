@@ -91,6 +91,7 @@ def _save(model: Any, folder: Path, shard: str | None) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(0)
+    stored_around_zero = model.config.model_type.startswith("gemma")  # the norms, not around one
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim >= 2:
@@ -100,16 +101,32 @@ def _save(model: Any, folder: Path, shard: str | None) -> None:
             elif name.endswith("bias"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
             else:
-                parameter.copy_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))
+                noise = 0.2 * torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(noise if stored_around_zero else 1 + noise)
     if getattr(model.config, "tie_word_embeddings", False):
         model.tie_weights()
     model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
 
 
+# What a family needs beside (or against) the sizes that all pico decoders have.
+OWN_SIZES: dict[str, dict[str, Any]] = {
+    "opt": {"ffn_dim": 128},
+    "phi": {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False},
+    "gemma": {"head_dim": 32, "num_key_value_heads": 1},
+    "gemma2": {
+        "head_dim": 32,
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 24,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 5.0,
+    },
+}
+
+
 def save_decoder(
     folder: Path, model_type: str = "llama", *, shard: str | None = None, **changes: Any
 ) -> Path:
-    """Save a pico decoder (llama, mistral, qwen2, qwen3) with its tokenizer; ``changes`` go to the config."""
+    """Save a pico decoder of any family with its tokenizer; ``changes`` go to the config."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +145,7 @@ def save_decoder(
         "eos_token_id": 2,
         "pad_token_id": 0,
     }
+    settings.update(OWN_SIZES.get(model_type, {}))
     settings.update(changes)
     _save(AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings)), folder, shard)
     return folder

@@ -1,19 +1,20 @@
 """Decoders in Llama's form: pre-norm RMSNorm, rotary grouped-query attention, gated MLP, one head.
 
-Llama (SmolLM2, …), Mistral, Qwen2 and Qwen3 differ in data only: per-head norms of q and k, and which
-layers see a sliding window. Biases are found in the tensors.
+Llama (SmolLM2, …), Mistral, Qwen and Gemma differ in data only: per-head norms of q and k, norms after
+attention and MLP, and which layers see a sliding window. Biases are found in the tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
+from math import sqrt
 
-from ...errors import CheckpointError
-from ..anatomy import Anatomy, Attention, BlockAnatomy, Mlp, Shapes
+from ..anatomy import Anatomy, Attention, BlockAnatomy, Mlp, Norm, Shapes
+from ._head import check_architecture, is_tied
 from ._rope import rope
-from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
+from ._tensors import Config, check_blocks, head_counts, integer, linear, norm, number, shape_of, text
 
 BASE = "model."
 BLOCKS = "model.layers"
@@ -23,31 +24,51 @@ PARTS = frozenset(
     | {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"}
 )
 QK_NORMS = frozenset({"self_attn.q_norm", "self_attn.k_norm"})
+FEED_FORWARD_NORMS = frozenset({"pre_feedforward_layernorm", "post_feedforward_layernorm"})
+
+
+@dataclass(frozen=True)
+class LlamaLike:
+    """What tells one family from another.
+
+    Attributes:
+        max_positions: the context length where the config is silent.
+        qk_norm: q and k are normalized per head.
+        norm_offset: added to the stored weights of every norm.
+        sandwiched: attention and MLP are normalized before and after.
+        scaled_embedding: embeddings are multiplied by the root of the hidden size.
+        activation: function of the MLP where the config is silent.
+    """
+
+    max_positions: int
+    qk_norm: bool = False
+    norm_offset: float = 0.0
+    sandwiched: bool = False
+    scaled_embedding: bool = False
+    activation_key: str = "hidden_act"
+    activation: str = "silu"
+
+    def parts(self) -> frozenset[str]:
+        """Every module that a block has."""
+        norms = QK_NORMS if self.qk_norm else frozenset[str]()
+        return PARTS | norms | (FEED_FORWARD_NORMS if self.sandwiched else frozenset())
 
 
 def llama_like(
-    config: Config,
-    shapes: Shapes,
-    *,
-    windows: Sequence[int | None] = (),
-    qk_norm: bool = False,
-    max_positions: int,
+    config: Config, shapes: Shapes, family: LlamaLike, *, windows: Sequence[int | None] = ()
 ) -> Anatomy:
-    """The anatomy of a decoder.
+    """The anatomy of a decoder of ``family``.
 
-    Args:
-        windows: sliding window of each layer; shorter sequences are continued with None.
-        qk_norm: q and k are normalized per head.
-        max_positions: the family's context length where the config is silent.
+    ``windows`` is the sliding window of each layer; shorter sequences are continued with None.
     """
-    _check_architecture(config)
+    check_architecture(config)
     count = integer(config, "num_hidden_layers")
-    check_blocks(shapes, BLOCKS, count, PARTS | QK_NORMS if qk_norm else PARTS)
+    check_blocks(shapes, BLOCKS, count, family.parts())
     vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
-    head_dim = _head_dim(config, shapes, hidden, qk_norm)
+    head_dim = _head_dim(config, shapes, hidden, family.qk_norm)
     eps = number(config, "rms_norm_eps", 1e-6)
     blocks = tuple(
-        _block(config, shapes, index, hidden, head_dim, eps, qk_norm, window)
+        _block(config, shapes, family, index, (hidden, head_dim), eps, window)
         for index, window in zip(range(count), chain(windows, repeat(None)), strict=False)
     )
     return Anatomy(
@@ -57,24 +78,15 @@ def llama_like(
         blocks_name=BLOCKS,
         hidden_size=hidden,
         vocab_size=vocabulary,
-        max_positions=integer(config, "max_position_embeddings", max_positions),
+        max_positions=integer(config, "max_position_embeddings", family.max_positions),
         blocks=blocks,
         embedding=f"{BASE}embed_tokens",
+        embedding_scale=sqrt(hidden) if family.scaled_embedding else 1.0,
         rope=rope(config, head_dim),
-        final_norm=norm(shapes, f"{BASE}norm", "rms", eps, hidden),
+        final_norm=norm(shapes, f"{BASE}norm", "rms", eps, hidden, family.norm_offset),
         head=HEAD,
-        tied=_tied(config, shapes, vocabulary, hidden),
+        tied=is_tied(config, shapes, HEAD, vocabulary, hidden),
     )
-
-
-def _check_architecture(config: Config) -> None:
-    names = config.get("architectures") or []
-    if names and not any(str(name).endswith("ForCausalLM") for name in names):
-        raise CheckpointError(
-            f"config.json names the architecture {', '.join(map(str, names))}, not a causal language model",
-            why="its head is not a vocabulary head, and edgepress would leave it out",
-            fix="give the …ForCausalLM checkpoint of this model",
-        )
 
 
 def _head_dim(config: Config, shapes: Shapes, hidden: int, qk_norm: bool) -> int:
@@ -83,45 +95,41 @@ def _head_dim(config: Config, shapes: Shapes, hidden: int, qk_norm: bool) -> int
     return integer(config, "head_dim", hidden // integer(config, "num_attention_heads") or None)
 
 
-def _tied(config: Config, shapes: Shapes, vocabulary: int, hidden: int) -> bool:
-    # A checkpoint may store the shared matrix twice: the flag decides, then what is stored.
-    flag = config.get("tie_word_embeddings")
-    if flag is False or (not flag and f"{HEAD}.weight" in shapes):
-        shape_of(shapes, f"{HEAD}.weight", vocabulary, hidden)
-        return False
-    return True
-
-
 def _block(
     config: Config,
     shapes: Shapes,
+    family: LlamaLike,
     index: int,
-    hidden: int,
-    head_dim: int,
+    sizes: tuple[int, int],
     eps: float,
-    qk_norm: bool,
     window: int | None,
 ) -> BlockAnatomy:
-    prefix = f"{BLOCKS}.{index}"
-    attention = _attention(shapes, f"{prefix}.self_attn", hidden, head_dim)
-    if qk_norm:
-        attention = replace(
-            attention,
-            q_norm=norm(shapes, f"{prefix}.self_attn.q_norm", "rms", eps, head_dim),
-            k_norm=norm(shapes, f"{prefix}.self_attn.k_norm", "rms", eps, head_dim),
-        )
+    prefix, (hidden, head_dim) = f"{BLOCKS}.{index}", sizes
+
+    def rms(name: str, size: int = hidden) -> Norm:
+        return norm(shapes, f"{prefix}.{name}", "rms", eps, size, family.norm_offset)
+
+    attention = replace(
+        _attention(shapes, f"{prefix}.self_attn", hidden, head_dim),
+        sliding_window=window,
+        q_norm=rms("self_attn.q_norm", head_dim) if family.qk_norm else None,
+        k_norm=rms("self_attn.k_norm", head_dim) if family.qk_norm else None,
+    )
     up = linear(shapes, f"{prefix}.mlp.up_proj", "up", inputs=hidden)
     width = up.out_features
     gate = linear(shapes, f"{prefix}.mlp.gate_proj", "gate", inputs=hidden, outputs=width)
     down = linear(shapes, f"{prefix}.mlp.down_proj", "down", inputs=width, outputs=hidden)
+    after = rms("post_attention_layernorm")
     return BlockAnatomy(
         index=index,
         prefix=prefix,
-        attention=replace(attention, sliding_window=window),
-        mlp=Mlp(gate, up, down, text(config, "hidden_act", "silu")),
-        norm1=norm(shapes, f"{prefix}.input_layernorm", "rms", eps, hidden),
-        norm2=norm(shapes, f"{prefix}.post_attention_layernorm", "rms", eps, hidden),
+        attention=attention,
+        mlp=Mlp(gate, up, down, text(config, family.activation_key, family.activation)),
+        norm1=rms("input_layernorm"),
+        norm2=rms("pre_feedforward_layernorm") if family.sandwiched else after,
         order="pre",
+        attention_norm=after if family.sandwiched else None,
+        mlp_norm=rms("post_feedforward_layernorm") if family.sandwiched else None,
     )
 
 
@@ -129,10 +137,6 @@ def _attention(shapes: Shapes, module: str, hidden: int, head_dim: int) -> Atten
     q = linear(shapes, f"{module}.q_proj", "q", inputs=hidden)
     k = linear(shapes, f"{module}.k_proj", "k", inputs=hidden)
     v = linear(shapes, f"{module}.v_proj", "v", inputs=hidden, outputs=k.out_features)
-    heads, kv_heads = heads_in(q, head_dim), heads_in(k, head_dim)
-    if heads % kv_heads:
-        raise CheckpointError(
-            f"tensor {k.name + '.weight'!r} makes {kv_heads} key heads for {heads} query heads: no even share"
-        )
+    heads, kv_heads = head_counts(q, k, head_dim)
     o = linear(shapes, f"{module}.o_proj", "o", inputs=q.out_features, outputs=hidden)
     return Attention(q, k, v, o, heads, kv_heads, head_dim)

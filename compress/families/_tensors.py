@@ -69,12 +69,14 @@ def linear(
     return Linear(module, role, rows, columns, bias)
 
 
-def norm(shapes: Shapes, module: str, kind: Literal["rms", "layer"], eps: float, size: int) -> Norm:
+def norm(
+    shapes: Shapes, module: str, kind: Literal["rms", "layer"], eps: float, size: int, offset: float = 0.0
+) -> Norm:
     """The normalization ``module`` over ``size`` channels."""
     shape_of(shapes, f"{module}.weight", size)
     if kind == "layer":
         shape_of(shapes, f"{module}.bias", size)
-    return Norm(module, kind, eps)
+    return Norm(module, kind, eps, offset)
 
 
 def heads_in(projection: Linear, head_dim: int) -> int:
@@ -86,6 +88,16 @@ def heads_in(projection: Linear, head_dim: int) -> int:
             f"which do not divide into heads of {head_dim} channels"
         )
     return heads
+
+
+def head_counts(q: Linear, k: Linear, head_dim: int) -> tuple[int, int]:
+    """Query heads and key/value heads of ``head_dim`` channels that the projections make."""
+    heads, kv_heads = heads_in(q, head_dim), heads_in(k, head_dim)
+    if heads % kv_heads:
+        raise CheckpointError(
+            f"tensor {k.name + '.weight'!r} makes {kv_heads} key heads for {heads} query heads: no even share"
+        )
+    return heads, kv_heads
 
 
 def check_blocks(shapes: Shapes, blocks_name: str, count: int, known: frozenset[str]) -> None:

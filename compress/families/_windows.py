@@ -23,6 +23,15 @@ def layer_windows(config: Config) -> list[int | None]:
         if type(full) is not int:
             raise CheckpointError(f"config.json: max_window_layers must be a whole number, not {full!r}")
         return [window if index >= full else None for index in range(count)]
+    return windows_of_types(kinds, count, window)
+
+
+def windows_of_types(kinds: object, count: int, window: int | None) -> list[int | None]:
+    """The sliding window of each of ``count`` layers, from the list ``layer_types`` of a config.
+
+    Raises:
+        CheckpointError: a list of the wrong length or with an unknown type.
+    """
     if not isinstance(kinds, list) or len(kinds) != count:
         raise CheckpointError(f"config.json: layer_types must list a type for each of the {count} layers")
     known = {"full_attention": None, "sliding_attention": window}

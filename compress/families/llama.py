@@ -6,10 +6,10 @@ Touvron et al., LLaMA: Open and Efficient Foundation Language Models, 2023, arXi
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._llama_like import llama_like
+from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.family.anatomy_of`."""
-    return llama_like(config, shapes, max_positions=2048)
+    return llama_like(config, shapes, LlamaLike(max_positions=2048))

@@ -6,7 +6,7 @@ Jiang et al., Mistral 7B, 2023, arXiv 2310.06825.
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._llama_like import llama_like
+from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config, integer
 
 DEFAULT_WINDOW = 4096
@@ -17,4 +17,4 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     null = "sliding_window" in config and config["sliding_window"] is None
     window = None if null else integer(config, "sliding_window", DEFAULT_WINDOW)
     windows = [window] * integer(config, "num_hidden_layers")
-    return llama_like(config, shapes, windows=windows, max_positions=131_072)
+    return llama_like(config, shapes, LlamaLike(max_positions=131_072), windows=windows)

@@ -6,11 +6,12 @@ Yang et al., Qwen3 Technical Report, 2025, arXiv 2505.09388.
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._llama_like import llama_like
+from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config
 from ._windows import layer_windows
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.family.anatomy_of`."""
-    return llama_like(config, shapes, windows=layer_windows(config), qk_norm=True, max_positions=32_768)
+    family = LlamaLike(max_positions=32_768, qk_norm=True)
+    return llama_like(config, shapes, family, windows=layer_windows(config))

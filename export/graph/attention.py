@@ -56,6 +56,8 @@ def causal_attention(
         kv_num_heads=part.kv_heads,
         do_rotary=int(shared.cos is not None),
         local_window_size=-1 if window is None else window,
+        scale=part.scale if part.scale is not None else part.head_dim**-0.5,
+        softcap=part.softcap or 0.0,
     )
     return attended, key, present
 

@@ -1,8 +1,12 @@
-"""The graph of a pre-norm decoder with a key/value cache: one graph for prefill, chunks and single tokens.
+"""The graph of a decoder with a key/value cache: one graph for prefill, chunks and single tokens.
 
 Inputs and outputs have the names of onnxruntime-genai, whose runtime can drive the same file. Layers may
 differ in every size. Only the last ``logits_to_keep`` positions go through the final norm and the head; 0
 keeps all.
+
+The sum of a row of ``attention_mask`` is the number of its tokens, cached and new, which lie side by side
+from the first place of the cache on: a batch of prompts is padded on the right, and one step extends every
+row by one token. A cached row takes several tokens at a time at batch 1 only.
 """
 
 from __future__ import annotations
@@ -12,12 +16,12 @@ import onnx_ir as ir
 
 from ...compress.anatomy import Anatomy, BlockAnatomy
 from ...errors import CheckpointError, ShapeError
-from .attention import CausalInputs, causal_attention
+from .attention import CausalInputs
+from .block import decoder_block
 from .build import Build
 from .embedding import embed, head
-from .linear import project_without_bias
-from .mlp import mlp
 from .norm import add_and_normalize, normalize
+from .position import learned_positions
 from .rope import check_rope, rope_tables
 from .writer import Array
 
@@ -37,25 +41,26 @@ def build_decoder(build: Build) -> None:
     graph = build.graph
     ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
     mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
-    shared = _shared(build, mask)
+    lengths = _lengths(build, mask)
+    shared = _shared(build, mask, lengths)
     pasts = [_past(build, block) for block in build.anatomy.blocks]
     kept = graph.input("logits_to_keep", INT64, [1])
     graph.default(kept, np.ones(1, np.int64))
 
-    residual = embed(build, ids)
+    residual = _embedded(build, ids, lengths)
     normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
     presents = []
     for index, block in enumerate(build.anatomy.blocks):
-        normed, residual, present = _attention_half(build, normed, residual, block, shared, pasts[index])
-        presents.append(present)
-        out, bias = mlp(build, normed, block.mlp, block.mlp.up.name.rpartition(".")[0])
+        left = decoder_block(build, normed, residual, block, shared, pasts[index])
+        presents.append(left.present)
+        out, residual = left.out, left.residual
         last = index + 1 == len(build.anatomy.blocks)
         if last:
             out, residual = _last_positions(build, kept, out, residual)
         norm = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].norm1
         assert norm is not None
-        normed, residual = add_and_normalize(build, out, residual, norm, bias)
-    graph.output(head(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
+        normed, residual = add_and_normalize(build, out, residual, norm, left.bias)
+    graph.output(_logits(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
     for block, (key, value) in zip(build.anatomy.blocks, presents, strict=True):
         shape: list[int | str] = [
             "batch_size",
@@ -67,20 +72,27 @@ def build_decoder(build: Build) -> None:
         graph.output(value, f"present.{block.index}.value", FLOAT, shape)
 
 
-def _attention_half(
-    build: Build,
-    normed: ir.Value,
-    residual: ir.Value,
-    block: BlockAnatomy,
-    shared: CausalInputs,
-    past: tuple[ir.Value, ir.Value],
-) -> tuple[ir.Value, ir.Value, tuple[ir.Value, ir.Value]]:
-    """What the MLP reads, the residual it is added to, and the present key and value."""
-    name = block.attention.q.name.rpartition(".")[0]
-    attended, *present = causal_attention(build, normed, block.attention, shared, past, name)
-    out, bias = project_without_bias(build, attended, [block.attention.o], block.attention.o.name)
-    normed, residual = add_and_normalize(build, out, residual, block.norm2, bias)
-    return normed, residual, (present[0], present[1])
+def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:
+    """What the first block reads, ``[batch, seq, hidden]``."""
+    graph, anatomy = build.graph, build.anatomy
+    value = embed(build, ids)
+    if anatomy.embedding_scale != 1:
+        factor = graph.constant("embedding.factor", np.array(anatomy.embedding_scale, np.float32))
+        value = graph.node("Mul", "embedding.scale", [value, factor])
+    if anatomy.position_embedding is not None:
+        rows = learned_positions(build, ids, lengths, anatomy.position_embedding)
+        value = graph.node("Add", "embedding.sum", [value, rows])
+    return value
+
+
+def _logits(build: Build, normed: ir.Value) -> ir.Value:
+    graph, cap = build.graph, build.anatomy.logit_softcap
+    value = head(build, normed)
+    if cap is None:
+        return value
+    limit = graph.constant("logits.limit", np.array(cap, np.float32))
+    value = graph.node("Tanh", "logits.tanh", [graph.node("Div", "logits.div", [value, limit])])
+    return graph.node("Mul", "logits.capped", [value, limit])
 
 
 def check_decoder(anatomy: Anatomy) -> None:
@@ -96,7 +108,7 @@ def check_decoder(anatomy: Anatomy) -> None:
         )
     for block in anatomy.blocks:
         attention = block.attention
-        if block.order != "pre":
+        if block.order == "post":
             raise CheckpointError(
                 f"{block.prefix} normalises after its sums: such decoders are not supported"
             )
@@ -110,11 +122,15 @@ def check_decoder(anatomy: Anatomy) -> None:
         check_rope(anatomy.rope)
 
 
-def _shared(build: Build, mask: ir.Value) -> CausalInputs:
+def _lengths(build: Build, mask: ir.Value) -> ir.Value:
+    """Tokens of each row, ``[batch]`` int64."""
+    row = build.graph.constant("mask.row", np.array([1], np.int64))
+    return build.graph.node("ReduceSum", "mask.lengths", [mask, row], keepdims=0)
+
+
+def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
     graph = build.graph
-    row = graph.constant("mask.row", np.array([1], np.int64))
     one = graph.constant("mask.one", np.array(1, np.int64))
-    lengths = graph.node("ReduceSum", "mask.lengths", [mask, row], keepdims=0)
     last = graph.node(
         "Cast", "mask.last", [graph.node("Sub", "mask.less_one", [lengths, one])], to=ir.DataType.INT32
     )

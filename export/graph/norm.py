@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from ...compress.anatomy import Norm
@@ -10,7 +11,7 @@ from .build import Build
 
 def normalize(build: Build, value: ir.Value, norm: Norm) -> ir.Value:
     """``norm(value)`` over the last axis."""
-    scale = build.vector(f"{norm.name}.weight")
+    scale = _scale(build, norm)
     if norm.kind == "rms":
         return build.graph.node(
             "SimplifiedLayerNormalization", norm.name, [value, scale], axis=-1, epsilon=norm.eps, stash_type=1
@@ -23,7 +24,7 @@ def add_and_normalize(
     build: Build, value: ir.Value, skip: ir.Value, norm: Norm, bias: ir.Value | None = None
 ) -> tuple[ir.Value, ir.Value]:
     """``(norm(sum), sum)`` with ``sum = value + skip + bias``, in one node."""
-    scale = build.vector(f"{norm.name}.weight")
+    scale = _scale(build, norm)
     if norm.kind == "rms":
         op, inputs = "SkipSimplifiedLayerNormalization", [value, skip, scale, bias]
     else:
@@ -32,3 +33,14 @@ def add_and_normalize(
         inputs.pop()
     outputs = build.graph.contrib_outputs(op, norm.name, inputs, 4, epsilon=norm.eps)
     return outputs[0], outputs[3]
+
+
+def _scale(build: Build, norm: Norm) -> ir.Value:
+    """``offset + weight`` as one initializer."""
+    name, weights = f"{norm.name}.weight", build.weights
+    return build.graph.weight(
+        name,
+        ir.DataType.FLOAT,
+        weights.shape(name),
+        lambda: (weights.tensor(name).numpy() + norm.offset).astype(np.float32),
+    )

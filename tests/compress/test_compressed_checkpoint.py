@@ -102,13 +102,42 @@ def test_transformers_opens_encoders(
     assert torch.equal(outputs(load_model(out)), outputs(theirs))
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "opt", "phi"]
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dense_loading_is_transformers_own(
     make_decoder: Callable[..., Path], tmp_path: Path, model_type: str, dtype: str
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    model = make_decoder(tmp_path / "m", model_type, tie_word_embeddings=model_type == "mistral", dtype=dtype)
+    tied = {"tie_word_embeddings": model_type in ("mistral", "gemma2", "opt")}
+    model = make_decoder(tmp_path / "m", model_type, **tied, dtype=dtype)
     theirs = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     assert torch.equal(outputs(load_model(model)), outputs(theirs))
+
+
+@pytest.mark.parametrize("model_type", ["gemma", "gemma2", "opt", "phi"])
+@pytest.mark.parametrize("algorithm", ["rtn", "gptq"])
+def test_families_are_compressed(
+    model_type: str, algorithm: str, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = make_decoder(tmp_path / "m", model_type, num_hidden_layers=2)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"passes:\n  - {{pass: {algorithm}, scheme: W4A16-g32}}\n")
+    out = compress_model(
+        str(model),
+        output=tmp_path / "o",
+        recipe=str(recipe),
+        calibration=str(pico_text) if algorithm == "gptq" else None,
+        samples=4,
+        length=32,
+        strict=True,
+    )
+    ours = load_model(out)
+    theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    assert torch.equal(outputs(ours), outputs(theirs))
+    assert 0 < (outputs(ours) - outputs(load_model(model))).abs().mean() < 0.5

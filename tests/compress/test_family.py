@@ -13,7 +13,8 @@ from edgepress.compress.checkpoint.reader import CheckpointReader
 from edgepress.compress.family import anatomy_of
 from edgepress.errors import CheckpointError, UnknownName
 
-DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+DECODERS = (*LLAMA_LIKE, "gemma2", "opt", "phi")
 ENCODERS = ("bert", "roberta", "distilbert")
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
@@ -38,8 +39,7 @@ def check_against(model: Any, anatomy: Anatomy) -> None:
         for name, part in linears.items():
             assert (mine[name].out_features, mine[name].in_features) == tuple(part.weight.shape)
             assert mine[name].bias == (part.bias is not None)
-        attention = block.attention
-        norms = [item for item in (block.norm1, block.norm2, attention.q_norm, attention.k_norm) if item]
+        norms = list(block.norms())
         check_norms(model, norms)
         held = {name for name, part in module.named_modules() if "norm" in type(part).__name__.lower()}
         assert {item.name.removeprefix(block.prefix + ".") for item in norms} == held
@@ -52,7 +52,8 @@ def check_norms(model: Any, norms: list[Norm]) -> None:
         part = model.get_submodule(item.name)
         is_layer = isinstance(part, torch.nn.LayerNorm)
         assert item.kind == ("layer" if is_layer else "rms")
-        assert item.eps == pytest.approx(part.eps if is_layer else part.variance_epsilon)
+        assert item.eps == pytest.approx(part.eps if hasattr(part, "eps") else part.variance_epsilon)
+        assert item.offset == ("Gemma" in type(part).__name__)
 
 
 @pytest.mark.parametrize("model_type", DECODERS)
@@ -65,21 +66,89 @@ def test_decoder_matches_transformers(
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     check_against(model, anatomy)
     config = model.config
-    assert (anatomy.kind, anatomy.tied, anatomy.head) == ("decoder", True, "lm_head")
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert (anatomy.kind, anatomy.tied, anatomy.head) == ("decoder", tied, "lm_head")
     assert (anatomy.hidden_size, anatomy.vocab_size) == (config.hidden_size, config.vocab_size)
     assert anatomy.max_positions == config.max_position_embeddings
-    assert anatomy.final_norm is not None and anatomy.rope is not None
+    assert model.get_submodule(anatomy.embedding) is model.get_input_embeddings()
+    assert anatomy.final_norm is not None
     check_norms(model, [anatomy.final_norm])
+
+
+@pytest.mark.parametrize("model_type", LLAMA_LIKE)
+def test_llamas_form(model_type: str, make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    anatomy, _ = opened(make_decoder(tmp_path, model_type))
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert anatomy.rope is not None
     assert anatomy.rope.theta == config.rope_parameters["rope_theta"]
     assert anatomy.rope.dim == config.head_dim and not anatomy.rope.scaling
     for block in anatomy.blocks:
         attention = block.attention
-        assert (attention.heads, attention.kv_heads, attention.head_dim) == (4, 2, 16)
+        sizes = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        assert (attention.heads, attention.kv_heads, attention.head_dim) == sizes
         assert (block.order, block.mlp.activation) == ("pre", config.hidden_act)
         assert (block.norm1.name, block.norm2.name) == (
             f"{block.prefix}.input_layernorm",
             f"{block.prefix}.post_attention_layernorm",
         )
+
+
+def test_gemma2s_own(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    anatomy, reader = opened(make_decoder(tmp_path, "gemma2"))
+    assert (anatomy.embedding_scale, anatomy.logit_softcap) == (8.0, 5.0)
+    first, second = anatomy.blocks[:2]
+    assert (first.attention.sliding_window, second.attention.sliding_window) == (24, None)
+    assert (first.attention.scale, first.attention.softcap) == (24**-0.5, 3.0)
+    assert [norm.name.rpartition(".")[2] for norm in first.norms()] == [
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ]
+    plain = anatomy_of(reader.config | {"attn_logit_softcapping": None}, reader.shapes)
+    assert plain.blocks[0].attention.softcap is None
+    # Configs from before transformers 5 list no layer types.
+    older = {key: value for key, value in reader.config.items() if key != "layer_types"}
+    assert anatomy_of(older, reader.shapes) == anatomy
+
+
+def test_phi_stands_its_parts_side_by_side(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    anatomy, reader = opened(make_decoder(tmp_path, "phi"))
+    assert anatomy.rope is not None and anatomy.rope.dim == 16
+    assert {(block.order, block.norm1 == block.norm2) for block in anatomy.blocks} == {("parallel", True)}
+    older = {key: value for key, value in reader.config.items() if not key.startswith(("rope", "partial"))}
+    assert anatomy_of(older, reader.shapes).rope == anatomy.rope
+
+
+def test_opts_positions_begin_behind_two_rows(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    anatomy, reader = opened(make_decoder(tmp_path, "opt"))
+    assert (anatomy.position_offset, anatomy.rope) == (2, None)
+    assert reader.shapes[f"{anatomy.position_embedding}.weight"][0] == anatomy.max_positions + 2
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("opt", {"do_layer_norm_before": False}),
+        ("opt", {"_remove_final_layer_norm": True}),
+        ("opt", {"word_embed_proj_dim": 32}),
+        ("phi", {"qk_layernorm": True}),
+        ("gemma", {"use_bidirectional_attention": True}),
+        ("gemma2", {"use_bidirectional_attention": True}),
+        ("gemma2", {"layer_types": ["full_attention"]}),
+        ("gemma2", {"final_logit_softcapping": -1.0}),
+    ],
+)
+def test_forms_that_no_graph_has_are_refused(
+    model_type: str, changes: Config, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    _, reader = opened(make_decoder(tmp_path, model_type))
+    with pytest.raises(
+        CheckpointError, match="layer_types" if "layer_types" in changes else next(iter(changes))
+    ):
+        anatomy_of(reader.config | changes, reader.shapes)
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)

@@ -20,6 +20,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {}),
     ("qwen2", {}),
     ("qwen3", {"head_dim": 32}),
+    ("gemma", {}),
+    ("gemma2", {}),
 ]
 
 

@@ -21,7 +21,10 @@ IDS = np.random.default_rng(5).integers(0, 300, (3, 96), dtype=np.int64)
 TOLERANCE = 5e-5
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "opt", "phi"]
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
 @pytest.mark.parametrize("scheme", [None, "W4A16-g32"])
 def test_families(
     model_type: str, scheme: str | None, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
@@ -31,8 +34,9 @@ def test_families(
     want = logits(exported.source.model(activations=False), IDS[:1])
     with exported.driver(exact=scheme is not None) as driver:
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
-        # Past the window, token by token from the cache.
+        # Past the window, token by token from the cache, and in chunks.
         assert np.abs(driver.logits(IDS[:1, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
+        assert np.abs(driver.logits(IDS[:1, :80], depth=30) - want[:, 30:80]).max() < TOLERANCE
 
 
 @pytest.mark.parametrize(
