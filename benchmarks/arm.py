@@ -71,9 +71,11 @@ class Arm:
         """
         return self.ask("load", cold=cold, **self._fields)
 
-    def operators(self) -> dict[str, Any]:
-        """Time by operator, as :func:`.operators.read_trace` sums it."""
-        return self.ask("operators", **self._fields)
+    def operators(self, *, per_op: bool = False) -> dict[str, Any]:
+        """Time by operator, as :func:`.operators.read_trace` sums it; with ``per_op`` the ``accounts`` of
+        :func:`.per_op.accounts` too.
+        """
+        return self.ask("operators", per_op=per_op, **self._fields)
 
     def ask(self, do: str, **fields: Any) -> dict[str, Any]:
         """Send one request and wait for its answer.

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from . import numerals, svg
+from .account_table import AccountTable, account_tables
 from .damage import Damage, damage
 from .headline import headline
 from .heat_grid import heat_grid
@@ -65,12 +66,24 @@ def _damage_text(measured: Damage) -> str:
     return f"{text}."
 
 
+def accounts(group: Group) -> list[tuple[str, list[AccountTable]]]:
+    """For each version that was profiled node by node, its scheme and the account of its time and bytes."""
+    lines = [(row.subject.scheme, row.line("latency")) for row in _in_order(group)]
+    found = [(scheme, line.per_op) for scheme, line in lines if line is not None and line.per_op]
+    return [(scheme, account_tables(per_op)) for scheme, per_op in found[:MOST_PROFILES]]
+
+
+def _in_order(group: Group) -> list[Row]:
+    """Every version once, the one of the headline first."""
+    ordered: list[Row] = [
+        row for row in (headline(group), *group.baselines, *group.compressed) if row is not None
+    ]
+    return list({row.subject.manifest_sha256: row for row in ordered}.values())
+
+
 def time_drawings(group: Group, anchor: str) -> list[Drawing]:
-    lead = headline(group)
-    ordered: list[Row] = [row for row in (lead, *group.baselines, *group.compressed) if row is not None]
-    unique = {row.subject.manifest_sha256: row for row in ordered}
     drawings: list[Drawing] = []
-    for index, row in enumerate(unique.values()):
+    for index, row in enumerate(_in_order(group)):
         line = row.line("latency")
         items = _operators(line.time_by_op) if line is not None else []
         if not items or len(drawings) == MOST_PROFILES:

@@ -43,12 +43,15 @@ class Conditions:
 
 @dataclass(frozen=True)
 class MeasuredArm:
-    """What belongs to one bundle. ``operators`` is the trace's summary; an encoder has no roofline."""
+    """What belongs to one bundle. ``operators`` is the trace's summary; an encoder has no roofline;
+    ``per_op`` is the account of each node, where it was asked for.
+    """
 
     bundle: Bundle
     samples: ArmSamples
     operators: dict[str, Any]
     roofline: Roofline | None
+    per_op: dict[str, Any] | None = None
 
 
 def measurement_line(
@@ -88,6 +91,7 @@ def measurement_line(
         compare=compare,
         roofline=arm.roofline.describe(metrics["decode_tps"]) if arm.roofline else None,
         time_by_op=arm.operators["time_by_op"],
+        per_op=arm.per_op,
         validity=_validity(arm, conditions, metrics, reasons),
     )
 

@@ -6,28 +6,13 @@ the milliseconds are those of the instrumented run. The trace also proves where 
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import GateFailed
-
-_KERNEL = "_kernel_time"
+from .trace import Kernel, read_kernels
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """One execution of a node. ``first_phase``: in the prefill of a decoder, or the batch of an encoder."""
-
-    node: str
-    op: str
-    provider: str
-    ms: float
-    first_phase: bool
-
-
-def read_trace(events: list[dict[str, Any]], graph_runs: tuple[int, int]) -> dict[str, Any]:
+def read_trace(events: Sequence[dict[str, Any]], graph_runs: tuple[int, int]) -> dict[str, Any]:
     """Sum the last unit of work in a trace.
 
     Args:
@@ -41,9 +26,10 @@ def read_trace(events: list[dict[str, Any]], graph_runs: tuple[int, int]) -> dic
     Raises:
         GateFailed: the trace has fewer runs of the graph than the work needs.
     """
-    kernels = list(_kernels(events, *graph_runs))
+    first, total = graph_runs
+    kernels = read_kernels(events, total)
     by_op = [
-        {**row, "op": op, "first_phase_ms": sum(kernel.ms for kernel in group if kernel.first_phase)}
+        {**row, "op": op, "first_phase_ms": sum(kernel.ms for kernel in group if kernel.run <= first)}
         for op, group, row in _sums(kernels, lambda kernel: kernel.op)
     ]
     placement = [
@@ -51,19 +37,6 @@ def read_trace(events: list[dict[str, Any]], graph_runs: tuple[int, int]) -> dic
         for provider, group, row in _sums(kernels, lambda kernel: kernel.provider)
     ]
     return {"time_by_op": by_op, "placement": placement}
-
-
-def _kernels(events: list[dict[str, Any]], first: int, total: int) -> Iterator[Kernel]:
-    runs = sorted(event["ts"] for event in events if event.get("name") == "model_run")
-    if len(runs) < total:
-        raise GateFailed(f"the runtime's trace has {len(runs)} runs of the graph, {total} are needed")
-    starts = runs[-total:]
-    for event in events:
-        name, details = str(event.get("name", "")), event.get("args", {})
-        run = bisect_right(starts, event.get("ts", 0))
-        if event.get("cat") == "Node" and name.endswith(_KERNEL) and run > 0:
-            op, provider = str(details.get("op_name", "?")), str(details.get("provider", "?"))
-            yield Kernel(name, op, provider, event["dur"] / 1000, first_phase=run <= first)
 
 
 def _sums(

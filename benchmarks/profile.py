@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..devices.bandwidth import Bandwidth
+from ..devices.bandwidth import SMALLEST, Bandwidth, measure_bandwidth
 from ..devices.probe import probe
 from ..devices.state import disturbance, read_state
 from ..errors import InputError
@@ -24,6 +24,7 @@ from .latency import measure_arms
 from .latency_line import Conditions, MeasuredArm, measurement_line
 from .latency_metrics import per_block, quantities
 from .paired import compare_rates
+from .per_op import with_bandwidth
 from .protocol import Protocol
 from .record import Measurement
 from .roofline import Roofline, best, measure_both
@@ -39,6 +40,7 @@ def profile_bundle(
     batch: int = 32,
     threads: int | None = None,
     provider: str = "cpu",
+    per_op: bool = False,
     protocol: Protocol | None = None,
     record: str | Path | None = None,
     command: str = "",
@@ -53,6 +55,7 @@ def profile_bundle(
         batch: sentences per batch of an encoder.
         threads: for the computation; this machine's budget when None.
         provider: ``cpu`` or ``cuda``.
+        per_op: account for the time and the bytes of every node as well.
         protocol: how often and how long; by default ten blocks, each in a fresh process.
         record: a run file to which the line is appended, and before it the baseline's own line.
         command: what reproduces the measurement, for the record.
@@ -69,7 +72,7 @@ def profile_bundle(
     threads = thread_budget() if threads is None else threads
     bundles = [Bundle.open(Path(path)) for path in (bundle, baseline) if path is not None]
     workload = _workload(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
-    arms, conditions = _measure(bundles, workload, protocol, threads, provider, command, progress)
+    arms, conditions = _measure(bundles, workload, protocol, threads, provider, per_op, command, progress)
     lines = _lines(arms, conditions)
     if record is not None:
         for line in lines:
@@ -83,6 +86,7 @@ def _measure(
     protocol: Protocol,
     threads: int,
     provider: str,
+    per_op: bool,
     command: str,
     progress: Progress,
 ) -> tuple[list[MeasuredArm], Conditions]:
@@ -98,9 +102,10 @@ def _measure(
     arms: list[MeasuredArm] = []
     for index, opened in enumerate(bundles):
         with Arm(opened.path, workload, threads=threads, provider=provider) as worker:
-            operators = worker.operators()
+            operators = worker.operators(per_op=per_op)
         roofline = _roofline(opened, [found[index] for found in bandwidths])
-        arms.append(MeasuredArm(opened, samples[index], operators, roofline))
+        account = _account(opened, operators, roofline, threads, provider) if per_op else None
+        arms.append(MeasuredArm(opened, samples[index], operators, roofline, account))
     conditions = Conditions(workload, protocol, len(arms), threads, provider, machine, before, after, command)
     return arms, conditions
 
@@ -139,6 +144,24 @@ def _roofline(bundle: Bundle, measured: list[tuple[Bandwidth, Bandwidth] | None]
     """None for an encoder, for a manifest without sizes, and where memory is not the CPU's."""
     size, found = _bytes_per_token(bundle), [pair for pair in measured if pair is not None]
     return best(found, size) if size and found else None
+
+
+def _account(
+    bundle: Bundle, operators: dict[str, Any], roofline: Roofline | None, threads: int, provider: str
+) -> dict[str, Any]:
+    """The account of every node against the bandwidth over a working set of the weights' size; that is the
+    roofline's for a decoder. None is known where memory is not the CPU's.
+    """
+    bandwidth = roofline.at_weights if roofline is not None else None
+    if bandwidth is None and provider == "cpu":
+        size = describe_bundle(bundle).weight_bytes or 0
+        bandwidth = measure_bandwidth(max(size, SMALLEST), threads=threads)
+    return {
+        "bandwidth": None if bandwidth is None else bandwidth.as_dict(),
+        "phases": with_bandwidth(
+            operators["accounts"], None if bandwidth is None else bandwidth.bytes_per_second
+        ),
+    }
 
 
 def _lines(arms: list[MeasuredArm], conditions: Conditions) -> list[Measurement]:

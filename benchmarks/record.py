@@ -102,6 +102,9 @@ class Measurement(BaseModel):
     )
     roofline: dict[str, Any] | None = None
     time_by_op: list[dict[str, Any]] = Field(default_factory=list, description="op, ms, share of one run")
+    per_op: dict[str, Any] | None = Field(
+        None, description="of profile --per-op: bandwidth, and by phase the account of its time and bytes"
+    )
     validity: Validity = Field(default_factory=Validity)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ..storage import sha256_json
 from . import numerals, table
-from .breakdowns import Drawing, damage_drawings, time_drawings
+from .account_table import AccountTable
+from .breakdowns import Drawing, accounts, damage_drawings, time_drawings
 from .conclusion import Figure, figures, sentences
 from .environment import Facts, clip, environments
 from .gaps import not_measured
@@ -56,6 +57,7 @@ class Section:
     plots: tuple[Plot, ...]
     damage: tuple[Drawing, ...]
     time: tuple[Drawing, ...]
+    accounts: tuple[tuple[str, list[AccountTable]], ...]
     gaps: str
     environments: tuple[Facts, ...]
     evidence: tuple[Evidence, ...]
@@ -80,6 +82,7 @@ def section(group: Group, number: int) -> Section:
         tuple(plots(group, anchor)),
         tuple(damage_drawings(group, anchor)),
         tuple(time_drawings(group, anchor)),
+        tuple(accounts(group)),
         not_measured(group),
         tuple(environments(lines)),
         tuple(_evidence(lines)),

@@ -34,12 +34,16 @@ def _random_ids(shape: tuple[int, ...], vocab_size: int, seed: int) -> npt.NDArr
 
 
 class Work(Protocol):
-    """A loaded model with one unit of work. ``graph_runs`` counts runs of the graph: in the first phase,
-    in all.
+    """A loaded model with one unit of work.
+
+    Attributes:
+        graph_runs: how often the graph runs: in the first phase, in all.
+        phases: by the name of each phase, the series of a sample that has its times.
     """
 
     session: Any
     graph_runs: tuple[int, int]
+    phases: dict[str, str]
 
     def __call__(self) -> Sample: ...
 
@@ -99,6 +103,7 @@ class _Generate:
         self._decoder, self._ids, self._new_tokens = decoder, ids, new_tokens
         prefill = -(-len(ids) // PREFILL_CHUNK)
         self.graph_runs = (prefill, prefill + new_tokens - 1)
+        self.phases = {"prefill": "prefill", "decode": "tokens"}
 
     def brief(self) -> None:
         """The whole prompt and a few tokens after it."""
@@ -171,6 +176,7 @@ class _Embed:
         self.session = encoder.session
         self._encoder, self._rows, self._singles = encoder, ids.tolist(), singles
         self.graph_runs = (1, 1 + singles)
+        self.phases = {"batch": "batch", "single": "single"}
 
     def brief(self) -> None:
         """The same: it is short."""

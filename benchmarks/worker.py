@@ -19,13 +19,18 @@ from typing import Any
 
 from ..errors import EdgepressError, InputError, OutOfResource
 from ..runtime.bundle import Bundle
+from ..runtime.graph_file import GraphFile
 from ..runtime.session import onnxruntime
 from .clock import SuspendWatch
 from .operators import read_trace
 from .page_cache import drop_from_cache
 from .peak_memory import peak_rss
+from .per_op import accounts
 from .protocol import warm_up
 from .timed_work import Work, Workload, from_json
+from .trace import read_kernels
+
+_PLAIN_RUNS = 3
 
 
 class Worker:
@@ -81,18 +86,37 @@ class Worker:
         return {"runs": runs, "suspended": watch.suspended()}
 
     def _operators(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One run of the work under ONNX Runtime's profiler, after one that is thrown away."""
+        """One run of the work under ONNX Runtime's profiler, after one that is thrown away; for the account
+        of each node also runs without the profiler, before.
+        """
+        plain = _step_times(_open(request, from_json(request["workload"]))) if request["per_op"] else {}
         with tempfile.TemporaryDirectory(prefix="edgepress-trace-") as folder:
             work = _open(request, from_json(request["workload"]), profile=Path(folder) / "trace")
             work()
             work()
             trace = Path(work.session.end_profiling())
-            return read_trace(json.loads(trace.read_text(encoding="utf-8")), work.graph_runs)
+            events = json.loads(trace.read_text(encoding="utf-8"))
+        found = read_trace(events, work.graph_runs)
+        if request["per_op"]:
+            first, runs = work.graph_runs
+            graph = GraphFile.read(Bundle.open(Path(request["bundle"]), verify=False).graph)
+            found["accounts"] = accounts(read_kernels(events, runs), graph, first, plain)
+        return found
 
     def _loaded(self) -> Work:
         if self._work is None:
             raise InputError("the worker has no model: load one first")
         return self._work
+
+
+def _step_times(work: Work) -> dict[str, list[float]]:
+    """Milliseconds of the steps of each phase, over some runs of ``work`` after one that is thrown away."""
+    work()
+    samples = [work() for _ in range(_PLAIN_RUNS)]
+    return {
+        phase: [ns / 1e6 for sample in samples for ns in sample[series]]
+        for phase, series in work.phases.items()
+    }
 
 
 def _open(request: dict[str, Any], workload: Workload, profile: Path | None = None) -> Work:

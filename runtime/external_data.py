@@ -10,10 +10,11 @@ from __future__ import annotations
 import mmap
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import BundleError
+from .wire_format import fields
 
 _ENTRY = "StringStringEntry"
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -26,47 +27,11 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {13: _ENTRY},
 }
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-
-class _Malformed(ValueError):
-    """The bytes are not a protobuf message."""
-
-
-def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= end:
-            raise _Malformed("a number runs past its message")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise _Malformed("a number is longer than ten bytes")
-
-
-def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Field number, start and stop of each length-delimited field in ``data[position:end]``."""
-    while position < end:
-        key, position = _varint(data, position, end)
-        wire = key & 7
-        if wire == _BYTES:
-            length, position = _varint(data, position, end)
-            if position + length > end:
-                raise _Malformed("a field runs past its message")
-            yield key >> 3, position, position + length
-            position += length
-        elif wire == _VARINT:
-            _, position = _varint(data, position, end)
-        elif wire in (_FIXED64, _FIXED32):
-            position += 8 if wire == _FIXED64 else 4
-        else:
-            raise _Malformed(f"wire type {wire} does not occur in ONNX")
 
 
 def _location(data: mmap.mmap, start: int, stop: int) -> str | None:
-    entry = {field: bytes(data[first:last]) for field, first, last in _fields(data, start, stop)}
+    found = [field for field in fields(data, start, stop) if field.value is None]
+    entry = {field.number: bytes(data[field.start : field.stop]) for field in found}
     if entry.get(1) != b"location":
         return None
     return entry.get(2, b"").decode("utf-8", "backslashreplace")
@@ -77,14 +42,14 @@ def _walk(data: mmap.mmap) -> set[str]:
     pending = [("Model", 0, len(data))]
     while pending:
         message, position, end = pending.pop()
-        for field, start, stop in _fields(data, position, end):
-            child = _CHILDREN[message].get(field)
+        for field in fields(data, position, end):
+            child = _CHILDREN[message].get(field.number) if field.value is None else None
             if child == _ENTRY:
-                location = _location(data, start, stop)
+                location = _location(data, field.start, field.stop)
                 if location is not None:
                     locations.add(location)
             elif child is not None:
-                pending.append((child, start, stop))
+                pending.append((child, field.start, field.stop))
     return locations
 
 
@@ -97,7 +62,7 @@ def external_locations(model: Path) -> set[str]:
     try:
         with model.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _walk(data)
-    except (ValueError, OSError) as error:  # an empty file cannot be mapped: ValueError, as for _Malformed
+    except (ValueError, OSError) as error:  # an empty file cannot be mapped: ValueError, as for Malformed
         raise BundleError(f"{model} is not a readable ONNX model", why=str(error)) from None
 
 

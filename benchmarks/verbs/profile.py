@@ -15,6 +15,7 @@ from ...terminal import Terminal
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ..account_table import AccountTable
     from ..protocol import Protocol
     from ..record import Measurement
 
@@ -39,6 +40,9 @@ _OPERATORS_SHOWN = 6
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Run file to append to. [default: runs/NAME.jsonl]"
 )
+@click.option(
+    "--per-op", is_flag=True, help="Account for the time and the bytes of every operator and layer."
+)
 @click.option("--device", default="this", help="Only this machine can be measured.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -54,6 +58,7 @@ def command(
     quick: bool,
     seed: int,
     record: Path | None,
+    per_op: bool,
     device: str,
     as_json: bool,
     quiet: bool,
@@ -76,6 +81,7 @@ def command(
         batch=batch,
         threads=threads,
         provider=provider,
+        per_op=per_op,
         protocol=_protocol(quick, blocks, seed),
         record=record,
         command=shlex.join(["edgepress", *sys.argv[1:]]),
@@ -112,6 +118,8 @@ def _table(line: Measurement) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
+    from ..account_table import account_tables
+
     table = Table(
         title=f"{line.subject.name} · {line.subject.scheme} · {_conditions(line)}", title_justify="left"
     )
@@ -123,7 +131,21 @@ def _table(line: Measurement) -> RenderableType:
         numbers = [_digits(None if value is None else value / scale) for value in (metric.p90, metric.p99)]
         median = _digits(None if metric.value is None else metric.value / scale)
         table.add_row(name, median, interval, *numbers, unit, str(metric.n))
-    return Group(table, *_remarks(line))
+    accounts = [_rendered(found) for found in account_tables(line.per_op)] if line.per_op else []
+    return Group(table, *_remarks(line), *accounts)
+
+
+def _rendered(account: AccountTable) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table(title=account.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(account.columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in account.rows:
+        table.add_row(*row)
+    return Group("", table, account.note) if account.note else table
 
 
 def _digits(value: float | None) -> str:

@@ -11,6 +11,7 @@ import pytest
 from edgepress.benchmarks import profile, record
 from edgepress.benchmarks.profile import profile_bundle
 from edgepress.benchmarks.protocol import Protocol
+from edgepress.benchmarks.report import render_report
 from edgepress.cli import run
 from edgepress.devices.bandwidth import Bandwidth
 from edgepress.errors import BundleError, InputError
@@ -40,6 +41,7 @@ def encoder(pico_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def set_bandwidth(monkeypatch: pytest.MonkeyPatch, bytes_per_second: float) -> None:
     found = Bandwidth(bytes_per_second, 1 << 20, 1, (bytes_per_second,))
     monkeypatch.setattr(profile, "measure_both", lambda *_, **__: (found, found))
+    monkeypatch.setattr(profile, "measure_bandwidth", lambda *_, **__: found)
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,32 @@ def test_a_decoder_beside_itself(decoder: Path, tmp_path: Path) -> None:
     assert all(entry["iterations"] >= 3 for entry in line.protocol["warm_ups"])
 
 
+def test_the_account_of_a_decoder(decoder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run.jsonl"
+    once = Protocol(blocks=1, block_ms=1, warmup_seconds=0)
+    line = profile_bundle(decoder, per_op=True, protocol=once, record=run, **SHORT)
+    assert line.per_op is not None
+    prefill, decode = (line.per_op["phases"][name] for name in ("prefill", "decode"))
+    config = json.loads((decoder / "config.json").read_text(encoding="utf-8"))
+    position = 2 * 4 * config["num_key_value_heads"] * config["head_dim"] * config["num_hidden_layers"]
+    # Twelve tokens are read and appended at once; then 13, 14 and 15 are read, and one appended each time.
+    assert prefill["kv_bytes"] == position * 24
+    assert decode["kv_bytes"] == position * 15
+    stored = line.subject.bytes_per_token
+    assert stored is not None and decode["weight_bytes"] == pytest.approx(stored, rel=0.02)
+    assert [row["layer"] for row in decode["by_layer"] if row["layer"] != "shared"] == [
+        f"model.layers.{index}" for index in range(config["num_hidden_layers"])
+    ]
+    assert line.per_op["bandwidth"]["bytes_per_second"] == 1e15
+    page = render_report(record.read([run]))
+    assert "every operator" in page and "self_attn.qkv" in page
+
+
+def test_without_the_flag_there_is_no_account(decoder: Path) -> None:
+    once = Protocol(blocks=1, block_ms=1, warmup_seconds=0)
+    assert profile_bundle(decoder, protocol=once, **SHORT).per_op is None
+
+
 def test_an_impossible_rate_is_invalid(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_bandwidth(monkeypatch, 1.0)
     line = profile_bundle(decoder, protocol=Protocol(blocks=1, block_ms=1, warmup_seconds=0), **SHORT)
@@ -84,6 +112,7 @@ def test_an_impossible_rate_is_invalid(decoder: Path, monkeypatch: pytest.Monkey
 def test_an_encoder(encoder: Path) -> None:
     line = profile_bundle(
         encoder,
+        per_op=True,
         prompt_tokens=16,
         batch=3,
         threads=1,
@@ -91,6 +120,8 @@ def test_an_encoder(encoder: Path) -> None:
     )
     assert {"sentences_per_second", "latency_ms", "load_ms", "rss_peak_bytes"} <= set(line.metrics)
     assert line.workload["kind"] == "embed"
+    assert line.per_op is not None and set(line.per_op["phases"]) == {"batch", "single"}
+    assert line.per_op["phases"]["single"]["by_op"][0]["missing_ms"] is not None
     assert line.roofline is None and line.compare is None
     assert line.validity.status != "valid"
     assert any("only 1 blocks" in reason for reason in line.validity.reasons)
@@ -132,11 +163,13 @@ def test_the_verb_writes_one_document_and_its_run_file(
 
 
 def test_the_table(decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = run(["profile", str(decoder), *ARGUMENTS, "-q", "--record", str(tmp_path / "r.jsonl")])
+    record_to = ["--record", str(tmp_path / "r.jsonl")]
+    code = run(["profile", str(decoder), *ARGUMENTS, "--per-op", "-q", *record_to])
     streams = capsys.readouterr()
     assert code == 0
     assert all(
-        word in streams.out for word in ("decode_tps", "rss_peak_bytes", "roofline", "time:", "suspect")
+        word in streams.out
+        for word in ("decode_tps", "rss_peak_bytes", "roofline", "time:", "suspect", "kernels", "by layer")
     )
     assert streams.err == ""
 
