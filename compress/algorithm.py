@@ -1,5 +1,6 @@
-"""``BlockPass``: what every compression algorithm is. A frozen options model and ``apply`` on one block.
+"""What every compression algorithm is: a frozen options model, and ``apply``.
 
+A ``BlockPass`` works on one block of the sweep; a ``ModelPass`` needs the whole model and is a barrier in it.
 A file in ``passes/`` defines one subclass and names it ``PASS``; the fields are the keys a recipe may set.
 """
 
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -15,6 +16,9 @@ from ..plugins import load, names
 from .anatomy import Anatomy, Linear
 from .block import Block
 from .scheme import Scheme
+
+if TYPE_CHECKING:
+    from .stage import Stage, StageResult
 
 PACKAGE = "edgepress.compress.passes"
 
@@ -30,12 +34,11 @@ SchemeOption = Annotated[
 ]
 
 
-class BlockPass(BaseModel):
-    """Options shared by all passes, and the work on one block."""
+class Pass(BaseModel):
+    """Options shared by all passes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    needs: ClassVar[tuple[str, ...]] = ()
     targets: tuple[str, ...] = Field(
         ("*",), description="globs on layer names, or roles: q k v o gate up down"
     )
@@ -45,6 +48,16 @@ class BlockPass(BaseModel):
     def weight_scheme(self) -> Scheme | None:
         """The scheme this pass gives its layers, or None when it does not quantize."""
         return None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the pass needs calibration text."""
+        return False
+
+    @property
+    def label(self) -> str:
+        """How a table calls what the pass does, for a pass without a scheme."""
+        return type(self).__name__.lower()
 
     def selects(self, linear: Linear) -> bool:
         """Whether the pass works on ``linear``."""
@@ -57,6 +70,23 @@ class BlockPass(BaseModel):
     def selected(self, anatomy: Anatomy) -> list[Linear]:
         """All layers of a model the pass works on."""
         return [linear for linear in anatomy.linears() if self.selects(linear)]
+
+
+class BlockPass(Pass):
+    """A pass that works on one block with its statistics.
+
+    ``needs`` names the statistics of the inputs that it reads; ``reads_batches`` says that it runs the
+    calibration batches through the block itself, and ``compares`` that it wants the original model's inputs
+    beside those of the partly compressed one.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    reads_batches: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+
+    @property
+    def calibrated(self) -> bool:
+        return bool(self.needs) or self.reads_batches or self.compares
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
         """The most memory that ``apply`` takes at once for ``layers``, which read the same inputs.
@@ -71,6 +101,18 @@ class BlockPass(BaseModel):
         raise TypeError(f"{type(self).__name__} does not define apply")
 
 
+class ModelPass(Pass):
+    """A pass that needs the whole model: the sweep ends before it and another begins after it."""
+
+    def working_bytes(self, weights: int) -> int:
+        """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
+        return 2 * weights
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Read the model of ``stage`` and write the changed one into its output directory."""
+        raise TypeError(f"{type(self).__name__} does not define apply")
+
+
 def float_bytes(linear: Linear) -> int:
     """Bytes of the weight of ``linear`` in float32."""
     return 4 * linear.out_features * linear.in_features
@@ -81,7 +123,7 @@ def pass_names() -> list[str]:
     return names(PACKAGE)
 
 
-def pass_type(name: str) -> type[BlockPass]:
+def pass_type(name: str) -> type[Pass]:
     """The class of the pass called ``name``.
 
     Raises:

@@ -4,7 +4,6 @@ without the work.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import CalibrationError, Degraded, InputError, require
 from ..staging import Staging
-from ..storage import require_disk, sha256_json, write_json
+from ..storage import require_disk, sha256_json
 from ..terminal import Progress, Silent
 
 # torch is imported when work starts, so that this module can be looked at without it.
@@ -91,7 +90,7 @@ class Job:
         from ..runtime.tokenizer import Tokenizer
         from .calibration import calibration_from
 
-        if not self.recipe.needs:
+        if not self.recipe.calibrated:
             return None
         source = self.choice.source or self.recipe.calibration.source
         if source is None:
@@ -190,11 +189,11 @@ def compress_model(
 
 
 def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
+    from .chain import Chain
     from .device import choose_device
     from .heap import return_large_blocks
     from .journal import Journal
-    from .manifest import schemes_by_layer
-    from .sweep import Sweep
+    from .manifest import write_manifest
 
     return_large_blocks()
     device = choose_device(device_name)
@@ -203,52 +202,21 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
         task.advance(1)
     calibration = job.calibration()
     key = job.key(fingerprint, calibration, device.type)
-    work = stage.directory / "work"
-    if Journal(work, key).belongs_to_other():
+    work, result = stage.directory / "work", stage.directory / "result"
+    journal = Journal(work, key)
+    if journal.belongs_to_other():
         job.progress.note("the staging directory is of another run: starting afresh")
         stage.restart()
     work.mkdir(exist_ok=True)
-    journal = Journal.open(work, key)
-    schemes = schemes_by_layer(job.recipe, job.source)
-    sweep = Sweep(job.source, job.recipe.steps, schemes, calibration, device, journal, job.progress)
-    parts, statuses = sweep.run()
-    fallen = [status.name for status in statuses if status.degraded]
+    journal.claim()
+    record = Chain(job.source, job.recipe.steps, calibration, device, work, key, job.progress).run(result)
+    fallen = [status.name for status in record.statuses if status.degraded]
     if fallen and strict:
         raise Degraded(
             f"{len(fallen)} layers fell back, the first is {fallen[0]}",
             fix="run without --strict to accept it, or give more calibration text",
         )
-    _assemble(job, stage.directory / "result", parts, statuses, calibration, fingerprint, key)
+    model = {"name": job.model.name, "described": job.model.described, "fingerprint": fingerprint}
+    write_manifest(result, key=key, model=model, recipe=job.recipe, calibration=calibration, record=record)
     stage.publish("result")
     return key
-
-
-def _assemble(
-    job: Job, result: Path, parts: Any, statuses: Any, calibration: Any, fingerprint: str, key: str
-) -> None:
-    """Join the parts into a checkpoint directory; the manifest comes last."""
-    from .checkpoint.compressed import quantization_config
-    from .checkpoint.writer import copy_companions, join
-    from .manifest import schemes_by_layer, write_manifest
-
-    shutil.rmtree(result, ignore_errors=True)
-    result.mkdir()
-    join(parts, result)
-    config = {
-        name: value for name, value in job.source.reader.config.items() if name != "quantization_config"
-    }
-    schemes = schemes_by_layer(job.recipe, job.source)
-    if schemes:
-        anatomy = job.source.anatomy
-        others = [linear.name for linear in anatomy.linears() if linear.name not in schemes]
-        if anatomy.kind == "encoder":
-            others.append("pooler.dense")  # transformers adds one to a model that was saved without it
-        if anatomy.head is not None:
-            others.append(anatomy.head)
-        config["quantization_config"] = quantization_config(schemes, others)
-    write_json(result / "config.json", config)
-    copy_companions(job.source.reader, result)
-    model = {"name": job.model.name, "described": job.model.described, "fingerprint": fingerprint}
-    write_manifest(
-        result, key=key, model=model, recipe=job.recipe, calibration=calibration, statuses=statuses
-    )

@@ -1,12 +1,14 @@
 """``Block``: one transformer block on the device, the unit of streaming, memory, resume and progress.
 
-It carries what passes read (weights, statistics of the inputs) and what they leave (masks, quantized weights,
-a status per layer). A mask travels with the block: later passes keep pruned weights at exactly zero.
+It carries what passes read (weights, statistics of the inputs, the batches themselves) and what they leave
+(masks, quantized weights, a status per layer). A mask travels with the block: later passes keep pruned
+weights at exactly zero. What is set is rounded at once to the precision it will be stored in, so that all
+that follows sees the model as it will be read back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import EdgepressError
 from .anatomy import BlockAnatomy, Linear
+from .forward import Batch
 from .qtensor import QTensor
 
 FALLBACK = "fallback"
@@ -46,16 +49,39 @@ class LayerStatus:
         return {key: value for key, value in self.__dict__.items() if value != ""}
 
 
+Statistics = Mapping[str, Mapping[str, Tensor]]
+
+
+def _no_batches() -> Iterator[Batch]:
+    return iter(())
+
+
 @dataclass
 class Block:
-    """The state of one block during the sweep. Keys of all mappings are full linear names."""
+    """The state of one block during the sweep. Keys of all mappings are full stored names.
+
+    Attributes:
+        module: transformers' own block; ``linears`` its linears.
+        statistics: of the inputs of linears, by linear and statistic name.
+        batches: the calibration batches at the entrance of the block, in the partly compressed model.
+        original, references: where a pass compares, the block as it was and the original model's batches.
+        stored_types: precision on disk of the block's parameters; float32 for those not named.
+        masks: bool ``[out, in]``, True keeps. quantized: the layers that are quantized by now.
+        changed: parameters that passes replaced.
+    """
 
     anatomy: BlockAnatomy
     module: nn.Module
     linears: Mapping[str, nn.Linear]
-    statistics: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=dict)
+    batches: Callable[[], Iterator[Batch]] = _no_batches
+    original: nn.Module | None = None
+    references: Callable[[], Iterator[Batch]] = _no_batches
+    collector: Callable[[Block, Mapping[str, tuple[str, ...]]], Statistics] | None = None
+    stored_types: Mapping[str, torch.dtype] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
     quantized: dict[str, QTensor] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
     statuses: list[LayerStatus] = field(default_factory=list)
 
     def weight(self, linear: Linear) -> Tensor:
@@ -66,15 +92,44 @@ class Block:
         """The statistic called ``name`` of the inputs of ``linear``."""
         return self.statistics[linear.name][name]
 
+    def collect(self, layers: Sequence[Linear], needs: tuple[str, ...]) -> Statistics:
+        """Statistics of the inputs of ``layers`` as the block is now: a run of the batches through it."""
+        if self.collector is None:
+            raise EdgepressError(f"{self.anatomy.prefix} has no calibration batches to collect from")
+        return self.collector(self, {linear.name: needs for linear in layers})
+
+    def parameter(self, name: str) -> Tensor:
+        """The parameter with the stored name ``name``, such as ``….input_layernorm.weight``, float32."""
+        return self.module.get_parameter(self._local(name)).detach().to(torch.float32)
+
+    def set_parameter(self, name: str, value: Tensor) -> Tensor:
+        """Replace a parameter; returns what it is after rounding to its stored precision, float32."""
+        local = self._local(name)
+        owner_name, _, leaf = local.rpartition(".")
+        owner = self.module.get_submodule(owner_name)
+        before = getattr(owner, leaf)
+        rounded = value.detach().to(self.stored_types.get(name, torch.float32)).to(before.dtype)
+        setattr(owner, leaf, nn.Parameter(rounded, requires_grad=False))
+        self.changed.add(name)
+        return rounded.to(torch.float32)
+
     def set_weight(self, linear: Linear, weight: Tensor) -> None:
-        """Replace a dense weight."""
-        module = self.linears[linear.name]
-        module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
+        """Replace the weight of a linear by a dense one; what codes it had are gone."""
+        self.quantized.pop(linear.name, None)
+        self._assign(linear, weight.to(self.stored_types.get(f"{linear.name}.weight", torch.float32)))
+        self.changed.add(f"{linear.name}.weight")
 
     def set_quantized(self, linear: Linear, tensor: QTensor) -> None:
         """Store a quantized weight; the block computes with what its codes stand for from now on."""
         self.quantized[linear.name] = tensor
-        self.set_weight(linear, tensor.dequantize())
+        self._assign(linear, tensor.dequantize())
+
+    def _assign(self, linear: Linear, weight: Tensor) -> None:
+        module = self.linears[linear.name]
+        module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
+
+    def _local(self, name: str) -> str:
+        return name.removeprefix(f"{self.anatomy.prefix}.")
 
     def check(self, step: str) -> None:
         """The checks made after every pass: shapes, finite values, masks respected.

@@ -22,11 +22,15 @@ class TokenQuantLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight, self.bias = linear.weight, linear.bias
+        self.linear = linear
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight ``[out, in]`` of the linear."""
+        return self.linear.weight
 
     def forward(self, rows: Tensor) -> Tensor:
-        return nn.functional.linear(quantize_tokens(rows), self.weight, self.bias)
+        return self.linear(quantize_tokens(rows))  # type: ignore[no-any-return]
 
 
 def wrap(root: nn.Module, name: str) -> None:
@@ -36,3 +40,12 @@ def wrap(root: nn.Module, name: str) -> None:
     linear = getattr(owner, leaf)
     if not isinstance(linear, TokenQuantLinear):
         setattr(owner, leaf, TokenQuantLinear(linear))
+
+
+def unwrap(root: nn.Module, name: str) -> None:
+    """Undo :func:`wrap`; the weight may have been replaced meanwhile."""
+    owner_name, _, leaf = name.rpartition(".")
+    owner = root.get_submodule(owner_name)
+    wrapped = getattr(owner, leaf)
+    if isinstance(wrapped, TokenQuantLinear):
+        setattr(owner, leaf, wrapped.linear)

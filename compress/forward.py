@@ -1,6 +1,4 @@
-"""Running calibration batches through one block: collecting what passes ask for, and making the next block's
-inputs.
-"""
+"""Running token batches through one block, in pieces when memory is short."""
 
 from __future__ import annotations
 
@@ -11,12 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CalibrationError, OutOfResource
-from .anatomy import BlockAnatomy
-from .statistics import STATISTICS, Statistic
-
-
-class _Collected(Exception):
-    pass
 
 
 class Batch:
@@ -72,73 +64,6 @@ class Smaller:
             ) from error
         self.parts *= 2
         self.note(f"the device ran out of memory: batches are now run in {self.parts} pieces")
-
-
-def collect(
-    module: nn.Module,
-    linears: Mapping[str, nn.Linear],
-    anatomy: BlockAnatomy,
-    wanted: Mapping[str, tuple[str, ...]],
-    batches: Callable[[], Iterator[Batch]],
-    smaller: Smaller,
-) -> dict[str, dict[str, Tensor]]:
-    """Statistics of the inputs of linears, by linear and statistic name; linears with shared inputs share
-    tensors.
-
-    ``wanted`` maps a linear to the statistics asked for. Starts over with smaller pieces when memory runs
-    out, so that nothing is counted twice.
-    """
-    while True:
-        try:
-            return _collect(module, linears, anatomy, wanted, batches, smaller.parts)
-        except torch.OutOfMemoryError as error:
-            smaller.after(error, max(batch.hidden.shape[0] for batch in batches()))
-
-
-def _collect(
-    module: nn.Module,
-    linears: Mapping[str, nn.Linear],
-    anatomy: BlockAnatomy,
-    wanted: Mapping[str, tuple[str, ...]],
-    batches: Callable[[], Iterator[Batch]],
-    parts: int,
-) -> dict[str, dict[str, Tensor]]:
-    groups = [group for group in anatomy.inputs() if any(linear.name in wanted for linear in group)]
-    taps: list[dict[str, Statistic]] = []
-    mask: Tensor | None = None
-    handles = []
-    for index, group in enumerate(groups):
-        needed = sorted({name for linear in group for name in wanted.get(linear.name, ())})
-        module_in = linears[group[0].name]
-        tap: dict[str, Statistic] = {
-            name: STATISTICS[name](group[0].in_features, module_in.weight.device) for name in needed
-        }
-        taps.append(tap)
-
-        def hook(
-            _: nn.Module, inputs: tuple[Tensor], tap: dict[str, Statistic] = tap, index: int = index
-        ) -> None:
-            rows = inputs[0].reshape(-1, inputs[0].shape[-1])
-            rows = rows if mask is None else rows[mask.reshape(-1)]
-            for statistic in tap.values():
-                statistic.update(rows)
-            if index == len(groups) - 1:
-                raise _Collected
-
-        handles.append(module_in.register_forward_pre_hook(hook))
-    try:
-        for batch in batches():
-            for piece in batch.split(parts):
-                mask = piece.mask
-                try:
-                    run_block(module, piece)
-                except _Collected:
-                    continue
-    finally:
-        for handle in handles:
-            handle.remove()
-    values = [{name: statistic.value() for name, statistic in tap.items()} for tap in taps]
-    return {linear.name: values[i] for i, group in enumerate(groups) for linear in group}
 
 
 def propagate(module: nn.Module, batch: Batch, smaller: Smaller, where: str) -> Tensor:

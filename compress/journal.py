@@ -47,6 +47,11 @@ class Journal:
             return True
         return not isinstance(found, dict) or found.get("key") != self.key
 
+    def claim(self) -> None:
+        """Make the directory this work's, before any unit is finished."""
+        if not self.path.exists():
+            write_json(self.path, {"key": self.key, "units": []})
+
     def sound(self, unit: Mapping[str, Any], kind: str) -> bool:
         """Whether the files of ``kind`` (``part``, ``activations``) that a unit left are unchanged."""
         files: Mapping[str, str] = unit[kind]

@@ -14,8 +14,8 @@ from ..storage import hash_tree, write_json
 from .block import LayerStatus
 from .calibration import Calibration
 from .recipe import Recipe
-from .scheme import Scheme
-from .weights import MANIFEST, WeightSource
+from .stage import Record
+from .weights import MANIFEST
 
 SCHEMA = "edgepress.checkpoint/1"
 
@@ -26,10 +26,10 @@ def final_layers(statuses: Sequence[LayerStatus]) -> list[dict[str, Any]]:
     return [status.as_dict() for status in last.values()]
 
 
-def step_summaries(recipe: Recipe, statuses: Sequence[LayerStatus]) -> list[dict[str, Any]]:
-    """Per pass: layers, worst and mean error, and how many ended in which status."""
-    summaries = []
-    for name, step in recipe.steps:
+def step_summaries(recipe: Recipe, record: Record) -> list[dict[str, Any]]:
+    """Per pass: layers, worst and mean error, how many ended in which status, and the damage after it."""
+    summaries, statuses = [], record.statuses
+    for number, (name, step) in enumerate(recipe.steps):
         mine = [status for status in statuses if status.step == name]
         counts: dict[str, int] = {}
         for status in mine:
@@ -44,20 +44,11 @@ def step_summaries(recipe: Recipe, statuses: Sequence[LayerStatus]) -> list[dict
                 "statuses": counts,
                 "worst_error": max(errors),
                 "mean_error": sum(errors) / len(errors),
+                "damage": record.damage[number],
+                **({"details": record.details[str(number)]} if str(number) in record.details else {}),
             }
         )
     return summaries
-
-
-def schemes_by_layer(recipe: Recipe, source: WeightSource) -> dict[str, Scheme]:
-    """The scheme each linear ends with: that of the last pass that quantizes it."""
-    schemes: dict[str, Scheme] = {}
-    for _, step in recipe.steps:
-        if step.weight_scheme is not None:
-            schemes |= {linear.name: step.weight_scheme for linear in step.selected(source.anatomy)}
-    return {
-        linear.name: schemes[linear.name] for linear in source.anatomy.linears() if linear.name in schemes
-    }
 
 
 def write_manifest(
@@ -67,7 +58,7 @@ def write_manifest(
     model: dict[str, Any],
     recipe: Recipe,
     calibration: Calibration | None,
-    statuses: Sequence[LayerStatus],
+    record: Record,
 ) -> None:
     """Hash every file of ``directory`` and write its manifest, the last file of a checkpoint."""
     write_json(
@@ -82,8 +73,8 @@ def write_manifest(
             "recipe_sha256": recipe.sha256,
             "calibration": None if calibration is None else calibration.describe(),
             "embedding": recipe.embedding,
-            "layers": final_layers(statuses),
-            "steps": step_summaries(recipe, statuses),
+            "layers": final_layers(record.statuses),
+            "steps": step_summaries(recipe, record),
             "files": hash_tree(directory, skip=frozenset({MANIFEST})),
         },
     )

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import RecipeError
+from .algorithm import BlockPass, ModelPass
 from .anatomy import BlockAnatomy
 from .recipe import Recipe
 from .shapes import check_shapes
@@ -78,7 +79,7 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
                 int(linear.out_features * linear.in_features * scheme.bits_per_weight(linear.in_features) / 8)
                 for linear in selected
             )
-        label = scheme.name if scheme else "dense"
+        label = scheme.name if scheme else step.label
         plans.append(StepPlan(name, label, len(selected), weights, stored, after))
     return plans
 
@@ -87,18 +88,18 @@ def _block_bytes(block: BlockAnatomy) -> int:
     return sum(linear.out_features * linear.in_features for linear in block.linears()) * FLOAT
 
 
+def _block_passes(recipe: Recipe) -> list[BlockPass]:
+    return [step for _, step in recipe.steps if isinstance(step, BlockPass)]
+
+
 def _statistics_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
-    total = 0
-    for group in block.inputs():
-        needs = {
-            need
-            for _, step in recipe.steps
-            for linear in group
-            if step.selects(linear)
-            for need in step.needs
-        }
-        total += sum(STATISTIC_BYTES[need](group[0].in_features) for need in needs)
-    return total
+    """Statistics of the pass that asks for most; each is forgotten before the next collects."""
+    return max((_statistics_of(block, step) for step in _block_passes(recipe)), default=0)
+
+
+def _statistics_of(block: BlockAnatomy, step: BlockPass) -> int:
+    groups = [group for group in block.inputs() if any(step.selects(linear) for linear in group)]
+    return sum(STATISTIC_BYTES[need](group[0].in_features) for group in groups for need in step.needs)
 
 
 def _pass_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
@@ -106,7 +107,7 @@ def _pass_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
     work = (
         step.working_bytes(layers)
         for group in block.inputs()
-        for _, step in recipe.steps
+        for step in _block_passes(recipe)
         if (layers := [linear for linear in group if step.selects(linear)])
     )
     return max(work, default=0)
@@ -125,12 +126,16 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
     anatomy = source.anatomy
     peaks = [source.outer_bytes()]
     codes = any(step.weight_scheme is not None for _, step in recipe.steps)
+    compares = any(step.compares for step in _block_passes(recipe))
     for block in anatomy.blocks:
         weights = _block_bytes(block)
-        held = weights + (weights // FLOAT if codes else 0) + _statistics_bytes(block, recipe)
-        forward = _forward_bytes(source, block, batch_tokens) if recipe.needs else 0
+        copies = weights * (2 if compares else 1) + (weights // FLOAT if codes else 0)
+        held = copies + _statistics_bytes(block, recipe)
+        forward = _forward_bytes(source, block, batch_tokens) if recipe.calibrated else 0
         peaks.append(held + max(forward, _pass_bytes(block, recipe)))
-    return resident + (CALIBRATION if recipe.needs else 0) + max(peaks)
+    whole = sum(_block_bytes(block) for block in anatomy.blocks)
+    peaks += [step.working_bytes(whole) for _, step in recipe.steps if isinstance(step, ModelPass)]
+    return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
 
 
 def multiplications(source: WeightSource, recipe: Recipe, tokens: int) -> float:
@@ -138,12 +143,12 @@ def multiplications(source: WeightSource, recipe: Recipe, tokens: int) -> float:
     total = 0.0
     for block in source.anatomy.blocks:
         weights = _block_bytes(block) / FLOAT
-        if recipe.needs:
+        if recipe.calibrated:
             total += 1.8 * tokens * weights
         for group in block.inputs():
             wide = group[0].in_features
             rows = sum(linear.out_features for linear in group)
-            if recipe.needs:
+            if recipe.calibrated:
                 total += tokens * wide**2 + wide**3 + 2 * rows * wide**2
         total += 150 * weights  # grid search and rounding, in units of a multiply-add of a matrix product
     return total
@@ -179,9 +184,9 @@ def plan(
     """
     steps = _step_plans(source, recipe)
     check_shapes(source.anatomy, recipe)
-    tokens = samples * length if recipe.needs else 0
+    tokens = samples * length if recipe.calibrated else 0
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
-    final = {step.step: step for step in steps if step.scheme != "dense"}
+    final = {step.step: step for step in steps if step.bytes_after != step.bytes_before}
     result = checkpoint - sum(step.bytes_before - step.bytes_after for step in final.values())
     activations = 2 * tokens * source.anatomy.hidden_size * FLOAT
     return Plan(

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from ..errors import RecipeError, UnknownName
 from ..storage import sha256_json
 from ..yaml_safe import load_yaml
-from .algorithm import BlockPass, pass_names, pass_type
+from .algorithm import Pass, pass_names, pass_type
 from .scheme import Scheme
 from .weights import DEFAULT_EMBEDDING
 
@@ -45,7 +45,7 @@ class Step(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    options: SerializeAsAny[BlockPass]
+    options: SerializeAsAny[Pass]
 
 
 class Recipe(BaseModel):
@@ -69,14 +69,14 @@ class Recipe(BaseModel):
         return scheme.name
 
     @property
-    def steps(self) -> list[tuple[str, BlockPass]]:
+    def steps(self) -> list[tuple[str, Pass]]:
         """``(name, pass)`` in order."""
         return [(step.name, step.options) for step in self.passes]
 
     @property
-    def needs(self) -> set[str]:
-        """Statistics that any pass asks for; empty means that no calibration is needed."""
-        return {need for _, step in self.steps for need in step.needs}
+    def calibrated(self) -> bool:
+        """Whether any pass needs calibration text."""
+        return any(step.calibrated for _, step in self.steps)
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe with every default filled in, as it is hashed and stored."""
@@ -98,7 +98,7 @@ class Recipe(BaseModel):
         parts = []
         for name, step in self.steps:
             scheme = step.weight_scheme
-            label = scheme.name if scheme else f"{getattr(step, 'sparsity', 0):.0%} sparse"
+            label = scheme.name if scheme else step.label
             parts.append(label if name == label.lower() else f"{label} {name}")
         return " + ".join(parts)
 

@@ -6,7 +6,7 @@ Layers whose stored shapes differ from the config (pruned models) are resized fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from .anatomy import Anatomy, BlockAnatomy
 from .weights import WeightSource
+
+# Rows of the head that are held in float32 at once, when it is stored in less.
+_HEAD_ROWS = 8192
 
 
 def build(path: Path, anatomy: Anatomy) -> nn.Module:
@@ -147,6 +150,30 @@ class Skeleton:
             for name in names:
                 self.free(name)
             self._replace(self.anatomy.embedding, empty)
+
+    @contextmanager
+    def head(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """From rows ``[tokens, hidden]`` that leave the last block to logits ``[tokens, vocab]``, float32.
+
+        Raises:
+            CheckpointError: the model has no final norm or head.
+        """
+        anatomy = self.anatomy
+        if anatomy.final_norm is None or anatomy.head is None:
+            raise CheckpointError(f"a {anatomy.model_type} model has no head")
+        table = self.source.stored(f"{anatomy.embedding if anatomy.tied else anatomy.head}.weight")
+        table, bias = table.to(self.device), self.source.bias(anatomy.head)
+        norm = self.fill(anatomy.final_norm.name)
+
+        def logits(rows: Tensor) -> Tensor:
+            with torch.no_grad():
+                parts = [norm(rows) @ part.to(torch.float32).T for part in torch.split(table, _HEAD_ROWS)]
+            return torch.cat(parts, -1) if bias is None else torch.cat(parts, -1) + bias.to(self.device)
+
+        try:
+            yield logits
+        finally:
+            self.free(anatomy.final_norm.name)
 
     def _replace(self, stored: str, module: nn.Module) -> nn.Module:
         """Put ``module`` in the place of the module ``stored``, which is returned."""

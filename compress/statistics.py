@@ -1,10 +1,12 @@
 """What passes may ask of the calibration activations, by name; each is computed once for all passes that ask.
 
-A statistic sees the inputs of a linear as rows ``[tokens, in]`` and keeps a fixed amount of memory.
+A statistic sees the inputs of a linear as rows ``[tokens, in]`` and keeps a fixed amount of memory. One that
+is ``paired`` also sees the rows that the original model has at the same place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -14,7 +16,9 @@ from torch import Tensor
 class Statistic(Protocol):
     """An accumulator over the input rows of one linear."""
 
-    def update(self, rows: Tensor) -> None: ...
+    paired: bool
+
+    def update(self, rows: Tensor, original: Tensor | None) -> None: ...
 
     def value(self) -> Tensor:
         """The mean over all rows seen; ends the accumulation."""
@@ -25,11 +29,13 @@ class Gram:
     error is
     twice this."""
 
+    paired = False
+
     def __init__(self, in_features: int, device: torch.device) -> None:
         self.total = torch.zeros(in_features, in_features, device=device)
         self.count = 0
 
-    def update(self, rows: Tensor) -> None:
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
         rows = rows.to(torch.float32)
         self.total.addmm_(rows.T, rows)
         self.count += rows.shape[0]
@@ -41,11 +47,13 @@ class Gram:
 class AbsMean:
     """``absmean``: mean over tokens of ``|x|`` per input channel, ``[in]`` float32."""
 
+    paired = False
+
     def __init__(self, in_features: int, device: torch.device) -> None:
         self.total = torch.zeros(in_features, device=device)
         self.count = 0
 
-    def update(self, rows: Tensor) -> None:
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
         self.total += rows.to(torch.float32).abs().sum(0)
         self.count += rows.shape[0]
 
@@ -53,10 +61,35 @@ class AbsMean:
         return self.total / max(self.count, 1)
 
 
-STATISTICS: dict[str, type[Gram] | type[AbsMean]] = {"gram": Gram, "absmean": AbsMean}
+class CrossGram:
+    """``cross_gram``: mean over tokens of ``(x̃ − x) xᵀ``, ``[in, in]`` float32, where ``x̃`` are the original
+    model's inputs and ``x`` those of the partly compressed one."""
+
+    paired = True
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        self.total = torch.zeros(in_features, in_features, device=device)
+        self.count = 0
+
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
+        assert original is not None
+        rows = rows.to(torch.float32)
+        self.total.addmm_((original.to(torch.float32) - rows).T, rows)
+        self.count += rows.shape[0]
+
+    def value(self) -> Tensor:
+        return self.total.div_(max(self.count, 1))
+
+
+STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
+    "gram": Gram,
+    "absmean": AbsMean,
+    "cross_gram": CrossGram,
+}
 
 # Bytes a statistic holds for ``in`` input channels: the plan predicts memory from it.
 STATISTIC_BYTES = {
     "gram": lambda in_features: 4 * in_features**2,
     "absmean": lambda in_features: 4 * in_features,
+    "cross_gram": lambda in_features: 4 * in_features**2,
 }

@@ -8,64 +8,82 @@ one batch, whatever the model's size.
 
 from __future__ import annotations
 
-import shutil
+import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..terminal import Progress
 from .algorithm import BlockPass
 from .anatomy import BlockAnatomy
-from .block import Block, LayerStatus
+from .block import Block, LayerStatus, Statistics
 from .calibration import Calibration
-from .checkpoint.compressed import forms, stored
-from .fake_quant import wrap
-from .forward import Batch, Smaller, collect, propagate
+from .collect import Side, collect
+from .fake_quant import unwrap, wrap
+from .forward import Batch, Smaller, propagate
 from .journal import Journal
+from .masks import Masks
+from .parts import PartWriter
+from .probe import damage, probe_rows
 from .scheme import Scheme
 from .skeleton import Skeleton, first_block_inputs, module_name
+from .stage import StageResult
+from .streams import Entry, Stream
 from .weights import WeightSource
+
+# A step is the passes that one entry of a recipe stands for; they share statistics.
+Step = Sequence[tuple[str, BlockPass]]
 
 
 class Sweep:
-    """Applies ``passes`` to every block of ``source``; results gather in ``directory``.
+    """Applies ``steps`` to every block of ``source``; results gather in the journal's directory.
 
     Args:
-        steps: ``(name, pass)`` in the order of the recipe.
         schemes: the scheme that each linear ends with, which decides the form it is stored in.
-        calibration: token batches, or None when no pass asks for statistics.
+        calibration: token batches, or None when no pass asks for them.
+        masks: of weights that an earlier sweep pruned.
     """
 
     def __init__(
         self,
         source: WeightSource,
-        steps: Sequence[tuple[str, BlockPass]],
+        steps: Sequence[Step],
         schemes: Mapping[str, Scheme],
         calibration: Calibration | None,
         device: torch.device,
         journal: Journal,
         progress: Progress,
+        masks: Masks | None = None,
     ) -> None:
         self.source, self.steps, self.calibration = source, steps, calibration
         self.device, self.journal, self.progress = device, journal, progress
-        self.directory, self.forms = journal.directory, forms(schemes.values())
+        self.masks = masks or Masks()
         self.smaller = Smaller(progress.note)
-        self.arguments: list[dict[str, Any]] = []
-        self.masks: list[Tensor | None] = []
+        self.writer = PartWriter(source, schemes, journal.directory)
+        self.compares = any(step.compares for group in steps for _, step in group)
+        self.inputs = self._stream("inputs", [])
+        self.originals = self._stream("originals", [])
+        self.probes = [self._stream(f"probe-{number}", []) for number in range(len(steps) + 1)]
 
-    def run(self) -> tuple[list[Path], list[LayerStatus]]:
-        """Sweep the blocks that the journal lacks; returns the part files of the model and all statuses."""
+    def _stream(self, name: str, entries: Sequence[Entry]) -> Stream:
+        return Stream(self.journal.directory / "activations" / name, entries, self.device)
+
+    @property
+    def _runs(self) -> list[Stream]:
+        """The streams of whole calibration batches."""
+        return [self.inputs, self.originals] if self.compares else [self.inputs]
+
+    def run(self) -> StageResult:
+        """Sweep the blocks that the journal lacks."""
         blocks = self.source.anatomy.blocks
         start = self.journal.resume()
         if start:
             self.progress.note(f"continuing after block {start} of {len(blocks)}")
         skeleton = Skeleton(self.source, self.device)
-        if self.calibration is not None and start < len(blocks):
+        if self.calibration is not None:
             self._enter(skeleton, write=start == 0)
         with self.progress.task("compressing blocks", len(blocks)) as task:
             task.advance(start)
@@ -73,130 +91,128 @@ class Sweep:
                 layers = self._sweep_block(skeleton, anatomy)
                 worst = max((layer.error for layer in layers), default=0.0)
                 task.advance(1, f"{anatomy.prefix} worst error {worst:.2g}")
-        parts = [self.directory / next(iter(unit["part"])) for unit in self.journal.units]
-        statuses = [LayerStatus(**status) for unit in self.journal.units for status in unit["statuses"]]
-        return [*parts, self._outer_part()], statuses
+        units = self.journal.units
+        return StageResult(
+            [self.journal.directory / next(iter(unit["part"])) for unit in units] + [self.writer.outer()],
+            [LayerStatus(**status) for unit in units for status in unit["statuses"]],
+            {name: Scheme.parse(scheme) for unit in units for name, scheme in unit["schemes"].items()},
+            self.writer.forms,
+            damage(skeleton, self.probes, len(blocks)) if self.calibration is not None else [],
+        )
 
     def _enter(self, skeleton: Skeleton, *, write: bool) -> None:
-        """Embed the batches: keep each one's block arguments, and write the first block's inputs."""
+        """Embed the batches: what each keeps for all blocks, and the first block's inputs."""
         assert self.calibration is not None
-        folder = self._folder(0)
-        if write:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+        entries: list[Entry] = []
         with skeleton.embeddings() as model:
-            for index, batch in enumerate(self.calibration.batches):
+            for number, batch in enumerate(self.calibration.batches):
                 padded = not bool(batch.attention_mask.all())
                 mask = batch.attention_mask.to(self.device) if padded else None
                 hidden, arguments = first_block_inputs(skeleton, model, batch.input_ids.to(self.device), mask)
-                self.arguments.append(arguments)
-                self.masks.append(None if mask is None else mask.to(torch.bool))
-                if write:
-                    save_file({"hidden": hidden.cpu().contiguous()}, folder / f"{index:05d}.safetensors")
+                entries.append(Entry(arguments, None if mask is None else mask.to(torch.bool)))
+                if number == 0:
+                    whole = Batch(hidden, arguments, entries[0].mask)
+                    probe = next(whole.split(-(-hidden.shape[0] // probe_rows(batch))))
+                    self._start(self.probes, 0, probe.hidden, write)
+                self._start(self._runs, number, hidden, write)
+        for stream in self._runs:
+            stream.entries = entries
+        for stream in self.probes:
+            stream.entries = [Entry(probe.arguments, probe.mask)]
 
-    def _folder(self, index: int) -> Path:
-        return self.directory / "activations" / f"{index:04d}"
-
-    def _batches(self, index: int) -> Iterator[Batch]:
-        for number, (arguments, mask) in enumerate(zip(self.arguments, self.masks, strict=True)):
-            data = (self._folder(index) / f"{number:05d}.safetensors").read_bytes()
-            yield Batch(load_bytes(data)["hidden"].to(self.device), arguments, mask)
+    @staticmethod
+    def _start(streams: Sequence[Stream], number: int, hidden: Tensor, write: bool) -> None:
+        for stream in streams if write else ():
+            if number == 0:
+                stream.drop(0)
+            stream.write(0, number, hidden)
 
     def _sweep_block(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> list[LayerStatus]:
-        module = skeleton.fill(anatomy.prefix)
-        linears = {linear.name: skeleton.submodule(linear.name) for linear in anatomy.linears()}
-        block = Block(anatomy, module, {n: m for n, m in linears.items() if isinstance(m, nn.Linear)})
-        if self.calibration is not None:
-            block.statistics = collect(
-                module,
-                block.linears,
-                anatomy,
-                self._wanted(anatomy),
-                lambda: self._batches(anatomy.index),
-                self.smaller,
-            )
-        for name, step in self.steps:
-            step.apply(block)
-            block.check(name)
-        block.statistics = {}
-        part = self._write_block(block)
-        left = [] if self.calibration is None else self._leave(skeleton, block)
+        block = self._load(skeleton, anatomy)
+        left = self._leave(skeleton, block, self.probes[:1])
+        if self.compares:
+            block.original = copy.deepcopy(block.module)
+            block.references = lambda: self.originals.batches(anatomy.index)
+            left += self._leave(skeleton, block, [self.originals])
+        for step, probe in zip(self.steps, self.probes[1:], strict=True):
+            self._apply(block, step)
+            left += self._leave(skeleton, block, [probe])
+        block.statistics, block.original = {}, None
+        left += self._leave(skeleton, block, [self.inputs])
         self.journal.add(
             {
-                "part": self.journal.hashes([part]),
+                "part": self.journal.hashes([self.writer.write(block)]),
                 "activations": self.journal.hashes(left),
                 "statuses": [status.__dict__ for status in block.statuses],
+                "schemes": {name: tensor.scheme.name for name, tensor in block.quantized.items()},
             }
         )
-        shutil.rmtree(self._folder(anatomy.index), ignore_errors=True)
+        for stream in (*self._runs, *self.probes):
+            stream.drop(anatomy.index)
         skeleton.free(anatomy.prefix)
         return block.statuses
 
-    def _wanted(self, anatomy: BlockAnatomy) -> dict[str, tuple[str, ...]]:
+    def _load(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> Block:
+        module = skeleton.fill(anatomy.prefix)
+        linears = {linear.name: skeleton.submodule(linear.name) for linear in anatomy.linears()}
+        return Block(
+            anatomy,
+            module,
+            {name: linear for name, linear in linears.items() if isinstance(linear, nn.Linear)},
+            batches=lambda: self.inputs.batches(anatomy.index),
+            collector=None if self.calibration is None else self._collect,
+            stored_types=self.writer.stored_types(anatomy),
+            masks=self.masks.of(anatomy, self.device),
+            quantized=self.source.quantized(anatomy, self.device),
+        )
+
+    def _apply(self, block: Block, step: Step) -> None:
         wanted: dict[str, tuple[str, ...]] = {}
-        for linear in anatomy.linears():
-            needs = {need for _, step in self.steps if step.selects(linear) for need in step.needs}
+        for linear in block.anatomy.linears():
+            needs = {need for _, options in step if options.selects(linear) for need in options.needs}
             if needs:
                 wanted[linear.name] = tuple(sorted(needs))
-        return wanted
+        # What an earlier step changed has changed the inputs too: each step sees the block as it is now.
+        block.statistics = self._collect(block, wanted) if wanted else {}
+        for name, options in step:
+            options.apply(block)
+            block.check(name)
 
-    def _leave(self, skeleton: Skeleton, block: Block) -> list[Path]:
-        """Run the batches through the changed block; returns the files that hold the next block's inputs."""
-        index = block.anatomy.index
-        if index + 1 == len(self.source.anatomy.blocks):
+    def _collect(self, block: Block, wanted: Mapping[str, tuple[str, ...]]) -> Statistics:
+        current = Side(block.module, block.linears, block.batches)
+        original = None
+        if block.original is not None:
+            local = {name: name.removeprefix(f"{block.anatomy.prefix}.") for name in block.linears}
+            linears = {name: block.original.get_submodule(path) for name, path in local.items()}
+            original = Side(block.original, linears, block.references)
+        return collect(current, original, block.anatomy, wanted, self.smaller)
+
+    def _leave(self, skeleton: Skeleton, block: Block, streams: Sequence[Stream]) -> list[Path]:
+        """Run ``streams`` through the block as it is; returns the files that hold the next block's inputs."""
+        if self.calibration is None:
             return []
-        for name, tensor in block.quantized.items():
-            if tensor.scheme.activations:
-                wrap(skeleton.model, module_name(skeleton.anatomy, name))
-        folder = self._folder(index + 1)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        files = []
-        for number, batch in enumerate(self._batches(index)):
-            output = propagate(block.module, batch, self.smaller, block.anatomy.prefix)
-            files.append(folder / f"{number:05d}.safetensors")
-            save_file({"hidden": output.cpu().contiguous()}, files[-1])
+        index, files = block.anatomy.index, []
+        with _simulated(skeleton, block):
+            for stream in streams:
+                stream.drop(index + 1)
+                for number, batch in enumerate(stream.batches(index)):
+                    output = propagate(block.module, batch, self.smaller, block.anatomy.prefix)
+                    files.append(stream.write(index + 1, number, output))
         return files
 
-    def _write_block(self, block: Block) -> Path:
-        """The block's tensors as the checkpoint stores them: quantized, changed, or untouched bytes."""
-        changed = {status.name for status in block.statuses}
-        tensors: dict[str, Tensor] = {}
-        for name in self.source.names(block.anatomy.prefix + "."):
-            module = name.removesuffix(".weight")
-            if module in block.quantized:
-                tensor = block.quantized[module]
-                tensors |= stored(module, tensor, self.forms[tensor.scheme])
-            elif module in changed:
-                tensors[name] = block.linears[module].weight.detach().to(self._stored_type(name))
-            else:
-                tensors |= self._untouched(name)
-        path = self.directory / "parts" / f"{block.anatomy.index:04d}.safetensors"
-        return _save(path, tensors)
 
-    def _stored_type(self, name: str) -> torch.dtype:
-        tensor = self._untouched(name)[name]
-        return tensor.dtype
-
-    def _untouched(self, name: str) -> dict[str, Tensor]:
-        if name in self.source.reader.shapes and name.removesuffix(".weight") not in self.source.schemes:
-            return self.source.reader.read([name])
-        return {name: self.source.tensor(name)}
-
-    def _outer_part(self) -> Path:
-        """Everything outside the blocks, in its stored type."""
-        anatomy = self.source.anatomy
-        prefixes = tuple(block.prefix + "." for block in anatomy.blocks)
-        names = [name for name in self.source.names() if not name.startswith(prefixes)]
-        if anatomy.tied and anatomy.head is not None:
-            names = [name for name in names if name != f"{anatomy.head}.weight"]
-        tensors: dict[str, Tensor] = {}
+@contextmanager
+def _simulated(skeleton: Skeleton, block: Block) -> Iterator[None]:
+    """The block with the activations of its layers rounded as their schemes say."""
+    names = [
+        module_name(skeleton.anatomy, name)
+        for name, tensor in block.quantized.items()
+        if tensor.scheme.activations
+    ]
+    for name in names:
+        wrap(skeleton.model, name)
+    try:
+        yield
+    finally:
         for name in names:
-            tensors |= self._untouched(name)
-        return _save(self.directory / "parts" / "outer.safetensors", tensors)
-
-
-def _save(path: Path, tensors: dict[str, Tensor]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
-    return path
+            unwrap(skeleton.model, name)

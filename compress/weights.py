@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..storage import read_json
-from .anatomy import Anatomy
+from .anatomy import Anatomy, BlockAnatomy
 from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
 from .checkpoint.finite import refuse_non_finite
-from .checkpoint.reader import CheckpointReader
+from .checkpoint.reader import TORCH_TYPES, CheckpointReader
 from .family import anatomy_of
 from .grid import quantize
 from .qtensor import QTensor
@@ -127,6 +127,19 @@ class WeightSource:
         """
         weight = self._read_float(f"{name}.weight")
         return weight if self.embedding_scheme is None else quantize(weight, self.embedding_scheme)
+
+    def stored_type(self, name: str) -> torch.dtype:
+        """The precision on disk of a logical float tensor; float32 for the weight of a quantized linear."""
+        if name.removesuffix(".weight") in self.schemes:
+            return torch.float32
+        return TORCH_TYPES[self.reader.dtypes[name]]
+
+    def quantized(self, block: BlockAnatomy, device: torch.device) -> dict[str, QTensor]:
+        """The linears of ``block`` that are stored quantized."""
+        found = {
+            linear.name: self.linear(linear.name) for linear in block.linears() if linear.name in self.schemes
+        }
+        return {name: tensor.to(device) for name, tensor in found.items() if isinstance(tensor, QTensor)}
 
     def stored_bytes(self, name: str) -> int:
         """Bytes on disk of a logical tensor, with the scales and zero points of a quantized one."""

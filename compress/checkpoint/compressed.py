@@ -102,14 +102,16 @@ def _weights_of(scheme: Scheme) -> dict[str, Any]:
     }
 
 
-def quantization_config(schemes: Mapping[str, Scheme], unquantized: list[str]) -> dict[str, Any]:
-    """``quantization_config`` for layers by name; ``unquantized`` names the other linear modules of the
-    model.
+def quantization_config(
+    schemes: Mapping[str, Scheme], form_of: Mapping[Scheme, str], unquantized: list[str]
+) -> dict[str, Any]:
+    """``quantization_config`` for layers by name, stored as ``form_of`` says; ``unquantized`` names the other
+    linear modules of the model.
     """
     by_scheme: dict[Scheme, list[str]] = defaultdict(list)
     for name, scheme in schemes.items():
         by_scheme[scheme].append(name)
-    groups, form_of = {}, forms(by_scheme)
+    groups = {}
     for index, (scheme, names) in enumerate(by_scheme.items()):
         activations = None
         if scheme.activations:
@@ -127,7 +129,7 @@ def quantization_config(schemes: Mapping[str, Scheme], unquantized: list[str]) -
             "output_activations": None,
             "format": form_of[scheme],
         }
-    found = set(form_of.values())
+    found = {form_of[scheme] for scheme in by_scheme}
     packed_zero_points = any(form_of[scheme] == PACKED and not scheme.symmetric for scheme in by_scheme)
     return {
         "quant_method": "compressed-tensors",

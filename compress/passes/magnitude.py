@@ -33,6 +33,10 @@ class Magnitude(BlockPass):
 
     sparsity: float = Field(ge=0, lt=1, description="share of the weights of each layer that become zero")
 
+    @property
+    def label(self) -> str:
+        return f"{self.sparsity:.0%} sparse"
+
     def working_bytes(self, layers: Sequence[Linear]) -> int:
         """Magnitudes, sorted magnitudes, and their eight-byte positions."""
         return 4 * max(float_bytes(linear) for linear in layers)
@@ -47,8 +51,9 @@ class Magnitude(BlockPass):
                 block.masks[linear.name] = mask
                 block.set_weight(linear, weight * mask)
                 error = weight_error(weight * ~mask, weight)
-                scheme = f"sparse {self.sparsity:.0%}"
-                block.statuses.append(LayerStatus(linear.name, "magnitude", scheme, "ok", error, "weight"))
+                block.statuses.append(
+                    LayerStatus(linear.name, "magnitude", self.label, "ok", error, "weight")
+                )
 
 
 PASS = Magnitude

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...compress.fake_quant import TokenQuantLinear, wrap
+from ...compress.fake_quant import TokenQuantLinear, unwrap, wrap
 from ...compress.torch_model import load_model
 
 Floats = NDArray[np.float32]
@@ -31,11 +31,7 @@ def with_float_activations(model: nn.Module) -> nn.Module:
     """``model``, changed to leave the inputs of its W8A8 layers alone."""
     for name, module in list(model.named_modules()):
         if isinstance(module, TokenQuantLinear):
-            sizes = module.in_features, module.out_features
-            plain = nn.Linear(*sizes, bias=module.bias is not None, device="meta")
-            plain.weight, plain.bias = module.weight, module.bias
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, plain)
+            unwrap(model, name)
     return model
 
 

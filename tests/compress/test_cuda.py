@@ -10,7 +10,8 @@ import pytest
 import torch
 from edgepress.compress import sweep as sweep_module
 from edgepress.compress.api import compress_model
-from edgepress.compress.forward import Batch, Smaller, collect, propagate
+from edgepress.compress.collect import Side, collect
+from edgepress.compress.forward import Batch, Smaller, propagate
 from edgepress.compress.qtensor import QTensor
 from edgepress.compress.skeleton import Skeleton, first_block_inputs
 from edgepress.compress.torch_model import load_model
@@ -153,11 +154,12 @@ def test_out_of_memory_halves_the_batch(
 ) -> None:
     module, linears, anatomy, batch = wide_block
     wanted = {anatomy.mlp.down.name: ("absmean",)}
+    side = Side(module, linears, lambda: iter([batch]))
     notes: list[str] = []
 
     def gather() -> tuple[torch.Tensor, torch.Tensor]:
         smaller = Smaller(notes.append)
-        found = collect(module, linears, anatomy, wanted, lambda: iter([batch]), smaller)
+        found = collect(side, None, anatomy, wanted, smaller)
         return found[anatomy.mlp.down.name]["absmean"], propagate(module, batch, smaller, "block")
 
     gather()  # what CUDA's libraries allocate once is allocated now

@@ -11,7 +11,8 @@ import pytest
 import torch
 from edgepress.compress import sweep as sweep_module
 from edgepress.compress.api import compress_model, plan_model
-from edgepress.compress.forward import Batch, Smaller, collect, propagate
+from edgepress.compress.collect import Side, collect
+from edgepress.compress.forward import Batch, Smaller, propagate
 from edgepress.compress.qtensor import QTensor
 from edgepress.compress.skeleton import Skeleton
 from edgepress.compress.torch_model import load_model
@@ -149,7 +150,7 @@ def test_damaged_or_foreign_leftovers_are_not_trusted(
     if damage == "journal":
         (work / "journal.json").write_text("{broken")
     elif damage != "other run":
-        folder = work / ("parts" if damage == "part" else "activations/0002")
+        folder = work / "stage-0" / ("parts" if damage == "part" else "activations/inputs/0002")
         victim = sorted(folder.iterdir())[0]
         data = bytearray(victim.read_bytes())
         data[-1] ^= 1
@@ -248,6 +249,7 @@ def out_of_memory(
 def test_out_of_memory_halves_the_batch_and_counts_nothing_twice(
     pico_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from edgepress.compress import collect as collecting
     from edgepress.compress import forward
     from edgepress.compress.skeleton import first_block_inputs
 
@@ -258,25 +260,28 @@ def test_out_of_memory_halves_the_batch_and_counts_nothing_twice(
         hidden, arguments = first_block_inputs(skeleton, model, torch.randint(3, 300, (8, 16)), None)
     module = skeleton.fill(anatomy.prefix)
     linears: Any = {linear.name: skeleton.submodule(linear.name) for linear in anatomy.linears()}
-    wanted = {linear.name: ("gram", "absmean") for linear in anatomy.linears()}
     batch = Batch(hidden, arguments, None)
+    side = Side(module, linears, lambda: iter([batch]))
+    wanted = {linear.name: ("gram", "absmean") for linear in anatomy.linears()}
     notes: list[str] = []
 
     def gather() -> tuple[Any, torch.Tensor]:
         smaller = Smaller(notes.append)
-        statistics = collect(module, linears, anatomy, wanted, lambda: iter([batch]), smaller)
+        statistics = collect(side, None, anatomy, wanted, smaller)
         return statistics, propagate(module, batch, smaller, "block")
 
     whole, output = gather()
     real = forward.run_block
-    monkeypatch.setattr(forward, "run_block", out_of_memory(3, real))
+    for user in (forward, collecting):
+        monkeypatch.setattr(user, "run_block", out_of_memory(3, real))
     pieces, pieced = gather()
     assert any("pieces" in note for note in notes)
     assert torch.allclose(output, pieced, atol=1e-5)
     for name, values in whole.items():
         for statistic, value in values.items():
             assert torch.allclose(value, pieces[name][statistic], rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(forward, "run_block", out_of_memory(0, real))
+    for user in (forward, collecting):
+        monkeypatch.setattr(user, "run_block", out_of_memory(0, real))
     with pytest.raises(OutOfResource, match="--length"):
         gather()
 

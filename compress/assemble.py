@@ -1,0 +1,38 @@
+"""Joining the parts that a stage left into a checkpoint directory; its manifest is not written here."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ..storage import write_json
+from .checkpoint.compressed import quantization_config
+from .checkpoint.writer import copy_companions, join
+from .stage import StageResult
+from .weights import WeightSource
+
+
+def assemble(source: WeightSource, result: StageResult, directory: Path) -> None:
+    """Write weights, ``config.json`` and the companions of ``source`` into ``directory``, made anew."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    join(result.parts, directory)
+    config = {name: value for name, value in source.reader.config.items() if name != "quantization_config"}
+    config |= result.config
+    if result.schemes:
+        config["quantization_config"] = quantization_config(
+            result.schemes, result.forms, _others(source, result)
+        )
+    write_json(directory / "config.json", config)
+    copy_companions(source.reader, directory)
+
+
+def _others(source: WeightSource, result: StageResult) -> list[str]:
+    """The linear modules of the model that stay in float."""
+    anatomy = source.anatomy
+    names = [linear.name for linear in anatomy.linears() if linear.name not in result.schemes]
+    if anatomy.kind == "encoder":
+        names.append("pooler.dense")  # transformers adds one to a model that was saved without it
+    if anatomy.head is not None:
+        names.append(anatomy.head)
+    return names

@@ -1,0 +1,126 @@
+"""The stages of a recipe one after another: each ends in a whole checkpoint that the next one reads.
+
+Finished stages survive a kill; the last one's parts become the result.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ..storage import read_json, write_json
+from ..terminal import Progress
+from .algorithm import BlockPass, ModelPass, Pass
+from .assemble import assemble
+from .block import LayerStatus
+from .calibration import Calibration
+from .journal import Journal
+from .masks import Masks
+from .scheme import Scheme
+from .stage import Record, Stage, StageResult, Steps
+from .sweep import Sweep
+from .weights import WeightSource
+
+RECORD = "stage.json"
+
+
+def stages_of(steps: Steps) -> list[Steps]:
+    """``steps`` cut into stages: runs of block passes, and single model passes."""
+    stages: list[list[tuple[str, Pass]]] = []
+    for name, step in steps:
+        joins = stages and isinstance(step, BlockPass) and isinstance(stages[-1][0][1], BlockPass)
+        if joins:
+            stages[-1].append((name, step))
+        else:
+            stages.append([(name, step)])
+    return list(stages)
+
+
+def schemes_after(steps: Steps, source: WeightSource) -> dict[str, Scheme]:
+    """The scheme each linear has after ``steps``: that of the last pass that quantizes it, or its own."""
+    schemes = dict(source.schemes)
+    for _, step in steps:
+        if step.weight_scheme is not None:
+            schemes |= {linear.name: step.weight_scheme for linear in step.selected(source.anatomy)}
+    return {
+        linear.name: schemes[linear.name] for linear in source.anatomy.linears() if linear.name in schemes
+    }
+
+
+class Chain:
+    """Runs ``steps`` on ``source``; everything it needs to continue after a kill is below ``work``."""
+
+    def __init__(
+        self,
+        source: WeightSource,
+        steps: Steps,
+        calibration: Calibration | None,
+        device: torch.device,
+        work: Path,
+        key: str,
+        progress: Progress,
+    ) -> None:
+        self.original, self.stages, self.calibration = source, stages_of(steps), calibration
+        self.device, self.work, self.key, self.progress = device, work, key, progress
+
+    def run(self, result: Path) -> Record:
+        """Run what is left to do and write the model's files into the directory ``result``."""
+        source, record, start = self._resume()
+        for number in range(start, len(self.stages)):
+            steps, last = self.stages[number], number + 1 == len(self.stages)
+            if len(self.stages) > 1:
+                names = ", ".join(name for name, _ in steps)
+                self.progress.note(f"stage {number + 1} of {len(self.stages)}: {names}")
+            directory = self.work / f"stage-{number}"
+            outcome = self._run_stage(source, steps, directory, number)
+            record.add(steps, outcome)
+            if last:
+                assemble(source, outcome, result)
+            else:
+                source = self._keep(source, outcome, record, directory, number)
+        return record
+
+    def _checkpoint(self, number: int) -> Path:
+        return self.work / f"checkpoint-{number}"
+
+    def _resume(self) -> tuple[WeightSource, Record, int]:
+        for number in reversed(range(len(self.stages) - 1)):
+            path = self._checkpoint(number)
+            if path.is_dir():
+                self.progress.note(f"continuing after stage {number + 1} of {len(self.stages)}")
+                data = read_json(path / RECORD)
+                statuses = [LayerStatus(**status) for status in data["statuses"]]
+                return WeightSource.open(path), Record(statuses, data["damage"], data["details"]), number + 1
+        return self.original, Record(), 0
+
+    def _run_stage(self, source: WeightSource, steps: Steps, directory: Path, number: int) -> StageResult:
+        masks = Masks.open(sorted((self._checkpoint(number - 1) / "masks").glob("*.safetensors")))
+        only = steps[0][1]
+        if isinstance(only, ModelPass):
+            directory.mkdir(parents=True, exist_ok=True)
+            return only.apply(
+                Stage(source, self.original, directory, self.calibration, masks, self.device, self.progress)
+            )
+        passes = [[(name, step)] for name, step in steps if isinstance(step, BlockPass)]
+        directory.mkdir(parents=True, exist_ok=True)
+        journal = Journal.open(directory, self.key)
+        calibration = self.calibration if any(step.calibrated for _, step in steps) else None
+        schemes = schemes_after(steps, source)
+        return Sweep(source, passes, schemes, calibration, self.device, journal, self.progress, masks).run()
+
+    def _keep(
+        self, source: WeightSource, outcome: StageResult, record: Record, directory: Path, number: int
+    ) -> WeightSource:
+        """Make the outcome a checkpoint of its own, whole or not at all, and forget the one before."""
+        path, partial = self._checkpoint(number), self.work / "checkpoint.partial"
+        assemble(source, outcome, partial)
+        if (directory / "masks").is_dir():
+            shutil.copytree(directory / "masks", partial / "masks")
+        write_json(partial / RECORD, asdict(record))
+        partial.rename(path)
+        shutil.rmtree(directory)
+        shutil.rmtree(self._checkpoint(number - 1), ignore_errors=True)
+        return WeightSource.open(path)

@@ -1,0 +1,76 @@
+"""``PartWriter``: a block of the sweep as the tensors of a checkpoint, quantized, changed or untouched.
+
+Each block becomes one safetensors file; their joining is :mod:`edgepress.compress.checkpoint.writer`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .anatomy import BlockAnatomy
+from .block import Block
+from .checkpoint.compressed import forms, stored
+from .masks import packed
+from .scheme import Scheme
+from .weights import WeightSource
+
+
+class PartWriter:
+    """Writes the parts of a changed ``source`` below ``directory``.
+
+    ``schemes``: the scheme that each linear ends with, which decides the form it is stored in.
+    """
+
+    def __init__(self, source: WeightSource, schemes: Mapping[str, Scheme], directory: Path) -> None:
+        self.source, self.directory = source, directory
+        self.forms = forms(schemes.values())
+
+    def stored_types(self, anatomy: BlockAnatomy) -> dict[str, torch.dtype]:
+        """The precision on disk of every float tensor of a block."""
+        names = self.source.names(f"{anatomy.prefix}.")
+        return {name: self.source.stored_type(name) for name in names}
+
+    def write(self, block: Block) -> Path:
+        """Write the block, and its masks beside it; returns the path of the block's file."""
+        tensors: dict[str, Tensor] = {}
+        for name in self.source.names(f"{block.anatomy.prefix}."):
+            module = name.removesuffix(".weight")
+            tensor = block.quantized.get(module)
+            if tensor is not None:
+                tensors |= stored(module, tensor, self.forms[tensor.scheme])
+            elif name in block.changed:
+                tensors[name] = block.parameter(name).to(self.source.stored_type(name))
+            else:
+                tensors |= self._untouched(name)
+        if block.masks:
+            masks = {name: packed(mask) for name, mask in block.masks.items()}
+            _save(self.directory / "masks" / f"{block.anatomy.index:04d}.safetensors", masks)
+        return _save(self.directory / "parts" / f"{block.anatomy.index:04d}.safetensors", tensors)
+
+    def outer(self) -> Path:
+        """Write everything outside the blocks, in its stored type."""
+        anatomy = self.source.anatomy
+        prefixes = tuple(f"{block.prefix}." for block in anatomy.blocks)
+        names = [name for name in self.source.names() if not name.startswith(prefixes)]
+        if anatomy.tied and anatomy.head is not None:
+            names = [name for name in names if name != f"{anatomy.head}.weight"]
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            tensors |= self._untouched(name)
+        return _save(self.directory / "parts" / "outer.safetensors", tensors)
+
+    def _untouched(self, name: str) -> dict[str, Tensor]:
+        if name in self.source.reader.shapes and name.removesuffix(".weight") not in self.source.schemes:
+            return self.source.reader.read([name])
+        return {name: self.source.tensor(name)}
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    return path

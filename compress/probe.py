@@ -1,0 +1,66 @@
+"""Which step cost what: a few calibration tokens that go through the model once a step.
+
+Probe ``k`` runs through blocks to which the first ``k`` steps were applied, probe 0 through the blocks as
+they came. At the end, the divergence of each from probe 0 is the damage up to that step, measured at the
+model's own output: on calibration text, so it tells steps apart rather than promising a perplexity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .calibration import Batch as TokenBatch
+from .skeleton import Skeleton
+from .streams import Stream
+
+TOKENS = 512
+_AT_ONCE = 64  # tokens whose logits are held at once: a row is as long as the vocabulary
+
+
+def probe_rows(batch: TokenBatch) -> int:
+    """How many sequences of a calibration batch make a probe: at least one, about ``TOKENS`` tokens."""
+    return max(1, min(batch.input_ids.shape[0], TOKENS // batch.input_ids.shape[1]))
+
+
+def damage(skeleton: Skeleton, probes: Sequence[Stream], block: int) -> list[dict[str, Any]]:
+    """One entry for each probe after the first: how far the model's output is from the original's.
+
+    Decoders: ``kl`` (mean nats a token, original ‖ compressed) and ``top1`` (the likeliest token agrees).
+    Encoders: ``distance``, one less the mean cosine of the tokens' last hidden states.
+    """
+    hidden = [_rows(probe, block) for probe in probes]
+    if skeleton.anatomy.kind == "encoder":
+        return [_distance(hidden[0], rows) for rows in hidden[1:]]
+    with skeleton.head() as logits:
+        return _divergences(hidden, logits)
+
+
+def _rows(probe: Stream, block: int) -> Tensor:
+    """The real tokens' hidden states ``[tokens, hidden]`` at the entrance of ``block``."""
+    parts = []
+    for batch in probe.batches(block):
+        rows = batch.hidden.flatten(0, 1)
+        parts.append(rows if batch.mask is None else rows[batch.mask.flatten()])
+    return torch.cat(parts)
+
+
+def _divergences(hidden: Sequence[Tensor], logits: Any) -> list[dict[str, Any]]:
+    totals = [[0.0, 0] for _ in hidden[1:]]
+    for start in range(0, hidden[0].shape[0], _AT_ONCE):
+        original = torch.log_softmax(logits(hidden[0][start : start + _AT_ONCE]), -1)
+        best = original.argmax(-1)
+        for total, rows in zip(totals, hidden[1:], strict=True):
+            other = torch.log_softmax(logits(rows[start : start + _AT_ONCE]), -1)
+            total[0] += float((original.exp() * (original - other)).sum())
+            total[1] += int((other.argmax(-1) == best).sum())
+    tokens = hidden[0].shape[0]
+    return [{"tokens": tokens, "kl": kl / tokens, "top1": same / tokens} for kl, same in totals]
+
+
+def _distance(original: Tensor, rows: Tensor) -> dict[str, Any]:
+    cosine = torch.nn.functional.cosine_similarity(original, rows, dim=-1)
+    return {"tokens": rows.shape[0], "distance": 1 - float(cosine.mean())}
