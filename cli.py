@@ -33,7 +33,7 @@ from .terminal import print_json
 
 VERBS = {
     "compress": ("compress", "Compress a model with a recipe or a scheme."),
-    "export": ("export", "Export a checkpoint to a bundle that runs on a device."),
+    "export": ("benchmarks", "Export a checkpoint to a bundle that runs on a device."),
     "validate": ("benchmarks", "Compare a bundle or checkpoint with the original on a text."),
     "profile": ("benchmarks", "Measure latency and memory of a bundle on this machine."),
     "generate": ("runtime", "Stream text from a decoder bundle."),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, require
 from ..plugins import load
@@ -13,10 +15,16 @@ from ..staging import Staging
 from ..storage import disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
 from ..terminal import Progress, Silent
 
+if TYPE_CHECKING:
+    from .job import ExportJob
+
 FORMATS = "edgepress.export.formats"
 # What tokenizer.json already says in another form: a bundle carries it once.
 _REDUNDANT = frozenset({"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"})
 _SMALL_FILES = 16 << 20
+
+# Given the finished bundle and the same model's in float32, both still unpublished; raises what refuses it.
+Gate = Callable[[Path, Path], object]
 
 
 def export_bundle(
@@ -27,6 +35,7 @@ def export_bundle(
     overwrite: bool = False,
     validate: bool = True,
     text: str | Path | None = None,
+    gate: Gate | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Export ``checkpoint`` as a bundle in the directory ``output`` and return its path.
@@ -37,9 +46,11 @@ def export_bundle(
         validate: prove the graph against torch before it is published; otherwise the manifest carries a
             warning.
         text: UTF-8 file whose text the proof uses, instead of the built-in passage.
+        gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:
-        GateFailed: the proof failed.
+        GateFailed: the proof failed, or whatever ``gate`` raises.
+        InputError: a ``gate`` for a checkpoint that is float32 itself.
         ShapeError, CheckpointError: the model cannot be exported; found before anything is written.
         EdgepressError: any of the other typed errors. Nothing is left at ``output`` then.
     """
@@ -50,20 +61,44 @@ def export_bundle(
     with Staging(target, overwrite=overwrite) as stage:
         job = _job(checkpoint, stage.target, None if text is None else Path(text), progress)
         prepared = plugin.prepare(job, validate=validate)
-        require_disk(stage.target, prepared.disk_bytes + _SMALL_FILES)
+        twin = None if gate is None else _twin(job, plugin)
+        needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
+        require_disk(stage.target, needed + _SMALL_FILES)
         bundle, work = stage.directory / "bundle", stage.directory / "work"
+        command = _command(checkpoint, format, output, validate)
         with disk_full_is_typed(stage.target):
-            bundle.mkdir()
-            sections = plugin.write(job, prepared, bundle)
-            _copy_companions(job, bundle)
-            parity = plugin.check(job, prepared, bundle, sections, work) if validate else _unproven()
+            _write(plugin, job, prepared, bundle, command, work if validate else None)
             shutil.rmtree(work, ignore_errors=True)
-            _describe(job, bundle, sections, parity, _command(checkpoint, format, output, validate))
+            if gate is not None and twin is not None:
+                _write(plugin, *twin, work, command, None)
+                gate(bundle, work)
         stage.publish("bundle")
     return stage.target
 
 
-def _job(checkpoint: str | Path, target: Path, text: Path | None, progress: Progress) -> Any:
+def _twin(job: ExportJob, plugin: Any) -> tuple[ExportJob, Any]:
+    """The job of the same model in float32, and its graph."""
+    if not job.rounds:
+        raise InputError(
+            f"{job.name} is float32 already, so there is nothing to hold its export against",
+            fix="leave the gate out, or compress the model first",
+        )
+    twin = replace(job, as_float=True)
+    return twin, plugin.prepare(twin, validate=False)
+
+
+def _write(
+    plugin: Any, job: ExportJob, prepared: Any, directory: Path, command: str, work: Path | None
+) -> None:
+    """A whole bundle in ``directory``, the manifest last; proven when there is a directory to work in."""
+    directory.mkdir()
+    sections = plugin.write(job, prepared, directory)
+    _copy_companions(job, directory)
+    parity = _unproven() if work is None else plugin.check(job, prepared, directory, sections, work)
+    _describe(job, directory, sections, parity, command)
+
+
+def _job(checkpoint: str | Path, target: Path, text: Path | None, progress: Progress) -> ExportJob:
     from ..compress.checkpoint.vocabulary import check_vocabulary
     from ..compress.models import resolve
     from ..compress.pooling import pooling_of

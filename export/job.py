@@ -18,6 +18,7 @@ class ExportJob:
         source: the checkpoint. name, described: what it is called, and how tables must call it.
         pooling: of an encoder, from the files beside it; None for a decoder.
         text: file whose text the proof uses; the built-in passage when None.
+        as_float: export the weights dequantized, whatever the checkpoint stores.
     """
 
     source: WeightSource
@@ -25,6 +26,7 @@ class ExportJob:
     described: str
     pooling: Pooling | None = None
     text: Path | None = None
+    as_float: bool = False
     progress: Progress = field(default_factory=Silent)
 
     @property
@@ -35,4 +37,4 @@ class ExportJob:
     @property
     def rounds(self) -> bool:
         """Whether anything in the exported graph is quantized."""
-        return bool(self.source.schemes) or self.source.embedding_scheme is not None
+        return not self.as_float and (bool(self.source.schemes) or self.source.embedding_scheme is not None)

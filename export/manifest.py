@@ -46,6 +46,8 @@ def manifest_of(job: ExportJob, sections: dict[str, Any], parity: dict[str, Any]
 
 def scheme_label(job: ExportJob) -> str:
     """How tables name the weights: ``W4A16-g64 gptq``, or ``fp32``."""
+    if job.as_float:
+        return FLOAT_SCHEME
     label = job.source.manifest.get("scheme")
     if isinstance(label, str) and label:
         return label

@@ -38,7 +38,7 @@ def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
         MissingDependency: ONNX Runtime is missing or too old.
     """
     opset = opset_for(installed_runtime())
-    built = build_graph(WeightView(job.source), opset, job.pooling)
+    built = build_graph(WeightView(job.source, as_float=job.as_float), opset, job.pooling)
     needed = built.nbytes
     if validate:
         needed += build_graph(WeightView(job.source, as_float=True), opset, job.pooling).nbytes

@@ -1,12 +1,22 @@
-"""``edgepress export CHECKPOINT --format onnx -o BUNDLE``."""
+"""``edgepress export CHECKPOINT --format onnx -o BUNDLE``.
+
+The verb stands on this floor because it may measure what it exports before that is published.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...terminal import Terminal
+
+if TYPE_CHECKING:
+    from ...export.api import Gate
+    from ..record import Measurement
 
 
 @click.command("export", short_help="Export a checkpoint to a bundle that runs on a device.")
@@ -16,6 +26,12 @@ from ...terminal import Terminal
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--no-validate", is_flag=True, help="Publish without proof; the manifest says so.")
 @click.option("--text", type=click.Path(), help="UTF-8 text for the proof, instead of the built-in passage.")
+@click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    help="Run file for that measurement. [default: runs/NAME.jsonl]",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -25,18 +41,23 @@ def command(
     overwrite: bool,
     no_validate: bool,
     text: str | None,
+    require_faster: bool,
+    record: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Export CHECKPOINT: a compressed checkpoint, an HF directory, a .gguf file, or a demo name.
 
     The graph is compared with the torch model before it is published; a failed proof publishes nothing.
+    With --require-faster it is also timed in turns with its float32 export: a decoder must decode faster, an
+    encoder embed more sentences.
     """
+    from ...export.api import export_bundle
+    from ...export.manifest import MANIFEST
     from ...storage import read_json
-    from ..api import export_bundle
-    from ..manifest import MANIFEST
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
+    measured: list[Measurement] = []
     path = export_bundle(
         checkpoint,
         format=format_,
@@ -44,11 +65,39 @@ def command(
         overwrite=overwrite,
         validate=not no_validate,
         text=text,
+        gate=_gate(measured, terminal) if require_faster else None,
         progress=terminal.progress,
     )
+    for line in measured:
+        _append(record or Path("runs") / f"{path.name}.jsonl", line, terminal)
     manifest = read_json(path / MANIFEST)
     keys = ("name", "described", "kind", "scheme", "weights", "graph", "parity")
-    terminal.document({"output": str(path), **{key: manifest[key] for key in keys}}, _summary(path, manifest))
+    document = {"output": str(path), **{key: manifest[key] for key in keys}}
+    if measured:
+        document["faster_than_float"] = measured[0].compare
+    terminal.document(document, _summary(path, manifest))
+
+
+def _gate(measured: list[Measurement], terminal: Terminal) -> Gate:
+    """The gate of --require-faster, which leaves its line in ``measured``."""
+    from ..faster import require_faster
+
+    command = shlex.join(["edgepress", *sys.argv[1:]])
+
+    def gate(bundle: Path, baseline: Path) -> None:
+        measured.append(require_faster(bundle, baseline, command=command, progress=terminal.progress))
+
+    return gate
+
+
+def _append(run: Path, line: Measurement, terminal: Terminal) -> None:
+    from ..record import append
+
+    append(run, line)
+    assert line.compare is not None
+    low, high = line.compare["ci95"]
+    ratio = f"{line.compare['ratio_median']:.2f} × ({low:.2f} – {high:.2f})"
+    terminal.say(f"{line.compare['metric']}: {ratio} that of float32, recorded in {run}")
 
 
 def _summary(path: Any, manifest: dict[str, Any]) -> str:
