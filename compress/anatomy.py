@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Shapes = Mapping[str, tuple[int, ...]]
-Role = Literal["q", "k", "v", "o", "gate", "up", "down"]
+Role = Literal["q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Attention:
     Attributes:
         sliding_window: how many tokens a query sees, itself included; None for all before it.
         scale: factor on ``q · k``; None for ``1 / sqrt(head_dim)``.
+        qkv: the one matrix that holds the rows of q, k and v, or None. Where it is, those three describe its
+            parts and are no modules of their own.
+        interleaved: ``qkv`` holds the q, k and v of one head after the other, not all of q, then k, then v.
         softcap: scores become ``softcap · tanh(score / softcap)`` before the softmax; None leaves them.
     """
 
@@ -61,16 +64,43 @@ class Attention:
     sliding_window: int | None = None
     scale: float | None = None
     softcap: float | None = None
+    qkv: Linear | None = None
+    interleaved: bool = False
+
+    @property
+    def projections(self) -> tuple[Linear, ...]:
+        """The linears that read the hidden states, which give q, k and v in a row (see ``row_order``)."""
+        return (self.q, self.k, self.v) if self.qkv is None else (self.qkv,)
+
+    def row_order(self) -> list[int] | None:
+        """Rows of an interleaved ``qkv`` as q, k and v in a row want them; None where they are so already."""
+        if self.qkv is None or not self.interleaved:
+            return None
+        size = self.head_dim
+        starts = ((3 * head + part) * size for part in range(3) for head in range(self.heads))
+        return [start + channel for start in starts for channel in range(size)]
 
 
 @dataclass(frozen=True)
 class Mlp:
-    """``down(act(gate(x)) · up(x))`` when there is a gate, else ``down(act(up(x)))``."""
+    """``down(act(gate(x)) · up(x))`` when there is a gate, else ``down(act(up(x)))``.
+
+    ``gate_up`` is the one matrix that holds the rows of gate, then of up, or None. Where it is, those two
+    describe its parts and are no modules of their own.
+    """
 
     gate: Linear | None
     up: Linear
     down: Linear
     activation: str
+    gate_up: Linear | None = None
+
+    @property
+    def projections(self) -> tuple[Linear, ...]:
+        """The linears that read the hidden states, which give the gate (if any) and up in a row."""
+        if self.gate_up is not None:
+            return (self.gate_up,)
+        return (self.up,) if self.gate is None else (self.gate, self.up)
 
 
 @dataclass(frozen=True)
@@ -108,19 +138,15 @@ class BlockAnatomy:
 
     def linears(self) -> Iterator[Linear]:
         """The block's linears in the order of the forward pass."""
-        attention, mlp = self.attention, self.mlp
-        yield from (attention.q, attention.k, attention.v, attention.o)
-        if mlp.gate is not None:
-            yield mlp.gate
-        yield from (mlp.up, mlp.down)
+        for group in self.inputs():
+            yield from group
 
     def inputs(self) -> tuple[tuple[Linear, ...], ...]:
         """Linears that read the same activations, in the order of the forward pass: q k v · o · gate up ·
         down.
         """
         attention, mlp = self.attention, self.mlp
-        first = (mlp.up,) if mlp.gate is None else (mlp.gate, mlp.up)
-        return (attention.q, attention.k, attention.v), (attention.o,), first, (mlp.down,)
+        return attention.projections, (attention.o,), mlp.projections, (mlp.down,)
 
 
 @dataclass(frozen=True)
@@ -140,7 +166,9 @@ class Anatomy:
 
     Attributes:
         kind: ``decoder`` (causal, with a head) or ``encoder``.
-        base: module prefix of the inner model (``model.`` or ``bert.`` or empty).
+        base: prefix of the inner model in stored names (``model.`` or ``bert.`` or empty).
+        renamed: what stored names begin with, and what transformers' modules begin with in its place; the
+            first that fits counts.
         blocks_name: module that holds the blocks: ``model.layers``.
         embedding: token embedding module; ``position_embedding``/``token_type_embedding``/``embedding_norm``
             or None.
@@ -169,6 +197,7 @@ class Anatomy:
     head: str | None = None
     tied: bool = False
     logit_softcap: float | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
 
     def linears(self) -> Iterator[Linear]:
         """Every linear of every block."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..storage import write_json
 from .checkpoint.compressed import quantization_config
 from .checkpoint.writer import copy_companions, join
+from .skeleton import module_name
 from .stage import StageResult
 from .weights import WeightSource
 
@@ -34,5 +35,5 @@ def _others(source: WeightSource, result: StageResult) -> list[str]:
     if anatomy.kind == "encoder":
         names.append("pooler.dense")  # transformers adds one to a model that was saved without it
     if anatomy.head is not None:
-        names.append(anatomy.head)
+        names.append(module_name(anatomy, anatomy.head))
     return names

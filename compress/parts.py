@@ -44,7 +44,8 @@ class PartWriter:
             if tensor is not None:
                 tensors |= stored(module, tensor, self.forms[tensor.scheme])
             elif name in block.changed:
-                tensors[name] = block.parameter(name).to(self.source.stored_type(name))
+                value = self.source.as_stored(name, block.parameter(name))
+                tensors[name] = value.to(self.source.stored_type(name))
             else:
                 tensors |= self._untouched(name)
         if block.masks:
@@ -67,7 +68,7 @@ class PartWriter:
     def _untouched(self, name: str) -> dict[str, Tensor]:
         if name in self.source.reader.shapes and name.removesuffix(".weight") not in self.source.schemes:
             return self.source.reader.read([name])
-        return {name: self.source.tensor(name)}
+        return {name: self.source.as_stored(name, self.source.tensor(name))}
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> Path:

@@ -58,3 +58,8 @@ class QTensor:
         """The same tensor on ``device``."""
         zero_point = None if self.zero_point is None else self.zero_point.to(device)
         return QTensor(self.scheme, self.codes.to(device), self.scale.to(device), zero_point)
+
+    def rows(self, order: Tensor) -> QTensor:
+        """The rows ``order [rows]`` of the matrix, in that order."""
+        zero_point = None if self.zero_point is None else self.zero_point[order]
+        return QTensor(self.scheme, self.codes[order], self.scale[order], zero_point)

@@ -35,9 +35,11 @@ def rescale(tensors: MutableMapping[str, Tensor], anatomy: Anatomy, *, seed: int
     """
     generator = torch.Generator().manual_seed(seed)
     for block in anatomy.blocks:
-        if block.order != "pre" or block.mlp.gate is None:
+        packed = block.attention.qkv is not None or block.mlp.gate_up is not None
+        if block.order != "pre" or block.mlp.gate is None or packed:
             raise InputError(
-                f"a {anatomy.model_type} model cannot be rescaled: it needs pre-norm blocks, gated MLP"
+                f"a {anatomy.model_type} model cannot be rescaled: it needs pre-norm blocks, a gated MLP and "
+                "linears of their own"
             )
         _rescale_norms(tensors, block, anatomy.hidden_size, generator)
         _rescale_values(tensors, block.attention, generator)

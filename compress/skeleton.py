@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -32,34 +33,51 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
     config = AutoConfig.from_pretrained(path)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    # torch's fused attention has no soft-cap: a model that needs one runs the plain form.
-    capped = any(block.attention.softcap is not None for block in anatomy.blocks)
-    attention = "eager" if capped else "sdpa"
+    # The form of attention is transformers' choice: torch's fused one, save for models that it does not fit.
     with init_empty_weights(include_buffers=False):
         if anatomy.kind == "decoder":
-            model = AutoModelForCausalLM.from_config(
-                config, attn_implementation=attention, dtype=torch.float32
-            )
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         else:
             pooler = {} if anatomy.model_type == "distilbert" else {"add_pooling_layer": False}
-            model = AutoModel.from_config(
-                config, attn_implementation=attention, dtype=torch.float32, **pooler
-            )
+            model = AutoModel.from_config(config, dtype=torch.float32, **pooler)
     for block in anatomy.blocks:
         _resize(model, anatomy, block)
     return model.eval()  # type: ignore[no-any-return]
 
 
 def module_name(anatomy: Anatomy, stored: str) -> str:
-    """The module path in the built model of a stored name: encoders are built without the prefix of their
-    base.
-    """
-    return stored.removeprefix(anatomy.base) if anatomy.kind == "encoder" else stored
+    """The path in the built model of a module by its stored name."""
+    return _replaced(stored, anatomy.renamed)
+
+
+def stored_name(anatomy: Anatomy, module: str) -> str:
+    """The inverse of :func:`module_name`."""
+    return _replaced(module, tuple((theirs, ours) for ours, theirs in anatomy.renamed))
+
+
+def _replaced(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:
+    for old, new in prefixes:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _linear(model: nn.Module, name: str) -> nn.Module:
+    """The module ``name``; a linear that keeps its weight transposed (GPT-2) becomes a plain one first."""
+    from transformers.pytorch_utils import Conv1D
+
+    module = model.get_submodule(name)
+    if not isinstance(module, Conv1D):
+        return module
+    inputs, outputs = module.weight.shape
+    plain = nn.Linear(inputs, outputs, device="meta")
+    model.set_submodule(name, plain.requires_grad_(False))
+    return plain
 
 
 def _resize(model: nn.Module, anatomy: Anatomy, block: BlockAnatomy) -> None:
     for linear in block.linears():
-        module = model.get_submodule(module_name(anatomy, linear.name))
+        module = _linear(model, module_name(anatomy, linear.name))
         if not isinstance(module, nn.Linear):
             raise CheckpointError(f"{linear.name} is a {type(module).__name__} in transformers, not a Linear")
         if (module.out_features, module.in_features) != (linear.out_features, linear.in_features):
@@ -68,12 +86,15 @@ def _resize(model: nn.Module, anatomy: Anatomy, block: BlockAnatomy) -> None:
             module.weight = nn.Parameter(empty, requires_grad=False)
             if linear.bias:
                 module.bias = nn.Parameter(empty[:, 0].clone(), requires_grad=False)
-    owner = model.get_submodule(module_name(anatomy, block.attention.q.name).rpartition(".")[0])
     attention = block.attention
+    name = module_name(anatomy, attention.projections[0].name)
+    owner = model.get_submodule(name.rpartition(".")[0])
     sizes = {
         "num_key_value_groups": attention.heads // attention.kv_heads,
         "num_attention_heads": attention.heads,
+        "num_heads": attention.heads,
         "n_heads": attention.heads,
+        "split_size": attention.heads * attention.head_dim,
         "all_head_size": attention.heads * attention.head_dim,
         "dim": attention.heads * attention.head_dim,
     }
@@ -168,7 +189,9 @@ class Skeleton:
         def logits(rows: Tensor) -> Tensor:
             with torch.no_grad():
                 parts = [norm(rows) @ part.to(torch.float32).T for part in torch.split(table, _HEAD_ROWS)]
-            return torch.cat(parts, -1) if bias is None else torch.cat(parts, -1) + bias.to(self.device)
+            found = torch.cat(parts, -1) if bias is None else torch.cat(parts, -1) + bias.to(self.device)
+            cap = anatomy.logit_softcap
+            return found if cap is None else cap * torch.tanh(found / cap)
 
         try:
             yield logits
@@ -200,35 +223,44 @@ class _Caught(Exception):
 
 
 class _Catcher(nn.Module):
-    """Stands in for the first block: keeps what it was called with and ends the pass."""
+    """Stands in for a block: keeps what it was called with and hands the hidden states on."""
 
-    def __init__(self) -> None:
+    def __init__(self, block: nn.Module, *, last: bool) -> None:
         super().__init__()
+        self.names = list(signature(block.forward).parameters)[1:]
+        self.last = last
         self.hidden: Tensor | None = None
         self.arguments: dict[str, Any] = {}
 
     def forward(self, hidden_states: Tensor, *positional: Any, **named: Any) -> Tensor:
         self.hidden = hidden_states
-        # Some encoders pass the mask by position; it is their first argument after the hidden states.
-        self.arguments = {**({"attention_mask": positional[0]} if positional else {}), **named}
-        raise _Caught
+        self.arguments = {**dict(zip(self.names, positional, strict=False)), **named}
+        if self.last:
+            raise _Caught
+        return hidden_states
 
 
-def first_block_inputs(
+def block_inputs(
     skeleton: Skeleton, model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None
-) -> tuple[Tensor, dict[str, Any]]:
-    """Hidden states ``[batch, tokens, hidden]`` and keyword arguments that the first block is called with."""
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Hidden states ``[batch, tokens, hidden]`` at the entrance of the first block, and the keyword arguments
+    that each block is called with: masks may differ from block to block.
+    """
     blocks = skeleton.block_modules()
-    first, catcher = blocks[0], _Catcher()
-    blocks[0] = catcher
+    kept = list(blocks)
+    catchers = [_Catcher(block, last=block is kept[-1]) for block in kept]
     try:
+        for index, catcher in enumerate(catchers):
+            blocks[index] = catcher
         extra = {"use_cache": False} if skeleton.anatomy.kind == "decoder" else {}
         with torch.no_grad():
             model(input_ids=input_ids, attention_mask=attention_mask, **extra)
     except _Caught:
         pass
     finally:
-        blocks[0] = first
-    if catcher.hidden is None:
-        raise CheckpointError(f"the first block of a {skeleton.anatomy.model_type} model was never called")
-    return catcher.hidden, catcher.arguments
+        for index, block in enumerate(kept):
+            blocks[index] = block
+    hidden = catchers[0].hidden
+    if hidden is None or catchers[-1].hidden is None:
+        raise CheckpointError(f"the blocks of a {skeleton.anatomy.model_type} model were never called")
+    return hidden, [catcher.arguments for catcher in catchers]

@@ -22,9 +22,9 @@ from .forward import Batch
 
 @dataclass(frozen=True)
 class Entry:
-    """What a batch keeps for all blocks: their keyword arguments, and the mask of its real tokens."""
+    """What a batch keeps: the keyword arguments of each block, and the mask of its real tokens."""
 
-    arguments: Mapping[str, Any]
+    arguments: Sequence[Mapping[str, Any]]
     mask: Tensor | None
 
 
@@ -32,7 +32,7 @@ class Stream:
     """Batches at the entrance of any block; ``directory`` holds one folder a block.
 
     Args:
-        entries: one a batch, the same at every block.
+        entries: one a batch.
     """
 
     def __init__(self, directory: Path, entries: Sequence[Entry], device: torch.device) -> None:
@@ -49,10 +49,11 @@ class Stream:
         return path
 
     def batches(self, block: int) -> Iterator[Batch]:
-        """The inputs of ``block``, one batch at a time."""
+        """The inputs of ``block``, one batch at a time; one past the last block, the outputs of that."""
         for number, entry in enumerate(self.entries):
             data = (self._folder(block) / f"{number:05d}.safetensors").read_bytes()
-            yield Batch(load_bytes(data)["hidden"].to(self.device), entry.arguments, entry.mask)
+            arguments = entry.arguments[block] if block < len(entry.arguments) else {}
+            yield Batch(load_bytes(data)["hidden"].to(self.device), arguments, entry.mask)
 
     def drop(self, block: int) -> None:
         """Forget the inputs of ``block``."""

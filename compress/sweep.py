@@ -29,7 +29,7 @@ from .masks import Masks
 from .parts import PartWriter
 from .probe import damage, probe_rows
 from .scheme import Scheme
-from .skeleton import Skeleton, first_block_inputs, module_name
+from .skeleton import Skeleton, block_inputs, module_name
 from .stage import StageResult
 from .streams import Entry, Stream
 from .weights import WeightSource
@@ -108,17 +108,18 @@ class Sweep:
             for number, batch in enumerate(self.calibration.batches):
                 padded = not bool(batch.attention_mask.all())
                 mask = batch.attention_mask.to(self.device) if padded else None
-                hidden, arguments = first_block_inputs(skeleton, model, batch.input_ids.to(self.device), mask)
+                hidden, arguments = block_inputs(skeleton, model, batch.input_ids.to(self.device), mask)
                 entries.append(Entry(arguments, None if mask is None else mask.to(torch.bool)))
                 if number == 0:
-                    whole = Batch(hidden, arguments, entries[0].mask)
-                    probe = next(whole.split(-(-hidden.shape[0] // probe_rows(batch))))
-                    self._start(self.probes, 0, probe.hidden, write)
+                    parts = -(-hidden.shape[0] // probe_rows(batch))
+                    whole = [Batch(hidden, kept, entries[0].mask) for kept in arguments]
+                    probe = [next(batch.split(parts)) for batch in whole]
+                    self._start(self.probes, 0, probe[0].hidden, write)
                 self._start(self._runs, number, hidden, write)
         for stream in self._runs:
             stream.entries = entries
         for stream in self.probes:
-            stream.entries = [Entry(probe.arguments, probe.mask)]
+            stream.entries = [Entry([piece.arguments for piece in probe], probe[0].mask)]
 
     @staticmethod
     def _start(streams: Sequence[Stream], number: int, hidden: Tensor, write: bool) -> None:

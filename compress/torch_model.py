@@ -11,7 +11,7 @@ from torch import nn
 
 from .fake_quant import wrap
 from .qtensor import QTensor
-from .skeleton import Skeleton, module_name
+from .skeleton import Skeleton, module_name, stored_name
 from .weights import WeightSource
 
 
@@ -35,7 +35,7 @@ def load_model(
     anatomy = source.anatomy
     tied = anatomy.head if anatomy.tied else None
     for local, _ in list(skeleton.model.named_parameters(remove_duplicate=False)):
-        stored = local if anatomy.kind == "decoder" else anatomy.base + local
+        stored = stored_name(anatomy, local)
         if tied is not None and stored == f"{tied}.weight":
             continue
         skeleton.assign(skeleton.model, local, source.tensor(stored))

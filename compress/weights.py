@@ -16,7 +16,7 @@ from .anatomy import Anatomy, BlockAnatomy
 from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
 from .checkpoint.finite import refuse_non_finite
 from .checkpoint.reader import TORCH_TYPES, CheckpointReader
-from .family import anatomy_of
+from .family import anatomy_of, stored_transposed
 from .grid import quantize
 from .qtensor import QTensor
 from .scheme import Scheme
@@ -43,6 +43,7 @@ class WeightSource:
             name.removesuffix(".weight_scale") for name in reader.shapes if name.endswith(".weight_scale")
         ]
         self.schemes: dict[str, Scheme] = schemes_of(reader.config, quantized) if quantized else {}
+        self._transposed = stored_transposed(reader.config)
         self.shapes = self._logical_shapes()
         self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
         self.embedding_scheme = self._embedding_scheme()
@@ -66,11 +67,19 @@ class WeightSource:
         for name, shape in self.reader.shapes.items():
             module, _, part = name.rpartition(".")
             if module not in self.schemes or part not in _QUANTIZED_PARTS:
-                shapes[name] = shape
+                turned = module not in self.schemes and self._is_transposed(name)
+                shapes[name] = shape[::-1] if turned else shape
             elif part == "weight_shape":
                 sizes = self.reader.read([name])[name]
                 shapes[f"{module}.weight"] = tuple(int(size) for size in sizes)
         return shapes
+
+    def _is_transposed(self, name: str) -> bool:
+        return bool(self._transposed) and name.endswith(self._transposed)
+
+    def as_stored(self, name: str, tensor: Tensor) -> Tensor:
+        """The value ``tensor`` of the dense tensor ``name`` as a checkpoint of this family keeps it."""
+        return tensor.T if self._is_transposed(name) else tensor
 
     def _embedding_scheme(self) -> Scheme | None:
         if not self.manifest:
@@ -88,7 +97,7 @@ class WeightSource:
         if not tensor.is_floating_point():
             raise CheckpointError(f"tensor {name} has integer type {tensor.dtype}, a float was expected")
         refuse_non_finite({name: tensor})
-        return tensor
+        return tensor.T.contiguous() if self._is_transposed(name) else tensor
 
     def _read_float(self, name: str) -> Tensor:
         stored = self.stored(name)

@@ -112,6 +112,8 @@ def _save(model: Any, folder: Path, shard: str | None) -> None:
 OWN_SIZES: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 128},
     "phi": {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False},
+    "gpt2": {"n_inner": 128},
+    "gpt_neox": {"num_attention_heads": 2, "head_dim": 32, "rotary_pct": 0.5, "tie_word_embeddings": False},
     "gemma": {"head_dim": 32, "num_key_value_heads": 1},
     "gemma2": {
         "head_dim": 32,

@@ -84,6 +84,7 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
         token_type_embedding=token_types if f"{token_types}.weight" in shapes else None,
         embedding_norm=norm(shapes, f"{base}embeddings.LayerNorm", "layer", eps, hidden),
         position_offset=position_offset,
+        renamed=((base, ""),) if base else (),
     )
 
 

@@ -69,6 +69,15 @@ def linear(
     return Linear(module, role, rows, columns, bias)
 
 
+def fused(
+    shapes: Shapes, module: str, role: Role, parts: Mapping[Role, int], inputs: int
+) -> tuple[Linear, tuple[Linear, ...]]:
+    """The linear map ``module`` that holds the outputs of several, and those by role and width."""
+    whole = linear(shapes, module, role, inputs=inputs, outputs=sum(parts.values()))
+    found = (Linear(f"{module}.{part}", part, width, inputs, whole.bias) for part, width in parts.items())
+    return whole, tuple(found)
+
+
 def norm(
     shapes: Shapes, module: str, kind: Literal["rms", "layer"], eps: float, size: int, offset: float = 0.0
 ) -> Norm:
@@ -100,11 +109,18 @@ def head_counts(q: Linear, k: Linear, head_dim: int) -> tuple[int, int]:
     return heads, kv_heads
 
 
-def check_blocks(shapes: Shapes, blocks_name: str, count: int, known: frozenset[str]) -> None:
+def check_blocks(
+    shapes: Shapes,
+    blocks_name: str,
+    count: int,
+    known: frozenset[str],
+    buffers: frozenset[str] = frozenset(),
+) -> None:
     """Every tensor below ``blocks_name`` must be of a block in ``range(count)`` and of a part in ``known``.
 
-    ``known`` holds module names relative to the block. A part that the family does not know would be left
-    out of the computation, and the model would be silently wrong.
+    ``known`` holds module names relative to the block, and ``buffers`` names of tensors that nobody reads. A
+    part that the family does not know would be left out of the computation, and the model would be silently
+    wrong.
     """
     for name in shapes:
         index, _, part = name.removeprefix(f"{blocks_name}.").partition(".")
@@ -113,6 +129,8 @@ def check_blocks(shapes: Shapes, blocks_name: str, count: int, known: frozenset[
         if not (index.isascii() and index.isdigit()) or int(index) >= count:
             raise CheckpointError(f"tensor {name!r} is outside the {count} blocks of config.json")
         module, _, kind = part.rpartition(".")
+        if part in buffers:
+            continue
         if module not in known or kind not in ("weight", "bias"):
             raise CheckpointError(
                 f"tensor {name!r} is not a part that this model family has",

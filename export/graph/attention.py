@@ -40,7 +40,7 @@ def causal_attention(
     """Attention output ``[batch, seq, heads · head_dim]`` before the output projection, and the present key
     and value.
     """
-    packed = project(build, value, [part.q, part.k, part.v], f"{name}.qkv")
+    packed = project(build, value, part.projections, f"{name}.qkv")
     query: list[ir.Value | None] = [packed, None, None]
     if part.q_norm is not None or part.k_norm is not None:
         sizes = [part.q.out_features, part.k.out_features, part.v.out_features]

@@ -42,7 +42,8 @@ def decoder_block(
 ) -> BlockOutputs:
     """The nodes of ``block``, which reads ``residual`` and ``normed``, its ``norm1`` of that."""
     part = block.attention
-    attended, key, value = causal_attention(build, normed, part, shared, past, part.q.name.rpartition(".")[0])
+    name = part.projections[0].name.rpartition(".")[0]
+    attended, key, value = causal_attention(build, normed, part, shared, past, name)
     if block.order == "parallel":
         beside = normed if block.norm2 == block.norm1 else normalize(build, residual, block.norm2)
         first = project(build, attended, [part.o], part.o.name)
@@ -64,7 +65,7 @@ def _output(
 
 
 def _feed_forward(build: Build, value: ir.Value, block: BlockAnatomy) -> tuple[ir.Value, ir.Value | None]:
-    out, bias = mlp(build, value, block.mlp, block.mlp.up.name.rpartition(".")[0])
+    out, bias = mlp(build, value, block.mlp, block.mlp.down.name.rpartition(".")[0])
     if block.mlp_norm is None:
         return out, bias
     if bias is not None:

@@ -18,7 +18,7 @@ def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, 
         wide, bias = project_without_bias(build, value, [part.up], part.up.name)
         inner = activate(build, wide, part.activation, f"{name}.act", bias)
     else:
-        both = project(build, value, [part.gate, part.up], f"{name}.gate_up")
+        both = project(build, value, part.projections, f"{name}.gate_up")
         gate, up = build.graph.split(f"{name}.split", both, [part.gate.out_features, part.up.out_features])
         inner = build.graph.node(
             "Mul", f"{name}.mul", [activate(build, gate, part.activation, f"{name}.act"), up]

@@ -1,7 +1,8 @@
 """``WeightView``: the weights of a checkpoint as one particular graph stores them.
 
 The quantized view keeps codes as they are and quantizes embedding and head; the float view, which the proof
-builds on, is the same checkpoint with everything dequantized.
+builds on, is the same checkpoint with everything dequantized. Rows that a checkpoint interleaves (q, k and v
+of one head after the other) come in the order in which attention reads them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ...compress.anatomy import Anatomy
@@ -43,6 +45,11 @@ class WeightView:
         self.anatomy = source.anatomy
         self.embedding_scheme = None if as_float else source.embedding_scheme
         self._last: tuple[str, QTensor] | None = None
+        self._orders = {
+            block.attention.projections[0].name: torch.tensor(order)
+            for block in source.anatomy.blocks
+            if (order := block.attention.row_order()) is not None
+        }
 
     def scheme(self, linear: str) -> Scheme | None:
         """How the linear module is stored; None is float32."""
@@ -58,7 +65,9 @@ class WeightView:
 
     def tensor(self, name: str) -> Tensor:
         """A float32 tensor by full name."""
-        return self.source.tensor(name)
+        order = self._orders.get(name.rpartition(".")[0])
+        tensor = self.source.tensor(name)
+        return tensor if order is None else tensor[order]
 
     def quantized(self, linear: str) -> QTensor:
         """The codes of a quantized linear. The last one is kept: codes, scales and zero points are written in
@@ -74,5 +83,6 @@ class WeightView:
         if self._last is None or self._last[0] != module:
             weight = read(module)
             assert isinstance(weight, QTensor), f"{module} has a scheme and no codes"
-            self._last = (module, weight)
+            order = self._orders.get(module)
+            self._last = (module, weight if order is None else weight.rows(order))
         return self._last[1]

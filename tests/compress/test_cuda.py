@@ -13,7 +13,7 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.collect import Side, collect
 from edgepress.compress.forward import Batch, Smaller, propagate
 from edgepress.compress.qtensor import QTensor
-from edgepress.compress.skeleton import Skeleton, first_block_inputs
+from edgepress.compress.skeleton import Skeleton, block_inputs
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import MissingDependency, OutOfResource
@@ -128,10 +128,10 @@ def wide_block(make_decoder: Callable[..., Path], tmp_path: Path) -> tuple[Any, 
     skeleton, anatomy = Skeleton(source, torch.device(DEVICE)), source.anatomy.blocks[0]
     ids = torch.randint(3, 300, (8, 256), generator=torch.Generator().manual_seed(0))
     with skeleton.embeddings() as model:
-        hidden, arguments = first_block_inputs(skeleton, model, ids.to(DEVICE), None)
+        hidden, arguments = block_inputs(skeleton, model, ids.to(DEVICE), None)
     module = skeleton.fill(anatomy.prefix)
     linears = {linear.name: skeleton.submodule(linear.name) for linear in anatomy.linears()}
-    return module, linears, anatomy, Batch(hidden, arguments, None)
+    return module, linears, anatomy, Batch(hidden, arguments[0], None)
 
 
 @pytest.fixture

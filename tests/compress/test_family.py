@@ -5,39 +5,44 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from edgepress.compress.anatomy import Anatomy, Norm
-from edgepress.compress.checkpoint.reader import CheckpointReader
 from edgepress.compress.family import anatomy_of
+from edgepress.compress.skeleton import module_name, stored_name
+from edgepress.compress.weights import WeightSource
 from edgepress.errors import CheckpointError, UnknownName
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma")
-DECODERS = (*LLAMA_LIKE, "gemma2", "opt", "phi")
+DECODERS = (*LLAMA_LIKE, "gemma2", "gpt2", "gpt_neox", "opt", "phi")
 ENCODERS = ("bert", "roberta", "distilbert")
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
 
-def opened(path: Path) -> tuple[Anatomy, CheckpointReader]:
-    reader = CheckpointReader.open(path)
-    return anatomy_of(reader.config, reader.shapes), reader
+def opened(path: Path) -> tuple[Anatomy, SimpleNamespace]:
+    source = WeightSource.open(path)
+    return source.anatomy, SimpleNamespace(config=source.reader.config, shapes=source.shapes)
 
 
 def check_against(model: Any, anatomy: Anatomy) -> None:
     """Every linear and norm of every transformers block is in the anatomy, with size, bias, kind and eps."""
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     blocks = model.get_submodule(anatomy.blocks_name)
     assert len(blocks) == len(anatomy.blocks)
     for block, module in zip(anatomy.blocks, blocks, strict=True):
         assert module is model.get_submodule(block.prefix)
-        linears = {name: part for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)}
+        kinds = torch.nn.Linear, Conv1D
+        linears = {name: part for name, part in module.named_modules() if isinstance(part, kinds)}
         mine = {linear.name.removeprefix(block.prefix + "."): linear for linear in block.linears()}
         assert mine.keys() == linears.keys()
         for name, part in linears.items():
-            assert (mine[name].out_features, mine[name].in_features) == tuple(part.weight.shape)
+            shape = part.weight.T.shape if isinstance(part, Conv1D) else part.weight.shape
+            assert (mine[name].out_features, mine[name].in_features) == tuple(shape)
             assert mine[name].bias == (part.bias is not None)
         norms = list(block.norms())
         check_norms(model, norms)
@@ -67,7 +72,9 @@ def test_decoder_matches_transformers(
     check_against(model, anatomy)
     config = model.config
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert (anatomy.kind, anatomy.tied, anatomy.head) == ("decoder", tied, "lm_head")
+    assert (anatomy.kind, anatomy.tied) == ("decoder", tied)
+    assert module_name(anatomy, str(anatomy.head)) == "lm_head"
+    assert stored_name(anatomy, "lm_head") == anatomy.head
     assert (anatomy.hidden_size, anatomy.vocab_size) == (config.hidden_size, config.vocab_size)
     assert anatomy.max_positions == config.max_position_embeddings
     assert model.get_submodule(anatomy.embedding) is model.get_input_embeddings()
@@ -128,9 +135,39 @@ def test_opts_positions_begin_behind_two_rows(make_decoder: Callable[..., Path],
     assert reader.shapes[f"{anatomy.position_embedding}.weight"][0] == anatomy.max_positions + 2
 
 
+def test_gpt_neox_packs_head_by_head(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    anatomy, reader = opened(make_decoder(tmp_path, "gpt_neox"))
+    block = anatomy.blocks[0]
+    assert [linear.role for linear in block.linears()] == ["qkv", "o", "up", "down"]
+    assert (block.order, block.norm1 == block.norm2) == ("parallel", False)
+    order = block.attention.row_order()
+    assert order is not None and sorted(order) == list(range(192))
+    # q of the second head, then k of the first.
+    assert (order[32], order[64]) == (96, 32)
+    # Pythia's own spelling of the rotary settings.
+    older = {key: value for key, value in reader.config.items() if not key.startswith("rope")}
+    rope = anatomy_of(older | {"rotary_pct": 0.5, "rotary_emb_base": 5e3}, reader.shapes).rope
+    assert rope is not None and (rope.theta, rope.dim) == (5e3, 16)
+    one_after_the_other = anatomy_of(reader.config | {"use_parallel_residual": False}, reader.shapes)
+    assert one_after_the_other.blocks[0].order == "pre"
+
+
+def test_gpt2_without_its_head(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    anatomy, reader = opened(make_decoder(tmp_path, "gpt2", scale_attn_by_inverse_layer_idx=True))
+    assert [block.attention.scale for block in anatomy.blocks] == [0.25, 0.125, 0.25 / 3]
+    assert anatomy.blocks[0].attention.row_order() is None
+    bare = {name.removeprefix("transformer."): shape for name, shape in reader.shapes.items()}
+    bare["h.0.attn.bias"] = (1, 1, 512, 512)
+    found = anatomy_of(reader.config, bare)
+    assert (found.embedding, module_name(found, found.embedding)) == ("wte", "transformer.wte")
+    assert module_name(found, "lm_head") == stored_name(found, "lm_head") == "lm_head"
+    assert stored_name(found, "transformer.h.0.ln_1") == "h.0.ln_1"
+
+
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [
+        ("gpt2", {"add_cross_attention": True}),
         ("opt", {"do_layer_norm_before": False}),
         ("opt", {"_remove_final_layer_norm": True}),
         ("opt", {"word_embed_proj_dim": 32}),

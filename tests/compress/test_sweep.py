@@ -251,16 +251,16 @@ def test_out_of_memory_halves_the_batch_and_counts_nothing_twice(
 ) -> None:
     from edgepress.compress import collect as collecting
     from edgepress.compress import forward
-    from edgepress.compress.skeleton import first_block_inputs
+    from edgepress.compress.skeleton import block_inputs
 
     source = WeightSource.open(pico_llama)
     skeleton = Skeleton(source, torch.device("cpu"))
     anatomy = source.anatomy.blocks[0]
     with skeleton.embeddings() as model:
-        hidden, arguments = first_block_inputs(skeleton, model, torch.randint(3, 300, (8, 16)), None)
+        hidden, arguments = block_inputs(skeleton, model, torch.randint(3, 300, (8, 16)), None)
     module = skeleton.fill(anatomy.prefix)
     linears: Any = {linear.name: skeleton.submodule(linear.name) for linear in anatomy.linears()}
-    batch = Batch(hidden, arguments, None)
+    batch = Batch(hidden, arguments[0], None)
     side = Side(module, linears, lambda: iter([batch]))
     wanted = {linear.name: ("gram", "absmean") for linear in anatomy.linears()}
     notes: list[str] = []
@@ -305,3 +305,32 @@ def test_non_finite_weights_are_named(make_decoder: Callable[..., Path], tmp_pat
     with pytest.raises(EdgepressError, match=r"layers\.1\.mlp\.up_proj"):
         compress_model(str(model), scheme="W4A16-g32", output=tmp_path / "o")
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "gpt2", "gpt_neox", "opt", "phi"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_blocks_run_one_by_one_are_the_whole_model(
+    model_type: str, padded: bool, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Each block has arguments of its own: in Gemma 2 every other one sees a sliding window."""
+    from edgepress.compress.skeleton import block_inputs
+    from edgepress.compress.torch_model import load_model
+
+    source = WeightSource.open(make_decoder(tmp_path / "m", model_type))
+    skeleton = Skeleton(source, torch.device("cpu"))
+    ids = torch.randint(3, 300, (2, 40), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 30:] = 0
+    given = mask if padded else None
+    with skeleton.embeddings() as model:
+        hidden, arguments = block_inputs(skeleton, model, ids, given)
+    for block, named in zip(source.anatomy.blocks, arguments, strict=True):
+        hidden = propagate(
+            skeleton.fill(block.prefix), Batch(hidden, named, None), Smaller(lambda _: None), ""
+        )
+    with skeleton.head() as logits:
+        found = logits(hidden)
+    with torch.no_grad():
+        want = load_model(tmp_path / "m")(ids, attention_mask=given).logits
+    real = mask.bool() if padded else torch.ones_like(mask).bool()
+    assert torch.allclose(found[real], want[real], atol=1e-5)

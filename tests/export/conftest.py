@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ class Matrices:
     def __init__(
         self, tensors: dict[str, torch.Tensor], schemes: dict[str, str], anatomy: Any = None
     ) -> None:
-        self.tensors, self.anatomy = tensors, anatomy
+        self.tensors, self.anatomy = tensors, anatomy or SimpleNamespace(blocks=())
         self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self.schemes = {name: Scheme.parse(scheme) for name, scheme in schemes.items()}
         self.embedding_scheme: Scheme | None = None

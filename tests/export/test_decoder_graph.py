@@ -21,7 +21,7 @@ IDS = np.random.default_rng(5).integers(0, 300, (3, 96), dtype=np.int64)
 TOLERANCE = 5e-5
 
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "opt", "phi"]
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gpt2", "gpt_neox", "opt", "phi"]
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -37,6 +37,64 @@ def test_families(
         # Past the window, token by token from the cache, and in chunks.
         assert np.abs(driver.logits(IDS[:1, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
         assert np.abs(driver.logits(IDS[:1, :80], depth=30) - want[:, 30:80]).max() < TOLERANCE
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}),
+        ("llama", {"rope_parameters": {**YARN, "attention_factor": 0.8}}),
+        ("llama", {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.1, "truncate": False}}),
+        (
+            "llama",
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 32,
+                }
+            },
+        ),
+        ("phi", {"rope_parameters": {**YARN, "partial_rotary_factor": 0.5}}),
+        ("phi", {"num_attention_heads": 2, "num_key_value_heads": 1}),
+        ("gpt_neox", {"use_parallel_residual": False, "tie_word_embeddings": True}),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        ("gpt2", {"scale_attn_weights": False}),
+        ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None, "attention_bias": True}),
+        ("opt", {"enable_bias": False, "tie_word_embeddings": False}),
+    ],
+)
+def test_variants(
+    model_type: str,
+    changes: dict[str, Any],
+    make_decoder: Callable[..., Path],
+    export_graph: Any,
+    tmp_path: Path,
+) -> None:
+    if "rope_parameters" in changes:
+        changes = {"rope_parameters": {"rope_theta": 1e4, **changes["rope_parameters"]}}
+    exported = export_graph(make_decoder(tmp_path / "model", model_type, num_hidden_layers=2, **changes))
+    want = logits(exported.source.model(activations=False), IDS)
+    with exported.driver() as driver:
+        assert np.abs(driver.logits(IDS) - want).max() < TOLERANCE
+        assert np.abs(driver.logits(IDS[:, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
+
+
+def test_a_fused_matrix_of_every_storage(
+    make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    checkpoint = make_decoder(tmp_path / "model", "gpt_neox")
+    schemes = {"0": "W8A8", "1": "W4A16_ASYM-g32", "2": "W2A16-g32"}
+    exported = export_graph(checkpoint, lambda linear: schemes[linear.name.split(".")[2]])
+    want = logits(exported.source.model(activations=False), IDS[:1])
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def source_of(matrices: Any, scheme: str | None, *, tied: bool, hidden: int = HI
     tensors = {"emb.weight": torch.randn(VOCAB, hidden, generator=generator)}
     if not tied:
         tensors["lm_head.weight"] = torch.randn(VOCAB, hidden, generator=generator)
-    source = matrices(tensors, {}, SimpleNamespace(embedding="emb", head="lm_head", tied=tied))
+    source = matrices(tensors, {}, SimpleNamespace(blocks=(), embedding="emb", head="lm_head", tied=tied))
     source.embedding_scheme = None if scheme is None else Scheme.parse(scheme)
     return source
 
