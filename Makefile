@@ -62,6 +62,7 @@ lint: $(DEV_STAMP)
 format: $(DEV_STAMP)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/python tests/readme_tree.py
 
 env: $(DEV_STAMP)
 
