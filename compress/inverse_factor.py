@@ -53,16 +53,25 @@ def factorize(gram: Tensor, damping: float, order: Tensor | None = None) -> Fact
     reverse = reverse.to(work.device)
     dead = work.diagonal()[reverse] <= 0
     while damping <= MAX_DAMPING:
-        damped = permuted(work, reverse)
-        damped.diagonal().add_(damping * mean)
-        damped.diagonal()[dead] = mean
-        lower = cholesky_in_place(damped)
+        matrix = permuted(work, reverse)
+        matrix.diagonal().add_(damping * mean)
+        matrix.diagonal()[dead] = mean
+        lower = cholesky_in_place(matrix)
         if lower is not None:
             invert_lower_in_place(lower)
             if all_finite(lower.mT) and bool((lower.diagonal() > 0).all()):
                 return Factor(lower.to(gram.device), damping)
         damping *= 10
     return None
+
+
+def damped(gram: Tensor, damping: float) -> Tensor:
+    """The matrix that :func:`factorize` factors at ``damping``, in the channels' own order ``[in, in]``."""
+    mean = gram.diagonal().mean()
+    result = gram.clone()
+    result.diagonal().add_(damping * mean)
+    result.diagonal()[gram.diagonal() <= 0] = mean
+    return result
 
 
 def all_finite(matrix: Tensor) -> bool:

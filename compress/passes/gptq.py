@@ -1,11 +1,15 @@
-"""GPTQ: quantize one input channel at a time and let the channels not yet quantized absorb the error.
+"""GPTQ: each layer quantized so that its outputs, not its weights, stay close on the calibration activations.
 
 Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
-arXiv 2210.17323. With ``H`` the Gram of the layer's inputs and ``H⁻¹ = Uᵀ U`` (U upper triangular),
-quantizing channel ``j`` with error ``e = (w_j − q_j) / U_jj`` changes every later channel ``k`` by ``−e ·
-U_jk``. Here the columns are worked in blocks, so that the far updates are matrix products, and in the order
-of decreasing ``H_jj`` with the groups' grids fixed beforehand (activation order with static groups: no
-permutation to store).
+arXiv 2210.17323; the recursion is in :mod:`edgepress.compress.column_recursion`. Columns are worked in the
+order of decreasing ``H_jj`` with the groups' grids fixed beforehand. Three options go further:
+
+- ``correction``: aim at the outputs that the original model has here, not at what the layer itself would give
+  on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.corrected_target`).
+- ``sequential``: look at the inputs of each group of layers anew when those before it in the block are
+  quantized: o after q, k and v; gate and up after o; down after gate and up.
+- ``refinements``: afterwards, scales refitted and codes moved in turns under the same objective
+  (:mod:`edgepress.compress.refinement`).
 
 Faults are part of the algorithm: a channel that never fired keeps its rounded weights; a Gram that does not
 factor is damped ten times stronger, step by step; and a layer that still fails is rounded to nearest and says
@@ -14,7 +18,7 @@ so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import Field
@@ -23,84 +27,130 @@ from torch import Tensor
 from ..algorithm import BlockPass, SchemeOption, float_bytes
 from ..anatomy import Linear
 from ..block import Block, LayerStatus, output_error, weight_error
-from ..grid import Search, fit_grid, quantize, round_to_grid
-from ..inverse_factor import MAX_DAMPING, Factor, all_finite, factorize
+from ..column_recursion import quantize_in_order
+from ..corrected_target import corrected
+from ..grid import Search, fit_grid, quantize
+from ..inverse_factor import MAX_DAMPING, all_finite, damped, factorize
 from ..qtensor import QTensor
+from ..refinement import refine
 from ..scheme import Scheme
+from ..statistics import STATISTIC_BYTES
+
+Inputs = Mapping[str, Tensor]
 
 
-def quantize_columns(
-    weight: Tensor,
-    scale: Tensor,
-    zero: Tensor | None,
-    group: Tensor,
-    mask: Tensor | None,
-    factor: Factor,
-    scheme: Scheme,
-    block: int,
-) -> Tensor:
-    """Codes ``[in, out]`` int8 by GPTQ's column recursion.
+class Gptq(BlockPass):
+    """Options of ``gptq``."""
 
-    Every argument is transposed, input channels first and in the order of work: ``weight``, ``mask [in,
-    out]``; ``scale``, ``zero [groups, out]`` with ``group [in]`` the group of each channel. ``weight`` is
-    overwritten.
-    """
-    channels = weight.shape[0]
-    codes = torch.empty_like(weight, dtype=torch.int8)
-    groups = group.tolist()
-    for start in range(0, channels, block):
-        stop = min(start + block, channels)
-        errors = torch.empty_like(weight[start:stop])
-        upper = factor.panel(start, stop)
-        for j in range(start, stop):
-            scale_j = scale[groups[j]]
-            zero_j = None if zero is None else zero[groups[j]]
-            code = round_to_grid(weight[j], scale_j, zero_j, scheme)
-            if mask is not None:
-                code = torch.where(mask[j], code, torch.zeros_like(code) if zero_j is None else zero_j)
-            codes[j] = code
-            value = code if zero_j is None else code - zero_j
-            row = upper[j - start, j - start :]
-            error = torch.addcmul(weight[j], value, scale_j, value=-1).div_(row[0])
-            errors[j - start] = error
-            if j + 1 < stop:
-                weight[j + 1 : stop].addr_(row[1 : stop - j], error, alpha=-1)
-        if stop < channels:
-            weight[stop:].addmm_(upper[:, stop - start :].T, errors, alpha=-1)
-    return codes
-
-
-def gptq(
-    weight: Tensor,
-    gram: Tensor,
-    factor: Factor,
-    order: Tensor,
-    scheme: Scheme,
-    *,
-    search: Search = "mse",
-    mask: Tensor | None = None,
-    block: int = 64,
-) -> QTensor:
-    """Quantize ``weight [out, in]``; ``factor`` is of ``gram[order][:, order]``, ``order [in]`` the order of
-    work.
-    """
-    importance = gram.diagonal().clamp(min=0)
-    scale, zero_point = fit_grid(weight, scheme, search, importance if bool((importance > 0).any()) else None)
-    group = torch.arange(weight.shape[1], device=weight.device) // (weight.shape[1] // scale.shape[1])
-    codes = quantize_columns(
-        weight.T[order].contiguous(),
-        scale.T.contiguous(),
-        None if zero_point is None else zero_point.T.contiguous(),
-        group[order],
-        None if mask is None else mask.T[order].contiguous(),
-        factor,
-        scheme,
-        block,
+    scheme: SchemeOption
+    search: Search = "mse"
+    activation_order: bool = True
+    damping: float = Field(
+        0.01, gt=0, le=1, description="share of the mean Gram diagonal added before factoring"
     )
-    restored = torch.empty_like(codes)
-    restored[order] = codes
-    zero_codes = None if zero_point is None else zero_point.to(torch.int8)
-    return QTensor(scheme, restored.T.contiguous(), scale, zero_codes)
+    block: int = Field(64, ge=1, description="columns worked between two far updates")
+    correction: float = Field(
+        0.0, ge=0, le=1, description="share of the error of earlier layers that is made up for; true is 1"
+    )
+    sequential: bool = Field(False, description="collect the inputs of each group of layers anew in a block")
+    refinements: int = Field(0, ge=0, le=100, description="rounds of scale refit and coordinate descent")
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """What a group of layers is solved from."""
+        return ("gram", "cross_gram") if self.correction else ("gram",)
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        return () if self.sequential else self.statistics
+
+    @property
+    def reads_batches(self) -> bool:  # type: ignore[override]
+        return self.sequential
+
+    @property
+    def compares(self) -> bool:  # type: ignore[override]
+        return self.correction > 0
+
+    @property
+    def weight_scheme(self) -> Scheme:
+        return self.scheme
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """The factor (or the damped Gram), the weights in the order of work (and stacked, when there are
+        several, and corrected) and codes; the statistics too where they are collected here.
+        """
+        sizes = [float_bytes(linear) for linear in layers]
+        square = 4 * layers[0].in_features ** 2
+        copies = (len(sizes) > 1) + (self.correction > 0) + 2 * (self.refinements > 0)
+        own = sum(STATISTIC_BYTES[name](layers[0].in_features) for name in self.statistics)
+        work = max(square + (copies + 1) * sum(sizes) + sum(sizes) // 4, 3 * max(sizes))
+        return work + (own if self.sequential else 0)
+
+    def apply(self, block: Block) -> None:
+        for group in block.anatomy.inputs():
+            layers = [linear for linear in group if self.selects(linear)]
+            if layers:
+                first = layers[0].name
+                collected = block.collect(layers, self.statistics) if self.sequential else block.statistics
+                self._apply_group(block, layers, collected[first])
+
+    def _apply_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
+        """Layers that read the same inputs share one factor, and their rows are worked together."""
+        weight, mask = _stacked(block, layers)
+        gram = inputs["gram"]
+        order = torch.arange(gram.shape[0], device=gram.device)
+        if self.activation_order:
+            order = torch.sort(gram.diagonal().nan_to_num(), descending=True, stable=True).indices
+        factor = factorize(gram, self.damping, order)
+        if factor is None:
+            tensor = quantize(weight, self.scheme, self.search, mask=mask)
+            return self._record(block, layers, tensor, weight, gram, None)
+        if self.correction:
+            weight = corrected(weight, inputs["cross_gram"], factor, order, self.correction)
+            weight = weight if mask is None else weight * mask
+        importance = gram.diagonal().clamp(min=0)
+        grid = fit_grid(
+            weight, self.scheme, self.search, importance if bool((importance > 0).any()) else None
+        )
+        tensor = quantize_in_order(weight, *grid, factor, order, self.scheme, mask=mask, block=self.block)
+        damping = factor.damping
+        del factor
+        if self.refinements:
+            tensor = refine(weight, damped(gram, damping), tensor, self.refinements, mask=mask)
+        return self._record(block, layers, tensor, weight, gram, damping)
+
+    def _record(
+        self,
+        block: Block,
+        layers: list[Linear],
+        tensor: QTensor,
+        target: Tensor,
+        gram: Tensor,
+        damping: float | None,
+    ) -> None:
+        """Set the quantized layers; the error told is against ``target``, what they were to stand for."""
+        status, detail = self._status(damping)
+        finite = damping is not None or all_finite(gram)
+        row = 0
+        for linear in layers:
+            rows = torch.arange(row, row + linear.out_features, device=target.device)
+            row += linear.out_features
+            part, wanted = tensor.rows(rows), target[rows]
+            change = part.dequantize() - wanted
+            error = output_error(change, wanted, gram) if finite else weight_error(change, wanted)
+            block.set_quantized(linear, part)
+            kind = "output" if finite else "weight"
+            block.statuses.append(
+                LayerStatus(linear.name, "gptq", self.scheme.name, status, error, kind, detail)
+            )
+
+    def _status(self, damping: float | None) -> tuple[str, str]:
+        if damping is None:
+            return "fallback-rtn", f"the Gram is not positive definite even with damping {MAX_DAMPING:g}"
+        if damping > self.damping:
+            return "damped", f"damping {damping:g} instead of {self.damping:g}"
+        return "ok", ""
 
 
 def _stacked(block: Block, layers: list[Linear]) -> tuple[Tensor, Tensor | None]:
@@ -114,83 +164,6 @@ def _stacked(block: Block, layers: list[Linear]) -> tuple[Tensor, Tensor | None]
         torch.ones_like(w, dtype=torch.bool) if m is None else m for w, m in zip(weights, masks, strict=True)
     ]
     return weight, torch.cat(kept)
-
-
-class Gptq(BlockPass):
-    """Options of ``gptq``."""
-
-    needs = ("gram",)
-    scheme: SchemeOption
-    search: Search = "mse"
-    activation_order: bool = True
-    damping: float = Field(
-        0.01, gt=0, le=1, description="share of the mean Gram diagonal added before factoring"
-    )
-    block: int = Field(64, ge=1, description="columns worked between two far updates")
-
-    @property
-    def weight_scheme(self) -> Scheme:
-        return self.scheme
-
-    def working_bytes(self, layers: Sequence[Linear]) -> int:
-        """The factor, the weights in the order of work (and stacked, when there are several) and codes."""
-        sizes = [float_bytes(linear) for linear in layers]
-        factor = 4 * layers[0].in_features ** 2
-        stacked = sum(sizes) if len(sizes) > 1 else 0
-        return max(factor + stacked + sum(sizes) * 5 // 4, 3 * max(sizes))
-
-    def apply(self, block: Block) -> None:
-        for group in block.anatomy.inputs():
-            layers = [linear for linear in group if self.selects(linear)]
-            if layers:
-                self._apply_group(block, layers)
-
-    def _apply_group(self, block: Block, layers: list[Linear]) -> None:
-        """Layers that read the same inputs share one factor, and their rows are worked together."""
-        gram = block.statistic(layers[0], "gram")
-        tensor, damping = self._solve(block, layers, gram)
-        self._record(block, layers, tensor, gram, damping)
-
-    def _solve(self, block: Block, layers: list[Linear], gram: Tensor) -> tuple[QTensor, float | None]:
-        """The stacked quantized weights and the damping that it took; rounded, and None, when none did."""
-        order = torch.arange(gram.shape[0], device=gram.device)
-        if self.activation_order:
-            order = torch.sort(gram.diagonal().nan_to_num(), descending=True, stable=True).indices
-        factor = factorize(gram, self.damping, order)
-        weight, mask = _stacked(block, layers)
-        if factor is None:
-            return quantize(weight, self.scheme, self.search, mask=mask), None
-        tensor = gptq(
-            weight, gram, factor, order, self.scheme, search=self.search, mask=mask, block=self.block
-        )
-        return tensor, factor.damping
-
-    def _record(
-        self, block: Block, layers: list[Linear], tensor: QTensor, gram: Tensor, damping: float | None
-    ) -> None:
-        status, detail = "ok", ""
-        if damping is None:
-            status, detail = (
-                "fallback-rtn",
-                f"the Gram is not positive definite even with damping {MAX_DAMPING:g}",
-            )
-        elif damping > self.damping:
-            status, detail = "damped", f"damping {damping:g} instead of {self.damping:g}"
-        row = 0
-        for linear in layers:
-            rows = slice(row, row + linear.out_features)
-            row += linear.out_features
-            zero_point = None if tensor.zero_point is None else tensor.zero_point[rows]
-            part = QTensor(tensor.scheme, tensor.codes[rows], tensor.scale[rows], zero_point)
-            weight = block.weight(linear)
-            change = part.dequantize() - weight
-            finite = damping is not None or all_finite(gram)
-            error = output_error(change, weight, gram) if finite else weight_error(change, weight)
-            block.set_quantized(linear, part)
-            kind = "output" if finite else "weight"
-            block.statuses.append(
-                LayerStatus(linear.name, "gptq", self.scheme.name, status, error, kind, detail)
-            )
 
 
 PASS = Gptq

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from edgepress.compress.anatomy import Linear
 from edgepress.compress.block import Block, output_error
+from edgepress.compress.column_recursion import quantize_in_order
 from edgepress.compress.grid import fit_grid, quantize
-from edgepress.compress.passes.gptq import Gptq, factorize, gptq
+from edgepress.compress.inverse_factor import factorize
+from edgepress.compress.passes.gptq import Gptq
 from edgepress.compress.qtensor import QTensor
 from edgepress.compress.scheme import Scheme
 from torch import Tensor
@@ -53,7 +59,8 @@ def run(weight: Tensor, gram: Tensor, scheme: Scheme, *, ordered: bool = True, b
         order = torch.sort(gram.diagonal(), descending=True, stable=True).indices
     factor = factorize(gram[order][:, order], 0.01)
     assert factor is not None
-    return gptq(weight, gram, factor, order, scheme, block=block)
+    grid = fit_grid(weight, scheme, "mse", gram.diagonal())
+    return quantize_in_order(weight, *grid, factor, order, scheme, block=block)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -105,7 +112,8 @@ def test_masked_weights_stay_zero() -> None:
         order = torch.arange(64)
         factor = factorize(gram, 0.01)
         assert factor is not None
-        tensor = gptq(weight * mask, gram, factor, order, scheme, mask=mask)
+        grid = fit_grid(weight * mask, scheme)
+        tensor = quantize_in_order(weight * mask, *grid, factor, order, scheme, mask=mask)
         assert bool((tensor.dequantize()[~mask] == 0).all())
 
 
@@ -122,7 +130,9 @@ def single_layer_block(weight: Tensor, gram: Tensor) -> tuple[Block, Linear]:
     module = torch.nn.Linear(in_features, out_features, bias=False)
     module.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
     linears = {linear.name: module, other.name: torch.nn.Linear(1, 1, bias=False)}
-    block = Block(anatomy, module, linears, {linear.name: {"gram": gram}})
+    inputs = {"gram": gram, "cross_gram": torch.zeros_like(gram)}
+    block = Block(anatomy, module, linears, {linear.name: inputs})
+    block.collector = lambda *_: block.statistics
     return block, linear
 
 
@@ -160,11 +170,15 @@ def trouble() -> dict[str, tuple[Tensor, Tensor, set[str]]]:
     }
 
 
+FURTHER: dict[str, Any] = {"correction": True, "sequential": True, "refinements": 2}
+
+
+@pytest.mark.parametrize("options", [{}, FURTHER], ids=["plain", "further"])
 @pytest.mark.parametrize("case", trouble())
-def test_trouble_ends_in_a_sound_layer_and_an_honest_status(case: str) -> None:
+def test_trouble_ends_in_a_sound_layer_and_an_honest_status(case: str, options: dict[str, Any]) -> None:
     weight, gram, statuses = trouble()[case]
     block, linear = single_layer_block(weight, gram)
-    Gptq(scheme="W4A16-g16", targets=("down",)).apply(block)
+    Gptq(scheme="W4A16-g16", targets=("down",), **options).apply(block)
     block.check("gptq")
     (status,) = block.statuses
     assert status.status in statuses
@@ -189,3 +203,68 @@ def test_same_input_same_bytes() -> None:
     weight, gram = problem(5)
     first, second = (run(weight, gram, Scheme.parse("W4A16-g16")) for _ in range(2))
     assert torch.equal(first.codes, second.codes) and torch.equal(first.scale, second.scale)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_refinements_lessen_the_error_that_the_status_tells(name: str) -> None:
+    weight, gram = problem(6)
+    errors = []
+    for rounds in (0, 1, 4):
+        block, _ = single_layer_block(weight, gram)
+        Gptq(scheme=name, targets=("down",), refinements=rounds).apply(block)
+        errors.append(block.statuses[0].error)
+    assert errors[2] <= errors[1] * (1 + 1e-5) and errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("options", [FURTHER, {"refinements": 1}, {"sequential": True}, {"correction": 0.5}])
+def test_masks_hold_through_every_option(options: dict[str, Any]) -> None:
+    weight, gram = problem(7)
+    for name in SCHEMES:
+        mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(2)) > 0.5
+        block, linear = single_layer_block(weight * mask, gram)
+        block.masks[linear.name] = mask
+        Gptq(scheme=name, targets=("down",), **options).apply(block)
+        block.check("gptq")
+
+
+def distance(original: Path, compressed: Path, text: Path) -> float:
+    """Squared distance of the logits of two decoders on the calibration text."""
+    from edgepress.compress.calibration import calibration_from
+    from edgepress.compress.torch_model import load_model
+    from edgepress.runtime.tokenizer import Tokenizer
+
+    tokens = calibration_from(
+        str(text), Tokenizer.open(original), kind="decoder", batch_size=8, samples=24, length=32
+    )
+    with torch.no_grad():
+        logits = [
+            torch.cat([load_model(path)(batch.input_ids).logits for batch in tokens.batches])
+            for path in (original, compressed)
+        ]
+    return float((logits[0] - logits[1]).square().mean())
+
+
+def test_correction_and_sequence_bring_the_model_closer(
+    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+) -> None:
+    """Through whole sweeps: the later a layer, the more there is to make up for."""
+    import yaml
+    from edgepress.compress.api import compress_model
+
+    model = make_decoder(tmp_path / "model", num_hidden_layers=5)
+
+    def compressed(name: str, **options: Any) -> float:
+        recipe = {"name": name, "passes": [{"pass": "gptq", "scheme": "W3A16-g32", **options}]}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        out = compress_model(
+            str(model),
+            recipe=str(tmp_path / f"{name}.yaml"),
+            output=tmp_path / name,
+            calibration=str(pico_text),
+            samples=24,
+            length=32,
+        )
+        return distance(model, out, pico_text)
+
+    plain = compressed("plain")
+    assert compressed("corrected", correction=True, sequential=True) < 0.95 * plain

@@ -68,12 +68,16 @@ def test_grams_are_those_of_the_partly_compressed_model(
             mixed(batch.input_ids)
     inputs = torch.cat(rows)
     gram = inputs.T @ inputs / inputs.shape[0]
-    from edgepress.compress.passes.gptq import factorize, gptq
+    from edgepress.compress.column_recursion import quantize_in_order
+    from edgepress.compress.grid import fit_grid
+    from edgepress.compress.inverse_factor import factorize
 
     order = torch.sort(gram.diagonal(), descending=True, stable=True).indices
     factor = factorize(gram[order][:, order], 0.01)
     assert factor is not None
-    expected = gptq(dense.dense(name), gram, factor, order, Gptq(scheme="W4A16-g32").scheme)
+    weight, scheme = dense.dense(name), Gptq(scheme="W4A16-g32").scheme
+    grid = fit_grid(weight, scheme, "mse", gram.diagonal())
+    expected = quantize_in_order(weight, *grid, factor, order, scheme)
     got = compressed.linear(name)
     assert isinstance(got, QTensor)
     assert float((got.codes != expected.codes).float().mean()) < 0.01
