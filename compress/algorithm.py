@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ..plugins import load, names
 from .anatomy import Anatomy, Linear
 from .block import Block
+from .kv_scheme import KVScheme
 from .scheme import Scheme
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class Pass(BaseModel):
     @property
     def weight_scheme(self) -> Scheme | None:
         """The scheme this pass gives its layers, or None when it does not quantize."""
+        return None
+
+    @property
+    def kv_scheme(self) -> KVScheme | None:
+        """The scheme this pass gives the key/value cache, or None when it leaves that alone."""
         return None
 
     @property

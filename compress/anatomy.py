@@ -68,6 +68,11 @@ class Attention:
     interleaved: bool = False
 
     @property
+    def module(self) -> str:
+        """Full name of the module that the projections are in: ``model.layers.0.self_attn``."""
+        return self.projections[0].name.rpartition(".")[0]
+
+    @property
     def projections(self) -> tuple[Linear, ...]:
         """The linears that read the hidden states, which give q, k and v in a row (see ``row_order``)."""
         return (self.q, self.k, self.v) if self.qkv is None else (self.qkv,)

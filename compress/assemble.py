@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..storage import write_json
 from .checkpoint.compressed import quantization_config
+from .checkpoint.kv_cache import OWN_KEY, ecosystem_form, own_form
 from .checkpoint.writer import copy_companions, join
 from .skeleton import module_name
 from .stage import StageResult
@@ -19,10 +20,12 @@ def assemble(source: WeightSource, result: StageResult, directory: Path) -> None
     directory.mkdir(parents=True)
     join(result.parts, directory)
     config = {name: value for name, value in source.reader.config.items() if name != "quantization_config"}
-    config |= result.config
-    if result.schemes:
+    config.pop(OWN_KEY, None)
+    config |= result.config | own_form(result.kv_scheme)
+    cache = None if result.kv_scheme is None else ecosystem_form(result.kv_scheme)
+    if result.schemes or cache is not None:
         config["quantization_config"] = quantization_config(
-            result.schemes, result.forms, _others(source, result)
+            result.schemes, result.forms, _others(source, result), cache
         )
     write_json(directory / "config.json", config)
     copy_companions(source.reader, directory)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import EdgepressError
 from .anatomy import BlockAnatomy, Linear
 from .forward import Batch
+from .kv_scheme import KVScales
 from .qtensor import QTensor
 
 FALLBACK = "fallback"
@@ -68,6 +69,7 @@ class Block:
         stored_types: precision on disk of the block's parameters; float32 for those not named.
         masks: bool ``[out, in]``, True keeps. quantized: the layers that are quantized by now.
         changed: parameters that passes replaced.
+        kv: how its keys and values are cached, or None in float.
     """
 
     anatomy: BlockAnatomy
@@ -82,6 +84,7 @@ class Block:
     masks: dict[str, Tensor] = field(default_factory=dict)
     quantized: dict[str, QTensor] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
+    kv: KVScales | None = None
     statuses: list[LayerStatus] = field(default_factory=list)
 
     def weight(self, linear: Linear) -> Tensor:
@@ -100,11 +103,11 @@ class Block:
 
     def parameter(self, name: str) -> Tensor:
         """The parameter with the stored name ``name``, such as ``….input_layernorm.weight``, float32."""
-        return self.module.get_parameter(self._local(name)).detach().to(torch.float32)
+        return self.module.get_parameter(self.local(name)).detach().to(torch.float32)
 
     def set_parameter(self, name: str, value: Tensor) -> Tensor:
         """Replace a parameter; returns what it is after rounding to its stored precision, float32."""
-        local = self._local(name)
+        local = self.local(name)
         owner_name, _, leaf = local.rpartition(".")
         owner = self.module.get_submodule(owner_name)
         before = getattr(owner, leaf)
@@ -128,7 +131,8 @@ class Block:
         module = self.linears[linear.name]
         module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
 
-    def _local(self, name: str) -> str:
+    def local(self, name: str) -> str:
+        """The stored ``name`` relative to the block's module."""
         return name.removeprefix(f"{self.anatomy.prefix}.")
 
     def check(self, step: str) -> None:

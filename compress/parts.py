@@ -15,6 +15,7 @@ from torch import Tensor
 from .anatomy import BlockAnatomy
 from .block import Block
 from .checkpoint.compressed import forms, stored
+from .checkpoint.kv_cache import stored_scales
 from .masks import packed
 from .scheme import Scheme
 from .weights import WeightSource
@@ -48,6 +49,8 @@ class PartWriter:
                 tensors[name] = value.to(self.source.stored_type(name))
             else:
                 tensors |= self._untouched(name)
+        if block.kv is not None:
+            tensors |= stored_scales(block.anatomy.attention, block.kv)
         if block.masks:
             masks = {name: packed(mask) for name, mask in block.masks.items()}
             _save(self.directory / "masks" / f"{block.anatomy.index:04d}.safetensors", masks)

@@ -16,7 +16,7 @@ from ..errors import RecipeError
 from .algorithm import BlockPass, ModelPass
 from .anatomy import BlockAnatomy
 from .recipe import Recipe
-from .shapes import check_shapes
+from .shapes import check_cache, check_shapes
 from .statistics import STATISTIC_BYTES
 from .weights import WeightSource
 
@@ -180,8 +180,10 @@ def plan(
     """The plan for ``recipe`` on ``source``; checks that every group divides and every target exists.
 
     Raises:
-        ShapeError: a group that does not divide; RecipeError: targets that match nothing.
+        ShapeError: a group that does not divide.
+        RecipeError: targets that match nothing, or a cache that the model lacks or that would go stale.
     """
+    check_cache(source.anatomy, source.kv_scheme, recipe)
     steps = _step_plans(source, recipe)
     check_shapes(source.anatomy, recipe)
     tokens = samples * length if recipe.calibrated else 0

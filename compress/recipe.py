@@ -58,6 +58,16 @@ class Recipe(BaseModel):
     embedding: str | None = DEFAULT_EMBEDDING
     calibration: CalibrationSettings = CalibrationSettings()
 
+    @field_validator("passes")
+    @classmethod
+    def _cache_last(cls, value: tuple[Step, ...]) -> tuple[Step, ...]:
+        for step in value[:-1]:
+            if step.options.kv_scheme is not None:
+                raise ValueError(
+                    f"{step.name} must be the last pass: its scales belong to the weights as they end"
+                )
+        return value
+
     @field_validator("embedding")
     @classmethod
     def _weight_only(cls, value: str | None) -> str | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from ..errors import ShapeError
+from ..errors import RecipeError, ShapeError
 from .anatomy import Anatomy
+from .kv_scheme import KVScheme
 from .recipe import Recipe
 from .scheme import GROUP_SIZES, Scheme
 
@@ -51,3 +52,22 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
         if scheme.group_size is not None and anatomy.hidden_size % scheme.group_size:
             misfits = {anatomy.hidden_size: [anatomy.embedding]}
             raise _refuse("embedding", misfits, scheme, [anatomy.hidden_size])
+
+
+def check_cache(anatomy: Anatomy, present: KVScheme | None, recipe: Recipe) -> None:
+    """Refuse to quantize a cache that is not there, or to change weights under the scales of one.
+
+    ``present`` is the scheme of the cache that the model comes with.
+
+    Raises:
+        RecipeError: names the pass and the way out.
+    """
+    name, last = recipe.steps[-1]
+    if last.kv_scheme is not None and anatomy.kind != "decoder":
+        raise RecipeError(f"pass {name}: an encoder ({anatomy.model_type}) has no key/value cache")
+    if present is not None and last.kv_scheme is None:
+        raise RecipeError(
+            f"the model has a quantized key/value cache ({present.name})",
+            why="its scales belong to the weights as they are",
+            fix="end the recipe with the pass kv_cache, which finds new ones",
+        )

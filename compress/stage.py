@@ -17,6 +17,7 @@ from ..terminal import Progress
 from .algorithm import Pass
 from .block import LayerStatus
 from .calibration import Calibration
+from .kv_scheme import KVScheme
 from .masks import Masks
 from .scheme import Scheme
 from .weights import WeightSource
@@ -54,6 +55,7 @@ class StageResult:
         damage: after each step, as :func:`edgepress.compress.probe.damage` has it; may be empty.
         config: entries of ``config.json`` that changed, for models whose shape did.
         details: what a pass wants kept in the manifest.
+        kv_scheme: of the key/value cache, whose scales are in ``parts``; None in float.
     """
 
     parts: list[Path]
@@ -63,6 +65,7 @@ class StageResult:
     damage: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    kv_scheme: KVScheme | None = None
 
 
 @dataclass

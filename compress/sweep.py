@@ -25,6 +25,7 @@ from .collect import Side, collect
 from .fake_quant import unwrap, wrap
 from .forward import Batch, Smaller, propagate
 from .journal import Journal
+from .kv_tap import tap
 from .masks import Masks
 from .parts import PartWriter
 from .probe import damage, probe_rows
@@ -98,6 +99,7 @@ class Sweep:
             {name: Scheme.parse(scheme) for unit in units for name, scheme in unit["schemes"].items()},
             self.writer.forms,
             damage(skeleton, self.probes, len(blocks)) if self.calibration is not None else [],
+            kv_scheme=self.steps[-1][-1][1].kv_scheme,  # the last pass, if any
         )
 
     def _enter(self, skeleton: Skeleton, *, write: bool) -> None:
@@ -204,7 +206,7 @@ class Sweep:
 
 @contextmanager
 def _simulated(skeleton: Skeleton, block: Block) -> Iterator[None]:
-    """The block with the activations of its layers rounded as their schemes say."""
+    """The block with the activations of its layers, and its cache, rounded as their schemes say."""
     names = [
         module_name(skeleton.anatomy, name)
         for name, tensor in block.quantized.items()
@@ -212,8 +214,12 @@ def _simulated(skeleton: Skeleton, block: Block) -> Iterator[None]:
     ]
     for name in names:
         wrap(skeleton.model, name)
+    attention = skeleton.submodule(block.anatomy.attention.module)
+    cache = None if block.kv is None else tap(attention, block.kv.round)
     try:
         yield
     finally:
+        if cache is not None:
+            cache.remove()
         for name in names:
             unwrap(skeleton.model, name)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .fake_quant import wrap
+from .kv_tap import tap
 from .qtensor import QTensor
 from .skeleton import Skeleton, module_name, stored_name
 from .weights import WeightSource
@@ -21,11 +22,13 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     embedding: bool = False,
+    cache: bool = True,
 ) -> nn.Module:
     """The model at ``path``, dense or compressed, as a transformers module in eval mode.
 
     Quantized weights are dequantized and W8A8 layers quantize their inputs per token. With ``embedding`` the
-    embedding and the head are rounded as an export stores them.
+    embedding and the head are rounded as an export stores them. Attention reads keys and values as a
+    quantized cache gives them back, where the checkpoint has scales for one and ``cache`` is set.
 
     Raises:
         CheckpointError: incomplete, inconsistent or unsupported files; non-finite weights (named).
@@ -50,4 +53,9 @@ def load_model(
     for name, scheme in source.schemes.items():
         if scheme.activations:
             wrap(skeleton.model, module_name(anatomy, name))
+    if cache:
+        for block in anatomy.blocks:
+            scales = source.kv_scales(block)
+            if scales is not None:
+                tap(skeleton.submodule(block.attention.module), scales.round)
     return skeleton.model.to(dtype).eval()

@@ -15,9 +15,11 @@ from ..storage import read_json
 from .anatomy import Anatomy, BlockAnatomy
 from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
 from .checkpoint.finite import refuse_non_finite
+from .checkpoint.kv_cache import is_scale, kv_scheme_of, restored_scales
 from .checkpoint.reader import TORCH_TYPES, CheckpointReader
 from .family import anatomy_of, stored_transposed
 from .grid import quantize
+from .kv_scheme import KVScales, KVScheme
 from .qtensor import QTensor
 from .scheme import Scheme
 
@@ -33,12 +35,14 @@ class WeightSource:
     Attributes:
         reader: the files; anatomy: where the parts are; manifest: ``edgepress.json`` or empty.
         schemes: the scheme of every quantized linear by module name.
+        kv_scheme: of the key/value cache; None in float.
         shapes: logical shape of every tensor under its plain name (``X.weight``).
         embedding_scheme: how exports store embedding and head, or None to leave them in float.
     """
 
     def __init__(self, reader: CheckpointReader, manifest: dict[str, Any]) -> None:
         self.reader, self.manifest = reader, manifest
+        self.kv_scheme: KVScheme | None = kv_scheme_of(reader.config)
         quantized = [
             name.removesuffix(".weight_scale") for name in reader.shapes if name.endswith(".weight_scale")
         ]
@@ -65,6 +69,8 @@ class WeightSource:
     def _logical_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
         for name, shape in self.reader.shapes.items():
+            if self.kv_scheme is not None and is_scale(name):
+                continue
             module, _, part = name.rpartition(".")
             if module not in self.schemes or part not in _QUANTIZED_PARTS:
                 turned = module not in self.schemes and self._is_transposed(name)
@@ -142,6 +148,13 @@ class WeightSource:
         if name.removesuffix(".weight") in self.schemes:
             return torch.float32
         return TORCH_TYPES[self.reader.dtypes[name]]
+
+    def kv_scales(self, block: BlockAnatomy) -> KVScales | None:
+        """The scales of the block's key/value cache; None for a cache in float."""
+        if self.kv_scheme is None:
+            return None
+        read = self.reader.read
+        return restored_scales(block.attention, self.kv_scheme, lambda name: read([name])[name])
 
     def quantized(self, block: BlockAnatomy, device: torch.device) -> dict[str, QTensor]:
         """The linears of ``block`` that are stored quantized."""

@@ -26,7 +26,7 @@ from ..qtensor import QTensor
 from ..scheme import Scheme
 from .packing import pack, unpack
 
-PACKED, INTEGER, MIXED = "pack-quantized", "int-quantized", "mixed-precision"
+PACKED, INTEGER, MIXED, DENSE = "pack-quantized", "int-quantized", "mixed-precision", "dense"
 
 
 def forms(schemes: Iterable[Scheme]) -> dict[Scheme, str]:
@@ -103,10 +103,13 @@ def _weights_of(scheme: Scheme) -> dict[str, Any]:
 
 
 def quantization_config(
-    schemes: Mapping[str, Scheme], form_of: Mapping[Scheme, str], unquantized: list[str]
+    schemes: Mapping[str, Scheme],
+    form_of: Mapping[Scheme, str],
+    unquantized: list[str],
+    cache: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """``quantization_config`` for layers by name, stored as ``form_of`` says; ``unquantized`` names the other
-    linear modules of the model.
+    linear modules of the model, and ``cache`` is the scheme of its key/value cache.
     """
     by_scheme: dict[Scheme, list[str]] = defaultdict(list)
     for name, scheme in schemes.items():
@@ -133,12 +136,12 @@ def quantization_config(
     packed_zero_points = any(form_of[scheme] == PACKED and not scheme.symmetric for scheme in by_scheme)
     return {
         "quant_method": "compressed-tensors",
-        "format": found.pop() if len(found) == 1 else MIXED,
+        "format": MIXED if len(found) > 1 else next(iter(found), DENSE),
         **({"dequantize": True} if packed_zero_points else {}),
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": unquantized,
-        "kv_cache_scheme": None,
+        "kv_cache_scheme": cache,
     }
 
 

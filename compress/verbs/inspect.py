@@ -43,6 +43,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         "kv_heads": first.kv_heads,
         "head_dim": first.head_dim,
         "tied": anatomy.tied,
+        "kv_cache": source.kv_scheme.name if source.kv_scheme else None,
         "max_positions": anatomy.max_positions,
         "params": _parameters(source),
         "bytes": sum(source.reader.nbytes(name) for name in source.reader.shapes),

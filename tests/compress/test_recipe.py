@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from edgepress.compress.algorithm import pass_names
 from edgepress.compress.recipe import load_recipe, names, parse, recipe_for, schema
 from edgepress.errors import EdgepressError, RecipeError, UnknownName
 
@@ -71,4 +72,4 @@ def test_hash_changes_with_any_option() -> None:
 def test_schema_lists_every_pass_and_is_json() -> None:
     document = json.loads(json.dumps(schema()))
     titles = {entry["title"] for entry in document["properties"]["passes"]["items"]["oneOf"]}
-    assert titles == {"gptq", "magnitude", "rtn", "w8a8"}
+    assert titles == set(pass_names()) >= {"gptq", "magnitude", "rtn", "w8a8", "kv_cache"}

@@ -1,0 +1,118 @@
+"""Quantized key/value caches: int8 or int4 codes with static scales found on calibration text.
+
+Keys are looked at after rope, as runtimes cache them. Scales for each channel of each head follow the outlier
+channels of keys (KIVI, Liu et al. 2024, arXiv 2402.02750; KVQuant, Hooper et al. 2024, arXiv 2401.18079);
+here they are static and symmetric, the form that ONNX Runtime's attention reads. No weight changes, and the
+scales belong to the weights as they are: this is the last pass of a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from ..algorithm import BlockPass
+from ..anatomy import Anatomy, Linear
+from ..block import Block, LayerStatus
+from ..forward import Batch, run_block
+from ..kv_scheme import KVScales, KVScheme
+from ..kv_search import BINS, Histogram, RangeSearch, error_of, power_of, search
+from ..kv_tap import tap
+
+# Sees the values ``[groups, n]`` of keys (0) or of values (1).
+See = Callable[[int, Tensor], None]
+
+
+class _Enough(Exception):
+    """Ends a forward pass once keys and values have been seen."""
+
+
+class KVCache(BlockPass):
+    """Options of ``kv_cache``."""
+
+    reads_batches: ClassVar[bool] = True
+    bits: Literal[8, 4] = Field(8, description="of each cached number")
+    granularity: Literal["per-tensor", "per-channel"] = Field(
+        "per-channel", description="one scale a layer, or one for each channel of each key/value head"
+    )
+    search: RangeSearch = Field("mse", description="how the range of the codes is found")
+    percentile: float = Field(
+        99.99, gt=50, le=100, description="share of values, in percent, that `search: percentile` spans"
+    )
+
+    @field_validator("targets", "ignore")
+    @classmethod
+    def _whole_model(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value not in (("*",), ()):
+            raise ValueError("the caches of all layers have one type: kv_cache takes no targets")
+        return value
+
+    @property
+    def kv_scheme(self) -> KVScheme:
+        return KVScheme(bits=self.bits, granularity=self.granularity)
+
+    @property
+    def label(self) -> str:
+        return self.kv_scheme.name
+
+    def selects(self, linear: Linear) -> bool:
+        return linear.role in ("k", "v", "qkv")
+
+    def selected(self, anatomy: Anatomy) -> list[Linear]:
+        return super().selected(anatomy) if anatomy.kind == "decoder" else []
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """The histograms of keys and values, and what one is evaluated with."""
+        rows = 1 if self.granularity == "per-tensor" else sum(linear.out_features for linear in layers)
+        return rows * BINS * 4 * 8
+
+    def apply(self, block: Block) -> None:
+        absmax: list[Tensor] = [torch.zeros(1), torch.zeros(1)]
+
+        def widen(part: int, values: Tensor) -> None:
+            absmax[part] = torch.maximum(absmax[part].to(values.device), values.abs().amax(1))
+
+        self._look(block, widen)
+        histograms = [Histogram(largest) for largest in absmax]
+        self._look(block, lambda part, values: histograms[part].update(values))
+        shape = self.kv_scheme.scale_shape(block.anatomy.attention)
+        scales = [search(histogram, self.bits, self.search, self.percentile) for histogram in histograms]
+        block.kv = KVScales(self.kv_scheme, *(scale.reshape(shape).cpu() for scale in scales))
+        for part, histogram, scale in zip(("key", "value"), histograms, scales, strict=True):
+            power = power_of(histogram)
+            error = float(error_of(histogram, scale, self.bits).sum()) / power if power > 0 else 0.0
+            name = f"{block.anatomy.attention.module}.{part}_cache"
+            block.statuses.append(LayerStatus(name, "kv_cache", self.label, "ok", error, "cache"))
+
+    def _look(self, block: Block, see: See) -> None:
+        """Show ``see`` the keys and values of every real token, grouped as the scales are."""
+        module = block.module.get_submodule(block.local(block.anatomy.attention.module))
+        for batch in block.batches():
+
+            def watch(key: Tensor, value: Tensor, batch: Batch = batch) -> tuple[Tensor, Tensor]:
+                for part, values in enumerate((key, value)):
+                    grouped = self._grouped(values, batch.mask)
+                    if grouped.numel():
+                        see(part, grouped)
+                raise _Enough
+
+            handle = tap(module, watch)
+            try:
+                run_block(block.module, batch)
+            except _Enough:
+                pass
+            finally:
+                handle.remove()
+
+    def _grouped(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        """``[groups, n]`` of ``values [batch, kv_heads, tokens, head_dim]`` where ``mask`` is set."""
+        rows = values.transpose(1, 2).flatten(0, 1)
+        rows = rows if mask is None else rows[mask.reshape(-1)]
+        return rows.reshape(1, -1) if self.granularity == "per-tensor" else rows.flatten(1).T
+
+
+PASS = KVCache
