@@ -1,0 +1,99 @@
+"""The command line of the comparison with the peers: ``setup``, ``prepare``, ``measure``, ``table``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ...errors import EdgepressError, UnknownName
+from ...storage import write_atomic
+from .environments import setup
+from .lines import read
+from .measure import Plan, measure
+from .place import Place, engines
+from .prepare import prepare
+from .subjects import SUBJECTS, subject
+from .tables import page
+
+RESULTS = Path("benchmarks/results")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m edgepress.benchmarks.peers", description=__doc__)
+    parser.add_argument("--place", type=Path, default=Path("runs/peers"), help="where everything is made")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    made = verbs.add_parser("setup", help="make the environments of peers")
+    made.add_argument("peers", nargs="*", help="all of them when none is named")
+    for name, told in (
+        ("prepare", "convert a model for every engine"),
+        ("measure", "run the engines in turns"),
+    ):
+        verb = verbs.add_parser(name, help=told)
+        verb.add_argument("subject", choices=sorted(SUBJECTS))
+        verb.add_argument("--only", nargs="+", help="these engines alone")
+    verb.add_argument("--rounds", type=int, default=Plan.rounds)
+    verb.add_argument("--passes", type=int, default=Plan.passes)
+    verb.add_argument("--threads", type=int, nargs="+", default=list(Plan.threads))
+    verb.add_argument("--prompts", type=int, nargs="+", default=list(Plan.prompt_lengths))
+    verb.add_argument("--new-tokens", type=int, default=Plan.new_tokens)
+    verb.add_argument("--no-warm-up", action="store_true", help="time the first pass over each prompt too")
+    verb.add_argument("--results", type=Path, default=RESULTS)
+    shown = verbs.add_parser("table", help="write the table of a raw file again")
+    shown.add_argument("raw", type=Path)
+    shown.add_argument("output", type=Path)
+    return parser.parse_args()
+
+
+def _chosen(wanted: list[str] | None) -> dict[str, ModuleType]:
+    found = engines()
+    if not wanted:
+        return dict(found)
+    for name in wanted:
+        if name.replace("-", "_") not in found:
+            raise UnknownName("engine", name, [known.replace("_", "-") for known in found])
+    return {name.replace("-", "_"): found[name.replace("-", "_")] for name in wanted}
+
+
+def _measure(place: Place, asked: argparse.Namespace) -> None:
+    plan = Plan(
+        rounds=asked.rounds,
+        passes=asked.passes,
+        threads=tuple(asked.threads),
+        prompt_lengths=tuple(asked.prompts),
+        new_tokens=asked.new_tokens,
+        warm_up=not asked.no_warm_up,
+    )
+    raw = place.root / "runs" / f"{asked.subject}.jsonl"
+    raw.unlink(missing_ok=True)
+    command = shlex.join(["python", "-m", "edgepress.benchmarks.peers", *sys.argv[1:]])
+    measure(place, subject(asked.subject), _chosen(asked.only), plan, raw, command)
+    kept = asked.results / "raw" / f"peers-{asked.subject}.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(kept, raw.read_bytes())
+    write_atomic(asked.results / f"peers-{asked.subject}.md", page(read(raw)).encode())
+
+
+def main() -> None:
+    """Do what the command line says."""
+    asked = _arguments()
+    place = Place(asked.place.absolute())
+    if asked.verb == "setup":
+        for name, module in _chosen(asked.peers).items():
+            setup(place, name, module)
+    elif asked.verb == "prepare":
+        for problem in prepare(place, subject(asked.subject), _chosen(asked.only)):
+            print(problem, file=sys.stderr)
+    elif asked.verb == "measure":
+        _measure(place, asked)
+    else:
+        write_atomic(asked.output, page(read(asked.raw)).encode())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except EdgepressError as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,108 @@
+"""A fresh process in an engine's environment: converts a model, or loads one and measures it.
+
+One JSON job on stdin, one JSON line per answer on stdout. Standard library only, as the engines' files. A
+library that prints to stdout cannot break the answers: they have a descriptor of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ._contract import Engine, Settings, Source
+
+_WARM_TOKENS = 4
+
+
+def versions(names: tuple[str, ...]) -> dict[str, str]:
+    """The installed versions of ``names``, without those that are not installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_rss() -> int:
+    """Bytes that this process had resident at most."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
+def measure_prompt(engine: Engine, ids: list[int], job: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of every pass over one prompt: until its first token, and from there to the last."""
+    if job["warm_up"]:
+        engine.generate(ids, _WARM_TOKENS)
+    prefill, decode, tokens = [], [], []
+    for _ in range(job["passes"]):
+        begin = time.perf_counter()
+        found = engine.generate(ids, job["new_tokens"])
+        prefill.append(found.moments[0] - begin)
+        decode.append(found.moments[-1] - found.moments[0])
+        tokens = found.tokens
+    return {
+        "prompt_tokens": len(ids),
+        "new_tokens": len(tokens),
+        "prefill_s": prefill,
+        "decode_s": decode,
+        "tokens": tokens,
+        "rss_bytes": peak_rss(),
+    }
+
+
+def measure(module: ModuleType, job: dict[str, Any]) -> dict[str, Any]:
+    """Load, generate one token from cold, then the passes over each prompt, the shortest first."""
+    prompts = sorted(job["prompts"], key=len)
+    settings = Settings(job["threads"], max(map(len, prompts)) + job["new_tokens"])
+    begin = time.perf_counter()
+    engine: Engine = module.load(Path(job["artifact"]), job["variant"], settings)
+    loaded = time.perf_counter() - begin
+    engine.generate(prompts[0], 1)
+    # The clock of all processes of a machine: the parent read it before it started this one.
+    first = time.monotonic() - job["started"]
+    return {
+        "load_s": loaded,
+        "first_token_s": first,
+        "prompts": [measure_prompt(engine, ids, job) for ids in prompts],
+        "versions": versions(module.DISTRIBUTIONS),
+    }
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Do the job."""
+    module = import_module(f"{__package__}.{job['engine']}")
+    if job["do"] == "convert":
+        source = Source(Path(job["checkpoint"]), job["group_size"])
+        module.convert(source, Path(job["artifact"]), job["variant"])
+        return {"converted": job["artifact"]}
+    return measure(module, job)
+
+
+def main() -> None:
+    """Answer the job on stdin."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    print(json.dumps(answer(json.loads(sys.stdin.read()))), file=channel, flush=True)
+    channel.close()
+    # Engines with threads of their own may hang or crash in their destructors; what was asked for is done.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""edgepress itself: compressed by rounding, exported, and run by its own runtime.
+
+Speed does not depend on the values of the weights, so that no calibration is needed here; and the proof of
+the exporter is left out, since its tests and the demo run it on the same graphs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ._contract import Engine, Settings, Source, Stepwise, Variant
+
+TITLE = "edgepress"
+PACKAGES = ()
+BUILD: dict[str, str] = {}
+DISTRIBUTIONS = ("edgepress", "onnxruntime")
+VARIANTS = {
+    "w4-head8": Variant("W4, head 8", 4, 8),
+    "w4-head4": Variant("W4, head 4", 4, 4),
+    "w2-head4": Variant("W2, head 4", 2, 4),
+}
+
+
+def convert(source: Source, artifact: Path, variant: str) -> None:
+    """``compress`` and ``export`` as a user would call them."""
+    weights, head = variant.upper().split("-HEAD")
+    groups = "W8A16-g32" if head == "8" else f"W{head}A16-g{source.group_size}"
+    recipe = artifact / "recipe.yaml"
+    scheme = f"{weights}A16-g{source.group_size}"
+    step = f"passes:\n  - {{pass: rtn, scheme: {scheme}}}\n"
+    recipe.write_text(f"name: {variant}\n{step}embedding: {groups}\n", encoding="utf-8")
+    work = artifact / "checkpoint"
+    edgepress = [sys.executable, "-m", "edgepress"]
+    compress = [*edgepress, "compress", str(source.checkpoint), "-r", str(recipe), "-o", str(work), "-q"]
+    subprocess.run(compress, check=True)
+    bundle = ["-o", str(artifact / "bundle"), "--no-validate", "-q"]
+    subprocess.run([*edgepress, "export", str(work), *bundle], check=True)
+
+
+def load(artifact: Path, variant: str, settings: Settings) -> Engine:
+    """The bundle, its hashes verified, as ``open_bundle`` does for everybody."""
+    from ....runtime.api import TextModel, open_bundle
+
+    model = open_bundle(artifact / "bundle", threads=settings.threads)
+    assert isinstance(model, TextModel)
+    decoder = model.decoder
+
+    def first(ids: Sequence[int]) -> int:
+        return int(decoder.prefill(ids, new_tokens=settings.context - len(ids)).argmax())
+
+    return Stepwise(first, lambda token: int(decoder.step(token).argmax()))

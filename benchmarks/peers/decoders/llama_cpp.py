@@ -1,0 +1,140 @@
+"""llama.cpp through llama-cpp-python, built from source for this CPU.
+
+The checkpoint is written as float32 GGUF without a vocabulary (prompts are token ids) and quantized by
+llama.cpp itself. Its Q4_0 keeps embedding and head in 6 or 8 bits; ``q4-0-all`` puts them into 4 as well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ._contract import Engine, Settings, Source, Stepwise, Variant
+
+TITLE = "llama.cpp"
+PACKAGES = ("--no-binary=llama-cpp-python", "llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors")
+BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"}
+DISTRIBUTIONS = ("llama-cpp-python",)
+VARIANTS = {
+    "q4-0": Variant("Q4_0", 4, 8),
+    "q4-0-all": Variant("Q4_0, embedding too", 4, 4),
+    "q8-0": Variant("Q8_0", 8, 8),
+}
+_FULL, _FILE = "llama-cpp-float32.gguf", "model.gguf"
+
+
+def convert(source: Source, artifact: Path, variant: str) -> None:
+    """Write ``model.gguf``."""
+    import llama_cpp
+
+    full = artifact.parent / _FULL  # shared by the variants of a model
+    if not full.exists():
+        part = full.with_suffix(".part")
+        _write_gguf(source.checkpoint, part)
+        part.rename(full)
+    wanted = llama_cpp.llama_model_quantize_default_params()
+    q8 = variant == "q8-0"
+    wanted.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0 if q8 else llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0
+    if variant == "q4-0-all":
+        wanted.token_embedding_type = wanted.output_tensor_type = 2  # GGML_TYPE_Q4_0
+    target = str(artifact / _FILE).encode()
+    if llama_cpp.llama_model_quantize(str(full).encode(), target, ctypes.byref(wanted)) != 0:
+        raise SystemExit("llama.cpp could not quantize the model")
+
+
+def _write_gguf(checkpoint: Path, target: Path) -> None:
+    import gguf
+    from safetensors import safe_open
+
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    writer = gguf.GGUFWriter(target, "llama")
+    _write_sizes(writer, config)
+    names = _names(config["num_hidden_layers"])
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                writer.add_tensor(names[name], _reordered(name, tensors.get_tensor(name), config))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _write_sizes(writer: Any, config: dict[str, Any]) -> None:
+    heads = config["num_attention_heads"]
+    rope = config.get("rope_parameters") or {}
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_rope_dimension_count(config["hidden_size"] // heads)
+    writer.add_rope_freq_base(float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0))
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_file_type(0)
+    writer.add_tokenizer_model("none")
+
+
+def _names(blocks: int) -> dict[str, str]:
+    """GGUF's names of the tensors of a Llama."""
+    parts = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
+    names = {
+        f"model.layers.{index}.{part}.weight": f"blk.{index}.{short}.weight"
+        for index in range(blocks)
+        for part, short in parts.items()
+    }
+    ends = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    return names | {f"{part}.weight": f"{short}.weight" for part, short in ends.items()}
+
+
+def _reordered(name: str, tensor: Any, config: dict[str, Any]) -> Any:
+    """Query and key rows as llama.cpp rotates them: pairs side by side, not half a head apart."""
+    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
+    if heads is None:
+        return tensor
+    rows, columns = tensor.shape
+    pairs = tensor.reshape(config[heads], 2, rows // config[heads] // 2, columns)
+    return pairs.swapaxes(1, 2).reshape(rows, columns).copy()
+
+
+def load(artifact: Path, variant: str, settings: Settings) -> Engine:
+    """The model with its weights repacked for this CPU, as llama.cpp does by default."""
+    import llama_cpp
+
+    llama_cpp.llama_backend_init()
+    options = llama_cpp.llama_model_default_params()
+    model = llama_cpp.llama_model_load_from_file(str(artifact / _FILE).encode(), options)
+    wanted = llama_cpp.llama_context_default_params()
+    wanted.n_ctx = wanted.n_batch = settings.context
+    wanted.n_threads = wanted.n_threads_batch = settings.threads
+    context = llama_cpp.llama_init_from_model(model, wanted)
+    if not model or not context:
+        raise SystemExit("llama.cpp could not load the model")
+    sampler = llama_cpp.llama_sampler_init_greedy()
+
+    def decode(ids: Sequence[int]) -> int:
+        tokens = (llama_cpp.llama_token * len(ids))(*ids)
+        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, len(ids))) != 0:
+            raise SystemExit("llama.cpp could not decode")
+        return int(llama_cpp.llama_sampler_sample(sampler, context, -1))
+
+    def first(ids: Sequence[int]) -> int:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        return decode(ids)
+
+    return Stepwise(first, lambda token: decode([token]))

@@ -1,0 +1,47 @@
+"""transformers on torch, eager, in the environment of edgepress itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ._contract import Engine, Settings, Source, Stepwise, Variant
+
+TITLE = "torch eager"
+PACKAGES = ()
+BUILD: dict[str, str] = {}
+DISTRIBUTIONS = ("torch", "transformers")
+VARIANTS = {
+    "float32": Variant("float32", 32, 32, slow=True),
+    "bfloat16": Variant("bfloat16", 16, 16, slow=True),
+}
+
+
+def convert(source: Source, artifact: Path, variant: str) -> None:
+    """The checkpoint is what torch runs: only its place is written down."""
+    (artifact / "checkpoint.txt").write_text(str(source.checkpoint), encoding="utf-8")
+
+
+def load(artifact: Path, variant: str, settings: Settings) -> Engine:
+    """The model in the variant's type."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(settings.threads)
+    checkpoint = (artifact / "checkpoint.txt").read_text(encoding="utf-8")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, variant)).eval()
+    past: list[Any] = [None]
+
+    @torch.inference_mode()
+    def run(ids: Sequence[int]) -> int:
+        tokens = torch.tensor([list(ids)])
+        out = model(input_ids=tokens, past_key_values=past[0], use_cache=True, logits_to_keep=1)
+        past[0] = out.past_key_values
+        return int(out.logits[0, -1].argmax())
+
+    def first(ids: Sequence[int]) -> int:
+        past[0] = None
+        return run(ids)
+
+    return Stepwise(first, lambda token: run([token]))
