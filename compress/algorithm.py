@@ -65,6 +65,11 @@ class Pass(BaseModel):
         """How a table calls what the pass does, for a pass without a scheme."""
         return type(self).__name__.lower()
 
+    @property
+    def inputs_multiple(self) -> int:
+        """What the number of inputs of each layer has to be a multiple of."""
+        return (self.weight_scheme and self.weight_scheme.group_size) or 1
+
     def selects(self, linear: Linear) -> bool:
         """Whether the pass works on ``linear``."""
 

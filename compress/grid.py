@@ -3,21 +3,30 @@
 ``minmax`` spans the largest weight of each group (symmetric: absmax over half the code range,
 compressed-tensors' rule). ``mse`` shrinks that span over a ladder of factors and keeps, per group, the one
 with the smallest squared rounding error, weighted by the importance of each input channel when it is known:
-clipping a rare outlier buys finer steps for all the rest. Scales are rounded to the precision they are stored
-in before any code is computed.
+clipping a rare outlier buys finer steps for all the rest. ``percentile`` spans that share of each group's
+weights (99 %, or ``percentile-99.5``) and clips the others. Scales are rounded to the precision they are
+stored in before any code is computed.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from .qtensor import QTensor
 from .scheme import Scheme
 
-Search = Literal["minmax", "mse"]
+Search = Annotated[
+    str,
+    Field(
+        pattern=r"^(minmax|mse|percentile(-(100|\d\d?(\.\d+)?))?)$",
+        description="how scales are found: minmax, mse, or percentile (percentile-99.5)",
+    ),
+]
+PERCENTILE = 99.0
 
 # Factors on the absmax/minmax span tried by "mse": near 1 for 8 bits, down to a third for 2 bits.
 _FACTORS = {8: (1.07, 1.0, 0.97, 0.94, 0.9), 4: tuple(1.07 - 0.03 * i for i in range(17))}
@@ -94,6 +103,30 @@ def _search_mse(grouped: Tensor, scheme: Scheme, importance: Tensor | None) -> t
     return best_scale, best_zero
 
 
+def _percentile_span(grouped: Tensor, scheme: Scheme, percent: float) -> tuple[Tensor, Tensor]:
+    """The span ``[out, groups]`` that holds ``percent`` of each group, between two neighbouring weights.
+
+    Asymmetric: what is left out is shared equally by both ends.
+    """
+    share = percent / 100
+    if scheme.symmetric:
+        absolute = torch.quantile(grouped.abs(), share, dim=-1)
+        return -absolute, absolute
+    low = torch.quantile(grouped, (1 - share) / 2, dim=-1).clamp_(max=0)
+    return low, torch.quantile(grouped, (1 + share) / 2, dim=-1).clamp_(min=0)
+
+
+def _fit(
+    grouped: Tensor, scheme: Scheme, search: Search, importance: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    if search == "mse":
+        return _search_mse(grouped, scheme, importance)
+    if search == "minmax":
+        return _grid_of(*_span(grouped, scheme), scheme)
+    _, _, percent = search.partition("-")
+    return _grid_of(*_percentile_span(grouped, scheme, float(percent or PERCENTILE)), scheme)
+
+
 def fit_grid(
     weight: Tensor, scheme: Scheme, search: Search = "mse", importance: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
@@ -104,11 +137,9 @@ def fit_grid(
     out_features, in_features = weight.shape
     groups = scheme.groups(in_features)
     grouped = weight.to(torch.float32).reshape(out_features, groups, -1)
-    if search == "minmax":
-        return _grid_of(*_span(grouped, scheme), scheme)
     weights = None if importance is None else importance.to(torch.float32).view(groups, -1)
     rows = max(1, _CHUNK_WEIGHTS // in_features)
-    parts = [_search_mse(chunk, scheme, weights) for chunk in torch.split(grouped, rows)]
+    parts = [_fit(chunk, scheme, search, weights) for chunk in torch.split(grouped, rows)]
     scale = torch.cat([scale for scale, _ in parts])
     zeros = [zero for _, zero in parts if zero is not None]
     return scale, torch.cat(zeros) if zeros else None
@@ -125,6 +156,13 @@ def quantize(
     zero.
     """
     scale, zero_point = fit_grid(weight, scheme, search, importance)
+    return encode(weight, scale, zero_point, scheme, mask)
+
+
+def encode(
+    weight: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme, mask: Tensor | None = None
+) -> QTensor:
+    """``weight [out, in]`` on the grid ``scale``, ``zero_point [out, groups]``; 0 where ``mask`` is False."""
     size = weight.shape[1] // scale.shape[1]
     wide_scale = scale.repeat_interleave(size, 1)
     wide_zero = None if zero_point is None else zero_point.repeat_interleave(size, 1)

@@ -16,15 +16,18 @@ def fitting_groups(in_features: list[int]) -> list[int]:
     return [size for size in GROUP_SIZES if all(width % size == 0 for width in in_features)]
 
 
-def _refuse(what: str, misfits: dict[int, list[str]], scheme: Scheme, widths: list[int]) -> ShapeError:
-    lines = [
+def _listed(misfits: dict[int, list[str]]) -> str:
+    return "; ".join(
         f"{len(names)} layers with {width} inputs, for example {names[0]}"
         for width, names in sorted(misfits.items())
-    ]
+    )
+
+
+def _refuse(what: str, misfits: dict[int, list[str]], scheme: Scheme, widths: list[int]) -> ShapeError:
     fits = fitting_groups(widths)
     way_out = f"group sizes that fit all of them: {', '.join(map(str, fits))}; " if fits else ""
     return ShapeError(
-        f"{what}: group size {scheme.group_size} does not divide {'; '.join(lines)}",
+        f"{what}: group size {scheme.group_size} does not divide {_listed(misfits)}",
         fix=f"{way_out}or one scale per channel (W{scheme.bits}A16-channel); a pass can also `ignore` layers",
     )
 
@@ -37,16 +40,18 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
         UnknownName: a pass whose targets match no layer (raised as RecipeError by the caller's plan).
     """
     for name, step in recipe.steps:
-        scheme = step.weight_scheme
-        if scheme is None or scheme.group_size is None:
-            continue
-        selected = step.selected(anatomy)
+        scheme, selected = step.weight_scheme, step.selected(anatomy)
         misfits: dict[int, list[str]] = defaultdict(list)
         for linear in selected:
-            if linear.in_features % scheme.group_size:
+            if linear.in_features % step.inputs_multiple:
                 misfits[linear.in_features].append(linear.name)
-        if misfits:
+        if misfits and scheme is not None:
             raise _refuse(f"pass {name}", misfits, scheme, [linear.in_features for linear in selected])
+        if misfits:
+            raise ShapeError(
+                f"pass {name}: groups of {step.inputs_multiple} inputs do not divide {_listed(misfits)}",
+                fix="name these layers in the pass's `ignore`, or give a sparsity instead of the pattern",
+            )
     if recipe.embedding is not None:
         scheme = Scheme.parse(recipe.embedding)
         if scheme.group_size is not None and anatomy.hidden_size % scheme.group_size:

@@ -61,6 +61,23 @@ class AbsMean:
         return self.total / max(self.count, 1)
 
 
+class MeanSquare:
+    """``meansquare``: mean over tokens of ``x²`` per input channel, ``[in]`` float32: the Gram's diagonal."""
+
+    paired = False
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        self.total = torch.zeros(in_features, device=device)
+        self.count = 0
+
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
+        self.total += rows.to(torch.float32).square().sum(0)
+        self.count += rows.shape[0]
+
+    def value(self) -> Tensor:
+        return self.total / max(self.count, 1)
+
+
 class CrossGram:
     """``cross_gram``: mean over tokens of ``(x̃ − x) xᵀ``, ``[in, in]`` float32, where ``x̃`` are the original
     model's inputs and ``x`` those of the partly compressed one."""
@@ -84,6 +101,7 @@ class CrossGram:
 STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "gram": Gram,
     "absmean": AbsMean,
+    "meansquare": MeanSquare,
     "cross_gram": CrossGram,
 }
 
@@ -91,5 +109,6 @@ STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
 STATISTIC_BYTES = {
     "gram": lambda in_features: 4 * in_features**2,
     "absmean": lambda in_features: 4 * in_features,
+    "meansquare": lambda in_features: 4 * in_features,
     "cross_gram": lambda in_features: 4 * in_features**2,
 }

@@ -6,8 +6,9 @@ import pytest
 import torch
 from edgepress.compress.grid import fit_grid, quantize, storable
 from edgepress.compress.qtensor import QTensor
+from edgepress.compress.recipe import parse
 from edgepress.compress.scheme import Scheme
-from edgepress.errors import ShapeError
+from edgepress.errors import RecipeError, ShapeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -64,13 +65,56 @@ def test_mse_search_beats_minmax_on_its_objective(name: str) -> None:
         assert loss(searched) < 0.99 * loss(plain)
 
 
+def naive_percentile(values: Tensor, percent: float) -> float:
+    """The value below which ``percent`` of ``values`` lie, between two neighbours in their order."""
+    ranked = sorted(values.tolist())
+    place = percent / 100 * (len(ranked) - 1)
+    below = int(place)
+    above = min(below + 1, len(ranked) - 1)
+    return ranked[below] + (place - below) * (ranked[above] - ranked[below])
+
+
+@pytest.mark.parametrize(("search", "percent"), [("percentile", 99.0), ("percentile-87.5", 87.5)])
+@pytest.mark.parametrize("name", ["W4A16-g32", "W4A16_ASYM-g32"])
+def test_percentile_spans_that_share_of_a_group(name: str, search: str, percent: float) -> None:
+    scheme, weight = Scheme.parse(name), random_weight(8)
+    scale, zero = fit_grid(weight, scheme, search)
+    for row in range(12):
+        for group in range(2):
+            values = weight[row, 32 * group : 32 * group + 32]
+            high = naive_percentile(values.abs(), percent)
+            low = -high
+            if zero is not None:
+                low = min(naive_percentile(values, (100 - percent) / 2), 0.0)
+                high = max(naive_percentile(values, (100 + percent) / 2), 0.0)
+                expected = round(-8 - low / float(scale[row, group]))
+                assert abs(float(zero[row, group]) - expected) <= 1
+            assert float(scale[row, group]) == pytest.approx((high - low) / 15, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_all_of_a_group_is_minmax(name: str) -> None:
+    weight, scheme = random_weight(9), Scheme.parse(name)
+    plain, spanned = quantize(weight, scheme, "minmax"), quantize(weight, scheme, "percentile-100")
+    assert torch.equal(plain.codes, spanned.codes) and torch.equal(plain.scale, spanned.scale)
+
+
+@pytest.mark.parametrize("search", ["percentile-101", "percentile-", "quantile", "mse "])
+def test_an_unknown_search_is_refused(search: str) -> None:
+    with pytest.raises(RecipeError, match="search"):
+        parse({"passes": [{"pass": "rtn", "scheme": "W4A16-g32", "search": search}]}, "here")
+
+
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(0, 10_000), st.sampled_from(SCHEMES), st.sampled_from(["minmax", "mse"]), st.floats(1e-6, 1e6)
+    st.integers(0, 10_000),
+    st.sampled_from(SCHEMES),
+    st.sampled_from(["minmax", "mse", "percentile"]),
+    st.floats(1e-6, 1e6),
 )
 def test_codes_stay_in_range_and_values_finite(seed: int, name: str, search: str, size: float) -> None:
     scheme = Scheme.parse(name)
-    tensor = quantize(random_weight(seed) * size, scheme, search)  # type: ignore[arg-type]
+    tensor = quantize(random_weight(seed) * size, scheme, search)
     lowest, highest = scheme.code_range
     assert int(tensor.codes.min()) >= lowest and int(tensor.codes.max()) <= highest
     assert bool((tensor.scale > 0).all()) and bool(torch.isfinite(tensor.dequantize()).all())

@@ -72,4 +72,4 @@ def test_hash_changes_with_any_option() -> None:
 def test_schema_lists_every_pass_and_is_json() -> None:
     document = json.loads(json.dumps(schema()))
     titles = {entry["title"] for entry in document["properties"]["passes"]["items"]["oneOf"]}
-    assert titles == set(pass_names()) >= {"gptq", "magnitude", "rtn", "w8a8", "kv_cache"}
+    assert titles == set(pass_names()) >= {"gptq", "hqq", "rtn", "sparsegpt", "w8a8", "wanda"}
