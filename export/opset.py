@@ -1,7 +1,7 @@
 """The operator set and IR version of exported graphs, chosen for the ONNX Runtime that must read them.
 
-The builders need opset 21 (block-wise ``QuantizeLinear``) and nothing newer. The oldest version that does the
-work is the one that most runtimes read, so a newer runtime does not raise it.
+Decoders need opset 21 (block-wise ``QuantizeLinear``), encoders 23 (``Attention``), and nothing newer. The
+oldest version that does the work is the one that most runtimes read, so a newer runtime does not raise it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
 
 from ..errors import MissingDependency
+
+
+Kind = Literal["decoder", "encoder"]
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,12 @@ class Opset:
     ir_version: int
 
 
-# Newest first: the first ONNX Runtime with 2-bit MatMulNBits and uint8 GatherBlockQuantized, and what to
-# write for it.
-_SUPPORTED = (((1, 23), Opset(21, 10)),)
+# The first ONNX Runtime that runs the graphs of a kind, and what to write for it. 1.23 brought 2-bit
+# MatMulNBits and uint8 GatherBlockQuantized; it has no QuantizeLinear of opset 23, 1.24 has.
+_SUPPORTED: dict[Kind, tuple[tuple[int, int], Opset]] = {
+    "decoder": ((1, 23), Opset(21, 10)),
+    "encoder": ((1, 24), Opset(23, 11)),
+}
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -44,8 +51,8 @@ def installed_runtime() -> str:
     )
 
 
-def opset_for(runtime: str) -> Opset:
-    """What to write for ONNX Runtime ``runtime`` (``"1.23.2"``).
+def opset_for(runtime: str, kind: Kind) -> Opset:
+    """What to write for ONNX Runtime ``runtime`` (``"1.23.2"``) when the model is a ``kind``.
 
     Raises:
         MissingDependency: the runtime is too old for the graphs of this version, or its version does not
@@ -53,11 +60,11 @@ def opset_for(runtime: str) -> Opset:
     """
     match = re.match(r"(\d+)\.(\d+)", runtime)
     release = (int(match[1]), int(match[2])) if match else (0, 0)
-    for oldest, opset in _SUPPORTED:
-        if release >= oldest:
-            return opset
-    first = ".".join(map(str, _SUPPORTED[-1][0]))
+    oldest, opset = _SUPPORTED[kind]
+    if release >= oldest:
+        return opset
+    first = ".".join(map(str, oldest))
     raise MissingDependency(
-        f"ONNX Runtime {runtime} is older than {first}, the first that runs these graphs",
+        f"ONNX Runtime {runtime} is older than {first}, the first that runs the graph of this {kind}",
         fix=f'update it with: pip install "onnxruntime>={first}"',
     )

@@ -37,7 +37,7 @@ def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
         ShapeError, CheckpointError, UnknownName: it cannot be exported; nothing has been written.
         MissingDependency: ONNX Runtime is missing or too old.
     """
-    opset = opset_for(installed_runtime())
+    opset = opset_for(installed_runtime(), job.source.anatomy.kind)
     built = build_graph(WeightView(job.source, as_float=job.as_float), opset, job.pooling)
     needed = built.nbytes
     if validate:

@@ -1,4 +1,4 @@
-"""Norms, alone or fused with the residual addition that precedes them."""
+"""Norms, alone or with the residual addition that precedes them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ def normalize(build: Build, value: ir.Value, norm: Norm) -> ir.Value:
 def add_and_normalize(
     build: Build, value: ir.Value, skip: ir.Value, norm: Norm, bias: ir.Value | None = None
 ) -> tuple[ir.Value, ir.Value]:
-    """``(norm(sum), sum)`` with ``sum = value + skip + bias``, in one node."""
-    scale = _scale(build, norm)
-    if norm.kind == "rms":
-        op, inputs = "SkipSimplifiedLayerNormalization", [value, skip, scale, bias]
-    else:
-        op, inputs = "SkipLayerNormalization", [value, skip, scale, build.vector(f"{norm.name}.bias"), bias]
-    if bias is None:
-        inputs.pop()
-    outputs = build.graph.contrib_outputs(op, norm.name, inputs, 4, epsilon=norm.eps)
+    """``(norm(sum), sum)`` with ``sum = value + skip + bias``.
+
+    Root mean square norms have a node for both. For LayerNorm that node is scalar code, 5 ns a value where
+    the two nodes here take 0.9. ``Sum`` and not ``Add``, which ONNX Runtime would fuse into the slow one.
+    """
+    parts = [value, skip] if bias is None else [value, skip, bias]
+    if norm.kind != "rms":
+        total = build.graph.node("Sum", f"{norm.name}.sum", parts)
+        return normalize(build, total, norm), total
+    inputs = [value, skip, _scale(build, norm), *parts[2:]]
+    outputs = build.graph.contrib_outputs(
+        "SkipSimplifiedLayerNormalization", norm.name, inputs, 4, epsilon=norm.eps
+    )
     return outputs[0], outputs[3]
 
 

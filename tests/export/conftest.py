@@ -99,12 +99,12 @@ class Exported:
 
 @pytest.fixture(scope="session")
 def opset() -> Opset:
-    """What the installed runtime is given."""
-    return opset_for(installed_runtime())
+    """What the installed runtime is given for a decoder."""
+    return opset_for(installed_runtime(), "decoder")
 
 
 @pytest.fixture
-def export_graph(tmp_path: Path, opset: Opset) -> Callable[..., Exported]:
+def export_graph(tmp_path: Path) -> Callable[..., Exported]:
     """Build and write the graph of a checkpoint; ``scheme`` is a name, or a function of the linear."""
 
     def make(
@@ -115,6 +115,7 @@ def export_graph(tmp_path: Path, opset: Opset) -> Callable[..., Exported]:
     ) -> Exported:
         scheme_of = scheme if callable(scheme) else lambda _: scheme
         source = QuantizedSource(checkpoint, scheme_of, embedding)
+        opset = opset_for(installed_runtime(), source.anatomy.kind)
         built = build_graph(WeightView(source), opset, pooling)
         path = tmp_path / "model.onnx"
         with Silent().task("", built.nbytes) as task:

@@ -74,6 +74,18 @@ def test_padding_changes_nothing(pico_bert: Path, export_graph: Any) -> None:
         np.testing.assert_allclose(together[row], alone["sentence_embedding"][0], atol=1e-5)
 
 
+def test_masks_with_holes_and_rows_without_tokens(pico_bert: Path, export_graph: Any) -> None:
+    exported = export_graph(pico_bert, pooling=Pooling("mean", True, None))
+    feeds = batch(pad=0)
+    feeds["attention_mask"] = np.random.default_rng(4).integers(0, 2, (3, 33))
+    feeds["attention_mask"][2] = 0
+    found = run(open_session(exported.path, threads=1), feeds)
+    hidden = hidden_states(exported.source.model(activations=False), feeds).numpy()
+    real = feeds["attention_mask"].astype(bool)
+    assert np.abs(found["last_hidden_state"][real] - hidden[real]).max() < TOLERANCE
+    assert np.array_equal(found["sentence_embedding"][2], np.zeros_like(found["sentence_embedding"][2]))
+
+
 def test_token_types_are_an_input_where_there_are_several(
     make_encoder: Callable[..., Path], export_graph: Any, tmp_path: Path
 ) -> None:
