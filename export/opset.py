@@ -13,7 +13,6 @@ from typing import Literal
 
 from ..errors import MissingDependency
 
-
 Kind = Literal["decoder", "encoder"]
 
 
