@@ -42,6 +42,7 @@ VERBS = {
     "report": ("benchmarks", "Write one self-contained HTML page from measured runs."),
     "inspect": ("compress", "Show what a checkpoint or bundle holds."),
     "verify": ("runtime", "Check every file of a bundle or checkpoint against its manifest."),
+    "cache": ("runtime", "List, make and clear the prepacked weights of this machine."),
     "recipe": ("compress", "List, show and check recipes."),
     "devices": ("devices", "List known targets and probe this machine."),
     "doctor": ("devices", "Check the installation and say how to fix it."),

@@ -106,6 +106,12 @@ class OutputExists(InputError):
     code = "E-EXISTS"
 
 
+class OutputBusy(InputError):
+    """Another process is writing the output."""
+
+    code = "E-BUSY"
+
+
 class Degraded(EdgepressError):
     """Under ``--strict``: the work finished, but a layer fell back."""
 

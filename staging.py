@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .errors import EdgepressError, InputError, OutputExists
+from .errors import EdgepressError, InputError, OutputBusy, OutputExists
 from .storage import FULL, disk_full_is_typed, disk_is_full, system_error
 
 # A directory with one of these is a result of ours, which --overwrite may replace.
@@ -28,7 +28,8 @@ class Staging:
 
     Raises:
         OutputExists: the target exists and ``overwrite`` is false, or it holds what edgepress did not write.
-        InputError: another process holds the lock, or the target cannot be written.
+        OutputBusy: another process holds the lock.
+        InputError: the target cannot be written.
         OutOfResource: the disk is full, now or during any work below.
     """
 
@@ -63,7 +64,7 @@ class Staging:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(
+            raise OutputBusy(
                 f"another edgepress process is writing {self.target}",
                 fix="wait for it to end, or choose another output",
             ) from None

@@ -20,7 +20,7 @@ from .record import Subject
 
 
 class BundleSubject:
-    """An opened bundle.
+    """An opened bundle, as it was shipped: never a prepacked copy.
 
     Attributes:
         kind: decoder or encoder; tokenizer: its own.
@@ -33,8 +33,8 @@ class BundleSubject:
         self.kind: Literal["decoder", "encoder"] = self._bundle.kind
         self.tokenizer = Tokenizer.open(path)
         threads = threads or thread_budget()
-        self._decoder = Decoder.open(self._bundle, threads) if self.kind == "decoder" else None
-        self._encoder = Encoder.open(self._bundle, threads) if self.kind == "encoder" else None
+        self._decoder = Decoder.open(self._bundle, threads, cache=False) if self.kind == "decoder" else None
+        self._encoder = Encoder.open(self._bundle, threads, cache=False) if self.kind == "encoder" else None
         limits = self._bundle.decoder.context_length if self._decoder else self._bundle.encoder.max_length
         self.max_length = int(limits)
         self.runtime: dict[str, Any] = {

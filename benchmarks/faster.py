@@ -49,6 +49,7 @@ def require_faster(
         protocol=protocol or Protocol.quick(),
         command=command,
         progress=progress,
+        cache=False,  # what has not been published leaves nothing behind
         **_work(opened),
     )
     assert line.compare is not None, "a baseline was given"

@@ -47,9 +47,11 @@ def measure_arms(
     *,
     threads: int,
     provider: str = "cpu",
+    cache: bool = False,
     progress: Progress | None = None,
 ) -> list[ArmSamples]:
-    """Measure one bundle, or two in turns; the samples come in the order of ``bundles``.
+    """Measure one bundle, or two in turns; the samples come in the order of ``bundles``. With ``cache`` they
+    run over their prepacked copies, where there are some.
 
     Raises:
         EdgepressError: what a worker raised, or the manner of its death (see :meth:`.arm.Arm.ask`).
@@ -59,7 +61,7 @@ def measure_arms(
         for turn in protocol.order(len(arms)):
             with ExitStack() as stack:
                 workers = [
-                    stack.enter_context(Arm(path, workload, threads=threads, provider=provider))
+                    stack.enter_context(Arm(path, workload, threads=threads, provider=provider, cache=cache))
                     for path in bundles
                 ]
                 _measure_pair(turn, workers, arms, protocol, task)

@@ -44,7 +44,8 @@ class Conditions:
 @dataclass(frozen=True)
 class MeasuredArm:
     """What belongs to one bundle. ``operators`` is the trace's summary; an encoder has no roofline;
-    ``per_op`` is the account of each node, where it was asked for.
+    ``per_op`` is the account of each node, where it was asked for; ``prepacked`` says that its weights were
+    mapped as an earlier run had prepacked them.
     """
 
     bundle: Bundle
@@ -52,6 +53,7 @@ class MeasuredArm:
     operators: dict[str, Any]
     roofline: Roofline | None
     per_op: dict[str, Any] | None = None
+    prepacked: bool = False
 
 
 def measurement_line(
@@ -106,6 +108,7 @@ def _runtime(arm: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
         "providers_requested": [PROVIDERS[conditions.provider]],
         "providers": arm.samples.providers,
         "placement": arm.operators["placement"],
+        "prepacked": arm.prepacked,
     }
 
 

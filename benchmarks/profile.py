@@ -15,6 +15,7 @@ from ..devices.probe import probe
 from ..devices.state import disturbance, read_state
 from ..errors import InputError
 from ..runtime.bundle import Bundle
+from ..runtime.prepack import prepack_apart
 from ..runtime.threads import thread_budget
 from ..terminal import Progress, Silent
 from . import record as records
@@ -41,6 +42,7 @@ def profile_bundle(
     threads: int | None = None,
     provider: str = "cpu",
     per_op: bool = False,
+    cache: bool = True,
     protocol: Protocol | None = None,
     record: str | Path | None = None,
     command: str = "",
@@ -56,6 +58,7 @@ def profile_bundle(
         threads: for the computation; this machine's budget when None.
         provider: ``cpu`` or ``cuda``.
         per_op: account for the time and the bytes of every node as well.
+        cache: run over prepacked weights, as every run after the first does; made now if need be.
         protocol: how often and how long; by default ten blocks, each in a fresh process.
         record: a run file to which the line is appended, and before it the baseline's own line.
         command: what reproduces the measurement, for the record.
@@ -72,7 +75,10 @@ def profile_bundle(
     threads = thread_budget() if threads is None else threads
     bundles = [Bundle.open(Path(path)) for path in (bundle, baseline) if path is not None]
     workload = _workload(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
-    arms, conditions = _measure(bundles, workload, protocol, threads, provider, per_op, command, progress)
+    cache = cache and provider == "cpu"
+    arms, conditions = _measure(
+        bundles, workload, protocol, threads, provider, per_op, cache, command, progress
+    )
     lines = _lines(arms, conditions)
     if record is not None:
         for line in lines:
@@ -87,25 +93,29 @@ def _measure(
     threads: int,
     provider: str,
     per_op: bool,
+    cache: bool,
     command: str,
     progress: Progress,
 ) -> tuple[list[MeasuredArm], Conditions]:
     """Bandwidth before and after, the timed blocks between, and last the instrumented run of each arm."""
     machine = probe()
-    cache = machine.cpu.last_level_cache_bytes
-    bandwidths = [_bandwidths(bundles, cache, threads)] if provider == "cpu" else []
+    prepacked = [cache and prepack_apart(opened) for opened in bundles]
+    last_level = machine.cpu.last_level_cache_bytes
+    bandwidths = [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
     before = read_state()
     paths = [opened.path for opened in bundles]
-    samples = measure_arms(paths, workload, protocol, threads=threads, provider=provider, progress=progress)
+    samples = measure_arms(
+        paths, workload, protocol, threads=threads, provider=provider, cache=cache, progress=progress
+    )
     after = read_state()
-    bandwidths += [_bandwidths(bundles, cache, threads)] if provider == "cpu" else []
+    bandwidths += [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
     arms: list[MeasuredArm] = []
     for index, opened in enumerate(bundles):
-        with Arm(opened.path, workload, threads=threads, provider=provider) as worker:
+        with Arm(opened.path, workload, threads=threads, provider=provider, cache=cache) as worker:
             operators = worker.operators(per_op=per_op)
         roofline = _roofline(opened, [found[index] for found in bandwidths])
         account = _account(opened, operators, roofline, threads, provider) if per_op else None
-        arms.append(MeasuredArm(opened, samples[index], operators, roofline, account))
+        arms.append(MeasuredArm(opened, samples[index], operators, roofline, account, prepacked[index]))
     conditions = Conditions(workload, protocol, len(arms), threads, provider, machine, before, after, command)
     return arms, conditions
 

@@ -73,10 +73,18 @@ class Generation:
                 fix="lower --prompt-tokens or --new-tokens",
             )
 
-    def open(self, bundle: Bundle, *, threads: int, provider: str, profile: Path | None = None) -> Work:
+    def open(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        provider: str,
+        profile: Path | None = None,
+        cache: bool = False,
+    ) -> Work:
         """Load the bundle, ready to work."""
         tokenizer = Tokenizer.open(bundle.path)
-        decoder = Decoder.open(bundle, threads, provider=provider, profile=profile)
+        decoder = Decoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
         ids = _random_ids((self.prompt_tokens,), decoder.vocab_size, self.seed).tolist()
         return _Generate(decoder, tokenizer, ids, self.new_tokens)
 
@@ -151,9 +159,17 @@ class Embedding:
                 fix="lower --prompt-tokens",
             )
 
-    def open(self, bundle: Bundle, *, threads: int, provider: str, profile: Path | None = None) -> Work:
+    def open(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        provider: str,
+        profile: Path | None = None,
+        cache: bool = False,
+    ) -> Work:
         """Load the bundle, ready to work."""
-        encoder = Encoder.open(bundle, threads, provider=provider, profile=profile)
+        encoder = Encoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
         return _Embed(encoder, self._ids(encoder.tokenizer.vocab_size), self.singles)
 
     def _ids(self, vocab_size: int) -> npt.NDArray[np.int64]:

@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import EdgepressError, InputError, OutOfResource
 from ..runtime.bundle import Bundle
 from ..runtime.graph_file import GraphFile
+from ..runtime.prepacked import find
 from ..runtime.session import onnxruntime
 from .clock import SuspendWatch
 from .operators import read_trace
@@ -63,8 +64,8 @@ class Worker:
         """Seconds from a manifest on disk to a model and tokenizer that can run. Imports come before."""
         self._work = None
         root = Path(request["bundle"])
-        files = [path for path in root.iterdir() if path.is_file()]
         onnxruntime()
+        files = [path for path in (*root.iterdir(), *_prepacked(request)) if path.is_file()]
         import_module("tokenizers")
         cold = drop_from_cache(files) if request["cold"] else False
         start = time.perf_counter_ns()
@@ -122,7 +123,16 @@ def _step_times(work: Work) -> dict[str, list[float]]:
 def _open(request: dict[str, Any], workload: Workload, profile: Path | None = None) -> Work:
     # The parent has verified the hashes once; hashing again would be timed and would fill the page cache.
     bundle = Bundle.open(Path(request["bundle"]), verify=False)
-    return workload.open(bundle, threads=request["threads"], provider=request["provider"], profile=profile)
+    options = {name: request[name] for name in ("threads", "provider", "cache")}
+    return workload.open(bundle, profile=profile, **options)
+
+
+def _prepacked(request: dict[str, Any]) -> list[Path]:
+    """The files of the prepacked copy that a load will map."""
+    if not request["cache"]:
+        return []
+    entry = find(Bundle.open(Path(request["bundle"]), verify=False))
+    return [] if entry is None else list(entry.path.iterdir())
 
 
 def _private_stdout() -> Any:

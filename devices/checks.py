@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from ..runtime.prepack import failures, limit_bytes
+from ..runtime.prepacked import entries
 from ..storage import cache_directory
 from .nvidia import Gpu, read_gpus
 from .probe import ONNXRUNTIMES, OnnxRuntime, installed, read_limits, read_onnxruntime
@@ -66,6 +68,7 @@ def examine(*, output: Path | None = None) -> list[Finding]:
         torch_device(installed("torch").get("torch") if find_spec("torch") else None, gpus),
         thread_budget_finding(),
         writable("cache", cache_directory()),
+        prepacked_weights(),
         free_disk("disk", output or Path.cwd()),
         energy_counter(RAPL),
     ]
@@ -163,6 +166,16 @@ def writable(check: str, folder: Path) -> Finding:
         f"{folder} cannot be written",
         "set EDGEPRESS_CACHE to a directory of your own",
     )
+
+
+def prepacked_weights() -> Finding:
+    """What the prepacked weights of this machine take, and which could not be made."""
+    found, failed, limit = entries(), failures(), limit_bytes()
+    size = sum(entry.bytes for entry in found)
+    detail = f"{len(found)} models, {size / 1e9:.2f} of at most {limit / 1e9:.0f} GB"
+    if failed:
+        return Finding("prepacked", "warn", "; ".join([detail, *failed]), "edgepress cache clear tries again")
+    return Finding("prepacked", "ok", detail)
 
 
 def free_disk(check: str, folder: Path) -> Finding:

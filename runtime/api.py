@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from ..errors import InputError
 from ..terminal import Progress
+from . import prepacked
 from .bundle import Bundle
 from .chat import Messages
 from .decoder import Decoder
@@ -20,18 +23,41 @@ MAX_NEW_TOKENS = 128
 
 
 def open_bundle(
-    path: Path | str, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
+    path: Path | str,
+    *,
+    threads: int | None = None,
+    provider: str = "cpu",
+    verify: bool = True,
+    cache: bool = True,
 ) -> TextModel | EmbeddingModel:
     """Verify and load the bundle at ``path``.
+
+    With ``cache`` the weights are mapped as an earlier run prepacked them for this machine; after the first
+    answer of the first run a process is started that does that.
 
     Raises:
         BundleError, RefusedByPolicy: as :meth:`Bundle.open`.
         MissingDependency: ONNX Runtime is not installed.
     """
-    bundle = Bundle.open(path, verify=verify)
+    bundle = Bundle.open(path, verify=verify, weights_later=True)
     if bundle.kind == "decoder":
-        return TextModel(bundle, threads=threads, provider=provider)
-    return EmbeddingModel(bundle, threads=threads, provider=provider)
+        return TextModel(bundle, threads=threads, provider=provider, cache=cache)
+    return EmbeddingModel(bundle, threads=threads, provider=provider, cache=cache)
+
+
+class _Keep:
+    """Called after each answer: has the weights prepacked once, if this machine has not kept them yet."""
+
+    def __init__(self, bundle: Bundle, *, wanted: bool) -> None:
+        self._bundle, self._wanted = bundle, wanted
+
+    def __call__(self) -> None:
+        if self._wanted:
+            self._wanted = False
+            if prepacked.worth(self._bundle) and prepacked.find(self._bundle) is None:
+                from .prepack import prepack_later
+
+                prepack_later(self._bundle)
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -50,8 +76,8 @@ class GenerateOptions(TypedDict, total=False):
 class TextStream:
     """Iterates over pieces of text; afterwards :attr:`result` has the counts and times."""
 
-    def __init__(self, pieces: Iterator[str]) -> None:
-        self._pieces = pieces
+    def __init__(self, pieces: Iterator[str], *, at_end: Callable[[], object] = lambda: None) -> None:
+        self._pieces, self._at_end = pieces, at_end
         self._result: Generation | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -63,6 +89,7 @@ class TextStream:
         except StopIteration as end:
             if self._result is None:
                 self._result = end.value
+                self._at_end()
             raise StopIteration from None
 
     @property
@@ -78,10 +105,16 @@ class TextStream:
 class TextModel:
     """A decoder bundle, loaded. One sequence at a time: a new stream ends the one before it."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu", cache: bool = True
+    ) -> None:
         self.bundle = bundle
-        self.decoder = Decoder.open(bundle, threads, provider=provider)
-        self.tokenizer = Tokenizer.open(bundle.path)
+        load = partial(Decoder.open, threads=threads, provider=provider, cache=cache)
+        with ThreadPoolExecutor(1) as beside:
+            decoder = beside.submit(load, bundle)
+            self.tokenizer = Tokenizer.open(bundle.path)
+            self.decoder = decoder.result()
+        self._keep = _Keep(bundle, wanted=cache and provider == "cpu")
 
     def prompt_ids(self, prompt: str | Messages, *, chat: bool | None = None) -> list[int]:
         """Token ids of a prompt: a text, or chat messages (mappings with ``role`` and ``content``).
@@ -130,7 +163,7 @@ class TextModel:
             stop=[stop] if isinstance(stop, str) else stop,
             eos_ids=frozenset(self.decoder.section.eos_token_ids),
         )
-        return TextStream(pieces)
+        return TextStream(pieces, at_end=self._keep)
 
     def generate(self, prompt: str | Messages, **options: Unpack[GenerateOptions]) -> Generation:
         """:meth:`stream` to its end."""
@@ -140,15 +173,20 @@ class TextModel:
 class EmbeddingModel:
     """An encoder bundle, loaded."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu", cache: bool = True
+    ) -> None:
         self.bundle = bundle
-        self.encoder = Encoder.open(bundle, threads, provider=provider)
+        self.encoder = Encoder.open(bundle, threads, provider=provider, cache=cache)
         self.tokenizer = self.encoder.tokenizer
+        self._keep = _Keep(bundle, wanted=cache and provider == "cpu")
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None
     ) -> Vectors:
         """Embeddings ``[len(texts), hidden]``; as :meth:`Encoder.encode`."""
-        return self.encoder.encode(
+        vectors = self.encoder.encode(
             [texts] if isinstance(texts, str) else texts, batch_size, progress=progress
         )
+        self._keep()
+        return vectors

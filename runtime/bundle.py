@@ -1,7 +1,8 @@
 """``Bundle``: an exported directory whose every file has been checked against its manifest.
 
 Nothing of a bundle is parsed by a library before its hash is known to be right, and the graph can only open
-files that the manifest lists.
+files that the manifest lists. The weights alone may be hashed while a session is being made of them: they are
+numbers that nothing parses, and no result leaves before they are known to be right.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import BundleError, InputError, RefusedByPolicy
-from ..storage import check_tree
+from ..storage import check_tree, sha256_file, sha256_json
 from .external_data import external_locations, link_problems
 from .manifest import (
     BUNDLE_SCHEMA,
@@ -30,6 +31,8 @@ from .manifest import (
 MANIFEST = "manifest.json"
 CHECKPOINT_MANIFEST = "edgepress.json"
 _MANIFEST_LIMIT = 64 << 20
+# Files of numbers alone, that no library parses.
+_WEIGHTS = ".data"
 _SHOWN_PROBLEMS = 8
 
 
@@ -55,16 +58,26 @@ def _read_manifest(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle directory. ``manifest`` is its whole JSON; the sections acted on are typed."""
+    """A verified bundle directory. ``manifest`` is its whole JSON; the sections acted on are typed.
+
+    Attributes:
+        weight_files: names of the files beside the graph that it keeps its weights in.
+        unchecked: names of the files whose hashes have been left to :meth:`check_weights`.
+    """
 
     path: Path
     manifest: dict[str, Any] = field(repr=False)
     manifest_sha256: str
     _checked: BundleManifest = field(repr=False)
+    weight_files: frozenset[str] = frozenset()
+    unchecked: frozenset[str] = frozenset()
 
     @classmethod
-    def open(cls, path: Path | str, *, verify: bool = True) -> Bundle:
+    def open(cls, path: Path | str, *, verify: bool = True, weights_later: bool = False) -> Bundle:
         """Open the bundle at ``path``; ``verify=False`` skips the hashes, never the other checks.
+
+        ``weights_later`` leaves the hashes of the weights to who makes a session of the bundle
+        (:func:`.load.load_graph`).
 
         Raises:
             BundleError: no manifest, one that this version cannot read, or files that differ from it.
@@ -75,10 +88,29 @@ class Bundle:
             raw = _read_manifest(root / MANIFEST)
             checked = parse(BundleManifest, raw, schema=BUNDLE_SCHEMA, where=str(root / MANIFEST))
             _refuse_links(root, checked)
+            later = frozenset(name for name in checked.files if weights_later and name.endswith(_WEIGHTS))
             if verify:
-                _refuse_differences(root, checked)
-            _refuse_foreign_data(root, checked)
-            return cls(root, json.loads(raw), hashlib.sha256(raw).hexdigest(), checked)
+                _refuse_differences(root, checked, sizes_only=later)
+            weights = external_locations(root / checked.graph.file)
+            _refuse_foreign_data(root, checked, weights)
+            digest = hashlib.sha256(raw).hexdigest()
+            return cls(
+                root, json.loads(raw), digest, checked, frozenset(weights), later if verify else frozenset()
+            )
+
+    def check_weights(self) -> None:
+        """Compare the hashes of the weights, where :meth:`open` has left that for later.
+
+        Raises:
+            BundleError: they differ from the manifest.
+        """
+        with _readable(self.path):
+            problems = [
+                f"{name} does not match its SHA-256"
+                for name in sorted(self.unchecked)
+                if sha256_file(self.path / name) != self._checked.files[name].sha256
+            ]
+        _refuse(self.path, problems)
 
     @property
     def kind(self) -> Literal["decoder", "encoder"]:
@@ -99,6 +131,17 @@ class Bundle:
     def graph(self) -> Path:
         """The ONNX file."""
         return self.path / self._checked.graph.file
+
+    @property
+    def graph_sha256(self) -> str:
+        """A hash of the graph with its weights: the same for every bundle that computes the same."""
+        names = (self._checked.graph.file, *sorted(self.weight_files))
+        return sha256_json([self._checked.files[name].sha256 for name in names])
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the graph with its weights."""
+        return sum(self._checked.files[name].bytes for name in (self._checked.graph.file, *self.weight_files))
 
     @property
     def disk_bytes(self) -> int:
@@ -146,8 +189,11 @@ def _refuse_links(root: Path, manifest: BundleManifest) -> None:
         )
 
 
-def _refuse_differences(root: Path, manifest: BundleManifest) -> None:
-    problems = check_tree(root, manifest.hashes(), skip=frozenset({MANIFEST}))
+def _refuse_differences(root: Path, manifest: BundleManifest, *, sizes_only: frozenset[str]) -> None:
+    _refuse(root, check_tree(root, manifest.hashes(), skip=frozenset({MANIFEST}), sizes_only=sizes_only))
+
+
+def _refuse(root: Path, problems: list[str]) -> None:
     if problems:
         raise BundleError(
             f"{root} does not match its manifest",
@@ -156,12 +202,11 @@ def _refuse_differences(root: Path, manifest: BundleManifest) -> None:
         )
 
 
-def _refuse_foreign_data(root: Path, manifest: BundleManifest) -> None:
-    graph = root / manifest.graph.file
-    foreign = sorted(external_locations(graph) - set(manifest.files))
+def _refuse_foreign_data(root: Path, manifest: BundleManifest, weights: set[str]) -> None:
+    foreign = sorted(weights - set(manifest.files))
     if foreign:
         raise RefusedByPolicy(
-            f"{graph} keeps tensors in files that the manifest does not list",
+            f"{root / manifest.graph.file} keeps tensors in files that the manifest does not list",
             why=", ".join(repr(name[:80]) for name in foreign[:_SHOWN_PROBLEMS]),
         )
 

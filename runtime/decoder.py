@@ -17,8 +17,9 @@ from ..errors import InputError, OutOfResource
 from .bundle import Bundle
 from .graph_contract import logits_dtype
 from .kv_cache import KVCache
+from .load import load_graph
 from .manifest import DecoderSection
-from .session import graph_errors_are_typed, onnxruntime, open_session
+from .session import graph_errors_are_typed, onnxruntime
 
 # Long prompts go through in chunks: the activations of one chunk bound the peak memory, at full matrix speed.
 PREFILL_CHUNK = 512
@@ -54,16 +55,22 @@ class Decoder:
 
     @classmethod
     def open(
-        cls, bundle: Bundle, threads: int | None = None, *, provider: str = "cpu", profile: Path | None = None
+        cls,
+        bundle: Bundle,
+        threads: int | None = None,
+        *,
+        provider: str = "cpu",
+        profile: Path | None = None,
+        cache: bool = True,
     ) -> Decoder:
-        """Load the graph of ``bundle``; the arguments are those of :func:`.session.open_session`.
+        """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`.
 
         Raises:
             InputError: the bundle is an encoder.
             BundleError: the graph does not load, or is not the one that the manifest describes.
         """
         section = bundle.decoder
-        session = open_session(bundle.graph, threads=threads, provider=provider, profile=profile)
+        session = load_graph(bundle, threads=threads, provider=provider, profile=profile, cache=cache)
         return cls(session, section, device=provider)
 
     def prefill(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits:

@@ -7,6 +7,8 @@ results come back in the order of the texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import numpy.typing as npt
 from ..errors import BundleError, InputError
 from ..terminal import Progress, Silent
 from .bundle import Bundle
+from .load import load_graph
 from .manifest import EncoderSection
-from .session import graph_errors_are_typed, open_session
+from .session import graph_errors_are_typed
 from .tokenizer import Tokenizer
 
 BATCH_SIZE = 32
@@ -50,17 +53,27 @@ class Encoder:
 
     @classmethod
     def open(
-        cls, bundle: Bundle, threads: int | None = None, *, provider: str = "cpu", profile: Path | None = None
+        cls,
+        bundle: Bundle,
+        threads: int | None = None,
+        *,
+        provider: str = "cpu",
+        profile: Path | None = None,
+        cache: bool = True,
     ) -> Encoder:
-        """Load the graph and the tokenizer of ``bundle``.
+        """Load the graph and the tokenizer of ``bundle``; the arguments are those of
+        :func:`.load.load_graph`.
 
         Raises:
             InputError: the bundle is a decoder.
             BundleError: the graph does not load, or is not the one that the manifest describes.
         """
         section = bundle.encoder
-        session = open_session(bundle.graph, threads=threads, provider=provider, profile=profile)
-        return cls(session, section, Tokenizer.open(bundle.path))
+        load = partial(load_graph, threads=threads, provider=provider, profile=profile, cache=cache)
+        with ThreadPoolExecutor(1) as beside:
+            session = beside.submit(load, bundle)
+            tokenizer = Tokenizer.open(bundle.path)
+            return cls(session.result(), section, tokenizer)
 
     def encode(
         self, texts: Sequence[str], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None

@@ -19,10 +19,10 @@ from .vnni import products_saturate
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
-_CONFIG = {
-    "session.intra_op.allow_spinning": "1",
-    "session.qdq_matmulnbits_accuracy_level": "4",
-}
+# What decides how a graph is run, and what decides what it becomes: a saved graph keeps only the second.
+_RUN = {"session.intra_op.allow_spinning": "1"}
+_FORM = {"session.qdq_matmulnbits_accuracy_level": "4"}
+_SMALLEST_EXTERNAL = 1 << 10
 _FATAL = 4
 _RAISED = [
     "Fail",
@@ -74,6 +74,11 @@ def graph_errors_are_typed(what: str) -> Iterator[None]:
         raise BundleError(what, why=str(error).strip()[:800]) from error
 
 
+def graph_form() -> dict[str, str]:
+    """The session configuration that decides what kernels make of a graph on this machine."""
+    return {**_FORM, "session.x64quantprecision": str(int(products_saturate()))}
+
+
 def open_session(
     graph: Path,
     *,
@@ -81,6 +86,7 @@ def open_session(
     provider: str = "cpu",
     profile: Path | None = None,
     config: Mapping[str, str] | None = None,
+    optimize: bool = True,
 ) -> Any:
     """An ``InferenceSession`` over ``graph``.
 
@@ -89,6 +95,7 @@ def open_session(
         provider: a key of :data:`PROVIDERS`.
         profile: path prefix for ONNX Runtime's per-operator trace; ``session.end_profiling()`` closes it.
         config: further session configuration entries.
+        optimize: False for a graph that :func:`save_optimized` wrote.
 
     Raises:
         MissingDependency: ONNX Runtime or the provider is not installed.
@@ -99,14 +106,9 @@ def open_session(
     name = _available(runtime, provider)
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or thread_budget()
-    options.inter_op_num_threads = 1
-    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _FATAL
-    exact = {"session.x64quantprecision": str(int(products_saturate()))}
-    for key, value in {**_CONFIG, **exact, **(config or {})}.items():
-        options.add_session_config_entry(key, value)
+    options = _options(runtime, threads or thread_budget(), {**_RUN, **graph_form(), **(config or {})})
+    if not optimize:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -116,6 +118,37 @@ def open_session(
     if session.get_providers()[0] != name:
         raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
     return session
+
+
+def save_optimized(graph: Path, target: Path) -> None:
+    """Write to ``target`` (and ``target`` + ``.data``) what a CPU session makes of ``graph``: optimized, and
+    its weights a second time as the kernels of this CPU want them.
+
+    Raises:
+        MissingDependency: ONNX Runtime is not installed.
+        BundleError: the graph does not load, or cannot be written.
+    """
+    runtime = onnxruntime()
+    written = {
+        "session.optimized_model_external_initializers_file_name": f"{target.name}.data",
+        "session.optimized_model_external_initializers_min_size_in_bytes": str(_SMALLEST_EXTERNAL),
+        "session.save_external_prepacked_constant_initializers": "1",
+    }
+    options = _options(runtime, 1, {**graph_form(), **written})
+    options.optimized_model_filepath = str(target)
+    with graph_errors_are_typed(f"ONNX Runtime {runtime.__version__} cannot optimize {graph}"):
+        runtime.InferenceSession(str(graph), sess_options=options, providers=[PROVIDERS["cpu"]])
+
+
+def _options(runtime: Any, threads: int, config: Mapping[str, str]) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _FATAL
+    for key, value in config.items():
+        options.add_session_config_entry(key, value)
+    return options
 
 
 def _available(runtime: Any, provider: str) -> str:

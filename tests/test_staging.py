@@ -312,6 +312,6 @@ def test_of_two_processes_exactly_one_writes_an_output(tmp_path: Path) -> None:
     assert sorted(codes) == [0, 2]
     winner = codes.index(0)
     assert said[winner] == "entered\n"
-    assert said[1 - winner].startswith("InputError another edgepress process is writing")
+    assert said[1 - winner].startswith("OutputBusy another edgepress process is writing")
     assert (tmp_path / "out" / "data").read_text() == ("first", "second")[winner]
     assert names(tmp_path) == ["out"]

@@ -43,6 +43,7 @@ _OPERATORS_SHOWN = 6
 @click.option(
     "--per-op", is_flag=True, help="Account for the time and the bytes of every operator and layer."
 )
+@click.option("--no-cache", is_flag=True, help="Without prepacked weights: as a first run loads and runs.")
 @click.option("--device", default="this", help="Only this machine can be measured.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -59,6 +60,7 @@ def command(
     seed: int,
     record: Path | None,
     per_op: bool,
+    no_cache: bool,
     device: str,
     as_json: bool,
     quiet: bool,
@@ -82,6 +84,7 @@ def command(
         threads=threads,
         provider=provider,
         per_op=per_op,
+        cache=not no_cache,
         protocol=_protocol(quick, blocks, seed),
         record=record,
         command=shlex.join(["edgepress", *sys.argv[1:]]),

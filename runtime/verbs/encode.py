@@ -30,6 +30,7 @@ _SHOWN = 12
 @click.option("--overwrite", is_flag=True, help="Replace the output file.")
 @click.option("--batch-size", type=int, default=32, show_default=True)
 @click.option("--threads", type=int, default=None, help="[default: the cores this process may use]")
+@click.option("--no-cache", is_flag=True, help="Neither use nor make prepacked weights.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 def command(
@@ -40,6 +41,7 @@ def command(
     overwrite: bool,
     batch_size: int,
     threads: int | None,
+    no_cache: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -47,14 +49,17 @@ def command(
 
     Without --output a few texts are shown with the cosine similarity of each pair.
     """
+    from ..api import EmbeddingModel
     from ..bundle import Bundle
-    from ..encoder import Encoder
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     lines = [*texts, *(_lines(file) if file else [])]
     _check(lines, output, overwrite, as_json)
-    encoder = Encoder.open(Bundle.open(bundle), threads)
-    vectors = encoder.encode(lines, batch_size, progress=terminal.progress if len(lines) > _SHOWN else None)
+    opened = Bundle.open(bundle, weights_later=True)
+    model = EmbeddingModel(opened, threads=threads, cache=not no_cache)
+    vectors = model.encode(
+        lines, batch_size=batch_size, progress=terminal.progress if len(lines) > _SHOWN else None
+    )
     if output is not None:
         _save(output, vectors)
         found: dict[str, Any] = {"output": str(output), "texts": len(lines), "dimensions": vectors.shape[1]}

@@ -35,14 +35,21 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=None, help="The same seed gives the same text.")
 @click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")
 @click.option("--threads", type=int, default=None, help="[default: the cores this process may use]")
+@click.option("--no-cache", is_flag=True, help="Neither use nor make prepacked weights.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, when all is done.")
 @click.option("--quiet", "-q", is_flag=True, help="No statistics on stderr.")
 def command(
-    bundle: Path, prompt: str, threads: int | None, as_json: bool, quiet: bool, **options: Any
+    bundle: Path,
+    prompt: str,
+    threads: int | None,
+    no_cache: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Stream text from the decoder BUNDLE."""
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    model = _open(bundle, threads)
+    model = _open(bundle, threads, cache=not no_cache)
     if prompt == "-":
         prompt = sys.stdin.read()
     pieces = model.stream(prompt, **options)
@@ -53,11 +60,11 @@ def command(
     terminal.say(_statistics(result))
 
 
-def _open(path: Path, threads: int | None) -> TextModel:
+def _open(path: Path, threads: int | None, *, cache: bool) -> TextModel:
     from ..api import TextModel
     from ..bundle import Bundle
 
-    return TextModel(Bundle.open(path), threads=threads)
+    return TextModel(Bundle.open(path, weights_later=True), threads=threads, cache=cache)
 
 
 def _print(pieces: TextStream) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import onnx
 import pytest
 from edgepress.errors import BundleError, EdgepressError, InputError, RefusedByPolicy
+from edgepress.runtime.api import TextModel
 from edgepress.runtime.bundle import Bundle, verify_directory
+from edgepress.runtime.load import load_graph
 from edgepress.storage import hash_tree, sha256_file, write_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -279,6 +281,27 @@ def test_a_compressed_checkpoint_is_verified_too(tmp_path: Path) -> None:
     assert (found.kind, found.files, found.bytes, found.problems) == ("checkpoint", 2, 9, ())
     (tmp_path / "model.safetensors").write_bytes(b"Weights")
     assert verify_directory(tmp_path).problems == ("model.safetensors does not match its SHA-256",)
+
+
+def test_the_hashes_of_the_weights_alone_can_wait(own_bundle: Path) -> None:
+    for name, waits in (("model.onnx.data", True), ("tokenizer.json", False), ("model.onnx", False)):
+        path = own_bundle / name
+        raw = path.read_bytes()
+        _flip_bit(path, 8 * (len(raw) // 2))
+        if waits:
+            bundle = Bundle.open(own_bundle, weights_later=True)
+            with pytest.raises(BundleError, match=f"{name} does not match its SHA-256"):
+                load_graph(bundle, threads=1, cache=False)
+            with pytest.raises(BundleError, match=name):
+                TextModel(bundle, threads=1)
+        else:
+            with pytest.raises(BundleError, match=name):
+                Bundle.open(own_bundle, weights_later=True)
+        path.write_bytes(raw)
+    load_graph(Bundle.open(own_bundle, weights_later=True), threads=1, cache=False)
+    os.truncate(own_bundle / "model.onnx.data", 8)
+    with pytest.raises(BundleError, match="has 8 bytes"):
+        Bundle.open(own_bundle, weights_later=True)
 
 
 def test_an_unreadable_file_is_a_typed_error(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
