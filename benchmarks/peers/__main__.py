@@ -10,11 +10,14 @@ from types import ModuleType
 
 from ...errors import EdgepressError, UnknownName
 from ...storage import write_atomic
+from ..checks.table import machine
 from .environments import setup
 from .lines import read
 from .measure import Plan, measure
-from .place import Place, engines
+from .place import Place, engines, quantizers
 from .prepare import prepare
+from .quality import page as quality_page
+from .quantize import circumstances, quantize, write_raw
 from .subjects import SUBJECTS, subject
 from .tables import page
 
@@ -41,19 +44,24 @@ def _arguments() -> argparse.Namespace:
     verb.add_argument("--new-tokens", type=int, default=Plan.new_tokens)
     verb.add_argument("--no-warm-up", action="store_true", help="time the first pass over each prompt too")
     verb.add_argument("--results", type=Path, default=RESULTS)
+    judged = verbs.add_parser("quantize", help="run the quantizers one after the other, and judge them")
+    judged.add_argument("--only", nargs="+", help="these tools alone")
+    judged.add_argument("--threads", type=int, default=1, help="of every tool")
+    judged.add_argument("--timeout", type=float, default=1800.0, help="seconds that one of them may take")
+    judged.add_argument("--text", type=Path, nargs="*", default=[], help="texts besides held-out Wikipedia")
+    judged.add_argument("--results", type=Path, default=RESULTS)
     shown = verbs.add_parser("table", help="write the table of a raw file again")
     shown.add_argument("raw", type=Path)
     shown.add_argument("output", type=Path)
     return parser.parse_args()
 
 
-def _chosen(wanted: list[str] | None) -> dict[str, ModuleType]:
-    found = engines()
+def _chosen(wanted: list[str] | None, found: dict[str, ModuleType]) -> dict[str, ModuleType]:
     if not wanted:
-        return dict(found)
+        return found
     for name in wanted:
         if name.replace("-", "_") not in found:
-            raise UnknownName("engine", name, [known.replace("_", "-") for known in found])
+            raise UnknownName("peer", name, [known.replace("_", "-") for known in found])
     return {name.replace("-", "_"): found[name.replace("-", "_")] for name in wanted}
 
 
@@ -68,12 +76,27 @@ def _measure(place: Place, asked: argparse.Namespace) -> None:
     )
     raw = place.root / "runs" / f"{asked.subject}.jsonl"
     raw.unlink(missing_ok=True)
-    command = shlex.join(["python", "-m", "edgepress.benchmarks.peers", *sys.argv[1:]])
-    measure(place, subject(asked.subject), _chosen(asked.only), plan, raw, command)
+    measure(place, subject(asked.subject), _chosen(asked.only, engines()), plan, raw, _command())
     kept = asked.results / "raw" / f"peers-{asked.subject}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, raw.read_bytes())
     write_atomic(asked.results / f"peers-{asked.subject}.md", page(read(raw)).encode())
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "edgepress.benchmarks.peers", *sys.argv[1:]])
+
+
+def _quantize(place: Place, asked: argparse.Namespace) -> None:
+    limits = {"threads": asked.threads, "timeout": asked.timeout}
+    found = [
+        quantize(place, peer, module, variant, **limits, texts=asked.text)
+        for peer, module in _chosen(asked.only, quantizers()).items()
+        for variant in module.VARIANTS
+    ]
+    write_raw(asked.results / "raw" / "peers-quantizers.jsonl", found)
+    notes = [*circumstances(asked.threads), f"Machine: {machine()}", f"Command: `{_command()}`"]
+    write_atomic(asked.results / "peers-quantizers.md", quality_page(found, notes).encode())
 
 
 def main() -> None:
@@ -81,13 +104,15 @@ def main() -> None:
     asked = _arguments()
     place = Place(asked.place.absolute())
     if asked.verb == "setup":
-        for name, module in _chosen(asked.peers).items():
+        for name, module in _chosen(asked.peers, engines() | quantizers()).items():
             setup(place, name, module)
     elif asked.verb == "prepare":
-        for problem in prepare(place, subject(asked.subject), _chosen(asked.only)):
+        for problem in prepare(place, subject(asked.subject), _chosen(asked.only, engines())):
             print(problem, file=sys.stderr)
     elif asked.verb == "measure":
         _measure(place, asked)
+    elif asked.verb == "quantize":
+        _quantize(place, asked)
     else:
         write_atomic(asked.output, page(read(asked.raw)).encode())
 

@@ -1,6 +1,7 @@
 """The environment of a peer: a virtual environment with pinned packages, made by one command.
 
-What became of it is written beside it, so that a peer that cannot be built is listed with its error.
+What became of it is written beside it, so that a peer that cannot be built is listed with its error. The
+settings of pip apply: where torch should be the build for CPUs, PIP_EXTRA_INDEX_URL names its index.
 """
 
 from __future__ import annotations

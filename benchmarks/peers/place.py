@@ -50,3 +50,8 @@ class Place:
 def engines() -> dict[str, ModuleType]:
     """The modules of all engines by their name, in alphabetical order."""
     return {name: load(DECODERS, name, "engine") for name in names(DECODERS)}
+
+
+def quantizers() -> dict[str, ModuleType]:
+    """The modules of all quantizers by their name, in alphabetical order."""
+    return {name: load(QUANTIZERS, name, "quantizer") for name in names(QUANTIZERS)}

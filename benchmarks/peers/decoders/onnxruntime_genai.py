@@ -13,7 +13,6 @@ from ._contract import Engine, Settings, Source, Stepwise, Variant
 
 TITLE = "onnxruntime-genai"
 PACKAGES = (
-    "--extra-index-url=https://download.pytorch.org/whl/cpu",
     "onnxruntime-genai==0.18.0",
     "onnxruntime==1.32.0",
     "onnx",

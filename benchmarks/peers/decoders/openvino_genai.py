@@ -12,7 +12,6 @@ from ._contract import Engine, Generated, Settings, Source, Variant
 
 TITLE = "OpenVINO GenAI"
 PACKAGES = (
-    "--extra-index-url=https://download.pytorch.org/whl/cpu",
     "openvino==2026.4.1",
     "openvino-genai==2026.4.1.0",
     "optimum-intel==2.2.0",

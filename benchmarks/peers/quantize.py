@@ -1,0 +1,134 @@
+"""The comparison of quantizers: each tool once for each of its schemes, and one evaluation for all results.
+
+Every tool sees the same calibration tokens, those that edgepress draws, and runs alone in a fresh process at
+the same number of threads. What it made stays below the place: an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ...storage import read_json, write_json
+from ..record import read
+from .children import work
+from .environments import trouble
+from .place import Place
+from .quality import Quality
+from .subjects import subject
+
+SUBJECT, SAMPLES, LENGTH, WINDOWS = "smollm2", 16, 512, 8
+RECORD = "made.json"
+
+
+def calibrate(place: Place) -> Path:
+    """The calibration sequences as a JSON file, made if it is not there."""
+    from ...compress.calibration import calibration_from
+    from ...compress.models import resolve
+    from ...runtime.tokenizer import Tokenizer
+
+    target = place.root / "calibration" / f"{SUBJECT}.json"
+    if not target.exists():
+        tokenizer = Tokenizer.open(resolve(str(subject(SUBJECT).demo)).path)
+        found = calibration_from("wikipedia", tokenizer, kind="decoder", samples=SAMPLES, length=LENGTH)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, [row for batch in found.batches for row in batch.input_ids.tolist()])
+    return target
+
+
+def quantize(
+    place: Place,
+    peer: str,
+    module: ModuleType,
+    variant: str,
+    *,
+    threads: int,
+    timeout: float,
+    texts: list[Path],
+) -> Quality:
+    """Quantize and evaluate, unless that was done before; an error is kept as the result."""
+    chosen = module.VARIANTS[variant]
+    common = {"peer": peer, "title": module.TITLE, "variant": variant, **asdict(chosen)}
+    common["stored_bits"] = chosen.stored_bits
+    target = place.root / "quantized" / f"{peer.replace('_', '-')}-{variant}"
+    made: dict[str, Any] = read_json(target / RECORD) if (target / RECORD).is_file() else {}
+    if not made:
+        error = trouble(place, peer, module)
+        made = {"error": error} if error else _make(place, peer, module, variant, target, threads, timeout)
+    if made["error"]:
+        return Quality(**common, error=made["error"])
+    return Quality(**common, **made, metrics=_evaluate(target, texts, threads))
+
+
+def _make(
+    place: Place,
+    peer: str,
+    module: ModuleType,
+    variant: str,
+    target: Path,
+    threads: int,
+    timeout: float,
+) -> dict[str, Any]:
+    from ...compress.models import resolve
+
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    job = {
+        "peer": peer,
+        "variant": variant,
+        "checkpoint": str(resolve(str(subject(SUBJECT).demo)).path),
+        "calibration": str(calibrate(place)),
+        "output": str(target),
+    }
+    done = work(place, peer, module, job, timeout=timeout, threads=threads)
+    print(f"{module.TITLE} {variant}: {done.wall_s:.0f} s {done.error}", file=sys.stderr, flush=True)
+    cost = {"cpu_s": done.cpu_s, "wall_s": done.wall_s, "peak_rss_bytes": done.peak_rss_bytes}
+    if done.answer is None:
+        return {"error": done.error}
+    made = {"error": "", **cost, "versions": done.answer["versions"]}
+    write_json(target / RECORD, made)
+    return made
+
+
+def _evaluate(target: Path, texts: list[Path], threads: int) -> dict[str, dict[str, float]]:
+    """Metrics by text: KL to the original, top-1 agreement and perplexity, as ``edgepress validate`` does."""
+    record = target / "quality.jsonl"
+    if not record.exists():
+        part = record.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        checkpoint = target / "checkpoint" if (target / "checkpoint").is_dir() else target
+        command = [sys.executable, "-m", "edgepress", "validate", str(checkpoint), "--against", SUBJECT, "-q"]
+        command += ["--windows", str(WINDOWS), "--threads", str(threads), "--record", str(part)]
+        for options in ([], *(["--text", str(text)] for text in texts)):
+            subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
+        part.rename(record)
+    return {
+        name: {metric: value.value for metric, value in line.metrics.items() if value.value is not None}
+        for name, line in zip(("wikipedia", *(text.name for text in texts)), read([record]), strict=True)
+    }
+
+
+def write_raw(path: Path, found: list[Quality]) -> None:
+    """One JSON line for each result."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(one.model_dump(mode="json"), sort_keys=True, allow_nan=False) for one in found]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def circumstances(threads: int) -> list[str]:
+    """How the comparison was made, in sentences for its table."""
+    return [
+        f"Calibration: {SAMPLES} sequences of {LENGTH} tokens of Wikipedia, the same ids for every tool; "
+        f"evaluation: {WINDOWS} windows of {LENGTH} tokens of each text, none of it calibrated with. KL is "
+        "KL(original ‖ row) in nats a token, the mean over all positions.",
+        "Embedding and head stay in float32 in every row. Bits a weight count scales and zero points as the "
+        "tool stores them.",
+        f"CPU seconds and peak RSS are of the whole process at {threads} thread{'s' if threads > 1 else ''}, "
+        "loading and writing included.",
+    ]

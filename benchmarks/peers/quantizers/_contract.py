@@ -1,0 +1,54 @@
+"""What a quantizer is asked: a scheme, a checkpoint, calibration tokens, and a directory for the result.
+
+Standard library only: this file runs in every peer's environment.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way in which a tool quantizes the linear layers.
+
+    Attributes:
+        method: for tables; methods of the same name do the same work.
+        bits, group_size: of the codes, and input channels per scale.
+        scale_bits, zero_bits: bits of the scale and of the zero point of a group, as the tool stores them.
+        calibrated: whether it sees the calibration tokens.
+    """
+
+    method: str
+    bits: int
+    group_size: int = 64
+    scale_bits: int = 16
+    zero_bits: int = 0
+    calibrated: bool = True
+
+    @property
+    def stored_bits(self) -> float:
+        """Bits per weight, scales and zero points counted."""
+        return self.bits + (self.scale_bits + self.zero_bits) / self.group_size
+
+
+@dataclass(frozen=True)
+class Task:
+    """One quantization.
+
+    Attributes:
+        checkpoint: a Hugging Face directory with float32 safetensors and a tokenizer.
+        calibration: JSON file, a list of sequences of token ids.
+        output: an empty directory.
+    """
+
+    checkpoint: Path
+    calibration: Path
+    output: Path
+
+    def tokens(self) -> list[list[int]]:
+        """The calibration sequences."""
+        found: list[list[int]] = json.loads(self.calibration.read_text(encoding="utf-8"))
+        return found

@@ -1,0 +1,78 @@
+"""The result of a quantizer as a plain checkpoint: the original, with float32 weights that lie on a grid.
+
+Every tool stores its codes in a format of its own; this way one evaluation reads them all.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ._contract import Task, Variant
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def is_linear(name: str) -> bool:
+    """Whether ``model.layers.0.mlp.up_proj`` is a layer that is quantized: not the embedding or the head."""
+    return name.rpartition(".")[2] in _PARTS
+
+
+def write_dense(task: Task, variant: Variant, weights: Mapping[str, Tensor]) -> None:
+    """Write the checkpoint in ``task.output``.
+
+    Args:
+        weights: ``[out, in]`` by the name of the layer, for every quantized layer.
+
+    Raises:
+        SystemExit: a layer is missing, has another shape, or has more values in a group than its bits allow:
+            then the tool did something else than it was asked for.
+    """
+    from safetensors.torch import load_file, save_file
+
+    pending = dict(weights)
+    for file in sorted(task.checkpoint.iterdir()):
+        if file.suffix != ".safetensors":
+            if file.is_file() and file.suffix in (".json", ".jinja", ".txt", ".model"):
+                shutil.copyfile(file, task.output / file.name)
+            continue
+        tensors = load_file(file)
+        for name in [name for name in tensors if is_linear(name.removesuffix(".weight"))]:
+            layer = name.removesuffix(".weight")
+            if layer not in pending:
+                raise SystemExit(f"{layer} was not quantized")
+            tensors[name] = _checked(layer, pending.pop(layer), tensors[name], variant)
+        save_file(tensors, task.output / file.name, {"format": "pt"})
+    if pending:
+        raise SystemExit(f"quantized, but not in the checkpoint: {sorted(pending)[:3]}")
+
+
+def _checked(layer: str, found: Any, original: Any, variant: Variant) -> Any:
+    if found.shape != original.shape:
+        raise SystemExit(f"{layer} has the shape {list(found.shape)}, not {list(original.shape)}")
+    found = found.detach().float().contiguous()
+    size = variant.group_size
+    groups = found[:8, : found.shape[1] // size * size].reshape(-1, size)
+    most = max(len(group.unique()) for group in groups)
+    if most > 2**variant.bits:
+        raise SystemExit(
+            f"{layer} has {most} values in a group, more than {variant.bits} bits can tell apart"
+        )
+    return found
+
+
+def load_model(task: Task) -> Any:
+    """The checkpoint as a float32 model of transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(task.checkpoint, dtype=torch.float32).eval()
+
+
+def linears(model: Any) -> dict[str, Any]:
+    """The modules of the quantized layers by name, whatever class they have by now."""
+    return {name: module for name, module in model.named_modules() if is_linear(name)}

@@ -1,0 +1,44 @@
+"""AutoRound: learned rounding and clipping, block by block, with few and with its default iterations."""
+
+from __future__ import annotations
+
+from ._contract import Task, Variant
+from ._dense import linears, load_model, write_dense
+
+TITLE = "AutoRound"
+PACKAGES = (
+    "auto-round==0.16.1",
+    "torch",
+)
+BUILD: dict[str, str] = {}
+ENVIRONMENT: dict[str, str] = {}
+DISTRIBUTIONS = ("auto-round", "transformers", "torch")
+VARIANTS = {
+    f"w{bits}-{iterations}": Variant(f"AutoRound, {iterations} iterations", bits)
+    for bits in (4, 3, 2)
+    for iterations in (0, 20)
+}
+
+
+def quantize(task: Task, variant: str) -> None:
+    """``AutoRound.quantize`` over the calibration tokens, symmetric groups."""
+    import torch
+    from auto_round import AutoRound
+    from transformers import AutoTokenizer
+
+    chosen, tokens = VARIANTS[variant], task.tokens()
+    rows = [{"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row))} for row in tokens]
+    rounder = AutoRound(
+        load_model(task),
+        AutoTokenizer.from_pretrained(task.checkpoint),
+        bits=chosen.bits,
+        group_size=chosen.group_size,
+        sym=True,
+        iters=int(variant.rpartition("-")[2]),
+        nsamples=len(tokens),
+        seqlen=max(map(len, tokens)),
+        dataset=rows,
+        device_map="cpu",
+    )
+    model, _ = rounder.quantize()
+    write_dense(task, chosen, {name: layer.weight for name, layer in linears(model).items()})

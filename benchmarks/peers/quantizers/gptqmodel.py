@@ -1,0 +1,71 @@
+"""GPTQModel: GPTQ, symmetric groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ._contract import Task, Variant
+from ._dense import is_linear, write_dense
+
+TITLE = "GPTQModel"
+PACKAGES = (
+    "gptqmodel==7.7.0",
+    "optimum",
+    "torch",
+)
+BUILD: dict[str, str] = {}
+# On two cores it stops until it is told how many workers there may be.
+ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2"}
+DISTRIBUTIONS = ("gptqmodel", "transformers", "torch")
+VARIANTS = {f"w{bits}": Variant("GPTQ", bits) for bits in (4, 3, 2)}
+
+
+def quantize(task: Task, variant: str) -> None:
+    """``quantize`` and ``save``; the packed file is then decoded."""
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    chosen = VARIANTS[variant]
+    config = QuantizeConfig(bits=chosen.bits, group_size=chosen.group_size, sym=True, desc_act=False)
+    model = GPTQModel.load(str(task.checkpoint), config, device="cpu")
+    rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in task.tokens()]
+    model.quantize(rows, batch_size=1)
+    packed = task.output / "packed"
+    model.save(str(packed))
+    write_dense(task, chosen, decode(packed, chosen.bits))
+
+
+def decode(directory: Path, bits: int) -> dict[str, Any]:
+    """Float32 weights ``[out, in]`` of a GPTQ v1 checkpoint, by layer."""
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Any] = {}
+    for file in directory.glob("*.safetensors"):
+        tensors |= load_file(file)
+    names = [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
+    parts = ("qweight", "qzeros", "scales", "g_idx")
+    return {
+        name: decode_layer({part: tensors[f"{name}.{part}"] for part in parts}, bits)
+        for name in names
+        if is_linear(name)
+    }
+
+
+def decode_layer(parts: dict[str, Any], bits: int) -> Any:
+    """``[out, in]`` from ``qweight [in·bits/32, out]``, ``qzeros [groups, out·bits/32]`` that are less by
+    one, ``scales [groups, out]`` and ``g_idx [in]``.
+    """
+    codes = unpack(parts["qweight"], bits)
+    zeros = unpack(parts["qzeros"].T.contiguous(), bits).T + 1
+    group = parts["g_idx"].long()
+    return ((codes - zeros[group]).float() * parts["scales"].float()[group]).T
+
+
+def unpack(words: Any, bits: int) -> Any:
+    """Codes ``[rows·32/bits, columns]`` from words ``[rows, columns]``: bits in a stream, lowest first."""
+    import torch
+
+    shifts = torch.arange(32).view(1, 32, 1)
+    stream = ((words.long().unsqueeze(1) >> shifts) & 1).reshape(-1, words.shape[1])
+    values = stream.reshape(-1, bits, words.shape[1])
+    return (values << torch.arange(bits).view(1, bits, 1)).sum(1)

@@ -1,0 +1,34 @@
+"""HQQ: half-quadratic quantization, no data."""
+
+from __future__ import annotations
+
+from ._contract import Task, Variant
+from ._dense import linears, load_model, write_dense
+
+TITLE = "HQQ"
+PACKAGES = (
+    "hqq==0.2.8.post1",
+    "transformers==5.24.0",
+    "torch",
+    "accelerate",
+    "safetensors",
+)
+BUILD: dict[str, str] = {}
+ENVIRONMENT: dict[str, str] = {}
+DISTRIBUTIONS = ("hqq", "transformers", "torch")
+VARIANTS = {f"w{bits}": Variant("HQQ", bits, zero_bits=16, calibrated=False) for bits in (4, 3, 2)}
+
+
+def quantize(task: Task, variant: str) -> None:
+    """Every linear with HQQ's defaults for its bits."""
+    import torch
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+    chosen = VARIANTS[variant]
+    config = BaseQuantizeConfig(nbits=chosen.bits, group_size=chosen.group_size, axis=1)
+    options = {"compute_dtype": torch.float32, "device": "cpu", "del_orig": False}
+    found = {
+        name: HQQLinear(linear, config, **options).dequantize()
+        for name, linear in linears(load_model(task)).items()
+    }
+    write_dense(task, chosen, found)

@@ -1,0 +1,59 @@
+"""llm-compressor: GPTQ and rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._contract import Task, Variant
+from ._dense import linears, load_model, write_dense
+
+TITLE = "llm-compressor"
+PACKAGES = (
+    "llmcompressor==0.14.0.1",
+    "torch",
+)
+BUILD: dict[str, str] = {}
+ENVIRONMENT: dict[str, str] = {}
+DISTRIBUTIONS = ("llmcompressor", "compressed-tensors", "transformers", "torch")
+VARIANTS = {f"w{bits}-gptq": Variant("GPTQ", bits) for bits in (4, 3, 2)} | {
+    "w4-rtn": Variant("RTN", 4, calibrated=False)
+}
+
+
+def quantize(task: Task, variant: str) -> None:
+    """``oneshot`` with a modifier, symmetric groups."""
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
+
+    chosen = VARIANTS[variant]
+    model, tokens = load_model(task), task.tokens()
+    kind = GPTQModifier if chosen.calibrated else QuantizationModifier
+    modifier = kind(config_groups={"group_0": _scheme(chosen)}, ignore=["lm_head"])
+    data: dict[str, Any] = {}
+    if chosen.calibrated:
+        masks = [[1] * len(row) for row in tokens]
+        data = {
+            "dataset": Dataset.from_dict({"input_ids": tokens, "attention_mask": masks}),
+            "max_seq_length": max(map(len, tokens)),
+            "num_calibration_samples": len(tokens),
+        }
+    oneshot(model=model, recipe=modifier, **data)
+    write_dense(task, chosen, {name: _on_grid(layer) for name, layer in linears(model).items()})
+
+
+def _scheme(chosen: Variant) -> Any:
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    weights = QuantizationArgs(
+        num_bits=chosen.bits, type="int", symmetric=True, strategy="group", group_size=chosen.group_size
+    )
+    return QuantizationScheme(targets=["Linear"], weights=weights)
+
+
+def _on_grid(layer: Any) -> Any:
+    """The weight as the quantized module uses it; after GPTQ it is there already."""
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+
+    zero = getattr(layer, "weight_zero_point", None)
+    return fake_quantize(layer.weight, layer.weight_scale, zero, layer.quantization_scheme.weights)

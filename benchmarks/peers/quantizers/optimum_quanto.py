@@ -1,0 +1,32 @@
+"""optimum-quanto: rounding with its own optimizer of scales, no data. It has 2, 4 and 8 bits.
+
+Its groups are of 128, or of 64 and 32 where that does not divide: the layers of the subject get both.
+"""
+
+from __future__ import annotations
+
+from ._contract import Task, Variant
+from ._dense import linears, load_model, write_dense
+
+TITLE = "optimum-quanto"
+PACKAGES = (
+    "optimum-quanto==0.2.7",
+    "transformers==5.24.0",
+    "torch",
+    "accelerate",
+)
+BUILD: dict[str, str] = {}
+ENVIRONMENT: dict[str, str] = {}
+DISTRIBUTIONS = ("optimum-quanto", "transformers", "torch")
+VARIANTS = {f"w{bits}": Variant("RTN", bits, zero_bits=16, calibrated=False) for bits in (4, 2)}
+
+
+def quantize(task: Task, variant: str) -> None:
+    """``quantize`` and ``freeze`` with the package's defaults."""
+    from optimum import quanto
+
+    chosen = VARIANTS[variant]
+    model = load_model(task)
+    quanto.quantize(model, weights=getattr(quanto, f"qint{chosen.bits}"), exclude="lm_head")
+    quanto.freeze(model)
+    write_dense(task, chosen, {name: layer.weight.dequantize() for name, layer in linears(model).items()})

@@ -1,0 +1,40 @@
+"""torchao: weight-only rounding to any number of bits, and the same with HQQ's scales."""
+
+from __future__ import annotations
+
+from ._contract import Task, Variant
+from ._dense import linears, load_model, write_dense
+
+TITLE = "torchao"
+PACKAGES = (
+    "torchao==0.18.0",
+    "transformers==5.24.0",
+    "torch",
+    "accelerate",
+)
+BUILD: dict[str, str] = {}
+ENVIRONMENT: dict[str, str] = {}
+DISTRIBUTIONS = ("torchao", "transformers", "torch")
+VARIANTS = {f"w{bits}": Variant("RTN", bits, calibrated=False) for bits in (4, 3, 2)} | {
+    f"w{bits}-hqq": Variant("HQQ scales", bits, calibrated=False) for bits in (4, 3, 2)
+}
+
+
+def quantize(task: Task, variant: str) -> None:
+    """``quantize_`` with symmetric groups."""
+    import torch
+    from torchao.quantization import IntxWeightOnlyConfig, quantize_
+    from torchao.quantization.granularity import PerGroup
+
+    chosen = VARIANTS[variant]
+    model = load_model(task)
+    options = {"intx_choose_qparams_algorithm": "hqq_scale_only"} if variant.endswith("-hqq") else {}
+    config = IntxWeightOnlyConfig(
+        weight_dtype=getattr(torch, f"int{chosen.bits}"),
+        granularity=PerGroup(chosen.group_size),
+        scale_dtype=torch.float16,
+        **options,
+    )
+    wanted = {id(layer) for layer in linears(model).values()}
+    quantize_(model, config, filter_fn=lambda module, name: id(module) in wanted)
+    write_dense(task, chosen, {name: layer.weight.dequantize() for name, layer in linears(model).items()})

@@ -1,0 +1,167 @@
+"""The comparison of quantizers: its bars and table, and what decodes the peers' formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edgepress.benchmarks.peers import quality
+from edgepress.benchmarks.peers.place import quantizers
+from edgepress.benchmarks.peers.quality import OURS, Quality
+from edgepress.benchmarks.peers.quantizers import onnxruntime_nbits
+from edgepress.benchmarks.peers.quantizers._contract import Task, Variant
+from edgepress.benchmarks.peers.quantizers._dense import write_dense
+from edgepress.benchmarks.peers.quantizers.gptqmodel import decode_layer, unpack
+from safetensors.torch import load_file, save_file
+
+
+def row(peer: str, kl: float | None, bits: int = 4, method: str = "GPTQ", **more: Any) -> Quality:
+    metrics = {} if kl is None else {"wikipedia": {"kl": kl, "top1_agreement": 0.8, "perplexity": 20.0}}
+    fields: dict[str, Any] = {
+        "peer": peer,
+        "title": peer,
+        "variant": "v",
+        "method": method,
+        "bits": bits,
+        "group_size": 64,
+        "scale_bits": 16,
+        "zero_bits": 0,
+        "stored_bits": 4.25,
+        "calibrated": True,
+        "cpu_s": 100.0,
+        "peak_rss_bytes": 10**9,
+        "metrics": metrics,
+    }
+    return Quality(**{**fields, **more})
+
+
+def test_quality_is_compared_at_the_same_bits() -> None:
+    found = [
+        row(OURS, 0.16),
+        row("a", 0.21),
+        row("b", 0.19),
+        row("c", 0.01, bits=8),
+        row("d", None, error="no"),
+    ]
+    bar = next(one for one in quality.bars(found) if one.where == "W4-g64" and one.name.startswith("KL"))
+    assert bar.ratio == pytest.approx(0.19 / 0.16)
+    assert bar.verdict == "missed"
+    better = next(one for one in quality.bars([row(OURS, 0.15), *found[1:]]) if one.name.startswith("KL"))
+    assert (
+        next(one for one in quality.bars([row(OURS, 0.15), *found[1:]]) if one.where == "W8-g64").ratio
+        is None
+    )
+    assert better.target == pytest.approx(1.25)
+
+
+def test_cost_is_compared_with_the_same_method() -> None:
+    found = [
+        row(OURS, 0.2, cpu_s=50.0, peak_rss_bytes=600_000_000),
+        row("a", 0.2, cpu_s=100.0, peak_rss_bytes=900_000_000),
+        row("fast", 0.2, method="RTN", cpu_s=1.0, peak_rss_bytes=1),
+    ]
+    costs = {bar.name: bar for bar in quality.bars(found)}
+    assert costs["CPU time of GPTQ"].ratio == pytest.approx(2.0)
+    assert costs["CPU time of GPTQ"].verdict == "met"
+    assert costs["peak RSS of GPTQ"].ratio == pytest.approx(1.5)
+    assert costs["peak RSS of GPTQ"].verdict == "missed"
+
+
+def test_the_page_lists_what_could_not_run() -> None:
+    page = quality.page([row(OURS, 0.2), row("a", None, error="needs CUDA")], ["a note"])
+    assert "| a GPTQ, 4 bits | needs CUDA |" in page
+    assert "| W4-g64 | edgepress_passes GPTQ | 4.25 | 0.2000 | 0.800 | 20.00 | 100 | 1000 |" in page
+    assert "- a note" in page
+
+
+@pytest.mark.parametrize("name", sorted(quantizers()))
+def test_quantizers_say_what_the_comparison_asks(name: str) -> None:
+    module = quantizers()[name]
+    assert module.TITLE
+    assert callable(module.quantize)
+    assert isinstance(module.ENVIRONMENT, dict)
+    assert all(2 <= one.bits < one.stored_bits <= one.bits + 1 for one in module.VARIANTS.values())
+
+
+def packed(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """``[rows, columns]`` codes as a stream of bits along the rows, in int32 words: bit by bit."""
+    words = torch.zeros(codes.shape[0] * bits // 32, codes.shape[1], dtype=torch.int64)
+    for index in range(codes.shape[0]):
+        for bit in range(bits):
+            place = index * bits + bit
+            words[place // 32] |= ((codes[index].long() >> bit) & 1) << (place % 32)
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_gptq_words_are_decoded(bits: int) -> None:
+    generator = torch.Generator().manual_seed(bits)
+    codes = torch.randint(0, 2**bits, (64, 32), generator=generator)
+    assert torch.equal(unpack(packed(codes, bits), bits), codes)
+    zeros = torch.randint(1, 2**bits, (2, 32), generator=generator)
+    scales = torch.rand(2, 32, generator=generator)
+    group = torch.arange(64) // 32
+    parts = {
+        "qweight": packed(codes, bits),
+        "qzeros": packed((zeros - 1).T.contiguous(), bits).T.contiguous(),
+        "scales": scales,
+        "g_idx": group.int(),
+    }
+    expected = torch.empty(32, 64)
+    for out in range(32):
+        for channel in range(64):
+            one = int(group[channel])
+            expected[out, channel] = (codes[channel, out] - zeros[one, out]) * scales[one, out]
+    assert torch.equal(decode_layer(parts, bits), expected)
+
+
+NAME = "model.layers.0.mlp.up_proj"
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    """A checkpoint with one linear layer and an embedding."""
+    checkpoint, output = tmp_path / "checkpoint", tmp_path / "output"
+    checkpoint.mkdir()
+    output.mkdir()
+    weight = torch.randn(24, 128, generator=torch.Generator().manual_seed(0))
+    save_file(
+        {f"{NAME}.weight": weight, "model.embed_tokens.weight": weight.clone()}, checkpoint / "m.safetensors"
+    )
+    (checkpoint / "config.json").write_text("{}", encoding="utf-8")
+    return Task(checkpoint, tmp_path / "none.json", output)
+
+
+def test_dense_weights_replace_only_the_linear_layers(task: Task) -> None:
+    signs = torch.ones(24, 128)
+    write_dense(task, Variant("x", 2), {NAME: signs})
+    before, after = (load_file(folder / "m.safetensors") for folder in (task.checkpoint, task.output))
+    assert torch.equal(after[f"{NAME}.weight"], signs)
+    assert torch.equal(after["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+    assert (task.output / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({}, "was not quantized"),
+        ({NAME: torch.ones(24, 64)}, "has the shape"),
+        ({NAME: torch.randn(24, 128)}, "more than 2 bits can tell apart"),
+        ({NAME: torch.ones(24, 128), "other.up_proj": torch.ones(1)}, "not in the checkpoint"),
+    ],
+)
+def test_what_is_not_as_asked_is_refused(task: Task, weights: dict[str, torch.Tensor], said: str) -> None:
+    with pytest.raises(SystemExit, match=said):
+        write_dense(task, Variant("x", 2), weights)
+
+
+def test_onnxruntime_rounds_to_the_grid_it_was_asked_for(task: Task) -> None:
+    onnxruntime_nbits.quantize(task, "w4-default")
+    before, after = (
+        load_file(folder / "m.safetensors")[f"{NAME}.weight"] for folder in (task.checkpoint, task.output)
+    )
+    step = before.reshape(24, 2, 64).abs().amax(-1) / 8
+    assert ((before - after).reshape(24, 2, 64).abs().amax(-1) <= 1.001 * step).all()
+    assert not torch.equal(before, after)
