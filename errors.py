@@ -88,6 +88,12 @@ class CalibrationError(InputError):
     code = "E-CALIBRATION"
 
 
+class TrainingError(InputError):
+    """Learning that cannot begin: nothing to learn, or a loss that is no number."""
+
+    code = "E-TRAINING"
+
+
 class BundleError(InputError):
     """A bundle whose files do not match its manifest, or that this runtime cannot read."""
 

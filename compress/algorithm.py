@@ -119,6 +119,10 @@ class ModelPass(Pass):
         """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
         return 2 * weights
 
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """Multiply-adds for a model with so many weights in its blocks; by default one forward pass."""
+        return float(weights) * tokens
+
     def apply(self, stage: Stage) -> StageResult:
         """Read the model of ``stage`` and write the changed one into its output directory."""
         raise TypeError(f"{type(self).__name__} does not define apply")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .straight_through import straight_through
+
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -18,19 +20,21 @@ def quantize_tokens(rows: Tensor) -> Tensor:
 
 
 class TokenQuantLinear(nn.Module):
-    """A linear whose inputs are quantized per token before the product."""
+    """A linear whose inputs are quantized per token before the product; the gradient passes straight
+    through.
+    """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Module) -> None:
         super().__init__()
         self.linear = linear
 
     @property
     def weight(self) -> Tensor:
         """The weight ``[out, in]`` of the linear."""
-        return self.linear.weight
+        return self.linear.weight  # type: ignore[return-value]
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.linear(quantize_tokens(rows))  # type: ignore[no-any-return]
+        return self.linear(straight_through(rows, quantize_tokens(rows.detach())))  # type: ignore[no-any-return]
 
 
 def wrap(root: nn.Module, name: str) -> None:

@@ -39,6 +39,11 @@ class Masks:
                 found |= dict.fromkeys(file.keys(), path)
         return cls(found)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The linears that have a mask."""
+        return frozenset(self._file_of)
+
     def of(self, block: BlockAnatomy, device: torch.device) -> dict[str, Tensor]:
         """Bool masks ``[out, in]`` of a block's linears, True keeps."""
         masks = {}

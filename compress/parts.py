@@ -5,7 +5,7 @@ Each block becomes one safetensors file; their joining is :mod:`edgepress.compre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from .block import Block
 from .checkpoint.compressed import forms, stored
 from .checkpoint.kv_cache import stored_scales
 from .masks import packed
+from .qtensor import QTensor
 from .scheme import Scheme
 from .weights import WeightSource
 
@@ -38,35 +39,52 @@ class PartWriter:
 
     def write(self, block: Block) -> Path:
         """Write the block, and its masks beside it; returns the path of the block's file."""
-        tensors: dict[str, Tensor] = {}
-        for name in self.source.names(f"{block.anatomy.prefix}."):
-            module = name.removesuffix(".weight")
-            tensor = block.quantized.get(module)
-            if tensor is not None:
-                tensors |= stored(module, tensor, self.forms[tensor.scheme])
-            elif name in block.changed:
-                value = self.source.as_stored(name, block.parameter(name))
-                tensors[name] = value.to(self.source.stored_type(name))
-            else:
-                tensors |= self._untouched(name)
-        if block.kv is not None:
-            tensors |= stored_scales(block.anatomy.attention, block.kv)
-        if block.masks:
-            masks = {name: packed(mask) for name, mask in block.masks.items()}
-            _save(self.directory / "masks" / f"{block.anatomy.index:04d}.safetensors", masks)
-        return _save(self.directory / "parts" / f"{block.anatomy.index:04d}.safetensors", tensors)
+        changed = {name: block.parameter(name) for name in block.changed}
+        extra = {} if block.kv is None else stored_scales(block.anatomy.attention, block.kv)
+        return self.part(block.anatomy, block.quantized, changed, block.masks, extra)
 
-    def outer(self) -> Path:
-        """Write everything outside the blocks, in its stored type."""
+    def part(
+        self,
+        anatomy: BlockAnatomy,
+        quantized: Mapping[str, QTensor],
+        changed: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> Path:
+        """Write a block of which the linears ``quantized`` are codes and the parameters ``changed`` are new,
+        by stored name; ``extra`` tensors join them, ``masks`` go beside them.
+        """
+        tensors = self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed)
+        tensors |= extra or {}
+        if masks:
+            bits = {name: packed(mask) for name, mask in masks.items()}
+            _save(self.directory / "masks" / f"{anatomy.index:04d}.safetensors", bits)
+        return _save(self.directory / "parts" / f"{anatomy.index:04d}.safetensors", tensors)
+
+    def outer(self, changed: Mapping[str, Tensor] | None = None) -> Path:
+        """Write everything outside the blocks, in its stored type; ``changed`` as in :meth:`part`."""
         anatomy = self.source.anatomy
         prefixes = tuple(f"{block.prefix}." for block in anatomy.blocks)
         names = [name for name in self.source.names() if not name.startswith(prefixes)]
         if anatomy.tied and anatomy.head is not None:
             names = [name for name in names if name != f"{anatomy.head}.weight"]
+        tensors = self._tensors(names, {}, changed or {})
+        return _save(self.directory / "parts" / "outer.safetensors", tensors)
+
+    def _tensors(
+        self, names: Sequence[str], quantized: Mapping[str, QTensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for name in names:
-            tensors |= self._untouched(name)
-        return _save(self.directory / "parts" / "outer.safetensors", tensors)
+            module = name.removesuffix(".weight")
+            if module in quantized:
+                tensors |= stored(module, quantized[module], self.forms[quantized[module].scheme])
+            elif name in changed:
+                value = self.source.as_stored(name, changed[name])
+                tensors[name] = value.to(self.source.stored_type(name))
+            else:
+                tensors |= self._untouched(name)
+        return tensors
 
     def _untouched(self, name: str) -> dict[str, Tensor]:
         if name in self.source.reader.shapes and name.removesuffix(".weight") not in self.source.schemes:

@@ -151,7 +151,10 @@ def multiplications(source: WeightSource, recipe: Recipe, tokens: int) -> float:
             if recipe.calibrated:
                 total += tokens * wide**2 + wide**3 + 2 * rows * wide**2
         total += 150 * weights  # grid search and rounding, in units of a multiply-add of a matrix product
-    return total
+    whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
+    return total + sum(
+        step.multiplications(whole, tokens) for _, step in recipe.steps if isinstance(step, ModelPass)
+    )
 
 
 def gemm_rate() -> float:

@@ -1,0 +1,53 @@
+"""``Lesson``: a student learns from a teacher's answers, and is measured on those that were held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...terminal import Progress
+from .loop import Course, Loop, LoopSettings
+from .objective import Objective, learn_from, total_loss
+from .pieces import Piece
+from .precision import Precision, autocast
+from .student import Student
+from .teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is taught: ``pieces`` to learn from and ``held_out`` ones, by ``teacher`` under ``objective``."""
+
+    objective: Objective
+    teacher: Teacher
+    pieces: list[Piece]
+    held_out: list[Piece]
+    precision: Precision
+
+    def learn(self, student: Student, piece: Piece, share: float) -> float:
+        """Add the gradient of ``share`` times the summed loss of ``piece``; returns the sum."""
+        with autocast(self.precision, student.device):
+            answers = self.teacher.answers(piece)
+            return learn_from(self.objective, student.model, piece, answers, share, student.device)
+
+    def measure(self, student: Student) -> float:
+        """The mean loss of a held-out token, in float32."""
+        losses = (
+            total_loss(self.objective, student.model, piece, self.teacher.answers(piece), student.device)
+            for piece in self.held_out
+        )
+        return sum(losses) / self.held_out_tokens
+
+    @property
+    def held_out_tokens(self) -> int:
+        """Tokens that the held-out loss is a mean over."""
+        return sum(piece.tokens for piece in self.held_out)
+
+    def give(self, student: Student, loop: LoopSettings, progress: Progress) -> Course:
+        """Let the student learn; its parameters are then the best ones. Resumes from ``loop.state``."""
+        return Loop(
+            student.changes(),
+            self.pieces,
+            lambda piece, share: self.learn(student, piece, share),
+            lambda: self.measure(student),
+            loop,
+        ).run(progress)

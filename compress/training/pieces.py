@@ -1,0 +1,57 @@
+"""Calibration batches cut into pieces that go through a model at once, some of them held out.
+
+What is held out is never learned from: it says when learning stopped to help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...errors import CalibrationError
+from ..calibration import Calibration
+
+# One piece in so many is held out.
+_HELD_OUT = 8
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``input_ids`` and ``attention_mask``, both ``[rows, length]``; ``tokens`` are the real ones in it."""
+
+    number: int
+    input_ids: Tensor
+    attention_mask: Tensor
+    tokens: int
+
+
+def pieces_of(calibration: Calibration, tokens: int) -> list[Piece]:
+    """Pieces of whole rows, at most ``tokens`` places in each but at least a row, and so small that some can
+    be held out.
+    """
+    pieces: list[Piece] = []
+    for batch in calibration.batches:
+        rows = max(1, min(tokens // batch.input_ids.shape[1], calibration.samples // _HELD_OUT))
+        for start in range(0, batch.input_ids.shape[0], rows):
+            part = slice(start, start + rows)
+            mask = batch.attention_mask[part]
+            pieces.append(Piece(len(pieces), batch.input_ids[part], mask, int(mask.sum())))
+    return pieces
+
+
+def hold_out(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """``(to learn from, held out)``: every eighth piece, evenly over the whole, at least one.
+
+    Raises:
+        CalibrationError: fewer than two pieces.
+    """
+    if len(pieces) < 2:
+        raise CalibrationError(
+            f"{len(pieces)} piece of calibration text cannot be both learned from and held out",
+            fix="give more samples: --samples 64",
+        )
+    every = min(_HELD_OUT, len(pieces))
+    kept = [piece for piece in pieces if piece.number % every == every - 1]
+    return [piece for piece in pieces if piece not in kept], kept

@@ -1,0 +1,67 @@
+"""``Relative``: a parameter learned as a change in units of its own size, and rounded as it is stored.
+
+One learning rate then suits scales of 1e-3 and norms of 10 alike, and what the model computes with in
+training is, to the bit, what will be read back from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..straight_through import straight_through
+
+Rounding = Callable[[Tensor], Tensor]
+
+
+class Relative(nn.Module):
+    """``rounded(start + unit · change)``; ``unit`` broadcasts against ``start``."""
+
+    start: Tensor
+    unit: Tensor
+
+    def __init__(self, start: Tensor, unit: Tensor, rounded: Rounding) -> None:
+        super().__init__()
+        self.register_buffer("start", start.detach().clone())
+        self.register_buffer("unit", unit.detach())
+        self.rounded = rounded
+
+    def forward(self, change: Tensor) -> Tensor:
+        value = self.start + self.unit * change
+        return straight_through(value, self.rounded(value.detach()))
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        """The parameter begins as no change at all."""
+        return torch.zeros_like(value)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A parameter in training: ``name`` as stored, and where it is in the student."""
+
+    name: str
+    module: nn.Module
+    attribute: str
+
+    @property
+    def change(self) -> nn.Parameter:
+        """What the optimizer moves."""
+        return self.module.get_parameter(f"parametrizations.{self.attribute}.original")
+
+    @property
+    def value(self) -> Tensor:
+        """The parameter as it will be stored, float32."""
+        return getattr(self.module, self.attribute).detach()  # type: ignore[no-any-return]
+
+
+def learn(name: str, module: nn.Module, attribute: str, unit: Tensor, rounded: Rounding) -> Learned:
+    """Make ``module.attribute`` a parameter in training."""
+    start = getattr(module, attribute).detach()
+    parametrize.register_parametrization(module, attribute, Relative(start, unit, rounded), unsafe=True)
+    learned = Learned(name, module, attribute)
+    learned.change.requires_grad_(True)
+    return learned

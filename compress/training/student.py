@@ -1,0 +1,137 @@
+"""``Student``: a checkpoint in memory as a model that learns: quantized layers as codes, the rest as stored.
+
+Four kinds of parameters may learn while the codes stay: the scales of quantized layers, their zero points,
+the norms, and the biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..anatomy import Norm
+from ..fake_quant import TokenQuantLinear
+from ..grid import storable
+from ..qtensor import QTensor
+from ..skeleton import module_name
+from ..torch_model import load_model
+from ..weights import WeightSource
+from .quant_linear import QuantLinear
+from .relative import Learned, Rounding, learn
+
+Kind = Literal["scales", "zero_points", "norms", "biases"]
+
+# A zero point that moves by one moves its group by a whole step: it learns in larger units than a scale.
+_ZERO_POINT_UNIT = 16.0
+# No scale shrinks below this share of what it was.
+_SMALLEST = 1 / 16
+
+
+class Student:
+    """The model at ``source`` with its quantized layers as :class:`QuantLinear`."""
+
+    def __init__(self, source: WeightSource, device: torch.device) -> None:
+        self.source, self.device = source, device
+        # Scales of a quantized cache belong to the weights as they were: a model that learns has none.
+        self.model = load_model(source.reader.path, device=device, cache=False)
+        self.model.requires_grad_(False)
+        self.quantized: dict[str, QuantLinear] = {}
+        for name in source.schemes:
+            self._quantize(name)
+        self.learned: list[Learned] = []
+
+    def _quantize(self, name: str) -> None:
+        path = module_name(self.source.anatomy, name)
+        tensor, module = self.source.linear(name), self.model.get_submodule(path)
+        assert isinstance(tensor, QTensor)
+        inner = module.linear if isinstance(module, TokenQuantLinear) else module
+        quantized = QuantLinear(tensor.to(self.device), inner.bias)  # type: ignore[arg-type]
+        self.quantized[name] = quantized
+        if isinstance(module, TokenQuantLinear):
+            module.linear = quantized
+        else:
+            self.model.set_submodule(path, quantized)
+
+    def learn(self, kinds: tuple[Kind, ...], masked: frozenset[str] = frozenset()) -> list[Learned]:
+        """Let the parameters of ``kinds`` learn; zero points of ``masked`` layers stand for pruned weights
+        and stay.
+        """
+        for kind in kinds:
+            self.learned += {
+                "scales": self._scales,
+                "zero_points": lambda: self._zero_points(masked),
+                "norms": self._norms,
+                "biases": self._biases,
+            }[kind]()
+        return self.learned
+
+    def changes(self) -> list[nn.Parameter]:
+        """What the optimizer moves, in a fixed order."""
+        return [learned.change for learned in self.learned]
+
+    def tensor(self, name: str) -> QTensor:
+        """The quantized weight of the linear ``name`` as it is now."""
+        return self.quantized[name].tensor()
+
+    def values(self) -> dict[str, Tensor]:
+        """The norms and biases that learned, by stored name, as they are now."""
+        return {
+            learned.name: learned.value
+            for learned in self.learned
+            if not isinstance(learned.module, QuantLinear) or learned.attribute == "bias"
+        }
+
+    def _scales(self) -> Iterator[Learned]:
+        for name, module in self.quantized.items():
+            start = module.scale.detach()
+
+            def rounded(scale: Tensor, start: Tensor = start) -> Tensor:
+                return storable(torch.maximum(scale, start * _SMALLEST))
+
+            yield learn(f"{name}.weight_scale", module, "scale", start, rounded)
+
+    def _zero_points(self, masked: frozenset[str]) -> Iterator[Learned]:
+        for name, module in self.quantized.items():
+            if module.zero_point is None or name in masked:
+                continue
+            lowest, highest = module.scheme.code_range
+
+            def rounded(zero_point: Tensor, low: int = lowest, high: int = highest) -> Tensor:
+                return zero_point.round().clamp_(low, high)
+
+            unit = torch.tensor(_ZERO_POINT_UNIT, device=self.device)
+            yield learn(f"{name}.weight_zero_point", module, "zero_point", unit, rounded)
+
+    def _norms(self) -> Iterator[Learned]:
+        anatomy = self.source.anatomy
+        norms = [norm for block in anatomy.blocks for norm in block.norms()]
+        norms += [norm for norm in (anatomy.embedding_norm, anatomy.final_norm) if norm is not None]
+        for norm in norms:
+            yield from self._norm(norm)
+
+    def _norm(self, norm: Norm) -> Iterator[Learned]:
+        module = self.model.get_submodule(module_name(self.source.anatomy, norm.name))
+        weight: Tensor = module.get_parameter("weight").detach()
+        unit = (weight + norm.offset).abs()
+        yield learn(f"{norm.name}.weight", module, "weight", unit, self._as_stored(f"{norm.name}.weight"))
+        bias = getattr(module, "bias", None)
+        if bias is not None:
+            # A bias is small beside what it is added to: the weight is the measure of both.
+            name = f"{norm.name}.bias"
+            yield learn(name, module, "bias", unit, self._as_stored(name))
+
+    def _biases(self) -> Iterator[Learned]:
+        for linear in self.source.anatomy.linears():
+            module = self.model.get_submodule(module_name(self.source.anatomy, linear.name))
+            inner = module.linear if isinstance(module, TokenQuantLinear) else module
+            if isinstance(inner.bias, Tensor):
+                name, bias = f"{linear.name}.bias", inner.bias.detach()
+                unit = bias.square().mean().sqrt().clamp_min(1e-3)
+                yield learn(name, inner, "bias", unit, self._as_stored(name))
+
+    def _as_stored(self, name: str) -> Rounding:
+        stored = self.source.stored_type(name)
+        return lambda value: value.to(stored).to(torch.float32)

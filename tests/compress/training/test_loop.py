@@ -1,0 +1,121 @@
+"""The loop: it descends, keeps the best, resumes to the same bytes, and comes back from bad losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from edgepress.compress.training.loop import Loop, LoopSettings
+from edgepress.compress.training.pieces import Piece
+from edgepress.errors import TrainingError
+from edgepress.terminal import Silent
+from torch import Tensor, nn
+
+TARGETS = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)) * 0.1 + 1
+EMPTY = torch.zeros(0)
+PIECES = [Piece(number, EMPTY, EMPTY, 10) for number in range(12)]
+
+
+class Task:
+    """A vector that should become the mean of the targets; every piece has one."""
+
+    def __init__(self, state: Path, *, rate: float = 0.05, epochs: int = 10) -> None:
+        self.vector = nn.Parameter(torch.zeros(5))
+        self.calls, self.hook = 0, lambda loss: loss
+        settings = LoopSettings(state=state, learning_rate=rate, epochs=epochs, batch_tokens=30, seed=3)
+        self.loop = Loop([self.vector], PIECES, self.learn, self.measure, settings)
+
+    def learn(self, piece: Piece, share: float) -> float:
+        self.calls += 1
+        loss: Tensor = self.hook((self.vector - TARGETS[piece.number]).square().sum() * piece.tokens)
+        (loss * share).backward()
+        return float(loss.detach())
+
+    def measure(self) -> float:
+        return float((self.vector.detach() - TARGETS.mean(0)).square().sum())
+
+
+def test_it_descends_to_the_minimum(tmp_path: Path) -> None:
+    task = Task(tmp_path / "s.pt")
+    course = task.loop.run(Silent())
+    losses = [loss for _, loss in course.held_out]
+    assert losses[0] > 1 and course.best[1] < 0.01 * losses[0]
+    assert task.measure() == course.best[1]
+
+
+def test_every_piece_comes_once_an_epoch_in_another_order(tmp_path: Path) -> None:
+    steps = Task(tmp_path / "s.pt", epochs=2).loop.steps
+    assert [len(batch) for batch in steps] == [3] * 8
+    orders = [[piece.number for batch in half for piece in batch] for half in (steps[:4], steps[4:])]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(12)) and orders[0] != orders[1]
+
+
+def test_what_only_makes_it_worse_is_not_kept(tmp_path: Path) -> None:
+    task = Task(tmp_path / "s.pt")
+    task.vector.data = TARGETS.mean(0).clone()
+    task.hook = lambda loss: -loss
+    before = task.measure()
+    course = task.loop.run(Silent())
+    assert course.best[0] == 0 and task.measure() == before
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 17, 60, 119])
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int) -> None:
+    whole = Task(tmp_path / "whole.pt")
+    course = whole.loop.run(Silent())
+
+    def killing(task: Task) -> Callable[[Tensor], Tensor]:
+        def hook(loss: Tensor) -> Tensor:
+            if task.calls == at:
+                raise Killed
+            return loss
+
+        return hook
+
+    first = Task(tmp_path / "s.pt")
+    first.hook = killing(first)
+    with pytest.raises(Killed):
+        first.loop.run(Silent())
+    second = Task(tmp_path / "s.pt")
+    assert second.loop.run(Silent()) == course
+    assert torch.equal(second.vector, whole.vector)
+    assert second.calls < whole.calls or at < 20
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e4])
+def test_a_loss_out_of_hand_takes_it_back_with_half_the_rate(tmp_path: Path, bad: float) -> None:
+    task = Task(tmp_path / "s.pt")
+    task.hook = lambda loss: loss * bad if task.calls == 50 else loss
+    course = task.loop.run(Silent())
+    assert course.retreats == 1 and course.best[1] < 0.1 * course.held_out[0][1]
+    assert task.loop.rate(20) == pytest.approx(0.5 * Task(tmp_path / "o.pt").loop.rate(20))
+
+
+def test_it_gives_up_when_every_way_is_bad_and_keeps_the_best(tmp_path: Path) -> None:
+    task = Task(tmp_path / "s.pt")
+    task.hook = lambda loss: loss * math.nan if task.calls > 50 else loss
+    course = task.loop.run(Silent())
+    assert course.retreats == 4 and course.step < len(task.loop.steps)
+    assert task.measure() == course.best[1] < course.held_out[0][1]
+
+
+def test_a_model_that_is_no_number_from_the_start_is_an_error(tmp_path: Path) -> None:
+    task = Task(tmp_path / "s.pt")
+    task.vector.data[0] = math.nan
+    with pytest.raises(TrainingError, match="not finite"):
+        task.loop.run(Silent())
+
+
+def test_the_rate_rises_and_falls(tmp_path: Path) -> None:
+    loop = Task(tmp_path / "s.pt").loop
+    rates = [loop.rate(step) for step in range(len(loop.steps))]
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert max(rates) == pytest.approx(0.05) and rates[-1] < 0.2 * 0.05
