@@ -55,7 +55,7 @@ def load_model(
             wrap(skeleton.model, module_name(anatomy, name))
     if cache:
         for block in anatomy.blocks:
-            scales = source.kv_scales(block)
+            scales = source.kv_scales(block.attention)
             if scales is not None:
                 tap(skeleton.submodule(block.attention.module), scales.round)
     return skeleton.model.to(dtype).eval()

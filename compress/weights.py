@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..storage import read_json
-from .anatomy import Anatomy, BlockAnatomy
+from .anatomy import Anatomy, Attention, BlockAnatomy
 from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
 from .checkpoint.finite import refuse_non_finite
 from .checkpoint.kv_cache import is_scale, kv_scheme_of, restored_scales
@@ -149,12 +149,12 @@ class WeightSource:
             return torch.float32
         return TORCH_TYPES[self.reader.dtypes[name]]
 
-    def kv_scales(self, block: BlockAnatomy) -> KVScales | None:
-        """The scales of the block's key/value cache; None for a cache in float."""
+    def kv_scales(self, attention: Attention) -> KVScales | None:
+        """The scales of the key/value cache of ``attention``; None for a cache in float."""
         if self.kv_scheme is None:
             return None
         read = self.reader.read
-        return restored_scales(block.attention, self.kv_scheme, lambda name: read([name])[name])
+        return restored_scales(attention, self.kv_scheme, lambda name: read([name])[name])
 
     def quantized(self, block: BlockAnatomy, device: torch.device) -> dict[str, QTensor]:
         """The linears of ``block`` that are stored quantized."""

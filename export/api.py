@@ -35,6 +35,7 @@ def export_bundle(
     overwrite: bool = False,
     validate: bool = True,
     text: str | Path | None = None,
+    kv: str | None = None,
     gate: Gate | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -46,6 +47,8 @@ def export_bundle(
         validate: prove the graph against torch before it is published; otherwise the manifest carries a
             warning.
         text: UTF-8 file whose text the proof uses, instead of the built-in passage.
+        kv: how a decoder caches keys and values: ``fp32``, ``fp16``, ``int8`` or ``int4``; as the checkpoint
+            says when None.
         gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:
@@ -59,13 +62,13 @@ def export_bundle(
     plugin = load(FORMATS, format, "export format")
     target, progress = Path(output), progress or Silent()
     with Staging(target, overwrite=overwrite) as stage:
-        job = _job(checkpoint, stage.target, None if text is None else Path(text), progress)
+        job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, progress)
         prepared = plugin.prepare(job, validate=validate)
         twin = None if gate is None else _twin(job, plugin)
         needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
         require_disk(stage.target, needed + _SMALL_FILES)
         bundle, work = stage.directory / "bundle", stage.directory / "work"
-        command = _command(checkpoint, format, output, validate)
+        command = _command(checkpoint, format, output, validate, kv)
         with disk_full_is_typed(stage.target):
             _write(plugin, job, prepared, bundle, command, work if validate else None)
             shutil.rmtree(work, ignore_errors=True)
@@ -98,11 +101,14 @@ def _write(
     _describe(job, directory, sections, parity, command)
 
 
-def _job(checkpoint: str | Path, target: Path, text: Path | None, progress: Progress) -> ExportJob:
+def _job(
+    checkpoint: str | Path, target: Path, text: Path | None, kv: str | None, progress: Progress
+) -> ExportJob:
     from ..compress.checkpoint.vocabulary import check_vocabulary
     from ..compress.models import resolve
     from ..compress.pooling import pooling_of
     from ..compress.weights import WeightSource
+    from .cache import cache_type
     from .job import ExportJob
     from .proof.passage import proof_text
 
@@ -120,6 +126,7 @@ def _job(checkpoint: str | Path, target: Path, text: Path | None, progress: Prog
         described=str(origin.get("described", model.described)),
         pooling=pooling_of(model.path) if source.anatomy.kind == "encoder" else None,
         text=text,
+        kv_dtype=cache_type(source, model.name, kv),
         progress=progress,
     )
 
@@ -152,6 +159,7 @@ def _describe(job: Any, bundle: Path, sections: dict[str, Any], parity: dict[str
     write_json(bundle / MANIFEST, {**manifest, "files": hash_tree(bundle, skip=frozenset({MANIFEST}))})
 
 
-def _command(checkpoint: str | Path, format: str, output: str | Path, validate: bool) -> str:
+def _command(checkpoint: str | Path, format: str, output: str | Path, validate: bool, kv: str | None) -> str:
     words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
+    words += [] if kv is None else ["--kv", kv]
     return shlex.join(words if validate else [*words, "--no-validate"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..compress.pooling import Pooling
 from ..compress.weights import WeightSource
 from ..terminal import Progress, Silent
+from .cache import FLOAT
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class ExportJob:
         source: the checkpoint. name, described: what it is called, and how tables must call it.
         pooling: of an encoder, from the files beside it; None for a decoder.
         text: file whose text the proof uses; the built-in passage when None.
-        as_float: export the weights dequantized, whatever the checkpoint stores.
+        as_float: export the weights dequantized and the cache in float32, whatever the checkpoint stores.
+        kv_dtype: of the key/value cache of a decoder: a value of :data:`.cache.TYPES`.
     """
 
     source: WeightSource
@@ -27,6 +29,7 @@ class ExportJob:
     pooling: Pooling | None = None
     text: Path | None = None
     as_float: bool = False
+    kv_dtype: str = FLOAT
     progress: Progress = field(default_factory=Silent)
 
     @property
@@ -37,4 +40,6 @@ class ExportJob:
     @property
     def rounds(self) -> bool:
         """Whether anything in the exported graph is quantized."""
-        return not self.as_float and (bool(self.source.schemes) or self.source.embedding_scheme is not None)
+        source = self.source
+        stored = bool(source.schemes) or source.embedding_scheme is not None or self.kv_dtype != FLOAT
+        return stored and not self.as_float

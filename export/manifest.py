@@ -9,7 +9,9 @@ from math import prod
 from typing import Any
 
 from .. import __version__
+from ..runtime.manifest import DecoderSection
 from ..storage import read_json
+from .cache import CODES, FLOAT, cache_label
 from .job import ExportJob
 
 MANIFEST = "manifest.json"
@@ -49,10 +51,11 @@ def scheme_label(job: ExportJob) -> str:
     if job.as_float:
         return FLOAT_SCHEME
     label = job.source.manifest.get("scheme")
-    if isinstance(label, str) and label:
-        return label
-    names = sorted({scheme.name for scheme in job.source.schemes.values()})
-    return " + ".join(names) or FLOAT_SCHEME
+    if not isinstance(label, str):
+        label = " + ".join(sorted({scheme.name for scheme in job.source.schemes.values()}))
+    if job.source.kv_scheme is not None:  # the checkpoint's cache: the graph's need not be that
+        label = label.removesuffix(f"{job.source.kv_scheme.name} kv_cache").removesuffix(" + ")
+    return (label or FLOAT_SCHEME) + cache_label(job.source, job.kv_dtype)
 
 
 def parameters(job: ExportJob) -> int:
@@ -70,7 +73,7 @@ def parameters(job: ExportJob) -> int:
 
 
 def decoder_section(job: ExportJob) -> dict[str, Any]:
-    """Cache shapes, limits and special tokens of a decoder."""
+    """Shapes, type and cost of the cache, limits and special tokens of a decoder."""
     anatomy, config = job.source.anatomy, job.source.reader.config
     generation = job.path / _GENERATION
     settings = read_json(generation) if generation.is_file() else {}
@@ -83,18 +86,22 @@ def decoder_section(job: ExportJob) -> dict[str, Any]:
                 return [item for item in found if item >= 0]
         return []
 
-    return {
+    cache, scheme = FLOAT if job.as_float else job.kv_dtype, job.source.kv_scheme
+    section = {
         "layers": [
             {"kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim}
             for block in anatomy.blocks
         ],
-        "kv_dtype": "float32",
+        "kv_dtype": cache,
+        "kv_scheme": None if scheme is None or cache not in CODES else scheme.name,
         "context_length": anatomy.max_positions,
         "vocab_size": anatomy.vocab_size,
         "bos_token_id": next(iter(ids("bos_token_id")), None),
         "eos_token_ids": ids("eos_token_id"),
         "pad_token_id": next(iter(ids("pad_token_id")), None),
     }
+    per_token = DecoderSection.model_validate(section).kv_bytes_per_token
+    return section | {"kv_bytes_per_token": per_token}
 
 
 def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:

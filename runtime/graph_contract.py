@@ -40,7 +40,7 @@ def logits_dtype(session: Any, section: DecoderSection) -> type[np.floating]:
     for index, layer in enumerate(section.layers):
         for part in ("key", "value"):
             wanted[f"past_key_values.{index}.{part}"] = _TYPES[section.kv_dtype]
-            shapes[f"past_key_values.{index}.{part}"] = (layer.kv_heads, layer.head_dim)
+            shapes[f"past_key_values.{index}.{part}"] = (layer.kv_heads, layer.width(section.kv_dtype))
     problems = [
         f"it has no input {name!r} of {kind}" for name, kind in wanted.items() if _type(inputs, name) != kind
     ]

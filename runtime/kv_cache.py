@@ -1,7 +1,8 @@
 """``KVCache``: one preallocated key and value buffer per layer, bound as past and as present at once.
 
 ``GroupQueryAttention`` writes new keys behind the old ones in place when both names point to the same memory,
-so a step copies nothing. Capacity is the third axis: ``[batch, kv_heads, capacity, head_dim]``.
+so a step copies nothing. Capacity is the third axis: ``[batch, kv_heads, capacity, head_dim]``, or half
+of ``head_dim`` where two 4-bit codes share a byte.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class KVCache:
         }
 
     def _shapes(self, capacity: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+        dtype = self._section.kv_dtype
         for index, layer in enumerate(self._section.layers):
             for part in ("key", "value"):
-                yield f"{index}.{part}", (self.batch, layer.kv_heads, capacity, layer.head_dim)
+                yield f"{index}.{part}", (self.batch, layer.kv_heads, capacity, layer.width(dtype))
 
     def _zeros(self, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         # Zeros, not empty: attention multiplies what lies behind the last token by 0, and 0 × NaN is NaN. The

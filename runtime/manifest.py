@@ -15,6 +15,8 @@ from ..errors import BundleError
 BUNDLE_SCHEMA = "edgepress.bundle/1"
 CHECKPOINT_SCHEMA = "edgepress.checkpoint/1"
 
+PACKED = "uint8"  # a cache of 4-bit codes
+_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, PACKED: 1}
 _LARGEST = 2**31 - 1
 TokenId = Annotated[int, Field(ge=0, le=_LARGEST)]
 Size = Annotated[int, Field(ge=1, le=_LARGEST)]
@@ -73,6 +75,10 @@ class KVLayer(_Section):
     kv_heads: Width
     head_dim: Width
 
+    def width(self, dtype: str) -> int:
+        """Stored numbers of one head and token in a cache of ``dtype``: two 4-bit codes share a byte."""
+        return self.head_dim // 2 if dtype == PACKED else self.head_dim
+
 
 class DecoderSection(_Section):
     """What is needed to drive a decoder graph."""
@@ -84,6 +90,18 @@ class DecoderSection(_Section):
     bos_token_id: TokenId | None = None
     eos_token_ids: list[TokenId] = Field(default_factory=list, max_length=1024)
     pad_token_id: TokenId | None = None
+
+    @model_validator(mode="after")
+    def _codes_fill_bytes(self) -> DecoderSection:
+        if self.kv_dtype == PACKED and any(layer.head_dim % 2 for layer in self.layers):
+            raise ValueError(f"a {PACKED} cache holds two codes a byte, and a head is odd channels wide")
+        return self
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that one token takes in the cache, keys and values of all layers."""
+        numbers = sum(2 * layer.kv_heads * layer.width(self.kv_dtype) for layer in self.layers)
+        return numbers * _ITEM_BYTES[self.kv_dtype]
 
 
 class EncoderSection(_Section):

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--no-validate", is_flag=True, help="Publish without proof; the manifest says so.")
 @click.option("--text", type=click.Path(), help="UTF-8 text for the proof, instead of the built-in passage.")
+@click.option(
+    "--kv",
+    type=click.Choice(["fp32", "fp16", "int8", "int4"]),
+    help="How a decoder caches keys and values. [default: as the checkpoint says]",
+)
 @click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
 @click.option(
     "--record",
@@ -41,6 +46,7 @@ def command(
     overwrite: bool,
     no_validate: bool,
     text: str | None,
+    kv: str | None,
     require_faster: bool,
     record: Path | None,
     as_json: bool,
@@ -65,6 +71,7 @@ def command(
         overwrite=overwrite,
         validate=not no_validate,
         text=text,
+        kv=kv,
         gate=_gate(measured, terminal) if require_faster else None,
         progress=terminal.progress,
     )

@@ -38,7 +38,8 @@ def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
         MissingDependency: ONNX Runtime is missing or too old.
     """
     opset = opset_for(installed_runtime(), job.source.anatomy.kind)
-    built = build_graph(WeightView(job.source, as_float=job.as_float), opset, job.pooling)
+    view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)
+    built = build_graph(view, opset, job.pooling)
     needed = built.nbytes
     if validate:
         needed += build_graph(WeightView(job.source, as_float=True), opset, job.pooling).nbytes

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ...compress.anatomy import Attention, Norm
 from .build import Build
+from .cache import cast, codes
 from .linear import project
 from .norm import normalize
 
@@ -46,11 +47,13 @@ def causal_attention(
         sizes = [part.q.out_features, part.k.out_features, part.v.out_features]
         q, k, v = build.graph.split(f"{name}.split", packed, sizes)
         query = [_head_norm(build, q, part.q_norm, part), _head_norm(build, k, part.k_norm, part), v]
+    query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
     window = part.sliding_window
+    scales, code_attributes = codes(build, part)
     attended, key, present = build.graph.contrib_outputs(
         "GroupQueryAttention",
         name,
-        [*query, *past, shared.last_position, shared.total, shared.cos, shared.sin],
+        [*query, *past, shared.last_position, shared.total, shared.cos, shared.sin, *scales],
         3,
         num_heads=part.heads,
         kv_num_heads=part.kv_heads,
@@ -58,8 +61,9 @@ def causal_attention(
         local_window_size=-1 if window is None else window,
         scale=part.scale if part.scale is not None else part.head_dim**-0.5,
         softcap=part.softcap or 0.0,
+        **code_attributes,
     )
-    return attended, key, present
+    return cast(build, attended, ir.DataType.FLOAT), key, present
 
 
 def _head_norm(build: Build, value: ir.Value, norm: Norm | None, part: Attention) -> ir.Value:

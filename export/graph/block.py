@@ -42,8 +42,7 @@ def decoder_block(
 ) -> BlockOutputs:
     """The nodes of ``block``, which reads ``residual`` and ``normed``, its ``norm1`` of that."""
     part = block.attention
-    name = part.projections[0].name.rpartition(".")[0]
-    attended, key, value = causal_attention(build, normed, part, shared, past, name)
+    attended, key, value = causal_attention(build, normed, part, shared, past, part.module)
     if block.order == "parallel":
         beside = normed if block.norm2 == block.norm1 else normalize(build, residual, block.norm2)
         first = project(build, attended, [part.o], part.o.name)

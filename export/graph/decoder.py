@@ -14,11 +14,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import Anatomy, BlockAnatomy
+from ...compress.anatomy import Anatomy
 from ...errors import CheckpointError, ShapeError
 from .attention import CausalInputs
 from .block import decoder_block
 from .build import Build
+from .cache import cast, past, present
 from .embedding import embed, head
 from .norm import add_and_normalize, normalize
 from .position import learned_positions
@@ -43,7 +44,7 @@ def build_decoder(build: Build) -> None:
     mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
     lengths = _lengths(build, mask)
     shared = _shared(build, mask, lengths)
-    pasts = [_past(build, block) for block in build.anatomy.blocks]
+    pasts = [past(build, block) for block in build.anatomy.blocks]
     kept = graph.input("logits_to_keep", INT64, [1])
     graph.default(kept, np.ones(1, np.int64))
 
@@ -61,15 +62,8 @@ def build_decoder(build: Build) -> None:
         assert norm is not None
         normed, residual = add_and_normalize(build, out, residual, norm, left.bias)
     graph.output(_logits(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
-    for block, (key, value) in zip(build.anatomy.blocks, presents, strict=True):
-        shape: list[int | str] = [
-            "batch_size",
-            block.attention.kv_heads,
-            "present_capacity",
-            block.attention.head_dim,
-        ]
-        graph.output(key, f"present.{block.index}.key", FLOAT, shape)
-        graph.output(value, f"present.{block.index}.value", FLOAT, shape)
+    for block, extended in zip(build.anatomy.blocks, presents, strict=True):
+        present(build, block, extended)
 
 
 def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:
@@ -147,18 +141,8 @@ def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
     row_bytes = 2 * rope.dim
     cos = graph.weight("rope.cos", FLOAT, shape, lambda: table(0), read_per_token=row_bytes)
     sin = graph.weight("rope.sin", FLOAT, shape, lambda: table(1), read_per_token=row_bytes)
-    return CausalInputs(last, total, cos, sin)
-
-
-def _past(build: Build, block: BlockAnatomy) -> tuple[ir.Value, ir.Value]:
-    shape: list[int | str] = [
-        "batch_size",
-        block.attention.kv_heads,
-        "past_capacity",
-        block.attention.head_dim,
-    ]
-    key = build.graph.input(f"past_key_values.{block.index}.key", FLOAT, shape)
-    return key, build.graph.input(f"past_key_values.{block.index}.value", FLOAT, shape)
+    half = ir.DataType.FLOAT16
+    return CausalInputs(last, total, cast(build, cos, half), cast(build, sin, half))
 
 
 def _last_positions(build: Build, kept: ir.Value, *values: ir.Value) -> tuple[ir.Value, ...]:

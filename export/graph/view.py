@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...compress.anatomy import Anatomy
+from ...compress.anatomy import Anatomy, Attention
+from ...compress.kv_scheme import KVScales
 from ...compress.qtensor import QTensor
 from ...compress.scheme import Scheme
 
@@ -25,6 +26,8 @@ class Source(Protocol):
     schemes: dict[str, Scheme]
     shapes: dict[str, tuple[int, ...]]
     embedding_scheme: Scheme | None
+
+    def kv_scales(self, attention: Attention) -> KVScales | None: ...
 
     def linear(self, name: str) -> QTensor | Tensor: ...
 
@@ -38,10 +41,11 @@ class Source(Protocol):
 
 
 class WeightView:
-    """``source`` with its schemes, or (``as_float``) dequantized."""
+    """``source`` with its schemes and a cache of ``kv_dtype``, or (``as_float``) all in float32."""
 
-    def __init__(self, source: Source, *, as_float: bool = False) -> None:
+    def __init__(self, source: Source, *, as_float: bool = False, kv_dtype: str = "float32") -> None:
         self.source, self.as_float = source, as_float
+        self.kv_dtype = "float32" if as_float else kv_dtype
         self.anatomy = source.anatomy
         self.embedding_scheme = None if as_float else source.embedding_scheme
         self._last: tuple[str, QTensor] | None = None
@@ -54,6 +58,10 @@ class WeightView:
     def scheme(self, linear: str) -> Scheme | None:
         """How the linear module is stored; None is float32."""
         return None if self.as_float else self.source.schemes.get(linear)
+
+    def kv_scales(self, attention: Attention) -> KVScales | None:
+        """What the codes of the key/value cache mean; None for a cache in float."""
+        return self.source.kv_scales(attention) if self.kv_dtype in ("int8", "uint8") else None
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Logical shape of a tensor."""

@@ -17,6 +17,7 @@ from ...runtime.decoder import Decoder
 from ...runtime.manifest import DecoderSection
 from ...runtime.session import open_session
 from ...terminal import Task
+from ..cache import CODES, FLOAT
 from ..job import ExportJob
 from ..opset import Opset
 from .bounds import elementwise_bound, gate, noise_bound, rounded
@@ -55,10 +56,11 @@ def prove_decoder(
     float_graph = write_float_graph(job, work, opset) if job.rounds else graph
     model = float_model(job.path)
     reference = logits(model, ids)
-    driver = GraphDriver(open_session(float_graph), job.source.anatomy)
+    driver = GraphDriver(open_session(float_graph))
     result: dict[str, Any] = {"float": _elementwise(driver, ids, reference, model)}
     task.advance(1, "greedy continuation")
-    result["greedy"] = _greedy(driver, section, model, ids[0], result["float"]["bound"])
+    plain = section.model_copy(update={"kv_dtype": FLOAT})
+    result["greedy"] = _greedy(driver, plain, model, ids[0], result["float"]["bound"])
     task.advance(1, "quantized graph")
     if not job.rounds:
         task.advance(2)
@@ -70,9 +72,10 @@ def prove_decoder(
 def _quantized(
     job: ExportJob, graph: Path, section: DecoderSection, ids: Ids, unrounded: Floats, task: Task
 ) -> dict[str, Any]:
-    model = quantized_model(job.path)
+    in_codes = job.kv_dtype in CODES
+    model = quantized_model(job.path, cache=in_codes)
     reference = logits(model, ids)
-    shipped = GraphDriver(open_session(graph), job.source.anatomy)
+    shipped = GraphDriver(open_session(graph))
     agreement = rounded(float((_gaps(shipped, section, model, ids[0]) == 0).mean()))
     names = [module_name(job.source.anatomy, name) for name in job.source.schemes]
     quantized = compare(
@@ -85,10 +88,13 @@ def _quantized(
     quantized["greedy_agreement"] = agreement
     del shipped
     task.advance(1, "quantized weights")
+    if in_codes:
+        del model
+        model = quantized_model(job.path)
     model = with_float_activations(model)
     reference = logits(model, ids[:1])
     with exact_session(graph) as session:
-        found = GraphDriver(session, job.source.anatomy).logits(ids[:1])
+        found = GraphDriver(session).logits(ids[:1])
     worst = float(np.abs(found - reference).max())
     codes = _within("a logit with quantized weights and float activations", worst, reference, model, ids[:1])
     task.advance(1)

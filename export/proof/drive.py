@@ -7,18 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compress.anatomy import Anatomy
 from ...runtime.session import graph_errors_are_typed
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
+_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+}
 
 
 class GraphDriver:
-    """``session`` over the graph of ``anatomy``."""
+    """``session`` over a decoder graph with any cache."""
 
-    def __init__(self, session: Any, anatomy: Anatomy) -> None:
-        self.session, self.anatomy = session, anatomy
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self._pasts = [node for node in session.get_inputs() if node.name.startswith("past_key_values.")]
 
     def logits(self, ids: Ids, *, depth: int = 0, lengths: list[int] | None = None) -> Floats:
         """Logits ``[batch, seq - depth, vocab]`` of ``ids [batch, seq]``, the first ``depth`` of which come
@@ -37,12 +43,10 @@ class GraphDriver:
 
     def empty_cache(self, batch: int, capacity: int) -> dict[str, Any]:
         """Inputs for ``capacity`` tokens that have not been seen yet."""
-        cache = {}
-        for block in self.anatomy.blocks:
-            shape = (batch, block.attention.kv_heads, capacity, block.attention.head_dim)
-            for part in ("key", "value"):
-                cache[f"past_key_values.{block.index}.{part}"] = np.zeros(shape, np.float32)
-        return cache
+        return {
+            node.name: np.zeros((batch, node.shape[1], capacity, node.shape[3]), _DTYPES[node.type])
+            for node in self._pasts
+        }
 
     def _run(self, ids: Ids, mask: Ids, cache: dict[str, Any], *, keep: int) -> tuple[Floats, dict[str, Any]]:
         presents = [name.replace("past_key_values", "present") for name in cache]

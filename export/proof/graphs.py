@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from ...runtime.session import open_session
 from ...terminal import Silent
+from ..graph.cache import CODE_ATTRIBUTES, SCALES_AT
 from ..graph.model import build_graph
 from ..graph.save import save
 from ..graph.view import WeightView
@@ -40,7 +41,8 @@ def write_float_graph(job: ExportJob, directory: Path, opset: Opset) -> Path:
 
 @contextmanager
 def exact_session(graph: Path) -> Iterator[Any]:
-    """A session over ``graph`` with its stored weights and activations that are never rounded.
+    """A session over ``graph`` with its stored weights, activations that are never rounded, and a cache in
+    float32.
 
     The changed graph lies beside the original while the context lasts, since the two read the same weights.
     """
@@ -51,11 +53,30 @@ def exact_session(graph: Path) -> Iterator[Any]:
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _EXACT)
         elif node.op_type == "MatMulIntegerToFloat":
             _in_float(model.graph, node)
+        elif node.op_type == "GroupQueryAttention":
+            _without_codes(node)
+        elif node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT16:
+            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
     try:
         ir.save(model, path)
         yield open_session(path, config=_CONFIG)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _without_codes(attention: ir.Node) -> None:
+    """Let attention cache keys and values as they are."""
+    for name in CODE_ATTRIBUTES:
+        attention.attributes.pop(name, None)
+    attention.resize_inputs(min(len(attention.inputs), SCALES_AT))
+    caches = [*attention.inputs[3:5], *attention.outputs[1:3]]
+    for value in caches:
+        assert value is not None and value.shape is not None
+        packed = value.dtype == ir.DataType.UINT8
+        width = value.shape[3]
+        assert isinstance(width, int)
+        value.shape = ir.Shape([*value.shape[:3], width * 2 if packed else width])
+        value.dtype = ir.DataType.FLOAT
 
 
 def _in_float(graph: ir.Graph, integer: ir.Node) -> None:

@@ -19,12 +19,14 @@ Floats = NDArray[np.float32]
 
 def float_model(checkpoint: Path) -> nn.Module:
     """The checkpoint dequantized, with activations left in float everywhere."""
-    return with_float_activations(load_model(checkpoint))
+    return with_float_activations(load_model(checkpoint, cache=False))
 
 
-def quantized_model(checkpoint: Path) -> nn.Module:
-    """The checkpoint as exports store it: embedding and head rounded, W8A8 activations rounded per token."""
-    return load_model(checkpoint, embedding=True)
+def quantized_model(checkpoint: Path, *, cache: bool = False) -> nn.Module:
+    """The checkpoint as exports store it: embedding and head rounded, W8A8 activations rounded per token,
+    and keys and values as a quantized ``cache`` gives them back.
+    """
+    return load_model(checkpoint, embedding=True, cache=cache)
 
 
 def with_float_activations(model: nn.Module) -> nn.Module:

@@ -162,7 +162,7 @@ def test_scales_are_those_of_keys_after_rope(
             largest.append(torch.stack([layer.keys, layer.values]).abs().amax((1, 3)))
     absmax = torch.stack(largest).amax(0)
     source = WeightSource.open(out)
-    scales = source.kv_scales(source.anatomy.blocks[0])
+    scales = source.kv_scales(source.anatomy.blocks[0].attention)
     assert scales is not None
     for found, want in zip((scales.key, scales.value), absmax, strict=True):
         assert torch.allclose(found[:, 0] * 127.5, want, rtol=1e-5)
@@ -184,7 +184,7 @@ def test_the_torch_reading_rounds_keys_and_values(
         rounded = load_model(out)(IDS, use_cache=False).logits
         seen = load_model(out)(IDS, use_cache=True).cache.layers[0]
         first = plain(IDS, use_cache=True).cache.layers[0]
-    scales = source.kv_scales(source.anatomy.blocks[0])
+    scales = source.kv_scales(source.anatomy.blocks[0].attention)
     assert scales is not None
     for found, want in zip((seen.keys, seen.values), scales.round(first.keys, first.values), strict=True):
         assert torch.equal(found, want)

@@ -12,9 +12,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from edgepress.compress.anatomy import Linear
+from edgepress.compress.anatomy import Attention, Linear
 from edgepress.compress.fake_quant import wrap
 from edgepress.compress.grid import quantize
+from edgepress.compress.kv_scheme import KVScales, KVScheme
+from edgepress.compress.kv_search import span_to_scale
+from edgepress.compress.kv_tap import tap
 from edgepress.compress.pooling import Pooling
 from edgepress.compress.qtensor import QTensor
 from edgepress.compress.scheme import Scheme
@@ -36,9 +39,15 @@ SchemeOf = Callable[[Linear], "str | None"]
 
 
 class QuantizedSource:
-    """A dense checkpoint whose linears are rounded, when they are read, to what ``scheme_of`` names."""
+    """A dense checkpoint whose linears are rounded, when they are read, to what ``scheme_of`` names, and
+    whose cache is rounded to ``kv`` over the range of keys and values of some random tokens.
+    """
 
-    def __init__(self, path: Path, scheme_of: SchemeOf, embedding: str | None) -> None:
+    def __init__(
+        self, path: Path, scheme_of: SchemeOf, embedding: str | None, kv: KVScheme | None = None
+    ) -> None:
+        self.kv_scheme = kv
+        self._scales: dict[str, KVScales] = {}
         self.dense_source = WeightSource.open(path)
         self.reader, self.anatomy = self.dense_source.reader, self.dense_source.anatomy
         self.shapes, self.manifest = self.dense_source.shapes, {}
@@ -66,8 +75,32 @@ class QuantizedSource:
         weight = self.dense_source.tensor(f"{name}.weight")
         return weight if self.embedding_scheme is None else quantize(weight, self.embedding_scheme)
 
-    def model(self, *, activations: bool) -> torch.nn.Module:
-        """The torch model with the rounded weights; ``activations`` rounds the inputs of W8A8 layers too."""
+    def kv_scales(self, attention: Attention) -> KVScales | None:
+        if self.kv_scheme is None:
+            return None
+        if not self._scales:
+            self._scales = dict(self._calibrated(self.kv_scheme))
+        return self._scales[attention.module]
+
+    def _calibrated(self, scheme: KVScheme) -> Iterator[tuple[str, KVScales]]:
+        model, seen = load_model(self.reader.path), {}
+        for block in self.anatomy.blocks:
+            name = block.attention.module
+            module = model.get_submodule(module_name(self.anatomy, name))
+            tap(module, lambda key, value, name=name: seen.setdefault(name, (key, value)))
+        with torch.no_grad():
+            model(torch.randint(0, 300, (1, 128), generator=torch.Generator().manual_seed(1)))
+        axes = (1, 2, 3) if scheme.granularity == "per-tensor" else 2
+        for name, values in seen.items():
+            spans = [part.abs().amax(axes)[0] for part in values]
+            scales = [span_to_scale(span * 1.1, scheme.bits) for span in spans]
+            shape = (1,) if scheme.granularity == "per-tensor" else (spans[0].shape[0], 1, -1)
+            yield name, KVScales(scheme, *(scale.reshape(shape) for scale in scales))
+
+    def model(self, *, activations: bool, cache: bool = False) -> torch.nn.Module:
+        """The torch model with the rounded weights; ``activations`` rounds the inputs of W8A8 layers too, and
+        ``cache`` the keys and values.
+        """
         model, anatomy = load_model(self.reader.path), self.anatomy
         for name, scheme in self.schemes.items():
             local = module_name(anatomy, name)
@@ -78,6 +111,10 @@ class QuantizedSource:
             table = self.table(name)
             if isinstance(table, QTensor):
                 model.get_submodule(module_name(anatomy, name)).weight.data = table.dequantize()
+        for block in anatomy.blocks if cache else ():
+            scales = self.kv_scales(block.attention)
+            assert scales is not None
+            tap(model.get_submodule(module_name(anatomy, block.attention.module)), scales.round)
         return model
 
 
@@ -92,9 +129,9 @@ class Exported:
         """The decoder graph as shipped, or with activations left in float."""
         if exact:
             with exact_session(self.path) as session:
-                yield GraphDriver(session, self.source.anatomy)
+                yield GraphDriver(session)
         else:
-            yield GraphDriver(open_session(self.path, threads=1), self.source.anatomy)
+            yield GraphDriver(open_session(self.path, threads=1))
 
 
 @pytest.fixture(scope="session")
@@ -112,11 +149,14 @@ def export_graph(tmp_path: Path) -> Callable[..., Exported]:
         scheme: str | SchemeOf | None = None,
         embedding: str | None = None,
         pooling: Pooling | None = None,
+        kv: KVScheme | None = None,
+        kv_dtype: str = "float32",
     ) -> Exported:
         scheme_of = scheme if callable(scheme) else lambda _: scheme
-        source = QuantizedSource(checkpoint, scheme_of, embedding)
+        source = QuantizedSource(checkpoint, scheme_of, embedding, kv)
         opset = opset_for(installed_runtime(), source.anatomy.kind)
-        built = build_graph(WeightView(source), opset, pooling)
+        dtype = kv_dtype if kv is None else {8: "int8", 4: "uint8"}[kv.bits]
+        built = build_graph(WeightView(source, kv_dtype=dtype), opset, pooling)
         path = tmp_path / "model.onnx"
         with Silent().task("", built.nbytes) as task:
             save(built.model, path, built.nbytes, task)
@@ -171,6 +211,9 @@ class Matrices:
 
     def tensor(self, name: str) -> torch.Tensor:
         return self.tensors[name]
+
+    def kv_scales(self, attention: Attention) -> KVScales | None:
+        return None
 
     def table(self, name: str) -> QTensor | torch.Tensor:
         weight = self.tensors[f"{name}.weight"]

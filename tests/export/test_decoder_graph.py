@@ -171,7 +171,7 @@ def test_rows_of_unequal_length(pico_llama: Path, export_graph: Any) -> None:
 def test_positions_that_are_kept(pico_llama: Path, export_graph: Any) -> None:
     exported = export_graph(pico_llama)
     session = open_session(exported.path, threads=1)
-    driver = GraphDriver(session, exported.source.anatomy)
+    driver = GraphDriver(session)
     whole = driver.logits(IDS[:2, :10])
     feeds = {
         "input_ids": IDS[:2, :10],
