@@ -21,8 +21,10 @@ from .load import load_graph
 from .manifest import DecoderSection
 from .session import graph_errors_are_typed, onnxruntime
 
-# Long prompts go through in chunks: the activations of one chunk bound the peak memory, at full matrix speed.
-PREFILL_CHUNK = 512
+# Long prompts go through in chunks. Attention computes a whole rectangle of a chunk's tokens by all that came
+# before, the part that causality masks included: short chunks waste least, and the matrix kernels reach their
+# speed at this length.
+PREFILL_CHUNK = 128
 # Capacity grows in steps of this many tokens at least, so that a chat does not reallocate at each turn.
 CAPACITY_STEP = 256
 

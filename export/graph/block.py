@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from ...compress.anatomy import BlockAnatomy, Linear, Norm
@@ -15,6 +16,8 @@ from .build import Build
 from .linear import project, project_without_bias
 from .mlp import mlp
 from .norm import add_and_normalize, normalize
+
+_END = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,22 @@ def decoder_block(
     block: BlockAnatomy,
     shared: CausalInputs,
     past: tuple[ir.Value, ir.Value],
+    kept: ir.Value | None = None,
 ) -> BlockOutputs:
-    """The nodes of ``block``, which reads ``residual`` and ``normed``, its ``norm1`` of that."""
+    """The nodes of ``block``, which reads ``residual`` and ``normed``, its ``norm1`` of that.
+
+    ``kept [1]`` is how many of the last positions go on after the attention, 0 for all; None is all, too.
+    """
     part = block.attention
     attended, key, value = causal_attention(build, normed, part, shared, past, part.module)
+    if kept is not None:
+        attended, residual = _last_positions(build, kept, f"{part.module}.kept", attended, residual)
     if block.order == "parallel":
-        beside = normed if block.norm2 == block.norm1 else normalize(build, residual, block.norm2)
+        beside = normed
+        if block.norm2 != block.norm1:
+            beside = normalize(build, residual, block.norm2)
+        elif kept is not None:
+            (beside,) = _last_positions(build, kept, f"{block.prefix}.kept", normed)
         first = project(build, attended, [part.o], part.o.name)
         out, bias = _feed_forward(build, beside, block)
         out = build.graph.node("Add", f"{block.prefix}.add", [first, out])
@@ -70,3 +83,16 @@ def _feed_forward(build: Build, value: ir.Value, block: BlockAnatomy) -> tuple[i
     if bias is not None:
         out = build.graph.node("Add", f"{block.prefix}.add_bias", [out, bias])
     return normalize(build, out, block.mlp_norm), None
+
+
+def _last_positions(build: Build, kept: ir.Value, name: str, *values: ir.Value) -> tuple[ir.Value, ...]:
+    # Slicing from -n keeps the last n positions, and from -0 all of them.
+    graph = build.graph
+    start = graph.node("Neg", f"{name}.start", [kept])
+    end = graph.constant("kept.end", np.array([_END], np.int64))
+    axis = graph.constant("kept.axis", np.array([1], np.int64))
+    build.int8_zeros = None
+    return tuple(
+        graph.node("Slice", f"{name}.{index}", [value, start, end, axis])
+        for index, value in enumerate(values)
+    )

@@ -23,6 +23,8 @@ class Build:
             float32.
         notes: storage that differs from the scheme, as sentences for the manifest.
         int8_inputs: activations already quantized per token: ``(uint8 codes, scale)`` by value.
+        int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
+            positions resets it to None.
     """
 
     graph: GraphWriter
@@ -30,6 +32,7 @@ class Build:
     accuracy_level: int = 4
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
+    int8_zeros: ir.Value | None = None
 
     @property
     def anatomy(self) -> Anatomy:

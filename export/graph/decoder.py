@@ -1,8 +1,8 @@
 """The graph of a decoder with a key/value cache: one graph for prefill, chunks and single tokens.
 
 Inputs and outputs have the names of onnxruntime-genai, whose runtime can drive the same file. Layers may
-differ in every size. Only the last ``logits_to_keep`` positions go through the final norm and the head; 0
-keeps all.
+differ in every size. Only the last ``logits_to_keep`` positions go on after the last block's attention,
+through its MLP, the final norm and the head; 0 keeps all.
 
 The sum of a row of ``attention_mask`` is the number of its tokens, cached and new, which lie side by side
 from the first place of the cache on: a batch of prompts is padded on the right, and one step extends every
@@ -28,7 +28,6 @@ from .writer import Array
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 _HEAD_STEP = 8
-_END = np.iinfo(np.int64).max
 
 
 def build_decoder(build: Build) -> None:
@@ -52,15 +51,12 @@ def build_decoder(build: Build) -> None:
     normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
     presents = []
     for index, block in enumerate(build.anatomy.blocks):
-        left = decoder_block(build, normed, residual, block, shared, pasts[index])
-        presents.append(left.present)
-        out, residual = left.out, left.residual
         last = index + 1 == len(build.anatomy.blocks)
-        if last:
-            out, residual = _last_positions(build, kept, out, residual)
+        left = decoder_block(build, normed, residual, block, shared, pasts[index], kept if last else None)
+        presents.append(left.present)
         norm = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].norm1
         assert norm is not None
-        normed, residual = add_and_normalize(build, out, residual, norm, left.bias)
+        normed, residual = add_and_normalize(build, left.out, left.residual, norm, left.bias)
     graph.output(_logits(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
     for block, extended in zip(build.anatomy.blocks, presents, strict=True):
         present(build, block, extended)
@@ -143,14 +139,3 @@ def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
     sin = graph.weight("rope.sin", FLOAT, shape, lambda: table(1), read_per_token=row_bytes)
     half = ir.DataType.FLOAT16
     return CausalInputs(last, total, cast(build, cos, half), cast(build, sin, half))
-
-
-def _last_positions(build: Build, kept: ir.Value, *values: ir.Value) -> tuple[ir.Value, ...]:
-    # Slicing from -n keeps the last n positions, and from -0 all of them.
-    graph = build.graph
-    start = graph.node("Neg", "kept.start", [kept])
-    end = graph.constant("kept.end", np.array([_END], np.int64))
-    axis = graph.constant("kept.axis", np.array([1], np.int64))
-    return tuple(
-        graph.node("Slice", f"kept.{index}", [value, start, end, axis]) for index, value in enumerate(values)
-    )

@@ -83,11 +83,10 @@ def _quantized_input(build: Build, value: ir.Value, width: int) -> tuple[ir.Valu
         scale = graph.node(
             "Max", f"{name}.scale", [graph.node("Div", f"{name}.step", [absmax, levels]), smallest]
         )
-        zeros = graph.node(
-            "Expand",
-            f"{name}.zeros",
-            [_activation_zero(build), graph.node("Shape", f"{name}.shape", [scale])],
-        )
+        if build.int8_zeros is None:
+            shape = graph.node("Shape", f"{name}.shape", [scale])
+            build.int8_zeros = graph.node("Expand", f"{name}.zeros", [_activation_zero(build), shape])
+        zeros = build.int8_zeros
         codes = graph.node(
             "QuantizeLinear", f"{name}.codes", [value, scale, zeros], axis=-1, block_size=width
         )

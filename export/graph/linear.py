@@ -33,6 +33,21 @@ def project_without_bias(
     return _product(build, value, linears, name, with_bias=False), packed_bias(build, linears, name)
 
 
+def project_apart(
+    build: Build, value: ir.Value, linears: Sequence[Linear], name: str, split: str
+) -> tuple[ir.Value, ...]:
+    """As :func:`project`, one value for each of ``linears``.
+
+    One product is taken apart again by the node ``split``, which copies it. Integer products share the codes
+    of their input whether they are packed or not, so that they stay apart.
+    """
+    schemes = [build.weights.scheme(linear.name) for linear in linears]
+    if all(scheme is not None and scheme.activations for scheme in schemes):
+        return tuple(project(build, value, [linear], linear.name) for linear in linears)
+    packed = project(build, value, linears, name)
+    return build.graph.split(split, packed, [linear.out_features for linear in linears])
+
+
 def packed_bias(build: Build, linears: Sequence[Linear], name: str) -> ir.Value | None:
     """The biases of ``linears`` in a row, zeros where one has none; None when none has."""
     if not any(linear.bias for linear in linears):

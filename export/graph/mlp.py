@@ -1,4 +1,4 @@
-"""The MLP of a block: gate and up as one product, or up alone."""
+"""The MLP of a block: gate and up from one input, or up alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx_ir as ir
 from ...compress.anatomy import Mlp
 from .activation import activate
 from .build import Build
-from .linear import project, project_without_bias
+from .linear import project_apart, project_without_bias
 
 
 def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ir.Value | None]:
@@ -18,8 +18,7 @@ def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, 
         wide, bias = project_without_bias(build, value, [part.up], part.up.name)
         inner = activate(build, wide, part.activation, f"{name}.act", bias)
     else:
-        both = project(build, value, part.projections, f"{name}.gate_up")
-        gate, up = build.graph.split(f"{name}.split", both, [part.gate.out_features, part.up.out_features])
+        gate, up = project_apart(build, value, [part.gate, part.up], f"{name}.gate_up", f"{name}.split")
         inner = build.graph.node(
             "Mul", f"{name}.mul", [activate(build, gate, part.activation, f"{name}.act"), up]
         )
