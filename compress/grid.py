@@ -84,6 +84,8 @@ def _rounding_error(
         error -= zero
     error *= scale.unsqueeze(-1)
     error -= grouped
+    if importance is not None and importance.ndim == 3:
+        return ((error.transpose(0, 1) @ importance).transpose(0, 1) * error).sum(-1)
     error.square_()
     return error.sum(-1) if importance is None else torch.einsum("ogs,gs->og", error, importance)
 
@@ -132,12 +134,13 @@ def fit_grid(
 ) -> tuple[Tensor, Tensor | None]:
     """Scale ``[out, groups]`` and zero point (None when symmetric) for ``weight [out, in]``, float32.
 
-    ``importance [in]`` weighs the squared error of each input channel; the group size must divide ``in``.
+    ``importance`` weighs the squared error of each input channel, ``[in]``, or the products of the errors of
+    each two of a group, ``[groups, size, size]``; the group size must divide ``in``.
     """
     out_features, in_features = weight.shape
     groups = scheme.groups(in_features)
     grouped = weight.to(torch.float32).reshape(out_features, groups, -1)
-    weights = None if importance is None else importance.to(torch.float32).view(groups, -1)
+    weights = importance if importance is None or importance.ndim == 3 else importance.view(groups, -1)
     rows = max(1, _CHUNK_WEIGHTS // in_features)
     parts = [_fit(chunk, scheme, search, weights) for chunk in torch.split(grouped, rows)]
     scale = torch.cat([scale for scale, _ in parts])

@@ -2,7 +2,9 @@
 
 Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
 arXiv 2210.17323; the recursion is in :mod:`edgepress.compress.column_recursion`. Columns are worked in the
-order of decreasing ``H_jj`` with the groups' grids fixed beforehand. Three options go further:
+order of decreasing ``H_jj`` with the groups' grids fixed beforehand. Those are searched under the Hessian: an
+error of a channel weighs ``U_jj⁻²``, what is left of it once the channels after it have absorbed their part.
+Three options go further:
 
 - ``correction``: aim at the outputs that the original model has here, not at what the layer itself would give
   on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.corrected_target`).
@@ -109,10 +111,7 @@ class Gptq(BlockPass):
         if self.correction:
             weight = corrected(weight, inputs["cross_gram"], factor, order, self.correction)
             weight = weight if mask is None else weight * mask
-        importance = gram.diagonal().clamp(min=0)
-        grid = fit_grid(
-            weight, self.scheme, self.search, importance if bool((importance > 0).any()) else None
-        )
+        grid = fit_grid(weight, self.scheme, self.search, factor.pivots(order))
         tensor = quantize_in_order(weight, *grid, factor, order, self.scheme, mask=mask, block=self.block)
         damping = factor.damping
         del factor

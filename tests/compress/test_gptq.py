@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.anatomy import Linear
 from edgepress.compress.block import Block, output_error
 from edgepress.compress.column_recursion import quantize_in_order
 from edgepress.compress.grid import fit_grid, quantize
@@ -17,6 +16,8 @@ from edgepress.compress.passes.gptq import Gptq
 from edgepress.compress.qtensor import QTensor
 from edgepress.compress.scheme import Scheme
 from torch import Tensor
+
+LayerBlock = Callable[[Tensor, Tensor], tuple[Block, Any]]
 
 SCHEMES = ["W4A16-g16", "W3A16-g32", "W2A16_ASYM-g16", "W4A16-channel", "W8A16-g32"]
 
@@ -104,6 +105,20 @@ def test_factor_is_the_cholesky_factor_of_the_inverse() -> None:
     assert torch.allclose(factor.upper.T @ factor.upper @ damped, torch.eye(64), atol=1e-3)
 
 
+def test_pivots_are_what_a_channel_costs_when_later_ones_compensate() -> None:
+    _, gram = problem(2)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(3))
+    factor = factorize(gram, 0.01, order)
+    assert factor is not None
+    damped = (gram + 0.01 * gram.diagonal().mean() * torch.eye(64)).double()
+    for place in (0, 10, 62, 63):
+        channel, later = order[place], order[place + 1 :]
+        rest = damped[later][:, later]
+        cross = damped[channel, later]
+        left = damped[channel, channel] - cross @ torch.linalg.solve(rest, cross)
+        assert torch.isclose(factor.pivots(order)[channel].double(), left, rtol=1e-3)
+
+
 def test_masked_weights_stay_zero() -> None:
     weight, gram = problem(3)
     for name in SCHEMES:
@@ -115,25 +130,6 @@ def test_masked_weights_stay_zero() -> None:
         grid = fit_grid(weight * mask, scheme)
         tensor = quantize_in_order(weight * mask, *grid, factor, order, scheme, mask=mask)
         assert bool((tensor.dequantize()[~mask] == 0).all())
-
-
-def single_layer_block(weight: Tensor, gram: Tensor) -> tuple[Block, Linear]:
-    """A block whose only selected layer is its last; passes see nothing else."""
-    from edgepress.compress.anatomy import Attention, BlockAnatomy, Mlp, Norm
-
-    out_features, in_features = weight.shape
-    linear = Linear("block.down", "down", out_features, in_features, False)
-    other = Linear("block.other", "q", 1, 1, False)
-    attention = Attention(other, other, other, other, 1, 1, 1)
-    norm = Norm("n", "rms", 1e-6)
-    anatomy = BlockAnatomy(0, "block", attention, Mlp(None, other, linear, "silu"), norm, norm, "pre")
-    module = torch.nn.Linear(in_features, out_features, bias=False)
-    module.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
-    linears = {linear.name: module, other.name: torch.nn.Linear(1, 1, bias=False)}
-    inputs = {"gram": gram, "cross_gram": torch.zeros_like(gram)}
-    block = Block(anatomy, module, linears, {linear.name: inputs})
-    block.collector = lambda *_: block.statistics
-    return block, linear
 
 
 def trouble() -> dict[str, tuple[Tensor, Tensor, set[str]]]:
@@ -175,9 +171,11 @@ FURTHER: dict[str, Any] = {"correction": True, "sequential": True, "refinements"
 
 @pytest.mark.parametrize("options", [{}, FURTHER], ids=["plain", "further"])
 @pytest.mark.parametrize("case", trouble())
-def test_trouble_ends_in_a_sound_layer_and_an_honest_status(case: str, options: dict[str, Any]) -> None:
+def test_trouble_ends_in_a_sound_layer_and_an_honest_status(
+    case: str, options: dict[str, Any], layer_block: LayerBlock
+) -> None:
     weight, gram, statuses = trouble()[case]
-    block, linear = single_layer_block(weight, gram)
+    block, linear = layer_block(weight, gram)
     Gptq(scheme="W4A16-g16", targets=("down",), **options).apply(block)
     block.check("gptq")
     (status,) = block.statuses
@@ -189,9 +187,9 @@ def test_trouble_ends_in_a_sound_layer_and_an_honest_status(case: str, options: 
         assert torch.equal(restored, quantize(weight, Scheme.parse("W4A16-g16")).dequantize())
 
 
-def test_a_dead_channel_keeps_its_rounded_weights() -> None:
+def test_a_dead_channel_keeps_its_rounded_weights(layer_block: LayerBlock) -> None:
     weight, gram, _ = trouble()["dead channel"]
-    block, linear = single_layer_block(weight, gram)
+    block, linear = layer_block(weight, gram)
     Gptq(scheme="W4A16-g16", targets=("down",)).apply(block)
     column = block.quantized[linear.name].dequantize()[:, 5]
     step = block.quantized[linear.name].scale[:, 0]
@@ -206,22 +204,22 @@ def test_same_input_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_refinements_lessen_the_error_that_the_status_tells(name: str) -> None:
+def test_refinements_lessen_the_error_that_the_status_tells(name: str, layer_block: LayerBlock) -> None:
     weight, gram = problem(6)
     errors = []
     for rounds in (0, 1, 4):
-        block, _ = single_layer_block(weight, gram)
+        block, _ = layer_block(weight, gram)
         Gptq(scheme=name, targets=("down",), refinements=rounds).apply(block)
         errors.append(block.statuses[0].error)
     assert errors[2] <= errors[1] * (1 + 1e-5) and errors[1] < errors[0]
 
 
 @pytest.mark.parametrize("options", [FURTHER, {"refinements": 1}, {"sequential": True}, {"correction": 0.5}])
-def test_masks_hold_through_every_option(options: dict[str, Any]) -> None:
+def test_masks_hold_through_every_option(options: dict[str, Any], layer_block: LayerBlock) -> None:
     weight, gram = problem(7)
     for name in SCHEMES:
         mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(2)) > 0.5
-        block, linear = single_layer_block(weight * mask, gram)
+        block, linear = layer_block(weight * mask, gram)
         block.masks[linear.name] = mask
         Gptq(scheme=name, targets=("down",), **options).apply(block)
         block.check("gptq")

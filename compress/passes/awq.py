@@ -1,0 +1,127 @@
+"""AWQ: channels with large activations are scaled up before rounding, and what feeds them is scaled down.
+
+Lin et al. 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", arXiv
+2306.00978. The factors are searched per link of a block (:mod:`edgepress.compress.factor_search`) and folded
+into the norm or linear that feeds the layers (:mod:`edgepress.compress.channel_links`), so that the model
+computes the same function and nothing is left for the runtime to do. Then each group's span is clipped where
+the outputs of the group suffer least, under the diagonal blocks of the Gram.
+
+``quantize: false`` only folds and leaves dense weights, for a quantization that follows::
+
+    passes:
+      - {pass: awq, scheme: W4A16-g64, quantize: false}
+      - {pass: gptq, scheme: W4A16-g64}
+
+The errors are then weighed by what is left of them when GPTQ has made up for what it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..algorithm import BlockPass, SchemeOption, float_bytes
+from ..anatomy import Linear
+from ..block import Block, LayerStatus, output_error, weight_error
+from ..channel_links import Link, links
+from ..factor_search import Damage, Found, search
+from ..folding import fold, foldable
+from ..grid import quantize
+from ..inverse_factor import all_finite, factorize
+from ..scheme import Scheme
+
+_DAMPING = 0.01
+
+
+class Awq(BlockPass):
+    """Options of ``awq``."""
+
+    needs = ("gram",)
+    scheme: SchemeOption
+    quantize: bool = True
+
+    @property
+    def weight_scheme(self) -> Scheme | None:
+        return self.scheme if self.quantize else None
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """The weights stacked, a Gram divided by the factors or its factor, and what rounding takes."""
+        stacked = sum(float_bytes(linear) for linear in layers)
+        return stacked + 4 * layers[0].in_features ** 2 + super().working_bytes(layers)
+
+    def apply(self, block: Block) -> None:
+        factors: dict[str, Tensor] = {}
+        details: dict[str, str] = {}
+        for link in links(block.anatomy):
+            readers = [reader for reader in link.readers if self.selects(reader)]
+            if not readers or not foldable(block, link):
+                continue
+            found = self._search(block, link, readers)
+            if found is not None:
+                spread = fold(block, link, found.factors) if found.share < 1 else None
+                details |= {r.name: f"{found.label} leaves {found.share:.0%}" for r in readers}
+                factors |= {} if spread is None else {r.name: spread for r in readers}
+        for linear in filter(self.selects, block.anatomy.linears()):
+            self._finish(block, linear, factors.get(linear.name), details.get(linear.name))
+
+    def _search(self, block: Block, link: Link, readers: list[Linear]) -> Found | None:
+        """The factors for a link, or None where the statistics are of no use."""
+        gram = block.statistic(readers[0], "gram")
+        if not all_finite(gram) or not bool((gram.diagonal() > 0).any()):
+            return None
+        weight = torch.cat([block.weight(reader) for reader in readers])
+        importance = gram.diagonal().clamp(min=0)
+        damage: Damage = partial(_output_damage, gram)
+        if not self.quantize:
+            order = torch.sort(importance, descending=True, stable=True).indices
+            factor = factorize(gram, _DAMPING, order)
+            if factor is None:
+                return None
+            importance = factor.pivots(order)
+            damage = partial(_weighed_damage, importance)
+        activations = link.gathered(gram.diagonal().clamp(min=0)).sqrt()
+        magnitudes = link.gathered(weight.square().mean(0)).sqrt()
+        return search(weight, activations, magnitudes, link.spread, damage, importance, self.scheme)
+
+    def _finish(self, block: Block, linear: Linear, factors: Tensor | None, detail: str | None) -> None:
+        """Quantize a layer whose inputs were divided by ``factors [in]``, and say how it fared."""
+        detail = detail or "not scaled: nothing feeds it alone"
+        if not self.quantize:
+            block.statuses.append(LayerStatus(linear.name, "awq", "scaled", "ok", 0.0, "weight", detail))
+            return
+        weight, mask = block.weight(linear), block.masks.get(linear.name)
+        gram = block.statistic(linear, "gram")
+        if not all_finite(gram):
+            tensor = quantize(weight, self.scheme, mask=mask)
+            status, error, kind = "fallback-rtn", weight_error(tensor.dequantize() - weight, weight), "weight"
+            detail = "the Gram is not finite"
+        else:
+            if factors is not None:
+                gram = gram / factors.unsqueeze(1) / factors
+            tensor = quantize(weight, self.scheme, "mse", _blocks(gram, self.scheme), mask)
+            status, error, kind = "ok", output_error(tensor.dequantize() - weight, weight, gram), "output"
+        block.set_quantized(linear, tensor)
+        block.statuses.append(LayerStatus(linear.name, "awq", self.scheme.name, status, error, kind, detail))
+
+
+def _output_damage(gram: Tensor, change: Tensor) -> Tensor:
+    return ((change @ gram) * change).sum()
+
+
+def _weighed_damage(importance: Tensor, change: Tensor) -> Tensor:
+    return (change.square() @ importance).sum()
+
+
+def _blocks(gram: Tensor, scheme: Scheme) -> Tensor | None:
+    """The diagonal blocks ``[groups, size, size]`` of ``gram``; None when it is all zero."""
+    if not bool((gram.diagonal() > 0).any()):
+        return None
+    groups = scheme.groups(len(gram))
+    size = len(gram) // groups
+    return torch.stack([gram[i : i + size, i : i + size] for i in range(0, len(gram), size)])
+
+
+PASS = Awq

@@ -1,0 +1,35 @@
+"""What tests of single passes share: a block of one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from edgepress.compress.anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
+from edgepress.compress.block import Block
+from torch import Tensor
+
+
+def _single_layer_block(weight: Tensor, gram: Tensor) -> tuple[Block, Linear]:
+    """A block whose only selected layer is its last; passes see nothing else."""
+    out_features, in_features = weight.shape
+    linear = Linear("block.down", "down", out_features, in_features, False)
+    other = Linear("block.other", "q", 1, 1, False)
+    attention = Attention(other, other, other, other, 1, 1, 1)
+    norm = Norm("n", "rms", 1e-6)
+    anatomy = BlockAnatomy(0, "block", attention, Mlp(None, other, linear, "silu"), norm, norm, "pre")
+    module = torch.nn.Linear(in_features, out_features, bias=False)
+    module.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
+    linears = {linear.name: module, other.name: torch.nn.Linear(1, 1, bias=False)}
+    inputs = {"gram": gram, "cross_gram": torch.zeros_like(gram)}
+    block = Block(anatomy, module, linears, {linear.name: inputs})
+    block.collector = lambda *_: block.statistics
+    return block, linear
+
+
+@pytest.fixture(scope="session")
+def layer_block() -> Callable[[Tensor, Tensor], tuple[Block, Any]]:
+    """From a weight and the Gram of its inputs, a block and the one linear in it that passes work on."""
+    return _single_layer_block
