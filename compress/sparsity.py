@@ -74,5 +74,10 @@ def _last(score: Tensor, earlier: Tensor) -> Tensor:
 
 
 def _keep(rows: Tensor, drop: int) -> Tensor:
-    lowest = rows.sort(dim=1, stable=True).indices[:, :drop]
-    return torch.ones_like(rows, dtype=torch.bool).scatter_(1, lowest, False)
+    """The mask that drops the ``drop`` lowest of each row, of equal ones the first."""
+    if drop == 0:
+        return torch.ones_like(rows, dtype=torch.bool)
+    highest = rows.kthvalue(drop, dim=1, keepdim=True).values
+    lower, equal = rows < highest, rows == highest
+    room = drop - lower.sum(1, keepdim=True)
+    return ~(lower | (equal & (equal.cumsum(1) <= room)))

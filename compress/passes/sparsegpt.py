@@ -6,24 +6,20 @@ to zero with error ``e = w_j / U_jj`` changes every later channel ``k`` by ``−
 channels are worked in blocks: what a block loses is chosen by that cost when the block is reached, an N:M
 group when its first channel is, so that the choice sees what was absorbed before.
 
-A Gram that does not factor is damped ten times stronger, step by step; a layer that still fails is pruned by
-magnitude and says so.
+Beyond the paper, what is left is fitted once more with the zeros held (``fit_steps``): the recursion lets a
+channel absorb only what was pruned before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..algorithm import float_bytes
-from ..anatomy import Linear
-from ..block import Block, LayerStatus, output_error, weight_error
-from ..inverse_factor import MAX_DAMPING, Factor, all_finite, factorize
-from ..pruning import Pruning
-from ..sparsity import Scope
+from ..gram_pruning import GramPruning, Rows
+from ..inverse_factor import Factor
 
 # The mask of some columns, ``[columns, out]``, from their costs and the slice of channels they are.
 Choose = Callable[[Tensor, slice], Tensor]
@@ -57,86 +53,25 @@ def prune_columns(weight: Tensor, factor: Factor, choose: Choose, block: int, gr
     return mask
 
 
-class SparseGpt(Pruning):
-    """Options of ``sparsegpt``."""
+class SparseGpt(GramPruning):
+    """Options of ``sparsegpt``; ``fit_steps: 0`` is the paper's."""
 
-    needs = ("gram",)
-    scope: Scope = Field("layer", description="whose lowest costs go, within each block of columns")
-    damping: float = Field(
-        0.01, gt=0, le=1, description="share of the mean Gram diagonal added before factoring"
-    )
     block: int = Field(
         128, ge=1, description="columns whose zeros are chosen at once, worked between far updates"
     )
 
-    def working_bytes(self, layers: Sequence[Linear]) -> int:
-        """The factor, the stacked weights twice, masks, and the mask's choice in a block."""
-        sizes = [float_bytes(linear) for linear in layers]
-        factor = 4 * layers[0].in_features ** 2
-        return max(factor + sum(sizes) * 5 // 2, 4 * max(sizes))
-
-    def apply(self, block: Block) -> None:
-        for group in block.anatomy.inputs():
-            layers = [linear for linear in group if self.selects(linear)]
-            if layers:
-                self._apply_group(block, layers)
-
-    def _apply_group(self, block: Block, layers: list[Linear]) -> None:
-        """Layers that read the same inputs share one factor, and their rows are worked together."""
-        gram = block.statistic(layers[0], "gram")
-        factor = factorize(gram, self.damping)
-        if factor is None:
-            for linear in layers:
-                self._fall_back(block, linear)
-            return
-        weight = torch.cat([block.weight(linear) for linear in layers]).T.contiguous()
+    def solve(self, rows: Rows, hessian: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
         multiple = self.inputs_multiple
         width = -(-self.block // multiple) * multiple
-        group = multiple if self.pattern else width
-        mask = prune_columns(weight, factor, self._choice(block, layers), width, group)
-        sizes = [linear.out_features for linear in layers]
-        parts = zip(layers, torch.split(weight.T, sizes), torch.split(mask.T, sizes), strict=True)
-        for linear, pruned, kept in parts:
-            self._record(block, linear, pruned.contiguous(), kept.contiguous(), gram, factor.damping)
-
-    def _choice(self, block: Block, layers: list[Linear]) -> Choose:
-        """Each layer's own lowest costs among the columns; what was pruned before goes first."""
-        sizes = [linear.out_features for linear in layers]
-
-        def choose(cost: Tensor, columns: slice) -> Tensor:
-            masks = []
-            for linear, part in zip(layers, torch.split(cost.T, sizes), strict=True):
-                earlier = block.masks.get(linear.name)
-                known = None if earlier is None else earlier[:, columns]
-                masks.append(self.keep(linear, part, self.scope, known))
-            return torch.cat(masks).T
-
-        return choose
-
-    def _record(
-        self, block: Block, linear: Linear, pruned: Tensor, mask: Tensor, gram: Tensor, damping: float
-    ) -> None:
-        before = block.weight(linear)
-        block.masks[linear.name] = mask
-        block.set_weight(linear, pruned)
-        error = output_error(block.weight(linear) - before, before, gram)
-        status, detail = "ok", ""
-        if damping > self.damping:
-            status, detail = "damped", f"damping {damping:g} instead of {self.damping:g}"
-        block.statuses.append(
-            LayerStatus(linear.name, "sparsegpt", self.label, status, error, "output", detail)
+        weight = rows.target.T.contiguous()
+        mask = prune_columns(
+            weight,
+            factor,
+            lambda cost, columns: rows.choose(cost.T, columns).T,
+            width,
+            multiple if self.pattern else width,
         )
-
-    def _fall_back(self, block: Block, linear: Linear) -> None:
-        weight, gram = block.weight(linear), block.statistic(linear, "gram")
-        change = self.prune(block, linear, weight.abs(), self.scope)
-        finite = all_finite(gram)
-        error = output_error(change, weight, gram) if finite else weight_error(change, weight)
-        detail = f"the Gram is not positive definite even with damping {MAX_DAMPING:g}"
-        kind = "output" if finite else "weight"
-        block.statuses.append(
-            LayerStatus(linear.name, "sparsegpt", self.label, "fallback-magnitude", error, kind, detail)
-        )
+        return weight.T.contiguous(), mask.T.contiguous()
 
 
 PASS = SparseGpt

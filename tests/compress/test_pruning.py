@@ -12,7 +12,7 @@ from edgepress.compress.qtensor import QTensor
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import ShapeError
 
-PASSES = ["magnitude", "wanda", "sparsegpt"]
+PASSES = ["magnitude", "wanda", "sparsegpt", "alps"]
 QUANTIZERS = [
     "{pass: rtn, scheme: W4A16-g32}",
     "{pass: w8a8}",
@@ -84,6 +84,23 @@ def test_a_pattern_that_does_not_divide_is_refused_before_any_work(pico_llama: P
     with pytest.raises(ShapeError, match="groups of 5 inputs do not divide") as caught:
         plan_model(str(pico_llama), recipe=str(recipe))
     assert "ignore" in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["sparsegpt", "alps"])
+def test_inputs_collected_anew_and_corrected(
+    name: str, pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    """Each option changes what is left, and none changes how much."""
+    found = []
+    for number, options in enumerate(["", ", sequential: true", ", sequential: true, correction: true"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        source = compressed(pico_llama, pico_text, folder, f"{{pass: {name}, sparsity: 0.5{options}}}")
+        found.append([source.dense(linear.name) for linear in source.anatomy.linears()])
+    for weights in zip(*found, strict=True):
+        assert all(int((weight == 0).sum()) == weights[0].numel() // 2 for weight in weights)
+    for one, other in ((0, 1), (1, 2)):
+        assert not all(torch.equal(a, b) for a, b in zip(found[one], found[other], strict=True))
 
 
 def test_encoders_too(pico_bert: Path, pico_text: Path, tmp_path: Path) -> None:
