@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.manifest import DecoderSection
+from ..runtime.typed_json import read
 from ..storage import sha256_file
 from .job import ExportJob
 from .opset import Opset
@@ -30,7 +31,7 @@ def prove(job: ExportJob, graph: Path, sections: dict[str, Any], work: Path, ops
     """
     text = {"name": "built-in passage"} if job.text is None else {"sha256": sha256_file(job.text)}
     if job.source.anatomy.kind == "decoder":
-        section = DecoderSection.model_validate(sections["decoder"])
+        section = read(DecoderSection, sections["decoder"])
         with job.progress.task("proving the graph", DECODER_STEPS) as task:
             result = prove_decoder(job, graph, section, work, opset, task)
     else:

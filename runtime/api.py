@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -11,12 +10,14 @@ from typing import TypedDict, Unpack
 from ..errors import InputError
 from ..terminal import Progress
 from . import prepacked
+from .alongside import Alongside
 from .bundle import Bundle
 from .chat import Messages
 from .decoder import Decoder
 from .encoder import BATCH_SIZE, Encoder, Vectors
 from .generate import Generation, stream
 from .sampling import Sampling
+from .session import onnxruntime
 from .tokenizer import Tokenizer
 
 MAX_NEW_TOKENS = 128
@@ -41,7 +42,9 @@ def open_bundle(
     """
     bundle = Bundle.open(path, verify=verify, weights_later=True)
     if bundle.kind == "decoder":
-        return TextModel(bundle, threads=threads, provider=provider, cache=cache)
+        model = TextModel(bundle, threads=threads, provider=provider, cache=cache)
+        _ = model.decoder, model.tokenizer  # what is wrong with them is said here
+        return model
     return EmbeddingModel(bundle, threads=threads, provider=provider, cache=cache)
 
 
@@ -103,18 +106,44 @@ class TextStream:
 
 
 class TextModel:
-    """A decoder bundle, loaded. One sequence at a time: a new stream ends the one before it."""
+    """A decoder bundle. One sequence at a time: a new stream ends the one before it.
+
+    Graph and tokenizer are loaded side by side from the beginning, and waited for where they are first used:
+    a prompt can be rendered and split while the weights are still on their way.
+
+    Raises:
+        InputError: the bundle is an encoder.
+        MissingDependency: ONNX Runtime is not installed.
+    """
 
     def __init__(
         self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu", cache: bool = True
     ) -> None:
+        # What can be known at once is said at once.
+        _ = bundle.decoder, onnxruntime()
         self.bundle = bundle
         load = partial(Decoder.open, threads=threads, provider=provider, cache=cache)
-        with ThreadPoolExecutor(1) as beside:
-            decoder = beside.submit(load, bundle)
-            self.tokenizer = Tokenizer.open(bundle.path)
-            self.decoder = decoder.result()
+        self._decoder = Alongside(partial(load, bundle))
+        self._tokenizer = Alongside(partial(Tokenizer.open, bundle.path))
         self._keep = _Keep(bundle, wanted=cache and provider == "cpu")
+
+    @property
+    def decoder(self) -> Decoder:
+        """What drives the graph.
+
+        Raises:
+            BundleError: the graph does not load, or is not the one that the manifest describes.
+        """
+        return self._decoder.result()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
+        return self._tokenizer.result()
 
     def prompt_ids(self, prompt: str | Messages, *, chat: bool | None = None) -> list[int]:
         """Token ids of a prompt: a text, or chat messages (mappings with ``role`` and ``content``).
@@ -154,10 +183,11 @@ class TextModel:
             InputError: a value outside its range, an empty prompt, or more tokens than the context holds.
         """
         sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
+        ids = self.prompt_ids(prompt, chat=chat)
         pieces = stream(
             self.decoder,
             self.tokenizer,
-            self.prompt_ids(prompt, chat=chat),
+            ids,
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             stop=[stop] if isinstance(stop, str) else stop,

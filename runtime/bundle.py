@@ -8,7 +8,6 @@ numbers that nothing parses, and no result leaves before they are known to be ri
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from ..errors import BundleError, InputError, RefusedByPolicy
 from ..storage import check_tree, sha256_file, sha256_json
+from . import typed_json
 from .external_data import external_locations, link_problems
 from .manifest import (
     BUNDLE_SCHEMA,
@@ -56,6 +56,13 @@ def _read_manifest(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def _json(raw: bytes, path: Path) -> Any:
+    try:
+        return typed_json.document(raw)
+    except typed_json.Unusable as error:
+        raise BundleError(f"{path} is not a usable manifest", why=str(error)) from None
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A verified bundle directory. ``manifest`` is its whole JSON; the sections acted on are typed.
@@ -86,7 +93,8 @@ class Bundle:
         root = Path(path)
         with _readable(root):
             raw = _read_manifest(root / MANIFEST)
-            checked = parse(BundleManifest, raw, schema=BUNDLE_SCHEMA, where=str(root / MANIFEST))
+            document = _json(raw, root / MANIFEST)
+            checked = parse(BundleManifest, document, schema=BUNDLE_SCHEMA, where=str(root / MANIFEST))
             _refuse_links(root, checked)
             later = frozenset(name for name in checked.files if weights_later and name.endswith(_WEIGHTS))
             if verify:
@@ -94,9 +102,7 @@ class Bundle:
             weights = external_locations(root / checked.graph.file)
             _refuse_foreign_data(root, checked, weights)
             digest = hashlib.sha256(raw).hexdigest()
-            return cls(
-                root, json.loads(raw), digest, checked, frozenset(weights), later if verify else frozenset()
-            )
+            return cls(root, document, digest, checked, frozenset(weights), later if verify else frozenset())
 
     def check_weights(self) -> None:
         """Compare the hashes of the weights, where :meth:`open` has left that for later.
@@ -252,10 +258,13 @@ def verify_directory(path: Path | str) -> Verification:
     name = MANIFEST if is_bundle else CHECKPOINT_MANIFEST
     with _readable(root):
         raw = _read_manifest(root / name)
+        document = _json(raw, root / name)
         if is_bundle:
-            manifest: HashedTree = parse(BundleManifest, raw, schema=BUNDLE_SCHEMA, where=str(root / name))
+            manifest: HashedTree = parse(
+                BundleManifest, document, schema=BUNDLE_SCHEMA, where=str(root / name)
+            )
         else:
-            manifest = parse(HashedTree, raw, schema=CHECKPOINT_SCHEMA, where=str(root / name))
+            manifest = parse(HashedTree, document, schema=CHECKPOINT_SCHEMA, where=str(root / name))
         problems = check_tree(root, manifest.hashes(), skip=frozenset({name}))
         if is_bundle:
             problems += link_problems(root, manifest.files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from pathlib import Path
 
 from ..storage import sha256_json
@@ -30,5 +29,7 @@ def _apple_chip() -> str:
     """Its name: every Apple chip is the same ``arm`` to :mod:`platform`."""
     if platform.system() != "Darwin":
         return ""
+    import subprocess  # only here: it costs a start
+
     command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()

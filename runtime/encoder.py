@@ -7,7 +7,6 @@ results come back in the order of the texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from ..errors import BundleError, InputError
 from ..terminal import Progress, Silent
+from .alongside import Alongside
 from .bundle import Bundle
 from .load import load_graph
 from .manifest import EncoderSection
@@ -70,8 +70,7 @@ class Encoder:
         """
         section = bundle.encoder
         load = partial(load_graph, threads=threads, provider=provider, profile=profile, cache=cache)
-        with ThreadPoolExecutor(1) as beside:
-            session = beside.submit(load, bundle)
+        with Alongside(partial(load, bundle)) as session:
             tokenizer = Tokenizer.open(bundle.path)
             return cls(session.result(), section, tokenizer)
 

@@ -4,13 +4,13 @@ itself, whose weights are hashed at the same time.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
 from . import prepacked
+from .alongside import Alongside
 from .bundle import Bundle
 from .session import open_session
 
@@ -41,7 +41,6 @@ def load_graph(
             entry.drop()
     if not bundle.unchecked:
         return opening(bundle.graph)
-    with ThreadPoolExecutor(1) as beside:
-        session = beside.submit(opening, bundle.graph)
+    with Alongside(partial(opening, bundle.graph)) as session:
         bundle.check_weights()
         return session.result()

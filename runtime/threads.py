@@ -12,8 +12,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
-
 from .cgroup import cpu_quota, read_line
 
 # Below this share of the fastest core's capacity a core is an efficiency core (big.LITTLE reports about
@@ -26,6 +24,8 @@ def thread_budget(
 ) -> int:
     """Threads for compute, at least 1. ``affinity`` are logical CPU numbers; the paths are for tests."""
     if affinity is None and not hasattr(os, "sched_getaffinity"):
+        import psutil  # only here: Linux has affinity, and psutil costs a start
+
         return max(1, psutil.cpu_count(logical=False) or os.cpu_count() or 1)
     allowed = set(os.sched_getaffinity(0) if affinity is None else affinity)
     cores = _physical_cores(_performance_cpus(allowed, sys), sys)

@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 import pytest
 from edgepress.errors import BundleError, EdgepressError, InputError, RefusedByPolicy
-from edgepress.runtime.api import TextModel
+from edgepress.runtime.api import TextModel, open_bundle
 from edgepress.runtime.bundle import Bundle, verify_directory
 from edgepress.runtime.load import load_graph
 from edgepress.storage import hash_tree, sha256_file, write_json
@@ -293,7 +293,9 @@ def test_the_hashes_of_the_weights_alone_can_wait(own_bundle: Path) -> None:
             with pytest.raises(BundleError, match=f"{name} does not match its SHA-256"):
                 load_graph(bundle, threads=1, cache=False)
             with pytest.raises(BundleError, match=name):
-                TextModel(bundle, threads=1)
+                open_bundle(own_bundle, threads=1)
+            with pytest.raises(BundleError, match=name):
+                TextModel(bundle, threads=1).generate("coins", chat=False)
         else:
             with pytest.raises(BundleError, match=name):
                 Bundle.open(own_bundle, weights_later=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_eos_ends_and_is_not_shown(text_model: TextModel, monkeypatch: pytest.Mo
     tokens = text_model.generate(prompt, chat=False, max_new_tokens=12).token_ids
     end = tokens[5]
     first = tokens.index(end)
-    section = text_model.decoder.section.model_copy(update={"eos_token_ids": [end]})
+    section = replace(text_model.decoder.section, eos_token_ids=[end])
     monkeypatch.setattr(text_model.decoder, "section", section)
     result = text_model.generate(prompt, chat=False, max_new_tokens=12)
     assert result.finish_reason == "eos"
