@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..runtime.manifest import DecoderSection
+from ..runtime.typed_json import read
 from ..storage import read_json
 from .cache import CODES, FLOAT, cache_label
 from .job import ExportJob
@@ -100,7 +101,7 @@ def decoder_section(job: ExportJob) -> dict[str, Any]:
         "eos_token_ids": ids("eos_token_id"),
         "pad_token_id": next(iter(ids("pad_token_id")), None),
     }
-    per_token = DecoderSection.model_validate(section).kv_bytes_per_token
+    per_token = read(DecoderSection, section).kv_bytes_per_token
     return section | {"kv_bytes_per_token": per_token}
 
 

@@ -86,10 +86,6 @@ class KVLayer:
         """Stored numbers of one head and token in a cache of ``dtype``: two 4-bit codes share a byte."""
         return self.head_dim // 2 if dtype == PACKED else self.head_dim
 
-    def width(self, dtype: str) -> int:
-        """Stored numbers of one head and token in a cache of ``dtype``: two 4-bit codes share a byte."""
-        return self.head_dim // 2 if dtype == PACKED else self.head_dim
-
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSection:
@@ -106,18 +102,6 @@ class DecoderSection:
     def __post_init__(self) -> None:
         if self.kv_dtype == PACKED and any(layer.head_dim % 2 for layer in self.layers):
             raise ValueError(f"a {PACKED} cache holds two codes a byte, and a head is odd channels wide")
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes that one token takes in the cache, keys and values of all layers."""
-        numbers = sum(2 * layer.kv_heads * layer.width(self.kv_dtype) for layer in self.layers)
-        return numbers * _ITEM_BYTES[self.kv_dtype]
-
-    @model_validator(mode="after")
-    def _codes_fill_bytes(self) -> DecoderSection:
-        if self.kv_dtype == PACKED and any(layer.head_dim % 2 for layer in self.layers):
-            raise ValueError(f"a {PACKED} cache holds two codes a byte, and a head is odd channels wide")
-        return self
 
     @property
     def kv_bytes_per_token(self) -> int:

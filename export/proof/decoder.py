@@ -6,6 +6,7 @@ so that the logits of a prefix are a prefix of the logits.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def prove_decoder(
     driver = GraphDriver(open_session(float_graph))
     result: dict[str, Any] = {"float": _elementwise(driver, ids, reference, model)}
     task.advance(1, "greedy continuation")
-    plain = section.model_copy(update={"kv_dtype": FLOAT})
+    plain = replace(section, kv_dtype=FLOAT)
     result["greedy"] = _greedy(driver, plain, model, ids[0], result["float"]["bound"])
     task.advance(1, "quantized graph")
     if not job.rounds:
