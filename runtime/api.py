@@ -11,11 +11,12 @@ from ..errors import InputError
 from ..terminal import Progress
 from . import prepacked
 from .alongside import Alongside
+from .batch_decoder import BatchDecoder
 from .bundle import Bundle
 from .chat import Messages
 from .decoder import Decoder
 from .encoder import BATCH_SIZE, Encoder, Vectors
-from .generate import Generation, stream
+from .generate import Generation, generate_batch, stream
 from .sampling import Sampling
 from .session import onnxruntime
 from .tokenizer import Tokenizer
@@ -74,6 +75,7 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     stop: Sequence[str]
     chat: bool | None
+    resume: bool
 
 
 class TextStream:
@@ -176,8 +178,12 @@ class TextModel:
         seed: int | None = None,
         stop: Sequence[str] = (),
         chat: bool | None = None,
+        resume: bool = False,
     ) -> TextStream:
         """Generate text piece by piece; the arguments are those of :class:`Sampling` and :meth:`prompt_ids`.
+
+        ``resume`` keeps in the cache what this prompt and the sequence before it begin with alike: a
+        conversation that goes on costs its new messages only.
 
         Raises:
             InputError: a value outside its range, an empty prompt, or more tokens than the context holds.
@@ -192,12 +198,42 @@ class TextModel:
             sampling=sampling,
             stop=[stop] if isinstance(stop, str) else stop,
             eos_ids=frozenset(self.decoder.section.eos_token_ids),
+            resume=resume,
         )
         return TextStream(pieces, at_end=self._keep)
 
     def generate(self, prompt: str | Messages, **options: Unpack[GenerateOptions]) -> Generation:
         """:meth:`stream` to its end."""
         return self.stream(prompt, **options).result
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str | Messages],
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        chat: bool | None = None,
+    ) -> list[Generation]:
+        """A reply to each prompt, of whatever length, side by side; arguments as :meth:`stream`.
+
+        Raises:
+            InputError: as :meth:`stream`, for any prompt.
+        """
+        section = self.decoder.section
+        return generate_batch(
+            BatchDecoder(self.decoder.session, section, device=self.decoder.device),
+            self.tokenizer,
+            [self.prompt_ids(prompt, chat=chat) for prompt in prompts],
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
+            stop=[stop] if isinstance(stop, str) else stop,
+            eos_ids=frozenset(section.eos_token_ids),
+        )
 
 
 class EmbeddingModel:

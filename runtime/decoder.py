@@ -20,6 +20,7 @@ from .kv_cache import KVCache
 from .load import load_graph
 from .manifest import DecoderSection
 from .session import graph_errors_are_typed, onnxruntime
+from .token_limits import Ids, TokenLimits
 
 # Long prompts go through in chunks. Attention computes a whole rectangle of a chunk's tokens by all that came
 # before, the part that causality masks included: short chunks waste least, and the matrix kernels reach their
@@ -36,6 +37,7 @@ class Decoder:
 
     Attributes:
         length: tokens in the cache.
+        device: where it lies.
         context_length, vocab_size: limits from the manifest.
     """
 
@@ -43,12 +45,14 @@ class Decoder:
         self.session = session
         self.section = section
         self.context_length, self.vocab_size = section.context_length, section.vocab_size
+        self.limits = TokenLimits(section.vocab_size, section.context_length)
         self.length = 0
-        self._device = device
+        self.device = device
         self._logits_type = logits_dtype(session, section)
         self._batch: KVCache | None = None
         self._cache: KVCache | None = None
         self._mask = np.ones((1, 0), np.int64)
+        self._ids = np.zeros(0, np.int64)
         self._token = np.zeros((1, 1), np.int64)
         self._last = np.zeros((1, 1, self.vocab_size), self._logits_type)
         self._row: Logits = self._last[0, 0]
@@ -87,15 +91,28 @@ class Decoder:
         self._reserve(len(ids) + new_tokens)
         return self.extend(ids)
 
+    def resume(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits:
+        """As :meth:`prefill`, where what ``ids`` and the sequence begin with alike stays in the cache.
+
+        A conversation that goes on so costs its new tokens only.
+        """
+        wanted = self.limits.row(ids)[0]
+        self.limits.check_room(len(wanted) + new_tokens)
+        known = self._ids[: min(self.length, len(wanted) - 1)]  # the last is run: its logits are asked for
+        differs = np.flatnonzero(known != wanted[: len(known)])
+        self.length = int(differs[0]) if len(differs) else len(known)
+        self._reserve(len(wanted) + new_tokens)
+        return self.extend(wanted[self.length :].tolist())
+
     def extend(self, ids: Sequence[int]) -> Logits:
         """Append several ``ids`` to the sequence, in chunks; as :meth:`prefill` otherwise."""
-        array = self._checked(ids)
+        array = self.limits.row(ids)
         self._reserve(self.length + array.shape[1])
         binding = self._chunk_binding
         for start in range(0, array.shape[1], PREFILL_CHUNK):
             chunk = np.ascontiguousarray(array[:, start : start + PREFILL_CHUNK])
             binding.bind_cpu_input("input_ids", chunk)
-            self._run(binding, chunk.shape[1])
+            self._run(binding, chunk)
         return self._row
 
     def step(self, token: int) -> Logits:
@@ -104,11 +121,10 @@ class Decoder:
         Raises:
             InputError: the context is full, or the id is outside the vocabulary.
         """
-        if not 0 <= token < self.vocab_size:
-            raise self._outside(token)
+        self.limits.check_range(np.array([token]))
         self._reserve(self.length + 1)
         self._token[0, 0] = token
-        self._run(self._step_binding, 1)
+        self._run(self._step_binding, self._token)
         return self._row
 
     def logits(self, input_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -125,69 +141,47 @@ class Decoder:
         if input_ids.ndim != 2 or 0 in input_ids.shape:
             raise InputError(f"logits needs ids of shape [batch, seq], not {list(input_ids.shape)}")
         ids = np.ascontiguousarray(input_ids, dtype=np.int64)
-        self._check_range(ids)
+        self.limits.check_range(ids)
         batch, length = ids.shape
-        self._check_context(length)
+        self.limits.check_room(length)
         if self._batch is None or (self._batch.batch, self._batch.capacity) != (batch, length):
-            self._batch = KVCache(self.section, batch=batch, capacity=length, device=self._device)
+            self._batch = KVCache(self.section, batch=batch, capacity=length, device=self.device)
         result = _allocated((batch, length, self.vocab_size), self._logits_type)
         binding = self.session.io_binding()
         self._batch.bind(binding)
         binding.bind_cpu_input("input_ids", ids)
         binding.bind_cpu_input("attention_mask", np.ones((batch, length), np.int64))
-        _bind_keep(binding, 0)
-        _bind_logits(binding, result)
+        bind_keep(binding, 0)
+        bind_logits(binding, result)
         with graph_errors_are_typed("the graph failed on a batch"):
             self.session.run_with_iobinding(binding)
         return result.astype(np.float32, copy=False)
 
-    def _run(self, binding: Any, tokens: int) -> None:
-        total = self.length + tokens
+    def _run(self, binding: Any, ids: Ids) -> None:
+        total = self.length + ids.shape[1]
+        self._ids[self.length : total] = ids[0]
         binding.bind_cpu_input("attention_mask", self._mask[:, :total])
         with graph_errors_are_typed(f"the graph failed at token {total}"):
             self.session.run_with_iobinding(binding)
         self.length = total
 
-    def _checked(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
-        array = np.asarray(ids, dtype=np.int64).reshape(1, -1)
-        if array.shape[1] == 0:
-            raise InputError("there are no tokens to run", fix="give a prompt that is not empty")
-        self._check_range(array)
-        return array
-
-    def _check_range(self, ids: npt.NDArray[np.int64]) -> None:
-        if int(ids.min()) < 0 or int(ids.max()) >= self.vocab_size:
-            raise self._outside(int(ids.min()) if int(ids.min()) < 0 else int(ids.max()))
-
-    def _outside(self, token: int) -> InputError:
-        return InputError(
-            f"token id {token} is outside the model's vocabulary of {self.vocab_size}",
-            why="the tokenizer belongs to another model, or the ids were not made with it",
-        )
-
-    def _check_context(self, tokens: int) -> None:
-        if tokens > self.context_length:
-            raise InputError(
-                f"{tokens} tokens do not fit the model's context of {self.context_length}",
-                fix="shorten the prompt or ask for fewer new tokens",
-            )
-
     def _reserve(self, tokens: int) -> None:
         if self._cache is not None and tokens <= self._cache.capacity:
             return
-        self._check_context(tokens)
+        self.limits.check_room(tokens)
         grown = tokens if self._cache is None else max(tokens, self._cache.capacity * 2)
         capacity = min(-(-grown // CAPACITY_STEP) * CAPACITY_STEP, self.context_length)
         if self._cache is None or self.length == 0:
             self._cache = None  # freed before its successor is made
-            self._cache = KVCache(self.section, batch=1, capacity=capacity, device=self._device)
+            self._cache = KVCache(self.section, batch=1, capacity=capacity, device=self.device)
         else:
             self._cache.grow(capacity, keep=self.length)
         self._mask = np.ones((1, capacity), np.int64)
+        self._ids = np.concatenate([self._ids[: self.length], np.zeros(capacity - self.length, np.int64)])
         for binding in (self._chunk_binding, self._step_binding):
             self._cache.bind(binding)
-            _bind_keep(binding, 1)
-            _bind_logits(binding, self._last)
+            bind_keep(binding, 1)
+            bind_logits(binding, self._last)
         self._step_binding.bind_cpu_input("input_ids", self._token)
 
 
@@ -200,11 +194,13 @@ def _allocated(shape: tuple[int, ...], dtype: type[np.floating]) -> Logits:
         ) from None
 
 
-def _bind_keep(binding: Any, positions: int) -> None:
+def bind_keep(binding: Any, positions: int) -> None:
+    """Ask for the logits of the last ``positions``, or of all when 0."""
     # An OrtValue, since an array can only be bound to an input without a default.
     value = onnxruntime().OrtValue.ortvalue_from_numpy(np.array([positions], np.int64))
     binding.bind_ortvalue_input("logits_to_keep", value)
 
 
-def _bind_logits(binding: Any, array: Logits) -> None:
+def bind_logits(binding: Any, array: Logits) -> None:
+    """Have the graph write its logits into ``array [batch, positions, vocab]``."""
     binding.bind_output("logits", "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

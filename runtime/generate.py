@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import InputError
+from .batch_decoder import BatchDecoder
 from .decoder import Decoder, Logits
 from .sampling import Sampler, Sampling
 from .text_stream import Decodes, IncrementalDecoder, StopStrings
@@ -48,6 +49,53 @@ class Generation:
         }
 
 
+class _Reply:
+    """One continuation as it grows: its tokens, its text so far, and what ended it."""
+
+    def __init__(
+        self,
+        tokenizer: Decodes,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        sampling: Sampling | None,
+        stop: Sequence[str],
+        eos_ids: Collection[int],
+    ) -> None:
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {max_new_tokens}, it must be at least 1")
+        self.tokens: list[int] = []
+        self.finished: FinishReason | None = None
+        self._prompt_tokens, self._limit, self._eos_ids = len(prompt_ids), max_new_tokens, eos_ids
+        self._sampler = Sampler(sampling or Sampling(), prompt_ids)
+        self._words, self._stops = IncrementalDecoder(tokenizer), StopStrings(stop)
+        self._pieces: list[str] = []
+
+    def choose(self, logits: Logits) -> None:
+        """Take the next token from ``logits [vocab]``."""
+        self.tokens.append(self._sampler.choose(logits))
+
+    def text(self) -> str:
+        """What the newest token makes certain of the text, and whether it ends it."""
+        token = self.tokens[-1]
+        if token in self._eos_ids:
+            self.finished = "eos"
+        elif len(self.tokens) >= self._limit:
+            self.finished = "length"
+        piece = "" if self.finished == "eos" else self._stops.feed(self._words.feed(token))
+        if self._stops.stopped:
+            self.finished = "stop"
+        elif self.finished:
+            piece += self._stops.flush()
+        self._pieces.append(piece)
+        return piece
+
+    def generation(self, ttft_s: float, decode_s: float) -> Generation:
+        """The finished reply."""
+        assert self.finished is not None
+        text, tokens = "".join(self._pieces), tuple(self.tokens)
+        return Generation(text, tokens, self._prompt_tokens, self.finished, ttft_s, decode_s)
+
+
 def stream(
     decoder: Decoder,
     tokenizer: Decodes,
@@ -57,48 +105,63 @@ def stream(
     sampling: Sampling | None = None,
     stop: Sequence[str] = (),
     eos_ids: Collection[int] = (),
+    resume: bool = False,
 ) -> Generator[str, None, Generation]:
     """Yield pieces of text; the generator's return value is the :class:`Generation`.
+
+    ``resume`` keeps what the prompt and the decoder's sequence begin with alike.
 
     Raises:
         InputError: an empty prompt, no new tokens asked for, or more tokens than the context holds.
     """
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {max_new_tokens}, it must be at least 1")
+    reply = _Reply(tokenizer, prompt_ids, max_new_tokens, sampling, stop, eos_ids)
     start = time.perf_counter()
+    begin = decoder.resume if resume else decoder.prefill
     # The last token is chosen but never run, so it needs no room.
-    logits = decoder.prefill(prompt_ids, new_tokens=max_new_tokens - 1)
-    sampler = Sampler(sampling or Sampling(), prompt_ids)
-    tokens = [sampler.choose(logits)]
+    reply.choose(begin(prompt_ids, new_tokens=max_new_tokens - 1))
     ttft = time.perf_counter() - start
     decode = 0.0
-    pieces: list[str] = []
-    words, stops = IncrementalDecoder(tokenizer), StopStrings(stop)
     while True:
-        finished = _finished(tokens, max_new_tokens, eos_ids)
-        piece = "" if finished == "eos" else stops.feed(words.feed(tokens[-1]))
-        if stops.stopped:
-            finished = "stop"
-        elif finished:
-            piece += stops.flush()
+        piece = reply.text()
         if piece:
-            pieces.append(piece)
             yield piece
-        if finished:
-            return Generation("".join(pieces), tuple(tokens), len(prompt_ids), finished, ttft, decode)
-        logits, spent = _timed_step(decoder, tokens[-1])
+        if reply.finished:
+            return reply.generation(ttft, decode)
         began = time.perf_counter()
-        tokens.append(sampler.choose(logits))
-        decode += spent + time.perf_counter() - began
+        reply.choose(decoder.step(reply.tokens[-1]))
+        decode += time.perf_counter() - began
 
 
-def _timed_step(decoder: Decoder, token: int) -> tuple[Logits, float]:
-    began = time.perf_counter()
-    logits = decoder.step(token)
-    return logits, time.perf_counter() - began
+def generate_batch(
+    decoder: BatchDecoder,
+    tokenizer: Decodes,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    stop: Sequence[str] = (),
+    eos_ids: Collection[int] = (),
+) -> list[Generation]:
+    """A reply to each of ``prompts``, side by side; each draws its tokens as if it were alone.
 
+    The times are those of the whole batch.
 
-def _finished(tokens: list[int], limit: int, eos_ids: Collection[int]) -> FinishReason | None:
-    if tokens[-1] in eos_ids:
-        return "eos"
-    return "length" if len(tokens) >= limit else None
+    Raises:
+        InputError: as :func:`stream`, for any prompt.
+    """
+    replies = [_Reply(tokenizer, ids, max_new_tokens, sampling, stop, eos_ids) for ids in prompts]
+    start = time.perf_counter()
+    logits = decoder.prefill(prompts, new_tokens=max_new_tokens - 1)
+    for reply, row in zip(replies, logits, strict=True):
+        reply.choose(row)
+        reply.text()
+    ttft = time.perf_counter() - start
+    while not all(reply.finished for reply in replies):
+        # A finished row goes on with its last token, and nobody reads what comes of it.
+        logits = decoder.step([reply.tokens[-1] for reply in replies])
+        for reply, row in zip(replies, logits, strict=True):
+            if not reply.finished:
+                reply.choose(row)
+                reply.text()
+    decode = time.perf_counter() - start - ttft
+    return [reply.generation(ttft, decode) for reply in replies]

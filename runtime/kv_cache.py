@@ -8,6 +8,7 @@ of ``head_dim`` where two 4-bit codes share a byte.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,16 @@ class KVCache:
         for name, value in self._values.items():
             binding.bind_ortvalue_input(f"past_key_values.{name}", value)
             binding.bind_ortvalue_output(f"present.{name}", value)
+
+    def bind_row(self, binding: Any, row: int) -> None:
+        """Bind the buffers of one sequence, which lie side by side, as those of a batch of one."""
+        dtype = np.dtype(self._section.kv_dtype).type
+        for name, shape in self._shapes(self.capacity):
+            single = [1, *shape[1:]]
+            start = self._values[name].data_ptr() + row * prod(single) * np.dtype(dtype).itemsize
+            place = (self._device, 0, dtype, single, start)
+            binding.bind_input(f"past_key_values.{name}", *place)
+            binding.bind_output(f"present.{name}", *place)
 
     def grow(self, capacity: int, *, keep: int) -> None:
         """Move to buffers of ``capacity`` tokens with the first ``keep`` of them filled as before."""

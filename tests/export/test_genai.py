@@ -95,6 +95,17 @@ def test_the_same_greedy_tokens(
 
 
 @needs_genai
+@pytest.mark.parametrize("kv", ["int8", "int4", "fp16"])
+def test_caches_of_every_type(kv: str, pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"passes:\n  - {{pass: kv_cache, bits: {4 if kv == 'int4' else 8}}}\n")
+    options: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
+    checkpoint = compress_model(str(pico_llama), recipe=str(recipe), output=tmp_path / "c", **options)
+    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", validate=False, kv=kv)
+    assert theirs(bundle, [5, 9, 3, 77]) == ours(bundle, [5, 9, 3, 77])
+
+
+@needs_genai
 def test_layers_of_unequal_size(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = make_decoder(tmp_path / "model")
     unequal_layers(checkpoint)

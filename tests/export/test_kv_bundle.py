@@ -11,11 +11,15 @@ import pytest
 from click.testing import CliRunner
 from edgepress.cli import edgepress
 from edgepress.compress.api import compress_model
+from edgepress.compress.torch_model import load_model
 from edgepress.errors import GateFailed, InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.view import WeightView
 from edgepress.export.proof.distributions import divergence, log_softmax
+from edgepress.export.proof.reference import logits
+from edgepress.runtime import batch_decoder as batch_module
 from edgepress.runtime import decoder as decoder_module
+from edgepress.runtime.batch_decoder import BatchDecoder
 from edgepress.runtime.bundle import Bundle
 from edgepress.runtime.decoder import Decoder
 from edgepress.storage import hash_tree
@@ -161,3 +165,36 @@ def test_steps_chunks_and_growth_agree_with_one_pass(
     other = decoder.prefill(IDS[50:90]).copy()  # a new sequence in the same buffers
     again = Decoder.open(Bundle.open(bundles[kv]), threads=1)
     assert np.array_equal(other, again.prefill(IDS[50:90]))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_batches_and_conversations_against_torch(
+    bits: int, pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float weights, so that only flipped codes can tell the two apart; rows of 1, 7 and 128 tokens."""
+    monkeypatch.setattr(batch_module, "PREFILL_CHUNK", 50)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"passes:\n  - {{pass: kv_cache, bits: {bits}}}\nembedding: null\n")
+    options: dict[str, Any] = {"calibration": str(pico_text), "samples": 8, "length": 32}
+    checkpoint = compress_model(str(pico_llama), recipe=str(recipe), output=tmp_path / "c", **options)
+    bundle = Bundle.open(export_bundle(checkpoint, output=tmp_path / "b", validate=False))
+    single, model = Decoder.open(bundle, threads=1), load_model(checkpoint)
+    batch = BatchDecoder(single.session, single.section)
+    rows = [IDS[:1], IDS[10:17], (IDS * 2)[:128]]
+
+    def check(found: np.ndarray) -> None:
+        want = np.stack([logits(model, np.array([row]))[0, -1] for row in rows])
+        assert float(divergence(log_softmax(want), log_softmax(found)).mean()) < {8: 2e-5, 4: 2e-4}[bits]
+
+    check(batch.prefill(rows, new_tokens=8))
+    for token in (5, 6, 7):
+        rows = [[*row, token] for row in rows]
+        check(batch.step([token] * 3))
+    more = [IDS[40:80], [], IDS[3:4]]
+    rows = [row + new for row, new in zip(rows, more, strict=True)]
+    check(batch.extend(more))
+    rows = [[*row, 9] for row in rows]
+    check(batch.step([9] * 3))
+    assert batch.lengths == [45, 11, 133]
+    single.prefill(rows[2][:120])
+    assert np.abs(single.resume(rows[2]) - batch._logits[2, 0]).max() < 0.2
