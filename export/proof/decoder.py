@@ -18,7 +18,7 @@ from ...runtime.decoder import Decoder
 from ...runtime.manifest import DecoderSection
 from ...runtime.session import open_session
 from ...terminal import Task
-from ..cache import CODES, FLOAT
+from ..cache import CODES
 from ..job import ExportJob
 from ..opset import Opset
 from .bounds import elementwise_bound, gate, noise_bound, rounded
@@ -60,7 +60,7 @@ def prove_decoder(
     driver = GraphDriver(open_session(float_graph))
     result: dict[str, Any] = {"float": _elementwise(driver, ids, reference, model)}
     task.advance(1, "greedy continuation")
-    plain = replace(section, kv_dtype=FLOAT)
+    plain = replace(section, kv_dtype="float32")
     result["greedy"] = _greedy(driver, plain, model, ids[0], result["float"]["bound"])
     task.advance(1, "quantized graph")
     if not job.rounds:
