@@ -50,6 +50,13 @@ class Link:
         kv_heads, repeats, head_dim = self.heads
         return values.view(kv_heads, repeats, head_dim).mean(1).reshape(-1)
 
+    def peaks(self, values: Tensor) -> Tensor:
+        """The largest of the readers' inputs ``[in]`` that share a channel of the source ``[channels]``."""
+        if self.heads is None:
+            return values
+        kv_heads, repeats, head_dim = self.heads
+        return values.view(kv_heads, repeats, head_dim).amax(1).reshape(-1)
+
 
 def links(block: BlockAnatomy) -> Iterator[Link]:
     """The links of a block, in the order of the forward pass."""

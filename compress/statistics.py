@@ -78,6 +78,44 @@ class MeanSquare:
         return self.total / max(self.count, 1)
 
 
+class AbsMax:
+    """``absmax``: largest ``|x|`` per input channel, ``[in]`` float32."""
+
+    paired = False
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        self.peak = torch.zeros(in_features, device=device)
+
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
+        if len(rows):
+            torch.maximum(self.peak, rows.to(torch.float32).abs().amax(0), out=self.peak)
+
+    def value(self) -> Tensor:
+        return self.peak
+
+
+class Sample:
+    """``sample``: some of the rows as they are, evenly from each piece seen, ``[rows, in]`` float32."""
+
+    paired = False
+    ROWS = 512
+    _OF_A_PIECE = 128
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        self.rows = [torch.zeros(0, in_features, device=device)]
+        self.count = 0
+
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
+        wanted = min(self._OF_A_PIECE, self.ROWS - self.count, len(rows))
+        if wanted > 0:
+            chosen = torch.arange(wanted, device=rows.device) * len(rows) // wanted
+            self.rows.append(rows[chosen].to(torch.float32))
+            self.count += wanted
+
+    def value(self) -> Tensor:
+        return torch.cat(self.rows)
+
+
 class CrossGram:
     """``cross_gram``: mean over tokens of ``(x̃ − x) xᵀ``, ``[in, in]`` float32, where ``x̃`` are the original
     model's inputs and ``x`` those of the partly compressed one."""
@@ -102,6 +140,8 @@ STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "gram": Gram,
     "absmean": AbsMean,
     "meansquare": MeanSquare,
+    "absmax": AbsMax,
+    "sample": Sample,
     "cross_gram": CrossGram,
 }
 
@@ -110,5 +150,7 @@ STATISTIC_BYTES = {
     "gram": lambda in_features: 4 * in_features**2,
     "absmean": lambda in_features: 4 * in_features,
     "meansquare": lambda in_features: 4 * in_features,
+    "absmax": lambda in_features: 4 * in_features,
+    "sample": lambda in_features: 4 * Sample.ROWS * in_features,
     "cross_gram": lambda in_features: 4 * in_features**2,
 }

@@ -1,10 +1,11 @@
 """AWQ: channels with large activations are scaled up before rounding, and what feeds them is scaled down.
 
 Lin et al. 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", arXiv
-2306.00978. The factors are searched per link of a block (:mod:`edgepress.compress.factor_search`) and folded
-into the norm or linear that feeds the layers (:mod:`edgepress.compress.channel_links`), so that the model
-computes the same function and nothing is left for the runtime to do. Then each group's span is clipped where
-the outputs of the group suffer least, under the diagonal blocks of the Gram.
+2306.00978. The factors are searched per link of a block (:mod:`edgepress.compress.factor_search`) by the
+errors they leave under the Gram, without a forward pass, and folded into the norm or linear that feeds the
+layers (:mod:`edgepress.compress.channel_links`), so that the model computes the same function and nothing
+is left for the runtime to do. Then each group's span is clipped where the outputs of the group suffer
+least, under the diagonal blocks of the Gram.
 
 ``quantize: false`` only folds and leaves dense weights, for a quantization that follows::
 
@@ -27,13 +28,14 @@ from ..algorithm import BlockPass, SchemeOption, float_bytes
 from ..anatomy import Linear
 from ..block import Block, LayerStatus, output_error, weight_error
 from ..channel_links import Link, links
-from ..factor_search import Damage, Found, search
+from ..factor_search import Found, powers, search
 from ..folding import fold, foldable
 from ..grid import quantize
 from ..inverse_factor import all_finite, factorize
 from ..scheme import Scheme
 
 _DAMPING = 0.01
+_ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
 
 
 class Awq(BlockPass):
@@ -73,18 +75,24 @@ class Awq(BlockPass):
         if not all_finite(gram) or not bool((gram.diagonal() > 0).any()):
             return None
         weight = torch.cat([block.weight(reader) for reader in readers])
-        importance = gram.diagonal().clamp(min=0)
-        damage: Damage = partial(_output_damage, gram)
+        power = gram.diagonal().clamp(min=0)
+        importance, loss = power, partial(_output_damage, gram)
         if not self.quantize:
-            order = torch.sort(importance, descending=True, stable=True).indices
+            order = torch.sort(power, descending=True, stable=True).indices
             factor = factorize(gram, _DAMPING, order)
             if factor is None:
                 return None
             importance = factor.pivots(order)
-            damage = partial(_weighed_damage, importance)
-        activations = link.gathered(gram.diagonal().clamp(min=0)).sqrt()
-        magnitudes = link.gathered(weight.square().mean(0)).sqrt()
-        return search(weight, activations, magnitudes, link.spread, damage, importance, self.scheme)
+            loss = partial(_weighed_damage, importance)
+        sample = weight[:: -(-weight.shape[0] // _ROWS)]
+
+        def damage(factors: Tensor) -> float:
+            wide = link.spread(factors)
+            rounded = quantize(sample * wide, self.scheme, "mse", importance / wide.square())
+            return float(loss(rounded.dequantize() / wide - sample))
+
+        tried = powers(link.gathered(power).sqrt(), link.gathered(weight.square().mean(0)).sqrt())
+        return search(tried, damage)
 
     def _finish(self, block: Block, linear: Linear, factors: Tensor | None, detail: str | None) -> None:
         """Quantize a layer whose inputs were divided by ``factors [in]``, and say how it fared."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.block import Block
-from edgepress.compress.factor_search import candidates, search
+from edgepress.compress.channel_links import Link
+from edgepress.compress.factor_search import powers, search
 from edgepress.compress.grid import quantize
 from edgepress.compress.passes.awq import Awq
 from edgepress.compress.scheme import Scheme
@@ -34,16 +34,13 @@ def outliers(seed: int) -> tuple[Tensor, Tensor]:
     return torch.randn(24, 64, generator=generator), torch.randn(256, 64, generator=generator) * size
 
 
-def damage(inputs: Tensor, change: Tensor) -> Tensor:
-    return (inputs @ change.T).square().sum(1).mean()
-
-
 @pytest.mark.parametrize("name", SCHEMES)
-def test_the_search_finds_what_a_loop_over_the_inputs_finds(name: str) -> None:
+def test_the_factors_are_those_that_a_loop_over_the_inputs_finds(name: str, layer_block: LayerBlock) -> None:
+    """The link of the block's down is from up, whose channels it reads as they are."""
     weight, inputs = outliers(0)
     scheme, power = Scheme.parse(name), inputs.square().mean(0)
     best, plain = None, 0.0
-    for label, factors in candidates(power.sqrt(), weight.square().mean(0).sqrt()):
+    for label, factors in powers(power.sqrt(), weight.square().mean(0).sqrt()):
         tensor = quantize(weight * factors, scheme, "mse", power / factors.square())
         outputs = (inputs / factors) @ tensor.dequantize().T
         loss = float((outputs - inputs @ weight.T).square().sum(1).mean())
@@ -51,36 +48,26 @@ def test_the_search_finds_what_a_loop_over_the_inputs_finds(name: str) -> None:
             plain = loss
         best = (loss, label) if best is None or loss < best[0] else best
     assert best is not None
-    magnitudes = weight.square().mean(0).sqrt()
-    gram = inputs.T @ inputs / len(inputs)
-    found = search(
-        weight,
-        power.sqrt(),
-        magnitudes,
-        lambda f: f,
-        lambda c: ((c @ gram) * c).sum(),
-        power,
-        scheme,
-    )
+    block, linear = layer_block(weight, inputs.T @ inputs / len(inputs))
+    found = Awq(scheme=name)._search(block, Link(linear, (linear,)), [linear])
+    assert found is not None
     assert found.label == best[1]
     assert found.share == pytest.approx(best[0] / plain, rel=1e-3)
     assert found.share < 0.9 or scheme.bits == 2
 
 
-def test_inputs_alike_need_no_factors() -> None:
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.ones(8, 32) * torch.randn(8, 1, generator=generator)
-    ones = torch.ones(32)
-    found = search(
-        weight,
-        ones,
-        weight.square().mean(0).sqrt(),
-        lambda f: f,
-        partial(damage, torch.eye(32)),
-        ones,
-        Scheme.parse("W4A16-g16"),
-    )
-    assert found.share == 1 and torch.equal(found.factors, torch.ones(32))
+def test_the_search_keeps_the_first_of_equals() -> None:
+    tried = [("one", torch.ones(3)), ("two", 2 * torch.ones(3)), ("three", 3 * torch.ones(3))]
+    assert search(tried, lambda _: 1.0).label == "one"
+    found = search(tried, lambda factors: abs(float(factors[0]) - 2.2))
+    assert found.label == "two" and found.share == pytest.approx(0.2 / 1.2)
+    assert search(tried, lambda _: 0.0).share == 1
+
+
+def test_powers_are_positive_and_finite_for_dead_channels_too() -> None:
+    for magnitudes in (torch.zeros(8), torch.tensor([0.0, 1e-30, 1e30])):
+        for _, factors in powers(magnitudes, magnitudes.flip(0)):
+            assert bool(((factors > 0) & torch.isfinite(factors)).all())
 
 
 def recipe(path: Path, *passes: dict[str, Any]) -> str:

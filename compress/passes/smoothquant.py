@@ -1,0 +1,107 @@
+"""SmoothQuant: the peaks of the activations move into the weights, so that both survive 8 bits.
+
+Xiao et al. 2022, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
+Models", arXiv 2211.10438. Each input channel is divided by ``max|x|^α / max|w|^(1−α)`` and its weights
+multiplied by it; the division is folded into the norm or linear that feeds the layer. Without ``alpha``,
+each link of a block gets its own, or no factors at all, whichever leaves the least error of the integer
+product on a sample of the calibration tokens. Activations stay dynamic, one scale per token, as in W8A8.
+
+``quantize: false`` only folds, for a quantization that follows: ``gptq`` with ``scheme: W8A8``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ..algorithm import BlockPass, SchemeOption, float_bytes
+from ..anatomy import Linear
+from ..block import Block, LayerStatus, weight_error
+from ..channel_links import Link, links
+from ..factor_search import Found, migrations, search
+from ..fake_quant import quantize_tokens
+from ..folding import fold, foldable
+from ..grid import quantize
+from ..scheme import Scheme
+
+_ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
+
+
+class Smoothquant(BlockPass):
+    """Options of ``smoothquant``."""
+
+    needs = ("absmax", "sample")
+    scheme: SchemeOption = Scheme.parse("W8A8")
+    alpha: float | None = Field(
+        None, ge=0, le=1, description="share of the activations' peaks that moves; null searches it"
+    )
+    quantize: bool = True
+
+    @model_validator(mode="after")
+    def _with_activations(self) -> Any:
+        if self.scheme.activations is None:
+            raise ValueError(f"{self.scheme.name} leaves activations as they are: nothing to smooth")
+        return self
+
+    @property
+    def weight_scheme(self) -> Scheme | None:
+        return self.scheme if self.quantize else None
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """The weights stacked, the sample twice over, and what rounding takes."""
+        stacked = sum(float_bytes(linear) for linear in layers)
+        return stacked + 8 * 512 * layers[0].in_features + super().working_bytes(layers)
+
+    def apply(self, block: Block) -> None:
+        details: dict[str, str] = {}
+        for link in links(block.anatomy):
+            readers = [reader for reader in link.readers if self.selects(reader)]
+            if not readers or not foldable(block, link):
+                continue
+            found = self._factors(block, link, readers)
+            if found is not None:
+                if found.label != "1":
+                    fold(block, link, found.factors)
+                details |= {reader.name: f"factors {found.label}" for reader in readers}
+        for linear in filter(self.selects, block.anatomy.linears()):
+            self._finish(block, linear, details.get(linear.name, "not scaled: nothing feeds it alone"))
+
+    def _factors(self, block: Block, link: Link, readers: list[Linear]) -> Found | None:
+        """The factors of a link, or None where the statistics are of no use."""
+        peaks, sample = (block.statistic(readers[0], name) for name in self.needs)
+        if not bool(torch.isfinite(peaks).all()) or not bool((peaks > 0).any()):
+            return None
+        weight = torch.cat([block.weight(reader) for reader in readers])
+        largest = link.peaks(weight.abs().amax(0))
+        alphas = _ALPHAS if self.alpha is None else (self.alpha,)
+        tried = migrations(link.peaks(peaks), largest, alphas)
+        if self.alpha is not None:
+            _, (label, factors) = tried
+            return Found(factors, label, 1.0)
+        rows = weight[:: -(-weight.shape[0] // _ROWS)]
+        outputs = sample @ rows.T
+
+        def damage(factors: Tensor) -> float:
+            wide = link.spread(factors)
+            rounded = quantize(rows * wide, self.scheme).dequantize()
+            return float((quantize_tokens(sample / wide) @ rounded.T - outputs).square().sum())
+
+        return search(tried, damage)
+
+    def _finish(self, block: Block, linear: Linear, detail: str) -> None:
+        """Quantize a layer, and say how it fared."""
+        scheme, error = "smooth", 0.0
+        if self.quantize:
+            weight = block.weight(linear)
+            tensor = quantize(weight, self.scheme, mask=block.masks.get(linear.name))
+            scheme, error = self.scheme.name, weight_error(tensor.dequantize() - weight, weight)
+            block.set_quantized(linear, tensor)
+        block.statuses.append(LayerStatus(linear.name, "smoothquant", scheme, "ok", error, "weight", detail))
+
+
+PASS = Smoothquant
