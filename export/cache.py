@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..compress.weights import WeightSource
 from ..errors import InputError
 
-FLOAT = "float32"
+FLOAT: Literal["float32"] = "float32"
 # ``--kv``: the cache's type in graphs and buffers. int4 packs two codes a byte.
-TYPES = {"fp32": FLOAT, "fp16": "float16", "int8": "int8", "int4": "uint8"}
+TYPES: dict[str, str] = {"fp32": FLOAT, "fp16": "float16", "int8": "int8", "int4": "uint8"}
 _BITS = {"int8": 8, "int4": 4}
 CODES = frozenset(TYPES[name] for name in _BITS)
 
