@@ -39,7 +39,7 @@ class Place:
         return self.root / "models" / subject
 
     def artifact(self, subject: str, engine: str, variant: str) -> Path:
-        """``subject`` in the form of an engine's variant."""
+        """``subject`` as the engine's variant stores it."""
         return self.root / "artifacts" / subject / f"{engine.replace('_', '-')}-{variant}"
 
     def prompts(self, subject: str) -> Path:

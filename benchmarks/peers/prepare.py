@@ -23,12 +23,15 @@ def prepare(place: Place, chosen: Subject, engines: dict[str, ModuleType]) -> li
     write_prompt(place, chosen, source)
     problems = []
     for engine, module in engines.items():
-        for variant in module.VARIANTS:
-            if (place.artifact(chosen.name, engine, variant) / RECORD).is_file():
-                continue
-            error = trouble(place, engine, module) or _convert(place, chosen, source, engine, module, variant)
+        for variant in (name for name, found in module.VARIANTS.items() if not found.stored_as):
+            artifact = place.artifact(chosen.name, engine, variant)
+            error = trouble(place, engine, module) or ""
+            if not error and not (artifact / RECORD).is_file():
+                error = _convert(place, chosen, source, engine, module, variant)
             if error:
                 problems.append(f"{module.TITLE} {variant}: {error}")
+            elif hasattr(module, "warm"):
+                module.warm(artifact)
     return problems
 
 
@@ -68,9 +71,11 @@ def _kept(artifact: Path) -> list[Path]:
     return [file for file in (bundle if bundle.is_dir() else artifact).rglob("*") if file.is_file()]
 
 
-def prepared(place: Place, subject: str, engine: str, variant: str) -> tuple[Path, int, str]:
+def prepared(
+    place: Place, subject: str, engine: str, module: ModuleType, variant: str
+) -> tuple[Path, int, str]:
     """Directory and bytes of an artifact, and why there is none."""
-    target = place.artifact(subject, engine, variant)
+    target = place.artifact(subject, engine, module.VARIANTS[variant].stored_as or variant)
     if (target / RECORD).is_file():
         return target, int(read_json(target / RECORD)["bytes"]), ""
     failed = target.with_name(f"{target.name}.error.json")

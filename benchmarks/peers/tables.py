@@ -111,10 +111,10 @@ def _circumstances(found: Comparison) -> list[str]:
         versions |= result.versions
     return [
         f"Greedy, batch 1, {settings.get('new_tokens')} new tokens; medians over {settings.get('rounds')} "
-        f"rounds of {settings.get('passes')} passes, engines in turns, a fresh process each; columns are "
-        "prompt tokens and threads (t). Prefill ends when the first token is chosen. Peak RSS is of the "
-        "whole process with all prompts; the first token is that of the shortest prompt, with the files in "
-        "the page cache.",
+        f"rounds with {settings.get('passes')} in each, engines in turns, a fresh process each (torch: one "
+        "round, 32 new tokens); columns are prompt tokens and threads (t). Prefill ends when the first token "
+        "is chosen. Peak RSS is of the whole process with all prompts; the first token is that of the "
+        "shortest prompt, with the files in the page cache.",
         "Tokens as float32: how many come out as torch's in float32 before the first other one; a model that "
         "was converted wrongly has none, a rounded one some.",
         "A ratio is ours over the best peer's, or the inverse where less is better; 1 or the target is met.",

@@ -19,13 +19,14 @@ BUILD: dict[str, str] = {}
 DISTRIBUTIONS = ("edgepress", "onnxruntime")
 VARIANTS = {
     "w4-head8": Variant("W4, head 8", 4, 8),
+    "w4-head8-no-cache": Variant("W4, head 8, first run", 4, 8, stored_as="w4-head8"),
     "w4-head4": Variant("W4, head 4", 4, 4),
     "w2-head4": Variant("W2, head 4", 2, 4),
 }
 
 
 def convert(source: Source, artifact: Path, variant: str) -> None:
-    """``compress`` and ``export`` as a user would call them."""
+    """``compress``, ``export`` and ``cache make`` as a user would call them."""
     weights, head = variant.upper().split("-HEAD")
     groups = "W8A16-g32" if head == "8" else f"W{head}A16-g{source.group_size}"
     recipe = artifact / "recipe.yaml"
@@ -40,11 +41,18 @@ def convert(source: Source, artifact: Path, variant: str) -> None:
     subprocess.run([*edgepress, "export", str(work), *bundle], check=True)
 
 
+def warm(artifact: Path) -> None:
+    """Make the prepacked weights of this machine, which a first run leaves behind it."""
+    command = [sys.executable, "-m", "edgepress", "cache", "make", str(artifact / "bundle")]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
 def load(artifact: Path, variant: str, settings: Settings) -> Engine:
-    """The bundle, its hashes verified, as ``open_bundle`` does for everybody."""
+    """The bundle as ``open_bundle`` loads it for everybody: verified, or from this machine's cache."""
     from ....runtime.api import TextModel, open_bundle
 
-    model = open_bundle(artifact / "bundle", threads=settings.threads)
+    cache = not variant.endswith("-no-cache")
+    model = open_bundle(artifact / "bundle", threads=settings.threads, cache=cache)
     assert isinstance(model, TextModel)
     decoder = model.decoder
 
