@@ -107,8 +107,11 @@ def aspect_of(line: Measurement) -> Aspect:
 
 
 def conditions(line: Measurement) -> str:
-    """What must be equal for two lines to stand in one table, as canonical text."""
-    fixed: dict[str, Any] = {"workload": line.workload}
+    """What must be equal for two lines to stand in one table, as canonical text.
+
+    The type of a cache is not: it is a part of what is compared, as the scheme of the weights is.
+    """
+    fixed: dict[str, Any] = {"workload": {**line.workload, "kv_dtype": None}}
     if aspect_of(line) == "latency":
         fixed["threads"] = line.runtime.get("threads")
         fixed["device"] = line.device.get("fingerprint") or line.device

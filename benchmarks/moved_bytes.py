@@ -67,6 +67,6 @@ def kv_bytes(kernel: Kernel, graph: GraphFile, cached: dict[int, int]) -> int:
     node = graph.nodes.get(kernel.node)
     window = node.attributes.get("local_window_size", -1) if node is not None else -1
     read = cached[kernel.run] if window < 0 else min(cached[kernel.run], window + fed - 1)
-    caches = [(kind, shape) for kind, shape in kernel.inputs if len(shape) == 4]
+    caches = [(kind, shape) for kind, shape in kernel.inputs if len(shape) == 4][:2]  # not their scales
     position = sum(prod(shape) // max(shape[2], 1) * _ITEM.get(kind, 0) for kind, shape in caches)
     return position * (read + fed)

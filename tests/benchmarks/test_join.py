@@ -132,3 +132,14 @@ def test_models_stay_apart(make_subject: MakeSubject, make_quality: Make, make_m
     other = one.model_copy(update={"source": "another model", "manifest_sha256": "b" * 64})
     groups = join([make_quality(subject, None, {"kl": make_metric(0.1, 0)}) for subject in (one, other)])
     assert [group.source for group in groups] == [one.source, "another model"]
+
+
+def test_caches_of_different_types_stand_side_by_side(
+    make_subject: MakeSubject, make_latency: Make, make_metric: MakeMetric
+) -> None:
+    lines = []
+    for scheme, dtype in (("W4A16-g64", "float32"), ("W4A16-g64 + KV8-channel", "int8")):
+        line = make_latency(make_subject(scheme, 83), None, {"decode_tps": make_metric(200, 1)})
+        lines.append(line.model_copy(update={"workload": {**line.workload, "kv_dtype": dtype}}))
+    (group,) = join(lines)
+    assert [row.usable("decode_tps") for row in group.rows] == [200, 200]

@@ -53,8 +53,8 @@ def test_other_operators_read_their_weights_whole() -> None:
     "kind, width, item", [("float", 16, 4), ("float16", 16, 2), ("int8", 16, 1), ("uint8", 8, 1)]
 )
 def test_attention_reads_what_is_cached_and_appends(kind: str, width: int, item: int) -> None:
-    cache = (kind, (1, 3, 256, width))
-    prefill = kernel("GroupQueryAttention", ("float", (1, 40, 160)), cache, cache)
+    cache, scale = (kind, (1, 3, 256, width)), ("float", (1, 3, 1, 16))
+    prefill = kernel("GroupQueryAttention", ("float", (1, 40, 160)), cache, cache, scale, scale)
     step = kernel("GroupQueryAttention", ("float", (1, 1, 160)), cache, cache, run=2)
     cached = tokens_by_run([step, prefill])
     assert cached == {1: 40, 2: 41}
