@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,9 @@ def _chat_template(directory: Path, config: dict[str, Any]) -> str | None:
 
 
 class Tokenizer:
-    """A tokenizer and its special tokens. Thread-safe: no call changes it.
+    """A tokenizer and its special tokens. Thread-safe: no call changes what it does.
 
     Attributes:
-        vocab_size: one more than the largest id it can give.
         bos_id, pad_id: ids, or None.
         eos_ids: ids that end a text, from the generation config, the model config and the tokenizer, in that
             order.
@@ -80,13 +80,19 @@ class Tokenizer:
             for key in ("bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token")
             if (text := _content(names.get(key))) is not None
         }
-        self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.bos_id = self._named("bos_token")
         self.pad_id = self._named("pad_token")
         ends = [token for config in configs for token in _ids(config.get("eos_token_id"))]
         own = self._named("eos_token")
         self.eos_ids: list[int] = list(dict.fromkeys(ends if own is None else [*ends, own]))
         self.chat_template = _chat_template(directory, names)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id it can give. A list of all tokens costs a start 30 ms, so only whoever
+        asks pays for it.
+        """
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @classmethod
     def open(cls, directory: Path | str) -> Tokenizer:
