@@ -55,6 +55,11 @@ class Pass(BaseModel):
         """The scheme this pass gives the key/value cache, or None when it leaves that alone."""
         return None
 
+    def bits_per_weight(self, in_features: int) -> float | None:
+        """Stored bits a weight of a layer with so many inputs afterwards, or None when they stay as many."""
+        scheme = self.weight_scheme
+        return None if scheme is None else scheme.bits_per_weight(in_features)
+
     @property
     def calibrated(self) -> bool:
         """Whether the pass needs calibration text."""

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import RecipeError
-from .algorithm import BlockPass, ModelPass
-from .anatomy import BlockAnatomy
+from .algorithm import BlockPass, ModelPass, Pass
+from .anatomy import BlockAnatomy, Linear
 from .recipe import Recipe
 from .shapes import check_cache, check_shapes
 from .statistics import STATISTIC_BYTES
@@ -72,16 +72,18 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
             )
         weights = sum(linear.out_features * linear.in_features for linear in selected)
         stored = sum(source.stored_bytes(f"{linear.name}.weight") for linear in selected)
+        after = sum(_bytes_after(source, step, linear) for linear in selected)
         scheme = step.weight_scheme
-        after = stored
-        if scheme is not None:
-            after = sum(
-                int(linear.out_features * linear.in_features * scheme.bits_per_weight(linear.in_features) / 8)
-                for linear in selected
-            )
         label = scheme.name if scheme else step.label
         plans.append(StepPlan(name, label, len(selected), weights, stored, after))
     return plans
+
+
+def _bytes_after(source: WeightSource, step: Pass, linear: Linear) -> int:
+    bits = step.bits_per_weight(linear.in_features)
+    if bits is None:
+        return source.stored_bytes(f"{linear.name}.weight")
+    return int(linear.out_features * linear.in_features * bits / 8)
 
 
 def _block_bytes(block: BlockAnatomy) -> int:
@@ -125,7 +127,7 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
     """Peak resident bytes of the sweep; ``resident`` is what the process holds before it starts."""
     anatomy = source.anatomy
     peaks = [source.outer_bytes()]
-    codes = any(step.weight_scheme is not None for _, step in recipe.steps)
+    codes = any(step.bits_per_weight(1024) is not None for _, step in recipe.steps)
     compares = any(step.compares for step in _block_passes(recipe))
     for block in anatomy.blocks:
         weights = _block_bytes(block)

@@ -1,0 +1,228 @@
+"""Mixed precision: which layers get how many bits, solved exactly under a budget, then quantized so.
+
+What each layer costs at each width is measured by gradients (see ``training/sensitivity.py``); the choice is
+a multiple-choice knapsack, solved to optimality (see ``knapsack.py``). Linears that read the same inputs get
+one scheme when ``packed`` is set, since fast runtimes keep them as one matrix. The plan is kept in the
+manifest; edited, or as it is, it can be given again as ``plan``, and nothing is measured then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from ...errors import CalibrationError, RecipeError, ShapeError
+from ...storage import sha256_json
+from ..algorithm import BlockPass, ModelPass, SchemeOption, pass_type
+from ..allocation import Allocation, read_allocation
+from ..anatomy import Anatomy, Linear
+from ..grid import quantize
+from ..journal import Journal
+from ..knapsack import choose
+from ..scheme import Scheme
+from ..stage import Stage, StageResult
+from ..sweep import Sweep
+from ..torch_model import load_model
+from ..training.pieces import Piece, pieces_of
+from ..training.precision import Precision
+from ..training.sensitivity import sensitivity
+
+_DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
+
+# By linear and scheme name: estimated damage.
+Costs = dict[str, dict[str, float]]
+
+
+class Allocate(ModelPass):
+    """Options of ``allocate``."""
+
+    bits: float | None = Field(None, gt=0, description="budget: stored bits a weight, scales included")
+    plan: Annotated[Allocation | None, BeforeValidator(read_allocation)] = Field(
+        None,
+        description="layers and their schemes, in place of a budget: a mapping, a YAML file, a checkpoint",
+    )
+    schemes: tuple[SchemeOption, ...] = Field(_DEFAULT, min_length=1, description="what a layer may become")
+    using: dict[str, Any] = Field({"pass": "gptq"}, description="the pass that quantizes, with its options")
+    packed: bool = Field(True, description="linears that read the same inputs get one scheme")
+    measured_tokens: int = Field(4096, ge=1, description="calibration tokens that the costs are measured on")
+    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.bits is None) == (self.plan is None):
+            raise ValueError("give either bits, a budget, or a plan")
+        for name in set((self.plan or {}).values()):
+            Scheme.parse(name)
+        least = min(scheme.bits_per_weight(scheme.group_size or 4096) for scheme in self.schemes)
+        if self.bits is not None and self.bits < least:
+            raise ValueError(f"{self.bits} bits are below the {least:g} of the smallest scheme")
+        self.quantizer(self.schemes[0], ())
+        return self
+
+    def quantizer(self, scheme: Scheme, targets: Sequence[str]) -> BlockPass:
+        """The pass ``using`` with a scheme and targets of its own.
+
+        Raises:
+            ValueError: it is no pass that quantizes blocks, or its options are wrong.
+        """
+        options = {key: value for key, value in self.using.items() if key != "pass"}
+        if "pass" not in self.using or {"scheme", "targets", "ignore"} & options.keys():
+            raise ValueError("using names a pass and its options but scheme, targets and ignore")
+        kind = pass_type(str(self.using["pass"]))
+        if not issubclass(kind, BlockPass) or "scheme" not in kind.model_fields:
+            raise ValueError(f"using: {self.using['pass']} does not quantize with a scheme")
+        try:
+            return kind.model_validate({**options, "scheme": scheme, "targets": tuple(targets)})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"using: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+    @property
+    def label(self) -> str:
+        return f"{self.bits:g} bits" if self.bits is not None else "plan"
+
+    @property
+    def calibrated(self) -> bool:
+        return self.plan is None or self.quantizer(self.schemes[0], ()).calibrated
+
+    @property
+    def inputs_multiple(self) -> int:
+        return min(scheme.group_size or 1 for scheme in self.schemes) if self.plan is None else 1
+
+    def bits_per_weight(self, in_features: int) -> float | None:
+        return self.bits
+
+    def working_bytes(self, weights: int) -> int:
+        """The model in float32 and its codes at each width, or with a plan what a sweep takes."""
+        return 0 if self.plan is not None else weights + len(self.schemes) * weights // 4
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """A forward and a backward pass with a product for each width, then the quantizing sweep."""
+        measured = 0 if self.plan is not None else min(tokens, self.measured_tokens) * (2 + len(self.schemes))
+        return float(weights) * (measured + 4 * tokens)
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Measure, solve, quantize.
+
+        Raises:
+            RecipeError: the budget is too small, or a plan that does not fit the model.
+            ShapeError: a layer that no scheme's groups divide.
+        """
+        anatomy = stage.source.anatomy
+        details: dict[str, Any] = {}
+        allocation = self._checked(anatomy) if self.plan is not None else self._solve(stage, details)
+        by_scheme: dict[str, list[str]] = {}
+        for name, scheme in allocation.items():
+            by_scheme.setdefault(scheme, []).append(name)
+        step = [
+            (str(self.using["pass"]), self.quantizer(Scheme.parse(scheme), names))
+            for scheme, names in by_scheme.items()
+        ]
+        schemes = dict(stage.source.schemes) | {name: Scheme.parse(s) for name, s in allocation.items()}
+        calibration = stage.calibration if step[0][1].calibrated else None
+        journal = Journal.open(stage.directory, sha256_json(allocation))
+        sweep = Sweep(
+            stage.source, [step], schemes, calibration, stage.device, journal, stage.progress, stage.masks
+        )
+        result = sweep.run()
+        result.details.update({"allocation": allocation, **details})
+        return result
+
+    def _checked(self, anatomy: Anatomy) -> Allocation:
+        """The given plan, in the order of the model."""
+        plan = dict(self.plan or {})
+        linears = {linear.name: linear for linear in anatomy.linears()}
+        unknown = [name for name in plan if name not in linears]
+        if unknown:
+            raise RecipeError(
+                f"the plan names {unknown[0]}, which is no linear of this model",
+                fix=f"its linears are called like {next(iter(linears))}",
+            )
+        for name, scheme in plan.items():
+            if not _divides(Scheme.parse(scheme), linears[name]):
+                raise ShapeError(
+                    f"{name} has {linears[name].in_features} inputs: {scheme} does not divide them"
+                )
+        return {name: plan[name] for name in linears if name in plan}
+
+    def _solve(self, stage: Stage, details: dict[str, Any]) -> Allocation:
+        anatomy = stage.source.anatomy
+        groups = list(self._groups(anatomy))
+        costs = self._measure(stage, [linear for group in groups for linear in group])
+        rows, sizes = [], []
+        names = [scheme.name for scheme in self.schemes]
+        for group in groups:
+            rows.append(
+                [sum(costs[linear.name].get(name, float("inf")) for linear in group) for name in names]
+            )
+            sizes.append([sum(_bits(linear, scheme) for linear in group) for scheme in self.schemes])
+        weights = sum(linear.out_features * linear.in_features for group in groups for linear in group)
+        assert self.bits is not None
+        choice = choose(rows, sizes, int(self.bits * weights))
+        details |= {
+            "bits_per_weight": choice.size / weights,
+            "predicted": choice.cost,
+            "exact": choice.exact,
+            "costs": costs,
+        }
+        picked = zip(groups, choice.options, strict=True)
+        return {linear.name: names[option] for group, option in picked for linear in group}
+
+    def _groups(self, anatomy: Anatomy) -> Iterator[list[Linear]]:
+        """The linears that get one scheme together."""
+        for block in anatomy.blocks:
+            for group in block.inputs():
+                mine = [linear for linear in group if self.selects(linear)]
+                if mine and self.packed:
+                    yield mine
+                elif mine:
+                    yield from ([linear] for linear in mine)
+
+    def _measure(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
+        if stage.calibration is None:
+            raise CalibrationError("allocate needs calibration text", fix="pass --calibration FILE")
+        model = load_model(stage.source.reader.path, device=stage.device, cache=False).requires_grad_(False)
+        fitting = {
+            linear.name: [scheme for scheme in self.schemes if _divides(scheme, linear)] for linear in linears
+        }
+        others = {
+            name: [quantize(stage.source.dense(name).to(stage.device), scheme) for scheme in schemes]
+            for name, schemes in fitting.items()
+        }
+        found = sensitivity(
+            model,
+            stage.source.anatomy,
+            others,
+            self._measured(pieces_of(stage.calibration, 1024)),
+            stage.device,
+            stage.progress,
+            precision=self.precision,
+            seed=self.seed,
+        )
+        return {
+            name: {scheme.name: cost for scheme, cost in zip(fitting[name], row, strict=True)}
+            for name, row in found.items()
+        }
+
+    def _measured(self, pieces: list[Piece]) -> list[Piece]:
+        """As many pieces as hold the tokens that are asked for."""
+        taken: list[Piece] = []
+        for piece in pieces:
+            if sum(one.tokens for one in taken) >= self.measured_tokens:
+                break
+            taken.append(piece)
+        return taken
+
+
+def _divides(scheme: Scheme, linear: Linear) -> bool:
+    return scheme.group_size is None or linear.in_features % scheme.group_size == 0
+
+
+def _bits(linear: Linear, scheme: Scheme) -> int:
+    return round(linear.out_features * linear.in_features * scheme.bits_per_weight(linear.in_features))
+
+
+PASS = Allocate
