@@ -11,7 +11,7 @@ from edgepress.compress.passes.sparsegpt import SparseGpt
 from edgepress.compress.sparsity import Pattern, keep_highest, keep_pattern
 from torch import Tensor
 
-from .test_gptq import problem, single_layer_block, trouble
+from .test_gptq import LayerBlock, problem, trouble
 
 
 def naive(weight: Tensor, gram: Tensor, pattern: str | None, rounds: int) -> Tensor:
@@ -35,19 +35,19 @@ def naive(weight: Tensor, gram: Tensor, pattern: str | None, rounds: int) -> Ten
     return (sparse / scale).float()
 
 
-def pruned(weight: Tensor, gram: Tensor, options: GramPruning) -> Tensor:
-    block, linear = single_layer_block(weight, gram)
+def pruned(layer_block: LayerBlock, weight: Tensor, gram: Tensor, options: GramPruning) -> Tensor:
+    block, linear = layer_block(weight, gram)
     options.apply(block)
     block.check("test")
     return block.weight(linear)
 
 
 @pytest.mark.parametrize("pattern", [None, "2:4", "4:8"])
-def test_equals_the_naive_loop(pattern: str | None) -> None:
+def test_equals_the_naive_loop(pattern: str | None, layer_block: LayerBlock) -> None:
     weight, gram = problem()
     sparsity = None if pattern else 0.5
     options = Alps(sparsity=sparsity, pattern=pattern, targets=("down",), rounds=6, fit_steps=0)
-    got, expected = pruned(weight, gram, options), naive(weight, gram, pattern, 6)
+    got, expected = pruned(layer_block, weight, gram, options), naive(weight, gram, pattern, 6)
     # A tie may fall the other way in float32; nearly all weights agree.
     close = (got - expected).abs() <= 1e-3 * expected.abs().max()
     assert float(close.float().mean()) > 0.98
@@ -55,21 +55,23 @@ def test_equals_the_naive_loop(pattern: str | None) -> None:
 
 @pytest.mark.parametrize("options", [{"sparsity": 0.5}, {"pattern": "2:4"}, {"sparsity": 0.7}])
 @pytest.mark.parametrize("seed", range(3))
-def test_beats_the_recursion(options: dict[str, float | str], seed: int) -> None:
+def test_beats_the_recursion(options: dict[str, float | str], seed: int, layer_block: LayerBlock) -> None:
     weight, gram = problem(seed)
     errors = []
     for fit_steps in (0, 10):
         for kind in (SparseGpt, Alps):
-            result = pruned(weight, gram, kind(**options, targets=("down",), fit_steps=fit_steps))
+            result = pruned(
+                layer_block, weight, gram, kind(**options, targets=("down",), fit_steps=fit_steps)
+            )
             errors.append(output_error(result - weight, weight, gram))
     recursion, _, fitted, solved = errors
     assert fitted < recursion and solved < fitted
 
 
 @pytest.mark.parametrize("case", trouble())
-def test_trouble_ends_in_a_sound_layer_and_an_honest_status(case: str) -> None:
+def test_trouble_ends_in_a_sound_layer_and_an_honest_status(case: str, layer_block: LayerBlock) -> None:
     weight, gram, statuses = trouble()[case]
-    block, linear = single_layer_block(weight, gram)
+    block, linear = layer_block(weight, gram)
     Alps(sparsity=0.5, targets=("down",)).apply(block)
     block.check("alps")
     (status,) = block.statuses

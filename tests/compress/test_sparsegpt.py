@@ -12,7 +12,7 @@ from edgepress.compress.pruning import Pruning
 from edgepress.compress.sparsity import Pattern, keep_highest, keep_pattern
 from torch import Tensor
 
-from .test_gptq import problem, single_layer_block, trouble
+from .test_gptq import LayerBlock, problem, trouble
 
 
 def naive(weight: Tensor, gram: Tensor, sparsity: float, pattern: str | None, block: int) -> Tensor:
@@ -41,8 +41,8 @@ def naive(weight: Tensor, gram: Tensor, sparsity: float, pattern: str | None, bl
     return work.float()
 
 
-def pruned(weight: Tensor, gram: Tensor, options: Pruning) -> Tensor:
-    block, linear = single_layer_block(weight, gram)
+def pruned(layer_block: LayerBlock, weight: Tensor, gram: Tensor, options: Pruning) -> Tensor:
+    block, linear = layer_block(weight, gram)
     options.apply(block)
     block.check("test")
     assert torch.equal(block.masks[linear.name] | (block.weight(linear) == 0), torch.ones_like(weight).bool())
@@ -51,11 +51,11 @@ def pruned(weight: Tensor, gram: Tensor, options: Pruning) -> Tensor:
 
 @pytest.mark.parametrize("pattern", [None, "2:4", "4:8", "1:2"])
 @pytest.mark.parametrize("block", [16, 24, 64])
-def test_equals_the_naive_loop(pattern: str | None, block: int) -> None:
+def test_equals_the_naive_loop(pattern: str | None, block: int, layer_block: LayerBlock) -> None:
     weight, gram = problem()
     sparsity = None if pattern else 0.6
     options = SparseGpt(sparsity=sparsity, pattern=pattern, targets=("down",), block=block, fit_steps=0)
-    got, expected = pruned(weight, gram, options), naive(weight, gram, 0.6, pattern, block)
+    got, expected = pruned(layer_block, weight, gram, options), naive(weight, gram, 0.6, pattern, block)
     # A tie between two costs may fall the other way in float32; nearly all weights agree.
     close = (got - expected).abs() <= 1e-3 * expected.abs().max()
     assert float(close.float().mean()) > 0.98
@@ -63,17 +63,19 @@ def test_equals_the_naive_loop(pattern: str | None, block: int) -> None:
 
 @pytest.mark.parametrize("options", [{"sparsity": 0.5}, {"pattern": "2:4"}, {"sparsity": 0.7}])
 @pytest.mark.parametrize("seed", range(3))
-def test_beats_magnitude_on_its_own_objective(options: dict[str, float | str], seed: int) -> None:
+def test_beats_magnitude_on_its_own_objective(
+    options: dict[str, float | str], seed: int, layer_block: LayerBlock
+) -> None:
     weight, gram = problem(seed)
-    solved = pruned(weight, gram, SparseGpt(**options, targets=("down",), block=32))  # type: ignore[arg-type]
-    plain = pruned(weight, gram, Magnitude(**options, targets=("down",)))  # type: ignore[arg-type]
+    solved = pruned(layer_block, weight, gram, SparseGpt(**options, targets=("down",), block=32))  # type: ignore[arg-type]
+    plain = pruned(layer_block, weight, gram, Magnitude(**options, targets=("down",)))  # type: ignore[arg-type]
     assert output_error(solved - weight, weight, gram) < 0.9 * output_error(plain - weight, weight, gram)
 
 
-def test_the_last_zero_is_repaired_exactly() -> None:
+def test_the_last_zero_is_repaired_exactly(layer_block: LayerBlock) -> None:
     """With only the first channel pruned, what is left is the least-squares answer."""
     weight, gram = problem(5)
-    block, linear = single_layer_block(weight, gram)
+    block, linear = layer_block(weight, gram)
     earlier = torch.ones_like(weight, dtype=torch.bool)
     earlier[:, 0] = False
     block.masks[linear.name] = earlier
@@ -84,9 +86,9 @@ def test_the_last_zero_is_repaired_exactly() -> None:
 
 
 @pytest.mark.parametrize("case", trouble())
-def test_trouble_ends_in_a_sound_layer_and_an_honest_status(case: str) -> None:
+def test_trouble_ends_in_a_sound_layer_and_an_honest_status(case: str, layer_block: LayerBlock) -> None:
     weight, gram, statuses = trouble()[case]
-    block, linear = single_layer_block(weight, gram)
+    block, linear = layer_block(weight, gram)
     SparseGpt(sparsity=0.5, targets=("down",)).apply(block)
     block.check("sparsegpt")
     (status,) = block.statuses

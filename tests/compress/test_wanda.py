@@ -7,12 +7,12 @@ import torch
 from edgepress.compress.passes.wanda import Wanda, scores
 from edgepress.compress.statistics import Gram, MeanSquare
 
-from .test_gptq import problem, single_layer_block
+from .test_gptq import LayerBlock, problem
 
 
-def test_each_row_loses_its_lowest_products() -> None:
+def test_each_row_loses_its_lowest_products(layer_block: LayerBlock) -> None:
     weight, gram = problem(0)
-    block, linear = single_layer_block(weight, gram)
+    block, linear = layer_block(weight, gram)
     block.statistics[linear.name]["meansquare"] = gram.diagonal()  # type: ignore[index]
     Wanda(sparsity=0.5, targets=("down",)).apply(block)
     for row in range(24):
@@ -26,9 +26,9 @@ def test_each_row_loses_its_lowest_products() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
-def test_inputs_that_say_nothing_leave_magnitude(value: float) -> None:
+def test_inputs_that_say_nothing_leave_magnitude(value: float, layer_block: LayerBlock) -> None:
     weight, gram = problem(1)
-    block, linear = single_layer_block(weight, gram)
+    block, linear = layer_block(weight, gram)
     block.statistics[linear.name]["meansquare"] = torch.full((64,), value)  # type: ignore[index]
     Wanda(sparsity=0.5, targets=("down",)).apply(block)
     (status,) = block.statuses
