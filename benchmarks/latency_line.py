@@ -9,7 +9,7 @@ from typing import Any
 from ..devices.probe import ONNXRUNTIMES, Machine, installed
 from ..devices.state import State, disturbance
 from ..runtime.bundle import Bundle
-from ..runtime.session import PROVIDERS
+from ..runtime.session import BEHIND, PROVIDERS
 from .bundle_subject import describe_bundle
 from .clock import timer_overhead_ns
 from .latency import ArmSamples
@@ -24,6 +24,7 @@ ENOUGH_BLOCKS = 5
 WIDE = 0.05
 # The part of the time in kernels that may be spent on another provider than the one asked for.
 MISPLACED_SHARE = 0.05
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _validity(
 ) -> Validity:
     """Invalid when a number cannot be true; suspect when it may not repeat."""
     main = metrics[quantities(conditions.workload)[0].name]
-    wrong = [*_impossibilities(arm, main), *_misplaced(arm, PROVIDERS[conditions.provider])]
+    wrong = [*_impossibilities(arm, main), *_misplaced(arm, conditions.provider)]
     doubts = [*disturbances, *_doubts(arm, main)]
     if wrong:
         return Validity(status="invalid", reasons=wrong + doubts)
@@ -134,14 +135,21 @@ def _impossibilities(arm: MeasuredArm, main: Metric) -> list[str]:
     return [reason] if reason else []
 
 
-def _misplaced(arm: MeasuredArm, wanted: str) -> list[str]:
-    """Work that ran elsewhere than on the provider that was asked for; a few shape nodes always do."""
-    return [
-        f"{100 * place['share']:.0f} % of the time ran on {place['provider']}, not on {wanted}: "
-        + ", ".join(place["ops"])
-        for place in arm.operators["placement"]
-        if place["provider"] != wanted and place["share"] > MISPLACED_SHARE
-    ]
+def _misplaced(arm: MeasuredArm, provider: str) -> list[str]:
+    """Work that ran elsewhere than on the provider that was asked for, and those that stand behind it. Nodes
+    that compute are named; shapes, masks and ids may stay on the CPU, as long as they take no time.
+    """
+    wanted, reasons = PROVIDERS[provider], []
+    for place in arm.operators["placement"]:
+        if place["provider"] in (wanted, *BEHIND.get(provider, ())):
+            continue
+        nodes = place.get("computing", [])
+        if nodes or place["share"] > MISPLACED_SHARE:
+            named = ", ".join(nodes[:_NAMED]) or ", ".join(place["ops"])
+            more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+            share = f"{100 * place['share']:.0f} % of the time"
+            reasons.append(f"{share} ran on {place['provider']}, not on {wanted}: {named}{more}")
+    return reasons
 
 
 def _doubts(arm: MeasuredArm, main: Metric) -> list[str]:

@@ -21,7 +21,8 @@ def read_trace(events: Sequence[dict[str, Any]], graph_runs: tuple[int, int]) ->
 
     Returns:
         ``time_by_op``: ``{"op", "ms", "share", "nodes", "first_phase_ms"}`` by falling time, where ``nodes``
-        are distinct nodes of the graph; ``placement``: ``{"provider", "ms", "share", "nodes", "ops"}``.
+        are distinct nodes of the graph; ``placement``: ``{"provider", "ms", "share", "nodes", "ops",
+        "computing"}``, where ``computing`` names the nodes that read more than shapes, masks and ids.
 
     Raises:
         GateFailed: the trace has fewer runs of the graph than the work needs.
@@ -33,7 +34,12 @@ def read_trace(events: Sequence[dict[str, Any]], graph_runs: tuple[int, int]) ->
         for op, group, row in _sums(kernels, lambda kernel: kernel.op)
     ]
     placement = [
-        {**row, "provider": provider, "ops": sorted({kernel.op for kernel in group})}
+        {
+            **row,
+            "provider": provider,
+            "ops": sorted({kernel.op for kernel in group}),
+            "computing": sorted({kernel.node for kernel in group if kernel.computes}),
+        }
         for provider, group, row in _sums(kernels, lambda kernel: kernel.provider)
     ]
     return {"time_by_op": by_op, "placement": placement}

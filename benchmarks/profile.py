@@ -56,7 +56,7 @@ def profile_bundle(
         new_tokens: generated after the prompt, exactly as many.
         batch: sentences per batch of an encoder.
         threads: for the computation; this machine's budget when None.
-        provider: ``cpu`` or ``cuda``.
+        provider: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``.
         per_op: account for the time and the bytes of every node as well.
         cache: run over prepacked weights, as every run after the first does; made now if need be.
         protocol: how often and how long; by default ten blocks, each in a fresh process.

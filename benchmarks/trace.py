@@ -15,6 +15,8 @@ from ..errors import GateFailed
 _KERNEL = "_kernel_time"
 _NESTING = frozenset({"If", "Loop", "Scan"})
 
+_FLOATING = frozenset({"float", "float16", "bfloat16", "double"})
+
 Shape = tuple[str, tuple[int, ...]]
 
 
@@ -38,6 +40,11 @@ class Kernel:
     inputs: tuple[Shape, ...] = ()
     parameter_bytes: int = 0
     output_bytes: int = 0
+
+    @property
+    def computes(self) -> bool:
+        """Whether it reads floating numbers: what it does is not about shapes, masks and ids alone."""
+        return any(kind in _FLOATING for kind, _ in self.inputs)
 
 
 def read_kernels(events: Sequence[dict[str, Any]], runs: int) -> list[Kernel]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ..runtime.prepack import failures, limit_bytes
 from ..runtime.prepacked import entries
+from ..runtime.session import PROVIDERS
 from ..storage import cache_directory
 from .nvidia import Gpu, read_gpus
 from .probe import ONNXRUNTIMES, OnnxRuntime, installed, read_limits, read_onnxruntime
@@ -123,7 +124,8 @@ def onnxruntime_providers(runtime: OnnxRuntime | None, found: dict[str, str], gp
             "ONNX Runtime is installed and does not import",
             "pip install --force-reinstall onnxruntime",
         )
-    detail = ", ".join(runtime.providers)
+    ours = [name for name, theirs in PROVIDERS.items() if theirs in runtime.providers]
+    detail = f"{', '.join(runtime.providers)}; --provider {', '.join(ours) or 'none'}"
     if gpus and "CUDAExecutionProvider" not in runtime.providers:
         fix = 'pip uninstall -y onnxruntime; pip install "edgepress[gpu]"'
         return Finding("providers", "warn", f"{detail}; the GPU is not among them", fix)

@@ -14,6 +14,7 @@ from ..plugins import load
 from ..staging import Staging
 from ..storage import disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
 from ..terminal import Progress, Silent
+from .providers import CPU, provider_form
 
 if TYPE_CHECKING:
     from .job import ExportJob
@@ -22,6 +23,8 @@ FORMATS = "edgepress.export.formats"
 # What tokenizer.json already says in another form: a bundle carries it once.
 _REDUNDANT = frozenset({"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"})
 _SMALL_FILES = 16 << 20
+# A form in half precision has its cache in it, too.
+_CACHES = {"float16": "fp16"}
 
 # Given the finished bundle and the same model's in float32, both still unpublished; raises what refuses it.
 Gate = Callable[[Path, Path], object]
@@ -36,6 +39,7 @@ def export_bundle(
     validate: bool = True,
     text: str | Path | None = None,
     kv: str | None = None,
+    provider: str = "cpu",
     gate: Gate | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -49,11 +53,13 @@ def export_bundle(
         text: UTF-8 file whose text the proof uses, instead of the built-in passage.
         kv: how a decoder caches keys and values: ``fp32``, ``fp16``, ``int8`` or ``int4``; as the checkpoint
             says when None.
+        provider: what the graph is written for: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``. One that is
+            not on this machine gives a bundle that is marked as built, not run.
         gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:
         GateFailed: the proof failed, or whatever ``gate`` raises.
-        InputError: a ``gate`` for a checkpoint that is float32 itself.
+        InputError: a ``gate`` for a checkpoint that is float32 itself or for another provider than the CPU.
         ShapeError, CheckpointError: the model cannot be exported; found before anything is written.
         EdgepressError: any of the other typed errors. Nothing is left at ``output`` then.
     """
@@ -62,13 +68,13 @@ def export_bundle(
     plugin = load(FORMATS, format, "export format")
     target, progress = Path(output), progress or Silent()
     with Staging(target, overwrite=overwrite) as stage:
-        job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, progress)
+        job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, provider, progress)
         prepared = plugin.prepare(job, validate=validate)
         twin = None if gate is None else _twin(job, plugin)
         needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
         require_disk(stage.target, needed + _SMALL_FILES)
         bundle, work = stage.directory / "bundle", stage.directory / "work"
-        command = _command(checkpoint, format, output, validate, kv)
+        command = _command(checkpoint, format, output, validate, kv, provider)
         with disk_full_is_typed(stage.target):
             _write(plugin, job, prepared, bundle, command, work if validate else None)
             shutil.rmtree(work, ignore_errors=True)
@@ -81,6 +87,11 @@ def export_bundle(
 
 def _twin(job: ExportJob, plugin: Any) -> tuple[ExportJob, Any]:
     """The job of the same model in float32, and its graph."""
+    if job.form != CPU:
+        raise InputError(
+            f"a bundle for {job.form.name} is not measured here",
+            fix="leave out the gate, or export for the CPU",
+        )
     if not job.rounds:
         raise InputError(
             f"{job.name} is float32 already, so there is nothing to hold its export against",
@@ -102,7 +113,12 @@ def _write(
 
 
 def _job(
-    checkpoint: str | Path, target: Path, text: Path | None, kv: str | None, progress: Progress
+    checkpoint: str | Path,
+    target: Path,
+    text: Path | None,
+    kv: str | None,
+    provider: str,
+    progress: Progress,
 ) -> ExportJob:
     from ..compress.checkpoint.vocabulary import check_vocabulary
     from ..compress.models import resolve
@@ -112,21 +128,24 @@ def _job(
     from .job import ExportJob
     from .proof.passage import proof_text
 
+    form = provider_form(provider)
     model = resolve(str(checkpoint), progress)
     if target.resolve().is_relative_to(model.path.resolve()):
         raise InputError(f"the output {target} lies inside the checkpoint", fix="choose another output")
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
     source = WeightSource.open(model.path)
     check_vocabulary(source.reader, source.anatomy)
+    decodes = source.anatomy.kind == "decoder"
     made = source.manifest.get("source")
     origin = made if isinstance(made, dict) else {}
     return ExportJob(
         source=source,
         name=str(origin.get("name", model.name)),
         described=str(origin.get("described", model.described)),
-        pooling=pooling_of(model.path) if source.anatomy.kind == "encoder" else None,
+        pooling=None if decodes else pooling_of(model.path),
         text=text,
-        kv_dtype=cache_type(source, model.name, kv),
+        form=form,
+        kv_dtype=cache_type(source, model.name, kv or (_CACHES.get(form.dtype) if decodes else None)),
         progress=progress,
     )
 
@@ -159,7 +178,10 @@ def _describe(job: Any, bundle: Path, sections: dict[str, Any], parity: dict[str
     write_json(bundle / MANIFEST, {**manifest, "files": hash_tree(bundle, skip=frozenset({MANIFEST}))})
 
 
-def _command(checkpoint: str | Path, format: str, output: str | Path, validate: bool, kv: str | None) -> str:
+def _command(
+    checkpoint: str | Path, format: str, output: str | Path, validate: bool, kv: str | None, provider: str
+) -> str:
     words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
     words += [] if kv is None else ["--kv", kv]
+    words += [] if provider == CPU.name else ["--provider", provider]
     return shlex.join(words if validate else [*words, "--no-validate"])

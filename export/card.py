@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
+from .providers import status_of
 
 _WORST_SHOWN = 5
 
@@ -74,6 +75,7 @@ def _facts(manifest: dict[str, Any]) -> str:
         f"- graph: opset {graph['opset']}, IR {graph['ir_version']}",
     ]
     lines += [f"- storage: {note}" for note in graph["notes"]]
+    lines += [f"- provider {status}" for status in [status_of(manifest)] if status]
     return "## Facts\n\n" + "\n".join(lines)
 
 

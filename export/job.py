@@ -9,6 +9,7 @@ from ..compress.pooling import Pooling
 from ..compress.weights import WeightSource
 from ..terminal import Progress, Silent
 from .cache import FLOAT
+from .providers import CPU, ProviderForm
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class ExportJob:
         pooling: of an encoder, from the files beside it; None for a decoder.
         text: file whose text the proof uses; the built-in passage when None.
         as_float: export the weights dequantized and the cache in float32, whatever the checkpoint stores.
+        form: of the provider that the graph is written for.
         kv_dtype: of the key/value cache of a decoder: a value of :data:`.cache.TYPES`.
     """
 
@@ -29,6 +31,7 @@ class ExportJob:
     pooling: Pooling | None = None
     text: Path | None = None
     as_float: bool = False
+    form: ProviderForm = CPU
     kv_dtype: str = FLOAT
     progress: Progress = field(default_factory=Silent)
 

@@ -19,7 +19,7 @@ from .graph_contract import logits_dtype
 from .kv_cache import KVCache
 from .load import load_graph
 from .manifest import DecoderSection
-from .session import graph_errors_are_typed, onnxruntime
+from .session import device_of, graph_errors_are_typed, onnxruntime
 from .token_limits import Ids, TokenLimits
 
 # Long prompts go through in chunks. Attention computes a whole rectangle of a chunk's tokens by all that came
@@ -77,7 +77,7 @@ class Decoder:
         """
         section = bundle.decoder
         session = load_graph(bundle, threads=threads, provider=provider, profile=profile, cache=cache)
-        return cls(session, section, device=provider)
+        return cls(session, section, device=device_of(provider))
 
     def prefill(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits:
         """Start a new sequence with room for ``new_tokens`` after ``ids``; logits ``[vocab]`` of the last.

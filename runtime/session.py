@@ -17,7 +17,16 @@ from ..errors import BundleError, InputError, MissingDependency, UnknownName
 from .threads import thread_budget
 from .vnni import products_saturate
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+# What takes the nodes that a provider leaves, before the CPU does.
+BEHIND = {"tensorrt": ("CUDAExecutionProvider",)}
+# Where buffers for a provider lie, if not in the CPU's memory.
+_DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
 # What decides how a graph is run, and what decides what it becomes: a saved graph keeps only the second.
 _RUN = {"session.intra_op.allow_spinning": "1"}
@@ -74,6 +83,11 @@ def graph_errors_are_typed(what: str) -> Iterator[None]:
         raise BundleError(what, why=str(error).strip()[:800]) from error
 
 
+def device_of(provider: str) -> str:
+    """Where the key/value cache lies for ``provider``, in ONNX Runtime's words."""
+    return _DEVICES.get(provider, "cpu")
+
+
 def graph_form() -> dict[str, str]:
     """The session configuration that decides what kernels make of a graph on this machine."""
     return {**_FORM, "session.x64quantprecision": str(int(products_saturate()))}
@@ -113,7 +127,8 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     with graph_errors_are_typed(f"ONNX Runtime {runtime.__version__} cannot load {graph}"):
-        session = runtime.InferenceSession(str(graph), sess_options=options, providers=[name])
+        behind = [other for other in BEHIND.get(provider, ()) if other in runtime.get_available_providers()]
+        session = runtime.InferenceSession(str(graph), sess_options=options, providers=[name, *behind])
     session.disable_fallback()
     if session.get_providers()[0] != name:
         raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
@@ -164,5 +179,6 @@ def _missing(provider: str, why: str) -> MissingDependency:
     return MissingDependency(
         f"the provider {provider!r} is not available in this ONNX Runtime",
         why=why,
-        fix='for CUDA: pip uninstall onnxruntime && pip install "edgepress[gpu]"',
+        fix='for cuda and tensorrt: pip uninstall onnxruntime && pip install "edgepress[gpu]"; '
+        "for openvino: pip uninstall onnxruntime && pip install onnxruntime-openvino",
     )

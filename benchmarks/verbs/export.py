@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     type=click.Choice(["fp32", "fp16", "int8", "int4"]),
     help="How a decoder caches keys and values. [default: as the checkpoint says]",
 )
+@click.option(
+    "--provider",
+    default="cpu",
+    show_default=True,
+    help="What the graph is written for: cpu, cuda (float16), openvino, tensorrt (standard operators).",
+)
 @click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
 @click.option(
     "--record",
@@ -47,6 +53,7 @@ def command(
     no_validate: bool,
     text: str | None,
     kv: str | None,
+    provider: str,
     require_faster: bool,
     record: Path | None,
     as_json: bool,
@@ -72,6 +79,7 @@ def command(
         validate=not no_validate,
         text=text,
         kv=kv,
+        provider=provider,
         gate=_gate(measured, terminal) if require_faster else None,
         progress=terminal.progress,
     )
@@ -108,9 +116,11 @@ def _append(run: Path, line: Measurement, terminal: Terminal) -> None:
 
 
 def _summary(path: Any, manifest: dict[str, Any]) -> str:
+    from ...export.providers import status_of
+
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [f"{path}: {manifest['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]
-    lines += [f"  {note}" for note in manifest["graph"]["notes"]]
+    lines += [f"  {note}" for note in (*manifest["graph"]["notes"], status_of(manifest)) if note]
     parity = manifest["parity"]
     if parity["status"] != "passed":
         return "\n".join([*lines, f"  WARNING: {parity['warning']}"])

@@ -31,7 +31,9 @@ _OPERATORS_SHOWN = 6
 @click.option("--new-tokens", default=128, show_default=True, help="Tokens to generate, exactly.")
 @click.option("--batch", default=32, show_default=True, help="Sentences per batch of an encoder.")
 @click.option("--threads", type=int, help="Threads; default: what affinity and quota allow.")
-@click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--provider", type=click.Choice(["cpu", "cuda", "openvino", "tensorrt"]), default="cpu", show_default=True
+)
 @click.option(
     "--blocks", type=int, help="Timed blocks per arm, each in a fresh process. [default: 10, with --quick 6]"
 )

@@ -4,10 +4,11 @@ runtime reads, and for a decoder onnxruntime-genai too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..cache import FLOAT
 from ..genai import write_genai
 from ..graph.model import BuiltGraph, build_graph
 from ..graph.save import save
@@ -16,6 +17,8 @@ from ..job import ExportJob
 from ..manifest import decoder_section, encoder_section
 from ..opset import Opset, installed_runtime, opset_for
 from ..parity import prove
+from ..proof.form import prove_form
+from ..providers import CPU, check_form
 
 GRAPH = "model.onnx"
 _FLOAT_BYTES = 4
@@ -37,9 +40,10 @@ def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
         ShapeError, CheckpointError, UnknownName: it cannot be exported; nothing has been written.
         MissingDependency: ONNX Runtime is missing or too old.
     """
+    check_form(job)
     opset = opset_for(installed_runtime(), job.source.anatomy.kind)
     view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)
-    built = build_graph(view, opset, job.pooling)
+    built = build_graph(view, opset, job.pooling, job.form)
     needed = built.nbytes
     if validate:
         needed += build_graph(WeightView(job.source, as_float=True), opset, job.pooling).nbytes
@@ -54,7 +58,7 @@ def write(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, 
         OutOfResource: the disk is full.
     """
     sections = write_graph(job, prepared, directory)
-    if "decoder" in sections:
+    if "decoder" in sections and job.form == CPU:
         write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
     return sections
 
@@ -74,8 +78,9 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict
         job.source.anatomy.kind: section,
         "graph": {
             "file": GRAPH,
-            "opset": prepared.opset.version,
-            "ir_version": prepared.opset.ir_version,
+            "opset": built.model.graph.opset_imports[""],
+            "ir_version": built.model.ir_version,
+            "provider": job.form.describe(),
             "notes": list(built.notes),
         },
         "weights": {
@@ -88,9 +93,18 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict
 def check(
     job: ExportJob, prepared: PreparedOnnx, directory: Path, sections: dict[str, Any], work: Path
 ) -> dict[str, Any]:
-    """Prove the written graph against torch; returns the manifest's ``parity``.
+    """Prove the written graph against torch; returns the manifest's ``parity``. The form of another provider
+    is held against that of the CPU, which is proven.
 
     Raises:
         GateFailed: a difference beyond its bound.
     """
-    return prove(job, directory / GRAPH, sections, work, prepared.opset)
+    if job.form == CPU:
+        return prove(job, directory / GRAPH, sections, work, prepared.opset)
+    twin = replace(job, form=CPU, kv_dtype=FLOAT)
+    plain = prepare(twin, validate=False)
+    folder = work / "cpu"
+    folder.mkdir(parents=True)
+    written = write_graph(twin, plain, folder)
+    parity = prove(twin, folder / GRAPH, written, work, prepared.opset)
+    return {**parity, "form": prove_form(job, directory / GRAPH, folder / GRAPH, sections, written)}

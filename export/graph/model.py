@@ -8,9 +8,11 @@ import onnx_ir as ir
 
 from ...compress.pooling import Pooling
 from ..opset import Opset
+from ..providers import CPU, ProviderForm
 from .build import Build
 from .decoder import build_decoder
 from .encoder import build_encoder
+from .forms import rewrite
 from .view import WeightView
 from .writer import GraphWriter
 
@@ -33,8 +35,10 @@ class BuiltGraph:
     notes: tuple[str, ...]
 
 
-def build_graph(view: WeightView, opset: Opset, pooling: Pooling | None = None) -> BuiltGraph:
-    """The graph of ``view``; weights are read when it is saved.
+def build_graph(
+    view: WeightView, opset: Opset, pooling: Pooling | None = None, form: ProviderForm = CPU
+) -> BuiltGraph:
+    """The graph of ``view`` in the ``form`` of a provider; weights are read when it is saved.
 
     Raises:
         ShapeError: a scheme or size that no kernel can hold; names the layer.
@@ -46,10 +50,13 @@ def build_graph(view: WeightView, opset: Opset, pooling: Pooling | None = None) 
         build_decoder(build)
     else:
         build_encoder(build, pooling)
+    inputs, model = tuple(graph.input_names), graph.model(opset)
+    if form != CPU:
+        rewrite(model, graph, form)
     return BuiltGraph(
-        model=graph.model(opset),
+        model=model,
         nbytes=sum(graph.nbytes.values()),
         bytes_per_token=sum(graph.read_per_token.values()),
-        inputs=tuple(graph.input_names),
+        inputs=inputs,
         notes=tuple(sorted(build.notes)),
     )

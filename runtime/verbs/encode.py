@@ -30,6 +30,9 @@ _SHOWN = 12
 @click.option("--overwrite", is_flag=True, help="Replace the output file.")
 @click.option("--batch-size", type=int, default=32, show_default=True)
 @click.option("--threads", type=int, default=None, help="[default: the cores this process may use]")
+@click.option(
+    "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
+)
 @click.option("--no-cache", is_flag=True, help="Neither use nor make prepacked weights.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
@@ -41,6 +44,7 @@ def command(
     overwrite: bool,
     batch_size: int,
     threads: int | None,
+    provider: str,
     no_cache: bool,
     as_json: bool,
     quiet: bool,
@@ -56,7 +60,7 @@ def command(
     lines = [*texts, *(_lines(file) if file else [])]
     _check(lines, output, overwrite, as_json)
     opened = Bundle.open(bundle, weights_later=True)
-    model = EmbeddingModel(opened, threads=threads, cache=not no_cache)
+    model = EmbeddingModel(opened, threads=threads, provider=provider, cache=not no_cache)
     vectors = model.encode(
         lines, batch_size=batch_size, progress=terminal.progress if len(lines) > _SHOWN else None
     )

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=None, help="The same seed gives the same text.")
 @click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")
 @click.option("--threads", type=int, default=None, help="[default: the cores this process may use]")
+@click.option(
+    "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
+)
 @click.option("--no-cache", is_flag=True, help="Neither use nor make prepacked weights.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, when all is done.")
 @click.option("--quiet", "-q", is_flag=True, help="No statistics on stderr.")
@@ -42,6 +45,7 @@ def command(
     bundle: Path,
     prompt: str,
     threads: int | None,
+    provider: str,
     no_cache: bool,
     as_json: bool,
     quiet: bool,
@@ -49,7 +53,7 @@ def command(
 ) -> None:
     """Stream text from the decoder BUNDLE."""
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    model = _open(bundle, threads, cache=not no_cache)
+    model = _open(bundle, threads, provider, cache=not no_cache)
     if prompt == "-":
         prompt = sys.stdin.read()
     pieces = model.stream(prompt, **options)
@@ -60,11 +64,11 @@ def command(
     terminal.say(_statistics(result))
 
 
-def _open(path: Path, threads: int | None, *, cache: bool) -> TextModel:
+def _open(path: Path, threads: int | None, provider: str, *, cache: bool) -> TextModel:
     from ..api import TextModel
     from ..bundle import Bundle
 
-    return TextModel(Bundle.open(path, weights_later=True), threads=threads, cache=cache)
+    return TextModel(Bundle.open(path, weights_later=True), threads=threads, provider=provider, cache=cache)
 
 
 def _print(pieces: TextStream) -> None:

@@ -106,6 +106,17 @@ def test_shape_nodes_on_the_cpu_are_no_fallback(line: Any) -> None:
     assert found.validity.status == "valid"
 
 
+def test_a_node_that_computes_elsewhere_is_named_however_fast_it_is(line: Any) -> None:
+    cuda = {**CPU, "provider": "CUDAExecutionProvider", "share": 0.999}
+    names = [f"layers.{index}.norm" for index in range(10)]
+    fell = {**CPU, "share": 0.001, "ops": ["Norm", "Shape"], "computing": names}
+    found = line(placement=[cuda, fell], provider="cuda")
+    assert found.validity.status == "invalid"
+    assert "layers.0.norm" in found.validity.reasons[0] and "and 2 more" in found.validity.reasons[0]
+    behind = [{**cuda, "provider": "TensorrtExecutionProvider"}, {**cuda, "share": 0.001, "computing": names}]
+    assert line(placement=behind, provider="tensorrt").validity.status == "valid"
+
+
 def test_doubts(line: Any) -> None:
     slept = line([10.0, None, *[10.0] * 5])
     assert slept.validity.status == "suspect"

@@ -50,6 +50,15 @@ def test_only_the_last_unit_counts() -> None:
     assert [matmul["first_phase_ms"], softmax["first_phase_ms"]] == pytest.approx([0.6, 0.1])
 
 
+def test_placement_names_the_nodes_that_read_numbers() -> None:
+    numbers = node("c", "Softmax", 1403, 10)
+    numbers["args"]["input_type_shape"] = [{"float16": [1, 4]}]
+    masks = node("d", "ReduceSum", 1404, 10)
+    masks["args"]["input_type_shape"] = [{"int64": [1, 4]}, {}]
+    cpu, _ = read_trace([*TRACE, numbers, masks], (1, 3))["placement"]
+    assert cpu["computing"] == ["c"]
+
+
 def test_placement_names_the_operators() -> None:
     cpu, cuda = read_trace(TRACE, (1, 3))["placement"]
     assert (cpu["provider"], cpu["nodes"], cpu["ops"]) == (
