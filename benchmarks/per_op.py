@@ -8,6 +8,7 @@ the steps, so that one disturbed step does not speak for all.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,15 @@ def _rows(
         }
         for group, members in groups.items()
     ]
-    return sorted(rows, key=lambda row: -row["ms"]) if by_time else rows
+    return sorted(rows, key=lambda row: -row["ms"] if by_time else _number(row["layer"]))
+
+
+def _number(layer: str) -> float:
+    """Where a layer stands: behind all those with a number if it has none. The first node of a late layer may
+    run before any of the first.
+    """
+    last = layer.rpartition(".")[2]
+    return int(last) if last.isdecimal() else math.inf
 
 
 def place(node: str) -> tuple[str, str]:
