@@ -1,13 +1,15 @@
 """``Encoder``: sentence embeddings in batches, padded to the longest text of the batch and no further.
 
 Texts are sorted by length, so that a batch holds texts of one size and little is spent on padding; the
-results come back in the order of the texts.
+results come back in the order of the texts. On a CPU many texts are embedded by a batch a core, each on one
+thread: the cores then never wait for each other, as they do after every node of a batch that they share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BundleError, InputError
-from ..terminal import Progress, Silent
+from ..terminal import Progress, Silent, Task
 from .alongside import Alongside
 from .bundle import Bundle
+from .lanes import Lanes
+from .length_buckets import TOKENS_PER_CORE, length_buckets
 from .load import load_graph
 from .manifest import EncoderSection
 from .session import graph_errors_are_typed
+from .threads import thread_budget
 from .tokenizer import Tokenizer
 
 BATCH_SIZE = 32
+# Texts that are tokenized and sorted together: what bounds the memory of a stream.
+WINDOW = 4096
+# A GPU wants many tokens at once.
+_TOKENS_ELSEWHERE = 16384
 POOLED = "sentence_embedding"
 
 Ids = npt.NDArray[np.int64]
@@ -38,8 +47,10 @@ class Encoder:
         hidden_size: width of an embedding.
     """
 
-    def __init__(self, session: Any, section: EncoderSection, tokenizer: Tokenizer) -> None:
-        self.session = session
+    def __init__(
+        self, session: Any, section: EncoderSection, tokenizer: Tokenizer, lanes: Lanes | None = None
+    ) -> None:
+        self.session, self._lanes = session, lanes
         self.section = section
         self.tokenizer = tokenizer
         self.max_length, self.hidden_size = section.max_length, section.hidden_size
@@ -70,9 +81,12 @@ class Encoder:
         """
         section = bundle.encoder
         load = partial(load_graph, threads=threads, provider=provider, profile=profile, cache=cache)
+        lanes = None
+        if provider == "cpu" and profile is None:
+            lanes = Lanes(threads or thread_budget(), partial(load, bundle, threads=1))
         with Alongside(partial(load, bundle)) as session:
             tokenizer = Tokenizer.open(bundle.path)
-            return cls(session.result(), section, tokenizer)
+            return cls(session.result(), section, tokenizer, lanes)
 
     def encode(
         self, texts: Sequence[str], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
@@ -82,38 +96,67 @@ class Encoder:
         Raises:
             BundleError: the bundle has no pooling.
         """
-        ids = self.tokenizer.encode_batch(texts, max_length=self.max_length)
-        return self.embed_ids(ids, batch_size, progress=progress)
+        result = np.empty((len(texts), self.hidden_size), np.float32)
+        with (progress or Silent()).task("embedding", len(texts)) as task:
+            for start in range(0, len(texts), WINDOW):
+                ids = self.tokenizer.encode_batch(texts[start : start + WINDOW], max_length=self.max_length)
+                self._embed(ids, batch_size, result[start : start + WINDOW], task)
+        return result
+
+    def encode_stream(self, texts: Iterable[str], batch_size: int = BATCH_SIZE) -> Iterator[Vectors]:
+        """:meth:`encode` for texts without end: vectors of up to :data:`WINDOW` texts at a time, in order."""
+        source = iter(texts)
+        while window := list(islice(source, WINDOW)):
+            yield self.encode(window, batch_size)
 
     def embed_ids(
         self, ids: Sequence[Sequence[int]], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
     ) -> Vectors:
-        """:meth:`encode` for token ids, special tokens included.
+        """:meth:`encode` for token ids, special tokens included. A batch has at most ``batch_size`` texts,
+        and on a CPU no more tokens than its cores work on at full speed.
 
         Raises:
             InputError: an empty text, one longer than ``max_length``, or a batch size below 1.
         """
-        self._check(ids, batch_size)
         result = np.empty((len(ids), self.hidden_size), np.float32)
-        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
         with (progress or Silent()).task("embedding", len(ids)) as task:
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                result[rows] = self._pooled(*self._padded([ids[row] for row in rows]))
-                task.advance(len(rows))
+            self._embed(ids, batch_size, result, task)
         return result
+
+    def _embed(self, ids: Sequence[Sequence[int]], batch_size: int, into: Vectors, task: Task) -> None:
+        """Write the embeddings of ``ids`` to the rows of ``into``."""
+        self._check(ids, batch_size)
+        plan = partial(length_buckets, [len(row) for row in ids], rows=batch_size)
+
+        def work(session: Any, rows: list[int]) -> None:
+            into[rows] = self._pooled(session, *self._padded([ids[row] for row in rows]))
+
+        lanes = self._lanes
+        batches = plan(tokens=TOKENS_PER_CORE if lanes else _TOKENS_ELSEWHERE)
+        if lanes is not None and lanes.pay(len(batches)):
+            for rows in lanes.run(work, batches):
+                task.advance(len(rows))
+            return
+        for rows in plan(tokens=TOKENS_PER_CORE * lanes.count) if lanes else batches:
+            work(self.session, rows)
+            task.advance(len(rows))
 
     def forward(self, input_ids: Ids, attention_mask: Ids) -> dict[str, Vectors]:
         """Every output of the graph by name, for ids and mask of shape ``[batch, seq]``."""
+        found = self._run(self.session, self._outputs, input_ids, attention_mask)
+        return dict(zip(self._outputs, found, strict=True))
+
+    def _run(self, session: Any, outputs: list[str], input_ids: Ids, attention_mask: Ids) -> list[Vectors]:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         if "token_type_ids" in self.section.inputs:
             feeds["token_type_ids"] = np.zeros_like(input_ids)
         feeds = {name: feeds[name] for name in self.section.inputs}
         with graph_errors_are_typed("the graph failed on a batch"):
-            return dict(zip(self._outputs, self.session.run(self._outputs, feeds), strict=True))
+            found: list[Vectors] = session.run(outputs, feeds)
+            return found
 
-    def _pooled(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
-        vectors = self.forward(input_ids, attention_mask)[POOLED]
+    def _pooled(self, session: Any, input_ids: Ids, attention_mask: Ids) -> Vectors:
+        (vectors,) = self._run(session, [POOLED], input_ids, attention_mask)
         if vectors.shape != (input_ids.shape[0], self.hidden_size):
             raise BundleError(
                 "the graph is not the one that the manifest describes",

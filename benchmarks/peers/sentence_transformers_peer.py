@@ -6,8 +6,9 @@ Runs in an environment of its own, by its path, and imports nothing of edgepress
     ENV/bin/python benchmarks/peers/sentence_transformers_peer.py prepare MODEL FOLDER TEXTS.json
     ENV/bin/python benchmarks/peers/sentence_transformers_peer.py serve FOLDER VARIANT --threads 2
 
-``prepare`` makes every variant by the functions that sentence-transformers documents for it. ``serve`` answers
-each line ``{"sentences": […], "batch_size": 32}`` on stdin with a line ``{"seconds": …, "cpu_seconds": …}``.
+``prepare`` makes every variant by the functions that sentence-transformers documents for it. ``serve``
+answers each line ``{"sentences": […], "batch_size": 32}`` on stdin with a line ``{"seconds": …,
+"cpu_seconds": …}``.
 """
 
 from __future__ import annotations

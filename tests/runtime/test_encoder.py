@@ -44,6 +44,29 @@ def test_vectors_equal_the_reference_in_the_order_of_the_texts(
         assert np.allclose(vector, reference_embedding(ids, _vocab(encoder)), atol=1e-5)
 
 
+def test_many_texts_on_several_threads_give_the_same_vectors(encoder: Encoder, encoder_bundle: Path) -> None:
+    several = Encoder.open(Bundle.open(encoder_bundle), threads=3)
+    texts = [" ".join(WORDS[: 1 + index % 11]) for index in range(60)]
+    assert np.allclose(several.encode(texts, 2), encoder.encode(texts), atol=1e-6)
+
+
+def test_a_stream_gives_the_vectors_of_a_list_in_windows(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepress.runtime.encoder.WINDOW", 4)
+    texts = [" ".join(WORDS[: 1 + index % 11]) for index in range(10)]
+    taken: list[str] = []
+    parts = encoder.encode_stream(taken.append(text) or text for text in texts)
+    first = next(parts)
+    assert (len(first), taken) == (4, texts[:4])
+    rest = list(parts)
+    assert [len(part) for part in rest] == [4, 2]
+    found = np.concatenate([first, *rest])
+    ids = encoder.tokenizer.encode_batch(texts, max_length=encoder.max_length)
+    assert np.allclose(found, [reference_embedding(row, _vocab(encoder)) for row in ids], atol=1e-5)
+    assert np.array_equal(encoder.encode(texts), found)
+
+
 def test_long_texts_are_cut_at_max_length(encoder: Encoder) -> None:
     long = "river stone " * 50
     ids = encoder.tokenizer.encode(long, max_length=24)

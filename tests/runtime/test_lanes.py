@@ -1,0 +1,52 @@
+"""Batches side by side: all done, in order, on one session that is opened once; errors come through."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from edgepress.errors import BundleError
+from edgepress.runtime.lanes import Lanes
+
+
+def test_all_are_done_in_their_order_over_one_session() -> None:
+    opened: list[str] = []
+    seen: dict[int, tuple[str, str]] = {}
+
+    def open_session() -> str:
+        opened.append("session")
+        return opened[-1]
+
+    def work(session: str, item: int) -> None:
+        seen[item] = session, threading.current_thread().name
+
+    lanes = Lanes(3, open_session)
+    assert not opened
+    for count in (0, 50):
+        items = list(range(count))
+        assert list(lanes.run(work, items)) == items
+    assert opened == ["session"]
+    assert sorted(seen) == list(range(50))
+    assert {session for session, _ in seen.values()} == {"session"}
+    assert threading.main_thread().name not in {name for _, name in seen.values()}
+
+
+def test_an_error_ends_it_and_leaves_the_rest() -> None:
+    begun: list[int] = []
+
+    def work(_: object, item: int) -> None:
+        begun.append(item)
+        if item == 2:
+            raise BundleError("the graph failed on a batch")
+
+    done = []
+    with pytest.raises(BundleError, match="graph failed"):
+        for item in Lanes(2, object).run(work, range(100_000)):
+            done.append(item)
+    assert done == [0, 1]
+    assert len(begun) < 100_000
+
+
+@pytest.mark.parametrize(("count", "batches", "pays"), [(1, 1000, False), (2, 7, False), (2, 8, True)])
+def test_when_they_pay(count: int, batches: int, pays: bool) -> None:
+    assert Lanes(count, object).pay(batches) is pays
