@@ -8,6 +8,7 @@ grid that the search starts from, so that the strength of the shrinkage means th
 
 Zero points are stored as integers here. Each is rounded as it is found, and every grid on the way is judged
 as it would be stored: a group keeps the one with the least ``Σ|e|ᵖ``, which is never worse than the start.
+With ``power: 2`` and a strength of at most 1 nothing is set apart: plain least squares.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ class Hqq(BlockPass):
 
     scheme: SchemeOption
     search: Search = "mse"
-    power: float = Field(0.7, gt=0, le=1, description="p of the p-norm of the rounding error")
+    power: float = Field(
+        0.7, gt=0, le=2, description="p of the p-norm of the rounding error; 2 is least squares"
+    )
     strength: float = Field(1.0, gt=0, description="β: errors above about β^(1/(p−2)) steps are forgiven")
     growth: float = Field(1.01, ge=1, description="factor on the strength after each iteration")
     iterations: int = Field(10, ge=1, le=1000)

@@ -114,6 +114,16 @@ def test_beats_the_search_it_starts_from_on_its_objective(name: str, search: str
     assert float(objective(weight, options.quantize(weight), start, 0.7).sum()) < before
 
 
+@pytest.mark.parametrize("name", ["W2A16-g16", "W4A16-g32", "W4A16_ASYM-g16"])
+def test_power_two_lessens_the_squared_error(name: str) -> None:
+    weight, options = heavy_tailed(4, 64, 128), Hqq(scheme=name, power=2)
+    errors = [
+        float((tensor.dequantize() - weight).square().sum())
+        for tensor in (options.quantize(weight), quantize(weight, options.scheme))
+    ]
+    assert errors[0] < errors[1]
+
+
 @given(st.floats(-5, 5), st.floats(0.1, 1), st.floats(0.1, 100))
 def test_shrinking_never_turns_or_grows(error: float, power: float, strength: float) -> None:
     value = float(shrink(torch.tensor([error]), power, strength))
