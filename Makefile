@@ -10,6 +10,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 GPU_VENV ?= .venv-gpu
+# Where PYTHON has all of these, check-gpu runs with them and installs nothing, so that it needs no network.
+GPU_MODULES := torch, transformers, accelerate, compressed_tensors, onnx, onnxruntime, pydantic, hypothesis, pytest
+# For check-gpu where the demo packages are missing: GPU_OPTIONS="--model DIRECTORY --calibration FILE"
+GPU_OPTIONS ?=
 # Which ONNX Runtime to install: cpu or gpu. The two share one import name, so an environment has one of them.
 RUNTIME ?= cpu
 # For machines whose packages are already there: VENV_OPTIONS=--system-site-packages
@@ -48,10 +52,13 @@ check-all: check
 check-gpu:
 	@command -v nvidia-smi > /dev/null || test -e /dev/nvidiactl || { \
 		echo "no NVIDIA GPU on this machine: the GPU check was not run, and nothing was installed" >&2; exit 4; }
-	@$(MAKE) --no-print-directory gpu VENV="$(GPU_VENV)" RUNTIME=gpu
+	@if $(PYTHON) -c "import $(GPU_MODULES)" 2> /dev/null; then \
+		mkdir -p build/import && ln -sfn ../.. build/import/edgepress; \
+		PYTHONPATH="$(CURDIR)/build/import:$$PYTHONPATH" $(PYTHON) -m edgepress.benchmarks.checks.gpu_check $(GPU_OPTIONS); \
+	else $(MAKE) --no-print-directory gpu VENV="$(GPU_VENV)" RUNTIME=gpu; fi
 
 gpu: $(DEV_STAMP)
-	@$(BIN)/python -m edgepress.benchmarks.checks.gpu_check
+	@$(BIN)/python -m edgepress.benchmarks.checks.gpu_check $(GPU_OPTIONS)
 
 lint: $(DEV_STAMP)
 	@$(BIN)/ruff check .

@@ -1,9 +1,11 @@
 """Everything that needs a GPU, on a machine with one and no network: the CUDA tests, and a short benchmark.
 
     python -m edgepress.benchmarks.checks.gpu_check [benchmarks/results] [--work DIRECTORY]
+        [--model DIRECTORY] [--calibration FILE]
 
 Under eight minutes; writes ``gpu-<card>.md``. Needs 4 GB of disk below the work directory, which it removes
-in the end.
+in the end. The model is the demo's SmolLM2 and the text the demo's; where their packages are not installed,
+name a Llama and a text file.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -119,7 +121,7 @@ def both_devices(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
 
     there = compress_on(plan.device, plan.model, work / "device", plan.options, progress)
     here = compress_on("cpu", plan.model, work / "cpu", plan.options, progress)
-    what = f"{plan.model}, GPTQ {plan.options['scheme']}-g{plan.options['group_size']}"
+    what = f"{Path(plan.model).name}, GPTQ {plan.options['scheme']}-g{plan.options['group_size']}"
     difference, same = logits_agreement(work / "device", plan.device)
     return [
         *cost_rows(what, there, here),
@@ -136,7 +138,7 @@ def wide_blocks(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
 
     progress.note(f"writing {plan.wide_blocks} random blocks of hidden size {plan.wide_hidden}")
     size = Size(plan.wide_hidden, plan.wide_ffn, plan.wide_blocks)
-    model = save_random_llama(work / "wide", size)
+    model = save_random_llama(work / "wide", size, plan.model)
     cost = compress_on(plan.device, str(model), work / "wide-out", plan.options, progress)
     what = f"random Llama, hidden {size.hidden}, ffn {size.ffn}, {size.blocks} blocks, GPTQ"
     return cost_rows(what, cost, None)
@@ -169,7 +171,7 @@ def card(gpus: list[Gpu]) -> tuple[str, str]:
     return slug, f"Card: {gpu.name}, {memory}, driver {gpu.driver or 'unknown'}{power}"
 
 
-def check(results: Path, parent: Path | None, progress: Progress) -> int:
+def check(results: Path, parent: Path | None, progress: Progress, wanted: Plan | None = None) -> int:
     """Run everything and write the table; the exit code.
 
     Raises:
@@ -178,7 +180,7 @@ def check(results: Path, parent: Path | None, progress: Progress) -> int:
     require_cuda()
     started = time.monotonic()
     passed, row = run_tests()
-    plan, rows = Plan(provider=cuda_provider()), [row]
+    plan, rows = replace(wanted or Plan(), provider=cuda_provider()), [row]
     with tempfile.TemporaryDirectory(dir=parent, prefix="edgepress-gpu-") as work:
         for part in (both_devices, wide_blocks, profiled):
             rows += part(plan, Path(work), progress)
@@ -186,7 +188,8 @@ def check(results: Path, parent: Path | None, progress: Progress) -> int:
     slug, note = card(read_gpus())
     notes = [
         note,
-        f"Calibration: {GPTQ['samples']} × {GPTQ['length']} tokens of {GPTQ['calibration']}. "
+        f"Calibration: {plan.options['samples']} × {plan.options['length']} tokens of "
+        f"{Path(plan.options['calibration']).name}. "
         "Seconds include reading, hashing and writing the model.",
         f"The whole check: {seconds:.0f} s (limit {LIMIT}: {'met' if seconds <= LIMIT else 'missed'}).",
     ]
@@ -199,9 +202,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/results"))
     parser.add_argument("--work", type=Path, help="parent of the scratch directory")
+    parser.add_argument("--model", default="smollm2", help="the Llama to compress")
+    parser.add_argument("--calibration", default=GPTQ["calibration"], help="a text file, or a demo corpus")
     arguments = parser.parse_args()
+    plan = Plan(model=arguments.model, options=GPTQ | {"calibration": arguments.calibration})
     try:
-        sys.exit(check(arguments.results, arguments.work, Terminal().progress))
+        sys.exit(check(arguments.results, arguments.work, Terminal().progress, plan))
     except EdgepressError as error:
         print(f"error [{error.code}]: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

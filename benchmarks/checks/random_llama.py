@@ -2,7 +2,7 @@
 
     python -m edgepress.benchmarks.checks.random_llama DIRECTORY --hidden 2048 --ffn 5632 --blocks 22
 
-Random weights are as heavy as trained ones; the tokenizer is that of the demo model, so that real text can be
+Random weights are as heavy as trained ones; the tokenizer is that of a real model, so that real text can be
 used for calibration.
 """
 
@@ -86,15 +86,17 @@ def _parts(size: Size, vocabulary: int) -> Iterator[dict[str, Tensor]]:
     }
 
 
-def save_random_llama(directory: Path, size: Size) -> Path:
-    """Write the checkpoint in shards and return ``directory``. Holds one block in memory."""
+def save_random_llama(directory: Path, size: Size, donor: str = "smollm2") -> Path:
+    """Write the checkpoint in shards and return ``directory``, with the tokenizer and other settings of
+    the Llama ``donor``. Holds one block in memory.
+    """
     from safetensors.torch import save_file
 
-    donor = resolve("smollm2").path
+    source = resolve(donor).path
     directory.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        shutil.copyfile(donor / name, directory / name)
-    config: dict[str, Any] = read_json(donor / "config.json")
+        shutil.copyfile(source / name, directory / name)
+    config: dict[str, Any] = read_json(source / "config.json")
     config |= {
         "hidden_size": size.hidden,
         "intermediate_size": size.ffn,

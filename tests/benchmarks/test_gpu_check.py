@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from edgepress.benchmarks.checks import gpu_check, random_llama
+from edgepress.benchmarks.checks import gpu_check
 from edgepress.benchmarks.checks.gpu_cases import BlockTimes, equal_codes, profile_on
 from edgepress.benchmarks.checks.gpu_check import Plan, both_devices, card, check, profiled, wide_blocks
 from edgepress.benchmarks.protocol import Protocol
@@ -56,9 +54,7 @@ def test_codes_of_two_roundings_differ(plan: Plan, tmp_path: Path) -> None:
         equal_codes(rounded, coarse)
 
 
-def test_wide_blocks_are_timed(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    donor = SimpleNamespace(path=Path(plan.model))
-    monkeypatch.setattr(random_llama, "resolve", lambda _: donor)
+def test_wide_blocks_are_timed(plan: Plan, tmp_path: Path) -> None:
     rows = wide_blocks(plan, tmp_path, Silent())
     assert all("hidden 64, ffn 128, 2 blocks" in row[0] for row in rows)
     assert [row[1] for row in rows] == ["seconds", "median seconds per block", "peak VRAM, GB"]
@@ -118,14 +114,11 @@ def test_the_whole_check_writes_its_table(
 ) -> None:
     """Everything but the tests and the profile, in the order of the real check."""
     row = ["`pytest -m cuda`", "outcome", "3 passed", "–"]
-    donor = SimpleNamespace(path=Path(plan.model))
-    settings: dict[str, Any] = {**plan.__dict__, "provider": None}
-    monkeypatch.setattr(random_llama, "resolve", lambda _: donor)
     monkeypatch.setattr(gpu_check, "require_cuda", lambda: None)
     monkeypatch.setattr(gpu_check, "run_tests", lambda: (True, row))
-    monkeypatch.setattr(gpu_check, "Plan", lambda provider: Plan(**settings))
+    monkeypatch.setattr(gpu_check, "cuda_provider", lambda: None)
     monkeypatch.setattr(gpu_check, "read_gpus", list)
-    assert check(tmp_path / "results", tmp_path, Silent()) == 0
+    assert check(tmp_path / "results", tmp_path, Silent(), plan) == 0
     text = (tmp_path / "results" / "gpu-unknown.md").read_text(encoding="utf-8")
     assert "3 passed" in text and "share of equal codes" in text and "make check-gpu" in text
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
