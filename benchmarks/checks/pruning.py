@@ -17,7 +17,8 @@ import yaml
 
 from ...storage import read_json, write_json
 from ..record import Measurement, read
-from .small_models import CALIBRATION, WINDOWS, Chain, shown, value
+from .model_chain import WINDOWS, Chain
+from .small_models import CALIBRATION, shown, value
 from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.pruning WORK benchmarks/results"
