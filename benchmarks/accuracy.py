@@ -20,7 +20,7 @@ from ..runtime.tokenizer import Tokenizer
 from ..terminal import Progress, Silent
 from .log_softmax import log_softmax
 from .scores import Rows, Scores, metric_files
-from .subjects import Subject
+from .subjects import Subject, TokenModel
 
 Ids = NDArray[np.int64]
 WordPairs = Sequence[tuple[str, str, float]]
@@ -30,7 +30,7 @@ CHUNK = 64
 
 
 def score_windows(
-    subject: Subject, original: Subject, windows: Ids, *, progress: Progress | None = None
+    subject: TokenModel, original: TokenModel, windows: Ids, *, progress: Progress | None = None
 ) -> dict[str, Scores]:
     """Every token metric over ``windows [n, length]``; ``subject`` may be ``original`` itself.
 
@@ -65,7 +65,7 @@ def _require_same_width(what: str, mine: NDArray[np.float32], theirs: NDArray[np
         )
 
 
-def _logits(model: Subject, window: Ids, number: int, whose: str) -> NDArray[np.float32]:
+def _logits(model: TokenModel, window: Ids, number: int, whose: str) -> NDArray[np.float32]:
     logits = model.logits(window[None])[0, :-1]
     if not np.isfinite(logits).all():
         raise GateFailed(

@@ -16,6 +16,16 @@ from ..terminal import Progress, Silent
 from . import record
 
 
+class TokenModel(Protocol):
+    """What token metrics ask of a model: how text becomes tokens, and the logits after each of them."""
+
+    tokenizer: Tokenizer
+
+    def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """``[batch, length, vocab]`` for ids ``[batch, length]``."""
+        ...
+
+
 class Subject(Protocol):
     """A model that is open. A decoder has ``logits``, an encoder ``embeddings``.
 

@@ -29,7 +29,7 @@ from ..accuracy import score_windows
 from ..bundle_subject import BundleSubject
 from ..held_out_text import measured_windows
 from ..paired import compare_rates
-from ..subjects import Subject, open_subject
+from ..subjects import TokenModel, open_subject
 from .table import write_table
 
 MODEL = "smollm2"
@@ -87,7 +87,7 @@ def made(work: Path, variant: Variant) -> Path:
 class Remembered:
     """A subject that runs each window once, however often it is compared."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: TokenModel) -> None:
         self.tokenizer, self._subject = subject.tokenizer, subject
         self._logits: dict[bytes, NDArray[np.float32]] = {}
 
@@ -108,9 +108,9 @@ def quality(bundles: dict[Variant, Path], windows: int) -> dict[Variant, list[st
     cells = {}
     for variant, bundle in bundles.items():
         subject = plain if variant == PLAIN else Remembered(BundleSubject(bundle))
-        against = score_windows(subject, original, ids)  # type: ignore[arg-type]
+        against = score_windows(subject, original, ids)
         found = {name: scores.of_subject() for name, scores in against.items()}
-        alone = score_windows(subject, plain, ids)["kl"].of_subject()  # type: ignore[arg-type]
+        alone = score_windows(subject, plain, ids)["kl"].of_subject()
         cells[variant] = [
             f"{found['perplexity'].value:.2f}",
             f"{found['kl'].value:.4f}",

@@ -17,7 +17,7 @@ from .measure import Plan, measure
 from .place import Place, engines, quantizers
 from .prepare import prepare
 from .quality import page as quality_page
-from .quantize import circumstances, quantize, write_raw
+from .quantize import Limits, circumstances, quantize, write_raw
 from .subjects import SUBJECTS, subject
 from .tables import page
 
@@ -46,6 +46,8 @@ def _arguments() -> argparse.Namespace:
     verb.add_argument("--results", type=Path, default=RESULTS)
     judged = verbs.add_parser("quantize", help="run the quantizers one after the other, and judge them")
     judged.add_argument("--only", nargs="+", help="these tools alone")
+    judged.add_argument("--variants", nargs="+", help="these of their variants alone; writes no table")
+    judged.add_argument("--retry", action="store_true", help="try again what failed before")
     judged.add_argument("--threads", type=int, default=1, help="of every tool")
     judged.add_argument("--timeout", type=float, default=1800.0, help="seconds that one of them may take")
     judged.add_argument("--text", type=Path, nargs="*", default=[], help="texts besides held-out Wikipedia")
@@ -88,12 +90,15 @@ def _command() -> str:
 
 
 def _quantize(place: Place, asked: argparse.Namespace) -> None:
-    limits = {"threads": asked.threads, "timeout": asked.timeout}
+    limits = Limits(asked.threads, asked.timeout, asked.retry)
     found = [
-        quantize(place, peer, module, variant, **limits, texts=asked.text)
+        quantize(place, peer, module, variant, limits, asked.text)
         for peer, module in _chosen(asked.only, quantizers()).items()
         for variant in module.VARIANTS
+        if not asked.variants or variant in asked.variants
     ]
+    if asked.variants:
+        return
     write_raw(asked.results / "raw" / "peers-quantizers.jsonl", found)
     notes = [*circumstances(asked.threads), f"Machine: {machine()}", f"Command: `{_command()}`"]
     write_atomic(asked.results / "peers-quantizers.md", quality_page(found, notes).encode())

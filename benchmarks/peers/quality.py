@@ -13,8 +13,9 @@ from .bars import Bar
 from .tables import shown, table
 
 OURS = "edgepress_passes"
-KL, MEMORY = 0.8, 0.5
+KL, MEMORY, PERPLEXITY = 0.8, 0.5, 1.005
 TEXT = "wikipedia"
+COMPARED = ("W4-g64", "W3-g64", "W2-g64")
 
 
 class Quality(BaseModel):
@@ -27,11 +28,13 @@ class Quality(BaseModel):
     variant: str
     method: str
     bits: int
-    group_size: int
+    group_size: int | None
     scale_bits: int
     zero_bits: int
     stored_bits: float
     calibrated: bool
+    activations: int = 16
+    budget: float | None = None
     error: str = ""
     cpu_s: float | None = None
     wall_s: float | None = None
@@ -45,6 +48,20 @@ class Quality(BaseModel):
         return f"{self.title} {self.method}"
 
     @property
+    def scheme(self) -> str:
+        """``W4-g64``, ``W8A8``, ``mixed``."""
+        if self.budget is not None:
+            return "mixed"
+        if self.activations < 16:
+            return f"W{self.bits}A{self.activations}"
+        return f"W{self.bits}-g{self.group_size}"
+
+    @property
+    def order(self) -> tuple[bool, float, str]:
+        """Where it stands in the table: plans last, more bits first."""
+        return self.budget is not None, -(self.budget or self.bits), self.scheme
+
+    @property
     def kl(self) -> float | None:
         """Mean KL to the original on held-out Wikipedia, nats a token."""
         return self.metrics.get(TEXT, {}).get("kl")
@@ -55,8 +72,13 @@ def bars(found: Sequence[Quality]) -> list[Bar]:
 
     The ratio of quality is the best peer's KL over ours, so that its target is 1 / 0.8.
     """
-    widths = sorted({one.bits for one in found}, reverse=True)
-    return [*(_quality(found, bits) for bits in widths), *_costs(found)]
+    schemes = sorted({one.scheme for one in found if one.scheme in COMPARED}, reverse=True)
+    return [
+        *(_quality(found, scheme) for scheme in schemes),
+        *_mixed(found),
+        *_perplexity(found),
+        *_costs(found),
+    ]
 
 
 def _best(found: Iterable[Quality], field: str) -> Quality | None:
@@ -64,29 +86,54 @@ def _best(found: Iterable[Quality], field: str) -> Quality | None:
     return min(worked, key=lambda one: getattr(one, field), default=None)
 
 
-def _quality(found: Sequence[Quality], bits: int) -> Bar:
-    same = [one for one in found if one.bits == bits]
+def _quality(found: Sequence[Quality], scheme: str) -> Bar:
+    same = [one for one in found if one.scheme == scheme]
     ours = _best((one for one in same if one.peer == OURS), "kl")
     peer = _best((one for one in same if one.peer != OURS), "kl")
     ratio = peer.kl / ours.kl if ours and peer and ours.kl and peer.kl else None
-    mine, theirs = (f"{one.label}: KL {one.kl:.4f}" if one else "–" for one in (ours, peer))
-    return Bar("KL to the original", f"W{bits}-g64", mine, theirs, ratio, 1 / KL)
+    return Bar("KL to the original", scheme, _judged(ours), _judged(peer), ratio, 1 / KL)
+
+
+def _judged(one: Quality | None) -> str:
+    return f"{one.label}: KL {one.kl:.4f}" if one else "–"
+
+
+def _mixed(found: Sequence[Quality]) -> Iterable[Bar]:
+    """A plan of widths against every uniform scheme that is no more than a hundredth of a bit larger."""
+    budgets = sorted({one.budget for one in found if one.budget is not None and one.kl is not None})
+    for budget in budgets:
+        ours = _best((one for one in found if one.budget == budget), "kl")
+        uniform = (one for one in found if one.budget is None and one.stored_bits <= budget + 0.01)
+        other = _best(uniform, "kl")
+        ratio = other.kl / ours.kl if ours and other and ours.kl and other.kl else None
+        name = "KL of a plan, against uniform schemes of its size"
+        yield Bar(name, f"{budget:g} bits", _judged(ours), _judged(other), ratio, 1.0)
+
+
+def _perplexity(found: Sequence[Quality]) -> Iterable[Bar]:
+    """The original's perplexity over that of our best W8A8, on each text."""
+    ours = _best((one for one in found if one.peer == OURS and one.scheme == "W8A8"), "kl")
+    for text, metrics in (ours.metrics if ours else {}).items():
+        mine, original = metrics["perplexity"], metrics["original_perplexity"]
+        shown_ours, other = f"{ours.label if ours else ''}: {mine:.2f}", f"original: {original:.2f}"
+        yield Bar("perplexity", f"W8A8, {text}", shown_ours, other, original / mine, 1 / PERPLEXITY)
 
 
 def _costs(found: Sequence[Quality]) -> Iterable[Bar]:
     for mine in (one for one in found if one.peer == OURS and one.cpu_s and one.calibrated):
-        same = [one for one in found if one.peer != OURS and _work(one) == _work(mine)]
+        same = [one for one in found if one.peer != OURS and not one.error and _work(one) == _work(mine)]
         for field, name, target in (("cpu_s", "CPU time", 1.0), ("peak_rss_bytes", "peak RSS", 1 / MEMORY)):
             peer = _best(same, field)
             if peer is None:
                 continue
             ratio = float(getattr(peer, field)) / float(getattr(mine, field))
             ours, other = _costed(mine, field), _costed(peer, field)
-            yield Bar(f"{name} of {mine.method}", f"W{mine.bits}-g64", ours, other, ratio, target)
+            yield Bar(f"{name} of {mine.method}", mine.scheme, ours, other, ratio, target)
 
 
-def _work(one: Quality) -> tuple[str, int]:
-    return one.method.split(",")[0], one.bits
+def _work(one: Quality) -> tuple[str, str]:
+    """What is the same work: a method of one name (its options follow a comma) at one scheme."""
+    return one.method.split(",")[0], one.scheme
 
 
 def _costed(one: Quality, field: str) -> str:
@@ -102,7 +149,7 @@ def page(found: Sequence[Quality], notes: Sequence[str]) -> str:
     ]
     parts = ["# Quantizers against the peers: SmolLM2-135M", _results(found), "## Bars"]
     parts.append(table(["bar", "scheme", "ours", "best peer", "ratio", "target", "verdict"], rows))
-    failed = sorted({(f"{one.label}, {one.bits} bits", one.error) for one in found if one.error})
+    failed = sorted({(f"{one.label}, {one.scheme}", one.error) for one in found if one.error})
     if failed:
         parts += ["## What could not run", table(["tool", "error"], failed)]
     parts.append("\n".join(f"- {note}" for note in [*notes, f"Versions: {_versions(found)}."]))
@@ -121,14 +168,14 @@ def _results(found: Sequence[Quality]) -> str:
     header += ["CPU s", "peak RSS MB"]
     worked = [one for one in found if not one.error]
     rows = []
-    for one in sorted(worked, key=lambda one: (-one.bits, one.kl if one.kl is not None else float("inf"))):
+    for one in sorted(worked, key=lambda one: (one.order, one.kl if one.kl is not None else float("inf"))):
         cells = [
             shown(one.metrics.get(text, {}).get(name), digits)
             for text in texts
             for name, digits in zip(names, (4, 3, 2), strict=True)
         ]
         memory = None if one.peak_rss_bytes is None else one.peak_rss_bytes / 1e6
-        scheme = f"W{one.bits}-g{one.group_size}{' asym' if one.zero_bits else ''}"
+        scheme = f"{one.scheme}{' asym' if one.zero_bits else ''}"
         cost = [shown(one.cpu_s), shown(memory)]
         rows.append([scheme, one.label, f"{one.stored_bits:.2f}", *cells, *cost])
     return table(header, rows)

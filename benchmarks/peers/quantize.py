@@ -10,13 +10,12 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ...storage import read_json, write_json
-from ..record import read
 from .children import work
 from .environments import trouble
 from .place import Place
@@ -42,15 +41,17 @@ def calibrate(place: Place) -> Path:
     return target
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How every tool runs: threads, the seconds it may take, and whether those that failed try again."""
+
+    threads: int = 1
+    timeout: float = 1800.0
+    retry: bool = False
+
+
 def quantize(
-    place: Place,
-    peer: str,
-    module: ModuleType,
-    variant: str,
-    *,
-    threads: int,
-    timeout: float,
-    texts: list[Path],
+    place: Place, peer: str, module: ModuleType, variant: str, limits: Limits, texts: list[Path]
 ) -> Quality:
     """Quantize and evaluate, unless that was done before; an error is kept as the result."""
     chosen = module.VARIANTS[variant]
@@ -58,12 +59,12 @@ def quantize(
     common["stored_bits"] = chosen.stored_bits
     target = place.root / "quantized" / f"{peer.replace('_', '-')}-{variant}"
     made: dict[str, Any] = read_json(target / RECORD) if (target / RECORD).is_file() else {}
-    if not made:
+    if not made or (made["error"] and limits.retry):
         error = trouble(place, peer, module)
-        made = {"error": error} if error else _make(place, peer, module, variant, target, threads, timeout)
+        made = {"error": error} if error else _make(place, peer, module, variant, target, limits)
     if made["error"]:
         return Quality(**common, error=made["error"])
-    return Quality(**common, **made, metrics=_evaluate(target, texts, threads))
+    return Quality(**common, **made, metrics=_evaluate(place, target, texts, limits.threads))
 
 
 def _make(
@@ -72,8 +73,7 @@ def _make(
     module: ModuleType,
     variant: str,
     target: Path,
-    threads: int,
-    timeout: float,
+    limits: Limits,
 ) -> dict[str, Any]:
     from ...compress.models import resolve
 
@@ -86,32 +86,29 @@ def _make(
         "calibration": str(calibrate(place)),
         "output": str(target),
     }
-    done = work(place, peer, module, job, timeout=timeout, threads=threads)
+    done = work(place, peer, module, job, timeout=limits.timeout, threads=limits.threads)
     print(f"{module.TITLE} {variant}: {done.wall_s:.0f} s {done.error}", file=sys.stderr, flush=True)
     cost = {"cpu_s": done.cpu_s, "wall_s": done.wall_s, "peak_rss_bytes": done.peak_rss_bytes}
-    if done.answer is None:
-        return {"error": done.error}
-    made = {"error": "", **cost, "versions": done.answer["versions"]}
+    made: dict[str, Any] = {"error": done.error}
+    if done.answer is not None:
+        made |= {**cost, "versions": done.answer["versions"]}
     write_json(target / RECORD, made)
     return made
 
 
-def _evaluate(target: Path, texts: list[Path], threads: int) -> dict[str, dict[str, float]]:
-    """Metrics by text: KL to the original, top-1 agreement and perplexity, as ``edgepress validate`` does."""
-    record = target / "quality.jsonl"
+def _evaluate(place: Place, target: Path, texts: list[Path], threads: int) -> dict[str, dict[str, float]]:
+    """Metrics by text; those of :mod:`edgepress.benchmarks.peers.evaluate`."""
+    record = target / "quality.json"
     if not record.exists():
-        part = record.with_suffix(".part")
-        part.unlink(missing_ok=True)
         checkpoint = target / "checkpoint" if (target / "checkpoint").is_dir() else target
-        command = [sys.executable, "-m", "edgepress", "validate", str(checkpoint), "--against", SUBJECT, "-q"]
-        command += ["--windows", str(WINDOWS), "--threads", str(threads), "--record", str(part)]
-        for options in ([], *(["--text", str(text)] for text in texts)):
-            subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
-        part.rename(record)
-    return {
-        name: {metric: value.value for metric, value in line.metrics.items() if value.value is not None}
-        for name, line in zip(("wikipedia", *(text.name for text in texts)), read([record]), strict=True)
-    }
+        original = str(subject(SUBJECT).demo)
+        command = [sys.executable, "-m", f"{__package__}.evaluate", str(checkpoint), original]
+        command += [str(place.root / "logits"), "--windows", str(WINDOWS), "--threads", str(threads)]
+        command += ["--text", *map(str, texts)] if texts else []
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        write_json(record, json.loads(done.stdout))
+    found: dict[str, dict[str, float]] = read_json(record)
+    return found
 
 
 def write_raw(path: Path, found: list[Quality]) -> None:
@@ -128,7 +125,7 @@ def circumstances(threads: int) -> list[str]:
         f"evaluation: {WINDOWS} windows of {LENGTH} tokens of each text, none of it calibrated with. KL is "
         "KL(original ‖ row) in nats a token, the mean over all positions.",
         "Embedding and head stay in float32 in every row. Bits a weight count scales and zero points as the "
-        "tool stores them.",
+        "tool stores them. W8A8 has int8 activations too, one scale a token, in the evaluation as well.",
         f"CPU seconds and peak RSS are of the whole process at {threads} thread{'s' if threads > 1 else ''}, "
         "loading and writing included.",
     ]

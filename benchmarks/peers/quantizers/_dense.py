@@ -55,7 +55,7 @@ def _checked(layer: str, found: Any, original: Any, variant: Variant) -> Any:
     if found.shape != original.shape:
         raise SystemExit(f"{layer} has the shape {list(found.shape)}, not {list(original.shape)}")
     found = found.detach().float().contiguous()
-    size = variant.group_size
+    size = variant.group_size or found.shape[1]
     groups = found[:8, : found.shape[1] // size * size].reshape(-1, size)
     most = max(len(group.unique()) for group in groups)
     if most > 2**variant.bits:

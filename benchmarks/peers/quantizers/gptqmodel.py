@@ -10,7 +10,7 @@ from ._dense import is_linear, write_dense
 
 TITLE = "GPTQModel"
 PACKAGES = (
-    "gptqmodel==7.7.0",
+    "gptqmodel==7.6.0",
     "optimum",
     "torch",
 )

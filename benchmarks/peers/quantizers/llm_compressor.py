@@ -1,7 +1,8 @@
-"""llm-compressor: GPTQ and rounding."""
+"""llm-compressor: GPTQ, AWQ, SmoothQuant with GPTQ to W8A8, and rounding."""
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from ._contract import Task, Variant
@@ -16,20 +17,19 @@ BUILD: dict[str, str] = {}
 ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 VARIANTS = {f"w{bits}-gptq": Variant("GPTQ", bits) for bits in (4, 3, 2)} | {
-    "w4-rtn": Variant("RTN", 4, calibrated=False)
+    "w4-awq": Variant("AWQ", 4),
+    "w4-rtn": Variant("RTN", 4, calibrated=False),
+    "w8a8-smoothquant": Variant("SmoothQuant, GPTQ", 8, group_size=None, activations=8),
 }
 
 
 def quantize(task: Task, variant: str) -> None:
-    """``oneshot`` with a modifier, symmetric groups."""
+    """``oneshot`` with modifiers, symmetric; W8A8 is kept as the tool saves it, for its activations."""
     from datasets import Dataset
     from llmcompressor import oneshot
-    from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 
     chosen = VARIANTS[variant]
     model, tokens = load_model(task), task.tokens()
-    kind = GPTQModifier if chosen.calibrated else QuantizationModifier
-    modifier = kind(config_groups={"group_0": _scheme(chosen)}, ignore=["lm_head"])
     data: dict[str, Any] = {}
     if chosen.calibrated:
         masks = [[1] * len(row) for row in tokens]
@@ -38,8 +38,29 @@ def quantize(task: Task, variant: str) -> None:
             "max_seq_length": max(map(len, tokens)),
             "num_calibration_samples": len(tokens),
         }
-    oneshot(model=model, recipe=modifier, **data)
+    oneshot(model=model, recipe=_modifiers(chosen, variant), **data)
+    if chosen.activations == 8:
+        model.save_pretrained(task.output / "checkpoint", save_compressed=True)
+        for file in task.checkpoint.glob("*token*.json"):
+            shutil.copyfile(file, task.output / "checkpoint" / file.name)
+        return
     write_dense(task, chosen, {name: _on_grid(layer) for name, layer in linears(model).items()})
+
+
+def _modifiers(chosen: Variant, variant: str) -> list[Any]:
+    from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
+
+    options: dict[str, Any] = {"ignore": ["lm_head"]}
+    if chosen.activations == 8:
+        from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
+
+        return [SmoothQuantModifier(), GPTQModifier(targets="Linear", scheme="W8A8", **options)]
+    options["config_groups"] = {"group_0": _scheme(chosen)}
+    if variant.endswith("-awq"):
+        from llmcompressor.modifiers.transform.awq import AWQModifier
+
+        return [AWQModifier(), QuantizationModifier(**options)]
+    return [GPTQModifier(**options) if chosen.calibrated else QuantizationModifier(**options)]
 
 
 def _scheme(chosen: Variant) -> Any:

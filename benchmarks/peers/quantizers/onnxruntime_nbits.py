@@ -31,7 +31,7 @@ def quantize(task: Task, variant: str) -> None:
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
     chosen, model = VARIANTS[variant], _graph(task)
-    bits, block = chosen.bits, chosen.group_size
+    bits, block = chosen.bits, chosen.group_size or 0
     if variant.endswith("k-quant"):
         algorithm = nbits.KQuantWeightOnlyQuantConfig()
     elif variant.endswith("hqq"):
