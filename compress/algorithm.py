@@ -93,19 +93,22 @@ class BlockPass(Pass):
 
     ``needs`` names the statistics of the inputs that it reads; ``reads_batches`` says that it runs the
     calibration batches through the block itself, and ``compares`` that it wants the original model's inputs
-    beside those of the partly compressed one.
+    beside those of the partly compressed one. ``learns`` says that all layers of a block learn together from
+    its output: the activations of a batch then wait in memory for the way back.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     reads_batches: ClassVar[bool] = False
     compares: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
 
     @property
     def calibrated(self) -> bool:
         return bool(self.needs) or self.reads_batches or self.compares
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
-        """The most memory that ``apply`` takes at once for ``layers``, which read the same inputs.
+        """The most memory that ``apply`` takes at once for ``layers``, which read the same inputs, or are all
+        layers of a block where the pass ``learns``.
 
         Weights, statistics and codes are counted elsewhere. By default what rounding takes: three float
         copies of the largest layer.

@@ -65,7 +65,8 @@ class Block:
         module: transformers' own block; ``linears`` its linears.
         statistics: of the inputs of linears, by linear and statistic name.
         batches: the calibration batches at the entrance of the block, in the partly compressed model.
-        original, references: where a pass compares, the block as it was and the original model's batches.
+        original, references, targets: where a pass compares, the block as it was, and the original model's
+            batches at its entrance and at its exit.
         stored_types: precision on disk of the block's parameters; float32 for those not named.
         masks: bool ``[out, in]``, True keeps. quantized: the layers that are quantized by now.
         changed: parameters that passes replaced.
@@ -79,6 +80,7 @@ class Block:
     batches: Callable[[], Iterator[Batch]] = _no_batches
     original: nn.Module | None = None
     references: Callable[[], Iterator[Batch]] = _no_batches
+    targets: Callable[[], Iterator[Batch]] = _no_batches
     collector: Callable[[Block, Mapping[str, tuple[str, ...]]], Statistics] | None = None
     stored_types: Mapping[str, torch.dtype] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)

@@ -37,11 +37,16 @@ class Batch:
             yield Batch(self.hidden[rows], arguments, None if self.mask is None else self.mask[rows])
 
 
-def run_block(module: nn.Module, batch: Batch) -> Tensor:
-    """The block's output ``[batch, tokens, hidden]``."""
-    with torch.no_grad():
-        output = module(batch.hidden, **batch.arguments)
+def block_output(module: nn.Module, batch: Batch) -> Tensor:
+    """The block's output ``[batch, tokens, hidden]``, with gradients where they are enabled."""
+    output = module(batch.hidden, **batch.arguments)
     return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+
+
+def run_block(module: nn.Module, batch: Batch) -> Tensor:
+    """The block's output ``[batch, tokens, hidden]``, without gradients."""
+    with torch.no_grad():
+        return block_output(module, batch)
 
 
 class Smaller:

@@ -25,6 +25,8 @@ FLOAT = 4
 LIBRARIES = 350 << 20
 # What calibration adds to them: the tokenizer, the text, and the workspace of matrix products.
 CALIBRATION = 70 << 20
+# How many times the live activations of a forward pass wait for the backward pass of a block.
+_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ def _pass_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
     """Working memory of the most demanding pass on the group of layers where it is largest."""
     work = (
         step.working_bytes(layers)
-        for group in block.inputs()
         for step in _block_passes(recipe)
+        for group in ([tuple(block.linears())] if step.learns else block.inputs())
         if (layers := [linear for linear in group if step.selects(linear)])
     )
     return max(work, default=0)
@@ -129,12 +131,13 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
     peaks = [source.outer_bytes()]
     codes = any(step.bits_per_weight(1024) is not None for _, step in recipe.steps)
     compares = any(step.compares for step in _block_passes(recipe))
+    kept = _KEPT if any(step.learns for step in _block_passes(recipe)) else 0
     for block in anatomy.blocks:
         weights = _block_bytes(block)
         copies = weights * (2 if compares else 1) + (weights // FLOAT if codes else 0)
         held = copies + _statistics_bytes(block, recipe)
         forward = _forward_bytes(source, block, batch_tokens) if recipe.calibrated else 0
-        peaks.append(held + max(forward, _pass_bytes(block, recipe)))
+        peaks.append(held + max(forward, kept * forward + _pass_bytes(block, recipe)))
     whole = sum(_block_bytes(block) for block in anatomy.blocks)
     peaks += [step.working_bytes(whole) for _, step in recipe.steps if isinstance(step, ModelPass)]
     return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)

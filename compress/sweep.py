@@ -136,6 +136,7 @@ class Sweep:
         if self.compares:
             block.original = copy.deepcopy(block.module)
             block.references = lambda: self.originals.batches(anatomy.index)
+            block.targets = lambda: self.originals.batches(anatomy.index + 1)
             left += self._leave(skeleton, block, [self.originals])
         for step, probe in zip(self.steps, self.probes[1:], strict=True):
             self._apply(block, step)

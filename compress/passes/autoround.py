@@ -1,0 +1,149 @@
+"""SignRound: the rounding of every weight and the clipping of every group learned, a block at a time.
+
+Cheng et al. 2023, "Optimize Weight Rounding via Signed Gradient Descent for the Quantization of LLMs", arXiv
+2309.05516 (the method of AutoRound). All layers of a block learn together, so that each may make up for the
+others: the loss is the squared distance of the block's output from what the original model has here. Steps
+follow the sign of the gradients at a linearly falling rate, and the best of all iterates is kept
+(:mod:`edgepress.compress.learned_rounding`). Two options go beyond the paper:
+
+- ``start: codes`` begins with the codes that a pass before has found (``gptq``, then ``autoround``).
+- ``loss: relative`` divides the distance of each token by the size of its hidden state, as the norm at the
+  entrance of the next block will: a few tokens of huge states do not drown the others.
+
+Batches and targets are read from disk one at a time and nothing of the whole calibration text is held.
+``low_memory`` also runs each sequence of a batch alone, so that only its activations wait for the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..algorithm import BlockPass, SchemeOption, float_bytes
+from ..anatomy import Linear
+from ..block import Block, LayerStatus, weight_error
+from ..block_descent import BlockDescent, Course, Descent, Loss, Pair
+from ..fake_quant import unwrap, wrap
+from ..grid import Search, quantize
+from ..learned_rounding import LearnedRounding
+from ..qtensor import QTensor
+from ..scheme import Scheme
+from ..training.precision import Precision
+
+
+class Autoround(BlockPass):
+    """Options of ``autoround``."""
+
+    reads_batches = True
+    compares = True
+    learns = True
+    scheme: SchemeOption
+    search: Search = "mse"
+    start: Literal["codes", "grid"] = Field(
+        "codes", description="codes: those of the pass before, if there are any; grid: rounded to nearest"
+    )
+    inputs: Literal["quantized", "original"] = Field(
+        "quantized",
+        description="what the block reads: the inputs that quantized blocks give it, or the original's",
+    )
+    loss: Loss = Field("relative", description="mse, or relative to the size of each token's hidden state")
+    iterations: int = Field(100, ge=0, le=10_000, description="steps for each block, a batch each")
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="of the offsets, in steps of the grid; null is 1 / iterations"
+    )
+    clip_rate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="of the clip factors; null is the learning rate, 0 leaves the grid as it is",
+    )
+    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
+    low_memory: bool = Field(False, description="each sequence of a batch goes through the block alone")
+
+    @property
+    def weight_scheme(self) -> Scheme:
+        return self.scheme
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """Anchors, offsets and the best ones, weights and gradients of all layers, and a step of one."""
+        sizes = [float_bytes(linear) for linear in layers]
+        return 5 * sum(sizes) + 5 * max(sizes)
+
+    def apply(self, block: Block) -> None:
+        layers = [linear for linear in block.anatomy.linears() if self.selects(linear)]
+        if not layers:
+            return
+        weights = {linear.name: self._target(block, linear) for linear in layers}
+        roundings = {linear.name: self._rounding(block, linear, weights[linear.name]) for linear in layers}
+        rate = self.learning_rate or 1 / max(self.iterations, 1)
+        course = Course(
+            pairs=lambda: self._pairs(block),
+            steps=self.iterations,
+            rate=rate,
+            clip_rate=rate if self.clip_rate is None else self.clip_rate,
+            loss=self.loss,
+            precision=self.precision,
+            alone=self.low_memory,
+        )
+        with _rounded_inputs(block, layers, self.scheme):
+            descent = BlockDescent(block, roundings, course).run()
+        for linear in layers:
+            self._record(block, linear, weights[linear.name], roundings[linear.name].tensor(), descent)
+
+    def _pairs(self, block: Block) -> Iterator[Pair]:
+        batches = block.batches() if self.inputs == "quantized" else block.references()
+        for batch, target in zip(batches, block.targets(), strict=True):
+            yield batch, target.hidden
+
+    def _rounding(self, block: Block, linear: Linear, weight: Tensor) -> LearnedRounding:
+        mask = block.masks.get(linear.name)
+        start = block.quantized.get(linear.name) if self.start == "codes" else None
+        if start is None or start.scheme != self.scheme:
+            start = quantize(weight, self.scheme, self.search, mask=mask)
+        return LearnedRounding(weight, start, mask)
+
+    def _target(self, block: Block, linear: Linear) -> Tensor:
+        """What the codes of a layer are to stand for: its weight before it was quantized in this sweep."""
+        if linear.name not in block.quantized or block.original is None:
+            return block.weight(linear)
+        weight = block.original.get_parameter(f"{block.local(linear.name)}.weight").detach().to(torch.float32)
+        mask = block.masks.get(linear.name)
+        return weight if mask is None else weight * mask
+
+    def _record(
+        self, block: Block, linear: Linear, weight: Tensor, tensor: QTensor, descent: Descent
+    ) -> None:
+        block.set_quantized(linear, tensor)
+        error = weight_error(tensor.dequantize() - weight, weight)
+        status, detail = _status(descent)
+        block.statuses.append(
+            LayerStatus(linear.name, "autoround", self.scheme.name, status, error, "weight", detail)
+        )
+
+
+def _status(descent: Descent) -> tuple[str, str]:
+    if not descent.shares:
+        return "fallback-start", f"the loss of the block is {descent.first:.3g} before anything is learned"
+    detail = f"the block's loss fell to {descent.shares[descent.best]:.0%} by step {descent.best}"
+    return "ok", detail if descent.best else "no step was better than the start"
+
+
+@contextmanager
+def _rounded_inputs(block: Block, layers: Sequence[Linear], scheme: Scheme) -> Iterator[None]:
+    """The block with the inputs of its layers rounded as the scheme says."""
+    names = [block.local(linear.name) for linear in layers] if scheme.activations else []
+    for name in names:
+        wrap(block.module, name)
+    try:
+        yield
+    finally:
+        for name in names:
+            unwrap(block.module, name)
+
+
+PASS = Autoround
