@@ -64,13 +64,19 @@ passes:
   - {pass: w8a8, targets: ["*.up_proj", "*.gate_proj"]}
   - {pass: rtn, scheme: W3A16-g16, targets: [down]}
 """
+SOME_ASYMMETRIC = "passes: [{pass: rtn, scheme: W4A16_ASYM-g32, targets: [gate, up]}]"
+TWO_ASYMMETRIC = """
+passes:
+  - {pass: rtn, scheme: W4A16_ASYM-g32, targets: [gate, up]}
+  - {pass: rtn, scheme: W3A16_ASYM-g16, targets: [q, k, v]}
+"""
 
 
 @pytest.mark.parametrize(
     "scheme",
     [
         *("W4A16-g32", "W3A16-g64", "W2A16-g16", "W4A16-channel", "W8A16-g32", "W8A8", MIXED),
-        *("W4A16_ASYM-g32", "W3A16_ASYM-g16", "W8A16_ASYM-channel"),
+        *("W4A16_ASYM-g32", "W3A16_ASYM-g16", "W8A16_ASYM-channel", SOME_ASYMMETRIC, TWO_ASYMMETRIC),
     ],
 )
 def test_transformers_opens_decoders_and_computes_the_same_logits(
@@ -79,14 +85,28 @@ def test_transformers_opens_decoders_and_computes_the_same_logits(
     from transformers import AutoModelForCausalLM
 
     choice = {"scheme": scheme}
-    if scheme == MIXED:
+    if "passes" in scheme:
         (tmp_path / "r.yaml").write_text(scheme)
         choice = {"recipe": str(tmp_path / "r.yaml")}
     out = compress_model(str(pico_llama), output=tmp_path / "o", **choice)  # type: ignore[arg-type]
-    theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(out).eval()
     ours = load_model(out)
     assert torch.equal(outputs(ours), outputs(theirs))
     assert not torch.equal(outputs(ours), outputs(load_model(pico_llama)))
+
+
+@pytest.mark.parametrize("scheme", ["W4A16_ASYM-g32", "W8A16_ASYM-channel", None])
+def test_a_bfloat16_model_computes_the_same_in_bfloat16(
+    make_decoder: Callable[..., Path], tmp_path: Path, scheme: str | None
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    path = make_decoder(tmp_path / "m", dtype=torch.bfloat16)
+    if scheme is not None:
+        path = compress_model(str(path), output=tmp_path / "o", scheme=scheme)
+    theirs = AutoModelForCausalLM.from_pretrained(path).eval()
+    assert outputs(theirs).dtype == torch.bfloat16
+    assert torch.equal(outputs(load_model(path, dtype=torch.bfloat16)), outputs(theirs))
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
