@@ -58,6 +58,6 @@ def load_model(
             scales = source.kv_scales(block.attention)
             if scales is not None:
                 tap(skeleton.submodule(block.attention.module), scales.round)
-    for parameter in skeleton.model.parameters():  # not the buffers: transformers keeps frequencies in float32
+    for parameter in skeleton.model.parameters():  # not the buffers: frequencies stay in float32
         parameter.data = parameter.data.to(dtype)
     return skeleton.model.eval()
