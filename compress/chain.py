@@ -5,13 +5,14 @@ Finished stages survive a kill; the last one's parts become the result.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from ..storage import read_json, write_json
+from ..storage import read_json, write_atomic, write_json
 from ..terminal import Progress
 from .algorithm import BlockPass, ModelPass, Pass
 from .assemble import assemble
@@ -20,7 +21,7 @@ from .calibration import Calibration
 from .journal import Journal
 from .masks import Masks
 from .scheme import Scheme
-from .stage import Record, Stage, StageResult, Steps
+from .stage import LOG, Record, Stage, StageResult, Steps
 from .sweep import Sweep
 from .weights import WeightSource
 
@@ -77,8 +78,10 @@ class Chain:
             directory = self.work / f"stage-{number}"
             outcome = self._run_stage(source, steps, directory, number)
             record.add(steps, outcome)
+            self._keep_log(directory, steps, number)
             if last:
                 assemble(source, outcome, result)
+                self._join_logs(result)
             else:
                 source = self._keep(source, outcome, record, directory, number)
         return record
@@ -110,6 +113,17 @@ class Chain:
         calibration = self.calibration if any(step.calibrated for _, step in steps) else None
         schemes = schemes_after(steps, source)
         return Sweep(source, passes, schemes, calibration, self.device, journal, self.progress, masks).run()
+
+    def _keep_log(self, directory: Path, steps: Steps, number: int) -> None:
+        """What a stage logged, headed by its name, where it outlives the stage."""
+        if (directory / LOG).exists():
+            head = json.dumps({"stage": number, "pass": steps[0][0]}) + "\n"
+            write_atomic(self.work / f"{number:04d}-{LOG}", head.encode() + (directory / LOG).read_bytes())
+
+    def _join_logs(self, result: Path) -> None:
+        logs = sorted(self.work.glob(f"*-{LOG}"))
+        if logs:
+            (result / LOG).write_bytes(b"".join(log.read_bytes() for log in logs))
 
     def _keep(
         self, source: WeightSource, outcome: StageResult, record: Record, directory: Path, number: int

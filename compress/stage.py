@@ -23,6 +23,7 @@ from .scheme import Scheme
 from .weights import WeightSource
 
 Steps = Sequence[tuple[str, Pass]]
+LOG = "train.jsonl"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Stage:
 
     Attributes:
         source: the model as the stages before left it; ``original``: as it came.
-        directory: for parts and for whatever a killed run should find again.
+        directory: for parts and for whatever a killed run should find again; a log in ``directory / LOG``
+            ends up in the result.
         masks: of the weights that are pruned by now; a stage leaves its own in ``directory / "masks"``.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...terminal import Progress
-from .loop import Course, Loop, LoopSettings
+from .course import Course, LoopSettings
+from .loop import Loop
 from .objective import Objective, learn_from, total_loss
 from .pieces import Piece
 from .precision import Precision, autocast

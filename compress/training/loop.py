@@ -2,70 +2,34 @@
 cosine, clipped gradients, a held-out loss that decides what is kept.
 
 It knows nothing about models: it is given parameters, a function that adds the gradient of one piece, and
-one that measures the held-out loss. The state is saved at every measurement; a killed run goes on from the
-last one and ends with the same bytes. A loss that is not finite, or leaps, takes it back there with half the
-learning rate.
+one that measures the held-out loss. It ends when the budget of tokens or of time is spent, or when the
+held-out loss no longer falls. The state is saved at every measurement; a killed run goes on from the last one
+and ends with the same bytes. A loss that is not finite, or leaps, takes it back there with half the learning
+rate.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from io import BytesIO
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import TrainingError
-from ...storage import write_atomic
 from ...terminal import Progress
+from .course import Course, LoopSettings
+from .log import Log
 from .pieces import Piece
 
 _LEAP = 5.0  # a loss so many times the recent mean is a leap
 _RETREATS = 3
 _RECENT = 0.9  # weight of the past in the recent mean
 _LAST_RATE = 0.1  # share of the learning rate that is left at the end
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How to learn.
-
-    Attributes:
-        state: the file that a killed run is continued from.
-        epochs: times that every piece is learned from.
-        batch_tokens: tokens of a step, at least.
-        warmup: share of the steps in which the learning rate rises.
-        clip: largest norm of the gradient of all parameters.
-        measurements: of the held-out loss, after the first.
-    """
-
-    state: Path
-    learning_rate: float
-    epochs: int
-    batch_tokens: int
-    seed: int = 0
-    warmup: float = 0.1
-    clip: float = 1.0
-    measurements: int = 6
-
-
-@dataclass
-class Course:
-    """What happened: ``held_out`` are pairs of a step and the loss after it; the least one is kept."""
-
-    step: int = 0
-    held_out: list[tuple[int, float]] = field(default_factory=list)
-    retreats: int = 0
-    recent: float = math.nan
-
-    @property
-    def best(self) -> tuple[int, float]:
-        """The step whose parameters are kept, the earliest of equals."""
-        return min(self.held_out, key=lambda pair: pair[1])
 
 
 class Loop:
@@ -90,8 +54,20 @@ class Loop:
             self.parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
         )
         self.best: list[Tensor] = []
-        self.course = Course()
-        self.steps = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)]
+        self.course, self.log = Course(), Log(settings.log)
+        self.steps = self._batches()
+
+    def _batches(self) -> list[list[Piece]]:
+        """What each step learns from, until the budget is spent."""
+        batches: list[list[Piece]] = []
+        spent, epoch = 0, 0
+        while spent < self.settings.tokens:
+            for batch in self._epoch(epoch):
+                if spent < self.settings.tokens:
+                    batches.append(batch)
+                    spent += sum(piece.tokens for piece in batch)
+            epoch += 1
+        return batches
 
     def _epoch(self, epoch: int) -> Iterator[list[Piece]]:
         """The pieces in an order of their own, as batches."""
@@ -115,20 +91,29 @@ class Loop:
             self._restore()
             progress.note(f"continuing after step {self.course.step} of {len(self.steps)}")
         else:
+            self.log.truncate(0)
             self._measure()
         every = max(1, len(self.steps) // self.settings.measurements)
-        with progress.task("tuning", len(self.steps)) as task:
+        started, before = time.monotonic(), self.course.seconds
+        with progress.task("learning", len(self.steps)) as task:
             task.advance(self.course.step)
-            while self.course.step < len(self.steps):
+            while not self.course.stopped:
                 if not self._step(self.steps[self.course.step]):
-                    if not self._retreat(progress):
-                        break
+                    self._retreat(progress)
                     continue
+                self.course.seconds = before + time.monotonic() - started
                 task.advance(1, f"loss {self.course.recent:.4g}, held out {self.course.held_out[-1][1]:.4g}")
-                if self.course.step % every == 0 or self.course.step == len(self.steps):
+                if self._spent() or self.course.step % every == 0:
                     self._measure()
         self._assign(self.best)
         return self.course
+
+    def _spent(self) -> str:
+        """Which budget is spent, or nothing."""
+        limit = self.settings.max_seconds
+        if self.course.step == len(self.steps):
+            return "tokens"
+        return "max_time" if limit is not None and self.course.seconds >= limit else ""
 
     def rate(self, step: int) -> float:
         """The learning rate of ``step``, counted from 0."""
@@ -148,20 +133,24 @@ class Loop:
         loss = sum(self.learn(piece, 1 / tokens) for piece in batch) / tokens
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip))
         recent = loss if math.isnan(self.course.recent) else self.course.recent
-        if not math.isfinite(loss) or not math.isfinite(norm) or loss > _LEAP * recent + 1e-3:
+        leap = loss - recent > (_LEAP - 1) * abs(recent) + 1e-3
+        if not math.isfinite(loss) or not math.isfinite(norm) or leap:
             return False
         self.optimizer.step()
         self.course.recent = _RECENT * recent + (1 - _RECENT) * loss
         self.course.step += 1
+        self.log.write(step=self.course.step, tokens=tokens, loss=loss, norm=norm, rate=group["lr"])
         return True
 
-    def _retreat(self, progress: Progress) -> bool:
-        """Go back to the last measurement with half the learning rate; False after too many times."""
+    def _retreat(self, progress: Progress) -> None:
+        """Go back to the last measurement with half the learning rate; too many times end it."""
         retreats, step = self.course.retreats + 1, self.course.step
         self._restore()
         self.course.retreats = retreats
         progress.note(f"the loss left its course at step {step}: back to step {self.course.step}")
-        return retreats <= _RETREATS
+        self.log.write(step=self.course.step, retreat=retreats)
+        if retreats > _RETREATS:
+            self.course.stopped = "the loss left its course"
 
     def _measure(self) -> None:
         loss = self.measure()
@@ -172,9 +161,17 @@ class Loop:
                     fix="check the model with `edgepress inspect`; give other calibration text",
                 )
             loss = math.inf
-        self.course.held_out.append((self.course.step, loss))
-        if self.course.best[0] == self.course.step:
+        course, patience = self.course, self.settings.patience
+        course.held_out.append((course.step, loss))
+        course.tokens.append(sum(piece.tokens for batch in self.steps[: course.step] for piece in batch))
+        if course.best[0] == course.step:
             self.best = [parameter.detach().clone() for parameter in self.parameters]
+        kept = next(index for index, (step, _) in enumerate(course.held_out) if step == course.best[0])
+        course.stopped = self._spent()
+        if not course.stopped and patience is not None and len(course.held_out) - 1 - kept >= patience:
+            course.stopped = "patience"
+        self.log.write(step=course.step, tokens=course.tokens[-1], held_out=loss)
+        course.logged = self.log.size
         self._save()
 
     def _assign(self, values: Sequence[Tensor]) -> None:
@@ -189,12 +186,16 @@ class Loop:
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
         }
-        buffer = BytesIO()
-        torch.save(data, buffer)
-        write_atomic(self.settings.state, buffer.getvalue())
+        partial = self.settings.state.with_suffix(".partial")
+        with partial.open("wb") as stream:
+            torch.save(data, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(self.settings.state)
 
     def _restore(self) -> None:
         data = torch.load(self.settings.state, weights_only=True)
         self.course, self.best = Course(**data["course"]), data["best"]
         self._assign(data["parameters"])
         self.optimizer.load_state_dict(data["optimizer"])
+        self.log.truncate(self.course.logged)

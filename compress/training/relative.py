@@ -19,19 +19,25 @@ Rounding = Callable[[Tensor], Tensor]
 
 
 class Relative(nn.Module):
-    """``rounded(start + unit · change)``; ``unit`` broadcasts against ``start``."""
+    """``rounded(start + unit · change)``; ``unit`` broadcasts against ``start``. Where ``mask`` is False the
+    value is zero and nothing is learned.
+    """
 
     start: Tensor
     unit: Tensor
+    mask: Tensor | None
 
-    def __init__(self, start: Tensor, unit: Tensor, rounded: Rounding) -> None:
+    def __init__(self, start: Tensor, unit: Tensor, rounded: Rounding, mask: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("start", start.detach().clone())
         self.register_buffer("unit", unit.detach())
+        self.register_buffer("mask", mask)
         self.rounded = rounded
 
     def forward(self, change: Tensor) -> Tensor:
-        value = self.start + self.unit * change
+        value = torch.addcmul(self.start, self.unit, change)
+        if self.mask is not None:
+            value = torch.where(self.mask, value, 0.0)
         return straight_through(value, self.rounded(value.detach()))
 
     def right_inverse(self, value: Tensor) -> Tensor:
@@ -58,10 +64,18 @@ class Learned:
         return getattr(self.module, self.attribute).detach()  # type: ignore[no-any-return]
 
 
-def learn(name: str, module: nn.Module, attribute: str, unit: Tensor, rounded: Rounding) -> Learned:
+def learn(
+    name: str,
+    module: nn.Module,
+    attribute: str,
+    unit: Tensor,
+    rounded: Rounding,
+    mask: Tensor | None = None,
+) -> Learned:
     """Make ``module.attribute`` a parameter in training."""
     start = getattr(module, attribute).detach()
-    parametrize.register_parametrization(module, attribute, Relative(start, unit, rounded), unsafe=True)
+    relative = Relative(start, unit, rounded, mask)
+    parametrize.register_parametrization(module, attribute, relative, unsafe=True)
     learned = Learned(name, module, attribute)
     learned.change.requires_grad_(True)
     return learned

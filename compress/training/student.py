@@ -1,21 +1,23 @@
 """``Student``: a checkpoint in memory as a model that learns: quantized layers as codes, the rest as stored.
 
 Four kinds of parameters may learn while the codes stay: the scales of quantized layers, their zero points,
-the norms, and the biases.
+the norms, and the biases. The weights of layers that are not quantized are a fifth; pruned ones stay zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import Norm
+from ..anatomy import Linear, Norm
 from ..fake_quant import TokenQuantLinear
 from ..grid import storable
+from ..masks import Masks
 from ..qtensor import QTensor
+from ..scheme import Scheme
 from ..skeleton import module_name
 from ..torch_model import load_model
 from ..weights import WeightSource
@@ -68,16 +70,46 @@ class Student:
             }[kind]()
         return self.learned
 
+    def learn_weights(self, linears: Sequence[Linear], masks: Masks) -> None:
+        """Let the weights of ``linears``, none of them quantized, learn where their masks keep them."""
+        for block in self.source.anatomy.blocks:
+            kept = masks.of(block, self.device)
+            for linear in block.linears():
+                if linear in linears:
+                    name, module = f"{linear.name}.weight", self.module(linear.name)
+                    unit = module.get_parameter("weight").detach().square().mean().sqrt().clamp_min(1e-6)
+                    mask = kept.get(linear.name)
+                    self.learned.append(learn(name, module, "weight", unit, self._as_stored(name), mask))
+
+    def module(self, name: str) -> nn.Module:
+        """The linear ``name`` in the model, without what quantizes its inputs."""
+        module = self.model.get_submodule(module_name(self.source.anatomy, name))
+        return module.linear if isinstance(module, TokenQuantLinear) else module
+
     def changes(self) -> list[nn.Parameter]:
         """What the optimizer moves, in a fixed order."""
         return [learned.change for learned in self.learned]
+
+    def blocks(self) -> nn.ModuleList:
+        """The list that holds the blocks."""
+        blocks = self.model.get_submodule(module_name(self.source.anatomy, self.source.anatomy.blocks_name))
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
+    def schemes(self) -> dict[str, Scheme]:
+        """The scheme of every linear that is quantized now, in the order of the model."""
+        return {
+            linear.name: self.quantized[linear.name].scheme
+            for linear in self.source.anatomy.linears()
+            if linear.name in self.quantized
+        }
 
     def tensor(self, name: str) -> QTensor:
         """The quantized weight of the linear ``name`` as it is now."""
         return self.quantized[name].tensor()
 
     def values(self) -> dict[str, Tensor]:
-        """The norms and biases that learned, by stored name, as they are now."""
+        """The float parameters that learned, by stored name, as they are now."""
         return {
             learned.name: learned.value
             for learned in self.learned
@@ -125,8 +157,7 @@ class Student:
 
     def _biases(self) -> Iterator[Learned]:
         for linear in self.source.anatomy.linears():
-            module = self.model.get_submodule(module_name(self.source.anatomy, linear.name))
-            inner = module.linear if isinstance(module, TokenQuantLinear) else module
+            inner = self.module(linear.name)
             if isinstance(inner.bias, Tensor):
                 name, bias = f"{linear.name}.bias", inner.bias.detach()
                 unit = bias.square().mean().sqrt().clamp_min(1e-3)

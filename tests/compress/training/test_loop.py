@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.training.loop import Loop, LoopSettings
+from edgepress.compress.training.course import LoopSettings
+from edgepress.compress.training.loop import Loop
 from edgepress.compress.training.pieces import Piece
 from edgepress.errors import TrainingError
 from edgepress.terminal import Silent
@@ -22,10 +24,17 @@ PIECES = [Piece(number, EMPTY, EMPTY, 10) for number in range(12)]
 class Task:
     """A vector that should become the mean of the targets; every piece has one."""
 
-    def __init__(self, state: Path, *, rate: float = 0.05, epochs: int = 10) -> None:
+    def __init__(self, state: Path, *, rate: float = 0.05, epochs: int = 10, **options: Any) -> None:
         self.vector = nn.Parameter(torch.zeros(5))
         self.calls, self.hook = 0, lambda loss: loss
-        settings = LoopSettings(state=state, learning_rate=rate, epochs=epochs, batch_tokens=30, seed=3)
+        settings = LoopSettings(
+            state=state,
+            log=state.with_suffix(".jsonl"),
+            learning_rate=rate,
+            **{"tokens": 120 * epochs, **options},
+            batch_tokens=30,
+            seed=3,
+        )
         self.loop = Loop([self.vector], PIECES, self.learn, self.measure, settings)
 
     def learn(self, piece: Piece, share: float) -> float:
@@ -119,3 +128,40 @@ def test_the_rate_rises_and_falls(tmp_path: Path) -> None:
     top = rates.index(max(rates))
     assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
     assert max(rates) == pytest.approx(0.05) and rates[-1] < 0.2 * 0.05
+
+
+def test_the_budget_of_tokens_is_spent_and_no_more(tmp_path: Path) -> None:
+    steps = Task(tmp_path / "s.pt", tokens=170).loop.steps
+    assert [sum(piece.tokens for piece in batch) for batch in steps] == [30] * 6
+    course = Task(tmp_path / "s.pt", tokens=170).loop.run(Silent())
+    assert course.stopped == "tokens" and course.tokens == [0, 30, 60, 90, 120, 150, 180]
+
+
+def test_it_ends_when_the_held_out_loss_no_longer_falls(tmp_path: Path) -> None:
+    task = Task(tmp_path / "s.pt", patience=2)
+    task.vector.data = TARGETS.mean(0).clone()
+    task.hook = lambda loss: -loss
+    course = task.loop.run(Silent())
+    assert course.stopped == "patience" and len(course.held_out) == 3 and course.best[0] == 0
+    assert Task(tmp_path / "s.pt", patience=2).loop.run(Silent()) == course
+
+
+def test_it_ends_when_its_time_is_up(tmp_path: Path) -> None:
+    course = Task(tmp_path / "s.pt", max_seconds=1e-9).loop.run(Silent())
+    assert course.stopped == "max_time" and course.step == 1
+
+
+def test_the_log_of_a_killed_run_is_that_of_a_whole_one(tmp_path: Path) -> None:
+    Task(tmp_path / "whole.pt").loop.run(Silent())
+    first = Task(tmp_path / "s.pt")
+
+    def killing(loss: Tensor) -> Tensor:
+        if first.calls == 70:
+            raise Killed
+        return loss
+
+    first.hook = killing
+    with pytest.raises(Killed):
+        first.loop.run(Silent())
+    Task(tmp_path / "s.pt").loop.run(Silent())
+    assert (tmp_path / "s.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()

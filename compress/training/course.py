@@ -1,0 +1,56 @@
+"""How a training run is to go, and how it went."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How to learn.
+
+    Attributes:
+        state: the file that a killed run is continued from; ``log``: one JSON line a step and measurement.
+        tokens: the budget; pieces come again, in another order, until it is spent.
+        batch_tokens: tokens of a step, at least.
+        warmup: share of the steps in which the learning rate rises.
+        clip: largest norm of the gradient of all parameters.
+        measurements: of the held-out loss, after the first.
+        patience: measurements in a row without a new best one that end it; None goes on.
+        max_seconds: of learning, over all runs of a resumed one; None is no limit.
+    """
+
+    state: Path
+    log: Path
+    learning_rate: float
+    tokens: int
+    batch_tokens: int
+    seed: int = 0
+    warmup: float = 0.1
+    clip: float = 1.0
+    measurements: int = 6
+    patience: int | None = None
+    max_seconds: float | None = None
+
+
+@dataclass
+class Course:
+    """What happened: ``held_out`` are pairs of a step and the loss after it, ``tokens`` what had been learned
+    from by then; the parameters of the least loss are kept. ``stopped`` says why it ended.
+    """
+
+    step: int = 0
+    held_out: list[tuple[int, float]] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    retreats: int = 0
+    recent: float = math.nan
+    stopped: str = ""
+    logged: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def best(self) -> tuple[int, float]:
+        """The step whose parameters are kept, the earliest of equals."""
+        return min(self.held_out, key=lambda pair: pair[1])

@@ -1,0 +1,144 @@
+"""``Learning``: what the passes that learn have in common, their options and the way to a result.
+
+A pass says what is learned (:meth:`Learning.student`) and from what (:meth:`Learning.objective`); by default
+from the original's outputs. Part of the calibration text is held out, and the parameters that do best there
+are kept: at worst those that the model came with.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import Field
+
+from ...errors import CalibrationError
+from ..algorithm import ModelPass
+from ..block import LayerStatus
+from ..parts import PartWriter
+from ..scheme import Scheme
+from ..stage import LOG, Stage, StageResult
+from .checkpointing import checkpoint_blocks
+from .course import Course, LoopSettings
+from .lesson import Lesson
+from .objective import Objective, objective_for
+from .pieces import Piece, hold_out, pieces_of
+from .precision import Precision
+from .student import Student
+from .teacher import Teacher
+
+
+class Learning(ModelPass):
+    """Options of every pass that learns."""
+
+    learning_rate: float = Field(2e-3, gt=0, le=0.1, description="in units of each parameter's own size")
+    epochs: int = Field(2, ge=1, le=100, description="times that the calibration text is learned from")
+    tokens: int | None = Field(None, ge=1, description="budget of tokens to learn from, in place of epochs")
+    max_time: float | None = Field(None, gt=0, description="minutes after which learning ends")
+    batch_tokens: int = Field(2048, ge=1, description="tokens of one step, at least")
+    piece_tokens: int = Field(1024, ge=1, description="tokens that go through the model at once")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps in which the learning rate rises")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient of all parameters")
+    measurements: int = Field(6, ge=1, description="of the held-out loss, after the first")
+    patience: int | None = Field(None, ge=1, description="measurements without a new best one that end it")
+    checkpointing: bool = Field(False, description="compute activations twice to keep fewer")
+    top_k: int = Field(256, ge=1, description="the teacher's likeliest tokens that are kept apart")
+    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
+    seed: int = 0
+
+    @property
+    def calibrated(self) -> bool:
+        return True
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """The teacher once, three passes a step, and the measurements of what is held out."""
+        learned = tokens * self.epochs if self.tokens is None else self.tokens
+        held_out = tokens // 8 * (self.measurements + 1)
+        return float(weights) * (tokens + (4 if self.checkpointing else 3) * learned + held_out)
+
+    def student(self, stage: Stage) -> Student:
+        """The model of ``stage`` with what should learn, and ``learned`` not empty."""
+        raise TypeError(f"{type(self).__name__} does not define student")
+
+    def objective(self, stage: Stage) -> Objective:
+        """What is made small; by default the distance from the original's outputs."""
+        return objective_for(stage.source.anatomy, self.top_k)
+
+    def statuses(self, student: Student) -> list[LayerStatus]:
+        """One for each layer that the pass changed in kind; by default none."""
+        return []
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Learn, and write the model with its new parameters.
+
+        Raises:
+            TrainingError: the model has none of the parameters that should learn.
+            CalibrationError: too little text to learn from and to hold some out.
+        """
+        if stage.calibration is None:
+            name = type(self).__name__.lower()
+            raise CalibrationError(f"{name} needs calibration text", fix="pass --calibration FILE")
+        pieces = pieces_of(stage.calibration, self.piece_tokens)
+        learned_from, held_out = hold_out(pieces)
+        objective = self.objective(stage)
+        teacher = Teacher(stage.original.reader.path, stage.directory / "teacher", objective, stage.device)
+        teacher.prepare(pieces, stage.progress)
+        student = self.student(stage)
+        if self.checkpointing:
+            checkpoint_blocks(student.blocks())
+        lesson = Lesson(objective, teacher, learned_from, held_out, self.precision)
+        course = lesson.give(student, self._settings(stage, learned_from), stage.progress)
+        return self._written(student, stage, course, lesson.held_out_tokens)
+
+    def _settings(self, stage: Stage, pieces: list[Piece]) -> LoopSettings:
+        return LoopSettings(
+            state=stage.directory / "loop.pt",
+            log=stage.directory / LOG,
+            learning_rate=self.learning_rate,
+            tokens=self.tokens or self.epochs * sum(piece.tokens for piece in pieces),
+            batch_tokens=self.batch_tokens,
+            seed=self.seed,
+            warmup=self.warmup,
+            clip=self.clip,
+            measurements=self.measurements,
+            patience=self.patience,
+            max_seconds=None if self.max_time is None else 60 * self.max_time,
+        )
+
+    def _written(self, student: Student, stage: Stage, course: Course, tokens: int) -> StageResult:
+        schemes: dict[str, Scheme] = student.schemes()
+        writer = PartWriter(stage.source, schemes, stage.directory)
+        values, parts = student.values(), []
+        for block in stage.source.anatomy.blocks:
+            quantized = {
+                linear.name: student.tensor(linear.name)
+                for linear in block.linears()
+                if linear.name in schemes
+            }
+            parts.append(writer.part(block, quantized, values, stage.masks.of(block, stage.device)))
+        measure = "distance" if stage.source.anatomy.kind == "encoder" else "kl"
+        return StageResult(
+            [*parts, writer.outer(values)],
+            self.statuses(student),
+            schemes,
+            writer.forms,
+            [{"tokens": tokens, measure: course.best[1]}],
+            details=self._details(student, course, measure),
+        )
+
+    def _details(self, student: Student, course: Course, measure: str) -> dict[str, Any]:
+        """What the manifest keeps of the course; ``tokens`` go with ``held_out``."""
+        told = [
+            (pair, tokens)
+            for pair, tokens in zip(course.held_out, course.tokens, strict=True)
+            if math.isfinite(pair[1])
+        ]
+        return {
+            "measure": measure,
+            "held_out": [list(pair) for pair, _ in told],
+            "tokens": [tokens for _, tokens in told],
+            "kept": course.best[0],
+            "stopped": course.stopped,
+            "retreats": course.retreats,
+            "parameters": sum(parameter.numel() for parameter in student.changes()),
+        }
