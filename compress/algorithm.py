@@ -66,6 +66,11 @@ class Pass(BaseModel):
         return False
 
     @property
+    def last(self) -> bool:
+        """Whether no pass may follow."""
+        return self.kv_scheme is not None
+
+    @property
     def label(self) -> str:
         """How a table calls what the pass does, for a pass without a scheme."""
         return type(self).__name__.lower()

@@ -29,6 +29,11 @@ def assemble(source: WeightSource, result: StageResult, directory: Path) -> None
         )
     write_json(directory / "config.json", config)
     copy_companions(source.reader, directory)
+    for name, content in result.files.items():
+        if content is None:
+            (directory / name).unlink()
+        else:
+            write_json(directory / name, content)
 
 
 def _others(source: WeightSource, result: StageResult) -> list[str]:

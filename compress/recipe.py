@@ -60,11 +60,11 @@ class Recipe(BaseModel):
 
     @field_validator("passes")
     @classmethod
-    def _cache_last(cls, value: tuple[Step, ...]) -> tuple[Step, ...]:
+    def _last(cls, value: tuple[Step, ...]) -> tuple[Step, ...]:
         for step in value[:-1]:
-            if step.options.kv_scheme is not None:
+            if step.options.last:
                 raise ValueError(
-                    f"{step.name} must be the last pass: its scales belong to the weights as they end"
+                    f"{step.name} must be the last pass: what it makes belongs to the model as it ends"
                 )
         return value
 

@@ -58,6 +58,7 @@ class StageResult:
         config: entries of ``config.json`` that changed, for models whose shape did.
         details: what a pass wants kept in the manifest.
         kv_scheme: of the key/value cache, whose scales are in ``parts``; None in float.
+        files: companions that changed, by name: their JSON, or None for those that go.
     """
 
     parts: list[Path]
@@ -68,6 +69,7 @@ class StageResult:
     config: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     kv_scheme: KVScheme | None = None
+    files: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -1,0 +1,188 @@
+"""Cutting the vocabulary: tokens that a corpus never uses leave the tokenizer, the embedding and the head.
+
+After Abdaoui et al. 2020, "Load What You Need: Smaller Versions of Multilingual BERT", arXiv 2010.05609. What
+stays is computed as before: the same rows, numbered anew. A text whose tokens all stay is split as before;
+any other is split into smaller pieces. A decoder can no longer say what was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from ...errors import CalibrationError, CheckpointError
+from ...runtime.tokenizer import Tokenizer
+from ...storage import read_json
+from ..algorithm import ModelPass
+from ..block import LayerStatus
+from ..checkpoint.reader import CheckpointReader
+from ..checkpoint.vocabulary import TOKENIZER
+from ..data.corpus import texts_from
+from ..parts import PartWriter
+from ..stage import Stage, StageResult
+from ..tokenizer_cut import Cut, cut_tokenizer
+from ..weights import WeightSource
+
+# Other forms of the same vocabulary, which would now be wrong; tokenizer.json says it all.
+_OTHER_FORMS = (
+    *("vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"),
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+)
+_CONFIGS = ("generation_config.json", "tokenizer_config.json")
+_CHAT = tuple({"role": role, "content": "text"} for role in ("system", "user", "assistant"))
+_TEXTS_AT_ONCE = 256
+
+
+class Vocabulary(ModelPass):
+    """Options of ``vocabulary``."""
+
+    corpus: str | None = Field(
+        None, description="text whose tokens stay: a file, a directory or a demo corpus; null: calibration"
+    )
+    size: int | None = Field(None, ge=1, description="at most so many tokens, the most frequent; null: all")
+
+    @property
+    def calibrated(self) -> bool:
+        return self.corpus is None
+
+    @property
+    def last(self) -> bool:
+        return True
+
+    @property
+    def label(self) -> str:
+        return "vocabulary" if self.size is None else f"{self.size} tokens"
+
+    def working_bytes(self, weights: int) -> int:
+        """Embedding and head as they are read, which the plan counts for any model."""
+        return 0
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """None: rows are copied."""
+        return 0.0
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Count tokens, cut the tokenizer, and copy the rows that stay.
+
+        Raises:
+            CalibrationError: no text was named.
+            CheckpointError: the model has no ``tokenizer.json``, or one that cannot be cut.
+        """
+        source = stage.source
+        if TOKENIZER not in source.reader.companions():
+            raise CheckpointError(f"{source.reader.path} has no {TOKENIZER}: there is nothing to cut")
+        counts = self._counts(stage, Tokenizer.open(source.reader.path))
+        used = np.flatnonzero(counts)
+        wanted = used[np.argsort(-counts[used], kind="stable")].tolist()
+        special = sorted(_special_ids(source.reader, source.anatomy.vocab_size))
+        content = read_json(source.reader.file(TOKENIZER))
+        cut = cut_tokenizer(content, wanted, special, self.size)
+        parts, forms = _write(stage, cut)
+        kept = np.zeros(len(counts), bool)
+        kept[list(cut.kept)] = True
+        covered = float(counts[kept].sum() / counts.sum())
+        rows = source.anatomy.vocab_size
+        label, detail = f"{len(cut.kept)} tokens", f"of {rows}; they are {covered:.2%} of the corpus"
+        status = LayerStatus(
+            source.anatomy.embedding, "vocabulary", label, "ok", 1 - covered, "tokens", detail
+        )
+        return StageResult(
+            parts,
+            [status],
+            dict(source.schemes),
+            forms,
+            config=_renumbered(source.reader.config, cut) | {"vocab_size": len(cut.kept)},
+            details={"tokens": len(cut.kept), "of": rows, "covered": covered},
+            files=_files(source.reader, cut),
+        )
+
+    def _counts(self, stage: Stage, tokenizer: Tokenizer) -> NDArray[np.int64]:
+        """How often each token id occurs in the corpus ``[vocab]``; once more for what a chat needs."""
+        corpus = self.corpus if stage.calibration is None else self.corpus or stage.calibration.source
+        if corpus is None:
+            raise CalibrationError("vocabulary needs a text", fix="set corpus, or pass --calibration FILE")
+        counts = np.zeros(max(tokenizer.vocab_size, stage.source.anatomy.vocab_size), np.int64)
+        texts = texts_from(corpus)
+        if tokenizer.chat_template is not None:
+            texts += tokenizer.render_chats([_CHAT], add_generation_prompt=True)
+        with stage.progress.task("counting tokens", len(texts)) as task:
+            for start in range(0, len(texts), _TEXTS_AT_ONCE):
+                some = texts[start : start + _TEXTS_AT_ONCE]
+                for ids in tokenizer.encode_batch(some):
+                    counts += np.bincount(np.asarray(ids, np.int64), minlength=len(counts))
+                task.advance(len(some))
+        return counts
+
+
+def _special_ids(reader: CheckpointReader, rows: int) -> set[int]:
+    """Ids that the model's settings name."""
+    found = set()
+    for settings in (reader.config, _companion(reader, _CONFIGS[0])):
+        for key, value in settings.items():
+            if key.endswith("_token_id"):
+                ids = value if isinstance(value, list) else [value]
+                found |= {index for index in ids if isinstance(index, int) and 0 <= index < rows}
+    return found
+
+
+def _companion(reader: CheckpointReader, name: str) -> dict[str, Any]:
+    content = read_json(reader.file(name)) if name in reader.companions() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _renumbered(settings: dict[str, Any], cut: Cut) -> dict[str, Any]:
+    """The entries of ``settings`` that hold ids, numbered anew."""
+    new = {old: index for index, old in enumerate(cut.kept)}
+
+    def ids(value: Any) -> Any:
+        return [new[one] for one in value if one in new] if isinstance(value, list) else new.get(value, value)
+
+    holds_ids = ("_token_id", "suppress_tokens")
+    changed = {key: ids(value) for key, value in settings.items() if key.endswith(holds_ids)}
+    table = settings.get("added_tokens_decoder")
+    if isinstance(table, dict):
+        changed["added_tokens_decoder"] = {str(new[int(old)]): entry for old, entry in table.items()}
+    return changed
+
+
+def _files(reader: CheckpointReader, cut: Cut) -> dict[str, Any]:
+    """The companions that change: their content, or None for those that go."""
+    present = reader.companions()
+    files: dict[str, Any] = {TOKENIZER: cut.content}
+    files |= {name: None for name in _OTHER_FORMS if name in present}
+    for name in _CONFIGS:
+        if name in present:
+            settings = _companion(reader, name)
+            files[name] = settings | _renumbered(settings, cut)
+    return files
+
+
+def _write(stage: Stage, cut: Cut) -> tuple[list[Any], dict[Any, str]]:
+    """The blocks as they are, and everything outside them with the rows that stay."""
+    source = stage.source
+    writer = PartWriter(source, source.schemes, stage.directory)
+    parts = [
+        writer.part(block, source.quantized(block, stage.device), {}, stage.masks.of(block, stage.device))
+        for block in source.anatomy.blocks
+    ]
+    return [*parts, writer.outer(_rows(source, cut.kept))], writer.forms
+
+
+def _rows(source: WeightSource, kept: Sequence[int]) -> dict[str, Tensor]:
+    """Every tensor outside the blocks that has a row for each token, with the rows ``kept``."""
+    anatomy = source.anatomy
+    inside = tuple(f"{block.prefix}." for block in anatomy.blocks)
+    others = tuple(f"{name}." for name in (anatomy.position_embedding, anatomy.token_type_embedding) if name)
+    return {
+        name: source.tensor(name)[list(kept)]
+        for name, shape in source.shapes.items()
+        if shape[0] == anatomy.vocab_size and not name.startswith((*inside, *others))
+    }
+
+
+PASS = Vocabulary
