@@ -94,6 +94,11 @@ class Tokenizer:
         """
         return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
+    @cached_property
+    def tokens(self) -> frozenset[str]:
+        """Every token it knows, as it writes them."""
+        return frozenset(self._backend.get_vocab(with_added_tokens=True))
+
     @classmethod
     def open(cls, directory: Path | str) -> Tokenizer:
         """Read ``tokenizer.json`` and its companions from a model or bundle directory.
