@@ -60,6 +60,10 @@ class Pass(BaseModel):
         scheme = self.weight_scheme
         return None if scheme is None else scheme.bits_per_weight(in_features)
 
+    def added_bytes(self, anatomy: Anatomy) -> int:
+        """Bytes in float32 of matrices that the pass adds to the model."""
+        return 0
+
     @property
     def calibrated(self) -> bool:
         """Whether the pass needs calibration text."""

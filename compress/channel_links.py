@@ -65,14 +65,15 @@ def links(block: BlockAnatomy) -> Iterator[Link]:
     if block.order != "post":
         beside = mlp.projections if shared else ()
         yield Link(block.norm1, (*attention.projections, *beside))
-    yield _values(attention)
+    yield values_link(attention)
     if block.order != "post" and not shared:
         yield Link(block.norm2, mlp.projections)
     if mlp.gate is not None or mlp.activation == "relu":
         yield _intermediate(mlp)
 
 
-def _values(attention: Attention) -> Link:
+def values_link(attention: Attention) -> Link:
+    """The link from v to o."""
     heads = (attention.kv_heads, attention.heads // attention.kv_heads, attention.head_dim)
     shape = None if heads[1] == 1 else heads
     if attention.qkv is None:

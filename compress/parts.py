@@ -61,14 +61,18 @@ class PartWriter:
             _save(self.directory / "masks" / f"{anatomy.index:04d}.safetensors", bits)
         return _save(self.directory / "parts" / f"{anatomy.index:04d}.safetensors", tensors)
 
-    def outer(self, changed: Mapping[str, Tensor] | None = None) -> Path:
-        """Write everything outside the blocks, in its stored type; ``changed`` as in :meth:`part`."""
+    def outer(
+        self, changed: Mapping[str, Tensor] | None = None, extra: Mapping[str, Tensor] | None = None
+    ) -> Path:
+        """Write everything outside the blocks, in its stored type; ``changed`` and ``extra`` as in
+        :meth:`part`.
+        """
         anatomy = self.source.anatomy
         prefixes = tuple(f"{block.prefix}." for block in anatomy.blocks)
         names = [name for name in self.source.names() if not name.startswith(prefixes)]
         if anatomy.tied and anatomy.head is not None:
             names = [name for name in names if name != f"{anatomy.head}.weight"]
-        tensors = self._tensors(names, {}, changed or {})
+        tensors = self._tensors(names, {}, changed or {}) | dict(extra or {})
         return _save(self.directory / "parts" / "outer.safetensors", tensors)
 
     def _tensors(

@@ -88,6 +88,23 @@ def _bytes_after(source: WeightSource, step: Pass, linear: Linear) -> int:
     return int(linear.out_features * linear.in_features * bits / 8)
 
 
+def _growth(source: WeightSource, recipe: Recipe) -> int:
+    """Bytes that the checkpoint grows by: what the last pass that quantizes a layer makes of it, and what
+    passes add.
+    """
+    after = {
+        linear.name: (linear, step)
+        for _, step in recipe.steps
+        for linear in step.selected(source.anatomy)
+        if step.bits_per_weight(linear.in_features) is not None
+    }
+    change = sum(
+        _bytes_after(source, step, linear) - source.stored_bytes(f"{linear.name}.weight")
+        for linear, step in after.values()
+    )
+    return change + sum(step.added_bytes(source.anatomy) for _, step in recipe.steps)
+
+
 def _block_bytes(block: BlockAnatomy) -> int:
     return sum(linear.out_features * linear.in_features for linear in block.linears()) * FLOAT
 
@@ -139,7 +156,10 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
         forward = _forward_bytes(source, block, batch_tokens) if recipe.calibrated else 0
         peaks.append(held + max(forward, kept * forward + _pass_bytes(block, recipe)))
     whole = sum(_block_bytes(block) for block in anatomy.blocks)
-    peaks += [step.working_bytes(whole) for _, step in recipe.steps if isinstance(step, ModelPass)]
+    for _, step in recipe.steps:
+        if isinstance(step, ModelPass):
+            # What is added is held beside what it was made from and what it becomes on disk.
+            peaks.append(step.working_bytes(whole) + 3 * step.added_bytes(anatomy))
     return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
 
 
@@ -196,8 +216,7 @@ def plan(
     check_shapes(source.anatomy, recipe)
     tokens = samples * length if recipe.calibrated else 0
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
-    final = {step.step: step for step in steps if step.bytes_after != step.bytes_before}
-    result = checkpoint - sum(step.bytes_before - step.bytes_after for step in final.values())
+    result = checkpoint + _growth(source, recipe)
     activations = 2 * tokens * source.anatomy.hidden_size * FLOAT
     return Plan(
         model=name,

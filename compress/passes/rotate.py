@@ -1,0 +1,143 @@
+"""Rotation: hidden states and value heads turned by random orthogonal matrices, fused into the weights.
+
+Ashkboos et al. 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", arXiv 2404.00456, its offline
+part. The model computes the same function; what changes is that no channel of the hidden states stands out,
+so that activations, a cache and low-bit weights lose less when they are rounded. Nothing is added to the
+graph: the rotations that QuaRot makes at run time (in front of down, and of queries and keys) are not made.
+
+A head that shares the embedding's matrix gets one of its own, because the final norm's scales go into it:
+the checkpoint grows by that matrix, and the details of the step say by how much. LayerNorm models are turned
+by rotations that keep the mean. Models whose norms cannot give their scales away (BERT, Gemma 2) are
+refused, save with ``residual: false``, which leaves the value heads to rotate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ...errors import InputError
+from ..algorithm import ModelPass
+from ..anatomy import Anatomy, BlockAnatomy
+from ..block import LayerStatus
+from ..orthogonal import mean_preserving, random_rotation
+from ..parts import PartWriter
+from ..rotation import FusedTensors, rotate_heads, rotate_outside, rotate_residual, why_not
+from ..stage import Stage, StageResult
+from ..weights import WeightSource
+
+
+class Rotate(ModelPass):
+    """Options of ``rotate``."""
+
+    residual: bool = Field(True, description="rotate the residual stream")
+    heads: bool = Field(True, description="rotate the channels of each value head")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.targets != ("*",) or self.ignore:
+            raise ValueError("a rotation takes in all layers: targets and ignore do not apply")
+        if not (self.residual or self.heads):
+            raise ValueError("nothing to rotate: residual and heads are both false")
+        return self
+
+    @property
+    def label(self) -> str:
+        return "rotated"
+
+    def working_bytes(self, weights: int) -> int:
+        """Next to nothing beside the embedding and the head: a block at a time."""
+        return 0
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """Products with a matrix as wide as the hidden states."""
+        return float(weights) * 2048
+
+    def added_bytes(self, anatomy: Anatomy) -> int:
+        return 4 * anatomy.vocab_size * anatomy.hidden_size if self.residual and anatomy.tied else 0
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Rotate a block at a time.
+
+        Raises:
+            InputError: the residual stream of the model cannot be rotated, or weights are quantized or pruned
+                already.
+        """
+        source, anatomy = stage.source, stage.source.anatomy
+        self._check(stage)
+        writer = PartWriter(source, {}, stage.directory)
+        rotation = self._residual(anatomy) if self.residual else None
+        parts, statuses = [], []
+        with stage.progress.task("rotating blocks", len(anatomy.blocks)) as task:
+            for block in anatomy.blocks:
+                parts.append(self._rotated(source, writer, block, rotation))
+                names = [linear.name for linear in block.linears()]
+                statuses += [LayerStatus(name, "rotate", "rotated", "ok", 0.0, "weight") for name in names]
+                task.advance(1)
+        if rotation is None:
+            return StageResult([*parts, writer.outer()], statuses, {}, writer.forms)
+        outside, details = self._outside(source, writer, rotation)
+        config = {"tie_word_embeddings": False}
+        return StageResult([*parts, outside], statuses, {}, writer.forms, config=config, details=details)
+
+    def _check(self, stage: Stage) -> None:
+        reason = why_not(stage.source.anatomy) if self.residual else None
+        if reason is not None:
+            raise InputError(
+                f"the hidden states of a {stage.source.anatomy.model_type} model cannot be rotated",
+                why=reason,
+                fix="rotate the value heads only: {pass: rotate, residual: false}",
+            )
+        done = "quantized" if stage.source.schemes else "pruned" if stage.masks.names else None
+        if done is not None:
+            raise InputError(
+                f"the model is {done} already, and a rotation would undo it",
+                fix="make rotate the first pass of the recipe, on the original model",
+            )
+
+    def _rotated(
+        self, source: WeightSource, writer: PartWriter, block: BlockAnatomy, rotation: Tensor | None
+    ) -> Path:
+        tensors = FusedTensors(source.tensor, source.names(f"{block.prefix}."))
+        if rotation is not None:
+            rotate_residual(tensors, block, rotation)
+        if self.heads:
+            rotate_heads(tensors, block, self._heads(block))
+        return writer.part(block, {}, tensors.changed, {})
+
+    def _outside(
+        self, source: WeightSource, writer: PartWriter, rotation: Tensor
+    ) -> tuple[Path, dict[str, Any]]:
+        """Write embeddings, final norm and head; a tied head becomes a matrix of its own."""
+        anatomy = source.anatomy
+        tensors = FusedTensors(source.tensor, source.names())
+        rotate_outside(tensors, anatomy, rotation)
+        if not anatomy.tied:
+            return writer.outer(tensors.changed), {"untied": False}
+        name = f"{anatomy.head}.weight"
+        head = tensors.changed.pop(name).to(source.stored_type(f"{anatomy.embedding}.weight"))
+        added = head.numel() * head.element_size()
+        return writer.outer(tensors.changed, {name: head}), {"untied": True, "bytes_added": added}
+
+    def _residual(self, anatomy: Anatomy) -> Tensor:
+        """The rotation ``[hidden, hidden]`` of the hidden states."""
+        generator = torch.Generator().manual_seed(self.seed)
+        norms = [norm for block in anatomy.blocks for norm in (block.norm1, block.norm2)]
+        if any(norm.kind == "layer" for norm in norms):
+            return mean_preserving(anatomy.hidden_size, generator)
+        return random_rotation(anatomy.hidden_size, generator)
+
+    def _heads(self, block: BlockAnatomy) -> Tensor:
+        """A rotation for each value head, ``[kv_heads, head_dim, head_dim]``."""
+        generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + block.index)
+        attention = block.attention
+        rotations = [random_rotation(attention.head_dim, generator) for _ in range(attention.kv_heads)]
+        return torch.stack(rotations)
+
+
+PASS = Rotate
