@@ -18,6 +18,7 @@ from typing import Any
 from ...storage import read_json, write_json
 from .children import work
 from .environments import trouble
+from .floor import floor
 from .place import Place
 from .quality import Quality
 from .subjects import subject
@@ -120,12 +121,18 @@ def write_raw(path: Path, found: list[Quality]) -> None:
 
 def circumstances(threads: int) -> list[str]:
     """How the comparison was made, in sentences for its table."""
+    from ...compress.api import BATCH_TOKENS
+    from ...compress.models import resolve
+    from ...compress.weights import WeightSource
+
+    anatomy = WeightSource.open(resolve(str(subject(SUBJECT).demo)).path).anatomy
     return [
         f"Calibration: {SAMPLES} sequences of {LENGTH} tokens of Wikipedia, the same ids for every tool; "
         f"evaluation: {WINDOWS} windows of {LENGTH} tokens of each text, none of it calibrated with. KL is "
         "KL(original ‖ row) in nats a token, the mean over all positions.",
         "Embedding and head stay in float32 in every row. Bits a weight count scales and zero points as the "
         "tool stores them. W8A8 has int8 activations too, one scale a token, in the evaluation as well.",
+        floor(anatomy, SAMPLES * LENGTH, LENGTH, BATCH_TOKENS).sentence(),
         f"CPU seconds and peak RSS are of the whole process at {threads} thread{'s' if threads > 1 else ''}, "
         "loading and writing included.",
     ]
