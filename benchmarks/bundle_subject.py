@@ -16,6 +16,7 @@ from ..runtime.decoder import Decoder
 from ..runtime.encoder import Encoder
 from ..runtime.threads import thread_budget
 from ..runtime.tokenizer import Tokenizer
+from .learning_curves import learning_curves
 from .record import Subject
 
 
@@ -77,4 +78,5 @@ def describe_bundle(bundle: Bundle) -> Subject:
         bytes_per_token=weights.get("bytes_per_token"),
         layers=bundle.manifest.get("layers") or [],
         recipe=source.get("recipe"),
+        learning=learning_curves(bundle.manifest.get("steps") or []),
     )

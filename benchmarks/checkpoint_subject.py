@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..runtime.threads import thread_budget
 from ..runtime.tokenizer import Tokenizer
 from ..storage import sha256_file
+from .learning_curves import learning_curves
 from .record import Subject
 
 BATCH_SIZE = 32
@@ -107,6 +108,7 @@ class CheckpointSubject:
             disk_bytes=sum(file.stat().st_size for file in reader.path.rglob("*") if file.is_file()),
             layers=manifest.get("layers") or [],
             recipe=manifest.get("recipe"),
+            learning=learning_curves(manifest.get("steps") or []),
         )
 
 

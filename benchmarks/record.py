@@ -11,14 +11,32 @@ import json
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .. import __version__
 from ..errors import InputError
 
 SCHEMA = "edgepress.measurement/1"
+
+
+class LearningCurve(BaseModel):
+    """The held-out loss as a pass learned: before, at each measurement, and which of them was kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: str = Field(description="name of the pass")
+    measure: str = Field(description="kl or distance: what the losses are")
+    tokens: list[int] = Field(min_length=1, description="learned from by each measurement")
+    losses: list[float]
+    kept: int = Field(ge=0, description="index of the measurement whose parameters were kept")
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if len(self.tokens) != len(self.losses) or self.kept >= len(self.losses):
+            raise ValueError("a learning curve has as many losses as token counts, and keeps one of them")
+        return self
 
 
 class Subject(BaseModel):
@@ -40,6 +58,7 @@ class Subject(BaseModel):
         default_factory=list, description="per layer: name, scheme, status, error (relative output error)"
     )
     recipe: dict[str, Any] | None = None
+    learning: list[LearningCurve] = Field(default_factory=list, description="of every pass that learned")
 
 
 class Metric(BaseModel):

@@ -14,6 +14,7 @@ from .environment import Facts, clip, environments
 from .gaps import not_measured
 from .headline import headline
 from .join import Group, aspect_of
+from .learning_curves import curve_drawings
 from .plots import Plot, plots
 from .record import Measurement
 from .workload import conduct, describe
@@ -56,6 +57,7 @@ class Section:
     tables: tuple[tuple[str, table.Table], ...]
     plots: tuple[Plot, ...]
     damage: tuple[Drawing, ...]
+    learning: tuple[Drawing, ...]
     time: tuple[Drawing, ...]
     accounts: tuple[tuple[str, list[AccountTable]], ...]
     gaps: str
@@ -81,6 +83,7 @@ def section(group: Group, number: int) -> Section:
         tuple((_conditions(one), table.build(one)) for one in every),
         tuple(plots(group, anchor)),
         tuple(damage_drawings(group, anchor)),
+        tuple(curve_drawings(group, anchor)),
         tuple(time_drawings(group, anchor)),
         tuple(accounts(group)),
         not_measured(group),
