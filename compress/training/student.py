@@ -1,7 +1,8 @@
 """``Student``: a checkpoint in memory as a model that learns: quantized layers as codes, the rest as stored.
 
 Four kinds of parameters may learn while the codes stay: the scales of quantized layers, their zero points,
-the norms, and the biases. The weights of layers that are not quantized are a fifth; pruned ones stay zero.
+the norms, and the biases. The weights of layers that are not quantized are a fifth, and the codes themselves
+a sixth; pruned weights stay zero.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..scheme import Scheme
 from ..skeleton import module_name
 from ..torch_model import load_model
 from ..weights import WeightSource
+from .lsq_linear import LsqLinear
 from .quant_linear import QuantLinear
 from .relative import Learned, Rounding, learn
 
@@ -28,6 +30,8 @@ Kind = Literal["scales", "zero_points", "norms", "biases"]
 
 # A zero point that moves by one moves its group by a whole step: it learns in larger units than a scale.
 _ZERO_POINT_UNIT = 16.0
+# A weight behind a code moves in steps of the grid; as many of them are its unit.
+_LATENT_UNIT = 4.0
 # No scale shrinks below this share of what it was.
 _SMALLEST = 1 / 16
 
@@ -40,20 +44,26 @@ class Student:
         # Scales of a quantized cache belong to the weights as they were: a model that learns has none.
         self.model = load_model(source.reader.path, device=device, cache=False)
         self.model.requires_grad_(False)
-        self.quantized: dict[str, QuantLinear] = {}
+        self.quantized: dict[str, QuantLinear | LsqLinear] = {}
         for name in source.schemes:
             self._quantize(name)
         self.learned: list[Learned] = []
+        self.began: dict[str, QTensor] = {}
 
     def _quantize(self, name: str) -> None:
-        path = module_name(self.source.anatomy, name)
-        tensor, module = self.source.linear(name), self.model.get_submodule(path)
+        tensor = self.source.linear(name)
         assert isinstance(tensor, QTensor)
-        inner = module.linear if isinstance(module, TokenQuantLinear) else module
-        quantized = QuantLinear(tensor.to(self.device), inner.bias)  # type: ignore[arg-type]
+        bias: Tensor | None = self.module(name).bias  # type: ignore[assignment]
+        self._replace(name, QuantLinear(tensor.to(self.device), bias))
+
+    def _replace(self, name: str, quantized: QuantLinear | LsqLinear) -> None:
+        path = module_name(self.source.anatomy, name)
+        module = self.model.get_submodule(path)
         self.quantized[name] = quantized
         if isinstance(module, TokenQuantLinear):
             module.linear = quantized
+        elif quantized.scheme.activations:
+            self.model.set_submodule(path, TokenQuantLinear(quantized))
         else:
             self.model.set_submodule(path, quantized)
 
@@ -80,6 +90,19 @@ class Student:
                     unit = module.get_parameter("weight").detach().square().mean().sqrt().clamp_min(1e-6)
                     mask = kept.get(linear.name)
                     self.learned.append(learn(name, module, "weight", unit, self._as_stored(name), mask))
+
+    def learn_codes(
+        self, name: str, tensor: QTensor, weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> None:
+        """Let the codes of the linear ``name`` learn, beginning with those of ``tensor``; ``weight [out,
+        in]`` says to which side of its rounding cell each leans, ``mask`` which weights are zero for good.
+        """
+        bias: Tensor | None = self.module(name).bias  # type: ignore[assignment]
+        module = LsqLinear(tensor.to(self.device), bias, weight, mask)
+        self._replace(name, module)
+        self.began[name] = tensor
+        unit = _LATENT_UNIT * module.scale.detach().unsqueeze(-1)
+        self.learned.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
 
     def module(self, name: str) -> nn.Module:
         """The linear ``name`` in the model, without what quantizes its inputs."""
@@ -111,9 +134,7 @@ class Student:
     def values(self) -> dict[str, Tensor]:
         """The float parameters that learned, by stored name, as they are now."""
         return {
-            learned.name: learned.value
-            for learned in self.learned
-            if not isinstance(learned.module, QuantLinear) or learned.attribute == "bias"
+            learned.name: learned.value for learned in self.learned if learned.attribute in ("weight", "bias")
         }
 
     def _scales(self) -> Iterator[Learned]:
@@ -127,7 +148,7 @@ class Student:
 
     def _zero_points(self, masked: frozenset[str]) -> Iterator[Learned]:
         for name, module in self.quantized.items():
-            if module.zero_point is None or name in masked:
+            if not isinstance(module, QuantLinear) or module.zero_point is None or name in masked:
                 continue
             lowest, highest = module.scheme.code_range
 

@@ -1,0 +1,116 @@
+"""Quantization-aware training: codes, scales, norms and biases learn together to give the original's outputs.
+
+Weights are quantized in every forward pass and the gradient goes straight through the rounding, with step
+sizes that learn (LSQ, Esser et al. 2019, arXiv 1902.08153); the original model is the teacher, as in LLM-QAT
+(Liu et al. 2023, arXiv 2305.17888). It begins where quantization after training ended: a layer that is
+quantized keeps its scheme, and its codes are the first ones; layers still in float are rounded to ``scheme``.
+What training computes with is to the bit what is stored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from ...errors import TrainingError
+from ..algorithm import SchemeOption
+from ..anatomy import Linear
+from ..block import LayerStatus, weight_error
+from ..grid import quantize
+from ..qtensor import QTensor
+from ..scheme import Scheme
+from ..stage import Stage
+from ..training.learning import Learning
+from ..training.student import Student
+
+# Median distance in steps between codes and original beyond which the two are not the same weight.
+_STRANGE = 2.0
+
+
+class Qat(Learning):
+    """Options of ``qat``."""
+
+    scheme: SchemeOption | None = Field(None, description="of layers that are not quantized yet")
+    start: Literal["codes", "original"] = Field(
+        "original",
+        description="where in its rounding cell a weight begins: its middle, or nearest the original",
+    )
+
+    @property
+    def weight_scheme(self) -> Scheme | None:
+        return self.scheme
+
+    def working_bytes(self, weights: int) -> int:
+        """The model, latent weights with their change, gradient, two moments and best, and a piece."""
+        blocks = 1 if self.checkpointing else 12
+        return 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+
+    def student(self, stage: Stage) -> Student:
+        """The model with its codes free.
+
+        Raises:
+            TrainingError: a layer in float without a ``scheme`` for it, or ``start: original`` of a model
+                that was rescaled since.
+        """
+        student = Student(stage.source, stage.device)
+        for block in stage.source.anatomy.blocks:
+            masks = stage.masks.of(block, stage.device)
+            for linear in filter(self.selects, block.linears()):
+                mask = masks.get(linear.name)
+                tensor = self._first(stage, linear, mask)
+                student.learn_codes(linear.name, tensor, self._leaning(stage, linear, tensor), mask)
+        student.learn(("scales", "norms", "biases"))
+        return student
+
+    def _first(self, stage: Stage, linear: Linear, mask: Tensor | None) -> QTensor:
+        """The quantized weight that learning begins with."""
+        weight = stage.source.linear(linear.name)
+        if isinstance(weight, QTensor):
+            return weight.to(stage.device)
+        if self.scheme is None:
+            raise TrainingError(
+                f"{linear.name} is not quantized, and qat has no scheme for it",
+                fix="quantize it first (gptq is the best start), or give scheme",
+            )
+        return quantize(weight.to(stage.device), self.scheme, mask=mask)
+
+    def _leaning(self, stage: Stage, linear: Linear, tensor: QTensor) -> Tensor | None:
+        """The original weight, where a code leans towards it."""
+        if self.start == "codes":
+            return None
+        name = f"{linear.name}.weight"
+        weight = None
+        if stage.original.shapes.get(name) == tensor.shape:
+            weight = stage.original.dense(linear.name).to(stage.device)
+        if weight is None or _distance(weight, tensor) > _STRANGE:
+            raise TrainingError(
+                f"{linear.name} is not the original's: rescaled, cut or renumbered since",
+                fix="give qat start: codes",
+            )
+        return weight
+
+    def statuses(self, student: Student) -> list[LayerStatus]:
+        """Of each layer, how far its weight is from that it began with."""
+        found = []
+        for name, began in student.began.items():
+            ended = student.tensor(name)
+            moved = float((began.codes != ended.codes).float().mean())
+            before = began.dequantize()
+            error = weight_error(ended.dequantize() - before, before)
+            detail = f"{moved:.1%} of the codes moved"
+            found.append(LayerStatus(name, "qat", began.scheme.name, "ok", error, "weight", detail))
+        return found
+
+
+def _distance(weight: Tensor, tensor: QTensor) -> float:
+    """Median distance between ``weight`` and what the codes stand for, in steps of each group."""
+    change = (weight - tensor.dequantize().to(weight.device)).view(*tensor.scale.shape, -1)
+    return float(
+        (change.abs() / tensor.scale.unsqueeze(-1)).flatten()[:: max(1, change.numel() >> 16)].median()
+    )
+
+
+PASS = Qat

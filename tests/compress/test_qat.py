@@ -1,0 +1,129 @@
+"""``qat``: better than the codes it began with, and stored to the bit as it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from edgepress.compress.api import compress_model
+from edgepress.compress.passes import qat as qat_module
+from edgepress.compress.qtensor import QTensor
+from edgepress.compress.torch_model import load_model
+from edgepress.compress.training import learning as learning_module
+from edgepress.compress.training import loop as loop_module
+from edgepress.compress.training.student import Student
+from edgepress.compress.weights import WeightSource
+from edgepress.errors import TrainingError
+from edgepress.storage import hash_tree, read_json
+
+IDS = torch.arange(3, 43).view(2, 20)
+QAT = {"pass": "qat", "batch_tokens": 64, "piece_tokens": 64, "learning_rate": 0.005, "epochs": 4}
+
+
+def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "aware", "passes": list(passes)}))
+    return compress_model(
+        str(model), recipe=str(recipe), output=folder / "o", calibration=str(text), samples=24, length=32
+    )
+
+
+def rtn(scheme: str, **options: Any) -> dict[str, Any]:
+    return {"pass": "w8a8"} if scheme == "W8A8" else {"pass": "rtn", "scheme": scheme, **options}
+
+
+@pytest.mark.parametrize("scheme", ["W2A16-g32", "W3A16_ASYM-g32", "W8A8"])
+def test_the_checkpoint_computes_what_training_computed(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    students: list[Student] = []
+    real = learning_module.Learning._written
+
+    def watched(self: Any, student: Student, *rest: Any) -> Any:
+        students.append(student)
+        return real(self, student, *rest)
+
+    monkeypatch.setattr(learning_module.Learning, "_written", watched)
+    options = {"precision": "float32", "start": "codes" if scheme == "W8A8" else "original"}
+    path = compressed(pico_llama, tmp_path, pico_text, rtn(scheme), {**QAT, **options})
+    with torch.no_grad():
+        trained = students[0].model(IDS, use_cache=False).logits
+        assert torch.equal(trained, load_model(path)(IDS, use_cache=False).logits)
+    step = read_json(path / "edgepress.json")["steps"][1]
+    assert step["damage"]["kl"] == min(loss for _, loss in step["details"]["held_out"])
+    assert scheme == "W8A8" or step["damage"]["kl"] < 0.8 * step["details"]["held_out"][0][1]
+    assert step["layers"] == 21 and step["statuses"] == {"ok": 21}
+
+
+@pytest.mark.parametrize("start", ["codes", "original"])
+def test_it_begins_as_the_stage_before_ended(pico_llama: Path, tmp_path: Path, start: str) -> None:
+    path = compress_model(str(pico_llama), scheme="W3A16-g32", output=tmp_path / "o")
+    source, original = WeightSource.open(path), WeightSource.open(pico_llama)
+    student = Student(source, torch.device("cpu"))
+    for linear in source.anatomy.linears():
+        tensor = source.linear(linear.name)
+        assert isinstance(tensor, QTensor)
+        weight = original.dense(linear.name) if start == "original" else None
+        student.learn_codes(linear.name, tensor, weight)
+    student.learn(("scales", "norms", "biases"))
+    with torch.no_grad():
+        assert torch.equal(student.model(IDS).logits, load_model(path)(IDS).logits)
+
+
+def test_pruned_weights_stay_zero(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    prune, again = {"pass": "magnitude", "sparsity": 0.5}, rtn("W8A16-g32", targets=["q"])
+    first = rtn("W4A16_ASYM-g32", targets=["down", "q"])
+    path = compressed(pico_llama, tmp_path, pico_text, prune, first, {**QAT, "scheme": "W4A16-g32"}, again)
+    source = WeightSource.open(path)
+    for linear in source.anatomy.linears():
+        assert float((source.dense(linear.name) == 0).float().mean()) >= 0.49, linear.name
+    assert {scheme.name for scheme in source.schemes.values()} == {
+        "W4A16-g32",
+        "W4A16_ASYM-g32",
+        "W8A16-g32",
+    }
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_run_ends_with_the_same_bytes(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = (rtn("W3A16-g32"), {**QAT, "tokens": 800})
+    whole = compressed(pico_llama, tmp_path / "whole", pico_text, *steps)
+    real: Callable[..., bool] = loop_module.Loop._step
+    calls: list[int] = []
+
+    def interrupted(self: Any, batch: Any) -> bool:
+        calls.append(1)
+        if len(calls) == 8:
+            raise Killed
+        return real(self, batch)
+
+    monkeypatch.setattr(loop_module.Loop, "_step", interrupted)
+    with pytest.raises(Killed):
+        compressed(pico_llama, tmp_path / "killed", pico_text, *steps)
+    assert hash_tree(compressed(pico_llama, tmp_path / "killed", pico_text, *steps)) == hash_tree(whole)
+
+
+def test_an_encoder_is_trained_too(pico_bert: Path, pico_text: Path, tmp_path: Path) -> None:
+    path = compressed(pico_bert, tmp_path, pico_text, {**QAT, "scheme": "W3A16-g32"})
+    step = read_json(path / "edgepress.json")["steps"][0]
+    assert step["damage"]["distance"] < 0.7 * step["details"]["held_out"][0][1]
+
+
+def test_what_has_no_start_is_refused(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TrainingError, match="no scheme"):
+        compressed(pico_llama, tmp_path / "a", pico_text, QAT)
+    monkeypatch.setattr(qat_module, "_STRANGE", 0.0)
+    with pytest.raises(TrainingError, match="start: codes"):
+        compressed(pico_llama, tmp_path / "b", pico_text, rtn("W3A16-g32"), QAT)
