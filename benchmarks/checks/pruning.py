@@ -62,13 +62,13 @@ def rows() -> list[Row]:
     return found
 
 
-def measure(chain: Chain, row: Row) -> list[Measurement]:
+def measure(chain: Chain, row: Row, calibration: str = CALIBRATION) -> list[Measurement]:
     """Compress and validate, each unless it is done; returns the lines about the row."""
     checkpoint, run = chain.work / row.name, chain.work / f"{row.name}.quality.jsonl"
     if not checkpoint.exists():
         recipe = chain.work / f"{row.name}.yaml"
         recipe.write_text(yaml.safe_dump({"name": row.name, "passes": list(row.passes)}), encoding="utf-8")
-        command = f"compress {chain.model} -r {recipe} {CALIBRATION} -o {checkpoint} -q"
+        command = f"compress {chain.model} -r {recipe} {calibration} -o {checkpoint} -q"
         seconds, rss = chain.call(command, threads=1)
         write_json(chain.work / f"{row.name}.cost.json", {"cpu_seconds": seconds, "rss_mb": rss})
     if not run.exists():
