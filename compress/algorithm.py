@@ -96,6 +96,14 @@ class Pass(BaseModel):
         """All layers of a model the pass works on."""
         return [linear for linear in anatomy.linears() if self.selects(linear)]
 
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        """What the pass makes of a model's shapes: what the plan of the later passes goes by.
+
+        Raises:
+            RecipeError: the pass cannot do to such a model what its options ask.
+        """
+        return anatomy
+
 
 class BlockPass(Pass):
     """A pass that works on one block with its statistics.
@@ -135,6 +143,10 @@ class ModelPass(Pass):
     def working_bytes(self, weights: int) -> int:
         """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
         return 2 * weights
+
+    def sweep_bytes(self, anatomy: Anatomy) -> int:
+        """Peak memory of a sweep of its own over the blocks of ``anatomy``; none by default."""
+        return 0
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """Multiply-adds for a model with so many weights in its blocks; by default one forward pass."""

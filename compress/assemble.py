@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from ..storage import write_json
+from .checkpoint.block_sizes import BLOCK_SIZES
 from .checkpoint.compressed import quantization_config
 from .checkpoint.kv_cache import OWN_KEY, ecosystem_form, own_form
 from .checkpoint.writer import copy_companions, join
@@ -22,6 +23,8 @@ def assemble(source: WeightSource, result: StageResult, directory: Path) -> None
     config = {name: value for name, value in source.reader.config.items() if name != "quantization_config"}
     config.pop(OWN_KEY, None)
     config |= result.config | own_form(result.kv_scheme)
+    if config.get(BLOCK_SIZES) is None:
+        config.pop(BLOCK_SIZES, None)
     cache = None if result.kv_scheme is None else ecosystem_form(result.kv_scheme)
     if result.schemes or cache is not None:
         config["quantization_config"] = quantization_config(

@@ -9,6 +9,7 @@ from typing import Any
 from .. import plugins
 from ..errors import CheckpointError
 from .anatomy import Anatomy, Shapes
+from .families._sizes import SizeKeys
 
 FAMILIES = f"{__package__}.families"
 
@@ -37,6 +38,16 @@ def stored_transposed(config: Mapping[str, Any]) -> tuple[str, ...]:
         UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
     return tuple(getattr(_family(config), "TRANSPOSED", ()))
+
+
+def size_keys(config: Mapping[str, Any]) -> SizeKeys:
+    """How ``config`` names the sizes that pruning changes.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    keys: SizeKeys = getattr(_family(config), "SIZES", SizeKeys())
+    return keys
 
 
 def _family(config: Mapping[str, Any]) -> ModuleType:

@@ -62,9 +62,10 @@ class Plan:
 
 
 def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
-    plans = []
+    plans, anatomy = [], source.anatomy
+    stored_bytes = {linear.name: source.stored_bytes(f"{linear.name}.weight") for linear in anatomy.linears()}
     for name, step in recipe.steps:
-        selected = step.selected(source.anatomy)
+        selected = step.selected(anatomy)
         if not selected:
             roles = sorted({linear.role for linear in source.anatomy.linears()})
             raise RecipeError(
@@ -72,37 +73,32 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
                 fix=f"targets are globs on names such as {next(source.anatomy.linears()).name}, "
                 f"or roles: {', '.join(roles)}",
             )
-        weights = sum(linear.out_features * linear.in_features for linear in selected)
-        stored = sum(source.stored_bytes(f"{linear.name}.weight") for linear in selected)
-        after = sum(_bytes_after(source, step, linear) for linear in selected)
+        left = {linear.name: linear for linear in step.anatomy_after(anatomy).linears()}
+        before = sum(stored_bytes[linear.name] for linear in selected)
+        for linear in selected:
+            stored_bytes[linear.name] = _bytes_after(
+                step, linear, left.get(linear.name), stored_bytes[linear.name]
+            )
+        after = sum(stored_bytes[linear.name] for linear in selected)
         scheme = step.weight_scheme
         label = scheme.name if scheme else step.label
-        plans.append(StepPlan(name, label, len(selected), weights, stored, after))
+        plans.append(StepPlan(name, label, len(selected), sum(map(_weights, selected)), before, after))
+        anatomy = step.anatomy_after(anatomy)
     return plans
 
 
-def _bytes_after(source: WeightSource, step: Pass, linear: Linear) -> int:
-    bits = step.bits_per_weight(linear.in_features)
+def _bytes_after(step: Pass, linear: Linear, left: Linear | None, stored: int) -> int:
+    """Bytes of ``linear`` when the pass has made it what is ``left`` of it."""
+    if left is None:
+        return 0
+    bits = step.bits_per_weight(left.in_features)
     if bits is None:
-        return source.stored_bytes(f"{linear.name}.weight")
-    return int(linear.out_features * linear.in_features * bits / 8)
+        return stored * _weights(left) // _weights(linear)
+    return int(_weights(left) * bits / 8)
 
 
-def _growth(source: WeightSource, recipe: Recipe) -> int:
-    """Bytes that the checkpoint grows by: what the last pass that quantizes a layer makes of it, and what
-    passes add.
-    """
-    after = {
-        linear.name: (linear, step)
-        for _, step in recipe.steps
-        for linear in step.selected(source.anatomy)
-        if step.bits_per_weight(linear.in_features) is not None
-    }
-    change = sum(
-        _bytes_after(source, step, linear) - source.stored_bytes(f"{linear.name}.weight")
-        for linear, step in after.values()
-    )
-    return change + sum(step.added_bytes(source.anatomy) for _, step in recipe.steps)
+def _weights(linear: Linear) -> int:
+    return linear.out_features * linear.in_features
 
 
 def _block_bytes(block: BlockAnatomy) -> int:
@@ -159,7 +155,8 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
     for _, step in recipe.steps:
         if isinstance(step, ModelPass):
             # What is added is held beside what it was made from and what it becomes on disk.
-            peaks.append(step.working_bytes(whole) + 3 * step.added_bytes(anatomy))
+            work = max(step.working_bytes(whole), step.sweep_bytes(anatomy))
+            peaks.append(work + 3 * step.added_bytes(anatomy))
     return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
 
 
@@ -216,7 +213,8 @@ def plan(
     check_shapes(source.anatomy, recipe)
     tokens = samples * length if recipe.calibrated else 0
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
-    result = checkpoint + _growth(source, recipe)
+    result = checkpoint - sum(step.bytes_before - step.bytes_after for step in steps)
+    result += sum(step.added_bytes(source.anatomy) for _, step in recipe.steps)
     activations = 2 * tokens * source.anatomy.hidden_size * FLOAT
     return Plan(
         model=name,

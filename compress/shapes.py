@@ -37,10 +37,12 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
 
     Raises:
         ShapeError: names the layers and the group sizes that would fit.
+        RecipeError: a pass that cannot make a model of these shapes smaller as asked.
         UnknownName: a pass whose targets match no layer (raised as RecipeError by the caller's plan).
     """
     for name, step in recipe.steps:
         scheme, selected = step.weight_scheme, step.selected(anatomy)
+        anatomy = step.anatomy_after(anatomy)
         misfits: dict[int, list[str]] = defaultdict(list)
         for linear in selected:
             if linear.in_features % step.inputs_multiple:

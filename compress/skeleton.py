@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .anatomy import Anatomy, BlockAnatomy
+from .anatomy import Anatomy, Attention, BlockAnatomy
 from .weights import WeightSource
 
 # Rows of the head that are held in float32 at once, when it is stored in less.
@@ -86,9 +86,11 @@ def _resize(model: nn.Module, anatomy: Anatomy, block: BlockAnatomy) -> None:
             module.weight = nn.Parameter(empty, requires_grad=False)
             if linear.bias:
                 module.bias = nn.Parameter(empty[:, 0].clone(), requires_grad=False)
-    attention = block.attention
-    name = module_name(anatomy, attention.projections[0].name)
-    owner = model.get_submodule(name.rpartition(".")[0])
+    set_heads(model.get_submodule(module_name(anatomy, block.attention.module)), block.attention)
+
+
+def set_heads(module: nn.Module, attention: Attention) -> None:
+    """Tell transformers' attention ``module`` how many heads it has now: families call it differently."""
     sizes = {
         "num_key_value_groups": attention.heads // attention.kv_heads,
         "num_attention_heads": attention.heads,
@@ -99,8 +101,8 @@ def _resize(model: nn.Module, anatomy: Anatomy, block: BlockAnatomy) -> None:
         "dim": attention.heads * attention.head_dim,
     }
     for name, value in sizes.items():
-        if isinstance(getattr(owner, name, None), int):
-            setattr(owner, name, value)
+        if isinstance(getattr(module, name, None), int):
+            setattr(module, name, value)
 
 
 class Skeleton:

@@ -61,6 +61,23 @@ class AbsMean:
         return self.total / max(self.count, 1)
 
 
+class Mean:
+    """``mean``: mean over tokens of ``x`` per input channel, ``[in]`` float32."""
+
+    paired = False
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        self.total = torch.zeros(in_features, device=device)
+        self.count = 0
+
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
+        self.total += rows.to(torch.float32).sum(0)
+        self.count += rows.shape[0]
+
+    def value(self) -> Tensor:
+        return self.total / max(self.count, 1)
+
+
 class MeanSquare:
     """``meansquare``: mean over tokens of ``x²`` per input channel, ``[in]`` float32: the Gram's diagonal."""
 
@@ -139,6 +156,7 @@ class CrossGram:
 STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "gram": Gram,
     "absmean": AbsMean,
+    "mean": Mean,
     "meansquare": MeanSquare,
     "absmax": AbsMax,
     "sample": Sample,
@@ -149,6 +167,7 @@ STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
 STATISTIC_BYTES = {
     "gram": lambda in_features: 4 * in_features**2,
     "absmean": lambda in_features: 4 * in_features,
+    "mean": lambda in_features: 4 * in_features,
     "meansquare": lambda in_features: 4 * in_features,
     "absmax": lambda in_features: 4 * in_features,
     "sample": lambda in_features: 4 * Sample.ROWS * in_features,

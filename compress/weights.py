@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..storage import read_json
 from .anatomy import Anatomy, Attention, BlockAnatomy
+from .checkpoint.block_sizes import check_section
 from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
 from .checkpoint.finite import refuse_non_finite
 from .checkpoint.kv_cache import is_scale, kv_scheme_of, restored_scales
@@ -50,6 +51,7 @@ class WeightSource:
         self._transposed = stored_transposed(reader.config)
         self.shapes = self._logical_shapes()
         self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
+        check_section(reader.config, self.anatomy)
         self.embedding_scheme = self._embedding_scheme()
 
     @classmethod

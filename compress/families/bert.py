@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, bert_like
+from ._sizes import SizeKeys
 from ._tensors import Config
+
+SIZES = SizeKeys(heads=None)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

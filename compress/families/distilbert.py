@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, BlockNames, bert_like
+from ._sizes import SizeKeys
 from ._tensors import Config
 
 NAMES = BertLike(
@@ -27,6 +28,7 @@ NAMES = BertLike(
     activation_key="activation",
     eps_key=None,
 )
+SIZES = SizeKeys(ffn="hidden_dim", layers="n_layers", heads=None)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

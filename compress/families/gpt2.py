@@ -10,6 +10,7 @@ from dataclasses import replace
 from ...errors import CheckpointError
 from ..anatomy import Anatomy, BlockAnatomy, Shapes
 from ._layer_norm_decoder import LayerNormDecoder, layer_norm_decoder
+from ._sizes import SizeKeys
 from ._tensors import Config
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
@@ -35,6 +36,7 @@ FAMILY = LayerNormDecoder(
     heads_key="n_head",
     buffers=frozenset({"attn.bias", "attn.masked_bias"}),
 )
+SIZES = SizeKeys(ffn="n_inner", layers="n_layer", heads=None)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

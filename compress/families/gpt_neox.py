@@ -11,6 +11,7 @@ from dataclasses import replace
 from ..anatomy import Anatomy, Shapes
 from ._layer_norm_decoder import HEAD, LayerNormDecoder, layer_norm_decoder
 from ._rope import rope
+from ._sizes import SizeKeys
 from ._tensors import Config, integer
 
 FAMILY = LayerNormDecoder(
@@ -33,6 +34,7 @@ FAMILY = LayerNormDecoder(
     head="embed_out",
 )
 DEFAULT_ROTATED = 0.25
+SIZES = SizeKeys(heads=None)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

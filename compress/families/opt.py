@@ -8,6 +8,7 @@ from __future__ import annotations
 from ...errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ._layer_norm_decoder import LayerNormDecoder, layer_norm_decoder
+from ._sizes import SizeKeys
 from ._tensors import Config
 
 FAMILY = LayerNormDecoder(
@@ -27,6 +28,7 @@ FAMILY = LayerNormDecoder(
     position_embedding="embed_positions",
     position_offset=2,
 )
+SIZES = SizeKeys(ffn="ffn_dim", heads=None)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

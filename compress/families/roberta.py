@@ -8,9 +8,11 @@ from __future__ import annotations
 from ...errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, bert_like
+from ._sizes import SizeKeys
 from ._tensors import Config
 
 DEFAULT_PAD = 1
+SIZES = SizeKeys(heads=None)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

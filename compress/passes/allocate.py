@@ -25,7 +25,7 @@ from ..scheme import Scheme
 from ..stage import Stage, StageResult
 from ..sweep import Sweep
 from ..torch_model import load_model
-from ..training.pieces import Piece, pieces_of
+from ..training.pieces import first_tokens, pieces_of
 from ..training.precision import Precision
 from ..training.sensitivity import sensitivity
 
@@ -196,7 +196,7 @@ class Allocate(ModelPass):
             model,
             stage.source.anatomy,
             others,
-            self._measured(pieces_of(stage.calibration, 1024)),
+            first_tokens(pieces_of(stage.calibration, 1024), self.measured_tokens),
             stage.device,
             stage.progress,
             precision=self.precision,
@@ -206,15 +206,6 @@ class Allocate(ModelPass):
             name: {scheme.name: cost for scheme, cost in zip(fitting[name], row, strict=True)}
             for name, row in found.items()
         }
-
-    def _measured(self, pieces: list[Piece]) -> list[Piece]:
-        """As many pieces as hold the tokens that are asked for."""
-        taken: list[Piece] = []
-        for piece in pieces:
-            if sum(one.tokens for one in taken) >= self.measured_tokens:
-                break
-            taken.append(piece)
-        return taken
 
 
 def _divides(scheme: Scheme, linear: Linear) -> bool:

@@ -41,6 +41,16 @@ def pieces_of(calibration: Calibration, tokens: int) -> list[Piece]:
     return pieces
 
 
+def first_tokens(pieces: Sequence[Piece], tokens: int) -> list[Piece]:
+    """The first pieces that together hold so many tokens, or all of them."""
+    taken: list[Piece] = []
+    for piece in pieces:
+        if sum(one.tokens for one in taken) >= tokens:
+            break
+        taken.append(piece)
+    return taken
+
+
 def hold_out(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
     """``(to learn from, held out)``: every eighth piece, evenly over the whole, at least one.
 

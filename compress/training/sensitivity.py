@@ -94,7 +94,7 @@ def sensitivity(
         for piece in pieces:
             with autocast(precision, device):
                 rows = last_states(model, piece, device)
-            rows.backward(_direction(model, anatomy, rows.detach(), generator))  # type: ignore[no-untyped-call]
+            rows.backward(direction(model, anatomy, rows.detach(), generator))  # type: ignore[no-untyped-call]
             model.get_input_embeddings().weight.grad = None  # type: ignore[operator]
             task.advance(1)
     tokens = sum(piece.tokens for piece in pieces)
@@ -102,7 +102,7 @@ def sensitivity(
     return {name: (share * module.costs / tokens).tolist() for name, module in felt.items()}
 
 
-def _direction(model: nn.Module, anatomy: Anatomy, rows: Tensor, generator: torch.Generator) -> Tensor:
+def direction(model: nn.Module, anatomy: Anatomy, rows: Tensor, generator: torch.Generator) -> Tensor:
     """The gradient at the last hidden states ``rows [tokens, hidden]`` of what is drawn."""
     if anatomy.kind == "encoder":
         length = rows.to(torch.float32).norm(dim=-1, keepdim=True).clamp_min(1e-6)

@@ -1,0 +1,192 @@
+"""``StructuredPruning``: what the passes that make blocks narrower have in common.
+
+They need the widths of all blocks before the first is cut, so each is a barrier in the sweep: measure where
+that is asked for, solve, and sweep with :class:`~edgepress.compress.structured.narrow.Narrow`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from ...errors import CalibrationError
+from ...storage import sha256_json
+from ..algorithm import ModelPass
+from ..anatomy import Anatomy, BlockAnatomy, Linear
+from ..checkpoint.block_sizes import config_changes, sizes_of
+from ..journal import Journal
+from ..stage import Stage, StageResult
+from ..sweep import Sweep
+from ..torch_model import load_model
+from ..training.pieces import first_tokens, pieces_of
+from ..training.precision import Precision
+from ..training.unit_loss import unit_losses
+from .importance import Importance
+from .narrow import Narrow, Repair, Widths
+from .part import Part, weights_in
+from .widths import Item, budget, solved, uniform
+
+
+class StructuredPruning(ModelPass):
+    """Options of every such pass."""
+
+    keep: float = Field(gt=0, lt=1, description="share of the weights of all blocks that stays")
+    widths: Literal["solved", "uniform"] = Field(
+        "solved", description="solved: as measured, under one budget; uniform: loads in plain transformers"
+    )
+    importance: Importance = "reconstruction"
+    repair: Repair = Field("least_squares", description="of what stays, in closed form")
+    damping: float = Field(0.01, gt=0, le=1, description="share of the mean Gram diagonal added")
+    measured_tokens: int = Field(4096, ge=1, description="calibration tokens that losses are measured on")
+    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
+    seed: int = 0
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is made narrower, in the order of the forward pass."""
+        raise TypeError(f"{type(self).__name__} does not define parts")
+
+    @property
+    def measures(self) -> bool:
+        """Whether the losses of units are measured on the whole model."""
+        return self.widths == "solved" or self.importance == "taylor"
+
+    @property
+    def calibrated(self) -> bool:
+        return self.measures or self._narrow({}, {}).reads_batches
+
+    @property
+    def label(self) -> str:
+        return f"{self.keep:.0%} of the blocks"
+
+    def selected(self, anatomy: Anatomy) -> list[Linear]:
+        """The linears that get narrower."""
+        return [linear for item in self.items(anatomy) for linear in item.part.linears(item.block)]
+
+    def items(self, anatomy: Anatomy) -> list[Item]:
+        """The parts of blocks whose reader (down, o) is among the targets."""
+        found = (Item(block, part) for block in anatomy.blocks for part in self.parts)
+        return [item for item in found if self.selects(item.part.reader(item.block))]
+
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        """The model with uniform widths: what solved ones add up to, too.
+
+        Solved widths may be any multiples, so that an odd one stands for them: groups (powers of two) that
+        would not divide each of them do not divide that either, and are refused before any work.
+        """
+        items = self.items(anatomy)
+        widths = uniform(items, budget(items, anatomy, self.keep))
+        if self.widths == "solved":
+            for item in items:
+                odd = [n for n in item.counts if n <= widths[item.key] and n // item.counts[0] % 2]
+                widths[item.key] = odd[-1]
+        return narrowed(anatomy, self.parts, widths)
+
+    def working_bytes(self, weights: int) -> int:
+        """The model in float32 and the activations of one piece where losses are measured."""
+        return 2 * weights if self.measures else 0
+
+    def sweep_bytes(self, anatomy: Anatomy) -> int:
+        """The block, and the Gram of a reader four times over."""
+        readers = [item.part.reader(item.block).in_features for item in self.items(anatomy)]
+        largest = max(weights_in(list(block.linears())) for block in anatomy.blocks)
+        return 4 * largest + 16 * max(readers, default=0) ** 2
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """A forward and a backward pass where losses are measured, then the sweep and its collections."""
+        measured = 3 * min(tokens, self.measured_tokens) if self.measures else 0
+        return float(weights) * (measured + (1 + len(self.parts)) * tokens * self.calibrated)
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Find the widths, cut and repair.
+
+        Raises:
+            RecipeError: the budget cannot be met by what may go.
+            CalibrationError: something is measured, and there is no text.
+        """
+        anatomy = stage.source.anatomy
+        items = self.items(anatomy)
+        room = budget(items, anatomy, self.keep)
+        losses = self._measured(stage, items) if self.measures else {}
+        details: dict[str, Any] = {}
+        if self.widths == "solved":
+            found, details["predicted"] = solved(items, room, losses)
+        else:
+            found = uniform(items, room)
+        after = narrowed(anatomy, self.parts, found)
+        sizes = [sizes_of(block) for block in after.blocks]
+        details |= {"blocks": sizes, "weights": _share(after, anatomy)}
+        config = config_changes(stage.source.reader.config, after)
+        result = self._sweep(stage, found, losses)
+        result.details.update(details)
+        return replace(result, config=config)
+
+    def _sweep(self, stage: Stage, widths: Widths, losses: dict[str, Tensor]) -> StageResult:
+        name = type(self).__name__.lower()
+        narrow = self._narrow(widths, losses)
+        calibration = stage.calibration if narrow.reads_batches else None
+        key = sha256_json([[*key, count] for key, count in sorted(widths.items())])
+        journal = Journal.open(stage.directory, key)
+        return Sweep(
+            stage.source,
+            [[(name, narrow)]],
+            dict(stage.source.schemes),
+            calibration,
+            stage.device,
+            journal,
+            stage.progress,
+            stage.masks,
+        ).run()
+
+    def _narrow(self, widths: Widths, losses: dict[str, Tensor]) -> Narrow:
+        return Narrow(
+            targets=self.targets,
+            ignore=self.ignore,
+            step=type(self).__name__.lower(),
+            parts=self.parts,
+            widths=dict(widths),
+            importance=self.importance,
+            repair=self.repair,
+            damping=self.damping,
+            losses=losses,
+        )
+
+    def _measured(self, stage: Stage, items: Sequence[Item]) -> dict[str, Tensor]:
+        if stage.calibration is None:
+            raise CalibrationError("measuring losses needs calibration text", fix="pass --calibration FILE")
+        model = load_model(stage.source.reader.path, device=stage.device, cache=False).requires_grad_(False)
+        units = {
+            item.part.reader(item.block).name: item.part.reader(item.block).in_features
+            // item.part.unit(item.block)
+            for item in items
+        }
+        pieces = first_tokens(pieces_of(stage.calibration, 1024), self.measured_tokens)
+        return unit_losses(
+            model,
+            stage.source.anatomy,
+            units,
+            pieces,
+            stage.device,
+            stage.progress,
+            precision=self.precision,
+            seed=self.seed,
+        )
+
+
+def narrowed(anatomy: Anatomy, parts: Sequence[Part], widths: Widths) -> Anatomy:
+    """``anatomy`` with its blocks at ``widths``."""
+
+    def narrow(block: BlockAnatomy) -> BlockAnatomy:
+        for part in parts:
+            count = widths.get((block.index, part.name))
+            block = block if count is None else part.narrowed(block, count)
+        return block
+
+    return replace(anatomy, blocks=tuple(narrow(block) for block in anatomy.blocks))
+
+
+def _share(after: Anatomy, before: Anatomy) -> float:
+    return weights_in(list(after.linears())) / weights_in(list(before.linears()))

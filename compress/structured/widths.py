@@ -1,0 +1,95 @@
+"""How wide each part of each block stays under one budget of weights: the same share, or as measured.
+
+Measured: what the model loses with each width (units of least measured loss go first, their losses added),
+and the multiple-choice knapsack of :mod:`edgepress.compress.knapsack` over all blocks, solved exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...errors import RecipeError
+from ..anatomy import Anatomy, BlockAnatomy
+from ..knapsack import choose
+from .part import Part, weights_in
+
+
+@dataclass(frozen=True)
+class Item:
+    """A part of a block that may be narrowed, with the ``counts`` of units it may keep."""
+
+    block: BlockAnatomy
+    part: Part
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """The block's index and the part's name."""
+        return self.block.index, self.part.name
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many units may be kept, ascending."""
+        return self.part.counts(self.block)
+
+    def weights(self, count: int) -> int:
+        """Weights that the part has with ``count`` units."""
+        names = {linear.name for linear in self.part.linears(self.block)}
+        narrow = self.part.narrowed(self.block, count)
+        return weights_in([linear for linear in narrow.linears() if linear.name in names])
+
+
+def block_weights(anatomy: Anatomy) -> int:
+    """All weights of all blocks, biases and norms aside."""
+    return weights_in(list(anatomy.linears()))
+
+
+def budget(items: Sequence[Item], anatomy: Anatomy, keep: float) -> int:
+    """Weights that ``items`` may have so that the blocks keep the share ``keep`` of theirs.
+
+    Raises:
+        RecipeError: even at their narrowest the items exceed it; says the least share that can be kept.
+    """
+    total = block_weights(anatomy)
+    others = total - sum(item.weights(item.counts[-1]) for item in items)
+    least = sum(item.weights(item.counts[0]) for item in items)
+    if others + least > keep * total:
+        share = (others + least) / total
+        raise RecipeError(
+            f"keeping {keep:.0%} of the weights of the blocks would take more than all that may go",
+            fix=f"keep at least {share:.3f}, or prune other parts too (passes ffn, heads, narrow, layers)",
+        )
+    return int(keep * total) - others
+
+
+def uniform(items: Sequence[Item], room: int) -> dict[tuple[int, str], int]:
+    """The same share of units of every item, the largest that fits ``room`` weights."""
+    shares = sorted({count / item.counts[-1] for item in items for count in item.counts})
+
+    def at(share: float) -> dict[Item, int]:
+        reached = {item: [n for n in item.counts if n <= share * item.counts[-1]] for item in items}
+        return {item: counts[-1] if counts else item.counts[0] for item, counts in reached.items()}
+
+    fitting = [share for share in shares if sum(item.weights(n) for item, n in at(share).items()) <= room]
+    return {item.key: count for item, count in at(fitting[-1] if fitting else 0.0).items()}
+
+
+def solved(
+    items: Sequence[Item], room: int, losses: Mapping[str, Tensor]
+) -> tuple[dict[tuple[int, str], int], float]:
+    """The widths of least measured loss within ``room`` weights, and that loss."""
+    costs = [_costs(item, losses[item.part.reader(item.block).name]) for item in items]
+    sizes = [[item.weights(count) for count in item.counts] for item in items]
+    choice = choose(costs, sizes, room)
+    picked = zip(items, choice.options, strict=True)
+    return {item.key: item.counts[option] for item, option in picked}, choice.cost
+
+
+def _costs(item: Item, losses: Tensor) -> list[float]:
+    """The summed losses of the units that go, for each count of the item."""
+    partitions = item.part.partitions(item.block)
+    ascending = losses.double().view(partitions, -1).sort(dim=1).values.cumsum(1).sum(0)
+    units = losses.numel()
+    gone = [(units - count) // partitions for count in item.counts]
+    return [float(ascending[number - 1]) if number else 0.0 for number in gone]
