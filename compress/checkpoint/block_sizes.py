@@ -62,5 +62,6 @@ def check_section(config: Mapping[str, Any], anatomy: Anatomy) -> None:
         raise CheckpointError(f"config.json: {BLOCK_SIZES} must list the sizes of {len(found)} blocks")
     for block, said, size in zip(anatomy.blocks, section, found, strict=True):
         if said != size:
-            raise CheckpointError(f"config.json: {BLOCK_SIZES} says {said!r} of {block.prefix}, which has
-            {size}")
+            raise CheckpointError(
+                f"config.json: {BLOCK_SIZES} says {said!r} of {block.prefix}, which has {size}"
+            )
