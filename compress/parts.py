@@ -50,16 +50,20 @@ class PartWriter:
         changed: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
         extra: Mapping[str, Tensor] | None = None,
+        place: int | None = None,
     ) -> Path:
         """Write a block of which the linears ``quantized`` are codes and the parameters ``changed`` are new,
-        by stored name; ``extra`` tensors join them, ``masks`` go beside them.
+        by stored name; ``extra`` tensors join them, ``masks`` go beside them. With a ``place`` it becomes the
+        block of that number, in its names too.
         """
+        index = anatomy.index if place is None else place
         tensors = self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed)
         tensors |= extra or {}
         if masks:
-            bits = {name: packed(mask) for name, mask in masks.items()}
-            _save(self.directory / "masks" / f"{anatomy.index:04d}.safetensors", bits)
-        return _save(self.directory / "parts" / f"{anatomy.index:04d}.safetensors", tensors)
+            bits = {numbered(name, anatomy, index): packed(mask) for name, mask in masks.items()}
+            _save(self.directory / "masks" / f"{index:04d}.safetensors", bits)
+        renamed = {numbered(name, anatomy, index): tensor for name, tensor in tensors.items()}
+        return _save(self.directory / "parts" / f"{index:04d}.safetensors", renamed)
 
     def outer(
         self, changed: Mapping[str, Tensor] | None = None, extra: Mapping[str, Tensor] | None = None
@@ -94,6 +98,12 @@ class PartWriter:
         if name in self.source.reader.shapes and name.removesuffix(".weight") not in self.source.schemes:
             return self.source.reader.read([name])
         return {name: self.source.as_stored(name, self.source.tensor(name))}
+
+
+def numbered(name: str, block: BlockAnatomy, index: int) -> str:
+    """The stored ``name`` of something in ``block`` when that is the block ``index``."""
+    blocks_name = block.prefix.rpartition(".")[0]
+    return f"{blocks_name}.{index}.{name.removeprefix(f'{block.prefix}.')}"
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> Path:

@@ -32,7 +32,12 @@ def damage(skeleton: Skeleton, probes: Sequence[Stream], block: int) -> list[dic
     Decoders: ``kl`` (mean nats a token, original ‖ compressed) and ``top1`` (the likeliest token agrees).
     Encoders: ``distance``, one less the mean cosine of the tokens' last hidden states.
     """
-    hidden = [_rows(probe, block) for probe in probes]
+    return divergences(skeleton, [_rows(probe, block) for probe in probes])
+
+
+def divergences(skeleton: Skeleton, hidden: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """As :func:`damage`, of rows ``[tokens, hidden]`` that leave the last block: the original's come
+    first."""
     if skeleton.anatomy.kind == "encoder":
         return [_distance(hidden[0], rows) for rows in hidden[1:]]
     with skeleton.head() as logits:

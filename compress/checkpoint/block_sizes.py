@@ -8,10 +8,10 @@ disagree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, RecipeError
 from ..anatomy import Anatomy, BlockAnatomy
 from ..family import size_keys
 
@@ -45,6 +45,29 @@ def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
         if (heads, config.get(keys.heads[1], heads)) != (attention.heads, attention.kv_heads):
             values = attention.heads, attention.kv_heads, attention.head_dim
             changes |= dict(zip(keys.heads, values, strict=True))
+    return changes
+
+
+def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[int]) -> dict[str, Any]:
+    """Entries of ``config`` that change when only the blocks ``kept`` of ``before`` stay.
+
+    Raises:
+        RecipeError: the family computes with the number of a block, which would change.
+    """
+    if config.get("scale_attn_by_inverse_layer_idx"):
+        raise RecipeError(
+            "config.json sets scale_attn_by_inverse_layer_idx: each block computes with its own number",
+            fix="prune its heads and channels (pass narrow) instead of layers",
+        )
+    changes: dict[str, Any] = {size_keys(config).layers: len(kept)}
+    if isinstance(config.get(BLOCK_SIZES), list):
+        changes[BLOCK_SIZES] = [config[BLOCK_SIZES][index] for index in kept]
+    windows = [block.attention.sliding_window for block in before.blocks]
+    if isinstance(config.get("layer_types"), list):
+        changes["layer_types"] = [config["layer_types"][index] for index in kept]
+    elif any(window != windows[0] for window in windows):
+        kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
+        changes["layer_types"] = [kinds[index] for index in kept]
     return changes
 
 

@@ -34,18 +34,21 @@ def least_squares(
     kept: Tensor,
     damping: float,
     gap: Tensor | None = None,
+    shift: Tensor | None = None,
 ) -> Repaired:
     """The repaired linear of ``weight [out, in]`` on its columns ``kept``.
 
-    ``gram [in, in]`` and ``mean [in]`` are of the inputs; the mean is needed for a ``bias [out]``. ``gap
-    [out, in]`` is ``E[(y − W x) xᵀ]``, with the mean output error taken off, where another output ``y`` is
-    wanted than the linear's own."""
+    ``gram [in, in]`` and ``mean [in]`` are of the inputs; the mean is needed for a ``bias [out]``. Where
+    another output ``y`` is wanted than the linear's own, ``gap [out, in]`` is ``E[(y − W x − b) xᵀ]`` and,
+    for a bias, ``shift [out]`` is ``E[y − W x − b]``."""
     centred = gram if bias is None or mean is None else gram - torch.outer(mean, mean)
     pruned = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
     pruned[kept] = False
     wanted = weight[:, pruned] @ centred[pruned][:, kept]
     if gap is not None:
-        wanted += gap[:, kept]
+        wanted = wanted + gap[:, kept]
+        if bias is not None and mean is not None and shift is not None:
+            wanted -= torch.outer(shift, mean[kept])
     square = centred[kept][:, kept]
     factor, used = _factored(square, damping)
     if factor is None:
@@ -53,6 +56,7 @@ def least_squares(
     change = torch.cholesky_solve(wanted.T, factor).T
     if bias is not None and mean is not None:
         bias = bias + weight[:, pruned] @ mean[pruned] - change @ mean[kept]
+        bias = bias if shift is None else bias + shift
     return Repaired(weight[:, kept] + change, bias, used)
 
 

@@ -1,0 +1,59 @@
+"""``Passage``: calibration batches through any of the blocks of a whole model in memory.
+
+Blocks can be left out or visited twice: what choosing and mending layers needs. The model is held in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..calibration import Batch as TokenBatch
+from ..forward import Batch, Smaller, propagate
+from ..skeleton import Skeleton, block_inputs
+from ..streams import Entry
+
+# The hidden states ``[batch, tokens, hidden]`` of each batch.
+States = list[Tensor]
+
+
+class Passage:
+    """``entrance``: the states at the first block; ``modules``: transformers' blocks, filled."""
+
+    def __init__(self, skeleton: Skeleton, batches: Sequence[TokenBatch], smaller: Smaller) -> None:
+        self.skeleton, self.smaller = skeleton, smaller
+        self.entrance: States = []
+        self.entries: list[Entry] = []
+        with skeleton.embeddings() as model:
+            for batch in batches:
+                padded = not bool(batch.attention_mask.all())
+                mask = batch.attention_mask.to(skeleton.device) if padded else None
+                hidden, arguments = block_inputs(skeleton, model, batch.input_ids.to(skeleton.device), mask)
+                self.entrance.append(hidden)
+                self.entries.append(Entry(arguments, None if mask is None else mask.to(torch.bool)))
+        self.modules: list[nn.Module] = [skeleton.fill(block.prefix) for block in skeleton.anatomy.blocks]
+
+    def batches(self, index: int, states: States) -> list[Batch]:
+        """``states`` as batches at the entrance of the block ``index``."""
+        return [
+            Batch(hidden, entry.arguments[index], entry.mask)
+            for hidden, entry in zip(states, self.entries, strict=True)
+        ]
+
+    def through(self, index: int, states: States) -> States:
+        """The states that leave the block ``index``."""
+        where = self.skeleton.anatomy.blocks[index].prefix
+        return [
+            propagate(self.modules[index], batch, self.smaller, where)
+            for batch in self.batches(index, states)
+        ]
+
+    def rows(self, states: States) -> Tensor:
+        """The states of all real tokens ``[tokens, hidden]``."""
+        parts = []
+        for hidden, entry in zip(states, self.entries, strict=True):
+            flat = hidden.flatten(0, 1)
+            parts.append(flat if entry.mask is None else flat[entry.mask.flatten()])
+        return torch.cat(parts)
