@@ -36,7 +36,6 @@ def rows(kind: str, tokens: int) -> list[Row]:
         pruned = {"pass": "wanda", "sparsity": 0.5}
         return [
             Row("wanda", (pruned,)),
-            Row("wanda-norms", (pruned, norms)),
             Row("wanda-recover", (pruned, learned)),
         ]
     learned = {"pass": "qat", "tokens": tokens, "measurements": 8}
