@@ -14,12 +14,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from ...errors import TrainingError
 from ..stage import Stage
+from ..training.float_student import float_student
 from ..training.learning import Learning
-from ..training.student import Kind, Student
-
-_FLOAT_KINDS: tuple[Kind, ...] = ("norms", "biases")
+from ..training.student import Student
 
 
 class Recover(Learning):
@@ -42,21 +40,7 @@ class Recover(Learning):
         Raises:
             TrainingError: a selected layer is quantized, or there is nothing to learn.
         """
-        student = Student(stage.source, stage.device)
-        if self.train == "all":
-            linears = self.selected(stage.source.anatomy)
-            quantized = [linear.name for linear in linears if linear.name in stage.source.schemes]
-            if quantized:
-                raise TrainingError(
-                    f"{len(quantized)} of the layers to recover are quantized, the first is {quantized[0]}",
-                    why="recover moves float weights, and codes are not float",
-                    fix="recover before quantizing, ignore them, or use tune (scales) or qat (codes)",
-                )
-            student.learn_weights(linears, stage.masks)
-        student.learn(_FLOAT_KINDS)
-        if not student.learned:
-            raise TrainingError("the model has no norms or biases to recover with", fix="use train: all")
-        return student
+        return float_student(stage, self.selected(stage.source.anatomy) if self.train == "all" else [])
 
 
 PASS = Recover

@@ -25,7 +25,7 @@ from .objective import Objective, objective_for
 from .pieces import Piece, hold_out, pieces_of
 from .precision import Precision
 from .student import Student
-from .teacher import Teacher
+from .teacher import Teacher, WrittenTeacher
 
 
 class Learning(ModelPass):
@@ -64,6 +64,16 @@ class Learning(ModelPass):
         """What is made small; by default the distance from the original's outputs."""
         return objective_for(stage.source.anatomy, self.top_k)
 
+    def teacher(self, stage: Stage, objective: Objective) -> Teacher:
+        """Whom the student learns from; by default the original, whose answers are written down."""
+        return WrittenTeacher(
+            stage.original.reader.path, stage.directory / "teacher", objective, stage.device
+        )
+
+    def measure(self, stage: Stage) -> str:
+        """How the held-out loss is called."""
+        return "distance" if stage.source.anatomy.kind == "encoder" else "kl"
+
     def statuses(self, student: Student) -> list[LayerStatus]:
         """One for each layer that the pass changed in kind; by default none."""
         return []
@@ -81,7 +91,7 @@ class Learning(ModelPass):
         pieces = pieces_of(stage.calibration, self.piece_tokens)
         learned_from, held_out = hold_out(pieces)
         objective = self.objective(stage)
-        teacher = Teacher(stage.original.reader.path, stage.directory / "teacher", objective, stage.device)
+        teacher = self.teacher(stage, objective)
         teacher.prepare(pieces, stage.progress)
         student = self.student(stage)
         if self.checkpointing:
@@ -116,7 +126,7 @@ class Learning(ModelPass):
                 if linear.name in schemes
             }
             parts.append(writer.part(block, quantized, values, stage.masks.of(block, stage.device)))
-        measure = "distance" if stage.source.anatomy.kind == "encoder" else "kl"
+        measure = self.measure(stage)
         return StageResult(
             [*parts, writer.outer(values)],
             self.statuses(student),

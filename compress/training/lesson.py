@@ -46,7 +46,7 @@ class Lesson:
     def give(self, student: Student, loop: LoopSettings, progress: Progress) -> Course:
         """Let the student learn; its parameters are then the best ones. Resumes from ``loop.state``."""
         return Loop(
-            student.changes(),
+            [*student.changes(), *self.objective.parameters()],
             self.pieces,
             lambda piece, share: self.learn(student, piece, share),
             lambda: self.measure(student),

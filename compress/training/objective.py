@@ -1,96 +1,123 @@
-"""What a student is compared with its teacher by, token by token.
+"""What a student is compared with its teacher by: weighted terms, each a loss of a piece's tokens.
 
-A decoder by the forward KL divergence of the next-token distribution, teacher ‖ student, over the ``top_k``
-likeliest tokens and one more outcome that stands for all the others (Hinton, Vinyals, Dean 2015, arXiv
-1503.02531). Merging outcomes never raises a KL, so it is a lower bound of the whole one. An encoder by the
-squared distance of the tokens' last hidden states, relative to the teacher's.
+A decoder by default by the forward KL of its next-token distribution, an encoder by its last hidden states.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..anatomy import Anatomy
+from .logit_terms import LogitDivergence
 from .pieces import Piece
+from .reading import States, read
+from .state_terms import StateDistance
 
 Answers = dict[str, Tensor]
 
 _AT_ONCE = 128  # tokens whose logits are held at once: a row is as long as the vocabulary
-_SMALLEST = 1e-7  # the least probability of all tokens outside the top
 
 
-class Objective(Protocol):
-    """A loss a token, from a model's last hidden states ``rows [tokens, hidden]``."""
+class Term(Protocol):
+    """One loss."""
 
-    def answers(self, model: nn.Module, rows: Tensor) -> Answers:
-        """What is kept of the teacher: tensors with one row a token."""
+    @property
+    def name(self) -> str:
+        """Of the term, and the beginning of its answers' names."""
 
-    def losses(self, model: nn.Module, rows: Tensor, answers: Answers) -> Tensor:
-        """``[tokens]``: how far the student is from the teacher's ``answers``."""
+    @property
+    def by_token(self) -> bool:
+        """Whether some tokens of a piece may be looked at without the others."""
+
+    @property
+    def heard(self) -> Mapping[str, str]:
+        """The modules of the student whose outputs it reads, as ``read`` takes them."""
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """The modules of the teacher whose outputs it reads."""
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> Answers:
+        """What is kept of the teacher about the tokens ``part``: tensors with one row a token, unless the
+        term is not by token.
+        """
+
+    def losses(self, model: nn.Module, states: States, answers: Answers, piece: Piece) -> Tensor:
+        """``[tokens]`` (or fewer, with the same sum): how far the student is from the teacher's answers."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the term itself learns, and nobody keeps."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The sum of ``terms``, each times its weight."""
+
+    terms: tuple[tuple[float, Term], ...]
+
+    @property
+    def heard(self) -> dict[str, str]:
+        """The modules of the student that are read."""
+        return {name: path for _, term in self.terms for name, path in term.heard.items()}
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The modules of the teacher that are read."""
+        return {name: path for _, term in self.terms for name, path in term.asked.items()}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the terms themselves learn."""
+        return [parameter for _, term in self.terms for parameter in term.parameters()]
 
 
 def objective_for(anatomy: Anatomy, top_k: int) -> Objective:
     """The objective for a model of this kind."""
     if anatomy.kind == "encoder":
-        return StateDistance()
-    return LogitDivergence(min(top_k, anatomy.vocab_size - 1), anatomy.logit_softcap)
+        return Objective(((1.0, StateDistance()),))
+    kept = min(top_k, anatomy.vocab_size - 1)
+    return Objective(((1.0, LogitDivergence("forward_kl", kept, anatomy.logit_softcap)),))
 
 
-class LogitDivergence:
-    """KL(teacher ‖ student) in nats."""
-
-    def __init__(self, top_k: int, softcap: float | None) -> None:
-        self.top_k, self.softcap = top_k, softcap
-
-    def _log_probabilities(self, model: nn.Module, rows: Tensor) -> Tensor:
-        with torch.autocast(rows.device.type, enabled=False):
-            logits = model.get_output_embeddings()(rows.to(torch.float32))  # type: ignore[operator]
-        if self.softcap is not None:
-            logits = self.softcap * torch.tanh(logits / self.softcap)
-        return torch.log_softmax(logits, -1)
-
-    def answers(self, model: nn.Module, rows: Tensor) -> Answers:
-        """``ids [tokens, top_k]`` int32 and their ``log_probabilities``, float32."""
-        top = self._log_probabilities(model, rows).topk(self.top_k, -1)
-        return {"ids": top.indices.to(torch.int32), "log_probabilities": top.values}
-
-    def losses(self, model: nn.Module, rows: Tensor, answers: Answers) -> Tensor:
-        known = answers["log_probabilities"]
-        chosen = self._log_probabilities(model, rows).gather(-1, answers["ids"].long())
-        tail, mine = _log_rest(known), _log_rest(chosen)
-        return (known.exp() * (known - chosen)).sum(-1) + tail.exp() * (tail - mine)
+def _parts(term: Term, tokens: int) -> Iterator[slice]:
+    if not term.by_token:
+        yield slice(0, tokens)
+        return
+    for start in range(0, tokens, _AT_ONCE):
+        yield slice(start, start + _AT_ONCE)
 
 
-def _log_rest(log_probabilities: Tensor) -> Tensor:
-    """The logarithm of what the given outcomes leave of 1."""
-    return (1 - log_probabilities.exp().sum(-1)).clamp_min(_SMALLEST).log()
+def ask(objective: Objective, teacher: nn.Module, piece: Piece, device: torch.device) -> Answers:
+    """The teacher's answers to a piece."""
+    found: Answers = {}
+    with torch.no_grad():
+        states = read(teacher, piece, device, objective.asked)
+        for _, term in objective.terms:
+            parts = [
+                term.answers(teacher, _some(states, part), piece, part) for part in _parts(term, piece.tokens)
+            ]
+            found |= {
+                f"{term.name}.{name}": torch.cat([part[name] for part in parts]).cpu() for name in parts[0]
+            }
+    return found
 
 
-class StateDistance:
-    """``‖student − teacher‖² / ‖teacher‖²`` of a token's last hidden state."""
-
-    def answers(self, model: nn.Module, rows: Tensor) -> Answers:
-        """``rows [tokens, hidden]`` float32."""
-        return {"rows": rows.to(torch.float32)}
-
-    def losses(self, model: nn.Module, rows: Tensor, answers: Answers) -> Tensor:
-        teacher = answers["rows"]
-        return (rows.to(torch.float32) - teacher).square().sum(-1) / teacher.square().sum(-1).clamp_min(1e-6)
+def _some(states: Mapping[str, Tensor], part: slice) -> States:
+    return {name: rows[part] for name, rows in states.items()}
 
 
-def last_states(model: nn.Module, piece: Piece, device: torch.device) -> Tensor:
-    """The real tokens' last hidden states ``[tokens, hidden]``, after the final norm if there is one."""
-    mask = piece.attention_mask.to(device)
-    whole = bool(mask.all())
-    cached = {"use_cache": False} if model.get_output_embeddings() is not None else {}  # type: ignore[operator]
-    output = model.base_model(  # type: ignore[operator]
-        input_ids=piece.input_ids.to(device), attention_mask=None if whole else mask, **cached
-    )
-    states: Tensor = output.last_hidden_state
-    return states.flatten(0, 1) if whole else states[mask.bool()]
+def _known(term: Term, answers: Answers, part: slice, device: torch.device) -> Answers:
+    """The answers to ``term`` about the tokens ``part``."""
+    mine = {
+        name.removeprefix(f"{term.name}."): tensor
+        for name, tensor in answers.items()
+        if name.startswith(f"{term.name}.")
+    }
+    return {name: (tensor[part] if term.by_token else tensor).to(device) for name, tensor in mine.items()}
 
 
 def learn_from(
@@ -98,27 +125,20 @@ def learn_from(
 ) -> float:
     """Add the gradient of ``share`` times the summed loss of a piece; returns the sum.
 
-    The logits of a few tokens exist at a time: their gradients are gathered at the last hidden states and go
-    back through the model once.
+    The logits of a few tokens exist at a time: their gradients are gathered at the states that were read and
+    go back through the model once.
     """
-    rows = last_states(model, piece, device)
-    entrance, total = rows.detach().requires_grad_(True), 0.0
-    for start in range(0, rows.shape[0], _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        some = {name: tensor[part].to(device) for name, tensor in answers.items()}
-        loss = objective.losses(model, entrance[part], some).sum()
-        (loss * share).backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
-    rows.backward(entrance.grad)  # type: ignore[no-untyped-call]
+    states, total = read(model, piece, device, objective.heard), 0.0
+    entrance = {name: rows.detach().requires_grad_(True) for name, rows in states.items()}
+    for weight, term in objective.terms:
+        for part in _parts(term, piece.tokens):
+            known = _known(term, answers, part, device)
+            loss = weight * term.losses(model, _some(entrance, part), known, piece).sum()
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+    touched = [name for name, rows in entrance.items() if rows.grad is not None]
+    torch.autograd.backward([states[name] for name in touched], [entrance[name].grad for name in touched])
     return total
-
-
-def ask(objective: Objective, teacher: nn.Module, piece: Piece, device: torch.device) -> Answers:
-    """The teacher's answers to a piece."""
-    with torch.no_grad():
-        rows = last_states(teacher, piece, device)
-        parts = [objective.answers(teacher, part) for part in torch.split(rows, _AT_ONCE)]
-    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
 def total_loss(
@@ -126,13 +146,11 @@ def total_loss(
 ) -> float:
     """The summed loss of a piece, without learning."""
     with torch.no_grad():
-        rows = last_states(model, piece, device)
+        states = read(model, piece, device, objective.heard)
         parts = [
-            objective.losses(
-                model,
-                rows[start : start + _AT_ONCE],
-                {name: tensor[start : start + _AT_ONCE].to(device) for name, tensor in answers.items()},
-            )
-            for start in range(0, rows.shape[0], _AT_ONCE)
+            weight
+            * float(term.losses(model, _some(states, part), _known(term, answers, part, device), piece).sum())
+            for weight, term in objective.terms
+            for part in _parts(term, piece.tokens)
         ]
-    return sum(float(part.sum()) for part in parts)
+    return sum(parts)

@@ -20,9 +20,9 @@ from ...terminal import Progress
 from ..anatomy import Anatomy
 from ..qtensor import QTensor
 from ..skeleton import module_name
-from .objective import last_states
 from .pieces import Piece
 from .precision import Precision, autocast
+from .reading import last_states
 
 _AT_ONCE = 128  # tokens whose logits are held at once
 

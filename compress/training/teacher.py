@@ -1,9 +1,13 @@
-"""What the teacher says about each piece, on disk: it runs once and need not stay in memory."""
+"""What the teacher says about each piece: asked once and kept on disk, so that it need not stay in memory; or
+asked again every time, where its answers are larger than it is worth to keep.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,14 +18,31 @@ from .objective import Answers, Objective, ask
 from .pieces import Piece
 
 
-class Teacher:
-    """The answers of the model at ``path``, kept in ``directory``, which belongs to one run."""
+class Teacher(Protocol):
+    """Who knows the answers."""
+
+    def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
+        """Get ready to be asked about ``pieces``."""
+
+    def answers(self, piece: Piece) -> Answers:
+        """What is said about ``piece``, by name of term and tensor."""
+
+
+class WrittenTeacher:
+    """The answers of the model at ``path``, kept in ``directory``, which belongs to one run.
+
+    A file is named by the hash of the piece and of the terms that it answers to, and is there whole or not at
+    all.
+    """
 
     def __init__(self, path: Path, directory: Path, objective: Objective, device: torch.device) -> None:
         self.path, self.directory, self.objective, self.device = path, directory, objective, device
 
     def _file(self, piece: Piece) -> Path:
-        return self.directory / f"{piece.number:05d}.safetensors"
+        asked = "".join(term.name for _, term in self.objective.terms)
+        digest = hashlib.sha256(f"{asked}{tuple(piece.input_ids.shape)}".encode())
+        digest.update(piece.input_ids.numpy().tobytes() + piece.attention_mask.numpy().tobytes())
+        return self.directory / f"{digest.hexdigest()[:24]}.safetensors"
 
     def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
         """Ask about the pieces that have no answer yet."""
@@ -38,6 +59,19 @@ class Teacher:
                 task.advance(1)
 
     def answers(self, piece: Piece) -> Answers:
-        """What was said about ``piece``: tensors with one row a token."""
         answers: Answers = load_file(self._file(piece))
         return answers
+
+
+class LiveTeacher:
+    """The model at ``path``, in memory."""
+
+    def __init__(self, path: Path, objective: Objective, device: torch.device) -> None:
+        self.objective, self.device = objective, device
+        self.model = load_model(path, device=device).requires_grad_(False)
+
+    def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
+        """Nothing to do."""
+
+    def answers(self, piece: Piece) -> Answers:
+        return ask(self.objective, self.model, piece, self.device)

@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from edgepress.compress.torch_model import load_model
-from edgepress.compress.training.objective import (
-    LogitDivergence,
-    ask,
-    learn_from,
-    objective_for,
-    total_loss,
-)
+from edgepress.compress.training.logit_terms import LogitDivergence
+from edgepress.compress.training.objective import Objective, ask, learn_from, objective_for, total_loss
 from edgepress.compress.training.pieces import Piece
 from edgepress.compress.weights import WeightSource
 from torch import Tensor, nn
@@ -62,10 +57,10 @@ def test_merging_outcomes_never_raises_it(pico_llama: Path) -> None:
     teacher, student, asked = load_model(pico_llama), changed(load_model(pico_llama)), piece()
     losses = []
     for top_k in (1, 8, 64, 318):
-        objective = LogitDivergence(top_k, None)
+        objective = Objective(((1.0, LogitDivergence("forward_kl", top_k, None)),))
         losses.append(total_loss(objective, student, asked, ask(objective, teacher, asked, CPU), CPU))
     assert losses == sorted(losses) and losses[0] > 0
-    objective = LogitDivergence(8, None)
+    objective = Objective(((1.0, LogitDivergence("forward_kl", 8, None)),))
     assert total_loss(objective, teacher, asked, ask(objective, teacher, asked, CPU), CPU) == pytest.approx(
         0, abs=1e-3
     )
@@ -93,7 +88,7 @@ def test_padding_has_no_part(pico_bert: Path) -> None:
     teacher, student = load_model(pico_bert), changed(load_model(pico_bert))
     objective, asked = objective_for(WeightSource.open(pico_bert).anatomy, 8), piece(padded=True, length=20)
     answers = ask(objective, teacher, asked, CPU)
-    assert answers["rows"].shape == (asked.tokens, 64)
+    assert answers["states.rows"].shape == (asked.tokens, 64)
     other = Piece(0, torch.where(asked.attention_mask.bool(), asked.input_ids, 7), asked.attention_mask, 30)
     loss = total_loss(objective, student, asked, answers, CPU)
     assert loss == pytest.approx(total_loss(objective, student, other, answers, CPU), rel=1e-5)

@@ -1,0 +1,149 @@
+"""Distillation: a smaller model learns from the one it was cut from, by the losses that the recipe weighs.
+
+Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531. The student is
+what the passes before left: fewer layers (``layers``; DistilBERT, Sanh et al. 2019, arXiv 1910.01108), fewer
+heads, narrower MLPs; the teacher is the original. Its weights, norms and biases learn, the embedding stays.
+The losses, each a term of ``training/``:
+
+- decoders: ``forward_kl``, ``reverse_kl`` and ``jensen_shannon`` of the next token, ``cross_entropy`` of the
+  text itself;
+- encoders: ``cosine`` and ``embedding`` distance of the pooled embedding;
+- both: ``states``, the last hidden states; ``hidden``, those after each block, compared with the teacher's at
+  the same share of its depth; ``relations`` between the tokens in the last attention.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from ...errors import TrainingError
+from ..anatomy import Anatomy
+from ..pooling import pooling_of
+from ..skeleton import module_name
+from ..stage import Stage
+from ..training.float_student import float_student
+from ..training.learning import Learning
+from ..training.logit_terms import CrossEntropy, LogitDivergence
+from ..training.objective import Objective, Term
+from ..training.relations import Relations
+from ..training.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
+from ..training.student import Student
+from ..training.teacher import LiveTeacher, Teacher
+
+Loss = Literal[
+    "forward_kl",
+    "reverse_kl",
+    "jensen_shannon",
+    "cross_entropy",
+    "cosine",
+    "embedding",
+    "states",
+    "hidden",
+    "relations",
+]
+_OF_DECODERS = ("forward_kl", "reverse_kl", "jensen_shannon", "cross_entropy")
+_OF_ENCODERS = ("cosine", "embedding")
+_DEFAULT: dict[str, dict[Loss, float]] = {
+    "decoder": {"forward_kl": 1.0},
+    "encoder": {"states": 1.0, "relations": 1.0},
+}
+
+
+class Distill(Learning):
+    """Options of ``distill``."""
+
+    losses: dict[Loss, float] = Field({}, description="weight of each loss; by default those of the kind")
+    temperature: float = Field(1.0, gt=0, description="that logits are divided by")
+    relation_heads: int | None = Field(
+        None, ge=1, description="parts of a state; by default the teacher's heads"
+    )
+    cache: bool = Field(
+        True, description="the teacher's answers are written down; else it is asked every time"
+    )
+    learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
+    epochs: int = Field(4, ge=1, le=100, description="times that the calibration text is learned from")
+
+    def working_bytes(self, weights: int) -> int:
+        """What recovery takes, and the teacher."""
+        blocks = 1 if self.checkpointing else 12
+        return 8 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+
+    def student(self, stage: Stage) -> Student:
+        return float_student(stage, self.selected(stage.source.anatomy))
+
+    def teacher(self, stage: Stage, objective: Objective) -> Teacher:
+        if self.cache:
+            return super().teacher(stage, objective)
+        return LiveTeacher(stage.original.reader.path, objective, stage.device)
+
+    def measure(self, stage: Stage) -> str:
+        losses = self._losses(stage.source.anatomy)
+        if set(losses) == {"forward_kl"} and self.temperature == 1:
+            return "kl"
+        return " + ".join(losses)
+
+    def _losses(self, anatomy: Anatomy) -> dict[Loss, float]:
+        return self.losses or _DEFAULT[anatomy.kind]
+
+    def objective(self, stage: Stage) -> Objective:
+        """The weighted losses.
+
+        Raises:
+            TrainingError: a loss that such models do not have, or relation heads that do not divide them.
+            CheckpointError: an encoder without pooling has no embedding.
+        """
+        anatomy = stage.source.anatomy
+        losses = self._losses(anatomy)
+        foreign = _OF_ENCODERS if anatomy.kind == "decoder" else _OF_DECODERS
+        wrong = [name for name in losses if name in foreign]
+        if wrong:
+            raise TrainingError(
+                f"the loss {wrong[0]} is not one of a {anatomy.kind}",
+                fix=f"give others, by default {_DEFAULT[anatomy.kind]}",
+            )
+        return Objective(tuple((weight, self._term(name, stage)) for name, weight in losses.items()))
+
+    def _term(self, name: Loss, stage: Stage) -> Term:
+        anatomy = stage.source.anatomy
+        if name == "cross_entropy":
+            return CrossEntropy(anatomy.logit_softcap)
+        if name == "cosine" or name == "embedding":
+            return EmbeddingDistance(pooling_of(stage.original.reader.path), cosine=name == "cosine")
+        if name == "states":
+            return StateDistance()
+        if name == "hidden":
+            widths = (anatomy.hidden_size, stage.original.anatomy.hidden_size)
+            return HiddenDistance(_pairs(anatomy, stage.original.anatomy), widths, self.seed, stage.device)
+        if name == "relations":
+            return self._relations(anatomy, stage.original.anatomy)
+        top_k = min(self.top_k, anatomy.vocab_size - 1)
+        return LogitDivergence(name, top_k, anatomy.logit_softcap, self.temperature)
+
+    def _relations(self, student: Anatomy, teacher: Anatomy) -> Relations:
+        heads = self.relation_heads or teacher.blocks[-1].attention.kv_heads
+        for anatomy in (student, teacher):
+            attention = anatomy.blocks[-1].attention
+            widths = [linear.out_features for linear in (attention.q, attention.k, attention.v)]
+            if any(width % heads for width in widths):
+                raise TrainingError(
+                    f"{heads} relation heads do not divide {widths} channels of q, k and v",
+                    fix="give relation_heads that divide the student's and the teacher's",
+                )
+        return Relations(student, teacher, heads)
+
+
+def _pairs(student: Anatomy, teacher: Anatomy) -> dict[str, str]:
+    """Each block of the student, and the teacher's at the same share of the depth; the last with the last."""
+    mine, theirs = len(student.blocks), len(teacher.blocks)
+    return {
+        module_name(student, block.prefix): module_name(
+            teacher, teacher.blocks[math.ceil((index + 1) * theirs / mine) - 1].prefix
+        )
+        for index, block in enumerate(student.blocks)
+    }
+
+
+PASS = Distill

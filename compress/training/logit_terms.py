@@ -1,0 +1,99 @@
+"""Losses on a decoder's next-token distribution.
+
+Against the teacher's (Hinton, Vinyals, Dean 2015, arXiv 1503.02531), over the ``top_k`` outcomes that the
+teacher finds likeliest and one more that stands for all the others, so that its answers are small enough to
+keep; or against the token that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .divergences import forward_kl, jensen_shannon, reverse_kl, with_rest
+from .pieces import Piece
+from .reading import LAST, States
+
+Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
+
+_DIVERGENCES: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jensen_shannon": jensen_shannon,
+}
+
+
+def log_probabilities(
+    model: nn.Module, rows: Tensor, softcap: float | None, temperature: float = 1.0
+) -> Tensor:
+    """``[tokens, vocab]`` float32, of the logits divided by ``temperature``."""
+    with torch.autocast(rows.device.type, enabled=False):
+        logits = model.get_output_embeddings()(rows.to(torch.float32))  # type: ignore[operator]
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return torch.log_softmax(logits / temperature, -1)
+
+
+class LogitDivergence:
+    """A divergence in nats, times ``temperature²`` so that its gradient does not fade as that rises."""
+
+    by_token = True
+
+    def __init__(
+        self, divergence: Divergence, top_k: int, softcap: float | None, temperature: float = 1.0
+    ) -> None:
+        self.name: str = divergence
+        self.heard: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        self.between = _DIVERGENCES[divergence]
+        self.top_k, self.softcap, self.temperature = top_k, softcap, temperature
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``ids [tokens, top_k]`` int32 and their ``log_probabilities``, float32; the rest of 1 is the
+        tail's mass.
+        """
+        found = log_probabilities(model, states[LAST], self.softcap, self.temperature)
+        top = found.topk(self.top_k, -1)
+        return {"ids": top.indices.to(torch.int32), "log_probabilities": top.values}
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        found = log_probabilities(model, states[LAST], self.softcap, self.temperature)
+        mine = with_rest(found.gather(-1, answers["ids"].long()))
+        return self.temperature**2 * self.between(with_rest(answers["log_probabilities"]), mine)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+class CrossEntropy:
+    """Minus the log-probability of the token that follows; the last of a row has none."""
+
+    name, by_token = "cross_entropy", True
+
+    def __init__(self, softcap: float | None) -> None:
+        self.softcap = softcap
+        self.heard: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``labels [tokens]``: the id that follows, or −1."""
+        return {"labels": labels(piece)[part]}
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        found, following = log_probabilities(model, states[LAST], self.softcap), answers["labels"]
+        chosen = found.gather(-1, following.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+        return torch.where(following >= 0, -chosen, 0.0)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+def labels(piece: Piece) -> Tensor:
+    """``[tokens]``: the id that follows each real token in its row, −1 where none does."""
+    following = torch.full_like(piece.input_ids, -1)
+    real = piece.attention_mask.bool()
+    following[:, :-1] = torch.where(real[:, 1:], piece.input_ids[:, 1:], -1)
+    return following[real]
