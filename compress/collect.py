@@ -1,11 +1,12 @@
 """Collecting what passes ask for: taps on the inputs of a block's linears while the batches run through it.
 
 A statistic that compares with the original model sees both at once: each batch runs first through the block
-as it was, on the original's inputs, then through the block as it is.
+as it was, on the original's inputs, then through the block as it is. Rows that are not finite are left out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .anatomy import BlockAnatomy, Linear
-from .forward import Batch, Smaller, run_block
+from .forward import Batch, Smaller, both_sound, run_block
 from .statistics import STATISTICS, Statistic
 
 Batches = Callable[[], Iterator[Batch]]
@@ -66,8 +67,9 @@ def _collect(
     expected: dict[int, Tensor] = {}
 
     def update(index: int, rows: Tensor) -> None:
+        rows, original_rows = _finite(rows, expected.get(index))
         for statistic in statistics[index].values():
-            statistic.update(rows, expected.get(index))
+            statistic.update(rows, original_rows)
 
     references = original.batches if paired and original is not None else None
     for piece, reference in _pieces(current.batches, references, parts):
@@ -92,7 +94,19 @@ def _pieces(batches: Batches, references: Batches | None, parts: int) -> Iterato
             yield from ((piece, None) for piece in batch.split(parts))
         return
     for batch, reference in zip(batches(), references(), strict=True):
-        yield from zip(batch.split(parts), reference.split(parts), strict=True)
+        yield from zip(*(side.split(parts) for side in both_sound(batch, reference)), strict=True)
+
+
+def _finite(rows: Tensor, original: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Without the rows that hold NaN or infinity on either side: a sample may break inside the block."""
+    sums = [float(side.sum()) for side in (rows, original) if side is not None]
+    if all(map(math.isfinite, sums)):
+        return rows, original
+    keep = torch.isfinite(rows).all(1)
+    if original is not None:
+        keep &= torch.isfinite(original).all(1)
+        original = original[keep]
+    return rows[keep], original
 
 
 def _tapped(

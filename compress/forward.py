@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CalibrationError, OutOfResource
+from ..errors import OutOfResource
 
 
 class Batch:
@@ -71,23 +71,35 @@ class Smaller:
         self.note(f"the device ran out of memory: batches are now run in {self.parts} pieces")
 
 
-def propagate(module: nn.Module, batch: Batch, smaller: Smaller, where: str) -> Tensor:
-    """The block's output for ``batch``, in pieces when memory is short.
-
-    Raises:
-        CalibrationError: the output has non-finite values; names the block and the samples of the batch.
-    """
+def propagate(module: nn.Module, batch: Batch, smaller: Smaller) -> Tensor:
+    """The block's output for ``batch``, in pieces when memory is short."""
     while True:
         try:
-            output = torch.cat([run_block(module, piece) for piece in batch.split(smaller.parts)])
-            break
+            return torch.cat([run_block(module, piece) for piece in batch.split(smaller.parts)])
         except torch.OutOfMemoryError as error:
             smaller.after(error, batch.hidden.shape[0])
-    finite = torch.isfinite(output).flatten(1).all(1)
-    if not bool(finite.all()):
-        bad = [index for index, good in enumerate(finite.tolist()) if not good]
-        raise CalibrationError(
-            f"{where} turns samples {bad} of a batch into NaN or infinity",
-            fix="check the model with `edgepress inspect`, or calibrate on other text",
-        )
-    return output
+
+
+def spoilt(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """``[batch]``: the samples of ``hidden [batch, tokens, hidden]`` with NaN or infinity in a real token."""
+    broken = ~torch.isfinite(hidden).all(-1)
+    return (broken if mask is None else broken & mask).any(-1)
+
+
+def without_spoilt(batch: Batch) -> Batch:
+    """``batch`` with its spoilt samples out of the mask, and zero wherever a value is not finite."""
+    if bool(torch.isfinite(batch.hidden).all()):
+        return batch
+    bad = spoilt(batch.hidden, batch.mask).unsqueeze(1)
+    real = torch.ones(batch.hidden.shape[:2], dtype=torch.bool, device=batch.hidden.device)
+    mask = (real if batch.mask is None else batch.mask) & ~bad
+    return Batch(torch.where(torch.isfinite(batch.hidden), batch.hidden, 0.0), batch.arguments, mask)
+
+
+def both_sound(batch: Batch, reference: Batch) -> tuple[Batch, Batch]:
+    """Both with one mask: of the tokens that count on either side."""
+    if batch.mask is None and reference.mask is None:
+        return batch, reference
+    masks = [side.mask for side in (batch, reference) if side.mask is not None]
+    mask = masks[0] & masks[-1]
+    return Batch(batch.hidden, batch.arguments, mask), Batch(reference.hidden, reference.arguments, mask)

@@ -38,16 +38,23 @@ def damage(skeleton: Skeleton, probes: Sequence[Stream], block: int) -> list[dic
 def divergences(skeleton: Skeleton, hidden: Sequence[Tensor]) -> list[dict[str, Any]]:
     """As :func:`damage`, of rows ``[tokens, hidden]`` that leave the last block: the original's come
     first."""
+    hidden = _sound(hidden)
     if skeleton.anatomy.kind == "encoder":
         return [_distance(hidden[0], rows) for rows in hidden[1:]]
     with skeleton.head() as logits:
         return _divergences(hidden, logits)
 
 
+def _sound(hidden: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Without the tokens that are not finite in any of the probes, which hold the same ones."""
+    keep = torch.stack([torch.isfinite(rows).all(1) for rows in hidden]).all(0)
+    return hidden if bool(keep.all()) else [rows[keep] for rows in hidden]
+
+
 def _rows(probe: Stream, block: int) -> Tensor:
     """The real tokens' hidden states ``[tokens, hidden]`` at the entrance of ``block``."""
     parts = []
-    for batch in probe.batches(block):
+    for batch in probe.raw(block):
         rows = batch.hidden.flatten(0, 1)
         parts.append(rows if batch.mask is None else rows[batch.mask.flatten()])
     return torch.cat(parts)
@@ -63,9 +70,13 @@ def _divergences(hidden: Sequence[Tensor], logits: Any) -> list[dict[str, Any]]:
             total[0] += float((original.exp() * (original - other)).sum())
             total[1] += int((other.argmax(-1) == best).sum())
     tokens = hidden[0].shape[0]
+    if not tokens:
+        return [{"tokens": 0} for _ in totals]
     return [{"tokens": tokens, "kl": kl / tokens, "top1": same / tokens} for kl, same in totals]
 
 
 def _distance(original: Tensor, rows: Tensor) -> dict[str, Any]:
+    if not len(rows):
+        return {"tokens": 0}
     cosine = torch.nn.functional.cosine_similarity(original, rows, dim=-1)
     return {"tokens": rows.shape[0], "distance": 1 - float(cosine.mean())}

@@ -17,7 +17,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .forward import Batch
+from .forward import Batch, without_spoilt
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,13 @@ class Stream:
         return path
 
     def batches(self, block: int) -> Iterator[Batch]:
-        """The inputs of ``block``, one batch at a time; one past the last block, the outputs of that."""
+        """The inputs of ``block``, one batch at a time; one past the last block, the outputs of that. Samples
+        that hold NaN or infinity are masked: see :meth:`raw`.
+        """
+        yield from map(without_spoilt, self.raw(block))
+
+    def raw(self, block: int) -> Iterator[Batch]:
+        """:meth:`batches` as they are: a sample that is spoilt once stays so, since NaN only ever spreads."""
         for number, entry in enumerate(self.entries):
             data = (self._folder(block) / f"{number:05d}.safetensors").read_bytes()
             arguments = entry.arguments[block] if block < len(entry.arguments) else {}

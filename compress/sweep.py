@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..errors import CalibrationError
 from ..terminal import Progress
 from .algorithm import BlockPass
 from .anatomy import BlockAnatomy
@@ -23,7 +24,7 @@ from .block import Block, LayerStatus, Statistics
 from .calibration import Calibration
 from .collect import Side, collect
 from .fake_quant import unwrap, wrap
-from .forward import Batch, Smaller, propagate
+from .forward import Batch, Smaller, propagate, spoilt
 from .journal import Journal
 from .kv_tap import tap
 from .masks import Masks
@@ -64,6 +65,7 @@ class Sweep:
         self.masks = masks or Masks()
         self.smaller = Smaller(progress.note)
         self.writer = PartWriter(source, schemes, journal.directory)
+        self.spoilt = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
         self.compares = any(step.compares for group in steps for _, step in group)
         self.inputs = self._stream("inputs", [])
         self.originals = self._stream("originals", [])
@@ -143,6 +145,7 @@ class Sweep:
             left += self._leave(skeleton, block, [probe])
         block.statistics, block.original = {}, None
         left += self._leave(skeleton, block, [self.inputs])
+        self._tell_spoilt(block)
         self.journal.add(
             {
                 "part": self.journal.hashes([self.writer.write(block)]),
@@ -199,10 +202,32 @@ class Sweep:
         with _simulated(skeleton, block):
             for stream in streams:
                 stream.drop(index + 1)
-                for number, batch in enumerate(stream.batches(index)):
-                    output = propagate(block.module, batch, self.smaller, block.anatomy.prefix)
+                bad, total = 0, 0
+                for number, batch in enumerate(stream.raw(index)):
+                    output = propagate(block.module, batch, self.smaller)
                     files.append(stream.write(index + 1, number, output))
+                    bad += int(spoilt(output, batch.mask).sum())
+                    total += len(output) if batch.mask is None else int(batch.mask.any(1).sum())
+                self.spoilt = (bad, total)
         return files
+
+    def _tell_spoilt(self, block: Block) -> None:
+        """Say which layers were calibrated without some of the samples: those that end in NaN or infinity.
+
+        Raises:
+            CalibrationError: no sample is left; names the block.
+        """
+        bad, total = self.spoilt
+        if bad and bad == total:
+            raise CalibrationError(
+                f"{block.anatomy.prefix} turns every sample into NaN or infinity",
+                fix="check the model with `edgepress inspect`, or calibrate on other text",
+            )
+        if bad:
+            text = f"{bad} of {total} samples are not finite here and were left out"
+            self.progress.note(f"{block.anatomy.prefix}: {text}")
+            for status in block.statuses:
+                status.detail = f"{status.detail}; {text}" if status.detail else text
 
 
 @contextmanager

@@ -128,6 +128,8 @@ class Allocate(ModelPass):
             stage.source, [step], schemes, calibration, stage.device, journal, stage.progress, stage.masks
         )
         result = sweep.run()
+        for status in result.statuses:
+            status.step = "allocate"
         result.details.update({"allocation": allocation, **details})
         return result
 

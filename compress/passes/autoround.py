@@ -29,6 +29,7 @@ from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
 from ..block_descent import BlockDescent, Course, Descent, Loss, Pair
 from ..fake_quant import unwrap, wrap
+from ..forward import both_sound
 from ..grid import Search, quantize
 from ..learned_rounding import LearnedRounding
 from ..qtensor import QTensor
@@ -98,7 +99,9 @@ class Autoround(BlockPass):
     def _pairs(self, block: Block) -> Iterator[Pair]:
         batches = block.batches() if self.inputs == "quantized" else block.references()
         for batch, target in zip(batches, block.targets(), strict=True):
-            yield batch, target.hidden
+            batch, target = both_sound(batch, target)
+            if batch.mask is None or bool(batch.mask.any()):
+                yield batch, target.hidden
 
     def _rounding(self, block: Block, linear: Linear, weight: Tensor) -> LearnedRounding:
         mask = block.masks.get(linear.name)

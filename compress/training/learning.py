@@ -89,10 +89,10 @@ class Learning(ModelPass):
             name = type(self).__name__.lower()
             raise CalibrationError(f"{name} needs calibration text", fix="pass --calibration FILE")
         pieces = pieces_of(stage.calibration, self.piece_tokens)
-        learned_from, held_out = hold_out(pieces)
         objective = self.objective(stage)
         teacher = self.teacher(stage, objective)
         teacher.prepare(pieces, stage.progress)
+        learned_from, held_out = hold_out(teacher.sound(pieces, stage.progress))
         student = self.student(stage)
         if self.checkpointing:
             checkpoint_blocks(student.blocks())

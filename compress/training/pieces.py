@@ -37,6 +37,8 @@ def pieces_of(calibration: Calibration, tokens: int) -> list[Piece]:
         for start in range(0, batch.input_ids.shape[0], rows):
             part = slice(start, start + rows)
             mask = batch.attention_mask[part]
+            if not bool(mask.any()):  # nothing but padding
+                continue
             pieces.append(Piece(len(pieces), batch.input_ids[part], mask, int(mask.sum())))
     return pieces
 
@@ -63,5 +65,5 @@ def hold_out(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
             fix="give more samples: --samples 64",
         )
     every = min(_HELD_OUT, len(pieces))
-    kept = [piece for piece in pieces if piece.number % every == every - 1]
+    kept = [piece for position, piece in enumerate(pieces) if position % every == every - 1]
     return [piece for piece in pieces if piece not in kept], kept

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...errors import CalibrationError
 from ...terminal import Progress
 from ..anatomy import Anatomy
 from ..qtensor import QTensor
@@ -80,7 +81,11 @@ def sensitivity(
     """By linear: the estimated damage a token (nats of KL, or squared relative distance) of each of
     ``others[name]`` in its place.
 
-    ``model`` is changed: its linears named in ``others`` are wrapped.
+    ``model`` is changed: its linears named in ``others`` are wrapped. Pieces that it turns into NaN or
+    infinity are left out.
+
+    Raises:
+        CalibrationError: all of them.
     """
     felt = {}
     for name, candidates in others.items():
@@ -90,14 +95,22 @@ def sensitivity(
     # Gradients flow to the layers although no weight learns: the entrance of the model is a leaf.
     model.get_input_embeddings().weight.requires_grad_(True)  # type: ignore[operator]
     generator = torch.Generator(device).manual_seed(seed)
+    tokens = 0
     with progress.task("measuring layers", len(pieces)) as task:
         for piece in pieces:
             with autocast(precision, device):
                 rows = last_states(model, piece, device)
+            task.advance(1)
+            if not bool(torch.isfinite(rows).all()):
+                continue
+            tokens += piece.tokens
             rows.backward(direction(model, anatomy, rows.detach(), generator))  # type: ignore[no-untyped-call]
             model.get_input_embeddings().weight.grad = None  # type: ignore[operator]
-            task.advance(1)
-    tokens = sum(piece.tokens for piece in pieces)
+    if not tokens:
+        raise CalibrationError(
+            "the model turns every piece of calibration text into NaN or infinity",
+            fix="check the model with `edgepress inspect`, or calibrate on other text",
+        )
     share = 0.5 if anatomy.kind == "decoder" else 1.0
     return {name: (share * module.costs / tokens).tolist() for name, module in felt.items()}
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ...terminal import Progress
 from ..torch_model import load_model
@@ -23,6 +24,9 @@ class Teacher(Protocol):
 
     def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
         """Get ready to be asked about ``pieces``."""
+
+    def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
+        """Those of ``pieces``, which were prepared, save what has NaN or infinity in the answer."""
 
     def answers(self, piece: Piece) -> Answers:
         """What is said about ``piece``, by name of term and tensor."""
@@ -58,6 +62,14 @@ class WrittenTeacher:
                 partial.rename(self._file(piece))
                 task.advance(1)
 
+    def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
+        kept = [piece for piece in pieces if all(map(_all_finite, self.answers(piece).values()))]
+        if len(kept) < len(pieces):
+            progress.note(
+                f"{len(pieces) - len(kept)} of {len(pieces)} pieces of text are left out: not finite"
+            )
+        return kept
+
     def answers(self, piece: Piece) -> Answers:
         answers: Answers = load_file(self._file(piece))
         return answers
@@ -73,5 +85,13 @@ class LiveTeacher:
     def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
         """Nothing to do."""
 
+    def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
+        """All of them: what they give is not known before they are learned from."""
+        return list(pieces)
+
     def answers(self, piece: Piece) -> Answers:
         return ask(self.objective, self.model, piece, self.device)
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())

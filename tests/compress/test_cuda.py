@@ -160,7 +160,7 @@ def test_out_of_memory_halves_the_batch(
     def gather() -> tuple[torch.Tensor, torch.Tensor]:
         smaller = Smaller(notes.append)
         found = collect(side, None, anatomy, wanted, smaller)
-        return found[anatomy.mlp.down.name]["absmean"], propagate(module, batch, smaller, "block")
+        return found[anatomy.mlp.down.name]["absmean"], propagate(module, batch, smaller)
 
     gather()  # what CUDA's libraries allocate once is allocated now
     torch.cuda.reset_peak_memory_stats()

@@ -272,7 +272,7 @@ def test_out_of_memory_halves_the_batch_and_counts_nothing_twice(
     def gather() -> tuple[Any, torch.Tensor]:
         smaller = Smaller(notes.append)
         statistics = collect(side, None, anatomy, wanted, smaller)
-        return statistics, propagate(module, batch, smaller, "block")
+        return statistics, propagate(module, batch, smaller)
 
     whole, output = gather()
     real = forward.run_block
@@ -329,9 +329,7 @@ def test_blocks_run_one_by_one_are_the_whole_model(
     with skeleton.embeddings() as model:
         hidden, arguments = block_inputs(skeleton, model, ids, given)
     for block, named in zip(source.anatomy.blocks, arguments, strict=True):
-        hidden = propagate(
-            skeleton.fill(block.prefix), Batch(hidden, named, None), Smaller(lambda _: None), ""
-        )
+        hidden = propagate(skeleton.fill(block.prefix), Batch(hidden, named, None), Smaller(lambda _: None))
     with skeleton.head() as logits:
         found = logits(hidden)
     with torch.no_grad():
