@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ...errors import CalibrationError
 from ..calibration import Batch as TokenBatch
-from ..forward import Batch, Smaller, propagate
+from ..forward import Batch, Smaller, propagate, spoilt
 from ..skeleton import Skeleton, block_inputs
 from ..streams import Entry
 
@@ -43,12 +44,20 @@ class Passage:
         ]
 
     def through(self, index: int, states: States) -> States:
-        """The states that leave the block ``index``."""
-        where = self.skeleton.anatomy.blocks[index].prefix
-        return [
-            propagate(self.modules[index], batch, self.smaller, where)
-            for batch in self.batches(index, states)
-        ]
+        """The states that leave the block ``index``.
+
+        Raises:
+            CalibrationError: some are NaN or infinity; names the block.
+        """
+        left = []
+        for batch in self.batches(index, states):
+            left.append(propagate(self.modules[index], batch, self.smaller))
+            if bool(spoilt(left[-1], batch.mask).any()):
+                raise CalibrationError(
+                    f"{self.skeleton.anatomy.blocks[index].prefix} turns samples into NaN or infinity",
+                    fix="check the model with `edgepress inspect`, or calibrate on other text",
+                )
+        return left
 
     def rows(self, states: States) -> Tensor:
         """The states of all real tokens ``[tokens, hidden]``."""
