@@ -81,10 +81,13 @@ class Generation:
         provider: str,
         profile: Path | None = None,
         cache: bool = False,
+        own_graph: bool = False,
     ) -> Work:
-        """Load the bundle, ready to work."""
+        """Load the bundle, ready to work. ``own_graph`` leaves its prefill graph out: all runs are traced."""
         tokenizer = Tokenizer.open(bundle.path)
-        decoder = Decoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
+        decoder = Decoder.open(
+            bundle, threads, provider=provider, profile=profile, cache=cache, prefill=not own_graph
+        )
         ids = _random_ids((self.prompt_tokens,), decoder.vocab_size, self.seed).tolist()
         return _Generate(decoder, tokenizer, ids, self.new_tokens)
 
@@ -167,8 +170,9 @@ class Embedding:
         provider: str,
         profile: Path | None = None,
         cache: bool = False,
+        own_graph: bool = False,
     ) -> Work:
-        """Load the bundle, ready to work."""
+        """Load the bundle, ready to work. An encoder has its ``own_graph`` only."""
         encoder = Encoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
         return _Embed(encoder, self._ids(encoder.tokenizer.vocab_size), self.singles)
 

@@ -88,11 +88,11 @@ class Worker:
 
     def _operators(self, request: dict[str, Any]) -> dict[str, Any]:
         """One run of the work under ONNX Runtime's profiler, after one that is thrown away; for the account
-        of each node also runs without the profiler, before.
+        of each node also runs without the profiler, before. Prompts go through the model's own graph here.
         """
-        plain = _step_times(_open(request, from_json(request["workload"]))) if request["per_op"] else {}
+        plain = _step_times(_own(request)) if request["per_op"] else {}
         with tempfile.TemporaryDirectory(prefix="edgepress-trace-") as folder:
-            work = _open(request, from_json(request["workload"]), profile=Path(folder) / "trace")
+            work = _own(request, profile=Path(folder) / "trace")
             work()
             work()
             trace = Path(work.session.end_profiling())
@@ -120,11 +120,18 @@ def _step_times(work: Work) -> dict[str, list[float]]:
     }
 
 
-def _open(request: dict[str, Any], workload: Workload, profile: Path | None = None) -> Work:
+def _own(request: dict[str, Any], profile: Path | None = None) -> Work:
+    """The work without the prefill graph of a bundle, of which there is no trace."""
+    return _open(request, from_json(request["workload"]), profile, own_graph=True)
+
+
+def _open(
+    request: dict[str, Any], workload: Workload, profile: Path | None = None, *, own_graph: bool = False
+) -> Work:
     # The parent has verified the hashes once; hashing again would be timed and would fill the page cache.
     bundle = Bundle.open(Path(request["bundle"]), verify=False)
     options = {name: request[name] for name in ("threads", "provider", "cache")}
-    return workload.open(bundle, profile=profile, **options)
+    return workload.open(bundle, profile=profile, own_graph=own_graph, **options)
 
 
 def _prepacked(request: dict[str, Any]) -> list[Path]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, require
+from ..errors import InputError, UnknownName, require
 from ..plugins import load
 from ..staging import Staging
 from ..storage import disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
@@ -23,6 +23,7 @@ FORMATS = "edgepress.export.formats"
 # What tokenizer.json already says in another form: a bundle carries it once.
 _REDUNDANT = frozenset({"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"})
 _SMALL_FILES = 16 << 20
+PREFILLS = ("int8", "none")
 # A form in half precision has its cache in it, too.
 _CACHES = {"float16": "fp16"}
 
@@ -40,6 +41,7 @@ def export_bundle(
     text: str | Path | None = None,
     kv: str | None = None,
     provider: str = "cpu",
+    prefill: str = "int8",
     gate: Gate | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -55,6 +57,8 @@ def export_bundle(
             says when None.
         provider: what the graph is written for: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``. One that is
             not on this machine gives a bundle that is marked as built, not run.
+        prefill: ``int8`` gives a decoder's bundle a second graph that fills the cache in 8-bit integers, with
+            weights that the device makes after its first run; ``none`` does without.
         gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:
@@ -69,12 +73,13 @@ def export_bundle(
     target, progress = Path(output), progress or Silent()
     with Staging(target, overwrite=overwrite) as stage:
         job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, provider, progress)
+        job = replace(job, prefill=_prefill(prefill))
         prepared = plugin.prepare(job, validate=validate)
         twin = None if gate is None else _twin(job, plugin)
         needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
         require_disk(stage.target, needed + _SMALL_FILES)
         bundle, work = stage.directory / "bundle", stage.directory / "work"
-        command = _command(checkpoint, format, output, validate, kv, provider)
+        command = _command(checkpoint, format, output, validate, kv, provider, prefill)
         with disk_full_is_typed(stage.target):
             _write(plugin, job, prepared, bundle, command, work if validate else None)
             shutil.rmtree(work, ignore_errors=True)
@@ -178,10 +183,23 @@ def _describe(job: Any, bundle: Path, sections: dict[str, Any], parity: dict[str
     write_json(bundle / MANIFEST, {**manifest, "files": hash_tree(bundle, skip=frozenset({MANIFEST}))})
 
 
+def _prefill(asked: str) -> bool:
+    if asked not in PREFILLS:
+        raise UnknownName("prefill", asked, PREFILLS)
+    return asked != "none"
+
+
 def _command(
-    checkpoint: str | Path, format: str, output: str | Path, validate: bool, kv: str | None, provider: str
+    checkpoint: str | Path,
+    format: str,
+    output: str | Path,
+    validate: bool,
+    kv: str | None,
+    provider: str,
+    prefill: str,
 ) -> str:
     words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
     words += [] if kv is None else ["--kv", kv]
     words += [] if provider == CPU.name else ["--provider", provider]
+    words += [] if prefill == PREFILLS[0] else ["--prefill", prefill]
     return shlex.join(words if validate else [*words, "--no-validate"])

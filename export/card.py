@@ -75,6 +75,12 @@ def _facts(manifest: dict[str, Any]) -> str:
         f"- graph: opset {graph['opset']}, IR {graph['ir_version']}",
     ]
     lines += [f"- storage: {note}" for note in graph["notes"]]
+    if "prefill" in manifest:
+        made = manifest["prefill"]["made_bytes"] / 1e6
+        lines.append(
+            f"- long prompts: products of 8-bit integers, whose weights ({made:.1f} MB) a device makes after "
+            "its first run; `--no-cache` does without"
+        )
     lines += [f"- provider {status}" for status in [status_of(manifest)] if status]
     return "## Facts\n\n" + "\n".join(lines)
 
@@ -106,6 +112,9 @@ def _proof(parity: dict[str, Any]) -> str:
     lines += [
         f"- as shipped, {key}: {value:.4g}" for key, value in quantized.items() if isinstance(value, float)
     ]
+    if "prefill" in parity:
+        filled = parity["prefill"]
+        lines.append(f"- prefill graph ({filled['status']}): KL after a prompt {filled['kl_mean']:.4g}")
     if "greedy" in parity:
         lines.append(f"- greedy continuation: {parity['greedy']['tokens']} tokens as torch chooses them")
     return "## Proof\n\n" + "\n".join(lines)

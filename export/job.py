@@ -22,6 +22,7 @@ class ExportJob:
         text: file whose text the proof uses; the built-in passage when None.
         as_float: export the weights dequantized and the cache in float32, whatever the checkpoint stores.
         form: of the provider that the graph is written for.
+        prefill: give a decoder's bundle a prefill graph where it gains by one.
         kv_dtype: of the key/value cache of a decoder: a value of :data:`.cache.TYPES`.
     """
 
@@ -32,6 +33,7 @@ class ExportJob:
     text: Path | None = None
     as_float: bool = False
     form: ProviderForm = CPU
+    prefill: bool = True
     kv_dtype: str = FLOAT
     progress: Progress = field(default_factory=Silent)
 

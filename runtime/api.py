@@ -226,7 +226,12 @@ class TextModel:
         """
         section = self.decoder.section
         return generate_batch(
-            BatchDecoder(self.decoder.session, section, device=self.decoder.device),
+            BatchDecoder(
+                self.decoder.session,
+                section,
+                device=self.decoder.device,
+                prefill_graph=self.decoder.prefill_graph,
+            ),
             self.tokenizer,
             [self.prompt_ids(prompt, chat=chat) for prompt in prompts],
             max_new_tokens=max_new_tokens,

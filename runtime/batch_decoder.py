@@ -8,6 +8,7 @@ token at once, so that the weights are read once for all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .decoder import CAPACITY_STEP, PREFILL_CHUNK, Logits, bind_keep, bind_logit
 from .graph_contract import logits_dtype
 from .kv_cache import KVCache
 from .manifest import DecoderSection
+from .prefill import Prefill
 from .session import graph_errors_are_typed
 from .token_limits import Ids, TokenLimits
 
@@ -29,8 +31,15 @@ class BatchDecoder:
         lengths: tokens of each row in the cache.
     """
 
-    def __init__(self, session: Any, section: DecoderSection, *, device: str = "cpu") -> None:
-        self.session, self.section = session, section
+    def __init__(
+        self,
+        session: Any,
+        section: DecoderSection,
+        *,
+        device: str = "cpu",
+        prefill_graph: Prefill | None = None,
+    ) -> None:
+        self.session, self.section, self.prefill_graph = session, section, prefill_graph
         self.limits = TokenLimits(section.vocab_size, section.context_length)
         self.lengths: list[int] = []
         self._device = device
@@ -89,11 +98,16 @@ class BatchDecoder:
 
     def _run_row(self, number: int, ids: Ids) -> None:
         assert self._cache is not None
+        filled, cache = 0, self._cache
+        if self.prefill_graph is not None:
+            bind = partial(cache.bind_row, row=number)
+            filled = self.prefill_graph.fill(bind, ids, self.lengths[number])
+            self.lengths[number] += filled
         binding = self.session.io_binding()
-        self._cache.bind_row(binding, number)
+        cache.bind_row(binding, number)
         bind_keep(binding, 1)
         bind_logits(binding, self._logits[number : number + 1])
-        for start in range(0, ids.shape[1], PREFILL_CHUNK):
+        for start in range(filled, ids.shape[1], PREFILL_CHUNK):
             chunk = np.ascontiguousarray(ids[:, start : start + PREFILL_CHUNK])
             total = self.lengths[number] + chunk.shape[1]
             binding.bind_cpu_input("input_ids", chunk)

@@ -25,6 +25,7 @@ from .manifest import (
     DecoderSection,
     EncoderSection,
     HashedTree,
+    PrefillSection,
     parse,
 )
 
@@ -100,7 +101,11 @@ class Bundle:
             if verify:
                 _refuse_differences(root, checked, sizes_only=later)
             weights = external_locations(root / checked.graph.file)
-            _refuse_foreign_data(root, checked, weights)
+            _refuse_foreign_data(root / checked.graph.file, weights - set(checked.files))
+            if checked.prefill is not None:
+                graph = root / checked.prefill.file
+                outside = external_locations(graph) - {checked.prefill.weights}
+                _refuse_foreign_data(graph, outside - weights)
             digest = hashlib.sha256(raw).hexdigest()
             return cls(root, document, digest, checked, frozenset(weights), later if verify else frozenset())
 
@@ -140,14 +145,26 @@ class Bundle:
 
     @property
     def graph_sha256(self) -> str:
-        """A hash of the graph with its weights: the same for every bundle that computes the same."""
-        names = (self._checked.graph.file, *sorted(self.weight_files))
+        """A hash of the graphs with their weights: the same for every bundle that computes the same."""
+        prefill = [] if self.prefill is None else [self.prefill.file]
+        names = (self._checked.graph.file, *sorted(self.weight_files), *prefill)
         return sha256_json([self._checked.files[name].sha256 for name in names])
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the graph with its weights."""
         return sum(self._checked.files[name].bytes for name in (self._checked.graph.file, *self.weight_files))
+
+    @property
+    def prefill(self) -> PrefillSection | None:
+        """The graph that fills a decoder's cache, where the bundle has one."""
+        return self._checked.prefill
+
+    @property
+    def prefill_bytes(self) -> int:
+        """Bytes of the weights that the device makes for that graph."""
+        prefill = self.prefill
+        return 0 if prefill is None else sum(linear.out * linear.columns for linear in prefill.linears)
 
     @property
     def disk_bytes(self) -> int:
@@ -208,12 +225,11 @@ def _refuse(root: Path, problems: list[str]) -> None:
         )
 
 
-def _refuse_foreign_data(root: Path, manifest: BundleManifest, weights: set[str]) -> None:
-    foreign = sorted(weights - set(manifest.files))
+def _refuse_foreign_data(graph: Path, foreign: set[str]) -> None:
     if foreign:
         raise RefusedByPolicy(
-            f"{root / manifest.graph.file} keeps tensors in files that the manifest does not list",
-            why=", ".join(repr(name[:80]) for name in foreign[:_SHOWN_PROBLEMS]),
+            f"{graph} keeps tensors in files that the manifest does not list",
+            why=", ".join(repr(name[:80]) for name in sorted(foreign)[:_SHOWN_PROBLEMS]),
         )
 
 

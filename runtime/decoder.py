@@ -19,6 +19,7 @@ from .graph_contract import logits_dtype
 from .kv_cache import KVCache
 from .load import load_graph
 from .manifest import DecoderSection
+from .prefill import Prefill, prefill_of
 from .session import device_of, graph_errors_are_typed, onnxruntime
 from .token_limits import Ids, TokenLimits
 
@@ -38,11 +39,20 @@ class Decoder:
     Attributes:
         length: tokens in the cache.
         device: where it lies.
+        prefill_graph: what long prompts fill the cache with, or None.
         context_length, vocab_size: limits from the manifest.
     """
 
-    def __init__(self, session: Any, section: DecoderSection, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        session: Any,
+        section: DecoderSection,
+        *,
+        device: str = "cpu",
+        prefill_graph: Prefill | None = None,
+    ) -> None:
         self.session = session
+        self.prefill_graph = prefill_graph
         self.section = section
         self.context_length, self.vocab_size = section.context_length, section.vocab_size
         self.limits = TokenLimits(section.vocab_size, section.context_length)
@@ -68,8 +78,10 @@ class Decoder:
         provider: str = "cpu",
         profile: Path | None = None,
         cache: bool = True,
+        prefill: bool = True,
     ) -> Decoder:
-        """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`.
+        """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`. ``prefill`` lets
+        long prompts through the bundle's prefill graph where the prepacked cache has it.
 
         Raises:
             InputError: the bundle is an encoder.
@@ -77,7 +89,8 @@ class Decoder:
         """
         section = bundle.decoder
         session = load_graph(bundle, threads=threads, provider=provider, profile=profile, cache=cache)
-        return cls(session, section, device=device_of(provider))
+        found = prefill_of(bundle, threads=threads, provider=provider, cache=cache and prefill)
+        return cls(session, section, device=device_of(provider), prefill_graph=found)
 
     def prefill(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits:
         """Start a new sequence with room for ``new_tokens`` after ``ids``; logits ``[vocab]`` of the last.
@@ -108,8 +121,13 @@ class Decoder:
         """Append several ``ids`` to the sequence, in chunks; as :meth:`prefill` otherwise."""
         array = self.limits.row(ids)
         self._reserve(self.length + array.shape[1])
-        binding = self._chunk_binding
-        for start in range(0, array.shape[1], PREFILL_CHUNK):
+        binding, filled = self._chunk_binding, 0
+        if self.prefill_graph is not None:
+            assert self._cache is not None
+            filled = self.prefill_graph.fill(self._cache.bind, array, self.length)
+            self._ids[self.length : self.length + filled] = array[0, :filled]
+            self.length += filled
+        for start in range(filled, array.shape[1], PREFILL_CHUNK):
             chunk = np.ascontiguousarray(array[:, start : start + PREFILL_CHUNK])
             binding.bind_cpu_input("input_ids", chunk)
             self._run(binding, chunk)

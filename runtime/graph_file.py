@@ -1,4 +1,5 @@
-"""``GraphFile``: the nodes of an ONNX file and the shapes of its weights, read without loading either.
+"""``GraphFile``: the nodes of an ONNX file and its weights, where they lie and how large they are, read
+without loading either.
 
 A device has no onnx package, and a session does not tell what its nodes were given. Nodes of subgraphs stand
 beside those of the graph: names are unique in the graphs that are exported here. Field numbers are those of
@@ -11,6 +12,10 @@ import mmap
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import BundleError
 from .wire_format import Data, fields, packed
@@ -22,15 +27,35 @@ _BITS |= {**dict.fromkeys(range(17, 21), 8), 21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
 
 @dataclass(frozen=True)
 class Weight:
-    """An initializer: its shape and the bits of one element (0 when it has no fixed size)."""
+    """An initializer.
+
+    Attributes:
+        bits: of one element; 0 when it has no fixed size.
+        location: name of the file beside the graph that holds its bytes; "" when the graph itself does.
+        start: its first byte in that file, or None where its numbers are not stored as raw bytes.
+    """
 
     shape: tuple[int, ...]
     bits: int
+    location: str = ""
+    start: int | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes in the file."""
         return -(-prod(self.shape) * self.bits // 8)
+
+    def read(self, graph: Path, dtype: type[np.generic]) -> NDArray[Any]:
+        """Its numbers, ``dtype`` in ``shape``, mapped from the file ``graph`` or the one beside it.
+
+        Raises:
+            BundleError: it is not stored as raw bytes of that type, or the file is too short.
+        """
+        path = graph.with_name(self.location) if self.location else graph
+        whole = self.start is not None and self.bits == 8 * np.dtype(dtype).itemsize
+        if not whole or path.stat().st_size < (self.start or 0) + self.nbytes:
+            raise BundleError(f"{path} does not hold the weights that its graph describes")
+        return np.memmap(path, dtype, "r", offset=self.start or 0, shape=self.shape)
 
 
 @dataclass(frozen=True)
@@ -100,7 +125,7 @@ class GraphFile:
 
 
 def _tensor(data: Data, start: int, stop: int) -> tuple[str, Weight]:
-    name, shape, kind = "", [], 0
+    name, shape, kind, begin, outside = "", [], 0, None, {}
     for part in fields(data, start, stop):
         if part.number == 1:
             shape += packed(data, part)
@@ -108,7 +133,14 @@ def _tensor(data: Data, start: int, stop: int) -> tuple[str, Weight]:
             kind = part.value
         elif part.number == 8:
             name = _text(data, part.start, part.stop)
-    return name, Weight(tuple(shape), _BITS.get(kind, 0))
+        elif part.number == 9 and part.value is None:
+            begin = part.start
+        elif part.number == 13 and part.value is None:
+            entry = {field.number: _text(data, field.start, field.stop) for field in fields(data, *part[1:3])}
+            outside[entry.get(1, "")] = entry.get(2, "")
+    if "location" in outside:
+        begin = int(outside.get("offset", "0"))
+    return name, Weight(tuple(shape), _BITS.get(kind, 0), outside.get("location", ""), begin)
 
 
 def _text(data: Data, start: int, stop: int) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from ..errors import BundleError
+from .remade import RemadeLinear
 from .typed_json import (
     Unusable,
     by_name,
@@ -64,15 +65,18 @@ class HashedTree:
         return {name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in self.files.items()}
 
 
+def _graph_name(name: Any, key: str) -> str:
+    found = _plain_name(name, key)
+    if not found.endswith(".onnx") or "/" in found:
+        raise Unusable(key, f"{found!r} is not an ONNX file of the bundle's own directory")
+    return found
+
+
 @dataclass(frozen=True)
 class Graph:
     """The ONNX file."""
 
-    file: Annotated[str, _plain_name] = "model.onnx"
-
-    def __post_init__(self) -> None:
-        if not self.file.endswith(".onnx") or "/" in self.file:
-            raise ValueError(f"{self.file!r} is not an ONNX file of the bundle's own directory")
+    file: Annotated[str, _graph_name] = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,21 @@ class DecoderSection:
         return numbers * _ITEM_BYTES[self.kv_dtype]
 
 
+@dataclass(frozen=True)
+class PrefillSection:
+    """A second graph, which fills the cache of a decoder with many tokens at once; its ``linears`` have
+    weights that the device makes (see :mod:`.remade`).
+    """
+
+    file: Annotated[str, _graph_name]
+    linears: Annotated[list[RemadeLinear], items(section(RemadeLinear), at_least=1, at_most=1 << 16)]
+
+    @property
+    def weights(self) -> str:
+        """The name of the file in which its graph looks for them, and which no bundle holds."""
+        return f"{self.file}.data"
+
+
 _INPUTS = choice("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -135,12 +154,14 @@ class BundleManifest(HashedTree):
     graph: Annotated[Graph, section(Graph)] = field(default_factory=Graph)
     decoder: Annotated[DecoderSection | None, optional(section(DecoderSection))] = None
     encoder: Annotated[EncoderSection | None, optional(section(EncoderSection))] = None
+    prefill: Annotated[PrefillSection | None, optional(section(PrefillSection))] = None
 
     def __post_init__(self) -> None:
         if getattr(self, self.kind) is None:
             raise ValueError(f"a bundle of kind {self.kind!r} needs the section {self.kind!r}")
-        if self.graph.file not in self.files:
-            raise ValueError(f"{self.graph.file!r} is not among the files")
+        for graph in (self.graph, self.prefill):
+            if graph is not None and graph.file not in self.files:
+                raise ValueError(f"{graph.file!r} is not among the files")
 
 
 Manifest = TypeVar("Manifest", bound=HashedTree)

@@ -25,10 +25,12 @@ from ..storage import require_disk, write_atomic, write_json
 from . import prepacked
 from .bundle import MANIFEST, Bundle
 from .cgroup import memory_limit
+from .prefill import save_prefill
 from .session import onnxruntime, save_optimized
 
-# An entry has the weights twice, as they were and repacked; so has the process that makes it.
-_DISK, _MEMORY = 2.4, 2.2
+# An entry has the weights twice, as they were and repacked; so has the process that makes it. The weights of
+# the prefill graph are made besides.
+_DISK, _MEMORY, _MEMORY_PREFILL = 2.4, 2.2, 3.2
 _NICE = 10
 
 
@@ -60,18 +62,20 @@ def prepack(bundle: Bundle) -> prepacked.Entry | None:
     if found is not None:
         return found
     bundle.check_weights()
-    needed, limit = int(_DISK * bundle.weight_bytes), limit_bytes()
+    needed, limit = _disk(bundle, prefill=False), limit_bytes()
     if needed > limit:
         raise InputError(
             f"{needed / 1e9:.1f} GB do not fit a cache of at most {limit / 1e9:.1f} GB",
             fix="set EDGEPRESS_CACHE_GB to more",
         )
     prepacked.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    fills = bundle.prefill is not None and _has_room(bundle, prefill=True)
+    needed = _disk(bundle, prefill=fills)
     make_room(limit - needed)
     require_disk(prepacked.folder(), needed)
     try:
         with Staging(prepacked.place(bundle)) as stage:
-            _write(bundle, stage.directory)
+            _write(bundle, stage.directory, prefill=fills)
             stage.publish()
     except OutputBusy:
         return None
@@ -80,9 +84,11 @@ def prepack(bundle: Bundle) -> prepacked.Entry | None:
     return prepacked.find(bundle)
 
 
-def _write(bundle: Bundle, directory: Path) -> None:
+def _write(bundle: Bundle, directory: Path, *, prefill: bool) -> None:
     directory.chmod(0o700)
     save_optimized(bundle.graph, directory / prepacked.GRAPH)
+    if prefill:
+        save_prefill(bundle, directory / prepacked.PREFILL)
     for file in directory.iterdir():
         with file.open("rb+") as stream:
             os.fsync(stream.fileno())
@@ -152,7 +158,8 @@ def prepack_apart(bundle: Bundle) -> bool:
 
 
 def _started(bundle: Bundle) -> subprocess.Popen[bytes] | None:
-    if not prepacked.worth(bundle) or getattr(sys, "frozen", False) or not _has_room(bundle):
+    wanted = prepacked.worth(bundle) and not getattr(sys, "frozen", False)
+    if not wanted or not _has_room(bundle) or _failure(bundle).exists():
         return None
     command = [sys.executable, "-P", "-m", f"{__package__}.prepack", str(bundle.path.absolute())]
     silent = subprocess.DEVNULL
@@ -163,16 +170,22 @@ def _started(bundle: Bundle) -> subprocess.Popen[bytes] | None:
         return None
 
 
-def _has_room(bundle: Bundle) -> bool:
+def _disk(bundle: Bundle, *, prefill: bool) -> int:
+    """Bytes of the entry for ``bundle``, at most."""
+    return int(_DISK * (bundle.weight_bytes + (bundle.prefill_bytes if prefill else 0)))
+
+
+def _has_room(bundle: Bundle, *, prefill: bool = False) -> bool:
     available, limit = psutil.virtual_memory().available, memory_limit()
     memory = available if limit is None else min(limit, available)
-    if memory < _MEMORY * bundle.weight_bytes or _DISK * bundle.weight_bytes > limit_bytes():
+    needed = _MEMORY * bundle.weight_bytes + (_MEMORY_PREFILL * bundle.prefill_bytes if prefill else 0)
+    if memory < needed or _disk(bundle, prefill=prefill) > limit_bytes():
         return False
     try:
-        require_disk(prepacked.folder(), int(_DISK * bundle.weight_bytes))
+        require_disk(prepacked.folder(), _disk(bundle, prefill=prefill))
     except OutOfResource:
         return False
-    return not _failure(bundle).exists()
+    return True
 
 
 def _failure(bundle: Bundle) -> Path:

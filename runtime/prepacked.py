@@ -23,8 +23,9 @@ from .bundle import MANIFEST, Bundle
 from .cpu_identity import cpu_identity
 from .session import graph_form, onnxruntime
 
-SCHEMA = "edgepress.prepacked/1"
+SCHEMA = "edgepress.prepacked/2"
 GRAPH = "model.onnx"
+PREFILL = "prefill.onnx"
 # Below this, an entry saves less memory and time than it costs to look after.
 SMALLEST = 32 << 20
 
@@ -48,6 +49,11 @@ class Entry:
     def graph(self) -> Path:
         """The ONNX file."""
         return self.path / GRAPH
+
+    @property
+    def prefill(self) -> Path:
+        """The prefill graph with its weights, where there was room for them."""
+        return self.path / PREFILL
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -151,14 +157,15 @@ def _read(path: Path) -> Entry | None:
 
 
 def _as_written(path: Path, files: dict[str, dict[str, Any]]) -> bool:
-    """Sizes and times of all files, and the hash of the graph. Weights are not read for a hash at each start;
-    ONNX Runtime compares the repacked ones with what it would have made.
+    """Sizes and times of all files, and the hashes of the graphs. Weights are not read for a hash at each
+    start; ONNX Runtime compares the repacked ones with what it would have made.
     """
     for name, said in files.items():
         status = (path / name).lstat()
         if (status.st_size, status.st_mtime_ns) != (said["bytes"], said["mtime_ns"]):
             return False
-    return GRAPH in files and sha256_file(path / GRAPH) == files[GRAPH]["sha256"]
+    graphs = [name for name in (GRAPH, PREFILL) if name in files]
+    return GRAPH in graphs and all(sha256_file(path / name) == files[name]["sha256"] for name in graphs)
 
 
 def _our_own(path: Path) -> bool:

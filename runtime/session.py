@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ..errors import BundleError, InputError, MissingDependency, UnknownName
 from .threads import thread_budget
 from .vnni import products_saturate
@@ -101,6 +103,7 @@ def open_session(
     profile: Path | None = None,
     config: Mapping[str, str] | None = None,
     optimize: bool = True,
+    weights: Mapping[str, NDArray[Any]] | None = None,
 ) -> Any:
     """An ``InferenceSession`` over ``graph``.
 
@@ -110,6 +113,7 @@ def open_session(
         profile: path prefix for ONNX Runtime's per-operator trace; ``session.end_profiling()`` closes it.
         config: further session configuration entries.
         optimize: False for a graph that :func:`save_optimized` wrote.
+        weights: initializers that the graph names and no file holds, by name; the session keeps them.
 
     Raises:
         MissingDependency: ONNX Runtime or the provider is not installed.
@@ -123,6 +127,7 @@ def open_session(
     options = _options(runtime, threads or thread_budget(), {**_RUN, **graph_form(), **(config or {})})
     if not optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    _give(runtime, options, weights)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -135,9 +140,9 @@ def open_session(
     return session
 
 
-def save_optimized(graph: Path, target: Path) -> None:
+def save_optimized(graph: Path, target: Path, *, weights: Mapping[str, NDArray[Any]] | None = None) -> None:
     """Write to ``target`` (and ``target`` + ``.data``) what a CPU session makes of ``graph``: optimized, and
-    its weights a second time as the kernels of this CPU want them.
+    its weights a second time as the kernels of this CPU want them. ``weights`` as in :func:`open_session`.
 
     Raises:
         MissingDependency: ONNX Runtime is not installed.
@@ -151,8 +156,16 @@ def save_optimized(graph: Path, target: Path) -> None:
     }
     options = _options(runtime, 1, {**graph_form(), **written})
     options.optimized_model_filepath = str(target)
+    _give(runtime, options, weights)
     with graph_errors_are_typed(f"ONNX Runtime {runtime.__version__} cannot optimize {graph}"):
         runtime.InferenceSession(str(graph), sess_options=options, providers=[PROVIDERS["cpu"]])
+
+
+def _give(runtime: Any, options: Any, weights: Mapping[str, NDArray[Any]] | None) -> None:
+    if weights:
+        # The values share the memory of the arrays and hold on to them.
+        values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
 
 
 def _options(runtime: Any, threads: int, config: Mapping[str, str]) -> Any:

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="What the graph is written for: cpu, cuda (float16), openvino, tensorrt (standard operators).",
 )
+@click.option(
+    "--prefill",
+    type=click.Choice(["int8", "none"]),
+    default="int8",
+    show_default=True,
+    help="A second graph for long prompts, whose int8 weights the device makes; or none.",
+)
 @click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
 @click.option(
     "--record",
@@ -54,6 +61,7 @@ def command(
     text: str | None,
     kv: str | None,
     provider: str,
+    prefill: str,
     require_faster: bool,
     record: Path | None,
     as_json: bool,
@@ -80,6 +88,7 @@ def command(
         text=text,
         kv=kv,
         provider=provider,
+        prefill=prefill,
         gate=_gate(measured, terminal) if require_faster else None,
         progress=terminal.progress,
     )
@@ -133,6 +142,9 @@ def _summary(path: Any, manifest: dict[str, Any]) -> str:
     if "quantized" in parity:
         shown = {key: value for key, value in parity["quantized"].items() if isinstance(value, float)}
         lines.append("  as shipped: " + ", ".join(f"{key} {value:.5g}" for key, value in shown.items()))
+    if "prefill" in parity:
+        filled = parity["prefill"]
+        lines.append(f"  prefill graph {filled['status']}: KL {filled['kl_mean']:.5g}")
     if "greedy" in parity:
         greedy = parity["greedy"]
         lines.append(f"  greedy: {greedy['tokens']} tokens, {greedy['near_ties']} near-ties")

@@ -85,6 +85,9 @@ def _table(document: dict[str, Any]) -> Any:
     for key, value in document.items():
         if key in ("layers", "path") or value is None:
             continue
+        if key == "prefill":
+            made = f"{value['made_bytes'] / 1e6:.1f} MB"
+            value = f"{value['file']}, {len(value['linears'])} products, {made} made on the device"
         if key == "bytes":
             value = f"{value / 1e6:.1f} MB"
         elif key == "params":

@@ -17,7 +17,9 @@ from ..job import ExportJob
 from ..manifest import decoder_section, encoder_section
 from ..opset import Opset, installed_runtime, opset_for
 from ..parity import prove
+from ..prefill import has_prefill, write_prefill
 from ..proof.form import prove_form
+from ..proof.prefill import judged, prove_prefill
 from ..providers import CPU, check_form
 
 GRAPH = "model.onnx"
@@ -51,8 +53,8 @@ def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
 
 
 def write(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
-    """Write ``model.onnx`` and its weights, with what onnxruntime-genai needs beside a decoder; returns the
-    manifest's sections about them.
+    """Write ``model.onnx`` and its weights, beside a decoder also its prefill graph and what
+    onnxruntime-genai needs; returns the manifest's sections about them.
 
     Raises:
         OutOfResource: the disk is full.
@@ -60,11 +62,14 @@ def write(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, 
     sections = write_graph(job, prepared, directory)
     if "decoder" in sections and job.form == CPU:
         write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
+    if has_prefill(job):
+        view = WeightView(job.source, kv_dtype=job.kv_dtype)
+        sections["prefill"] = write_prefill(view, prepared.opset, directory / GRAPH)
     return sections
 
 
 def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
-    """:func:`write` without the files of onnxruntime-genai.
+    """:func:`write` without the other graphs.
 
     Raises:
         OutOfResource: the disk is full.
@@ -100,7 +105,8 @@ def check(
         GateFailed: a difference beyond its bound.
     """
     if job.form == CPU:
-        return prove(job, directory / GRAPH, sections, work, prepared.opset)
+        parity = prove(job, directory / GRAPH, sections, work, prepared.opset)
+        return parity | _prefill_proof(job, prepared, directory, sections, work, parity)
     twin = replace(job, form=CPU, kv_dtype=FLOAT)
     plain = prepare(twin, validate=False)
     folder = work / "cpu"
@@ -108,3 +114,22 @@ def check(
     written = write_graph(twin, plain, folder)
     parity = prove(twin, folder / GRAPH, written, work, prepared.opset)
     return {**parity, "form": prove_form(job, directory / GRAPH, folder / GRAPH, sections, written)}
+
+
+def _prefill_proof(
+    job: ExportJob,
+    prepared: PreparedOnnx,
+    directory: Path,
+    sections: dict[str, Any],
+    work: Path,
+    parity: dict[str, Any],
+) -> dict[str, Any]:
+    """The proof of the prefill graph, which is taken out of the bundle where it is not good enough."""
+    if "prefill" not in sections:
+        return {}
+    vocab_size = sections["decoder"]["vocab_size"]
+    proof = prove_prefill(job, directory / GRAPH, sections["prefill"], vocab_size, prepared.opset, work)
+    proof = judged(proof, parity["quantized"]["kl_of_rounding"])
+    if proof["status"] != "passed":
+        (directory / sections.pop("prefill")["file"]).unlink()
+    return {"prefill": proof}

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...compress.anatomy import Anatomy
+from ...runtime.remade import RemadeLinear
 from .view import WeightView
 from .writer import GraphWriter
 
@@ -25,6 +26,8 @@ class Build:
         int8_inputs: activations already quantized per token: ``(uint8 codes, scale)`` by value.
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
+        remade: None in a graph that has its weights; in one for prefill, the products whose weights the
+            device makes of those of the model's graph.
     """
 
     graph: GraphWriter
@@ -33,6 +36,7 @@ class Build:
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None
+    remade: list[RemadeLinear] | None = None
 
     @property
     def anatomy(self) -> Anatomy:

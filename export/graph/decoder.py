@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ...compress.anatomy import Anatomy
 from ...errors import CheckpointError, ShapeError
-from .attention import CausalInputs
+from .attention import CausalInputs, causal_attention
 from .block import decoder_block
 from .build import Build
 from .cache import cast, past, present
@@ -37,17 +37,10 @@ def build_decoder(build: Build) -> None:
         CheckpointError: a part that this graph cannot express.
         ShapeError: a size that the kernels cannot handle; names the layer.
     """
-    check_decoder(build.anatomy)
+    residual, shared, pasts = _begin(build)
     graph = build.graph
-    ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
-    mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
-    lengths = _lengths(build, mask)
-    shared = _shared(build, mask, lengths)
-    pasts = [past(build, block) for block in build.anatomy.blocks]
     kept = graph.input("logits_to_keep", INT64, [1])
     graph.default(kept, np.ones(1, np.int64))
-
-    residual = _embedded(build, ids, lengths)
     normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
     presents = []
     for index, block in enumerate(build.anatomy.blocks):
@@ -60,6 +53,40 @@ def build_decoder(build: Build) -> None:
     graph.output(_logits(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
     for block, extended in zip(build.anatomy.blocks, presents, strict=True):
         present(build, block, extended)
+
+
+def build_prefill(build: Build) -> None:
+    """Write the graph that fills the cache and computes nothing else: no head, and of the last block the keys
+    and values. Inputs and outputs are those of :func:`build_decoder` but for the logits.
+
+    Raises:
+        CheckpointError, ShapeError: as :func:`build_decoder`.
+    """
+    residual, shared, pasts = _begin(build)
+    *blocks, last = build.anatomy.blocks
+    normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
+    presents = []
+    for index, block in enumerate(blocks):
+        left = decoder_block(build, normed, residual, block, shared, pasts[index])
+        presents.append(left.present)
+        norm = build.anatomy.blocks[index + 1].norm1
+        normed, residual = add_and_normalize(build, left.out, left.residual, norm, left.bias)
+    attention = last.attention
+    presents.append(causal_attention(build, normed, attention, shared, pasts[-1], attention.module)[1:])
+    for block, extended in zip(build.anatomy.blocks, presents, strict=True):
+        present(build, block, extended)
+
+
+def _begin(build: Build) -> tuple[ir.Value, CausalInputs, list[tuple[ir.Value, ir.Value]]]:
+    """The inputs: what the first block reads, what all attention reads, and the caches."""
+    check_decoder(build.anatomy)
+    graph = build.graph
+    ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
+    mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
+    lengths = _lengths(build, mask)
+    shared = _shared(build, mask, lengths)
+    pasts = [past(build, block) for block in build.anatomy.blocks]
+    return _embedded(build, ids, lengths), shared, pasts
 
 
 def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:

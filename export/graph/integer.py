@@ -17,6 +17,7 @@ from ...compress.anatomy import Linear
 from ...compress.qtensor import QTensor
 from ...compress.scheme import Scheme
 from ...errors import ShapeError
+from ...runtime.remade import REMADE_CODES, REMADE_SCALES, RemadeLinear
 from .build import Build
 from .writer import Array
 
@@ -43,7 +44,6 @@ def integer_product(
             why="an integer product needs one per channel",
             fix="compress with W8A8, without a group size",
         )
-    codes, token_scale = _quantized_input(build, value, linears[0].in_features)
     graph, width = build.graph, sum(linear.out_features for linear in linears)
 
     def joined(part: str) -> Array:
@@ -52,12 +52,51 @@ def integer_product(
 
     weight_shape = [linears[0].in_features, width]
     weight = graph.weight(f"{name}.codes", ir.DataType.INT8, weight_shape, lambda: joined("codes").T)
-    scales = graph.weight(f"{name}.scales", ir.DataType.FLOAT, [width], lambda: joined("scale")[:, 0])
-    one = graph.constant("int8.one", np.ones((), np.float32))
-    inputs = [codes, weight, one, scales, _activation_zero(build)]
+    stored = [
+        weight,
+        graph.weight(f"{name}.scales", ir.DataType.FLOAT, [width], lambda: joined("scale")[:, 0]),
+    ]
     if not scheme.symmetric:
         zeros = f"{name}.zero_points"
-        inputs.append(graph.weight(zeros, ir.DataType.INT8, [width], lambda: joined("zero_point")[:, 0]))
+        stored.append(graph.weight(zeros, ir.DataType.INT8, [width], lambda: joined("zero_point")[:, 0]))
+    return _product(build, value, stored, name, linears[0].in_features, bias)
+
+
+def remade_product(
+    build: Build,
+    value: ir.Value,
+    linears: Sequence[Linear],
+    name: str,
+    bias: ir.Value | None,
+    of: str,
+    first: int = 0,
+) -> ir.Value:
+    """:func:`integer_product` with int8 weights that the device makes of the rows of the product ``of`` in
+    the model's own graph, from row ``first`` on.
+    """
+    assert build.remade is not None
+    graph, width = build.graph, sum(linear.out_features for linear in linears)
+    build.remade.append(RemadeLinear(name, of, first, width, linears[0].in_features))
+    stored = [
+        graph.weight(name + REMADE_CODES, ir.DataType.INT8, [linears[0].in_features, width], _not_here),
+        graph.weight(name + REMADE_SCALES, ir.DataType.FLOAT, [width], _not_here),
+    ]
+    return _product(build, value, stored, name, linears[0].in_features, bias)
+
+
+def _not_here() -> Array:
+    raise AssertionError("weights that the device makes are not written")
+
+
+def _product(
+    build: Build, value: ir.Value, stored: Sequence[ir.Value], name: str, width: int, bias: ir.Value | None
+) -> ir.Value:
+    """``stored`` are codes ``[in, out]`` int8, scales ``[out]``, and zero points or none."""
+    graph = build.graph
+    codes, token_scale = _quantized_input(build, value, width)
+    one = graph.constant("int8.one", np.ones((), np.float32))
+    weight, scales, *zeros = stored
+    inputs = [codes, weight, one, scales, _activation_zero(build), *zeros]
     product = graph.contrib("MatMulIntegerToFloat", name, inputs)
     scaled = graph.node("Mul", f"{name}.token_scale", [product, token_scale])
     return scaled if bias is None else graph.node("Add", f"{name}.add_bias", [scaled, bias])

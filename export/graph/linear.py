@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ...compress.anatomy import Linear
 from .build import Build
 from .dense import dense_product
-from .integer import integer_product
+from .integer import integer_product, remade_product
 from .nbits import nbits_product
 from .writer import Array
 
@@ -44,6 +44,8 @@ def project_apart(
     schemes = [build.weights.scheme(linear.name) for linear in linears]
     if all(scheme is not None and scheme.activations for scheme in schemes):
         return tuple(project(build, value, [linear], linear.name) for linear in linears)
+    if build.remade is not None and not any(scheme is None or scheme.activations for scheme in schemes):
+        return _remade_apart(build, value, linears, name)
     packed = project(build, value, linears, name)
     return build.graph.split(split, packed, [linear.out_features for linear in linears])
 
@@ -66,19 +68,40 @@ def packed_bias(build: Build, linears: Sequence[Linear], name: str) -> ir.Value 
     return build.graph.weight(f"{name}.bias", ir.DataType.FLOAT, [width], make)
 
 
+def _remade_apart(
+    build: Build, value: ir.Value, linears: Sequence[Linear], name: str
+) -> tuple[ir.Value, ...]:
+    parts = []
+    for run, label in _runs(build, linears, name):
+        first = 0
+        for linear in run:
+            bias = packed_bias(build, [linear], linear.name)
+            parts.append(remade_product(build, value, [linear], linear.name, bias, label, first))
+            first += linear.out_features
+    return tuple(parts)
+
+
+def _runs(build: Build, linears: Sequence[Linear], name: str) -> list[tuple[list[Linear], str]]:
+    """Neighbours of one storage, each with the name of their product."""
+    runs = [list(run) for _, run in groupby(linears, key=lambda linear: build.weights.scheme(linear.name))]
+    if len(runs) == 1:
+        return [(runs[0], name)]
+    return [(run, f"{name}.{'_'.join(linear.role for linear in run)}") for run in runs]
+
+
 def _product(
     build: Build, value: ir.Value, linears: Sequence[Linear], name: str, *, with_bias: bool
 ) -> ir.Value:
-    runs = [list(run) for _, run in groupby(linears, key=lambda linear: build.weights.scheme(linear.name))]
     parts = []
-    for run in runs:
+    for run, label in _runs(build, linears, name):
         scheme = build.weights.scheme(run[0].name)
-        label = name if len(runs) == 1 else f"{name}.{'_'.join(linear.role for linear in run)}"
         bias = packed_bias(build, run, label) if with_bias else None
         if scheme is None:
             parts.append(dense_product(build, value, run, label, bias))
         elif scheme.activations:
             parts.append(integer_product(build, value, run, scheme, label, bias))
+        elif build.remade is not None:
+            parts.append(remade_product(build, value, run, label, bias, label))
         else:
             parts.append(nbits_product(build, value, run, scheme, label, bias))
     return parts[0] if len(parts) == 1 else build.graph.node("Concat", name, parts, axis=-1)

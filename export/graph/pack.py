@@ -26,13 +26,6 @@ def _packed(values: Bytes, bits: int) -> Bytes:
     return packed
 
 
-def unpacked(packed: Bytes, bits: int) -> Bytes:
-    """The inverse of packing the last axis: one code a byte, of whole bytes."""
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    codes = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
-    return codes.reshape(*packed.shape[:-1], -1)
-
-
 def _padded(values: Bytes, length: int, fill: int) -> Bytes:
     missing = length - values.shape[-1]
     return np.pad(values, [(0, 0), (0, missing)], constant_values=fill) if missing else values

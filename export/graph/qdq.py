@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ShapeError
+from ...runtime.remade import unpacked
 from ..opset import Opset
-from .pack import unpacked
 from .standard import Rewriter
 from .writer import Array
 

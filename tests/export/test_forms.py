@@ -14,12 +14,13 @@ import onnx_ir as ir
 import pytest
 from edgepress.errors import CheckpointError, ShapeError
 from edgepress.export.graph.model import build_graph
-from edgepress.export.graph.pack import _packed, unpacked
+from edgepress.export.graph.pack import _packed
 from edgepress.export.graph.save import save
 from edgepress.export.graph.view import WeightView
 from edgepress.export.opset import Opset
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.export.providers import FORMS, ProviderForm
+from edgepress.runtime.remade import unpacked
 from edgepress.runtime.session import open_session
 from edgepress.terminal import Silent
 from hypothesis import given

@@ -1,0 +1,109 @@
+"""The prefill graph of a bundle: it fills a decoder's cache with many tokens at once and computes no logits.
+
+``MatMulNBits`` is made for one token. Where many come at once, products of 8-bit integers are several times
+as fast: activations are rounded per token, weights to int8 with one scale for each output, made on the device
+of the codes that the bundle has (:mod:`.remade`). They take a byte a weight, in a file of the prepacked cache
+that is mapped; a machine without that file uses the model's own graph. The last token of a prompt always goes
+through the model's own graph, which makes the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BundleError
+from .bundle import Bundle
+from .prepacked import Entry, find
+from .remade import RemadeLinear, remake
+from .session import graph_errors_are_typed, open_session, save_optimized
+from .token_limits import Ids
+
+# From here on a prompt is faster this way, the step that its last token costs included.
+PREFILL_FROM = 32
+PREFILL_CHUNK = 256
+# Threads that spin between two prompts would take the cores from decoding.
+_CONFIG = {"session.force_spinning_stop": "1"}
+
+Opening = Callable[[], Any]
+
+
+class Prefill:
+    """The graph, opened when the first long prompt needs it; ``opening`` returns its session, or None."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening: Opening | None = opening
+        self._session: Any = None
+
+    def fill(self, bind: Callable[[Any], None], ids: Ids, start: int) -> int:
+        """Append all but the last of ``ids [1, seq]`` to a cache of ``start`` tokens, which ``bind`` binds;
+        returns how many tokens that were: none where it is not worth it or the graph is not there.
+        """
+        count = int(ids.shape[1]) - 1
+        if count < PREFILL_FROM:
+            return 0
+        session = self.session()
+        if session is None:
+            return 0
+        binding = session.io_binding()
+        bind(binding)
+        for first in range(0, count, PREFILL_CHUNK):
+            chunk = np.ascontiguousarray(ids[:, first : min(first + PREFILL_CHUNK, count)])
+            total = start + first + chunk.shape[1]
+            binding.bind_cpu_input("input_ids", chunk)
+            binding.bind_cpu_input("attention_mask", np.ones((1, total), np.int64))
+            with graph_errors_are_typed(f"the prefill graph failed at token {total}"):
+                session.run_with_iobinding(binding)
+        return count
+
+    def session(self) -> Any:
+        """Over the graph; None where this machine has not made its weights."""
+        if self._opening is not None:
+            opening, self._opening = self._opening, None
+            self._session = opening()
+        return self._session
+
+
+def prefill_of(bundle: Bundle, *, threads: int | None, provider: str, cache: bool) -> Prefill | None:
+    """That of ``bundle``, from the prepacked cache; None where the bundle has none or does without."""
+    if bundle.prefill is None or provider != "cpu" or not cache:
+        return None
+
+    def opening() -> Any:
+        entry = find(bundle)
+        return None if entry is None else _opened(entry, threads)
+
+    return Prefill(opening)
+
+
+def _opened(entry: Entry, threads: int | None) -> Any:
+    if not entry.prefill.is_file():
+        return None
+    try:
+        return open_session(entry.prefill, threads=threads, config=_CONFIG, optimize=False)
+    except BundleError:
+        entry.drop()
+        return None
+
+
+def save_prefill(bundle: Bundle, target: Path) -> None:
+    """Write the prefill graph of ``bundle`` with its weights, prepacked, to ``target`` and beside it.
+
+    Raises:
+        BundleError: the graph does not load, or the weights cannot be made.
+    """
+    assert bundle.prefill is not None
+    weights = remake(bundle.graph, bundle.prefill.linears)
+    save_optimized(bundle.path / bundle.prefill.file, target, weights=weights)
+
+
+def opened_in_memory(
+    graph: Path, model: Path, linears: Sequence[RemadeLinear], *, threads: int | None = None
+) -> Any:
+    """A session over the prefill graph in the file ``graph``, whose weights are made of the graph ``model``
+    and held in memory: what a proof runs.
+    """
+    return open_session(graph, threads=threads, config=_CONFIG, weights=remake(model, linears))

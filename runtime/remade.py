@@ -1,0 +1,111 @@
+"""Int8 weights, one scale for each output, made of the 2-, 4- or 8-bit blocks of a bundle's graph.
+
+The prefill graph of a bundle has products whose weights no file holds: the device makes them of those that
+the model's own graph has. ``w = scale · code`` with ``scale = absmax / 127`` of each output; an error of half
+a step is small beside that of the codes it starts from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError
+from .graph_file import GraphFile
+from .typed_json import integer, text
+
+# Initializers of the prefill graph: the product's name, and which of its two arrays.
+REMADE_CODES, REMADE_SCALES = ".int8", ".int8_scales"
+_LEVELS = np.float32(127)
+_ROWS = 1024  # at a time: a few megabytes of floats
+_WIDEST = 1 << 24
+
+
+@dataclass(frozen=True)
+class RemadeLinear:
+    """A product of the prefill graph: ``name``, and rows ``first`` to ``first + out`` of the weight of the
+    product ``of`` in the model's graph, which has ``columns`` inputs.
+    """
+
+    name: Annotated[str, text()]
+    of: Annotated[str, text()]
+    first: Annotated[int, integer(0, _WIDEST)]
+    out: Annotated[int, integer(1, _WIDEST)]
+    columns: Annotated[int, integer(1, _WIDEST)]
+
+
+def remake(graph: Path, linears: Sequence[RemadeLinear]) -> dict[str, NDArray[Any]]:
+    """Codes ``[in, out]`` int8 and scales ``[out]`` float32 of every linear, by the names that the prefill
+    graph has for them, out of the file ``graph``.
+
+    Raises:
+        BundleError: the graph has no such product, or not its weights.
+    """
+    file, made = GraphFile.read(graph), {}
+    for linear in linears:
+        codes, scales = _int8(graph, file, linear)
+        made[linear.name + REMADE_CODES], made[linear.name + REMADE_SCALES] = codes, scales
+    return made
+
+
+def _int8(graph: Path, file: GraphFile, linear: RemadeLinear) -> tuple[NDArray[Any], NDArray[Any]]:
+    node = file.nodes.get(linear.of)
+    if node is None or node.op != "MatMulNBits":
+        raise BundleError(f"{graph} has no product {linear.of!r} with weights in blocks")
+    try:
+        bits, block = node.attributes["bits"], node.attributes["block_size"]
+        packed = file.weights[node.inputs[1]].read(graph, np.uint8)
+        scales = file.weights[node.inputs[2]].read(graph, np.float32)
+        zeros = file.weights[node.inputs[3]].read(graph, np.uint8) if _has_zeros(node.inputs) else None
+        last = linear.first + linear.out
+        if last > node.attributes["N"] or linear.columns != node.attributes["K"] or bits not in (2, 4, 8):
+            raise ValueError(f"{linear} is no part of {node}")
+        codes = np.empty((linear.columns, linear.out), np.int8)
+        steps = np.empty(linear.out, np.float32)
+        for start in range(linear.first, last, _ROWS):
+            rows = slice(start, min(start + _ROWS, last))
+            part = (packed[rows], scales[rows], None if zeros is None else zeros[rows])
+            into = slice(rows.start - linear.first, rows.stop - linear.first)
+            codes[:, into], steps[into] = _rounded(_dequantized(*part, bits, block)[:, : linear.columns])
+    except (KeyError, IndexError, ValueError) as error:
+        raise BundleError(f"{graph}: the weights of {linear.of!r} cannot be read", why=str(error)) from None
+    return codes, steps
+
+
+def _has_zeros(inputs: Sequence[str]) -> bool:
+    return len(inputs) > 3 and bool(inputs[3])
+
+
+def _dequantized(
+    packed: NDArray[Any], scales: NDArray[Any], zeros: NDArray[Any] | None, bits: int, block: int
+) -> NDArray[np.float32]:
+    """Weights ``[rows, blocks · block]`` of codes ``[rows, blocks, bytes]``."""
+    rows, blocks, _ = packed.shape
+    values = unpacked(packed, bits).astype(np.float32)
+    scales = scales.reshape(rows, blocks, 1)
+    if zeros is None:
+        values -= np.float32(1 << (bits - 1))
+    else:
+        values -= unpacked(zeros.reshape(rows, -1), bits)[:, :blocks, None].astype(np.float32)
+    values *= scales
+    return values.reshape(rows, blocks * block)
+
+
+def _rounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Codes ``[in, rows]`` and scales of ``weight [rows, in]``."""
+    absmax = np.abs(weight).max(axis=1)
+    step = (np.where(absmax > 0, absmax, _LEVELS) / _LEVELS).astype(np.float32)
+    weight /= step[:, None]
+    return np.rint(weight, out=weight).astype(np.int8).T, step
+
+
+def unpacked(packed: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """One code a byte of codes that share bytes along the last axis, the first in the lowest bits."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    codes = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return np.asarray(codes.reshape(*packed.shape[:-1], -1))
