@@ -1,0 +1,155 @@
+"""Smaller blocks: what each structured pass costs SmolLM2 and MiniLM, repaired or not, and what it gains.
+
+    python -m edgepress.benchmarks.checks.structured WORK RESULTS --model smollm2 [--only NAME …] [--timed
+    NAME …]
+
+Every step is the command line a user would type, on 16 × 512 tokens of calibration text; its output stays in
+WORK, so that an interrupted check goes on where it was. A row that was left out is not in the table. Rows
+named by ``--timed`` are exported, proven, and timed in turns with the dense original."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ...storage import read_json, sha256_file
+from ..record import Measurement, read
+from .model_chain import WINDOWS, Chain, Variant
+from .pruning import Row, measure
+from .small_models import CALIBRATION, ratio_of, shown, value
+from .table import write_table
+
+COMMAND = "python -m edgepress.benchmarks.checks.structured WORK benchmarks/results"
+KEPT = (0.9, 0.8, 0.7, 0.6, 0.5)
+PLAIN = {"widths": "uniform", "importance": "magnitude", "repair": "none"}
+METHODS: dict[str, dict[str, Any]] = {
+    "narrow": {"pass": "narrow"},
+    "narrow-unrepaired": {"pass": "narrow", "repair": "none"},
+    "ffn": {"pass": "ffn"},
+    "ffn-unrepaired": {"pass": "ffn", "repair": "none"},
+    "ffn-uniform": {"pass": "ffn", "widths": "uniform"},
+    "ffn-plain": {"pass": "ffn", **PLAIN},
+    "heads": {"pass": "heads"},
+    "heads-unrepaired": {"pass": "heads", "repair": "none"},
+    "layers": {"pass": "layers"},
+    "layers-unrepaired": {"pass": "layers", "repair": "none"},
+    "layers-greedy": {"pass": "layers", "criterion": "greedy"},
+}
+QUANTIZED = {
+    "w4": ({"pass": "gptq", "scheme": "W4A16-g64"},),
+    "w3": ({"pass": "gptq", "scheme": "W3A16-g64"},),
+    "narrow-70-w4": (
+        {"pass": "narrow", "keep": 0.7, "multiple": 64},
+        {"pass": "gptq", "scheme": "W4A16-g64"},
+    ),
+}
+
+
+def rows() -> list[Row]:
+    """All rows: every method at every share, then what is quantized."""
+    pruned = [
+        Row(f"{name}-{round(100 * keep)}", ({**method, "keep": keep},))
+        for keep in KEPT
+        for name, method in METHODS.items()
+    ]
+    return pruned + [Row(name, passes) for name, passes in QUANTIZED.items()]
+
+
+def described(passes: tuple[dict[str, Any], ...]) -> str:
+    """The passes with their options, as a recipe has them."""
+    names = []
+    for options in passes:
+        told = ", ".join(f"{key} {entry}" for key, entry in options.items() if key not in ("pass", "keep"))
+        names.append(f"{options['pass']} ({told})" if told else str(options["pass"]))
+    return " → ".join(names)
+
+
+def timed(chain: Chain, row: Row) -> list[Measurement]:
+    """Lines about the row's bundle, measured in turns with the original's."""
+    variant, original = Variant(row.name, row.name, ""), chain.bundle(Variant("original", "fp32", None))
+    run = chain.speed(variant, original)
+    identity = sha256_file(chain.bundle(variant) / "manifest.json")
+    return [line for line in read([run]) if line.subject.manifest_sha256 == identity]
+
+
+def quality(lines: list[Measurement], dense: list[Measurement]) -> list[str]:
+    """What is left: of a decoder KL, perplexity and top-1; of an encoder cosine and Spearman, beside
+    dense."""
+    if value(lines, "kl") is not None:
+        return [
+            shown(value(lines, "kl"), 3),
+            shown(value(lines, "perplexity"), 1),
+            shown(value(lines, "top1_agreement"), 3),
+        ]
+    found = [shown(value(lines, "cosine"), 4)]
+    for metric in ("spearman_wordsim353", "spearman_simlex999"):
+        mine, theirs = value(lines, metric), value(dense, metric)
+        share = f" ({mine / theirs:.0%})" if mine is not None and theirs else ""
+        found.append(f"{shown(mine, 3)}{share}")
+    return found
+
+
+def table_row(chain: Chain, row: Row, dense: list[Measurement], speed: list[Measurement]) -> list[str]:
+    """What is known about a row, measured now where it is not."""
+    lines, checkpoint = measure(chain, row), chain.work / row.name
+    cost = read_json(chain.work / f"{row.name}.cost.json")
+    step = read_json(checkpoint / "edgepress.json")["steps"][0]
+    weights = step.get("details", {}).get("weights")
+    asked = row.passes[0].get("keep")
+    decodes = value(lines, "kl") is not None
+    speeds = ("prefill_tps", "decode_tps") if decodes else ("sentences_per_second",)
+    return [
+        described(row.passes),
+        "–" if asked is None else f"{asked:.0%}" + (f" ({weights:.1%})" if weights else ""),
+        f"{(checkpoint / 'model.safetensors').stat().st_size / 1e6:.0f}",
+        *quality(lines, dense),
+        *(ratio_of(speed, metric) for metric in speeds),
+        f"{cost['cpu_seconds']:.0f}",
+    ]
+
+
+def main() -> None:
+    """The command line of this check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--model", choices=["smollm2", "minilm"], required=True)
+    names = [row.name for row in rows()]
+    parser.add_argument("--only", nargs="+", choices=names)
+    parser.add_argument("--timed", nargs="+", choices=names, default=[])
+    given = parser.parse_args()
+    chain = Chain(given.model, given.work, None, quick=True)
+    dense = read([chain.quality(Variant("original", "fp32", None))]) if given.model == "minilm" else []
+    chosen = [row for row in rows() if given.only is None or row.name in given.only]
+    speeds = {row.name: timed(chain, row) if row.name in given.timed else [] for row in chosen}
+    filled = [table_row(chain, row, dense, speeds[row.name]) for row in chosen]
+    measured = ["KL", "ppl", "top-1"] if given.model == "smollm2" else ["cosine", "WordSim-353", "SimLex-999"]
+    gained = ["prefill × dense", "decode × dense"] if given.model == "smollm2" else ["sentences/s × dense"]
+    header = ["pass", "kept of the blocks (found)", "checkpoint MB", *measured, *gained, "CPU s"]
+    told = f" --model {given.model}"
+    told += f" --only {' '.join(given.only)}" if given.only else ""
+    told += f" --timed {' '.join(given.timed)}" if given.timed else ""
+    title = f"Structured pruning of {given.model}: channels, heads and layers"
+    file = given.results / f"structured-pruning-{given.model}.md"
+    write_table(file, title, COMMAND + told, header, filled, notes(given.model))
+
+
+def notes(model: str) -> list[str]:
+    """What the columns mean."""
+    what = {
+        "smollm2": "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: "
+        f"KL(original ‖ row), mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia",
+        "minilm": "Model: all-MiniLM-L6-v2. Spearman of word pairs, in brackets the share of the original's",
+    }[model]
+    return [
+        f"{what}; calibrated with {CALIBRATION}. Nothing was trained.",
+        "Kept: weights of all blocks, embeddings and head aside; in brackets what whole units made of it. "
+        "× dense: median of paired ratios with the original's float32 bundle, in turns, ONNX Runtime.",
+        "ffn (widths uniform, importance magnitude, repair none) is what a plain structured pruner does; "
+        "layers (repair none) is ShortGPT.",
+    ]
+
+
+if __name__ == "__main__":
+    main()
