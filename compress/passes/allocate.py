@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ...errors import CalibrationError, RecipeError, ShapeError
 from ...storage import sha256_json
-from ..algorithm import BlockPass, ModelPass, SchemeOption, pass_type
+from ..algorithm import BlockPass, ModelPass, SchemeOption
 from ..allocation import Allocation, read_allocation
 from ..anatomy import Anatomy, Linear
 from ..grid import quantize
+from ..inner_pass import inner_pass
 from ..journal import Journal
 from ..knapsack import choose
 from ..scheme import Scheme
@@ -68,17 +69,7 @@ class Allocate(ModelPass):
         Raises:
             ValueError: it is no pass that quantizes blocks, or its options are wrong.
         """
-        options = {key: value for key, value in self.using.items() if key != "pass"}
-        if "pass" not in self.using or {"scheme", "targets", "ignore"} & options.keys():
-            raise ValueError("using names a pass and its options but scheme, targets and ignore")
-        kind = pass_type(str(self.using["pass"]))
-        if not issubclass(kind, BlockPass) or "scheme" not in kind.model_fields:
-            raise ValueError(f"using: {self.using['pass']} does not quantize with a scheme")
-        try:
-            return kind.model_validate({**options, "scheme": scheme, "targets": tuple(targets)})
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"using: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        return inner_pass(self.using, "scheme", scheme=scheme, targets=tuple(targets), ignore=())
 
     @property
     def label(self) -> str:

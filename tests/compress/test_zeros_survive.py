@@ -38,6 +38,7 @@ LATER: dict[str, list[dict[str, Any]]] = {
         {"pass": "qat", "scheme": "W3A16_ASYM-g32", **LEARNING},
     ],
     "allocate": [{"pass": "allocate", "bits": 4.0, "schemes": ["W3A16-g32", "W8A16-g32"]}],
+    "allocate_sparsity": [{"pass": "allocate_sparsity", "sparsity": 0.6}],
     "kv_cache": [{"pass": "kv_cache"}],
     "vocabulary": [{"pass": "vocabulary"}],
     "magnitude": [{"pass": "magnitude", "sparsity": 0.6}],

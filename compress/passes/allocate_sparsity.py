@@ -1,0 +1,143 @@
+"""Sparsity where it hurts least: which share of each layer becomes zero, solved exactly under one budget.
+
+What each layer loses at each share is measured by gradients on the whole model
+(``training/weight_loss.py``), in place of the outlier counts of Yin et al. 2023, "Outlier Weighed Layerwise
+Sparsity", arXiv 2310.05175; the choice is a multiple-choice knapsack (``knapsack.py``). Then the pass that
+``using`` names prunes so. The shares are kept in the manifest, and can be given to that pass again as its
+``per_layer``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ...errors import CalibrationError, RecipeError
+from ...storage import sha256_json
+from ..algorithm import BlockPass, ModelPass
+from ..anatomy import Linear
+from ..inner_pass import inner_pass
+from ..journal import Journal
+from ..knapsack import choose
+from ..stage import Stage, StageResult
+from ..sweep import Sweep
+from ..torch_model import load_model
+from ..training.pieces import first_tokens, pieces_of
+from ..training.precision import Precision
+from ..training.weight_loss import weight_losses
+
+_STEP = 0.05
+
+
+class AllocateSparsity(ModelPass):
+    """Options of ``allocate_sparsity``."""
+
+    sparsity: float = Field(gt=0, lt=1, description="share of all weights together that become zero")
+    spread: float = Field(0.2, ge=0, lt=1, description="how far a layer's share may be from the whole's")
+    using: dict[str, Any] = Field({"pass": "sparsegpt"}, description="the pass that prunes, with its options")
+    measured_tokens: int = Field(4096, ge=1, description="calibration tokens that losses are measured on")
+    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        self.pruner({}, ())
+        return self
+
+    def pruner(self, shares: Mapping[str, float], targets: Sequence[str]) -> BlockPass:
+        """The pass ``using`` with the share of each layer.
+
+        Raises:
+            ValueError: it is no pass that prunes single weights, or its options are wrong.
+        """
+        own = {"sparsity": self.sparsity, "per_layer": dict(shares), "targets": tuple(targets), "ignore": ()}
+        return inner_pass(self.using, "per_layer", **own)
+
+    @property
+    def shares(self) -> list[float]:
+        """What a layer's share may be."""
+        steps = range(-round(self.spread / _STEP), round(self.spread / _STEP) + 1)
+        found = (round(self.sparsity + step * _STEP, 6) for step in steps)
+        return [share for share in found if 0 <= share < 1]
+
+    @property
+    def label(self) -> str:
+        return f"{self.sparsity:.0%} sparse, by layer"
+
+    @property
+    def calibrated(self) -> bool:
+        return True
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """A forward and a backward pass with the squares of the gradients, then the pruning sweep."""
+        return float(weights) * (3 * min(tokens, self.measured_tokens) + 4 * tokens)
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Measure, solve, prune.
+
+        Raises:
+            CalibrationError: no text to measure on.
+            RecipeError: a layer is quantized already.
+        """
+        linears = self.selected(stage.source.anatomy)
+        quantized = [linear.name for linear in linears if linear.name in stage.source.schemes]
+        if quantized:
+            raise RecipeError(f"{quantized[0]} is quantized already", fix="prune before quantizing")
+        costs = self._measured(stage, linears)
+        sizes = [
+            [linear.out_features * linear.in_features - zeros(linear, share) for share in self.shares]
+            for linear in linears
+        ]
+        total = sum(linear.out_features * linear.in_features for linear in linears)
+        choice = choose(costs, sizes, total - int(self.sparsity * total))
+        picked = zip(linears, choice.options, strict=True)
+        shares = {linear.name: self.shares[option] for linear, option in picked}
+        result = self._sweep(stage, shares)
+        result.details.update(
+            {"shares": shares, "sparsity": 1 - choice.size / total, "predicted": choice.cost}
+        )
+        return result
+
+    def _sweep(self, stage: Stage, shares: Mapping[str, float]) -> StageResult:
+        pruner = self.pruner(shares, tuple(shares))
+        calibration = stage.calibration if pruner.calibrated else None
+        journal = Journal.open(stage.directory, sha256_json(shares))
+        schemes = dict(stage.source.schemes)
+        steps = [[(str(self.using["pass"]), pruner)]]
+        return Sweep(
+            stage.source, steps, schemes, calibration, stage.device, journal, stage.progress, stage.masks
+        ).run()
+
+    def _measured(self, stage: Stage, linears: Sequence[Linear]) -> list[list[float]]:
+        """For each layer, the loss at each share: that of its least costly weights, added up."""
+        if stage.calibration is None:
+            raise CalibrationError("allocate_sparsity needs calibration text", fix="pass --calibration FILE")
+        model = load_model(stage.source.reader.path, device=stage.device, cache=False).requires_grad_(False)
+        losses = weight_losses(
+            model,
+            stage.source.anatomy,
+            [linear.name for linear in linears],
+            first_tokens(pieces_of(stage.calibration, 1024), self.measured_tokens),
+            stage.device,
+            stage.progress,
+            precision=self.precision,
+            seed=self.seed,
+        )
+        return [loss_at(losses[linear.name], [zeros(linear, s) for s in self.shares]) for linear in linears]
+
+
+def zeros(linear: Linear, share: float) -> int:
+    """How many weights of a layer a share is."""
+    return round(share * linear.out_features * linear.in_features)
+
+
+def loss_at(losses: Tensor, counts: Sequence[int]) -> list[float]:
+    """The sum of the ``count`` least of ``losses [out, in]``, for each of ``counts``."""
+    total = torch.cumsum(losses.flatten().sort().values.double(), 0)
+    return [float(total[count - 1]) if count else 0.0 for count in counts]
+
+
+PASS = AllocateSparsity
