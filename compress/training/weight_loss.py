@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ...terminal import Progress
 from ..anatomy import Anatomy
 from ..skeleton import module_name
-from .objective import last_states
 from .pieces import Piece
 from .precision import Precision, autocast
+from .reading import last_states
 from .sensitivity import direction
 
 
