@@ -80,6 +80,11 @@ class Pass(BaseModel):
         return type(self).__name__.lower()
 
     @property
+    def note(self) -> str | None:
+        """What whoever uses the result should know, kept in its manifest."""
+        return None
+
+    @property
     def inputs_multiple(self) -> int:
         """What the number of inputs of each layer has to be a multiple of."""
         return (self.weight_scheme and self.weight_scheme.group_size) or 1

@@ -73,6 +73,7 @@ def write_manifest(
             "recipe_sha256": recipe.sha256,
             "calibration": None if calibration is None else calibration.describe(),
             "embedding": recipe.embedding,
+            "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
             "layers": final_layers(record.statuses),
             "steps": step_summaries(recipe, record),
             "files": hash_tree(directory, skip=frozenset({MANIFEST})),

@@ -17,6 +17,18 @@ from .anatomy import Linear
 from .block import Block
 from .sparsity import Pattern, Scope, keep_highest, keep_pattern
 
+_ZEROS = (
+    "Pruned weights are stored as zeros in the ordinary form of their layer: a file gets smaller where it is "
+    "compressed afterwards, and no exported model gets faster."
+)
+_TWO_OF_FOUR = (
+    "2:4 zeros are stored as zeros in the ordinary form of their layer: there is no other left to write. "
+    "compressed-tensors 0.20 names sparse-24-bitmask and marlin-24 but has no code for them, and vLLM "
+    "refuses them since its pull request 36799 (2026). torch.sparse.to_sparse_semi_structured makes the form "
+    "that an NVIDIA GPU (compute capability 8.0 and up) multiplies, from loaded float16 or bfloat16 weights. "
+    "On a CPU the zeros gain no speed."
+)
+
 
 class Pruning(BlockPass):
     """Options of every such pass; exactly one of ``sparsity`` and ``pattern`` is given."""
@@ -56,6 +68,10 @@ class Pruning(BlockPass):
     @property
     def label(self) -> str:
         return f"{self.pattern or format(self.sparsity, '.0%')} sparse"
+
+    @property
+    def note(self) -> str:
+        return _TWO_OF_FOUR if self.pattern == "2:4" else _ZEROS
 
     @property
     def inputs_multiple(self) -> int:

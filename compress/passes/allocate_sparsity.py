@@ -68,6 +68,10 @@ class AllocateSparsity(ModelPass):
         return f"{self.sparsity:.0%} sparse, by layer"
 
     @property
+    def note(self) -> str | None:
+        return self.pruner({}, ()).note
+
+    @property
     def calibrated(self) -> bool:
         return True
 

@@ -102,6 +102,7 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
     for step in manifest["steps"]:
         statuses = ", ".join(f"{count} {status}" for status, count in sorted(step["statuses"].items()))
         lines.append(f"  {step['pass']}: {statuses}; worst relative error {step['worst_error']:.3g}")
+    lines += [f"  note: {note}" for note in manifest["notes"]]
     document = {
         "output": str(path),
         "bytes": size,

@@ -52,6 +52,8 @@ def test_patterns(
     for linear in source.anatomy.linears():
         groups = (source.dense(linear.name) != 0).view(-1, size).sum(1)
         assert bool((groups == kept).all())
+    (note,) = source.manifest["notes"]
+    assert ("to_sparse_semi_structured" in note) == (pattern == "2:4")
 
 
 @pytest.mark.parametrize("name", PASSES)
