@@ -124,7 +124,7 @@ def main() -> None:
         f"Removed: blocks {steps[0]['details']['removed']} of 6, chosen by `layers`. {curve.measure} of a "
         f"held-out token by tokens learned from: {fell}.",
         f"Text: up to {SENTENCES} sentences and {WORDS} single words of the Wikipedia demo corpus.",
-        "Cosine: to the original's embeddings of held-out sentences. CPU s: of `edgepress compress`, one thread.",
+        "Cosine: to the original's embeddings of held-out sentences. CPU s: of `edgepress compress`.",
     ]
     command = COMMAND + (" --untimed" if given.untimed else "")
     title = "MiniLM with half of its layers, distilled"

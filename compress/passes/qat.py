@@ -24,6 +24,7 @@ from ..qtensor import QTensor
 from ..scheme import Scheme
 from ..stage import Stage
 from ..training.learning import Learning
+from ..training.lsq_linear import LsqLinear
 from ..training.student import Student
 
 # Median distance in steps between codes and original beyond which the two are not the same weight.
@@ -61,7 +62,9 @@ class Qat(Learning):
             for linear in filter(self.selects, block.linears()):
                 mask = masks.get(linear.name)
                 tensor = self._first(stage, linear, mask)
-                student.learn_codes(linear.name, tensor, self._leaning(stage, linear, tensor), mask)
+                bias = student.bias(linear.name)
+                module = LsqLinear(tensor, bias, self._leaning(stage, linear, tensor), mask)
+                student.learn_codes(linear.name, module, module.scale)
         student.learn(("scales", "norms", "biases"))
         return student
 

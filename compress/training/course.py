@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class LoopSettings:
         clip: largest norm of the gradient of all parameters.
         measurements: of the held-out loss, after the first.
         patience: measurements in a row without a new best one that end it; None goes on.
+        settled: share of the steps before which a loss that leaps is no fault: the model itself changes.
         max_seconds: of learning, over all runs of a resumed one; None is no limit.
     """
 
@@ -32,7 +34,12 @@ class LoopSettings:
     clip: float = 1.0
     measurements: int = 6
     patience: int | None = None
+    settled: float = 0.0
     max_seconds: float | None = None
+
+    def but(self, **changes: Any) -> LoopSettings:
+        """The same with some of it changed."""
+        return replace(self, **changes)
 
 
 @dataclass

@@ -10,8 +10,9 @@ from ..stage import Stage
 from .student import Student
 
 
-def float_student(stage: Stage, linears: Sequence[Linear]) -> Student:
-    """The model of ``stage`` with the weights of ``linears``, and all norms and biases, free.
+def float_student(stage: Stage, linears: Sequence[Linear], rank: int | None = None, seed: int = 0) -> Student:
+    """The model of ``stage`` with the weights of ``linears``, and all norms and biases, free; with ``rank``
+    the weights change by a product of that rank.
 
     Raises:
         TrainingError: one of ``linears`` is quantized, or there is nothing to learn.
@@ -24,7 +25,7 @@ def float_student(stage: Stage, linears: Sequence[Linear]) -> Student:
             fix="do this before quantizing, ignore them, or use tune (scales) or qat (codes)",
         )
     student = Student(stage.source, stage.device)
-    student.learn_weights(linears, stage.masks)
+    student.learn_weights(linears, stage.masks, rank, seed)
     student.learn(("norms", "biases"))
     if not student.learned:
         raise TrainingError(

@@ -74,6 +74,9 @@ class Learning(ModelPass):
         """How the held-out loss is called."""
         return "distance" if stage.source.anatomy.kind == "encoder" else "kl"
 
+    def before_step(self, student: Student, done: float) -> None:
+        """Told before each step which share of them is done, and before a measurement 1."""
+
     def statuses(self, student: Student) -> list[LayerStatus]:
         """One for each layer that the pass changed in kind; by default none."""
         return []
@@ -97,7 +100,12 @@ class Learning(ModelPass):
         if self.checkpointing:
             checkpoint_blocks(student.blocks())
         lesson = Lesson(objective, teacher, learned_from, held_out, self.precision)
-        course = lesson.give(student, self._settings(stage, learned_from), stage.progress)
+        course = lesson.give(
+            student,
+            self._settings(stage, learned_from),
+            stage.progress,
+            lambda done: self.before_step(student, done),
+        )
         return self._written(student, stage, course, lesson.held_out_tokens)
 
     def _settings(self, stage: Stage, pieces: list[Piece]) -> LoopSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...terminal import Progress
@@ -43,7 +44,13 @@ class Lesson:
         """Tokens that the held-out loss is a mean over."""
         return sum(piece.tokens for piece in self.held_out)
 
-    def give(self, student: Student, loop: LoopSettings, progress: Progress) -> Course:
+    def give(
+        self,
+        student: Student,
+        loop: LoopSettings,
+        progress: Progress,
+        before_step: Callable[[float], None] = lambda done: None,
+    ) -> Course:
         """Let the student learn; its parameters are then the best ones. Resumes from ``loop.state``."""
         return Loop(
             [*student.changes(), *self.objective.parameters()],
@@ -51,4 +58,5 @@ class Lesson:
             lambda piece, share: self.learn(student, piece, share),
             lambda: self.measure(student),
             loop,
+            before_step,
         ).run(progress)

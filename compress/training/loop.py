@@ -38,6 +38,7 @@ class Loop:
     Args:
         learn: adds the gradient of ``share`` times the summed loss of a piece, and returns the sum.
         measure: the mean held-out loss a token, with the parameters as they are.
+        before_step: told before each step which share of them is done, and before a measurement 1.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class Loop:
         learn: Callable[[Piece, float], float],
         measure: Callable[[], float],
         settings: LoopSettings,
+        before_step: Callable[[float], None] = lambda done: None,
     ) -> None:
         self.parameters, self.pieces, self.settings = list(parameters), pieces, settings
-        self.learn, self.measure = learn, measure
+        self.learn, self.measure, self.before_step = learn, measure, before_step
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
         )
@@ -129,10 +131,13 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.course.step)
         self.optimizer.zero_grad()
+        done = self.course.step / len(self.steps)
+        self.before_step(done)
         tokens = sum(piece.tokens for piece in batch)
         loss = sum(self.learn(piece, 1 / tokens) for piece in batch) / tokens
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip))
-        recent = loss if math.isnan(self.course.recent) else self.course.recent
+        unsettled = math.isnan(self.course.recent) or done < self.settings.settled
+        recent = loss if unsettled else self.course.recent
         leap = loss - recent > (_LEAP - 1) * abs(recent) + 1e-3
         if not math.isfinite(loss) or not math.isfinite(norm) or leap:
             return False
@@ -153,6 +158,7 @@ class Loop:
             self.course.stopped = "the loss left its course"
 
     def _measure(self) -> None:
+        self.before_step(1.0)
         loss = self.measure()
         if not math.isfinite(loss):
             if not self.course.held_out:

@@ -47,16 +47,24 @@ class Relative(nn.Module):
 
 @dataclass(frozen=True)
 class Learned:
-    """A parameter in training: ``name`` as stored, and where it is in the student."""
+    """A parameter in training: ``name`` as stored, and where it is in the student; ``factors`` learn in
+    its place, where there are any.
+    """
 
     name: str
     module: nn.Module
     attribute: str
+    factors: tuple[nn.Parameter, ...] = ()
 
     @property
     def change(self) -> nn.Parameter:
         """What the optimizer moves."""
         return self.module.get_parameter(f"parametrizations.{self.attribute}.original")
+
+    @property
+    def changes(self) -> tuple[nn.Parameter, ...]:
+        """All that the optimizer moves."""
+        return self.factors or (self.change,)
 
     @property
     def value(self) -> Tensor:

@@ -22,10 +22,13 @@ from ..scheme import Scheme
 from ..skeleton import module_name
 from ..torch_model import load_model
 from ..weights import WeightSource
+from .low_rank import learn_low_rank
 from .lsq_linear import LsqLinear
 from .quant_linear import QuantLinear
 from .relative import Learned, Rounding, learn
+from .ternary_linear import TernaryLinear
 
+Coded = LsqLinear | TernaryLinear
 Kind = Literal["scales", "zero_points", "norms", "biases"]
 
 # A zero point that moves by one moves its group by a whole step: it learns in larger units than a scale.
@@ -44,7 +47,7 @@ class Student:
         # Scales of a quantized cache belong to the weights as they were: a model that learns has none.
         self.model = load_model(source.reader.path, device=device, cache=False)
         self.model.requires_grad_(False)
-        self.quantized: dict[str, QuantLinear | LsqLinear] = {}
+        self.quantized: dict[str, QuantLinear | Coded] = {}
         for name in source.schemes:
             self._quantize(name)
         self.learned: list[Learned] = []
@@ -53,16 +56,15 @@ class Student:
     def _quantize(self, name: str) -> None:
         tensor = self.source.linear(name)
         assert isinstance(tensor, QTensor)
-        bias: Tensor | None = self.module(name).bias  # type: ignore[assignment]
-        self._replace(name, QuantLinear(tensor.to(self.device), bias))
+        self._replace(name, QuantLinear(tensor.to(self.device), self.bias(name)))
 
-    def _replace(self, name: str, quantized: QuantLinear | LsqLinear) -> None:
+    def _replace(self, name: str, quantized: QuantLinear | Coded, *, int8: bool = False) -> None:
         path = module_name(self.source.anatomy, name)
         module = self.model.get_submodule(path)
         self.quantized[name] = quantized
         if isinstance(module, TokenQuantLinear):
             module.linear = quantized
-        elif quantized.scheme.activations:
+        elif quantized.scheme.activations or int8:
             self.model.set_submodule(path, TokenQuantLinear(quantized))
         else:
             self.model.set_submodule(path, quantized)
@@ -80,28 +82,32 @@ class Student:
             }[kind]()
         return self.learned
 
-    def learn_weights(self, linears: Sequence[Linear], masks: Masks) -> None:
-        """Let the weights of ``linears``, none of them quantized, learn where their masks keep them."""
+    def learn_weights(
+        self, linears: Sequence[Linear], masks: Masks, rank: int | None = None, seed: int = 0
+    ) -> None:
+        """Let the weights of ``linears``, none of them quantized, learn where their masks keep them, or
+        change by a product of that ``rank``.
+        """
         for block in self.source.anatomy.blocks:
             kept = masks.of(block, self.device)
             for linear in block.linears():
                 if linear in linears:
                     name, module = f"{linear.name}.weight", self.module(linear.name)
                     unit = module.get_parameter("weight").detach().square().mean().sqrt().clamp_min(1e-6)
-                    mask = kept.get(linear.name)
-                    self.learned.append(learn(name, module, "weight", unit, self._as_stored(name), mask))
+                    mask, rounded = kept.get(linear.name), self._as_stored(name)
+                    if rank is None:
+                        learned = learn(name, module, "weight", unit, rounded, mask)
+                    else:
+                        learned = learn_low_rank(name, module, unit, rounded, rank, seed, mask)
+                    self.learned.append(learned)
 
-    def learn_codes(
-        self, name: str, tensor: QTensor, weight: Tensor | None = None, mask: Tensor | None = None
-    ) -> None:
-        """Let the codes of the linear ``name`` learn, beginning with those of ``tensor``; ``weight [out,
-        in]`` says to which side of its rounding cell each leans, ``mask`` which weights are zero for good.
+    def learn_codes(self, name: str, module: Coded, scale: Tensor, *, int8: bool = False) -> None:
+        """Let the codes of the linear ``name`` learn: ``module`` takes its place, whose weight behind them
+        moves in units of ``scale [out, groups]``. With ``int8`` its inputs are quantized in training.
         """
-        bias: Tensor | None = self.module(name).bias  # type: ignore[assignment]
-        module = LsqLinear(tensor.to(self.device), bias, weight, mask)
-        self._replace(name, module)
-        self.began[name] = tensor
-        unit = _LATENT_UNIT * module.scale.detach().unsqueeze(-1)
+        self._replace(name, module, int8=int8)
+        self.began[name] = module.tensor()
+        unit = _LATENT_UNIT * scale.detach().unsqueeze(-1)
         self.learned.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
 
     def module(self, name: str) -> nn.Module:
@@ -109,9 +115,13 @@ class Student:
         module = self.model.get_submodule(module_name(self.source.anatomy, name))
         return module.linear if isinstance(module, TokenQuantLinear) else module
 
+    def bias(self, name: str) -> Tensor | None:
+        """The bias ``[out]`` of the linear ``name``, or None."""
+        return self.module(name).bias  # type: ignore[return-value]
+
     def changes(self) -> list[nn.Parameter]:
         """What the optimizer moves, in a fixed order."""
-        return [learned.change for learned in self.learned]
+        return [change for learned in self.learned for change in learned.changes]
 
     def blocks(self) -> nn.ModuleList:
         """The list that holds the blocks."""
@@ -139,6 +149,8 @@ class Student:
 
     def _scales(self) -> Iterator[Learned]:
         for name, module in self.quantized.items():
+            if isinstance(module, TernaryLinear):
+                continue
             start = module.scale.detach()
 
             def rounded(scale: Tensor, start: Tensor = start) -> Tensor:

@@ -15,6 +15,7 @@ from edgepress.compress.qtensor import QTensor
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.training import learning as learning_module
 from edgepress.compress.training import loop as loop_module
+from edgepress.compress.training.lsq_linear import LsqLinear
 from edgepress.compress.training.student import Student
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import TrainingError
@@ -69,7 +70,8 @@ def test_it_begins_as_the_stage_before_ended(pico_llama: Path, tmp_path: Path, s
         tensor = source.linear(linear.name)
         assert isinstance(tensor, QTensor)
         weight = original.dense(linear.name) if start == "original" else None
-        student.learn_codes(linear.name, tensor, weight)
+        module = LsqLinear(tensor, None, weight)
+        student.learn_codes(linear.name, module, module.scale)
     student.learn(("scales", "norms", "biases"))
     with torch.no_grad():
         assert torch.equal(student.model(IDS).logits, load_model(path)(IDS).logits)

@@ -165,3 +165,10 @@ def test_the_log_of_a_killed_run_is_that_of_a_whole_one(tmp_path: Path) -> None:
         first.loop.run(Silent())
     Task(tmp_path / "s.pt").loop.run(Silent())
     assert (tmp_path / "s.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_leap_is_no_fault_while_the_model_changes(tmp_path: Path) -> None:
+    for settled, retreats in ((0.5, 0), (0.0, 1)):
+        task = Task(tmp_path / f"{settled}.pt", settled=settled)
+        task.hook = lambda loss, task=task: loss * 1e4 if task.calls == 50 else loss  # type: ignore[misc]
+        assert task.loop.run(Silent()).retreats == retreats
