@@ -30,6 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "sparsegpt": {"pass": "sparsegpt", "fit_steps": 0},
     "sparsegpt-fit": {"pass": "sparsegpt", "sequential": True},
     "alps": {"pass": "alps", "sequential": True},
+    "sparsegpt-allocated": {"pass": "allocate_sparsity", "using": {"pass": "sparsegpt", "sequential": True}},
     "alps-corrected": {"pass": "alps", "sequential": True, "correction": 1},
 }
 
@@ -55,6 +56,8 @@ def rows() -> list[Row]:
     found = []
     for share, options in (("50", HALF), ("24", TWO_OF_FOUR)):
         for name, method in METHODS.items():
+            if name == "sparsegpt-allocated" and share == "24":
+                continue  # a pattern is the same in every layer
             pruned = {**method, **options}
             found.append(Row(f"{name}-{share}", (pruned,)))
             if name in ("wanda", "sparsegpt", "alps"):

@@ -5,7 +5,8 @@
 
 Every step is the command line a user would type, on 16 × 512 tokens of calibration text; its output stays in
 WORK, so that an interrupted check goes on where it was. A row that was left out is not in the table. Rows
-named by ``--timed`` are exported, proven, and timed in turns with the dense original."""
+named by ``--timed`` are exported, proven, and timed in turns with the dense original.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +26,10 @@ KEPT = (0.9, 0.8, 0.7, 0.6, 0.5)
 PLAIN = {"widths": "uniform", "importance": "magnitude", "repair": "none"}
 METHODS: dict[str, dict[str, Any]] = {
     "narrow": {"pass": "narrow"},
+    "narrow-corrected": {"pass": "narrow", "correction": 1},
     "narrow-unrepaired": {"pass": "narrow", "repair": "none"},
     "ffn": {"pass": "ffn"},
+    "ffn-corrected": {"pass": "ffn", "correction": 1},
     "ffn-unrepaired": {"pass": "ffn", "repair": "none"},
     "ffn-uniform": {"pass": "ffn", "widths": "uniform"},
     "ffn-plain": {"pass": "ffn", **PLAIN},
@@ -75,7 +78,8 @@ def timed(chain: Chain, row: Row) -> list[Measurement]:
 
 def quality(lines: list[Measurement], dense: list[Measurement]) -> list[str]:
     """What is left: of a decoder KL, perplexity and top-1; of an encoder cosine and Spearman, beside
-    dense."""
+    dense.
+    """
     if value(lines, "kl") is not None:
         return [
             shown(value(lines, "kl"), 3),

@@ -4,7 +4,8 @@ What each layer loses at each share is measured by gradients on the whole model
 (``training/weight_loss.py``), in place of the outlier counts of Yin et al. 2023, "Outlier Weighed Layerwise
 Sparsity", arXiv 2310.05175; the choice is a multiple-choice knapsack (``knapsack.py``). Then the pass that
 ``using`` names prunes so. The shares are kept in the manifest, and can be given to that pass again as its
-``per_layer``."""
+``per_layer``.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Fewer attention heads: rows of q, k and v and columns of o go, and o makes up for them.
 
 Michel et al. 2019, "Are Sixteen Heads Really Better than One?", arXiv 1905.10650, for what goes; repaired
-as in Ling et al. 2024, SlimGPT, arXiv 2412.18110."""
+as in Ling et al. 2024, SlimGPT, arXiv 2412.18110.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@ them.
 
 Chosen as in ShortGPT (Men et al. 2024, arXiv 2403.03853), as a run (Gromov et al. 2024, arXiv 2403.17887),
 or one by one by measured damage (:mod:`edgepress.compress.structured.layer_choice`). Mended in closed form
-(:mod:`edgepress.compress.structured.mending`). The result loads in plain transformers."""
+(:mod:`edgepress.compress.structured.mending`). The result loads in plain transformers.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +30,10 @@ from ..scheme import Scheme
 from ..skeleton import Skeleton
 from ..stage import Stage, StageResult
 from ..structured.layer_choice import Choice, Criterion, greedy, least_influence, least_run
-from ..structured.mending import mend, mendable
+from ..structured.mending import mend
 from ..structured.part import weights_in
 from ..structured.passage import Passage, States
+from ..structured.sum_gap import adds_plainly
 
 _PROBE_TOKENS = 512
 
@@ -155,7 +157,7 @@ class Layers(ModelPass):
                 f"layers: {name} would be refitted, and it is quantized",
                 fix="drop layers before quantizing, or set repair: none",
             )
-        if not mendable(block):
+        if not adds_plainly(block, block.mlp.down):
             return _status(block, run, "fallback-unrepaired", 1.0, "its MLP is normalized before it is added")
         mended = mend(passage, passage.skeleton, block, states, wanted, self.damping)
         if mended.fit.damping is None:

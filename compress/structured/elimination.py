@@ -4,7 +4,8 @@ Hassibi & Stork 1993, "Second Order Derivatives for Network Pruning: Optimal Bra
 groups of columns in the place of single weights, as in Ling et al. 2024, "SlimGPT: Layer-wise Structured
 Pruning for Large Language Models", arXiv 2412.18110. With ``G`` the Gram of the inputs, dropping the
 columns ``S`` of ``W`` costs ``tr(W_S ((G⁻¹)_SS)⁻¹ W_Sᵀ)`` at best, which ``W − W_S ((G⁻¹)_SS)⁻¹ (G⁻¹)_S``
-reaches. The units of least cost go, the inverse is updated, and the costs are found anew."""
+reaches. The units of least cost go, the inverse is updated, and the costs are found anew.
+"""
 
 from __future__ import annotations
 

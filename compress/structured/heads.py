@@ -95,7 +95,8 @@ def _repeats(attention: Attention) -> int:
 
 def _rows(attention: Attention, queries: Tensor, values: Tensor) -> list[tuple[Linear, Tensor]]:
     """The stored rows of each projection that make the channels ``queries`` of q and ``values`` of k and
-    v."""
+    v.
+    """
     if attention.qkv is None:
         return [(attention.q, queries), (attention.k, values), (attention.v, values)]
     widths = [attention.q.out_features, attention.k.out_features, attention.v.out_features]

@@ -2,7 +2,8 @@
 given.
 
 The statistics of a part are collected from the block as the parts before it left it. What stays is repaired
-at once, so that the next block sees the repaired outputs."""
+at once, so that the next block sees the repaired outputs.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from ..support_fit import fit_support
 from .importance import Importance, kept_units
 from .part import Part, columns_of
 from .repair import Repaired, bias_only, least_squares
+from .sum_gap import Gap, adds_plainly, reader_of_sum, seen
 
 Repair = Literal["least_squares", "bias", "none"]
 
@@ -41,6 +43,7 @@ class Narrow(BlockPass):
     repair: Repair
     damping: float
     losses: Mapping[str, Tensor]
+    correction: float = 0.0
 
     def statistics(self, reader: Linear) -> tuple[str, ...]:
         """What is collected of the inputs of ``reader``."""
@@ -49,13 +52,17 @@ class Narrow(BlockPass):
         return (*(("gram",) if gram else ()), *(("mean",) if mean else ()))
 
     @property
+    def compares(self) -> bool:  # type: ignore[override]
+        return self.correction > 0
+
+    @property
     def reads_batches(self) -> bool:  # type: ignore[override]
         return self.importance in ("activation", "reconstruction") or self.repair != "none"
 
     def apply(self, block: Block) -> None:
         for part in self.parts:
             count = self.widths.get((block.anatomy.index, part.name))
-            if count is not None and count < part.counts(block.anatomy)[-1]:
+            if count is not None and (self.compares or count < part.counts(block.anatomy)[-1]):
                 self._narrow(block, part, count)
 
     def _narrow(self, block: Block, part: Part, count: int) -> None:
@@ -70,7 +77,8 @@ class Narrow(BlockPass):
             assert units is not None
         kept = columns_of(units, size)
         weight = block.weight(reader)
-        repaired = self._repaired(block, reader, weight, kept, inputs)
+        fitted = self._corrected(block, reader, weight, kept) if self.compares else None
+        repaired = self._repaired(block, reader, weight, kept, inputs) if fitted is None else fitted
         whole = f"{reader.in_features // size}"
         part.cut(block, units, repaired.weight)
         if repaired.bias is not None:
@@ -99,6 +107,29 @@ class Narrow(BlockPass):
         stays = mask[:, kept]
         start = weight[:, kept] * stays
         return Repaired(fit_support(found.weight, hessian, stays, start, _FIT_STEPS), bias, found.damping)
+
+    def _corrected(self, block: Block, reader: Linear, weight: Tensor, kept: Tensor) -> Repaired | None:
+        """The repair that also makes up for earlier blocks; None where the part adds to no plain sum, or
+        zeros of an earlier pass have to stay."""
+        anatomy = block.anatomy
+        if block.original is None or not adds_plainly(anatomy, reader) or reader.name in block.masks:
+            return None
+        norm = reader_of_sum(anatomy, reader)
+        before, after = (
+            ({}, {})
+            if norm is None
+            else (
+                {"sum": block.original.get_submodule(block.local(norm.name))},
+                {"sum": block.module.get_submodule(block.local(norm.name))},
+            )
+        )
+        gap, point = Gap(reader, weight.device), "output" if norm is None else "sum"
+        for batch, reference in zip(block.batches(), block.references(), strict=True):
+            now = seen(block.module, {**after, "rows": block.linears[reader.name]}, batch)
+            lacking = seen(block.original, before, reference)[point] - now[point]
+            gap.add(now["rows"], lacking, batch.mask)
+        bias = block.parameter(f"{reader.name}.bias") if reader.bias else None
+        return gap.fit(weight, bias, kept, self.damping, self.correction).fit
 
     @staticmethod
     def _error(weight: Tensor, after: Tensor, kept: Tensor, gram: Tensor | None) -> float:

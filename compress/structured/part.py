@@ -3,7 +3,8 @@ attention.
 
 A unit is a run of input columns of one linear, the ``reader`` (down, or o), with the rows of other linears
 that make them. Units fall into ``partitions`` that lose equally many, as the query heads of a key/value
-head must."""
+head must.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
 """``StructuredPruning``: what the passes that make blocks narrower have in common.
 
 They need the widths of all blocks before the first is cut, so each is a barrier in the sweep: measure where
-that is asked for, solve, and sweep with :class:`~edgepress.compress.structured.narrow.Narrow`."""
+that is asked for, solve, and sweep with :class:`~edgepress.compress.structured.narrow.Narrow`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ...errors import CalibrationError
@@ -40,9 +41,18 @@ class StructuredPruning(ModelPass):
     importance: Importance = "reconstruction"
     repair: Repair = Field("least_squares", description="of what stays, in closed form")
     damping: float = Field(0.01, gt=0, le=1, description="share of the mean Gram diagonal added")
+    correction: float = Field(
+        0.0, ge=0, le=1, description="share of the error of earlier blocks that the repair makes up for"
+    )
     measured_tokens: int = Field(4096, ge=1, description="calibration tokens that losses are measured on")
     precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _repaired(self) -> Self:
+        if self.correction and self.repair != "least_squares":
+            raise ValueError("correction is part of the least-squares repair")
+        return self
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -152,6 +162,7 @@ class StructuredPruning(ModelPass):
             repair=self.repair,
             damping=self.damping,
             losses=losses,
+            correction=self.correction,
         )
 
     def _measured(self, stage: Stage, items: Sequence[Item]) -> dict[str, Tensor]:

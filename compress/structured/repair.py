@@ -3,7 +3,8 @@
 Least squares in closed form on the Gram of the calibration inputs. With K the kept and P the pruned columns
 of ``W [out, in]``, ``E‖W x − W' x_K‖²`` is least at ``W' = W_K + W_P G_PK G_KK⁻¹``; the damping holds
 ``W'`` to ``W_K`` where the inputs tell little. A linear with a bias is fitted with it: then means are taken
-off first."""
+off first.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def least_squares(
 
     ``gram [in, in]`` and ``mean [in]`` are of the inputs; the mean is needed for a ``bias [out]``. Where
     another output ``y`` is wanted than the linear's own, ``gap [out, in]`` is ``E[(y − W x − b) xᵀ]`` and,
-    for a bias, ``shift [out]`` is ``E[y − W x − b]``."""
+    for a bias, ``shift [out]`` is ``E[y − W x − b]``.
+    """
     centred = gram if bias is None or mean is None else gram - torch.outer(mean, mean)
     pruned = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
     pruned[kept] = False

@@ -1,7 +1,8 @@
 """How wide each part of each block stays under one budget of weights: the same share, or as measured.
 
 Measured: what the model loses with each width (units of least measured loss go first, their losses added),
-and the multiple-choice knapsack of :mod:`edgepress.compress.knapsack` over all blocks, solved exactly."""
+and the multiple-choice knapsack of :mod:`edgepress.compress.knapsack` over all blocks, solved exactly.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ backward pass for all weights.
 For inputs ``x`` of a linear and gradients ``d`` of ``−log p(y)`` at its outputs, ``y`` drawn from the model
 itself, setting ``w_oi`` to zero costs about ``½ w_oi² E[d_o² x_i²]`` nats of KL (LeCun et al. 1989,
 "Optimal Brain Damage", with the Fisher information in the place of the Hessian as in Theis et al. 2018,
-arXiv 1801.05787)."""
+arXiv 1801.05787).
+"""
 
 from __future__ import annotations
 

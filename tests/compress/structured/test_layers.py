@@ -14,7 +14,7 @@ import yaml
 from edgepress.compress.anatomy import Linear
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.structured.layer_choice import least_influence, least_run
-from edgepress.compress.structured.mending import Gap
+from edgepress.compress.structured.sum_gap import Gap
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import RecipeError
@@ -73,8 +73,8 @@ def test_the_mending_fit_is_numpys_least_squares(biased: bool) -> None:
     weight, bias = torch.randn(3, 6, generator=generator), torch.randn(3) if biased else None
     gap = Gap(Linear("d", "down", 3, 6, biased), torch.device("cpu"))
     for part in (slice(0, 90), slice(90, 200)):
-        gap.add(rows[part], lacking[part])
-    mended = gap.fit(weight, bias, 1e-9)
+        gap.add(rows[part].unsqueeze(0), lacking[part].unsqueeze(0), None)
+    mended = gap.fit(weight, bias, torch.arange(6), 1e-9)
     design = np.concatenate([rows.numpy(), np.ones((200, int(biased)))], 1)
     expected, *_ = np.linalg.lstsq(design, lacking.numpy(), rcond=None)
     assert np.allclose((mended.fit.weight - weight).numpy(), expected[:6].T, atol=1e-3)

@@ -47,7 +47,8 @@ def weights(source: WeightSource) -> int:
 
 def without(model: Path, pruned: WeightSource) -> Tensor:
     """The original's outputs with the columns of down and o set to zero that ``pruned``, unrepaired,
-    lacks."""
+    lacks.
+    """
     module, original = load_model(model), WeightSource.open(model)
     from edgepress.compress.skeleton import module_name
 
