@@ -10,8 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
+from ..compress.anatomy import Linear
 from ..runtime.remade import REMADE_CODES, REMADE_SCALES, RemadeLinear
 from ..storage import disk_full_is_typed
 from .graph.build import Build
@@ -21,6 +24,7 @@ from .graph.writer import GraphWriter
 from .job import ExportJob
 from .opset import Opset
 from .providers import CPU
+from .smoothing import smoothing_factors
 
 GRAPH = "prefill.onnx"
 
@@ -34,14 +38,20 @@ def has_prefill(job: ExportJob) -> bool:
     return job.prefill and decodes and weights_only and not job.as_float and job.form == CPU
 
 
-def write_prefill(view: WeightView, opset: Opset, model: Path) -> dict[str, Any]:
+def write_prefill(
+    view: WeightView, opset: Opset, model: Path, ids: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
     """Write the graph beside ``model``, which has been written; returns the manifest's section about it.
+
+    ``ids [1, seq]`` are tokens of some text: the peaks of the channels of norms are found on them, and such
+    norms are smoothed.
 
     Raises:
         OutOfResource: the disk is full.
     """
     graph = GraphWriter(f"{view.anatomy.model_type or view.anatomy.kind} prefill")
-    build = Build(graph, view, remade=[])
+    smooth = {} if ids is None else smoothing_factors(model, _smoothable(view), ids)
+    build = Build(graph, view, smooth=smooth, remade=[])
     build_prefill(build)
     assert build.remade is not None
     built, stored = graph.model(opset), ir.load(model).graph.initializers
@@ -55,6 +65,22 @@ def write_prefill(view: WeightView, opset: Opset, model: Path) -> dict[str, Any]
     with disk_full_is_typed(path):
         ir.save(built, path)
     return section(build.remade)
+
+
+def _smoothable(view: WeightView) -> list[str]:
+    """The norms that feed nothing but linears of which the weights alone are quantized."""
+    feeds: dict[str, list[Linear]] = {}
+    for block in view.anatomy.blocks:
+        feeds.setdefault(block.norm1.name, []).extend(block.attention.projections)
+        if block != view.anatomy.blocks[-1]:  # of the last, only keys and values are computed
+            inner = [linear for linear in (block.mlp.gate, block.mlp.up) if linear is not None]
+            feeds.setdefault(block.norm2.name, []).extend(inner)
+    schemes = {norm: [view.scheme(linear.name) for linear in linears] for norm, linears in feeds.items()}
+    return [
+        norm
+        for norm, found in schemes.items()
+        if all(scheme is not None and not scheme.activations for scheme in found)
+    ]
 
 
 def section(linears: list[RemadeLinear]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from .token_limits import Ids
 PREFILL_FROM = 32
 PREFILL_CHUNK = 256
 # Threads that spin between two prompts would take the cores from decoding.
-_CONFIG = {"session.force_spinning_stop": "1"}
+CONFIG = {"session.force_spinning_stop": "1"}
 
 Opening = Callable[[], Any]
 
@@ -83,7 +83,7 @@ def _opened(entry: Entry, threads: int | None) -> Any:
     if not entry.prefill.is_file():
         return None
     try:
-        return open_session(entry.prefill, threads=threads, config=_CONFIG, optimize=False)
+        return open_session(entry.prefill, threads=threads, config=CONFIG, optimize=False)
     except BundleError:
         entry.drop()
         return None
@@ -96,7 +96,7 @@ def save_prefill(bundle: Bundle, target: Path) -> None:
         BundleError: the graph does not load, or the weights cannot be made.
     """
     assert bundle.prefill is not None
-    weights = remake(bundle.graph, bundle.prefill.linears)
+    weights = remake(bundle.path / bundle.prefill.file, bundle.graph, bundle.prefill.linears)
     save_optimized(bundle.path / bundle.prefill.file, target, weights=weights)
 
 
@@ -106,4 +106,4 @@ def opened_in_memory(
     """A session over the prefill graph in the file ``graph``, whose weights are made of the graph ``model``
     and held in memory: what a proof runs.
     """
-    return open_session(graph, threads=threads, config=_CONFIG, weights=remake(model, linears))
+    return open_session(graph, threads=threads, config=CONFIG, weights=remake(graph, model, linears))

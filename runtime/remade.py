@@ -3,6 +3,10 @@
 The prefill graph of a bundle has products whose weights no file holds: the device makes them of those that
 the model's own graph has. ``w = scale · code`` with ``scale = absmax / 127`` of each output; an error of half
 a step is small beside that of the codes it starts from.
+
+What a norm feeds may be smoothed (Xiao et al. 2022, "SmoothQuant", arXiv 2211.10438): the prefill graph has
+the norm divided by a factor for each channel, so that no channel decides the rounding of all, and the columns
+of the weights are multiplied by it. The factors are the ratio of the norm in the two graphs.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from .typed_json import integer, text
 
 # Initializers of the prefill graph: the product's name, and which of its two arrays.
 REMADE_CODES, REMADE_SCALES = ".int8", ".int8_scales"
+# What the name of a smoothed norm's initializer ends with in the prefill graph.
+SMOOTHED = ".smoothed"
 _LEVELS = np.float32(127)
 _ROWS = 1024  # at a time: a few megabytes of floats
 _WIDEST = 1 << 24
@@ -29,7 +35,8 @@ _WIDEST = 1 << 24
 @dataclass(frozen=True)
 class RemadeLinear:
     """A product of the prefill graph: ``name``, and rows ``first`` to ``first + out`` of the weight of the
-    product ``of`` in the model's graph, which has ``columns`` inputs.
+    product ``of`` in the model's graph, which has ``columns`` inputs. They come from the smoothed ``norm``,
+    unless that is "".
     """
 
     name: Annotated[str, text()]
@@ -37,23 +44,45 @@ class RemadeLinear:
     first: Annotated[int, integer(0, _WIDEST)]
     out: Annotated[int, integer(1, _WIDEST)]
     columns: Annotated[int, integer(1, _WIDEST)]
+    norm: Annotated[str, text()] = ""
 
 
-def remake(graph: Path, linears: Sequence[RemadeLinear]) -> dict[str, NDArray[Any]]:
-    """Codes ``[in, out]`` int8 and scales ``[out]`` float32 of every linear, by the names that the prefill
-    graph has for them, out of the file ``graph``.
+def remake(prefill: Path, graph: Path, linears: Sequence[RemadeLinear]) -> dict[str, NDArray[Any]]:
+    """Codes ``[in, out]`` int8 and scales ``[out]`` float32 of every linear, by the names that the graph in
+    the file ``prefill`` has for them, out of the model's own in the file ``graph``.
 
     Raises:
-        BundleError: the graph has no such product, or not its weights.
+        BundleError: a graph has no such product or norm, or not its weights.
     """
-    file, made = GraphFile.read(graph), {}
+    file, filler, made = GraphFile.read(graph), GraphFile.read(prefill), {}
+    factors = {
+        norm: _factors(file, graph, filler, prefill, norm)
+        for norm in {linear.norm for linear in linears} - {""}
+    }
     for linear in linears:
-        codes, scales = _int8(graph, file, linear)
+        codes, scales = _int8(graph, file, linear, factors.get(linear.norm))
         made[linear.name + REMADE_CODES], made[linear.name + REMADE_SCALES] = codes, scales
     return made
 
 
-def _int8(graph: Path, file: GraphFile, linear: RemadeLinear) -> tuple[NDArray[Any], NDArray[Any]]:
+def _factors(
+    file: GraphFile, graph: Path, filler: GraphFile, prefill: Path, norm: str
+) -> NDArray[np.float32]:
+    """What the outputs of ``norm [in]`` are divided by in the prefill graph."""
+    name = f"{norm}.weight"
+    try:
+        own = file.weights[name].read(graph, np.float32)
+        smoothed = filler.weights[name + SMOOTHED].read(prefill, np.float32)
+        # A channel that the norm drops has no factor.
+        ones = np.ones(own.shape, np.float32)
+        return np.asarray(np.divide(own, smoothed, out=ones, where=smoothed != 0))
+    except (KeyError, ValueError) as error:
+        raise BundleError(f"{prefill}: the norm {norm!r} cannot be read", why=str(error)) from None
+
+
+def _int8(
+    graph: Path, file: GraphFile, linear: RemadeLinear, factors: NDArray[np.float32] | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
     node = file.nodes.get(linear.of)
     if node is None or node.op != "MatMulNBits":
         raise BundleError(f"{graph} has no product {linear.of!r} with weights in blocks")
@@ -71,7 +100,8 @@ def _int8(graph: Path, file: GraphFile, linear: RemadeLinear) -> tuple[NDArray[A
             rows = slice(start, min(start + _ROWS, last))
             part = (packed[rows], scales[rows], None if zeros is None else zeros[rows])
             into = slice(rows.start - linear.first, rows.stop - linear.first)
-            codes[:, into], steps[into] = _rounded(_dequantized(*part, bits, block)[:, : linear.columns])
+            weight = _dequantized(*part, bits, block)[:, : linear.columns]
+            codes[:, into], steps[into] = _rounded(weight if factors is None else weight * factors)
     except (KeyError, IndexError, ValueError) as error:
         raise BundleError(f"{graph}: the weights of {linear.of!r} cannot be read", why=str(error)) from None
     return codes, steps

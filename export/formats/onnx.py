@@ -20,7 +20,9 @@ from ..parity import prove
 from ..prefill import has_prefill, write_prefill
 from ..proof.form import prove_form
 from ..proof.prefill import judged, prove_prefill
+from ..proof.tokens import rows as token_rows
 from ..providers import CPU, check_form
+from ..smoothing import TOKENS as SMOOTHING_TOKENS
 
 GRAPH = "model.onnx"
 _FLOAT_BYTES = 4
@@ -64,7 +66,9 @@ def write(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, 
         write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
     if has_prefill(job):
         view = WeightView(job.source, kv_dtype=job.kv_dtype)
-        sections["prefill"] = write_prefill(view, prepared.opset, directory / GRAPH)
+        ids = token_rows(job.path, job.text, 1, SMOOTHING_TOKENS, sections["decoder"]["vocab_size"])
+        ids = ids[:, : job.source.anatomy.max_positions]
+        sections["prefill"] = write_prefill(view, prepared.opset, directory / GRAPH, ids)
     return sections
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ...compress.anatomy import Anatomy
 from ...runtime.remade import RemadeLinear
@@ -26,6 +28,7 @@ class Build:
         int8_inputs: activations already quantized per token: ``(uint8 codes, scale)`` by value.
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
+        smooth: factors ``[hidden]`` by the name of the norm whose outputs are divided by them.
         remade: None in a graph that has its weights; in one for prefill, the products whose weights the
             device makes of those of the model's graph.
     """
@@ -36,6 +39,7 @@ class Build:
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None
+    smooth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     remade: list[RemadeLinear] | None = None
 
     @property

@@ -76,7 +76,9 @@ def remade_product(
     """
     assert build.remade is not None
     graph, width = build.graph, sum(linear.out_features for linear in linears)
-    build.remade.append(RemadeLinear(name, of, first, width, linears[0].in_features))
+    norm = str(value.name).removesuffix("/0")
+    norm = norm if norm in build.smooth else ""
+    build.remade.append(RemadeLinear(name, of, first, width, linears[0].in_features, norm))
     stored = [
         graph.weight(name + REMADE_CODES, ir.DataType.INT8, [linears[0].in_features, width], _not_here),
         graph.weight(name + REMADE_SCALES, ir.DataType.FLOAT, [width], _not_here),

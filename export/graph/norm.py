@@ -6,7 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...compress.anatomy import Norm
+from ...runtime.remade import SMOOTHED
 from .build import Build
+from .writer import Array
 
 
 def normalize(build: Build, value: ir.Value, norm: Norm) -> ir.Value:
@@ -16,7 +18,7 @@ def normalize(build: Build, value: ir.Value, norm: Norm) -> ir.Value:
         return build.graph.node(
             "SimplifiedLayerNormalization", norm.name, [value, scale], axis=-1, epsilon=norm.eps, stash_type=1
         )
-    bias = build.vector(f"{norm.name}.bias")
+    bias = _part(build, norm, "bias")
     return build.graph.node("LayerNormalization", norm.name, [value, scale, bias], axis=-1, epsilon=norm.eps)
 
 
@@ -41,10 +43,15 @@ def add_and_normalize(
 
 def _scale(build: Build, norm: Norm) -> ir.Value:
     """``offset + weight`` as one initializer."""
-    name, weights = f"{norm.name}.weight", build.weights
-    return build.graph.weight(
-        name,
-        ir.DataType.FLOAT,
-        weights.shape(name),
-        lambda: (weights.tensor(name).numpy() + norm.offset).astype(np.float32),
-    )
+    return _part(build, norm, "weight", norm.offset)
+
+
+def _part(build: Build, norm: Norm, part: str, offset: float = 0.0) -> ir.Value:
+    name, weights, factors = f"{norm.name}.{part}", build.weights, build.smooth.get(norm.name)
+
+    def make() -> Array:
+        value = weights.tensor(name).numpy() + offset
+        return (value if factors is None else value / factors).astype(np.float32)
+
+    stored = name if factors is None else name + SMOOTHED
+    return build.graph.weight(stored, ir.DataType.FLOAT, weights.shape(name), make)
