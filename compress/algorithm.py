@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 PACKAGE = "edgepress.compress.passes"
 
+# A forward pass in units of its matrix products; the grid search and rounding of a weight in multiply-adds.
+FORWARD, ROUNDING = 1.5, 150
+
 
 def _scheme(value: Any) -> Any:
     return Scheme.parse(value) if isinstance(value, str) else value
@@ -136,6 +139,20 @@ class BlockPass(Pass):
         copies of the largest layer.
         """
         return 3 * max(float_bytes(linear) for linear in layers)
+
+    def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
+        """Multiply-adds for the layers of a block, in ``groups`` that share their inputs.
+
+        By default what collecting statistics, a column recursion and rounding take; a pass without data only
+        rounds.
+        """
+        total = 0.0
+        for group in groups:
+            wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
+            if self.calibrated:
+                total += FORWARD * tokens * rows * wide + tokens * wide**2 + wide**3 + 2 * rows * wide**2
+            total += ROUNDING * rows * wide
+        return total
 
     def apply(self, block: Block) -> None:
         """Change the selected layers of ``block`` and leave a status for each."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import RecipeError
-from .algorithm import BlockPass, ModelPass, Pass
+from .algorithm import FORWARD, BlockPass, ModelPass, Pass
 from .anatomy import BlockAnatomy, Linear
 from .recipe import Recipe
 from .shapes import check_cache, check_shapes
@@ -160,19 +160,17 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
     return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
 
 
-def multiplications(source: WeightSource, recipe: Recipe, tokens: int) -> float:
-    """Multiply-adds of the sweep: two forward passes per block, the Grams, and the column recursions."""
-    total = 0.0
+def multiplications(source: WeightSource, recipe: Recipe, tokens: int, batch_tokens: int) -> float:
+    """Multiply-adds of the whole recipe: what each pass says of its own, and the forward passes that make
+    the inputs of the next block.
+    """
+    total, steps = 0.0, _block_passes(recipe)
+    forward = FORWARD * tokens * (1 + any(step.compares for step in steps))
     for block in source.anatomy.blocks:
-        weights = _block_bytes(block) / FLOAT
-        if recipe.calibrated:
-            total += 1.8 * tokens * weights
-        for group in block.inputs():
-            wide = group[0].in_features
-            rows = sum(linear.out_features for linear in group)
-            if recipe.calibrated:
-                total += tokens * wide**2 + wide**3 + 2 * rows * wide**2
-        total += 150 * weights  # grid search and rounding, in units of a multiply-add of a matrix product
+        total += forward * _block_bytes(block) / FLOAT if any(step.calibrated for step in steps) else 0
+        for step in steps:
+            groups = [[linear for linear in group if step.selects(linear)] for group in block.inputs()]
+            total += step.multiplications([group for group in groups if group], tokens, batch_tokens)
     whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
     return total + sum(
         step.multiplications(whole, tokens) for _, step in recipe.steps if isinstance(step, ModelPass)
@@ -228,5 +226,5 @@ def plan(
             source, recipe, min(batch_size, samples) * length, max(resident(), LIBRARIES)
         ),
         disk=2 * result + activations,
-        seconds=10 + multiplications(source, recipe, tokens) / gemm_rate(),
+        seconds=10 + multiplications(source, recipe, tokens, min(batch_size, samples) * length) / gemm_rate(),
     )

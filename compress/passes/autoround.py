@@ -24,7 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..algorithm import BlockPass, SchemeOption, float_bytes
+from ..algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
 from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
 from ..block_descent import BlockDescent, Course, Descent, Loss, Pair
@@ -34,7 +34,10 @@ from ..grid import Search, quantize
 from ..learned_rounding import LearnedRounding
 from ..qtensor import QTensor
 from ..scheme import Scheme
-from ..training.precision import Precision
+from ..training.precision import Precision, computes_in_bfloat16
+
+# A step in units of the matrix products of a forward pass: measured where bfloat16 is fast, and where not.
+_STEP_BFLOAT16, _STEP = 2.0, 4.0
 
 
 class Autoround(BlockPass):
@@ -74,6 +77,14 @@ class Autoround(BlockPass):
         """Anchors, offsets and the best ones, weights and gradients of all layers, and a step of one."""
         sizes = [float_bytes(linear) for linear in layers]
         return 5 * sum(sizes) + 5 * max(sizes)
+
+    def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
+        """A forward and a backward pass for each step, and the first loss of each batch."""
+        weights = sum(float_bytes(linear) / 4 for group in groups for linear in group)
+        fast = self.precision != "float32" and computes_in_bfloat16(torch.device("cpu"))
+        step = (_STEP_BFLOAT16 if fast else _STEP) * min(tokens, batch_tokens) + ROUNDING
+        first = min(tokens, self.iterations * batch_tokens)
+        return weights * (self.iterations * step + first + ROUNDING)
 
     def apply(self, block: Block) -> None:
         layers = [linear for linear in block.anatomy.linears() if self.selects(linear)]

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..algorithm import BlockPass, SchemeOption, float_bytes
+from ..algorithm import FORWARD, BlockPass, SchemeOption, float_bytes
 from ..anatomy import Linear
 from ..block import Block, LayerStatus, output_error, weight_error
 from ..column_recursion import quantize_in_order
@@ -88,6 +88,16 @@ class Gptq(BlockPass):
         own = sum(STATISTIC_BYTES[name](layers[0].in_features) for name in self.statistics)
         work = max(square + (copies + 1) * sum(sizes) + sum(sizes) // 4, 3 * max(sizes))
         return work + (own if self.sequential else 0)
+
+    def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
+        """Also four products under the Gram for each refinement, and more forward passes when sequential."""
+        total = super().multiplications(groups, tokens, batch_tokens)
+        for group in groups:
+            wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
+            total += 4 * self.refinements * rows * wide**2
+            total += (self.correction > 0) * tokens * (wide**2 + FORWARD * rows * wide)
+            total += self.sequential * FORWARD * tokens * rows * wide
+        return total
 
     def apply(self, block: Block) -> None:
         for group in block.anatomy.inputs():

@@ -13,7 +13,9 @@ from edgepress.compress import sweep as sweep_module
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.collect import Side, collect
 from edgepress.compress.forward import Batch, Smaller, propagate
+from edgepress.compress.plan import multiplications
 from edgepress.compress.qtensor import QTensor
+from edgepress.compress.recipe import parse
 from edgepress.compress.skeleton import Skeleton
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.weights import WeightSource
@@ -297,6 +299,26 @@ def test_plan_counts_layers_and_bytes(pico_llama: Path, whole: Path) -> None:
     written = (whole / "model.safetensors").stat().st_size
     assert plan.result_bytes == pytest.approx(written, rel=0.1)
     assert plan.peak_memory > 0 and plan.seconds > 0
+
+
+def test_plan_asks_more_time_for_more_work(pico_llama: Path, tmp_path: Path) -> None:
+    source = WeightSource.open(pico_llama)
+
+    def work(*passes: dict[str, Any]) -> float:
+        recipe = parse({"passes": [{**one, "scheme": "W4A16-g32"} for one in passes]}, "here")
+        return multiplications(source, recipe, 4096, 1024)
+
+    gptq = {"pass": "gptq"}
+    ascending = [
+        work({"pass": "rtn"}),
+        work(gptq),
+        work({**gptq, "refinements": 2}),
+        work({**gptq, "refinements": 2, "sequential": True, "correction": 1}),
+        work({"pass": "autoround", "iterations": 50, "precision": "float32"}),
+        work(gptq, {"pass": "autoround", "iterations": 50, "precision": "float32"}),
+        work({"pass": "autoround", "iterations": 200, "precision": "float32"}),
+    ]
+    assert ascending == sorted(ascending) and len(set(ascending)) == len(ascending)
 
 
 def test_non_finite_weights_are_named(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
