@@ -53,6 +53,10 @@ class Pass(BaseModel):
         """The scheme this pass gives its layers, or None when it does not quantize."""
         return None
 
+    def scheme_of(self, linear: Linear) -> Scheme | None:
+        """The scheme this pass gives ``linear``, which it selects."""
+        return self.weight_scheme
+
     @property
     def kv_scheme(self) -> KVScheme | None:
         """The scheme this pass gives the key/value cache, or None when it leaves that alone."""

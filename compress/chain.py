@@ -44,8 +44,9 @@ def schemes_after(steps: Steps, source: WeightSource) -> dict[str, Scheme]:
     """The scheme each linear has after ``steps``: that of the last pass that quantizes it, or its own."""
     schemes = dict(source.schemes)
     for _, step in steps:
-        if step.weight_scheme is not None:
-            schemes |= {linear.name: step.weight_scheme for linear in step.selected(source.anatomy)}
+        for linear in step.selected(source.anatomy):
+            scheme = step.scheme_of(linear)
+            schemes |= {} if scheme is None else {linear.name: scheme}
     return {
         linear.name: schemes[linear.name] for linear in source.anatomy.linears() if linear.name in schemes
     }

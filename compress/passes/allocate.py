@@ -105,13 +105,7 @@ class Allocate(ModelPass):
         anatomy = stage.source.anatomy
         details: dict[str, Any] = {}
         allocation = self._checked(anatomy) if self.plan is not None else self._solve(stage, details)
-        by_scheme: dict[str, list[str]] = {}
-        for name, scheme in allocation.items():
-            by_scheme.setdefault(scheme, []).append(name)
-        step = [
-            (str(self.using["pass"]), self.quantizer(Scheme.parse(scheme), names))
-            for scheme, names in by_scheme.items()
-        ]
+        step = [(str(self.using["pass"]), one) for one in self._quantizers(allocation)]
         schemes = dict(stage.source.schemes) | {name: Scheme.parse(s) for name, s in allocation.items()}
         calibration = stage.calibration if step[0][1].calibrated else None
         journal = Journal.open(stage.directory, sha256_json(allocation))
@@ -123,6 +117,17 @@ class Allocate(ModelPass):
             status.step = "allocate"
         result.details.update({"allocation": allocation, **details})
         return result
+
+    def _quantizers(self, allocation: Allocation) -> list[BlockPass]:
+        """A pass for each scheme, or one for all where it takes the schemes of single layers."""
+        by_scheme: dict[str, list[str]] = {}
+        for name, scheme in allocation.items():
+            by_scheme.setdefault(scheme, []).append(name)
+        passes = [self.quantizer(Scheme.parse(scheme), names) for scheme, names in by_scheme.items()]
+        if "schemes" not in type(passes[0]).model_fields:
+            return passes
+        schemes = {name: Scheme.parse(scheme) for name, scheme in allocation.items()}
+        return [passes[0].model_copy(update={"schemes": schemes, "targets": tuple(schemes)})]
 
     def _checked(self, anatomy: Anatomy) -> Allocation:
         """The given plan, in the order of the model."""

@@ -47,6 +47,9 @@ class Autoround(BlockPass):
     compares = True
     learns = True
     scheme: SchemeOption
+    schemes: dict[str, SchemeOption] = Field(
+        {}, description="schemes of single layers by name, if not `scheme`"
+    )
     search: Search = "mse"
     start: Literal["codes", "grid"] = Field(
         "codes", description="codes: those of the pass before, if there are any; grid: rounded to nearest"
@@ -72,6 +75,9 @@ class Autoround(BlockPass):
     @property
     def weight_scheme(self) -> Scheme:
         return self.scheme
+
+    def scheme_of(self, linear: Linear) -> Scheme:
+        return self.schemes.get(linear.name, self.scheme)
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
         """Anchors, offsets and the best ones, weights and gradients of all layers, and a step of one."""
@@ -102,7 +108,7 @@ class Autoround(BlockPass):
             precision=self.precision,
             alone=self.low_memory,
         )
-        with _rounded_inputs(block, layers, self.scheme):
+        with _rounded_inputs(block, [one for one in layers if self.scheme_of(one).activations]):
             descent = BlockDescent(block, roundings, course).run()
         for linear in layers:
             self._record(block, linear, weights[linear.name], roundings[linear.name].tensor(), descent)
@@ -117,8 +123,9 @@ class Autoround(BlockPass):
     def _rounding(self, block: Block, linear: Linear, weight: Tensor) -> LearnedRounding:
         mask = block.masks.get(linear.name)
         start = block.quantized.get(linear.name) if self.start == "codes" else None
-        if start is None or start.scheme != self.scheme:
-            start = quantize(weight, self.scheme, self.search, mask=mask)
+        scheme = self.scheme_of(linear)
+        if start is None or start.scheme != scheme:
+            start = quantize(weight, scheme, self.search, mask=mask)
         return LearnedRounding(weight, start, mask)
 
     def _target(self, block: Block, linear: Linear) -> Tensor:
@@ -136,7 +143,7 @@ class Autoround(BlockPass):
         error = weight_error(tensor.dequantize() - weight, weight)
         status, detail = _status(descent)
         block.statuses.append(
-            LayerStatus(linear.name, "autoround", self.scheme.name, status, error, "weight", detail)
+            LayerStatus(linear.name, "autoround", tensor.scheme.name, status, error, "weight", detail)
         )
 
 
@@ -148,9 +155,9 @@ def _status(descent: Descent) -> tuple[str, str]:
 
 
 @contextmanager
-def _rounded_inputs(block: Block, layers: Sequence[Linear], scheme: Scheme) -> Iterator[None]:
-    """The block with the inputs of its layers rounded as the scheme says."""
-    names = [block.local(linear.name) for linear in layers] if scheme.activations else []
+def _rounded_inputs(block: Block, layers: Sequence[Linear]) -> Iterator[None]:
+    """The block with the inputs of ``layers`` rounded a token."""
+    names = [block.local(linear.name) for linear in layers]
     for name in names:
         wrap(block.module, name)
     try:

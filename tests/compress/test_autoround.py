@@ -142,6 +142,18 @@ def test_it_goes_on_from_the_codes_of_gptq(pico_llama: Path, pico_text: Path, tm
     assert last_damage(better) < last_damage(first)
 
 
+def test_layers_of_several_widths_learn_together(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    using = {**AUTOROUND, "iterations": 8}
+    step = {"pass": "allocate", "bits": 3.5, "schemes": ["W2A16-g32", "W4A16-g32"], "using": using}
+    path = compressed(pico_llama, tmp_path, pico_text, step)
+    source = WeightSource.open(path)
+    details = read_json(path / "edgepress.json")["steps"][0]["details"]
+    assert {name: scheme.name for name, scheme in source.schemes.items()} == details["allocation"]
+    assert set(details["allocation"].values()) == {"W2A16-g32", "W4A16-g32"}
+    layers = read_json(path / "edgepress.json")["layers"]
+    assert all("step" in layer["detail"] or "start" in layer["detail"] for layer in layers)
+
+
 def test_pruned_weights_stay_zero_and_two_runs_are_equal(
     pico_llama: Path, pico_text: Path, tmp_path: Path
 ) -> None:
