@@ -29,7 +29,7 @@ from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
 from ..block_descent import BlockDescent, Course, Descent, Loss, Pair
 from ..fake_quant import unwrap, wrap
-from ..forward import both_sound
+from ..forward import Batch, both_sound
 from ..grid import Search, quantize
 from ..learned_rounding import LearnedRounding
 from ..qtensor import QTensor
@@ -54,7 +54,7 @@ class Autoround(BlockPass):
     start: Literal["codes", "grid"] = Field(
         "codes", description="codes: those of the pass before, if there are any; grid: rounded to nearest"
     )
-    inputs: Literal["quantized", "original"] = Field(
+    inputs: Literal["quantized", "original", "mixed"] = Field(
         "quantized",
         description="what the block reads: the inputs that quantized blocks give it, or the original's",
     )
@@ -114,8 +114,13 @@ class Autoround(BlockPass):
             self._record(block, linear, weights[linear.name], roundings[linear.name].tensor(), descent)
 
     def _pairs(self, block: Block) -> Iterator[Pair]:
-        batches = block.batches() if self.inputs == "quantized" else block.references()
-        for batch, target in zip(batches, block.targets(), strict=True):
+        generator = torch.Generator().manual_seed(block.anatomy.index)
+        pairs = zip(block.batches(), block.references(), strict=True)
+        for (batch, reference), target in zip(pairs, block.targets(), strict=True):
+            if self.inputs == "original":
+                batch = reference
+            elif self.inputs == "mixed":
+                batch = _mixed(batch, reference, generator)
             batch, target = both_sound(batch, target)
             if batch.mask is None or bool(batch.mask.any()):
                 yield batch, target.hidden
@@ -145,6 +150,12 @@ class Autoround(BlockPass):
         block.statuses.append(
             LayerStatus(linear.name, "autoround", tensor.scheme.name, status, error, "weight", detail)
         )
+
+
+def _mixed(batch: Batch, reference: Batch, generator: torch.Generator) -> Batch:
+    """Each value from one of the two batches, by chance."""
+    chosen = torch.rand(batch.hidden.shape, generator=generator).to(batch.hidden.device) < 0.5
+    return Batch(torch.where(chosen, batch.hidden, reference.hidden), batch.arguments, batch.mask)
 
 
 def _status(descent: Descent) -> tuple[str, str]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from edgepress.compress.algorithm import pass_names
+from edgepress.compress.plan import multiplications
 from edgepress.compress.recipe import load_recipe, names, parse, recipe_for, schema
+from edgepress.compress.weights import WeightSource
 from edgepress.errors import EdgepressError, RecipeError, UnknownName
 
 
@@ -17,6 +19,15 @@ def test_every_packaged_recipe_loads() -> None:
         recipe = load_recipe(name)
         assert recipe.name == name
         assert parse({**recipe.as_dict()}, "again").sha256 == recipe.sha256
+
+
+def test_the_presets_go_from_seconds_without_data_to_everything_that_helps(pico_llama: Path) -> None:
+    fast, balanced, best = map(load_recipe, ("fast", "balanced", "best"))
+    assert not fast.calibrated and balanced.calibrated and best.calibrated
+    assert {name for name, _ in best.steps} == {"autoround", "tune"}
+    source = WeightSource.open(pico_llama)
+    work = [multiplications(source, recipe, 4096, 1024) for recipe in (fast, balanced, best)]
+    assert work == sorted(work)
 
 
 @pytest.mark.parametrize(
