@@ -38,11 +38,15 @@ def least_of(scores: Tensor, partitions: int, count: int) -> Tensor:
     return (rows.sort(dim=1, stable=True).indices[:, :count] + first).flatten()
 
 
-def eliminate(weight: Tensor, inverse: Tensor, size: int, partitions: int, rounds: Sequence[int]) -> Tensor:
-    """The units that are left ``[kept]``, ascending, when in each round so many go from every partition.
+def eliminate(
+    weight: Tensor, inverse: Tensor, size: int, partitions: int, rounds: Sequence[int]
+) -> tuple[Tensor, list[float]]:
+    """The units that are left ``[kept]``, ascending, when in each round so many go from every partition; and
+    by how much each round raised the squared output error.
 
     ``weight [out, in]`` and ``inverse [in, in]`` are overwritten.
     """
+    raised = []
     alive = torch.ones(weight.shape[1] // size, dtype=torch.bool, device=weight.device)
     for number in rounds:
         units = alive.nonzero().flatten()
@@ -55,9 +59,11 @@ def eliminate(weight: Tensor, inverse: Tensor, size: int, partitions: int, round
         gone = columns_of(gone, size)
         rows = inverse[gone]
         solved = torch.linalg.solve(rows[:, gone], rows)
-        weight -= weight[:, gone] @ solved
+        lost = weight[:, gone]
+        raised.append(float((torch.linalg.solve(rows[:, gone], lost.T) * lost.T).sum()))
+        weight -= lost @ solved
         inverse -= rows.T @ solved
-    return alive.nonzero().flatten()
+    return alive.nonzero().flatten(), raised
 
 
 def in_rounds(total: int, rounds: int) -> list[int]:

@@ -48,7 +48,7 @@ def kept_units(
         inverse = inverted(inputs["gram"], damping)
         if inverse is None:
             return None
-        return eliminate(weight.clone(), inverse, size, partitions, in_rounds(gone, _ROUNDS))
+        return eliminate(weight.clone(), inverse, size, partitions, in_rounds(gone, _ROUNDS))[0]
     if importance == "taylor":
         scores = losses[reader.name].to(weight.device)
     elif importance == "activation":

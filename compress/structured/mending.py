@@ -29,7 +29,8 @@ def mend(
     passage: Passage, skeleton: Skeleton, block: BlockAnatomy, states: States, wanted: States, damping: float
 ) -> Fitted:
     """Fit down of ``block``, entered by ``states``, so that it leaves ``wanted``; the module is not
-    changed."""
+    changed.
+    """
     linear = block.mlp.down
     down, norm = skeleton.submodule(linear.name), reader_of_sum(block, linear)
     gap, watched = Gap(linear, skeleton.device), {"rows": down}

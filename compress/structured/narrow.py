@@ -110,7 +110,8 @@ class Narrow(BlockPass):
 
     def _corrected(self, block: Block, reader: Linear, weight: Tensor, kept: Tensor) -> Repaired | None:
         """The repair that also makes up for earlier blocks; None where the part adds to no plain sum, or
-        zeros of an earlier pass have to stay."""
+        zeros of an earlier pass have to stay.
+        """
         anatomy = block.anatomy
         if block.original is None or not adds_plainly(anatomy, reader) or reader.name in block.masks:
             return None

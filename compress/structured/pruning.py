@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import CalibrationError
 from ...storage import sha256_json
@@ -22,13 +22,14 @@ from ..journal import Journal
 from ..stage import Stage, StageResult
 from ..sweep import Sweep
 from ..torch_model import load_model
-from ..training.pieces import first_tokens, pieces_of
+from ..training.pieces import Piece, first_tokens, pieces_of
 from ..training.precision import Precision
+from ..training.reader_gram import reader_grams
 from ..training.unit_loss import unit_losses
 from .importance import Importance
 from .narrow import Narrow, Repair, Widths
 from .part import Part, weights_in
-from .widths import Item, budget, solved, uniform
+from .widths import Item, budget, repaired_costs, solved, uniform
 
 
 class StructuredPruning(ModelPass):
@@ -120,12 +121,14 @@ class StructuredPruning(ModelPass):
         anatomy = stage.source.anatomy
         items = self.items(anatomy)
         room = budget(items, anatomy, self.keep)
-        losses = self._measured(stage, items) if self.measures else {}
+        model = self._model(stage) if self.measures else None
+        losses = self._losses(stage, items, model) if model and self.importance == "taylor" else {}
         details: dict[str, Any] = {}
-        if self.widths == "solved":
-            found, details["predicted"] = solved(items, room, losses)
+        if model is not None and self.widths == "solved":
+            found, details["predicted"] = solved(items, room, self._costs(stage, items, model))
         else:
             found = uniform(items, room)
+        del model
         after = narrowed(anatomy, self.parts, found)
         sizes = [sizes_of(block) for block in after.blocks]
         details |= {"blocks": sizes, "weights": _share(after, anatomy)}
@@ -165,26 +168,43 @@ class StructuredPruning(ModelPass):
             correction=self.correction,
         )
 
-    def _measured(self, stage: Stage, items: Sequence[Item]) -> dict[str, Tensor]:
+    def _model(self, stage: Stage) -> nn.Module:
         if stage.calibration is None:
             raise CalibrationError("measuring losses needs calibration text", fix="pass --calibration FILE")
-        model = load_model(stage.source.reader.path, device=stage.device, cache=False).requires_grad_(False)
+        model = load_model(stage.source.reader.path, device=stage.device, cache=False)
+        return model.requires_grad_(False)
+
+    def _pieces(self, stage: Stage) -> list[Piece]:
+        assert stage.calibration is not None
+        return first_tokens(pieces_of(stage.calibration, 1024), self.measured_tokens)
+
+    def _losses(self, stage: Stage, items: Sequence[Item], model: nn.Module) -> dict[str, Tensor]:
+        """The loss without each unit alone, by reader."""
+        readers = {item.part.reader(item.block): item for item in items}
         units = {
-            item.part.reader(item.block).name: item.part.reader(item.block).in_features
-            // item.part.unit(item.block)
-            for item in items
+            reader.name: reader.in_features // item.part.unit(item.block) for reader, item in readers.items()
         }
-        pieces = first_tokens(pieces_of(stage.calibration, 1024), self.measured_tokens)
-        return unit_losses(
-            model,
-            stage.source.anatomy,
-            units,
-            pieces,
-            stage.device,
-            stage.progress,
-            precision=self.precision,
-            seed=self.seed,
-        )
+        anatomy, device, progress = stage.source.anatomy, stage.device, stage.progress
+        options: dict[str, Any] = {"precision": self.precision, "seed": self.seed}
+        return unit_losses(model, anatomy, units, self._pieces(stage), device, progress, **options)
+
+    def _costs(
+        self, stage: Stage, items: Sequence[Item], model: nn.Module
+    ) -> dict[tuple[int, str], list[float]]:
+        """The damage with each count of each item."""
+        readers = {item.key: item.part.reader(item.block).name for item in items}
+        anatomy, device, progress = stage.source.anatomy, stage.device, stage.progress
+        options: dict[str, Any] = {"precision": self.precision, "seed": self.seed}
+        pieces = self._pieces(stage)
+        grams = reader_grams(model, anatomy, list(readers.values()), pieces, device, progress, **options)
+        costs = {}
+        with progress.task("weighing widths", len(items)) as task:
+            for item in items:
+                name = readers[item.key]
+                weight = stage.source.dense(name).to(device)
+                costs[item.key] = repaired_costs(item, weight, grams.pop(name), self.damping)
+                task.advance(1)
+        return costs
 
 
 def narrowed(anatomy: Anatomy, parts: Sequence[Part], widths: Widths) -> Anatomy:

@@ -3,7 +3,8 @@
 A block adds the outputs of o and of down to its hidden states. Earlier blocks have changed, so that the sum
 is no longer the original's; the linear can be fitted to its own inputs so that the sum comes closest to it
 again. That is the correction of Li et al. 2025, "GPTAQ", arXiv 2504.02692, aimed at the hidden states
-instead of at the linear's own output."""
+instead of at the linear's own output.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def adds_plainly(block: BlockAnatomy, linear: Linear) -> bool:
 
 def reader_of_sum(block: BlockAnatomy, linear: Linear) -> Norm | None:
     """The norm whose input is the sum that ``linear``, o or down, adds to; None where that leaves the
-    block."""
+    block.
+    """
     if linear == block.mlp.down:
         return block.norm2 if block.order == "post" else None
     if block.order == "parallel":
@@ -72,7 +74,8 @@ class Gap:
 
     def add(self, rows: Tensor, lacking: Tensor, mask: Tensor | None) -> None:
         """``rows [batch, tokens, in]`` of inputs, ``lacking [batch, tokens, out]``; ``mask`` of real
-        tokens."""
+        tokens.
+        """
         rows, lacking = rows.flatten(0, -2), lacking.flatten(0, -2)
         if mask is not None:
             rows, lacking = rows[mask.flatten()], lacking[mask.flatten()]
@@ -92,7 +95,8 @@ class Gap:
         self, weight: Tensor, bias: Tensor | None, kept: Tensor, damping: float, strength: float = 1.0
     ) -> Fitted:
         """The linear on its columns ``kept`` that closes ``strength`` of the gap; the error counts the
-        rest."""
+        rest.
+        """
         gram, gap, mean = self.gram, strength * self._gap / self.tokens, self._mean / self.tokens
         shift = strength * self._shift / self.tokens
         centre, offset = (None, None) if bias is None else (mean, shift)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from torch import Tensor
 
 from ...errors import RecipeError
 from ..anatomy import Anatomy, BlockAnatomy
 from ..knapsack import choose
+from ..training.reader_gram import ReaderGram
+from .elimination import eliminate
+from .importance import inverted
 from .part import Part, weights_in
 
 
@@ -77,20 +81,27 @@ def uniform(items: Sequence[Item], room: int) -> dict[tuple[int, str], int]:
 
 
 def solved(
-    items: Sequence[Item], room: int, losses: Mapping[str, Tensor]
+    items: Sequence[Item], room: int, costs: Mapping[tuple[int, str], Sequence[float]]
 ) -> tuple[dict[tuple[int, str], int], float]:
-    """The widths of least measured loss within ``room`` weights, and that loss."""
-    costs = [_costs(item, losses[item.part.reader(item.block).name]) for item in items]
+    """The widths of least cost within ``room`` weights, and that cost; ``costs`` by item, one for each
+    count.
+    """
     sizes = [[item.weights(count) for count in item.counts] for item in items]
-    choice = choose(costs, sizes, room)
+    choice = choose([costs[item.key] for item in items], sizes, room)
     picked = zip(items, choice.options, strict=True)
     return {item.key: item.counts[option] for item, option in picked}, choice.cost
 
 
-def _costs(item: Item, losses: Tensor) -> list[float]:
-    """The summed losses of the units that go, for each count of the item."""
-    partitions = item.part.partitions(item.block)
-    ascending = losses.double().view(partitions, -1).sort(dim=1).values.cumsum(1).sum(0)
-    units = losses.numel()
-    gone = [(units - count) // partitions for count in item.counts]
-    return [float(ascending[number - 1]) if number else 0.0 for number in gone]
+def repaired_costs(item: Item, weight: Tensor, measured: ReaderGram, damping: float) -> list[float]:
+    """The damage with each count of an item, when what stays makes up for what goes.
+
+    ``weight [out, in]`` is the reader's. A Gram that cannot be inverted makes every cut cost without bound.
+    """
+    counts, partitions = list(item.counts), item.part.partitions(item.block)
+    inverse = inverted(measured.gram, damping)
+    if inverse is None:
+        return [float("inf")] * (len(counts) - 1) + [0.0]
+    rounds = [(more - fewer) // partitions for fewer, more in pairwise(counts)][::-1]
+    minded = weight * measured.minding.sqrt().unsqueeze(1)
+    _, raised = eliminate(minded, inverse, item.part.unit(item.block), partitions, rounds)
+    return [0.0, *accumulate(raised)][::-1]

@@ -80,8 +80,10 @@ def test_greedy_elimination_is_that_by_hand(size: int, partitions: int) -> None:
             }
             gone.append(min(errors, key=lambda unit: errors[unit]))
         left = [unit for unit in left if unit not in gone]
-    found = eliminate(weight.clone(), inverse.clone(), size, partitions, [1] * (share - 1))
+    found, raised = eliminate(weight.clone(), inverse.clone(), size, partitions, [1] * (share - 1))
     assert found.tolist() == left
+    kept = columns_of(found, size).tolist()
+    assert sum(raised) == pytest.approx(fitted_error(weight, x, kept), rel=1e-2)
 
 
 @given(st.integers(0, 1000), st.sampled_from([1, 2]))
