@@ -28,7 +28,7 @@ from .table import write_table
 COMMAND = "python -m edgepress.benchmarks.checks.distillation WORK benchmarks/results"
 SENTENCES, WORDS, LENGTH = 5000, 5000, 48
 CUT = {"pass": "layers", "keep": 0.5}
-LEARN = {"pass": "distill", "losses": {"states": 1.0, "cosine": 1.0}, "epochs": 6}
+LEARN = {"pass": "distill", "losses": {"states": 1.0, "cosine": 1.0}, "epochs": 4}
 RECIPES = {"half": [CUT], "half-distilled": [CUT, LEARN]}
 LABELS = {"fp32": "original", "half": "layers (keep 0.5)", "half-distilled": "layers (keep 0.5) → distill"}
 HEADER = [
