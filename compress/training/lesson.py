@@ -27,8 +27,8 @@ class Lesson:
 
     def learn(self, student: Student, piece: Piece, share: float) -> float:
         """Add the gradient of ``share`` times the summed loss of ``piece``; returns the sum."""
+        answers = self.teacher.answers(piece)
         with autocast(self.precision, student.device):
-            answers = self.teacher.answers(piece)
             return learn_from(self.objective, student.model, piece, answers, share, student.device)
 
     def measure(self, student: Student) -> float:

@@ -30,8 +30,7 @@ def log_probabilities(
     model: nn.Module, rows: Tensor, softcap: float | None, temperature: float = 1.0
 ) -> Tensor:
     """``[tokens, vocab]`` float32, of the logits divided by ``temperature``."""
-    with torch.autocast(rows.device.type, enabled=False):
-        logits = model.get_output_embeddings()(rows.to(torch.float32))  # type: ignore[operator]
+    logits = model.get_output_embeddings()(rows.to(torch.float32))  # type: ignore[operator]
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     return torch.log_softmax(logits / temperature, -1)

@@ -126,16 +126,17 @@ def learn_from(
     """Add the gradient of ``share`` times the summed loss of a piece; returns the sum.
 
     The logits of a few tokens exist at a time: their gradients are gathered at the states that were read and
-    go back through the model once.
+    go back through the model once. Terms are computed in float32 whatever the model computes in.
     """
     states, total = read(model, piece, device, objective.heard), 0.0
     entrance = {name: rows.detach().requires_grad_(True) for name, rows in states.items()}
-    for weight, term in objective.terms:
-        for part in _parts(term, piece.tokens):
-            known = _known(term, answers, part, device)
-            loss = weight * term.losses(model, _some(entrance, part), known, piece).sum()
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
+    with torch.autocast(device.type, enabled=False):
+        for weight, term in objective.terms:
+            for part in _parts(term, piece.tokens):
+                known = _known(term, answers, part, device)
+                loss = weight * term.losses(model, _some(entrance, part), known, piece).sum()
+                (loss * share).backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach())
     touched = [name for name, rows in entrance.items() if rows.grad is not None]
     torch.autograd.backward([states[name] for name in touched], [entrance[name].grad for name in touched])
     return total

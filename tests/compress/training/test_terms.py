@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -198,3 +199,19 @@ def test_gradients_gathered_at_the_states_are_those_of_the_whole(pico_bert: Path
     for one, other in compared:
         assert one is not None
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()) + 1e-8)
+
+
+def test_terms_are_computed_in_float32_whatever_the_model_computes_in(pico_bert: Path) -> None:
+    class Watching(StateDistance):
+        seen: bool | None = None
+
+        def losses(self, *arguments: Any) -> Tensor:
+            Watching.seen = torch.is_autocast_enabled("cpu")
+            return super().losses(*arguments)
+
+    model, asked = load_model(pico_bert), piece()
+    objective = Objective(((1.0, Watching()),))
+    answers = ask(objective, model, asked, CPU)
+    with torch.autocast("cpu", torch.bfloat16):
+        learn_from(objective, model.requires_grad_(True), asked, answers, 1.0, CPU)
+    assert Watching.seen is False
