@@ -159,10 +159,12 @@ def measured(chain: Chain, row: Row, evaluation: Evaluation) -> dict[str, dict[s
 
 def table_row(chain: Chain, row: Row, quality: Mapping[str, Mapping[str, float]]) -> list[str]:
     """The cells of a row."""
-    cost = read_json(chain.work / f"{row.name}.cost.json")
+    path = chain.work / f"{row.name}.cost.json"
+    # A check that was killed between a checkpoint and its cost cannot know it any more.
+    cost = read_json(path) if path.exists() else None
     bits, megabytes = sizes(chain.work / row.name)
     cells = [f"{value[name]:.{digits}f}" for value in quality.values() for name, digits in METRICS.items()]
-    cells += [f"{cost['cpu_seconds']:.0f}", f"{cost['rss_mb']:.0f}"]
+    cells += ["–", "–"] if cost is None else [f"{cost['cpu_seconds']:.0f}", f"{cost['rss_mb']:.0f}"]
     return [row.label, f"{bits:.2f}", f"{megabytes:.0f}", *cells]
 
 
