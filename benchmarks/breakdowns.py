@@ -1,4 +1,4 @@
-"""What the report draws of one version alone: its damage by layer and its time by operator."""
+"""What the report draws of one version alone: its damage and its bits by layer, and its time by operator."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .damage import Damage, damage
 from .headline import headline
 from .heat_grid import heat_grid
 from .join import Group, Row
+from .widths import widths
 
 MOST_GRIDS = 6
 MOST_PROFILES = 4
@@ -64,6 +65,29 @@ def _damage_text(measured: Damage) -> str:
         listed = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
         text += f"; not ok (dotted): {listed}"
     return f"{text}."
+
+
+def width_drawings(group: Group, anchor: str) -> list[Drawing]:
+    """A grid of bits for each version whose layers have different widths."""
+    found = [(row, w) for row in group.compressed if (w := widths(row.subject)) is not None][:MOST_GRIDS]
+    drawings: list[Drawing] = []
+    for index, (row, spent) in enumerate(found):
+        text = ", ".join(f"{n} linear{'s' * (n > 1)} of {bits} bits" for bits, n in spent.counts.items())
+        wide, narrow = (
+            heat_grid(
+                f"{anchor}-widths{index}-{form}",
+                spent.kinds,
+                spent.blocks,
+                spent.levels,
+                (),
+                title=f"{row.subject.scheme}: bits of each linear",
+                description=text,
+                width=width,
+            )
+            for form, width in WIDTHS
+        )
+        drawings.append(Drawing(row.subject.scheme, wide, narrow, text))
+    return drawings
 
 
 def accounts(group: Group) -> list[tuple[str, list[AccountTable]]]:

@@ -17,7 +17,7 @@ from .record import Subject
 
 LEVELS = 8
 LOWEST = 1e-5
-_BLOCK = re.compile(r"^.*?\.(?P<block>\d{1,6})\.(?P<kind>.+)$")
+BLOCK = re.compile(r"^.*?\.(?P<block>\d{1,6})\.(?P<kind>.+)$")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def damage(subject: Subject, *, worst: int = 5) -> Damage | None:
         return None
     cells: dict[tuple[str, int], Layer] = {}
     for layer in layers:
-        match = _BLOCK.match(layer.name)
+        match = BLOCK.match(layer.name)
         if match:
             cells[match["kind"], int(match["block"])] = layer
     kinds = tuple(dict.fromkeys(kind for kind, _ in cells))
@@ -67,7 +67,7 @@ def damage(subject: Subject, *, worst: int = 5) -> Damage | None:
             flagged.append((row, column[block]))
     ranked = sorted((x for x in layers if x.error is not None), key=lambda x: -(x.error or 0.0))
     return Damage(
-        tuple(_shortest(kinds)),
+        tuple(shortest(kinds)),
         len(blocks),
         tuple(map(tuple, levels)),
         tuple(sorted(flagged)),
@@ -93,7 +93,7 @@ def _layer(entry: dict[str, object]) -> Layer:
     return Layer(str(entry.get("name", "?")), str(entry.get("status", "ok")), number, measured_on)
 
 
-def _shortest(kinds: Sequence[str]) -> list[str]:
+def shortest(kinds: Sequence[str]) -> list[str]:
     """Each name cut to the fewest trailing parts that no other name ends with."""
     found = []
     for kind in kinds:

@@ -14,6 +14,7 @@ from ..storage import disk_full_is_typed, write_atomic
 from .join import Group, join
 from .record import Measurement, read
 from .sections import section
+from .widths import SHADES
 from .workload import machine
 
 MOST_BYTES = 300_000
@@ -59,6 +60,7 @@ def render_report(lines: Sequence[Measurement]) -> str:
     )
     groups = join(lines)
     page = environment.get_template(TEMPLATE).render(
+        shades=SHADES,
         sections=[section(group, number) for number, group in enumerate(groups, 1)],
         summary=_summary(groups, lines),
     )

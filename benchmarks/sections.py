@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..storage import sha256_json
 from . import numerals, table
 from .account_table import AccountTable
-from .breakdowns import Drawing, accounts, damage_drawings, time_drawings
+from .breakdowns import Drawing, accounts, damage_drawings, time_drawings, width_drawings
 from .conclusion import Figure, figures, sentences
 from .environment import Facts, clip, environments
 from .gaps import not_measured
@@ -57,6 +57,7 @@ class Section:
     tables: tuple[tuple[str, table.Table], ...]
     plots: tuple[Plot, ...]
     damage: tuple[Drawing, ...]
+    widths: tuple[Drawing, ...]
     learning: tuple[Drawing, ...]
     time: tuple[Drawing, ...]
     accounts: tuple[tuple[str, list[AccountTable]], ...]
@@ -83,6 +84,7 @@ def section(group: Group, number: int) -> Section:
         tuple((_conditions(one), table.build(one)) for one in every),
         tuple(plots(group, anchor)),
         tuple(damage_drawings(group, anchor)),
+        tuple(width_drawings(group, anchor)),
         tuple(curve_drawings(group, anchor)),
         tuple(time_drawings(group, anchor)),
         tuple(accounts(group)),

@@ -1,7 +1,7 @@
 """``Allocation``: which scheme each layer gets: a mapping that can be read, edited and used again.
 
-As YAML: the full name of a linear, a colon, the name of a scheme. Shown as a strip: a row a block, a column a
-kind of linear, a digit of bits a layer.
+As YAML: the full name of a linear, a colon, the name of a scheme. Shown as a strip: a line a kind of linear,
+a digit of bits a block.
 """
 
 from __future__ import annotations
@@ -51,17 +51,20 @@ def read_allocation(value: Any) -> Any:
 
 
 def strip(anatomy: Anatomy, schemes: Mapping[str, Scheme]) -> list[str]:
-    """The widths in text, one line a block under a line of headings; ``.`` where a layer is in float."""
-    rows = []
-    for block in anatomy.blocks:
-        cells: list[tuple[str, str]] = []
+    """The widths in text: a line for each kind of linear, a digit of bits for each block, first to last.
+    ``.`` is a layer in float, a space a block that has no such layer.
+    """
+    kinds = dict.fromkeys(linear.role for block in anatomy.blocks for linear in block.linears())
+    digits = {kind: [" "] * len(anatomy.blocks) for kind in kinds}
+    for position, block in enumerate(anatomy.blocks):
         for linear in block.linears():
             scheme = schemes.get(linear.name)
-            cells.append((linear.role, "." if scheme is None else str(scheme.bits)))
-        rows.append((str(block.index), cells))
-    width = max(len(role) for _, cells in rows for role, _ in cells) + 1
-    heading = "block ".rjust(8) + "".join(role.rjust(width) for role, _ in rows[0][1])
-    return [
-        heading,
-        *(f"{name} ".rjust(8) + "".join(bits.rjust(width) for _, bits in cells) for name, cells in rows),
-    ]
+            digits[linear.role][position] = "." if scheme is None else str(scheme.bits)
+    width = max(map(len, kinds))
+    return [f"{kind.rjust(width)} {''.join(bits)}" for kind, bits in digits.items()]
+
+
+def mixed_strip(anatomy: Anatomy, schemes: Mapping[str, Scheme]) -> list[str]:
+    """:func:`strip` of a model whose layers have different widths; empty when all have the same."""
+    widths = {scheme.bits if (scheme := schemes.get(one.name)) else None for one in anatomy.linears()}
+    return strip(anatomy, schemes) if len(widths) > 1 else []

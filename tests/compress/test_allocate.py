@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from edgepress.compress.allocation import read_allocation, strip
+from edgepress.compress.allocation import mixed_strip, read_allocation, strip
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.scheme import Scheme
 from edgepress.compress.weights import WeightSource
@@ -72,7 +72,14 @@ def test_a_plan_can_be_read_back_edited_and_used_again(
     )
     assert {name: scheme.name for name, scheme in edited.schemes.items()} == plan
     lines = strip(edited.anatomy, edited.schemes)
-    assert len(lines) == 1 + len(edited.anatomy.blocks) and lines[1].split()[1] == "8"
+    assert [line.split()[0] for line in lines] == ["q", "k", "v", "o", "gate", "up", "down"]
+    for line in lines:
+        role, digits = line.split()
+        wanted = [plan[one.name][1] for one in edited.anatomy.linears() if one.role == role]
+        assert list(digits) == wanted
+    assert mixed_strip(edited.anatomy, edited.schemes) == lines
+    same = dict.fromkeys(edited.schemes, Scheme.parse("W4A16-g32"))
+    assert mixed_strip(edited.anatomy, same) == []
 
 
 def test_the_plan_of_the_work_counts_the_budget(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
