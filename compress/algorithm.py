@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..plugins import load, names
 from .anatomy import Anatomy, Linear
@@ -31,11 +31,18 @@ def _scheme(value: Any) -> Any:
     return Scheme.parse(value) if isinstance(value, str) else value
 
 
-SchemeOption = Annotated[
+def _integers(scheme: Scheme) -> Scheme:
+    if scheme.format != "int":
+        raise ValueError(f"this pass is for integer codes; {scheme.name} takes rtn or gptq")
+    return scheme
+
+
+AnySchemeOption = Annotated[
     Scheme,
     BeforeValidator(_scheme, json_schema_input_type=str | dict[str, Any]),
-    Field(description="a name such as W4A16-g64, or {bits, group_size, symmetric, activations}"),
+    Field(description="a name such as W4A16-g64 or NVFP4, or {bits, group_size, symmetric, activations}"),
 ]
+SchemeOption = Annotated[AnySchemeOption, AfterValidator(_integers)]
 
 
 class Pass(BaseModel):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .grid import round_to_grid
 from .inverse_factor import Factor
+from .number_format import code_type
 from .qtensor import QTensor
 from .scheme import Scheme
 
@@ -48,7 +49,7 @@ def quantize_in_order(
     restored = torch.empty_like(codes)
     restored[order] = codes
     zero_codes = None if zero_point is None else zero_point.to(torch.int8)
-    return QTensor(scheme, restored.T.contiguous(), scale, zero_codes)
+    return QTensor(scheme, restored.T.contiguous().to(code_type(scheme.format)), scale, zero_codes)
 
 
 def _columns(
@@ -61,14 +62,14 @@ def _columns(
     scheme: Scheme,
     block: int,
 ) -> Tensor:
-    """Codes ``[in, out]`` int8.
+    """Codes ``[in, out]``, int8 or the float points of FP8.
 
     Every argument is transposed, input channels first and in the order of work: ``weight``, ``mask [in,
     out]``; ``scale``, ``zero [groups, out]`` with ``group [in]`` the group of each channel. ``weight`` is
     overwritten.
     """
     channels = weight.shape[0]
-    codes = torch.empty_like(weight, dtype=torch.int8)
+    codes = torch.empty_like(weight, dtype=torch.float32 if scheme.format == "fp8" else torch.int8)
     groups = group.tolist()
     for start in range(0, channels, block):
         stop = min(start + block, channels)

@@ -8,6 +8,8 @@ worked together; the columns go in blocks, so that far updates are matrix produc
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def descend(
     scale = tensor.scale.T.contiguous()
     zero = None if tensor.zero_point is None else tensor.zero_point.T.to(torch.float32).contiguous()
     values = tensor.dequantize().T.contiguous()
-    codes = tensor.codes.T.contiguous()
+    codes = tensor.codes.T.to(torch.float32 if tensor.scheme.format == "fp8" else torch.int8).contiguous()
     keep = None if mask is None else mask.T.contiguous()
     gradient = hessian @ (target.T - values)
     diagonal = hessian.diagonal().tolist()
@@ -48,4 +50,4 @@ def descend(
             if j + 1 < stop:
                 local[j + 1 - start :].addr_(hessian[j, j + 1 : stop], move, alpha=-1)
         gradient.addmm_(hessian[:, start:stop], moves, alpha=-1)
-    return QTensor(tensor.scheme, codes.T.contiguous(), tensor.scale, tensor.zero_point)
+    return replace(tensor, codes=codes.T.contiguous().to(tensor.codes.dtype))

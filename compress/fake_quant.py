@@ -5,6 +5,8 @@ The rule is compressed-tensors' for dynamic symmetric int8 per token: 256 levels
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +22,13 @@ def quantize_tokens(rows: Tensor) -> Tensor:
 
 
 class TokenQuantLinear(nn.Module):
-    """A linear whose inputs are quantized per token before the product; the gradient passes straight
-    through.
+    """A linear whose inputs are rounded, by default per token, before the product; the gradient passes
+    straight through.
     """
 
-    def __init__(self, linear: nn.Module) -> None:
+    def __init__(self, linear: nn.Module, rounding: Callable[[Tensor], Tensor] = quantize_tokens) -> None:
         super().__init__()
-        self.linear = linear
+        self.linear, self.rounding = linear, rounding
 
     @property
     def weight(self) -> Tensor:
@@ -34,16 +36,16 @@ class TokenQuantLinear(nn.Module):
         return self.linear.weight  # type: ignore[return-value]
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.linear(straight_through(rows, quantize_tokens(rows.detach())))  # type: ignore[no-any-return]
+        return self.linear(straight_through(rows, self.rounding(rows.detach())))  # type: ignore[no-any-return]
 
 
-def wrap(root: nn.Module, name: str) -> None:
-    """Replace the linear ``name`` below ``root`` by one that quantizes its inputs per token."""
+def wrap(root: nn.Module, name: str, rounding: Callable[[Tensor], Tensor] = quantize_tokens) -> None:
+    """Replace the linear ``name`` below ``root`` by one that rounds its inputs, by default per token."""
     owner_name, _, leaf = name.rpartition(".")
     owner = root.get_submodule(owner_name)
     linear = getattr(owner, leaf)
     if not isinstance(linear, TokenQuantLinear):
-        setattr(owner, leaf, TokenQuantLinear(linear))
+        setattr(owner, leaf, TokenQuantLinear(linear, rounding))
 
 
 def unwrap(root: nn.Module, name: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from .number_format import DOUBLED, block_scales, code_type, nearest, power_of_two, unit_of
 from .qtensor import QTensor
 from .scheme import Scheme
 
@@ -29,16 +30,28 @@ Search = Annotated[
 PERCENTILE = 99.0
 
 # Factors on the absmax/minmax span tried by "mse": near 1 for 8 bits, down to a third for 2 bits.
-_FACTORS = {8: (1.07, 1.0, 0.97, 0.94, 0.9), 4: tuple(1.07 - 0.03 * i for i in range(17))}
+# Scales of MXFP4 are powers of two: there is little to choose from.
+_FACTORS: dict[int | str, tuple[float, ...]] = {
+    8: (1.07, 1.0, 0.97, 0.94, 0.9),
+    4: tuple(1.07 - 0.03 * i for i in range(17)),
+    "mxfp4": (0.5, 2.0),
+}
 _FACTORS_LOW = tuple(1.1 - 0.04 * i for i in range(20))
 _CHUNK_WEIGHTS = 1 << 17  # weights searched at once: the temporaries stay in the second-level cache
 _FP16_MIN, _FP16_MAX = 2.0**-14, 65504.0
 
 
-def storable(scale: Tensor) -> Tensor:
-    """``scale`` as it will be stored: rounded to float16 where all of it is in float16's normal range;
-    float32.
+def storable(scale: Tensor, scheme: Scheme | None = None, largest: float | None = None) -> Tensor:
+    """``scale`` as it will be stored; float32. Rounded to float16 where all of it is in float16's normal
+    range; of FP8 to bfloat16, which all that read them hold; of MXFP4 to a power of two; of NVFP4 to E4M3 in
+    a unit that holds the ``largest`` of the matrix.
     """
+    if scheme is not None and scheme.format == "fp8":
+        return scale.to(torch.bfloat16).to(torch.float32)
+    if scheme is not None and scheme.format == "mxfp4":
+        return power_of_two(scale * DOUBLED) / 2
+    if scheme is not None and scheme.format == "nvfp4":
+        return block_scales(2 * scale, unit_of(2 * (float(scale.max()) if largest is None else largest))) / 2
     if bool(((scale >= _FP16_MIN) & (scale <= _FP16_MAX)).all()):
         return scale.to(torch.float16).to(torch.float32)
     return scale.clone()
@@ -49,6 +62,8 @@ def round_to_grid(weight: Tensor, scale: Tensor, zero_point: Tensor | None, sche
     ``zero_point``.
     """
     codes = weight / scale
+    if scheme.format != "int":
+        return nearest(codes, scheme.format)
     codes.round_()
     if zero_point is not None:
         codes += zero_point
@@ -63,11 +78,14 @@ def _span(grouped: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     return grouped.amin(-1).clamp_(max=0), grouped.amax(-1).clamp_(min=0)
 
 
-def _grid_of(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor | None]:
+def _grid_of(
+    low: Tensor, high: Tensor, scheme: Scheme, largest: float | None
+) -> tuple[Tensor, Tensor | None]:
     """Scale and zero point for spans ``[low, high]``; an all-zero group gets scale 1."""
     lowest, highest = scheme.code_range
     scale = (high - low) / (highest - lowest)
-    scale = storable(torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale)))
+    scale = torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
+    scale = storable(scale, scheme, largest)
     if scheme.symmetric:
         return scale, None
     zero_point = (lowest - low / scale).round_().clamp_(lowest, highest)
@@ -90,12 +108,14 @@ def _rounding_error(
     return error.sum(-1) if importance is None else torch.einsum("ogs,gs->og", error, importance)
 
 
-def _search_mse(grouped: Tensor, scheme: Scheme, importance: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _search_mse(
+    grouped: Tensor, scheme: Scheme, importance: Tensor | None, largest: float | None
+) -> tuple[Tensor, Tensor | None]:
     low, high = _span(grouped, scheme)
-    best_scale, best_zero = _grid_of(low, high, scheme)
+    best_scale, best_zero = _grid_of(low, high, scheme, largest)
     best_error = _rounding_error(grouped, best_scale, best_zero, scheme, importance)
-    for factor in _FACTORS.get(scheme.bits, _FACTORS_LOW):
-        scale, zero_point = _grid_of(low * factor, high * factor, scheme)
+    for factor in _FACTORS.get(scheme.format) or _FACTORS.get(scheme.bits) or _FACTORS_LOW:
+        scale, zero_point = _grid_of(low * factor, high * factor, scheme, largest)
         error = _rounding_error(grouped, scale, zero_point, scheme, importance)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
@@ -119,33 +139,46 @@ def _percentile_span(grouped: Tensor, scheme: Scheme, percent: float) -> tuple[T
 
 
 def _fit(
-    grouped: Tensor, scheme: Scheme, search: Search, importance: Tensor | None
+    grouped: Tensor, scheme: Scheme, search: Search, importance: Tensor | None, largest: float | None
 ) -> tuple[Tensor, Tensor | None]:
     if search == "mse":
-        return _search_mse(grouped, scheme, importance)
+        return _search_mse(grouped, scheme, importance, largest)
     if search == "minmax":
-        return _grid_of(*_span(grouped, scheme), scheme)
+        return _grid_of(*_span(grouped, scheme), scheme, largest)
     _, _, percent = search.partition("-")
-    return _grid_of(*_percentile_span(grouped, scheme, float(percent or PERCENTILE)), scheme)
+    return _grid_of(*_percentile_span(grouped, scheme, float(percent or PERCENTILE)), scheme, largest)
 
 
 def fit_grid(
-    weight: Tensor, scheme: Scheme, search: Search = "mse", importance: Tensor | None = None
+    weight: Tensor,
+    scheme: Scheme,
+    search: Search = "mse",
+    importance: Tensor | None = None,
+    absmax: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Scale ``[out, groups]`` and zero point (None when symmetric) for ``weight [out, in]``, float32.
 
     ``importance`` weighs the squared error of each input channel, ``[in]``, or the products of the errors of
-    each two of a group, ``[groups, size, size]``; the group size must divide ``in``.
+    each two of a group, ``[groups, size, size]``; the group size must divide ``in``. ``absmax`` is the
+    largest weight of all the matrices that share what NVFP4's scales are counted in; by default of this one.
     """
     out_features, in_features = weight.shape
     groups = scheme.groups(in_features)
     grouped = weight.to(torch.float32).reshape(out_features, groups, -1)
     weights = importance if importance is None or importance.ndim == 3 else importance.view(groups, -1)
     rows = max(1, _CHUNK_WEIGHTS // in_features)
-    parts = [_fit(chunk, scheme, search, weights) for chunk in torch.split(grouped, rows)]
+    largest = None
+    if scheme.format == "nvfp4":
+        largest = (largest_weight(weight) if absmax is None else absmax) / scheme.code_range[1]
+    parts = [_fit(chunk, scheme, search, weights, largest) for chunk in torch.split(grouped, rows)]
     scale = torch.cat([scale for scale, _ in parts])
     zeros = [zero for _, zero in parts if zero is not None]
     return scale, torch.cat(zeros) if zeros else None
+
+
+def largest_weight(weight: Tensor) -> float:
+    """The largest magnitude in ``weight``, without a copy of it."""
+    return max(abs(float(end)) for end in torch.aminmax(weight))
 
 
 def quantize(
@@ -154,11 +187,12 @@ def quantize(
     search: Search = "mse",
     importance: Tensor | None = None,
     mask: Tensor | None = None,
+    absmax: float | None = None,
 ) -> QTensor:
     """Round-to-nearest of ``weight [out, in]``; weights where ``mask`` (True keeps) is False become exactly
-    zero.
+    zero. ``absmax`` as in :func:`fit_grid`.
     """
-    scale, zero_point = fit_grid(weight, scheme, search, importance)
+    scale, zero_point = fit_grid(weight, scheme, search, importance, absmax)
     return encode(weight, scale, zero_point, scheme, mask)
 
 
@@ -173,4 +207,4 @@ def encode(
     if mask is not None:
         codes = torch.where(mask, codes, torch.zeros_like(codes) if wide_zero is None else wide_zero)
     zero_codes = None if zero_point is None else zero_point.to(torch.int8)
-    return QTensor(scheme, codes.to(torch.int8), scale, zero_codes)
+    return QTensor(scheme, codes.to(code_type(scheme.format)), scale, zero_codes)

@@ -13,9 +13,10 @@ from .. import __version__
 from ..storage import hash_tree, write_json
 from .block import LayerStatus
 from .calibration import Calibration
+from .execution import runs_on
 from .recipe import Recipe
 from .stage import Record
-from .weights import MANIFEST
+from .weights import MANIFEST, WeightSource
 
 SCHEMA = "edgepress.checkpoint/1"
 
@@ -74,6 +75,7 @@ def write_manifest(
             "calibration": None if calibration is None else calibration.describe(),
             "embedding": recipe.embedding,
             "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
+            "runs_on": runs_on(WeightSource.open(directory).schemes.values()),
             "layers": final_layers(record.statuses),
             "steps": step_summaries(recipe, record),
             "files": hash_tree(directory, skip=frozenset({MANIFEST})),

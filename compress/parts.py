@@ -57,7 +57,8 @@ class PartWriter:
         block of that number, in its names too.
         """
         index = anatomy.index if place is None else place
-        tensors = self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed)
+        joined = _largest_scales(anatomy, quantized)
+        tensors = self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed, joined)
         tensors |= extra or {}
         if masks:
             bits = {numbered(name, anatomy, index): packed(mask) for name, mask in masks.items()}
@@ -76,17 +77,22 @@ class PartWriter:
         names = [name for name in self.source.names() if not name.startswith(prefixes)]
         if anatomy.tied and anatomy.head is not None:
             names = [name for name in names if name != f"{anatomy.head}.weight"]
-        tensors = self._tensors(names, {}, changed or {}) | dict(extra or {})
+        tensors = self._tensors(names, {}, changed or {}, {}) | dict(extra or {})
         return _save(self.directory / "parts" / "outer.safetensors", tensors)
 
     def _tensors(
-        self, names: Sequence[str], quantized: Mapping[str, QTensor], changed: Mapping[str, Tensor]
+        self,
+        names: Sequence[str],
+        quantized: Mapping[str, QTensor],
+        changed: Mapping[str, Tensor],
+        joined: Mapping[str, float],
     ) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for name in names:
             module = name.removesuffix(".weight")
             if module in quantized:
-                tensors |= stored(module, quantized[module], self.forms[quantized[module].scheme])
+                tensor = quantized[module]
+                tensors |= stored(module, tensor, self.forms[tensor.scheme], joined.get(module))
             elif name in changed:
                 value = self.source.as_stored(name, changed[name])
                 tensors[name] = value.to(self.source.stored_type(name))
@@ -104,6 +110,17 @@ def numbered(name: str, block: BlockAnatomy, index: int) -> str:
     """The stored ``name`` of something in ``block`` when that is the block ``index``."""
     blocks_name = block.prefix.rpartition(".")[0]
     return f"{blocks_name}.{index}.{name.removeprefix(f'{block.prefix}.')}"
+
+
+def _largest_scales(anatomy: BlockAnatomy, quantized: Mapping[str, QTensor]) -> dict[str, float]:
+    """By linear in NVFP4, the largest scale of all that read the same inputs: runtimes join them into one."""
+    largest: dict[str, float] = {}
+    for group in anatomy.inputs():
+        names = [linear.name for linear in group if linear.name in quantized]
+        names = [name for name in names if quantized[name].scheme.format == "nvfp4"]
+        top = max((float(quantized[name].scale.max()) for name in names), default=0.0)
+        largest |= dict.fromkeys(names, top)
+    return largest
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> Path:

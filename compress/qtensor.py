@@ -6,12 +6,13 @@ packing belongs to a format. Zero is always representable, so that pruned weight
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import ShapeError
+from .number_format import E4M3
 from .scheme import Scheme
 
 
@@ -21,15 +22,17 @@ class QTensor:
 
     Attributes:
         scheme: bits, group size and symmetry.
-        codes: ``[out, in]`` int8, within ``scheme.code_range``.
+        codes: ``[out, in]`` int8, or E4M3 where that is the format; within ``scheme.code_range``.
         scale: ``[out, groups]`` float32, positive.
         zero_point: ``[out, groups]`` int8 in the code range, or None when symmetric.
+        input_scale: of the activations, where it was found in calibration (``scheme.calibrated``).
     """
 
     scheme: Scheme
     codes: Tensor
     scale: Tensor
     zero_point: Tensor | None = None
+    input_scale: float | None = None
 
     def __post_init__(self) -> None:
         out_features, in_features = self.codes.shape
@@ -57,9 +60,11 @@ class QTensor:
     def to(self, device: torch.device | str) -> QTensor:
         """The same tensor on ``device``."""
         zero_point = None if self.zero_point is None else self.zero_point.to(device)
-        return QTensor(self.scheme, self.codes.to(device), self.scale.to(device), zero_point)
+        return replace(self, codes=self.codes.to(device), scale=self.scale.to(device), zero_point=zero_point)
 
     def rows(self, order: Tensor) -> QTensor:
         """The rows ``order [rows]`` of the matrix, in that order."""
         zero_point = None if self.zero_point is None else self.zero_point[order]
-        return QTensor(self.scheme, self.codes[order], self.scale[order], zero_point)
+        plain = self.codes.view(torch.uint8) if self.codes.dtype == E4M3 else self.codes
+        codes = plain[order].view(self.codes.dtype)
+        return replace(self, codes=codes, scale=self.scale[order], zero_point=zero_point)

@@ -74,8 +74,8 @@ class Recipe(BaseModel):
         if value is None:
             return None
         scheme = Scheme.parse(value)
-        if scheme.activations or scheme.bits == 3:
-            raise ValueError("embedding and head take weight-only schemes of 2, 4 or 8 bits")
+        if scheme.activations or scheme.bits == 3 or scheme.format != "int":
+            raise ValueError("embedding and head take integer weight-only schemes of 2, 4 or 8 bits")
         return scheme.name
 
     @property
@@ -198,8 +198,8 @@ def load_recipe(recipe: str) -> Recipe:
 
 
 def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool) -> Recipe:
-    """The recipe behind ``--scheme``: W8A8 is ``w8a8``; weight-only is ``gptq`` with calibration text, else
-    ``rtn``.
+    """The recipe behind ``--scheme``: W8A8 is ``w8a8``; all others are ``gptq`` with calibration text, else
+    ``rtn``; FP8 is ``rtn`` always, since there is little left to gain.
     """
     parsed = Scheme.parse(scheme)
     if group_size is not None:
@@ -207,9 +207,9 @@ def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool) -> Reci
             parsed = Scheme.model_validate({**parsed.model_dump(), "group_size": group_size})
         except ValidationError as error:
             raise RecipeError(f"group size {group_size}: {error.errors()[0]['msg']}") from None
-    if parsed.activations:
+    if parsed.activations and parsed.format == "int":
         return parse({"name": "w8a8", "passes": [{"pass": "w8a8"}]}, "--scheme")
-    name = "gptq" if calibrated else "rtn"
+    name = "gptq" if calibrated and parsed.format != "fp8" else "rtn"
     step = {"pass": name, "scheme": parsed.name}
     return parse({"name": f"{parsed.name.lower()}-{name}", "passes": [step]}, "--scheme")
 

@@ -9,6 +9,8 @@ keep their scales.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -21,16 +23,17 @@ _RIDGE = 1e-4  # share of A's diagonal that holds a scale where it is when the d
 
 def refit(target: Tensor, hessian: Tensor, tensor: QTensor) -> QTensor:
     """``tensor`` with the scales that bring it closest to ``target [out, in]`` under ``hessian [in, in]``."""
+    largest = float(tensor.scale.max())
     out_features, in_features = tensor.shape
     groups = tensor.scale.shape[1]
     rows = max(1, min(out_features, _CHUNK // (groups * groups), _CHUNK // in_features))
     scale = torch.cat(
         [
-            _solved(target[start : start + rows], hessian, _rows(tensor, start, start + rows))
+            _solved(target[start : start + rows], hessian, _rows(tensor, start, start + rows), largest)
             for start in range(0, out_features, rows)
         ]
     )
-    return QTensor(tensor.scheme, tensor.codes, scale, tensor.zero_point)
+    return replace(tensor, scale=scale)
 
 
 def _rows(tensor: QTensor, start: int, stop: int) -> QTensor:
@@ -38,7 +41,7 @@ def _rows(tensor: QTensor, start: int, stop: int) -> QTensor:
     return QTensor(tensor.scheme, tensor.codes[start:stop], tensor.scale[start:stop], zero_point)
 
 
-def _solved(target: Tensor, hessian: Tensor, tensor: QTensor) -> Tensor:
+def _solved(target: Tensor, hessian: Tensor, tensor: QTensor, largest: float) -> Tensor:
     """The scales ``[rows, groups]``, row by row the better of the solved and the present ones."""
     steps = _steps(tensor)
     matrix = _quadratic(steps, hessian)
@@ -47,7 +50,7 @@ def _solved(target: Tensor, hessian: Tensor, tensor: QTensor) -> Tensor:
     change = _solve(matrix, slope)
     found = tensor.scale + change
     found = torch.where(torch.isfinite(found) & (found > 0), found, tensor.scale)
-    found = storable(found)
+    found = storable(found, tensor.scheme, largest)
     change = found - tensor.scale
     # What the objective gains by the change, scales rounded: 2 sᵀ slope − sᵀ A s.
     gain = 2 * (change * slope).sum(-1) - torch.einsum("rg,rgh,rh->r", change, matrix, change)

@@ -25,6 +25,11 @@ def _listed(misfits: dict[int, list[str]]) -> str:
 
 def _refuse(what: str, misfits: dict[int, list[str]], scheme: Scheme, widths: list[int]) -> ShapeError:
     fits = fitting_groups(widths)
+    if scheme.format != "int":
+        way_out = f"{scheme.name} has no other groups: `ignore` these layers, or choose FP8_DYNAMIC"
+        return ShapeError(
+            f"{what}: group size {scheme.group_size} does not divide {_listed(misfits)}", fix=way_out
+        )
     way_out = f"group sizes that fit all of them: {', '.join(map(str, fits))}; " if fits else ""
     return ShapeError(
         f"{what}: group size {scheme.group_size} does not divide {_listed(misfits)}",

@@ -25,6 +25,7 @@ from .calibration import Calibration
 from .collect import Side, collect
 from .fake_quant import unwrap, wrap
 from .forward import Batch, Smaller, propagate, spoilt
+from .input_rounding import rounding_of
 from .journal import Journal
 from .kv_tap import tap
 from .masks import Masks
@@ -233,13 +234,13 @@ class Sweep:
 @contextmanager
 def _simulated(skeleton: Skeleton, block: Block) -> Iterator[None]:
     """The block with the activations of its layers, and its cache, rounded as their schemes say."""
-    names = [
-        module_name(skeleton.anatomy, name)
+    names = {
+        module_name(skeleton.anatomy, name): rounding_of(tensor.scheme, tensor.input_scale)
         for name, tensor in block.quantized.items()
         if tensor.scheme.activations
-    ]
-    for name in names:
-        wrap(skeleton.model, name)
+    }
+    for name, rounding in names.items():
+        wrap(skeleton.model, name, rounding)
     attention = skeleton.submodule(block.anatomy.attention.module)
     cache = None if block.kv is None else tap(attention, block.kv.round)
     try:

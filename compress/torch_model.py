@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .fake_quant import wrap
+from .input_rounding import rounding_of
 from .kv_tap import tap
 from .qtensor import QTensor
 from .skeleton import Skeleton, module_name, stored_name
@@ -26,8 +27,8 @@ def load_model(
 ) -> nn.Module:
     """The model at ``path``, dense or compressed, as a transformers module in eval mode.
 
-    Quantized weights are dequantized and W8A8 layers quantize their inputs per token. With ``embedding`` the
-    embedding and the head are rounded as an export stores them. Attention reads keys and values as a
+    Quantized weights are dequantized and layers whose scheme says so round their inputs. With ``embedding``
+    the embedding and the head are rounded as an export stores them. Attention reads keys and values as a
     quantized cache gives them back, where the checkpoint has scales for one and ``cache`` is set.
 
     Raises:
@@ -52,7 +53,7 @@ def load_model(
         head.weight = table_module.weight
     for name, scheme in source.schemes.items():
         if scheme.activations:
-            wrap(skeleton.model, module_name(anatomy, name))
+            wrap(skeleton.model, module_name(anatomy, name), rounding_of(scheme, source.input_scale(name)))
     if cache:
         for block in anatomy.blocks:
             scales = source.kv_scales(block.attention)

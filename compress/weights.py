@@ -16,6 +16,7 @@ from .anatomy import Anatomy, Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
 from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
 from .checkpoint.finite import refuse_non_finite
+from .checkpoint.float_forms import PARTS, restored_input_scale
 from .checkpoint.kv_cache import is_scale, kv_scheme_of, restored_scales
 from .checkpoint.reader import TORCH_TYPES, CheckpointReader
 from .family import anatomy_of, stored_transposed
@@ -27,7 +28,7 @@ from .scheme import Scheme
 MANIFEST = "edgepress.json"
 DEFAULT_EMBEDDING = "W8A16-g32"
 
-_QUANTIZED_PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
+_QUANTIZED_PARTS = frozenset({"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", *PARTS})
 
 
 class WeightSource:
@@ -77,6 +78,8 @@ class WeightSource:
             if module not in self.schemes or part not in _QUANTIZED_PARTS:
                 turned = module not in self.schemes and self._is_transposed(name)
                 shapes[name] = shape[::-1] if turned else shape
+            elif part == "weight_packed" and self.schemes[module].format != "int":
+                shapes[f"{module}.weight"] = (shape[0], 2 * shape[1])
             elif part == "weight_shape":
                 sizes = self.reader.read([name])[name]
                 shapes[f"{module}.weight"] = tuple(int(size) for size in sizes)
@@ -120,7 +123,14 @@ class WeightSource:
         if scheme is None:
             return self._read_float(f"{name}.weight")
         form = PACKED if f"{name}.weight_packed" in self.reader.shapes else INTEGER
-        return restored(name, scheme, lambda stored: self.reader.read([stored])[stored], form)
+        return restored(name, scheme, self._one, form)
+
+    def _one(self, stored: str) -> Tensor:
+        return self.reader.read([stored])[stored]
+
+    def input_scale(self, name: str) -> float | None:
+        """``QTensor.input_scale`` of the quantized linear ``name``."""
+        return restored_input_scale(name, self.schemes[name], self._one)
 
     def dense(self, name: str) -> Tensor:
         """The weight ``[out, in]`` float32 of a linear, dequantized where it is quantized."""
@@ -155,8 +165,7 @@ class WeightSource:
         """The scales of the key/value cache of ``attention``; None for a cache in float."""
         if self.kv_scheme is None:
             return None
-        read = self.reader.read
-        return restored_scales(attention, self.kv_scheme, lambda name: read([name])[name])
+        return restored_scales(attention, self.kv_scheme, self._one)
 
     def quantized(self, block: BlockAnatomy, device: torch.device) -> dict[str, QTensor]:
         """The linears of ``block`` that are stored quantized."""

@@ -2,12 +2,14 @@
 
 Weight-only layers are ``pack-quantized`` (``weight_packed``, ``weight_scale``, ``weight_shape``,
 ``weight_zero_point``), W8A8 layers ``int-quantized`` (``weight`` int8, ``weight_scale``); a model that mixes
-them is ``mixed-precision``. These are the forms that transformers and vLLM open.
+them is ``mixed-precision``. These are the forms that transformers and vLLM open; those of float formats are
+in :mod:`.float_forms`.
 
 Packed zero points are special: transformers 5.24 with compressed-tensors 0.20 reads them only when it
 dequantizes while loading, with one scheme for the whole model and in the precision of the stored scale. So a
 model of one asymmetric scheme asks for that in its config and stores float32 scales; beside other schemes,
-asymmetric codes are ``int-quantized``, a byte each.
+asymmetric codes are ``int-quantized``, a byte each. Four-bit floats it unpacks to bfloat16, which float32
+models cannot compute with, so that a model of one such scheme asks for the same.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from ...errors import CheckpointError
 from ..grid import storable
 from ..qtensor import QTensor
 from ..scheme import Scheme
+from .float_forms import FORMS, activations_of, float_scheme_of, restored_float, stored_float, weights_of
 from .packing import pack, unpack
 
 PACKED, INTEGER, MIXED, DENSE = "pack-quantized", "int-quantized", "mixed-precision", "dense"
@@ -33,10 +36,11 @@ def forms(schemes: Iterable[Scheme]) -> dict[Scheme, str]:
     """The compressed-tensors format of each scheme of a model that holds all of ``schemes``."""
     distinct = list(dict.fromkeys(schemes))
     alone = len(distinct) == 1
-    return {
-        scheme: PACKED if not scheme.activations and (scheme.symmetric or alone) else INTEGER
-        for scheme in distinct
-    }
+    found: dict[Scheme, str] = {}
+    for scheme in distinct:
+        packed = not scheme.activations and (scheme.symmetric or alone)
+        found[scheme] = FORMS.get(scheme.format) or (PACKED if packed else INTEGER)
+    return found
 
 
 def _stored_scale(tensor: QTensor) -> Tensor:
@@ -47,9 +51,13 @@ def _stored_scale(tensor: QTensor) -> Tensor:
     return half if exact and tensor.zero_point is None else tensor.scale
 
 
-def stored(name: str, tensor: QTensor, form: str) -> dict[str, Tensor]:
-    """The tensors that store ``tensor`` as the module ``name``; ``form`` as :func:`forms` says."""
+def stored(name: str, tensor: QTensor, form: str, largest: float | None = None) -> dict[str, Tensor]:
+    """The tensors that store ``tensor`` as the module ``name``; ``form`` as :func:`forms` says,
+    ``largest`` as in :func:`.float_forms.stored_float`.
+    """
     scale = _stored_scale(tensor)
+    if tensor.scheme.format != "int":
+        return stored_float(name, tensor, scale, largest)
     if form == INTEGER:
         tensors = {f"{name}.weight": tensor.codes, f"{name}.weight_scale": scale}
         if tensor.zero_point is not None:
@@ -72,6 +80,8 @@ def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str
     Raises:
         CheckpointError: the stored tensors do not fit each other or the scheme.
     """
+    if scheme.format != "int":
+        return restored_float(name, scheme, read)
     scale = read(f"{name}.weight_scale").to(torch.float32)
     if form == INTEGER:
         zero_point = None if scheme.symmetric else read(f"{name}.weight_zero_point")
@@ -91,6 +101,8 @@ def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str
 
 
 def _weights_of(scheme: Scheme) -> dict[str, Any]:
+    if scheme.format != "int":
+        return weights_of(scheme)
     grouped = scheme.group_size is not None
     return {
         "num_bits": scheme.bits,
@@ -116,8 +128,8 @@ def quantization_config(
         by_scheme[scheme].append(name)
     groups = {}
     for index, (scheme, names) in enumerate(by_scheme.items()):
-        activations = None
-        if scheme.activations:
+        activations = activations_of(scheme) if scheme.format != "int" else None
+        if scheme.activations and scheme.format == "int":
             activations = {
                 "num_bits": 8,
                 "type": "int",
@@ -134,10 +146,11 @@ def quantization_config(
         }
     found = {form_of[scheme] for scheme in by_scheme}
     packed_zero_points = any(form_of[scheme] == PACKED and not scheme.symmetric for scheme in by_scheme)
+    dense = [scheme.bits == 4 and scheme.format != "int" and not scheme.activations for scheme in by_scheme]
     return {
         "quant_method": "compressed-tensors",
         "format": MIXED if len(found) > 1 else next(iter(found), DENSE),
-        **({"dequantize": True} if packed_zero_points else {}),
+        **({"dequantize": True} if packed_zero_points or dense == [True] else {}),
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": unquantized,
@@ -147,13 +160,18 @@ def quantization_config(
 
 def _scheme_of(group: Mapping[str, Any]) -> Scheme:
     weights, activations = group["weights"], group.get("input_activations")
+    if weights.get("type") == "float":
+        found = float_scheme_of(weights, activations)
+        if found is not None:
+            return found
     known = weights.get("type", "int") == "int" and weights.get("strategy") in ("group", "channel")
     if activations is not None:
         known = known and activations.get("num_bits") == 8 and activations.get("strategy") == "token"
     if not known:
         raise CheckpointError(
             f"this compressed-tensors scheme is not supported: {dict(group)}",
-            fix="integer weights by group or channel, and dynamic per-token int8 activations, are",
+            fix="integer weights by group or channel, with dynamic per-token int8 activations or without, "
+            "and FP8, MXFP4 and NVFP4 as compressed-tensors' presets have them, are",
         )
     return Scheme(
         bits=weights["num_bits"],

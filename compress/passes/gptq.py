@@ -21,17 +21,19 @@ so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..algorithm import FORWARD, BlockPass, SchemeOption, float_bytes
+from ..algorithm import FORWARD, AnySchemeOption, BlockPass, float_bytes
 from ..anatomy import Linear
 from ..block import Block, LayerStatus, output_error, weight_error
 from ..column_recursion import quantize_in_order
 from ..corrected_target import corrected
 from ..grid import Search, fit_grid, quantize
+from ..input_rounding import input_scale_of
 from ..inverse_factor import MAX_DAMPING, all_finite, damped, factorize
 from ..qtensor import QTensor
 from ..refinement import refine
@@ -44,7 +46,7 @@ Inputs = Mapping[str, Tensor]
 class Gptq(BlockPass):
     """Options of ``gptq``."""
 
-    scheme: SchemeOption
+    scheme: AnySchemeOption
     search: Search = "mse"
     activation_order: bool = True
     damping: float = Field(
@@ -60,7 +62,8 @@ class Gptq(BlockPass):
     @property
     def statistics(self) -> tuple[str, ...]:
         """What a group of layers is solved from."""
-        return ("gram", "cross_gram") if self.correction else ("gram",)
+        cross = ("cross_gram",) if self.correction else ()
+        return ("gram", *cross, *(("absmax",) if self.scheme.calibrated else ()))
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -117,7 +120,7 @@ class Gptq(BlockPass):
         factor = factorize(gram, self.damping, order)
         if factor is None:
             tensor = quantize(weight, self.scheme, self.search, mask=mask)
-            return self._record(block, layers, tensor, weight, gram, None)
+            return self._record(block, layers, self._whole(tensor, inputs), weight, gram, None)
         if self.correction:
             weight = corrected(weight, inputs["cross_gram"], factor, order, self.correction)
             weight = weight if mask is None else weight * mask
@@ -127,7 +130,13 @@ class Gptq(BlockPass):
         del factor
         if self.refinements:
             tensor = refine(weight, damped(gram, damping), tensor, self.refinements, mask=mask)
-        return self._record(block, layers, tensor, weight, gram, damping)
+        return self._record(block, layers, self._whole(tensor, inputs), weight, gram, damping)
+
+    def _whole(self, tensor: QTensor, inputs: Inputs) -> QTensor:
+        """``tensor`` with what its scheme says of the activations."""
+        if not self.scheme.calibrated:
+            return tensor
+        return replace(tensor, input_scale=input_scale_of(self.scheme, inputs["absmax"]))
 
     def _record(
         self,

@@ -1,37 +1,54 @@
 """Round to nearest: each weight goes to the closest point of its group's grid. No data, seconds, the
 baseline.
 
-``search: minmax`` is the plain rule (absmax / 7.5 at 4 bits); ``mse`` picks the span that rounds best.
+``search: minmax`` is the plain rule (absmax / 7.5 at 4 bits); ``mse`` picks the span that rounds best. Of the
+calibration text only schemes with static activations take something: how large these become.
 """
 
 from __future__ import annotations
 
-from ..algorithm import BlockPass, SchemeOption
+from dataclasses import replace
+
+from ..algorithm import AnySchemeOption, BlockPass
+from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
-from ..grid import Search, quantize
+from ..grid import Search, largest_weight, quantize
+from ..input_rounding import input_scale_of
 from ..scheme import Scheme
 
 
 class Rtn(BlockPass):
     """Options of ``rtn``."""
 
-    scheme: SchemeOption
+    scheme: AnySchemeOption
     search: Search = "mse"
 
     @property
     def weight_scheme(self) -> Scheme:
         return self.scheme
 
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("absmax",) if self.scheme.calibrated else ()
+
     def apply(self, block: Block) -> None:
-        for linear in block.anatomy.linears():
-            if self.selects(linear):
-                weight = block.weight(linear)
-                tensor = quantize(weight, self.scheme, self.search, mask=block.masks.get(linear.name))
-                error = weight_error(tensor.dequantize() - weight, weight)
-                block.set_quantized(linear, tensor)
-                block.statuses.append(
-                    LayerStatus(linear.name, "rtn", self.scheme.name, "ok", error, "weight")
-                )
+        for group in block.anatomy.inputs():
+            layers = [linear for linear in group if self.selects(linear)]
+            # Runtimes join the layers that read the same inputs into one: their scales must count alike.
+            largest = max((largest_weight(block.weight(linear)) for linear in layers), default=0.0)
+            for linear in layers:
+                self._quantize(block, linear, largest)
+
+    def _quantize(self, block: Block, linear: Linear, largest: float) -> None:
+        weight, mask = block.weight(linear), block.masks.get(linear.name)
+        tensor = quantize(weight, self.scheme, self.search, mask=mask, absmax=largest)
+        if self.scheme.calibrated:
+            tensor = replace(
+                tensor, input_scale=input_scale_of(self.scheme, block.statistic(linear, "absmax"))
+            )
+        error = weight_error(tensor.dequantize() - weight, weight)
+        block.set_quantized(linear, tensor)
+        block.statuses.append(LayerStatus(linear.name, "rtn", self.scheme.name, "ok", error, "weight"))
 
 
 PASS = Rtn

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ...errors import TrainingError
 from ..anatomy import Linear, Norm
 from ..fake_quant import TokenQuantLinear
 from ..grid import storable
@@ -56,6 +57,11 @@ class Student:
     def _quantize(self, name: str) -> None:
         tensor = self.source.linear(name)
         assert isinstance(tensor, QTensor)
+        if tensor.scheme.format != "int":
+            raise TrainingError(
+                f"{name} is {tensor.scheme.name}: what learns after quantization is for integer codes",
+                fix="put the pass that learns before the one that quantizes",
+            )
         self._replace(name, QuantLinear(tensor.to(self.device), self.bias(name)))
 
     def _replace(self, name: str, quantized: QuantLinear | Coded, *, int8: bool = False) -> None:

@@ -45,7 +45,7 @@ def _duration(seconds: float) -> str:
 @click.option(
     "-r", "--recipe", help="A recipe: a YAML file, or the name of a packaged one (`edgepress recipe list`)."
 )
-@click.option("--scheme", help="The short way: W4A16, W3A16, W2A16, W8A16, W4A16_ASYM, W8A8, …")
+@click.option("--scheme", help="The short way: W4A16, W3A16, W4A16_ASYM, W8A8, FP8_DYNAMIC, NVFP4A16, …")
 @click.option("--group-size", type=int, help="With --scheme: input channels per scale, 16 to 256.")
 @click.option("-o", "--output", type=click.Path(), help="The directory to write.")
 @click.option("--calibration", help="Text: a file, a directory, or a demo corpus (wikipedia).")
@@ -92,8 +92,9 @@ def command(
 
 def _compress(terminal: Terminal, model: str, output: str, options: dict[str, Any]) -> None:
     from ...storage import read_json
+    from ..allocation import mixed_strip
     from ..api import compress_model
-    from ..weights import MANIFEST
+    from ..weights import MANIFEST, WeightSource
 
     path = compress_model(model, output=output, progress=terminal.progress, **options)
     manifest = read_json(path / MANIFEST)
@@ -102,10 +103,14 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
     for step in manifest["steps"]:
         statuses = ", ".join(f"{count} {status}" for status, count in sorted(step["statuses"].items()))
         lines.append(f"  {step['pass']}: {statuses}; worst relative error {step['worst_error']:.3g}")
+    source = WeightSource.open(path)
+    widths = mixed_strip(source.anatomy, source.schemes)
+    lines += ["  bits by layer, block 0 to the last:", *(f"    {line}" for line in widths)] if widths else []
     lines += [f"  note: {note}" for note in manifest["notes"]]
+    lines += [f"  runs on: {line}" for line in manifest["runs_on"]]
     document = {
         "output": str(path),
         "bytes": size,
-        **{key: manifest[key] for key in ("scheme", "steps", "source")},
+        **{key: manifest[key] for key in ("scheme", "steps", "runs_on", "source")},
     }
     terminal.document(document, "\n".join(lines))

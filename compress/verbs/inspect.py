@@ -14,6 +14,8 @@ from ...terminal import Terminal
 
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
     """Anatomy, schemes and sizes of a checkpoint directory as JSON."""
+    from ..allocation import mixed_strip
+    from ..execution import runs_on
     from ..weights import WeightSource
 
     source = WeightSource.open(path)
@@ -48,6 +50,8 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         "params": _parameters(source),
         "bytes": sum(source.reader.nbytes(name) for name in source.reader.shapes),
         "scheme": source.manifest.get("scheme"),
+        "widths": mixed_strip(anatomy, source.schemes) or None,
+        "runs_on": runs_on(source.schemes.values()) or None,
         "described": source.manifest.get("source", {}).get("described"),
         "layers": layers,
     }
@@ -90,6 +94,8 @@ def _table(document: dict[str, Any]) -> Any:
             value = f"{value['file']}, {len(value['linears'])} products, {made} made on the device"
         if key == "bytes":
             value = f"{value / 1e6:.1f} MB"
+        elif key in ("runs_on", "widths"):
+            value = "\n".join(value)
         elif key == "params":
             value = f"{value / 1e6:.1f} M"
         table.add_row(key, str(value))

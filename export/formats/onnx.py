@@ -15,6 +15,7 @@ from ..graph.save import save
 from ..graph.view import WeightView
 from ..job import ExportJob
 from ..manifest import decoder_section, encoder_section
+from ..numbers import check_numbers
 from ..opset import Opset, installed_runtime, opset_for
 from ..parity import prove
 from ..prefill import has_prefill, write_prefill
@@ -41,9 +42,11 @@ def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
     """Build the graph in memory, without weights.
 
     Raises:
-        ShapeError, CheckpointError, UnknownName: it cannot be exported; nothing has been written.
+        InputError: it cannot be exported (of its kinds: shapes, names, formats of numbers); nothing has been
+            written.
         MissingDependency: ONNX Runtime is missing or too old.
     """
+    check_numbers(job)
     check_form(job)
     opset = opset_for(installed_runtime(), job.source.anatomy.kind)
     view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,23 @@ def test_packing_is_the_librarys_and_round_trips(bits: int, rows: int, columns: 
     assert torch.equal(unpack(words, bits, columns), codes)
 
 
-@pytest.mark.parametrize("name", ["W2A16-g16", "W3A16_ASYM-g32", "W4A16-g64", "W8A16_ASYM-channel", "W8A8"])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        *product(
+            ["W2A16-g16", "W3A16_ASYM-g32", "W4A16-g64", "W8A16_ASYM-channel", "W8A8"], [PACKED, INTEGER]
+        ),
+        *((name, "") for name in ("FP8_DYNAMIC", "NVFP4A16", "MXFP4A16")),
+    ],
+)
 @pytest.mark.parametrize("size", [1.0, 1e-9])
-@pytest.mark.parametrize("form", [PACKED, INTEGER])
 def test_stored_tensors_restore_exactly(name: str, size: float, form: str) -> None:
     scheme = Scheme.parse(name)
     weight = torch.randn(37, 64, generator=torch.Generator().manual_seed(0)) * size
     tensor = quantize(weight, scheme)
     tensors = stored("layer", tensor, form)
     again = restored("layer", scheme, tensors.__getitem__, form)
-    assert torch.equal(again.codes, tensor.codes) and torch.equal(again.scale, tensor.scale)
+    assert torch.equal(again.codes.float(), tensor.codes.float()) and torch.equal(again.scale, tensor.scale)
     assert torch.equal(again.dequantize(), tensor.dequantize())
 
 
@@ -95,15 +103,45 @@ def test_transformers_opens_decoders_and_computes_the_same_logits(
     assert not torch.equal(outputs(ours), outputs(load_model(pico_llama)))
 
 
-@pytest.mark.parametrize("scheme", ["W4A16_ASYM-g32", "W8A16_ASYM-channel", None])
+FLOATS = ["FP8_DYNAMIC", "FP8", "NVFP4A16", "MXFP4A16", "NVFP4", "MXFP4"]
+MIXED_FLOATS = """
+passes:
+  - {pass: rtn, scheme: NVFP4, targets: [q, k, v, o]}
+  - {pass: rtn, scheme: FP8_DYNAMIC, targets: [gate, up]}
+  - {pass: gptq, scheme: MXFP4A16, targets: [down]}
+"""
+CALIBRATED: dict[str, Any] = {"samples": 4, "length": 32}
+
+
+@pytest.mark.parametrize("scheme", FLOATS[:4])
+def test_transformers_opens_floats_and_computes_the_same_logits(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, scheme: str
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    out = compress_model(
+        str(pico_llama), output=tmp_path / "o", scheme=scheme, calibration=str(pico_text), **CALIBRATED
+    )
+    theirs = AutoModelForCausalLM.from_pretrained(out).eval()
+    assert torch.equal(outputs(load_model(out)), outputs(theirs))
+    original = outputs(load_model(pico_llama))
+    assert 0 < (outputs(theirs) - original).square().mean() < 0.4 * original.square().mean()
+
+
+@pytest.mark.parametrize("scheme", ["W4A16_ASYM-g32", "W8A16_ASYM-channel", *FLOATS, MIXED_FLOATS, None])
 def test_a_bfloat16_model_computes_the_same_in_bfloat16(
-    make_decoder: Callable[..., Path], tmp_path: Path, scheme: str | None
+    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path, scheme: str | None
 ) -> None:
     from transformers import AutoModelForCausalLM
 
     path = make_decoder(tmp_path / "m", dtype=torch.bfloat16)
     if scheme is not None:
-        path = compress_model(str(path), output=tmp_path / "o", scheme=scheme)
+        (tmp_path / "r.yaml").write_text(scheme)
+        choice = {"recipe": str(tmp_path / "r.yaml")} if "passes" in scheme else {"scheme": scheme}
+        calibration = None if "ASYM" in scheme else str(pico_text)
+        path = compress_model(
+            str(path), output=tmp_path / "o", calibration=calibration, **CALIBRATED, **choice
+        )
     theirs = AutoModelForCausalLM.from_pretrained(path).eval()
     assert outputs(theirs).dtype == torch.bfloat16
     assert torch.equal(outputs(load_model(path, dtype=torch.bfloat16)), outputs(theirs))
