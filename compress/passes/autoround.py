@@ -11,12 +11,13 @@ follow the sign of the gradients at a linearly falling rate, and the best of all
   entrance of the next block will: a few tokens of huge states do not drown the others.
 
 Batches and targets are read from disk one at a time and nothing of the whole calibration text is held.
-``low_memory`` also runs each sequence of a batch alone, so that only its activations wait for the way back.
+``low_memory`` also runs each sequence of a batch alone, so that only its activations wait for the way back;
+a block whose batches do not fit the device is learned that way in any case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -24,6 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...errors import OutOfResource
 from ..algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
 from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
@@ -97,6 +99,36 @@ class Autoround(BlockPass):
         if not layers:
             return
         weights = {linear.name: self._target(block, linear) for linear in layers}
+        try:
+            learned, descent = self._learn(block, layers, weights, alone=self.low_memory)
+        except torch.OutOfMemoryError as error:
+            learned, descent = self._alone(block, layers, weights, error)
+        for linear, tensor in zip(layers, learned, strict=True):
+            self._record(block, linear, weights[linear.name], tensor, descent)
+
+    def _alone(
+        self, block: Block, layers: Sequence[Linear], weights: Mapping[str, Tensor], error: Exception
+    ) -> tuple[list[QTensor], Descent]:
+        """What is left to try after ``error``, which says that memory was too short.
+
+        Raises:
+            OutOfResource: a single sequence does not fit.
+        """
+        if not self.low_memory:
+            try:
+                return self._learn(block, layers, weights, alone=True)
+            except torch.OutOfMemoryError as second:
+                error = second
+        raise OutOfResource(
+            "learning from one calibration sequence at a time does not fit the device's memory",
+            why=str(error).splitlines()[0],
+            fix="use a smaller --length or --device cpu",
+        ) from error
+
+    def _learn(
+        self, block: Block, layers: Sequence[Linear], weights: Mapping[str, Tensor], *, alone: bool
+    ) -> tuple[list[QTensor], Descent]:
+        """The layers with their rounding learned from ``weights``, what they are to stand for."""
         roundings = {linear.name: self._rounding(block, linear, weights[linear.name]) for linear in layers}
         rate = self.learning_rate or 1 / max(self.iterations, 1)
         course = Course(
@@ -106,12 +138,11 @@ class Autoround(BlockPass):
             clip_rate=rate if self.clip_rate is None else self.clip_rate,
             loss=self.loss,
             precision=self.precision,
-            alone=self.low_memory,
+            alone=alone,
         )
         with _rounded_inputs(block, [one for one in layers if self.scheme_of(one).activations]):
             descent = BlockDescent(block, roundings, course).run()
-        for linear in layers:
-            self._record(block, linear, weights[linear.name], roundings[linear.name].tensor(), descent)
+        return [rounding.tensor() for rounding in roundings.values()], descent
 
     def _pairs(self, block: Block) -> Iterator[Pair]:
         generator = torch.Generator().manual_seed(block.anatomy.index)

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from edgepress.compress import block_descent
 from edgepress.compress.api import compress_model
 from edgepress.compress.grid import quantize
 from edgepress.compress.learned_rounding import LearnedRounding
 from edgepress.compress.qtensor import QTensor
 from edgepress.compress.scheme import Scheme
 from edgepress.compress.weights import WeightSource
-from edgepress.storage import hash_tree, read_json
+from edgepress.errors import OutOfResource
+from edgepress.storage import hash_tree, read_json, sha256_file
 from torch import Tensor
 
 SCHEMES = ["W4A16-g16", "W3A16-g32", "W2A16-g16", "W2A16_ASYM-g16", "W4A16_ASYM-channel"]
@@ -126,6 +128,26 @@ def test_an_encoder_with_padding_and_low_memory(pico_bert: Path, pico_text: Path
     alone = compressed(pico_bert, tmp_path / "alone", pico_text, {**step, "low_memory": True})
     assert last_damage(whole) < 0.8 * last_damage(rounded)
     assert last_damage(alone) == pytest.approx(last_damage(whole), rel=0.2)
+
+
+def test_a_block_that_does_not_fit_is_learned_a_sequence_at_a_time(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, room = block_descent.block_output, 1
+
+    def output(module: Any, batch: Any) -> Tensor:
+        if torch.is_grad_enabled() and len(batch.hidden) > room:
+            raise torch.OutOfMemoryError("not so much at once")
+        return real(module, batch)
+
+    step = {**AUTOROUND, "scheme": "W3A16-g32", "iterations": 4}
+    alone = compressed(pico_llama, tmp_path / "alone", pico_text, {**step, "low_memory": True})
+    monkeypatch.setattr(block_descent, "block_output", output)
+    small = compressed(pico_llama, tmp_path / "small", pico_text, step)
+    assert sha256_file(small / "model.safetensors") == sha256_file(alone / "model.safetensors")
+    room = 0
+    with pytest.raises(OutOfResource, match="--length"):
+        compressed(pico_llama, tmp_path / "none", pico_text, step)
 
 
 def test_it_goes_on_from_the_codes_of_gptq(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
