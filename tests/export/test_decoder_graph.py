@@ -146,19 +146,6 @@ def test_a_scheme_for_each_layer(pico_llama: Path, export_graph: Any) -> None:
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("depth", [0, 1, 63])
-def test_batches_and_cache_depths(batch: int, depth: int, pico_llama: Path, export_graph: Any) -> None:
-    exported = export_graph(pico_llama)
-    want = logits(exported.source.model(activations=False), IDS[:batch])
-    with exported.driver() as driver:
-        for new in (1, 7, 33):
-            if batch > 1 and depth and new > 1:
-                continue
-            found = driver.logits(IDS[:batch, : depth + new], depth=depth)
-            assert np.abs(found - want[:, depth : depth + new]).max() < TOLERANCE
-
-
 def test_rows_of_unequal_length(pico_llama: Path, export_graph: Any) -> None:
     exported = export_graph(pico_llama)
     want = logits(exported.source.model(activations=False), IDS)
