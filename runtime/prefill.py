@@ -24,6 +24,8 @@ from .token_limits import Ids
 
 # From here on a prompt is faster this way, the step that its last token costs included.
 PREFILL_FROM = 32
+# Opening the graph takes about what it saves on so many tokens: it is opened when they have come together.
+OPEN_FROM = 192
 PREFILL_CHUNK = 256
 # Threads that spin between two prompts would take the cores from decoding.
 CONFIG = {"session.force_spinning_stop": "1"}
@@ -32,11 +34,12 @@ Opening = Callable[[], Any]
 
 
 class Prefill:
-    """The graph, opened when the first long prompt needs it; ``opening`` returns its session, or None."""
+    """The graph, opened once it is worth it; ``opening`` returns its session, or None."""
 
     def __init__(self, opening: Opening) -> None:
         self._opening: Opening | None = opening
         self._session: Any = None
+        self._seen = 0
 
     def fill(self, bind: Callable[[Any], None], ids: Ids, start: int) -> int:
         """Append all but the last of ``ids [1, seq]`` to a cache of ``start`` tokens, which ``bind`` binds;
@@ -44,6 +47,9 @@ class Prefill:
         """
         count = int(ids.shape[1]) - 1
         if count < PREFILL_FROM:
+            return 0
+        self._seen += count
+        if self._opening is not None and self._seen < OPEN_FROM:
             return 0
         session = self.session()
         if session is None:

@@ -1,9 +1,10 @@
 """Prefill of SmolLM2 at 4 bits: the model's own graph, the prefill graph, and other ways to compute it.
 
-    python -m edgepress.benchmarks.checks.prefill WORK [benchmarks/results] [--rounds 8]
+    python -m edgepress.benchmarks.checks.prefill WORK [benchmarks/results] [--rounds 8] [--untimed]
 
 The checkpoint, the bundle and its prepacked entry are made by the command line a user would type and stay in
-WORK. All variants are timed in turns in one process; peaks of memory are those of processes of their own.
+WORK, as do the distances, after which ``--untimed`` stops. All variants are timed in turns in one process;
+peaks of memory are those of processes of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -34,6 +36,7 @@ from ...runtime.load import load_graph
 from ...runtime.prefill import Prefill
 from ...runtime.remade import remake
 from ...runtime.session import open_session
+from ...storage import read_json, write_json
 from ..held_out_text import measured_windows
 from ..paired import compare_rates
 from ..peak_memory import peak_rss
@@ -44,6 +47,7 @@ from .table import write_table
 MODEL = "smollm2"
 PROMPTS, THREADS = (128, 1024), (1, 2)
 WINDOWS, FILLED, AFTER = 8, 256, 64
+RECIPE = "name: w4\npasses:\n  - {pass: gptq, scheme: W4A16-g64, refinements: 2}\n"
 CALIBRATION = "--calibration wikipedia --samples 16 --length 512"
 COMMAND = "python -m edgepress.benchmarks.checks.prefill WORK benchmarks/results"
 _PAUSE = 0.05  # seconds in which the threads of the variant before stop spinning
@@ -82,7 +86,9 @@ def made(work: Path) -> Bundle:
     checkpoint, bundle = work / "w4", work / "w4-onnx"
     os.environ["EDGEPRESS_CACHE"] = str(work / "cache")
     if not checkpoint.exists():
-        edgepress(f"compress {MODEL} -r w4a16-gptq {CALIBRATION} -o {checkpoint} -q")
+        recipe = work / "w4.yaml"
+        recipe.write_text(RECIPE)
+        edgepress(f"compress {MODEL} -r {recipe} {CALIBRATION} -o {checkpoint} -q")
     if not bundle.exists():
         edgepress(f"export {checkpoint} -o {bundle} -q")
     edgepress(f"cache make {bundle}")
@@ -103,7 +109,7 @@ def filler(bundle: Bundle, work: Path, graph: str, threads: int) -> Any:
     folder.mkdir(exist_ok=True)
     data = folder / f"{bundle.graph.name}.data"
     if bundle.weight_files and not data.exists():
-        os.link(bundle.graph.with_name(data.name), data)
+        shutil.copyfile(bundle.graph.with_name(data.name), data)
     path = folder / "prefill.onnx"
     given = VARIANTS[graph](bundle.path / bundle.prefill.file, path, weights)
     return open_session(path, threads=threads, config=prefill_module.CONFIG, weights=given)
@@ -118,6 +124,8 @@ class Arms:
         for graph in dict.fromkeys(variant.graph for variant in ROWS):
             found = filler(bundle, work, graph, threads)
             graphs = None if found is None else Prefill(lambda session=found: session)  # type: ignore[misc]
+            if graphs is not None:
+                graphs.session()
             self.decoders[graph] = Decoder(session, bundle.decoder, prefill_graph=graphs)
 
     def rate(self, variant: Variant, ids: Sequence[int]) -> float:
@@ -208,6 +216,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/results"))
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--untimed", action="store_true", help="distances only")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--own", action="store_true", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
@@ -216,11 +225,16 @@ def main() -> None:
         return
     wanted.work.mkdir(parents=True, exist_ok=True)
     bundle = made(wanted.work)
+    kept = wanted.work / "quality.json"
+    if not kept.exists():
+        write_json(kept, quality(bundle, wanted.work))
+    judged = read_json(kept)
+    if wanted.untimed:
+        return
     peaks = {"own": memory(bundle, "--own"), "int8": memory(bundle)}
     before = os.getloadavg()[0]
     timed = speed(bundle, wanted.work, wanted.rounds)
     after = os.getloadavg()[0]
-    judged = quality(bundle, wanted.work)
     rows = [
         [variant.name, *timed[variant], peaks.get(variant.graph, "–"), *judged[variant.graph]]
         for variant in ROWS
@@ -244,7 +258,7 @@ def _notes(bundle: Bundle, rounds: int) -> list[str]:
     added = sum(file.stat().st_size for file in entry.path.glob("prefill.onnx*"))
     return [
         "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid; weights W4A16-g64 GPTQ, "
-        f"embedding and head 8 bits, {CALIBRATION}.",
+        f"two refinements, {CALIBRATION}; embedding and head 8 bits.",
         f"Speed: `Decoder.prefill` of random tokens, the step of the last token through the own graph "
         f"included; medians of {rounds} rounds in turns in one process, ratio to the first row in the same "
         "round [95 %].",

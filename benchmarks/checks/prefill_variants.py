@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...runtime.remade import REMADE_CODES, REMADE_SCALES
 
@@ -56,7 +57,7 @@ def eight_bit_blocks(graph: Path, target: Path, weights: Weights) -> Weights:
         made = ir.node("MatMulNBits", inputs, size, domain="com.microsoft", name=name)
         _replace(model.graph, scaled, made)
         model.graph.remove(node, safe=True)
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    RemoveUnusedNodesPass()(model)
     ir.save(model, target)
     return packed
 

@@ -40,6 +40,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Bu
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(prepacked, "SMALLEST", 0)
     monkeypatch.setattr(prefill_module, "PREFILL_CHUNK", 16)
+    monkeypatch.setattr(prefill_module, "OPEN_FROM", 0)
 
     def make(folder: Path) -> Bundle:
         bundle = Bundle.open(folder)
@@ -105,6 +106,20 @@ def test_short_prompts_and_other_machines_use_the_models_graph(folders: dict[str
     assert used(short)
     for plain in (Decoder.open(bundle, 1, cache=False), Decoder.open(bundle, 1, prefill=False)):
         assert np.array_equal(plain.prefill(IDS), found)
+
+
+def test_it_is_opened_when_it_has_become_worth_it(
+    folders: dict[str, Path], made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = made(folders["fp32"])
+    monkeypatch.setattr(prefill_module, "OPEN_FROM", 100)
+    decoder = Decoder.open(bundle, 1)
+    for ids, opened in ((IDS[:50], False), (IDS[:20], False), (IDS[:52], True), (IDS[:20], True)):
+        decoder.prefill(ids)
+        assert used(decoder) == opened
+    other = Decoder.open(bundle, 1)
+    other.prefill(IDS[:101])
+    assert used(other)
 
 
 def test_no_room_for_its_weights(
