@@ -26,7 +26,7 @@ from .token_limits import Ids
 PREFILL_FROM = 32
 # Opening the graph takes about what it saves on so many tokens: it is opened when they have come together.
 OPEN_FROM = 192
-PREFILL_CHUNK = 256
+PREFILL_CHUNK = 128
 # Threads that spin between two prompts would take the cores from decoding.
 CONFIG = {"session.force_spinning_stop": "1"}
 
