@@ -47,6 +47,7 @@ def _arguments() -> argparse.Namespace:
     judged = verbs.add_parser("quantize", help="run the quantizers one after the other, and judge them")
     judged.add_argument("--only", nargs="+", help="these tools alone")
     judged.add_argument("--variants", nargs="+", help="these of their variants alone; writes no table")
+    judged.add_argument("--make-only", action="store_true", help="evaluate later; writes no table")
     judged.add_argument("--retry", action="store_true", help="try again what failed before")
     judged.add_argument("--threads", type=int, default=1, help="of every tool")
     judged.add_argument("--timeout", type=float, default=1800.0, help="seconds that one of them may take")
@@ -90,14 +91,14 @@ def _command() -> str:
 
 
 def _quantize(place: Place, asked: argparse.Namespace) -> None:
-    limits = Limits(asked.threads, asked.timeout, asked.retry)
+    limits = Limits(asked.threads, asked.timeout, asked.retry, judge=not asked.make_only)
     found = [
         quantize(place, peer, module, variant, limits, asked.text)
         for peer, module in _chosen(asked.only, quantizers()).items()
         for variant in module.VARIANTS
         if not asked.variants or variant in asked.variants
     ]
-    if asked.variants:
+    if asked.variants or asked.make_only:
         return
     write_raw(asked.results / "raw" / "peers-quantizers.jsonl", found)
     notes = [*circumstances(asked.threads), f"Machine: {machine()}", f"Command: `{_command()}`"]

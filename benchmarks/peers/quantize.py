@@ -44,11 +44,14 @@ def calibrate(place: Place) -> Path:
 
 @dataclass(frozen=True)
 class Limits:
-    """How every tool runs: threads, the seconds it may take, and whether those that failed try again."""
+    """How every tool runs: threads, the seconds it may take, whether those that failed try again, and whether
+    what was made is evaluated at once.
+    """
 
     threads: int = 1
     timeout: float = 1800.0
     retry: bool = False
+    judge: bool = True
 
 
 def quantize(
@@ -65,6 +68,8 @@ def quantize(
         made = {"error": error} if error else _make(place, peer, module, variant, target, limits)
     if made["error"]:
         return Quality(**common, error=made["error"])
+    if not limits.judge:
+        return Quality(**common, **made)
     return Quality(**common, **made, metrics=_evaluate(place, target, texts, limits.threads))
 
 
