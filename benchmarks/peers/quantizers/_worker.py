@@ -22,6 +22,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     module = import_module(f"{__package__}.{job['peer']}")
     os.environ.update(module.ENVIRONMENT)
     task = Task(Path(job["checkpoint"]), Path(job["calibration"]), Path(job["output"]))
+    os.chdir(task.output)  # some tools write logs where they stand
     begin = time.perf_counter()
     module.quantize(task, job["variant"])
     seconds = time.perf_counter() - begin
