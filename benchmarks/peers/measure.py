@@ -50,8 +50,8 @@ class Plan:
                 "rounds, passes, threads and prompts must be at least 1, new tokens at least 2",
                 why=f"asked for: {asdict(self)}",
             )
-        if not self.threads or not self.prompt_lengths or max(self.prompt_lengths) > LONGEST:
-            raise InputError(f"a comparison needs threads, and prompts of at most {LONGEST} tokens")
+        if not self.threads or not self.prompt_lengths or sum(self.prompt_lengths) > LONGEST:
+            raise InputError(f"a comparison needs threads, and prompts of at most {LONGEST} tokens in all")
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def checkpoint(place: Place, chosen: Subject) -> Path:
 
 
 def write_prompt(place: Place, chosen: Subject, source: Path) -> None:
-    """Token ids of held-out Wikipedia, the longest prompt there is; shorter ones are its beginning."""
+    """Token ids of held-out Wikipedia, as many as all prompts have together at most."""
     from ...compress.data.corpus import texts_from
     from ...compress.token_windows import token_stream
     from ...runtime.tokenizer import Tokenizer
@@ -73,6 +73,7 @@ def write_prompt(place: Place, chosen: Subject, source: Path) -> None:
 
 
 def prompts(place: Place, chosen: Subject, lengths: tuple[int, ...]) -> list[list[int]]:
-    """The first tokens of the prompt, once for each length."""
+    """Stretches of the text, one after the other: none is the beginning of another."""
     ids = read_json(place.prompts(chosen.name))
-    return [ids[:length] for length in lengths]
+    starts = [sum(lengths[:index]) for index in range(len(lengths))]
+    return [ids[start : start + length] for start, length in zip(starts, lengths, strict=True)]

@@ -14,36 +14,47 @@ ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("edgepress", "torch")
 SAMPLES, LENGTH = 16, 512
 
-_REFINED = {"correction": 1.0, "sequential": True, "refinements": 4}
-_PASSES: dict[str, list[dict[str, Any]]] = {
-    "rtn": [{"pass": "rtn"}],
-    "hqq": [{"pass": "hqq"}],
-    "gptq": [{"pass": "gptq"}],
-    "gptq-refined": [{"pass": "gptq", **_REFINED}],
-    "awq": [{"pass": "awq"}],
-    "awq-gptq": [{"pass": "awq", "quantize": False}, {"pass": "gptq", **_REFINED}],
-    "smoothquant": [{"pass": "smoothquant"}],
+_LEARNED = {"pass": "autoround", "iterations": 20}
+_REFINED = {"pass": "gptq", "refinements": 2}
+_RECIPES: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "gptq": ("GPTQ", [{"pass": "gptq"}]),
+    "gptq-refined": ("GPTQ, refined", [_REFINED]),
+    "awq": ("AWQ", [{"pass": "awq"}]),
+    "autoround": ("AutoRound, 20 iterations", [_LEARNED]),
+    "autoround-tune": ("AutoRound, 20 iterations, then tune", [_LEARNED, {"pass": "tune"}]),
+    "rtn": ("RTN", [{"pass": "rtn"}]),
+    "hqq": ("HQQ", [{"pass": "hqq", "power": 2}]),
+    "smoothquant": ("SmoothQuant", [{"pass": "smoothquant"}]),
 }
-_METHODS = {
-    "rtn": "RTN",
-    "hqq": "HQQ",
-    "gptq": "GPTQ",
-    "gptq-refined": "GPTQ, refined",
-    "awq": "AWQ",
-    "awq-gptq": "AWQ folded, then GPTQ, refined",
-    "smoothquant": "SmoothQuant",
-}
-_DATALESS = ("rtn", "hqq")
-VARIANTS = {
-    f"w{bits}-{name}": Variant(_METHODS[name], bits, calibrated=name not in _DATALESS)
-    for bits in (4, 3, 2)
-    for name in ("gptq", "gptq-refined", "awq", "awq-gptq", "rtn", "hqq")
-} | {
-    f"w8a8-{name}": Variant(
-        _METHODS[name], 8, group_size=None, activations=8, calibrated=name not in _DATALESS
-    )
-    for name in ("rtn", "smoothquant")
-}
+_DATALESS, _ASYMMETRIC = ("rtn", "hqq"), ("hqq",)
+_BUDGETS = (3.0, 3.5, 4.0)
+
+
+def _variant(name: str, bits: int, **more: Any) -> Variant:
+    zero_bits = bits if name in _ASYMMETRIC else 0
+    return Variant(_RECIPES[name][0], bits, zero_bits=zero_bits, calibrated=name not in _DATALESS, **more)
+
+
+VARIANTS = (
+    {f"w{bits}-{name}": _variant(name, bits) for bits in (4, 3, 2) for name in _RECIPES if name[0] != "s"}
+    | {f"w8a8-{name}": _variant(name, 8, group_size=None, activations=8) for name in ("rtn", "smoothquant")}
+    | {
+        f"{budget:g}-bits-allocate-autoround": Variant("allocate, AutoRound", 8, budget=budget)
+        for budget in _BUDGETS
+    }
+)
+
+
+def passes(variant: str) -> list[dict[str, Any]]:
+    """The passes of a variant, as a recipe lists them."""
+    chosen = VARIANTS[variant]
+    if chosen.budget is not None:
+        return [{"pass": "allocate", "bits": chosen.budget, "using": _LEARNED}]
+    name = variant.split("-", 1)[1]
+    scheme = "W8A8" if chosen.activations == 8 else f"W{chosen.bits}A16"
+    scheme += "_ASYM" if chosen.zero_bits else ""
+    scheme += f"-g{chosen.group_size}" if chosen.group_size else ""
+    return [step if step["pass"] == "tune" else {**step, "scheme": scheme} for step in _RECIPES[name][1]]
 
 
 def quantize(task: Task, variant: str) -> None:
@@ -51,11 +62,8 @@ def quantize(task: Task, variant: str) -> None:
     from ....compress.api import compress_model
 
     chosen = VARIANTS[variant]
-    width, name = variant.split("-", 1)
-    scheme = width.upper() if width == "w8a8" else f"{width.upper()}A16-g{chosen.group_size}"
-    passes = [{**step, "scheme": scheme} for step in _PASSES[name]]
     recipe = task.output / "recipe.yaml"  # JSON is YAML
-    recipe.write_text(json.dumps({"name": variant, "passes": passes}), encoding="utf-8")
+    recipe.write_text(json.dumps({"name": variant, "passes": passes(variant)}), encoding="utf-8")
     compress_model(
         str(task.checkpoint),
         recipe=str(recipe),

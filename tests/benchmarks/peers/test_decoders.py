@@ -14,6 +14,7 @@ from edgepress.benchmarks.peers.decoders._contract import Stepwise
 from edgepress.benchmarks.peers.environments import setup, trouble
 from edgepress.benchmarks.peers.measure import Plan, Row, _turned
 from edgepress.benchmarks.peers.place import Place, engines
+from edgepress.benchmarks.peers.subjects import prompts, subject
 from edgepress.errors import InputError, MissingDependency
 from edgepress.storage import write_json
 
@@ -248,6 +249,29 @@ def test_a_worker_needs_nothing_of_edgepress(peer: tuple[Place, ModuleType]) -> 
     assert 0 < done.answer["first_token_s"] <= done.wall_s
     assert set(done.answer["versions"]) <= {"pip"}
     assert done.peak_rss_bytes > 1 << 20
+
+
+def test_no_pass_finds_its_beginning_in_the_cache_of_another() -> None:
+    from edgepress.benchmarks.peers.decoders import _worker
+
+    seen: list[list[int]] = []
+
+    class Remembering:
+        def generate(self, ids: list[int], new_tokens: int) -> Any:
+            seen.append(list(ids))
+            return Stepwise(sum, lambda token: token + 1).generate(ids, new_tokens)
+
+    asked = {"warm_up": True, "passes": 3, "new_tokens": 2}
+    _worker.measure_prompt(Remembering(), [1, 2, 3, 4, 5], asked)
+    assert len({ids[0] for ids in seen}) == len(seen) == 4
+    assert seen[-1] == [1, 2, 3, 4, 5]
+
+
+def test_no_prompt_is_the_beginning_of_another(tmp_path: Path) -> None:
+    place, chosen = Place(tmp_path), subject("smollm2")
+    place.prompts(chosen.name).parent.mkdir(parents=True)
+    place.prompts(chosen.name).write_text(json.dumps(list(range(100))), encoding="utf-8")
+    assert prompts(place, chosen, (3, 5)) == [[0, 1, 2], [3, 4, 5, 6, 7]]
 
 
 def test_a_worker_that_fails_says_why(peer: tuple[Place, ModuleType]) -> None:

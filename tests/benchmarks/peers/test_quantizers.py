@@ -10,10 +10,11 @@ import torch
 from edgepress.benchmarks.peers import quality
 from edgepress.benchmarks.peers.place import quantizers
 from edgepress.benchmarks.peers.quality import OURS, Quality
-from edgepress.benchmarks.peers.quantizers import onnxruntime_nbits
+from edgepress.benchmarks.peers.quantizers import edgepress_passes, onnxruntime_nbits
 from edgepress.benchmarks.peers.quantizers._contract import Task, Variant
 from edgepress.benchmarks.peers.quantizers._dense import write_dense
 from edgepress.benchmarks.peers.quantizers.gptqmodel import decode_layer, unpack
+from edgepress.compress.recipe import parse
 from safetensors.torch import load_file, save_file
 
 
@@ -105,6 +106,21 @@ def test_quantizers_say_what_the_comparison_asks(name: str) -> None:
     assert isinstance(module.ENVIRONMENT, dict)
     for one in module.VARIANTS.values():
         assert one.budget is not None or 2 <= one.bits <= one.stored_bits <= one.bits + 1
+
+
+@pytest.mark.parametrize("variant", sorted(edgepress_passes.VARIANTS))
+def test_our_variants_are_recipes_of_the_bits_they_say(variant: str) -> None:
+    chosen = edgepress_passes.VARIANTS[variant]
+    recipe = parse({"name": variant, "passes": edgepress_passes.passes(variant)}, variant)
+    scheme = recipe.steps[0][1].weight_scheme
+    if chosen.budget is not None:
+        assert recipe.steps[0][1].label == f"{chosen.budget:g} bits"
+        return
+    assert scheme is not None
+    assert (scheme.bits, scheme.group_size) == (chosen.bits, chosen.group_size)
+    assert (scheme.activations is not None) == (chosen.activations == 8)
+    assert recipe.calibrated == chosen.calibrated
+    assert scheme.bits_per_weight(576) == pytest.approx(chosen.stored_bits, abs=0.03)
 
 
 def packed(codes: torch.Tensor, bits: int) -> torch.Tensor:
