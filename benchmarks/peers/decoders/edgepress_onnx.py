@@ -48,13 +48,14 @@ def warm(artifact: Path) -> None:
 
 
 def load(artifact: Path, variant: str, settings: Settings) -> Engine:
-    """The bundle as ``open_bundle`` loads it for everybody: verified, or from this machine's cache."""
-    from ....runtime.api import TextModel, open_bundle
+    """The bundle as ``open_bundle`` loads it, verified or from this machine's cache, but without
+    its tokenizer: prompts are token ids, and llama.cpp's file has none either.
+    """
+    from ....runtime.bundle import Bundle
+    from ....runtime.decoder import Decoder
 
-    cache = not variant.endswith("-no-cache")
-    model = open_bundle(artifact / "bundle", threads=settings.threads, cache=cache)
-    assert isinstance(model, TextModel)
-    decoder = model.decoder
+    bundle = Bundle.open(artifact / "bundle", weights_later=True)
+    decoder = Decoder.open(bundle, settings.threads, cache=not variant.endswith("-no-cache"))
 
     def first(ids: Sequence[int]) -> int:
         return int(decoder.prefill(ids, new_tokens=settings.context - len(ids)).argmax())
