@@ -37,6 +37,7 @@ def _arguments() -> argparse.Namespace:
         verb = verbs.add_parser(name, help=told)
         verb.add_argument("subject", choices=sorted(SUBJECTS))
         verb.add_argument("--only", nargs="+", help="these engines alone")
+    verb.add_argument("--variants", nargs="+", default=[], help="these of their variants alone")
     verb.add_argument("--rounds", type=int, default=Plan.rounds)
     verb.add_argument("--passes", type=int, default=Plan.passes)
     verb.add_argument("--threads", type=int, nargs="+", default=list(Plan.threads))
@@ -76,6 +77,7 @@ def _measure(place: Place, asked: argparse.Namespace) -> None:
         prompt_lengths=tuple(asked.prompts),
         new_tokens=asked.new_tokens,
         warm_up=not asked.no_warm_up,
+        variants=tuple(asked.variants),
     )
     raw = place.root / "runs" / f"{asked.subject}.jsonl"
     raw.unlink(missing_ok=True)

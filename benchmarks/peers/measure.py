@@ -32,6 +32,7 @@ class Plan:
 
     Attributes:
         warm_up: a few tokens after each prompt before it is timed.
+        variants: of the engines; all of them when it is empty.
         timeout: seconds that one process may take.
     """
 
@@ -41,6 +42,7 @@ class Plan:
     prompt_lengths: tuple[int, ...] = (128, 1024)
     new_tokens: int = 128
     warm_up: bool = True
+    variants: tuple[str, ...] = ()
     timeout: float = 300.0
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ def measure(
     place: Place, chosen: Subject, engines: dict[str, ModuleType], plan: Plan, raw: Path, command: str
 ) -> None:
     """Run the plan and append its lines to ``raw``, each as soon as it is known."""
-    rows = list(_rows(place, chosen, engines))
+    rows = [row for row in _rows(place, chosen, engines) if not plan.variants or row.variant in plan.variants]
     append(raw, _run_line(chosen, plan, command))
     for number in range(plan.rounds):
         before = read_state()
