@@ -16,6 +16,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
     """Anatomy, schemes and sizes of a checkpoint directory as JSON."""
     from ..allocation import mixed_strip
     from ..execution import runs_on
+    from ..checkpoint.block_sizes import BLOCK_SIZES
     from ..weights import WeightSource
 
     source = WeightSource.open(path)
@@ -44,6 +45,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         "heads": first.heads,
         "kv_heads": first.kv_heads,
         "head_dim": first.head_dim,
+        "block_sizes": source.reader.config.get(BLOCK_SIZES),
         "tied": anatomy.tied,
         "kv_cache": source.kv_scheme.name if source.kv_scheme else None,
         "max_positions": anatomy.max_positions,
@@ -92,7 +94,9 @@ def _table(document: dict[str, Any]) -> Any:
         if key == "prefill":
             made = f"{value['made_bytes'] / 1e6:.1f} MB"
             value = f"{value['file']}, {len(value['linears'])} products, {made} made on the device"
-        if key == "bytes":
+        if key == "block_sizes":
+            value = f"unequal, MLP widths {min(b['ffn'] for b in value)} to {max(b['ffn'] for b in value)}"
+        elif key == "bytes":
             value = f"{value / 1e6:.1f} MB"
         elif key in ("runs_on", "widths"):
             value = "\n".join(value)

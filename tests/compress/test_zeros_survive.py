@@ -32,6 +32,9 @@ LATER: dict[str, list[dict[str, Any]]] = {
         {"pass": "tune", "learn": ["scales", "zero_points"], **LEARNING},
     ],
     "qat": [{"pass": "qat", "scheme": "W3A16_ASYM-g32", **LEARNING}],
+    "ternary": [{"pass": "ternary", "group_size": 32, **LEARNING}],
+    "distill": [{"pass": "distill", **LEARNING}],
+    "float formats": [{"pass": "rtn", "scheme": "NVFP4A16"}],
     "recover": [{"pass": "recover", **LEARNING}],
     "recover, then qat": [
         {"pass": "recover", **LEARNING},
