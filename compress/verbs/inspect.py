@@ -15,8 +15,8 @@ from ...terminal import Terminal
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
     """Anatomy, schemes and sizes of a checkpoint directory as JSON."""
     from ..allocation import mixed_strip
-    from ..execution import runs_on
     from ..checkpoint.block_sizes import BLOCK_SIZES
+    from ..execution import runs_on
     from ..weights import WeightSource
 
     source = WeightSource.open(path)
