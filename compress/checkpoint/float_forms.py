@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import CheckpointError
 from ..number_format import E4M3, unit_of
 from ..qtensor import QTensor
 from ..scheme import Format, Scheme
@@ -46,6 +47,9 @@ def unpack_e2m1(packed: Tensor) -> Tensor:
 def stored_float(name: str, tensor: QTensor, scale: Tensor, largest: float | None) -> dict[str, Tensor]:
     """The tensors that store ``tensor`` as the module ``name``; ``scale`` as the integer forms store it, and
     ``largest`` the largest scale of the matrices that a runtime joins with this one.
+
+    Raises:
+        CheckpointError: scales that this form cannot hold exactly.
     """
     tensors: dict[str, Tensor] = {}
     if tensor.scheme.format == "fp8":
@@ -59,16 +63,26 @@ def stored_float(name: str, tensor: QTensor, scale: Tensor, largest: float | Non
         exponent = torch.frexp(block).exponent - 1
         tensors[f"{name}.weight_scale"] = (exponent + _BIAS).to(torch.uint8)
         return tensors
-    unit = unit_of(2 * (float(tensor.scale.max()) if largest is None else largest))
-    if not torch.equal(
-        (block / unit).to(E4M3).to(torch.float32) * unit, block
-    ):  # below what the unit reaches
-        unit = unit_of(float(block.max()))
+    unit = _unit(name, block, largest)
     tensors[f"{name}.weight_scale"] = (block / unit).to(E4M3)
     tensors[f"{name}.weight_global_scale"] = torch.tensor([1 / unit])
     if tensor.input_scale is not None:
         tensors[f"{name}.input_global_scale"] = torch.tensor([1 / tensor.input_scale])
     return tensors
+
+
+def _unit(name: str, block: Tensor, largest: float | None) -> float:
+    """The power of two that the scales ``block [out, groups]`` of an NVFP4 layer are stored in."""
+    own = float(block.max())
+    units = [unit_of(own if largest is None else 2 * largest), unit_of(own)]
+    exact = [unit for unit in units if torch.equal((block / unit).to(E4M3).to(torch.float32) * unit, block)]
+    if not exact:
+        raise CheckpointError(
+            f"{name} has NVFP4 scales that count in no power of two",
+            why="another tool wrote them, and a layer that is not changed is kept bit for bit",
+            fix="start from the model as it was before it was quantized",
+        )
+    return exact[0]
 
 
 def restored_float(name: str, scheme: Scheme, read: Callable[[str], Tensor]) -> QTensor:

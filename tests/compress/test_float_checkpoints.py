@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from edgepress.compress.api import compress_model
+from edgepress.compress.checkpoint.compressed import restored, stored
+from edgepress.compress.grid import quantize
 from edgepress.compress.passes.gptq import Gptq
 from edgepress.compress.passes.rtn import Rtn
 from edgepress.compress.recipe import load_recipe, recipe_for
 from edgepress.compress.scheme import Scheme
 from edgepress.compress.verbs.inspect import inspect_checkpoint
 from edgepress.compress.weights import WeightSource
-from edgepress.errors import InputError, RecipeError, ShapeError, TrainingError
+from edgepress.errors import CheckpointError, InputError, RecipeError, ShapeError, TrainingError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json
 from safetensors.torch import load_file
@@ -106,6 +109,17 @@ def test_floats_pass_through_later_passes_untouched(
         assert after.schemes[name] == scheme
         assert torch.equal(before.dense(name), after.dense(name))
     assert Scheme.parse("NVFP4A16") in after.schemes.values()
+
+
+def test_scales_that_cannot_be_kept_exactly_are_refused() -> None:
+    tensor = quantize(
+        torch.randn(4, 64, generator=torch.Generator().manual_seed(0)), Scheme.parse("NVFP4A16")
+    )
+    kept = stored("layer", tensor, "")
+    again = restored("layer", tensor.scheme, kept.__getitem__, "")
+    assert torch.equal(again.dequantize(), tensor.dequantize())
+    with pytest.raises(CheckpointError, match="power of two"):
+        stored("layer", replace(tensor, scale=tensor.scale * 1.3), "")
 
 
 @pytest.mark.parametrize("step", ["awq", "hqq", "allocate, bits: 5, schemes: [MXFP4A16]"])
