@@ -32,8 +32,8 @@ def _scheme(value: Any) -> Any:
 
 
 def _integers(scheme: Scheme) -> Scheme:
-    if scheme.format != "int":
-        raise ValueError(f"this pass is for integer codes; {scheme.name} takes rtn or gptq")
+    if scheme.format != "int" or scheme.calibrated:
+        raise ValueError(f"this pass does not know {scheme.name}: take rtn or gptq")
     return scheme
 
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from .straight_through import straight_through
 
+HALF_RANGE = 127.5
 _TINY = torch.finfo(torch.float32).tiny
 
 
 def quantize_tokens(rows: Tensor) -> Tensor:
     """Round each token's row ``[…, in]`` to int8 codes and return what they stand for."""
-    scale = (rows.abs().amax(-1, keepdim=True) / 127.5).clamp_(min=_TINY)
+    scale = (rows.abs().amax(-1, keepdim=True) / HALF_RANGE).clamp_(min=_TINY)
     return (rows / scale).round_().clamp_(-128, 127).mul_(scale)
 
 

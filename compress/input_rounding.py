@@ -1,7 +1,7 @@
 """What a quantized layer does to its inputs, in float: the reference for kernels that compute in few bits.
 
 The rules are compressed-tensors', so that both give the same numbers: of integers and FP8 per token, absmax
-over half the range; of FP8 per tensor, the scale found in calibration; of MXFP4, a power of two a block; of
+over half the range; of both per tensor, the scale found in calibration; of MXFP4, a power of two a block; of
 NVFP4, E4M3 scales that count in a power of two found in calibration.
 """
 
@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .fake_quant import quantize_tokens
+from .fake_quant import HALF_RANGE, quantize_tokens
 from .number_format import block_scales, nearest, power_of_two, unit_of
 from .scheme import E2M1_LARGEST, E4M3_LARGEST, Scheme
 
@@ -25,7 +25,7 @@ def rounding_of(scheme: Scheme, input_scale: float | None) -> Rounding:
     :class:`~edgepress.compress.qtensor.QTensor`.
     """
     if scheme.format == "int":
-        return quantize_tokens
+        return quantize_tokens if input_scale is None else partial(int8_rows, scale=input_scale)
     if scheme.format == "fp8":
         return fp8_tokens if input_scale is None else partial(fp8_rows, scale=input_scale)
     if scheme.format == "mxfp4":
@@ -46,7 +46,14 @@ def input_scale_of(scheme: Scheme, absmax: Tensor) -> float | None:
         return 1.0
     if scheme.format == "nvfp4":
         return unit_of(largest / E2M1_LARGEST)
+    if scheme.format == "int":
+        return float(torch.tensor(largest / HALF_RANGE))
     return float(torch.tensor(largest / E4M3_LARGEST, dtype=torch.bfloat16))
+
+
+def int8_rows(rows: Tensor, scale: Tensor | float) -> Tensor:
+    """``rows`` in int8 with the given ``scale``; what is beyond the range becomes its end."""
+    return (rows / scale).round().clamp(-128, 127) * scale
 
 
 def fp8_tokens(rows: Tensor) -> Tensor:

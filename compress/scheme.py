@@ -1,9 +1,10 @@
 """``Scheme``: how the weights and activations of a layer are stored. A value, not a class tree.
 
 Names follow compressed-tensors' presets: ``W4A16`` is 4-bit weights with untouched activations,
-``W4A16_ASYM`` has zero points, ``W8A8`` adds dynamic per-token int8 activations. A group size is appended
-after a dash: ``W4A16-g64``. ``FP8_DYNAMIC``, ``FP8``, ``NVFP4``, ``NVFP4A16``, ``MXFP4`` and ``MXFP4A16`` are
-floats, whose groups are part of the format (:mod:`.number_format`).
+``W4A16_ASYM`` has zero points, ``W8A8`` adds dynamic per-token int8 activations, ``W8A8_STATIC`` those of one
+scale found in calibration. A group size is appended after a dash: ``W4A16-g64``. ``FP8_DYNAMIC``, ``FP8``,
+``NVFP4``, ``NVFP4A16``, ``MXFP4`` and ``MXFP4A16`` are floats, whose groups are part of the format
+(:mod:`.number_format`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ _FLOAT_NAMES: dict[str, tuple[Format, Any]] = {
     "MXFP4": ("mxfp4", "group"),
     "MXFP4A16": ("mxfp4", None),
 }
+STATIC = "W8A8_STATIC"
 PRESETS = (
-    *("W2A16", "W3A16", "W4A16", "W8A16", "W2A16_ASYM", "W3A16_ASYM", "W4A16_ASYM", "W8A16_ASYM", "W8A8"),
+    *("W2A16", "W3A16", "W4A16", "W8A16", "W2A16_ASYM", "W3A16_ASYM", "W4A16_ASYM", "W8A16_ASYM"),
+    *("W8A8", STATIC),
     *_FLOAT_NAMES,
 )
 
@@ -69,8 +72,11 @@ class Scheme(BaseModel):
     @model_validator(mode="after")
     def _one_that_exists(self) -> Self:
         if self.format == "int":
-            if self.activations not in (None, "token"):
-                raise ValueError("integer activations have one scale per token")
+            if self.activations == "group":
+                raise ValueError("integer activations have one scale per token, or one for all of them")
+            known = (self.bits, self.group_size, self.symmetric) == (8, None, True)
+            if self.activations == "tensor" and not known:
+                raise ValueError("static int8 activations go with symmetric int8 weights per channel")
         elif (self.bits, self.group_size) != _FLOATS[self.format] or not self.symmetric:
             raise ValueError(f"{self.format} has its own bits and groups and no zero points")
         elif (self.format, self.activations) not in _FLOAT_NAMES.values():
@@ -90,6 +96,8 @@ class Scheme(BaseModel):
             return cls.model_validate(
                 {"bits": bits, "group_size": size, "activations": activations, "format": number_format}
             )
+        if name == STATIC:
+            return cls(bits=8, group_size=None, activations="tensor")
         match = _NAME.match(name)
         if match is None or (match["act"] == "8" and match["bits"] != "8"):
             raise UnknownName("scheme", name, PRESETS, fix="")
@@ -109,6 +117,8 @@ class Scheme(BaseModel):
         for name, kind in _FLOAT_NAMES.items():
             if kind == (self.format, self.activations):
                 return name
+        if self.activations == "tensor":
+            return STATIC
         head = f"W{self.bits}A{8 if self.activations else 16}{'' if self.symmetric else '_ASYM'}"
         if self.group_size is None:
             return head if self.activations else f"{head}-channel"

@@ -26,7 +26,15 @@ from ...errors import CheckpointError
 from ..grid import storable
 from ..qtensor import QTensor
 from ..scheme import Scheme
-from .float_forms import FORMS, activations_of, float_scheme_of, restored_float, stored_float, weights_of
+from .float_forms import (
+    FORMS,
+    activations_of,
+    float_scheme_of,
+    restored_float,
+    restored_input_scale,
+    stored_float,
+    weights_of,
+)
 from .packing import pack, unpack
 
 PACKED, INTEGER, MIXED, DENSE = "pack-quantized", "int-quantized", "mixed-precision", "dense"
@@ -60,6 +68,8 @@ def stored(name: str, tensor: QTensor, form: str, largest: float | None = None) 
         return stored_float(name, tensor, scale, largest)
     if form == INTEGER:
         tensors = {f"{name}.weight": tensor.codes, f"{name}.weight_scale": scale}
+        if tensor.input_scale is not None:
+            tensors[f"{name}.input_scale"] = torch.tensor([tensor.input_scale])
         if tensor.zero_point is not None:
             tensors[f"{name}.weight_zero_point"] = tensor.zero_point
         return tensors
@@ -85,7 +95,8 @@ def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str
     scale = read(f"{name}.weight_scale").to(torch.float32)
     if form == INTEGER:
         zero_point = None if scheme.symmetric else read(f"{name}.weight_zero_point")
-        return QTensor(scheme, read(f"{name}.weight"), scale, zero_point)
+        inputs = restored_input_scale(name, scheme, read)
+        return QTensor(scheme, read(f"{name}.weight"), scale, zero_point, inputs)
     out_features, in_features = (int(size) for size in read(f"{name}.weight_shape"))
     words = read(f"{name}.weight_packed")
     if words.shape != (out_features, -(-in_features * scheme.bits // 32)):
@@ -134,8 +145,8 @@ def quantization_config(
                 "num_bits": 8,
                 "type": "int",
                 "symmetric": True,
-                "strategy": "token",
-                "dynamic": True,
+                "strategy": scheme.activations,
+                "dynamic": not scheme.calibrated,
             }
         groups[f"group_{index}"] = {
             "targets": ["Linear"] if len(by_scheme) == 1 else names,
@@ -166,18 +177,20 @@ def _scheme_of(group: Mapping[str, Any]) -> Scheme:
             return found
     known = weights.get("type", "int") == "int" and weights.get("strategy") in ("group", "channel")
     if activations is not None:
-        known = known and activations.get("num_bits") == 8 and activations.get("strategy") == "token"
+        kinds = (("token", True), ("tensor", False))
+        kind = (activations.get("strategy"), activations.get("dynamic"))
+        known = known and activations.get("num_bits") == 8 and kind in kinds
     if not known:
         raise CheckpointError(
             f"this compressed-tensors scheme is not supported: {dict(group)}",
-            fix="integer weights by group or channel, with dynamic per-token int8 activations or without, "
-            "and FP8, MXFP4 and NVFP4 as compressed-tensors' presets have them, are",
+            fix="integer weights by group or channel, with int8 activations per token or static per tensor "
+            "or without, and FP8, MXFP4 and NVFP4 as compressed-tensors' presets have them, are",
         )
     return Scheme(
         bits=weights["num_bits"],
         group_size=weights.get("group_size") if weights["strategy"] == "group" else None,
         symmetric=weights.get("symmetric", True),
-        activations="token" if activations else None,
+        activations=activations["strategy"] if activations else None,
     )
 
 

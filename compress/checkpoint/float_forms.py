@@ -105,7 +105,7 @@ def restored_input_scale(name: str, scheme: Scheme, read: Callable[[str], Tensor
     """``QTensor.input_scale`` of the module ``name``."""
     if not scheme.calibrated:
         return None
-    if scheme.format == "fp8":
+    if scheme.format != "nvfp4":
         return float(read(f"{name}.input_scale"))
     return 1 / float(read(f"{name}.input_global_scale"))
 

@@ -4,7 +4,8 @@ Xiao et al. 2022, "SmoothQuant: Accurate and Efficient Post-Training Quantizatio
 Models", arXiv 2211.10438. Each input channel is divided by ``max|x|^α / max|w|^(1−α)`` and its weights
 multiplied by it; the division is folded into the norm or linear that feeds the layer. Without ``alpha``,
 each link of a block gets its own, or no factors at all, whichever leaves the least error of the integer
-product on a sample of the calibration tokens. Activations stay dynamic, one scale per token, as in W8A8.
+product on a sample of the calibration tokens. Activations have one dynamic scale per token, as in ``W8A8``,
+or one for all tokens that calibration finds: ``W8A8_STATIC``.
 
 ``quantize: false`` only folds, for a quantization that follows: ``gptq`` with ``scheme: W8A8``.
 """
@@ -12,20 +13,21 @@ product on a sample of the calibration tokens. Activations stay dynamic, one sca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ..algorithm import BlockPass, SchemeOption, float_bytes
+from ..algorithm import AnySchemeOption, BlockPass, float_bytes
 from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
 from ..channel_links import Link, links
 from ..factor_search import Found, migrations, search
-from ..fake_quant import quantize_tokens
 from ..folding import fold, foldable
 from ..grid import quantize
+from ..input_rounding import input_scale_of, rounding_of
 from ..scheme import Scheme
 
 _ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -36,7 +38,7 @@ class Smoothquant(BlockPass):
     """Options of ``smoothquant``."""
 
     needs = ("absmax", "sample")
-    scheme: SchemeOption = Scheme.parse("W8A8")
+    scheme: AnySchemeOption = Scheme.parse("W8A8")
     alpha: float | None = Field(
         None, ge=0, le=1, description="share of the activations' peaks that moves; null searches it"
     )
@@ -44,8 +46,8 @@ class Smoothquant(BlockPass):
 
     @model_validator(mode="after")
     def _with_activations(self) -> Any:
-        if self.scheme.activations is None:
-            raise ValueError(f"{self.scheme.name} leaves activations as they are: nothing to smooth")
+        if self.scheme.activations is None or self.scheme.format != "int":
+            raise ValueError(f"{self.scheme.name} has no int8 activations: nothing to smooth")
         return self
 
     @property
@@ -59,6 +61,7 @@ class Smoothquant(BlockPass):
 
     def apply(self, block: Block) -> None:
         details: dict[str, str] = {}
+        spreads: dict[str, Tensor] = {}
         for link in links(block.anatomy):
             readers = [reader for reader in link.readers if self.selects(reader)]
             if not readers or not foldable(block, link):
@@ -66,10 +69,14 @@ class Smoothquant(BlockPass):
             found = self._factors(block, link, readers)
             if found is not None:
                 if found.label != "1":
-                    fold(block, link, found.factors)
+                    spread = fold(block, link, found.factors)
+                    spreads |= {reader.name: spread for reader in readers}
                 details |= {reader.name: f"factors {found.label}" for reader in readers}
         for linear in filter(self.selects, block.anatomy.linears()):
-            self._finish(block, linear, details.get(linear.name, "not scaled: nothing feeds it alone"))
+            peaks = block.statistic(linear, "absmax")
+            if linear.name in spreads:
+                peaks = peaks / spreads[linear.name]
+            self._finish(block, linear, peaks, details.get(linear.name, "not scaled: nothing feeds it alone"))
 
     def _factors(self, block: Block, link: Link, readers: list[Linear]) -> Found | None:
         """The factors of a link, or None where the statistics are of no use."""
@@ -89,16 +96,18 @@ class Smoothquant(BlockPass):
         def damage(factors: Tensor) -> float:
             wide = link.spread(factors)
             rounded = quantize(rows * wide, self.scheme).dequantize()
-            return float((quantize_tokens(sample / wide) @ rounded.T - outputs).square().sum())
+            rounding = rounding_of(self.scheme, input_scale_of(self.scheme, peaks / wide))
+            return float((rounding(sample / wide) @ rounded.T - outputs).square().sum())
 
         return search(tried, damage)
 
-    def _finish(self, block: Block, linear: Linear, detail: str) -> None:
-        """Quantize a layer, and say how it fared."""
+    def _finish(self, block: Block, linear: Linear, peaks: Tensor, detail: str) -> None:
+        """Quantize a layer whose inputs are at most ``peaks [in]``, and say how it fared."""
         scheme, error = "smooth", 0.0
         if self.quantize:
             weight = block.weight(linear)
             tensor = quantize(weight, self.scheme, mask=block.masks.get(linear.name))
+            tensor = replace(tensor, input_scale=input_scale_of(self.scheme, peaks))
             scheme, error = self.scheme.name, weight_error(tensor.dequantize() - weight, weight)
             block.set_quantized(linear, tensor)
         block.statuses.append(LayerStatus(linear.name, "smoothquant", scheme, "ok", error, "weight", detail))

@@ -57,9 +57,10 @@ class Student:
     def _quantize(self, name: str) -> None:
         tensor = self.source.linear(name)
         assert isinstance(tensor, QTensor)
-        if tensor.scheme.format != "int":
+        if tensor.scheme.format != "int" or tensor.scheme.calibrated:
             raise TrainingError(
-                f"{name} is {tensor.scheme.name}: what learns after quantization is for integer codes",
+                f"{name} is {tensor.scheme.name}: what learns after quantization is for integer codes "
+                "without static inputs",
                 fix="put the pass that learns before the one that quantizes",
             )
         self._replace(name, QuantLinear(tensor.to(self.device), self.bias(name)))

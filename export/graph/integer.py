@@ -1,6 +1,7 @@
-"""W8A8 linears: activations are quantized per token on the fly, the product is of integers.
+"""W8A8 linears: activations are quantized on the fly, the product is of integers.
 
 Per token: ``scale = absmax / 127.5``, codes round half to even, as the torch model of the checkpoint does.
+With static activations the scale is a constant, and nothing is left to do after the product.
 The activation codes are stored with a zero point of 128, since only uint8 × int8 has a fast kernel on x86.
 That kernel is exact with VNNI; older CPUs saturate in it unless ``session.x64quantprecision`` is ``1``, which
 the runtime sets.
@@ -59,7 +60,37 @@ def integer_product(
     if not scheme.symmetric:
         zeros = f"{name}.zero_points"
         stored.append(graph.weight(zeros, ir.DataType.INT8, [width], lambda: joined("zero_point")[:, 0]))
+    if scheme.calibrated:
+        return _static_product(build, value, stored, name, linears, bias)
     return _product(build, value, stored, name, linears[0].in_features, bias)
+
+
+def _static_product(
+    build: Build,
+    value: ir.Value,
+    stored: Sequence[ir.Value],
+    name: str,
+    linears: Sequence[Linear],
+    bias: ir.Value | None,
+) -> ir.Value:
+    """The product with one scale for all tokens, that of the layers' common inputs."""
+    graph = build.graph
+    found = {build.weights.quantized(linear.name).input_scale for linear in linears}
+    if len(found) > 1 or None in found:
+        raise ShapeError(
+            f"{linears[0].name} and those that read the same inputs differ in their input scales: {found}",
+            fix="compress with one pass for all of them",
+        )
+    if value not in build.int8_inputs:
+        scale = graph.constant(f"{name}.input_scale", np.array(found.pop(), np.float32))
+        codes = graph.node(
+            "QuantizeLinear", f"{value.name}.int8.codes", [value, scale, _activation_zero(build)]
+        )
+        build.int8_inputs[value] = (codes, scale)
+    codes, scale = build.int8_inputs[value]
+    inputs = [codes, stored[0], scale, stored[1], _activation_zero(build), *stored[2:]]
+    product = graph.contrib("MatMulIntegerToFloat", name, inputs)
+    return product if bias is None else graph.node("Add", f"{name}.add_bias", [product, bias])
 
 
 def remade_product(

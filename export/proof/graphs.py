@@ -80,12 +80,17 @@ def _without_codes(attention: ir.Node) -> None:
 
 
 def _in_float(graph: ir.Graph, integer: ir.Node) -> None:
-    """Put ``activations · dequantized weights`` in the place of an integer product and its token scale."""
-    activations = integer.inputs[0].producer().inputs[0]
-    ((scaled, _),) = integer.outputs[0].uses()
+    """Put ``activations · dequantized weights`` in the place of an integer product and its token scale, if
+    the scale is not static: the product's own.
+    """
+    rounding = integer.inputs[0].producer()
+    replaced = [integer]
+    if integer.inputs[2] is not rounding.inputs[1]:
+        ((scaled, _),) = integer.outputs[0].uses()
+        replaced.insert(0, scaled)
     zero_points = integer.inputs[5:6]
     weights = ir.node("DequantizeLinear", [integer.inputs[1], integer.inputs[3], *zero_points], {"axis": 1})
-    product = ir.node("MatMul", [activations, weights.outputs[0]])
+    product = ir.node("MatMul", [rounding.inputs[0], weights.outputs[0]])
     graph.insert_before(integer, [weights, product])
-    ir.convenience.replace_all_uses_with(scaled.outputs[0], product.outputs[0])
-    graph.remove([scaled, integer], safe=True)
+    ir.convenience.replace_all_uses_with(replaced[0].outputs[0], product.outputs[0])
+    graph.remove(replaced, safe=True)

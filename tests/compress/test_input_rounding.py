@@ -56,6 +56,17 @@ def test_fp8_inputs_have_a_scale_per_token_or_the_one_found_in_calibration(name:
         assert got.tolist() == pytest.approx(want, rel=1e-6)
 
 
+def test_static_int8_inputs_share_the_scale_found_in_calibration() -> None:
+    scheme, values = Scheme.parse("W8A8_STATIC"), rows()
+    scale = input_scale_of(scheme, values.abs().amax((0, 1)) / 2) or 0.0
+    assert scale == pytest.approx(float(values.abs().max()) / 2 / 127.5)
+    found = rounding_of(scheme, scale)(values)
+    for value, got in zip(values.flatten().tolist(), found.flatten().tolist(), strict=True):
+        assert got == pytest.approx(min(max(round(value / scale), -128), 127) * scale, abs=1.01 * scale)
+        if abs(value / scale) < 127:
+            assert abs(got - value) <= 0.5001 * scale
+
+
 def test_static_scales_hold_the_largest_input_and_survive_dead_ones() -> None:
     for name in ("FP8", "NVFP4"):
         scheme = Scheme.parse(name)
