@@ -20,7 +20,7 @@ from .kv_cache import KVCache
 from .load import load_graph
 from .manifest import DecoderSection
 from .prefill import Prefill, prefill_of
-from .session import device_of, graph_errors_are_typed, onnxruntime
+from .session import device_of, graph_errors_are_typed, owned_value
 from .token_limits import Ids, TokenLimits
 
 # Long prompts go through in chunks. Attention computes a whole rectangle of a chunk's tokens by all that came
@@ -215,8 +215,7 @@ def _allocated(shape: tuple[int, ...], dtype: type[np.floating]) -> Logits:
 def bind_keep(binding: Any, positions: int) -> None:
     """Ask for the logits of the last ``positions``, or of all when 0."""
     # An OrtValue, since an array can only be bound to an input without a default.
-    value = onnxruntime().OrtValue.ortvalue_from_numpy(np.array([positions], np.int64))
-    binding.bind_ortvalue_input("logits_to_keep", value)
+    binding.bind_ortvalue_input("logits_to_keep", owned_value(np.array([positions], np.int64)))
 
 
 def bind_logits(binding: Any, array: Logits) -> None:

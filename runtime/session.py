@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, InputError, MissingDependency, UnknownName
@@ -135,6 +136,7 @@ def open_session(
         behind = [other for other in BEHIND.get(provider, ()) if other in runtime.get_available_providers()]
         session = runtime.InferenceSession(str(graph), sess_options=options, providers=[name, *behind])
     session.disable_fallback()
+    session.given_weights = weights  # alive as long as the session, which reads them where they are
     if session.get_providers()[0] != name:
         raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
     return session
@@ -163,9 +165,16 @@ def save_optimized(graph: Path, target: Path, *, weights: Mapping[str, NDArray[A
 
 def _give(runtime: Any, options: Any, weights: Mapping[str, NDArray[Any]] | None) -> None:
     if weights:
-        # The values share the memory of the arrays and hold on to them.
+        # Shares the memory of the arrays, and does not keep them alive.
         values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
+
+
+def owned_value(array: NDArray[Any]) -> Any:
+    """A value of ONNX Runtime with a copy of ``array``: one that shares its memory does not keep it alive."""
+    value = onnxruntime().OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type)
+    value.update_inplace(np.ascontiguousarray(array))
+    return value
 
 
 def _options(runtime: Any, threads: int, config: Mapping[str, str]) -> Any:
