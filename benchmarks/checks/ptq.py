@@ -62,7 +62,7 @@ def methods(scheme: str) -> dict[str, list[Pass]]:
 
 def allocated(bits: float) -> dict[str, list[Pass]]:
     """The recipes that give each layer a width of its own within a budget, by name."""
-    gptq = {"pass": "gptq", "refinements": 2}
+    gptq = {"pass": "gptq"}
     learned = {"pass": "autoround", "iterations": 20}
     return {
         "allocate-gptq": [{"pass": "allocate", "bits": bits, "using": gptq}],
