@@ -49,6 +49,7 @@ def _arguments() -> argparse.Namespace:
     judged.add_argument("--only", nargs="+", help="these tools alone")
     judged.add_argument("--variants", nargs="+", help="these of their variants alone; writes no table")
     judged.add_argument("--make-only", action="store_true", help="evaluate later; writes no table")
+    judged.add_argument("--known", action="store_true", help="run nothing: a table of what was made before")
     judged.add_argument("--retry", action="store_true", help="try again what failed before")
     judged.add_argument("--threads", type=int, default=1, help="of every tool")
     judged.add_argument("--timeout", type=float, default=1800.0, help="seconds that one of them may take")
@@ -93,7 +94,7 @@ def _command() -> str:
 
 
 def _quantize(place: Place, asked: argparse.Namespace) -> None:
-    limits = Limits(asked.threads, asked.timeout, asked.retry, judge=not asked.make_only)
+    limits = Limits(asked.threads, asked.timeout, asked.retry, judge=not asked.make_only, run=not asked.known)
     found = [
         quantize(place, peer, module, variant, limits, asked.text)
         for peer, module in _chosen(asked.only, quantizers()).items()

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from edgepress.benchmarks.peers import quality
-from edgepress.benchmarks.peers.place import quantizers
+from edgepress.benchmarks.peers.place import Place, quantizers
 from edgepress.benchmarks.peers.quality import OURS, Quality
+from edgepress.benchmarks.peers.quantize import NOT_RUN, Limits, quantize
 from edgepress.benchmarks.peers.quantizers import edgepress_passes, onnxruntime_nbits
 from edgepress.benchmarks.peers.quantizers._contract import Task, Variant
 from edgepress.benchmarks.peers.quantizers._dense import write_dense
 from edgepress.benchmarks.peers.quantizers.gptqmodel import decode_layer, unpack
 from edgepress.compress.recipe import parse
+from edgepress.storage import write_json
 from safetensors.torch import load_file, save_file
 
 
@@ -96,6 +98,21 @@ def test_the_page_lists_what_could_not_run() -> None:
     assert "| a GPTQ, W4-g64 | needs CUDA |" in page
     assert "| W4-g64 | edgepress_passes GPTQ | 4.25 | 0.2000 | 0.800 | 20.00 | 100 | 1000 |" in page
     assert "- a note" in page
+
+
+def test_what_is_known_is_shown_without_running_anything(tmp_path: Path) -> None:
+    place, limits = Place(tmp_path), Limits(run=False)
+    folder = tmp_path / "quantized" / "onnxruntime-nbits-w4-default"
+    folder.mkdir(parents=True)
+    cost = {"cpu_s": 3.0, "wall_s": 4.0, "peak_rss_bytes": 5, "versions": {}}
+    write_json(folder / "made.json", {"error": "", **cost})
+    write_json(folder / "quality.json", {"wikipedia": {"kl": 0.5}})
+    known, missing = (
+        quantize(place, "onnxruntime_nbits", onnxruntime_nbits, variant, limits, [])
+        for variant in ("w4-default", "w2-default")
+    )
+    assert (known.kl, known.cpu_s, known.error) == (0.5, 3.0, "")
+    assert missing.error == NOT_RUN
 
 
 @pytest.mark.parametrize("name", sorted(quantizers()))
