@@ -151,7 +151,9 @@ def page(found: Sequence[Quality], notes: Sequence[str]) -> str:
     parts.append(table(["bar", "scheme", "ours", "best peer", "ratio", "target", "verdict"], rows))
     failed = sorted({(f"{one.label}, {one.scheme}", one.error) for one in found if one.error})
     if failed:
-        parts += ["## What could not run", table(["tool", "error"], failed)]
+        parts += ["## What failed or was not run", table(["tool", "error"], failed)]
+    if any(one.peer != OURS and one.error for one in found):
+        notes = ["A bar holds against the peers that ran, and against no other.", *notes]
     parts.append("\n".join(f"- {note}" for note in [*notes, f"Versions: {_versions(found)}."]))
     return "\n\n".join(parts) + "\n"
 
