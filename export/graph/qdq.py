@@ -2,8 +2,9 @@
 
 ONNX Runtime fuses such a pair into the ``MatMulNBits`` that it was made of; OpenVINO and TensorRT have their
 own fusions. Codes stand as ``[in, out]``, signed without zero points or unsigned with them. The rows of an
-embedding are looked up as codes and dequantized after: standard ``Gather`` knows no code below a byte, so
-that a table that is tied to the head is held a second time, a byte a code.
+embedding are looked up as codes and multiplied after, since OpenVINO dequantizes blocks of constants only.
+Standard ``Gather`` knows no code below a byte, so that a table that is tied to the head is held a second
+time, a byte a code.
 """
 
 from __future__ import annotations
@@ -120,19 +121,26 @@ def _look_up(graph: ir.Graph, node: ir.Node, read_per_token: dict[str, int]) -> 
     assert codes.shape is not None and scales.shape is not None
     rows, blocks = (int(scales.shape[axis]) for axis in (0, 1))
     packed = Packed(codes, scales, zeros, bits, block, rows, blocks * block)
-    kind = _TYPES[8, packed.symmetric]
-    parts = [
-        _weight(graph, f"{name}.rows_8", kind, [rows, packed.columns], packed.read_codes),
-        _weight(graph, f"{name}.row_scales", ir.DataType.FLOAT, [rows, blocks], packed.read_scales),
-    ]
+    kind, change = _TYPES[8, packed.symmetric], Rewriter(graph, node)
+
+    def row(part: str, kind: ir.DataType, width: int, read: Callable[[], Array]) -> ir.Value:
+        """The rows that are asked for, by blocks ``[batch, seq, blocks, width]``, as floats."""
+        shape = [rows, blocks, width]
+        table = _weight(graph, f"{name}.{part}", kind, shape, lambda: read().reshape(shape))
+        assert table.const_value is not None
+        read_per_token[str(table.name)] = table.const_value.nbytes // rows
+        found = change.add("Gather", [table, node.inputs[1]], axis=0)
+        return (
+            found
+            if kind == ir.DataType.FLOAT
+            else change.add("DequantizeLinear", [found, change.number(1.0)])
+        )
+
+    value = row("rows_8", kind, block, packed.read_codes)
     if not packed.symmetric:
-        parts.append(_weight(graph, f"{name}.row_zeros", kind, [rows, blocks], packed.read_zeros))
-    change, found = Rewriter(graph, node), []
-    for part in parts:
-        assert part.const_value is not None
-        read_per_token[str(part.name)] = part.const_value.nbytes // rows
-        found.append(change.add("Gather", [part, node.inputs[1]], axis=0))
-    change.finish(change.add("DequantizeLinear", [*found], axis=2, block_size=block))
+        value = change.add("Sub", [value, row("row_zeros", kind, 1, packed.read_zeros)])
+    scaled = change.add("Mul", [value, row("row_scales", ir.DataType.FLOAT, 1, packed.read_scales)])
+    change.finish(change.add("Reshape", [scaled, change.shape(0, 0, packed.columns)]))
 
 
 def _check(packed: Packed, name: str) -> None:

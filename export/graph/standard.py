@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..opset import Opset
+from .writer import Array
 
 OPSET = Opset(23, 11)
 KEPT = "GroupQueryAttention"
@@ -36,9 +37,15 @@ class Rewriter:
 
     def number(self, value: float) -> ir.Value:
         """A float32 scalar, the same for all that ask for this ``value``."""
-        name = f"standard.{value}"
+        return self._constant(f"standard.{value}", np.array(value, np.float32))
+
+    def shape(self, *sizes: int) -> ir.Value:
+        """The shape of a ``Reshape``; 0 leaves a dimension as it is."""
+        return self._constant(f"standard.shape.{'.'.join(map(str, sizes))}", np.array(sizes, np.int64))
+
+    def _constant(self, name: str, array: Array) -> ir.Value:
         if name not in self.graph.initializers:
-            tensor = ir.tensor(np.array(value, np.float32), name=name)
+            tensor = ir.tensor(array, name=name)
             made = ir.Value(
                 name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
             )
