@@ -33,7 +33,9 @@ def _scheme(value: Any) -> Any:
 
 def _integers(scheme: Scheme) -> Scheme:
     if scheme.format != "int" or scheme.calibrated:
-        raise ValueError(f"this pass does not know {scheme.name}: take rtn or gptq")
+        raise ValueError(
+            f"this pass is for integer codes, inputs not static; {scheme.name} takes rtn or gptq"
+        )
     return scheme
 
 

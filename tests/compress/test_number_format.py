@@ -145,7 +145,7 @@ def test_names_of_formats_round_trip_and_impossible_ones_are_refused() -> None:
         {"bits": 4, "group_size": 64, "format": "nvfp4"},
         {"bits": 8, "group_size": None, "format": "fp8"},
         {"bits": 4, "group_size": 32, "format": "mxfp4", "symmetric": False},
-        {"bits": 8, "group_size": None, "activations": "tensor"},
+        {"bits": 8, "group_size": 64, "activations": "tensor"},
     ):
         with pytest.raises(ValueError, match=r"activations|groups"):
             Scheme.model_validate(wrong)

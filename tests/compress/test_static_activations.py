@@ -93,5 +93,5 @@ def test_smoothing_moves_the_scale_with_the_inputs(
 
 
 def test_passes_that_find_no_scale_refuse() -> None:
-    with pytest.raises(ValidationError, match="take rtn or gptq"):
+    with pytest.raises(ValidationError, match="takes rtn or gptq"):
         Autoround(scheme=STATIC)
