@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MARGIN = 0.08
+# Values that differ by less, relative to their size, are one: no ticks fit between them.
+_SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,14 @@ def fit(values: Sequence[float], *, log: bool = False, count: int = 5) -> Axis:
     if log:
         positive = [value for value in values if value > 0] or [1.0]
         lower, upper = math.log(min(positive)), math.log(max(positive))
-        pad = MARGIN * (upper - lower) or math.log(1.25)
+        pad = MARGIN * (upper - lower) if upper - lower > _SAME else math.log(1.25)
         # Zero lies at the foot: the smallest number keeps well away from it.
         below = max(pad, math.log(4)) if min(values) <= 0 else pad
         low, high = math.exp(lower - below), math.exp(upper + pad)
         return Axis(low, high, True, tuple(log_ticks(low, high, count)))
     low, high = min(values), max(values)
-    pad = MARGIN * (high - low) or abs(high) * 0.25 or 1.0
+    apart = high - low > _SAME * max(abs(low), abs(high))
+    pad = MARGIN * (high - low) if apart else abs(high) * 0.25 or 1.0
     start = 0.0 if 0 <= low <= pad else low - pad
     return Axis(start, high + pad, False, tuple(linear_ticks(start, high + pad, count)))
 

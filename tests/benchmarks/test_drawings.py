@@ -10,13 +10,15 @@ from edgepress.benchmarks import svg
 from edgepress.benchmarks.axes import fit, linear_ticks
 from edgepress.benchmarks.heat_grid import heat_grid
 from edgepress.benchmarks.labels import POINT_RADIUS, Box, place
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 NUMBERS = st.floats(1e-6, 1e9, allow_nan=False)
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=12), st.booleans())
+@example([1e9, 999999999.9999999], False)
+@example([1e9, 999999999.9999999], True)
 def test_an_axis_holds_its_values_and_ticks(values: list[float], log: bool) -> None:
     axis = fit(values, log=log)
     assert 2 <= len(axis.ticks) <= 14
