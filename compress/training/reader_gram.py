@@ -4,7 +4,7 @@ minds an error of each output, from one backward pass.
 An error ``Δy`` at the output of a linear costs about ``½ Σ_o E[d_o²] E[Δy_o²]`` nats of KL, with ``d`` the
 gradient of ``−log p(y)`` there and ``y`` drawn from the model itself: the diagonal of the Fisher
 information, inputs and gradients taken as independent (as in Martens & Grosse 2015, arXiv 1503.05671). For
-an encoder the random direction of :mod:`.sensitivity` takes the place of the loss.
+an encoder the random direction of :mod:`.fisher` takes the place of the loss.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from ...terminal import Progress
 from ..anatomy import Anatomy
 from ..skeleton import module_name
+from .fisher import fisher_pass
 from .pieces import Piece
-from .precision import Precision, autocast
-from .reading import last_states
-from .sensitivity import direction
+from .precision import Precision
 
 
 @dataclass(frozen=True)
@@ -70,23 +69,23 @@ def reader_grams(
     linears = {name: model.get_submodule(module_name(anatomy, name)) for name in names}
     watches = {name: _Watch(linear) for name, linear in linears.items()}
     handles: list[Any] = [linears[name].register_forward_hook(watch) for name, watch in watches.items()]
-    # Gradients flow to the layers although no weight learns: the entrance of the model is a leaf.
-    table = model.get_input_embeddings().weight.requires_grad_(True)  # type: ignore[operator]
-    generator = torch.Generator(device).manual_seed(seed)
-    with progress.task("measuring layers", len(pieces)) as task:
-        for piece in pieces:
-            for watch in watches.values():
-                watch.real = piece.attention_mask.flatten().bool().to(device)
-            with autocast(precision, device):
-                rows = last_states(model, piece, device)
-            rows.backward(direction(model, anatomy, rows.detach(), generator))  # type: ignore[no-untyped-call]
-            table.grad = None
-            task.advance(1)
+
+    def look_at(piece: Piece) -> None:
+        for watch in watches.values():
+            watch.real = piece.attention_mask.flatten().bool().to(device)
+
+    share = fisher_pass(
+        model,
+        anatomy,
+        pieces,
+        device,
+        progress,
+        "measuring layers",
+        precision=precision,
+        seed=seed,
+        before=look_at,
+    )
     for handle in handles:
         handle.remove()
     tokens = sum(piece.tokens for piece in pieces)
-    share = 0.5 if anatomy.kind == "decoder" else 1.0
-    return {
-        name: ReaderGram(watch.gram / tokens, watch.minding * (share / tokens))
-        for name, watch in watches.items()
-    }
+    return {name: ReaderGram(watch.gram / tokens, watch.minding * share) for name, watch in watches.items()}

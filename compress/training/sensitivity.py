@@ -16,16 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import CalibrationError
 from ...terminal import Progress
 from ..anatomy import Anatomy
 from ..qtensor import QTensor
 from ..skeleton import module_name
+from .fisher import fisher_pass
 from .pieces import Piece
-from .precision import Precision, autocast
-from .reading import last_states
-
-_AT_ONCE = 128  # tokens whose logits are held at once
+from .precision import Precision
 
 
 class _Felt(torch.autograd.Function):
@@ -92,42 +89,7 @@ def sensitivity(
         path = module_name(anatomy, name)
         felt[name] = _Feeling(model.get_submodule(path), candidates)
         model.set_submodule(path, felt[name])
-    # Gradients flow to the layers although no weight learns: the entrance of the model is a leaf.
-    model.get_input_embeddings().weight.requires_grad_(True)  # type: ignore[operator]
-    generator = torch.Generator(device).manual_seed(seed)
-    tokens = 0
-    with progress.task("measuring layers", len(pieces)) as task:
-        for piece in pieces:
-            with autocast(precision, device):
-                rows = last_states(model, piece, device)
-            task.advance(1)
-            if not bool(torch.isfinite(rows).all()):
-                continue
-            tokens += piece.tokens
-            rows.backward(direction(model, anatomy, rows.detach(), generator))  # type: ignore[no-untyped-call]
-            model.get_input_embeddings().weight.grad = None  # type: ignore[operator]
-    if not tokens:
-        raise CalibrationError(
-            "the model turns every piece of calibration text into NaN or infinity",
-            fix="check the model with `edgepress inspect`, or calibrate on other text",
-        )
-    share = 0.5 if anatomy.kind == "decoder" else 1.0
-    return {name: (share * module.costs / tokens).tolist() for name, module in felt.items()}
-
-
-def direction(model: nn.Module, anatomy: Anatomy, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """The gradient at the last hidden states ``rows [tokens, hidden]`` of what is drawn."""
-    if anatomy.kind == "encoder":
-        length = rows.to(torch.float32).norm(dim=-1, keepdim=True).clamp_min(1e-6)
-        return torch.randn(rows.shape, generator=generator, device=rows.device).div(length).to(rows.dtype)
-    entrance = rows.to(torch.float32).requires_grad_(True)
-    for part in torch.split(entrance, _AT_ONCE):
-        with torch.enable_grad():
-            logits = model.get_output_embeddings()(part)  # type: ignore[operator]
-            if anatomy.logit_softcap is not None:
-                logits = anatomy.logit_softcap * torch.tanh(logits / anatomy.logit_softcap)
-            log_probabilities = torch.log_softmax(logits, -1)
-            drawn = torch.multinomial(log_probabilities.detach().exp(), 1, generator=generator)
-            log_probabilities.gather(-1, drawn).sum().backward()  # type: ignore[no-untyped-call]
-    assert entrance.grad is not None
-    return entrance.grad.to(rows.dtype)
+    share = fisher_pass(
+        model, anatomy, pieces, device, progress, "measuring layers", precision=precision, seed=seed
+    )
+    return {name: (share * module.costs).tolist() for name, module in felt.items()}

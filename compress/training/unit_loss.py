@@ -3,7 +3,7 @@
 The loss is ``−log p(y)`` of a token drawn from the model itself, so that its squared change is the Fisher
 measure of the KL divergence: for inputs ``x`` of a linear and gradients ``d`` there, dropping the unit ``S``
 changes it by ``Σ_{j∈S} d_j x_j`` (Molchanov et al. 2019, arXiv 1906.10771). Squares are averaged over tokens.
-For an encoder the random direction of :mod:`.sensitivity` takes the place of the loss.
+For an encoder the random direction of :mod:`.fisher` takes the place of the loss.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from ...terminal import Progress
 from ..anatomy import Anatomy
 from ..skeleton import module_name
+from .fisher import fisher_pass
 from .pieces import Piece
-from .precision import Precision, autocast
-from .reading import last_states
-from .sensitivity import direction
+from .precision import Precision
 
 
 class _Watch:
@@ -61,18 +60,9 @@ def unit_losses(
         model.get_submodule(module_name(anatomy, name)).register_forward_pre_hook(watch)
         for name, watch in watches.items()
     ]
-    # Gradients flow to the layers although no weight learns: the entrance of the model is a leaf.
-    table = model.get_input_embeddings().weight.requires_grad_(True)  # type: ignore[operator]
-    generator = torch.Generator(device).manual_seed(seed)
-    with progress.task("measuring units", len(pieces)) as task:
-        for piece in pieces:
-            with autocast(precision, device):
-                rows = last_states(model, piece, device)
-            rows.backward(direction(model, anatomy, rows.detach(), generator))  # type: ignore[no-untyped-call]
-            table.grad = None
-            task.advance(1)
+    share = fisher_pass(
+        model, anatomy, pieces, device, progress, "measuring units", precision=precision, seed=seed
+    )
     for handle in handles:
         handle.remove()
-    tokens = sum(piece.tokens for piece in pieces)
-    share = 0.5 if anatomy.kind == "decoder" else 1.0
-    return {name: watch.total.cpu() * (share / tokens) for name, watch in watches.items()}
+    return {name: watch.total.cpu() * share for name, watch in watches.items()}

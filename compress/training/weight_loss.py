@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from ...terminal import Progress
 from ..anatomy import Anatomy
 from ..skeleton import module_name
+from .fisher import fisher_pass
 from .pieces import Piece
-from .precision import Precision, autocast
-from .reading import last_states
-from .sensitivity import direction
+from .precision import Precision
 
 
 class _Watch:
@@ -56,19 +55,11 @@ def weight_losses(
     linears = {name: model.get_submodule(module_name(anatomy, name)) for name in names}
     watches = {name: _Watch(linear) for name, linear in linears.items()}
     handles: list[Any] = [linears[name].register_forward_hook(watch) for name, watch in watches.items()]
-    # Gradients flow to the layers although no weight learns: the entrance of the model is a leaf.
-    table = model.get_input_embeddings().weight.requires_grad_(True)  # type: ignore[operator]
-    generator = torch.Generator(device).manual_seed(seed)
-    with progress.task("measuring weights", len(pieces)) as task:
-        for piece in pieces:
-            with autocast(precision, device):
-                rows = last_states(model, piece, device)
-            rows.backward(direction(model, anatomy, rows.detach(), generator))  # type: ignore[no-untyped-call]
-            table.grad = None
-            task.advance(1)
+    share = fisher_pass(
+        model, anatomy, pieces, device, progress, "measuring weights", precision=precision, seed=seed
+    )
     for handle in handles:
         handle.remove()
-    share = (0.5 if anatomy.kind == "decoder" else 1.0) / sum(piece.tokens for piece in pieces)
     return {
         name: watch.total.mul_(linears[name].get_parameter("weight").detach().square()).mul_(share)
         for name, watch in watches.items()

@@ -12,9 +12,9 @@ import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.passes.allocate_sparsity import loss_at
 from edgepress.compress.torch_model import load_model
+from edgepress.compress.training.fisher import direction
 from edgepress.compress.training.pieces import Piece
 from edgepress.compress.training.reading import last_states
-from edgepress.compress.training.sensitivity import direction
 from edgepress.compress.training.weight_loss import weight_losses
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import RecipeError

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from edgepress.compress.torch_model import load_model
+from edgepress.compress.training.fisher import direction
 from edgepress.compress.training.pieces import Piece
 from edgepress.compress.training.reader_gram import reader_grams
 from edgepress.compress.training.reading import last_states
-from edgepress.compress.training.sensitivity import direction
 from edgepress.compress.weights import WeightSource
 from edgepress.terminal import Silent
 

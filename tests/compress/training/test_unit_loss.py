@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from edgepress.compress.torch_model import load_model
+from edgepress.compress.training.fisher import direction
 from edgepress.compress.training.pieces import Piece
 from edgepress.compress.training.reading import last_states
-from edgepress.compress.training.sensitivity import direction
 from edgepress.compress.training.unit_loss import unit_losses
 from edgepress.compress.weights import WeightSource
 from edgepress.terminal import Silent
