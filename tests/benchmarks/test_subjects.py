@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from edgepress.benchmarks.subjects import open_subject
 from edgepress.benchmarks.validate import validate_bundle
 from edgepress.compress.api import compress_model
@@ -96,7 +95,6 @@ def test_damaged_bundle_and_unknown_names(decoder_bundle: Path, tmp_path: Path) 
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_checkpoint_on_cuda_agrees_with_cpu(pico_llama: Path, encoder: Path) -> None:
     for path, call in ((pico_llama, lambda s: s.logits(IDS)), (encoder, lambda s: s.embeddings(TEXTS))):
         there, here = (call(open_subject(path, device=device)) for device in ("cuda", "cpu"))
