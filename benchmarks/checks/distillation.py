@@ -1,4 +1,4 @@
-"""MiniLM with half of its layers: cut, then distilled on text that packages carry; and how fast it is.
+"""MiniLM with half of its layers and fewer: cut, then distilled on text that packages carry; and its speed.
 
     python -m edgepress.benchmarks.checks.distillation WORK RESULTS [--untimed]
 
@@ -29,8 +29,21 @@ COMMAND = "python -m edgepress.benchmarks.checks.distillation WORK benchmarks/re
 SENTENCES, WORDS, LENGTH = 4000, 4000, 48
 CUT = {"pass": "layers", "keep": 0.5}
 LEARN = {"pass": "distill", "losses": {"states": 1.0, "cosine": 1.0}, "epochs": 4}
-RECIPES = {"half": [CUT], "half-distilled": [CUT, LEARN]}
-LABELS = {"fp32": "original", "half": "layers (keep 0.5)", "half-distilled": "layers (keep 0.5) → distill"}
+RECIPES = {
+    "half": [CUT],
+    "half-distilled": [CUT, LEARN],
+    "third-distilled": [{**CUT, "keep": 0.34}, LEARN],
+    "sixth-distilled": [{**CUT, "keep": 0.17}, LEARN],
+}
+LABELS = {
+    "fp32": "original",
+    **{
+        name: " → ".join(
+            f"layers (keep {one['keep']})" if "keep" in one else str(one["pass"]) for one in passes
+        )
+        for name, passes in RECIPES.items()
+    },
+}
 HEADER = [
     "passes",
     "block parameters",
@@ -128,17 +141,20 @@ def main() -> None:
 
 def notes(chain: Chain, names: list[str]) -> list[str]:
     """What stands below the table."""
-    steps = read_json(chain.work / names[-1] / "edgepress.json")["steps"]
     told = [
         f"Target: at least {KEPT:.0%} of both rank correlations kept, at least {FASTER} × as fast.",
-        f"Removed: blocks {steps[0]['details']['removed']} of 6, chosen and mended by `layers`.",
         f"Text: up to {SENTENCES} sentences and {WORDS} single words of the Wikipedia demo corpus.",
         "Cosine: to the original's embeddings of held-out sentences. CPU s: of `edgepress compress`.",
         "A row or a speed that was left out of the command was not measured.",
     ]
-    for curve in learning_curves(steps):
-        fell = ", ".join(f"{at:,} → {loss:.4f}" for at, loss in zip(curve.tokens, curve.losses, strict=True))
-        told.append(f"{curve.measure} of a held-out token by tokens learned from: {fell}.")
+    for name in names:
+        steps = read_json(chain.work / name / "edgepress.json")["steps"]
+        removed = steps[0]["details"]["removed"]
+        told.append(f"{name}: without blocks {removed} of 6, chosen and mended by `layers`.")
+        for curve in learning_curves(steps):
+            pairs = zip(curve.tokens, curve.losses, strict=True)
+            fell = ", ".join(f"{at:,} → {loss:.4f}" for at, loss in pairs)
+            told.append(f"{name}: {curve.measure} of a held-out token by tokens learned from: {fell}.")
     return told
 
 

@@ -24,8 +24,7 @@ from .table import write_table
 COMMAND = "python -m edgepress.benchmarks.checks.training WORK benchmarks/results"
 CALIBRATION = "--calibration wikipedia --samples 96 --length 512"
 TOKENS = 49152
-GPTQ = {"pass": "gptq", "scheme": "W3A16-g64"}
-UNTOLD = ("pass", "measurements")
+NARROW = {"pass": "narrow", "keep": 0.75}
 HEADER = ["passes", "KL", "ppl", "top-1", "of the lost KL won back", "CPU s", "peak RSS MB"]
 
 
@@ -33,14 +32,11 @@ def rows(kind: str, tokens: int) -> list[Row]:
     """The rows of a table, what is to be made good first."""
     if kind == "recover":
         learned = {"pass": "recover", "tokens": tokens, "measurements": 8}
-        pruned = {"pass": "wanda", "sparsity": 0.5}
-        return [
-            Row("wanda", (pruned,)),
-            Row("wanda-recover", (pruned, learned)),
-        ]
+        return [Row("narrow", (NARROW,)), Row("narrow-recover", (NARROW, learned))]
     learned = {"pass": "qat", "tokens": tokens, "measurements": 8}
     tune = {"pass": "tune", "tokens": tokens // 4, "measurements": 4}
-    return [Row("w3-gptq", (GPTQ,)), Row("w3-gptq-tune", (GPTQ, tune)), Row("w3-gptq-qat", (GPTQ, learned))]
+    begun = {"pass": "autoround", "scheme": "W3A16-g64", "iterations": 20}
+    return [Row("w3-autoround-tune", (begun, tune)), Row("w3-autoround-qat", (begun, learned))]
 
 
 def described(passes: tuple[dict[str, Any], ...]) -> str:
@@ -94,8 +90,8 @@ def check(kind: str, chain: Chain, results: Path, tokens: int, arguments: str) -
     )
     notes.append("CPU s and peak RSS: of the whole process `edgepress compress`, one thread.")
     title = {
-        "recover": "SmolLM2-135M, half of its weights zero: what recovery gives back",
-        "qat": "SmolLM2-135M at 3 bits: training after GPTQ",
+        "recover": "SmolLM2-135M without a quarter of its blocks' weights: what recovery gives back",
+        "qat": "SmolLM2-135M at 3 bits: training after the best rounding",
     }[kind]
     write_table(results / f"{kind}-smollm2.md", title, COMMAND + arguments, HEADER, filled, notes)
 

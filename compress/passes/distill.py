@@ -2,7 +2,8 @@
 
 Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531. The student is
 what the passes before left: fewer layers (``layers``; DistilBERT, Sanh et al. 2019, arXiv 1910.01108), fewer
-heads, narrower MLPs; the teacher is the original. Its weights, norms and biases learn, the embedding stays.
+heads, narrower MLPs; the teacher is the original. Its weights, norms and biases learn; the embedding stays,
+unless ``embedding`` is set. With ``cross_entropy`` alone a model is trained from scratch.
 The losses, each a term of ``training/``:
 
 - decoders: ``forward_kl``, ``reverse_kl`` and ``jensen_shannon`` of the next token, ``cross_entropy`` of the
@@ -63,6 +64,7 @@ class Distill(Learning):
     cache: bool = Field(
         True, description="the teacher's answers are written down; else it is asked every time"
     )
+    embedding: bool = Field(False, description="the embedding learns too, and the head")
     learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
     epochs: int = Field(4, ge=1, le=100, description="times that the calibration text is learned from")
 
@@ -72,7 +74,7 @@ class Distill(Learning):
         return 8 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
 
     def student(self, stage: Stage) -> Student:
-        return float_student(stage, self.selected(stage.source.anatomy))
+        return float_student(stage, self.selected(stage.source.anatomy), embedding=self.embedding)
 
     def teacher(self, stage: Stage, objective: Objective) -> Teacher:
         if self.cache:

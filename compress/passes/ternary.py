@@ -32,6 +32,7 @@ class Ternary(Learning):
     group_size: int | None = Field(128, description="weights that share a scale; null is one for each output")
     activations: Literal["int8", "float"] = Field("int8", description="that training computes with")
     grow: float = Field(0.3, ge=0, lt=1, description="share of the steps in which the rounding grows")
+    embedding: bool = Field(False, description="the embedding learns too, and the head")
     learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
     epochs: int = Field(8, ge=1, le=1000, description="times that the calibration text is learned from")
 
@@ -55,7 +56,7 @@ class Ternary(Learning):
                 student.learn_codes(
                     linear.name, module, module.tensor().scale, int8=self.activations == "int8"
                 )
-        student.learn(("norms", "biases"))
+        student.learn(("norms", "biases", *(("embedding",) if self.embedding else ())))
         return student
 
     def _settings(self, stage: Stage, pieces: list[Piece]) -> LoopSettings:

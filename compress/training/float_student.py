@@ -10,9 +10,16 @@ from ..stage import Stage
 from .student import Student
 
 
-def float_student(stage: Stage, linears: Sequence[Linear], rank: int | None = None, seed: int = 0) -> Student:
+def float_student(
+    stage: Stage,
+    linears: Sequence[Linear],
+    rank: int | None = None,
+    seed: int = 0,
+    *,
+    embedding: bool = False,
+) -> Student:
     """The model of ``stage`` with the weights of ``linears``, and all norms and biases, free; with ``rank``
-    the weights change by a product of that rank.
+    the weights change by a product of that rank. With ``embedding`` that learns too, and the head.
 
     Raises:
         TrainingError: one of ``linears`` is quantized, or there is nothing to learn.
@@ -26,7 +33,7 @@ def float_student(stage: Stage, linears: Sequence[Linear], rank: int | None = No
         )
     student = Student(stage.source, stage.device)
     student.learn_weights(linears, stage.masks, rank, seed)
-    student.learn(("norms", "biases"))
+    student.learn(("norms", "biases", *(("embedding",) if embedding else ())))
     if not student.learned:
         raise TrainingError(
             "the model has no norms or biases to learn", fix="let its linears learn: train: all"

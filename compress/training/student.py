@@ -1,8 +1,8 @@
 """``Student``: a checkpoint in memory as a model that learns: quantized layers as codes, the rest as stored.
 
-Four kinds of parameters may learn while the codes stay: the scales of quantized layers, their zero points,
-the norms, and the biases. The weights of layers that are not quantized are a fifth, and the codes themselves
-a sixth; pruned weights stay zero.
+Five kinds of parameters may learn while the codes stay: the scales of quantized layers, their zero points,
+the norms, the biases, and the embedding with what is tied to it. The weights of layers that are not quantized
+are a sixth, and the codes themselves a seventh; pruned weights stay zero.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from .lsq_linear import LsqLinear
 from .quant_linear import QuantLinear
 from .relative import Learned, Rounding, learn
 from .ternary_linear import TernaryLinear
+from .tied_head import TiedHead
 
 Coded = LsqLinear | TernaryLinear
-Kind = Literal["scales", "zero_points", "norms", "biases"]
+Kind = Literal["scales", "zero_points", "norms", "biases", "embedding"]
 
 # A zero point that moves by one moves its group by a whole step: it learns in larger units than a scale.
 _ZERO_POINT_UNIT = 16.0
@@ -86,6 +87,7 @@ class Student:
                 "zero_points": lambda: self._zero_points(masked),
                 "norms": self._norms,
                 "biases": self._biases,
+                "embedding": self._embedding,
             }[kind]()
         return self.learned
 
@@ -202,6 +204,21 @@ class Student:
                 name, bias = f"{linear.name}.bias", inner.bias.detach()
                 unit = bias.square().mean().sqrt().clamp_min(1e-3)
                 yield learn(name, inner, "bias", unit, self._as_stored(name))
+
+    def _embedding(self) -> Iterator[Learned]:
+        anatomy = self.source.anatomy
+        names = (
+            [anatomy.embedding] if anatomy.tied or anatomy.head is None else [anatomy.embedding, anatomy.head]
+        )
+        for name in names:
+            module = self.model.get_submodule(module_name(anatomy, name))
+            weight = module.get_parameter("weight").detach()
+            unit = weight.square().mean().sqrt().clamp_min(1e-6)
+            yield learn(f"{name}.weight", module, "weight", unit, self._as_stored(f"{name}.weight"))
+        if anatomy.tied and anatomy.head is not None:
+            head = module_name(anatomy, anatomy.head)
+            bias = getattr(self.model.get_submodule(head), "bias", None)
+            self.model.set_submodule(head, TiedHead(module, bias))
 
     def _as_stored(self, name: str) -> Rounding:
         stored = self.source.stored_type(name)

@@ -15,6 +15,7 @@ from edgepress.compress.calibration import Calibration, calibration_from
 from edgepress.compress.masks import Masks
 from edgepress.compress.passes.distill import Distill, _pairs
 from edgepress.compress.stage import Stage
+from edgepress.compress.torch_model import load_model
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import TrainingError
 from edgepress.runtime.tokenizer import Tokenizer
@@ -140,3 +141,34 @@ def test_losses_that_a_model_does_not_have_are_refused(
     encoder = stage(pico_bert, pico_bert, tmp_path / "b", pico_text)
     with pytest.raises(TrainingError, match="forward_kl"):
         Distill(losses={"forward_kl": 1.0}).apply(encoder)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_is_trained_from_scratch_with_its_embedding(
+    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path, tied: bool
+) -> None:
+    model = make_decoder(tmp_path / "m", "llama", tie_word_embeddings=tied)
+    recipe = tmp_path / "recipe.yaml"
+    learn = {**LEARN, "pass": "distill", "losses": {"cross_entropy": 1.0}, "embedding": True}
+    recipe.write_text(yaml.safe_dump({"name": "scratch", "passes": [learn]}))
+    path = compress_model(
+        str(model),
+        recipe=str(recipe),
+        output=tmp_path / "o",
+        calibration=str(pico_text),
+        samples=24,
+        length=32,
+    )
+    step = read_json(path / "edgepress.json")["steps"][0]
+    losses = [loss for _, loss in step["details"]["held_out"]]
+    assert losses[-1] < 0.9 * losses[0]
+    before, after = WeightSource.open(model), WeightSource.open(path)
+    for name in [before.anatomy.embedding, *([] if tied else [str(before.anatomy.head)])]:
+        assert not torch.equal(before.tensor(f"{name}.weight"), after.tensor(f"{name}.weight"))
+    known = calibration(model, pico_text, "decoder")
+    ids = known.batches[0].input_ids
+    with torch.no_grad():
+        found = load_model(path)(ids, use_cache=False).logits.log_softmax(-1)
+        was = load_model(model)(ids, use_cache=False).logits.log_softmax(-1)
+    told = [-one[:, :-1].gather(-1, ids[:, 1:, None]).mean() for one in (was, found)]
+    assert float(told[1]) < 0.9 * float(told[0])

@@ -1,0 +1,150 @@
+"""A small Llama trained here in float32, and the same as a ternary model: quality, size and decoding speed.
+
+    python -m edgepress.benchmarks.checks.ternary WORK RESULTS [--tokens COUNT] [--untimed]
+
+The model begins with random weights (:mod:`.small_llama`) and learns the Wikipedia demo corpus by ``distill``
+with ``cross_entropy``; ``ternary`` begins with what it learned, which is also its teacher, and so does its
+4-bit twin, ``gptq``. Every step is the command line a user would type; its output stays in WORK, so that an
+interrupted check goes on where it was. Bits per byte are those of held-out articles.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...storage import read_json, sha256_file, write_json
+from ..learning_curves import learning_curves
+from ..record import Measurement, read
+from .model_chain import WINDOWS, Chain, Variant
+from .small_llama import Shape, save_small_llama
+from .small_models import ratio_of, shown, value
+from .table import write_table
+
+COMMAND = "python -m edgepress.benchmarks.checks.ternary WORK benchmarks/results"
+TEXT = "--calibration wikipedia --samples 1920 --length 256"
+TOKENS = 1_300_000
+STEPS = {"batch_tokens": 2048, "piece_tokens": 2048, "measurements": 8}
+SCRATCH = {"pass": "distill", "losses": {"cross_entropy": 1.0}, "embedding": True, "learning_rate": 0.03}
+TERNARY = {"pass": "ternary", "group_size": 128, "learning_rate": 0.01}
+TWIN = {"pass": "gptq", "scheme": "W4A16-g128"}
+LABELS = {"float": "float32", "ternary": "ternary, 2 bits", "w4": "W4A16-g128 gptq"}
+HEADER = [
+    "model",
+    "bits per byte",
+    "gap",
+    "KL",
+    "bundle MB",
+    "of the float's",
+    "decode × 4-bit twin [95 %]",
+    "CPU s",
+]
+
+
+def trained(work: Path, tokens: int) -> Chain:
+    """The chain of the model that was trained from scratch, which is trained now where it was not."""
+    chain = Chain("scratch", work / "ternary", None, quick=False)
+    random, chain.model = chain.work / "random", str(chain.work / "float")
+    if not random.exists():
+        save_small_llama(random, Shape())
+    if not Path(chain.model).exists():
+        recipe = written(chain, "scratch", {**SCRATCH, **STEPS, "tokens": tokens})
+        options = f"-r {recipe} {TEXT} -o {chain.model} -q"
+        seconds, rss = chain.call(f"compress {random} {options}", threads=1)
+        write_json(chain.work / "float.cost.json", {"cpu_seconds": seconds, "rss_mb": rss})
+    return chain
+
+
+def written(chain: Chain, name: str, options: dict[str, Any]) -> Path:
+    """The recipe of one pass as a file."""
+    file = chain.work / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({"name": name, "passes": [options]}), encoding="utf-8")
+    return file
+
+
+def variants(chain: Chain, tokens: int) -> list[Variant]:
+    """The float model, the ternary one and the twin."""
+    ternary = written(chain, "ternary", {**TERNARY, **STEPS, "tokens": tokens})
+    twin = written(chain, "w4", TWIN)
+    return [
+        Variant("", "original", None),
+        Variant("", "ternary", f"-r {ternary} {TEXT}"),
+        Variant("", "w4", f"-r {twin} --calibration wikipedia --samples 64 --length 256"),
+    ]
+
+
+def lines_of(chain: Chain, variant: Variant, runs: list[Path]) -> list[Measurement]:
+    """What was measured of a variant's bundle."""
+    identity = sha256_file(chain.bundle(variant) / "manifest.json")
+    return [line for line in read(runs) if line.subject.manifest_sha256 == identity]
+
+
+def size(bundle: Path) -> int:
+    """Bytes of a bundle."""
+    return sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+
+
+def table_rows(chain: Chain, chosen: list[Variant], *, timed: bool) -> list[list[str]]:
+    """A row for each; speed is that of the ternary bundle in turns with its twin."""
+    rows, first = [], chosen[0]
+    for variant in chosen:
+        runs = [chain.quality(variant)]
+        if timed and variant.name == "ternary":
+            runs.append(chain.speed(variant, chain.bundle(chosen[-1])))
+        lines, base = lines_of(chain, variant, runs), lines_of(chain, first, [chain.quality(first)])
+        bits, before = value(lines, "bits_per_byte"), value(base, "bits_per_byte")
+        cost = chain.work / f"{'float' if variant is first else variant.name}.cost.json"
+        rows.append(
+            [
+                LABELS["float" if variant is first else variant.name],
+                shown(bits, 4),
+                "–" if variant is first or bits is None or before is None else f"{bits / before - 1:+.1%}",
+                shown(None if variant is first else value(lines, "kl"), 4),
+                f"{size(chain.bundle(variant)) / 1e6:.2f}",
+                f"{size(chain.bundle(variant)) / size(chain.bundle(first)):.3f}",
+                ratio_of(lines, "decode_tps"),
+                f"{read_json(cost)['cpu_seconds']:.0f}",
+            ]
+        )
+    return rows
+
+
+def notes(chain: Chain, tokens: int) -> list[str]:
+    """What stands below the table."""
+    shape = Shape()
+    told = [
+        f"Model: Llama, {shape.blocks} blocks of {shape.hidden} channels, feed-forward {shape.ffn}, "
+        f"{shape.vocabulary} tokens, 5.8 M parameters, trained here from random weights on {tokens:,} tokens "
+        f"of package text ({TEXT}); the ternary model learned from as many again.",
+        f"Targets: a gap of at most 5 %, a size of at most 0.2, decoding at least as fast as the twin. "
+        f"Bits per byte: {WINDOWS} windows of 512 tokens of held-out articles.",
+        "CPU s: of `edgepress compress`, one thread.",
+    ]
+    for name in ("float", "ternary"):
+        for curve in learning_curves(read_json(chain.work / name / "edgepress.json")["steps"]):
+            pairs = zip(curve.tokens, curve.losses, strict=True)
+            fell = ", ".join(f"{at:,} → {loss:.3f}" for at, loss in pairs)
+            told.append(f"{name}, {curve.measure} of a held-out token by tokens learned from: {fell}.")
+    return told
+
+
+def main() -> None:
+    """The command line of this check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="that each of the two learns from")
+    parser.add_argument("--untimed", action="store_true", help="leave out the speed")
+    given = parser.parse_args()
+    chain = trained(given.work, given.tokens)
+    rows = table_rows(chain, variants(chain, given.tokens), timed=not given.untimed)
+    command = f"{COMMAND} --tokens {given.tokens}" + (" --untimed" if given.untimed else "")
+    title = "A small Llama in float32, ternary and in 4 bits"
+    write_table(given.results / "ternary.md", title, command, HEADER, rows, notes(chain, given.tokens))
+
+
+if __name__ == "__main__":
+    main()
