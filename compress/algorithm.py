@@ -173,7 +173,12 @@ class BlockPass(Pass):
 
 
 class ModelPass(Pass):
-    """A pass that needs the whole model: the sweep ends before it and another begins after it."""
+    """A pass that needs the whole model: the sweep ends before it and another begins after it.
+
+    One that is ``together`` is applied by all processes of a launch at once; the first one's result counts.
+    """
+
+    together: ClassVar[bool] = False
 
     def working_bytes(self, weights: int) -> int:
         """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""

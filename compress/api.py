@@ -13,6 +13,7 @@ from ..errors import CalibrationError, Degraded, InputError, require
 from ..staging import Staging
 from ..storage import require_disk, sha256_json
 from ..terminal import Progress, Silent
+from .processes import Processes, is_follower
 
 # torch is imported when work starts, so that this module can be looked at without it.
 
@@ -171,11 +172,16 @@ def compress_model(
         restart: drop what a killed run left instead of resuming it.
         strict: fail when any layer fell back.
 
+    Under ``accelerate launch`` all processes learn together; the first one does the rest, and writes.
+
     Raises:
         EdgepressError: any of the typed errors; nothing is left at ``output`` then.
     """
     progress = progress or Silent()
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
+    if is_follower():
+        job = Job(model, recipe, scheme, group_size, choice, Silent())
+        return _follow(job, Staging(Path(output)), device)
     with Staging(Path(output), overwrite=overwrite, keep=True) as stage:
         if restart:
             stage.restart()
@@ -196,7 +202,8 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
     from .manifest import write_manifest
 
     return_large_blocks()
-    device = choose_device(device_name)
+    processes = Processes.launched()
+    device = processes.device(choose_device(device_name))
     with job.progress.task("hashing the model", 1) as task:
         fingerprint = job.source.reader.fingerprint()
         task.advance(1)
@@ -209,7 +216,8 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
         stage.restart()
     work.mkdir(exist_ok=True)
     journal.claim()
-    record = Chain(job.source, job.recipe.steps, calibration, device, work, key, job.progress).run(result)
+    chain = Chain(job.source, job.recipe.steps, calibration, device, work, key, job.progress, processes)
+    record = chain.run(result)
     fallen = [status.name for status in record.statuses if status.degraded]
     if fallen and strict:
         raise Degraded(
@@ -219,4 +227,17 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
     model = {"name": job.model.name, "described": job.model.described, "fingerprint": fingerprint}
     write_manifest(result, key=key, model=model, recipe=job.recipe, calibration=calibration, record=record)
     stage.publish("result")
+    processes.agree(None)
     return key
+
+
+def _follow(job: Job, stage: Staging, device_name: str) -> Path:
+    """What every process but the first does; returns when the result is there."""
+    from .chain import Chain
+    from .device import choose_device
+
+    processes = Processes.launched()
+    device, work = processes.device(choose_device(device_name)), stage.directory / "work"
+    Chain(job.source, job.recipe.steps, job.calibration(), device, work, "", job.progress, processes).follow()
+    processes.agree(None)
+    return stage.target

@@ -20,6 +20,7 @@ from .block import LayerStatus
 from .calibration import Calibration
 from .journal import Journal
 from .masks import Masks
+from .processes import ALONE, Processes
 from .scheme import Scheme
 from .stage import LOG, Record, Stage, StageResult, Steps
 from .sweep import Sweep
@@ -53,7 +54,10 @@ def schemes_after(steps: Steps, source: WeightSource) -> dict[str, Scheme]:
 
 
 class Chain:
-    """Runs ``steps`` on ``source``; everything it needs to continue after a kill is below ``work``."""
+    """Runs ``steps`` on ``source``; everything it needs to continue after a kill is below ``work``.
+
+    Of several ``processes`` the first one runs, and the others follow.
+    """
 
     def __init__(
         self,
@@ -64,8 +68,10 @@ class Chain:
         work: Path,
         key: str,
         progress: Progress,
+        processes: Processes = ALONE,
     ) -> None:
         self.original, self.stages, self.calibration = source, stages_of(steps), calibration
+        self.processes = processes
         self.device, self.work, self.key, self.progress = device, work, key, progress
 
     def run(self, result: Path) -> Record:
@@ -85,7 +91,15 @@ class Chain:
                 self._join_logs(result)
             else:
                 source = self._keep(source, outcome, record, directory, number)
+        self.processes.agree(None)
         return record
+
+    def follow(self) -> None:
+        """Take part in the stages that all processes work on, until the first one has run the last."""
+        while (number := self.processes.agree(None)) is not None:
+            before = self._checkpoint(number - 1)
+            source = WeightSource.open(before) if before.is_dir() else self.original
+            self._apply(source, self.stages[number][0][1], number)
 
     def _checkpoint(self, number: int) -> Path:
         return self.work / f"checkpoint-{number}"
@@ -101,19 +115,36 @@ class Chain:
         return self.original, Record(), 0
 
     def _run_stage(self, source: WeightSource, steps: Steps, directory: Path, number: int) -> StageResult:
-        masks = Masks.open(sorted((self._checkpoint(number - 1) / "masks").glob("*.safetensors")))
         only = steps[0][1]
-        if isinstance(only, ModelPass):
-            directory.mkdir(parents=True, exist_ok=True)
-            return only.apply(
-                Stage(source, self.original, directory, self.calibration, masks, self.device, self.progress)
-            )
-        passes = [[(name, step)] for name, step in steps if isinstance(step, BlockPass)]
         directory.mkdir(parents=True, exist_ok=True)
+        if isinstance(only, ModelPass):
+            if only.together:
+                self.processes.agree(number)
+            return self._apply(source, only, number)
+        passes = [[(name, step)] for name, step in steps if isinstance(step, BlockPass)]
         journal = Journal.open(directory, self.key)
         calibration = self.calibration if any(step.calibrated for _, step in steps) else None
         schemes = schemes_after(steps, source)
+        masks = self._masks(number)
         return Sweep(source, passes, schemes, calibration, self.device, journal, self.progress, masks).run()
+
+    def _apply(self, source: WeightSource, only: Pass, number: int) -> StageResult:
+        assert isinstance(only, ModelPass)
+        stage = Stage(
+            source,
+            self.original,
+            self.work / f"stage-{number}",
+            self.calibration,
+            self._masks(number),
+            self.device,
+            self.progress,
+            self.processes,
+        )
+        return only.apply(stage)
+
+    def _masks(self, number: int) -> Masks:
+        """Those that the stage before left."""
+        return Masks.open(sorted((self._checkpoint(number - 1) / "masks").glob("*.safetensors")))
 
     def _keep_log(self, directory: Path, steps: Steps, number: int) -> None:
         """What a stage logged, headed by its name, where it outlives the stage."""

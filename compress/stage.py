@@ -19,6 +19,7 @@ from .block import LayerStatus
 from .calibration import Calibration
 from .kv_scheme import KVScheme
 from .masks import Masks
+from .processes import ALONE, Processes
 from .scheme import Scheme
 from .weights import WeightSource
 
@@ -35,6 +36,7 @@ class Stage:
         directory: for parts and for whatever a killed run should find again; a log in ``directory / LOG``
             ends up in the result.
         masks: of the weights that are pruned by now; a stage leaves its own in ``directory / "masks"``.
+        processes: that work on the stage together, where the pass is one for all of them.
     """
 
     source: WeightSource
@@ -44,6 +46,7 @@ class Stage:
     masks: Masks
     device: torch.device
     progress: Progress
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)

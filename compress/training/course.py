@@ -22,6 +22,7 @@ class LoopSettings:
         patience: measurements in a row without a new best one that end it; None goes on.
         settled: share of the steps before which a loss that leaps is no fault: the model itself changes.
         max_seconds: of learning, over all runs of a resumed one; None is no limit.
+        ema: weight of the past in the average of the parameters that is kept; 0 keeps them as they are.
     """
 
     state: Path
@@ -36,6 +37,7 @@ class LoopSettings:
     patience: int | None = None
     settled: float = 0.0
     max_seconds: float | None = None
+    ema: float = 0.0
 
     def but(self, **changes: Any) -> LoopSettings:
         """The same with some of it changed."""

@@ -8,7 +8,7 @@ are kept: at worst those that the model came with.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ from .teacher import Teacher, WrittenTeacher
 class Learning(ModelPass):
     """Options of every pass that learns."""
 
+    together: ClassVar[bool] = True
     learning_rate: float = Field(2e-3, gt=0, le=0.1, description="in units of each parameter's own size")
     epochs: int = Field(2, ge=1, le=100, description="times that the calibration text is learned from")
     tokens: int | None = Field(None, ge=1, description="budget of tokens to learn from, in place of epochs")
@@ -38,6 +39,7 @@ class Learning(ModelPass):
     batch_tokens: int = Field(2048, ge=1, description="tokens of one step, at least")
     piece_tokens: int = Field(1024, ge=1, description="tokens that go through the model at once")
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps in which the learning rate rises")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the average of the parameters that is kept")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient of all parameters")
     measurements: int = Field(6, ge=1, description="of the held-out loss, after the first")
     patience: int | None = Field(None, ge=1, description="measurements without a new best one that end it")
@@ -66,9 +68,9 @@ class Learning(ModelPass):
 
     def teacher(self, stage: Stage, objective: Objective) -> Teacher:
         """Whom the student learns from; by default the original, whose answers are written down."""
-        return WrittenTeacher(
-            stage.original.reader.path, stage.directory / "teacher", objective, stage.device
-        )
+        directory = stage.directory / "teacher"
+        path = stage.original.reader.path
+        return WrittenTeacher(path, directory, objective, stage.device, stage.processes)
 
     def measure(self, stage: Stage) -> str:
         """How the held-out loss is called."""
@@ -99,13 +101,15 @@ class Learning(ModelPass):
         student = self.student(stage)
         if self.checkpointing:
             checkpoint_blocks(student.blocks())
-        lesson = Lesson(objective, teacher, learned_from, held_out, self.precision)
+        lesson = Lesson(objective, teacher, learned_from, held_out, self.precision, stage.processes)
         course = lesson.give(
             student,
             self._settings(stage, learned_from),
             stage.progress,
             lambda done: self.before_step(student, done),
         )
+        if not stage.processes.first:
+            return StageResult([], [], {}, {})
         return self._written(student, stage, course, lesson.held_out_tokens)
 
     def _settings(self, stage: Stage, pieces: list[Piece]) -> LoopSettings:
@@ -120,6 +124,7 @@ class Learning(ModelPass):
             clip=self.clip,
             measurements=self.measurements,
             patience=self.patience,
+            ema=self.ema,
             max_seconds=None if self.max_time is None else 60 * self.max_time,
         )
 

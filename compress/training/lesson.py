@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...terminal import Progress
+from ..processes import ALONE, Processes
 from .course import Course, LoopSettings
 from .loop import Loop
 from .objective import Objective, learn_from, total_loss
@@ -17,13 +18,16 @@ from .teacher import Teacher
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is taught: ``pieces`` to learn from and ``held_out`` ones, by ``teacher`` under ``objective``."""
+    """What is taught: ``pieces`` to learn from and ``held_out`` ones, by ``teacher`` under ``objective``, to
+    one student or to its copies in several ``processes``.
+    """
 
     objective: Objective
     teacher: Teacher
     pieces: list[Piece]
     held_out: list[Piece]
     precision: Precision
+    processes: Processes = ALONE
 
     def learn(self, student: Student, piece: Piece, share: float) -> float:
         """Add the gradient of ``share`` times the summed loss of ``piece``; returns the sum."""
@@ -35,9 +39,9 @@ class Lesson:
         """The mean loss of a held-out token, in float32."""
         losses = (
             total_loss(self.objective, student.model, piece, self.teacher.answers(piece), student.device)
-            for piece in self.held_out
+            for piece in self.processes.share(self.held_out)
         )
-        return sum(losses) / self.held_out_tokens
+        return self.processes.sum(sum(losses)) / self.held_out_tokens
 
     @property
     def held_out_tokens(self) -> int:
@@ -59,4 +63,5 @@ class Lesson:
             lambda: self.measure(student),
             loop,
             before_step,
+            self.processes,
         ).run(progress)

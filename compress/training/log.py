@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 class Log:
-    """Appends lines to the file at ``path``."""
+    """Appends lines to the file at ``path``, if it ``writes``: of several processes one does."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     @property
     def size(self) -> int:
@@ -25,11 +25,13 @@ class Log:
 
     def truncate(self, size: int) -> None:
         """Keep the first ``size`` bytes."""
-        if self.size > size:
+        if self.writes and self.size > size:
             os.truncate(self.path, size)
 
     def write(self, **entries: float) -> None:
         """Add a line; numbers that are not finite are null."""
+        if not self.writes:
+            return
         line = {
             name: value if isinstance(value, int) or math.isfinite(value) else None
             for name, value in entries.items()

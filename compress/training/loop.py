@@ -5,7 +5,7 @@ It knows nothing about models: it is given parameters, a function that adds the 
 one that measures the held-out loss. It ends when the budget of tokens or of time is spent, or when the
 held-out loss no longer falls. The state is saved at every measurement; a killed run goes on from the last one
 and ends with the same bytes. A loss that is not finite, or leaps, takes it back there with half the learning
-rate.
+rate. Of several processes each learns from its share of every step.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from ...errors import TrainingError
 from ...terminal import Progress
+from ..processes import ALONE, Processes
+from .average import Average
 from .course import Course, LoopSettings
 from .log import Log
 from .pieces import Piece
@@ -39,6 +41,7 @@ class Loop:
         learn: adds the gradient of ``share`` times the summed loss of a piece, and returns the sum.
         measure: the mean held-out loss a token, with the parameters as they are.
         before_step: told before each step which share of them is done, and before a measurement 1.
+        processes: that learn together; the held-out loss that ``measure`` returns is the same in all.
     """
 
     def __init__(
@@ -49,14 +52,16 @@ class Loop:
         measure: Callable[[], float],
         settings: LoopSettings,
         before_step: Callable[[float], None] = lambda done: None,
+        processes: Processes = ALONE,
     ) -> None:
         self.parameters, self.pieces, self.settings = list(parameters), pieces, settings
+        self.processes, self.average = processes, Average(self.parameters, settings.ema)
         self.learn, self.measure, self.before_step = learn, measure, before_step
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
         )
         self.best: list[Tensor] = []
-        self.course, self.log = Course(), Log(settings.log)
+        self.course, self.log = Course(), Log(settings.log, writes=processes.first)
         self.steps = self._batches()
 
     def _batches(self) -> list[list[Piece]]:
@@ -89,7 +94,7 @@ class Loop:
         Raises:
             TrainingError: the loss is not finite before anything was learned.
         """
-        if self.settings.state.exists():
+        if self.processes.agree(self.settings.state.exists()):
             self._restore()
             progress.note(f"continuing after step {self.course.step} of {len(self.steps)}")
         else:
@@ -103,7 +108,8 @@ class Loop:
                 if not self._step(self.steps[self.course.step]):
                     self._retreat(progress)
                     continue
-                self.course.seconds = before + time.monotonic() - started
+                if self.settings.max_seconds is not None:
+                    self.course.seconds = self.processes.agree(before + time.monotonic() - started)
                 task.advance(1, f"loss {self.course.recent:.4g}, held out {self.course.held_out[-1][1]:.4g}")
                 if self._spent() or self.course.step % every == 0:
                     self._measure()
@@ -134,7 +140,9 @@ class Loop:
         done = self.course.step / len(self.steps)
         self.before_step(done)
         tokens = sum(piece.tokens for piece in batch)
-        loss = sum(self.learn(piece, 1 / tokens) for piece in batch) / tokens
+        mine = sum(self.learn(piece, 1 / tokens) for piece in self.processes.share(batch))
+        loss = self.processes.sum(mine) / tokens
+        self._join_gradients()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip))
         unsettled = math.isnan(self.course.recent) or done < self.settings.settled
         recent = loss if unsettled else self.course.recent
@@ -142,10 +150,21 @@ class Loop:
         if not math.isfinite(loss) or not math.isfinite(norm) or leap:
             return False
         self.optimizer.step()
+        self.average.update(self.course.step + 1)
         self.course.recent = _RECENT * recent + (1 - _RECENT) * loss
         self.course.step += 1
         self.log.write(step=self.course.step, tokens=tokens, loss=loss, norm=norm, rate=group["lr"])
         return True
+
+    def _join_gradients(self) -> None:
+        """The gradient of the whole step, also where this process had no piece of it."""
+        if self.processes.count > 1:
+            for parameter in self.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.processes.add(
+                [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            )
 
     def _retreat(self, progress: Progress) -> None:
         """Go back to the last measurement with half the learning rate; too many times end it."""
@@ -159,7 +178,17 @@ class Loop:
 
     def _measure(self) -> None:
         self.before_step(1.0)
-        loss = self.measure()
+        with self.average.in_place():
+            self._judge(self.measure())
+        self.log.write(
+            step=self.course.step, tokens=self.course.tokens[-1], held_out=self.course.held_out[-1][1]
+        )
+        self.course.logged = self.log.size
+        if self.processes.first:
+            self._save()
+
+    def _judge(self, loss: float) -> None:
+        """Note the held-out loss of the parameters as they are, and keep them if they are the best."""
         if not math.isfinite(loss):
             if not self.course.held_out:
                 raise TrainingError(
@@ -176,9 +205,6 @@ class Loop:
         course.stopped = self._spent()
         if not course.stopped and patience is not None and len(course.held_out) - 1 - kept >= patience:
             course.stopped = "patience"
-        self.log.write(step=course.step, tokens=course.tokens[-1], held_out=loss)
-        course.logged = self.log.size
-        self._save()
 
     def _assign(self, values: Sequence[Tensor]) -> None:
         with torch.no_grad():
@@ -190,6 +216,7 @@ class Loop:
             "course": asdict(self.course),
             "parameters": [parameter.detach() for parameter in self.parameters],
             "best": self.best,
+            "average": self.average.values,
             "optimizer": self.optimizer.state_dict(),
         }
         partial = self.settings.state.with_suffix(".partial")
@@ -202,6 +229,7 @@ class Loop:
     def _restore(self) -> None:
         data = torch.load(self.settings.state, weights_only=True)
         self.course, self.best = Course(**data["course"]), data["best"]
+        self.average.values = data["average"]
         self._assign(data["parameters"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.log.truncate(self.course.logged)

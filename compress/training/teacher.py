@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...terminal import Progress
+from ..processes import ALONE, Processes
 from ..torch_model import load_model
 from .objective import Answers, Objective, ask
 from .pieces import Piece
@@ -36,11 +37,19 @@ class WrittenTeacher:
     """The answers of the model at ``path``, kept in ``directory``, which belongs to one run.
 
     A file is named by the hash of the piece and of the terms that it answers to, and is there whole or not at
-    all.
+    all. Of several processes each asks about its share.
     """
 
-    def __init__(self, path: Path, directory: Path, objective: Objective, device: torch.device) -> None:
+    def __init__(
+        self,
+        path: Path,
+        directory: Path,
+        objective: Objective,
+        device: torch.device,
+        processes: Processes = ALONE,
+    ) -> None:
         self.path, self.directory, self.objective, self.device = path, directory, objective, device
+        self.processes = processes
 
     def _file(self, piece: Piece) -> Path:
         asked = "".join(term.name for _, term in self.objective.terms)
@@ -50,9 +59,12 @@ class WrittenTeacher:
 
     def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
         """Ask about the pieces that have no answer yet."""
-        missing = [piece for piece in pieces if not self._file(piece).exists()]
-        if not missing:
-            return
+        missing = [piece for piece in self.processes.share(pieces) if not self._file(piece).exists()]
+        if missing:
+            self._ask(missing, progress)
+        self.processes.agree(None)
+
+    def _ask(self, missing: Sequence[Piece], progress: Progress) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         model = load_model(self.path, device=self.device)
         with progress.task("asking the original", len(missing)) as task:

@@ -94,9 +94,12 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
     from ...storage import read_json
     from ..allocation import mixed_strip
     from ..api import compress_model
+    from ..processes import is_follower
     from ..weights import MANIFEST, WeightSource
 
     path = compress_model(model, output=output, progress=terminal.progress, **options)
+    if is_follower():
+        return
     manifest = read_json(path / MANIFEST)
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [f"{path}: {manifest['source']['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]

@@ -75,9 +75,9 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("at", [1, 17, 60, 119])
-def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int) -> None:
-    whole = Task(tmp_path / "whole.pt")
+@pytest.mark.parametrize(("at", "ema"), [(1, 0.0), (17, 0.9), (60, 0.0), (60, 0.9), (119, 0.0)])
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int, ema: float) -> None:
+    whole = Task(tmp_path / "whole.pt", ema=ema)
     course = whole.loop.run(Silent())
 
     def killing(task: Task) -> Callable[[Tensor], Tensor]:
@@ -88,11 +88,11 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int) -> None:
 
         return hook
 
-    first = Task(tmp_path / "s.pt")
+    first = Task(tmp_path / "s.pt", ema=ema)
     first.hook = killing(first)
     with pytest.raises(Killed):
         first.loop.run(Silent())
-    second = Task(tmp_path / "s.pt")
+    second = Task(tmp_path / "s.pt", ema=ema)
     assert second.loop.run(Silent()) == course
     assert torch.equal(second.vector, whole.vector)
     assert second.calls < whole.calls or at < 20
@@ -172,3 +172,18 @@ def test_a_leap_is_no_fault_while_the_model_changes(tmp_path: Path) -> None:
         task = Task(tmp_path / f"{settled}.pt", settled=settled)
         task.hook = lambda loss, task=task: loss * 1e4 if task.calls == 50 else loss  # type: ignore[misc]
         assert task.loop.run(Silent()).retreats == retreats
+
+
+def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
+    task = Task(tmp_path / "s.pt", ema=0.8)
+    average, real, after = torch.zeros(5), task.loop.optimizer.step, {0: torch.zeros(5)}
+
+    def watched() -> None:
+        real()
+        decay = min(0.8, (1 + task.loop.course.step + 1) / (10 + task.loop.course.step + 1))
+        average.mul_(decay).add_(task.vector.detach(), alpha=1 - decay)
+        after[task.loop.course.step + 1] = average.clone()
+
+    task.loop.optimizer.step = watched  # type: ignore[method-assign, assignment]
+    course = task.loop.run(Silent())
+    assert torch.allclose(task.vector, after[course.best[0]]) and task.measure() == course.best[1]

@@ -1,0 +1,96 @@
+"""``Processes``: one process, or several that ``accelerate launch`` started for one command.
+
+The first one does what is done once: it writes files and runs the passes that do not learn. All of them learn
+together: each takes its share of every step, and sums make them agree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+T = TypeVar("T")
+
+# How long the others wait for the first one, which may quantize for hours before anything is learned.
+_PATIENCE = timedelta(days=30)
+
+
+def is_follower() -> bool:
+    """Whether this process was launched beside a first one."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
+@dataclass(frozen=True)
+class Processes:
+    """``count`` processes, of which this is number ``index``, on its machine number ``local``."""
+
+    count: int = 1
+    index: int = 0
+    local: int = 0
+
+    @classmethod
+    def launched(cls) -> Processes:
+        """As many as the launcher started, connected by Accelerate; one where none did."""
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return cls()
+        from accelerate import PartialState
+
+        state = PartialState(timeout=_PATIENCE)
+        return cls(state.num_processes, state.process_index, state.local_process_index)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.index == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """``device``, or the GPU that is this process's own."""
+        import torch
+
+        if self.count == 1 or device.type != "cuda":
+            return device
+        return torch.device("cuda", self.local)
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Those of ``items`` that this process works on."""
+        return list(items[self.index :: self.count])
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Make each of ``tensors`` its sum over all processes."""
+        if self.count == 1:
+            return
+        import torch
+        from accelerate.utils import reduce
+
+        total = reduce(torch.cat([tensor.flatten() for tensor in tensors]), "sum")
+        for tensor, part in zip(tensors, total.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def sum(self, number: float) -> float:
+        """The sum of ``number`` over all processes."""
+        return number if self.count == 1 else sum(self._gathered(number))
+
+    def _gathered(self, number: float) -> list[float]:
+        from accelerate.utils import gather_object
+
+        return gather_object([number])  # type: ignore[no-any-return]
+
+    def agree(self, value: T) -> T:
+        """The first one's ``value``, once it has one."""
+        if self.count == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        box = [value]
+        broadcast_object_list(box, from_process=0)
+        return box[0]
+
+
+ALONE = Processes()

@@ -1,0 +1,75 @@
+"""Several processes: the losses of one, one result, and it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from edgepress.compress.api import compress_model
+from edgepress.compress.processes import Processes
+from edgepress.compress.weights import WeightSource
+
+LEARN = {"batch_tokens": 96, "piece_tokens": 32, "learning_rate": 0.01, "epochs": 2, "precision": "float32"}
+PASSES = [
+    {"pass": "magnitude", "sparsity": 0.5},
+    {"pass": "recover", **LEARN, "ema": 0.9},
+    {"pass": "rtn", "scheme": "W3A16-g32"},
+    {"pass": "qat", **LEARN},
+]
+needs_gloo = pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
+    reason="torch was built without gloo",
+)
+
+
+def losses(path: Path) -> list[float]:
+    lines = [json.loads(line) for line in (path / "train.jsonl").read_text().splitlines()]
+    return [line[key] for line in lines for key in ("loss", "held_out") if key in line]
+
+
+def launch(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*command, "-m", "edgepress", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+        capture_output=True,
+    )
+
+
+@needs_gloo
+def test_two_processes_have_the_losses_of_one(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "several", "passes": PASSES}))
+    alone = compress_model(
+        str(pico_llama),
+        recipe=str(recipe),
+        output=tmp_path / "alone",
+        calibration=str(pico_text),
+        samples=24,
+        length=32,
+        device="cpu",
+    )
+    options = ["-r", str(recipe), "--calibration", str(pico_text), "--samples", "24", "--length", "32"]
+    launch(["compress", str(pico_llama), *options, "--device", "cpu", "-o", str(tmp_path / "both")])
+    one, two = losses(alone), losses(tmp_path / "both")
+    assert len(one) == len(two) > 20
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-5
+    before, after = WeightSource.open(alone), WeightSource.open(tmp_path / "both")
+    for linear in before.anatomy.linears():
+        assert torch.equal(before.dense(linear.name) == 0, after.dense(linear.name) == 0)
+    assert not list(tmp_path.glob(".both*"))
+
+
+def test_shares_are_a_partition() -> None:
+    items = list(range(11))
+    shares = [Processes(3, index).share(items) for index in range(3)]
+    assert sorted(item for share in shares for item in share) == items
+    assert Processes().share(items) == items and Processes().sum(2.5) == 2.5 and Processes().agree("x") == "x"
