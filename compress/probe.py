@@ -7,7 +7,7 @@ model's own output: on calibration text, so it tells steps apart rather than pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def divergences(skeleton: Skeleton, hidden: Sequence[Tensor]) -> list[dict[str, 
     if skeleton.anatomy.kind == "encoder":
         return [_distance(hidden[0], rows) for rows in hidden[1:]]
     with skeleton.head() as logits:
-        return _divergences(hidden, logits)
+        return decoder_divergences(hidden, [logits] * len(hidden))
 
 
 def _sound(hidden: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -60,12 +60,15 @@ def _rows(probe: Stream, block: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _divergences(hidden: Sequence[Tensor], logits: Any) -> list[dict[str, Any]]:
+def decoder_divergences(
+    hidden: Sequence[Tensor], heads: Sequence[Callable[[Tensor], Tensor]]
+) -> list[dict[str, Any]]:
+    """As :func:`damage` of a decoder; each of ``hidden`` has a head of its own, from rows to logits."""
     totals = [[0.0, 0] for _ in hidden[1:]]
     for start in range(0, hidden[0].shape[0], _AT_ONCE):
-        original = torch.log_softmax(logits(hidden[0][start : start + _AT_ONCE]), -1)
+        original = torch.log_softmax(heads[0](hidden[0][start : start + _AT_ONCE]), -1)
         best = original.argmax(-1)
-        for total, rows in zip(totals, hidden[1:], strict=True):
+        for total, rows, logits in zip(totals, hidden[1:], heads[1:], strict=True):
             other = torch.log_softmax(logits(rows[start : start + _AT_ONCE]), -1)
             total[0] += float((original.exp() * (original - other)).sum())
             total[1] += int((other.argmax(-1) == best).sum())

@@ -79,7 +79,7 @@ def _product(weight: Tensor, rotation: Tensor) -> Tensor:
     """``weight @ rotation`` in float64, some rows at a time; float32."""
     rows = torch.split(weight if weight.ndim == 2 else weight.unsqueeze(0), _ROWS)
     parts = [(part.to(torch.float64) @ rotation).to(torch.float32) for part in rows]
-    return torch.cat(parts).view(weight.shape)
+    return torch.cat(parts).view(*weight.shape[:-1], -1)
 
 
 def rotate_residual(tensors: FusedTensors, block: BlockAnatomy, rotation: Tensor) -> None:

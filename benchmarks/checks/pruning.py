@@ -65,7 +65,9 @@ def rows() -> list[Row]:
     return found
 
 
-def measure(chain: Chain, row: Row, calibration: str = CALIBRATION) -> list[Measurement]:
+def measure(
+    chain: Chain, row: Row, calibration: str = CALIBRATION, held_out: str = f"--windows {WINDOWS}"
+) -> list[Measurement]:
     """Compress and validate, each unless it is done; returns the lines about the row."""
     checkpoint, run = chain.work / row.name, chain.work / f"{row.name}.quality.jsonl"
     if not checkpoint.exists():
@@ -77,7 +79,7 @@ def measure(chain: Chain, row: Row, calibration: str = CALIBRATION) -> list[Meas
     if not run.exists():
         part = run.with_suffix(".part")
         part.unlink(missing_ok=True)
-        options = f"--windows {WINDOWS} --threads 1 --record {part} -q"
+        options = f"{held_out} --threads 1 --record {part} -q"
         chain.call(f"validate {checkpoint} --against {chain.model} {options}")
         part.rename(run)
     return read([run])[-1:]

@@ -3,9 +3,9 @@
     python -m edgepress.benchmarks.checks.structured WORK RESULTS --model smollm2 [--only NAME …] [--timed
     NAME …]
 
-Every step is the command line a user would type, on 16 × 512 tokens of calibration text; its output stays in
-WORK, so that an interrupted check goes on where it was. A row that was left out is not in the table. Rows
-named by ``--timed`` are exported, proven, and timed in turns with the dense original.
+Every step is the command line a user would type; its output stays in WORK, so that an interrupted check goes
+on where it was. A row that was left out is not in the table. Rows named by ``--timed`` are exported, proven,
+and timed in turns with the dense original.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from typing import Any
 
 from ...storage import read_json, sha256_file
 from ..record import Measurement, read
-from .model_chain import WINDOWS, Chain, Variant
+from .model_chain import Chain, Variant
 from .pruning import Row, measure
 from .small_models import CALIBRATION, ratio_of, shown, value
 from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.structured WORK benchmarks/results"
+# Calibration text, and what of the held-out text is measured: many rows have to fit an hour.
+TEXTS = {
+    "smollm2": ("--calibration wikipedia --samples 8 --length 512", "--windows 4"),
+    "minilm": (CALIBRATION, "--sentences 64"),
+}
 KEPT = (0.9, 0.8, 0.7, 0.6, 0.5)
 PLAIN = {"widths": "uniform", "importance": "magnitude", "repair": "none"}
 METHODS: dict[str, dict[str, Any]] = {
@@ -37,6 +42,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "heads-unrepaired": {"pass": "heads", "repair": "none"},
     "layers": {"pass": "layers"},
     "layers-unrepaired": {"pass": "layers", "repair": "none"},
+    "width": {"pass": "width"},
+    "width-unrepaired": {"pass": "width", "repair": "none"},
+    "width-reconstruction": {"pass": "width", "basis": "reconstruction"},
+    "width-pca": {"pass": "width", "basis": "pca"},
+    "width-pca-separate": {"pass": "width", "basis": "pca", "tied": "separate"},
     "layers-greedy": {"pass": "layers", "criterion": "greedy"},
 }
 QUANTIZED = {
@@ -96,7 +106,7 @@ def quality(lines: list[Measurement], dense: list[Measurement]) -> list[str]:
 
 def table_row(chain: Chain, row: Row, dense: list[Measurement], speed: list[Measurement]) -> list[str]:
     """What is known about a row, measured now where it is not."""
-    lines, checkpoint = measure(chain, row), chain.work / row.name
+    lines, checkpoint = measure(chain, row, *TEXTS[chain.model]), chain.work / row.name
     cost = read_json(chain.work / f"{row.name}.cost.json")
     step = read_json(checkpoint / "edgepress.json")["steps"][0]
     weights = step.get("details", {}).get("weights")
@@ -143,11 +153,11 @@ def notes(model: str) -> list[str]:
     """What the columns mean."""
     what = {
         "smollm2": "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: "
-        f"KL(original ‖ row), mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia",
+        "KL(original ‖ row), mean over 4 windows of 512 tokens of held-out Wikipedia",
         "minilm": "Model: all-MiniLM-L6-v2. Spearman of word pairs, in brackets the share of the original's",
     }[model]
     return [
-        f"{what}; calibrated with {CALIBRATION}. Nothing was trained.",
+        f"{what}; calibrated with {TEXTS[model][0]}. Nothing was trained.",
         "Kept: weights of all blocks, embeddings and head aside; in brackets what whole units made of it. "
         "× dense: median of paired ratios with the original's float32 bundle, in turns, ONNX Runtime.",
         "ffn (widths uniform, importance magnitude, repair none) is what a plain structured pruner does; "

@@ -49,15 +49,18 @@ class Passage:
         Raises:
             CalibrationError: some are NaN or infinity; names the block.
         """
-        left = []
-        for batch in self.batches(index, states):
-            left.append(propagate(self.modules[index], batch, self.smaller))
-            if bool(spoilt(left[-1], batch.mask).any()):
+        left = [propagate(self.modules[index], batch, self.smaller) for batch in self.batches(index, states)]
+        self.check(index, left)
+        return left
+
+    def check(self, index: int, states: States) -> None:
+        """Refuse ``states`` that left the block ``index`` with NaN or infinity; raises as :meth:`through`."""
+        for hidden, entry in zip(states, self.entries, strict=True):
+            if bool(spoilt(hidden, entry.mask).any()):
                 raise CalibrationError(
                     f"{self.skeleton.anatomy.blocks[index].prefix} turns samples into NaN or infinity",
                     fix="check the model with `edgepress inspect`, or calibrate on other text",
                 )
-        return left
 
     def rows(self, states: States) -> Tensor:
         """The states of all real tokens ``[tokens, hidden]``."""

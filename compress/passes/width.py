@@ -1,0 +1,181 @@
+"""A narrower model: the hidden size shrinks, and with it every matrix, the embedding and the head.
+
+One orthonormal basis for the whole residual stream, so that the result is a plain model of its family, with
+nothing added to its graph: channels ranked by their activations behind the norms (Muralidharan et al. 2024,
+arXiv 2407.14679), by what the readers can make up for least, or principal directions (Ashkboos et al. 2024,
+SliceGPT, arXiv 2401.15024). How parameters change: :mod:`edgepress.compress.structured.residual_cut`; what is
+left is repaired in closed form: :mod:`edgepress.compress.structured.residual_repair`.
+
+For decoders with RMSNorm. LayerNorm models are refused: their norms take off a mean over channels that would
+be gone, and their configs derive the size of a head from the hidden size. A head that is the embedding stays
+so: then the final norm's scales cannot be folded, and a basis of ``pca`` leaves alone the channels whose
+scales are unusual.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ...errors import CalibrationError, InputError, RecipeError
+from ..algorithm import ModelPass
+from ..anatomy import Anatomy
+from ..block import LayerStatus
+from ..forward import Smaller
+from ..parts import PartWriter
+from ..probe import decoder_divergences
+from ..rotation import FusedTensors
+from ..skeleton import Skeleton
+from ..stage import Stage, StageResult
+from ..structured.narrow_ends import Ends
+from ..structured.passage import Passage
+from ..structured.residual_basis import Basis, basis_of, unusual
+from ..structured.residual_cut import cut_block, narrower, why_not
+from ..structured.residual_repair import NarrowBlock
+from ..structured.residual_seen import seen_by_norms
+
+_PROBE_TOKENS = 512
+
+
+class Width(ModelPass):
+    """Options of ``width``."""
+
+    keep: float = Field(gt=0, le=1, description="share of the hidden size, and of all blocks, that stays")
+    multiple: int = Field(32, ge=1, description="the hidden size is a multiple of it")
+    basis: Basis = "activation"
+    repair: Literal["least_squares", "none"] = Field("least_squares", description="in closed form")
+    damping: float = Field(0.01, gt=0, le=1, description="share of the mean Gram diagonal added")
+    tied: Literal["keep", "separate"] = Field(
+        "keep", description="a head that is the embedding stays so, or becomes a matrix of its own"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.targets != ("*",) or self.ignore:
+            raise ValueError("the hidden size is that of all layers: targets and ignore do not apply")
+        return self
+
+    @property
+    def calibrated(self) -> bool:
+        return True
+
+    @property
+    def label(self) -> str:
+        return f"{self.keep:.0%} of the hidden size"
+
+    def kept(self, anatomy: Anatomy) -> int:
+        """The hidden size that is left.
+
+        Raises:
+            RecipeError: not even one multiple fits.
+        """
+        hidden = anatomy.hidden_size
+        if self.keep == 1:
+            return hidden
+        kept = int(self.keep * hidden) // self.multiple * self.multiple
+        if kept == 0:
+            raise RecipeError(
+                f"keeping {self.keep:.0%} of {hidden} hidden channels leaves no multiple of {self.multiple}",
+                fix=f"keep at least {self.multiple / hidden:.2f}, or set a smaller multiple",
+            )
+        return kept
+
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        return narrower(anatomy, self.kept(anatomy))
+
+    def separates(self, anatomy: Anatomy) -> bool:
+        """Whether a head that was the embedding becomes a matrix of its own."""
+        return anatomy.tied and self.tied == "separate"
+
+    def added_bytes(self, anatomy: Anatomy) -> int:
+        return 4 * anatomy.vocab_size * self.kept(anatomy) * self.separates(anatomy)
+
+    def working_bytes(self, weights: int) -> int:
+        """The model in float32, and a block twice."""
+        return weights
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """The original twice, the narrower model once, and their Grams."""
+        return float(weights) * 4 * tokens
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Find the basis, cut and repair block after block.
+
+        Raises:
+            InputError: a model whose hidden size cannot shrink, or that is quantized or pruned already.
+            CalibrationError: there is no text.
+        """
+        self._check(stage)
+        assert stage.calibration is not None
+        skeleton = Skeleton(stage.source, stage.device)
+        passage = Passage(skeleton, stage.calibration.batches, Smaller(stage.progress.note))
+        return self._cut(stage, passage, self._basis(stage, passage))
+
+    def _check(self, stage: Stage) -> None:
+        anatomy = stage.source.anatomy
+        reason = why_not(anatomy)
+        if reason is not None:
+            raise InputError(
+                f"the hidden size of a {anatomy.model_type} model cannot shrink",
+                why=reason,
+                fix="prune its heads, channels or layers: passes narrow and layers",
+            )
+        done = "quantized" if stage.source.schemes else "pruned" if stage.masks.names else None
+        if done is not None:
+            raise InputError(
+                f"the model is {done} already, and another hidden size would undo it",
+                fix="put width before passes that quantize or set weights to zero",
+            )
+        if stage.calibration is None:
+            raise CalibrationError("width needs calibration text", fix="pass --calibration FILE")
+
+    def _basis(self, stage: Stage, passage: Passage) -> Tensor:
+        """The basis ``[hidden, kept]``; channels by activation where another cannot be found."""
+        anatomy = stage.source.anatomy
+        found, apart = seen_by_norms(passage, stage.source, stage.progress), None
+        if anatomy.tied and not self.separates(anatomy):
+            assert anatomy.final_norm is not None
+            weight = stage.source.tensor(f"{anatomy.final_norm.name}.weight")
+            apart = unusual(anatomy.final_norm.offset + weight).to(stage.device)
+        basis = basis_of(found, self.basis, self.kept(anatomy), apart)
+        if basis is None:
+            stage.progress.note("the Gram of the states is not positive definite: channels go by activation")
+            basis = basis_of(found, "activation", self.kept(anatomy), apart)
+        assert basis is not None
+        return basis
+
+    def _cut(self, stage: Stage, passage: Passage, basis: Tensor) -> StageResult:
+        source, anatomy = stage.source, stage.source.anatomy
+        writer = PartWriter(source, {}, stage.directory)
+        damping = None if self.repair == "none" else self.damping
+        narrow = basis.to(torch.float32)
+        wide, cut = passage.entrance, [hidden @ narrow for hidden in passage.entrance]
+        parts, statuses = [], list[LayerStatus]()
+        with stage.progress.task("narrowing blocks", len(anatomy.blocks)) as task:
+            for block in anatomy.blocks:
+                tensors = FusedTensors(
+                    lambda name: source.tensor(name).to(stage.device), source.names(f"{block.prefix}.")
+                )
+                cut_block(tensors, block, basis)
+                module = NarrowBlock(block, passage.modules[block.index], tensors, basis, damping)
+                index = block.index
+                wide, cut = module.forward(passage.batches(index, wide), passage.batches(index, cut))
+                parts.append(writer.part(block, {}, tensors.changed, {}))
+                statuses += module.statuses
+                task.advance(1)
+        ends = Ends(source, basis, damping, separate=not anatomy.tied or self.separates(anatomy))
+        rows = passage.rows(wide), passage.rows(cut)
+        statuses.append(ends.fit(*rows))
+        with passage.skeleton.head() as head:
+            damage = decoder_divergences([part[:_PROBE_TOKENS] for part in rows], [head, ends.logits])
+        details = {"hidden": basis.shape[1], "of": len(basis), "weights": basis.shape[1] / len(basis)}
+        outside = writer.outer(*ends.tensors())
+        return StageResult(
+            [*parts, outside], statuses, {}, writer.forms, damage, config=ends.config(), details=details
+        )
+
+
+PASS = Width
