@@ -6,7 +6,7 @@ is ``paired`` also sees the rows that the original model has at the same place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -25,22 +25,33 @@ class Statistic(Protocol):
 
 
 class Gram:
-    """``gram``: mean over tokens of ``x xᵀ``, ``[in, in]`` float32. The Hessian of the layer's squared output
-    error is
+    """``gram``: mean over tokens of ``x xᵀ``, ``[in, in]`` float32, of which the part above the diagonal is
+    computed, and a little more, in ``STRIPS`` of rows. The Hessian of the layer's squared output error is
     twice this."""
 
     paired = False
+    STRIPS = 4
 
     def __init__(self, in_features: int, device: torch.device) -> None:
         self.total = torch.zeros(in_features, in_features, device=device)
         self.count = 0
 
+    def _strips(self) -> Iterator[tuple[slice, slice, slice]]:
+        """Rows of a strip, its columns from the diagonal on, and those after its square on the diagonal."""
+        wide = self.total.shape[0]
+        height = -(-wide // self.STRIPS)
+        for start in range(0, wide, height):
+            yield slice(start, start + height), slice(start, None), slice(start + height, None)
+
     def update(self, rows: Tensor, original: Tensor | None) -> None:
         rows = rows.to(torch.float32)
-        self.total.addmm_(rows.T, rows)
+        for strip, onward, _ in self._strips():
+            self.total[strip, onward].addmm_(rows[:, strip].T, rows[:, onward])
         self.count += rows.shape[0]
 
     def value(self) -> Tensor:
+        for strip, _, beyond in self._strips():
+            self.total[beyond, strip] = self.total[strip, beyond].T
         return self.total.div_(max(self.count, 1))
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,75 +27,13 @@ from ..held_out_text import measured_windows
 from ..subjects import open_subject
 from .kv_cache import Remembered
 from .model_chain import WINDOWS, Chain
+from .ptq_rows import Row, rows
 from .small_models import CALIBRATION
 from .table import write_table
 
 MODEL, LENGTH = "smollm2", 512
 COMMAND = "python -m edgepress.benchmarks.checks.ptq WORK benchmarks/results"
 METRICS = {"kl": 3, "top1_agreement": 3, "perplexity": 2}
-ALLOCATED = (3.0, 3.5, 4.0)
-
-Pass = dict[str, Any]
-
-
-def methods(scheme: str) -> dict[str, list[Pass]]:
-    """The recipes that are compared at one scheme, by name."""
-    gptq = {"pass": "gptq", "scheme": scheme}
-    refined = {**gptq, "refinements": 2}
-    learned = {"pass": "autoround", "scheme": scheme, "iterations": 20}
-    tune = {"pass": "tune"}
-    return {
-        "hqq": [{"pass": "hqq", "scheme": scheme.replace("A16", "A16_ASYM"), "power": 2}],
-        "gptq": [gptq],
-        "gptq-refined": [refined],
-        "gptq-tune": [refined, tune],
-        "rotate-gptq": [{"pass": "rotate"}, refined],
-        "autoround": [learned],
-        "autoround-mse": [{**learned, "loss": "mse"}],
-        "gptq-autoround": [refined, learned],
-        "autoround-tune": [learned, tune],
-        "rotate-autoround-tune": [{"pass": "rotate"}, learned, tune],
-        "best": [{**learned, "iterations": 100}, {**tune, "epochs": 4}],
-    }
-
-
-def allocated(bits: float) -> dict[str, list[Pass]]:
-    """The recipes that give each layer a width of its own within a budget, by name."""
-    gptq = {"pass": "gptq"}
-    learned = {"pass": "autoround", "iterations": 20}
-    return {
-        "allocate-gptq": [{"pass": "allocate", "bits": bits, "using": gptq}],
-        "allocate-autoround": [{"pass": "allocate", "bits": bits, "using": learned}],
-        "allocate-autoround-tune": [{"pass": "allocate", "bits": bits, "using": learned}, {"pass": "tune"}],
-    }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: its name is that of its files."""
-
-    name: str
-    passes: list[Pass]
-
-    @property
-    def label(self) -> str:
-        """What the table shows: the passes with the options that are not their own default."""
-        parts = []
-        for entry in self.passes:
-            options = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "pass")
-            parts.append(f"{entry['pass']} ({options})" if options else str(entry["pass"]))
-        return " → ".join(parts)
-
-
-def rows() -> list[Row]:
-    """All rows, the widest first."""
-    found = []
-    for bits in (4, 3, 2):
-        scheme = f"W{bits}A16-g64"
-        found += [Row(f"w{bits}-{name}", passes) for name, passes in methods(scheme).items()]
-    for budget in ALLOCATED:
-        found += [Row(f"{budget:g}-bits-{name}", passes) for name, passes in allocated(budget).items()]
-    return found
 
 
 class Evaluation:

@@ -1,9 +1,13 @@
-"""Rotation: hidden states and value heads turned by random orthogonal matrices, fused into the weights.
+"""Rotation: hidden states and value heads turned by orthogonal matrices, fused into the weights.
 
 Ashkboos et al. 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", arXiv 2404.00456, its offline
 part. The model computes the same function; what changes is that no channel of the hidden states stands out,
 so that activations, a cache and low-bit weights lose less when they are rounded. Nothing is added to the
 graph: the rotations that QuaRot makes at run time (in front of down, and of queries and keys) are not made.
+
+With ``learn`` the rotations are no longer left to chance: they start random and move on the Cayley manifold
+to where the rounding of the scheme named there loses least (Liu et al. 2024, "SpinQuant: LLM Quantization
+with Learned Rotations", arXiv 2405.16406; the loss is that of :mod:`edgepress.compress.learned_rotation`).
 
 A head that shares the embedding's matrix gets one of its own, because the final norm's scales go into it:
 the checkpoint grows by that matrix, and the details of the step say by how much. LayerNorm models are turned
@@ -13,6 +17,8 @@ refused, save with ``residual: false``, which leaves the value heads to rotate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,13 +26,17 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ...errors import InputError
-from ..algorithm import ModelPass
+from ...errors import CalibrationError, InputError
+from ..algorithm import AnySchemeOption, ModelPass
 from ..anatomy import Anatomy, BlockAnatomy
 from ..block import LayerStatus
+from ..forward import Smaller
+from ..learned_rotation import Learned, Reader, learn
 from ..orthogonal import mean_preserving, random_rotation
 from ..parts import PartWriter
 from ..rotation import FusedTensors, rotate_heads, rotate_outside, rotate_residual, why_not
+from ..rotation_readers import block_readers
+from ..scheme import Scheme
 from ..stage import Stage, StageResult
 from ..weights import WeightSource
 
@@ -36,6 +46,11 @@ class Rotate(ModelPass):
 
     residual: bool = Field(True, description="rotate the residual stream")
     heads: bool = Field(True, description="rotate the channels of each value head")
+    learn: AnySchemeOption | None = Field(
+        None, description="scheme whose rounding the rotations are learned for; null leaves them random"
+    )
+    steps: int = Field(100, ge=1, le=10_000, description="of learning")
+    angle: float = Field(0.1, gt=0, le=1, description="of the first step of learning, in radians")
     seed: int = 0
 
     @model_validator(mode="after")
@@ -49,6 +64,10 @@ class Rotate(ModelPass):
     @property
     def label(self) -> str:
         return "rotated"
+
+    @property
+    def calibrated(self) -> bool:
+        return self.learn is not None
 
     def working_bytes(self, weights: int) -> int:
         """Next to nothing beside the embedding and the head: a block at a time."""
@@ -72,18 +91,24 @@ class Rotate(ModelPass):
         self._check(stage)
         writer = PartWriter(source, {}, stage.directory)
         rotation = self._residual(anatomy) if self.residual else None
+        heads = [self._heads(block) for block in anatomy.blocks] if self.heads else []
+        learned: dict[str, Any] = {}
+        if self.learn is not None:
+            rotation, heads, learned = self._learned(stage, self.learn, rotation, heads)
         parts, statuses = [], []
         with stage.progress.task("rotating blocks", len(anatomy.blocks)) as task:
-            for block in anatomy.blocks:
-                parts.append(self._rotated(source, writer, block, rotation))
+            for block, own in zip_longest(anatomy.blocks, heads):
+                parts.append(_rotated(source, writer, block, rotation, own))
                 names = [linear.name for linear in block.linears()]
                 statuses += [LayerStatus(name, "rotate", "rotated", "ok", 0.0, "weight") for name in names]
                 task.advance(1)
         if rotation is None:
-            return StageResult([*parts, writer.outer()], statuses, {}, writer.forms)
+            return StageResult([*parts, writer.outer()], statuses, {}, writer.forms, details=learned)
         outside, details = self._outside(source, writer, rotation)
         config = {"tie_word_embeddings": False}
-        return StageResult([*parts, outside], statuses, {}, writer.forms, config=config, details=details)
+        return StageResult(
+            [*parts, outside], statuses, {}, writer.forms, config=config, details=details | learned
+        )
 
     def _check(self, stage: Stage) -> None:
         reason = why_not(stage.source.anatomy) if self.residual else None
@@ -100,15 +125,36 @@ class Rotate(ModelPass):
                 fix="make rotate the first pass of the recipe, on the original model",
             )
 
-    def _rotated(
-        self, source: WeightSource, writer: PartWriter, block: BlockAnatomy, rotation: Tensor | None
-    ) -> Path:
-        tensors = FusedTensors(source.tensor, source.names(f"{block.prefix}."))
-        if rotation is not None:
-            rotate_residual(tensors, block, rotation)
-        if self.heads:
-            rotate_heads(tensors, block, self._heads(block))
-        return writer.part(block, {}, tensors.changed, {})
+    def _learned(
+        self, stage: Stage, scheme: Scheme, rotation: Tensor | None, heads: list[Tensor]
+    ) -> tuple[Tensor | None, list[Tensor], dict[str, Any]]:
+        """Both kinds of rotations as they are learned from those given, and what is told of it.
+
+        Raises:
+            CalibrationError: there is no text.
+        """
+        if stage.calibration is None:
+            raise CalibrationError(
+                "learning a rotation needs calibration text", fix="pass --calibration FILE"
+            )
+        residual: list[Reader] = []
+        found: list[Learned] = []
+        smaller = Smaller(stage.progress.note)
+        blocks = block_readers(
+            stage.source, stage.calibration, stage.device, smaller, residual=rotation is not None
+        )
+        with stage.progress.task("learning rotations", len(stage.source.anatomy.blocks)) as task:
+            for block, own in zip_longest(blocks, heads):
+                residual += block.residual
+                if own is not None:
+                    found.append(learn([block.heads], own, scheme, self.steps, self.angle))
+                task.advance(1)
+            told = _told("heads", found)
+            if rotation is not None:
+                fixed = self._fixed(stage.source.anatomy)
+                whole = learn(residual, rotation.unsqueeze(0), scheme, self.steps, self.angle, fixed)
+                rotation, told = whole.rotation.squeeze(0), told | _told("residual", [whole])
+        return rotation, [one.rotation for one in found], {"learned": told}
 
     def _outside(
         self, source: WeightSource, writer: PartWriter, rotation: Tensor
@@ -127,10 +173,16 @@ class Rotate(ModelPass):
     def _residual(self, anatomy: Anatomy) -> Tensor:
         """The rotation ``[hidden, hidden]`` of the hidden states."""
         generator = torch.Generator().manual_seed(self.seed)
-        norms = [norm for block in anatomy.blocks for norm in (block.norm1, block.norm2)]
-        if any(norm.kind == "layer" for norm in norms):
+        if self._fixed(anatomy) is not None:
             return mean_preserving(anatomy.hidden_size, generator)
         return random_rotation(anatomy.hidden_size, generator)
+
+    @staticmethod
+    def _fixed(anatomy: Anatomy) -> Tensor | None:
+        """The unit vector ``[hidden]`` along which LayerNorms take out the mean; None where there is none."""
+        norms = [norm for block in anatomy.blocks for norm in (block.norm1, block.norm2)]
+        size = anatomy.hidden_size
+        return torch.full((size,), size**-0.5) if any(norm.kind == "layer" for norm in norms) else None
 
     def _heads(self, block: BlockAnatomy) -> Tensor:
         """A rotation for each value head, ``[kv_heads, head_dim, head_dim]``."""
@@ -138,6 +190,29 @@ class Rotate(ModelPass):
         attention = block.attention
         rotations = [random_rotation(attention.head_dim, generator) for _ in range(attention.kv_heads)]
         return torch.stack(rotations)
+
+
+def _rotated(
+    source: WeightSource,
+    writer: PartWriter,
+    block: BlockAnatomy,
+    rotation: Tensor | None,
+    heads: Tensor | None,
+) -> Path:
+    """Write a block whose residual states and value heads are turned."""
+    tensors = FusedTensors(source.tensor, source.names(f"{block.prefix}."))
+    if rotation is not None:
+        rotate_residual(tensors, block, rotation)
+    if heads is not None:
+        rotate_heads(tensors, block, heads)
+    return writer.part(block, {}, tensors.changed, {})
+
+
+def _told(name: str, found: Sequence[Learned]) -> dict[str, list[float]]:
+    """The mean relative error on held-out rows before and after learning."""
+    if not found:
+        return {}
+    return {name: [sum(getattr(one, end) for one in found) / len(found) for end in ("first", "best")]}
 
 
 PASS = Rotate

@@ -103,9 +103,7 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
     manifest = read_json(path / MANIFEST)
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [f"{path}: {manifest['source']['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]
-    for step in manifest["steps"]:
-        statuses = ", ".join(f"{count} {status}" for status, count in sorted(step["statuses"].items()))
-        lines.append(f"  {step['pass']}: {statuses}; worst relative error {step['worst_error']:.3g}")
+    lines += [f"  {step['pass']}: {_told(step)}" for step in manifest["steps"]]
     source = WeightSource.open(path)
     widths = mixed_strip(source.anatomy, source.schemes)
     lines += ["  bits by layer, block 0 to the last:", *(f"    {line}" for line in widths)] if widths else []
@@ -117,3 +115,19 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
         **{key: manifest[key] for key in ("scheme", "steps", "runs_on", "source")},
     }
     terminal.document(document, "\n".join(lines))
+
+
+_MEASURES = {"kl": "KL", "distance": "distance"}
+
+
+def _told(step: dict[str, Any]) -> str:
+    """What a step of the manifest says of itself: of layers it changed, and of the model after it."""
+    told = [", ".join(f"{count} {status}" for status, count in sorted(step["statuses"].items()))]
+    if step["worst_error"] > 0:
+        told.append(f"worst relative error {step['worst_error']:.3g}")
+    damage = step["damage"] or {}
+    for measure in _MEASURES.keys() & damage.keys():
+        told.append(
+            f"{_MEASURES[measure]} to the original {damage[measure]:.3g} over {damage['tokens']} tokens"
+        )
+    return "; ".join(part for part in told if part) or "done"

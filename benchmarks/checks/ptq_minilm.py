@@ -1,0 +1,135 @@
+"""MiniLM in 8 and 4 bits: which recipe keeps its embeddings where they were.
+
+    python -m edgepress.benchmarks.checks.ptq_minilm WORK RESULTS [--only NAME …]
+
+Every checkpoint is made by the command line a user would type and stays in WORK with its quality, so that an
+interrupted check goes on where it was. A row that was left out is not in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from ...storage import read_json, write_json
+from ..validate import validate_bundle
+from .model_chain import Chain
+from .ptq_rows import Pass, Row
+from .table import write_table
+
+MODEL, SENTENCES = "minilm", 128
+CALIBRATION = "--calibration wikipedia --samples 256 --length 128"
+COMMAND = "python -m edgepress.benchmarks.checks.ptq_minilm WORK benchmarks/results"
+SETS = {"spearman_wordsim353": "WordSim-353", "spearman_simlex999": "SimLex-999"}
+# How far a correlation may be from the original's.
+TARGETS = {8: 0.002, 4: 0.01}
+
+Quality = dict[str, dict[str, float]]
+
+
+def four_bits(scheme: str) -> dict[str, list[Pass]]:
+    """The recipes that are compared at one scheme, by name."""
+    gptq = {"pass": "gptq", "scheme": scheme}
+    learned = {"pass": "autoround", "scheme": scheme, "iterations": 50}
+    return {
+        "rtn": [{"pass": "rtn", "scheme": scheme}],
+        "gptq": [gptq],
+        "gptq-corrected": [{**gptq, "sequential": True, "correction": 1.0}],
+        "autoround": [learned],
+        "autoround-tune": [learned, {"pass": "tune"}],
+    }
+
+
+def rows() -> list[Row]:
+    """All rows, the widest first."""
+    smooth = {"pass": "smoothquant", "quantize": False}
+    gptq = {"pass": "gptq", "scheme": "W8A8"}
+    found = [
+        Row("w8a8-rtn", [{"pass": "w8a8"}]),
+        Row("w8a8-smoothquant", [{"pass": "smoothquant"}]),
+        Row("w8a8-gptq", [gptq]),
+        Row("w8a8-smooth-gptq", [smooth, gptq]),
+        Row("w8a8-smooth-gptq-tune", [smooth, gptq, {"pass": "tune"}]),
+    ]
+    for size in (64, 32):
+        named = four_bits(f"W4A16-g{size}").items()
+        found += [Row(f"w4-g{size}-{name}", passes) for name, passes in named]
+    return found
+
+
+def bits(row: Row) -> int:
+    """Of the weights, by the row's name."""
+    return int(row.name[1])
+
+
+def measured(chain: Chain, row: Row) -> Quality:
+    """Each metric of a row and of the original, made and measured if it is not known."""
+    checkpoint, path = chain.work / row.name, chain.work / f"{row.name}.quality.json"
+    if not checkpoint.exists():
+        recipe = chain.work / f"{row.name}.yaml"
+        recipe.write_text(yaml.safe_dump({"name": row.name, "passes": row.passes}), encoding="utf-8")
+        chain.call(f"compress {chain.model} -r {recipe} {CALIBRATION} -o {checkpoint} -q", threads=1)
+    if not path.exists():
+        line = validate_bundle(checkpoint, chain.model, sentences=SENTENCES, threads=1)
+        original = (line.compare or {})["original"]
+        write_json(
+            path,
+            {
+                name: {"row": one.value, "original": original[name]["value"]}
+                for name, one in line.metrics.items()
+            },
+        )
+    found: Quality = read_json(path)
+    return found
+
+
+def table_row(row: Row, quality: Quality) -> list[str]:
+    """The cells of a row."""
+    changes = [quality[name]["row"] - quality[name]["original"] for name in SETS]
+    cells = [f"{quality['cosine']['row']:.4f}"]
+    for name, change in zip(SETS, changes, strict=True):
+        cells += [f"{quality[name]['row']:.4f}", f"{change:+.4f}"]
+    target = TARGETS[bits(row)]
+    verdict = "met" if max(map(abs, changes)) <= target else "missed"
+    if verdict == "missed" and min(changes) >= -target:
+        verdict = "met (better)"
+    return [row.label, *cells, f"{target:g}: {verdict}"]
+
+
+def main() -> None:
+    """The command line of this check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--only", nargs="+", choices=[row.name for row in rows()])
+    arguments = parser.parse_args()
+    chain = Chain(MODEL, arguments.work, None, quick=False)
+    chosen = [row for row in rows() if arguments.only is None or row.name in arguments.only]
+    filled = [table_row(row, measured(chain, row)) for row in chosen]
+    header = ["recipe", "cosine"]
+    for name in SETS.values():
+        header += [name, "change"]
+    notes = [
+        "Model: all-MiniLM-L6-v2; calibrated with "
+        f"{CALIBRATION}. Cosine: between a row's and the original's embeddings of {SENTENCES} held-out "
+        "paragraphs, the mean. WordSim-353, SimLex-999: Spearman's correlation of the cosine of two words' "
+        "embeddings with people's ratings; change: from the original's.",
+        "Target: neither correlation further than this from the original's; better: none is so far below it, "
+        "one is above it by more.",
+    ]
+    header.append("target")
+    options = f" --only {' '.join(arguments.only)}" if arguments.only else ""
+    write_table(
+        arguments.results / "ptq-minilm.md",
+        "MiniLM in 8 and 4 bits after training",
+        COMMAND + options,
+        header,
+        filled,
+        notes,
+    )
+
+
+if __name__ == "__main__":
+    main()
