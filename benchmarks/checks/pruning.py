@@ -1,9 +1,10 @@
 """Sparse SmolLM2: what each pruning pass costs the model, alone and followed by 4-bit GPTQ.
 
-    python -m edgepress.benchmarks.checks.pruning WORK RESULTS [--only NAME …]
+    python -m edgepress.benchmarks.checks.pruning WORK RESULTS [--only NAME …] [--place PLACE --peers NAME …]
 
 Every step is the command line a user would type, on 16 × 512 tokens of calibration text; its output stays in
-WORK, so that an interrupted check goes on where it was. A row that was left out is not in the table.
+WORK, so that an interrupted check goes on where it was. A row that was left out is not in the table. With a
+PLACE (see :mod:`edgepress.benchmarks.peers`) llm-compressor prunes on the same tokens.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import Any
 import yaml
 
 from ...storage import read_json, write_json
+from ..peers.place import Place
+from ..peers.pruners import llm_compressor
 from ..record import Measurement, read
 from .model_chain import WINDOWS, Chain
+from .pruning_peers import calibration_tokens, measure_peer, peer_name
 from .small_models import CALIBRATION, shown, value
 from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.pruning WORK benchmarks/results"
+SAMPLES, LENGTH = 16, 512  # those of CALIBRATION
 HALF, TWO_OF_FOUR = {"sparsity": 0.5}, {"pattern": "2:4"}
 GPTQ = {"pass": "gptq", "scheme": "W4A16-g64"}
 METHODS: dict[str, dict[str, Any]] = {
@@ -88,10 +93,25 @@ def measure(
 def table_row(chain: Chain, row: Row) -> list[str]:
     """What is known about a row, measured now where it is not."""
     lines = measure(chain, row)
-    cost = read_json(chain.work / f"{row.name}.cost.json")
     damage = read_json(chain.work / row.name / "edgepress.json")["steps"][-1].get("damage") or {}
+    return _cells(chain, row.name, row.label, lines, damage)
+
+
+def peer_row(chain: Chain, place: Place, variant: str) -> list[str]:
+    """As :func:`table_row`, of what llm-compressor makes."""
+    calibration = calibration_tokens(chain, SAMPLES, LENGTH)
+    lines = measure_peer(chain, place, llm_compressor, variant, calibration, f"--windows {WINDOWS}")
+    method, zeros = llm_compressor.VARIANTS[variant]
+    label = [f"{llm_compressor.TITLE}: {method}", zeros, "–"]
+    return _cells(chain, peer_name("llm_compressor", variant), label, lines, {})
+
+
+def _cells(
+    chain: Chain, name: str, label: list[str], lines: list[Measurement], damage: dict[str, Any]
+) -> list[str]:
+    cost = read_json(chain.work / f"{name}.cost.json")
     return [
-        *row.label,
+        *label,
         shown(value(lines, "kl"), 3),
         shown(value(lines, "perplexity"), 1),
         shown(value(lines, "top1_agreement"), 3),
@@ -107,21 +127,28 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--only", nargs="+", choices=[row.name for row in rows()])
+    parser.add_argument("--place", type=Path, help="directory with the environments of other tools")
+    parser.add_argument("--peers", nargs="+", choices=list(llm_compressor.VARIANTS), default=[])
     arguments = parser.parse_args()
+    if arguments.peers and arguments.place is None:
+        parser.error("--peers needs --place")
     chain = Chain("smollm2", arguments.work, None, quick=False)
     header = ["pass", "zeros", "then", "KL", "ppl", "top-1", "KL, calibration text", "CPU s", "peak RSS MB"]
     chosen = [row for row in rows() if arguments.only is None or row.name in arguments.only]
-    only = f" --only {' '.join(arguments.only)}" if arguments.only else ""
+    told = f" --only {' '.join(arguments.only)}" if arguments.only else ""
+    told += f" --place PLACE --peers {' '.join(arguments.peers)}" if arguments.peers else ""
     notes = [
         "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: KL(original ‖ row), "
         f"mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia; calibrated with {CALIBRATION}.",
         "KL, calibration text: of 512 tokens that the passes have seen. Where it is far below the other, the "
         "calibration text was learnt by heart.",
-        "CPU s and peak RSS: of the whole process `edgepress compress`, one thread.",
+        "CPU s and peak RSS: of the whole process, one thread. llm-compressor prunes the same tokens with "
+        "its own defaults; the quality of every row is measured by the same command.",
     ]
     filled = [table_row(chain, row) for row in chosen]
+    filled += [peer_row(chain, Place(arguments.place), variant) for variant in arguments.peers]
     title = "SmolLM2-135M with zeros: every pruning pass, alone and before 4-bit GPTQ"
-    write_table(arguments.results / "pruning-smollm2.md", title, COMMAND + only, header, filled, notes)
+    write_table(arguments.results / "pruning-smollm2.md", title, COMMAND + told, header, filled, notes)
 
 
 if __name__ == "__main__":

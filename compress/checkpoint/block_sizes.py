@@ -48,6 +48,31 @@ def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
     return changes
 
 
+def with_hidden_size(config: Mapping[str, Any], before: Anatomy, kept: int) -> dict[str, Any]:
+    """Entries of ``config`` that change when the hidden size of ``before`` becomes ``kept``.
+
+    The size of a head is written down, since it no longer follows from the hidden size; a family that would
+    refuse that becomes its twin, whose name alone is another.
+    """
+    keys, attention = size_keys(config), before.blocks[0].attention
+    assert keys.heads is not None
+    changes: dict[str, Any] = {"hidden_size": kept, keys.heads[2]: attention.head_dim}
+    heads = config.get(keys.heads[0])
+    if keys.twin is None or not isinstance(heads, int) or kept % heads == 0:
+        return changes
+    model_type, architecture = keys.twin
+    changes |= {"model_type": model_type, "architectures": [architecture], "sliding_window": None}
+    changes[keys.heads[1]] = config.get(keys.heads[1], heads)
+    return changes | {"max_position_embeddings": before.max_positions}
+
+
+def hidden_fits(anatomy: Anatomy, kept: int) -> bool:
+    """Whether a config can say that the hidden size of ``anatomy`` is ``kept``: a twin has no biases."""
+    divides = all(kept % block.attention.heads == 0 for block in anatomy.blocks)
+    own = size_keys({"model_type": anatomy.model_type}).twin is None
+    return divides or own or not any(linear.bias for linear in anatomy.linears())
+
+
 def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[int]) -> dict[str, Any]:
     """Entries of ``config`` that change when only the blocks ``kept`` of ``before`` stay.
 

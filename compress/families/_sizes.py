@@ -12,8 +12,11 @@ class SizeKeys:
     Attributes:
         heads: of query heads, key/value heads and channels of a head; None where transformers derives the
             size of a head from the hidden size, so that a config cannot say that heads are gone.
+        twin: ``model_type`` and architecture of the same network without biases, where transformers refuses
+            hidden sizes under the family's own name that are no multiple of the heads.
     """
 
     ffn: str = "intermediate_size"
     layers: str = "num_hidden_layers"
     heads: tuple[str, str, str] | None = ("num_attention_heads", "num_key_value_heads", "head_dim")
+    twin: tuple[str, str] | None = None

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
 from ._llama_like import LlamaLike, llama_like
+from ._sizes import SizeKeys
 from ._tensors import Config
+
+# Mistral without a window is Llama without biases.
+SIZES = SizeKeys(twin=("mistral", "MistralForCausalLM"))
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

@@ -31,8 +31,8 @@ from ..skeleton import Skeleton
 from ..stage import Stage, StageResult
 from ..structured.layer_choice import Choice, Criterion, greedy, least_influence, least_run
 from ..structured.mending import mend
-from ..structured.part import weights_in
 from ..structured.passage import Passage, States
+from ..structured.price import WEIGHTS, BudgetOption
 from ..structured.sum_gap import adds_plainly
 
 _PROBE_TOKENS = 512
@@ -41,7 +41,8 @@ _PROBE_TOKENS = 512
 class Layers(ModelPass):
     """Options of ``layers``."""
 
-    keep: float = Field(gt=0, lt=1, description="share of the weights of all blocks that stays, at most")
+    keep: float = Field(gt=0, lt=1, description="share of the budget, by default weights of blocks, at most")
+    budget: BudgetOption = WEIGHTS
     criterion: Criterion = "influence"
     repair: Literal["least_squares", "none"] = "least_squares"
     damping: float = Field(0.01, gt=0, le=1, description="share of the mean Gram diagonal added")
@@ -53,7 +54,7 @@ class Layers(ModelPass):
 
     @property
     def label(self) -> str:
-        return f"{self.keep:.0%} of the blocks"
+        return f"{self.keep:.0%} of the {'blocks' if self.budget == WEIGHTS else self.budget.of}"
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         """As many blocks as stay; which ones is not known before."""
@@ -92,8 +93,8 @@ class Layers(ModelPass):
         return self._written(stage, choice, changed, statuses, damage)
 
     def _enough(self, anatomy: Anatomy, removed: Sequence[int]) -> bool:
-        sizes = [weights_in(list(block.linears())) for block in anatomy.blocks]
-        return sum(sizes) - sum(sizes[index] for index in removed) <= self.keep * sum(sizes)
+        kept = tuple(block for block in anatomy.blocks if block.index not in removed)
+        return self.budget.total(replace(anatomy, blocks=kept)) <= self.keep * self.budget.total(anatomy)
 
     def _choose(self, stage: Stage, passage: Passage, smaller: Smaller) -> Choice:
         anatomy = stage.source.anatomy

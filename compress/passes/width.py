@@ -1,10 +1,11 @@
 """A narrower model: the hidden size shrinks, and with it every matrix, the embedding and the head.
 
-One orthonormal basis for the whole residual stream, so that the result is a plain model of its family, with
-nothing added to its graph: channels ranked by their activations behind the norms (Muralidharan et al. 2024,
-arXiv 2407.14679), by what the readers can make up for least, or principal directions (Ashkboos et al. 2024,
-SliceGPT, arXiv 2401.15024). How parameters change: :mod:`edgepress.compress.structured.residual_cut`; what is
-left is repaired in closed form: :mod:`edgepress.compress.structured.residual_repair`.
+One orthonormal basis for the whole residual stream, so that the result is a plain model with nothing added to
+its graph: channels ranked by their activations behind the norms (Muralidharan et al. 2024, arXiv 2407.14679),
+by what the readers can make up for least, or principal directions (Ashkboos et al. 2024, SliceGPT, arXiv
+2401.15024). How parameters change: :mod:`edgepress.compress.structured.residual_cut`; the rest is repaired
+in closed form: :mod:`edgepress.compress.structured.residual_repair`. A Llama whose heads no longer divide its
+hidden size is written as the Mistral that it is: transformers refuses it under the other name.
 
 For decoders with RMSNorm. LayerNorm models are refused: their norms take off a mean over channels that would
 be gone, and their configs derive the size of a head from the hidden size. A head that is the embedding stays
@@ -24,6 +25,7 @@ from ...errors import CalibrationError, InputError, RecipeError
 from ..algorithm import ModelPass
 from ..anatomy import Anatomy
 from ..block import LayerStatus
+from ..checkpoint.block_sizes import hidden_fits
 from ..forward import Smaller
 from ..parts import PartWriter
 from ..probe import decoder_divergences
@@ -32,6 +34,7 @@ from ..skeleton import Skeleton
 from ..stage import Stage, StageResult
 from ..structured.narrow_ends import Ends
 from ..structured.passage import Passage
+from ..structured.price import WEIGHTS, BudgetOption
 from ..structured.residual_basis import Basis, basis_of, unusual
 from ..structured.residual_cut import cut_block, narrower, why_not
 from ..structured.residual_repair import NarrowBlock
@@ -43,7 +46,8 @@ _PROBE_TOKENS = 512
 class Width(ModelPass):
     """Options of ``width``."""
 
-    keep: float = Field(gt=0, le=1, description="share of the hidden size, and of all blocks, that stays")
+    keep: float = Field(gt=0, le=1, description="share of the budget, by default weights of blocks, at most")
+    budget: BudgetOption = WEIGHTS
     multiple: int = Field(32, ge=1, description="the hidden size is a multiple of it")
     basis: Basis = "activation"
     repair: Literal["least_squares", "none"] = Field("least_squares", description="in closed form")
@@ -64,7 +68,7 @@ class Width(ModelPass):
 
     @property
     def label(self) -> str:
-        return f"{self.keep:.0%} of the hidden size"
+        return f"{self.keep:.0%} of the {'hidden size' if self.budget == WEIGHTS else self.budget.of}"
 
     def kept(self, anatomy: Anatomy) -> int:
         """The hidden size that is left.
@@ -75,11 +79,17 @@ class Width(ModelPass):
         hidden = anatomy.hidden_size
         if self.keep == 1:
             return hidden
-        kept = int(self.keep * hidden) // self.multiple * self.multiple
+        room = self.keep * self.budget.total(anatomy)
+        fits = (
+            size
+            for size in range(hidden // self.multiple * self.multiple, 0, -self.multiple)
+            if self.budget.total(narrower(anatomy, size)) <= room and hidden_fits(anatomy, size)
+        )
+        kept = next(fits, 0)
         if kept == 0:
             raise RecipeError(
                 f"keeping {self.keep:.0%} of {hidden} hidden channels leaves no multiple of {self.multiple}",
-                fix=f"keep at least {self.multiple / hidden:.2f}, or set a smaller multiple",
+                fix="keep more, or set a smaller multiple",
             )
         return kept
 

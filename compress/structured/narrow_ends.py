@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..anatomy import Norm
 from ..block import LayerStatus
-from ..family import size_keys
+from ..checkpoint.block_sizes import with_hidden_size
 from ..weights import WeightSource
 from .residual_cut import norm_weight, scale_of, tied_scales
 from .residual_fit import Reading, fitted_scales
@@ -99,10 +99,9 @@ class Ends:
 
     def config(self) -> dict[str, Any]:
         """Entries of ``config.json`` that change. The epsilon is that of all norms of the model."""
-        anatomy, keys = self.source.anatomy, size_keys(self.source.reader.config)
-        assert keys.heads is not None
-        changes = {"hidden_size": self.basis.shape[1], "rms_norm_eps": self.eps}
-        changes[keys.heads[2]] = anatomy.blocks[0].attention.head_dim
+        anatomy = self.source.anatomy
+        changes = with_hidden_size(self.source.reader.config, anatomy, self.basis.shape[1])
+        changes["rms_norm_eps"] = self.eps
         return changes | ({"tie_word_embeddings": False} if anatomy.tied and self.separate else {})
 
     def _folded_head(self) -> Tensor:

@@ -29,13 +29,15 @@ from ..training.unit_loss import unit_losses
 from .importance import Importance
 from .narrow import Narrow, Repair, Widths
 from .part import Part, weights_in
-from .widths import Item, budget, repaired_costs, solved, uniform
+from .price import WEIGHTS, BudgetOption
+from .widths import Item, repaired_costs, room_for, solved, uniform
 
 
 class StructuredPruning(ModelPass):
     """Options of every such pass."""
 
-    keep: float = Field(gt=0, lt=1, description="share of the weights of all blocks that stays")
+    keep: float = Field(gt=0, lt=1, description="share of the budget, by default weights of blocks, at most")
+    budget: BudgetOption = WEIGHTS
     widths: Literal["solved", "uniform"] = Field(
         "solved", description="solved: as measured, under one budget; uniform: loads in plain transformers"
     )
@@ -71,7 +73,7 @@ class StructuredPruning(ModelPass):
 
     @property
     def label(self) -> str:
-        return f"{self.keep:.0%} of the blocks"
+        return f"{self.keep:.0%} of the {'blocks' if self.budget == WEIGHTS else self.budget.of}"
 
     def selected(self, anatomy: Anatomy) -> list[Linear]:
         """The linears that get narrower."""
@@ -79,7 +81,7 @@ class StructuredPruning(ModelPass):
 
     def items(self, anatomy: Anatomy) -> list[Item]:
         """The parts of blocks whose reader (down, o) is among the targets."""
-        found = (Item(block, part) for block in anatomy.blocks for part in self.parts)
+        found = (Item(block, part, self.budget) for block in anatomy.blocks for part in self.parts)
         return [item for item in found if self.selects(item.part.reader(item.block))]
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
@@ -89,7 +91,7 @@ class StructuredPruning(ModelPass):
         would not divide each of them do not divide that either, and are refused before any work.
         """
         items = self.items(anatomy)
-        widths = uniform(items, budget(items, anatomy, self.keep))
+        widths = uniform(items, room_for(items, anatomy, self.keep, self.budget))
         if self.widths == "solved":
             for item in items:
                 odd = [n for n in item.counts if n <= widths[item.key] and n // item.counts[0] % 2]
@@ -120,7 +122,7 @@ class StructuredPruning(ModelPass):
         """
         anatomy = stage.source.anatomy
         items = self.items(anatomy)
-        room = budget(items, anatomy, self.keep)
+        room = room_for(items, anatomy, self.keep, self.budget)
         model = self._model(stage) if self.measures else None
         losses = self._losses(stage, items, model) if model and self.importance == "taylor" else {}
         details: dict[str, Any] = {}
@@ -132,6 +134,7 @@ class StructuredPruning(ModelPass):
         after = narrowed(anatomy, self.parts, found)
         sizes = [sizes_of(block) for block in after.blocks]
         details |= {"blocks": sizes, "weights": _share(after, anatomy)}
+        details[self.budget.of] = self.budget.total(after) / self.budget.total(anatomy)
         config = config_changes(stage.source.reader.config, after)
         result = self._sweep(stage, found, losses)
         result.details.update(details)

@@ -1,4 +1,4 @@
-"""How wide each part of each block stays under one budget of weights: the same share, or as measured.
+"""How wide each part of each block stays under one budget: the same share, or as measured.
 
 Measured: what the model loses with each width (units of least measured loss go first, their losses added),
 and the multiple-choice knapsack of :mod:`edgepress.compress.knapsack` over all blocks, solved exactly.
@@ -18,7 +18,8 @@ from ..knapsack import choose
 from ..training.reader_gram import ReaderGram
 from .elimination import eliminate
 from .importance import inverted
-from .part import Part, weights_in
+from .part import Part
+from .price import WEIGHTS, Budget
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Item:
 
     block: BlockAnatomy
     part: Part
+    budget: Budget = WEIGHTS
 
     @property
     def key(self) -> tuple[int, str]:
@@ -38,55 +40,50 @@ class Item:
         """How many units may be kept, ascending."""
         return self.part.counts(self.block)
 
-    def weights(self, count: int) -> int:
-        """Weights that the part has with ``count`` units."""
+    def price(self, count: int) -> int:
+        """What the budget counts of the part with ``count`` units."""
         names = {linear.name for linear in self.part.linears(self.block)}
         narrow = self.part.narrowed(self.block, count)
-        return weights_in([linear for linear in narrow.linears() if linear.name in names])
+        price = sum(self.budget.linear(linear) for linear in narrow.linears() if linear.name in names)
+        return price + self.budget.attention(narrow.attention) * (narrow.attention.o.name in names)
 
 
-def block_weights(anatomy: Anatomy) -> int:
-    """All weights of all blocks, biases and norms aside."""
-    return weights_in(list(anatomy.linears()))
-
-
-def budget(items: Sequence[Item], anatomy: Anatomy, keep: float) -> int:
-    """Weights that ``items`` may have so that the blocks keep the share ``keep`` of theirs.
+def room_for(items: Sequence[Item], anatomy: Anatomy, keep: float, budget: Budget = WEIGHTS) -> int:
+    """What ``items`` may cost so that the model keeps the share ``keep`` of its price.
 
     Raises:
         RecipeError: even at their narrowest the items exceed it; says the least share that can be kept.
     """
-    total = block_weights(anatomy)
-    others = total - sum(item.weights(item.counts[-1]) for item in items)
-    least = sum(item.weights(item.counts[0]) for item in items)
+    total = budget.total(anatomy)
+    others = total - sum(item.price(item.counts[-1]) for item in items)
+    least = sum(item.price(item.counts[0]) for item in items)
     if others + least > keep * total:
         share = (others + least) / total
+        kind = "weights of the blocks" if budget.of == "parameters" else f"{budget.of} of the model"
         raise RecipeError(
-            f"keeping {keep:.0%} of the weights of the blocks would take more than all that may go",
+            f"keeping {keep:.0%} of the {kind} would take more than all that may go",
             fix=f"keep at least {share:.3f}, or prune other parts too (passes ffn, heads, narrow, layers)",
         )
     return int(keep * total) - others
 
 
 def uniform(items: Sequence[Item], room: int) -> dict[tuple[int, str], int]:
-    """The same share of units of every item, the largest that fits ``room`` weights."""
+    """The same share of units of every item, the largest that fits ``room``."""
     shares = sorted({count / item.counts[-1] for item in items for count in item.counts})
 
     def at(share: float) -> dict[Item, int]:
         reached = {item: [n for n in item.counts if n <= share * item.counts[-1]] for item in items}
         return {item: counts[-1] if counts else item.counts[0] for item, counts in reached.items()}
 
-    fitting = [share for share in shares if sum(item.weights(n) for item, n in at(share).items()) <= room]
+    fitting = [share for share in shares if sum(item.price(n) for item, n in at(share).items()) <= room]
     return {item.key: count for item, count in at(fitting[-1] if fitting else 0.0).items()}
 
 
 def solved(
     items: Sequence[Item], room: int, costs: Mapping[tuple[int, str], Sequence[float]]
 ) -> tuple[dict[tuple[int, str], int], float]:
-    """The widths of least cost within ``room`` weights, and that cost; ``costs`` by item, one for each
-    count.
-    """
-    sizes = [[item.weights(count) for count in item.counts] for item in items]
+    """The widths of least cost within ``room``, and that cost; ``costs`` by item, one for each count."""
+    sizes = [[item.price(count) for count in item.counts] for item in items]
     choice = choose([costs[item.key] for item in items], sizes, room)
     picked = zip(items, choice.options, strict=True)
     return {item.key: item.counts[option] for item, option in picked}, choice.cost

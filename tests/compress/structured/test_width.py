@@ -168,6 +168,25 @@ def test_unrepaired_channels_are_the_naive_slices(
     assert ratio == pytest.approx(factor**2)
 
 
+def test_a_llama_with_heads_that_do_not_divide_is_written_as_its_twin(
+    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    sizes = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
+    model = make_decoder(tmp_path / "m", tie_word_embeddings=True, **sizes)
+    out = run(model, pico_text, tmp_path, {"pass": "width", "keep": 0.7})
+    config = read_json(out / "config.json")
+    assert (config["model_type"], config["hidden_size"], config["head_dim"]) == ("mistral", 64, 16)
+    plain = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    assert plain.config.sliding_window is None
+    assert torch.allclose(outputs(plain), outputs(load_model(out)), atol=1e-5)
+    export_bundle(out, output=tmp_path / "b")
+    biased = make_decoder(tmp_path / "b1", attention_bias=True, **sizes)
+    plan = plan_model(str(biased), recipe=recipe(tmp_path, {"pass": "width", "keep": 0.7, "multiple": 8}))
+    assert plan.steps[0].bytes_after == plan.steps[0].bytes_before // 2
+
+
 def test_groups_fit_what_is_left(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     step = {"pass": "width", "keep": 0.8, "multiple": 32}
     out = run(pico_llama, pico_text, tmp_path, step, {"pass": "gptq", "scheme": "W4A16-g32"})

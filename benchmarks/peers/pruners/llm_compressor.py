@@ -1,0 +1,48 @@
+"""llm-compressor: SparseGPT and Wanda, half of the weights or two of four, uniform or by OWL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._contract import Task
+
+TITLE = "llm-compressor"
+PACKAGES = ("llmcompressor==0.14.0.1", "torch")
+BUILD: dict[str, str] = {}
+ENVIRONMENT: dict[str, str] = {}
+DISTRIBUTIONS = ("llmcompressor", "compressed-tensors", "transformers", "torch")
+# By variant: what tables call it, and what is sparse.
+VARIANTS = {
+    "sparsegpt-50": ("SparseGPT", "50 %"),
+    "wanda-50": ("Wanda", "50 %"),
+    "sparsegpt-24": ("SparseGPT", "2:4"),
+    "wanda-24": ("Wanda", "2:4"),
+}
+
+
+def prune(task: Task, variant: str) -> None:
+    """``oneshot`` with the tool's own defaults; the zeros are saved dense."""
+    import torch
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(task.checkpoint, dtype=torch.float32).eval()
+    tokens = task.tokens()
+    masks = [[1] * len(row) for row in tokens]
+    oneshot(
+        model=model,
+        recipe=[_modifier(variant)],
+        dataset=Dataset.from_dict({"input_ids": tokens, "attention_mask": masks}),
+        max_seq_length=max(map(len, tokens)),
+        num_calibration_samples=len(tokens),
+    )
+    model.save_pretrained(task.output, save_compressed=False)
+
+
+def _modifier(variant: str) -> Any:
+    from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier
+
+    kind = SparseGPTModifier if variant.startswith("sparsegpt") else WandaPruningModifier
+    structure = {"mask_structure": "2:4"} if variant.endswith("24") else {}
+    return kind(sparsity=0.5, targets=["Linear"], ignore=["re:.*lm_head"], **structure)
