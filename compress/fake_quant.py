@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from .straight_through import straight_through
 
-HALF_RANGE = 127.5
+HALF_RANGE = 127.5  # of int8
 _TINY = torch.finfo(torch.float32).tiny
 
 
-def quantize_tokens(rows: Tensor) -> Tensor:
-    """Round each token's row ``[…, in]`` to int8 codes and return what they stand for."""
-    scale = (rows.abs().amax(-1, keepdim=True) / HALF_RANGE).clamp_(min=_TINY)
-    return (rows / scale).round_().clamp_(-128, 127).mul_(scale)
+def quantize_tokens(rows: Tensor, bits: int = 8) -> Tensor:
+    """Round each token's row ``[…, in]`` to codes of ``bits``, int8 by default, and return what they stand
+    for.
+    """
+    levels = 1 << bits
+    scale = (rows.abs().amax(-1, keepdim=True) / ((levels - 1) / 2)).clamp_(min=_TINY)
+    return (rows / scale).round_().clamp_(-levels // 2, levels // 2 - 1).mul_(scale)
 
 
 class TokenQuantLinear(nn.Module):

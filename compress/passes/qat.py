@@ -1,10 +1,11 @@
 """Quantization-aware training: codes, scales, norms and biases learn together to give the original's outputs.
 
 Weights are quantized in every forward pass and the gradient goes straight through the rounding, with step
-sizes that learn (LSQ, Esser et al. 2019, arXiv 1902.08153); the original model is the teacher, as in LLM-QAT
-(Liu et al. 2023, arXiv 2305.17888). It begins where quantization after training ended: a layer that is
-quantized keeps its scheme, and its codes are the first ones; layers still in float are rounded to ``scheme``.
-What training computes with is to the bit what is stored.
+sizes that learn (LSQ, Esser et al. 2019, arXiv 1902.08153), or with the range that each group has at the time
+(``observer: minmax``). The original model is the teacher, as in LLM-QAT (Liu et al. 2023, arXiv 2305.17888),
+and as there activations and the key/value cache can be rounded besides. It begins where quantization after
+training ended: a layer that is quantized keeps its scheme, and its codes are the first ones; layers still in
+float are rounded to ``scheme``. What training computes with is to the bit what is stored.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ from ..grid import quantize
 from ..qtensor import QTensor
 from ..scheme import Scheme
 from ..stage import Stage
+from ..training.activations import ACTIVATION_BITS, Activations
+from ..training.codebooks import minmax
+from ..training.kv_rounding import round_cache
 from ..training.learning import Learning
 from ..training.lsq_linear import LsqLinear
-from ..training.student import Student
+from ..training.rounded_linear import RoundedLinear
+from ..training.student import Coded, Student
 
 # Median distance in steps between codes and original beyond which the two are not the same weight.
 _STRANGE = 2.0
@@ -35,6 +40,11 @@ class Qat(Learning):
     """Options of ``qat``."""
 
     scheme: SchemeOption | None = Field(None, description="of layers that are not quantized yet")
+    observer: Literal["lsq", "minmax"] = Field(
+        "lsq", description="of scales: they learn, or follow the range"
+    )
+    activations: Activations = Field("float", description="rounded in training where the scheme leaves them")
+    kv: Literal["float", "int8", "int4"] = Field("float", description="keys and values, rounded in training")
     start: Literal["codes", "original"] = Field(
         "original",
         description="where in its rounding cell a weight begins: its middle, or nearest the original",
@@ -63,10 +73,21 @@ class Qat(Learning):
                 mask = masks.get(linear.name)
                 tensor = self._first(stage, linear, mask)
                 bias = student.bias(linear.name)
-                module = LsqLinear(tensor, bias, self._leaning(stage, linear, tensor), mask)
-                student.learn_codes(linear.name, module, module.scale)
+                module = self._module(tensor, bias, self._leaning(stage, linear, tensor), mask)
+                bits = ACTIVATION_BITS[self.activations]
+                student.learn_codes(linear.name, module, module.tensor().scale, bits)
         student.learn(("scales", "norms", "biases"))
+        if (kept := ACTIVATION_BITS[self.kv]) is not None:
+            round_cache(student.model, stage.source.anatomy, kept)
         return student
+
+    def _module(
+        self, tensor: QTensor, bias: Tensor | None, weight: Tensor | None, mask: Tensor | None
+    ) -> Coded:
+        if self.observer == "lsq":
+            return LsqLinear(tensor, bias, weight, mask)
+        weight = tensor.dequantize() if weight is None else weight
+        return RoundedLinear(weight, tensor.scheme, minmax, bias, mask)
 
     def _first(self, stage: Stage, linear: Linear, mask: Tensor | None) -> QTensor:
         """The quantized weight that learning begins with."""

@@ -1,8 +1,11 @@
-"""Ternary weights: a trained model learns to compute with −1, 0 and 1, the original its teacher.
+"""Ternary and binary weights: a model learns to compute with −1, 0 and 1, the original its teacher.
 
 BitNet b1.58, Ma et al. 2024, "The Era of 1-bit LLMs: All Large Language Models are in 1.58 Bits", arXiv
 2402.17764: absmean scales, int8 activations with a scale for each token. The rounding grows from nothing to
-the whole over the first steps (``grow``). The result is stored and exported as 2-bit weights whose codes
+the whole over the first steps (``grow``). ``scales: matrix`` is one scale for a whole matrix, as in the paper
+and as transformers' BitNet form holds it; with ``learned`` each group's scale begins at two thirds of its
+largest weight and learns (ParetoQ, Liu et al. 2025, arXiv 2502.02631). The paper's learning rate is
+``schedule: two_stages``, with weight decay. The result is stored and exported as 2-bit weights whose codes
 never leave −1, 0 and 1. The activations of the stored scheme are float: int8 is what training gets the
 weights used to, and what kernels may compute in.
 """
@@ -10,31 +13,52 @@ weights used to, and what kernels may compute in.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
 
 from ..block import LayerStatus, weight_error
 from ..scheme import Scheme
 from ..stage import Stage
+from ..training.activations import ACTIVATION_BITS, Activations
+from ..training.codebooks import binary, elastic, ternary, ternary_of_matrix
 from ..training.course import LoopSettings
 from ..training.learning import Learning
+from ..training.lsq_linear import LsqLinear
 from ..training.pieces import Piece
-from ..training.student import Student
-from ..training.ternary_linear import TernaryLinear
+from ..training.rounded_linear import RoundedLinear
+from ..training.student import Coded, Kind, Student
 
 _BITS: Literal[2] = 2
+_CODEBOOKS = {
+    ("ternary", "group"): ternary,
+    ("ternary", "matrix"): ternary_of_matrix,
+    ("binary", "group"): binary,
+}
 
 
 class Ternary(Learning):
     """Options of ``ternary``."""
 
     group_size: int | None = Field(128, description="weights that share a scale; null is one for each output")
-    activations: Literal["int8", "float"] = Field("int8", description="that training computes with")
+    codes: Literal["ternary", "binary"] = Field("ternary", description="−1, 0 and 1, or −1 and 1")
+    scales: Literal["group", "matrix", "learned"] = Field(
+        "group",
+        description="mean magnitude of a group or of the matrix; or begun at the largest, and learned",
+    )
+    activations: Activations = Field("int8", description="that training computes with")
     grow: float = Field(0.3, ge=0, lt=1, description="share of the steps in which the rounding grows")
     embedding: bool = Field(False, description="the embedding learns too, and the head")
     learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
     epochs: int = Field(8, ge=1, le=1000, description="times that the calibration text is learned from")
+
+    @model_validator(mode="after")
+    def _known_pair(self) -> Self:
+        if self.codes == "binary" and self.scales != "group":
+            raise ValueError(f"binary codes have scales of a group, not {self.scales}")
+        return self
 
     @property
     def weight_scheme(self) -> Scheme:
@@ -52,20 +76,30 @@ class Ternary(Learning):
             for linear in filter(self.selects, block.linears()):
                 weight = stage.source.dense(linear.name).to(stage.device)
                 bias = student.bias(linear.name)
-                module = TernaryLinear(weight, self.weight_scheme, bias, masks.get(linear.name))
-                student.learn_codes(
-                    linear.name, module, module.tensor().scale, int8=self.activations == "int8"
-                )
-        student.learn(("norms", "biases", *(("embedding",) if self.embedding else ())))
+                module = self._module(weight, bias, masks.get(linear.name))
+                bits = ACTIVATION_BITS[self.activations]
+                student.learn_codes(linear.name, module, module.tensor().scale, bits)
+        scales: tuple[Kind, ...] = ("scales",) if self.scales == "learned" else ()
+        student.learn((*scales, "norms", "biases", *(("embedding",) if self.embedding else ())))
         return student
+
+    def _module(self, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Coded:
+        scheme = self.weight_scheme
+        if self.scales != "learned":
+            return RoundedLinear(weight, scheme, _CODEBOOKS[self.codes, self.scales], bias, mask)
+        grouped = weight.to(torch.float32).reshape(len(weight), scheme.groups(weight.shape[1]), -1)
+        begun = elastic(grouped, scheme, None if mask is None else mask.view(grouped.shape))
+        return LsqLinear(begun, bias, weight, mask, codes=(-1, 1))
 
     def _settings(self, stage: Stage, pieces: list[Piece]) -> LoopSettings:
         return super()._settings(stage, pieces).but(settled=self.grow)
 
     def before_step(self, student: Student, done: float) -> None:
-        """The rounding grows in a line; a measurement (``done`` 1) is of what would be stored."""
+        """The rounding grows in a line where scales follow the weights; a measurement (``done`` 1) is of what
+        would be stored.
+        """
         for module in student.quantized.values():
-            if isinstance(module, TernaryLinear):
+            if isinstance(module, RoundedLinear):
                 module.share = min(1.0, done / self.grow) if self.grow else 1.0
 
     def statuses(self, student: Student) -> list[LayerStatus]:
@@ -75,7 +109,7 @@ class Ternary(Learning):
             ended, before = student.tensor(name), student.source.dense(name).to(student.device)
             error = weight_error(ended.dequantize() - before, before)
             zeros = float((ended.codes == 0).float().mean())
-            label = f"ternary-g{self.group_size}" if self.group_size else "ternary-channel"
+            label = f"{self.codes}-g{self.group_size}" if self.group_size else f"{self.codes}-channel"
             found.append(LayerStatus(name, "ternary", label, "ok", error, "weight", f"{zeros:.0%} zeros"))
         return found
 

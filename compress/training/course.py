@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+_LAST = 0.1  # share of the learning rate that a cosine leaves at the end
+_SECOND = 2 / 3  # the second stage's learning rate beside the first one's
+
+Schedule = Literal["cosine", "two_stages"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,9 @@ class LoopSettings:
         patience: measurements in a row without a new best one that end it; None goes on.
         settled: share of the steps before which a loss that leaps is no fault: the model itself changes.
         max_seconds: of learning, over all runs of a resumed one; None is no limit.
+        schedule: after the warm-up the rate falls as a cosine, to a tenth; or in ``two_stages``, each a line
+            to zero at the end, the second one a third lower and without weight decay.
+        weight_decay: share of the weights that goes in a step, times the learning rate.
         ema: weight of the past in the average of the parameters that is kept; 0 keeps them as they are.
     """
 
@@ -37,7 +45,25 @@ class LoopSettings:
     patience: int | None = None
     settled: float = 0.0
     max_seconds: float | None = None
+    schedule: Schedule = "cosine"
+    weight_decay: float = 0.0
     ema: float = 0.0
+
+    def share(self, step: int, total: int) -> float:
+        """Which share of the learning rate the step ``step`` of ``total``, counted from 0, has."""
+        warm = max(1, round(self.warmup * total))
+        risen = min(1.0, (step + 1) / warm)
+        if self.schedule == "two_stages":
+            return risen * (1 - step / total) * (_SECOND if self._late(step / total) else 1.0)
+        fallen = 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, total - warm)))
+        return risen * (_LAST + (1 - _LAST) * fallen)
+
+    def decay(self, done: float) -> float:
+        """The weight decay when such a share of the steps is done."""
+        return 0.0 if self._late(done) else self.weight_decay
+
+    def _late(self, done: float) -> bool:
+        return self.schedule == "two_stages" and done >= 0.5
 
     def but(self, **changes: Any) -> LoopSettings:
         """The same with some of it changed."""

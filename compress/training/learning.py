@@ -19,7 +19,7 @@ from ..parts import PartWriter
 from ..scheme import Scheme
 from ..stage import LOG, Stage, StageResult
 from .checkpointing import checkpoint_blocks
-from .course import Course, LoopSettings
+from .course import Course, LoopSettings, Schedule
 from .lesson import Lesson
 from .objective import Objective, objective_for
 from .pieces import Piece, hold_out, pieces_of
@@ -39,6 +39,8 @@ class Learning(ModelPass):
     batch_tokens: int = Field(2048, ge=1, description="tokens of one step, at least")
     piece_tokens: int = Field(1024, ge=1, description="tokens that go through the model at once")
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps in which the learning rate rises")
+    schedule: Schedule = Field("cosine", description="how the learning rate falls: cosine, or two_stages")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="share of the weights, times the learning rate")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the average of the parameters that is kept")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient of all parameters")
     measurements: int = Field(6, ge=1, description="of the held-out loss, after the first")
@@ -125,6 +127,8 @@ class Learning(ModelPass):
             measurements=self.measurements,
             patience=self.patience,
             ema=self.ema,
+            schedule=self.schedule,
+            weight_decay=self.weight_decay,
             max_seconds=None if self.max_time is None else 60 * self.max_time,
         )
 

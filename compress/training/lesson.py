@@ -63,5 +63,6 @@ class Lesson:
             lambda: self.measure(student),
             loop,
             before_step,
+            student.decay,
             self.processes,
         ).run(progress)

@@ -31,7 +31,6 @@ from .pieces import Piece
 _LEAP = 5.0  # a loss so many times the recent mean is a leap
 _RETREATS = 3
 _RECENT = 0.9  # weight of the past in the recent mean
-_LAST_RATE = 0.1  # share of the learning rate that is left at the end
 
 
 class Loop:
@@ -41,6 +40,7 @@ class Loop:
         learn: adds the gradient of ``share`` times the summed loss of a piece, and returns the sum.
         measure: the mean held-out loss a token, with the parameters as they are.
         before_step: told before each step which share of them is done, and before a measurement 1.
+        decay: told after each step which share of the weights it takes away.
         processes: that learn together; the held-out loss that ``measure`` returns is the same in all.
     """
 
@@ -52,11 +52,12 @@ class Loop:
         measure: Callable[[], float],
         settings: LoopSettings,
         before_step: Callable[[float], None] = lambda done: None,
+        decay: Callable[[float], None] = lambda share: None,
         processes: Processes = ALONE,
     ) -> None:
         self.parameters, self.pieces, self.settings = list(parameters), pieces, settings
         self.processes, self.average = processes, Average(self.parameters, settings.ema)
-        self.learn, self.measure, self.before_step = learn, measure, before_step
+        self.learn, self.measure, self.before_step, self.decay = learn, measure, before_step, decay
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
         )
@@ -125,12 +126,11 @@ class Loop:
 
     def rate(self, step: int) -> float:
         """The learning rate of ``step``, counted from 0."""
-        settings, total = self.settings, len(self.steps)
-        warm = max(1, round(settings.warmup * total))
-        risen = min(1.0, (step + 1) / warm)
-        fallen = 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, total - warm)))
-        share = risen * (_LAST_RATE + (1 - _LAST_RATE) * fallen)
-        return settings.learning_rate * share * 0.5**self.course.retreats
+        return (
+            self.settings.share(step, len(self.steps))
+            * self.settings.learning_rate
+            * 0.5**self.course.retreats
+        )
 
     def _step(self, batch: Sequence[Piece]) -> bool:
         """One step; False, with nothing changed, when the loss or its gradient is out of hand."""
@@ -150,6 +150,8 @@ class Loop:
         if not math.isfinite(loss) or not math.isfinite(norm) or leap:
             return False
         self.optimizer.step()
+        if decayed := self.settings.decay(done) * group["lr"]:
+            self.decay(decayed)
         self.average.update(self.course.step + 1)
         self.course.recent = _RECENT * recent + (1 - _RECENT) * loss
         self.course.step += 1

@@ -8,6 +8,8 @@ gradients are, with those of the rounding passed straight through,
 - ``∂ŵ/∂s = ŵ/s − w/s`` where nothing was clamped, else ``ŵ/s``; summed over a group and times
   ``1 / sqrt(N · q)`` with ``N`` weights in the group and ``q`` the largest code, so that a scale does not
   outrun the weights below it.
+
+With ``codes`` the linear keeps to fewer of them than its scheme has: −1, 0 and 1.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..grid import round_to_grid
 from ..qtensor import QTensor
-from ..scheme import Scheme
+
+Codes = tuple[int, int]  # the smallest and the largest
 
 # How far from the middle of its rounding cell a weight may begin, in steps: at 0.5 it would belong to two.
 _MARGIN = 0.45
@@ -37,38 +39,40 @@ class _Rounded(torch.autograd.Function):
         scale: Tensor,
         zero_point: Tensor | None,
         mask: Tensor | None,
-        scheme: Scheme,
+        codes: Codes,
     ) -> Tensor:
         ctx.save_for_backward(latent, scale, zero_point, mask)
-        ctx.scheme = scheme
-        return _steps(latent, scale, zero_point, mask, scheme).mul_(scale)
+        ctx.codes = codes
+        return _steps(latent, scale, zero_point, mask, codes).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         latent, scale, zero_point, mask = ctx.saved_tensors
-        lowest, highest = ctx.scheme.code_range
+        lowest, highest = ctx.codes
         exact = latent / scale
         codes = exact.round() if zero_point is None else exact.round() + zero_point
         inside = (codes >= lowest) & (codes <= highest)
         if mask is not None:
             gradient = torch.where(mask, gradient, 0.0)
-        steps = _steps(latent, scale, zero_point, mask, ctx.scheme)
+        steps = _steps(latent, scale, zero_point, mask, ctx.codes)
         slope = torch.where(inside, steps - exact, steps).mul_(gradient).sum(-1, keepdim=True)
-        return torch.where(inside, gradient, 0.0), slope * _share(latent, ctx.scheme), None, None, None
+        return torch.where(inside, gradient, 0.0), slope * _share(latent, ctx.codes), None, None, None
 
 
-def _share(latent: Tensor, scheme: Scheme) -> float:
+def _share(latent: Tensor, codes: Codes) -> float:
     """LSQ's gradient scale for the step size of a group."""
-    return float((latent.shape[-1] * max(1, scheme.code_range[1])) ** -0.5)
+    return float((latent.shape[-1] * max(1, codes[1])) ** -0.5)
 
 
 def _steps(
-    latent: Tensor, scale: Tensor, zero_point: Tensor | None, mask: Tensor | None, scheme: Scheme
+    latent: Tensor, scale: Tensor, zero_point: Tensor | None, mask: Tensor | None, codes: Codes
 ) -> Tensor:
     """``codes − zero_point``, as floats."""
-    steps = round_to_grid(latent, scale, zero_point, scheme)
-    if zero_point is not None:
-        steps -= zero_point
+    steps = (latent / scale).round_()
+    if zero_point is None:
+        steps.clamp_(*codes)
+    else:
+        steps = steps.add_(zero_point).clamp_(*codes).sub_(zero_point)
     return steps if mask is None else steps.mul_(mask)
 
 
@@ -99,10 +103,16 @@ class LsqLinear(nn.Module):
     mask: Tensor | None
 
     def __init__(
-        self, tensor: QTensor, bias: Tensor | None, weight: Tensor | None = None, mask: Tensor | None = None
+        self,
+        tensor: QTensor,
+        bias: Tensor | None,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        codes: Codes | None = None,
     ) -> None:
         super().__init__()
         self.scheme = tensor.scheme
+        self.codes = tensor.scheme.code_range if codes is None else codes
         latent = latent_of(tensor, weight)
         self.latent = nn.Parameter(latent, requires_grad=False)
         self.scale = nn.Parameter(tensor.scale.to(torch.float32), requires_grad=False)
@@ -116,7 +126,7 @@ class LsqLinear(nn.Module):
         """The weight ``[out, in]`` that the codes stand for, to the bit as :meth:`tensor` dequantizes."""
         zero_point = None if self.zero_point is None else self.zero_point.unsqueeze(-1)
         grouped: Tensor = _Rounded.apply(  # type: ignore[no-untyped-call]
-            self.latent, self.scale.unsqueeze(-1), zero_point, self.mask, self.scheme
+            self.latent, self.scale.unsqueeze(-1), zero_point, self.mask, self.codes
         )
         return grouped.flatten(1)
 
@@ -124,7 +134,7 @@ class LsqLinear(nn.Module):
         """The weight as it is now."""
         with torch.no_grad():
             zero_point = None if self.zero_point is None else self.zero_point.unsqueeze(-1)
-            codes = _steps(self.latent, self.scale.unsqueeze(-1), zero_point, self.mask, self.scheme)
+            codes = _steps(self.latent, self.scale.unsqueeze(-1), zero_point, self.mask, self.codes)
             if zero_point is not None:
                 codes = codes + zero_point
         kept = None if self.zero_point is None else self.zero_point.to(torch.int8)

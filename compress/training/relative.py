@@ -66,6 +66,16 @@ class Learned:
         """All that the optimizer moves."""
         return self.factors or (self.change,)
 
+    def decay(self, share: float) -> None:
+        """Take so much of the value away; of one that learns by factors, of what it changed."""
+        with torch.no_grad():
+            if self.factors:
+                self.factors[0].mul_(1 - share)
+            else:
+                relative = self.module.get_submodule(f"parametrizations.{self.attribute}.0")
+                assert isinstance(relative, Relative)
+                self.change.sub_(share * (self.change + relative.start / relative.unit))
+
     @property
     def value(self) -> Tensor:
         """The parameter as it will be stored, float32."""

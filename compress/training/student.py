@@ -8,6 +8,7 @@ are a sixth, and the codes themselves a seventh; pruned weights stay zero.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import TrainingError
 from ..anatomy import Linear, Norm
-from ..fake_quant import TokenQuantLinear
+from ..fake_quant import TokenQuantLinear, quantize_tokens
 from ..grid import storable
 from ..masks import Masks
 from ..qtensor import QTensor
@@ -27,10 +28,10 @@ from .low_rank import learn_low_rank
 from .lsq_linear import LsqLinear
 from .quant_linear import QuantLinear
 from .relative import Learned, Rounding, learn
-from .ternary_linear import TernaryLinear
+from .rounded_linear import RoundedLinear
 from .tied_head import TiedHead
 
-Coded = LsqLinear | TernaryLinear
+Coded = LsqLinear | RoundedLinear
 Kind = Literal["scales", "zero_points", "norms", "biases", "embedding"]
 
 # A zero point that moves by one moves its group by a whole step: it learns in larger units than a scale.
@@ -66,14 +67,15 @@ class Student:
             )
         self._replace(name, QuantLinear(tensor.to(self.device), self.bias(name)))
 
-    def _replace(self, name: str, quantized: QuantLinear | Coded, *, int8: bool = False) -> None:
+    def _replace(self, name: str, quantized: QuantLinear | Coded, activations: int | None = None) -> None:
         path = module_name(self.source.anatomy, name)
         module = self.model.get_submodule(path)
         self.quantized[name] = quantized
         if isinstance(module, TokenQuantLinear):
             module.linear = quantized
-        elif quantized.scheme.activations or int8:
-            self.model.set_submodule(path, TokenQuantLinear(quantized))
+        elif quantized.scheme.activations or activations:
+            rounding = partial(quantize_tokens, bits=activations or 8)
+            self.model.set_submodule(path, TokenQuantLinear(quantized, rounding))
         else:
             self.model.set_submodule(path, quantized)
 
@@ -110,11 +112,12 @@ class Student:
                         learned = learn_low_rank(name, module, unit, rounded, rank, seed, mask)
                     self.learned.append(learned)
 
-    def learn_codes(self, name: str, module: Coded, scale: Tensor, *, int8: bool = False) -> None:
+    def learn_codes(self, name: str, module: Coded, scale: Tensor, activations: int | None = None) -> None:
         """Let the codes of the linear ``name`` learn: ``module`` takes its place, whose weight behind them
-        moves in units of ``scale [out, groups]``. With ``int8`` its inputs are quantized in training.
+        moves in units of ``scale [out, groups]``. Its inputs are rounded to so many bits, in training alone
+        where its scheme leaves them in float.
         """
-        self._replace(name, module, int8=int8)
+        self._replace(name, module, activations)
         self.began[name] = module.tensor()
         unit = _LATENT_UNIT * scale.detach().unsqueeze(-1)
         self.learned.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
@@ -138,6 +141,12 @@ class Student:
         assert isinstance(blocks, nn.ModuleList)
         return blocks
 
+    def decay(self, share: float) -> None:
+        """Take so much of every weight away, behind codes or not."""
+        for learned in self.learned:
+            if learned.attribute == "latent" or learned.value.ndim == 2:
+                learned.decay(share)
+
     def schemes(self) -> dict[str, Scheme]:
         """The scheme of every linear that is quantized now, in the order of the model."""
         return {
@@ -158,7 +167,7 @@ class Student:
 
     def _scales(self) -> Iterator[Learned]:
         for name, module in self.quantized.items():
-            if isinstance(module, TernaryLinear):
+            if isinstance(module, RoundedLinear):
                 continue
             start = module.scale.detach()
 

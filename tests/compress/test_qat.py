@@ -9,26 +9,31 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from edgepress.benchmarks.subjects import open_subject
 from edgepress.compress.api import compress_model
+from edgepress.compress.fake_quant import wrap
+from edgepress.compress.kv_tap import tap
 from edgepress.compress.passes import qat as qat_module
 from edgepress.compress.qtensor import QTensor
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.training import learning as learning_module
 from edgepress.compress.training import loop as loop_module
+from edgepress.compress.training.kv_rounding import round_cache
 from edgepress.compress.training.lsq_linear import LsqLinear
 from edgepress.compress.training.student import Student
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import TrainingError
+from edgepress.export.api import export_bundle
 from edgepress.storage import hash_tree, read_json
 
 IDS = torch.arange(3, 43).view(2, 20)
 QAT = {"pass": "qat", "batch_tokens": 64, "piece_tokens": 64, "learning_rate": 0.005, "epochs": 4}
 
 
-def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any]) -> Path:
+def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any], **more: Any) -> Path:
     folder.mkdir(exist_ok=True)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"name": "aware", "passes": list(passes)}))
+    recipe.write_text(yaml.safe_dump({"name": "aware", "passes": list(passes), **more}))
     return compress_model(
         str(model), recipe=str(recipe), output=folder / "o", calibration=str(text), samples=24, length=32
     )
@@ -129,3 +134,59 @@ def test_what_has_no_start_is_refused(
     monkeypatch.setattr(qat_module, "_STRANGE", 0.0)
     with pytest.raises(TrainingError, match="start: codes"):
         compressed(pico_llama, tmp_path / "b", pico_text, rtn("W3A16-g32"), QAT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"observer": "minmax"},
+        {"observer": "minmax", "start": "codes", "kv": "int8"},
+        {"activations": "int8", "kv": "int4"},
+        {"activations": "int4", "weight_decay": 0.1, "schedule": "two_stages"},
+    ],
+)
+def test_observers_activations_and_cache(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    path = compressed(pico_llama, tmp_path, pico_text, rtn("W2A16-g32"), {**QAT, **options})
+    step = read_json(path / "edgepress.json")["steps"][1]
+    assert step["damage"]["kl"] < 0.9 * step["details"]["held_out"][0][1]
+    assert {scheme.name for scheme in WeightSource.open(path).schemes.values()} == {"W2A16-g32"}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_cache_is_rounded_a_token_and_head(pico_llama: Path, bits: int) -> None:
+    model, seen = load_model(pico_llama), []
+    anatomy = WeightSource.open(pico_llama).anatomy
+
+    def watch(key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.extend([key, value])
+        return key, value
+
+    tap(model.get_submodule(anatomy.blocks[0].attention.module), watch)
+    round_cache(model, anatomy, bits)  # its tap comes later, and is the one that attention asks
+    with torch.no_grad():
+        model(IDS, use_cache=False)
+    for states in seen:
+        step = states.abs().amax(-1, keepdim=True) * 2 / (2**bits - 1)
+        assert bool(((states / step).round() - states / step).abs().max() < 0.51)
+
+
+def test_what_onnxruntime_computes_is_what_training_computed(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    """Kernels round activations to int8, as training does or finer: so much may differ, and no more."""
+    passes = (rtn("W4A16-g32"), {**QAT, "activations": "int8"})
+    path = compressed(pico_llama, tmp_path, pico_text, *passes, embedding=None)
+    packed = open_subject(export_bundle(str(path), output=tmp_path / "b"), threads=1)
+    found, model = torch.from_numpy(packed.logits(IDS.numpy())), load_model(path)
+    with torch.no_grad():
+        exact = model(IDS, use_cache=False).logits
+        for linear in WeightSource.open(path).anatomy.linears():
+            wrap(model, linear.name)
+        rounded = model(IDS, use_cache=False).logits
+
+    def apart(one: torch.Tensor) -> float:
+        return float((one - exact).square().mean().sqrt())
+
+    assert 0 < apart(found) < 1.5 * apart(rounded) < 0.1 * float(exact.square().mean().sqrt())

@@ -14,10 +14,10 @@ from edgepress.compress.qtensor import QTensor
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.training import learning as learning_module
 from edgepress.compress.training import loop as loop_module
+from edgepress.compress.training.rounded_linear import RoundedLinear
 from edgepress.compress.training.student import Student
-from edgepress.compress.training.ternary_linear import TernaryLinear
 from edgepress.compress.weights import WeightSource
-from edgepress.errors import ShapeError
+from edgepress.errors import RecipeError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.storage import hash_tree, read_json
 
@@ -80,7 +80,7 @@ def test_the_rounding_grows_over_the_first_steps_and_measurements_have_all_of_it
 
     def share(student: Student) -> float:
         module = next(iter(student.quantized.values()))
-        assert isinstance(module, TernaryLinear)
+        assert isinstance(module, RoundedLinear)
         return module.share
 
     learn, measure = lesson.learn, lesson.measure
@@ -141,3 +141,30 @@ def test_a_killed_run_ends_with_the_same_bytes(
 def test_groups_that_do_not_divide_are_refused(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     with pytest.raises(ShapeError):
         compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "group_size": 128})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"codes": "binary"},
+        {"scales": "matrix", "schedule": "two_stages", "weight_decay": 0.1},
+        {"scales": "learned", "activations": "int4"},
+        {"scales": "learned", "group_size": None},
+    ],
+)
+def test_other_codes_and_scales(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    path = compressed(pico_llama, tmp_path, pico_text, {**TERNARY, **options})
+    source, codes = WeightSource.open(path), {-1, 1} if "codes" in options else {-1, 0, 1}
+    for linear in source.anatomy.linears():
+        tensor = source.linear(linear.name)
+        assert isinstance(tensor, QTensor) and set(tensor.codes.unique().tolist()) == codes
+        assert options.get("scales") != "matrix" or len(tensor.scale.unique()) == 1
+    step = read_json(path / "edgepress.json")["steps"][0]
+    assert step["damage"]["kl"] < 0.9 * step["details"]["held_out"][0][1]
+
+
+def test_binary_codes_have_scales_of_a_group(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="binary codes"):
+        compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "codes": "binary", "scales": "matrix"})

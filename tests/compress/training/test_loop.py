@@ -187,3 +187,20 @@ def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
     task.loop.optimizer.step = watched  # type: ignore[method-assign, assignment]
     course = task.loop.run(Silent())
     assert torch.allclose(task.vector, after[course.best[0]]) and task.measure() == course.best[1]
+
+
+def test_two_stages_fall_in_lines_and_the_second_has_no_decay(tmp_path: Path) -> None:
+    settings = Task(tmp_path / "s.pt", schedule="two_stages", warmup=0.0, weight_decay=0.1).loop.settings
+    shares = [settings.share(step, 100) for step in range(100)]
+    assert shares[:50] == pytest.approx([1 - step / 100 for step in range(50)])
+    assert shares[50:] == pytest.approx([(1 - step / 100) * 2 / 3 for step in range(50, 100)])
+    assert settings.decay(0.49) == 0.1 and settings.decay(0.5) == 0.0
+    assert Task(tmp_path / "s.pt", weight_decay=0.1).loop.settings.decay(0.9) == 0.1
+
+
+def test_weight_decay_takes_its_share_after_each_step(tmp_path: Path) -> None:
+    task = Task(tmp_path / "s.pt", weight_decay=0.2)
+    shares: list[float] = []
+    task.loop.decay = shares.append
+    task.loop.run(Silent())
+    assert shares == pytest.approx([0.2 * task.loop.rate(step) for step in range(len(task.loop.steps))])

@@ -86,3 +86,13 @@ def test_a_change_is_in_units_and_rounded_with_a_gradient_that_passes() -> None:
     module(torch.ones(1, 3)).sum().backward()
     assert learned.change.grad is not None
     assert learned.change.grad.tolist() == [[1.0, 10.0, 100.0]]
+
+
+def test_decay_shrinks_the_value_not_the_change() -> None:
+    linear = nn.Linear(4, 3)
+    before = linear.weight.detach().clone()
+    learned = learn("w", linear, "weight", torch.tensor(0.5), lambda value: value)
+    with torch.no_grad():
+        learned.change.add_(0.25)
+    learned.decay(0.1)
+    torch.testing.assert_close(learned.value, 0.9 * (before + 0.125))

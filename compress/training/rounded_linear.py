@@ -1,10 +1,8 @@
-"""``TernaryLinear``: a linear whose weights are −1, 0 or 1 times a scale, through a float weight behind them.
+"""``RoundedLinear``: a linear whose weight is what a codebook makes of a float weight behind it.
 
-BitNet b1.58 (Ma et al. 2024, arXiv 2402.17764): the scale is the mean magnitude of the float weights, here of
-a group of them, and the codes are what they round to within one step of zero. The gradient of the rounded
-weight is given to the float one as it is. While ``share`` is below 1 the linear computes with as much of the
-rounding, the float weight making up the rest: a trained model is led there rather than thrown (Mekkouri et
-al. 2024, "Fine-tuning LLMs to 1.58bit").
+The gradient of the rounded weight is given to the float one as it is. While ``share`` is below 1 the linear
+computes with as much of the rounding, the float weight making up the rest: a trained model is led there
+rather than thrown (Mekkouri et al. 2024, "Fine-tuning LLMs to 1.58bit").
 """
 
 from __future__ import annotations
@@ -12,25 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..grid import storable
 from ..qtensor import QTensor
 from ..scheme import Scheme
 from ..straight_through import straight_through
+from .codebooks import Codebook
 
 
-def ternary(weight: Tensor, scheme: Scheme, mask: Tensor | None = None) -> QTensor:
-    """``weight [out, groups, size]`` as codes −1, 0, 1 and a scale for each group; 0 where ``mask`` is False.
-    A group of zeros has scale 1.
-    """
-    magnitude = weight.abs().mean(-1)
-    scale = storable(torch.where(magnitude > 1e-7, magnitude, torch.ones_like(magnitude)))
-    codes = (weight / scale.unsqueeze(-1)).round_().clamp_(-1, 1)
-    if mask is not None:
-        codes *= mask
-    return QTensor(scheme, codes.flatten(1).to(torch.int8), scale)
-
-
-class TernaryLinear(nn.Module):
+class RoundedLinear(nn.Module):
     """``x [..., in]`` to ``[..., out]``.
 
     Attributes:
@@ -41,9 +27,11 @@ class TernaryLinear(nn.Module):
 
     mask: Tensor | None
 
-    def __init__(self, weight: Tensor, scheme: Scheme, bias: Tensor | None, mask: Tensor | None) -> None:
+    def __init__(
+        self, weight: Tensor, scheme: Scheme, codebook: Codebook, bias: Tensor | None, mask: Tensor | None
+    ) -> None:
         super().__init__()
-        self.scheme, self.share = scheme, 1.0
+        self.scheme, self.codebook, self.share = scheme, codebook, 1.0
         out_features, in_features = weight.shape
         shape = (out_features, scheme.groups(in_features), -1)
         latent = weight.to(torch.float32).reshape(shape)
@@ -53,7 +41,7 @@ class TernaryLinear(nn.Module):
 
     def tensor(self) -> QTensor:
         """The weight as it is stored."""
-        return ternary(self.latent.detach(), self.scheme, self.mask)
+        return self.codebook(self.latent.detach(), self.scheme, self.mask)
 
     @property
     def weight(self) -> Tensor:
