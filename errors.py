@@ -14,14 +14,15 @@ from typing import ClassVar
 
 
 class EdgepressError(Exception):
-    """Root of the tree. ``what`` happened, ``why``, and the ``fix``: the way out."""
+    """Root of the tree. ``what`` happened, ``why``, and the ``fix``: by default the class's way out."""
 
     code: ClassVar[str] = "E-INTERNAL"
     exit_code: ClassVar[int] = 70
+    way_out: ClassVar[str] = "this should not happen: please report it with the command that led here"
 
     def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
         super().__init__(what)
-        self.what, self.why, self.fix = what, why, fix
+        self.what, self.why, self.fix = what, why, fix or self.way_out
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.why, self.fix and f"→ {self.fix}") if part)
@@ -41,12 +42,14 @@ class GateFailed(EdgepressError):
     """A check that guards publication did not pass (parity, accuracy, verification)."""
 
     code, exit_code = "E-GATE", 1
+    way_out = "the message says what failed; nothing was published"
 
 
 class InputError(EdgepressError):
     """The request or an input file is wrong."""
 
     code, exit_code = "E-INPUT", 2
+    way_out = "correct the value or the file that is named; `edgepress VERB --help` says what a verb takes"
 
 
 class BadUsage(InputError):
@@ -74,78 +77,91 @@ class RecipeError(InputError):
     """A recipe that does not parse, has an unknown key, or asks for what cannot be."""
 
     code = "E-RECIPE"
+    way_out = "`edgepress recipe schema` lists every option, `edgepress recipe show balanced` is an example"
 
 
 class CheckpointError(InputError):
     """A model directory or file that is incomplete, inconsistent or hostile."""
 
     code = "E-CHECKPOINT"
+    way_out = "`edgepress inspect PATH` shows what it holds; where it is damaged, fetch or save it again"
 
 
 class CalibrationError(InputError):
     """Calibration text that cannot serve: empty, duplicates only, too short, not UTF-8."""
 
     code = "E-CALIBRATION"
+    way_out = "give a UTF-8 .txt or .jsonl file, a directory of them, or a name like wikipedia"
 
 
 class TrainingError(InputError):
     """Learning that cannot begin: nothing to learn, or a loss that is no number."""
 
     code = "E-TRAINING"
+    way_out = "lower the learning rate, or look at train.jsonl for the step where the loss left"
 
 
 class BundleError(InputError):
     """A bundle whose files do not match its manifest, or that this runtime cannot read."""
 
     code = "E-BUNDLE"
+    way_out = "copy it again where it is damaged, or make it anew: edgepress export CHECKPOINT -o BUNDLE"
 
 
 class ShapeError(InputError):
     """A layer whose dimensions do not fit the scheme."""
 
     code = "E-SHAPE"
+    way_out = "choose a scheme or group size that fits, or `ignore` the layer in the recipe"
 
 
 class OutputExists(InputError):
     """The output is already there."""
 
     code = "E-EXISTS"
+    way_out = "pass --overwrite, or choose another output"
 
 
 class OutputBusy(InputError):
     """Another process is writing the output."""
 
     code = "E-BUSY"
+    way_out = "wait for the other process, or choose another output"
 
 
 class Degraded(EdgepressError):
     """Under ``--strict``: the work finished, but a layer fell back."""
 
     code, exit_code = "E-DEGRADED", 3
+    way_out = "the summary names the layers; without --strict the result is kept with their status"
 
 
 class MissingDependency(EdgepressError):
     """An extra, device or execution provider is not there."""
 
     code, exit_code = "E-MISSING", 4
+    way_out = "`edgepress doctor` lists what is installed and how to get the rest"
 
 
 class RefusedByPolicy(EdgepressError):
     """Safe by default: pickles, remote code, paths that leave their directory."""
 
     code, exit_code = "E-REFUSED", 5
+    way_out = "files from elsewhere may not do this: get the model from a source that you trust"
 
 
 class OutOfResource(EdgepressError):
     """Out of disk, RAM or VRAM, preferably found before the work starts."""
 
     code, exit_code = "E-RESOURCE", 6
+    way_out = "free some memory or disk, or choose a smaller setting"
 
 
 class Interrupted(EdgepressError):
     """Ctrl-C (SIGINT) ended the work."""
 
     code, exit_code = "E-INTERRUPTED", 130
+    way_out = ""
 
 
 class Terminated(Interrupted):

@@ -160,7 +160,9 @@ def _read_file(file: Path) -> list[Measurement]:
     try:
         texts = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read measurements from {file}", why=str(error)) from None
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        fix = "give a .jsonl file or a directory with one: validate and profile record theirs under runs/"
+        raise InputError(f"cannot read measurements from {file}", why=why, fix=fix) from None
     found: list[Measurement] = []
     for number, text in enumerate(texts, 1):
         if not text.strip():

@@ -174,7 +174,8 @@ def prepacked_weights() -> Finding:
     """What the prepacked weights of this machine take, and which could not be made."""
     found, failed, limit = entries(), failures(), limit_bytes()
     size = sum(entry.bytes for entry in found)
-    detail = f"{len(found)} models, {size / 1e9:.2f} of at most {limit / 1e9:.0f} GB"
+    models = "1 model" if len(found) == 1 else f"{len(found)} models"
+    detail = f"{models}, {size / 1e9:.2f} of at most {limit / 1e9:.0f} GB"
     if failed:
         return Finding("prepacked", "warn", "; ".join([detail, *failed]), "edgepress cache clear tries again")
     return Finding("prepacked", "ok", detail)

@@ -47,15 +47,24 @@ def test_every_class_is_explained() -> None:
     assert [kind.__name__ for kind in tree() if not kind.__doc__] == []
 
 
+def test_every_class_has_a_way_out_of_its_own() -> None:
+    """But those of signals: who stopped the work knows what to do."""
+    signals = {"Interrupted", "Terminated"}
+    named = {kind.__name__ for kind in tree() if "way_out" in vars(kind) and kind.way_out}
+    inherits = {"BadUsage", "UnknownName"}  # always made with one
+    assert {kind.__name__ for kind in tree()} - named == signals | inherits
+
+
 TEXTS = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), min_size=1)
 
 
 @given(what=TEXTS, why=TEXTS | st.just(""), fix=TEXTS | st.just(""))
 def test_message_has_the_parts_that_are_there(what: str, why: str, fix: str) -> None:
     error = InputError(what, why=why, fix=fix)
-    assert str(error).split("\n") == [what, *([why] if why else []), *([f"→ {fix}"] if fix else [])]
+    assert str(error).split("\n") == [what, *([why] if why else []), f"→ {fix or InputError.way_out}"]
     document = json.loads(json.dumps(error.as_dict()))
-    assert document == {"code": "E-INPUT", "exit_code": 2, "what": what, "why": why, "fix": fix}
+    assert document == {"code": "E-INPUT", "exit_code": 2, "what": what, "why": why, "fix": error.fix}
+    assert error.fix == (fix or InputError.way_out)
 
 
 @pytest.mark.parametrize(
