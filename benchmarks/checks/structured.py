@@ -1,11 +1,12 @@
 """Smaller blocks: what each structured pass costs SmolLM2 and MiniLM, repaired or not, and what it gains.
 
     python -m edgepress.benchmarks.checks.structured WORK RESULTS --model smollm2 [--only NAME …] [--timed
-    NAME …]
+    NAME …] [--place PLACE --peers NAME …]
 
 Every step is the command line a user would type; its output stays in WORK, so that an interrupted check goes
 on where it was. A row that was left out is not in the table. Rows named by ``--timed`` are exported, proven,
-and timed in turns with the dense original.
+and timed in turns with the dense original. With a PLACE (see :mod:`edgepress.benchmarks.peers`) Torch-Pruning
+works on the same model and tokens.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from ...storage import read_json, sha256_file
+from ..peers.place import Place
+from ..peers.pruners import torch_pruning
 from ..record import Measurement, read
 from .model_chain import Chain, Variant
 from .pruning import Row, measure
-from .small_models import CALIBRATION, ratio_of, shown, value
+from .pruning_peers import calibration_tokens, measure_peer, peer_name
+from .small_models import ratio_of, shown, value
 from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.structured WORK benchmarks/results"
-# Calibration text, and what of the held-out text is measured: many rows have to fit an hour.
-TEXTS = {
-    "smollm2": ("--calibration wikipedia --samples 8 --length 512", "--windows 4"),
-    "minilm": (CALIBRATION, "--sentences 64"),
-}
+# Sequences of calibration text, and what of the held-out text is measured: many rows have to fit an hour.
+SAMPLES, LENGTH = {"smollm2": 8, "minilm": 16}, 512
+HELD_OUT = {"smollm2": "--windows 4", "minilm": "--sentences 64"}
 KEPT = (0.9, 0.8, 0.7, 0.6, 0.5)
 PLAIN = {"widths": "uniform", "importance": "magnitude", "repair": "none"}
 METHODS: dict[str, dict[str, Any]] = {
@@ -104,22 +106,41 @@ def quality(lines: list[Measurement], dense: list[Measurement]) -> list[str]:
     return found
 
 
+def calibration(model: str) -> str:
+    """The options of the text that rows of ``model`` are calibrated with."""
+    return f"--calibration wikipedia --samples {SAMPLES[model]} --length {LENGTH}"
+
+
 def table_row(chain: Chain, row: Row, dense: list[Measurement], speed: list[Measurement]) -> list[str]:
     """What is known about a row, measured now where it is not."""
-    lines, checkpoint = measure(chain, row, *TEXTS[chain.model]), chain.work / row.name
-    cost = read_json(chain.work / f"{row.name}.cost.json")
-    step = read_json(checkpoint / "edgepress.json")["steps"][0]
-    weights = step.get("details", {}).get("weights")
-    asked = row.passes[0].get("keep")
+    lines = measure(chain, row, calibration(chain.model), HELD_OUT[chain.model])
+    step = read_json(chain.work / row.name / "edgepress.json")["steps"][0]
+    found, asked = step.get("details", {}).get("weights"), row.passes[0].get("keep")
+    kept = "–" if asked is None else f"{asked:.0%}" + (f" ({found:.1%})" if found else "")
+    return [described(row.passes), kept, *_measured(chain, row.name, lines, dense, speed)]
+
+
+def peer_row(
+    chain: Chain, place: Place, variant: str, dense: list[Measurement], speed: list[Measurement]
+) -> list[str]:
+    """As :func:`table_row`, of what Torch-Pruning makes."""
+    tokens = calibration_tokens(chain, SAMPLES[chain.model], LENGTH)
+    lines = measure_peer(chain, place, torch_pruning, variant, tokens, HELD_OUT[chain.model])
+    criterion, share = torch_pruning.VARIANTS[variant]
+    label = f"{torch_pruning.TITLE}: MLP channels by {criterion}"
+    return [label, f"{share} %", *_measured(chain, peer_name("torch_pruning", variant), lines, dense, speed)]
+
+
+def _measured(
+    chain: Chain, name: str, lines: list[Measurement], dense: list[Measurement], speed: list[Measurement]
+) -> list[str]:
     decodes = value(lines, "kl") is not None
     speeds = ("prefill_tps", "decode_tps") if decodes else ("sentences_per_second",)
     return [
-        described(row.passes),
-        "–" if asked is None else f"{asked:.0%}" + (f" ({weights:.1%})" if weights else ""),
-        f"{(checkpoint / 'model.safetensors').stat().st_size / 1e6:.0f}",
+        f"{(chain.work / name / 'model.safetensors').stat().st_size / 1e6:.0f}",
         *quality(lines, dense),
         *(ratio_of(speed, metric) for metric in speeds),
-        f"{cost['cpu_seconds']:.0f}",
+        f"{read_json(chain.work / f'{name}.cost.json')['cpu_seconds']:.0f}",
     ]
 
 
@@ -132,18 +153,24 @@ def main() -> None:
     names = [row.name for row in rows()]
     parser.add_argument("--only", nargs="+", choices=names)
     parser.add_argument("--timed", nargs="+", choices=names, default=[])
+    parser.add_argument("--place", type=Path, help="directory with the environments of other tools")
+    parser.add_argument("--peers", nargs="+", choices=list(torch_pruning.VARIANTS), default=[])
     given = parser.parse_args()
+    if given.peers and given.place is None:
+        parser.error("--peers needs --place")
     chain = Chain(given.model, given.work, None, quick=True)
     dense = read([chain.quality(Variant("original", "fp32", None))]) if given.model == "minilm" else []
     chosen = [row for row in rows() if given.only is None or row.name in given.only]
     speeds = {row.name: timed(chain, row) if row.name in given.timed else [] for row in chosen}
     filled = [table_row(chain, row, dense, speeds[row.name]) for row in chosen]
+    filled += [peer_row(chain, Place(given.place), variant, dense, []) for variant in given.peers]
     measured = ["KL", "ppl", "top-1"] if given.model == "smollm2" else ["cosine", "WordSim-353", "SimLex-999"]
     gained = ["prefill × dense", "decode × dense"] if given.model == "smollm2" else ["sentences/s × dense"]
     header = ["pass", "kept of the blocks (found)", "checkpoint MB", *measured, *gained, "CPU s"]
     told = f" --model {given.model}"
     told += f" --only {' '.join(given.only)}" if given.only else ""
     told += f" --timed {' '.join(given.timed)}" if given.timed else ""
+    told += f" --place PLACE --peers {' '.join(given.peers)}" if given.peers else ""
     title = f"Structured pruning of {given.model}: channels, heads and layers"
     file = given.results / f"structured-pruning-{given.model}.md"
     write_table(file, title, COMMAND + told, header, filled, notes(given.model))
@@ -157,7 +184,7 @@ def notes(model: str) -> list[str]:
         "minilm": "Model: all-MiniLM-L6-v2. Spearman of word pairs, in brackets the share of the original's",
     }[model]
     return [
-        f"{what}; calibrated with {TEXTS[model][0]}. Nothing was trained.",
+        f"{what}; calibrated with {calibration(model)}. Nothing was trained.",
         "Kept: weights of all blocks, embeddings and head aside; in brackets what whole units made of it. "
         "× dense: median of paired ratios with the original's float32 bundle, in turns, ONNX Runtime.",
         "ffn (widths uniform, importance magnitude, repair none) is what a plain structured pruner does; "

@@ -15,6 +15,7 @@ from ...plugins import load, names
 
 DECODERS = f"{__package__}.decoders"
 QUANTIZERS = f"{__package__}.quantizers"
+PRUNERS = f"{__package__}.pruners"
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,8 @@ def engines() -> dict[str, ModuleType]:
 def quantizers() -> dict[str, ModuleType]:
     """The modules of all quantizers by their name, in alphabetical order."""
     return {name: load(QUANTIZERS, name, "quantizer") for name in names(QUANTIZERS)}
+
+
+def pruners() -> dict[str, ModuleType]:
+    """The modules of all pruners by their name, in alphabetical order."""
+    return {name: load(PRUNERS, name, "pruner") for name in names(PRUNERS)}
