@@ -23,6 +23,7 @@ from .input_rounding import input_scale_of, rounding_of
 from .scheme import Scheme
 
 _EVERY = 10  # steps between two looks at the rows that are held out
+_AT_ONCE = 20  # readers that a step asks, evenly over the model
 _LEAST_POWER = torch.finfo(torch.float32).tiny
 
 
@@ -108,11 +109,13 @@ def learn(
     """
     learned_from = [reader.part(0) for reader in readers]
     held_out = [reader.part(1) for reader in readers]
+    turns = -(-len(readers) // _AT_ONCE)
     descent = CayleyDescent(start, fixed=fixed)
     first = _mean_loss(held_out, start, scheme)
     best, kept = first, start
     for step in range(steps):
-        descent.step(_gradient(learned_from, descent.rotation, scheme), angle * (1 - step / steps))
+        asked = learned_from[step % turns :: turns]
+        descent.step(_gradient(asked, descent.rotation, scheme), angle * (1 - step / steps))
         if (step + 1) % _EVERY == 0 or step + 1 == steps:
             loss = _mean_loss(held_out, descent.rotation, scheme)
             if loss < best:

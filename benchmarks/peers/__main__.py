@@ -17,7 +17,7 @@ from .measure import Plan, measure
 from .place import Place, engines, pruners, quantizers
 from .prepare import prepare
 from .quality import page as quality_page
-from .quantize import Limits, circumstances, quantize, write_raw
+from .quantize import Limits, circumstances, quantize, with_earlier, write_raw
 from .subjects import SUBJECTS, subject
 from .tables import page
 
@@ -103,8 +103,10 @@ def _quantize(place: Place, asked: argparse.Namespace) -> None:
     ]
     if asked.variants or asked.make_only:
         return
-    write_raw(asked.results / "raw" / "peers-quantizers.jsonl", found)
-    notes = [*circumstances(asked.threads), f"Machine: {machine()}", f"Command: `{_command()}`"]
+    raw = asked.results / "raw" / "peers-quantizers.jsonl"
+    found = with_earlier(found, raw)
+    write_raw(raw, found)
+    notes = [*circumstances(asked.threads), f"The floor is of: {machine()}", f"Command: `{_command()}`"]
     write_atomic(asked.results / "peers-quantizers.md", quality_page(found, notes).encode())
 
 

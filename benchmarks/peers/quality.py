@@ -41,6 +41,7 @@ class Quality(BaseModel):
     peak_rss_bytes: int | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
+    machine: str = Field("", description="where it was made: costs are compared on one machine only")
 
     @property
     def label(self) -> str:
@@ -131,9 +132,9 @@ def _costs(found: Sequence[Quality]) -> Iterable[Bar]:
             yield Bar(f"{name} of {mine.method}", mine.scheme, ours, other, ratio, target)
 
 
-def _work(one: Quality) -> tuple[str, str]:
-    """What is the same work: a method of one name (its options follow a comma) at one scheme."""
-    return one.method.split(",")[0], one.scheme
+def _work(one: Quality) -> tuple[str, str, str]:
+    """What is the same work: a method of one name (its options follow a comma) at one scheme, on one machine."""
+    return one.method.split(",")[0], one.scheme, one.machine
 
 
 def _costed(one: Quality, field: str) -> str:
@@ -150,6 +151,10 @@ def page(found: Sequence[Quality], notes: Sequence[str]) -> str:
     parts = ["# Quantizers against the peers: SmolLM2-135M", _results(found), "## Bars"]
     parts.append(table(["bar", "scheme", "ours", "best peer", "ratio", "target", "verdict"], rows))
     failed = sorted({(f"{one.label}, {one.scheme}", one.error) for one in found if one.error})
+    machines = sorted({one.machine for one in found if one.machine and not one.error})
+    if machines:
+        named = "; ".join(f"{chr(65 + index)}: {machine}" for index, machine in enumerate(machines))
+        notes = [*notes, f"Machines, by the letter beside the seconds: {named}."]
     if failed:
         parts += ["## What failed or was not run", table(["tool", "error"], failed)]
     if any(one.peer != OURS and one.error for one in found):
@@ -169,6 +174,7 @@ def _results(found: Sequence[Quality]) -> str:
     ]
     header += ["CPU s", "peak RSS MB"]
     worked = [one for one in found if not one.error]
+    machines = sorted({one.machine for one in worked if one.machine})
     rows = []
     for one in sorted(worked, key=lambda one: (one.order, one.kl if one.kl is not None else float("inf"))):
         cells = [
@@ -177,8 +183,9 @@ def _results(found: Sequence[Quality]) -> str:
             for name, digits in zip(names, (4, 3, 2), strict=True)
         ]
         memory = None if one.peak_rss_bytes is None else one.peak_rss_bytes / 1e6
+        letter = f" {chr(65 + machines.index(one.machine))}" if one.machine else ""
         scheme = f"{one.scheme}{' asym' if one.zero_bits else ''}"
-        cost = [shown(one.cpu_s), shown(memory)]
+        cost = [f"{shown(one.cpu_s)}{letter}", shown(memory)]
         rows.append([scheme, one.label, f"{one.stored_bits:.2f}", *cells, *cost])
     return table(header, rows)
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from ...storage import read_json, write_json
+from ..checks.table import machine
 from .children import work
 from .environments import trouble
 from .floor import floor
@@ -101,7 +102,7 @@ def _make(
     cost = {"cpu_s": done.cpu_s, "wall_s": done.wall_s, "peak_rss_bytes": done.peak_rss_bytes}
     made: dict[str, Any] = {"error": done.error}
     if done.answer is not None:
-        made |= {**cost, "versions": done.answer["versions"]}
+        made |= {**cost, "versions": done.answer["versions"], "machine": machine()}
     write_json(target / RECORD, made)
     return made
 
@@ -119,6 +120,17 @@ def _evaluate(place: Place, target: Path, texts: list[Path], threads: int) -> di
         write_json(record, json.loads(done.stdout))
     found: dict[str, dict[str, float]] = read_json(record)
     return found
+
+
+def with_earlier(found: list[Quality], path: Path) -> list[Quality]:
+    """``found``, and in place of what was not run now what ``path`` knows of it from an earlier run."""
+    if not path.exists():
+        return found
+    lines = path.read_text(encoding="utf-8").splitlines()
+    earlier = {(one.peer, one.variant): one for one in map(Quality.model_validate_json, lines)}
+    return [
+        earlier.get((one.peer, one.variant), one) if one.error.startswith(NOT_RUN) else one for one in found
+    ]
 
 
 def write_raw(path: Path, found: list[Quality]) -> None:

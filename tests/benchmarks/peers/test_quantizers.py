@@ -10,7 +10,7 @@ import torch
 from edgepress.benchmarks.peers import quality
 from edgepress.benchmarks.peers.place import Place, quantizers
 from edgepress.benchmarks.peers.quality import OURS, Quality
-from edgepress.benchmarks.peers.quantize import NOT_RUN, Limits, quantize
+from edgepress.benchmarks.peers.quantize import NOT_RUN, Limits, quantize, with_earlier, write_raw
 from edgepress.benchmarks.peers.quantizers import edgepress_passes, onnxruntime_nbits
 from edgepress.benchmarks.peers.quantizers._contract import Task, Variant
 from edgepress.benchmarks.peers.quantizers._dense import write_dense
@@ -98,6 +98,23 @@ def test_the_page_lists_what_could_not_run() -> None:
     assert "| a GPTQ, W4-g64 | needs CUDA |" in page
     assert "| W4-g64 | edgepress_passes GPTQ | 4.25 | 0.2000 | 0.800 | 20.00 | 100 | 1000 |" in page
     assert "- a note" in page
+
+
+def test_costs_are_compared_on_one_machine_only() -> None:
+    found = [row(OURS, 0.2, machine="here"), row("a", 0.3, machine="there"), row("b", 0.3, machine="here")]
+    costs = [bar for bar in quality.bars(found) if bar.name.startswith("CPU time")]
+    assert [bar.peer.split()[0] for bar in costs] == ["b"]
+    page = quality.page(found, [])
+    assert "| 100 A | 1000 |" in page and "| 100 B | 1000 |" in page
+    assert "A: here; B: there." in page
+
+
+def test_what_an_earlier_run_knows_fills_the_gaps(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "quality.jsonl"
+    write_raw(raw, [row("a", 0.3), row("b", 0.4)])
+    now = [row("a", None, error=NOT_RUN), row("b", 0.2), row("c", None, error="needs CUDA")]
+    assert [one.kl for one in with_earlier(now, raw)] == [0.3, 0.2, None]
+    assert with_earlier(now, tmp_path / "nothing") == now
 
 
 def test_what_is_known_is_shown_without_running_anything(tmp_path: Path) -> None:
