@@ -1,6 +1,6 @@
-"""SmolLM2 in 4, 3 and 2 bits: every recipe of post-training quantization beside the others, and mixed widths.
+"""SmolLM2 in 8 bits and fewer: every recipe of post-training quantization beside the others, mixed widths too.
 
-    python -m edgepress.benchmarks.checks.ptq WORK RESULTS [--text FILE] [--only NAME …]
+    python -m edgepress.benchmarks.checks.ptq WORK RESULTS [--text FILE] [--page NAME] [--only ROW …]
 
 Every checkpoint is made by the command line a user would type, on 16 × 512 tokens of calibration text, and
 stays in WORK with its cost and its quality, so that an interrupted check goes on where it was. A row that was
@@ -11,21 +11,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from ...compress.data.corpus import texts_from
 from ...compress.weights import WeightSource
 from ...storage import read_json, write_json
 from ..accuracy import score_windows
 from ..held_out_text import measured_windows
+from ..peers.evaluate import recorded
 from ..subjects import open_subject
-from .kv_cache import Remembered
 from .model_chain import WINDOWS, Chain
 from .ptq_rows import Row, rows
 from .small_models import CALIBRATION
@@ -33,34 +29,30 @@ from .table import write_table
 
 MODEL, LENGTH = "smollm2", 512
 COMMAND = "python -m edgepress.benchmarks.checks.ptq WORK benchmarks/results"
+WITHIN = 0.005  # how much more perplexity W8A8 may have
 METRICS = {"kl": 3, "top1_agreement": 3, "perplexity": 2}
 
 
 class Evaluation:
-    """The texts, and the original's logits on them."""
+    """The texts, and in ``folder`` the original's logits on them, computed once."""
 
-    def __init__(self, text: Path | None) -> None:
+    def __init__(self, text: Path | None, folder: Path) -> None:
+        self.folder = folder
         self.texts = {"Wikipedia": texts_from("wikipedia", split="held-out")}
         if text is not None:
             self.texts[text.name] = texts_from(str(text))
 
-    @cache  # noqa: B019 (one object a run)
-    def original(self) -> Any:
-        """The model that all rows are compared with."""
-        return Remembered(open_subject(MODEL, threads=1))
-
-    def windows(self, name: str) -> NDArray[np.int64]:
-        """The windows of a text ``[windows, tokens]``."""
-        tokenizer = self.original().tokenizer
-        return measured_windows(tokenizer, self.texts[name], count=WINDOWS, length=LENGTH, placement="spread")
-
     def measure(self, checkpoint: Path) -> dict[str, dict[str, float]]:
-        """Every metric by text."""
+        """Every metric by text, and the original's perplexity."""
         subject = open_subject(checkpoint, threads=1)
         found = {}
-        for name in self.texts:
-            scores = score_windows(subject, self.original(), self.windows(name))
+        for name, texts in self.texts.items():
+            ids = measured_windows(subject.tokenizer, texts, count=WINDOWS, length=LENGTH, placement="spread")
+            original = recorded(MODEL, subject.tokenizer, ids, self.folder, 1)
+            scores = score_windows(subject, original, ids)
             found[name] = {metric: float(scores[metric].of_subject().value or 0) for metric in METRICS}
+            of_original = scores["perplexity"].of_original().value
+            found[name]["original_perplexity"] = float(of_original or 0)
         return found
 
 
@@ -105,19 +97,35 @@ def table_row(chain: Chain, row: Row, quality: Mapping[str, Mapping[str, float]]
     return [row.label, f"{bits:.2f}", f"{megabytes:.0f}", *cells]
 
 
+def perplexity_note(row: Row, quality: Mapping[str, Mapping[str, float]]) -> str | None:
+    """How far the perplexity of int8 weights and activations is from the original's; None for other rows."""
+    if not row.name.startswith("w8a8"):
+        return None
+    changes = {
+        name: value["perplexity"] / value["original_perplexity"] - 1 for name, value in quality.items()
+    }
+    verdict = "met" if all(change <= WITHIN for change in changes.values()) else "missed"
+    told = ", ".join(f"{100 * change:+.2f} % on {name}" for name, change in changes.items())
+    return f"{row.label}: perplexity {told} (target at most {100 * WITHIN:+.1f} %: {verdict})."
+
+
 def main() -> None:
     """The command line of this check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--text", type=Path, help="a second text to evaluate on")
-    parser.add_argument("--only", nargs="+", choices=[row.name for row in rows()])
+    parser.add_argument("--page", default="ptq-smollm2", help="name of the results file")
+    parser.add_argument("--title", default="SmolLM2-135M after training", help="of the results file")
+    parser.add_argument("--only", nargs="+", metavar="ROW", choices=[row.name for row in rows()])
     arguments = parser.parse_args()
-    chain, evaluation = Chain(MODEL, arguments.work, None, quick=False), Evaluation(arguments.text)
+    chain = Chain(MODEL, arguments.work, None, quick=False)
+    evaluation = Evaluation(arguments.text, arguments.work / "logits")
     chosen = [row for row in rows() if arguments.only is None or row.name in arguments.only]
     for row in chosen:  # all of them first: a child's peak of memory begins with what this process holds
         made(chain, row)
-    filled = [table_row(chain, row, measured(chain, row, evaluation)) for row in chosen]
+    found = {row: measured(chain, row, evaluation) for row in chosen}
+    filled = [table_row(chain, row, quality) for row, quality in found.items()]
     columns = [f"{metric}, {name}" for name in evaluation.texts for metric in ("KL", "top-1", "ppl")]
     header = ["recipe", "bits a weight", "MB", *columns, "CPU s", "peak RSS MB"]
     notes = [
@@ -129,10 +137,12 @@ def main() -> None:
         "CPU s and peak RSS: of the whole process `edgepress compress`, one thread; other work ran beside "
         "it, so seconds are good to about a third.",
     ]
+    notes += filter(None, (perplexity_note(row, quality) for row, quality in found.items()))
     options = f" --text {arguments.text.name}" if arguments.text else ""
+    options += f" --page {arguments.page}"
     options += f" --only {' '.join(arguments.only)}" if arguments.only else ""
-    title = "SmolLM2-135M in 4, 3 and 2 bits after training"
-    write_table(arguments.results / "ptq-smollm2.md", title, COMMAND + options, header, filled, notes)
+    page = arguments.results / f"{arguments.page}.md"
+    write_table(page, arguments.title, COMMAND + options, header, filled, notes)
 
 
 if __name__ == "__main__":

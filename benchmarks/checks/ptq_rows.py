@@ -69,7 +69,7 @@ def allocated(bits: float) -> dict[str, list[Pass]]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One row: its name is that of its files."""
 

@@ -133,7 +133,7 @@ def _costs(found: Sequence[Quality]) -> Iterable[Bar]:
 
 
 def _work(one: Quality) -> tuple[str, str, str]:
-    """What is the same work: a method of one name (its options follow a comma) at one scheme, on one machine."""
+    """What is the same work: a method of one name (its options follow a comma), one scheme, one machine."""
     return one.method.split(",")[0], one.scheme, one.machine
 
 

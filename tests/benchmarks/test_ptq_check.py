@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.checks import ptq
-from edgepress.benchmarks.checks.ptq import Evaluation, made, measured, rows, sizes, table_row
+from edgepress.benchmarks.checks.ptq import (
+    Evaluation,
+    made,
+    measured,
+    perplexity_note,
+    rows,
+    sizes,
+    table_row,
+)
 from edgepress.compress.api import compress_model
 from edgepress.compress.recipe import parse
 from edgepress.storage import write_json
@@ -39,7 +47,7 @@ def test_a_row_is_made_and_measured_once(
     monkeypatch.setattr(ptq, "LENGTH", 16)
     monkeypatch.setattr(ptq, "texts_from", lambda *_, **__: [pico_text.read_text()])
     chain: Any = Chain(pico_llama, tmp_path)
-    row, evaluation = rows()[0], Evaluation(None)
+    row, evaluation = rows()[0], Evaluation(None, tmp_path / "logits")
     for _ in range(2):
         made(chain, row)
         cells = table_row(chain, row, measured(chain, row, evaluation))
@@ -54,3 +62,12 @@ def test_a_row_is_made_and_measured_once(
     )
     write_json(tmp_path / f"{row.name}.quality.json", {"x": {"kl": 1, "top1_agreement": 0, "perplexity": 7}})
     assert table_row(chain, row, measured(chain, row, evaluation))[3:6] == ["1.000", "0.000", "7.00"]
+
+
+def test_perplexity_of_eight_bits_has_a_verdict() -> None:
+    eight = next(row for row in rows() if row.name == "w8a8-rtn")
+    quality = {"a": {"perplexity": 10.04, "original_perplexity": 10.0}}
+    assert "+0.40 % on a (target at most +0.5 %: met)" in str(perplexity_note(eight, quality))
+    quality["b"] = {"perplexity": 10.06, "original_perplexity": 10.0}
+    assert "missed" in str(perplexity_note(eight, quality))
+    assert perplexity_note(rows()[-1], quality) is None
