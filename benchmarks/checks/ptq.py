@@ -1,4 +1,4 @@
-"""SmolLM2 in 8 bits and fewer: every recipe of post-training quantization beside the others, mixed widths too.
+"""SmolLM2 in 8 bits and fewer: recipes of post-training quantization beside each other, mixed widths too.
 
     python -m edgepress.benchmarks.checks.ptq WORK RESULTS [--text FILE] [--page NAME] [--only ROW …]
 
