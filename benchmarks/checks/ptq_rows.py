@@ -26,7 +26,9 @@ def methods(scheme: str) -> dict[str, list[Pass]]:
         "autoround-mse": [{**learned, "loss": "mse"}],
         "gptq-autoround": [refined, learned],
         "autoround-tune": [learned, tune],
+        "awq-autoround-tune": [{"pass": "awq", "scheme": scheme, "quantize": False}, learned, tune],
         "rotate-autoround-tune": [{"pass": "rotate"}, learned, tune],
+        "learned-autoround-tune": [{"pass": "rotate", "learn": scheme}, learned, tune],
         "best": [{**learned, "iterations": 100}, {**tune, "epochs": 4}],
     }
 

@@ -59,8 +59,18 @@ def _modifiers(chosen: Variant, variant: str) -> list[Any]:
     if variant.endswith("-awq"):
         from llmcompressor.modifiers.transform.awq import AWQModifier
 
+        _leave_memory_unpinned()
         return [AWQModifier(), QuantizationModifier(**options)]
     return [GPTQModifier(**options) if chosen.calibrated else QuantizationModifier(**options)]
+
+
+def _leave_memory_unpinned() -> None:
+    """Its AWQ pins its cache for an accelerator even where there is none, and fails: that is left out."""
+    import torch
+    from llmcompressor.pipelines.cache import IntermediatesCache
+
+    if not torch.accelerator.is_available():
+        IntermediatesCache.pin_memory = lambda *_, **__: None
 
 
 def _scheme(chosen: Variant) -> Any:
