@@ -21,6 +21,10 @@ _RECIPES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "gptq-refined": ("GPTQ, refined", [_REFINED]),
     "awq": ("AWQ", [{"pass": "awq"}]),
     "autoround": ("AutoRound, 20 iterations", [_LEARNED]),
+    "autoround-low": (
+        "AutoRound, 20 iterations, a sequence at a time",
+        [{**_LEARNED, "low_memory": True}],
+    ),
     "autoround-tune": ("AutoRound, 20 iterations, then tune", [_LEARNED, {"pass": "tune"}]),
     "rtn": ("RTN", [{"pass": "rtn"}]),
     "hqq": ("HQQ", [{"pass": "hqq", "power": 2}]),
