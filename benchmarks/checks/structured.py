@@ -46,6 +46,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "layers-unrepaired": {"pass": "layers", "repair": "none"},
     "width": {"pass": "width"},
     "width-unrepaired": {"pass": "width", "repair": "none"},
+    "width-damped": {"pass": "width", "damping": 0.1},
     "width-reconstruction": {"pass": "width", "basis": "reconstruction"},
     "width-pca": {"pass": "width", "basis": "pca"},
     "width-pca-separate": {"pass": "width", "basis": "pca", "tied": "separate"},
