@@ -10,7 +10,7 @@ from .checkpoint.block_sizes import BLOCK_SIZES
 from .checkpoint.compressed import quantization_config
 from .checkpoint.kv_cache import OWN_KEY, ecosystem_form, own_form
 from .checkpoint.writer import copy_companions, join
-from .skeleton import module_name
+from .module_names import module_name
 from .stage import StageResult
 from .weights import WeightSource
 

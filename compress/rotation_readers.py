@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from .anatomy import BlockAnatomy, Linear, Norm
 from .calibration import Calibration
 from .collect import Side, collect
+from .entrance import block_inputs
 from .forward import Batch, Smaller, propagate
 from .learned_rotation import Reader
-from .skeleton import Skeleton, block_inputs
+from .skeleton import Skeleton
 from .training.pieces import pieces_of
 from .weights import WeightSource
 

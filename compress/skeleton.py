@@ -1,108 +1,23 @@
 """``Skeleton``: a transformers model without weights, whose blocks are filled and freed one at a time.
 
-The modules are transformers' own, built on the meta device, so that any family runs as its authors wrote it.
-Layers whose stored shapes differ from the config (pruned models) are resized first.
+How the modules are built: :mod:`.meta_model`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import signature
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .anatomy import Anatomy, Attention, BlockAnatomy
+from .meta_model import build
+from .module_names import module_name
 from .weights import WeightSource
 
 # Rows of the head that are held in float32 at once, when it is stored in less.
 _HEAD_ROWS = 8192
-
-
-def build(path: Path, anatomy: Anatomy) -> nn.Module:
-    """The transformers module for the checkpoint at ``path``: parameters on the meta device, buffers real,
-    eval mode.
-    """
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(path)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    # The form of attention is transformers' choice: torch's fused one, save for models that it does not fit.
-    with init_empty_weights(include_buffers=False):
-        if anatomy.kind == "decoder":
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        else:
-            pooler = {} if anatomy.model_type == "distilbert" else {"add_pooling_layer": False}
-            model = AutoModel.from_config(config, dtype=torch.float32, **pooler)
-    for block in anatomy.blocks:
-        _resize(model, anatomy, block)
-    return model.eval()  # type: ignore[no-any-return]
-
-
-def module_name(anatomy: Anatomy, stored: str) -> str:
-    """The path in the built model of a module by its stored name."""
-    return _replaced(stored, anatomy.renamed)
-
-
-def stored_name(anatomy: Anatomy, module: str) -> str:
-    """The inverse of :func:`module_name`."""
-    return _replaced(module, tuple((theirs, ours) for ours, theirs in anatomy.renamed))
-
-
-def _replaced(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:
-    for old, new in prefixes:
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
-
-
-def _linear(model: nn.Module, name: str) -> nn.Module:
-    """The module ``name``; a linear that keeps its weight transposed (GPT-2) becomes a plain one first."""
-    from transformers.pytorch_utils import Conv1D
-
-    module = model.get_submodule(name)
-    if not isinstance(module, Conv1D):
-        return module
-    inputs, outputs = module.weight.shape
-    plain = nn.Linear(inputs, outputs, device="meta")
-    model.set_submodule(name, plain.requires_grad_(False))
-    return plain
-
-
-def _resize(model: nn.Module, anatomy: Anatomy, block: BlockAnatomy) -> None:
-    for linear in block.linears():
-        module = _linear(model, module_name(anatomy, linear.name))
-        if not isinstance(module, nn.Linear):
-            raise CheckpointError(f"{linear.name} is a {type(module).__name__} in transformers, not a Linear")
-        if (module.out_features, module.in_features) != (linear.out_features, linear.in_features):
-            module.out_features, module.in_features = linear.out_features, linear.in_features
-            empty = torch.empty(linear.out_features, linear.in_features, device="meta")
-            module.weight = nn.Parameter(empty, requires_grad=False)
-            if linear.bias:
-                module.bias = nn.Parameter(empty[:, 0].clone(), requires_grad=False)
-    set_heads(model.get_submodule(module_name(anatomy, block.attention.module)), block.attention)
-
-
-def set_heads(module: nn.Module, attention: Attention) -> None:
-    """Tell transformers' attention ``module`` how many heads it has now: families call it differently."""
-    sizes = {
-        "num_key_value_groups": attention.heads // attention.kv_heads,
-        "num_attention_heads": attention.heads,
-        "num_heads": attention.heads,
-        "n_heads": attention.heads,
-        "split_size": attention.heads * attention.head_dim,
-        "all_head_size": attention.heads * attention.head_dim,
-        "dim": attention.heads * attention.head_dim,
-    }
-    for name, value in sizes.items():
-        if isinstance(getattr(module, name, None), int):
-            setattr(module, name, value)
 
 
 class Skeleton:
@@ -218,51 +133,3 @@ class _TokenTable(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return nn.functional.embedding(input_ids, self.table).to(torch.float32) * self.scale
-
-
-class _Caught(Exception):
-    pass
-
-
-class _Catcher(nn.Module):
-    """Stands in for a block: keeps what it was called with and hands the hidden states on."""
-
-    def __init__(self, block: nn.Module, *, last: bool) -> None:
-        super().__init__()
-        self.names = list(signature(block.forward).parameters)[1:]
-        self.last = last
-        self.hidden: Tensor | None = None
-        self.arguments: dict[str, Any] = {}
-
-    def forward(self, hidden_states: Tensor, *positional: Any, **named: Any) -> Tensor:
-        self.hidden = hidden_states
-        self.arguments = {**dict(zip(self.names, positional, strict=False)), **named}
-        if self.last:
-            raise _Caught
-        return hidden_states
-
-
-def block_inputs(
-    skeleton: Skeleton, model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None
-) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Hidden states ``[batch, tokens, hidden]`` at the entrance of the first block, and the keyword arguments
-    that each block is called with: masks may differ from block to block.
-    """
-    blocks = skeleton.block_modules()
-    kept = list(blocks)
-    catchers = [_Catcher(block, last=block is kept[-1]) for block in kept]
-    try:
-        for index, catcher in enumerate(catchers):
-            blocks[index] = catcher
-        extra = {"use_cache": False} if skeleton.anatomy.kind == "decoder" else {}
-        with torch.no_grad():
-            model(input_ids=input_ids, attention_mask=attention_mask, **extra)
-    except _Caught:
-        pass
-    finally:
-        for index, block in enumerate(kept):
-            blocks[index] = block
-    hidden = catchers[0].hidden
-    if hidden is None or catchers[-1].hidden is None:
-        raise CheckpointError(f"the blocks of a {skeleton.anatomy.model_type} model were never called")
-    return hidden, [catcher.arguments for catcher in catchers]

@@ -23,16 +23,18 @@ from .anatomy import BlockAnatomy
 from .block import Block, LayerStatus, Statistics
 from .calibration import Calibration
 from .collect import Side, collect
+from .entrance import block_inputs
 from .fake_quant import unwrap, wrap
 from .forward import Batch, Smaller, propagate, spoilt
 from .input_rounding import rounding_of
 from .journal import Journal
 from .kv_tap import tap
 from .masks import Masks
+from .module_names import module_name
 from .parts import PartWriter
 from .probe import damage, probe_rows
 from .scheme import Scheme
-from .skeleton import Skeleton, block_inputs, module_name
+from .skeleton import Skeleton
 from .stage import StageResult
 from .streams import Entry, Stream
 from .weights import WeightSource

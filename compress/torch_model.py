@@ -12,8 +12,9 @@ from torch import nn
 from .fake_quant import wrap
 from .input_rounding import rounding_of
 from .kv_tap import tap
+from .module_names import module_name, stored_name
 from .qtensor import QTensor
-from .skeleton import Skeleton, module_name, stored_name
+from .skeleton import Skeleton
 from .weights import WeightSource
 
 

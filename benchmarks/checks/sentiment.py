@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...compress.models import resolve
+from ...compress.module_names import stored_name
 from ...compress.pooling import Pooling, pooling_of
-from ...compress.skeleton import stored_name
 from ...compress.torch_model import load_model
 from ...compress.training.precision import autocast
 from ...compress.weights import WeightSource

@@ -22,8 +22,8 @@ from pydantic import Field
 
 from ...errors import TrainingError
 from ..anatomy import Anatomy
+from ..module_names import module_name
 from ..pooling import pooling_of
-from ..skeleton import module_name
 from ..stage import Stage
 from ..training.float_student import float_student
 from ..training.learning import Learning

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..anatomy import Attention, BlockAnatomy, Linear
 from ..block import Block
-from ..skeleton import set_heads
+from ..meta_model import set_heads
 from .part import columns_of, keep_columns, keep_rows
 
 Unit = Literal["groups", "queries"]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ...errors import CalibrationError
 from ..calibration import Batch as TokenBatch
+from ..entrance import block_inputs
 from ..forward import Batch, Smaller, propagate, spoilt
-from ..skeleton import Skeleton, block_inputs
+from ..skeleton import Skeleton
 from ..streams import Entry
 
 # The hidden states ``[batch, tokens, hidden]`` of each batch.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..anatomy import Anatomy
 from ..fake_quant import quantize_tokens
 from ..kv_tap import tap
-from ..skeleton import module_name
+from ..module_names import module_name
 from ..straight_through import straight_through
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy import Anatomy, Attention
-from ..skeleton import module_name
+from ..module_names import module_name
 from .divergences import forward_kl
 from .pieces import Piece
 from .reading import States

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ...terminal import Progress
 from ..anatomy import Anatomy
+from ..module_names import module_name
 from ..qtensor import QTensor
-from ..skeleton import module_name
 from .fisher import fisher_pass
 from .pieces import Piece
 from .precision import Precision

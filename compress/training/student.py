@@ -19,9 +19,9 @@ from ..anatomy import Linear, Norm
 from ..fake_quant import TokenQuantLinear, quantize_tokens
 from ..grid import storable
 from ..masks import Masks
+from ..module_names import module_name
 from ..qtensor import QTensor
 from ..scheme import Scheme
-from ..skeleton import module_name
 from ..torch_model import load_model
 from ..weights import WeightSource
 from .low_rank import learn_low_rank

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...terminal import Progress
 from ..anatomy import Anatomy
-from ..skeleton import module_name
+from ..module_names import module_name
 from .fisher import fisher_pass
 from .pieces import Piece
 from .precision import Precision

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ...compress.skeleton import module_name
+from ...compress.module_names import module_name
 from ...runtime.decoder import Decoder
 from ...runtime.manifest import DecoderSection
 from ...runtime.session import open_session

@@ -11,9 +11,10 @@ import torch
 from edgepress.compress import sweep as sweep_module
 from edgepress.compress.api import compress_model
 from edgepress.compress.collect import Side, collect
+from edgepress.compress.entrance import block_inputs
 from edgepress.compress.forward import Batch, Smaller, propagate
 from edgepress.compress.qtensor import QTensor
-from edgepress.compress.skeleton import Skeleton, block_inputs
+from edgepress.compress.skeleton import Skeleton
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import MissingDependency, OutOfResource

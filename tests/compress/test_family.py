@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from edgepress.compress.anatomy import Anatomy, Norm
 from edgepress.compress.family import anatomy_of
-from edgepress.compress.skeleton import module_name, stored_name
+from edgepress.compress.module_names import module_name, stored_name
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import CheckpointError, UnknownName
 

@@ -257,7 +257,7 @@ def test_out_of_memory_halves_the_batch_and_counts_nothing_twice(
 ) -> None:
     from edgepress.compress import collect as collecting
     from edgepress.compress import forward
-    from edgepress.compress.skeleton import block_inputs
+    from edgepress.compress.entrance import block_inputs
 
     source = WeightSource.open(pico_llama)
     skeleton = Skeleton(source, torch.device("cpu"))
@@ -339,7 +339,7 @@ def test_blocks_run_one_by_one_are_the_whole_model(
     model_type: str, padded: bool, make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Each block has arguments of its own: in Gemma 2 every other one sees a sliding window."""
-    from edgepress.compress.skeleton import block_inputs
+    from edgepress.compress.entrance import block_inputs
     from edgepress.compress.torch_model import load_model
 
     source = WeightSource.open(make_decoder(tmp_path / "m", model_type))

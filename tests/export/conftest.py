@@ -18,10 +18,10 @@ from edgepress.compress.grid import quantize
 from edgepress.compress.kv_scheme import KVScales, KVScheme
 from edgepress.compress.kv_search import span_to_scale
 from edgepress.compress.kv_tap import tap
+from edgepress.compress.module_names import module_name
 from edgepress.compress.pooling import Pooling
 from edgepress.compress.qtensor import QTensor
 from edgepress.compress.scheme import Scheme
-from edgepress.compress.skeleton import module_name
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.weights import WeightSource
 from edgepress.export.graph.build import Build
