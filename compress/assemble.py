@@ -17,6 +17,7 @@ from .weights import WeightSource
 
 def assemble(source: WeightSource, result: StageResult, directory: Path) -> None:
     """Write weights, ``config.json`` and the companions of ``source`` into ``directory``, made anew."""
+    source = result.form or source
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     join(result.parts, directory)

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import CheckpointError
 
 # What transformers' attention modules call the cache, by version and family.
-_NAMES = ("cache", "past_key_values", "layer_past", "past_key_value")
+CACHE_NAMES = ("cache", "past_key_values", "layer_past", "past_key_value")
 
 # From key and value ``[batch, kv_heads, tokens, head_dim]`` to those that attention reads.
 Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -45,7 +45,7 @@ def tap(attention: nn.Module, change: Change) -> RemovableHandle:
         CheckpointError: the module takes no cache.
     """
     parameters = signature(attention.forward).parameters
-    name = next((name for name in _NAMES if name in parameters), None)
+    name = next((name for name in CACHE_NAMES if name in parameters), None)
     if name is None:
         raise CheckpointError(
             f"the attention of this model ({type(attention).__name__}) takes no key/value cache in this "

@@ -61,6 +61,7 @@ class StageResult:
         config: entries of ``config.json`` that changed, for models whose shape did.
         details: what a pass wants kept in the manifest.
         kv_scheme: of the key/value cache, whose scales are in ``parts``; None in float.
+        form: the checkpoint whose config and companions it has, where that is not the stage's own.
         files: companions that changed, by name: their JSON, or None for those that go.
     """
 
@@ -73,6 +74,7 @@ class StageResult:
     details: dict[str, Any] = field(default_factory=dict)
     kv_scheme: KVScheme | None = None
     files: dict[str, Any] = field(default_factory=dict)
+    form: WeightSource | None = None
 
 
 @dataclass

@@ -10,12 +10,18 @@ The losses, each a term of ``training/``:
   text itself;
 - encoders: ``cosine`` and ``embedding`` distance of the pooled embedding;
 - both: ``states``, the last hidden states; ``hidden``, those after each block, compared with the teacher's at
-  the same share of its depth; ``relations`` between the tokens in the last attention.
+  the same share of its depth; ``relations`` between the tokens in the last attention, and its maps
+  (``attention``).
+
+With ``student`` the model is not cut from the teacher: it is the checkpoint in that directory, or begins at
+random with the shape of that ``config.json``. With ``on_policy`` a share of the text is the student's own.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -24,15 +30,20 @@ from ...errors import TrainingError
 from ..anatomy import Anatomy
 from ..module_names import module_name
 from ..pooling import pooling_of
-from ..stage import Stage
+from ..stage import Stage, StageResult
+from ..training.attention_maps import AttentionMaps
 from ..training.float_student import float_student
 from ..training.learning import Learning
 from ..training.logit_terms import CrossEntropy, LogitDivergence
 from ..training.objective import Objective, Term
+from ..training.on_policy import OnPolicy
+from ..training.own_student import student_anatomy, student_source
 from ..training.relations import Relations
+from ..training.shared_vocabulary import shared_ids
 from ..training.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
 from ..training.student import Student
 from ..training.teacher import LiveTeacher, Teacher
+from ..weights import WeightSource
 
 Loss = Literal[
     "forward_kl",
@@ -44,6 +55,7 @@ Loss = Literal[
     "states",
     "hidden",
     "relations",
+    "attention",
 ]
 _OF_DECODERS = ("forward_kl", "reverse_kl", "jensen_shannon", "cross_entropy")
 _OF_ENCODERS = ("cosine", "embedding")
@@ -64,6 +76,11 @@ class Distill(Learning):
     cache: bool = Field(
         True, description="the teacher's answers are written down; else it is asked every time"
     )
+    student: str | None = Field(
+        None, description="a checkpoint, or a config.json to begin at random with; null is what is left"
+    )
+    on_policy: float = Field(0.0, ge=0, le=1, description="share of the pieces that the student writes")
+    prompt: float = Field(0.25, gt=0, lt=1, description="share of such a piece that is given")
     embedding: bool = Field(False, description="the embedding learns too, and the head")
     learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
     epochs: int = Field(4, ge=1, le=100, description="times that the calibration text is learned from")
@@ -73,11 +90,36 @@ class Distill(Learning):
         blocks = 1 if self.checkpointing else 12
         return 8 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
 
-    def student(self, stage: Stage) -> Student:
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        return anatomy if self.student is None else student_anatomy(Path(self.student))
+
+    def apply(self, stage: Stage) -> StageResult:
+        """As every pass that learns.
+
+        Raises:
+            TrainingError: a student of its own that has not the teacher's vocabulary, or after other passes.
+        """
+        if self.student is None:
+            return super().apply(stage)
+        if stage.source is not stage.original:
+            raise TrainingError(
+                "distill has a student of its own, and passes came before it", fix="put distill first"
+            )
+        path = str(self._own(stage).reader.path) if stage.processes.first else ""
+        source = WeightSource.open(Path(stage.processes.agree(path)))
+        return replace(super().apply(replace(stage, source=source)), form=source)
+
+    def _own(self, stage: Stage) -> WeightSource:
+        return student_source(Path(str(self.student)), stage.original, stage.directory, self.seed)
+
+    def on_policy_writing(self) -> OnPolicy | None:
+        return OnPolicy(self.on_policy, self.prompt, self.seed) if self.on_policy else None
+
+    def learner(self, stage: Stage) -> Student:
         return float_student(stage, self.selected(stage.source.anatomy), embedding=self.embedding)
 
     def teacher(self, stage: Stage, objective: Objective) -> Teacher:
-        if self.cache:
+        if self.cache and not self.on_policy:
             return super().teacher(stage, objective)
         return LiveTeacher(stage.original.reader.path, objective, stage.device)
 
@@ -121,8 +163,18 @@ class Distill(Learning):
             return HiddenDistance(_pairs(anatomy, stage.original.anatomy), widths, self.seed, stage.device)
         if name == "relations":
             return self._relations(anatomy, stage.original.anatomy)
-        top_k = min(self.top_k, anatomy.vocab_size - 1)
-        return LogitDivergence(name, top_k, anatomy.logit_softcap, self.temperature)
+        if name == "attention":
+            return AttentionMaps(anatomy, stage.original.anatomy)
+        shared = self._shared(stage)
+        top_k = min(self.top_k, (shared or anatomy.vocab_size) - 1)
+        return LogitDivergence(name, top_k, anatomy.logit_softcap, self.temperature, shared)
+
+    def _shared(self, stage: Stage) -> int | None:
+        """The ids that both models have, where the student is one of its own."""
+        if self.student is None:
+            return None
+        rows = min(stage.source.anatomy.vocab_size, stage.original.anatomy.vocab_size)
+        return min(rows, shared_ids(stage.source.reader.path, stage.original.reader.path))
 
     def _relations(self, student: Anatomy, teacher: Anatomy) -> Relations:
         heads = self.relation_heads or teacher.blocks[-1].attention.kv_heads

@@ -59,7 +59,7 @@ class Qat(Learning):
         blocks = 1 if self.checkpointing else 12
         return 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
 
-    def student(self, stage: Stage) -> Student:
+    def learner(self, stage: Stage) -> Student:
         """The model with its codes free.
 
         Raises:

@@ -37,7 +37,7 @@ class Recover(Learning):
         blocks = 1 if self.checkpointing else 12
         return _COPIES[self.train] * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
 
-    def student(self, stage: Stage) -> Student:
+    def learner(self, stage: Stage) -> Student:
         """The model with its float parameters free.
 
         Raises:

@@ -69,7 +69,7 @@ class Ternary(Learning):
         blocks = 1 if self.checkpointing else 12
         return 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
 
-    def student(self, stage: Stage) -> Student:
+    def learner(self, stage: Stage) -> Student:
         student = Student(stage.source, stage.device)
         for block in stage.source.anatomy.blocks:
             masks = stage.masks.of(block, stage.device)

@@ -33,7 +33,7 @@ class Tune(Learning):
         """The model in float32 as it is read, its codes, and the activations of one piece."""
         return weights + weights // 4 + 100 * self.piece_tokens * math.isqrt(weights)
 
-    def student(self, stage: Stage) -> Student:
+    def learner(self, stage: Stage) -> Student:
         """The model with the parameters of ``learn`` free.
 
         Raises:

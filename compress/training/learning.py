@@ -1,6 +1,6 @@
 """``Learning``: what the passes that learn have in common, their options and the way to a result.
 
-A pass says what is learned (:meth:`Learning.student`) and from what (:meth:`Learning.objective`); by default
+A pass says what is learned (:meth:`Learning.learner`) and from what (:meth:`Learning.objective`); by default
 from the original's outputs. Part of the calibration text is held out, and the parameters that do best there
 are kept: at worst those that the model came with.
 """
@@ -22,6 +22,7 @@ from .checkpointing import checkpoint_blocks
 from .course import Course, LoopSettings, Schedule
 from .lesson import Lesson
 from .objective import Objective, objective_for
+from .on_policy import OnPolicy
 from .pieces import Piece, hold_out, pieces_of
 from .precision import Precision
 from .student import Student
@@ -60,9 +61,9 @@ class Learning(ModelPass):
         held_out = tokens // 8 * (self.measurements + 1)
         return float(weights) * (tokens + (4 if self.checkpointing else 3) * learned + held_out)
 
-    def student(self, stage: Stage) -> Student:
+    def learner(self, stage: Stage) -> Student:
         """The model of ``stage`` with what should learn, and ``learned`` not empty."""
-        raise TypeError(f"{type(self).__name__} does not define student")
+        raise TypeError(f"{type(self).__name__} does not define learner")
 
     def objective(self, stage: Stage) -> Objective:
         """What is made small; by default the distance from the original's outputs."""
@@ -73,6 +74,10 @@ class Learning(ModelPass):
         directory = stage.directory / "teacher"
         path = stage.original.reader.path
         return WrittenTeacher(path, directory, objective, stage.device, stage.processes)
+
+    def on_policy_writing(self) -> OnPolicy | None:
+        """How the student writes what it learns from; None where all is given."""
+        return None
 
     def measure(self, stage: Stage) -> str:
         """How the held-out loss is called."""
@@ -100,15 +105,22 @@ class Learning(ModelPass):
         teacher = self.teacher(stage, objective)
         teacher.prepare(pieces, stage.progress)
         learned_from, held_out = hold_out(teacher.sound(pieces, stage.progress))
-        student = self.student(stage)
+        student = self.learner(stage)
         if self.checkpointing:
             checkpoint_blocks(student.blocks())
-        lesson = Lesson(objective, teacher, learned_from, held_out, self.precision, stage.processes)
+        own = self.on_policy_writing()
+        lesson = Lesson(objective, teacher, learned_from, held_out, self.precision, stage.processes, own)
+
+        def before_step(done: float) -> None:
+            if own is not None:
+                own.done = done
+            self.before_step(student, done)
+
         course = lesson.give(
             student,
             self._settings(stage, learned_from),
             stage.progress,
-            lambda done: self.before_step(student, done),
+            before_step,
         )
         if not stage.processes.first:
             return StageResult([], [], {}, {})

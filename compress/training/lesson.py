@@ -10,6 +10,7 @@ from ..processes import ALONE, Processes
 from .course import Course, LoopSettings
 from .loop import Loop
 from .objective import Objective, learn_from, total_loss
+from .on_policy import OnPolicy
 from .pieces import Piece
 from .precision import Precision, autocast
 from .student import Student
@@ -28,9 +29,13 @@ class Lesson:
     held_out: list[Piece]
     precision: Precision
     processes: Processes = ALONE
+    on_policy: OnPolicy | None = None
 
     def learn(self, student: Student, piece: Piece, share: float) -> float:
         """Add the gradient of ``share`` times the summed loss of ``piece``; returns the sum."""
+        with autocast(self.precision, student.device):
+            if self.on_policy is not None:
+                piece = self.on_policy.rewritten(student.model, piece)
         answers = self.teacher.answers(piece)
         with autocast(self.precision, student.device):
             return learn_from(self.objective, student.model, piece, answers, share, student.device)

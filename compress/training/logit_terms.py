@@ -27,41 +27,60 @@ _DIVERGENCES: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def log_probabilities(
-    model: nn.Module, rows: Tensor, softcap: float | None, temperature: float = 1.0
+    model: nn.Module,
+    rows: Tensor,
+    softcap: float | None,
+    temperature: float = 1.0,
+    vocabulary: int | None = None,
 ) -> Tensor:
-    """``[tokens, vocab]`` float32, of the logits divided by ``temperature``."""
+    """``[tokens, vocab]`` float32, of the logits divided by ``temperature``; of the first ``vocabulary`` ids
+    alone where there is one.
+    """
     logits = model.get_output_embeddings()(rows.to(torch.float32))  # type: ignore[operator]
+    logits = logits if vocabulary is None else logits[..., :vocabulary]
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     return torch.log_softmax(logits / temperature, -1)
 
 
 class LogitDivergence:
-    """A divergence in nats, times ``temperature²`` so that its gradient does not fade as that rises."""
+    """A divergence in nats, times ``temperature²`` so that its gradient does not fade as that rises.
+
+    ``vocabulary`` ids are those that both models have, where one has more.
+    """
 
     by_token = True
 
     def __init__(
-        self, divergence: Divergence, top_k: int, softcap: float | None, temperature: float = 1.0
+        self,
+        divergence: Divergence,
+        top_k: int,
+        softcap: float | None,
+        temperature: float = 1.0,
+        vocabulary: int | None = None,
     ) -> None:
         self.name: str = divergence
         self.heard: dict[str, str] = {}
         self.asked: dict[str, str] = {}
         self.between = _DIVERGENCES[divergence]
         self.top_k, self.softcap, self.temperature = top_k, softcap, temperature
+        self.vocabulary = vocabulary
 
     def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
         """``ids [tokens, top_k]`` int32 and their ``log_probabilities``, float32; the rest of 1 is the
         tail's mass.
         """
-        found = log_probabilities(model, states[LAST], self.softcap, self.temperature)
+        found = self._found(model, states)
         top = found.topk(self.top_k, -1)
         return {"ids": top.indices.to(torch.int32), "log_probabilities": top.values}
 
     def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
-        found = log_probabilities(model, states[LAST], self.softcap, self.temperature)
+        found = self._found(model, states)
         mine = with_rest(found.gather(-1, answers["ids"].long()))
         return self.temperature**2 * self.between(with_rest(answers["log_probabilities"]), mine)
+
+    def _found(self, model: nn.Module, states: States) -> Tensor:
+        return log_probabilities(model, states[LAST], self.softcap, self.temperature, self.vocabulary)
 
     def parameters(self) -> list[nn.Parameter]:
         return []

@@ -129,12 +129,14 @@ def learn_from(
     go back through the model once. Terms are computed in float32 whatever the model computes in.
     """
     states, total = read(model, piece, device, objective.heard), 0.0
+    counts = piece.counts().to(device)
     entrance = {name: rows.detach().requires_grad_(True) for name, rows in states.items()}
     with torch.autocast(device.type, enabled=False):
         for weight, term in objective.terms:
             for part in _parts(term, piece.tokens):
                 known = _known(term, answers, part, device)
-                loss = weight * term.losses(model, _some(entrance, part), known, piece).sum()
+                losses = term.losses(model, _some(entrance, part), known, piece)
+                loss = weight * (losses * counts[part] if term.by_token else losses).sum()
                 (loss * share).backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach())
     touched = [name for name, rows in entrance.items() if rows.grad is not None]

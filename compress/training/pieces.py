@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ...errors import CalibrationError
@@ -19,12 +20,21 @@ _HELD_OUT = 8
 
 @dataclass(frozen=True)
 class Piece:
-    """``input_ids`` and ``attention_mask``, both ``[rows, length]``; ``tokens`` are the real ones in it."""
+    """``input_ids`` and ``attention_mask``, both ``[rows, length]``; ``tokens`` are the real ones in it.
+
+    Losses of places before ``counted_from`` in each row do not count.
+    """
 
     number: int
     input_ids: Tensor
     attention_mask: Tensor
     tokens: int
+    counted_from: int = 0
+
+    def counts(self) -> Tensor:
+        """``[tokens]`` float32: 1 for each real token whose losses count, 0 for the others."""
+        places = torch.arange(self.input_ids.shape[1]).expand(self.input_ids.shape)
+        return (places >= self.counted_from)[self.attention_mask.bool()].to(torch.float32)
 
 
 def pieces_of(calibration: Calibration, tokens: int) -> list[Piece]:

@@ -1,9 +1,13 @@
-"""Reading a model's states of a piece: the last hidden states, and the outputs of modules on the way."""
+"""Reading a model's states of a piece: the last hidden states, and the outputs of modules on the way.
+
+Names that begin with ``maps.`` are attention modules, whose maps are read; they compute them only in
+transformers' eager form, which the model has for as long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +16,7 @@ from torch import Tensor, nn
 from .pieces import Piece
 
 LAST = "last"
+MAPS = "maps."
 
 # By name, ``[tokens, width]``: the states of a piece's real tokens, row after row.
 States = dict[str, Tensor]
@@ -26,7 +31,8 @@ def read(
     mask = piece.attention_mask.to(device)
     whole = bool(mask.all())
     cached = {"use_cache": False} if model.get_output_embeddings() is not None else {}  # type: ignore[operator]
-    with _heard(model, modules or {}) as outputs:
+    maps = any(name.startswith(MAPS) for name in modules or {})
+    with _eager(model) if maps else nullcontext(), _heard(model, modules or {}) as outputs:
         output = model.base_model(  # type: ignore[operator]
             input_ids=piece.input_ids.to(device), attention_mask=None if whole else mask, **cached
         )
@@ -42,12 +48,25 @@ def last_states(model: nn.Module, piece: Piece, device: torch.device) -> Tensor:
 
 
 @contextmanager
+def _eager(model: Any) -> Iterator[None]:
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextmanager
 def _heard(model: nn.Module, modules: Mapping[str, str]) -> Iterator[States]:
     outputs: States = {}
 
     def hook(name: str) -> Any:
         def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            outputs[name] = output[0] if isinstance(output, tuple) else output
+            if name.startswith(MAPS):
+                outputs[name] = output[1].transpose(1, 2)
+            else:
+                outputs[name] = output[0] if isinstance(output, tuple) else output
 
         return keep
 

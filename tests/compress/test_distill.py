@@ -53,6 +53,8 @@ def losses_of(result: Any) -> list[float]:
         {"losses": {"reverse_kl": 1.0, "cross_entropy": 0.1}, "temperature": 2.0},
         {"losses": {"jensen_shannon": 1.0}, "cache": False},
         {"losses": {"hidden": 1.0, "relations": 1.0, "states": 1.0}},
+        {"losses": {"attention": 1.0, "forward_kl": 1.0}},
+        {"losses": {"reverse_kl": 1.0}, "on_policy": 0.5, "cache": False},
     ],
 )
 def test_a_student_of_fewer_layers_learns(
