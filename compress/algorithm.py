@@ -52,6 +52,8 @@ class Pass(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    knows_experts: ClassVar[bool] = False  # whether it works on models with blocks of experts
+
     targets: tuple[str, ...] = Field(
         ("*",), description="globs on layer names, or roles: q k v o gate up down"
     )

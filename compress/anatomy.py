@@ -8,7 +8,7 @@ special case.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -109,6 +109,29 @@ class Mlp:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """A router and the MLPs it chooses from, all of the shapes of the block's ``mlp``.
+
+    Attributes:
+        router: the linear ``[count, hidden]`` that scores the experts, without a bias.
+        prefix, parts: an expert's linears are stored as ``{prefix}.{index}.{part}``: gate, up, down.
+        built: transformers' module that holds the router (``gate``) and ``experts``.
+        chosen: how many of the ``count`` a token goes through.
+    """
+
+    router: str
+    prefix: str
+    parts: tuple[str, str, str]
+    built: str
+    count: int
+    chosen: int
+
+    def stored(self, index: int) -> tuple[str, ...]:
+        """The weights of gate, up and down of an expert."""
+        return tuple(f"{self.prefix}.{index}.{part}.weight" for part in self.parts)
+
+
+@dataclass(frozen=True)
 class BlockAnatomy:
     """One transformer block.
 
@@ -117,6 +140,7 @@ class BlockAnatomy:
             mlp(norm2(x))``, where both norms may be one; ``post`` (BERT): ``x = norm1(x + attn(x)); x =
             norm2(x + mlp(x))``.
         attention_norm, mlp_norm: applied to what attention and MLP give, before it is added (Gemma 2).
+        experts: where there are some, ``mlp`` is the first of them, and no linear of the block.
     """
 
     index: int
@@ -128,6 +152,7 @@ class BlockAnatomy:
     order: Literal["pre", "post", "parallel"]
     attention_norm: Norm | None = None
     mlp_norm: Norm | None = None
+    experts: Experts | None = None
 
     def norms(self) -> Iterator[Norm]:
         """The block's norms in the order of the forward pass, a shared one once."""
@@ -146,19 +171,28 @@ class BlockAnatomy:
         for group in self.inputs():
             yield from group
 
+    def expert_linears(self) -> Iterator[Linear]:
+        """Those of all experts."""
+        if self.experts is None or self.mlp.gate is None:
+            return
+        for index in range(self.experts.count):
+            linears = (self.mlp.gate, self.mlp.up, self.mlp.down)
+            for linear, part in zip(linears, self.experts.parts, strict=True):
+                yield replace(linear, name=f"{self.experts.prefix}.{index}.{part}")
+
     def inputs(self) -> tuple[tuple[Linear, ...], ...]:
         """Linears that read the same activations, in the order of the forward pass: q k v · o · gate up ·
-        down.
+        down. Those of experts are not among them.
         """
         attention, mlp = self.attention, self.mlp
+        if self.experts is not None:
+            return attention.projections, (attention.o,)
         return attention.projections, (attention.o,), mlp.projections, (mlp.down,)
 
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding over the first ``dim`` channels of a head; ``scaling`` as in the config, or
-    empty.
-    """
+    """Rotary position embedding over the first ``dim`` channels of a head; ``scaling`` may be empty."""
 
     theta: float
     dim: int
@@ -208,3 +242,8 @@ class Anatomy:
         """Every linear of every block."""
         for block in self.blocks:
             yield from block.linears()
+
+    def all_linears(self) -> Iterator[Linear]:
+        """Every linear of every block, those of experts included."""
+        for block in self.blocks:
+            yield from (*block.linears(), *block.expert_linears())

@@ -66,6 +66,10 @@ class PartWriter:
         renamed = {numbered(name, anatomy, index): tensor for name, tensor in tensors.items()}
         return _save(self.directory / "parts" / f"{index:04d}.safetensors", renamed)
 
+    def exactly(self, anatomy: BlockAnatomy, tensors: Mapping[str, Tensor]) -> Path:
+        """Write ``tensors`` as the block, whatever the source has there."""
+        return _save(self.directory / "parts" / f"{anatomy.index:04d}.safetensors", tensors)
+
     def outer(
         self, changed: Mapping[str, Tensor] | None = None, extra: Mapping[str, Tensor] | None = None
     ) -> Path:

@@ -63,7 +63,7 @@ class Plan:
 
 def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
     plans, anatomy = [], source.anatomy
-    stored_bytes = {linear.name: source.stored_bytes(f"{linear.name}.weight") for linear in anatomy.linears()}
+    stored_bytes = {one.name: source.stored_bytes(f"{one.name}.weight") for one in anatomy.all_linears()}
     for name, step in recipe.steps:
         selected = step.selected(anatomy)
         if not selected:
@@ -73,7 +73,7 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
                 fix=f"targets are globs on names such as {next(source.anatomy.linears()).name}, "
                 f"or roles: {', '.join(roles)}",
             )
-        left = {linear.name: linear for linear in step.anatomy_after(anatomy).linears()}
+        left = {linear.name: linear for linear in step.anatomy_after(anatomy).all_linears()}
         before = sum(stored_bytes[linear.name] for linear in selected)
         for linear in selected:
             stored_bytes[linear.name] = _bytes_after(
@@ -102,7 +102,7 @@ def _weights(linear: Linear) -> int:
 
 
 def _block_bytes(block: BlockAnatomy) -> int:
-    return sum(linear.out_features * linear.in_features for linear in block.linears()) * FLOAT
+    return sum(_weights(linear) for linear in (*block.linears(), *block.expert_linears())) * FLOAT
 
 
 def _block_passes(recipe: Recipe) -> list[BlockPass]:

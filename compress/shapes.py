@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from ..errors import RecipeError, ShapeError
+from .algorithm import Pass
 from .anatomy import Anatomy
 from .kv_scheme import KVScheme
 from .recipe import Recipe
@@ -46,6 +47,7 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
         UnknownName: a pass whose targets match no layer (raised as RecipeError by the caller's plan).
     """
     for name, step in recipe.steps:
+        _check_experts(anatomy, name, step)
         scheme, selected = step.weight_scheme, step.selected(anatomy)
         anatomy = step.anatomy_after(anatomy)
         misfits: dict[int, list[str]] = defaultdict(list)
@@ -64,6 +66,15 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
         if scheme.group_size is not None and anatomy.hidden_size % scheme.group_size:
             misfits = {anatomy.hidden_size: [anatomy.embedding]}
             raise _refuse("embedding", misfits, scheme, [anatomy.hidden_size])
+
+
+def _check_experts(anatomy: Anatomy, name: str, step: Pass) -> None:
+    mixed = next((block for block in anatomy.blocks if block.experts is not None), None)
+    if mixed is not None and not step.knows_experts:
+        raise RecipeError(
+            f"pass {name} does not work on a mixture of experts yet: {mixed.prefix} is one",
+            fix="the pass experts does",
+        )
 
 
 def check_cache(anatomy: Anatomy, present: KVScheme | None, recipe: Recipe) -> None:

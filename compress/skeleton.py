@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from .joined import joined_parameters
 from .meta_model import build
 from .module_names import module_name
 from .weights import WeightSource
@@ -26,6 +27,7 @@ class Skeleton:
     def __init__(self, source: WeightSource, device: torch.device) -> None:
         self.source, self.anatomy, self.device = source, source.anatomy, device
         self.model = build(source.reader.path, source.anatomy)
+        self._joined = joined_parameters(source.anatomy)
         for buffer_name, buffer in list(self.model.named_buffers()):
             owner = self.model.get_submodule(buffer_name.rpartition(".")[0])
             setattr(owner, buffer_name.rpartition(".")[2], buffer.to(device))
@@ -38,8 +40,13 @@ class Skeleton:
         """Load the weights of every parameter below the module ``stored``."""
         module = self.submodule(stored)
         for local, _ in list(module.named_parameters()):
-            self.assign(module, local, self.source.tensor(f"{stored}.{local}"))
+            self.assign(module, local, self.value(f"{stored}.{local}"))
         return module
+
+    def value(self, name: str) -> Tensor:
+        """The parameter ``name``, joined where it is stored in parts."""
+        joined = self._joined.get(name)
+        return self.source.tensor(name) if joined is None else joined.read(self.source.tensor)
 
     def assign(self, module: nn.Module, local: str, value: Tensor) -> None:
         """Set the parameter ``local`` below ``module``."""

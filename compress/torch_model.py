@@ -43,7 +43,7 @@ def load_model(
         stored = stored_name(anatomy, local)
         if tied is not None and stored == f"{tied}.weight":
             continue
-        skeleton.assign(skeleton.model, local, source.tensor(stored))
+        skeleton.assign(skeleton.model, local, skeleton.value(stored))
     if embedding:
         for name in {anatomy.embedding, anatomy.head} - {None, tied}:
             table = source.table(str(name))

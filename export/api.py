@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, UnknownName, require
+from ..errors import CheckpointError, InputError, UnknownName, require
 from ..plugins import load
 from ..staging import Staging
 from ..storage import disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
@@ -140,6 +140,11 @@ def _job(
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
     source = WeightSource.open(model.path)
     check_vocabulary(source.reader, source.anatomy)
+    if any(block.experts is not None for block in source.anatomy.blocks):
+        raise CheckpointError(
+            f"a {source.anatomy.model_type} model is a mixture of experts, and no graph is built of one yet",
+            fix="run it in transformers",
+        )
     decodes = source.anatomy.kind == "decoder"
     made = source.manifest.get("source")
     origin = made if isinstance(made, dict) else {}

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from math import sqrt
 
-from ..anatomy import Anatomy, Attention, BlockAnatomy, Mlp, Norm, Shapes
+from ..anatomy import Anatomy, Attention, BlockAnatomy, Experts, Mlp, Norm, Shapes
+from ._experts import ExpertNames
 from ._head import check_architecture, is_tied
 from ._rope import rope
 from ._tensors import Config, check_blocks, head_counts, integer, linear, norm, number, shape_of, text
@@ -38,6 +39,7 @@ class LlamaLike:
         sandwiched: attention and MLP are normalized before and after.
         scaled_embedding: embeddings are multiplied by the root of the hidden size.
         activation: function of the MLP where the config is silent.
+        experts: how experts are stored in the blocks that have them; None for families without.
     """
 
     max_positions: int
@@ -47,9 +49,12 @@ class LlamaLike:
     scaled_embedding: bool = False
     activation_key: str = "hidden_act"
     activation: str = "silu"
+    experts: ExpertNames | None = None
 
-    def parts(self) -> frozenset[str]:
+    def parts(self, shapes: Shapes) -> frozenset[str]:
         """Every module that a block has."""
+        if self.experts is not None:
+            return replace(self, experts=None).parts(shapes) | self.experts.parts(shapes, BLOCKS)
         norms = QK_NORMS if self.qk_norm else frozenset[str]()
         return PARTS | norms | (FEED_FORWARD_NORMS if self.sandwiched else frozenset())
 
@@ -63,7 +68,7 @@ def llama_like(
     """
     check_architecture(config)
     count = integer(config, "num_hidden_layers")
-    check_blocks(shapes, BLOCKS, count, family.parts())
+    check_blocks(shapes, BLOCKS, count, family.parts(shapes))
     vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
     head_dim = _head_dim(config, shapes, hidden, family.qk_norm)
     eps = number(config, "rms_norm_eps", 1e-6)
@@ -115,22 +120,32 @@ def _block(
         q_norm=rms("self_attn.q_norm", head_dim) if family.qk_norm else None,
         k_norm=rms("self_attn.k_norm", head_dim) if family.qk_norm else None,
     )
-    up = linear(shapes, f"{prefix}.mlp.up_proj", "up", inputs=hidden)
-    width = up.out_features
-    gate = linear(shapes, f"{prefix}.mlp.gate_proj", "gate", inputs=hidden, outputs=width)
-    down = linear(shapes, f"{prefix}.mlp.down_proj", "down", inputs=width, outputs=hidden)
+    mlp, experts = _mlp(config, shapes, family, prefix, hidden)
     after = rms("post_attention_layernorm")
     return BlockAnatomy(
         index=index,
         prefix=prefix,
         attention=attention,
-        mlp=Mlp(gate, up, down, text(config, family.activation_key, family.activation)),
+        mlp=replace(mlp, activation=text(config, family.activation_key, family.activation)),
         norm1=rms("input_layernorm"),
         norm2=rms("pre_feedforward_layernorm") if family.sandwiched else after,
         order="pre",
         attention_norm=after if family.sandwiched else None,
         mlp_norm=rms("post_feedforward_layernorm") if family.sandwiched else None,
+        experts=experts,
     )
+
+
+def _mlp(
+    config: Config, shapes: Shapes, family: LlamaLike, prefix: str, hidden: int
+) -> tuple[Mlp, Experts | None]:
+    if family.experts is not None and family.experts.present(shapes, prefix):
+        return family.experts.of(config, shapes, prefix, hidden)
+    up = linear(shapes, f"{prefix}.mlp.up_proj", "up", inputs=hidden)
+    width = up.out_features
+    gate = linear(shapes, f"{prefix}.mlp.gate_proj", "gate", inputs=hidden, outputs=width)
+    down = linear(shapes, f"{prefix}.mlp.down_proj", "down", inputs=width, outputs=hidden)
+    return Mlp(gate, up, down, ""), None
 
 
 def _attention(shapes: Shapes, module: str, hidden: int, head_dim: int) -> Attention:

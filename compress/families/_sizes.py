@@ -14,9 +14,11 @@ class SizeKeys:
             size of a head from the hidden size, so that a config cannot say that heads are gone.
         twin: ``model_type`` and architecture of the same network without biases, where transformers refuses
             hidden sizes under the family's own name that are no multiple of the heads.
+        experts: how the number of experts may be called: all that are there say it.
     """
 
     ffn: str = "intermediate_size"
     layers: str = "num_hidden_layers"
     heads: tuple[str, str, str] | None = ("num_attention_heads", "num_key_value_heads", "head_dim")
     twin: tuple[str, str] | None = None
+    experts: tuple[str, ...] = ()

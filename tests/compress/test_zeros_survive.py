@@ -50,7 +50,7 @@ LATER: dict[str, list[dict[str, Any]]] = {
     "alps": [{"pass": "alps", "sparsity": 0.6}],
 }
 # Blocks get other shapes, so that weights change their places (see `structured/`), or nothing may be pruned.
-ELSEWHERE = {"ffn", "heads", "narrow", "layers", "rotate", "width"}
+ELSEWHERE = {"experts", "ffn", "heads", "narrow", "layers", "rotate", "width"}
 
 
 def run(model: Path, text: Path, folder: Path, name: str, *passes: dict[str, Any]) -> WeightSource:

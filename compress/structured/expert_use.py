@@ -1,0 +1,102 @@
+"""How much each expert of a mixture is used, and which of them can go or be merged.
+
+- ``routed``: the mean over the tokens that an expert is chosen for of its routing weight times the norm of
+  what it gives (Lasby et al. 2025, "REAP the Experts: Why Pruning Prevails for One-Shot MoE Compression",
+  arXiv 2510.13999).
+- ``frequency``: how many tokens it is chosen for.
+
+An expert that goes may be merged into the one that stays whose outputs on a sample of the tokens are most
+like its own, the weights averaged by frequency (after Chen et al. 2024, "Retraining-Free Merging of Sparse
+Mixture-of-Experts via Hierarchical Clustering", arXiv 2410.08589, whose router keeps its rows; here those of
+experts that are gone leave it, so that the result is a plain model).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Criterion = Literal["routed", "frequency"]
+
+_SAMPLE = 256
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All experts of a block: ``gate_up [count, 2 width, hidden]``, ``down [count, hidden, width]``, and the
+    router ``[count, hidden]``.
+    """
+
+    gate_up: Tensor
+    down: Tensor
+    router: Tensor
+
+    def give(self, expert: int, rows: Tensor, activation: nn.Module) -> Tensor:
+        """What an expert gives for ``rows [tokens, hidden]``."""
+        gate, up = nn.functional.linear(rows, self.gate_up[expert]).chunk(2, dim=-1)
+        return nn.functional.linear(activation(gate) * up, self.down[expert])
+
+
+class Use:
+    """Sums over tokens, for each expert: how often it is chosen, and its routed outputs."""
+
+    def __init__(self, weights: Weights, activation: nn.Module) -> None:
+        self.weights, self.activation = weights, activation
+        count = len(weights.router)
+        self.chosen = torch.zeros(count, device=weights.router.device)
+        self.routed = torch.zeros_like(self.chosen)
+        self.sample = torch.zeros(0, weights.router.shape[1], device=weights.router.device)
+
+    def add(self, rows: Tensor, scores: Tensor, indices: Tensor) -> None:
+        """``rows [tokens, hidden]`` that the router sent to ``indices [tokens, chosen]`` with the weights
+        ``scores``.
+        """
+        for expert in range(len(self.chosen)):
+            tokens, places = (indices == expert).nonzero(as_tuple=True)
+            given = self.weights.give(expert, rows[tokens], self.activation).norm(dim=-1)
+            self.chosen[expert] += len(tokens)
+            self.routed[expert] += (scores[tokens, places] * given).sum()
+        room = _SAMPLE - len(self.sample)
+        if room > 0 and len(rows):
+            spread = (
+                torch.arange(min(room, len(rows)), device=rows.device) * len(rows) // min(room, len(rows))
+            )
+            self.sample = torch.cat([self.sample, rows[spread]])
+
+    def saliency(self, criterion: Criterion) -> Tensor:
+        """How much each expert matters ``[count]``; those that are never chosen do not."""
+        return self.chosen if criterion == "frequency" else self.routed / self.chosen.clamp_min(1)
+
+    def kept(self, criterion: Criterion, count: int) -> Tensor:
+        """The experts that stay, ascending; of equals the first."""
+        order = self.saliency(criterion).sort(descending=True, stable=True).indices
+        return order[:count].sort().values
+
+    def merged(self, kept: Sequence[int]) -> Weights:
+        """The experts ``kept``, each the average of itself and of those that are most like it."""
+        count, alike = len(self.chosen), nn.functional.cosine_similarity
+        given = [self.weights.give(one, self.sample, self.activation).flatten() for one in range(count)]
+        groups: dict[int, list[int]] = {expert: [expert] for expert in kept}
+        for expert in sorted(set(range(count)) - set(kept)):
+            likeness = [float(alike(given[expert], given[one], 0)) for one in kept]
+            groups[kept[likeness.index(max(likeness))]].append(expert)
+        return Weights(
+            torch.stack([self._mean(self.weights.gate_up, groups[expert]) for expert in kept]),
+            torch.stack([self._mean(self.weights.down, groups[expert]) for expert in kept]),
+            self.weights.router[list(kept)],
+        )
+
+    def _mean(self, tensor: Tensor, group: Sequence[int]) -> Tensor:
+        share = self.chosen[list(group)]
+        share = share / share.sum() if float(share.sum()) else torch.full_like(share, 1 / len(group))
+        share[0] += 1 - share.sum()  # so that an expert by itself stays what it is
+        return (share.view(-1, 1, 1) * tensor[list(group)]).sum(0)
+
+    def left(self, kept: Sequence[int]) -> Weights:
+        """The experts ``kept`` as they are."""
+        chosen = list(kept)
+        return Weights(self.weights.gate_up[chosen], self.weights.down[chosen], self.weights.router[chosen])
