@@ -14,7 +14,7 @@ from ..checks.table import machine
 from .environments import setup
 from .lines import read
 from .measure import Plan, measure
-from .place import Place, engines, pruners, quantizers
+from .place import Place, engines, pruners, quantizers, trainers
 from .prepare import prepare
 from .quality import page as quality_page
 from .quantize import Limits, circumstances, quantize, with_earlier, write_raw
@@ -115,7 +115,7 @@ def main() -> None:
     asked = _arguments()
     place = Place(asked.place.absolute())
     if asked.verb == "setup":
-        for name, module in _chosen(asked.peers, pruners() | engines() | quantizers()).items():
+        for name, module in _chosen(asked.peers, pruners() | trainers() | engines() | quantizers()).items():
             setup(place, name, module)
     elif asked.verb == "prepare":
         for problem in prepare(place, subject(asked.subject), _chosen(asked.only, engines())):

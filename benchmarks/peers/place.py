@@ -16,6 +16,7 @@ from ...plugins import load, names
 DECODERS = f"{__package__}.decoders"
 QUANTIZERS = f"{__package__}.quantizers"
 PRUNERS = f"{__package__}.pruners"
+TRAINERS = f"{__package__}.trainers"
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,8 @@ def quantizers() -> dict[str, ModuleType]:
 def pruners() -> dict[str, ModuleType]:
     """The modules of all pruners by their name, in alphabetical order."""
     return {name: load(PRUNERS, name, "pruner") for name in names(PRUNERS)}
+
+
+def trainers() -> dict[str, ModuleType]:
+    """The modules of all trainers by their name, in alphabetical order."""
+    return {name: load(TRAINERS, name, "trainer") for name in names(TRAINERS)}

@@ -1,0 +1,107 @@
+"""Quantization-aware training beside the best rounding, at 3 and 2 bits, on the small Llama trained here.
+
+    python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--only NAME …]
+
+The model is that of :mod:`.ternary`, in the same WORK. A budget of tokens that does something at 2 bits takes
+hours of a CPU on SmolLM2-135M, and minutes here. Every step is the command line a user would type; its output
+stays in WORK, so that an interrupted check goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ...storage import read_json
+from .model_chain import WINDOWS, Chain
+from .pruning import Row, measure
+from .small_models import shown, value
+from .table import write_table
+from .ternary import trained
+from .training import curves, described
+
+COMMAND = "python -m edgepress.benchmarks.checks.qat_small WORK benchmarks/results"
+CALIBRATION = "--calibration wikipedia --samples 1024 --length 256"
+TOKENS, SCRATCH_TOKENS, WON = 250_000, 600_000, 0.6
+HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
+
+
+def rows(tokens: int) -> dict[str, list[Row]]:
+    """By scheme: roundings after training, and the best of them followed by training."""
+    learned: dict[str, Any] = {
+        "pass": "qat",
+        "tokens": tokens,
+        "batch_tokens": 2048,
+        "piece_tokens": 2048,
+        "measurements": 8,
+    }
+    tune = {**learned, "pass": "tune", "tokens": tokens // 4, "measurements": 4}
+    found = {}
+    for bits in (3, 2):
+        scheme = {"scheme": f"W{bits}A16-g64"}
+        begun = {"pass": "autoround", "iterations": 40, **scheme}
+        found[f"W{bits}-g64"] = [
+            Row(f"qat-w{bits}-gptq", ({"pass": "gptq", **scheme},)),
+            Row(f"qat-w{bits}-autoround-tune", (begun, tune)),
+            Row(f"qat-w{bits}-autoround-qat", (begun, learned)),
+        ]
+    return found
+
+
+def table_rows(chain: Chain, scheme: str, found: list[Row], notes: list[str]) -> list[list[str]]:
+    """A row for each, measured now where it is not; the notes get the curves."""
+    lines = {row: measure(chain, row, CALIBRATION) for row in found}
+    kl = {row: value(lines[row], "kl") for row in found}
+    best = min((one for row, one in kl.items() if one is not None and row is not found[-1]), default=None)
+    filled = []
+    for row in found:
+        mine = kl[row]
+        trained_row = row is found[-1] and mine is not None and best is not None
+        won = f"{1 - mine / best:.0%}" if trained_row and mine is not None and best is not None else "–"
+        cost = read_json(chain.work / f"{row.name}.cost.json")
+        filled.append(
+            [
+                scheme,
+                described(row.passes),
+                shown(mine, 4),
+                shown(value(lines[row], "perplexity"), 2),
+                shown(value(lines[row], "top1_agreement"), 3),
+                won,
+                f"{cost['cpu_seconds']:.0f}",
+            ]
+        )
+        notes += curves(row, chain)
+    return filled
+
+
+def main() -> None:
+    """The command line of this check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="budget of qat; tune has a quarter")
+    parser.add_argument("--only", nargs="+", choices=list(rows(TOKENS)), default=list(rows(TOKENS)))
+    given = parser.parse_args()
+    chain = trained(given.work, SCRATCH_TOKENS)
+    filled: list[list[str]] = []
+    curves_told: list[str] = []
+    for scheme, found in rows(given.tokens).items():
+        if scheme in given.only:
+            filled += table_rows(chain, scheme, found, curves_told)
+    notes = [
+        f"Target: training removes at least {WON:.0%} of the KL that the best rounding leaves.",
+        f"Model: the Llama of 5.8 M parameters that was trained here ({SCRATCH_TOKENS:,} tokens, see "
+        f"ternary.md). KL: KL(float ‖ row), mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia; "
+        f"{CALIBRATION}.",
+        "CPU s: of the whole process `edgepress compress`, one thread.",
+        *curves_told,
+    ]
+    only = "" if len(given.only) == len(rows(TOKENS)) else f" --only {' '.join(given.only)}"
+    title = "A small Llama at 3 and 2 bits: training after the best rounding"
+    command = f"{COMMAND} --tokens {given.tokens}{only}"
+    write_table(given.results / "qat-small.md", title, command, HEADER, filled, notes)
+
+
+if __name__ == "__main__":
+    main()

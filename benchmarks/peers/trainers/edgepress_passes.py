@@ -1,0 +1,70 @@
+"""edgepress itself: ``distill`` and ``qat`` on the same sequences, an eighth of which it holds out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._contract import Task
+
+if TYPE_CHECKING:
+    from ....compress.calibration import Calibration
+
+TITLE = "edgepress"
+PACKAGES = ()
+BUILD: dict[str, str] = {}
+ENVIRONMENT: dict[str, str] = {}
+DISTRIBUTIONS = ("edgepress", "torch")
+VARIANTS = {"distill": "distill", "w4": "rtn, then qat, W4A16-g64"}
+
+
+def train(task: Task, variant: str) -> None:
+    """The pass alone, with as many steps as the others have; ``learning_rate`` is in its own units."""
+    import torch
+
+    from ....compress.assemble import assemble
+    from ....compress.masks import Masks
+    from ....compress.passes.distill import Distill
+    from ....compress.passes.qat import Qat
+    from ....compress.stage import Stage
+    from ....compress.weights import WeightSource
+    from ....terminal import Silent
+
+    sequences = task.sequences()
+    rows_of = len(sequences[0])
+    options = {
+        "tokens": len(sequences) * rows_of,
+        "batch_tokens": task.rows * rows_of,
+        "piece_tokens": task.rows * rows_of,
+        "top_k": 256,
+    }
+    distil = Distill.model_validate({**options, "embedding": True})
+    chosen = distil if variant == "distill" else Qat.model_validate({**options, "scheme": "W4A16-g64"})
+    work = task.output / "work"
+    work.mkdir(exist_ok=True)
+    source = WeightSource.open(task.student)
+    stage = Stage(
+        source,
+        WeightSource.open(task.teacher),
+        work,
+        _calibration(sequences, task.rows),
+        Masks(),
+        torch.device("cpu"),
+        Silent(),
+    )
+    assemble(source, chosen.apply(stage), task.checkpoint)
+
+
+def _calibration(sequences: list[list[int]], rows: int) -> Calibration:
+    import torch
+
+    from ....compress.calibration import Batch, Calibration
+
+    batches = []
+    for start in range(0, len(sequences), rows):
+        ids = torch.tensor(sequences[start : start + rows])
+        batches.append(Batch(ids, torch.ones_like(ids)))
+    length, count = len(sequences[0]), len(sequences)
+    known = {"seed": 0, "samples": count, "length": length, "effective_tokens": count * length}
+    return Calibration(
+        tuple(batches), "sequences", **known, documents=1, duplicates=0, truncated=0, chat=False, sha256=""
+    )
