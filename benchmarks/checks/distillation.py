@@ -58,14 +58,14 @@ HEADER = [
 KEPT, FASTER = 0.95, 1.8
 
 
-def text() -> str:
+def text(most_sentences: int = SENTENCES, most_words: int = WORDS) -> str:
     """The text to learn from: a sentence or a word a paragraph, drawn with a fixed seed."""
     whole = " ".join(" ".join(texts_from("wikipedia")).split())
     sentences = sorted({part.strip() for part in re.split(r"(?<=[.!?])\s+", whole) if 30 < len(part) < 240})
     words = sorted(set(re.findall(r"\b[a-z]{3,12}\b", whole)))
     draw = random.Random(0)
-    parts = draw.sample(sentences, min(SENTENCES, len(sentences)))
-    return "\n\n".join(parts + draw.sample(words, min(WORDS, len(words)))) + "\n"
+    parts = draw.sample(sentences, min(most_sentences, len(sentences)))
+    return "\n\n".join(parts + draw.sample(words, min(most_words, len(words)))) + "\n"
 
 
 def variants(work: Path, samples: int) -> list[Variant]:

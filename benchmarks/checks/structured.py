@@ -15,10 +15,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ...storage import read_json, sha256_file
+from ...storage import read_json, sha256_file, write_atomic
 from ..peers.place import Place
 from ..peers.pruners import torch_pruning
 from ..record import Measurement, read
+from .distillation import text
 from .model_chain import Chain, Variant
 from .pruning import Row, measure
 from .pruning_peers import calibration_tokens, measure_peer, peer_name
@@ -26,8 +27,9 @@ from .small_models import ratio_of, shown, value
 from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.structured WORK benchmarks/results"
-# Sequences of calibration text, and what of the held-out text is measured: many rows have to fit an hour.
-SAMPLES, LENGTH = {"smollm2": 8, "minilm": 16}, 512
+# A decoder's sequences of calibration text; an encoder's sentences and as many single words of it.
+SAMPLES, LENGTH, SENTENCES, SENTENCE_LENGTH = 8, 512, 2000, 48
+# What of the held-out text is measured: many rows have to fit an hour.
 HELD_OUT = {"smollm2": "--windows 4", "minilm": "--sentences 64"}
 KEPT = (0.9, 0.8, 0.7, 0.6, 0.5)
 PLAIN = {"widths": "uniform", "importance": "magnitude", "repair": "none"}
@@ -107,14 +109,19 @@ def quality(lines: list[Measurement], dense: list[Measurement]) -> list[str]:
     return found
 
 
-def calibration(model: str) -> str:
-    """The options of the text that rows of ``model`` are calibrated with."""
-    return f"--calibration wikipedia --samples {SAMPLES[model]} --length {LENGTH}"
+def calibration(chain: Chain) -> str:
+    """The options of the text that rows are calibrated with, which is written where it is not there."""
+    if chain.model == "smollm2":
+        return f"--calibration wikipedia --samples {SAMPLES} --length {LENGTH}"
+    file = chain.work / "text.txt"
+    if not file.exists():
+        write_atomic(file, text(SENTENCES, SENTENCES).encode())
+    return f"--calibration {file} --samples {2 * SENTENCES} --length {SENTENCE_LENGTH}"
 
 
 def table_row(chain: Chain, row: Row, dense: list[Measurement], speed: list[Measurement]) -> list[str]:
     """What is known about a row, measured now where it is not."""
-    lines = measure(chain, row, calibration(chain.model), HELD_OUT[chain.model])
+    lines = measure(chain, row, calibration(chain), HELD_OUT[chain.model])
     step = read_json(chain.work / row.name / "edgepress.json")["steps"][0]
     found, asked = step.get("details", {}).get("weights"), row.passes[0].get("keep")
     kept = "–" if asked is None else f"{asked:.0%}" + (f" ({found:.1%})" if found else "")
@@ -125,7 +132,7 @@ def peer_row(
     chain: Chain, place: Place, variant: str, dense: list[Measurement], speed: list[Measurement]
 ) -> list[str]:
     """As :func:`table_row`, of what Torch-Pruning makes."""
-    tokens = calibration_tokens(chain, SAMPLES[chain.model], LENGTH)
+    tokens = calibration_tokens(chain, SAMPLES, LENGTH)
     lines = measure_peer(chain, place, torch_pruning, variant, tokens, HELD_OUT[chain.model])
     criterion, share = torch_pruning.VARIANTS[variant]
     label = f"{torch_pruning.TITLE}: MLP channels by {criterion}"
@@ -181,11 +188,13 @@ def notes(model: str) -> list[str]:
     """What the columns mean."""
     what = {
         "smollm2": "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: "
-        "KL(original ‖ row), mean over 4 windows of 512 tokens of held-out Wikipedia",
-        "minilm": "Model: all-MiniLM-L6-v2. Spearman of word pairs, in brackets the share of the original's",
+        "KL(original ‖ row), mean over 4 windows of 512 tokens of held-out Wikipedia; calibrated with "
+        f"--calibration wikipedia --samples {SAMPLES} --length {LENGTH}",
+        "minilm": "Model: all-MiniLM-L6-v2. Spearman of word pairs, in brackets the share of the original's; "
+        f"calibrated with {SENTENCES} sentences and {SENTENCES} single words of the Wikipedia demo corpus",
     }[model]
     return [
-        f"{what}; calibrated with {calibration(model)}. Nothing was trained.",
+        f"{what}. Nothing was trained.",
         "Kept: weights of all blocks, embeddings and head aside; in brackets what whole units made of it. "
         "× dense: median of paired ratios with the original's float32 bundle, in turns, ONNX Runtime.",
         "ffn (widths uniform, importance magnitude, repair none) is what a plain structured pruner does; "
