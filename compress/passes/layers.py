@@ -45,7 +45,11 @@ class Layers(ModelPass):
     budget: BudgetOption = WEIGHTS
     criterion: Criterion = "influence"
     repair: Literal["least_squares", "none"] = "least_squares"
-    damping: float = Field(0.01, gt=0, le=1, description="share of the mean Gram diagonal added")
+    damping: float | None = Field(
+        None,
+        gt=0,
+        description="share of the mean Gram diagonal added; null: what fits the other half of the text best",
+    )
     measured_tokens: int = Field(512, ge=1, description="tokens that greedy measures each choice on")
 
     @property

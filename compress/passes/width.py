@@ -15,7 +15,7 @@ scales are unusual.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -51,7 +51,11 @@ class Width(ModelPass):
     multiple: int = Field(32, ge=1, description="the hidden size is a multiple of it")
     basis: Basis = "activation"
     repair: Literal["least_squares", "none"] = Field("least_squares", description="in closed form")
-    damping: float = Field(0.01, gt=0, le=1, description="share of the mean Gram diagonal added")
+    damping: float | None = Field(
+        None,
+        gt=0,
+        description="share of the mean Gram diagonal added; null: what fits the other half of the text best",
+    )
     tied: Literal["keep", "separate"] = Field(
         "keep", description="a head that is the embedding stays so, or becomes a matrix of its own"
     )
@@ -160,7 +164,7 @@ class Width(ModelPass):
     def _cut(self, stage: Stage, passage: Passage, basis: Tensor) -> StageResult:
         source, anatomy = stage.source, stage.source.anatomy
         writer = PartWriter(source, {}, stage.directory)
-        damping = None if self.repair == "none" else self.damping
+        options: dict[str, Any] = {"repairs": self.repair != "none", "damping": self.damping}
         narrow = basis.to(torch.float32)
         wide, cut = passage.entrance, [hidden @ narrow for hidden in passage.entrance]
         parts, statuses = [], list[LayerStatus]()
@@ -170,15 +174,15 @@ class Width(ModelPass):
                     lambda name: source.tensor(name).to(stage.device), source.names(f"{block.prefix}.")
                 )
                 cut_block(tensors, block, basis)
-                module = NarrowBlock(block, passage.modules[block.index], tensors, basis, damping)
+                module = NarrowBlock(block, passage.modules[block.index], tensors, basis, **options)
                 index = block.index
                 wide, cut = module.forward(passage.batches(index, wide), passage.batches(index, cut))
                 parts.append(writer.part(block, {}, tensors.changed, {}))
                 statuses += module.statuses
                 task.advance(1)
-        ends = Ends(source, basis, damping, separate=not anatomy.tied or self.separates(anatomy))
+        ends = Ends(source, basis, separate=not anatomy.tied or self.separates(anatomy))
         rows = passage.rows(wide), passage.rows(cut)
-        statuses.append(ends.fit(*rows))
+        statuses.append(ends.fit(*rows, **options))
         with passage.skeleton.head() as head:
             damage = decoder_divergences([part[:_PROBE_TOKENS] for part in rows], [head, ends.logits])
         details = {"hidden": basis.shape[1], "of": len(basis), "weights": basis.shape[1] / len(basis)}

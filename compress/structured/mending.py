@@ -19,32 +19,37 @@ from torch import Tensor, nn
 from ..anatomy import BlockAnatomy
 from ..skeleton import Skeleton
 from .passage import Passage, States
-from .sum_gap import Fitted, Gap, reader_of_sum, seen
+from .sum_gap import Fitted, Gap, fit_halves, reader_of_sum, seen
 
 # Channels that the norm scales by less than this share of its largest are left as they are.
 _LEAST_SCALE = 1e-2
 
 
 def mend(
-    passage: Passage, skeleton: Skeleton, block: BlockAnatomy, states: States, wanted: States, damping: float
+    passage: Passage,
+    skeleton: Skeleton,
+    block: BlockAnatomy,
+    states: States,
+    wanted: States,
+    damping: float | None,
 ) -> Fitted:
-    """Fit down of ``block``, entered by ``states``, so that it leaves ``wanted``; the module is not
-    changed.
+    """Fit down of ``block``, entered by ``states``, so that it leaves ``wanted``; the module is not changed.
+    ``damping`` as in :func:`.sum_gap.fit_halves`.
     """
     linear = block.mlp.down
     down, norm = skeleton.submodule(linear.name), reader_of_sum(block, linear)
-    gap, watched = Gap(linear, skeleton.device), {"rows": down}
+    halves, watched = (Gap(linear, skeleton.device), Gap(linear, skeleton.device)), {"rows": down}
     if norm is not None:
         watched["sum"] = skeleton.submodule(norm.name)
-    for batch, target in zip(passage.batches(block.index, states), wanted, strict=True):
+    for number, (batch, target) in enumerate(zip(passage.batches(block.index, states), wanted, strict=True)):
         found = seen(passage.modules[block.index], watched, batch)
         lacking = target - found["output"]
         if norm is not None:
             lacking = _before_norm(watched["sum"], found["sum"], target)
-        gap.add(found["rows"], lacking, batch.mask)
+        halves[number % 2].add(found["rows"], lacking, batch.mask)
     weight = down.get_parameter("weight")
     kept = torch.arange(linear.in_features, device=weight.device)
-    return gap.fit(weight, down.get_parameter("bias") if linear.bias else None, kept, damping)
+    return fit_halves(halves, weight, down.get_parameter("bias") if linear.bias else None, kept, damping)
 
 
 def _before_norm(norm: nn.Module, total: Tensor, wanted: Tensor) -> Tensor:

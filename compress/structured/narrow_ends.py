@@ -14,9 +14,10 @@ from ..block import LayerStatus
 from ..checkpoint.block_sizes import with_hidden_size
 from ..weights import WeightSource
 from .residual_cut import norm_weight, scale_of, tied_scales
-from .residual_fit import Reading, fitted_scales
+from .residual_fit import Reading, fit_halves, fitted_scales
 from .residual_repair import UNREPAIRED
 from .residual_seen import normalized
+from .sum_gap import DAMPINGS
 
 Tensors = dict[str, Tensor]
 
@@ -28,10 +29,10 @@ class Ends:
     it is the embedding, and the scales are all that can be fitted.
     """
 
-    def __init__(self, source: WeightSource, basis: Tensor, damping: float | None, separate: bool) -> None:
+    def __init__(self, source: WeightSource, basis: Tensor, *, separate: bool) -> None:
         anatomy = source.anatomy
         assert anatomy.final_norm is not None and anatomy.head is not None
-        self.source, self.basis, self.damping, self.separate = source, basis, damping, separate
+        self.source, self.basis, self.separate = source, basis, separate
         self.norm: Norm = anatomy.final_norm
         self.eps = self.norm.eps * scale_of(basis) ** 2
         self.old_scales = self.norm.offset + self._read(f"{self.norm.name}.weight")
@@ -42,36 +43,38 @@ class Ends:
         else:
             self.scales, self.head = tied_scales(self.old_scales, basis), self.embedding
 
-    def fit(self, wide: Tensor, narrow: Tensor) -> LayerStatus:
+    def fit(self, wide: Tensor, narrow: Tensor, *, repairs: bool, damping: float | None) -> LayerStatus:
         """Repair what reads the last states ``narrow [tokens, kept]``, which were ``wide [tokens, hidden]``;
-        the error is that of what the head reads.
+        the error is that of what the head reads. ``damping`` as in :class:`.residual_repair.NarrowBlock`.
         """
         given, now = normalized(wide, self.norm.eps), normalized(narrow, self.eps)
-        reading = Reading(self.basis)
-        if self.separate:
-            reading.add(given, now * self.scales)
-            found = self._fitted_head(reading)
-        else:
-            reading.add(given * self.old_scales, now)
-            found = self._fitted_scales(reading)
-        status, detail = UNREPAIRED if found is None and self.damping is not None else ("ok", "")
+        given, now = (given, now * self.scales) if self.separate else (given * self.old_scales, now)
+        halves = Reading(self.basis), Reading(self.basis)
+        for number, half in enumerate(halves):
+            half.add(given[number::2], now[number::2])
+        both = halves[0] + halves[1]
+        fitted = None
+        if repairs:
+            fitted = (
+                self._fitted_head(halves, damping) if self.separate else self._fitted_scales(both, damping)
+            )
+        status, detail = UNREPAIRED if fitted is None and repairs else ("ok", "")
         label = f"width {len(self.basis)} → {self.basis.shape[1]}"
-        unfitted = reading.start if self.separate else reading.start * self.scales
-        error = reading.error(unfitted if found is None else found)
+        unfitted = both.start if self.separate else both.start * self.scales
+        error = both.error(unfitted if fitted is None else fitted)
         return LayerStatus(self.norm.name, "width", label, status, error, "output", detail)
 
-    def _fitted_head(self, reading: Reading) -> Tensor | None:
-        found = None if self.damping is None else reading.fit(self.damping)
+    def _fitted_head(self, halves: tuple[Reading, Reading], damping: float | None) -> Tensor | None:
+        found = fit_halves(halves, damping)
         if found is not None:
             self.head = self._folded_head() @ found
         return found
 
-    def _fitted_scales(self, reading: Reading) -> Tensor | None:
-        if self.damping is None:
-            return None
+    def _fitted_scales(self, reading: Reading, damping: float | None) -> Tensor | None:
         table = self._read(f"{self.source.anatomy.embedding}.weight")
         table = table - table.mean(0)
-        scales = fitted_scales(reading, self.scales, table.T @ table, self.basis, self.damping)
+        used = DAMPINGS[0] if damping is None else damping
+        scales = fitted_scales(reading, self.scales, table.T @ table, self.basis, used)
         if scales is None:
             return None
         self.scales = scales

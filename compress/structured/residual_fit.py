@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .sum_gap import DAMPINGS
+
 
 class Reading:
     """Sums over tokens of what a norm gave, ``t [hidden]``, and gives now, ``n [kept]``.
@@ -27,6 +29,13 @@ class Reading:
         self.cross.addmm_(given.T, now)
         self.power += float(given.square().sum())
 
+    def __add__(self, other: Reading) -> Reading:
+        """The sums over the tokens of both."""
+        both = Reading(self.start)
+        both.gram, both.cross = self.gram + other.gram, self.cross + other.cross
+        both.power = self.power + other.power
+        return both
+
     def fit(self, damping: float) -> Tensor | None:
         """The map ``[hidden, kept]`` of least ``E‖t − R n‖²``; None where the Gram does not factor."""
         factor = _factor(self.gram, damping)
@@ -38,6 +47,21 @@ class Reading:
         """What the map ``found`` leaves of ``t``, squared and relative."""
         left = self.power - 2 * float((self.cross * found).sum()) + float(((found @ self.gram) * found).sum())
         return max(left, 0.0) / self.power if self.power > 0 else 0.0
+
+
+def fit_halves(halves: tuple[Reading, Reading], damping: float | None) -> Tensor | None:
+    """The fit to both halves of the text; without a ``damping`` that which leaves least in the half it was
+    not fitted to. None where a Gram does not factor.
+    """
+    both = halves[0] + halves[1]
+    if damping is not None or not (halves[0].power and halves[1].power):
+        return both.fit(DAMPINGS[0] if damping is None else damping)
+    errors = []
+    for tried in DAMPINGS:
+        fits = [half.fit(tried) for half in halves]
+        others = zip(fits, reversed(halves), strict=True)
+        errors.append(sum(float("inf") if found is None else other.error(found) for found, other in others))
+    return both.fit(DAMPINGS[errors.index(min(errors))])
 
 
 def fitted_scales(

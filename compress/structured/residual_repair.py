@@ -21,9 +21,10 @@ from ..block import LayerStatus
 from ..forward import Batch
 from ..rotation import FusedTensors
 from .residual_cut import scale_of
-from .residual_fit import Reading
+from .residual_fit import Reading, fit_halves
 from .residual_seen import normalized, real
 from .sum_gap import Gap, seen
+from .sum_gap import fit_halves as fit_gap
 
 Masks = Sequence[Tensor | None]
 
@@ -65,7 +66,7 @@ class _Rms(nn.Module):
 class NarrowBlock:
     """A block cut to ``basis [hidden, kept]``; ``tensors`` are its parameters, which the repair changes.
 
-    With ``damping`` None nothing is repaired.
+    ``damping`` None is chosen anew for each fit, by halves of the text.
     """
 
     def __init__(
@@ -74,9 +75,12 @@ class NarrowBlock:
         original: nn.Module,
         tensors: FusedTensors,
         basis: Tensor,
+        *,
+        repairs: bool,
         damping: float | None,
     ) -> None:
-        self.block, self.original, self.tensors, self.damping = block, original, tensors, damping
+        self.block, self.original, self.tensors = block, original, tensors
+        self.repairs, self.damping = repairs, damping
         self.basis, self.scale = basis.to(torch.float32), scale_of(basis)
         self.module = deepcopy(original)
         self.statuses: list[LayerStatus] = []
@@ -114,12 +118,12 @@ class NarrowBlock:
         masks: Masks,
     ) -> None:
         """Fit what reads a norm, whose scales are in the readers: normalized states are compared."""
-        if self.damping is None:
+        if not self.repairs:
             return
-        reading, now = Reading(self.basis), self._norm(norm)
-        for before, after, mask in zip(wide, narrow, masks, strict=True):
-            reading.add(normalized(real(before, mask), norm.eps), now(real(after, mask)))
-        found = reading.fit(self.damping)
+        halves, now = (Reading(self.basis), Reading(self.basis)), self._norm(norm)
+        for number, (before, after, mask) in enumerate(zip(wide, narrow, masks, strict=True)):
+            halves[number % 2].add(normalized(real(before, mask), norm.eps), now(real(after, mask)))
+        found, reading = fit_halves(halves, self.damping), halves[0] + halves[1]
         scales = norm.offset + self.tensors.read(f"{norm.name}.weight")
         for linear in readers:
             if found is not None:
@@ -140,12 +144,14 @@ class NarrowBlock:
         """
         weight = self.tensors.get(f"{linear.name}.weight")
         bias = self.tensors.get(f"{linear.name}.bias") if linear.bias else None
-        if self.damping is not None:
-            gap = Gap(replace(linear, out_features=self.basis.shape[1]), self.basis.device)
-            for aim, state, row, mask in zip(wanted, states, rows, masks, strict=True):
-                gap.add(row, aim @ self.basis - state - nn.functional.linear(row, weight, bias), mask)
+        if self.repairs:
+            narrow = replace(linear, out_features=self.basis.shape[1])
+            halves = Gap(narrow, weight.device), Gap(narrow, weight.device)
+            for number, (aim, state, row, mask) in enumerate(zip(wanted, states, rows, masks, strict=True)):
+                lacking = aim @ self.basis - state - nn.functional.linear(row, weight, bias)
+                halves[number % 2].add(row, lacking, mask)
             kept = torch.arange(linear.in_features, device=weight.device)
-            fitted = gap.fit(weight, bias, kept, self.damping)
+            fitted = fit_gap(halves, weight, bias, kept, self.damping)
             self._note(linear, fitted.fit.damping is None, fitted.error)
             weight = self._set(f"{linear.name}.weight", fitted.fit.weight)
             if fitted.fit.bias is not None:

@@ -9,6 +9,7 @@ instead of at the linear's own output.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from ..anatomy import BlockAnatomy, Linear, Norm
 from ..forward import Batch, run_block
 from .repair import Repaired, least_squares
+
+# Shares of the mean Gram diagonal that are tried where none is given.
+DAMPINGS = (0.01, 0.1, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,14 @@ class Gap:
         self._power += float(lacking.square().sum())
         self.tokens += len(rows)
 
+    def __add__(self, other: Gap) -> Gap:
+        """The sums over the tokens of both."""
+        both = copy(self)
+        both._gram, both._gap = self._gram + other._gram, self._gap + other._gap
+        both._mean, both._shift = self._mean + other._mean, self._shift + other._shift
+        both._power, both.tokens = self._power + other._power, self.tokens + other.tokens
+        return both
+
     @property
     def gram(self) -> Tensor:
         """``E[x xᵀ]`` of the inputs ``[in, in]``."""
@@ -97,15 +109,42 @@ class Gap:
         """The linear on its columns ``kept`` that closes ``strength`` of the gap; the error counts the
         rest.
         """
-        gram, gap, mean = self.gram, strength * self._gap / self.tokens, self._mean / self.tokens
+        gap, mean = strength * self._gap / self.tokens, self._mean / self.tokens
         shift = strength * self._shift / self.tokens
         centre, offset = (None, None) if bias is None else (mean, shift)
-        found = least_squares(weight, bias, gram, centre, kept, damping, gap, offset)
+        found = least_squares(weight, bias, self.gram, centre, kept, damping, gap, offset)
+        return Fitted(found, self.error(found, weight, bias, kept, strength))
+
+    def error(
+        self, found: Repaired, weight: Tensor, bias: Tensor | None, kept: Tensor, strength: float = 1.0
+    ) -> float:
+        """What is left of ``strength`` of the gap, squared and relative to it, when the linear becomes
+        ``found``.
+        """
+        gap, shift = strength * self._gap / self.tokens, strength * self._shift / self.tokens
         change = -weight
         change[:, kept] += found.weight
         moved = torch.zeros_like(shift) if found.bias is None or bias is None else found.bias - bias
         # E‖lacking − ΔW x − Δb‖², multiplied out.
         power = strength**2 * self._power / self.tokens
         left = power - 2 * float((change * gap).sum()) - 2 * float(moved @ shift) + float(moved @ moved)
-        left += 2 * float(moved @ (change @ mean)) + float(((change @ gram) * change).sum())
-        return Fitted(found, max(left, 0.0) / power if power > 0 else 0.0)
+        left += 2 * float(moved @ (change @ self._mean)) / self.tokens
+        left += float(((change @ self.gram) * change).sum())
+        return max(left, 0.0) / power if power > 0 else 0.0
+
+
+def fit_halves(
+    halves: tuple[Gap, Gap], weight: Tensor, bias: Tensor | None, kept: Tensor, damping: float | None
+) -> Fitted:
+    """The fit to both halves of the text; without a ``damping`` that which leaves least of the gap in the
+    half it was not fitted to, among :data:`DAMPINGS`: a wide linear learns a short text by heart.
+    """
+    both = halves[0] + halves[1]
+    if damping is not None or not (halves[0].tokens and halves[1].tokens):
+        return both.fit(weight, bias, kept, DAMPINGS[0] if damping is None else damping)
+    errors = []
+    for tried in DAMPINGS:
+        fits = [half.fit(weight, bias, kept, tried).fit for half in halves]
+        others = zip(fits, reversed(halves), strict=True)
+        errors.append(sum(other.error(found, weight, bias, kept) for found, other in others))
+    return both.fit(weight, bias, kept, DAMPINGS[errors.index(min(errors))])

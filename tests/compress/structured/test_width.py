@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from edgepress.compress.anatomy import Linear
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.structured.residual_basis import basis_of
-from edgepress.compress.structured.residual_fit import Reading, fitted_scales
+from edgepress.compress.structured.residual_fit import Reading, fit_halves, fitted_scales
 from edgepress.compress.structured.residual_seen import Seen
+from edgepress.compress.structured.sum_gap import Gap
+from edgepress.compress.structured.sum_gap import fit_halves as fit_gap
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import InputError, RecipeError
@@ -21,6 +24,7 @@ from edgepress.export.api import export_bundle
 from edgepress.storage import read_json
 from torch import Tensor
 
+LINEAR = Linear("d", "down", 24, 20, False)
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 
 
@@ -102,6 +106,28 @@ def test_fits_are_numpys_least_squares() -> None:
     columns = [(now[:, [i]] @ (centred @ basis.float())[:, [i]].T).flatten().numpy() for i in range(4)]
     naive, *_ = np.linalg.lstsq(np.stack(columns, 1), (given @ centred.T).flatten().numpy(), rcond=None)
     assert scales is not None and np.allclose(scales, naive, atol=1e-3)
+
+
+def test_the_damping_is_the_one_that_the_other_half_likes() -> None:
+    """Noise as the target: whatever is fitted to one half is wrong in the other, so the most damping wins."""
+    generator = torch.Generator().manual_seed(0)
+    now, noise = torch.randn(60, 20, generator=generator), torch.randn(60, 24, generator=generator)
+    basis = torch.linalg.qr(torch.randn(24, 20, dtype=torch.float64, generator=generator))[0]
+    for given, expected in ((noise + now @ basis.T.float(), 10.0), (3 * now @ basis.T.float(), 0.01)):
+        halves = Reading(basis), Reading(basis)
+        for number, half in enumerate(halves):
+            half.add(given[number::2], now[number::2])
+        chosen, direct = fit_halves(halves, None), (halves[0] + halves[1]).fit(expected)
+        assert chosen is not None and direct is not None and torch.allclose(chosen, direct)
+        gaps = Gap(LINEAR, torch.device("cpu")), Gap(LINEAR, torch.device("cpu"))
+        weight = torch.zeros(24, 20)
+        lacking = noise if expected == 10.0 else given
+        for number, gap in enumerate(gaps):
+            gap.add(now[number::2].unsqueeze(0), lacking[number::2].unsqueeze(0), None)
+        fitted = fit_gap(gaps, weight, None, torch.arange(20), None)
+        whole = (gaps[0] + gaps[1]).fit(weight, None, torch.arange(20), expected)
+        assert torch.allclose(fitted.fit.weight, whole.fit.weight)
+        assert fitted.error == pytest.approx(whole.error)
 
 
 @pytest.mark.parametrize("basis", ["activation", "reconstruction", "pca"])
