@@ -3,7 +3,9 @@
 ``minmax`` spans the largest weight of each group (symmetric: absmax over half the code range,
 compressed-tensors' rule). ``mse`` shrinks that span over a ladder of factors and keeps, per group, the one
 with the smallest squared rounding error, weighted by the importance of each input channel when it is known:
-clipping a rare outlier buys finer steps for all the rest. ``percentile`` spans that share of each group's
+clipping a rare outlier buys finer steps for all the rest. Symmetric codes reach one step further down than
+up, so ``mse`` makes the scale of a group negative where its largest weight is positive: with the fewer bits,
+the more that one step is worth. ``percentile`` spans that share of each group's
 weights (99 %, or ``percentile-99.5``) and clips the others. Scales are rounded to the precision they are
 stored in before any code is computed.
 """
@@ -37,6 +39,8 @@ _FACTORS: dict[int | str, tuple[float, ...]] = {
     "mxfp4": (0.5, 2.0),
 }
 _FACTORS_LOW = tuple(1.1 - 0.04 * i for i in range(20))
+# Bits up to which one more step on one side is worth a negative scale; kernels of int8 want positive ones.
+_LARGEST_SIGNED = 4
 _CHUNK_WEIGHTS = 1 << 17  # weights searched at once: the temporaries stay in the second-level cache
 _FP16_MIN, _FP16_MAX = 2.0**-14, 65504.0
 
@@ -52,7 +56,8 @@ def storable(scale: Tensor, scheme: Scheme | None = None, largest: float | None 
         return power_of_two(scale * DOUBLED) / 2
     if scheme is not None and scheme.format == "nvfp4":
         return block_scales(2 * scale, unit_of(2 * (float(scale.max()) if largest is None else largest))) / 2
-    if bool(((scale >= _FP16_MIN) & (scale <= _FP16_MAX)).all()):
+    size = scale.abs()
+    if bool(((size >= _FP16_MIN) & (size <= _FP16_MAX)).all()):
         return scale.to(torch.float16).to(torch.float32)
     return scale.clone()
 
@@ -84,7 +89,7 @@ def _grid_of(
     """Scale and zero point for spans ``[low, high]``; an all-zero group gets scale 1."""
     lowest, highest = scheme.code_range
     scale = (high - low) / (highest - lowest)
-    scale = torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
+    scale = torch.where(scale.abs() > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
     scale = storable(scale, scheme, largest)
     if scheme.symmetric:
         return scale, None
@@ -114,7 +119,8 @@ def _search_mse(
     low, high = _span(grouped, scheme)
     best_scale, best_zero = _grid_of(low, high, scheme, largest)
     best_error = _rounding_error(grouped, best_scale, best_zero, scheme, importance)
-    for factor in _FACTORS.get(scheme.format) or _FACTORS.get(scheme.bits) or _FACTORS_LOW:
+    factors = _FACTORS.get(scheme.format) or _FACTORS.get(scheme.bits) or _FACTORS_LOW
+    for factor in (factor * side for side in _sides(grouped, scheme) for factor in factors):
         scale, zero_point = _grid_of(low * factor, high * factor, scheme, largest)
         error = _rounding_error(grouped, scale, zero_point, scheme, importance)
         better = error < best_error
@@ -123,6 +129,14 @@ def _search_mse(
         if best_zero is not None and zero_point is not None:
             best_zero = torch.where(better, zero_point, best_zero)
     return best_scale, best_zero
+
+
+def _sides(grouped: Tensor, scheme: Scheme) -> tuple[Tensor | float, ...]:
+    """The signs ``[out, groups]`` of the scales that are worth a try."""
+    if scheme.format != "int" or not scheme.symmetric or scheme.bits > _LARGEST_SIGNED:
+        return (1.0,)
+    side = torch.where(grouped.amax(-1) > -grouped.amin(-1), -1.0, 1.0)
+    return (side, -side) if scheme.bits == 2 else (side,)
 
 
 def _percentile_span(grouped: Tensor, scheme: Scheme, percent: float) -> tuple[Tensor, Tensor]:

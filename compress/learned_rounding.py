@@ -119,7 +119,9 @@ class LearnedRounding:
             outputs.append(zero_point)
             gradients.append(-scale.detach() * (kept * (1 - now.inside)).sum(-1))
         (for_clip,) = torch.autograd.grad(outputs, clip, gradients)
-        self.offset.sub_(rate * (outer * now.inside).sign_()).clamp_(-0.5, 0.5)
+        # A step up is a larger weight only where the scale is positive.
+        upward = now.inside * scale.detach().sign().unsqueeze(-1)
+        self.offset.sub_(rate * (outer * upward).sign_()).clamp_(-0.5, 0.5)
         self.clip.sub_(clip_rate * for_clip.sign()).clamp_(_SMALLEST_CLIP, _LARGEST_CLIP)
 
     def tensor(self) -> QTensor:

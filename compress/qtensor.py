@@ -23,7 +23,7 @@ class QTensor:
     Attributes:
         scheme: bits, group size and symmetry.
         codes: ``[out, in]`` int8, or E4M3 where that is the format; within ``scheme.code_range``.
-        scale: ``[out, groups]`` float32, positive.
+        scale: ``[out, groups]`` float32, not zero; negative only of symmetric integers of few bits.
         zero_point: ``[out, groups]`` int8 in the code range, or None when symmetric.
         input_scale: of the activations, where it was found in calibration (``scheme.calibrated``).
     """

@@ -49,7 +49,8 @@ def _solved(target: Tensor, hessian: Tensor, tensor: QTensor, largest: float) ->
     slope = (residual.view_as(steps) * steps).sum(-1)
     change = _solve(matrix, slope)
     found = tensor.scale + change
-    found = torch.where(torch.isfinite(found) & (found > 0), found, tensor.scale)
+    same_side = found * tensor.scale > 0
+    found = torch.where(torch.isfinite(found) & same_side, found, tensor.scale)
     found = storable(found, tensor.scheme, largest)
     change = found - tensor.scale
     # What the objective gains by the change, scales rounded: 2 sᵀ slope − sᵀ A s.

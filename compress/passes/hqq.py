@@ -53,7 +53,7 @@ def _refit(
         levels = codes - zero.unsqueeze(-1)
     power = levels.square().sum(-1)
     fitted = (levels * target).sum(-1) / power.clamp(min=1)
-    usable = (power > 0) & (fitted > torch.finfo(torch.float32).tiny)
+    usable = (power > 0) & (fitted * scale.sign() > torch.finfo(torch.float32).tiny)
     return storable(torch.where(usable, fitted, scale)), zero
 
 

@@ -133,7 +133,7 @@ def _distance(weight: Tensor, tensor: QTensor) -> float:
     """Median distance between ``weight`` and what the codes stand for, in steps of each group."""
     change = (weight - tensor.dequantize().to(weight.device)).view(*tensor.scale.shape, -1)
     return float(
-        (change.abs() / tensor.scale.unsqueeze(-1)).flatten()[:: max(1, change.numel() >> 16)].median()
+        (change.abs() / tensor.scale.abs().unsqueeze(-1)).flatten()[:: max(1, change.numel() >> 16)].median()
     )
 
 

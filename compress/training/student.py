@@ -119,7 +119,7 @@ class Student:
         """
         self._replace(name, module, activations)
         self.began[name] = module.tensor()
-        unit = _LATENT_UNIT * scale.detach().unsqueeze(-1)
+        unit = _LATENT_UNIT * scale.detach().abs().unsqueeze(-1)
         self.learned.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
 
     def module(self, name: str) -> nn.Module:
@@ -172,9 +172,10 @@ class Student:
             start = module.scale.detach()
 
             def rounded(scale: Tensor, start: Tensor = start) -> Tensor:
-                return storable(torch.maximum(scale, start * _SMALLEST))
+                side = start.sign()  # a scale stays on its side of zero
+                return storable(side * torch.maximum(side * scale, start.abs() * _SMALLEST))
 
-            yield learn(f"{name}.weight_scale", module, "scale", start, rounded)
+            yield learn(f"{name}.weight_scale", module, "scale", start.abs(), rounded)
 
     def _zero_points(self, masked: frozenset[str]) -> Iterator[Learned]:
         for name, module in self.quantized.items():

@@ -57,7 +57,7 @@ def naive_group(values: list[float], scale: float, zero: float | None, options: 
         levels = [code - (zero or 0.0) for code in codes]
         square = sum(level * level for level in levels)
         fitted = sum(level * goal for level, goal in zip(levels, target, strict=True)) / max(square, 1)
-        if square > 0 and fitted > 0:
+        if square > 0 and fitted * scale > 0:
             scale = float(storable(torch.tensor(fitted)))
         strength *= options.growth
     return best[1]
