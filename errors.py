@@ -8,7 +8,6 @@ signal.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -64,6 +63,8 @@ class UnknownName(InputError):
     code = "E-UNKNOWN"
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, fix: str = "") -> None:
+        import difflib
+
         choices = sorted(known)
         near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""

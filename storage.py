@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -147,6 +146,8 @@ def check_tree(
 
 def require_disk(path: Path, needed: int) -> None:
     """Raise :class:`OutOfResource` when the file system of ``path`` has fewer than ``needed`` bytes free."""
+    import shutil  # here alone: with the compressors that it knows it costs a start two milliseconds
+
     existing = next(p for p in (path, *path.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

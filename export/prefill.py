@@ -15,7 +15,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..compress.anatomy import Linear
-from ..runtime.remade import REMADE_CODES, REMADE_SCALES, RemadeLinear
+from ..runtime.remade import REMADE_CODES, REMADE_SCALES
+from ..runtime.remade_linear import RemadeLinear
 from ..storage import disk_full_is_typed
 from .graph.build import Build
 from .graph.decoder import build_prefill

@@ -8,13 +8,15 @@ output, and the parent only ever sees text or a typed error.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError, EdgepressError, InputError, RefusedByPolicy
+
+if TYPE_CHECKING:
+    import subprocess
 
 TEMPLATE_LIMIT = 64 << 10
 OUTPUT_LIMIT = 1 << 20
@@ -63,6 +65,8 @@ def render_chats(
 
 
 def _run(request: str, patience: float) -> subprocess.CompletedProcess[bytes]:
+    import subprocess  # here alone: most starts render no chat
+
     # -P keeps the worker's own folder off its module path.
     command = [sys.executable, "-P", str(Path(__file__).with_name("chat_worker.py"))]
     try:

@@ -2,7 +2,9 @@
 
 A graph names the files of its large tensors, and a runtime opens what is named. Before a session is made,
 every name must be a file that the manifest lists, and none may be a link: a link's target is outside what was
-hashed. Only the messages that can hold a tensor are entered; field numbers are those of onnx.proto3.
+hashed. Only the messages that can hold a tensor are entered, and of these only those in whose bytes the key
+"location" stands somewhere: protobuf writes a text as it is, and a graph has thousands of nodes without any.
+Field numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from ..errors import BundleError
 from .wire_format import fields
 
 _ENTRY = "StringStringEntry"
+_KEY = b"location"
 _CHILDREN: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
     "TrainingInfo": {1: "Graph", 2: "Graph"},
@@ -32,7 +35,7 @@ _CHILDREN: dict[str, dict[int, str]] = {
 def _location(data: mmap.mmap, start: int, stop: int) -> str | None:
     found = [field for field in fields(data, start, stop) if field.value is None]
     entry = {field.number: bytes(data[field.start : field.stop]) for field in found}
-    if entry.get(1) != b"location":
+    if entry.get(1) != _KEY:
         return None
     return entry.get(2, b"").decode("utf-8", "backslashreplace")
 
@@ -48,7 +51,7 @@ def _walk(data: mmap.mmap) -> set[str]:
                 location = _location(data, field.start, field.stop)
                 if location is not None:
                     locations.add(location)
-            elif child is not None:
+            elif child is not None and data.find(_KEY, field.start, field.stop) >= 0:
                 pending.append((child, field.start, field.stop))
     return locations
 

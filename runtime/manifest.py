@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from ..errors import BundleError
-from .remade import RemadeLinear
+from .remade_linear import RemadeLinear
 from .typed_json import (
     Unusable,
     by_name,

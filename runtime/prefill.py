@@ -9,8 +9,7 @@ through the model's own graph, which makes the logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,18 @@ import numpy as np
 from ..errors import BundleError
 from .bundle import Bundle
 from .prepacked import Entry, find
-from .remade import RemadeLinear, remake
-from .session import graph_errors_are_typed, open_session, save_optimized
+from .session import UNPACKED, graph_errors_are_typed, open_session
 from .token_limits import Ids
 
 # From here on a prompt is faster this way, the step that its last token costs included.
 PREFILL_FROM = 32
 # Opening the graph takes about what it saves on so many tokens: it is opened when they have come together.
-OPEN_FROM = 192
+OPEN_FROM = 48
 PREFILL_CHUNK = 128
-# Threads that spin between two prompts would take the cores from decoding.
-CONFIG = {"session.force_spinning_stop": "1"}
+# Threads that spin between two prompts would take the cores from decoding. A product packs its weights for
+# the kernel as it goes: with so many rows that costs a few per cent, where packing them ahead costs every
+# process that opens the graph more than a short prompt does, and as much memory again.
+CONFIG = {"session.force_spinning_stop": "1", **UNPACKED}
 
 Opening = Callable[[], Any]
 
@@ -93,23 +93,3 @@ def _opened(entry: Entry, threads: int | None) -> Any:
     except BundleError:
         entry.drop()
         return None
-
-
-def save_prefill(bundle: Bundle, target: Path) -> None:
-    """Write the prefill graph of ``bundle`` with its weights, prepacked, to ``target`` and beside it.
-
-    Raises:
-        BundleError: the graph does not load, or the weights cannot be made.
-    """
-    assert bundle.prefill is not None
-    weights = remake(bundle.path / bundle.prefill.file, bundle.graph, bundle.prefill.linears)
-    save_optimized(bundle.path / bundle.prefill.file, target, weights=weights)
-
-
-def opened_in_memory(
-    graph: Path, model: Path, linears: Sequence[RemadeLinear], *, threads: int | None = None
-) -> Any:
-    """A session over the prefill graph in the file ``graph``, whose weights are made of the graph ``model``
-    and held in memory: what a proof runs.
-    """
-    return open_session(graph, threads=threads, config=CONFIG, weights=remake(graph, model, linears))

@@ -25,12 +25,12 @@ from ..storage import require_disk, write_atomic, write_json
 from . import prepacked
 from .bundle import MANIFEST, Bundle
 from .cgroup import memory_limit
-from .prefill import save_prefill
+from .prefill_weights import save_prefill
 from .session import onnxruntime, save_optimized
 
 # An entry has the weights twice, as they were and repacked; so has the process that makes it. The weights of
-# the prefill graph are made besides.
-_DISK, _MEMORY, _MEMORY_PREFILL = 2.4, 2.2, 3.2
+# the prefill graph are made besides, and stored once.
+_DISK, _DISK_PREFILL, _MEMORY, _MEMORY_PREFILL = 2.4, 1.2, 2.2, 2.2
 _NICE = 10
 
 
@@ -172,7 +172,7 @@ def _started(bundle: Bundle) -> subprocess.Popen[bytes] | None:
 
 def _disk(bundle: Bundle, *, prefill: bool) -> int:
     """Bytes of the entry for ``bundle``, at most."""
-    return int(_DISK * (bundle.weight_bytes + (bundle.prefill_bytes if prefill else 0)))
+    return int(_DISK * bundle.weight_bytes + (_DISK_PREFILL * bundle.prefill_bytes if prefill else 0))
 
 
 def _has_room(bundle: Bundle, *, prefill: bool = False) -> bool:

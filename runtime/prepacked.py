@@ -10,7 +10,6 @@ and is thrown away when it is not what its manifest says.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from .bundle import MANIFEST, Bundle
 from .cpu_identity import cpu_identity
 from .session import graph_form, onnxruntime
 
-SCHEMA = "edgepress.prepacked/2"
+SCHEMA = "edgepress.prepacked/3"
 GRAPH = "model.onnx"
 PREFILL = "prefill.onnx"
 # Below this, an entry saves less memory and time than it costs to look after.
@@ -67,6 +66,8 @@ class Entry:
 
     def drop(self) -> None:
         """Remove it. Processes that have it mapped go on; one that is about to open it makes its own."""
+        import shutil
+
         doomed = self.path.with_name(f".{self.path.name}.{os.getpid()}.dropped")
         try:
             self.path.rename(doomed)

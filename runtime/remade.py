@@ -12,16 +12,15 @@ of the weights are multiplied by it. The factors are the ratio of the norm in th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
 from .graph_file import GraphFile
-from .typed_json import integer, text
+from .remade_linear import RemadeLinear
 
 # Initializers of the prefill graph: the product's name, and which of its two arrays.
 REMADE_CODES, REMADE_SCALES = ".int8", ".int8_scales"
@@ -29,22 +28,6 @@ REMADE_CODES, REMADE_SCALES = ".int8", ".int8_scales"
 SMOOTHED = ".smoothed"
 _LEVELS = np.float32(127)
 _ROWS = 1024  # at a time: a few megabytes of floats
-_WIDEST = 1 << 24
-
-
-@dataclass(frozen=True)
-class RemadeLinear:
-    """A product of the prefill graph: ``name``, and rows ``first`` to ``first + out`` of the weight of the
-    product ``of`` in the model's graph, which has ``columns`` inputs. They come from the smoothed ``norm``,
-    unless that is "".
-    """
-
-    name: Annotated[str, text()]
-    of: Annotated[str, text()]
-    first: Annotated[int, integer(0, _WIDEST)]
-    out: Annotated[int, integer(1, _WIDEST)]
-    columns: Annotated[int, integer(1, _WIDEST)]
-    norm: Annotated[str, text()] = ""
 
 
 def remake(prefill: Path, graph: Path, linears: Sequence[RemadeLinear]) -> dict[str, NDArray[Any]]:

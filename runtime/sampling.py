@@ -102,7 +102,8 @@ class Sampler:
 
     def __init__(self, settings: Sampling, context: Iterable[int] = ()) -> None:
         self._settings = settings
-        self._generator = np.random.default_rng(settings.seed)
+        # Loading numpy.random takes as long as a dozen tokens, and greedy decoding draws nothing.
+        self._generator = np.random.default_rng(settings.seed) if settings.temperature > 0 else None
         self._seen = set(context)
         self._penalized = settings.repetition_penalty != 1
 
@@ -128,6 +129,7 @@ class Sampler:
         return token
 
     def _draw(self, logits: Floats) -> int:
+        assert self._generator is not None
         ids, probabilities = candidates(logits, self._settings)
         position = np.searchsorted(np.cumsum(probabilities), self._generator.random(), side="right")
         return int(ids[min(int(position), ids.shape[0] - 1)])

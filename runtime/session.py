@@ -32,8 +32,16 @@ BEHIND = {"tensorrt": ("CUDAExecutionProvider",)}
 _DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
 # What decides how a graph is run, and what decides what it becomes: a saved graph keeps only the second.
-_RUN = {"session.intra_op.allow_spinning": "1"}
+# Threads spin from one token to the next and no longer: left to itself ONNX Runtime spins on, and takes the
+# cores from whatever comes then (two thirds of the speed of a prefill graph).
+_RUN = {
+    "session.intra_op.allow_spinning": "1",
+    "session.intra_op.spin_duration_us": "1000",
+    "session.prepack.enable_parallel": "1",
+}
 _FORM = {"session.qdq_matmulnbits_accuracy_level": "4"}
+# For graphs whose kernels pack weights as they go, or not at all.
+UNPACKED = {"session.disable_prepacking": "1"}
 _SMALLEST_EXTERNAL = 1 << 10
 _FATAL = 4
 _RAISED = [
@@ -142,9 +150,12 @@ def open_session(
     return session
 
 
-def save_optimized(graph: Path, target: Path, *, weights: Mapping[str, NDArray[Any]] | None = None) -> None:
+def save_optimized(
+    graph: Path, target: Path, *, weights: Mapping[str, NDArray[Any]] | None = None, packed: bool = True
+) -> None:
     """Write to ``target`` (and ``target`` + ``.data``) what a CPU session makes of ``graph``: optimized, and
-    its weights a second time as the kernels of this CPU want them. ``weights`` as in :func:`open_session`.
+    its weights, if ``packed`` a second time as the kernels of this CPU want them. ``weights`` as in
+    :func:`open_session`.
 
     Raises:
         MissingDependency: ONNX Runtime is not installed.
@@ -154,8 +165,8 @@ def save_optimized(graph: Path, target: Path, *, weights: Mapping[str, NDArray[A
     written = {
         "session.optimized_model_external_initializers_file_name": f"{target.name}.data",
         "session.optimized_model_external_initializers_min_size_in_bytes": str(_SMALLEST_EXTERNAL),
-        "session.save_external_prepacked_constant_initializers": "1",
     }
+    written |= {"session.save_external_prepacked_constant_initializers": "1"} if packed else UNPACKED
     options = _options(runtime, 1, {**graph_form(), **written})
     options.optimized_model_filepath = str(target)
     _give(runtime, options, weights)

@@ -48,10 +48,19 @@ def fields(data: Data, position: int, end: int) -> Iterator[Field]:
         Malformed: a field that runs past the message, or an unknown wire type.
     """
     while position < end:
-        key, position = varint(data, position, end)
+        # Nearly all numbers here are one byte long, and a start of a bundle reads thousands of them.
+        key = data[position]
+        if key < 0x80:
+            position += 1
+        else:
+            key, position = varint(data, position, end)
         number, wire = key >> 3, key & 7
         if wire == _BYTES:
-            length, position = varint(data, position, end)
+            if position < end and data[position] < 0x80:
+                length = data[position]
+                position += 1
+            else:
+                length, position = varint(data, position, end)
             if position + length > end:
                 raise Malformed("a field runs past its message")
             yield Field(number, position, position + length, None)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...compress.anatomy import Anatomy
-from ...runtime.remade import RemadeLinear
+from ...runtime.remade_linear import RemadeLinear
 from .view import WeightView
 from .writer import GraphWriter
 

@@ -18,7 +18,8 @@ from ...compress.anatomy import Linear
 from ...compress.qtensor import QTensor
 from ...compress.scheme import Scheme
 from ...errors import ShapeError
-from ...runtime.remade import REMADE_CODES, REMADE_SCALES, RemadeLinear
+from ...runtime.remade import REMADE_CODES, REMADE_SCALES
+from ...runtime.remade_linear import RemadeLinear
 from .build import Build
 from .writer import Array
 

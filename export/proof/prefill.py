@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.prefill import opened_in_memory
-from ...runtime.remade import RemadeLinear
+from ...runtime.prefill_weights import opened_in_memory
+from ...runtime.remade_linear import RemadeLinear
 from ...runtime.session import graph_errors_are_typed, open_session
 from ..graph.view import WeightView
 from ..job import ExportJob

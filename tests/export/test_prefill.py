@@ -23,8 +23,8 @@ from edgepress.export.opset import Opset
 from edgepress.export.prefill import write_prefill
 from edgepress.export.proof.distributions import divergence, log_softmax
 from edgepress.runtime import remade
-from edgepress.runtime.prefill import opened_in_memory
-from edgepress.runtime.remade import RemadeLinear
+from edgepress.runtime.prefill_weights import opened_in_memory
+from edgepress.runtime.remade_linear import RemadeLinear
 from edgepress.storage import read_json
 
 IDS = np.random.default_rng(5).integers(0, 300, (1, 100))

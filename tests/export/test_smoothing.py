@@ -16,8 +16,8 @@ from edgepress.export.graph.view import WeightView
 from edgepress.export.opset import Opset
 from edgepress.export.prefill import write_prefill
 from edgepress.export.proof.distributions import divergence, log_softmax
-from edgepress.runtime.prefill import opened_in_memory
-from edgepress.runtime.remade import RemadeLinear
+from edgepress.runtime.prefill_weights import opened_in_memory
+from edgepress.runtime.remade_linear import RemadeLinear
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file

@@ -278,7 +278,7 @@ def test_the_size_has_a_limit(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_room_on_the_disk_or_in_memory(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
-        full.setattr("edgepress.storage.shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+        full.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
         with pytest.raises(OutOfResource, match="disk"):
             prepack.prepack(bundle)
         assert not really_later(bundle)

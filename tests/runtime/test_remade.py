@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from edgepress.errors import BundleError
-from edgepress.runtime.remade import RemadeLinear, remake, unpacked
+from edgepress.runtime.remade import remake, unpacked
+from edgepress.runtime.remade_linear import RemadeLinear
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper

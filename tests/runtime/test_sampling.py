@@ -33,7 +33,7 @@ def _reference_candidates(logits: list[float], temperature: float, k: int, p: fl
     total = sum(weight.values())
     kept: dict[int, float] = {}
     for token in sorted(chosen, key=lambda token: (-weight[token], token)):
-        if kept and sum(kept.values()) / total >= p:
+        if p < 1 and kept and sum(kept.values()) / total >= p:  # 1 is off
             break
         kept[token] = weight[token]
     mass = sum(kept.values())
