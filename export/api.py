@@ -74,6 +74,9 @@ def export_bundle(
     with Staging(target, overwrite=overwrite) as stage:
         job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, provider, progress)
         job = replace(job, prefill=_prefill(prefill))
+        if hasattr(plugin, "save"):
+            _save(plugin, job, stage, validate, gate, f"edgepress export --format {format}")
+            return stage.target
         prepared = plugin.prepare(job, validate=validate)
         twin = None if gate is None else _twin(job, plugin)
         needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
@@ -88,6 +91,20 @@ def export_bundle(
                 gate(bundle, work)
         stage.publish("bundle")
     return stage.target
+
+
+def _save(
+    plugin: Any, job: ExportJob, stage: Staging, validate: bool, gate: Gate | None, command: str
+) -> None:
+    """The output of a format that other runtimes load."""
+    from .saved import save_form
+
+    if gate is not None:
+        raise InputError("only bundles are timed here", fix="leave the gate out, or export to onnx")
+    require_disk(stage.target, 4 * sum(map(job.source.reader.nbytes, job.source.reader.shapes)))
+    with disk_full_is_typed(stage.target):
+        save_form(plugin, job, stage.directory / "bundle", command, validate=validate)
+    stage.publish("bundle")
 
 
 def _twin(job: ExportJob, plugin: Any) -> tuple[ExportJob, Any]:

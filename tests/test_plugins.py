@@ -70,7 +70,7 @@ def test_a_broken_plugin_raises_its_own_error(folder: Path) -> None:
     [
         ("compress.passes", {"rtn", "gptq", "magnitude", "w8a8"}),
         ("compress.families", {"llama", "bert"}),
-        ("export.formats", {"onnx"}),
+        ("export.formats", {"bitnet", "gguf", "gguf_tq1_0", "onnx"}),
     ],
 )
 def test_the_folders_of_the_house_are_plugin_folders(package: str, expected: set[str]) -> None:

@@ -1,0 +1,84 @@
+"""The ``bitnet`` format: a directory that transformers loads by itself, with ternary weights packed four rows
+to a byte and activations rounded to int8 as it computes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ...compress.module_names import module_name
+from ...compress.qtensor import QTensor
+from ...errors import GateFailed, ShapeError
+from ...storage import write_json
+from ..job import ExportJob
+from ..ternary_blocks import four_rows
+from ..ternary_source import codes_and_scales, is_ternary, one_scale
+
+WEIGHTS = "model.safetensors"
+
+
+def save(job: ExportJob, directory: Path) -> list[str]:
+    """Write weights, config and the tokenizer's files.
+
+    Raises:
+        ShapeError: a linear that is not ternary, has several scales, or rows that are no multiple of four.
+    """
+    source, tensors = job.source, dict[str, Tensor]()
+    linears = [linear.name for linear in source.anatomy.linears()]
+    for name in source.names():
+        layer = name.removesuffix(".weight")
+        if layer not in linears:
+            tensors[name] = source.stored(name)
+    for name in linears:
+        packed, scale = _packed(job, name)
+        tensors |= {f"{name}.weight": packed, f"{name}.weight_scale": scale}
+    save_file(
+        {name: value.contiguous() for name, value in tensors.items()}, directory / WEIGHTS, {"format": "pt"}
+    )
+    config = dict(source.reader.config)
+    head = source.anatomy.head
+    config["quantization_config"] = {
+        "quant_method": "bitnet",
+        "linear_class": "autobitlinear",
+        "quantization_mode": "offline",
+        "modules_to_not_convert": [] if head is None else [module_name(source.anatomy, head)],
+    }
+    write_json(directory / "config.json", config)
+    for name in source.reader.companions():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.reader.file(name), directory / name)
+    return ["transformers rounds activations to int8, a scale for each token"]
+
+
+def _packed(job: ExportJob, name: str) -> tuple[Tensor, Tensor]:
+    tensor = job.source.linear(name)
+    if not isinstance(tensor, QTensor) or not is_ternary(tensor):
+        raise ShapeError(
+            f"{name} is not ternary, and the BitNet form holds nothing else",
+            fix="train it with the pass `ternary`, `scales: matrix`",
+        )
+    packed = four_rows(codes_and_scales(tensor)[0])
+    return torch.from_numpy(packed), torch.tensor([one_scale(tensor, name)])
+
+
+def prove(job: ExportJob, directory: Path) -> float:
+    """Unpack every matrix and compare it with the checkpoint's.
+
+    Raises:
+        GateFailed: one differs.
+    """
+    tensors = load_file(directory / WEIGHTS)
+    for linear in job.source.anatomy.linears():
+        packed = tensors[f"{linear.name}.weight"].numpy()
+        rows = [(packed >> shift) & 3 for shift in (0, 2, 4, 6)]
+        codes = np.concatenate(rows).astype(np.float32) - 1
+        found = codes * float(tensors[f"{linear.name}.weight_scale"])
+        if not np.array_equal(found, job.source.dense(linear.name).numpy()):
+            raise GateFailed(f"{linear.name} is not read back as it was written")
+    return 0.0
