@@ -16,7 +16,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, RefusedByPolicy
-from ..runtime.bundle import CHECKPOINT_MANIFEST, MANIFEST, verify_directory
+from ..runtime.directory import CHECKPOINT_MANIFEST, MANIFEST
+from ..runtime.verification import verify_directory
 from ..storage import sha256_file
 from ..terminal import Progress, Silent
 from . import record

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
-from ..runtime.bundle import MANIFEST
+from ..runtime.directory import MANIFEST
 from ..runtime.tokenizer import Tokenizer
 from ..terminal import Progress, Silent
 from . import record

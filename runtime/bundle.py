@@ -8,60 +8,34 @@ numbers that nothing parses, and no result leaves before they are known to be ri
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import BundleError, InputError, RefusedByPolicy
-from ..storage import check_tree, sha256_file, sha256_json
-from . import typed_json
-from .external_data import external_locations, link_problems
+from ..errors import InputError
+from ..storage import sha256_file, sha256_json
+from .directory import (
+    MANIFEST,
+    manifest_json,
+    read_manifest,
+    readable,
+    refuse,
+    refuse_differences,
+    refuse_foreign_data,
+    refuse_links,
+)
+from .external_data import external_locations
 from .manifest import (
     BUNDLE_SCHEMA,
-    CHECKPOINT_SCHEMA,
     BundleManifest,
     DecoderSection,
     EncoderSection,
-    HashedTree,
     PrefillSection,
     parse,
 )
 
-MANIFEST = "manifest.json"
-CHECKPOINT_MANIFEST = "edgepress.json"
-_MANIFEST_LIMIT = 64 << 20
 # Files of numbers alone, that no library parses.
 _WEIGHTS = ".data"
-_SHOWN_PROBLEMS = 8
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BundleError(f"cannot read {path}", why=str(error)) from None
-
-
-def _read_manifest(path: Path) -> bytes:
-    if not path.is_file() or path.is_symlink():
-        raise BundleError(
-            f"{path.parent} is not a bundle",
-            why=f"it has no regular file {path.name}",
-            fix="make one with: edgepress export CHECKPOINT -o BUNDLE",
-        )
-    if path.stat().st_size > _MANIFEST_LIMIT:
-        raise BundleError(f"{path} is larger than {_MANIFEST_LIMIT >> 20} MB, too large for a manifest")
-    return path.read_bytes()
-
-
-def _json(raw: bytes, path: Path) -> Any:
-    try:
-        return typed_json.document(raw)
-    except typed_json.Unusable as error:
-        raise BundleError(f"{path} is not a usable manifest", why=str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -92,20 +66,20 @@ class Bundle:
             RefusedByPolicy: a file is a link, or the graph points to a file outside the manifest.
         """
         root = Path(path)
-        with _readable(root):
-            raw = _read_manifest(root / MANIFEST)
-            document = _json(raw, root / MANIFEST)
+        with readable(root):
+            raw = read_manifest(root / MANIFEST)
+            document = manifest_json(raw, root / MANIFEST)
             checked = parse(BundleManifest, document, schema=BUNDLE_SCHEMA, where=str(root / MANIFEST))
-            _refuse_links(root, checked)
+            refuse_links(root, checked)
             later = frozenset(name for name in checked.files if weights_later and name.endswith(_WEIGHTS))
             if verify:
-                _refuse_differences(root, checked, sizes_only=later)
+                refuse_differences(root, checked, sizes_only=later)
             weights = external_locations(root / checked.graph.file)
-            _refuse_foreign_data(root / checked.graph.file, weights - set(checked.files))
+            refuse_foreign_data(root / checked.graph.file, weights - set(checked.files))
             if checked.prefill is not None:
                 graph = root / checked.prefill.file
                 outside = external_locations(graph) - {checked.prefill.weights}
-                _refuse_foreign_data(graph, outside - weights)
+                refuse_foreign_data(graph, outside - weights)
             digest = hashlib.sha256(raw).hexdigest()
             return cls(root, document, digest, checked, frozenset(weights), later if verify else frozenset())
 
@@ -115,13 +89,13 @@ class Bundle:
         Raises:
             BundleError: they differ from the manifest.
         """
-        with _readable(self.path):
+        with readable(self.path):
             problems = [
                 f"{name} does not match its SHA-256"
                 for name in sorted(self.unchecked)
                 if sha256_file(self.path / name) != self._checked.files[name].sha256
             ]
-        _refuse(self.path, problems)
+        refuse(self.path, problems)
 
     @property
     def kind(self) -> Literal["decoder", "encoder"]:
@@ -200,95 +174,3 @@ class Bundle:
                 fix='use: edgepress generate BUNDLE --prompt "…"',
             )
         return self._checked.encoder
-
-
-def _refuse_links(root: Path, manifest: BundleManifest) -> None:
-    problems = link_problems(root, manifest.files)
-    if problems:
-        raise RefusedByPolicy(
-            f"{root} holds links",
-            why="; ".join(problems[:_SHOWN_PROBLEMS]),
-            fix="make a plain copy with: cp -rL BUNDLE COPY",
-        )
-
-
-def _refuse_differences(root: Path, manifest: BundleManifest, *, sizes_only: frozenset[str]) -> None:
-    _refuse(root, check_tree(root, manifest.hashes(), skip=frozenset({MANIFEST}), sizes_only=sizes_only))
-
-
-def _refuse(root: Path, problems: list[str]) -> None:
-    if problems:
-        raise BundleError(
-            f"{root} does not match its manifest",
-            why="; ".join(problems[:_SHOWN_PROBLEMS]),
-            fix="copy or export the bundle again; edgepress verify lists every difference",
-        )
-
-
-def _refuse_foreign_data(graph: Path, foreign: set[str]) -> None:
-    if foreign:
-        raise RefusedByPolicy(
-            f"{graph} keeps tensors in files that the manifest does not list",
-            why=", ".join(repr(name[:80]) for name in sorted(foreign)[:_SHOWN_PROBLEMS]),
-        )
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What :func:`verify_directory` found. ``problems`` are sentences; none: every byte is as published."""
-
-    path: Path
-    kind: Literal["bundle", "checkpoint"]
-    manifest_sha256: str
-    files: int
-    bytes: int
-    problems: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "path": str(self.path),
-            "kind": self.kind,
-            "manifest_sha256": self.manifest_sha256,
-            "files": self.files,
-            "bytes": self.bytes,
-            "problems": list(self.problems),
-            "ok": not self.problems,
-        }
-
-
-def verify_directory(path: Path | str) -> Verification:
-    """Hash every file of a bundle or compressed checkpoint and compare with its manifest.
-
-    Raises:
-        InputError: not a directory with a manifest; as BundleError when the manifest itself is unreadable.
-        RefusedByPolicy: the manifest names files outside the directory.
-    """
-    root = Path(path)
-    is_bundle = (root / MANIFEST).is_file()
-    if not is_bundle and not (root / CHECKPOINT_MANIFEST).is_file():
-        raise InputError(
-            f"{root} has nothing to verify against",
-            why=f"it holds neither {MANIFEST} (a bundle) nor {CHECKPOINT_MANIFEST} (a compressed checkpoint)",
-        )
-    name = MANIFEST if is_bundle else CHECKPOINT_MANIFEST
-    with _readable(root):
-        raw = _read_manifest(root / name)
-        document = _json(raw, root / name)
-        if is_bundle:
-            manifest: HashedTree = parse(
-                BundleManifest, document, schema=BUNDLE_SCHEMA, where=str(root / name)
-            )
-        else:
-            manifest = parse(HashedTree, document, schema=CHECKPOINT_SCHEMA, where=str(root / name))
-        problems = check_tree(root, manifest.hashes(), skip=frozenset({name}))
-        if is_bundle:
-            problems += link_problems(root, manifest.files)
-    return Verification(
-        path=root,
-        kind="bundle" if is_bundle else "checkpoint",
-        manifest_sha256=hashlib.sha256(raw).hexdigest(),
-        files=len(manifest.files),
-        bytes=sum(entry.bytes for entry in manifest.files.values()),
-        problems=tuple(problems),
-    )

@@ -23,8 +23,9 @@ from ..errors import EdgepressError, InputError, OutOfResource, OutputBusy, Outp
 from ..staging import Staging
 from ..storage import require_disk, write_atomic, write_json
 from . import prepacked
-from .bundle import MANIFEST, Bundle
+from .bundle import Bundle
 from .cgroup import memory_limit
+from .directory import MANIFEST
 from .prefill_weights import save_prefill
 from .session import onnxruntime, save_optimized
 

@@ -18,8 +18,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..storage import cache_directory, read_json, sha256_file, sha256_json
-from .bundle import MANIFEST, Bundle
+from .bundle import Bundle
 from .cpu_identity import cpu_identity
+from .directory import MANIFEST
 from .session import graph_form, onnxruntime
 
 SCHEMA = "edgepress.prepacked/3"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...runtime.bundle import verify_directory
+from ...runtime.verification import verify_directory
 from ...storage import hash_tree, read_json
 from .child import run_module
 from .table import write_table

@@ -13,66 +13,27 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...compress.data.corpus import texts_from
-from ...export.proof.distributions import divergence, log_softmax
-from ...export.proof.drive import GraphDriver
-from ...runtime import prefill as prefill_module
 from ...runtime import prepacked
 from ...runtime.bundle import Bundle
 from ...runtime.decoder import Decoder
-from ...runtime.load import load_graph
-from ...runtime.prefill import Prefill
-from ...runtime.remade import remake
-from ...runtime.session import open_session
 from ...storage import read_json, write_json
-from ..held_out_text import measured_windows
 from ..paired import compare_rates
 from ..peak_memory import peak_rss
-from ..subjects import open_subject
-from .prefill_variants import VARIANTS
+from .prefill_arms import OWN, ROWS, SHIPPED, STORED, Arms, Variant, opening_ms
+from .prefill_distance import AFTER, FILLED, WINDOWS, distances
 from .table import write_table
 
 MODEL = "smollm2"
 PROMPTS, THREADS = (128, 1024), (1, 2)
-WINDOWS, FILLED, AFTER = 8, 256, 64
 RECIPE = "name: w4\npasses:\n  - {pass: gptq, scheme: W4A16-g64, refinements: 2}\n"
 CALIBRATION = "--calibration wikipedia --samples 16 --length 512"
 COMMAND = "python -m edgepress.benchmarks.checks.prefill WORK benchmarks/results"
-_PAUSE = 0.05  # seconds in which the threads of the variant before stop spinning
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A row: its name, which graph fills the cache, and how many tokens go through it at once."""
-
-    name: str
-    graph: str
-    chunk: int
-
-
-OWN = Variant("own graph, MatMulNBits 4-bit, chunks of 128", "own", 128)
-SHIPPED = Variant("prefill graph, int8, chunks of 128", "int8", 128)
-ROWS = (
-    OWN,
-    Variant("own graph, chunks of 256", "own", 256),
-    SHIPPED,
-    Variant("prefill graph, int8, chunks of 256", "int8", 256),
-    Variant("prefill graph, int8, chunks of 512", "int8", 512),
-    Variant("rows divided by their peaks, DynamicQuantizeMatMul, 256", "rows", 256),
-    Variant("MatMulNBits 8-bit in blocks of 256, 256", "blocks", 256),
-)
 
 
 def edgepress(command: str) -> None:
@@ -93,50 +54,6 @@ def made(work: Path) -> Bundle:
         edgepress(f"export {checkpoint} -o {bundle} -q")
     edgepress(f"cache make {bundle}")
     return Bundle.open(bundle)
-
-
-def filler(bundle: Bundle, work: Path, graph: str, threads: int) -> Any:
-    """A session over the graph of a variant; None for the model's own."""
-    if graph == "own":
-        return None
-    assert bundle.prefill is not None
-    if graph == "int8":
-        entry = prepacked.find(bundle)
-        assert entry is not None
-        return open_session(entry.prefill, threads=threads, config=prefill_module.CONFIG, optimize=False)
-    weights = remake(bundle.path / bundle.prefill.file, bundle.graph, bundle.prefill.linears)
-    folder = work / graph
-    folder.mkdir(exist_ok=True)
-    data = folder / f"{bundle.graph.name}.data"
-    if bundle.weight_files and not data.exists():
-        shutil.copyfile(bundle.graph.with_name(data.name), data)
-    path = folder / "prefill.onnx"
-    given = VARIANTS[graph](bundle.path / bundle.prefill.file, path, weights)
-    return open_session(path, threads=threads, config=prefill_module.CONFIG, weights=given)
-
-
-class Arms:
-    """One decoder for each graph, over one session of the model's own."""
-
-    def __init__(self, bundle: Bundle, work: Path, threads: int) -> None:
-        session = load_graph(bundle, threads=threads)
-        self.decoders = {}
-        for graph in dict.fromkeys(variant.graph for variant in ROWS):
-            found = filler(bundle, work, graph, threads)
-            graphs = None if found is None else Prefill(lambda session=found: session)  # type: ignore[misc]
-            if graphs is not None:
-                graphs.session()
-            self.decoders[graph] = Decoder(session, bundle.decoder, prefill_graph=graphs)
-
-    def rate(self, variant: Variant, ids: Sequence[int]) -> float:
-        """Tokens a second, once."""
-        from ...runtime import decoder as decoder_module
-
-        decoder_module.PREFILL_CHUNK = prefill_module.PREFILL_CHUNK = variant.chunk
-        time.sleep(_PAUSE)
-        start = time.perf_counter()
-        self.decoders[variant.graph].prefill(ids)
-        return len(ids) / (time.perf_counter() - start)
 
 
 def speed(bundle: Bundle, work: Path, rounds: int) -> dict[Variant, list[str]]:
@@ -162,33 +79,6 @@ def _shown(mine: list[float], own: list[float], variant: Variant) -> str:
         return f"{np.median(mine):.0f}"
     low, high = found.ci95
     return f"{np.median(mine):.0f}, × {found.ratio_median:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def quality(bundle: Bundle, work: Path) -> dict[str, list[str]]:
-    """For each graph: KL from the original, and from the bundle without a prefill graph, over the tokens
-    after a prompt that it filled the cache with.
-    """
-    original = open_subject(MODEL, threads=1)
-    texts = texts_from("wikipedia", split="held-out")
-    length = FILLED + AFTER
-    ids = measured_windows(original.tokenizer, texts, count=WINDOWS, length=length, placement="spread")
-    wanted = [log_softmax(original.logits(row[None])[0, FILLED:]) for row in ids]
-    driver = GraphDriver(load_graph(bundle, threads=1))
-    found = {}
-    for graph in dict.fromkeys(variant.graph for variant in ROWS):
-        session = filler(bundle, work, graph, 1)
-        logits = [driver.logits(row[None], depth=FILLED, filler=session)[0] for row in ids]
-        found[graph] = [log_softmax(row) for row in logits]
-    own = found["own"]
-    return {
-        graph: [f"{_mean(wanted, rows):.4f}", "–" if graph == "own" else f"{_mean(own, rows):.4f}"]
-        for graph, rows in found.items()
-    }
-
-
-def _mean(reference: list[NDArray[Any]], other: list[NDArray[Any]]) -> float:
-    pairs = zip(reference, other, strict=True)
-    return float(np.mean([divergence(theirs, ours).mean() for theirs, ours in pairs]))
 
 
 def memory(bundle: Bundle, *arguments: str) -> str:
@@ -227,16 +117,17 @@ def main() -> None:
     bundle = made(wanted.work)
     kept = wanted.work / "quality.json"
     if not kept.exists():
-        write_json(kept, quality(bundle, wanted.work))
+        write_json(kept, distances(bundle, wanted.work, MODEL))
     judged = read_json(kept)
     if wanted.untimed:
         return
     peaks = {"own": memory(bundle, "--own"), "int8": memory(bundle)}
+    opened = {graph: f"{opening_ms(bundle, wanted.work, graph):.0f}" for graph in STORED}
     before = os.getloadavg()[0]
     timed = speed(bundle, wanted.work, wanted.rounds)
     after = os.getloadavg()[0]
     rows = [
-        [variant.name, *timed[variant], peaks.get(variant.graph, "–"), *judged[variant.graph]]
+        [variant.name, *timed[variant], peaks.get(variant.graph, "–"), *judged[_same(variant.graph)]]
         for variant in ROWS
     ]
     header = ["variant", *(f"{p} tokens, {t} thr, tok/s" for t in THREADS for p in PROMPTS)]
@@ -247,8 +138,18 @@ def main() -> None:
         COMMAND,
         header,
         rows,
-        [*_notes(bundle, wanted.rounds), f"Load average: {before:.1f} before the timing, {after:.1f} after."],
+        [
+            *_notes(bundle, wanted.rounds),
+            f"Opening the prefill graph takes {opened['int8']} ms, {opened['packed']} ms where its weights "
+            "are packed for the kernels at once; in the first case each product packs them as it goes.",
+            f"Load average: {before:.1f} before the timing, {after:.1f} after.",
+        ],
     )
+
+
+def _same(graph: str) -> str:
+    """The graph that computes what ``graph`` does, of those whose distance is known."""
+    return "int8" if graph in STORED else graph
 
 
 def _notes(bundle: Bundle, rounds: int) -> list[str]:

@@ -125,6 +125,7 @@ def measure(work: Path, rounds: int) -> list[list[str]]:
     """The rows of the table. Models and arms take turns."""
     found = bundles(work)
     os.environ["EDGEPRESS_CACHE"] = str(work / "cache")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is bytecode
     for path in found.values():
         _edgepress("cache", "make", str(path))
     columns = {(name, arm): Samples() for name in found for arm in ARMS}
@@ -158,7 +159,8 @@ def main() -> None:
             f"Both models have 4-bit weights, the prompt {PROMPT_TOKENS} tokens; medians of {wanted.rounds} "
             "rounds in turns, files in the page cache.",
             "Without: as a first run, or with `--no-cache`. Prepacked: after `edgepress cache make` or a "
-            "first run; the weights of the bundle are then neither read nor hashed.",
+            "first run; the weights of the bundle are then neither read nor hashed, and the prompt goes through "
+            "the prefill graph, whose opening counts as prefill.",
             "Steps: one after another in a process of their own. Whole command: `edgepress generate`, with "
             "hashing, session and tokenizer side by side.",
             "Heap and mapped files: RssAnon and RssFile. Mapped pages are shared by all processes, and the "

@@ -64,6 +64,8 @@ def work(
 ) -> Outcome:
     """Run one job of ``peer`` in a fresh process and wait for it, ``timeout`` seconds at most."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Installed packages are bytecode; one that runs from its sources may keep it from its first process on.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if module.PACKAGES:
         environment.pop("PYTHONPATH", None)
     if threads is not None:

@@ -17,7 +17,7 @@ from ...terminal import Terminal
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing when all is well.")
 def command(path: Path, manifest_sha256: str | None, as_json: bool, quiet: bool) -> None:
     """Hash every file of the bundle or compressed checkpoint PATH. Exits with 1 when anything differs."""
-    from ..bundle import verify_directory
+    from ..verification import verify_directory
 
     found = verify_directory(path)
     problems = list(found.problems)

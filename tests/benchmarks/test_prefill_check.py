@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgepress.benchmarks.checks import prefill as check
+from edgepress.benchmarks.checks import prefill_arms as arms
 from edgepress.benchmarks.checks.prefill_variants import VARIANTS
 from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
@@ -35,20 +36,21 @@ def bundle(pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_every_graph_says_nearly_the_same(bundle: Bundle, tmp_path: Path) -> None:
     driver = GraphDriver(open_session(bundle.graph, threads=1))
     own = log_softmax(driver.logits(IDS, depth=60)[0])
-    for graph in ("int8", *VARIANTS):
-        session = check.filler(bundle, tmp_path, graph, 1)
+    for graph in (*arms.STORED, *VARIANTS):
+        session = arms.filler(bundle, tmp_path, graph, 1)
         found = log_softmax(driver.logits(IDS, depth=60, filler=session)[0])
         assert 0 < divergence(own, found).mean() < 0.01, graph
-    assert check.filler(bundle, tmp_path, "own", 1) is None
+    assert arms.filler(bundle, tmp_path, "own", 1) is None
 
 
 def test_speed_of_every_variant(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "PROMPTS", (40, 70))
     monkeypatch.setattr(check, "THREADS", (1,))
-    monkeypatch.setattr(check, "_PAUSE", 0.0)
+    monkeypatch.setattr(arms, "_PAUSE", 0.0)
     for module in (decoder_module, prefill_module):  # the check sets them, the test puts them back
         monkeypatch.setattr(module, "PREFILL_CHUNK", module.PREFILL_CHUNK)
     cells = check.speed(bundle, tmp_path, 6)
     assert [len(row) for row in cells.values()] == [2] * len(check.ROWS)
     assert "×" in cells[check.SHIPPED][0] and "×" not in cells[check.OWN][0]
     assert any("adds" in note for note in check._notes(bundle, 6))
+    assert arms.opening_ms(bundle, tmp_path, "int8", 1) > 0

@@ -15,8 +15,9 @@ import onnx
 import pytest
 from edgepress.errors import BundleError, EdgepressError, InputError, RefusedByPolicy
 from edgepress.runtime.api import TextModel, open_bundle
-from edgepress.runtime.bundle import Bundle, verify_directory
+from edgepress.runtime.bundle import Bundle
 from edgepress.runtime.load import load_graph
+from edgepress.runtime.verification import verify_directory
 from edgepress.storage import hash_tree, sha256_file, write_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
