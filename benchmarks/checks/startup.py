@@ -159,8 +159,8 @@ def main() -> None:
             f"Both models have 4-bit weights, the prompt {PROMPT_TOKENS} tokens; medians of {wanted.rounds} "
             "rounds in turns, files in the page cache.",
             "Without: as a first run, or with `--no-cache`. Prepacked: after `edgepress cache make` or a "
-            "first run; the weights of the bundle are then neither read nor hashed, and the prompt goes through "
-            "the prefill graph, whose opening counts as prefill.",
+            "first run; the weights of the bundle are then neither read nor hashed, and the prompt goes "
+            "through the prefill graph, whose opening counts as prefill.",
             "Steps: one after another in a process of their own. Whole command: `edgepress generate`, with "
             "hashing, session and tokenizer side by side.",
             "Heap and mapped files: RssAnon and RssFile. Mapped pages are shared by all processes, and the "
