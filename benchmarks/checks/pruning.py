@@ -71,13 +71,20 @@ def rows() -> list[Row]:
 
 
 def measure(
-    chain: Chain, row: Row, calibration: str = CALIBRATION, held_out: str = f"--windows {WINDOWS}"
+    chain: Chain,
+    row: Row,
+    calibration: str = CALIBRATION,
+    held_out: str = f"--windows {WINDOWS}",
+    **settings: Any,
 ) -> list[Measurement]:
-    """Compress and validate, each unless it is done; returns the lines about the row."""
+    """Compress and validate, each unless it is done; returns the lines about the row. ``settings`` join the
+    recipe.
+    """
     checkpoint, run = chain.work / row.name, chain.work / f"{row.name}.quality.jsonl"
     if not checkpoint.exists():
         recipe = chain.work / f"{row.name}.yaml"
-        recipe.write_text(yaml.safe_dump({"name": row.name, "passes": list(row.passes)}), encoding="utf-8")
+        content = {"name": row.name, "passes": list(row.passes), **settings}
+        recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
         command = f"compress {chain.model} -r {recipe} {calibration} -o {checkpoint} -q"
         seconds, rss = chain.call(command, threads=1)
         write_json(chain.work / f"{row.name}.cost.json", {"cpu_seconds": seconds, "rss_mb": rss})

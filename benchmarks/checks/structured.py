@@ -1,12 +1,12 @@
 """Smaller blocks: what each structured pass costs SmolLM2 and MiniLM, repaired or not, and what it gains.
 
-    python -m edgepress.benchmarks.checks.structured WORK RESULTS --model smollm2 [--only NAME …] [--timed
-    NAME …] [--place PLACE --peers NAME …]
+    python -m edgepress.benchmarks.checks.structured WORK RESULTS --model smollm2 [--only NAME …]
+        [--timed NAME … [--rounds 12]] [--place PLACE --peers NAME …]
 
 Every step is the command line a user would type; its output stays in WORK, so that an interrupted check goes
 on where it was. A row that was left out is not in the table. Rows named by ``--timed`` are exported, proven,
-and timed in turns with the dense original. With a PLACE (see :mod:`edgepress.benchmarks.peers`) Torch-Pruning
-works on the same model and tokens.
+and timed in turns with the dense original, all in one run. With a PLACE (see
+:mod:`edgepress.benchmarks.peers`) Torch-Pruning works on the same model and tokens.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ...storage import read_json, sha256_file, write_atomic
+from ...storage import read_json, sha256_json, write_atomic, write_json
 from ..peers.place import Place
 from ..peers.pruners import torch_pruning
 from ..record import Measurement, read
 from .distillation import text
+from .in_turns import NEW_TOKENS, PROMPT, WORDS, Rates, ratio, timed_in_turns
+from .in_turns import SENTENCES as TIMED_SENTENCES
 from .model_chain import Chain, Variant
 from .pruning import Row, measure
 from .pruning_peers import calibration_tokens, measure_peer, peer_name
-from .small_models import ratio_of, shown, value
+from .small_models import shown, value
 from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.structured WORK benchmarks/results"
@@ -31,6 +33,8 @@ COMMAND = "python -m edgepress.benchmarks.checks.structured WORK benchmarks/resu
 SAMPLES, LENGTH, SENTENCES, SENTENCE_LENGTH = 8, 512, 2000, 48
 # What of the held-out text is measured: many rows have to fit an hour.
 HELD_OUT = {"smollm2": "--windows 4", "minilm": "--sentences 64"}
+DENSE = "fp32"
+RATES = {"smollm2": ("prefill", "decode"), "minilm": ("sentences",)}
 KEPT = (0.9, 0.8, 0.7, 0.6, 0.5)
 PLAIN = {"widths": "uniform", "importance": "magnitude", "repair": "none"}
 METHODS: dict[str, dict[str, Any]] = {
@@ -83,12 +87,15 @@ def described(passes: tuple[dict[str, Any], ...]) -> str:
     return " → ".join(names)
 
 
-def timed(chain: Chain, row: Row) -> list[Measurement]:
-    """Lines about the row's bundle, measured in turns with the original's."""
-    variant, original = Variant(row.name, row.name, ""), chain.bundle(Variant("original", "fp32", None))
-    run = chain.speed(variant, original)
-    identity = sha256_file(chain.bundle(variant) / "manifest.json")
-    return [line for line in read([run]) if line.subject.manifest_sha256 == identity]
+def timed(chain: Chain, names: list[str], rounds: int) -> Rates:
+    """Rates of the rows ``names`` and of the original, measured together unless that was done."""
+    run = chain.work / f"speed-{sha256_json(sorted(names))[:8]}.json"
+    if not run.exists():
+        bundles = {name: chain.bundle(Variant(name, name, "")) for name in names}
+        bundles[DENSE] = chain.bundle(Variant("original", DENSE, None))
+        write_json(run, timed_in_turns(bundles, rounds))
+    found: Rates = read_json(run)
+    return found
 
 
 def quality(lines: list[Measurement], dense: list[Measurement]) -> list[str]:
@@ -119,37 +126,51 @@ def calibration(chain: Chain) -> str:
     return f"--calibration {file} --samples {2 * SENTENCES} --length {SENTENCE_LENGTH}"
 
 
-def table_row(chain: Chain, row: Row, dense: list[Measurement], speed: list[Measurement]) -> list[str]:
+def table_row(chain: Chain, row: Row, dense: list[Measurement], rates: Rates) -> list[str]:
     """What is known about a row, measured now where it is not."""
-    lines = measure(chain, row, calibration(chain), HELD_OUT[chain.model])
-    step = read_json(chain.work / row.name / "edgepress.json")["steps"][0]
-    found, asked = step.get("details", {}).get("weights"), row.passes[0].get("keep")
-    kept = "–" if asked is None else f"{asked:.0%}" + (f" ({found:.1%})" if found else "")
-    return [described(row.passes), kept, *_measured(chain, row.name, lines, dense, speed)]
+    lines = measure(chain, row, calibration(chain), HELD_OUT[chain.model], embedding=None)
+    left, asked = share_left(chain, row.name), row.passes[0].get("keep")
+    kept = f"{left:.1%}" + ("" if asked is None else f" (asked {asked:.0%})")
+    return [described(row.passes), kept, *_measured(chain, row.name, left, lines, dense, rates)]
 
 
-def peer_row(
-    chain: Chain, place: Place, variant: str, dense: list[Measurement], speed: list[Measurement]
-) -> list[str]:
+def peer_row(chain: Chain, place: Place, variant: str, dense: list[Measurement]) -> list[str]:
     """As :func:`table_row`, of what Torch-Pruning makes."""
     tokens = calibration_tokens(chain, SAMPLES, LENGTH)
     lines = measure_peer(chain, place, torch_pruning, variant, tokens, HELD_OUT[chain.model])
-    criterion, share = torch_pruning.VARIANTS[variant]
-    label = f"{torch_pruning.TITLE}: MLP channels by {criterion}"
-    return [label, f"{share} %", *_measured(chain, peer_name("torch_pruning", variant), lines, dense, speed)]
+    (criterion, share), name = torch_pruning.VARIANTS[variant], peer_name("torch_pruning", variant)
+    label, left = f"{torch_pruning.TITLE}: MLP channels by {criterion}", share_left(chain, name)
+    shares = f"{left:.1%} (asked {share} %)"
+    return [label, shares, *_measured(chain, name, left, lines, dense, {})]
+
+
+def share_left(chain: Chain, name: str) -> float:
+    """Weights of the blocks of a checkpoint over those of the original's."""
+    from ...compress.models import resolve
+    from ...compress.structured.price import WEIGHTS
+    from ...compress.weights import WeightSource
+
+    whole = WEIGHTS.total(WeightSource.open(resolve(chain.model).path).anatomy)
+    return WEIGHTS.total(WeightSource.open(chain.work / name).anatomy) / whole
 
 
 def _measured(
-    chain: Chain, name: str, lines: list[Measurement], dense: list[Measurement], speed: list[Measurement]
+    chain: Chain, name: str, left: float, lines: list[Measurement], dense: list[Measurement], rates: Rates
 ) -> list[str]:
-    decodes = value(lines, "kl") is not None
-    speeds = ("prefill_tps", "decode_tps") if decodes else ("sentences_per_second",)
     return [
         f"{(chain.work / name / 'model.safetensors').stat().st_size / 1e6:.0f}",
         *quality(lines, dense),
-        *(ratio_of(speed, metric) for metric in speeds),
+        *(_gained(rates, name, kind, left) for kind in RATES[chain.model]),
         f"{read_json(chain.work / f'{name}.cost.json')['cpu_seconds']:.0f}",
     ]
+
+
+def _gained(rates: Rates, name: str, kind: str, left: float) -> str:
+    """The ratio to dense, and by how much latency fell for each part of the weights that went."""
+    found = ratio(rates[name][kind], rates[DENSE][kind]) if name in rates else None
+    if found is None or left >= 1:
+        return "–"
+    return f"{found[1]}; {(1 - 1 / found[0]) / (1 - left):.2f}"
 
 
 def main() -> None:
@@ -161,30 +182,35 @@ def main() -> None:
     names = [row.name for row in rows()]
     parser.add_argument("--only", nargs="+", choices=names)
     parser.add_argument("--timed", nargs="+", choices=names, default=[])
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--place", type=Path, help="directory with the environments of other tools")
     parser.add_argument("--peers", nargs="+", choices=list(torch_pruning.VARIANTS), default=[])
     given = parser.parse_args()
     if given.peers and given.place is None:
         parser.error("--peers needs --place")
     chain = Chain(given.model, given.work, None, quick=True)
-    dense = read([chain.quality(Variant("original", "fp32", None))]) if given.model == "minilm" else []
+    dense = read([chain.quality(Variant("original", DENSE, None))]) if given.model == "minilm" else []
     chosen = [row for row in rows() if given.only is None or row.name in given.only]
-    speeds = {row.name: timed(chain, row) if row.name in given.timed else [] for row in chosen}
-    filled = [table_row(chain, row, dense, speeds[row.name]) for row in chosen]
-    filled += [peer_row(chain, Place(given.place), variant, dense, []) for variant in given.peers]
+    rates = timed(chain, given.timed, given.rounds) if given.timed else {}
+    filled = [table_row(chain, row, dense, rates) for row in chosen]
+    filled += [peer_row(chain, Place(given.place), variant, dense) for variant in given.peers]
     measured = ["KL", "ppl", "top-1"] if given.model == "smollm2" else ["cosine", "WordSim-353", "SimLex-999"]
-    gained = ["prefill × dense", "decode × dense"] if given.model == "smollm2" else ["sentences/s × dense"]
-    header = ["pass", "kept of the blocks (found)", "checkpoint MB", *measured, *gained, "CPU s"]
-    told = f" --model {given.model}"
-    told += f" --only {' '.join(given.only)}" if given.only else ""
-    told += f" --timed {' '.join(given.timed)}" if given.timed else ""
-    told += f" --place PLACE --peers {' '.join(given.peers)}" if given.peers else ""
-    title = f"Structured pruning of {given.model}: channels, heads and layers"
+    gained = [f"{kind} × dense [95 %]; latency for weights" for kind in RATES[given.model]]
+    header = ["pass", "blocks left", "checkpoint MB", *measured, *gained, "CPU s"]
+    title = f"Structured pruning of {given.model}: channels, heads, layers and width"
     file = given.results / f"structured-pruning-{given.model}.md"
-    write_table(file, title, COMMAND + told, header, filled, notes(given.model))
+    write_table(file, title, COMMAND + told(given), header, filled, notes(given.model, given.rounds))
 
 
-def notes(model: str) -> list[str]:
+def told(given: argparse.Namespace) -> str:
+    """The options of the command line as they were given."""
+    options = f" --model {given.model}"
+    options += f" --only {' '.join(given.only)}" if given.only else ""
+    options += f" --timed {' '.join(given.timed)} --rounds {given.rounds}" if given.timed else ""
+    return options + (f" --place PLACE --peers {' '.join(given.peers)}" if given.peers else "")
+
+
+def notes(model: str, rounds: int) -> list[str]:
     """What the columns mean."""
     what = {
         "smollm2": "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: "
@@ -195,8 +221,10 @@ def notes(model: str) -> list[str]:
     }[model]
     return [
         f"{what}. Nothing was trained.",
-        "Kept: weights of all blocks, embeddings and head aside; in brackets what whole units made of it. "
-        "× dense: median of paired ratios with the original's float32 bundle, in turns, ONNX Runtime.",
+        "Blocks left: weights of all blocks, embeddings and head aside.",
+        f"× dense: float32 bundles in ONNX Runtime, in turns in one process, {rounds} rounds, median of the "
+        f"paired ratios: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or {TIMED_SENTENCES} sentences of "
+        f"{WORDS} words. Then the share of latency that is gone over that of weights (target at least 0.8).",
         "ffn (widths uniform, importance magnitude, repair none) is what a plain structured pruner does; "
         "layers (repair none) is ShortGPT.",
     ]

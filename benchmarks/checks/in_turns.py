@@ -1,0 +1,78 @@
+"""Bundles timed in turns in one process: in each round all of them do the same work, and ratios are of pairs
+in one round.
+
+For many bundles at once: a process for each in each round, as in ``edgepress profile``, would take hours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ...runtime.bundle import Bundle
+from ...runtime.decoder import Decoder
+from ...runtime.encoder import Encoder
+from ...runtime.threads import thread_budget
+from ..paired import compare_rates
+
+PROMPT, NEW_TOKENS, SENTENCES, WORDS = 128, 32, 32, 40
+
+# By bundle and by what is counted in a second: a rate for each round.
+Rates = dict[str, dict[str, list[float]]]
+
+
+def timed_in_turns(bundles: Mapping[str, Path], rounds: int) -> Rates:
+    """Rates of every bundle: ``prefill`` and ``decode`` in tokens a second, or ``sentences`` a second."""
+    turns = {name: _turn(path) for name, path in bundles.items()}
+    for turn in turns.values():
+        turn()
+    rates: Rates = {name: {} for name in bundles}
+    for number in range(rounds):
+        order = list(turns) if number % 2 == 0 else list(turns)[::-1]
+        for name in order:
+            for kind, rate in turns[name]().items():
+                rates[name].setdefault(kind, []).append(rate)
+    return rates
+
+
+def _turn(path: Path) -> Callable[[], dict[str, float]]:
+    bundle, threads = Bundle.open(path), thread_budget()
+    if bundle.kind == "encoder":
+        encoder = Encoder.open(bundle, threads)
+        texts = [f"{number} " + "word " * WORDS for number in range(SENTENCES)]
+        return lambda: _encoding(encoder, texts)
+    decoder = Decoder.open(bundle, threads)
+    ids = np.random.default_rng(0).integers(0, decoder.vocab_size, PROMPT).tolist()
+    return lambda: _decoding(decoder, ids)
+
+
+def _encoding(encoder: Encoder, texts: list[str]) -> dict[str, float]:
+    start = time.perf_counter()
+    encoder.encode(texts)
+    return {"sentences": len(texts) / (time.perf_counter() - start)}
+
+
+def _decoding(decoder: Decoder, ids: list[int]) -> dict[str, float]:
+    start = time.perf_counter()
+    logits = decoder.prefill(ids, new_tokens=NEW_TOKENS)
+    middle = time.perf_counter()
+    for _ in range(NEW_TOKENS):
+        logits = decoder.step(int(logits.argmax()))
+    return {
+        "prefill": len(ids) / (middle - start),
+        "decode": NEW_TOKENS / (time.perf_counter() - middle),
+    }
+
+
+def ratio(mine: list[float], other: list[float]) -> tuple[float, str] | None:
+    """The median of the paired ratios, and with its interval as a table shows it; None without enough
+    pairs.
+    """
+    found = compare_rates(mine, other)
+    if found.ratio_median is None or found.ci95 is None:
+        return None
+    low, high = found.ci95
+    return found.ratio_median, f"{found.ratio_median:.2f} [{low:.2f}, {high:.2f}]"

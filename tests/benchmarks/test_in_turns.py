@@ -1,0 +1,34 @@
+"""Bundles timed in turns: what is counted, and that every bundle gets as many rounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from edgepress.benchmarks.checks.in_turns import ratio, timed_in_turns
+from edgepress.export.api import export_bundle
+
+
+@pytest.mark.parametrize(
+    ("model", "kinds"), [("pico_llama", {"prefill", "decode"}), ("pico_bert", {"sentences"})]
+)
+def test_every_bundle_does_the_same_rounds(
+    model: str,
+    kinds: set[str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edgepress.benchmarks.checks.in_turns.PROMPT", 8)
+    monkeypatch.setattr("edgepress.benchmarks.checks.in_turns.NEW_TOKENS", 2)
+    bundle = export_bundle(request.getfixturevalue(model), output=tmp_path / "b", validate=False)
+    rates = timed_in_turns({"one": bundle, "two": bundle}, rounds=6)
+    assert set(rates) == {"one", "two"}
+    assert {kind: len(found) for kind, found in rates["one"].items()} == dict.fromkeys(kinds, 6)
+    assert all(rate > 0 for found in rates.values() for each in found.values() for rate in each)
+
+
+def test_a_ratio_is_that_of_pairs() -> None:
+    found = ratio([2.0, 4.0, 6.0, 8.0, 10.0, 12.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert found == (2.0, "2.00 [2.00, 2.00]")
+    assert ratio([1.0], [1.0]) is None
