@@ -30,7 +30,7 @@ from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.structured WORK benchmarks/results"
 # A decoder's sequences of calibration text; an encoder's sentences and as many single words of it.
-SAMPLES, LENGTH, SENTENCES, SENTENCE_LENGTH = 8, 512, 2000, 48
+SAMPLES, LENGTH, SENTENCES, SENTENCE_LENGTH = 8, 512, 600, 48
 # What of the held-out text is measured: many rows have to fit an hour.
 HELD_OUT = {"smollm2": "--windows 4", "minilm": "--sentences 64"}
 DENSE = "fp32"

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from edgepress.benchmarks.checks.in_turns import ratio, timed_in_turns
 from edgepress.export.api import export_bundle
+from edgepress.storage import write_json
+
+
+@pytest.fixture
+def pooled_bert(make_encoder: Callable[..., Path], tmp_path: Path) -> Path:
+    path = make_encoder(tmp_path / "m")
+    (path / "1_Pooling").mkdir()
+    write_json(path / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+    modules = [{"path": name, "type": f"sentence_transformers.models.{kind}"} for name, kind in kinds.items()]
+    write_json(path / "modules.json", modules)
+    return path
 
 
 @pytest.mark.parametrize(
-    ("model", "kinds"), [("pico_llama", {"prefill", "decode"}), ("pico_bert", {"sentences"})]
+    ("model", "kinds"), [("pico_llama", {"prefill", "decode"}), ("pooled_bert", {"sentences"})]
 )
 def test_every_bundle_does_the_same_rounds(
     model: str,
