@@ -58,24 +58,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "width-pca-separate": {"pass": "width", "basis": "pca", "tied": "separate"},
     "layers-greedy": {"pass": "layers", "criterion": "greedy"},
 }
-QUANTIZED = {
-    "w4": ({"pass": "gptq", "scheme": "W4A16-g64"},),
-    "w3": ({"pass": "gptq", "scheme": "W3A16-g64"},),
-    "narrow-70-w4": (
-        {"pass": "narrow", "keep": 0.7, "multiple": 64},
-        {"pass": "gptq", "scheme": "W4A16-g64"},
-    ),
-}
 
 
 def rows() -> list[Row]:
-    """All rows: every method at every share, then what is quantized."""
-    pruned = [
+    """All rows: every method at every share."""
+    return [
         Row(f"{name}-{round(100 * keep)}", ({**method, "keep": keep},))
         for keep in KEPT
         for name, method in METHODS.items()
     ]
-    return pruned + [Row(name, passes) for name, passes in QUANTIZED.items()]
 
 
 def described(passes: tuple[dict[str, Any], ...]) -> str:
