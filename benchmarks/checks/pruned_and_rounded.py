@@ -98,8 +98,8 @@ def main() -> None:
     notes = [
         "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid; calibrated with "
         f"{CALIBRATION}; measured on 4 windows of 512 tokens of held-out Wikipedia. Nothing was trained.",
-        "Blocks MB: as the checkpoint stores their linears. A bundle stores 3 bits in 4, and embedding and head "
-        "in 8 (groups of 32). Models with other tokens are compared by bits per byte alone.",
+        "Blocks MB: as the checkpoint stores their linears. A bundle stores 3 bits in 4, and embedding and "
+        "head in 8 (groups of 32). Models with other tokens are compared by bits per byte alone.",
         f"Speed: bundles in turns in one process, {given.rounds} rounds, prompts of {PROMPT} tokens, "
         f"{NEW_TOKENS} decoded; medians of paired ratios.",
     ]
