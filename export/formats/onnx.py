@@ -11,7 +11,7 @@ from typing import Any
 from ..cache import FLOAT
 from ..genai import write_genai
 from ..graph.model import BuiltGraph, build_graph
-from ..graph.save import save
+from ..graph.save import save as save_graph
 from ..graph.view import WeightView
 from ..job import ExportJob
 from ..manifest import decoder_section, encoder_section
@@ -83,7 +83,7 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict
     """
     built = prepared.graph
     with job.progress.task(f"writing {GRAPH}", built.nbytes) as task:
-        save(built.model, directory / GRAPH, built.nbytes, task)
+        save_graph(built.model, directory / GRAPH, built.nbytes, task)
     decodes = job.source.anatomy.kind == "decoder"
     section = decoder_section(job) if decodes else encoder_section(job, built.inputs)
     return {
