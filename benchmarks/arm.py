@@ -75,7 +75,7 @@ class Arm:
         return self.ask("load", cold=cold, **self._fields)
 
     def operators(self, *, per_op: bool = False) -> dict[str, Any]:
-        """Time by operator, as :func:`.operators.read_trace` sums it; with ``per_op`` the ``accounts`` of
+        """Time by operator, as :func:`.operators.summed` sums it; with ``per_op`` the ``accounts`` of
         :func:`.per_op.accounts` too.
         """
         return self.ask("operators", per_op=per_op, **self._fields)

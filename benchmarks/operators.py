@@ -9,26 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .trace import Kernel, read_kernels
+from .trace import Kernel
 
 
-def read_trace(events: Sequence[dict[str, Any]], graph_runs: tuple[int, int]) -> dict[str, Any]:
-    """Sum the last unit of work in a trace.
+def summed(kernels: Sequence[Kernel], first: int) -> dict[str, Any]:
+    """Sum one unit of work.
 
     Args:
-        events: ONNX Runtime's profile, times in microseconds.
-        graph_runs: how often the work runs the graph in its first phase, and in all.
+        kernels: of the unit.
+        first: runs of its graphs in the first phase.
 
     Returns:
         ``time_by_op``: ``{"op", "ms", "share", "nodes", "first_phase_ms"}`` by falling time, where ``nodes``
         are distinct nodes of the graph; ``placement``: ``{"provider", "ms", "share", "nodes", "ops",
         "computing"}``, where ``computing`` names the nodes that read more than shapes, masks and ids.
-
-    Raises:
-        GateFailed: the trace has fewer runs of the graph than the work needs.
     """
-    first, total = graph_runs
-    kernels = read_kernels(events, total)
     by_op = [
         {**row, "op": op, "first_phase_ms": sum(kernel.ms for kernel in group if kernel.run <= first)}
         for op, group, row in _sums(kernels, lambda kernel: kernel.op)
@@ -46,7 +41,7 @@ def read_trace(events: Sequence[dict[str, Any]], graph_runs: tuple[int, int]) ->
 
 
 def _sums(
-    kernels: list[Kernel], key: Callable[[Kernel], str]
+    kernels: Sequence[Kernel], key: Callable[[Kernel], str]
 ) -> list[tuple[str, list[Kernel], dict[str, Any]]]:
     """Kernels in groups by falling time, with each group's milliseconds, share and number of nodes."""
     groups: dict[str, list[Kernel]] = {}

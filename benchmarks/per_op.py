@@ -35,7 +35,7 @@ class NodeCost:
 
 def accounts(
     kernels: Sequence[Kernel],
-    graph: GraphFile,
+    graphs: Callable[[int], GraphFile],
     first: int,
     walls: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
@@ -43,8 +43,8 @@ def accounts(
 
     Args:
         kernels: of one unit of work.
-        graph: the file that was run.
-        first: runs of the graph in the first phase, which is one step; each later run is one of the second.
+        graphs: the file that was run, by the number of the run.
+        first: runs in the first phase, which is one step; each later run is one of the second.
         walls: milliseconds of the steps of each phase in plain runs, by the phase's name.
 
     Returns:
@@ -57,13 +57,13 @@ def accounts(
     late = [kernel for kernel in kernels if kernel.run > first]
     found = {}
     for (name, wall), chosen, one_step in zip(walls.items(), (early, late), (True, False), strict=True):
-        costs = _costs(chosen, graph, cached, one_step=one_step)
+        costs = _costs(chosen, graphs, cached, one_step=one_step)
         found[name] = _account(costs, median(wall))
     return found
 
 
 def _costs(
-    kernels: Iterable[Kernel], graph: GraphFile, cached: dict[int, int], *, one_step: bool
+    kernels: Iterable[Kernel], graphs: Callable[[int], GraphFile], cached: dict[int, int], *, one_step: bool
 ) -> list[NodeCost]:
     groups: dict[tuple[str, str], list[Kernel]] = defaultdict(list)
     for kernel in kernels:
@@ -72,8 +72,8 @@ def _costs(
     for (node, op), group in groups.items():
         steps = 1 if one_step else len(group)
         ms = [kernel.ms for kernel in group]
-        weights = sum(weight_bytes(kernel, graph) for kernel in group)
-        values = sum(kv_bytes(kernel, graph, cached) for kernel in group)
+        weights = sum(weight_bytes(kernel, graphs(kernel.run)) for kernel in group)
+        values = sum(kv_bytes(kernel, graphs(kernel.run), cached) for kernel in group)
         costs.append(
             NodeCost(node, op, sum(ms) if one_step else median(ms), weights // steps, values // steps)
         )

@@ -37,13 +37,19 @@ class Work(Protocol):
     """A loaded model with one unit of work.
 
     Attributes:
-        graph_runs: how often the graph runs: in the first phase, in all.
+        filler: the session of a prefill graph that had a part in the last unit, or None.
+        fills: how often that graph ran.
         phases: by the name of each phase, the series of a sample that has its times.
     """
 
     session: Any
-    graph_runs: tuple[int, int]
+    filler: Any
+    fills: int
     phases: dict[str, str]
+
+    @property
+    def graph_runs(self) -> tuple[int, int]:
+        """How often the model's own graph ran in the last unit: in the first phase, in all."""
 
     def __call__(self) -> Sample: ...
 
@@ -81,13 +87,10 @@ class Generation:
         provider: str,
         profile: Path | None = None,
         cache: bool = False,
-        own_graph: bool = False,
     ) -> Work:
-        """Load the bundle, ready to work. ``own_graph`` leaves its prefill graph out: all runs are traced."""
+        """Load the bundle, ready to work."""
         tokenizer = Tokenizer.open(bundle.path)
-        decoder = Decoder.open(
-            bundle, threads, provider=provider, profile=profile, cache=cache, prefill=not own_graph
-        )
+        decoder = Decoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
         ids = _random_ids((self.prompt_tokens,), decoder.vocab_size, self.seed).tolist()
         return _Generate(decoder, tokenizer, ids, self.new_tokens)
 
@@ -112,9 +115,14 @@ class _Generate:
         self.session = decoder.session
         self.tokenizer = tokenizer  # not in the timed work, but in the load and the memory of whoever does it
         self._decoder, self._ids, self._new_tokens = decoder, ids, new_tokens
-        prefill = -(-len(ids) // PREFILL_CHUNK)
-        self.graph_runs = (prefill, prefill + new_tokens - 1)
+        self.filler, self.fills = None, 0
         self.phases = {"prefill": "prefill", "decode": "tokens"}
+
+    @property
+    def graph_runs(self) -> tuple[int, int]:
+        """See :class:`Work`. The last token of a prompt goes through the model's own graph."""
+        prefill = 1 if self.fills else -(-len(self._ids) // PREFILL_CHUNK)
+        return prefill, prefill + self._new_tokens - 1
 
     def brief(self) -> None:
         """The whole prompt and a few tokens after it."""
@@ -124,7 +132,12 @@ class _Generate:
         """Nanoseconds: ``prefill``, ``first`` (until the first token is chosen), ``tokens`` (each one
         after).
         """
-        return self._generate(self._new_tokens)
+        graph = self._decoder.prefill_graph
+        before = graph.runs if graph else 0
+        sample = self._generate(self._new_tokens)
+        self.fills = graph.runs - before if graph else 0
+        self.filler = graph.session() if graph and self.fills else None
+        return sample
 
     def _generate(self, new_tokens: int) -> Sample:
         clock, decoder = time.perf_counter_ns, self._decoder
@@ -170,9 +183,8 @@ class Embedding:
         provider: str,
         profile: Path | None = None,
         cache: bool = False,
-        own_graph: bool = False,
     ) -> Work:
-        """Load the bundle, ready to work. An encoder has its ``own_graph`` only."""
+        """Load the bundle, ready to work."""
         encoder = Encoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
         return _Embed(encoder, self._ids(encoder.tokenizer.vocab_size), self.singles)
 
@@ -195,17 +207,20 @@ class _Embed:
     def __init__(self, encoder: Encoder, ids: npt.NDArray[np.int64], singles: int) -> None:
         self.session = encoder.session
         self._encoder, self._rows, self._singles = encoder, ids.tolist(), singles
-        self.graph_runs = (1, 1 + singles)
+        self.filler, self.fills = None, 0
         self.phases = {"batch": "batch", "single": "single"}
+
+    @property
+    def graph_runs(self) -> tuple[int, int]:
+        """See :class:`Work`."""
+        return 1, 1 + self._singles
 
     def brief(self) -> None:
         """The same: it is short."""
         self()
 
     def __call__(self) -> Sample:
-        """Nanoseconds: ``batch`` for the whole batch, ``single`` for each sentence that was embedded
-        alone.
-        """
+        """Nanoseconds: ``batch`` for the whole batch, ``single`` for each sentence embedded alone."""
         whole = _timed(partial(self._encoder.embed_ids, self._rows, len(self._rows)))
         alone = [self._rows[index % len(self._rows)] for index in range(self._singles)]
         return {

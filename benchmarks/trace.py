@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import GateFailed
@@ -63,6 +63,11 @@ def read_kernels(events: Sequence[dict[str, Any]], runs: int) -> list[Kernel]:
         _kernel(event, bisect_right(starts, event["ts"]), event["dur"] - inner.get(index, 0))
         for index, event in enumerate(found)
     ]
+
+
+def later(kernels: Sequence[Kernel], runs: int) -> list[Kernel]:
+    """The same ``kernels`` where the work has run another graph ``runs`` times before."""
+    return [replace(kernel, run=kernel.run + runs) for kernel in kernels]
 
 
 def _is_kernel(event: dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ from ..runtime.graph_file import GraphFile
 from ..runtime.prepacked import find
 from ..runtime.session import onnxruntime
 from .clock import SuspendWatch
-from .operators import read_trace
+from .operators import summed
 from .page_cache import drop_from_cache
 from .peak_memory import peak_rss
 from .per_op import accounts
 from .protocol import warm_up
 from .timed_work import Work, Workload, from_json
-from .trace import read_kernels
+from .trace import later, read_kernels
 
 _PLAIN_RUNS = 3
 
@@ -88,20 +89,21 @@ class Worker:
 
     def _operators(self, request: dict[str, Any]) -> dict[str, Any]:
         """One run of the work under ONNX Runtime's profiler, after one that is thrown away; for the account
-        of each node also runs without the profiler, before. Prompts go through the model's own graph here.
+        of each node also runs without the profiler, before.
         """
-        plain = _step_times(_own(request)) if request["per_op"] else {}
+        workload = from_json(request["workload"])
+        plain = _step_times(_open(request, workload)) if request["per_op"] else {}
         with tempfile.TemporaryDirectory(prefix="edgepress-trace-") as folder:
-            work = _own(request, profile=Path(folder) / "trace")
+            work = _open(request, workload, Path(folder) / "trace")
             work()
             work()
-            trace = Path(work.session.end_profiling())
-            events = json.loads(trace.read_text(encoding="utf-8"))
-        found = read_trace(events, work.graph_runs)
-        if request["per_op"]:
             first, runs = work.graph_runs
-            graph = GraphFile.read(Bundle.open(Path(request["bundle"]), verify=False).graph)
-            found["accounts"] = accounts(read_kernels(events, runs), graph, first, plain)
+            filled = read_kernels(_events(work.filler), work.fills) if work.fills else []
+            kernels = [*filled, *later(read_kernels(_events(work.session), runs), work.fills)]
+        found = summed(kernels, work.fills + first)
+        if request["per_op"]:
+            graphs = _graphs(request, work.fills)
+            found["accounts"] = accounts(kernels, graphs, work.fills + first, plain)
         return found
 
     def _loaded(self) -> Work:
@@ -120,18 +122,27 @@ def _step_times(work: Work) -> dict[str, list[float]]:
     }
 
 
-def _own(request: dict[str, Any], profile: Path | None = None) -> Work:
-    """The work without the prefill graph of a bundle, of which there is no trace."""
-    return _open(request, from_json(request["workload"]), profile, own_graph=True)
+def _events(session: Any) -> list[dict[str, Any]]:
+    """What the profiler of ``session`` has seen."""
+    trace = Path(session.end_profiling())
+    events: list[dict[str, Any]] = json.loads(trace.read_text(encoding="utf-8"))
+    return events
 
 
-def _open(
-    request: dict[str, Any], workload: Workload, profile: Path | None = None, *, own_graph: bool = False
-) -> Work:
+def _graphs(request: dict[str, Any], fills: int) -> Callable[[int], GraphFile]:
+    """The graph of each run: the first ``fills`` are of the prefill graph."""
+    bundle = Bundle.open(Path(request["bundle"]), verify=False)
+    own = GraphFile.read(bundle.graph)
+    entry = find(bundle) if fills else None
+    filler = own if entry is None else GraphFile.read(entry.prefill)
+    return lambda run: filler if run <= fills else own
+
+
+def _open(request: dict[str, Any], workload: Workload, profile: Path | None = None) -> Work:
     # The parent has verified the hashes once; hashing again would be timed and would fill the page cache.
     bundle = Bundle.open(Path(request["bundle"]), verify=False)
     options = {name: request[name] for name in ("threads", "provider", "cache")}
-    return workload.open(bundle, profile=profile, own_graph=own_graph, **options)
+    return workload.open(bundle, profile=profile, **options)
 
 
 def _prepacked(request: dict[str, Any]) -> list[Path]:

@@ -81,7 +81,8 @@ class Decoder:
         prefill: bool = True,
     ) -> Decoder:
         """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`. ``prefill`` lets
-        long prompts through the bundle's prefill graph where the prepacked cache has it.
+        long prompts through the bundle's prefill graph where the prepacked cache has it, whose trace has
+        "-prefill" behind the prefix ``profile``.
 
         Raises:
             InputError: the bundle is an encoder.
@@ -89,7 +90,10 @@ class Decoder:
         """
         section = bundle.decoder
         session = load_graph(bundle, threads=threads, provider=provider, profile=profile, cache=cache)
-        found = prefill_of(bundle, threads=threads, provider=provider, cache=cache and prefill)
+        filler = None if profile is None else profile.with_name(f"{profile.name}-prefill")
+        found = prefill_of(
+            bundle, threads=threads, provider=provider, cache=cache and prefill, profile=filler
+        )
         return cls(session, section, device=device_of(provider), prefill_graph=found)
 
     def prefill(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits:

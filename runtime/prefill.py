@@ -10,6 +10,7 @@ through the model's own graph, which makes the logits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,17 @@ Opening = Callable[[], Any]
 
 
 class Prefill:
-    """The graph, opened once it is worth it; ``opening`` returns its session, or None."""
+    """The graph, opened once it is worth it; ``opening`` returns its session, or None.
+
+    Attributes:
+        runs: how often it has run.
+    """
 
     def __init__(self, opening: Opening) -> None:
         self._opening: Opening | None = opening
         self._session: Any = None
         self._seen = 0
+        self.runs = 0
 
     def fill(self, bind: Callable[[Any], None], ids: Ids, start: int) -> int:
         """Append all but the last of ``ids [1, seq]`` to a cache of ``start`` tokens, which ``bind`` binds;
@@ -63,6 +69,7 @@ class Prefill:
             binding.bind_cpu_input("attention_mask", np.ones((1, total), np.int64))
             with graph_errors_are_typed(f"the prefill graph failed at token {total}"):
                 session.run_with_iobinding(binding)
+            self.runs += 1
         return count
 
     def session(self) -> Any:
@@ -73,23 +80,27 @@ class Prefill:
         return self._session
 
 
-def prefill_of(bundle: Bundle, *, threads: int | None, provider: str, cache: bool) -> Prefill | None:
-    """That of ``bundle``, from the prepacked cache; None where the bundle has none or does without."""
+def prefill_of(
+    bundle: Bundle, *, threads: int | None, provider: str, cache: bool, profile: Path | None = None
+) -> Prefill | None:
+    """That of ``bundle``, from the prepacked cache; None where the bundle has none or does without.
+    ``profile`` as in :func:`.session.open_session`.
+    """
     if bundle.prefill is None or provider != "cpu" or not cache:
         return None
 
     def opening() -> Any:
         entry = find(bundle)
-        return None if entry is None else _opened(entry, threads)
+        return None if entry is None else _opened(entry, threads, profile)
 
     return Prefill(opening)
 
 
-def _opened(entry: Entry, threads: int | None) -> Any:
+def _opened(entry: Entry, threads: int | None, profile: Path | None) -> Any:
     if not entry.prefill.is_file():
         return None
     try:
-        return open_session(entry.prefill, threads=threads, config=CONFIG, optimize=False)
+        return open_session(entry.prefill, threads=threads, config=CONFIG, optimize=False, profile=profile)
     except BundleError:
         entry.drop()
         return None

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, InputError, MissingDependency, UnknownName
+from .placement import RECORDED, misplaced
 from .threads import thread_budget
 from .vnni import products_saturate
 
@@ -114,7 +115,8 @@ def open_session(
     optimize: bool = True,
     weights: Mapping[str, NDArray[Any]] | None = None,
 ) -> Any:
-    """An ``InferenceSession`` over ``graph``.
+    """An ``InferenceSession`` over ``graph``; its ``misplaced`` is a sentence about nodes that do not run on
+    the provider, or "".
 
     Args:
         threads: for one operator; the machine's budget when None. Operators run one after another.
@@ -133,7 +135,9 @@ def open_session(
     name = _available(runtime, provider)
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
-    options = _options(runtime, threads or thread_budget(), {**_RUN, **graph_form(), **(config or {})})
+    recorded = {} if provider == "cpu" else RECORDED
+    entries = {**_RUN, **graph_form(), **recorded, **(config or {})}
+    options = _options(runtime, threads or thread_budget(), entries)
     if not optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     _give(runtime, options, weights)
@@ -145,6 +149,7 @@ def open_session(
         session = runtime.InferenceSession(str(graph), sess_options=options, providers=[name, *behind])
     session.disable_fallback()
     session.given_weights = weights  # alive as long as the session, which reads them where they are
+    session.misplaced = "" if provider == "cpu" else misplaced(session, (name, *behind))
     if session.get_providers()[0] != name:
         raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
     return session

@@ -61,6 +61,8 @@ def command(
     _check(lines, output, overwrite, as_json)
     opened = Bundle.open(bundle, weights_later=True)
     model = EmbeddingModel(opened, threads=threads, provider=provider, cache=not no_cache)
+    if model.encoder.session.misplaced:
+        terminal.say(f"WARNING: {model.encoder.session.misplaced}")
     vectors = model.encode(
         lines, batch_size=batch_size, progress=terminal.progress if len(lines) > _SHOWN else None
     )

@@ -57,6 +57,8 @@ def command(
     if prompt == "-":
         prompt = sys.stdin.read()
     pieces = model.stream(prompt, **options)
+    if model.decoder.session.misplaced:
+        terminal.say(f"WARNING: {model.decoder.session.misplaced}")
     if not as_json:
         _print(pieces)
     result = pieces.result

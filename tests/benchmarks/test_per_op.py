@@ -33,7 +33,7 @@ def step(run: int, ms: float) -> list[Kernel]:
 def found() -> dict[str, Any]:
     # Two runs for the prompt, then steps of which one was disturbed.
     kernels = [kernel for run, ms in enumerate([4, 6, 1, 1, 50], 1) for kernel in step(run, ms)]
-    return accounts(kernels, GRAPH, 2, {"prefill": [25.0], "decode": [2.5, 90.0, 2.5]})
+    return accounts(kernels, lambda _: GRAPH, 2, {"prefill": [25.0], "decode": [2.5, 90.0, 2.5]})
 
 
 def test_the_first_phase_is_one_step_and_the_second_a_median(found: dict[str, Any]) -> None:
@@ -123,7 +123,9 @@ def test_many_parts_end_in_one_row() -> None:
     kernels = [
         Kernel(f"part{n}", "Add", "CPUExecutionProvider", 1 + n, run) for run in (1, 2) for n in range(40)
     ]
-    found = with_bandwidth(accounts(kernels, GraphFile(), 1, {"batch": [900.0], "single": [900.0]}), 1e9)
+    found = with_bandwidth(
+        accounts(kernels, lambda _: GraphFile(), 1, {"batch": [900.0], "single": [900.0]}), 1e9
+    )
     batch, *_ = account_tables({"bandwidth": {"gb_per_second": 1.0}, "phases": found})
     assert len(batch.rows) == MOST_ROWS + 1
     assert batch.rows[-1][0] == f"{40 - MOST_ROWS} others"

@@ -15,6 +15,7 @@ from edgepress.benchmarks.arm import Arm, typed_error
 from edgepress.benchmarks.page_cache import drop_from_cache
 from edgepress.benchmarks.peak_memory import peak_rss
 from edgepress.benchmarks.timed_work import Embedding, Generation, from_json, to_json
+from edgepress.compress.api import compress_model
 from edgepress.errors import (
     BundleError,
     EdgepressError,
@@ -24,6 +25,8 @@ from edgepress.errors import (
     UnknownName,
 )
 from edgepress.export.api import export_bundle
+from edgepress.runtime import prepack, prepacked
+from edgepress.runtime.bundle import Bundle
 
 WORK = Generation(prompt_tokens=9, new_tokens=5)
 
@@ -193,3 +196,29 @@ def test_a_system_without_the_calls_claims_nothing(tmp_path: Path, monkeypatch: 
     path.write_bytes(b"x")
     monkeypatch.delattr(os, "posix_fadvise")
     assert drop_from_cache([path]) is False
+
+
+def test_a_prompt_through_the_prefill_graph_is_accounted_for(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(prepacked, "SMALLEST", 0)
+    compress_model(str(pico_llama), scheme="W4A16", group_size=32, output=tmp_path / "w4")
+    opened = Bundle.open(export_bundle(tmp_path / "w4", output=tmp_path / "bundle", validate=False))
+    assert opened.prefill is not None and prepack.prepack(opened) is not None
+    with Arm(
+        opened.path, Generation(prompt_tokens=141, new_tokens=3), threads=1, provider="cpu", cache=True
+    ) as worker:
+        found = worker.operators(per_op=True)
+    prefill, decode = found["accounts"]["prefill"], found["accounts"]["decode"]
+    ops = {row["op"] for row in prefill["by_op"]}
+    assert {"MatMulIntegerToFloat", "MatMulNBits"} <= ops  # the last token goes through the model's own graph
+    assert "MatMulIntegerToFloat" not in {row["op"] for row in decode["by_op"]}
+    made = sum(linear.out * linear.columns for linear in opened.prefill.linears)
+    products = next(row for row in prefill["by_op"] if row["op"] == "MatMulIntegerToFloat")
+    assert products["weight_bytes"] == pytest.approx(2 * made, rel=0.1)  # two chunks, scales besides
+    # 128 tokens, then 12, then the last: what each reads, and what it appends.
+    position = opened.decoder.kv_bytes_per_token
+    assert prefill["kv_bytes"] == position * (128 + 140 + 141 + 141)
+    assert decode["kv_bytes"] == position * (142 + 143 + 2) // 2
+    assert {row["op"] for row in found["time_by_op"]} >= ops
