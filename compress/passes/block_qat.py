@@ -1,0 +1,189 @@
+"""Quantization-aware training a block at a time: its codes and scales learn to give its original output.
+
+The first phase of EfficientQAT (Chen et al. 2024, arXiv 2407.11062), which trains all weights and step sizes
+of a block; its second, from end to end, is ``tune`` or ``qat`` after it. Weights are quantized in every
+forward pass and learn through the float weight behind them, step sizes by LSQ. No more than a block is in
+memory, as in any sweep. An eighth of the batches is held out, and what does best there is kept: at worst the
+start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
+from ..anatomy import Linear
+from ..block import Block, LayerStatus, weight_error
+from ..fake_quant import TokenQuantLinear
+from ..forward import Batch, block_output, both_sound
+from ..grid import Search, quantize, storable
+from ..qtensor import QTensor
+from ..scheme import Scheme
+from ..training.lsq_linear import LsqLinear
+from ..training.precision import Precision, autocast
+from ..training.relative import Learned, learn
+
+_HELD_OUT = 8
+_LATENT_UNIT, _SMALLEST = 4.0, 1 / 16
+Pair = tuple[Batch, Tensor]
+
+
+class BlockQat(BlockPass):
+    """Options of ``block_qat``."""
+
+    reads_batches = True
+    compares = True
+    learns = True
+    scheme: SchemeOption
+    search: Search = "mse"
+    epochs: int = Field(4, ge=1, le=100, description="times that each block learns from the text")
+    learning_rate: float = Field(2e-2, gt=0, le=0.1, description="in units of each parameter's own size")
+    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
+
+    @property
+    def weight_scheme(self) -> Scheme:
+        return self.scheme
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """Latent weights with their change, gradient, two moments and best, and two copies of a layer."""
+        sizes = [float_bytes(linear) for linear in layers]
+        return 8 * sum(sizes) + 2 * max(sizes)
+
+    def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
+        """A forward and a backward pass over the text for each epoch, and the held-out loss."""
+        weights = sum(float_bytes(linear) / 4 for group in groups for linear in group)
+        return weights * (self.epochs * 3.2 * tokens + ROUNDING)
+
+    def apply(self, block: Block) -> None:
+        layers = [linear for linear in block.anatomy.linears() if self.selects(linear)]
+        if not layers:
+            return
+        targets = {linear.name: _target(block, linear) for linear in layers}
+        modules = {linear.name: self._module(block, linear, targets[linear.name]) for linear in layers}
+        plain = {linear.name: block.linears[linear.name] for linear in layers}
+        for linear in layers:
+            self._place(block, linear, modules[linear.name])
+        losses = _Lesson(block, _learned(modules), self).run()
+        for linear in layers:
+            block.module.set_submodule(block.local(linear.name), plain[linear.name])
+            tensor = modules[linear.name].tensor()
+            block.set_quantized(linear, tensor)
+            self._record(block, linear, targets[linear.name], tensor, losses)
+
+    def _module(self, block: Block, linear: Linear, target: Tensor) -> LsqLinear:
+        mask, start = block.masks.get(linear.name), block.quantized.get(linear.name)
+        if start is None or start.scheme != self.scheme:
+            start = quantize(target, self.scheme, self.search, mask=mask)
+        bias = block.linears[linear.name].bias
+        return LsqLinear(start, None if bias is None else bias.detach(), target, mask)
+
+    def _place(self, block: Block, linear: Linear, module: nn.Module) -> None:
+        rounded = TokenQuantLinear(module) if self.scheme.activations else module
+        block.module.set_submodule(block.local(linear.name), rounded)
+
+    def _record(
+        self, block: Block, linear: Linear, target: Tensor, tensor: QTensor, losses: list[float]
+    ) -> None:
+        detail = f"the block's held-out loss fell to {min(losses) / losses[0]:.0%}" if losses else ""
+        status = "ok" if losses else "fallback-start"
+        error = weight_error(tensor.dequantize() - target, target)
+        name = tensor.scheme.name
+        block.statuses.append(LayerStatus(linear.name, "block_qat", name, status, error, "weight", detail))
+
+
+def _target(block: Block, linear: Linear) -> Tensor:
+    """The weight that the codes are to stand for: that before it was quantized in this sweep."""
+    if linear.name not in block.quantized or block.original is None:
+        return block.weight(linear)
+    weight = block.original.get_parameter(f"{block.local(linear.name)}.weight").detach().to(torch.float32)
+    mask = block.masks.get(linear.name)
+    return weight if mask is None else weight * mask
+
+
+def _learned(modules: dict[str, LsqLinear]) -> list[Learned]:
+    found = []
+    for name, module in modules.items():
+        start = module.scale.detach().clone()
+
+        def rounded(scale: Tensor, start: Tensor = start) -> Tensor:
+            return storable(torch.maximum(scale, start * _SMALLEST))
+
+        unit = _LATENT_UNIT * start.unsqueeze(-1)
+        found.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
+        found.append(learn(f"{name}.weight_scale", module, "scale", start, rounded))
+    return found
+
+
+class _Lesson:
+    """The learning of one block, whose quantized layers are in their places."""
+
+    def __init__(self, block: Block, learned: Sequence[Learned], options: BlockQat) -> None:
+        self.block, self.options = block, options
+        self.parameters = [change for one in learned for change in one.changes]
+        self.device = self.parameters[0].device
+
+    def _pairs(self, *, held_out: bool) -> Iterator[Pair]:
+        batches = zip(self.block.batches(), self.block.targets(), strict=True)
+        for index, (batch, target) in enumerate(batches):
+            if (index % _HELD_OUT == _HELD_OUT - 1) == held_out:
+                yield self._sound(batch, target)
+
+    def _sound(self, batch: Batch, target: Batch) -> Pair:
+        batch, target = both_sound(batch, target)
+        return batch, target.hidden
+
+    def run(self) -> list[float]:
+        """Held-out losses, before and after each epoch; the parameters are then the best ones. Empty where
+        the first is not finite.
+        """
+        judged = list(self._pairs(held_out=True)) or list(self._pairs(held_out=False))[:1]
+        optimizer = torch.optim.AdamW(self.parameters, lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
+        losses, best = [self._mean(judged)], self._state()
+        if not math.isfinite(losses[0]):
+            return []
+        count = sum(1 for _ in self._pairs(held_out=False))
+        for epoch in range(self.options.epochs):
+            for index, pair in enumerate(self._pairs(held_out=False)):
+                done = (epoch * count + index) / (self.options.epochs * count)
+                self._step(pair, optimizer, 0.5 * (1 + math.cos(math.pi * done)))
+            losses.append(self._mean(judged))
+            if losses[-1] <= min(losses):
+                best = self._state()
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, best, strict=True):
+                parameter.copy_(value)
+        return [loss for loss in losses if math.isfinite(loss)]
+
+    def _state(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self.parameters]
+
+    def _step(self, pair: Pair, optimizer: Any, share: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = share * self.options.learning_rate
+        optimizer.zero_grad()
+        loss = self._loss(*pair)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if bool(torch.isfinite(norm)):
+            optimizer.step()
+
+    def _mean(self, pairs: Sequence[Pair]) -> float:
+        with torch.no_grad():
+            return sum(float(self._loss(*pair)) for pair in pairs) / len(pairs)
+
+    def _loss(self, batch: Batch, target: Tensor) -> Tensor:
+        """Mean over real tokens of the squared distance, in units of the token's own size."""
+        with autocast(self.options.precision, self.device):
+            output = block_output(self.block.module, batch)
+        distance = (output.to(torch.float32) - target).square().mean(-1)
+        distance = distance / target.square().mean(-1).clamp_min(torch.finfo(torch.float32).tiny)
+        return distance.mean() if batch.mask is None else distance[batch.mask].mean()
+
+
+PASS = BlockQat
