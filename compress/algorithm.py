@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -101,6 +102,10 @@ class Pass(BaseModel):
     def note(self) -> str | None:
         """What whoever uses the result should know, kept in its manifest."""
         return None
+
+    def reads(self) -> tuple[Path, ...]:
+        """Checkpoints or files besides the model and the text that the result depends on."""
+        return ()
 
     @property
     def inputs_multiple(self) -> int:

@@ -114,15 +114,17 @@ class Job:
 
     def key(self, fingerprint: str, calibration: Any, device: str) -> str:
         """Identity of the work: equal keys give equal bytes."""
-        return sha256_json(
-            {
-                "version": __version__,
-                "source": fingerprint,
-                "recipe": self.recipe.as_dict(),
-                "calibration": None if calibration is None else calibration.sha256,
-                "device": device,
-            }
-        )
+        from .checkpoint.reader import content_hash
+
+        known = {
+            "version": __version__,
+            "source": fingerprint,
+            "recipe": self.recipe.as_dict(),
+            "calibration": None if calibration is None else calibration.sha256,
+            "device": device,
+        }
+        others = {str(path): content_hash(path) for _, step in self.recipe.steps for path in step.reads()}
+        return sha256_json(known | ({"reads": others} if others else {}))
 
 
 def plan_model(

@@ -128,6 +128,13 @@ class CheckpointReader:
         return self._tensors[name]
 
 
+def content_hash(path: Path) -> str:
+    """Hash of a checkpoint's directory or of a file; empty where there is none."""
+    if path.is_dir():
+        return CheckpointReader.open(path).fingerprint()
+    return sha256_file(path) if path.is_file() else ""
+
+
 def _modern_names(tensors: dict[str, Location]) -> dict[str, Location]:
     renamed: dict[str, Location] = {}
     for name, location in tensors.items():

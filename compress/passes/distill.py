@@ -90,6 +90,9 @@ class Distill(Learning):
         blocks = 1 if self.checkpointing else 12
         return 8 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
 
+    def reads(self) -> tuple[Path, ...]:
+        return () if self.student is None else (Path(self.student),)
+
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         return anatomy if self.student is None else student_anatomy(Path(self.student))
 

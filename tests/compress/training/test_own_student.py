@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.api import CalibrationChoice, Job, compress_model, plan_model
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.training.logit_terms import LogitDivergence
 from edgepress.compress.training.own_student import student_anatomy, student_source
@@ -20,6 +20,7 @@ from edgepress.compress.weights import WeightSource
 from edgepress.errors import TrainingError
 from edgepress.export.api import export_bundle
 from edgepress.storage import hash_tree, read_json, write_json
+from edgepress.terminal import Silent
 
 LEARN: dict[str, Any] = {
     "pass": "distill",
@@ -76,6 +77,18 @@ def test_a_checkpoint_is_a_student_and_other_passes_follow(
     assert plan.steps[1].layers == 7
     with pytest.raises(TrainingError, match="put distill first"):
         distilled(pico_llama, tmp_path / "b", pico_text, {"pass": "magnitude", "sparsity": 0.5}, learn)
+
+
+def test_a_student_that_changed_is_other_work(
+    make_decoder: Callable[..., Path], pico_llama: Path, tmp_path: Path
+) -> None:
+    recipe, keys = tmp_path / "r.yaml", []
+    recipe.write_text(yaml.safe_dump({"name": "own", "passes": [{**LEARN, "student": str(tmp_path / "s")}]}))
+    for eps in (1e-5, 1e-3):
+        make_decoder(tmp_path / "s", num_hidden_layers=1, rms_norm_eps=eps)
+        job = Job(str(pico_llama), str(recipe), None, None, CalibrationChoice(), Silent())
+        keys.append(job.key("model", None, "cpu"))
+    assert keys[0] != keys[1]
 
 
 def test_what_is_not_there_is_said(pico_llama: Path, tmp_path: Path) -> None:
