@@ -1,10 +1,11 @@
 """Key/value caches of every type on SmolLM2 with the same 4-bit weights: what each costs, and what it saves.
 
-    python -m edgepress.benchmarks.checks.kv_cache WORK [benchmarks/results] [--rounds 12]
+    python -m edgepress.benchmarks.checks.kv_cache WORK [benchmarks/results] [--rounds 12] [--untimed]
 
 Every checkpoint and bundle is made by the command line a user would type and stays in WORK, so that an
-interrupted check goes on where it was. All bundles are timed in turns in one process: in a round each runs
-the same prompt and the same number of new tokens, and ratios are of pairs in one round.
+interrupted check goes on where it was; so do the distances, after which ``--untimed`` stops. All bundles are
+timed in turns in one process: in a round each runs the same prompt and the same number of new tokens, and
+ratios are of pairs in one round.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ...compress.data.corpus import texts_from
 from ...runtime.bundle import Bundle
 from ...runtime.decoder import Decoder
 from ...runtime.threads import thread_budget
+from ...storage import read_json, write_json
 from ..accuracy import score_windows
 from ..bundle_subject import BundleSubject
 from ..held_out_text import measured_windows
@@ -170,16 +172,22 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/results"))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--windows", type=int, default=WINDOWS)
+    parser.add_argument("--untimed", action="store_true", help="distances only")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     bundles = {variant: made(arguments.work, variant) for variant in VARIANTS}
-    timed = speed(bundles, arguments.rounds)
-    judged = quality(bundles, arguments.windows)
+    kept = arguments.work / "quality.json"
+    if not kept.exists():
+        found = quality(bundles, arguments.windows)
+        write_json(kept, {variant.name: cells for variant, cells in found.items()})
+    if arguments.untimed:
+        return
+    judged, timed = read_json(kept), speed(bundles, arguments.rounds)
     rows = []
     for variant, path in bundles.items():
         per_token = Bundle.open(path).decoder.kv_bytes_per_token
         size = [f"{per_token:,}", f"{per_token * 1024 / 1e6:.1f}"]
-        rows.append([variant.name, *size, *judged[variant], *timed[variant]])
+        rows.append([variant.name, *size, *judged[variant.name], *timed[variant]])
     header = ["cache", "bytes a token", "MB at 1024 tokens", "ppl", "KL", "top-1", "KL of the cache alone"]
     header += [f"{phase} tok/s at {length}" for length in PROMPTS for phase in ("prefill", "decode")]
     notes = [
