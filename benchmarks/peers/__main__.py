@@ -82,15 +82,18 @@ def _measure(place: Place, asked: argparse.Namespace) -> None:
     )
     raw = place.root / "runs" / f"{asked.subject}.jsonl"
     raw.unlink(missing_ok=True)
-    measure(place, subject(asked.subject), _chosen(asked.only, engines()), plan, raw, _command())
+    measure(place, subject(asked.subject), _chosen(asked.only, engines()), plan, raw, _command(asked))
     kept = asked.results / "raw" / f"peers-{asked.subject}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, raw.read_bytes())
     write_atomic(asked.results / f"peers-{asked.subject}.md", page(read(raw)).encode())
 
 
-def _command() -> str:
-    return shlex.join(["python", "-m", "edgepress.benchmarks.peers", *sys.argv[1:]])
+def _command(asked: argparse.Namespace) -> str:
+    """The command line as it can be given anywhere: this machine's directories by their role."""
+    places = {str(asked.place): "PLACE", str(asked.results): "RESULTS"}
+    given = [places.get(word, word) for word in sys.argv[1:]]
+    return shlex.join(["python", "-m", "edgepress.benchmarks.peers", *given])
 
 
 def _quantize(place: Place, asked: argparse.Namespace) -> None:
@@ -106,7 +109,7 @@ def _quantize(place: Place, asked: argparse.Namespace) -> None:
     raw = asked.results / "raw" / "peers-quantizers.jsonl"
     found = with_earlier(found, raw)
     write_raw(raw, found)
-    notes = [*circumstances(asked.threads), f"The floor is of: {machine()}", f"Command: `{_command()}`"]
+    notes = [*circumstances(asked.threads), f"The floor is of: {machine()}", f"Command: `{_command(asked)}`"]
     write_atomic(asked.results / "peers-quantizers.md", quality_page(found, notes).encode())
 
 
