@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 T = TypeVar("T")
 
+# What the launcher sets where a model is to be in pieces.
+_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 # How long the others wait for the first one, which may quantize for hours before anything is learned.
 _PATIENCE = timedelta(days=30)
 
@@ -37,9 +41,19 @@ class Processes:
 
     @classmethod
     def launched(cls) -> Processes:
-        """As many as the launcher started, connected by Accelerate; one where none did."""
+        """As many as the launcher started, connected by Accelerate; one where none did.
+
+        Raises:
+            InputError: the launch asks for a model in pieces, which is not done here.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
+        for variable, name in _SHARDING.items():
+            if os.environ.get(variable, "").lower() in ("1", "true"):
+                raise InputError(
+                    f"this launch spreads one model over its processes ({name}), which edgepress does not do",
+                    fix="launch without it: every process then holds the model, and a share of each step",
+                )
         from accelerate import PartialState
 
         state = PartialState(timeout=_PATIENCE)

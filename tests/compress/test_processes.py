@@ -14,6 +14,7 @@ import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.processes import Processes
 from edgepress.compress.weights import WeightSource
+from edgepress.errors import InputError
 
 LEARN = {"batch_tokens": 96, "piece_tokens": 32, "learning_rate": 0.01, "epochs": 2, "precision": "float32"}
 PASSES = [
@@ -73,3 +74,11 @@ def test_shares_are_a_partition() -> None:
     shares = [Processes(3, index).share(items) for index in range(3)]
     assert sorted(item for share in shares for item in share) == items
     assert Processes().share(items) == items and Processes().sum(2.5) == 2.5 and Processes().agree("x") == "x"
+
+
+def test_a_launch_that_shards_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Processes.launched() == Processes()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="FSDP"):
+        Processes.launched()
