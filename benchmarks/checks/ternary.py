@@ -27,7 +27,7 @@ from .table import write_table
 COMMAND = "python -m edgepress.benchmarks.checks.ternary WORK benchmarks/results"
 TEXT = "--calibration wikipedia --samples 1920 --length 256"
 TOKENS = 400_000
-STEPS = {"batch_tokens": 2048, "piece_tokens": 2048, "measurements": 8}
+STEPS = {"batch_tokens": 2048, "piece_tokens": 2048, "measurements": 4}
 SCRATCH = {"pass": "distill", "losses": {"cross_entropy": 1.0}, "embedding": True, "learning_rate": 0.03}
 TERNARY = {"pass": "ternary", "group_size": 128, "learning_rate": 0.01}
 TWIN = {"pass": "gptq", "scheme": "W4A16-g128"}

@@ -23,7 +23,7 @@ _SMALLEST = 1e-6
 class AttentionMaps:
     """The maps of one block in each model: by ``block`` of the anatomies, −1 the last."""
 
-    name, by_token = "attention", True
+    name, by_token, asks = "attention", True, True
 
     def __init__(self, student: Anatomy, teacher: Anatomy, block: int = -1) -> None:
         mine, theirs = (anatomy.blocks[block].attention for anatomy in (student, teacher))

@@ -49,7 +49,7 @@ class LogitDivergence:
     ``vocabulary`` ids are those that both models have, where one has more.
     """
 
-    by_token = True
+    by_token, asks = True, True
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class LogitDivergence:
 class CrossEntropy:
     """Minus the log-probability of the token that follows; the last of a row has none."""
 
-    name, by_token = "cross_entropy", True
+    name, by_token, asks = "cross_entropy", True, False
 
     def __init__(self, softcap: float | None) -> None:
         self.softcap = softcap

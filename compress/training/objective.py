@@ -35,6 +35,10 @@ class Term(Protocol):
         """Whether some tokens of a piece may be looked at without the others."""
 
     @property
+    def asks(self) -> bool:
+        """Whether the teacher has to look at the piece at all."""
+
+    @property
     def heard(self) -> Mapping[str, str]:
         """The modules of the student whose outputs it reads, as ``read`` takes them."""
 
@@ -95,7 +99,8 @@ def ask(objective: Objective, teacher: nn.Module, piece: Piece, device: torch.de
     """The teacher's answers to a piece."""
     found: Answers = {}
     with torch.no_grad():
-        states = read(teacher, piece, device, objective.asked)
+        looks = any(term.asks for _, term in objective.terms)
+        states = read(teacher, piece, device, objective.asked) if looks else {}
         for _, term in objective.terms:
             parts = [
                 term.answers(teacher, _some(states, part), piece, part) for part in _parts(term, piece.tokens)

@@ -35,7 +35,7 @@ def relation_loss(student: Tensor, teacher: Tensor, heads: int) -> Tensor:
 class Relations:
     """The relations in one block of each model: by ``block`` of the anatomies, −1 the last."""
 
-    name, by_token = "relations", False
+    name, by_token, asks = "relations", False, True
 
     def __init__(self, student: Anatomy, teacher: Anatomy, heads: int, block: int = -1) -> None:
         self.heads = heads

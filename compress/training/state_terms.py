@@ -27,7 +27,7 @@ def relative_distance(student: Tensor, teacher: Tensor) -> Tensor:
 class StateDistance:
     """The relative squared distance of the tokens' last hidden states."""
 
-    name, by_token = "states", True
+    name, by_token, asks = "states", True, True
 
     def __init__(self) -> None:
         self.heard: dict[str, str] = {}
@@ -51,7 +51,7 @@ class HiddenDistance:
     first.
     """
 
-    name, by_token = "hidden", True
+    name, by_token, asks = "hidden", True, True
 
     def __init__(
         self, pairs: Mapping[str, str], widths: tuple[int, int], seed: int, device: torch.device
@@ -89,7 +89,7 @@ class EmbeddingDistance:
     Every row of a piece counts alike, and all of them together as the piece's tokens.
     """
 
-    by_token = False
+    by_token, asks = False, True
 
     def __init__(self, pooling: Pooling, *, cosine: bool) -> None:
         self.name = "cosine" if cosine else "embedding"
