@@ -18,12 +18,12 @@ from .model_chain import WINDOWS, Chain
 from .pruning import Row, measure
 from .small_models import shown, value
 from .table import write_table
-from .ternary import trained
+from .ternary import SCRATCH_TOKENS, trained
 from .training import curves, described
 
 COMMAND = "python -m edgepress.benchmarks.checks.qat_small WORK benchmarks/results"
 CALIBRATION = "--calibration wikipedia --samples 512 --length 256"
-TOKENS, SCRATCH_TOKENS, WON = 120_000, 400_000, 0.6
+TOKENS, WON = 120_000, 0.6
 HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
 
 

@@ -25,13 +25,12 @@ from ..peers.environments import trouble
 from ..peers.place import Place, trainers
 from .model_chain import WINDOWS, Chain
 from .pruning import Row, measure
-from .qat_small import SCRATCH_TOKENS
 from .small_models import shown
 from .table import write_table
-from .ternary import trained
+from .ternary import SCRATCH_TOKENS, trained
 
 COMMAND = "python -m edgepress.benchmarks.checks.trainers WORK benchmarks/results --place PLACE"
-SEQUENCES, LENGTH, ROWS = 384, 256, 8
+SEQUENCES, LENGTH, ROWS = 256, 256, 8
 HALF = Row("half", ({"pass": "layers", "keep": 0.5},))
 HEADER = ["task", "tool", "how", "learning rate", "KL", "ppl", "top-1", "CPU s", "peak RSS MB"]
 
