@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from ...compress.api import plan_model
 from ...storage import read_json, write_json
 from ..validate import validate_bundle
 from .model_chain import Chain
@@ -20,7 +21,8 @@ from .ptq_rows import Pass, Row
 from .table import write_table
 
 MODEL, SENTENCES = "minilm", 128
-CALIBRATION = "--calibration wikipedia --samples 256 --length 128"
+SAMPLES, LENGTH = 256, 128
+CALIBRATION = f"--calibration wikipedia --samples {SAMPLES} --length {LENGTH}"
 COMMAND = "python -m edgepress.benchmarks.checks.ptq_minilm WORK benchmarks/results"
 SETS = {"spearman_wordsim353": "WordSim-353", "spearman_simlex999": "SimLex-999"}
 # How far a correlation may be from the original's.
@@ -39,6 +41,7 @@ def four_bits(scheme: str) -> dict[str, list[Pass]]:
         "gptq-corrected": [{**gptq, "sequential": True, "correction": 1.0}],
         "autoround": [learned],
         "autoround-tune": [learned, {"pass": "tune"}],
+        "best": [{**learned, "iterations": 100}, {"pass": "tune", "epochs": 4}],
     }
 
 
@@ -70,7 +73,11 @@ def measured(chain: Chain, row: Row) -> Quality:
     if not checkpoint.exists():
         recipe = chain.work / f"{row.name}.yaml"
         recipe.write_text(yaml.safe_dump({"name": row.name, "passes": row.passes}), encoding="utf-8")
-        chain.call(f"compress {chain.model} -r {recipe} {CALIBRATION} -o {checkpoint} -q", threads=1)
+        predicted = plan_model(MODEL, recipe=str(recipe), samples=SAMPLES, length=LENGTH).seconds
+        command = f"compress {chain.model} -r {recipe} {CALIBRATION} -o {checkpoint} -q"
+        seconds, rss = chain.call(command, threads=1)
+        cost = {"cpu_seconds": seconds, "rss_mb": rss, "predicted_seconds": predicted}
+        write_json(chain.work / f"{row.name}.cost.json", cost)
     if not path.exists():
         line = validate_bundle(checkpoint, chain.model, sentences=SENTENCES, threads=1)
         original = (line.compare or {})["original"]
@@ -85,8 +92,17 @@ def measured(chain: Chain, row: Row) -> Quality:
     return found
 
 
+def costs(chain: Chain, row: Row) -> list[str]:
+    """CPU seconds, those that were predicted, and peak resident megabytes of making a row."""
+    path = chain.work / f"{row.name}.cost.json"
+    if not path.exists():
+        return ["–", "–", "–"]
+    cost = read_json(path)
+    return [f"{cost[name]:.0f}" for name in ("cpu_seconds", "predicted_seconds", "rss_mb")]
+
+
 def table_row(row: Row, quality: Quality) -> list[str]:
-    """The cells of a row."""
+    """The cells of a row, but for its costs."""
     changes = [quality[name]["row"] - quality[name]["original"] for name in SETS]
     cells = [f"{quality['cosine']['row']:.4f}"]
     for name, change in zip(SETS, changes, strict=True):
@@ -107,7 +123,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chain = Chain(MODEL, arguments.work, None, quick=False)
     chosen = [row for row in rows() if arguments.only is None or row.name in arguments.only]
-    filled = [table_row(row, measured(chain, row)) for row in chosen]
+    filled = [table_row(row, measured(chain, row)) + costs(chain, row) for row in chosen]
     header = ["recipe", "cosine"]
     for name in SETS.values():
         header += [name, "change"]
@@ -118,8 +134,10 @@ def main() -> None:
         "embeddings with people's ratings; change: from the original's.",
         "Target: neither correlation further than this from the original's; better: none is so far below it, "
         "one is above it by more.",
+        "CPU s and peak RSS MB: of the whole process `edgepress compress`, one thread, beside other work; "
+        "predicted: what `--dry-run` says beforehand.",
     ]
-    header.append("target")
+    header += ["target", "CPU s", "predicted s", "peak RSS MB"]
     options = f" --only {' '.join(arguments.only)}" if arguments.only else ""
     write_table(
         arguments.results / "ptq-minilm.md",
