@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,14 +52,16 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
 
 def profiled(work: Path) -> tuple[dict[str, float], float]:
     """CPU seconds by kind of work, and those of the whole process up to now, start and imports included."""
-    target = work / "gptq-profile"
-    shutil.rmtree(target, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
     profiler = cProfile.Profile(time.process_time)
-    profiler.enable()
-    compress_model(
-        MODEL, scheme=SCHEME, calibration="wikipedia", samples=SAMPLES, length=LENGTH, output=target
-    )
-    profiler.disable()
+    # A directory of its own: what a killed run left would be taken up, and its blocks not be profiled.
+    with tempfile.TemporaryDirectory(dir=work) as place:
+        target = Path(place) / "out"
+        profiler.enable()
+        compress_model(
+            MODEL, scheme=SCHEME, calibration="wikipedia", samples=SAMPLES, length=LENGTH, output=target
+        )
+        profiler.disable()
     return by_kind(Stats(profiler)), time.process_time()
 
 

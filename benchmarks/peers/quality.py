@@ -5,6 +5,7 @@ Quality at equal size is compared among results of the same bits a weight; cost 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -150,7 +151,7 @@ def page(found: Sequence[Quality], notes: Sequence[str]) -> str:
     ]
     parts = ["# Quantizers against the peers: SmolLM2-135M", _results(found), "## Bars"]
     parts.append(table(["bar", "scheme", "ours", "best peer", "ratio", "target", "verdict"], rows))
-    failed = sorted({(f"{one.label}, {one.scheme}", one.error) for one in found if one.error})
+    failed = sorted({(f"{one.label}, {one.scheme}", _plain(one.error)) for one in found if one.error})
     machines = sorted({one.machine for one in found if one.machine and not one.error})
     if machines:
         named = "; ".join(f"{chr(65 + index)}: {machine}" for index, machine in enumerate(machines))
@@ -161,6 +162,11 @@ def page(found: Sequence[Quality], notes: Sequence[str]) -> str:
         notes = ["A bar holds against the peers that ran, and against no other.", *notes]
     parts.append("\n".join(f"- {note}" for note in [*notes, f"Versions: {_versions(found)}."]))
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(said: str) -> str:
+    """A tool's last words without the colours of a terminal, and without what would end a table's cell."""
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said).replace("|", "¦")
 
 
 def _results(found: Sequence[Quality]) -> str:

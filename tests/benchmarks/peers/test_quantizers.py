@@ -94,8 +94,10 @@ def test_perplexity_of_w8a8_is_held_against_the_original() -> None:
 
 
 def test_the_page_lists_what_could_not_run() -> None:
-    page = quality.page([row(OURS, 0.2), row("a", None, error="needs CUDA")], ["a note"])
-    assert "| a GPTQ, W4-g64 | needs CUDA |" in page
+    page = quality.page(
+        [row(OURS, 0.2), row("a", None, error="needs \x1b[38;20mCUDA\x1b[0m 9|8")], ["a note"]
+    )
+    assert "| a GPTQ, W4-g64 | needs CUDA 9¦8 |" in page
     assert "| W4-g64 | edgepress_passes GPTQ | 4.25 | 0.2000 | 0.800 | 20.00 | 100 | 1000 |" in page
     assert "- a note" in page
 
