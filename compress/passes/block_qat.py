@@ -22,15 +22,16 @@ from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
 from ..fake_quant import TokenQuantLinear
 from ..forward import Batch, block_output, both_sound
-from ..grid import Search, quantize, storable
+from ..grid import Search, quantize
 from ..qtensor import QTensor
 from ..scheme import Scheme
 from ..training.lsq_linear import LsqLinear
 from ..training.precision import Precision, autocast
 from ..training.relative import Learned, learn
+from ..training.scale_side import on_its_side
 
 _HELD_OUT = 8
-_LATENT_UNIT, _SMALLEST = 4.0, 1 / 16
+_LATENT_UNIT = 4.0
 Pair = tuple[Batch, Tensor]
 
 
@@ -112,11 +113,11 @@ def _learned(modules: dict[str, LsqLinear]) -> list[Learned]:
         start = module.scale.detach().clone()
 
         def rounded(scale: Tensor, start: Tensor = start) -> Tensor:
-            return storable(torch.maximum(scale, start * _SMALLEST))
+            return on_its_side(scale, start)
 
-        unit = _LATENT_UNIT * start.unsqueeze(-1)
+        unit = _LATENT_UNIT * start.abs().unsqueeze(-1)
         found.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
-        found.append(learn(f"{name}.weight_scale", module, "scale", start, rounded))
+        found.append(learn(f"{name}.weight_scale", module, "scale", start.abs(), rounded))
     return found
 
 

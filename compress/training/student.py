@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ...errors import TrainingError
 from ..anatomy import Linear, Norm
 from ..fake_quant import TokenQuantLinear, quantize_tokens
-from ..grid import storable
 from ..masks import Masks
 from ..module_names import module_name
 from ..qtensor import QTensor
@@ -29,6 +28,7 @@ from .lsq_linear import LsqLinear
 from .quant_linear import QuantLinear
 from .relative import Learned, Rounding, learn
 from .rounded_linear import RoundedLinear
+from .scale_side import on_its_side
 from .tied_head import TiedHead
 
 Coded = LsqLinear | RoundedLinear
@@ -38,8 +38,6 @@ Kind = Literal["scales", "zero_points", "norms", "biases", "embedding"]
 _ZERO_POINT_UNIT = 16.0
 # A weight behind a code moves in steps of the grid; as many of them are its unit.
 _LATENT_UNIT = 4.0
-# No scale shrinks below this share of what it was.
-_SMALLEST = 1 / 16
 
 
 class Student:
@@ -172,8 +170,7 @@ class Student:
             start = module.scale.detach()
 
             def rounded(scale: Tensor, start: Tensor = start) -> Tensor:
-                side = start.sign()  # a scale stays on its side of zero
-                return storable(side * torch.maximum(side * scale, start.abs() * _SMALLEST))
+                return on_its_side(scale, start)
 
             yield learn(f"{name}.weight_scale", module, "scale", start.abs(), rounded)
 
