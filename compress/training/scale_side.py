@@ -11,6 +11,6 @@ _SMALLEST = 1 / 16  # of the size that a scale began with
 
 
 def on_its_side(scale: Tensor, start: Tensor) -> Tensor:
-    """``scale`` as it is stored: of the sign of ``start``, and no smaller than a share of it; of one shape."""
+    """``scale`` as it is stored: of the sign of ``start``, no smaller than a share of it."""
     side = start.sign()
     return storable(side * torch.maximum(side * scale, start.abs() * _SMALLEST))
