@@ -67,7 +67,7 @@ def quantize(
     target = place.root / "quantized" / f"{peer.replace('_', '-')}-{variant}"
     made: dict[str, Any] = read_json(target / RECORD) if (target / RECORD).is_file() else {}
     if not limits.run and not (target / QUALITY).exists():
-        return Quality(**common, error=made.get("error") or NOT_RUN)
+        return Quality(**{**common, "error": NOT_RUN, **made})
     if not made or (made["error"] and limits.retry):
         error = trouble(place, peer, module)
         made = {"error": error} if error else _make(place, peer, module, variant, target, limits)

@@ -131,6 +131,9 @@ def test_what_is_known_is_shown_without_running_anything(tmp_path: Path) -> None
         for variant in ("w4-default", "w2-default")
     )
     assert (known.kl, known.cpu_s, known.error) == (0.5, 3.0, "")
+    (folder / "quality.json").unlink()  # made, and not judged: its costs are known
+    cost_only = quantize(place, "onnxruntime_nbits", onnxruntime_nbits, "w4-default", limits, [])
+    assert (cost_only.kl, cost_only.cpu_s, cost_only.error) == (None, 3.0, "")
     assert missing.error == NOT_RUN
 
 
