@@ -1,6 +1,6 @@
 """Where a start goes: from the process to the first token, step by step, with and without prepacked weights.
 
-    python -m edgepress.benchmarks.checks.startup [benchmarks/results] [--work DIRECTORY]
+    python -m edgepress.benchmarks.checks.startup [benchmarks/results] [--work DIRECTORY] [--models NAME…]
 
 SmolLM2-135M and a random-weight Llama of 0.9 billion, both at 4 bits, are made below the work directory if
 they are not there. Steps are CPU time, taken one after another in a process of their own; the whole command
@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,10 +50,12 @@ class Samples:
         return f"{statistics.median(found):.0f}" if found else "–"
 
 
-def bundles(work: Path) -> dict[str, Path]:
-    """The two bundles by name, made where they are not there yet."""
+def bundles(work: Path, models: Sequence[str] = tuple(MODELS)) -> dict[str, Path]:
+    """The bundles of ``models`` by name, made where they are not there yet."""
     found = {}
     for index, (name, group) in enumerate(MODELS.items()):
+        if name not in models:
+            continue
         bundle, checkpoint, source = (work / f"{kind}{index}" for kind in ("bundle", "checkpoint", "model"))
         found[name] = bundle
         if bundle.is_dir():
@@ -121,9 +125,9 @@ ROWS = (
 )
 
 
-def measure(work: Path, rounds: int) -> list[list[str]]:
+def measure(work: Path, rounds: int, models: Sequence[str] = tuple(MODELS)) -> list[list[str]]:
     """The rows of the table. Models and arms take turns."""
-    found = bundles(work)
+    found = bundles(work, models)
     os.environ["EDGEPRESS_CACHE"] = str(work / "cache")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is bytecode
     for path in found.values():
@@ -141,22 +145,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, help="where the models are or will be; kept if given")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/results"))
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgepress-startup-") as scratch:
         work = wanted.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         before = os.getloadavg()[0]
-        rows = measure(work, wanted.rounds)
+        rows = measure(work, wanted.rounds, wanted.models)
         after = os.getloadavg()[0]
     write_table(
         wanted.results / "startup.md",
         "From the start of the process to the first token",
-        COMMAND,
-        ["", *(f"{name}, {arm}" for name in MODELS for arm in ARMS)],
+        COMMAND if len(wanted.models) == len(MODELS) else f"{COMMAND} --models {shlex.join(wanted.models)}",
+        ["", *(f"{name}, {arm}" for name in wanted.models for arm in ARMS)],
         rows,
         [
-            f"Both models have 4-bit weights, the prompt {PROMPT_TOKENS} tokens; medians of {wanted.rounds} "
+            f"The weights have 4 bits, the prompt {PROMPT_TOKENS} tokens; medians of {wanted.rounds} "
             "rounds in turns, files in the page cache.",
             "Without: as a first run, or with `--no-cache`. Prepacked: after `edgepress cache make` or a "
             "first run; the weights of the bundle are then neither read nor hashed, and the prompt goes "
