@@ -15,7 +15,7 @@ def test_a_start_taken_apart_fills_every_row(
 ) -> None:
     bundle = export_bundle(pico_llama, output=tmp_path / "bundle", validate=False)
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(startup, "bundles", lambda work: {"pico": bundle})
+    monkeypatch.setattr(startup, "bundles", lambda *_: {"pico": bundle})
     rows = startup.measure(tmp_path, rounds=1)
     assert [row[0] for row in rows] == list(startup.ROWS)
     assert all(len(row) == 1 + len(startup.ARMS) for row in rows)
