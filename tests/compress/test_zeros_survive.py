@@ -32,6 +32,7 @@ LATER: dict[str, list[dict[str, Any]]] = {
         {"pass": "tune", "learn": ["scales", "zero_points"], **LEARNING},
     ],
     "qat": [{"pass": "qat", "scheme": "W3A16_ASYM-g32", **LEARNING}],
+    "block_qat": [{"pass": "block_qat", "scheme": "W3A16_ASYM-g32", "epochs": 1}],
     "ternary": [{"pass": "ternary", "group_size": 32, **LEARNING}],
     "distill": [{"pass": "distill", **LEARNING}],
     "float formats": [{"pass": "rtn", "scheme": "NVFP4A16"}],
