@@ -15,6 +15,7 @@ from typing import Any
 from ...storage import read_json
 from ..record import Measurement
 from .model_chain import WINDOWS, Chain, Variant
+from .parity_table import write_parity
 from .table import write_table
 
 CALIBRATION = "--calibration wikipedia --samples 16 --length 512"
@@ -88,20 +89,6 @@ def encoder_row(variant: Variant, lines: list[Measurement]) -> list[str]:
     ]
 
 
-def parity_row(label: str, bundle: Path) -> list[str]:
-    """What the exporter proved about a bundle."""
-    parity = read_json(bundle / "manifest.json")["parity"]
-    return [
-        label,
-        *(f"`{key}` {_brief(parity[key])}" for key in sorted(parity) if isinstance(parity[key], dict)),
-    ]
-
-
-def _brief(section: dict[str, Any]) -> str:
-    numbers = {key: entry for key, entry in section.items() if isinstance(entry, int | float)}
-    return ", ".join(f"{key} {entry:.4g}" for key, entry in sorted(numbers.items()))
-
-
 def smollm2_table(chain: Chain, results: Path) -> None:
     """Tables 1 and 5 for the decoder."""
     measured = chain.measure(SMOLLM2)
@@ -135,7 +122,9 @@ def smollm2_table(chain: Chain, results: Path) -> None:
             f"`compress` with GPTQ, whole process at one thread: {seconds:.0f} CPU seconds "
             f"(target at most 118: {verdict}), peak RSS {rss:.0f} MB."
         )
-    write_table(results / "smollm2.md", "SmolLM2-135M through the whole chain", COMMAND, header, rows, notes)
+    write_table(
+        results / "smollm2.md", "SmolLM2-135M through the whole chain", command(chain), header, rows, notes
+    )
     _parity_table(chain, SMOLLM2, results / "parity-smollm2.md")
 
 
@@ -146,23 +135,20 @@ def minilm_table(chain: Chain, results: Path) -> None:
     header += ["sentences/s", "× original [95 %]", "peak RSS MB"]
     notes = ["Model: all-MiniLM-L6-v2. Spearman correlation on both word-pair sets."]
     write_table(
-        results / "minilm.md", "all-MiniLM-L6-v2 through the whole chain", COMMAND, header, rows, notes
+        results / "minilm.md", "all-MiniLM-L6-v2 through the whole chain", command(chain), header, rows, notes
     )
     _parity_table(chain, MINILM, results / "parity-minilm.md")
 
 
 def _parity_table(chain: Chain, variants: tuple[Variant, ...], path: Path) -> None:
-    rows = [parity_row(variant.label, chain.bundle(variant)) for variant in variants]
-    width = max(len(row) for row in rows)
-    padded = [[*row, *([""] * (width - len(row)))] for row in rows]
-    header = ["scheme", *(f"proof {index}" for index in range(1, width))]
-    notes = ["From each bundle's manifest: differences of logits or embeddings, bounds beside them."]
-    write_table(path, f"Export parity of {chain.model}", COMMAND, header, padded, notes)
+    bundles = {variant.label: chain.bundle(variant) for variant in variants}
+    write_parity(path, chain.model, bundles, command(chain))
 
 
-COMMAND = (
-    "python -m edgepress.benchmarks.checks.small_models WORK benchmarks/results --wikitext wikitext2-test.txt"
-)
+def command(chain: Chain) -> str:
+    """What made the tables."""
+    options = (" --wikitext FILE" if chain.wikitext else "") + (" --quick" if chain.quick else "")
+    return f"python -m edgepress.benchmarks.checks.small_models WORK benchmarks/results{options}"
 
 
 def main() -> None:
