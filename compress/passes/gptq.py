@@ -3,8 +3,9 @@
 Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
 arXiv 2210.17323; the recursion is in :mod:`edgepress.compress.column_recursion`. Columns are worked in the
 order of decreasing ``H_jj`` with the groups' grids fixed beforehand. Those are searched under the Hessian: an
-error of a channel weighs ``U_jj⁻²``, what is left of it once the channels after it have absorbed their part.
-Three options go further:
+error of a channel weighs ``H_jj``. (``U_jj⁻²``, what is left of it once later channels have absorbed their
+part, neglects the last ones: on SmolLM2 at three bits it ends at a KL of 0.60, ``H_jj`` at 0.52.) Three
+options go further:
 
 - ``correction``: aim at the outputs that the original model has here, not at what the layer itself would give
   on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.corrected_target`).
@@ -124,7 +125,7 @@ class Gptq(BlockPass):
         if self.correction:
             weight = corrected(weight, inputs["cross_gram"], factor, order, self.correction)
             weight = weight if mask is None else weight * mask
-        grid = fit_grid(weight, self.scheme, self.search, factor.pivots(order))
+        grid = fit_grid(weight, self.scheme, self.search, gram.diagonal().clamp(min=0))
         tensor = quantize_in_order(weight, *grid, factor, order, self.scheme, mask=mask, block=self.block)
         damping = factor.damping
         del factor
