@@ -22,8 +22,8 @@ from .ternary import SCRATCH_TOKENS, trained
 from .training import curves, described
 
 COMMAND = "python -m edgepress.benchmarks.checks.qat_small WORK benchmarks/results"
-CALIBRATION = "--calibration wikipedia --samples 512 --length 256"
-TOKENS, WON = 120_000, 0.6
+CALIBRATION = "--calibration wikipedia --samples 320 --length 256"
+TOKENS, WON = 60_000, 0.6
 HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
 
 

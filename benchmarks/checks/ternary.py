@@ -26,8 +26,8 @@ from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.ternary WORK benchmarks/results"
 TEXT = "--calibration wikipedia --samples 1920 --length 256"
-AGAIN = "--calibration wikipedia --samples 1024 --length 256"
-SCRATCH_TOKENS, TOKENS = 400_000, 250_000
+AGAIN = "--calibration wikipedia --samples 560 --length 256"
+SCRATCH_TOKENS, TOKENS = 400_000, 120_000
 STEPS = {"batch_tokens": 2048, "piece_tokens": 2048, "measurements": 4}
 SCRATCH = {"pass": "distill", "losses": {"cross_entropy": 1.0}, "embedding": True, "learning_rate": 0.03}
 TERNARY = {"pass": "ternary", "group_size": 128, "learning_rate": 0.01}
