@@ -252,8 +252,10 @@ def test_a_full_disk_is_typed_and_leaves_no_output(
 
 
 # In a process of its own: block 1 says that it began and then takes a minute.
+# A shell's background job ignores SIGINT, and so would its children.
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from edgepress.compress import sweep
 real = sweep.Sweep._sweep_block
 def slow(self, skeleton, anatomy):
