@@ -22,8 +22,10 @@ class Average:
 
     def update(self, step: int) -> None:
         """Take in the parameters after ``step`` steps, counted from 1."""
+        if not self.values:
+            return
         decay = min(self.decay, (1 + step) / (10 + step))
-        for value, parameter in zip(self.values, self.parameters, strict=bool(self.values)):
+        for value, parameter in zip(self.values, self.parameters, strict=True):
             value.lerp_(parameter.detach(), 1 - decay)
 
     @contextmanager
