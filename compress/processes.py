@@ -27,8 +27,24 @@ _PATIENCE = timedelta(days=30)
 
 
 def is_follower() -> bool:
-    """Whether this process was launched beside a first one."""
-    return int(os.environ.get("RANK", "0")) > 0
+    """Whether this process was launched beside a first one.
+
+    Raises:
+        InputError: the launcher's variables are no numbers.
+    """
+    return _launched_as("RANK", 0) > 0
+
+
+def _launched_as(variable: str, default: int) -> int:
+    """A number that the launcher set, or ``default``."""
+    value = os.environ.get(variable, "")
+    if value and not value.isdecimal():
+        raise InputError(
+            f"the environment variable {variable} is {value!r}, which is no number of a process",
+            why="`accelerate launch` and torchrun count their processes in RANK, WORLD_SIZE and LOCAL_RANK",
+            fix=f"unset {variable}, or let the launcher set it",
+        )
+    return int(value or default)
 
 
 @dataclass(frozen=True)
@@ -44,9 +60,11 @@ class Processes:
         """As many as the launcher started, connected by Accelerate; one where none did.
 
         Raises:
-            InputError: the launch asks for a model in pieces, which is not done here.
+            InputError: the launch asks for a model in pieces, which is not done here; or its variables do not
+                say which of how many processes this is.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        count = _launched_as("WORLD_SIZE", 1)
+        if count < 2:
             return cls()
         for variable, name in _SHARDING.items():
             if os.environ.get(variable, "").lower() in ("1", "true"):
@@ -54,6 +72,11 @@ class Processes:
                     f"this launch spreads one model over its processes ({name}), which edgepress does not do",
                     fix="launch without it: every process then holds the model, and a share of each step",
                 )
+        if max(_launched_as(variable, count) for variable in ("RANK", "LOCAL_RANK")) >= count:
+            raise InputError(
+                f"WORLD_SIZE says {count} processes, and RANK and LOCAL_RANK do not say which one this is",
+                fix="start them with `accelerate launch` or torchrun, or unset WORLD_SIZE",
+            )
         from accelerate import PartialState
 
         state = PartialState(timeout=_PATIENCE)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from edgepress.compress.api import compress_model
-from edgepress.compress.processes import Processes
+from edgepress.compress.processes import Processes, is_follower
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import InputError
 
@@ -81,4 +81,26 @@ def test_a_launch_that_shards_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match="FSDP"):
+        Processes.launched()
+
+
+@pytest.mark.parametrize("value", ["first", "-1", "0.5"])
+@pytest.mark.parametrize("variable", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
+def test_what_the_launcher_sets_has_to_be_numbers(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    for name, number in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", variable: value}.items():
+        monkeypatch.setenv(name, number)
+    with pytest.raises(InputError, match=variable):
+        Processes.launched()
+    if variable == "RANK":
+        with pytest.raises(InputError, match="RANK"):
+            is_follower()
+
+
+@pytest.mark.parametrize("rank", ["", "2"])
+def test_a_process_has_to_know_which_one_it_is(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
+    for name, number in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, number)
+    with pytest.raises(InputError, match="which one"):
         Processes.launched()
