@@ -204,8 +204,9 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
     from .manifest import write_manifest
 
     return_large_blocks()
-    processes = Processes.launched()
-    device = processes.device(choose_device(device_name))
+    device = choose_device(device_name)
+    processes = Processes.launched(device)
+    device = processes.device(device)
     with job.progress.task("hashing the model", 1) as task:
         fingerprint = job.source.reader.fingerprint()
         task.advance(1)
@@ -238,8 +239,9 @@ def _follow(job: Job, stage: Staging, device_name: str) -> Path:
     from .chain import Chain
     from .device import choose_device
 
-    processes = Processes.launched()
-    device, work = processes.device(choose_device(device_name)), stage.directory / "work"
+    device = choose_device(device_name)
+    processes = Processes.launched(device)
+    device, work = processes.device(device), stage.directory / "work"
     Chain(job.source, job.recipe.steps, job.calibration(), device, work, "", job.progress, processes).follow()
     processes.agree(None)
     return stage.target

@@ -6,11 +6,12 @@ together: each takes its share of every step, and sums make them agree.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
 
@@ -56,12 +57,12 @@ class Processes:
     local: int = 0
 
     @classmethod
-    def launched(cls) -> Processes:
-        """As many as the launcher started, connected by Accelerate; one where none did.
+    def launched(cls, device: torch.device) -> Processes:
+        """As many as the launcher started to work on ``device``, connected by Accelerate; one where none did.
 
         Raises:
             InputError: the launch asks for a model in pieces, which is not done here; or its variables do not
-                say which of how many processes this is.
+                say which of how many processes this is, or they cannot be connected on ``device``.
         """
         count = _launched_as("WORLD_SIZE", 1)
         if count < 2:
@@ -79,7 +80,13 @@ class Processes:
             )
         from accelerate import PartialState
 
-        state = PartialState(timeout=_PATIENCE)
+        state: Any = PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
+        atexit.register(state.destroy_process_group)  # threads that are left alive abort the interpreter
+        if state.num_processes != count:
+            raise InputError(
+                f"{count} processes were launched, and Accelerate does not connect them on {device.type}",
+                fix="give --device cpu or cuda, or launch one process",
+            )
         return cls(state.num_processes, state.process_index, state.local_process_index)
 
     @property
