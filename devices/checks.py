@@ -18,6 +18,7 @@ from ..runtime.prepack import failures, limit_bytes
 from ..runtime.prepacked import entries
 from ..runtime.session import PROVIDERS
 from ..storage import cache_directory
+from .energy import Meter, NoMeter, find_meters
 from .nvidia import Gpu, read_gpus
 from .probe import ONNXRUNTIMES, OnnxRuntime, installed, read_limits, read_onnxruntime
 
@@ -36,7 +37,6 @@ CORE = (
 COMPRESS = ("torch", "transformers", "accelerate", "compressed-tensors", "gguf", "onnx", "onnx-ir")
 OLDEST_PYTHON = (3, 11)
 SMALL_DISK = 5e9
-RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -71,7 +71,7 @@ def examine(*, output: Path | None = None) -> list[Finding]:
         writable("cache", cache_directory()),
         prepacked_weights(),
         free_disk("disk", output or Path.cwd()),
-        energy_counter(RAPL),
+        *(energy_counter(*found) for found in find_meters(gpu=bool(gpus)).items()),
     ]
 
 
@@ -189,11 +189,8 @@ def free_disk(check: str, folder: Path) -> Finding:
     return Finding(check, "ok", f"{free / 1e9:.1f} GB free at {folder}")
 
 
-def energy_counter(path: Path) -> Finding:
-    """The CPU's energy counter, where there is one, may be read."""
-    if not path.exists():
-        return Finding("energy", "ok", "this machine shows no CPU energy counter")
-    if os.access(path, os.R_OK):
-        return Finding("energy", "ok", "the CPU's energy counter can be read")
-    fix = "let a trusted user read it: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
-    return Finding("energy", "warn", "the CPU's energy counter is for root only", fix)
+def energy_counter(device: str, found: Meter | NoMeter) -> Finding:
+    """``profile`` can measure the energy of ``device``; where no counter exists there is nothing to mend."""
+    fix = found.fix if isinstance(found, NoMeter) else ""
+    check = "energy" if device == "cpu" else f"energy {device}"
+    return Finding(check, "warn" if fix else "ok", str(found), fix)

@@ -1,4 +1,6 @@
-"""Pico models: real architectures and tokenizers with a few thousand random weights, made in milliseconds."""
+"""Pico models: real architectures and tokenizers with a few thousand random weights, made in milliseconds;
+and a made-up folder of energy counters.
+"""
 
 from __future__ import annotations
 
@@ -215,3 +217,44 @@ def pico_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "prose.txt"
     path.write_text("\n\n".join(sentences(120, seed=1)), encoding="utf-8")
     return path
+
+
+class Powercap:
+    """A folder as Linux shows RAPL; whoever reads a counter moves it on by ``step`` microjoules."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.step, self.denied = folder, 0, False
+
+    def zone(self, path: str, name: str, microjoules: int = 0, wraps_at: int | None = 1 << 38) -> Path:
+        """Add ``intel-rapl:0`` and the like; the file of its counter."""
+        zone = self.folder / path
+        zone.mkdir(parents=True)
+        (zone / "name").write_text(f"{name}\n")
+        (zone / "energy_uj").write_text(f"{microjoules}\n")
+        if wraps_at is not None:
+            (zone / "max_energy_range_uj").write_text(f"{wraps_at}\n")
+        return zone / "energy_uj"
+
+    def read(self, read_text: Callable[..., str], file: Path, **options: Any) -> str:
+        """In place of ``Path.read_text``."""
+        ours = file.name == "energy_uj" and file.is_relative_to(self.folder)
+        if ours and self.denied:
+            raise PermissionError(13, "Permission denied", str(file))
+        text = read_text(file, **options)
+        if ours and self.step:
+            top = file.with_name("max_energy_range_uj")
+            moved = int(text) + self.step
+            file.write_text(str(moved % int(read_text(top)) if top.exists() else moved))
+        return text
+
+
+@pytest.fixture
+def powercap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Powercap:
+    """An empty folder in the place of /sys/class/powercap."""
+    from edgepress.devices.meters import rapl
+
+    made, read_text = Powercap(tmp_path / "powercap"), Path.read_text
+    made.folder.mkdir()
+    monkeypatch.setattr(rapl, "POWERCAP", made.folder)
+    monkeypatch.setattr(Path, "read_text", lambda file, **options: made.read(read_text, file, **options))
+    return made

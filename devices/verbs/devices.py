@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..bandwidth import Bandwidth
+    from ..energy import Meter, NoMeter
     from ..probe import Machine
     from ..target import Fact, Figure, Target
 
@@ -65,20 +66,23 @@ def show_target(name: str, as_json: bool, quiet: bool) -> None:
 @click.option("--bandwidth", is_flag=True, help="Also measure the read bandwidth of memory (seconds).")
 @_output_options
 def probe_machine(bandwidth: bool, as_json: bool, quiet: bool) -> None:
-    """Show this machine: CPU, memory, GPUs, limits, ONNX Runtime."""
+    """Show this machine: CPU, memory, GPUs, limits, ONNX Runtime, energy counters."""
     from ..bandwidth import beyond_cache, measure_bandwidth
+    from ..energy import find_meters
     from ..probe import probe
     from ..state import read_state
 
     machine, measured = probe(), None
     if bandwidth:
         measured = measure_bandwidth(beyond_cache(machine.cpu.last_level_cache_bytes))
+    meters = find_meters(gpu=bool(machine.gpus))
     document = {
         "machine": machine.model_dump(mode="json"),
         "state": read_state().model_dump(mode="json"),
         "bandwidth": measured.as_dict() if measured else None,
+        "energy": {device: meter.describe() for device, meter in meters.items()},
     }
-    table = None if as_json else _machine_table(machine, measured)
+    table = None if as_json else _machine_table(machine, measured, meters)
     Terminal(as_json=as_json, quiet=quiet).document(document, table)
 
 
@@ -135,7 +139,9 @@ def _labelled_facts(known: Target) -> Iterator[tuple[str, str, Fact]]:
     yield "providers", ", ".join(providers), known.providers
 
 
-def _machine_table(machine: Machine, bandwidth: Bandwidth | None) -> Table:
+def _machine_table(
+    machine: Machine, bandwidth: Bandwidth | None, meters: dict[str, Meter | NoMeter]
+) -> Table:
     cpu, memory, limits = machine.cpu, machine.memory, machine.limits
     quota = f", quota {limits.cpu_quota:g} CPUs" if limits.cpu_quota else ""
     rows = [
@@ -156,6 +162,7 @@ def _machine_table(machine: Machine, bandwidth: Bandwidth | None) -> Table:
     if bandwidth is not None:
         size = f"{bandwidth.working_set / 2**20:.0f} MiB with {bandwidth.threads} threads"
         rows.append(("read bandwidth", f"{bandwidth.bytes_per_second / 1e9:.1f} GB/s over {size}"))
+    rows += [(f"energy of {device}", str(meter)) for device, meter in meters.items()]
     rows.append(("fingerprint", machine.fingerprint[:16]))
     table = _plain_table("", "")
     for row in rows:

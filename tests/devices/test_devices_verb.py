@@ -45,3 +45,4 @@ def test_probe(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["bandwidth"] is None
     assert document["machine"]["limits"]["threads"] >= 1
     assert document["state"]["logical_cpus"] >= 1
+    assert document["energy"]["cpu"]["method"] in ("rapl_pkg", "none")

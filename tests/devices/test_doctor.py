@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from edgepress.cli import run
 from edgepress.devices import checks
 from edgepress.devices.checks import (
+    Finding,
     energy_counter,
     examine,
     free_disk,
@@ -22,6 +22,7 @@ from edgepress.devices.checks import (
     torch_device,
     writable,
 )
+from edgepress.devices.energy import Counter, Meter, NoMeter
 from edgepress.devices.nvidia import Gpu
 from edgepress.devices.probe import OnnxRuntime
 
@@ -81,13 +82,12 @@ def test_small_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert free_disk("disk", tmp_path).status == "warn"
 
 
-def test_energy_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert energy_counter(tmp_path / "none").status == "ok"
-    counter = tmp_path / "energy_uj"
-    counter.write_text("1")
-    assert "can be read" in energy_counter(counter).detail
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert energy_counter(counter).status == "warn"
+def test_energy_counter() -> None:
+    meter = Meter("rapl_pkg", (Counter("package-0", lambda: 0),), (), 0.001)
+    assert energy_counter("cpu", meter) == Finding("energy", "ok", "package-0 can be read (rapl_pkg)")
+    assert energy_counter("cpu", NoMeter("no counter")).status == "ok"
+    locked = energy_counter("cuda", NoMeter("locked", "unlock it"))
+    assert (locked.check, locked.status, locked.fix) == ("energy cuda", "warn", "unlock it")
 
 
 def test_verb_prints_one_document(capsys: pytest.CaptureFixture[str]) -> None:
