@@ -174,7 +174,8 @@ def compress_model(
         restart: drop what a killed run left instead of resuming it.
         strict: fail when any layer fell back.
 
-    Under ``accelerate launch`` all processes learn together; the first one does the rest, and writes.
+    Under ``accelerate launch`` all processes learn together, with FSDP2 each a part of the model; the first one
+    does the rest, and writes.
 
     Raises:
         EdgepressError: any of the typed errors; nothing is left at ``output`` then.

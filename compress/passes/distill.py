@@ -124,7 +124,7 @@ class Distill(Learning):
     def teacher(self, stage: Stage, objective: Objective) -> Teacher:
         if self.cache and not self.on_policy:
             return super().teacher(stage, objective)
-        return LiveTeacher(stage.original.reader.path, objective, stage.device)
+        return LiveTeacher(stage.original.reader.path, objective, stage.device, stage.processes)
 
     def measure(self, stage: Stage) -> str:
         losses = self._losses(stage.source.anatomy)

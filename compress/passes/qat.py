@@ -11,6 +11,7 @@ float are rounded to ``scheme``. What training computes with is to the bit what 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -116,11 +117,11 @@ class Qat(Learning):
             )
         return weight
 
-    def statuses(self, student: Student) -> list[LayerStatus]:
+    def statuses(self, student: Student, names: Sequence[str]) -> list[LayerStatus]:
         """Of each layer, how far its weight is from that it began with."""
         found = []
-        for name, began in student.began.items():
-            ended = student.tensor(name)
+        for name in filter(student.began.__contains__, names):
+            began, ended = student.began[name].to(student.device), student.tensor(name)
             moved = float((began.codes != ended.codes).float().mean())
             before = began.dequantize()
             error = weight_error(ended.dequantize() - before, before)

@@ -13,6 +13,7 @@ weights used to, and what kernels may compute in.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
@@ -102,10 +103,10 @@ class Ternary(Learning):
             if isinstance(module, RoundedLinear):
                 module.share = min(1.0, done / self.grow) if self.grow else 1.0
 
-    def statuses(self, student: Student) -> list[LayerStatus]:
+    def statuses(self, student: Student, names: Sequence[str]) -> list[LayerStatus]:
         """Of each layer, how far it is from the weight that it began with."""
         found = []
-        for name in student.began:
+        for name in filter(student.began.__contains__, names):
             ended, before = student.tensor(name), student.source.dense(name).to(student.device)
             error = weight_error(ended.dequantize() - before, before)
             zeros = float((ended.codes == 0).float().mean())

@@ -8,13 +8,17 @@ are kept: at worst those that the model came with.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
 
-from ...errors import CalibrationError
+from ...errors import CalibrationError, TrainingError
 from ..algorithm import ModelPass
 from ..block import LayerStatus
+from ..module_names import module_name
 from ..parts import PartWriter
 from ..scheme import Scheme
 from ..stage import LOG, Stage, StageResult
@@ -25,6 +29,7 @@ from .objective import Objective, objective_for
 from .on_policy import OnPolicy
 from .pieces import Piece, hold_out, pieces_of
 from .precision import Precision
+from .sharding import whole
 from .student import Student
 from .teacher import Teacher, WrittenTeacher
 
@@ -86,8 +91,10 @@ class Learning(ModelPass):
     def before_step(self, student: Student, done: float) -> None:
         """Told before each step which share of them is done, and before a measurement 1."""
 
-    def statuses(self, student: Student) -> list[LayerStatus]:
-        """One for each layer that the pass changed in kind; by default none."""
+    def statuses(self, student: Student, names: Sequence[str]) -> list[LayerStatus]:
+        """One for each of the layers ``names``, which are not spread, that the pass changed in kind; by
+        default none.
+        """
         return []
 
     def apply(self, stage: Stage) -> StageResult:
@@ -105,10 +112,8 @@ class Learning(ModelPass):
         teacher = self.teacher(stage, objective)
         teacher.prepare(pieces, stage.progress)
         learned_from, held_out = hold_out(teacher.sound(pieces, stage.progress))
-        student = self.learner(stage)
-        if self.checkpointing:
-            checkpoint_blocks(student.blocks())
         own = self.on_policy_writing()
+        student = self._student(stage, objective, own)
         lesson = Lesson(objective, teacher, learned_from, held_out, self.precision, stage.processes, own)
 
         def before_step(done: float) -> None:
@@ -122,9 +127,19 @@ class Learning(ModelPass):
             stage.progress,
             before_step,
         )
-        if not stage.processes.first:
-            return StageResult([], [], {}, {})
         return self._written(student, stage, course, lesson.held_out_tokens)
+
+    def _student(self, stage: Stage, objective: Objective, own: OnPolicy | None) -> Student:
+        """The learner; of sharded processes each builds it in the memory of its host, and keeps its part."""
+        sharded = stage.processes.sharded
+        if sharded:
+            _require_spreadable(stage, objective, own)
+        student = self.learner(replace(stage, device=torch.device("cpu")) if sharded else stage)
+        if self.checkpointing:
+            checkpoint_blocks(student.blocks())
+        if sharded:
+            student.spread(stage.device, stage.processes)
+        return student
 
     def _settings(self, stage: Stage, pieces: list[Piece]) -> LoopSettings:
         return LoopSettings(
@@ -147,18 +162,21 @@ class Learning(ModelPass):
     def _written(self, student: Student, stage: Stage, course: Course, tokens: int) -> StageResult:
         schemes: dict[str, Scheme] = student.schemes()
         writer = PartWriter(stage.source, schemes, stage.directory)
-        values, parts = student.values(), []
-        for block in stage.source.anatomy.blocks:
-            quantized = {
-                linear.name: student.tensor(linear.name)
-                for linear in block.linears()
-                if linear.name in schemes
-            }
-            parts.append(writer.part(block, quantized, values, stage.masks.of(block, stage.device)))
+        parts, statuses = [], []
+        for block, module in zip(stage.source.anatomy.blocks, student.blocks(), strict=True):
+            with whole(module):
+                if stage.processes.first:
+                    names = [linear.name for linear in block.linears() if linear.name in schemes]
+                    quantized = {name: student.tensor(name) for name in names}
+                    masks = stage.masks.of(block, stage.device)
+                    parts.append(writer.part(block, quantized, student.values(block), masks))
+                    statuses += self.statuses(student, names)
+        if not stage.processes.first:
+            return StageResult([], [], {}, {})
         measure = self.measure(stage)
         return StageResult(
-            [*parts, writer.outer(values)],
-            self.statuses(student),
+            [*parts, writer.outer(student.values(None))],
+            statuses,
             schemes,
             writer.forms,
             [{"tokens": tokens, measure: course.best[1]}],
@@ -181,3 +199,20 @@ class Learning(ModelPass):
             "retreats": course.retreats,
             "parameters": sum(parameter.numel() for parameter in student.changes()),
         }
+
+
+def _require_spreadable(stage: Stage, objective: Objective, own: OnPolicy | None) -> None:
+    """Raises TrainingError for what cannot be learned by a student whose blocks are spread over processes."""
+    anatomy = stage.source.anatomy
+    if own is not None:
+        raise TrainingError(
+            "a student that is spread over processes (FSDP) does not write its own text",
+            why="all processes gather a block at once, and would have to write equally many tokens",
+            fix="launch without FSDP, or leave out on_policy",
+        )
+    if not objective.reads_outputs([module_name(anatomy, block.prefix) for block in anatomy.blocks]):
+        raise TrainingError(
+            "a student that is spread over processes (FSDP) cannot learn from what is inside blocks alone",
+            why="a block is gathered for the way back when a gradient comes to its output",
+            fix="add a loss of outputs, such as states, hidden or forward_kl; or launch without FSDP",
+        )

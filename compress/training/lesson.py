@@ -20,7 +20,7 @@ from .teacher import Teacher
 @dataclass(frozen=True)
 class Lesson:
     """What is taught: ``pieces`` to learn from and ``held_out`` ones, by ``teacher`` under ``objective``, to
-    one student or to its copies in several ``processes``.
+    one student, to its copies in several ``processes`` or to one that is spread over them.
     """
 
     objective: Objective
@@ -43,8 +43,9 @@ class Lesson:
     def measure(self, student: Student) -> float:
         """The mean loss of a held-out token, in float32."""
         losses = (
-            total_loss(self.objective, student.model, piece, self.teacher.answers(piece), student.device)
-            for piece in self.processes.share(self.held_out)
+            counts
+            * total_loss(self.objective, student.model, piece, self.teacher.answers(piece), student.device)
+            for piece, counts in self.processes.turns(self.held_out)
         )
         return self.processes.sum(sum(losses)) / self.held_out_tokens
 

@@ -11,7 +11,6 @@ rate. Of several processes each learns from its share of every step.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -25,8 +24,10 @@ from ...terminal import Progress
 from ..processes import ALONE, Processes
 from .average import Average
 from .course import Course, LoopSettings
+from .gradients import Gradients
 from .log import Log
 from .pieces import Piece
+from .saved import Saved
 
 _LEAP = 5.0  # a loss so many times the recent mean is a leap
 _RETREATS = 3
@@ -55,8 +56,9 @@ class Loop:
         decay: Callable[[float], None] = lambda share: None,
         processes: Processes = ALONE,
     ) -> None:
-        self.parameters, self.pieces, self.settings = list(parameters), pieces, settings
-        self.processes, self.average = processes, Average(self.parameters, settings.ema)
+        self.gradients, self.pieces, self.settings = Gradients(parameters, processes), pieces, settings
+        self.parameters, self.processes = self.gradients.parts, processes
+        self.average, self.saved = Average(self.parameters, settings.ema), Saved(settings.state, processes)
         self.learn, self.measure, self.before_step, self.decay = learn, measure, before_step, decay
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
@@ -95,7 +97,7 @@ class Loop:
         Raises:
             TrainingError: the loss is not finite before anything was learned.
         """
-        if self.processes.agree(self.settings.state.exists()):
+        if self.saved.exists():
             self._restore()
             progress.note(f"continuing after step {self.course.step} of {len(self.steps)}")
         else:
@@ -136,14 +138,16 @@ class Loop:
         """One step; False, with nothing changed, when the loss or its gradient is out of hand."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.course.step)
-        self.optimizer.zero_grad()
+        self.gradients.clear()
         done = self.course.step / len(self.steps)
         self.before_step(done)
         tokens = sum(piece.tokens for piece in batch)
-        mine = sum(self.learn(piece, 1 / tokens) for piece in self.processes.share(batch))
-        loss = self.processes.sum(mine) / tokens
-        self._join_gradients()
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip))
+        losses = [
+            counts * self.learn(piece, counts / tokens) for piece, counts in self.processes.turns(batch)
+        ]
+        loss = self.processes.sum(sum(losses)) / tokens
+        self.gradients.join()
+        norm = self.gradients.clip(self.settings.clip)
         unsettled = math.isnan(self.course.recent) or done < self.settings.settled
         recent = loss if unsettled else self.course.recent
         leap = loss - recent > (_LEAP - 1) * abs(recent) + 1e-3
@@ -157,16 +161,6 @@ class Loop:
         self.course.step += 1
         self.log.write(step=self.course.step, tokens=tokens, loss=loss, norm=norm, rate=group["lr"])
         return True
-
-    def _join_gradients(self) -> None:
-        """The gradient of the whole step, also where this process had no piece of it."""
-        if self.processes.count > 1:
-            for parameter in self.parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            self.processes.add(
-                [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-            )
 
     def _retreat(self, progress: Progress) -> None:
         """Go back to the last measurement with half the learning rate; too many times end it."""
@@ -186,8 +180,7 @@ class Loop:
             step=self.course.step, tokens=self.course.tokens[-1], held_out=self.course.held_out[-1][1]
         )
         self.course.logged = self.log.size
-        if self.processes.first:
-            self._save()
+        self._save()
 
     def _judge(self, loss: float) -> None:
         """Note the held-out loss of the parameters as they are, and keep them if they are the best."""
@@ -221,15 +214,10 @@ class Loop:
             "average": self.average.values,
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = self.settings.state.with_suffix(".partial")
-        with partial.open("wb") as stream:
-            torch.save(data, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(self.settings.state)
+        self.saved.write(self.course.step, data)
 
     def _restore(self) -> None:
-        data = torch.load(self.settings.state, weights_only=True)
+        data = self.saved.read()
         self.course, self.best = Course(**data["course"]), data["best"]
         self.average.values = data["average"]
         self._assign(data["parameters"])

@@ -56,4 +56,5 @@ def learn_low_rank(
     rank = min(rank, *start.shape)
     low_rank = LowRank(start, unit, rounded, rank, seed, mask)
     parametrize.register_parametrization(module, "weight", low_rank, unsafe=True)
-    return Learned(name, module, "weight", (low_rank.up, low_rank.down))
+    place = "parametrizations.weight.0"
+    return Learned(name, module, "weight", (f"{place}.up", f"{place}.down"))

@@ -5,7 +5,7 @@ A decoder by default by the forward KL of its next-token distribution, an encode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,10 @@ class Objective:
     def asked(self) -> dict[str, str]:
         """The modules of the teacher that are read."""
         return {name: path for _, term in self.terms for name, path in term.asked.items()}
+
+    def reads_outputs(self, blocks: Collection[str]) -> bool:
+        """Whether a term reads the last states, or what ``blocks`` give: not only what is inside of them."""
+        return any(set(term.heard.values()) <= set(blocks) for _, term in self.terms)
 
     def parameters(self) -> list[nn.Parameter]:
         """What the terms themselves learn."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..straight_through import straight_through
+from .sharding import own_rows
 
 Rounding = Callable[[Tensor], Tensor]
 
@@ -48,13 +49,13 @@ class Relative(nn.Module):
 @dataclass(frozen=True)
 class Learned:
     """A parameter in training: ``name`` as stored, and where it is in the student; ``factors`` learn in
-    its place, where there are any.
+    its place, by their names in the module, where there are any.
     """
 
     name: str
     module: nn.Module
     attribute: str
-    factors: tuple[nn.Parameter, ...] = ()
+    factors: tuple[str, ...] = ()
 
     @property
     def change(self) -> nn.Parameter:
@@ -64,17 +65,18 @@ class Learned:
     @property
     def changes(self) -> tuple[nn.Parameter, ...]:
         """All that the optimizer moves."""
-        return self.factors or (self.change,)
+        return tuple(map(self.module.get_parameter, self.factors)) or (self.change,)
 
     def decay(self, share: float) -> None:
         """Take so much of the value away; of one that learns by factors, of what it changed."""
         with torch.no_grad():
             if self.factors:
-                self.factors[0].mul_(1 - share)
+                own_rows(self.changes[0]).mul_(1 - share)
             else:
                 relative = self.module.get_submodule(f"parametrizations.{self.attribute}.0")
                 assert isinstance(relative, Relative)
-                self.change.sub_(share * (self.change + relative.start / relative.unit))
+                change, start, unit = map(own_rows, (self.change, relative.start, relative.unit))
+                change.sub_(share * (change + start / unit))
 
     @property
     def value(self) -> Tensor:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import TrainingError
-from ..anatomy import Linear, Norm
+from ..anatomy import BlockAnatomy, Linear, Norm
 from ..fake_quant import TokenQuantLinear, quantize_tokens
 from ..masks import Masks
 from ..module_names import module_name
+from ..processes import Processes
 from ..qtensor import QTensor
 from ..scheme import Scheme
 from ..torch_model import load_model
@@ -29,6 +30,7 @@ from .quant_linear import QuantLinear
 from .relative import Learned, Rounding, learn
 from .rounded_linear import RoundedLinear
 from .scale_side import on_its_side
+from .sharding import spread
 from .tied_head import TiedHead
 
 Coded = LsqLinear | RoundedLinear
@@ -157,10 +159,22 @@ class Student:
         """The quantized weight of the linear ``name`` as it is now."""
         return self.quantized[name].tensor()
 
-    def values(self) -> dict[str, Tensor]:
-        """The float parameters that learned, by stored name, as they are now."""
+    def spread(self, device: torch.device, processes: Processes) -> None:
+        """Keep this process's part of each block, on ``device``."""
+        spread(self.model, self.blocks(), device, processes)
+        self.device = device
+
+    def values(self, block: BlockAnatomy | None) -> dict[str, Tensor]:
+        """The float parameters that learned in ``block``, or outside all of them, by stored name, as they
+        are now.
+        """
+        blocks = self.source.anatomy.blocks if block is None else [block]
+        prefixes = tuple(f"{one.prefix}." for one in blocks)
         return {
-            learned.name: learned.value for learned in self.learned if learned.attribute in ("weight", "bias")
+            learned.name: learned.value
+            for learned in self.learned
+            if learned.attribute in ("weight", "bias")
+            and learned.name.startswith(prefixes) == (block is not None)
         }
 
     def _scales(self) -> Iterator[Learned]:

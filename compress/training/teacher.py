@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ...terminal import Progress
 from ..processes import ALONE, Processes
-from ..torch_model import load_model
 from .objective import Answers, Objective, ask
 from .pieces import Piece
+from .sharding import load_spread
 
 
 class Teacher(Protocol):
@@ -60,19 +60,23 @@ class WrittenTeacher:
     def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
         """Ask about the pieces that have no answer yet."""
         missing = [piece for piece in self.processes.share(pieces) if not self._file(piece).exists()]
-        if missing:
-            self._ask(missing, progress)
-        self.processes.agree(None)
+        # Of a sharded teacher all gather the parameters: who has its answers asks along, about anything.
+        count = self.processes.most(len(missing)) if self.processes.sharded else len(missing)
+        if count:
+            self._ask(missing, [pieces[0]] * (count - len(missing)), progress)
+        self.processes.meet()
 
-    def _ask(self, missing: Sequence[Piece], progress: Progress) -> None:
+    def _ask(self, missing: Sequence[Piece], along: Sequence[Piece], progress: Progress) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        model = load_model(self.path, device=self.device)
+        model = load_spread(self.path, self.device, self.processes)
         with progress.task("asking the original", len(missing)) as task:
             for piece in missing:
                 partial = self._file(piece).with_suffix(".partial")
                 save_file(ask(self.objective, model, piece, self.device), partial)
                 partial.rename(self._file(piece))
                 task.advance(1)
+        for piece in along:
+            ask(self.objective, model, piece, self.device)
 
     def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
         kept = [piece for piece in pieces if all(map(_all_finite, self.answers(piece).values()))]
@@ -90,9 +94,11 @@ class WrittenTeacher:
 class LiveTeacher:
     """The model at ``path``, in memory."""
 
-    def __init__(self, path: Path, objective: Objective, device: torch.device) -> None:
+    def __init__(
+        self, path: Path, objective: Objective, device: torch.device, processes: Processes = ALONE
+    ) -> None:
         self.objective, self.device = objective, device
-        self.model = load_model(path, device=device).requires_grad_(False)
+        self.model = load_spread(path, device, processes).requires_grad_(False)
 
     def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
         """Nothing to do."""

@@ -26,6 +26,8 @@ PASSES = [
     {"pass": "rtn", "scheme": "W3A16-g32"},
     {"pass": "qat", **LEARN, "start": "codes", "learning_rate": 0.002},
 ]
+# What `accelerate launch --use_fsdp --fsdp_version 2` sets.
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
 needs_gloo = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
     reason="torch was built without gloo",
@@ -37,11 +39,11 @@ def losses(path: Path) -> list[float]:
     return [line[key] for line in lines for key in ("loss", "held_out") if key in line]
 
 
-def launch(*arguments: str) -> None:
+def launch(*arguments: str, **environment: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
         [*command, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         check=True,
         timeout=300,
         capture_output=True,
@@ -49,7 +51,10 @@ def launch(*arguments: str) -> None:
 
 
 @needs_gloo
-def test_two_processes_have_the_losses_of_one(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("environment", [{}, FSDP2], ids=["copies", "sharded"])
+def test_two_processes_have_the_losses_of_one(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"name": "several", "passes": PASSES}))
     alone = compress_model(
@@ -63,7 +68,7 @@ def test_two_processes_have_the_losses_of_one(pico_llama: Path, pico_text: Path,
     )
     options = ["-r", str(recipe), "--calibration", str(pico_text), "--samples", "24", "--length", "32"]
     arguments = ["compress", str(pico_llama), *options, "--device", "cpu", "-o", str(tmp_path / "both")]
-    launch("-m", "edgepress", *arguments)
+    launch("-m", "edgepress", *arguments, **environment)
     one, two = losses(alone), losses(tmp_path / "both")
     assert len(one) == len(two) > 20
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-5
@@ -94,12 +99,33 @@ def test_shares_are_a_partition() -> None:
     assert Processes().share(items) == items and Processes().sum(2.5) == 2.5 and Processes().agree("x") == "x"
 
 
-def test_a_launch_that_shards_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("count", "turns"), [(11, 4), (2, 1), (9, 3)])
+def test_sharded_processes_all_have_as_many_turns(count: int, turns: int) -> None:
+    found = [Processes(3, index, sharded=True).turns(list(range(count))) for index in range(3)]
+    assert {len(one) for one in found} == {turns}
+    assert sorted(item for one in found for item, counts in one if counts) == list(range(count))
+    assert Processes(3, 1).turns([5, 6]) == [(6, True)] and Processes(3, 2).turns([5, 6]) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "version 1"),
+        ({**FSDP2, "FSDP_VERSION": "1"}, "version 1"),
+        ({**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, "host"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron"),
+    ],
+)
+def test_a_launch_that_shards_in_another_way_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], named: str
+) -> None:
     assert Processes.launched(CPU) == Processes()
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(InputError, match="FSDP"):
+    for variable, value in {"WORLD_SIZE": "2", **environment}.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=named) as refused:
         Processes.launched(CPU)
+    assert "--fsdp_version 2" in refused.value.fix
 
 
 @pytest.mark.parametrize("value", ["first", "-1", "0.5"])
