@@ -174,7 +174,7 @@ def compress_model(
         restart: drop what a killed run left instead of resuming it.
         strict: fail when any layer fell back.
 
-    Under ``accelerate launch`` all processes learn together, with FSDP2 each a part of the model; the first one
+    Under ``accelerate launch`` all processes learn together, by FSDP2 a part of the model each; the first one
     does the rest, and writes.
 
     Raises:
