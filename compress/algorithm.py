@@ -187,6 +187,11 @@ class ModelPass(Pass):
 
     together: ClassVar[bool] = False
 
+    @property
+    def max_seconds(self) -> float | None:
+        """Of its work at most, or None."""
+        return None
+
     def working_bytes(self, weights: int) -> int:
         """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
         return 2 * weights

@@ -46,6 +46,7 @@ class Job:
         scheme: str | None,
         group_size: int | None,
         choice: CalibrationChoice,
+        max_time: float | None,
         progress: Progress,
     ) -> None:
         require("torch", "compress")
@@ -53,6 +54,7 @@ class Job:
         from .checkpoint.vocabulary import check_vocabulary
         from .models import resolve
         from .recipe import load_recipe, recipe_for
+        from .time_limit import limited
         from .weights import WeightSource
 
         if (recipe is None) == (scheme is None):
@@ -63,6 +65,8 @@ class Job:
             self.recipe = recipe_for(scheme, group_size=group_size, calibrated=choice.source is not None)
         else:
             self.recipe = load_recipe(str(recipe))
+        if max_time is not None:
+            self.recipe = limited(self.recipe, max_time)
         self.model = resolve(model, progress)
         self.source = WeightSource.open(self.model.path)
         self.choice, self.progress = choice, progress
@@ -136,11 +140,12 @@ def plan_model(
     samples: int | None = None,
     length: int | None = None,
     calibration: str | None = None,
+    max_time: float | None = None,
     progress: Progress | None = None,
 ) -> Any:
     """The :class:`~edgepress.compress.plan.Plan` of a compression; writes nothing but demo models."""
     choice = CalibrationChoice(source=calibration, samples=samples, length=length)
-    return Job(model, recipe, scheme, group_size, choice, progress or Silent()).plan
+    return Job(model, recipe, scheme, group_size, choice, max_time, progress or Silent()).plan
 
 
 def compress_model(
@@ -156,6 +161,7 @@ def compress_model(
     seed: int | None = None,
     field: str = "text",
     chat: str = "auto",
+    max_time: float | None = None,
     device: str = "auto",
     overwrite: bool = False,
     restart: bool = False,
@@ -170,6 +176,7 @@ def compress_model(
             short way.
         calibration: a file, a directory or a demo corpus; ``samples`` sequences of ``length`` tokens drawn
             with ``seed``.
+        max_time: minutes after which learning ends, in every pass of the recipe that learns.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         restart: drop what a killed run left instead of resuming it.
         strict: fail when any layer fell back.
@@ -183,12 +190,12 @@ def compress_model(
     progress = progress or Silent()
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
     if is_follower():
-        job = Job(model, recipe, scheme, group_size, choice, Silent())
+        job = Job(model, recipe, scheme, group_size, choice, max_time, Silent())
         return _follow(job, Staging(Path(output)), device)
     with Staging(Path(output), overwrite=overwrite, keep=True) as stage:
         if restart:
             stage.restart()
-        job = Job(model, recipe, scheme, group_size, choice, progress)
+        job = Job(model, recipe, scheme, group_size, choice, max_time, progress)
         if job.model.path.resolve() == stage.target.resolve():
             raise InputError("the output is the model itself", fix="choose another output")
         require_disk(stage.target, job.plan.disk)

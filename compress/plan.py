@@ -8,6 +8,7 @@ a pass says it needs for its largest group of layers.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -160,9 +161,11 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
     return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
 
 
-def multiplications(source: WeightSource, recipe: Recipe, tokens: int, batch_tokens: int) -> float:
+def multiplications(
+    source: WeightSource, recipe: Recipe, tokens: int, batch_tokens: int, rate: float = math.inf
+) -> float:
     """Multiply-adds of the whole recipe: what each pass says of its own, and the forward passes that make
-    the inputs of the next block.
+    the inputs of the next block; of a pass whose time is bounded what it can do at ``rate``, in a second.
     """
     total, steps = 0.0, _block_passes(recipe)
     forward = FORWARD * tokens * (1 + any(step.compares for step in steps))
@@ -172,9 +175,10 @@ def multiplications(source: WeightSource, recipe: Recipe, tokens: int, batch_tok
             groups = [[linear for linear in group if step.selects(linear)] for group in block.inputs()]
             total += step.multiplications([group for group in groups if group], tokens, batch_tokens)
     whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
-    return total + sum(
-        step.multiplications(whole, tokens) for _, step in recipe.steps if isinstance(step, ModelPass)
-    )
+    for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
+        bound = math.inf if only.max_seconds is None else only.max_seconds * rate
+        total += min(only.multiplications(whole, tokens), bound)
+    return total
 
 
 def gemm_rate() -> float:
@@ -214,6 +218,7 @@ def plan(
     result = checkpoint - sum(step.bytes_before - step.bytes_after for step in steps)
     result += sum(step.added_bytes(source.anatomy) for _, step in recipe.steps)
     activations = 2 * tokens * source.anatomy.hidden_size * FLOAT
+    at_once, rate = min(batch_size, samples) * length, gemm_rate()
     return Plan(
         model=name,
         model_type=source.anatomy.model_type,
@@ -222,9 +227,7 @@ def plan(
         calibration_tokens=tokens,
         checkpoint_bytes=checkpoint,
         result_bytes=result,
-        peak_memory=predict_memory(
-            source, recipe, min(batch_size, samples) * length, max(resident(), LIBRARIES)
-        ),
+        peak_memory=predict_memory(source, recipe, at_once, max(resident(), LIBRARIES)),
         disk=2 * result + activations,
-        seconds=10 + multiplications(source, recipe, tokens, min(batch_size, samples) * length) / gemm_rate(),
+        seconds=10 + multiplications(source, recipe, tokens, at_once, rate) / rate,
     )

@@ -57,6 +57,10 @@ class Learning(ModelPass):
     seed: int = 0
 
     @property
+    def max_seconds(self) -> float | None:
+        return None if self.max_time is None else 60 * self.max_time
+
+    @property
     def calibrated(self) -> bool:
         return True
 
@@ -156,7 +160,7 @@ class Learning(ModelPass):
             ema=self.ema,
             schedule=self.schedule,
             weight_decay=self.weight_decay,
-            max_seconds=None if self.max_time is None else 60 * self.max_time,
+            max_seconds=self.max_seconds,
         )
 
     def _written(self, student: Student, stage: Stage, course: Course, tokens: int) -> StageResult:

@@ -54,6 +54,11 @@ def _duration(seconds: float) -> str:
 @click.option("--seed", type=int, help="Decides which sequences are drawn.")
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl files.")
 @click.option("--chat", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@click.option(
+    "--max-time",
+    type=click.FloatRange(0, min_open=True),
+    help="Minutes after which learning ends, in every pass of the recipe that learns.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
@@ -81,7 +86,7 @@ def command(
     if dry_run:
         from ..api import plan_model
 
-        wanted = {name: options[name] for name in ("samples", "length", "calibration")}
+        wanted = {name: options[name] for name in ("samples", "length", "calibration", "max_time")}
         plan = plan_model(model, **chosen, **wanted, progress=terminal.progress)
         terminal.document(plan.as_dict(), _plan_table(plan))
         return

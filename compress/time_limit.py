@@ -1,0 +1,34 @@
+"""``--max-time``: one bound for all passes of a recipe that learn, in the place of those that they have."""
+
+from __future__ import annotations
+
+from ..errors import RecipeError
+from .algorithm import ModelPass
+from .recipe import Recipe, Step
+
+
+def limited(recipe: Recipe, minutes: float) -> Recipe:
+    """``recipe`` with every pass that learns ending after ``minutes``.
+
+    Raises:
+        RecipeError: none of its passes learns for a time that can be bounded, or ``minutes`` is none.
+    """
+    if not minutes > 0:
+        raise RecipeError(f"--max-time {minutes:g} leaves no time to learn", fix="give minutes, such as 30")
+    if not any(map(_learns, recipe.passes)):
+        names = ", ".join(step.name for step in recipe.passes)
+        raise RecipeError(
+            f"--max-time bounds passes that learn, and the recipe {recipe.name} has none ({names})",
+            fix="leave --max-time out; distill, qat, recover, ternary and tune learn",
+        )
+    return recipe.model_copy(update={"passes": tuple(_limited(step, minutes) for step in recipe.passes)})
+
+
+def _learns(step: Step) -> bool:
+    return isinstance(step.options, ModelPass) and "max_time" in type(step.options).model_fields
+
+
+def _limited(step: Step, minutes: float) -> Step:
+    if not _learns(step):
+        return step
+    return step.model_copy(update={"options": step.options.model_copy(update={"max_time": minutes})})
