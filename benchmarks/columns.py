@@ -52,6 +52,10 @@ def _short(decimals: int) -> Callable[[float], str]:
 SIZE = Column("size", "size", "MB", "lower", numerals.significant, 1e-6)
 RATIO = Column("ratio", "smaller", "×", "higher", lambda value: numerals.significant(value, 2))
 RSS = Column("rss_peak_bytes", "peak RSS", "MB", "lower", numerals.significant, 1e-6)
+ENERGY = {
+    "decoder": Column("decode_j_per_token", "energy", "mJ/token", "lower", numerals.significant, 1e3),
+    "encoder": Column("batch_j_per_sentence", "energy", "mJ/sent", "lower", numerals.significant, 1e3),
+}
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "decoder": (
         SIZE,
@@ -62,6 +66,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("decode_tps", "decode", "tok/s", "higher", numerals.significant),
         Column("prefill_tps", "prefill", "tok/s", "higher", numerals.significant),
         RSS,
+        ENERGY["decoder"],
     ),
     "encoder": (
         SIZE,
@@ -72,6 +77,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("sentences_per_second", "speed", "sent/s", "higher", numerals.significant),
         Column("latency_ms", "latency", "ms", "lower", numerals.significant),
         RSS,
+        ENERGY["encoder"],
     ),
 }
 FRONT: dict[str, tuple[tuple[str, ...], str]] = {

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UnknownName
 from . import table
-from .columns import COLUMNS
-from .join import Group, Row, aspect_of, join
+from .columns import COLUMNS, ENERGY
+from .energy_table import why_uncounted
+from .join import Group, Reading, Row, aspect_of, join
 from .record import Measurement, read
 from .workload import describe
 
@@ -27,11 +28,15 @@ SORTS: dict[str, tuple[str, ...]] = {
     "quality": ("kl", "cosine"),
     "speed": ("decode_tps", "sentences_per_second"),
     "memory": ("rss_peak_bytes",),
+    "energy": tuple(column.key for column in ENERGY.values()),
     "name": (),
 }
 WIDTH = 100
 # What a narrow terminal can do without, first to last.
-EXPENDABLE = ("prefill_tps", "latency_ms", "top1_agreement", "spearman_simlex999", "ratio", "rss_peak_bytes")
+EXPENDABLE = (
+    *("prefill_tps", "latency_ms", "top1_agreement", "spearman_simlex999", "ratio", "rss_peak_bytes"),
+    *(column.key for column in ENERGY.values()),
+)
 STYLES = {"valid": "", "suspect": "yellow", "invalid": "red strike", "missing": "dim"}
 
 
@@ -76,6 +81,7 @@ def _group_document(group: Group) -> dict[str, Any]:
         "conditions": [describe(line) for line in _examples(group)],
         "rows": [_row_document(group, entry) for entry in shown.rows],
         "notes": list(shown.notes),
+        "energy_not_measured": why_uncounted(group),
         "further": [_group_document(other) for other in group.further],
     }
 
@@ -85,8 +91,10 @@ def _row_document(group: Group, entry: table.TableRow) -> dict[str, Any]:
     metrics = {}
     for line in entry.row.lines:
         for name, metric in line.metrics.items():
+            reading = Reading(metric, line)
             known = metric.model_dump(exclude_defaults=True, mode="json") | {"value": metric.value}
-            metrics[name] = known | {"validity": line.validity.status, "measurement": line.id}
+            known |= {"reasons": metric.validity.reasons} if metric.validity else {}
+            metrics[name] = known | {"validity": reading.status, "measurement": line.id}
     return {
         "name": subject.name,
         "manifest_sha256": subject.manifest_sha256,
@@ -142,6 +150,7 @@ def _render_group(group: Group, width: int) -> list[RenderableType]:
         grid = _grid(shown, hidden)
     parts: list[RenderableType] = [Text(group.source, style="bold"), grid]
     parts += [Text(describe(line), style="dim") for line in _examples(group)]
+    parts += [Text(line, style="dim") for line in _energy_notes(group, shown)]
     if any(entry.on_front for entry in shown.rows):
         parts.append(Text(f"◆ no other row is better in {shown.front} at once", style="dim"))
     if any(cell.interval for entry in shown.rows for cell in entry.cells):
@@ -150,6 +159,12 @@ def _render_group(group: Group, width: int) -> list[RenderableType]:
         parts.append(Text(f"not shown at this width: {', '.join(hidden)}", style="dim"))
     parts += [Text(f"[{number}] {note}", style="yellow") for number, note in enumerate(shown.notes, 1)]
     return [*parts, Text("")]
+
+
+def _energy_notes(group: Group, shown: table.Table) -> list[str]:
+    partly = any(column in ENERGY.values() for column in shown.columns)
+    title = "energy, where it is missing" if partly else "energy: not measured"
+    return [f"{title}: {why}" for why in why_uncounted(group)]
 
 
 def _grid(shown: table.Table, hidden: Sequence[str]) -> RichTable:

@@ -50,6 +50,7 @@ def require_faster(
         command=command,
         progress=progress,
         cache=False,  # what has not been published leaves nothing behind
+        energy=False,
         **_work(opened),
     )
     assert line.compare is not None, "a baseline was given"

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from .columns import ENERGY
+from .energy_table import why_uncounted
 from .join import Group
 
 EXPECTED = {
-    "decoder": (("perplexity", "perplexity"), ("kl", "KL to the original"), ("decode_tps", "decoding speed")),
+    "decoder": (
+        ("perplexity", "perplexity"),
+        ("kl", "KL to the original"),
+        ("decode_tps", "decoding speed"),
+        (ENERGY["decoder"].key, "energy"),
+    ),
     "encoder": (
         ("cosine", "cosine to the original"),
         ("spearman_wordsim353", "word similarity"),
         ("sentences_per_second", "speed"),
+        (ENERGY["encoder"].key, "energy"),
     ),
 }
 
@@ -32,6 +40,9 @@ def not_measured(group: Group) -> str:
             gaps.append(name)
         elif lacking:
             gaps.append(f"{name} of {', '.join(dict.fromkeys(lacking))}")
-    always = ["energy", "downstream tasks", "any machine but the one named below"]
+    uncounted = "; ".join(why_uncounted(group))
+    if uncounted and gaps and gaps[-1].startswith("energy"):
+        gaps[-1] += f" ({uncounted})"
+    always = ["downstream tasks", "any machine but the one named below"]
     always += ["several sequences at once"] if group.kind == "decoder" else []
     return f"Not measured: {'; '.join([*gaps, *always])}."

@@ -41,7 +41,9 @@ class Reading:
 
     @property
     def status(self) -> Status:
-        return self.line.validity.status
+        """The worse of the line's and the metric's own."""
+        own = self.metric.validity
+        return max(self.line.validity.status, own.status if own else "valid", key=SEVERITY.__getitem__)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import Any
 
 from ..terminal import Progress, Silent, Task
 from .arm import Arm
+from .loaded_work import Sample
 from .protocol import Protocol
-from .timed_work import Sample, Workload
+from .timed_work import Workload
 
 
 @dataclass

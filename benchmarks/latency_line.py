@@ -12,6 +12,8 @@ from ..runtime.bundle import Bundle
 from ..runtime.session import BEHIND, PROVIDERS
 from .bundle_subject import describe_bundle
 from .clock import timer_overhead_ns
+from .energy_metrics import energy_metrics
+from .energy_record import Energy
 from .latency import ArmSamples
 from .latency_metrics import quantities, summarize_arm
 from .protocol import Protocol
@@ -46,7 +48,7 @@ class Conditions:
 class MeasuredArm:
     """What belongs to one bundle. ``operators`` is the trace's summary; an encoder has no roofline;
     ``per_op`` is the account of each node, where it was asked for; ``prepacked`` says that its weights were
-    mapped as an earlier run had prepacked them.
+    mapped as an earlier run had prepacked them; ``energy`` is what a counter counted, or why none did.
     """
 
     bundle: Bundle
@@ -55,6 +57,7 @@ class MeasuredArm:
     roofline: Roofline | None
     per_op: dict[str, Any] | None = None
     prepacked: bool = False
+    energy: Energy | None = None
 
 
 def measurement_line(
@@ -67,6 +70,7 @@ def measurement_line(
     """Everything about one arm as one line; ``compare`` and ``baseline`` only for the arm that is judged."""
     workload, protocol = conditions.workload, conditions.protocol
     metrics, samples = summarize_arm(arm.samples, workload, seed=protocol.seed)
+    counted, windows = energy_metrics(arm.energy, seed=protocol.seed) if arm.energy else ({}, {})
     happened, reasons = disturbance(conditions.before, conditions.after)
     return Measurement(
         command=conditions.command,
@@ -89,12 +93,13 @@ def measurement_line(
             "load": "from the manifest on disk to a session and tokenizer; libraries imported before",
             "time_by_op": "one more run under the runtime's profiler, which slows every node",
         },
-        samples=samples,
-        metrics=metrics,
+        samples=samples | windows,
+        metrics=metrics | counted,
         compare=compare,
         roofline=arm.roofline.describe(metrics["decode_tps"]) if arm.roofline else None,
         time_by_op=arm.operators["time_by_op"],
         per_op=arm.per_op,
+        energy=arm.energy,
         validity=_validity(arm, conditions, metrics, reasons),
     )
 

@@ -8,9 +8,10 @@ from statistics import fmean, median
 from typing import Literal
 
 from .latency import ArmSamples
+from .loaded_work import Sample
 from .record import Metric
 from .summary import summarize
-from .timed_work import Embedding, Generation, Sample, Workload
+from .timed_work import Embedding, Generation, Workload
 
 # Beyond this the single observations stay out of the record: its line would grow to megabytes.
 KEPT_OBSERVATIONS = 5000

@@ -1,5 +1,5 @@
-"""``profile_bundle``: latency, throughput and peak memory of a bundle on this machine, as one measurement
-line.
+"""``profile_bundle``: latency, throughput, peak memory and energy of a bundle on this machine, as one
+measurement line.
 
 With a baseline the two run in turns (ABBA) and the line carries the paired comparison; the baseline's own
 line is recorded before it. The roofline and the state of the machine decide whether the numbers are valid.
@@ -7,20 +7,24 @@ line is recorded before it. The roofline and the state of the machine decide whe
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..devices.bandwidth import SMALLEST, Bandwidth, measure_bandwidth
+from ..devices.energy import find_meter
 from ..devices.probe import probe
 from ..devices.state import disturbance, read_state
 from ..errors import InputError
 from ..runtime.bundle import Bundle
 from ..runtime.prepack import prepack_apart
+from ..runtime.session import device_of
 from ..runtime.threads import thread_budget
 from ..terminal import Progress, Silent
 from . import record as records
 from .arm import Arm
 from .bundle_subject import describe_bundle
+from .energy import measure_energy, uncounted
 from .latency import measure_arms
 from .latency_line import Conditions, MeasuredArm, measurement_line
 from .latency_metrics import per_block, quantities
@@ -43,6 +47,7 @@ def profile_bundle(
     provider: str = "cpu",
     per_op: bool = False,
     cache: bool = True,
+    energy: bool = True,
     protocol: Protocol | None = None,
     record: str | Path | None = None,
     command: str = "",
@@ -59,6 +64,7 @@ def profile_bundle(
         provider: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``.
         per_op: account for the time and the bytes of every node as well.
         cache: run over prepacked weights, as every run after the first does; made now if need be.
+        energy: count the joules of the work too, where a counter can be read.
         protocol: how often and how long; by default ten blocks, each in a fresh process.
         record: a run file to which the line is appended, and before it the baseline's own line.
         command: what reproduces the measurement, for the record.
@@ -79,7 +85,7 @@ def profile_bundle(
     arms, conditions = _measure(
         bundles, workload, protocol, threads, provider, per_op, cache, command, progress
     )
-    lines = _lines(arms, conditions)
+    lines = _lines(_with_energy(arms, conditions, cache, progress, wanted=energy), conditions)
     if record is not None:
         for line in lines:
             records.append(record, line)
@@ -118,6 +124,25 @@ def _measure(
         arms.append(MeasuredArm(opened, samples[index], operators, roofline, account, prepacked[index]))
     conditions = Conditions(workload, protocol, len(arms), threads, provider, machine, before, after, command)
     return arms, conditions
+
+
+def _with_energy(
+    arms: list[MeasuredArm], conditions: Conditions, cache: bool, progress: Progress, *, wanted: bool
+) -> list[MeasuredArm]:
+    """The arms with what the meter of the provider's device counted, after all that is timed."""
+    if not wanted:
+        return [replace(arm, energy=uncounted("it was not asked for")) for arm in arms]
+    found = measure_energy(
+        [arm.bundle.path for arm in arms],
+        conditions.workload,
+        conditions.protocol,
+        find_meter(device_of(conditions.provider)),
+        threads=conditions.threads,
+        provider=conditions.provider,
+        cache=cache,
+        progress=progress,
+    )
+    return [replace(arm, energy=energy) for arm, energy in zip(arms, found, strict=True)]
 
 
 def _workload(bundles: list[Bundle], prompt_tokens: int, new_tokens: int, batch: int, seed: int) -> Workload:

@@ -25,6 +25,8 @@ class Protocol:
         blocks: timed blocks per arm, each in a fresh process.
         block_ms: a block repeats its work until it has lasted this long.
         warmup_iterations, warmup_seconds: each process works untimed until both are reached.
+        energy_windows: windows of each phase per arm in which energy is counted, each in a fresh process.
+        energy_seconds: a window repeats its phase until it has lasted this long.
         seed: of the prompts and the bootstrap.
     """
 
@@ -32,6 +34,8 @@ class Protocol:
     block_ms: float = 100.0
     warmup_iterations: int = MIN_WARMUP_ITERATIONS
     warmup_seconds: float = 2.0
+    energy_windows: int = 3
+    energy_seconds: float = 5.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -45,15 +49,16 @@ class Protocol:
 
     @classmethod
     def quick(cls, seed: int = 0) -> Protocol:
-        """A look, not a result to publish: six blocks, half a second of warm-up."""
-        return cls(blocks=6, warmup_seconds=0.5, seed=seed)
+        """A look, not a result to publish: six blocks, half a second of warm-up, one window of energy."""
+        return cls(blocks=6, warmup_seconds=0.5, energy_windows=1, energy_seconds=2.0, seed=seed)
 
-    def order(self, arms: int) -> list[list[int]]:
+    def order(self, arms: int, pairs: int | None = None) -> list[list[int]]:
         """Which arm runs when, a list per pair of blocks: ``[0, 1], [1, 0], [0, 1], …``; one arm is
         ``[0]``.
         """
         forwards = list(range(arms))
-        return [forwards if pair % 2 == 0 else forwards[::-1] for pair in range(self.blocks)]
+        count = self.blocks if pairs is None else pairs
+        return [forwards if pair % 2 == 0 else forwards[::-1] for pair in range(count)]
 
     def describe(self, arms: int) -> dict[str, Any]:
         """JSON for the record."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .. import __version__
 from ..errors import InputError
+from .energy_record import Energy
 
 SCHEMA = "edgepress.measurement/1"
 
@@ -61,6 +62,15 @@ class Subject(BaseModel):
     learning: list[LearningCurve] = Field(default_factory=list, description="of every pass that learned")
 
 
+class Validity(BaseModel):
+    """Whether the numbers may be used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["valid", "suspect", "invalid"] = "valid"
+    reasons: list[str] = Field(default_factory=list)
+
+
 class Metric(BaseModel):
     """A number with its spread. ``p90``/``p99`` are null when the count does not allow them."""
 
@@ -79,22 +89,16 @@ class Metric(BaseModel):
     p90: float | None = None
     p99: float | None = None
     reason: str = Field("", description="why value is null")
-
-
-class Validity(BaseModel):
-    """Whether the numbers may be used."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: Literal["valid", "suspect", "invalid"] = "valid"
-    reasons: list[str] = Field(default_factory=list)
+    validity: Validity | None = Field(None, description="of this metric alone, beside the line's")
 
 
 class Measurement(BaseModel):
     """One line. ``workload.kind`` is ``quality`` (validate), ``generate`` or ``embed`` (profile).
 
     Metric names: ``decode_tps prefill_tps ttft_ms tpot_ms load_ms e2e_ms`` · ``sentences_per_second
-    latency_ms`` · ``rss_peak_bytes`` · ``perplexity bits_per_byte kl top1_agreement`` · ``cosine
+    latency_ms`` · ``rss_peak_bytes`` · ``decode_j_per_token decode_j_per_token_above_idle
+    prefill_j_per_token prefill_j_per_token_above_idle`` · ``batch_j_per_sentence
+    batch_j_per_sentence_above_idle`` · ``idle_w`` · ``perplexity bits_per_byte kl top1_agreement`` · ``cosine
     spearman_wordsim353 spearman_simlex999``.
     """
 
@@ -124,6 +128,7 @@ class Measurement(BaseModel):
     per_op: dict[str, Any] | None = Field(
         None, description="of profile --per-op: bandwidth, and by phase the account of its time and bytes"
     )
+    energy: Energy | None = Field(None, description="None in lines that never asked for it")
     validity: Validity = Field(default_factory=Validity)
 
 

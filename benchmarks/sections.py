@@ -10,6 +10,7 @@ from . import numerals, table
 from .account_table import AccountTable
 from .breakdowns import Drawing, accounts, damage_drawings, time_drawings, width_drawings
 from .conclusion import Figure, figures, sentences
+from .energy_table import energy_tables
 from .environment import Facts, clip, environments
 from .gaps import not_measured
 from .headline import headline
@@ -61,6 +62,7 @@ class Section:
     learning: tuple[Drawing, ...]
     time: tuple[Drawing, ...]
     accounts: tuple[tuple[str, list[AccountTable]], ...]
+    energy: tuple[AccountTable, ...]
     gaps: str
     environments: tuple[Facts, ...]
     evidence: tuple[Evidence, ...]
@@ -88,6 +90,7 @@ def section(group: Group, number: int) -> Section:
         tuple(curve_drawings(group, anchor)),
         tuple(time_drawings(group, anchor)),
         tuple(accounts(group)),
+        tuple(energy_tables(group)),
         not_measured(group),
         tuple(environments(lines)),
         tuple(_evidence(lines)),

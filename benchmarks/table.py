@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .columns import COLUMNS, FRONT, Column
-from .join import ASPECT_NAMES, Group, Row, aspect_of
+from .join import ASPECT_NAMES, Group, Reading, Row, aspect_of
 from .pareto import pareto_front
 from .record import Measurement, Metric
 
@@ -117,7 +117,7 @@ def _cell(group: Group, row: Row, column: Column, notes: list[str], best: float 
         value,
         *_interval(reading.metric, value, column),
         status=reading.status,
-        note=None if reading.status == "valid" else _note_of(notes, _doubt(group, row, reading.line)),
+        note=_note_of(notes, _why(group, row, column, reading)),
         best=value == best
         and not row.is_baseline
         and reading.status == "valid"
@@ -171,9 +171,22 @@ def _notes(group: Group) -> list[str]:
                 found.append(_doubt(group, row, line))
         for column in COLUMNS[group.kind]:
             reading = None if column.metric is None else row.reading(column.metric)
+            if reading is not None:
+                found.append(_why(group, row, column, reading))
             if reading is not None and reading.value is None:
                 found.append(_missing(group, row, column, reading.metric.reason))
     return list(dict.fromkeys(text for text in found if text))
+
+
+def _why(group: Group, row: Row, column: Column, reading: Reading) -> str:
+    """Why a number is doubtful: by its own validity where that is worse, else by its line's; or empty."""
+    if reading.status == "valid":
+        return ""
+    if reading.status == reading.line.validity.status:
+        return _doubt(group, row, reading.line)
+    own = reading.metric.validity
+    reasons = "; ".join(own.reasons) if own is not None else ""
+    return f"{_name(group, row)}, {column.title}: {reading.status}: {reasons}"
 
 
 def _doubt(group: Group, row: Row, line: Measurement) -> str:

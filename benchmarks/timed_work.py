@@ -8,59 +8,34 @@ inside the time. Nothing stops early: an end-of-text token is fed on like any ot
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
 from ..runtime.bundle import Bundle
-from ..runtime.decoder import PREFILL_CHUNK, Decoder
+from ..runtime.decoder import Decoder
 from ..runtime.encoder import Encoder
 from ..runtime.tokenizer import Tokenizer
-
-Sample = dict[str, list[int]]
-
-_BRIEF_TOKENS = 8
+from .loaded_work import EmbeddingWork, GenerationWork, Work
 
 
 def _random_ids(shape: tuple[int, ...], vocab_size: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, vocab_size, size=shape, dtype=np.int64)
 
 
-class Work(Protocol):
-    """A loaded model with one unit of work.
-
-    Attributes:
-        filler: the session of a prefill graph that had a part in the last unit, or None.
-        fills: how often that graph ran.
-        phases: by the name of each phase, the series of a sample that has its times.
-    """
-
-    session: Any
-    filler: Any
-    fills: int
-    phases: dict[str, str]
-
-    @property
-    def graph_runs(self) -> tuple[int, int]:
-        """How often the model's own graph ran in the last unit: in the first phase, in all."""
-
-    def __call__(self) -> Sample: ...
-
-    def brief(self) -> None:
-        """A shorter piece of the same work, to warm up with."""
-
-
 @dataclass(frozen=True)
 class Generation:
-    """Generate ``new_tokens`` after a prompt of ``prompt_tokens`` at batch 1."""
+    """Generate ``new_tokens`` after a prompt of ``prompt_tokens`` at batch 1.
 
+    Attributes:
+        units: what each phase that can be repeated alone gets through.
+    """
+
+    units: ClassVar[dict[str, str]] = {"prefill": "token", "decode": "token"}
     prompt_tokens: int = 128
     new_tokens: int = 128
     seed: int = 0
@@ -92,7 +67,7 @@ class Generation:
         tokenizer = Tokenizer.open(bundle.path)
         decoder = Decoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
         ids = _random_ids((self.prompt_tokens,), decoder.vocab_size, self.seed).tolist()
-        return _Generate(decoder, tokenizer, ids, self.new_tokens)
+        return GenerationWork(decoder, tokenizer, ids, self.new_tokens)
 
     def describe(self, bundle: Bundle) -> dict[str, Any]:
         """JSON for the record."""
@@ -110,55 +85,13 @@ class Generation:
         }
 
 
-class _Generate:
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, ids: list[int], new_tokens: int) -> None:
-        self.session = decoder.session
-        self.tokenizer = tokenizer  # not in the timed work, but in the load and the memory of whoever does it
-        self._decoder, self._ids, self._new_tokens = decoder, ids, new_tokens
-        self.filler, self.fills = None, 0
-        self.phases = {"prefill": "prefill", "decode": "tokens"}
-
-    @property
-    def graph_runs(self) -> tuple[int, int]:
-        """See :class:`Work`. The last token of a prompt goes through the model's own graph."""
-        prefill = 1 if self.fills else -(-len(self._ids) // PREFILL_CHUNK)
-        return prefill, prefill + self._new_tokens - 1
-
-    def brief(self) -> None:
-        """The whole prompt and a few tokens after it."""
-        self._generate(min(self._new_tokens, _BRIEF_TOKENS))
-
-    def __call__(self) -> Sample:
-        """Nanoseconds: ``prefill``, ``first`` (until the first token is chosen), ``tokens`` (each one
-        after).
-        """
-        graph = self._decoder.prefill_graph
-        before = graph.runs if graph else 0
-        sample = self._generate(self._new_tokens)
-        self.fills = graph.runs - before if graph else 0
-        self.filler = graph.session() if graph and self.fills else None
-        return sample
-
-    def _generate(self, new_tokens: int) -> Sample:
-        clock, decoder = time.perf_counter_ns, self._decoder
-        start = clock()
-        logits = decoder.prefill(self._ids, new_tokens=self._new_tokens)
-        prefilled = clock()
-        token = int(logits.argmax())
-        last = first = clock()
-        tokens: list[int] = []
-        for _ in range(new_tokens - 1):
-            token = int(decoder.step(token).argmax())
-            now = clock()
-            tokens.append(now - last)
-            last = now
-        return {"prefill": [prefilled - start], "first": [first - start], "tokens": tokens}
-
-
 @dataclass(frozen=True)
 class Embedding:
-    """Embed sentences of ``length`` tokens: one batch of ``batch``, then ``singles`` alone."""
+    """Embed sentences of ``length`` tokens: one batch of ``batch``, then ``singles`` alone; ``units`` as of
+    :class:`Generation`.
+    """
 
+    units: ClassVar[dict[str, str]] = {"batch": "sentence"}
     length: int = 128
     batch: int = 32
     singles: int = 8
@@ -186,7 +119,7 @@ class Embedding:
     ) -> Work:
         """Load the bundle, ready to work."""
         encoder = Encoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
-        return _Embed(encoder, self._ids(encoder.tokenizer.vocab_size), self.singles)
+        return EmbeddingWork(encoder, self._ids(encoder.tokenizer.vocab_size), self.singles)
 
     def _ids(self, vocab_size: int) -> npt.NDArray[np.int64]:
         return _random_ids((self.batch, self.length), vocab_size, self.seed)
@@ -201,38 +134,6 @@ class Embedding:
             "seed": self.seed,
             "includes": {"tokenize": False, "pool": True, "load": False},
         }
-
-
-class _Embed:
-    def __init__(self, encoder: Encoder, ids: npt.NDArray[np.int64], singles: int) -> None:
-        self.session = encoder.session
-        self._encoder, self._rows, self._singles = encoder, ids.tolist(), singles
-        self.filler, self.fills = None, 0
-        self.phases = {"batch": "batch", "single": "single"}
-
-    @property
-    def graph_runs(self) -> tuple[int, int]:
-        """See :class:`Work`."""
-        return 1, 1 + self._singles
-
-    def brief(self) -> None:
-        """The same: it is short."""
-        self()
-
-    def __call__(self) -> Sample:
-        """Nanoseconds: ``batch`` for the whole batch, ``single`` for each sentence embedded alone."""
-        whole = _timed(partial(self._encoder.embed_ids, self._rows, len(self._rows)))
-        alone = [self._rows[index % len(self._rows)] for index in range(self._singles)]
-        return {
-            "batch": [whole],
-            "single": [_timed(partial(self._encoder.embed_ids, [row], 1)) for row in alone],
-        }
-
-
-def _timed(work: Callable[[], object]) -> int:
-    start = time.perf_counter_ns()
-    work()
-    return time.perf_counter_ns() - start
 
 
 Workload = Generation | Embedding

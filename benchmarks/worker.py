@@ -1,9 +1,9 @@
 """A fresh process that holds one arm: loads a bundle, works in timed blocks, and reports its own peak memory.
 
 ``python -m edgepress.benchmarks.worker`` reads one JSON request per line and answers with one JSON line.
-Requests: ``load``, ``warm_up``, ``block``, ``operators``, ``memory``, ``quit``. A library that prints to
-stdout cannot break the protocol: the answers have a descriptor of their own, and descriptor 1 leads to
-stderr.
+Requests: ``load``, ``warm_up``, ``block``, ``repeat``, ``operators``, ``memory``, ``quit``. A library that
+prints to stdout cannot break the protocol: the answers have a descriptor of their own, and descriptor 1
+leads to stderr.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from ..runtime.graph_file import GraphFile
 from ..runtime.prepacked import find
 from ..runtime.session import onnxruntime
 from .clock import SuspendWatch
+from .loaded_work import Work
 from .operators import summed
 from .page_cache import drop_from_cache
 from .peak_memory import peak_rss
 from .per_op import accounts
 from .protocol import warm_up
-from .timed_work import Work, Workload, from_json
+from .timed_work import Workload, from_json
 from .trace import later, read_kernels
 
 _PLAIN_RUNS = 3
@@ -54,6 +55,8 @@ class Worker:
                 return self._warm_up(request)
             case "block":
                 return self._block(request)
+            case "repeat":
+                return self._repeat(request)
             case "operators":
                 return self._operators(request)
             case "memory":
@@ -86,6 +89,14 @@ class Worker:
         while time.perf_counter_ns() - start < request["min_ms"] * 1e6:
             runs.append(work())
         return {"runs": runs, "suspended": watch.suspended()}
+
+    def _repeat(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One phase of the work, over and over until it has lasted ``seconds``."""
+        work, start, runs, units = self._loaded(), time.perf_counter_ns(), 0, 0
+        while not runs or time.perf_counter_ns() - start < request["seconds"] * 1e9:
+            units += work.repeat(request["phase"])
+            runs += 1
+        return {"runs": runs, "units": units}
 
     def _operators(self, request: dict[str, Any]) -> dict[str, Any]:
         """One run of the work under ONNX Runtime's profiler, after one that is thrown away; for the account

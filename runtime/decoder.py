@@ -121,6 +121,10 @@ class Decoder:
         self._reserve(len(wanted) + new_tokens)
         return self.extend(wanted[self.length :].tolist())
 
+    def rewind(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens of the sequence; what comes next is appended to them."""
+        self.length = min(length, self.length)
+
     def extend(self, ids: Sequence[int]) -> Logits:
         """Append several ``ids`` to the sequence, in chunks; as :meth:`prefill` otherwise."""
         array = self.limits.row(ids)

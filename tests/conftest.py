@@ -250,7 +250,7 @@ class Powercap:
 
 @pytest.fixture
 def powercap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Powercap:
-    """An empty folder in the place of /sys/class/powercap."""
+    """An empty folder in the place of /sys/class/powercap, without a lock and a pulse of its own."""
     from edgepress.devices.meters import rapl
 
     made, read_text = Powercap(tmp_path / "powercap"), Path.read_text

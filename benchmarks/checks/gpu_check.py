@@ -145,10 +145,11 @@ def wide_blocks(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
 
 
 def profiled(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
-    """Speed of the exported result through the runtime."""
+    """Speed and energy of the exported result through the runtime."""
     what = f"`edgepress profile --provider {plan.provider or 'cuda'} --quick`"
     if plan.provider is None:
         return [[what, "skipped", "this ONNX Runtime has no CUDA execution provider", "–"]]
+    from ..energy_table import energy_remark
     from .gpu_cases import profile_on
 
     line = profile_on(plan.provider, work / "device", work / "bundle", progress)
@@ -157,7 +158,9 @@ def profiled(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
         metric = line.metrics[name]
         shown = "–" if metric.value is None else f"{metric.value:.1f}"
         rows.append([what, f"{name} ({line.validity.status})", shown, "–"])
-    return rows
+    joules = {name: metric.value for name, metric in line.metrics.items() if metric.unit == "J/token"}
+    rows += [[what, name, f"{value:.4f}", "–"] for name, value in joules.items() if value is not None]
+    return rows + [[what, "energy", text.partition(": ")[2], "–"] for text in energy_remark(line)]
 
 
 def card(gpus: list[Gpu]) -> tuple[str, str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     default="size",
     show_default=True,
     metavar="ORDER",
-    help="size, quality, speed, memory or name; the best comes first.",
+    help="size, quality, speed, memory, energy or name; the best comes first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No notes on stderr.")

@@ -1,4 +1,4 @@
-"""``edgepress profile``: latency, throughput and memory of a bundle on this machine."""
+"""``edgepress profile``: latency, throughput, memory and energy of a bundle on this machine."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ _OPERATORS_SHOWN = 6
     "--per-op", is_flag=True, help="Account for the time and the bytes of every operator and layer."
 )
 @click.option("--no-cache", is_flag=True, help="Without prepacked weights: as a first run loads and runs.")
+@click.option("--no-energy", is_flag=True, help="Do not count joules: saves a minute where they can be.")
 @click.option("--device", default="this", help="Only this machine can be measured.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -63,11 +64,12 @@ def command(
     record: Path | None,
     per_op: bool,
     no_cache: bool,
+    no_energy: bool,
     device: str,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure latency and memory of BUNDLE on this machine.
+    """Measure latency, memory and energy of BUNDLE on this machine.
 
     The bundle runs in fresh worker processes, alone or in turns with --baseline. One JSON line is appended to
     the run file; `edgepress compare` and `edgepress report` read it.
@@ -87,6 +89,7 @@ def command(
         provider=provider,
         per_op=per_op,
         cache=not no_cache,
+        energy=not no_energy,
         protocol=_protocol(quick, blocks, seed),
         record=record,
         command=shlex.join(["edgepress", *sys.argv[1:]]),
@@ -122,6 +125,7 @@ def _protocol(quick: bool, blocks: int | None, seed: int) -> Protocol:
 def _table(line: Measurement) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     from ..account_table import account_tables
 
@@ -137,7 +141,7 @@ def _table(line: Measurement) -> RenderableType:
         median = _digits(None if metric.value is None else metric.value / scale)
         table.add_row(name, median, interval, *numbers, unit, str(metric.n))
     accounts = [_rendered(found) for found in account_tables(line.per_op)] if line.per_op else []
-    return Group(table, *_remarks(line), *accounts)
+    return Group(table, *map(Text, _remarks(line)), *accounts)
 
 
 def _rendered(account: AccountTable) -> RenderableType:
@@ -167,6 +171,8 @@ def _conditions(line: Measurement) -> str:
 
 
 def _remarks(line: Measurement) -> list[str]:
+    from ..energy_table import energy_remark
+
     remarks: list[str] = []
     if line.compare:
         remarks.append(_comparison(line.compare, line.baseline.name if line.baseline else "the baseline"))
@@ -176,6 +182,7 @@ def _remarks(line: Measurement) -> list[str]:
             f"{line.roofline['ceiling_tps']:,.0f} tok/s "
             f"({line.roofline['bandwidth_at_weights']['gb_per_second']:.1f} GB/s measured here)"
         )
+    remarks += energy_remark(line)
     shares = [f"{row['op']} {100 * row['share']:.0f} %" for row in line.time_by_op[:_OPERATORS_SHOWN]]
     remarks.append("time: " + ", ".join(shares))
     remarks.append(": ".join([line.validity.status, "; ".join(line.validity.reasons)]).rstrip(": "))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from edgepress.benchmarks.latency import ArmSamples
 from edgepress.benchmarks.latency_metrics import KEPT_OBSERVATIONS, per_block, quantities, summarize_arm
-from edgepress.benchmarks.timed_work import Embedding, Generation, Sample
+from edgepress.benchmarks.loaded_work import Sample
+from edgepress.benchmarks.timed_work import Embedding, Generation
 
 MS = 1_000_000
 GENERATION = Generation(prompt_tokens=100, new_tokens=5)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks import record
+from edgepress.benchmarks.energy_record import Energy, EnergyWindow
 from edgepress.benchmarks.per_op import accounts, with_bandwidth
 from edgepress.benchmarks.record import Measurement, Subject, Validity
 from edgepress.benchmarks.report import MOST_BYTES, render_report, write_report
@@ -136,7 +137,9 @@ def test_an_invalid_number_is_struck_and_explained(page: str) -> None:
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_text_in_every_field_is_inert(measured: list[Measurement], hostile: str) -> None:
     planted = [_plant(line, hostile) for line in measured]
-    known = [line.model_copy(update={"per_op": _account("word")}) for line in measured]
+    known = [
+        line.model_copy(update={"per_op": _account("word"), "energy": _energy("word")}) for line in measured
+    ]
     parsed, clean = Page(render_report(planted)), Page(render_report(known))
     assert parsed.tags <= clean.tags
     assert parsed.attributes <= clean.attributes
@@ -149,6 +152,22 @@ def _account(text: str) -> dict[str, Any]:
     kernels = [Kernel(f"{text}.0.{text}", text, "", 1.0, run) for run in (1, 2)]
     phases = accounts(kernels, lambda _: GraphFile(), 1, {text: [2.0], "decode": [2.0]})
     return {"bandwidth": {"gb_per_second": 1.0}, "phases": with_bandwidth(phases, 1e9)}
+
+
+def _energy(text: str) -> Energy:
+    """One window of energy whose names are all ``text``."""
+    window = EnergyWindow(seconds=5, joules=1, units=1, beside={text: 1.0})
+    return Energy(
+        method=text,
+        kind="measured",
+        domains=[text],
+        beside=[text],
+        window_s=5,
+        units={text: text},
+        turns=[{text: window}],
+        reason=text,
+        fix=text,
+    )
 
 
 def _plant(line: Measurement, text: str) -> Measurement:
@@ -174,6 +193,7 @@ def _plant(line: Measurement, text: str) -> Measurement:
             "protocol": nested,
             "time_by_op": [{"op": text, "ms": 1.0, "share": 1.0}],
             "per_op": _account(text),
+            "energy": _energy(text),
             "validity": Validity(status="invalid", reasons=[text]),
             "compare": {"verdict": text, "ratio_median": 2.0, "ci95": [1.9, 2.1]},
             "metrics": {

@@ -100,6 +100,17 @@ def test_a_new_prompt_forgets_the_old_one(decoder: Decoder, toy_weights: ToyWeig
     assert decoder.length == 4
 
 
+def test_after_a_rewind_the_same_tokens_give_the_same_logits(decoder: Decoder) -> None:
+    ids = _ids(decoder.vocab_size, 12)
+    decoder.prefill(ids[:8], new_tokens=4)
+    first = [decoder.step(token).copy() for token in ids[8:]]
+    decoder.rewind(8)
+    assert decoder.length == 8
+    assert all(np.array_equal(decoder.step(token), old) for token, old in zip(ids[8:], first, strict=True))
+    decoder.rewind(99)
+    assert decoder.length == 12
+
+
 def test_the_whole_context_can_be_used_and_no_more(decoder: Decoder, toy_weights: ToyWeights) -> None:
     ids = _ids(decoder.vocab_size, CONTEXT)
     decoder.prefill(ids[:-1])
