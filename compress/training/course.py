@@ -73,13 +73,15 @@ class LoopSettings:
 @dataclass
 class Course:
     """What happened: ``held_out`` are pairs of a step and the loss after it, ``tokens`` what had been learned
-    from by then; the parameters of the least loss are kept. ``stopped`` says why it ended.
+    from by then; the parameters of the least loss are kept. The gradient of ``skipped`` steps overflowed, in
+    float16. ``stopped`` says why it ended.
     """
 
     step: int = 0
     held_out: list[tuple[int, float]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     retreats: int = 0
+    skipped: int = 0
     recent: float = math.nan
     stopped: str = ""
     logged: int = 0

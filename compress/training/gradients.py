@@ -27,8 +27,17 @@ class Gradients:
         for parameter in (*self.parameters, *self.parts):
             parameter.grad = None
 
-    def join(self) -> None:
-        """Make them those of the whole step, also where this process had no piece of it."""
+    def join(self, scale: float = 1.0) -> None:
+        """Make them those of the whole step, also where this process had no piece of it, of a loss that was
+        not multiplied by ``scale``.
+        """
+        self._sum()
+        if scale != 1:
+            for part in self.parts:
+                if part.grad is not None:
+                    part.grad.div_(scale)
+
+    def _sum(self) -> None:
         if self.processes.count == 1:
             return
         for parameter, part in zip(self.parameters, self.parts, strict=True):

@@ -28,7 +28,7 @@ from .lesson import Lesson
 from .objective import Objective, objective_for
 from .on_policy import OnPolicy
 from .pieces import Piece, hold_out, pieces_of
-from .precision import Precision
+from .precision import LoopPrecision, chosen
 from .sharding import whole
 from .student import Student
 from .teacher import Teacher, WrittenTeacher
@@ -53,7 +53,9 @@ class Learning(ModelPass):
     patience: int | None = Field(None, ge=1, description="measurements without a new best one that end it")
     checkpointing: bool = Field(False, description="compute activations twice to keep fewer")
     top_k: int = Field(256, ge=1, description="the teacher's likeliest tokens that are kept apart")
-    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
+    precision: LoopPrecision = Field(
+        "auto", description="auto: bfloat16 where the processor computes in it, else float16 where that is"
+    )
     seed: int = 0
 
     @property
@@ -118,7 +120,8 @@ class Learning(ModelPass):
         learned_from, held_out = hold_out(teacher.sound(pieces, stage.progress))
         own = self.on_policy_writing()
         student = self._student(stage, objective, own)
-        lesson = Lesson(objective, teacher, learned_from, held_out, self.precision, stage.processes, own)
+        precision = chosen(self.precision, stage.device)
+        lesson = Lesson(objective, teacher, learned_from, held_out, precision, stage.processes, own)
 
         def before_step(done: float) -> None:
             if own is not None:
@@ -131,7 +134,7 @@ class Learning(ModelPass):
             stage.progress,
             before_step,
         )
-        return self._written(student, stage, course, lesson.held_out_tokens)
+        return self._written(student, stage, course, lesson)
 
     def _student(self, stage: Stage, objective: Objective, own: OnPolicy | None) -> Student:
         """The learner; of sharded processes each builds it in the memory of its host, and keeps its part."""
@@ -163,7 +166,7 @@ class Learning(ModelPass):
             max_seconds=self.max_seconds,
         )
 
-    def _written(self, student: Student, stage: Stage, course: Course, tokens: int) -> StageResult:
+    def _written(self, student: Student, stage: Stage, course: Course, lesson: Lesson) -> StageResult:
         schemes: dict[str, Scheme] = student.schemes()
         writer = PartWriter(stage.source, schemes, stage.directory)
         parts, statuses = [], []
@@ -183,8 +186,8 @@ class Learning(ModelPass):
             statuses,
             schemes,
             writer.forms,
-            [{"tokens": tokens, measure: course.best[1]}],
-            details=self._details(student, course, measure),
+            [{"tokens": lesson.held_out_tokens, measure: course.best[1]}],
+            details=self._details(student, course, measure) | {"precision": lesson.precision},
         )
 
     def _details(self, student: Student, course: Course, measure: str) -> dict[str, Any]:
@@ -201,6 +204,7 @@ class Learning(ModelPass):
             "kept": course.best[0],
             "stopped": course.stopped,
             "retreats": course.retreats,
+            "skipped": course.skipped,
             "parameters": sum(parameter.numel() for parameter in student.changes()),
         }
 

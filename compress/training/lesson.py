@@ -12,7 +12,7 @@ from .loop import Loop
 from .objective import Objective, learn_from, total_loss
 from .on_policy import OnPolicy
 from .pieces import Piece
-from .precision import Precision, autocast
+from .precision import LoopPrecision, autocast
 from .student import Student
 from .teacher import Teacher
 
@@ -27,7 +27,7 @@ class Lesson:
     teacher: Teacher
     pieces: list[Piece]
     held_out: list[Piece]
-    precision: Precision
+    precision: LoopPrecision
     processes: Processes = ALONE
     on_policy: OnPolicy | None = None
 
@@ -71,4 +71,5 @@ class Lesson:
             before_step,
             student.decay,
             self.processes,
+            scaled=self.precision == "float16",
         ).run(progress)

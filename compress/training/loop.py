@@ -5,7 +5,8 @@ It knows nothing about models: it is given parameters, a function that adds the 
 one that measures the held-out loss. It ends when the budget of tokens or of time is spent, or when the
 held-out loss no longer falls. The state is saved at every measurement; a killed run goes on from the last one
 and ends with the same bytes. A loss that is not finite, or leaps, takes it back there with half the learning
-rate. Of several processes each learns from its share of every step.
+rate; where losses are scaled, a gradient that overflows only passes over its step. Of several processes each
+learns from its share of every step.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .average import Average
 from .course import Course, LoopSettings
 from .gradients import Gradients
 from .log import Log
+from .loss_scale import LossScale
 from .pieces import Piece
 from .saved import Saved
 
@@ -43,6 +45,7 @@ class Loop:
         before_step: told before each step which share of them is done, and before a measurement 1.
         decay: told after each step which share of the weights it takes away.
         processes: that learn together; the held-out loss that ``measure`` returns is the same in all.
+        scaled: ``learn`` computes in float16: its gradients are those of scaled losses.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Loop:
         before_step: Callable[[float], None] = lambda done: None,
         decay: Callable[[float], None] = lambda share: None,
         processes: Processes = ALONE,
+        *,
+        scaled: bool = False,
     ) -> None:
         self.gradients, self.pieces, self.settings = Gradients(parameters, processes), pieces, settings
         self.parameters, self.processes = self.gradients.parts, processes
@@ -65,6 +70,7 @@ class Loop:
         )
         self.best: list[Tensor] = []
         self.course, self.log = Course(), Log(settings.log, writes=processes.first)
+        self.scale = LossScale.begun(moves=scaled)
         self.steps = self._batches()
 
     def _batches(self) -> list[list[Piece]]:
@@ -142,25 +148,36 @@ class Loop:
         done = self.course.step / len(self.steps)
         self.before_step(done)
         tokens = sum(piece.tokens for piece in batch)
+        factor = self.scale.factor
         losses = [
-            counts * self.learn(piece, counts / tokens) for piece, counts in self.processes.turns(batch)
+            counts * self.learn(piece, factor * counts / tokens)
+            for piece, counts in self.processes.turns(batch)
         ]
         loss = self.processes.sum(sum(losses)) / tokens
-        self.gradients.join()
+        self.gradients.join(factor)
         norm = self.gradients.clip(self.settings.clip)
         unsettled = math.isnan(self.course.recent) or done < self.settings.settled
         recent = loss if unsettled else self.course.recent
         leap = loss - recent > (_LEAP - 1) * abs(recent) + 1e-3
-        if not math.isfinite(loss) or not math.isfinite(norm) or leap:
+        if not math.isfinite(loss) or leap or not (math.isfinite(norm) or self.scale.moves):
             return False
-        self.optimizer.step()
-        if decayed := self.settings.decay(done) * group["lr"]:
-            self.decay(decayed)
-        self.average.update(self.course.step + 1)
+        if math.isfinite(norm):
+            self._move(done, group["lr"])
+        else:
+            self.scale.overflowed()
         self.course.recent = _RECENT * recent + (1 - _RECENT) * loss
         self.course.step += 1
+        self.course.skipped = self.scale.skipped
         self.log.write(step=self.course.step, tokens=tokens, loss=loss, norm=norm, rate=group["lr"])
         return True
+
+    def _move(self, done: float, rate: float) -> None:
+        """Take the step, whose gradient is finite."""
+        self.optimizer.step()
+        if decayed := self.settings.decay(done) * rate:
+            self.decay(decayed)
+        self.average.update(self.course.step + 1)
+        self.scale.held()
 
     def _retreat(self, progress: Progress) -> None:
         """Go back to the last measurement with half the learning rate; too many times end it."""
@@ -213,13 +230,14 @@ class Loop:
             "best": self.best,
             "average": self.average.values,
             "optimizer": self.optimizer.state_dict(),
+            "scale": asdict(self.scale),
         }
         self.saved.write(self.course.step, data)
 
     def _restore(self) -> None:
         data = self.saved.read()
         self.course, self.best = Course(**data["course"]), data["best"]
-        self.average.values = data["average"]
+        self.average.values, self.scale = data["average"], LossScale(**data["scale"])
         self._assign(data["parameters"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.log.truncate(self.course.logged)

@@ -1,4 +1,8 @@
-"""In which precision a model computes while it learns; parameters and losses stay float32."""
+"""In which precision a model computes while it learns; parameters and losses stay float32.
+
+float16 has few exponents: where it is computed in, a loop has to scale its losses (``loss_scale``), and what
+has no such loop does not choose it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,10 @@ from typing import Literal
 import torch
 
 Precision = Literal["auto", "float32", "bfloat16"]
+LoopPrecision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_TENSOR_CORES = (7, 0)  # CUDA's first capability with products of float16 matrices in hardware
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
@@ -20,8 +28,20 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """The context that a forward pass in training runs under."""
-    if precision == "bfloat16" or (precision == "auto" and computes_in_bfloat16(device)):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+def chosen(precision: LoopPrecision, device: torch.device) -> LoopPrecision:
+    """What ``auto`` means on ``device`` to a loop that scales its losses: bfloat16 where it is in hardware,
+    else float16 (CUDA before Ampere), else float32.
+    """
+    if precision != "auto":
+        return precision
+    if computes_in_bfloat16(device):
+        return "bfloat16"
+    halves = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _TENSOR_CORES
+    return "float16" if halves else "float32"
+
+
+def autocast(precision: LoopPrecision, device: torch.device) -> AbstractContextManager[object]:
+    """The context that a forward pass in training runs under; ``auto`` is bfloat16 or float32 here."""
+    if precision == "auto":
+        precision = "bfloat16" if computes_in_bfloat16(device) else "float32"
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, _TYPES[precision])

@@ -24,7 +24,9 @@ PIECES = [Piece(number, EMPTY, EMPTY, 10) for number in range(12)]
 class Task:
     """A vector that should become the mean of the targets; every piece has one."""
 
-    def __init__(self, state: Path, *, rate: float = 0.05, epochs: int = 10, **options: Any) -> None:
+    def __init__(
+        self, state: Path, *, rate: float = 0.05, epochs: int = 10, scaled: bool = False, **options: Any
+    ) -> None:
         self.vector = nn.Parameter(torch.zeros(5))
         self.calls, self.hook = 0, lambda loss: loss
         settings = LoopSettings(
@@ -35,7 +37,7 @@ class Task:
             batch_tokens=30,
             seed=3,
         )
-        self.loop = Loop([self.vector], PIECES, self.learn, self.measure, settings)
+        self.loop = Loop([self.vector], PIECES, self.learn, self.measure, settings, scaled=scaled)
 
     def learn(self, piece: Piece, share: float) -> float:
         self.calls += 1
@@ -204,3 +206,49 @@ def test_weight_decay_takes_its_share_after_each_step(tmp_path: Path) -> None:
     task.loop.decay = shares.append
     task.loop.run(Silent())
     assert shares == pytest.approx([0.2 * task.loop.rate(step) for step in range(len(task.loop.steps))])
+
+
+def test_a_scale_that_loses_nothing_changes_nothing(tmp_path: Path) -> None:
+    plain, scaled = Task(tmp_path / "p.pt"), Task(tmp_path / "s.pt", scaled=True)
+    assert plain.loop.run(Silent()) == scaled.loop.run(Silent()) and scaled.loop.scale.factor > 1
+    assert torch.equal(plain.vector, scaled.vector)
+
+
+def in_halves(folder: Path) -> Task:
+    """A task whose gradients are as float16 holds them, and large for a while."""
+    folder.mkdir(exist_ok=True)
+    task = Task(folder / "s.pt", scaled=True)
+
+    def rounded(gradient: Tensor) -> Tensor:
+        return (gradient * (64 if task.calls < 60 else 1)).to(torch.float16).to(torch.float32)
+
+    task.vector.register_hook(rounded)
+    return task
+
+
+@pytest.mark.parametrize("at", [5, 61])
+def test_a_gradient_that_overflows_skips_its_step_and_nothing_else(tmp_path: Path, at: int) -> None:
+    whole, first = in_halves(tmp_path), in_halves(tmp_path / "killed")
+    course = whole.loop.run(Silent())
+    assert 2 <= course.skipped == 16 - math.log2(whole.loop.scale.factor) and course.retreats == 0
+    assert course.step == len(whole.loop.steps) and course.best[1] < 0.05 * course.held_out[0][1]
+
+    def killing(loss: Tensor) -> Tensor:
+        if first.calls == at:
+            raise Killed
+        return loss
+
+    first.hook = killing
+    with pytest.raises(Killed):
+        first.loop.run(Silent())
+    second = in_halves(tmp_path / "killed")
+    second.calls = 3 * torch.load(tmp_path / "killed" / "s.pt")["course"]["step"]
+    assert second.loop.run(Silent()) == course and torch.equal(second.vector, whole.vector)
+
+
+def test_a_gradient_that_no_scale_saves_is_a_loss_out_of_hand(tmp_path: Path) -> None:
+    task = Task(tmp_path / "s.pt", scaled=True)
+    task.vector.register_hook(lambda gradient: gradient * math.inf)
+    course = task.loop.run(Silent())
+    assert course.stopped == "the loss left its course" and course.best[0] == 0
+    assert torch.equal(task.vector, torch.zeros(5))
