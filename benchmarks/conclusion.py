@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import numerals
+from .columns import ENERGY
 from .headline import LOSS, headline, loss_of, speed
 from .join import ASPECT_NAMES, Group, Row, aspect_of
 from .record import Measurement
@@ -86,7 +87,16 @@ def _costs(group: Group, row: Row) -> str:
             f" (the original, in a separate run: {numerals.significant(base)})" if base is not None else ""
         )
         parts.append(f"{numerals.significant(pace)} {unit}{beside}")
-    return ", ".join(parts)
+    return ", ".join([*parts, *_energy(group, row)])
+
+
+def _energy(group: Group, row: Row) -> list[str]:
+    column = ENERGY[row.subject.kind]
+    now, before = row.usable(column.key), original(group, column.key)
+    if now is None:
+        return []
+    was = f" (the original: {column.text(before)})" if before is not None else ""
+    return [f"{column.text(now)} {column.unit}{was}"]
 
 
 def original(group: Group, metric: str) -> float | None:

@@ -17,9 +17,9 @@ WIDE = 0.10
 IDLE_WATTS = "idle_w"
 
 
-def metric_name(phase: str, unit: str, *, above_idle: bool = False) -> str:
-    """``decode_j_per_token``, or ``decode_j_per_token_above_idle``: less what idleness would have taken."""
-    return f"{phase}_j_per_{unit}{'_above_idle' * above_idle}"
+def metric_name(phase: str, unit: str, *, net: bool = False) -> str:
+    """``decode_j_per_token``, or ``decode_j_per_token_net``: less what idleness would have taken."""
+    return f"{phase}_j_per_{unit}{'_net' * net}"
 
 
 def energy_metrics(energy: Energy, *, seed: int) -> tuple[dict[str, Metric], dict[str, list[float]]]:
@@ -35,7 +35,7 @@ def energy_metrics(energy: Energy, *, seed: int) -> tuple[dict[str, Metric], dic
 
     for phase, unit in energy.units.items():
         add(metric_name(phase, unit), f"J/{unit}", [phase], _each)
-        add(metric_name(phase, unit, above_idle=True), f"J/{unit}", [phase, IDLE], _above)
+        add(metric_name(phase, unit, net=True), f"J/{unit}", [phase, IDLE], _above)
     if energy.units:
         add(IDLE_WATTS, "W", [IDLE], _watts)
     return metrics, samples

@@ -30,7 +30,7 @@ def energy_remark(line: Measurement) -> list[str]:
     if energy.kind is None:
         return [f"energy: not measured: {energy.told}"]
     count = "1 window" if len(energy.turns) == 1 else f"{len(energy.turns)} windows"
-    how = f"{count} of at least {energy.window_s:g} s for each, after as much idleness"
+    how = f"{count} of at least {energy.window_s:g} s for each, after as long idle; net is above idle"
     found = [f"energy: {', '.join(energy.domains)} ({energy.method}), {how}"]
     doubts = [(name, one.validity) for name, one in line.metrics.items() if one.validity is not None]
     by_doubt: dict[str, list[str]] = {}
@@ -63,7 +63,7 @@ def energy_tables(group: Group) -> list[AccountTable]:
 def _cells(row: Row, energy: Energy, beside: Sequence[str]) -> list[tuple[str, ...]]:
     found = []
     for phase, unit in energy.units.items():
-        numbers = [_text(row, metric_name(phase, unit, above_idle=above)) for above in (False, True)]
+        numbers = [_text(row, metric_name(phase, unit, net=net)) for net in (False, True)]
         others = [_beside(energy, phase, domain) for domain in beside]
         windows = [turn[phase] for turn in energy.turns if phase in turn]
         cells = (*numbers, f"J/{unit}", _text(row, IDLE_WATTS), str(len(windows)), *others)

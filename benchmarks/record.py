@@ -96,9 +96,9 @@ class Measurement(BaseModel):
     """One line. ``workload.kind`` is ``quality`` (validate), ``generate`` or ``embed`` (profile).
 
     Metric names: ``decode_tps prefill_tps ttft_ms tpot_ms load_ms e2e_ms`` · ``sentences_per_second
-    latency_ms`` · ``rss_peak_bytes`` · ``decode_j_per_token decode_j_per_token_above_idle
-    prefill_j_per_token prefill_j_per_token_above_idle`` · ``batch_j_per_sentence
-    batch_j_per_sentence_above_idle`` · ``idle_w`` · ``perplexity bits_per_byte kl top1_agreement`` · ``cosine
+    latency_ms`` · ``rss_peak_bytes`` · ``decode_j_per_token decode_j_per_token_net
+    prefill_j_per_token prefill_j_per_token_net`` · ``batch_j_per_sentence
+    batch_j_per_sentence_net`` · ``idle_w`` · ``perplexity bits_per_byte kl top1_agreement`` · ``cosine
     spearman_wordsim353 spearman_simlex999``.
     """
 

@@ -179,14 +179,13 @@ def _notes(group: Group) -> list[str]:
 
 
 def _why(group: Group, row: Row, column: Column, reading: Reading) -> str:
-    """Why a number is doubtful: by its own validity where that is worse, else by its line's; or empty."""
+    """Why a number is doubtful: by what is known of it alone, else by its line; empty when it is not."""
     if reading.status == "valid":
         return ""
-    if reading.status == reading.line.validity.status:
-        return _doubt(group, row, reading.line)
     own = reading.metric.validity
-    reasons = "; ".join(own.reasons) if own is not None else ""
-    return f"{_name(group, row)}, {column.title}: {reading.status}: {reasons}"
+    if own is None or own.status != reading.status:
+        return _doubt(group, row, reading.line)
+    return f"{_name(group, row)}, {column.title}: {own.status}: {'; '.join(own.reasons)}"
 
 
 def _doubt(group: Group, row: Row, line: Measurement) -> str:

@@ -91,7 +91,7 @@ def test_metrics_follow_from_the_windows(decoder: Path, counter: Any) -> None:
     above = [
         (2 - 2 / turn["idle"].seconds * turn["prefill"].seconds) / turn["prefill"].units for turn in turns
     ]
-    assert line.samples["prefill_j_per_token_above_idle"] == pytest.approx(above)
+    assert line.samples["prefill_j_per_token_net"] == pytest.approx(above)
 
 
 def test_an_encoder_is_counted_by_sentences(pico_bert: Path, tmp_path: Path, counter: Any) -> None:

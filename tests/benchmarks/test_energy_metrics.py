@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from edgepress.benchmarks.compare import as_text
+from edgepress.benchmarks.conclusion import sentences
 from edgepress.benchmarks.energy_metrics import energy_metrics
 from edgepress.benchmarks.energy_record import Energy, EnergyWindow
 from edgepress.benchmarks.energy_table import energy_remark, energy_tables
@@ -46,7 +47,7 @@ def validity(metric: Metric) -> Validity:
 def test_in_all_and_above_idle() -> None:
     found = metrics(energy(turn(149), turn(150), turn(151)))
     assert {name: metric.value for name, metric in found.items()} == pytest.approx(
-        {"decode_j_per_token": 1.5, "decode_j_per_token_above_idle": 1.0, "idle_w": 10}
+        {"decode_j_per_token": 1.5, "decode_j_per_token_net": 1.0, "idle_w": 10}
     )
     assert {validity(metric).status for metric in found.values()} == {"valid"}
 
@@ -64,7 +65,7 @@ def test_a_counter_that_stands_still_is_broken() -> None:
 def test_work_that_takes_less_than_rest_cannot_be() -> None:
     found = metrics(energy(turn(40), turn(41), turn(40)))
     assert validity(found["decode_j_per_token"]).status == "valid"
-    assert "no more than idleness" in validity(found["decode_j_per_token_above_idle"]).reasons[0]
+    assert "no more than idleness" in validity(found["decode_j_per_token_net"]).reasons[0]
 
 
 def test_doubts() -> None:
@@ -79,7 +80,7 @@ def test_doubts() -> None:
 def test_windows_in_which_the_machine_slept_are_left_out() -> None:
     slept = {"decode": turn()["decode"]}
     found = metrics(energy(turn(), slept, turn()))
-    assert (found["decode_j_per_token"].n, found["decode_j_per_token_above_idle"].n) == (3, 2)
+    assert (found["decode_j_per_token"].n, found["decode_j_per_token_net"].n) == (3, 2)
     nothing = metrics(energy({}, {}))["idle_w"]
     assert (nothing.value, validity(nothing).status) == (None, "invalid")
 
@@ -105,6 +106,10 @@ def test_a_doubtful_counter_does_not_taint_the_clock(lines: list[Measurement]) -
     assert "latency and memory: suspect" not in text
 
 
+def test_the_verdict_says_what_a_token_takes(lines: list[Measurement]) -> None:
+    assert "450 mJ/token (the original: 1\u2009500)" in sentences(join(lines)[0])[0]
+
+
 def test_the_table_of_the_report(lines: list[Measurement]) -> None:
     [table] = energy_tables(join(lines)[0])
     assert table.rows == (
@@ -114,7 +119,7 @@ def test_the_table_of_the_report(lines: list[Measurement]) -> None:
     assert "package-0 (rapl_pkg)" in table.note and "never added" not in table.note
     assert energy_remark(lines[1])[1:] == [
         "decode_j_per_token, idle_w: suspect: noisy: others worked",
-        "decode_j_per_token_above_idle: invalid: impossible: the work took no more than idleness; "
+        "decode_j_per_token_net: invalid: impossible: the work took no more than idleness; "
         "noisy: others worked",
     ]
 
