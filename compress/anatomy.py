@@ -49,6 +49,7 @@ class Attention:
         qkv: the one matrix that holds the rows of q, k and v, or None. Where it is, those three describe its
             parts and are no modules of their own.
         interleaved: ``qkv`` holds the q, k and v of one head after the other, not all of q, then k, then v.
+        inner_norm: of what ``o`` reads (BitNet).
         softcap: scores become ``softcap · tanh(score / softcap)`` before the softmax; None leaves them.
     """
 
@@ -66,6 +67,7 @@ class Attention:
     softcap: float | None = None
     qkv: Linear | None = None
     interleaved: bool = False
+    inner_norm: Norm | None = None
 
     @property
     def module(self) -> str:
@@ -91,7 +93,7 @@ class Mlp:
     """``down(act(gate(x)) · up(x))`` when there is a gate, else ``down(act(up(x)))``.
 
     ``gate_up`` is the one matrix that holds the rows of gate, then of up, or None. Where it is, those two
-    describe its parts and are no modules of their own.
+    describe its parts and are no modules of their own. ``inner_norm`` is of what ``down`` reads (BitNet).
     """
 
     gate: Linear | None
@@ -99,6 +101,7 @@ class Mlp:
     down: Linear
     activation: str
     gate_up: Linear | None = None
+    inner_norm: Norm | None = None
 
     @property
     def projections(self) -> tuple[Linear, ...]:
@@ -160,11 +163,18 @@ class BlockAnatomy:
             self.norm1,
             self.attention.q_norm,
             self.attention.k_norm,
+            self.attention.inner_norm,
             self.attention_norm,
             self.norm2,
+            self.mlp.inner_norm,
             self.mlp_norm,
         )
         yield from dict.fromkeys(norm for norm in found if norm is not None)
+
+    @property
+    def normed_inside(self) -> bool:
+        """Whether a norm stands before o or down."""
+        return self.attention.inner_norm is not None or self.mlp.inner_norm is not None
 
     def linears(self) -> Iterator[Linear]:
         """The block's linears in the order of the forward pass."""

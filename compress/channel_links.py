@@ -8,6 +8,7 @@ multiplied by it, and the model computes the same function (Xiao et al. 2022, ar
   of ``post`` blocks also give the residual and have no link.
 - v and o: attention mixes tokens, never channels. Query heads that share a value head share its factors.
 - up and down: through the product with the gate, or through ReLU, which lets positive factors pass.
+- where a norm stands between the two, that norm and o, or down.
 """
 
 from __future__ import annotations
@@ -65,10 +66,13 @@ def links(block: BlockAnatomy) -> Iterator[Link]:
     if block.order != "post":
         beside = mlp.projections if shared else ()
         yield Link(block.norm1, (*attention.projections, *beside))
-    yield values_link(attention)
+    inner = attention.inner_norm
+    yield values_link(attention) if inner is None else Link(inner, (attention.o,))
     if block.order != "post" and not shared:
         yield Link(block.norm2, mlp.projections)
-    if mlp.gate is not None or mlp.activation == "relu":
+    if mlp.inner_norm is not None:
+        yield Link(mlp.inner_norm, (mlp.down,))
+    elif mlp.gate is not None or mlp.activation == "relu":
         yield _intermediate(mlp)
 
 

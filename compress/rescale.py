@@ -64,6 +64,9 @@ def _rescale_norms(
 def _rescale_values(
     tensors: MutableMapping[str, Tensor], attention: Attention, generator: torch.Generator
 ) -> None:
+    if attention.inner_norm is not None:
+        _rescale_inner(tensors, attention.inner_norm, attention.o, generator)
+        return
     factors = _factors(attention.v.out_features, generator)
     _multiply_rows(tensors, attention.v, factors)
     per_head = factors.view(attention.kv_heads, attention.head_dim)
@@ -72,9 +75,20 @@ def _rescale_values(
 
 
 def _rescale_mlp(tensors: MutableMapping[str, Tensor], mlp: Mlp, generator: torch.Generator) -> None:
+    if mlp.inner_norm is not None:
+        _rescale_inner(tensors, mlp.inner_norm, mlp.down, generator)
+        return
     factors = _factors(mlp.up.out_features, generator)
     _multiply_rows(tensors, mlp.up, factors)
     _divide_columns(tensors, mlp.down, factors)
+
+
+def _rescale_inner(
+    tensors: MutableMapping[str, Tensor], norm: Norm, reader: Linear, generator: torch.Generator
+) -> None:
+    factors = _factors(reader.in_features, generator)
+    _multiply_rows(tensors, norm, factors)
+    _divide_columns(tensors, reader, factors)
 
 
 def _multiply_rows(tensors: MutableMapping[str, Tensor], part: Linear | Norm, factors: Tensor) -> None:

@@ -112,6 +112,7 @@ def _save(model: Any, folder: Path, shard: str | None) -> None:
 
 # What a family needs beside (or against) the sizes that all pico decoders have.
 OWN_SIZES: dict[str, dict[str, Any]] = {
+    "bitnet": {"num_key_value_heads": 1},
     "opt": {"ffn_dim": 128},
     "phi": {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False},
     "gpt2": {"n_inner": 128},

@@ -25,6 +25,7 @@ PARTS = frozenset(
     | {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"}
 )
 QK_NORMS = frozenset({"self_attn.q_norm", "self_attn.k_norm"})
+INNER_NORMS = frozenset({"self_attn.attn_sub_norm", "mlp.ffn_sub_norm"})
 FEED_FORWARD_NORMS = frozenset({"pre_feedforward_layernorm", "post_feedforward_layernorm"})
 
 
@@ -37,8 +38,10 @@ class LlamaLike:
         qk_norm: q and k are normalized per head.
         norm_offset: added to the stored weights of every norm.
         sandwiched: attention and MLP are normalized before and after.
+        inner_norms: what o and down read is normalized.
         scaled_embedding: embeddings are multiplied by the root of the hidden size.
         activation: function of the MLP where the config is silent.
+        eps: of the norms where the config is silent.
         experts: how experts are stored in the blocks that have them; None for families without.
     """
 
@@ -46,9 +49,11 @@ class LlamaLike:
     qk_norm: bool = False
     norm_offset: float = 0.0
     sandwiched: bool = False
+    inner_norms: bool = False
     scaled_embedding: bool = False
     activation_key: str = "hidden_act"
     activation: str = "silu"
+    eps: float = 1e-6
     experts: ExpertNames | None = None
 
     def parts(self, shapes: Shapes) -> frozenset[str]:
@@ -56,6 +61,7 @@ class LlamaLike:
         if self.experts is not None:
             return replace(self, experts=None).parts(shapes) | self.experts.parts(shapes, BLOCKS)
         norms = QK_NORMS if self.qk_norm else frozenset[str]()
+        norms |= INNER_NORMS if self.inner_norms else frozenset()
         return PARTS | norms | (FEED_FORWARD_NORMS if self.sandwiched else frozenset())
 
 
@@ -71,7 +77,7 @@ def llama_like(
     check_blocks(shapes, BLOCKS, count, family.parts(shapes))
     vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
     head_dim = _head_dim(config, shapes, hidden, family.qk_norm)
-    eps = number(config, "rms_norm_eps", 1e-6)
+    eps = number(config, "rms_norm_eps", family.eps)
     blocks = tuple(
         _block(config, shapes, family, index, (hidden, head_dim), eps, window)
         for index, window in zip(range(count), chain(windows, repeat(None)), strict=False)
@@ -114,19 +120,24 @@ def _block(
     def rms(name: str, size: int = hidden) -> Norm:
         return norm(shapes, f"{prefix}.{name}", "rms", eps, size, family.norm_offset)
 
+    attention = _attention(shapes, f"{prefix}.self_attn", hidden, head_dim)
+    inner = rms("self_attn.attn_sub_norm", attention.o.in_features) if family.inner_norms else None
     attention = replace(
-        _attention(shapes, f"{prefix}.self_attn", hidden, head_dim),
+        attention,
         sliding_window=window,
+        inner_norm=inner,
         q_norm=rms("self_attn.q_norm", head_dim) if family.qk_norm else None,
         k_norm=rms("self_attn.k_norm", head_dim) if family.qk_norm else None,
     )
     mlp, experts = _mlp(config, shapes, family, prefix, hidden)
+    inner = rms("mlp.ffn_sub_norm", mlp.down.in_features) if family.inner_norms else None
+    activation = text(config, family.activation_key, family.activation)
     after = rms("post_attention_layernorm")
     return BlockAnatomy(
         index=index,
         prefix=prefix,
         attention=attention,
-        mlp=replace(mlp, activation=text(config, family.activation_key, family.activation)),
+        mlp=replace(mlp, activation=activation, inner_norm=inner),
         norm1=rms("input_layernorm"),
         norm2=rms("pre_feedforward_layernorm") if family.sandwiched else after,
         order="pre",

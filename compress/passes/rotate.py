@@ -118,6 +118,12 @@ class Rotate(ModelPass):
                 why=reason,
                 fix="rotate the value heads only: {pass: rotate, residual: false}",
             )
+        if self.heads and any(block.normed_inside for block in stage.source.anatomy.blocks):
+            raise InputError(
+                f"the value heads of a {stage.source.anatomy.model_type} model cannot be rotated",
+                why="a norm stands between them and what reads them",
+                fix="rotate the hidden states only: {pass: rotate, heads: false}",
+            )
         done = "quantized" if stage.source.schemes else "pruned" if stage.masks.names else None
         if done is not None:
             raise InputError(

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ...errors import CalibrationError
+from ...errors import CalibrationError, RecipeError
 from ...storage import sha256_json
 from ..algorithm import ModelPass
 from ..anatomy import Anatomy, BlockAnatomy, Linear
@@ -89,8 +89,18 @@ class StructuredPruning(ModelPass):
 
         Solved widths may be any multiples, so that an odd one stands for them: groups (powers of two) that
         would not divide each of them do not divide that either, and are refused before any work.
+
+        Raises:
+            RecipeError: ``keep`` is more than these parts can give up, or norms stand between them.
         """
         items = self.items(anatomy)
+        normed = next((item.block for item in items if item.block.normed_inside), None)
+        if normed is not None:
+            raise RecipeError(
+                f"{normed.prefix} has norms inside attention and MLP, which take the mean over all channels",
+                why="cut channels would change what is left",
+                fix="drop whole blocks (pass layers), or prune weights (wanda, sparsegpt, alps)",
+            )
         widths = uniform(items, room_for(items, anatomy, self.keep, self.budget))
         if self.widths == "solved":
             for item in items:

@@ -55,6 +55,8 @@ def why_not(anatomy: Anatomy) -> str | None:
         return "its LayerNorms take off the mean of channels that would be gone"
     if any(block.order != "pre" for block in anatomy.blocks):
         return "its attention and MLP read the same states"
+    if any(block.normed_inside for block in anatomy.blocks):
+        return "its norms inside attention are as wide as the hidden states"
     if anatomy.embedding_scale != 1.0:
         return "it scales its embeddings by the root of the hidden size"
     return None

@@ -8,7 +8,7 @@ from ...errors import UnknownName
 from .build import Build
 
 _TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
-KNOWN = ("silu", "swish", "gelu", "quick_gelu", "relu", "tanh", *_TANH_GELU)
+KNOWN = ("silu", "swish", "gelu", "quick_gelu", "relu", "relu2", "tanh", *_TANH_GELU)
 
 
 def activate(
@@ -32,6 +32,9 @@ def activate(
         return graph.contrib("QuickGelu", name, [value], alpha=1.0)
     if function == "quick_gelu":
         return graph.contrib("QuickGelu", name, [value], alpha=1.702)
+    if function == "relu2":
+        rectified = graph.node("Relu", f"{name}.relu", [value])
+        return graph.node("Mul", name, [rectified, rectified])
     if function in ("relu", "tanh"):
         return graph.node(function.capitalize(), name, [value])
     raise UnknownName("activation function", function, KNOWN)

@@ -38,8 +38,8 @@ def causal_attention(
     past: tuple[ir.Value, ir.Value],
     name: str,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Attention output ``[batch, seq, heads · head_dim]`` before the output projection, and the present key
-    and value.
+    """Attention output ``[batch, seq, heads · head_dim]`` before the output projection (and a norm of its
+    inputs), and the present key and value.
     """
     packed = project(build, value, part.projections, f"{name}.qkv")
     query: list[ir.Value | None] = [packed, None, None]

@@ -52,6 +52,8 @@ def decoder_block(
     attended, key, value = causal_attention(build, normed, part, shared, past, part.module)
     if kept is not None:
         attended, residual = _last_positions(build, kept, f"{part.module}.kept", attended, residual)
+    if part.inner_norm is not None:
+        attended = normalize(build, attended, part.inner_norm)
     if block.order == "parallel":
         beside = normed
         if block.norm2 != block.norm1:

@@ -8,11 +8,12 @@ from ...compress.anatomy import Mlp
 from .activation import activate
 from .build import Build
 from .linear import project_apart, project_without_bias
+from .norm import normalize
 
 
 def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ir.Value | None]:
-    """``down(act(gate(x)) · up(x))`` or ``down(act(up(x)))``, and the bias of ``down``, which is left to be
-    added.
+    """``down(act(gate(x)) · up(x))`` or ``down(act(up(x)))``, with a norm before ``down`` if there is one, and
+    the bias of ``down``, which is left to be added.
     """
     if part.gate is None:
         wide, bias = project_without_bias(build, value, [part.up], part.up.name)
@@ -22,4 +23,6 @@ def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, 
         inner = build.graph.node(
             "Mul", f"{name}.mul", [activate(build, gate, part.activation, f"{name}.act"), up]
         )
+    if part.inner_norm is not None:
+        inner = normalize(build, inner, part.inner_norm)
     return project_without_bias(build, inner, [part.down], part.down.name)

@@ -161,7 +161,19 @@ def test_transformers_opens_encoders(
     assert torch.equal(outputs(load_model(out)), outputs(theirs))
 
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gpt2", "gpt_neox", "opt", "phi"]
+FAMILIES = [
+    "bitnet",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "phi",
+]
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)

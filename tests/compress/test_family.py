@@ -15,7 +15,7 @@ from edgepress.compress.module_names import module_name, stored_name
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import CheckpointError, UnknownName
 
-LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "bitnet")
 DECODERS = (*LLAMA_LIKE, "gemma2", "gpt2", "gpt_neox", "opt", "phi")
 ENCODERS = ("bert", "roberta", "distilbert")
 Config = dict[str, Any]
@@ -100,6 +100,23 @@ def test_llamas_form(model_type: str, make_decoder: Callable[..., Path], tmp_pat
             f"{block.prefix}.input_layernorm",
             f"{block.prefix}.post_attention_layernorm",
         )
+
+
+def test_bitnets_own(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    anatomy, reader = opened(make_decoder(tmp_path, "bitnet"))
+    assert anatomy.blocks[0].mlp.activation == "relu2"
+    assert [norm.name.rpartition(".")[2] for norm in anatomy.blocks[0].norms()] == [
+        "input_layernorm",
+        "attn_sub_norm",
+        "post_attention_layernorm",
+        "ffn_sub_norm",
+    ]
+    silent = {"rope_theta", "rope_parameters", "rms_norm_eps", "hidden_act"}
+    plain = {key: value for key, value in reader.config.items() if key not in silent}
+    assert anatomy_of(plain, reader.shapes) == anatomy
+    missing = {name: shape for name, shape in reader.shapes.items() if "0.mlp.ffn_sub_norm" not in name}
+    with pytest.raises(CheckpointError, match="ffn_sub_norm"):
+        anatomy_of(reader.config, missing)
 
 
 def test_gemma2s_own(make_decoder: Callable[..., Path], tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ FAMILIES: list[tuple[str, dict[str, Any], int]] = [
     ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1}, 4),
     ("qwen3", {"head_dim": 32}, 4),
     ("gemma2", {}, 4),
+    ("bitnet", {}, 4),  # norms before o and down
     ("opt", {}, 4),  # ReLU lets positive factors pass
     ("phi", {}, 2),  # one norm for attention and MLP; GELU
     ("gpt2", {}, 3),

@@ -136,7 +136,7 @@ def test_a_cache_gives_back_what_it_gave_back_before(seed: int, bits: int) -> No
     assert bool(((once[0] - key).abs() <= scale.expand_as(key) * 0.5001)[inside].all())
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt", "phi", "gemma2", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt", "phi", "gemma2", "qwen3", "bitnet"])
 def test_scales_are_those_of_keys_after_rope(
     family: str,
     make_decoder: Callable[..., Path],

@@ -22,6 +22,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {"head_dim": 32}),
     ("gemma", {}),
     ("gemma2", {}),
+    ("bitnet", {}),
 ]
 
 

@@ -104,6 +104,14 @@ def test_norms_that_keep_their_scales_leave_only_the_heads(
     assert float((logits(path) - expected).abs().max()) < 2e-4 * float(expected.abs().max())
 
 
+def test_heads_behind_a_norm_stay_and_the_hidden_states_turn(make_decoder: MakeModel, tmp_path: Path) -> None:
+    model = make_decoder(tmp_path / "model", "bitnet")
+    with pytest.raises(InputError, match="heads: false"):
+        rotated(model, tmp_path / "whole")
+    expected, found = logits(model), logits(rotated(model, tmp_path / "hidden", heads=False))
+    assert float((found - expected).abs().max()) < 2e-4 * float(expected.abs().max())
+
+
 def with_outliers(model: Path, folder: Path) -> Path:
     """A model three channels of whose hidden states are far larger than the others."""
     import shutil

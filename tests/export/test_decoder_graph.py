@@ -21,7 +21,19 @@ IDS = np.random.default_rng(5).integers(0, 300, (3, 96), dtype=np.int64)
 TOLERANCE = 5e-5
 
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gpt2", "gpt_neox", "opt", "phi"]
+FAMILIES = [
+    "bitnet",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "phi",
+]
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -62,6 +74,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
             },
         ),
         ("phi", {"rope_parameters": {**YARN, "partial_rotary_factor": 0.5}}),
+        ("bitnet", {"hidden_act": "silu", "attention_bias": True, "num_key_value_heads": 4}),
         ("phi", {"num_attention_heads": 2, "num_key_value_heads": 1}),
         ("gpt_neox", {"use_parallel_residual": False, "tie_word_embeddings": True}),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),

@@ -30,7 +30,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "yarn": ("llama", {"rope_parameters": {**ROPE, "rope_type": "yarn"}}),
     "llama3": ("llama", {"rope_parameters": {**ROPE, "rope_type": "llama3", **LLAMA3}}),
     "window": ("mistral", {"sliding_window": 24}),
-    **{name: (name, {}) for name in ("qwen2", "qwen3", "gemma", "gemma2", "phi", "gpt2", "gpt_neox", "opt")},
+    **{
+        name: (name, {})
+        for name in ("bitnet", "qwen2", "qwen3", "gemma", "gemma2", "phi", "gpt2", "gpt_neox", "opt")
+    },
 }
 # New tokens after cached ones; the last two fill the context.
 CASES = [(depth, new) for depth in (0, 1, 63) for new in (1, 7, 128)]

@@ -28,7 +28,19 @@ from edgepress.runtime.remade_linear import RemadeLinear
 from edgepress.storage import read_json
 
 IDS = np.random.default_rng(5).integers(0, 300, (1, 100))
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "gpt2", "gpt_neox", "opt"]
+FAMILIES = [
+    "bitnet",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "phi",
+    "gpt2",
+    "gpt_neox",
+    "opt",
+]
 # Of the next token's distribution, in nats, for random weights and 8-bit activations with one scale a token.
 NEAR = 0.01
 

@@ -96,6 +96,17 @@ def test_what_is_cut_is_what_no_longer_counts(
     assert torch.allclose(outputs(load_model(out)), without(model, source), atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["ffn", "heads", "narrow"])
+def test_channels_behind_a_norm_are_refused_before_any_work(
+    make_decoder: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    model = make_decoder(tmp_path / "m", "bitnet")
+    with pytest.raises(RecipeError, match="norms inside"):
+        compress_model(
+            str(model), recipe=recipe(tmp_path, {"pass": name, "keep": 0.7}), output=tmp_path / "o"
+        )
+
+
 def test_query_heads_go_evenly_from_every_group(
     make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
 ) -> None:

@@ -220,7 +220,7 @@ def test_groups_fit_what_is_left(pico_llama: Path, pico_text: Path, tmp_path: Pa
     export_bundle(out, output=tmp_path / "b")
 
 
-@pytest.mark.parametrize("model", ["pico_bert", "gpt2", "gemma", "gemma2"])
+@pytest.mark.parametrize("model", ["pico_bert", "gpt2", "gemma", "gemma2", "bitnet"])
 def test_models_that_cannot_are_refused(
     model: str,
     make_decoder: Callable[..., Path],

@@ -30,7 +30,7 @@ def test_a_student_computes_what_the_checkpoint_stands_for(
         assert torch.equal(student.model(IDS).logits, load_model(path)(IDS).logits)
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt2", "opt", "qwen2"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt2", "opt", "qwen2", "bitnet"])
 def test_every_kind_of_parameter_gets_a_gradient(
     make_decoder: Callable[..., Path], tmp_path: Path, model_type: str
 ) -> None:
