@@ -12,7 +12,7 @@ from .norm import normalize
 
 
 def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ir.Value | None]:
-    """``down(act(gate(x)) · up(x))`` or ``down(act(up(x)))``, with a norm before ``down`` if there is one, and
+    """``down(act(gate(x)) · up(x))`` or ``down(act(up(x)))``, with a norm before ``down`` in some, and
     the bias of ``down``, which is left to be added.
     """
     if part.gate is None:
