@@ -20,7 +20,6 @@ random with the shape of that ``config.json``. With ``on_policy`` a share of the
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -108,9 +107,7 @@ class Distill(Learning):
             raise TrainingError(
                 "distill has a student of its own, and passes came before it", fix="put distill first"
             )
-        path = str(self._own(stage).reader.path) if stage.processes.first else ""
-        source = WeightSource.open(Path(stage.processes.agree(path)))
-        return replace(super().apply(replace(stage, source=source)), form=source)
+        return self._apply_to(stage, lambda: self._own(stage))
 
     def _own(self, stage: Stage) -> WeightSource:
         return student_source(Path(str(self.student)), stage.original, stage.directory, self.seed)

@@ -6,31 +6,36 @@ the whole over the first steps (``grow``). ``scales: matrix`` is one scale for a
 and as transformers' BitNet form holds it; with ``learned`` each group's scale begins at two thirds of its
 largest weight and learns (ParetoQ, Liu et al. 2025, arXiv 2502.02631). The paper's learning rate is
 ``schedule: two_stages``, with weight decay. The result is stored and exported as 2-bit weights whose codes
-never leave −1, 0 and 1. The activations of the stored scheme are float: int8 is what training gets the
-weights used to, and what kernels may compute in.
+never leave −1, 0 and 1. With ``sub_norms`` the student is BitNet's form of the Llama that it comes from,
+whose norms before o and down change the size of what each token gets until they have learned. The activations
+of the stored scheme are float: int8 is what training gets the weights used to, and what kernels may compute
+in.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ..anatomy import Anatomy
 from ..block import LayerStatus, weight_error
 from ..scheme import Scheme
-from ..stage import Stage
+from ..stage import Stage, StageResult
 from ..training.activations import ACTIVATION_BITS, Activations
 from ..training.codebooks import binary, elastic, ternary, ternary_of_matrix
 from ..training.course import LoopSettings
 from ..training.learning import Learning
 from ..training.lsq_linear import LsqLinear
-from ..training.pieces import Piece
+from ..training.pieces import Piece, pieces_of
 from ..training.rounded_linear import RoundedLinear
 from ..training.student import Coded, Kind, Student
+from ..training.sub_norms import source_with_sub_norms, with_sub_norms
 
 _BITS: Literal[2] = 2
 _CODEBOOKS = {
@@ -52,6 +57,7 @@ class Ternary(Learning):
     activations: Activations = Field("int8", description="that training computes with")
     grow: float = Field(0.3, ge=0, lt=1, description="share of the steps in which the rounding grows")
     embedding: bool = Field(False, description="the embedding learns too, and the head")
+    sub_norms: bool = Field(False, description="a Llama gets norms before o and down, which is BitNet's form")
     learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
     epochs: int = Field(8, ge=1, le=1000, description="times that the calibration text is learned from")
 
@@ -69,6 +75,16 @@ class Ternary(Learning):
         """The model, latent weights with their change, gradient, two moments and best, and a piece."""
         blocks = 1 if self.checkpointing else 12
         return 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        return with_sub_norms(anatomy) if self.sub_norms else anatomy
+
+    def apply(self, stage: Stage) -> StageResult:
+        if not self.sub_norms or stage.calibration is None:
+            return super().apply(stage)
+        pieces = pieces_of(stage.calibration, self.piece_tokens)
+        make = partial(source_with_sub_norms, stage.source, pieces, stage.directory, stage.device)
+        return self._apply_to(stage, make)
 
     def learner(self, stage: Stage) -> Student:
         student = Student(stage.source, stage.device)

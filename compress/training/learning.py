@@ -8,8 +8,9 @@ are kept: at worst those that the model came with.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from ..module_names import module_name
 from ..parts import PartWriter
 from ..scheme import Scheme
 from ..stage import LOG, Stage, StageResult
+from ..weights import WeightSource
 from .checkpointing import checkpoint_blocks
 from .course import Course, LoopSettings, Schedule
 from .lesson import Lesson
@@ -135,6 +137,12 @@ class Learning(ModelPass):
             before_step,
         )
         return self._written(student, stage, course, lesson)
+
+    def _apply_to(self, stage: Stage, make: Callable[[], WeightSource]) -> StageResult:
+        """Learn a student of its own, which the first process ``make``s."""
+        path = str(make().reader.path) if stage.processes.first else ""
+        source = WeightSource.open(Path(stage.processes.agree(path)))
+        return replace(Learning.apply(self, replace(stage, source=source)), form=source)
 
     def _student(self, stage: Stage, objective: Objective, own: OnPolicy | None) -> Student:
         """The learner; of sharded processes each builds it in the memory of its host, and keeps its part."""
