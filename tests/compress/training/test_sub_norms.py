@@ -1,4 +1,4 @@
-"""Sub-norms: a Llama becomes BitNet's form and keeps every direction; what cannot is refused before any work."""
+"""Sub-norms: a Llama becomes BitNet's form, keeps directions; what cannot is refused before any work."""
 
 from __future__ import annotations
 
