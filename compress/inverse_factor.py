@@ -31,14 +31,6 @@ class Factor:
         """U with H⁻¹ = Uᵀ U ``[in, in]``."""
         return self.lower.flip(0, 1)
 
-    def pivots(self, order: Tensor) -> Tensor:
-        """``U_jj⁻²`` of each channel ``[in]`` in its own place, for channels factored in ``order [in]``: what
-        a squared error of the channel costs when those after it make up for as much of it as they can.
-        """
-        result = torch.empty_like(self.lower[0])
-        result[order] = self.lower.diagonal().flip(0) ** -2
-        return result
-
     def panel(self, start: int, stop: int) -> Tensor:
         """``upper[start:stop, start:]``, the part of these rows that is not zero."""
         size = len(self.lower)

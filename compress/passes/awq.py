@@ -13,7 +13,8 @@ least, under the diagonal blocks of the Gram.
       - {pass: awq, scheme: W4A16-g64, quantize: false}
       - {pass: gptq, scheme: W4A16-g64}
 
-The errors are then weighed by what is left of them when GPTQ has made up for what it can.
+An error of a channel then weighs ``H_jj`` alone, as in GPTQ's own grids: how errors of several channels add
+up is for GPTQ to make good.
 """
 
 from __future__ import annotations
@@ -31,10 +32,9 @@ from ..channel_links import Link, links
 from ..factor_search import Found, powers, search
 from ..folding import fold, foldable
 from ..grid import quantize
-from ..inverse_factor import all_finite, factorize
+from ..inverse_factor import all_finite
 from ..scheme import Scheme
 
-_DAMPING = 0.01
 _ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
 
 
@@ -50,7 +50,7 @@ class Awq(BlockPass):
         return self.scheme if self.quantize else None
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
-        """The weights stacked, a Gram divided by the factors or its factor, and what rounding takes."""
+        """The weights stacked, a Gram divided by the factors, and what rounding takes."""
         stacked = sum(float_bytes(linear) for linear in layers)
         return stacked + 4 * layers[0].in_features ** 2 + super().working_bytes(layers)
 
@@ -76,19 +76,12 @@ class Awq(BlockPass):
             return None
         weight = torch.cat([block.weight(reader) for reader in readers])
         power = gram.diagonal().clamp(min=0)
-        importance, loss = power, partial(_output_damage, gram)
-        if not self.quantize:
-            order = torch.sort(power, descending=True, stable=True).indices
-            factor = factorize(gram, _DAMPING, order)
-            if factor is None:
-                return None
-            importance = factor.pivots(order)
-            loss = partial(_weighed_damage, importance)
+        loss = partial(_output_damage, gram) if self.quantize else partial(_weighed_damage, power)
         sample = weight[:: -(-weight.shape[0] // _ROWS)]
 
         def damage(factors: Tensor) -> float:
             wide = link.spread(factors)
-            rounded = quantize(sample * wide, self.scheme, "mse", importance / wide.square())
+            rounded = quantize(sample * wide, self.scheme, "mse", power / wide.square())
             return float(loss(rounded.dequantize() / wide - sample))
 
         tried = powers(link.gathered(power).sqrt(), link.gathered(weight.square().mean(0)).sqrt())
