@@ -104,12 +104,12 @@ class Victim:
 
     def _scene(self, seconds: float) -> Kill:
         """What stands on disk after a kill."""
-        journal = self.staging / "work" / "journal.json"
         if self.output.exists():
             return Kill(seconds, BLOCKS, "after publication")
-        if not journal.exists():
-            return Kill(seconds, 0, "block 1" if journal.parent.exists() else "start")
-        blocks = len(read_json(journal)["units"])
+        work = self.staging / "work"
+        if not (work / "journal.json").exists():
+            return Kill(seconds, 0, "block 1" if work.exists() else "start")
+        blocks = sum(len(read_json(journal)["units"]) for journal in work.glob("stage-*/journal.json"))
         if (self.staging / "result").exists():
             return Kill(seconds, blocks, "assembling")
         return Kill(seconds, blocks, f"block {blocks + 1}" if blocks < BLOCKS else "outer tensors")
@@ -226,6 +226,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="parent of the scratch directory")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    if arguments.work:
+        arguments.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.work, prefix="edgepress-kill-") as work:
         rows, spans = measure(Path(work), arguments.seed)
     good = [row for row in rows if row[4] == "yes" and row[5] == "none"]
