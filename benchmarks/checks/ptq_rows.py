@@ -25,6 +25,7 @@ def methods(scheme: str) -> dict[str, list[Pass]]:
         "autoround": [learned],
         "autoround-mse": [{**learned, "loss": "mse"}],
         "gptq-autoround": [refined, learned],
+        "gptq-autoround-tune": [refined, learned, tune],
         "autoround-tune": [learned, tune],
         "awq-autoround-tune": [{"pass": "awq", "scheme": scheme, "quantize": False}, learned, tune],
         "rotate-autoround-tune": [{"pass": "rotate"}, learned, tune],

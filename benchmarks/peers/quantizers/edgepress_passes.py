@@ -19,6 +19,11 @@ _REFINED = {"pass": "gptq", "refinements": 2}
 _RECIPES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "gptq": ("GPTQ", [{"pass": "gptq"}]),
     "gptq-refined": ("GPTQ, refined", [_REFINED]),
+    "gptq-tune": ("GPTQ, refined, then tune", [_REFINED, {"pass": "tune"}]),
+    "gptq-autoround-tune": (
+        "GPTQ, AutoRound of 20 iterations, then tune",
+        [_REFINED, _LEARNED, {"pass": "tune"}],
+    ),
     "awq": ("AWQ", [{"pass": "awq"}]),
     "autoround": ("AutoRound, 20 iterations", [_LEARNED]),
     "autoround-low": (
