@@ -51,13 +51,14 @@ def rows(tokens: int) -> dict[str, list[Row]]:
 
 def table_rows(chain: Chain, scheme: str, found: list[Row], notes: list[str]) -> list[list[str]]:
     """A row for each, measured now where it is not; the notes get the curves."""
-    lines = {row: measure(chain, row, CALIBRATION) for row in found}
-    kl = {row: value(lines[row], "kl") for row in found}
-    best = min((one for row, one in kl.items() if one is not None and row is not found[-1]), default=None)
+    lines = {row.name: measure(chain, row, CALIBRATION) for row in found}
+    kl = {name: value(one, "kl") for name, one in lines.items()}
+    last = found[-1].name
+    best = min((one for name, one in kl.items() if one is not None and name != last), default=None)
     filled = []
     for row in found:
-        mine = kl[row]
-        trained_row = row is found[-1] and mine is not None and best is not None
+        mine = kl[row.name]
+        trained_row = row.name == last and mine is not None and best is not None
         won = f"{1 - mine / best:.0%}" if trained_row and mine is not None and best is not None else "–"
         cost = read_json(chain.work / f"{row.name}.cost.json")
         filled.append(
@@ -65,8 +66,8 @@ def table_rows(chain: Chain, scheme: str, found: list[Row], notes: list[str]) ->
                 scheme,
                 described(row.passes),
                 shown(mine, 4),
-                shown(value(lines[row], "perplexity"), 2),
-                shown(value(lines[row], "top1_agreement"), 3),
+                shown(value(lines[row.name], "perplexity"), 2),
+                shown(value(lines[row.name], "top1_agreement"), 3),
                 won,
                 f"{cost['cpu_seconds']:.0f}",
             ]
