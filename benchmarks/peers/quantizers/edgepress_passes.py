@@ -24,6 +24,10 @@ _RECIPES: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "GPTQ, AutoRound of 20 iterations, then tune",
         [_REFINED, _LEARNED, {"pass": "tune"}],
     ),
+    "awq-gptq-tune": (
+        "AWQ, GPTQ, then tune",
+        [{"pass": "awq", "quantize": False}, _REFINED, {"pass": "tune"}],
+    ),
     "awq": ("AWQ", [{"pass": "awq"}]),
     "autoround": ("AutoRound, 20 iterations", [_LEARNED]),
     "autoround-low": (
