@@ -36,6 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "sparsegpt-fit": {"pass": "sparsegpt", "sequential": True},
     "alps": {"pass": "alps", "sequential": True},
     "sparsegpt-allocated": {"pass": "allocate_sparsity", "using": {"pass": "sparsegpt", "sequential": True}},
+    "alps-allocated": {"pass": "allocate_sparsity", "using": {"pass": "alps", "sequential": True}},
     "alps-corrected": {"pass": "alps", "sequential": True, "correction": 1},
 }
 
@@ -61,7 +62,7 @@ def rows() -> list[Row]:
     found = []
     for share, options in (("50", HALF), ("24", TWO_OF_FOUR)):
         for name, method in METHODS.items():
-            if name == "sparsegpt-allocated" and share == "24":
+            if name.endswith("-allocated") and share == "24":
                 continue  # a pattern is the same in every layer
             pruned = {**method, **options}
             found.append(Row(f"{name}-{share}", (pruned,)))
