@@ -46,8 +46,8 @@ class Job:
         scheme: str | None,
         group_size: int | None,
         choice: CalibrationChoice,
-        max_time: float | None,
         progress: Progress,
+        max_time: float | None = None,
     ) -> None:
         require("torch", "compress")
         require("transformers", "compress")
@@ -145,7 +145,7 @@ def plan_model(
 ) -> Any:
     """The :class:`~edgepress.compress.plan.Plan` of a compression; writes nothing but demo models."""
     choice = CalibrationChoice(source=calibration, samples=samples, length=length)
-    return Job(model, recipe, scheme, group_size, choice, max_time, progress or Silent()).plan
+    return Job(model, recipe, scheme, group_size, choice, progress or Silent(), max_time).plan
 
 
 def compress_model(
@@ -190,12 +190,12 @@ def compress_model(
     progress = progress or Silent()
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
     if is_follower():
-        job = Job(model, recipe, scheme, group_size, choice, max_time, Silent())
+        job = Job(model, recipe, scheme, group_size, choice, Silent(), max_time)
         return _follow(job, Staging(Path(output)), device)
     with Staging(Path(output), overwrite=overwrite, keep=True) as stage:
         if restart:
             stage.restart()
-        job = Job(model, recipe, scheme, group_size, choice, max_time, progress)
+        job = Job(model, recipe, scheme, group_size, choice, progress, max_time)
         if job.model.path.resolve() == stage.target.resolve():
             raise InputError("the output is the model itself", fix="choose another output")
         require_disk(stage.target, job.plan.disk)
