@@ -28,6 +28,10 @@ _RECIPES: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "AWQ, GPTQ, then tune",
         [{"pass": "awq", "quantize": False}, _REFINED, {"pass": "tune"}],
     ),
+    "awq-gptq-tune-4": (
+        "AWQ, GPTQ, then tune for four epochs",
+        [{"pass": "awq", "quantize": False}, _REFINED, {"pass": "tune", "epochs": 4}],
+    ),
     "awq": ("AWQ", [{"pass": "awq"}]),
     "autoround": ("AutoRound, 20 iterations", [_LEARNED]),
     "autoround-low": (
