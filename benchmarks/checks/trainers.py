@@ -120,7 +120,8 @@ def table_row(arm: Arm, made: dict[str, Any]) -> list[str]:
     first = next(iter(versions.items()), ("", ""))
     head = [task, f"{module.TITLE} {first[1]}".strip(), module.VARIANTS[arm.variant]]
     if made["error"]:
-        return [*head, f"{arm.learning_rate:g}", f"not run: {made['error'][-200:]}", "–", "–", "–", "–"]
+        error = " ".join(made["error"].split())[-200:]  # one line, for it is a cell of a table
+        return [*head, f"{arm.learning_rate:g}", f"not run: {error}", "–", "–", "–", "–"]
     return [
         *head,
         f"{arm.learning_rate:g}",
