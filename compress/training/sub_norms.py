@@ -32,8 +32,8 @@ from .pieces import Piece, first_tokens
 from .reading import read
 
 _TOKENS = 4096  # that sizes are measured on
-# What BitNet's config takes for granted and Llama's does not, or otherwise.
-_SILENT = {"bos_token_id": 1, "eos_token_id": 2}
+# Token ids that BitNet's config takes for granted where none are written, and Llama's otherwise.
+_ASSUMED_IDS = {"bos_token_id": 1, "eos_token_id": 2}
 
 
 def with_sub_norms(anatomy: Anatomy) -> Anatomy:
@@ -122,7 +122,7 @@ def _config(source: WeightSource) -> dict[str, Any]:
     if anatomy.rope is not None and not config.keys() & {"rope_parameters", "rope_theta"}:
         config["rope_theta"] = anatomy.rope.theta
     return {
-        **_SILENT,
+        **_ASSUMED_IDS,
         **config,
         "model_type": "bitnet",
         "architectures": ["BitNetForCausalLM"],
