@@ -59,6 +59,9 @@ class Pass(BaseModel):
         ("*",), description="globs on layer names, or roles: q k v o gate up down"
     )
     ignore: tuple[str, ...] = Field((), description="globs or roles to leave alone")
+    samples: int | None = Field(
+        None, ge=1, description="of the calibration sequences that the pass reads; all by default"
+    )
 
     @property
     def weight_scheme(self) -> Scheme | None:
@@ -102,6 +105,10 @@ class Pass(BaseModel):
     def note(self) -> str | None:
         """What whoever uses the result should know, kept in its manifest."""
         return None
+
+    def seen(self, tokens: int, samples: int) -> int:
+        """How many of the ``tokens`` in so many ``samples`` the pass reads."""
+        return tokens if self.samples is None or self.samples >= samples else tokens * self.samples // samples
 
     def reads(self) -> tuple[Path, ...]:
         """Checkpoints or files besides the model and the text that the result depends on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +68,20 @@ class Calibration:
     def describe(self) -> dict[str, Any]:
         """Everything but the batches, ready for a manifest."""
         return {name: value for name, value in vars(self).items() if name != "batches"}
+
+    def spread(self, samples: int | None) -> Calibration:
+        """So many of the rows, evenly spread; itself where it has no more, or ``samples`` is None."""
+        if samples is None or samples >= self.samples:
+            return self
+        rows = [
+            row[kept != 0].numpy()
+            for batch in self.batches
+            for row, kept in zip(batch.input_ids, batch.attention_mask, strict=True)
+        ]
+        rows = [rows[index * self.samples // samples] for index in range(samples)]
+        batches = tuple(_batches(rows, len(self.batches[0].input_ids), pad=0))
+        tokens = sum(map(len, rows))
+        return replace(self, batches=batches, samples=samples, effective_tokens=tokens, sha256=_hash(batches))
 
 
 def calibration_from(

@@ -30,11 +30,12 @@ RECORD = "stage.json"
 
 
 def stages_of(steps: Steps) -> list[Steps]:
-    """``steps`` cut into stages: runs of block passes, and single model passes."""
+    """``steps`` cut into stages: runs of block passes that read the same samples, and single model passes."""
     stages: list[list[tuple[str, Pass]]] = []
     for name, step in steps:
-        joins = stages and isinstance(step, BlockPass) and isinstance(stages[-1][0][1], BlockPass)
-        if joins:
+        before = stages[-1][0][1] if stages else None
+        both = isinstance(step, BlockPass) and isinstance(before, BlockPass)
+        if before is not None and both and step.samples == before.samples:
             stages[-1].append((name, step))
         else:
             stages.append([(name, step)])
@@ -123,7 +124,7 @@ class Chain:
             return self._apply(source, only, number)
         passes = [[(name, step)] for name, step in steps if isinstance(step, BlockPass)]
         journal = Journal.open(directory, self.key)
-        calibration = self.calibration if any(step.calibrated for _, step in steps) else None
+        calibration = self._read(only) if any(step.calibrated for _, step in steps) else None
         schemes = schemes_after(steps, source)
         masks = self._masks(number)
         return Sweep(source, passes, schemes, calibration, self.device, journal, self.progress, masks).run()
@@ -134,13 +135,17 @@ class Chain:
             source,
             self.original,
             self.work / f"stage-{number}",
-            self.calibration,
+            self._read(only),
             self._masks(number),
             self.device,
             self.progress,
             self.processes,
         )
         return only.apply(stage)
+
+    def _read(self, step: Pass) -> Calibration | None:
+        """The calibration text that ``step`` reads."""
+        return None if self.calibration is None else self.calibration.spread(step.samples)
 
     def _masks(self, number: int) -> Masks:
         """Those that the stage before left."""

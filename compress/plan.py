@@ -162,22 +162,30 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
 
 
 def multiplications(
-    source: WeightSource, recipe: Recipe, tokens: int, batch_tokens: int, rate: float = math.inf
+    source: WeightSource,
+    recipe: Recipe,
+    samples: int,
+    length: int,
+    batch_tokens: int,
+    rate: float = math.inf,
 ) -> float:
     """Multiply-adds of the whole recipe: what each pass says of its own, and the forward passes that make
     the inputs of the next block; of a pass whose time is bounded what it can do at ``rate``, in a second.
     """
     total, steps = 0.0, _block_passes(recipe)
-    forward = FORWARD * tokens * (1 + any(step.compares for step in steps))
+    tokens = samples * length if recipe.calibrated else 0
+    read = max((step.seen(tokens, samples) for step in steps if step.calibrated), default=0)
+    forward = FORWARD * read * (1 + any(step.compares for step in steps))
     for block in source.anatomy.blocks:
-        total += forward * _block_bytes(block) / FLOAT if any(step.calibrated for step in steps) else 0
+        total += forward * _block_bytes(block) / FLOAT
         for step in steps:
             groups = [[linear for linear in group if step.selects(linear)] for group in block.inputs()]
-            total += step.multiplications([group for group in groups if group], tokens, batch_tokens)
+            wanted = [group for group in groups if group]
+            total += step.multiplications(wanted, step.seen(tokens, samples), batch_tokens)
     whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
     for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
         bound = math.inf if only.max_seconds is None else only.max_seconds * rate
-        total += min(only.multiplications(whole, tokens), bound)
+        total += min(only.multiplications(whole, only.seen(tokens, samples)), bound)
     return total
 
 
@@ -229,5 +237,5 @@ def plan(
         result_bytes=result,
         peak_memory=predict_memory(source, recipe, at_once, max(resident(), LIBRARIES)),
         disk=2 * result + activations,
-        seconds=10 + multiplications(source, recipe, tokens, at_once, rate) / rate,
+        seconds=10 + multiplications(source, recipe, samples, length, at_once, rate) / rate,
     )

@@ -69,7 +69,9 @@ class Allocate(ModelPass):
         Raises:
             ValueError: it is no pass that quantizes blocks, or its options are wrong.
         """
-        return inner_pass(self.using, "scheme", scheme=scheme, targets=tuple(targets), ignore=())
+        return inner_pass(
+            self.using, "scheme", scheme=scheme, targets=tuple(targets), ignore=(), samples=self.samples
+        )
 
     @property
     def label(self) -> str:

@@ -55,7 +55,7 @@ class AllocateSparsity(ModelPass):
             ValueError: it is no pass that prunes single weights, or its options are wrong.
         """
         own = {"sparsity": self.sparsity, "per_layer": dict(shares), "targets": tuple(targets), "ignore": ()}
-        return inner_pass(self.using, "per_layer", **own)
+        return inner_pass(self.using, "per_layer", **own, samples=self.samples)
 
     @property
     def shares(self) -> list[float]:

@@ -101,6 +101,7 @@ def test_the_plan_of_the_work_counts_the_budget(pico_llama: Path, pico_text: Pat
         ({"bits": 1.5}, RecipeError, "below"),
         ({"bits": 3.0, "using": {"pass": "magnitude"}}, RecipeError, "using"),
         ({"bits": 3.0, "using": {"pass": "gptq", "scheme": "W4A16"}}, RecipeError, "using"),
+        ({"bits": 3.0, "using": {"pass": "gptq", "samples": 4}}, RecipeError, "using"),
         ({"bits": 3.0, "using": {"pass": "gptq", "dampin": 1}}, RecipeError, "using"),
         ({"plan": {"no.such.layer": "W4A16-g32"}}, RecipeError, "no linear"),
         ({"plan": {"model.layers.0.self_attn.q_proj": "W4A16-g128"}}, ShapeError, "divide"),

@@ -85,6 +85,23 @@ def test_same_seed_same_bytes(
     assert (first.sha256 == other.sha256) == (rows_of(first) == rows_of(other))
 
 
+def test_a_pass_may_read_fewer_rows_spread_over_all(
+    decoder: Tokenizer, encoder: Tokenizer, pico_text: Path
+) -> None:
+    whole = calibration_from(str(pico_text), decoder, kind="decoder", samples=10, length=16, batch_size=4)
+    some = whole.spread(5)
+    assert rows_of(some) == rows_of(whole)[::2]
+    assert (some.samples, some.effective_tokens) == (5, 80)
+    assert [len(batch.input_ids) for batch in some.batches] == [4, 1]
+    assert some.sha256 != whole.sha256
+    assert whole.spread(None) is whole.spread(10) is whole.spread(11) is whole
+    texts = calibration_from(str(pico_text), encoder, kind="encoder", samples=8, length=16, batch_size=3)
+    few = texts.spread(3)
+    kept, every = rows_of(few), rows_of(texts)
+    assert kept == [every[0], every[2], every[5]]
+    assert few.effective_tokens == sum(map(len, kept))
+
+
 def test_hash_is_stable_and_sees_every_id(decoder: Tokenizer, tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text("the river ran under old stone bridges while boats drift", encoding="utf-8")

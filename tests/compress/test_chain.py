@@ -9,13 +9,16 @@ import pytest
 import torch
 from edgepress.compress import chain as chain_module
 from edgepress.compress.algorithm import ModelPass
+from edgepress.compress.calibration import Calibration, calibration_from
 from edgepress.compress.chain import Chain, stages_of
 from edgepress.compress.checkpoint.compressed import forms
+from edgepress.compress.passes.gptq import Gptq
 from edgepress.compress.passes.magnitude import Magnitude
 from edgepress.compress.passes.rtn import Rtn
 from edgepress.compress.qtensor import QTensor
 from edgepress.compress.stage import Stage, StageResult
 from edgepress.compress.weights import WeightSource
+from edgepress.runtime.tokenizer import Tokenizer
 from edgepress.storage import hash_tree
 from edgepress.terminal import Silent
 from safetensors.torch import save_file
@@ -66,6 +69,29 @@ def test_block_passes_share_a_stage_and_model_passes_have_their_own() -> None:
         ["halved"],
         ["rtn"],
     ]
+
+
+def test_block_passes_that_read_other_samples_have_stages_of_their_own(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    few, more = Gptq(scheme="W4A16-g16", samples=2, targets=("q",)), Gptq(scheme="W4A16-g16", targets=("k",))
+    steps: list[tuple[str, Any]] = [("gptq", few), ("gptq", few), ("gptq", more)]
+    assert [len(stage) for stage in stages_of(steps)] == [2, 1]
+    source = WeightSource.open(pico_llama)
+    device, tokenizer = torch.device("cpu"), Tokenizer.open(pico_llama)
+    text = calibration_from(str(pico_text), tokenizer, kind="decoder", samples=4, length=16, batch_size=2)
+
+    def codes(name: str, step: Gptq, known: Calibration) -> torch.Tensor:
+        steps, work = [("gptq", step)], tmp_path / f"{name}-work"
+        Chain(source, steps, known, device, work, "key", Silent()).run(tmp_path / name)
+        made = WeightSource.open(tmp_path / name)
+        tensor = made.linear(next(one.name for one in made.anatomy.linears() if one.role == "q"))
+        assert isinstance(tensor, QTensor)
+        return tensor.codes
+
+    every = Gptq(scheme="W4A16-g16", targets=("q",))
+    assert torch.equal(codes("few", few, text), codes("given", every, text.spread(2)))
+    assert not torch.equal(codes("all", every, text), codes("again", few, text))
 
 
 def test_masks_codes_and_schemes_pass_the_barriers(pico_llama: Path, tmp_path: Path) -> None:

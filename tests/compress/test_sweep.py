@@ -306,7 +306,7 @@ def test_plan_asks_more_time_for_more_work(pico_llama: Path, tmp_path: Path) -> 
 
     def work(*passes: dict[str, Any]) -> float:
         recipe = parse({"passes": [{**one, "scheme": "W4A16-g32"} for one in passes]}, "here")
-        return multiplications(source, recipe, 4096, 1024)
+        return multiplications(source, recipe, 64, 64, 1024)
 
     gptq = {"pass": "gptq"}
     ascending = [
