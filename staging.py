@@ -25,19 +25,22 @@ class Staging:
     stage.publish()``.
 
     ``keep`` leaves the staging directory after a failure or kill, for a resume; otherwise it is removed.
+    ``wait`` is for what any process may make for all: another one that is at it is waited for.
 
     Raises:
         OutputExists: the target exists and ``overwrite`` is false, or it holds what edgepress did not write.
-        OutputBusy: another process holds the lock.
+        OutputBusy: another process holds the lock, and it is not to be waited for.
         InputError: the target cannot be written.
         OutOfResource: the disk is full, now or during any work below.
     """
 
-    def __init__(self, target: Path, *, overwrite: bool = False, keep: bool = False) -> None:
+    def __init__(
+        self, target: Path, *, overwrite: bool = False, keep: bool = False, wait: bool = False
+    ) -> None:
         self.target = target.absolute()
         if self.target.name in ("", ".."):
             raise InputError(f"{target} cannot be an output", fix="name a directory that can be made")
-        self.overwrite, self.keep = overwrite, keep
+        self.overwrite, self.keep, self.wait = overwrite, keep, wait
         self.directory = self.target.with_name(f".{self.target.name}.partial")
         self._backup = self.target.with_name(f".{self.target.name}.replaced")
         self._lock = FileLock(self.target.with_name(f".{self.target.name}.lock"))
@@ -62,7 +65,7 @@ class Staging:
 
     def _acquire(self) -> None:
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=-1 if self.wait else 0)
         except Timeout:
             raise OutputBusy(
                 f"another edgepress process is writing {self.target}",

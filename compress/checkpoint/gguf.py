@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ... import plugins
-from ...errors import CheckpointError, UnknownName, require
+from ...errors import CheckpointError, OutputExists, UnknownName, require
 from ...foreign import foreign_errors_are_typed
 from ...staging import Staging
 from ...storage import disk_full_is_typed, require_disk
@@ -32,7 +32,8 @@ Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
 def materialise(
     path: Path, target: Path, *, edit: Edit | None = None, progress: Progress | None = None
 ) -> Path:
-    """Write the model of the GGUF file ``path`` as the directory ``target``, once: an existing one is kept.
+    """Write the model of the GGUF file ``path`` as the directory ``target``, once: an existing one is kept,
+    one that another process is writing waited for.
 
     Args:
         edit: changes the named float32 tensors in place before they are saved; also gets the config.
@@ -50,8 +51,17 @@ def materialise(
         raise UnknownName("model family", header.architecture, plugins.names(FAMILIES))
     require("accelerate", "compress")
     require_disk(target, 4 * sum(header.weights.values()) + (64 << 20))
-    with (progress or Silent()).task(f"dequantizing {path.name}", 3) as task, Staging(target) as stage:
-        model, tokenizer = _load(path, header.architecture)
+    try:
+        _write(path, header.architecture, target, edit, progress or Silent())
+    except OutputExists:
+        if not (target / "config.json").is_file():  # else another process has written it in the meantime
+            raise
+    return target
+
+
+def _write(path: Path, architecture: str, target: Path, edit: Edit | None, progress: Progress) -> None:
+    with progress.task(f"dequantizing {path.name}", 3) as task, Staging(target, wait=True) as stage:
+        model, tokenizer = _load(path, architecture)
         task.advance(detail="read")
         tensors = dict(model.state_dict())
         if edit is not None:
@@ -64,7 +74,6 @@ def materialise(
             tokenizer.save_pretrained(stage.directory)
         stage.publish()
         task.advance(detail="written")
-    return target
 
 
 def _load(path: Path, architecture: str) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgepress.compress.checkpoint.vocabulary import check_vocabulary
 from edgepress.compress.family import anatomy_of
 from edgepress.compress.models import resolve
 from edgepress.errors import CheckpointError, EdgepressError, UnknownName
+from edgepress.staging import Staging
 from safetensors.torch import load_file
 
 HEADS, KV_HEADS = 4, 2
@@ -124,6 +126,18 @@ def test_an_existing_directory_is_kept(pico_gguf: Pico, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert materialise(pico_gguf[0], tmp_path) == tmp_path
     assert [item.name for item in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_one_that_another_process_is_writing_is_waited_for(pico_gguf: Pico, tmp_path: Path) -> None:
+    path, target = pico_gguf[0], tmp_path / "made"
+    with ThreadPoolExecutor(1) as pool, Staging(target) as other:
+        waiting = pool.submit(materialise, path, target)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.5)
+        (other.directory / "config.json").write_text("{}")
+        other.publish()
+    assert waiting.result(timeout=60) == target
+    assert (target / "config.json").read_text() == "{}"
 
 
 def test_the_edit_sees_names_and_changes_what_is_saved(pico_gguf: Pico, tmp_path: Path) -> None:
