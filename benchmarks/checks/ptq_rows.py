@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-ALLOCATED = (3.0, 3.5, 4.0)
+# Budgets in bits a weight, and the uniform schemes of about that size, scales counted.
+ALLOCATED = {3.0: ("W2A16-g16", "W3A16-channel"), 3.5: ("W3A16-g32",), 4.0: ("W3A16-g16", "W4A16-channel")}
 
 Pass = dict[str, Any]
 
@@ -22,6 +23,7 @@ def methods(scheme: str) -> dict[str, list[Pass]]:
         "gptq-refined": [refined],
         "gptq-tune": [refined, tune],
         "rotate-gptq": [{"pass": "rotate"}, refined],
+        "awq-gptq-tune": folded(scheme),
         "autoround": [learned],
         "autoround-mse": [{**learned, "loss": "mse"}],
         "gptq-autoround": [refined, learned],
@@ -61,15 +63,18 @@ def float_formats() -> dict[str, list[Pass]]:
     return found
 
 
+def folded(scheme: str, last: Pass | None = None) -> list[Pass]:
+    """The recipe that is nearest to the original at four and three bits; ``last`` stands in GPTQ's place."""
+    gptq = last or {"pass": "gptq", "scheme": scheme, "refinements": 2}
+    return [{"pass": "awq", "scheme": scheme, "quantize": False}, gptq, {"pass": "tune", "epochs": 4}]
+
+
 def allocated(bits: float) -> dict[str, list[Pass]]:
     """The recipes that give each layer a width of its own within a budget, by name."""
-    gptq = {"pass": "gptq"}
-    learned = {"pass": "autoround", "iterations": 20}
-    return {
-        "allocate-gptq": [{"pass": "allocate", "bits": bits, "using": gptq}],
-        "allocate-autoround": [{"pass": "allocate", "bits": bits, "using": learned}],
-        "allocate-autoround-tune": [{"pass": "allocate", "bits": bits, "using": learned}, {"pass": "tune"}],
-    }
+    gptq = {"pass": "gptq", "refinements": 2}
+    allocate = {"pass": "allocate", "bits": bits, "using": gptq}
+    folding = "W3A16-g64" if bits < 4 else "W4A16-g64"
+    return {"allocate-gptq": [allocate], "allocate-awq-gptq-tune": folded(folding, allocate)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +100,7 @@ def rows() -> list[Row]:
     for bits in (4, 3, 2):
         scheme = f"W{bits}A16-g64"
         found += [Row(f"w{bits}-{name}", passes) for name, passes in methods(scheme).items()]
-    for budget in ALLOCATED:
+    for budget, uniform in ALLOCATED.items():
         found += [Row(f"{budget:g}-bits-{name}", passes) for name, passes in allocated(budget).items()]
+        found += [Row(f"{budget:g}-bits-{scheme.lower()}", folded(scheme)) for scheme in uniform]
     return found
