@@ -20,9 +20,11 @@ from typing import IO, Any
 
 from .place import Place
 
-# The folder that holds the workers comes last, so that none of our names hides a peer's package.
+# The folder that holds the workers is a package of its own and no place to import from, so that none of our
+# names hides a peer's package.
 _LAUNCH = (
-    "import runpy, sys; sys.path.append(sys.argv[1]); runpy.run_module(sys.argv[2], run_name='__main__')"
+    "import runpy, sys, types; peers = sys.modules['peers'] = types.ModuleType('peers'); "
+    "peers.__path__ = [sys.argv[1]]; runpy.run_module('peers.' + sys.argv[2], run_name='__main__')"
 )
 _SHOWN = 400
 

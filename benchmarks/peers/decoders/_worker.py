@@ -1,35 +1,21 @@
 """A fresh process in an engine's environment: converts a model, or loads one and measures it.
 
-One JSON job on stdin, one JSON line per answer on stdout. Standard library only, as the engines' files. A
-library that prints to stdout cannot break the answers: they have a descriptor of their own.
+Standard library only, as the engines' files.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..reply import reply, versions
 from ._contract import Engine, Settings, Source
 
 _WARM_TOKENS = 4
-
-
-def versions(names: tuple[str, ...]) -> dict[str, str]:
-    """The installed versions of ``names``, without those that are not installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def peak_rss() -> int:
@@ -101,15 +87,5 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     return measure(module, job)
 
 
-def main() -> None:
-    """Answer the job on stdin."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    print(json.dumps(answer(json.loads(sys.stdin.read()))), file=channel, flush=True)
-    channel.close()
-    # Engines with threads of their own may hang or crash in their destructors; what was asked for is done.
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    reply(answer)

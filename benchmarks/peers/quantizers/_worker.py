@@ -1,19 +1,14 @@
-"""A fresh process in a quantizer's environment: quantizes once, and answers with how long it took.
-
-One JSON job on stdin, one JSON answer on stdout, as the workers of the engines.
-"""
+"""A fresh process in a quantizer's environment: quantizes once, and answers with how long it took."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..reply import reply, versions
 from ._contract import Task
 
 
@@ -26,23 +21,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     begin = time.perf_counter()
     module.quantize(task, job["variant"])
     seconds = time.perf_counter() - begin
-    versions = {}
-    for name in module.DISTRIBUTIONS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {"seconds": seconds, "versions": versions}
-
-
-def main() -> None:
-    """Answer the job on stdin."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    print(json.dumps(answer(json.loads(sys.stdin.read()))), file=channel, flush=True)
-    channel.close()
-    os._exit(0)
+    return {"seconds": seconds, "versions": versions(module.DISTRIBUTIONS)}
 
 
 if __name__ == "__main__":
-    main()
+    reply(answer)

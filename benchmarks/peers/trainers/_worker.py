@@ -1,18 +1,13 @@
-"""A fresh process in a trainer's environment: trains once, and answers with the versions it used.
-
-One JSON job on stdin, one JSON answer on stdout, as the workers of the engines.
-"""
+"""A fresh process in a trainer's environment: trains once, and answers with the versions it used."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..reply import reply, versions
 from ._contract import Task
 
 
@@ -27,23 +22,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     os.chdir(task.output)  # some tools write logs where they stand
     module.train(task, job["variant"])
     task.copy_companions()
-    versions = {}
-    for name in module.DISTRIBUTIONS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {"versions": versions}
-
-
-def main() -> None:
-    """Answer the job on stdin."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    print(json.dumps(answer(json.loads(sys.stdin.read()))), file=channel, flush=True)
-    channel.close()
-    os._exit(0)
+    return {"versions": versions(module.DISTRIBUTIONS)}
 
 
 if __name__ == "__main__":
-    main()
+    reply(answer)

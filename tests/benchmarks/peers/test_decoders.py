@@ -221,7 +221,7 @@ def peer(tmp_path: Path) -> tuple[Place, ModuleType]:
     source = Path(str(_worker.__file__)).parent
     folder = tmp_path / "elsewhere" / "decoders"
     folder.mkdir(parents=True)
-    for name in ("__init__.py", "_worker.py", "_contract.py"):
+    for name in ("../reply.py", "__init__.py", "_worker.py", "_contract.py"):
         (folder / name).write_bytes((source / name).read_bytes())
     (folder / "counting.py").write_text(ENGINE, encoding="utf-8")
     place = Place(tmp_path / "place")
