@@ -163,6 +163,7 @@ def compress_model(
     chat: str = "auto",
     max_time: float | None = None,
     device: str = "auto",
+    answers: str | Path | None = None,
     overwrite: bool = False,
     restart: bool = False,
     strict: bool = False,
@@ -178,6 +179,7 @@ def compress_model(
             with ``seed``.
         max_time: minutes after which learning ends, in every pass of the recipe that learns.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        answers: a directory that keeps what the original says about the text, for other runs to learn from.
         restart: drop what a killed run left instead of resuming it.
         strict: fail when any layer fell back.
 
@@ -187,11 +189,11 @@ def compress_model(
     Raises:
         EdgepressError: any of the typed errors; nothing is left at ``output`` then.
     """
-    progress = progress or Silent()
+    progress, kept = progress or Silent(), None if answers is None else Path(answers)
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
     if is_follower():
         job = Job(model, recipe, scheme, group_size, choice, Silent(), max_time)
-        return _follow(job, Staging(Path(output)), device)
+        return _follow(job, Staging(Path(output)), device, kept)
     with Staging(Path(output), overwrite=overwrite, keep=True) as stage:
         if restart:
             stage.restart()
@@ -199,12 +201,12 @@ def compress_model(
         if job.model.path.resolve() == stage.target.resolve():
             raise InputError("the output is the model itself", fix="choose another output")
         require_disk(stage.target, job.plan.disk)
-        key = _compress(job, stage, device, strict)
+        key = _compress(job, stage, device, strict, kept)
         progress.note(f"published {stage.target} (run {key[:12]})")
     return stage.target
 
 
-def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
+def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers: Path | None) -> str:
     from .chain import Chain
     from .device import choose_device
     from .heap import return_large_blocks
@@ -227,7 +229,9 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
         stage.restart()
     work.mkdir(exist_ok=True)
     journal.claim()
-    chain = Chain(job.source, job.recipe.steps, calibration, device, work, key, job.progress, processes)
+    chain = Chain(
+        job.source, job.recipe.steps, calibration, device, work, key, job.progress, processes, answers
+    )
     record = chain.run(result)
     fallen = [status.name for status in record.statuses if status.degraded]
     if fallen and strict:
@@ -242,7 +246,7 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool) -> str:
     return key
 
 
-def _follow(job: Job, stage: Staging, device_name: str) -> Path:
+def _follow(job: Job, stage: Staging, device_name: str, answers: Path | None) -> Path:
     """What every process but the first does; returns when the result is there."""
     from .chain import Chain
     from .device import choose_device
@@ -250,6 +254,8 @@ def _follow(job: Job, stage: Staging, device_name: str) -> Path:
     device = choose_device(device_name)
     processes = Processes.launched(device)
     device, work = processes.device(device), stage.directory / "work"
-    Chain(job.source, job.recipe.steps, job.calibration(), device, work, "", job.progress, processes).follow()
+    Chain(
+        job.source, job.recipe.steps, job.calibration(), device, work, "", job.progress, processes, answers
+    ).follow()
     processes.agree(None)
     return stage.target

@@ -70,9 +70,10 @@ class Chain:
         key: str,
         progress: Progress,
         processes: Processes = ALONE,
+        answers: Path | None = None,
     ) -> None:
         self.original, self.stages, self.calibration = source, stages_of(steps), calibration
-        self.processes = processes
+        self.processes, self.answers = processes, answers
         self.device, self.work, self.key, self.progress = device, work, key, progress
 
     def run(self, result: Path) -> Record:
@@ -140,6 +141,7 @@ class Chain:
             self.device,
             self.progress,
             self.processes,
+            self.answers,
         )
         return only.apply(stage)
 

@@ -37,6 +37,7 @@ class Stage:
             ends up in the result.
         masks: of the weights that are pruned by now; a stage leaves its own in ``directory / "masks"``.
         processes: that work on the stage together, where the pass is one for all of them.
+        answers: where what the original says is kept for other runs too; None where it goes with this one.
     """
 
     source: WeightSource
@@ -47,6 +48,7 @@ class Stage:
     device: torch.device
     progress: Progress
     processes: Processes = ALONE
+    answers: Path | None = None
 
 
 @dataclass(frozen=True)

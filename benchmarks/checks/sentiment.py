@@ -92,7 +92,7 @@ def write(source: WeightSource, model: nn.Module, head: nn.Linear, target: Path)
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source.reader.path, part)
     tensors = {stored_name(source.anatomy, name): value for name, value in model.named_parameters()}
-    kept = {name: source.tensor(name) for name in source.reader.shapes if name not in tensors}
+    kept = source.reader.read([name for name in source.reader.shapes if name not in tensors])
     found = {name: value.detach().contiguous() for name, value in (kept | tensors).items()}
     save_file(found, part / "model.safetensors", {"format": "pt"})
     np.save(part / "head.npy", torch.cat([head.weight[0], head.bias]).detach().numpy())

@@ -22,7 +22,7 @@ from .small_models import shown, value
 from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.training WORK benchmarks/results"
-CALIBRATION = "--calibration wikipedia --samples 640 --length 512"
+CALIBRATION = "--calibration wikipedia --samples 384 --length 512"
 TOKENS = {"recover": 50_000, "qat": 300_000}
 # What works in closed form reads as many as in the other tables; what learns reads all.
 FEW = {"samples": 16}
@@ -38,7 +38,7 @@ HEADER = ["passes", "KL", "ppl", "top-1", "of the KL removed", "CPU s", "peak RS
 def tables(kind: str, tokens: int) -> list[list[Row]]:
     """Rows by what they begin with; the last one of each is held against the best of the others."""
     if kind == "recover":
-        learned = {"pass": "recover", "tokens": tokens, "measurements": 8}
+        learned = {"pass": "recover", "tokens": tokens, "measurements": 8, "samples": tokens // 400}
         return [[Row("narrow", (NARROW,)), Row("narrow-recover", (NARROW, learned))]]
     return [_trained(bits, tokens) for bits in (3, 2)]
 
@@ -101,7 +101,7 @@ def check(kind: str, chain: Chain, results: Path, tokens: int) -> None:
     for rows in tables(kind, tokens):
         before: list[float] = []
         for row in rows:
-            lines = measure(chain, row, CALIBRATION)
+            lines = measure(chain, row, f"{CALIBRATION} --answers {chain.work}/answers")
             filled.append(table_row(row, chain, lines, min(before) if row is rows[-1] else None))
             before += filter(None, [value(lines, "kl")])
             notes += curves(row, chain)

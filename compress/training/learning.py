@@ -84,9 +84,10 @@ class Learning(ModelPass):
 
     def teacher(self, stage: Stage, objective: Objective) -> Teacher:
         """Whom the student learns from; by default the original, whose answers are written down."""
-        directory = stage.directory / "teacher"
-        path = stage.original.reader.path
-        return WrittenTeacher(path, directory, objective, stage.device, stage.processes)
+        reader, directory = stage.original.reader, stage.directory / "teacher"
+        if stage.answers is not None:
+            directory = stage.answers / reader.fingerprint()[:24]
+        return WrittenTeacher(reader.path, directory, objective, stage.device, stage.processes)
 
     def on_policy_writing(self) -> OnPolicy | None:
         """How the student writes what it learns from; None where all is given."""

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ...errors import CheckpointError
+from ...foreign import foreign_errors_are_typed
+from ...storage import write_atomic
 from ...terminal import Progress
 from ..processes import ALONE, Processes
-from .objective import Answers, Objective, ask
+from .objective import Answers, Objective, Term, ask
 from .pieces import Piece
 from .sharding import load_spread
 
@@ -34,10 +37,10 @@ class Teacher(Protocol):
 
 
 class WrittenTeacher:
-    """The answers of the model at ``path``, kept in ``directory``, which belongs to one run.
+    """The answers of the model at ``path``, kept in ``directory``, which holds those of no other model.
 
     A file is named by the hash of the piece and of the terms that it answers to, and is there whole or not at
-    all. Of several processes each asks about its share.
+    all, so that several runs may share it. Of several processes each asks about its share.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class WrittenTeacher:
         self.processes = processes
 
     def _file(self, piece: Piece) -> Path:
-        asked = "".join(term.name for _, term in self.objective.terms)
+        asked = [(term.name, _settings(term)) for _, term in self.objective.terms]
         digest = hashlib.sha256(f"{asked}{tuple(piece.input_ids.shape)}".encode())
         digest.update(piece.input_ids.numpy().tobytes() + piece.attention_mask.numpy().tobytes())
         return self.directory / f"{digest.hexdigest()[:24]}.safetensors"
@@ -71,9 +74,7 @@ class WrittenTeacher:
         model = load_spread(self.path, self.device, self.processes)
         with progress.task("asking the original", len(missing)) as task:
             for piece in missing:
-                partial = self._file(piece).with_suffix(".partial")
-                save_file(ask(self.objective, model, piece, self.device), partial)
-                partial.rename(self._file(piece))
+                write_atomic(self._file(piece), save(ask(self.objective, model, piece, self.device)))
                 task.advance(1)
         for piece in along:
             ask(self.objective, model, piece, self.device)
@@ -87,7 +88,14 @@ class WrittenTeacher:
         return kept
 
     def answers(self, piece: Piece) -> Answers:
-        answers: Answers = load_file(self._file(piece))
+        """As it was said.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        file = self._file(piece)
+        with foreign_errors_are_typed(lambda why: _damaged(file, why)):
+            answers: Answers = load_file(file)
         return answers
 
 
@@ -109,6 +117,18 @@ class LiveTeacher:
 
     def answers(self, piece: Piece) -> Answers:
         return ask(self.objective, self.model, piece, self.device)
+
+
+def _settings(term: Term) -> dict[str, object]:
+    """The names and numbers of a term, which decide with its kind what it asks."""
+    plain = {key: value for key, value in vars(term).items() if isinstance(value, str | int | float | None)}
+    return {**plain, "asked": dict(term.asked)}
+
+
+def _damaged(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file} does not hold what the original says", why=why, fix="remove it: it is asked again"
+    )
 
 
 def _all_finite(tensor: Tensor) -> bool:

@@ -59,6 +59,11 @@ def _duration(seconds: float) -> str:
     type=click.FloatRange(0, min_open=True),
     help="Minutes after which learning ends, in every pass of the recipe that learns.",
 )
+@click.option(
+    "--answers",
+    type=click.Path(file_okay=False),
+    help="A directory that keeps what the original says about the text, for other runs that learn from it.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
