@@ -19,6 +19,8 @@ from .scheme import Scheme
 MANIFEST = "edgepress.json"
 
 Allocation = dict[str, str]
+# By linear and scheme name: estimated damage.
+Costs = dict[str, dict[str, float]]
 
 
 def read_allocation(value: Any) -> Any:
@@ -32,13 +34,7 @@ def read_allocation(value: Any) -> Any:
         return value
     path = Path(value)
     if path.is_dir() and (path / MANIFEST).is_file():
-        for step in read_json(path / MANIFEST).get("steps", []):
-            found = step.get("details", {}).get("allocation") if isinstance(step, Mapping) else None
-            if isinstance(found, Mapping):
-                return dict(found)
-        raise RecipeError(
-            f"{path} was not made by an allocation", fix="give a YAML file of layers and schemes"
-        )
+        return _kept(path, "allocation")
     try:
         data = load_yaml(path.read_text(encoding="utf-8"), source=str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -48,6 +44,31 @@ def read_allocation(value: Any) -> Any:
             f"{path} is no plan", fix="a plan has one line a layer: its name, a colon, a scheme"
         )
     return dict(data)
+
+
+def read_costs(value: Any) -> Any:
+    """A mapping as it is; a path to a checkpoint that an allocation made, as the costs that it measured.
+
+    Raises:
+        RecipeError: an allocation did not make it, or had a plan and measured nothing.
+    """
+    return _kept(Path(value), "costs") if isinstance(value, str) else value
+
+
+def _kept(checkpoint: Path, what: str) -> dict[str, Any]:
+    """What an allocation left in the manifest of what it made."""
+    steps = read_json(checkpoint / MANIFEST).get("steps") if (checkpoint / MANIFEST).is_file() else None
+    for step in steps if isinstance(steps, list) else []:
+        details = step.get("details") if isinstance(step, Mapping) else None
+        found = details.get(what) if isinstance(details, Mapping) else None
+        if isinstance(found, Mapping):
+            return dict(found)
+    fix = (
+        "give a YAML file of layers and schemes"
+        if what == "allocation"
+        else "leave out costs: they are measured"
+    )
+    raise RecipeError(f"{checkpoint} was not made by an allocation that left its {what}", fix=fix)
 
 
 def strip(anatomy: Anatomy, schemes: Mapping[str, Scheme]) -> list[str]:

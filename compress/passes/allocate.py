@@ -2,8 +2,8 @@
 
 What each layer costs at each width is measured by gradients (see ``training/sensitivity.py``); the choice is
 a multiple-choice knapsack, solved to optimality (see ``knapsack.py``). Linears that read the same inputs get
-one scheme when ``packed`` is set, since fast runtimes keep them as one matrix. The plan is kept in the
-manifest; edited, or as it is, it can be given again as ``plan``, and nothing is measured then.
+one scheme when ``packed`` is set, since fast runtimes keep them as one matrix. Costs and plan are kept in the
+manifest: the costs can be given again for another budget, and the plan, edited or as it is, in its place.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from ...errors import CalibrationError, RecipeError, ShapeError
-from ...storage import sha256_json
+from ...storage import read_json, sha256_json, write_json
 from ..algorithm import BlockPass, ModelPass, SchemeOption
-from ..allocation import Allocation, read_allocation
+from ..allocation import Allocation, Costs, read_allocation, read_costs
 from ..anatomy import Anatomy, Linear
 from ..grid import quantize
 from ..inner_pass import inner_pass
@@ -32,9 +32,6 @@ from ..training.sensitivity import sensitivity
 
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
 
-# By linear and scheme name: estimated damage.
-Costs = dict[str, dict[str, float]]
-
 
 class Allocate(ModelPass):
     """Options of ``allocate``."""
@@ -43,6 +40,10 @@ class Allocate(ModelPass):
     plan: Annotated[Allocation | None, BeforeValidator(read_allocation)] = Field(
         None,
         description="layers and their schemes, in place of a budget: a mapping, a YAML file, a checkpoint",
+    )
+    costs: Annotated[Costs | None, BeforeValidator(read_costs)] = Field(
+        None,
+        description="measured before, for another budget: a mapping, or a checkpoint that this pass made",
     )
     schemes: tuple[SchemeOption, ...] = Field(_DEFAULT, min_length=1, description="what a layer may become")
     using: dict[str, Any] = Field({"pass": "gptq"}, description="the pass that quantizes, with its options")
@@ -78,8 +79,13 @@ class Allocate(ModelPass):
         return f"{self.bits:g} bits" if self.bits is not None else "plan"
 
     @property
+    def measures(self) -> bool:
+        """Whether the pass has to find out what a layer costs."""
+        return self.plan is None and self.costs is None
+
+    @property
     def calibrated(self) -> bool:
-        return self.plan is None or self.quantizer(self.schemes[0], ()).calibrated
+        return self.measures or self.quantizer(self.schemes[0], ()).calibrated
 
     @property
     def inputs_multiple(self) -> int:
@@ -89,12 +95,12 @@ class Allocate(ModelPass):
         return self.bits
 
     def working_bytes(self, weights: int) -> int:
-        """The model in float32 and its codes at each width, or with a plan what a sweep takes."""
-        return 0 if self.plan is not None else weights + len(self.schemes) * weights // 4
+        """The model in float32 and its codes at each width, or with costs or a plan what a sweep takes."""
+        return weights + len(self.schemes) * weights // 4 if self.measures else 0
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """A forward and a backward pass with a product for each width, then the quantizing sweep."""
-        measured = 0 if self.plan is not None else min(tokens, self.measured_tokens) * (2 + len(self.schemes))
+        measured = min(tokens, self.measured_tokens) * (2 + len(self.schemes)) if self.measures else 0
         return float(weights) * (measured + 4 * tokens)
 
     def apply(self, stage: Stage) -> StageResult:
@@ -151,7 +157,7 @@ class Allocate(ModelPass):
     def _solve(self, stage: Stage, details: dict[str, Any]) -> Allocation:
         anatomy = stage.source.anatomy
         groups = list(self._groups(anatomy))
-        costs = self._measure(stage, [linear for group in groups for linear in group])
+        costs = self._costs(stage, [linear for group in groups for linear in group])
         rows, sizes = [], []
         names = [scheme.name for scheme in self.schemes]
         for group in groups:
@@ -180,6 +186,21 @@ class Allocate(ModelPass):
                     yield mine
                 elif mine:
                     yield from ([linear] for linear in mine)
+
+    def _costs(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
+        """The given ones, those that a killed run had measured, or measured now."""
+        if self.costs is not None:
+            missing = [linear.name for linear in linears if linear.name not in self.costs]
+            if missing:
+                raise RecipeError(
+                    f"the costs do not name {missing[0]}", fix="leave out costs: they are measured"
+                )
+            return self.costs
+        file = stage.directory / "costs.json"
+        if not file.exists():
+            write_json(file, self._measure(stage, linears))
+        found: Costs = read_json(file)
+        return found
 
     def _measure(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
         if stage.calibration is None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from edgepress.compress.allocation import mixed_strip, read_allocation, strip
 from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.passes import allocate as allocate_module
 from edgepress.compress.scheme import Scheme
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import RecipeError, ShapeError
@@ -82,6 +83,26 @@ def test_a_plan_can_be_read_back_edited_and_used_again(
     assert mixed_strip(edited.anatomy, same) == []
 
 
+def test_costs_are_measured_once(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(pico_llama, pico_text, tmp_path, "first", bits=3.5)
+    other = run(pico_llama, pico_text, tmp_path, "other", bits=3.0)
+    monkeypatch.setattr(allocate_module, "sensitivity", None)
+    again = run(pico_llama, pico_text, tmp_path, "again", bits=3.0, costs=str(first))
+    assert details(again) == details(other)
+    monkeypatch.undo()
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(allocate_module, "choose", killed)
+        run(pico_llama, pico_text, tmp_path, "killed", bits=3.0)
+    monkeypatch.setattr(allocate_module, "sensitivity", None)
+    assert details(run(pico_llama, pico_text, tmp_path, "killed", bits=3.0)) == details(other)
+
+
 def test_the_plan_of_the_work_counts_the_budget(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     path = run(pico_llama, pico_text, tmp_path, bits=3.0)
     plan = plan_model(str(pico_llama), recipe=str(tmp_path / "o.yaml"), calibration=str(pico_text))
@@ -98,6 +119,8 @@ def test_the_plan_of_the_work_counts_the_budget(pico_llama: Path, pico_text: Pat
     [
         ({}, RecipeError, "either bits"),
         ({"bits": 3.0, "plan": {"x": "W4A16-g32"}}, RecipeError, "either bits"),
+        ({"bits": 3.0, "costs": "nowhere"}, RecipeError, "left its costs"),
+        ({"bits": 3.0, "costs": {"x": {"W4A16-g32": 1.0}}}, RecipeError, "do not name"),
         ({"bits": 1.5}, RecipeError, "below"),
         ({"bits": 3.0, "using": {"pass": "magnitude"}}, RecipeError, "using"),
         ({"bits": 3.0, "using": {"pass": "gptq", "scheme": "W4A16"}}, RecipeError, "using"),
