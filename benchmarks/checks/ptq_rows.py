@@ -47,7 +47,9 @@ def eight_bits() -> dict[str, list[Pass]]:
         "w8a8-smooth-gptq": [smooth, gptq],
         "w8a8-rotate-gptq": [rotate, gptq],
         "w8a8-rotate-smooth-gptq": [rotate, smooth, gptq],
-        "w8a8-rotate-smooth-gptq-tune": [rotate, smooth, gptq, {"pass": "tune"}],
+        "w8a8-smooth-gptq-tune": [smooth, gptq, {"pass": "tune", "epochs": 4}],
+        "w8a8-rotate-smooth-gptq-tune": [rotate, smooth, gptq, {"pass": "tune", "epochs": 4}],
+        "w8a8-smooth-corrected-tune": [smooth, {**gptq, "correction": 1}, {"pass": "tune", "epochs": 4}],
     }
 
 
