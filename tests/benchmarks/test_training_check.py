@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from edgepress.benchmarks.checks.training import described, rows
+from edgepress.benchmarks.checks.training import described, tables
 from edgepress.compress.recipe import parse
 
 
 @pytest.mark.parametrize("kind", ["recover", "qat"])
 def test_every_row_is_a_recipe_with_a_label_of_its_own(kind: str) -> None:
-    found = rows(kind, 4096)
+    found = [row for rows in tables(kind, 4096) for row in rows]
     for row in found:
         recipe = parse({"name": row.name, "passes": list(row.passes)}, row.name)
         assert [name for name, _ in recipe.steps] == [step["pass"] for step in row.passes]
