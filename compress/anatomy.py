@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from .classifier import Classifier
+
 Shapes = Mapping[str, tuple[int, ...]]
 Role = Literal["q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down"]
 
@@ -225,6 +227,8 @@ class Anatomy:
         position_offset: id of the first position (RoBERTa counts from ``pad_token_id + 1``).
         final_norm, head: None for encoders; ``tied`` when the head is the embedding.
         logit_softcap: logits become ``softcap · tanh(logit / softcap)``; None leaves them.
+        classifier: of an encoder that gives texts a label.
+        other_head: what a head is called that is not read; None where there is none.
     """
 
     model_type: str
@@ -247,6 +251,12 @@ class Anatomy:
     tied: bool = False
     logit_softcap: float | None = None
     renamed: tuple[tuple[str, str], ...] = ()
+    classifier: Classifier | None = None
+    other_head: str | None = None
+
+    def without_head(self) -> Anatomy:
+        """Of an encoder that is used without its head."""
+        return replace(self, classifier=None, other_head=None)
 
     def linears(self) -> Iterator[Linear]:
         """Every linear of every block."""

@@ -16,6 +16,7 @@ from ..storage import contained, read_json
 if TYPE_CHECKING:
     from torch import Tensor
 
+STAGES = "modules.json"
 MODES: dict[str, Literal["mean", "cls"]] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -56,6 +57,11 @@ class Pooling:
         return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12) if self.normalize else vectors
 
 
+def embeds_sentences(directory: Path) -> bool:
+    """Whether the model in ``directory`` is a sentence-transformers one, which uses no other head."""
+    return (directory / STAGES).is_file()
+
+
 def pooling_of(directory: Path) -> Pooling:
     """The pooling of the encoder in ``directory``.
 
@@ -78,7 +84,7 @@ def pooling_of(directory: Path) -> Pooling:
 
 
 def _modules(directory: Path) -> list[tuple[str, str]]:
-    file = directory / "modules.json"
+    file = directory / STAGES
     if not file.is_file():
         return []
     content = read_json(file)

@@ -22,6 +22,7 @@ from .checkpoint.reader import TORCH_TYPES, CheckpointReader
 from .family import anatomy_of, stored_transposed
 from .grid import quantize
 from .kv_scheme import KVScales, KVScheme
+from .pooling import embeds_sentences
 from .qtensor import QTensor
 from .scheme import Scheme
 
@@ -52,6 +53,8 @@ class WeightSource:
         self._transposed = stored_transposed(reader.config)
         self.shapes = self._logical_shapes()
         self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
+        if embeds_sentences(reader.path):
+            self.anatomy = self.anatomy.without_head()
         check_section(reader.config, self.anatomy)
         self.embedding_scheme = self._embedding_scheme()
 

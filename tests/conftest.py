@@ -5,7 +5,7 @@ and a made-up folder of energy counters.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +156,13 @@ def save_decoder(
     return folder
 
 
-def save_encoder(folder: Path, model_type: str = "bert", **changes: Any) -> Path:
-    """Save a pico encoder (bert, roberta, distilbert) with its tokenizer; bert gets a mean-pooling model
-    card.
+def save_encoder(
+    folder: Path, model_type: str = "bert", *, labels: Sequence[str] = (), **changes: Any
+) -> Path:
+    """Save a pico encoder (bert, roberta, distilbert) with its tokenizer; one with ``labels`` is a classifier
+    of texts.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
     folder.mkdir(parents=True, exist_ok=True)
     size = save_tokenizer(folder, encoder=True)
@@ -181,8 +183,13 @@ def save_encoder(folder: Path, model_type: str = "bert", **changes: Any) -> Path
             "num_attention_heads": 4,
             "max_position_embeddings": 130,
         }
+    if labels:
+        settings["id2label"] = dict(enumerate(labels))
     settings.update(changes)
     config = AutoConfig.for_model(model_type, **settings)
+    if labels:
+        _save(AutoModelForSequenceClassification.from_config(config), folder, None)
+        return folder
     options = {} if model_type == "distilbert" else {"add_pooling_layer": False}
     _save(AutoModel.from_config(config, **options), folder, None)
     return folder

@@ -1,8 +1,7 @@
 """Encoders in BERT's form: post-norm blocks with LayerNorm, learned positions, a plain MLP.
 
 BERT, RoBERTa and DistilBERT differ in names and in the first position only, so a family is a table of
-names. Heads that a checkpoint carries beside the encoder (pooler, masked language model, classifier) are no
-part of the anatomy.
+names. What heads a checkpoint may carry beside the encoder: :mod:`._encoder_head`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from ...errors import CheckpointError
 from ..anatomy import Anatomy, Attention, BlockAnatomy, Mlp, Shapes
+from ._encoder_head import HeadNames, encoder_head
 from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
 
 EMBEDDING = "embeddings.word_embeddings"
@@ -39,9 +39,11 @@ class BertLike:
     """What tells one family from another: module names, and the config keys of its sizes.
 
     ``prefix`` is the module that a checkpoint with a head keeps the encoder in; without a head there is none.
+    ``head`` is the classifier's names.
     """
 
     prefix: str
+    head: HeadNames
     blocks: str = "encoder.layer"
     block: BlockNames = BlockNames()
     count_key: str = "num_hidden_layers"
@@ -68,6 +70,7 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
         )
     if f"{token_types}.weight" in shapes:
         shape_of(shapes, f"{token_types}.weight", None, hidden)
+    classifier, other_head = encoder_head(config, shapes, family.head, hidden)
     return Anatomy(
         model_type=text(config, "model_type", ""),
         kind="encoder",
@@ -85,6 +88,8 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
         embedding_norm=norm(shapes, f"{base}embeddings.LayerNorm", "layer", eps, hidden),
         position_offset=position_offset,
         renamed=((base, ""),) if base else (),
+        classifier=classifier,
+        other_head=other_head,
     )
 
 

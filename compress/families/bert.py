@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, bert_like
+from ._encoder_head import HeadNames
 from ._sizes import SizeKeys
 from ._tensors import Config
 
+NAMES = BertLike(prefix="bert.", head=HeadNames(dense="bert.pooler.dense", out="classifier"))
 SIZES = SizeKeys(heads=None)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.family.anatomy_of`."""
-    return bert_like(config, shapes, BertLike(prefix="bert."))
+    return bert_like(config, shapes, NAMES)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, BlockNames, bert_like
+from ._encoder_head import HeadNames
 from ._sizes import SizeKeys
 from ._tensors import Config
 
 NAMES = BertLike(
     prefix="distilbert.",
+    head=HeadNames(dense="pre_classifier", out="classifier", activation="relu"),
     blocks="transformer.layer",
     block=BlockNames(
         q="attention.q_lin",

@@ -57,9 +57,10 @@ def check_encoder(anatomy: Anatomy) -> None:
     """Refuse what the graph cannot express, before anything is written.
 
     Raises:
-        CheckpointError: blocks of another order, or rotary positions.
+        CheckpointError: a head, blocks of another order, or rotary positions.
         ShapeError: grouped key/value heads.
     """
+    _check_head(anatomy)
     if anatomy.rope is not None or anatomy.position_embedding is None or anatomy.embedding_norm is None:
         raise CheckpointError(f"a {anatomy.model_type} encoder without learned positions cannot be exported")
     for block in anatomy.blocks:
@@ -72,6 +73,15 @@ def check_encoder(anatomy: Anatomy) -> None:
             raise ShapeError(
                 f"{block.prefix}: {attention.kv_heads} key/value heads for {attention.heads} heads"
             )
+
+
+def _check_head(anatomy: Anatomy) -> None:
+    head = "a classifier of texts" if anatomy.classifier is not None else anatomy.other_head
+    if head is not None:
+        raise CheckpointError(
+            f"this encoder has {head}, which no graph is built of: it would be left out",
+            fix="export the encoder alone: save it with transformers' AutoModel, which leaves the head out",
+        )
 
 
 def _embeddings(build: Build, ids: ir.Value) -> ir.Value:

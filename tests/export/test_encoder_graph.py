@@ -11,6 +11,7 @@ import pytest
 import torch
 from edgepress.compress.pooling import Pooling
 from edgepress.errors import CheckpointError
+from edgepress.export.api import export_bundle
 from edgepress.export.graph.encoder import check_encoder
 from edgepress.export.proof.graphs import exact_session
 from edgepress.export.proof.reference import hidden_states
@@ -108,3 +109,16 @@ def test_a_decoder_is_not_an_encoder(pico_llama: Path) -> None:
 
     with pytest.raises(CheckpointError, match="without learned positions"):
         check_encoder(WeightSource.open(pico_llama).anatomy)
+
+
+@pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "BertForTokenClassification"])
+def test_heads_are_never_left_out(
+    architecture: str, make_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_encoder(tmp_path / "model", labels=("bad", "good"))
+    config = path / "config.json"
+    config.write_text(config.read_text().replace("BertForSequenceClassification", architecture))
+    with pytest.raises(CheckpointError, match="left out") as caught:
+        export_bundle(path, output=tmp_path / "bundle")
+    assert "AutoModel" in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
