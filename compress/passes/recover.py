@@ -30,7 +30,7 @@ class Recover(Learning):
 
     train: Literal["all", "lora", "norms"] = Field("all", description="linears: whole, by low rank, or not")
     rank: int = Field(16, ge=1, description="of the change of each linear, for lora")
-    learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
+    learning_rate: float = Field(1e-3, gt=0, le=0.1, description="in units of each parameter's own size")
 
     def working_bytes(self, weights: int) -> int:
         """The copies of the weights, and a piece."""
