@@ -22,7 +22,7 @@ from .small_models import shown, value
 from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.training WORK benchmarks/results"
-CALIBRATION = "--calibration wikipedia --samples 384 --length 512"
+CALIBRATION = "--calibration wikipedia --samples 640 --length 512"
 TOKENS = {"recover": 100_000, "qat": 100_000}
 # What works in closed form reads as many as in the other tables; what learns reads all.
 FEW = {"samples": 16}
