@@ -1,7 +1,8 @@
 """Folding per-channel factors into the weights on both sides of a link; the model computes the same function.
 
 The source is divided, its readers multiplied. What is stored is rounded, so the readers are multiplied by
-what the source was really divided by: for a norm the two cancel exactly, whatever the precision.
+what the source was really divided by: for a norm the two cancel exactly, whatever the precision. Where a
+later pass compares, the original block is folded alike: its inputs must be in the same units as the block's.
 """
 
 from __future__ import annotations
@@ -33,7 +34,37 @@ def fold(block: Block, link: Link, factors: Tensor) -> Tensor:
     spread = link.spread(factors)
     for reader in link.readers:
         block.set_weight(reader, block.weight(reader) * spread)
+    if block.original is not None:
+        _fold_original(block, link, factors, spread)
     return spread
+
+
+@torch.no_grad()
+def _fold_original(block: Block, link: Link, factors: Tensor, spread: Tensor) -> None:
+    assert block.original is not None
+    source = link.source
+    weight, bias = (_parameter(block, f"{source.name}.{leaf}") for leaf in ("weight", "bias"))
+    assert weight is not None
+    if isinstance(source, Norm):
+        weight.copy_((source.offset + weight) / factors - source.offset)
+        parts = [] if source.kind == "rms" else [bias]
+        rows: Tensor | slice = slice(None)
+    else:
+        parts, rows = [weight, bias], index(link, factors.device)
+    for part in parts:
+        if part is not None:
+            part[rows] /= factors.view(-1, *[1] * (part.ndim - 1))
+    for reader in link.readers:
+        read = _parameter(block, f"{reader.name}.weight")
+        assert read is not None
+        read.mul_(spread)
+
+
+def _parameter(block: Block, name: str) -> Tensor | None:
+    """A parameter of the original block by its stored name; None where there is none."""
+    assert block.original is not None
+    found = dict(block.original.named_parameters()).get(block.local(name))
+    return None if found is None else found.detach()
 
 
 def _divide_norm(block: Block, norm: Norm, factors: Tensor) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from edgepress.compress.algorithm import BlockPass
+from edgepress.compress.api import compress_model
 from edgepress.compress.assemble import assemble
 from edgepress.compress.block import Block
 from edgepress.compress.channel_links import links
@@ -19,6 +22,7 @@ from edgepress.compress.scheme import Scheme
 from edgepress.compress.sweep import Sweep
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.weights import WeightSource
+from edgepress.storage import read_json
 from edgepress.terminal import Silent
 
 # Family, changes of its config, and how many links a block has.
@@ -37,9 +41,17 @@ FAMILIES: list[tuple[str, dict[str, Any], int]] = [
 
 
 class Fold(BlockPass):
-    """Folds random factors into every link."""
+    """Folds random factors into every link; the original, kept beside it, follows."""
 
     def apply(self, block: Block) -> None:
+        block.original = copy.deepcopy(block.module)
+        self.fold(block)
+        other = dict(block.original.named_parameters())
+        for name, value in block.module.named_parameters():
+            assert torch.allclose(other[name], value, rtol=1e-5, atol=1e-7), name
+        block.original = None
+
+    def fold(self, block: Block) -> None:
         generator = torch.Generator().manual_seed(block.anatomy.index)
         for link in links(block.anatomy):
             channels = block.weight(link.readers[0]).shape[1]
@@ -128,3 +140,25 @@ def test_what_is_quantized_is_not_folded(pico_llama: Path) -> None:
     v = anatomy.attention.v
     block.set_quantized(v, quantize(block.weight(v), Scheme.parse("W4A16-g32")))
     assert [foldable(block, link) for link in found] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("first", ["smoothquant", "awq"])
+def test_a_correction_after_folding_compares_like_with_like(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, first: str
+) -> None:
+    kl = []
+    for strength in (0, 1):
+        recipe = tmp_path / f"{strength}.yaml"
+        fold_first = {"pass": first, "quantize": False} | ({"scheme": "W3A16-g16"} if first == "awq" else {})
+        gptq = {"pass": "gptq", "scheme": "W3A16-g16", "correction": strength}
+        recipe.write_text(yaml.safe_dump({"name": "folded", "passes": [fold_first, gptq]}))
+        path = compress_model(
+            str(pico_llama),
+            recipe=str(recipe),
+            output=tmp_path / f"{strength}",
+            calibration=str(pico_text),
+            samples=32,
+            length=32,
+        )
+        kl.append(read_json(path / "edgepress.json")["steps"][1]["damage"]["kl"])
+    assert kl[1] < 1.2 * kl[0]
