@@ -38,6 +38,7 @@ VERBS = {
     "profile": ("benchmarks", "Measure latency and memory of a bundle on this machine."),
     "generate": ("runtime", "Stream text from a decoder bundle."),
     "encode": ("runtime", "Turn sentences into embeddings with an encoder bundle."),
+    "classify": ("runtime", "Name the label of each text with a classifier bundle."),
     "compare": ("benchmarks", "Put measured runs side by side in the terminal."),
     "report": ("benchmarks", "Write one self-contained HTML page from measured runs."),
     "inspect": ("compress", "Show what a checkpoint or bundle holds."),

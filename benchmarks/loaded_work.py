@@ -127,16 +127,16 @@ class EmbeddingWork:
 
     def repeat(self, phase: str) -> int:
         """``batch``, the only phase that is repeated alone."""
-        self._encoder.embed_ids(self._rows, len(self._rows))
+        self._encoder.answers(self._rows, len(self._rows))
         return len(self._rows)
 
     def __call__(self) -> Sample:
         """Nanoseconds: ``batch`` for the whole batch, ``single`` for each sentence embedded alone."""
-        whole = _timed(partial(self._encoder.embed_ids, self._rows, len(self._rows)))
+        whole = _timed(partial(self._encoder.answers, self._rows, len(self._rows)))
         alone = [self._rows[index % len(self._rows)] for index in range(self._singles)]
         return {
             "batch": [whole],
-            "single": [_timed(partial(self._encoder.embed_ids, [row], 1)) for row in alone],
+            "single": [_timed(partial(self._encoder.answers, [row], 1)) for row in alone],
         }
 
 

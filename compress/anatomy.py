@@ -255,8 +255,9 @@ class Anatomy:
     other_head: str | None = None
 
     def without_head(self) -> Anatomy:
-        """Of an encoder that is used without its head."""
-        return replace(self, classifier=None, other_head=None)
+        """Of an encoder that is used without its head, as transformers builds it then."""
+        renamed = ((self.base, ""),) if self.base else ()
+        return replace(self, classifier=None, other_head=None, renamed=renamed)
 
     def linears(self) -> Iterator[Linear]:
         """Every linear of every block."""

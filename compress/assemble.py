@@ -44,7 +44,9 @@ def _others(source: WeightSource, result: StageResult) -> list[str]:
     """The linear modules of the model that stay in float."""
     anatomy = source.anatomy
     names = [linear.name for linear in anatomy.linears() if linear.name not in result.schemes]
-    if anatomy.kind == "encoder":
+    if anatomy.classifier is not None:
+        names += [anatomy.classifier.dense, anatomy.classifier.out]
+    elif anatomy.kind == "encoder":
         names.append("pooler.dense")  # transformers adds one to a model that was saved without it
     if anatomy.head is not None:
         names.append(module_name(anatomy, anatomy.head))

@@ -21,7 +21,7 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
     eval mode.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(path)
     if hasattr(config, "quantization_config"):
@@ -30,6 +30,8 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
     with init_empty_weights(include_buffers=False):
         if anatomy.kind == "decoder":
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        elif anatomy.classifier is not None:
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
             pooler = {} if anatomy.model_type == "distilbert" else {"add_pooling_layer": False}
             model = AutoModel.from_config(config, dtype=torch.float32, **pooler)

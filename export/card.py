@@ -30,10 +30,10 @@ def license_of(checkpoint: Path) -> str | None:
 
 def card_of(manifest: dict[str, Any], license_name: str | None, command: str) -> str:
     """Markdown with YAML front matter for the bundle of ``manifest``; ``command`` reproduces it."""
-    decodes = manifest["kind"] == "decoder"
+    task, verb = _purpose(manifest)
     front: dict[str, Any] = {
         "library_name": "onnxruntime",
-        "pipeline_tag": "text-generation" if decodes else "sentence-similarity",
+        "pipeline_tag": task,
         "base_model": _base_model(manifest),
         "tags": ["onnx", "edgepress", "quantized" if manifest["scheme"] != "fp32" else "fp32"],
     }
@@ -43,7 +43,7 @@ def card_of(manifest: dict[str, Any], license_name: str | None, command: str) ->
         f"---\n{yaml.safe_dump(front, sort_keys=True, allow_unicode=True)}---",
         f"# {manifest['name']}, {manifest['scheme']}",
         f"Made from: {manifest['described']}. Written by edgepress {__version__}.",
-        _use(decodes),
+        _use(verb),
         _facts(manifest),
         _losses(manifest),
         _proof(manifest["parity"]),
@@ -61,8 +61,16 @@ def _base_model(manifest: dict[str, Any]) -> str:
     )
 
 
-def _use(decodes: bool) -> str:
-    verb = 'generate BUNDLE --prompt "…"' if decodes else 'encode BUNDLE "a sentence"'
+def _purpose(manifest: dict[str, Any]) -> tuple[str, str]:
+    """What the model is for, as model hubs call it, and the verb that does it."""
+    if manifest["kind"] == "decoder":
+        return "text-generation", 'generate BUNDLE --prompt "…"'
+    if manifest["encoder"].get("labels"):
+        return "text-classification", 'classify BUNDLE "a sentence"'
+    return "sentence-similarity", 'encode BUNDLE "a sentence"'
+
+
+def _use(verb: str) -> str:
     return f'## Use\n\n```\npip install "edgepress[cpu]"\nedgepress {verb}\n```'
 
 

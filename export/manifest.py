@@ -64,6 +64,7 @@ def parameters(job: ExportJob) -> int:
     anatomy, shapes = job.source.anatomy, job.source.shapes
     modules = {anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding}
     modules |= {None if anatomy.tied else anatomy.head}
+    modules |= set() if anatomy.classifier is None else {anatomy.classifier.dense, anatomy.classifier.out}
     norms = [anatomy.embedding_norm, anatomy.final_norm]
     for block in anatomy.blocks:
         modules |= {linear.name for linear in block.linears()}
@@ -106,7 +107,7 @@ def decoder_section(job: ExportJob) -> dict[str, Any]:
 
 
 def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
-    """Pooling, limits and inputs of an encoder."""
+    """Pooling, labels, limits and inputs of an encoder."""
     anatomy, pooling = job.source.anatomy, job.pooling
     wanted = pooling.max_length if pooling is not None else None
     return {
@@ -115,4 +116,4 @@ def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
         "max_length": min(wanted or anatomy.max_positions, anatomy.max_positions),
         "hidden_size": anatomy.hidden_size,
         "inputs": list(inputs),
-    }
+    } | ({} if anatomy.classifier is None else {"labels": list(anatomy.classifier.labels)})

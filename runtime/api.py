@@ -1,4 +1,6 @@
-"""Opening a bundle: a :class:`TextModel` that generates, or an :class:`EmbeddingModel` that embeds."""
+"""Opening a bundle: a :class:`TextModel` that generates, an :class:`EmbeddingModel` that embeds, or a
+:class:`.classify.ClassifierModel` that names labels.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,15 @@ from typing import TypedDict, Unpack
 
 from ..errors import InputError
 from ..terminal import Progress
-from . import prepacked
 from .alongside import Alongside
 from .batch_decoder import BatchDecoder
 from .bundle import Bundle
 from .chat import Messages
+from .classify import ClassifierModel
 from .decoder import Decoder
 from .encoder import BATCH_SIZE, Encoder, Vectors
 from .generate import Generation, generate_batch, stream
+from .keep import Keep
 from .sampling import Sampling
 from .session import onnxruntime
 from .tokenizer import Tokenizer
@@ -31,7 +34,7 @@ def open_bundle(
     provider: str = "cpu",
     verify: bool = True,
     cache: bool = True,
-) -> TextModel | EmbeddingModel:
+) -> TextModel | EmbeddingModel | ClassifierModel:
     """Verify and load the bundle at ``path``.
 
     With ``cache`` the weights are mapped as an earlier run prepacked them for this machine; after the first
@@ -46,22 +49,8 @@ def open_bundle(
         model = TextModel(bundle, threads=threads, provider=provider, cache=cache)
         _ = model.decoder, model.tokenizer  # what is wrong with them is said here
         return model
-    return EmbeddingModel(bundle, threads=threads, provider=provider, cache=cache)
-
-
-class _Keep:
-    """Called after each answer: has the weights prepacked once, if this machine has not kept them yet."""
-
-    def __init__(self, bundle: Bundle, *, wanted: bool) -> None:
-        self._bundle, self._wanted = bundle, wanted
-
-    def __call__(self) -> None:
-        if self._wanted:
-            self._wanted = False
-            if prepacked.worth(self._bundle) and prepacked.find(self._bundle) is None:
-                from .prepack import prepack_later
-
-                prepack_later(self._bundle)
+    kind = ClassifierModel if bundle.encoder.labels else EmbeddingModel
+    return kind(bundle, threads=threads, provider=provider, cache=cache)
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -127,7 +116,7 @@ class TextModel:
         load = partial(Decoder.open, threads=threads, provider=provider, cache=cache)
         self._decoder = Alongside(partial(load, bundle))
         self._tokenizer = Alongside(partial(Tokenizer.open, bundle.path))
-        self._keep = _Keep(bundle, wanted=cache and provider == "cpu")
+        self._keep = Keep(bundle, wanted=cache and provider == "cpu")
 
     @property
     def decoder(self) -> Decoder:
@@ -242,7 +231,7 @@ class TextModel:
 
 
 class EmbeddingModel:
-    """An encoder bundle, loaded."""
+    """The bundle of a sentence encoder, loaded."""
 
     def __init__(
         self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu", cache: bool = True
@@ -250,7 +239,7 @@ class EmbeddingModel:
         self.bundle = bundle
         self.encoder = Encoder.open(bundle, threads, provider=provider, cache=cache)
         self.tokenizer = self.encoder.tokenizer
-        self._keep = _Keep(bundle, wanted=cache and provider == "cpu")
+        self._keep = Keep(bundle, wanted=cache and provider == "cpu")
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None

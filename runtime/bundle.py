@@ -155,9 +155,10 @@ class Bundle:
             InputError: it is an encoder; says what to call instead.
         """
         if self.kind != "decoder" or self._checked.decoder is None:
+            does, verb = ("classifies", "classify") if self.encoder.labels else ("embeds", "encode")
             raise InputError(
-                f"{self.path} is an encoder: it embeds text and cannot generate it",
-                fix="use: edgepress encode BUNDLE TEXT…",
+                f"{self.path} is an encoder: it {does} text and cannot generate it",
+                fix=f"use: edgepress {verb} BUNDLE TEXT…",
             )
         return self._checked.decoder
 

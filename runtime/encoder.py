@@ -1,8 +1,9 @@
-"""``Encoder``: sentence embeddings in batches, padded to the longest text of the batch and no further.
+"""``Encoder``: sentence embeddings, or the logits of a classifier, in batches.
 
-Texts are sorted by length, so that a batch holds texts of one size and little is spent on padding; the
-results come back in the order of the texts. On a CPU many texts are embedded by a batch a core, each on one
-thread: the cores then never wait for each other, as they do after every node of a batch that they share.
+A batch is padded to its longest text and no further. Texts are sorted by length, so that a batch holds texts
+of one size and little is spent on padding; the results come back in the order of the texts. On a CPU many
+texts are read by a batch a core, each on one thread: the cores then never wait for each other, as they do
+after every node of a batch that they share.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ WINDOW = 4096
 # A GPU wants many tokens at once.
 _TOKENS_ELSEWHERE = 16384
 POOLED = "sentence_embedding"
+LOGITS = "logits"
 
 Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -45,6 +47,7 @@ class Encoder:
     Attributes:
         max_length: tokens of a text that are read, special tokens included; the rest is cut off.
         hidden_size: width of an embedding.
+        labels: of a classifier; empty for a sentence encoder.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Encoder:
         self.section = section
         self.tokenizer = tokenizer
         self.max_length, self.hidden_size = section.max_length, section.hidden_size
+        self.labels = tuple(section.labels or ())
+        self._answer = (LOGITS, len(self.labels)) if self.labels else (POOLED, self.hidden_size)
         self._outputs = [node.name for node in session.get_outputs()]
         inputs = {node.name for node in session.get_inputs()}
         if inputs != set(section.inputs):
@@ -95,12 +100,32 @@ class Encoder:
 
         Raises:
             BundleError: the bundle has no pooling.
+            InputError: it is a classifier.
         """
-        result = np.empty((len(texts), self.hidden_size), np.float32)
-        with (progress or Silent()).task("embedding", len(texts)) as task:
+        self._check_embeds()
+        return self._read(texts, batch_size, progress, "embedding")
+
+    def logits(
+        self, texts: Sequence[str], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
+    ) -> Vectors:
+        """What a classifier says of each text: ``[len(texts), labels]`` in float32.
+
+        Raises:
+            InputError: the bundle is no classifier.
+        """
+        if not self.labels:
+            raise InputError(
+                "this bundle is a sentence encoder: it has no labels",
+                fix="use: edgepress encode BUNDLE TEXT…",
+            )
+        return self._read(texts, batch_size, progress, "classifying")
+
+    def _read(self, texts: Sequence[str], batch_size: int, progress: Progress | None, what: str) -> Vectors:
+        result = np.empty((len(texts), self._answer[1]), np.float32)
+        with (progress or Silent()).task(what, len(texts)) as task:
             for start in range(0, len(texts), WINDOW):
                 ids = self.tokenizer.encode_batch(texts[start : start + WINDOW], max_length=self.max_length)
-                self._embed(ids, batch_size, result[start : start + WINDOW], task)
+                self._fill(ids, batch_size, result[start : start + WINDOW], task)
         return result
 
     def encode_stream(self, texts: Iterable[str], batch_size: int = BATCH_SIZE) -> Iterator[Vectors]:
@@ -116,20 +141,27 @@ class Encoder:
         and on a CPU no more tokens than its cores work on at full speed.
 
         Raises:
-            InputError: an empty text, one longer than ``max_length``, or a batch size below 1.
+            InputError: an empty text, one longer than ``max_length``, a batch size below 1, or a classifier.
         """
-        result = np.empty((len(ids), self.hidden_size), np.float32)
-        with (progress or Silent()).task("embedding", len(ids)) as task:
-            self._embed(ids, batch_size, result, task)
+        self._check_embeds()
+        return self.answers(ids, batch_size, progress=progress)
+
+    def answers(
+        self, ids: Sequence[Sequence[int]], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
+    ) -> Vectors:
+        """What the bundle is for: as :meth:`embed_ids`, or the logits of a classifier."""
+        result = np.empty((len(ids), self._answer[1]), np.float32)
+        with (progress or Silent()).task("reading", len(ids)) as task:
+            self._fill(ids, batch_size, result, task)
         return result
 
-    def _embed(self, ids: Sequence[Sequence[int]], batch_size: int, into: Vectors, task: Task) -> None:
-        """Write the embeddings of ``ids`` to the rows of ``into``."""
+    def _fill(self, ids: Sequence[Sequence[int]], batch_size: int, into: Vectors, task: Task) -> None:
+        """Write the answers to ``ids`` to the rows of ``into``."""
         self._check(ids, batch_size)
         plan = partial(length_buckets, [len(row) for row in ids], rows=batch_size)
 
         def work(session: Any, rows: list[int]) -> None:
-            into[rows] = self._pooled(session, *self._padded([ids[row] for row in rows]))
+            into[rows] = self._answered(session, *self._padded([ids[row] for row in rows]))
 
         lanes = self._lanes
         batches = plan(tokens=TOKENS_PER_CORE if lanes else _TOKENS_ELSEWHERE)
@@ -155,12 +187,13 @@ class Encoder:
             found: list[Vectors] = session.run(outputs, feeds)
             return found
 
-    def _pooled(self, session: Any, input_ids: Ids, attention_mask: Ids) -> Vectors:
-        (vectors,) = self._run(session, [POOLED], input_ids, attention_mask)
-        if vectors.shape != (input_ids.shape[0], self.hidden_size):
+    def _answered(self, session: Any, input_ids: Ids, attention_mask: Ids) -> Vectors:
+        output, width = self._answer
+        (vectors,) = self._run(session, [output], input_ids, attention_mask)
+        if vectors.shape != (input_ids.shape[0], width):
             raise BundleError(
                 "the graph is not the one that the manifest describes",
-                why=f"its embeddings are {list(vectors.shape)}, the manifest says {self.hidden_size} wide",
+                why=f"its {output} is {list(vectors.shape)}, the manifest says {width} wide",
             )
         return vectors
 
@@ -173,8 +206,19 @@ class Encoder:
             attention_mask[index, : len(row)] = 1
         return input_ids, attention_mask
 
+    def _check_embeds(self) -> None:
+        if self.labels:
+            raise InputError(
+                "this bundle is a classifier: it has labels, not embeddings",
+                fix="use: edgepress classify BUNDLE TEXT…",
+            )
+
     def _check(self, ids: Sequence[Sequence[int]], batch_size: int) -> None:
-        if self.section.pooling is None or POOLED not in self._outputs:
+        if self._answer[0] not in self._outputs and self.labels:
+            raise BundleError(
+                "the graph is not the one that the manifest describes", why="it has no logits of labels"
+            )
+        if not self.labels and (self.section.pooling is None or POOLED not in self._outputs):
             raise BundleError(
                 "this bundle has no sentence embeddings",
                 why="its model card names no pooling, so the export gave none; a mean would be a guess",

@@ -70,7 +70,7 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
         )
     if f"{token_types}.weight" in shapes:
         shape_of(shapes, f"{token_types}.weight", None, hidden)
-    classifier, other_head = encoder_head(config, shapes, family.head, hidden)
+    classifier, other_head = encoder_head(config, shapes, family.head, base, hidden)
     return Anatomy(
         model_type=text(config, "model_type", ""),
         kind="encoder",
@@ -87,7 +87,7 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
         token_type_embedding=token_types if f"{token_types}.weight" in shapes else None,
         embedding_norm=norm(shapes, f"{base}embeddings.LayerNorm", "layer", eps, hidden),
         position_offset=position_offset,
-        renamed=((base, ""),) if base else (),
+        renamed=((base, ""),) if base and classifier is None else (),
         classifier=classifier,
         other_head=other_head,
     )

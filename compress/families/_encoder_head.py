@@ -30,9 +30,11 @@ class HeadNames:
 
 
 def encoder_head(
-    config: Config, shapes: Shapes, names: HeadNames, hidden: int
+    config: Config, shapes: Shapes, names: HeadNames, base: str, hidden: int
 ) -> tuple[Classifier | None, str | None]:
     """The classifier of texts, or what another head is called; both None for an encoder alone.
+
+    ``base`` is the prefix of the encoder in stored names.
 
     Raises:
         CheckpointError: a classifier whose tensors do not fit its labels or the encoder.
@@ -53,7 +55,7 @@ def encoder_head(
     problem = config.get("problem_type")
     if problem not in (None, "single_label_classification"):
         return None, f"the head of {name} for {problem}"
-    if f"{names.dense}.weight" not in shapes or f"{names.out}.weight" not in shapes:
+    if not base or f"{names.dense}.weight" not in shapes or f"{names.out}.weight" not in shapes:
         return None, f"the head of {name}, which the checkpoint lacks"
     linear(shapes, names.dense, "up", inputs=hidden, outputs=hidden)
     count = linear(shapes, names.out, "up", inputs=hidden).out_features
@@ -73,4 +75,6 @@ def _labels(config: Config, count: int) -> tuple[str, ...]:
             why=f"it is {named!r}",
         )
     names = {int(index): str(label) for index, label in named.items()}
+    if len(set(names.values())) < count:
+        raise CheckpointError(f"config.json: id2label has one name for several labels: {named!r}")
     return tuple(names[index] for index in range(count))

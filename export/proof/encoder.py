@@ -1,5 +1,5 @@
-"""The proof of an encoder graph: token states and sentence vectors elementwise in float, by cosine when
-quantized.
+"""The proof of an encoder graph: token states, sentence vectors and logits elementwise in float; when
+quantized, vectors by cosine and labels by KL.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from torch import nn
 
 from ...runtime.session import graph_errors_are_typed, open_session
 from ...terminal import Task
+from ..graph.classifier import LOGITS
 from ..job import ExportJob
 from ..opset import Opset
 from .bounds import COSINE_DISTANCE, elementwise_bound, gate, noise_bound, rounded
 from .graphs import exact_session, write_float_graph
-from .reference import float_model, hidden_states, quantized_model, with_float_activations
+from .labels import compare_labels
+from .reference import float_model, hidden_states, label_logits, quantized_model, with_float_activations
 from .tokens import padded
 from .tokens import rows as token_rows
 from .tokens import sentences as token_sentences
@@ -50,13 +52,11 @@ def prove_encoder(
     if not job.rounds:
         task.advance(2)
         return result
-    unrounded = [_vector(_expected(model, text, job)) for text in texts]
+    unrounded = [_expected(model, text, job) for text in texts]
     model = quantized_model(job.path)
     session = open_session(graph)
-    found = [_vector(_run(session, text)) for text in texts]
-    result["quantized"] = _distances(
-        found, [_vector(_expected(model, text, job)) for text in texts], unrounded
-    )
+    found = [_run(session, text) for text in texts]
+    result["quantized"] = _as_shipped(found, [_expected(model, text, job) for text in texts], unrounded)
     task.advance(1, "quantized weights")
     with_float_activations(model)
     with exact_session(graph) as session:
@@ -96,7 +96,9 @@ def _run(session: Any, feeds: Feeds) -> dict[str, Floats]:
 def _expected(model: nn.Module, feeds: Feeds, job: ExportJob) -> dict[str, Floats]:
     hidden = hidden_states(model, feeds)
     expected = {"last_hidden_state": hidden.numpy()}
-    if job.pooling is not None and job.pooling.mode is not None:
+    if job.source.anatomy.classifier is not None:
+        expected[LOGITS] = label_logits(model, feeds).numpy()
+    elif job.pooling is not None and job.pooling.mode is not None:
         mask = torch.from_numpy(feeds["attention_mask"])
         expected[POOLED] = job.pooling.apply(hidden, mask).numpy()
     return expected
@@ -110,7 +112,7 @@ def _elementwise(
         found, expected = _run(session, feeds), _expected(model, feeds, job)
         real = feeds["attention_mask"].astype(bool)
         for name, values in expected.items():
-            chosen = real if name != POOLED else np.ones(len(values), bool)
+            chosen = real if values.ndim == 3 else np.ones(len(values), bool)
             worst = float(np.max([worst, np.abs(found[name][chosen] - values[chosen]).max()]))
             largest = max(largest, float(np.abs(values[chosen]).max()))
     bound = elementwise_bound(largest)
@@ -122,6 +124,16 @@ def _vector(outputs: dict[str, Floats]) -> NDArray[np.float64]:
     """A sentence's embedding, or all its token states, as one vector of length 1."""
     vector = outputs.get(POOLED, outputs["last_hidden_state"]).ravel().astype(np.float64)
     return np.asarray(vector / np.linalg.norm(vector))
+
+
+def _as_shipped(
+    found: list[dict[str, Floats]], reference: list[dict[str, Floats]], unrounded: list[dict[str, Floats]]
+) -> dict[str, Any]:
+    three = (found, reference, unrounded)
+    distances = _distances(*([_vector(outputs) for outputs in texts] for texts in three))
+    if LOGITS not in reference[0]:
+        return distances
+    return distances | compare_labels(*(np.concatenate([out[LOGITS] for out in texts]) for texts in three))
 
 
 def _distances(found: list[Any], reference: list[Any], unrounded: list[Any]) -> dict[str, Any]:

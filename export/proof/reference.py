@@ -63,4 +63,11 @@ def precise_logits(model: nn.Module, ids: NDArray[np.int64]) -> NDArray[np.float
 def hidden_states(model: nn.Module, feeds: dict[str, Any]) -> torch.Tensor:
     """``[batch, seq, hidden]`` of an encoder's last layer."""
     tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
-    return model(**tensors).last_hidden_state  # type: ignore[no-any-return]
+    return model.base_model(**tensors).last_hidden_state  # type: ignore[operator, no-any-return]
+
+
+@torch.no_grad()
+def label_logits(model: nn.Module, feeds: dict[str, Any]) -> torch.Tensor:
+    """``[batch, labels]`` of a classifier of texts."""
+    tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
+    return model(**tensors).logits  # type: ignore[no-any-return]

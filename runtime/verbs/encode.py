@@ -24,7 +24,10 @@ _SHOWN = 12
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
 @click.option(
-    "--file", "-f", type=click.Path(path_type=Path), help="Read texts from a UTF-8 file, one a line."
+    "--file",
+    "-f",
+    type=click.Path(path_type=Path),
+    help="Read texts from a UTF-8 file, one a line; - is stdin.",
 )
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the vectors as a .npy file.")
 @click.option("--overwrite", is_flag=True, help="Replace the output file.")
@@ -55,9 +58,10 @@ def command(
     """
     from ..api import EmbeddingModel
     from ..bundle import Bundle
+    from ..text_lines import text_lines
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    lines = [*texts, *(_lines(file) if file else [])]
+    lines = [*texts, *(text_lines(file) if file else [])]
     _check(lines, output, overwrite, as_json)
     opened = Bundle.open(bundle, weights_later=True)
     model = EmbeddingModel(opened, threads=threads, provider=provider, cache=not no_cache)
@@ -74,13 +78,6 @@ def command(
     similarity = _cosine(vectors)
     found = {"texts": lines, "embeddings": vectors.tolist(), "similarity": similarity.tolist()}
     terminal.document(found, None if as_json else _table(lines, similarity))
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read texts from {file}", why=str(error)) from None
 
 
 def _check(lines: list[str], output: Path | None, overwrite: bool, as_json: bool) -> None:

@@ -57,6 +57,13 @@ def test_labels_that_do_not_fit(named: object, classifier: Path) -> None:
         anatomy_of(source.reader.config | {"id2label": named}, source.shapes)
 
 
+def test_labels_of_one_name(classifier: Path) -> None:
+    source = WeightSource.open(classifier)
+    named = {"0": "bad", "1": "good", "2": "good"}
+    with pytest.raises(CheckpointError, match="one name"):
+        anatomy_of(source.reader.config | {"id2label": named}, source.shapes)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -100,11 +100,13 @@ def save_decoder_bundle(folder: Path) -> decoder.ToyWeights:
     return weights
 
 
-def save_encoder_bundle(folder: Path, *, pooled: bool = True) -> int:
-    """Write a whole encoder bundle and return its vocabulary size."""
+def save_encoder_bundle(folder: Path, *, pooled: bool = True, labelled: bool = False) -> int:
+    """Write a whole encoder bundle, or that of a classifier, and return its vocabulary size."""
     folder.mkdir(parents=True, exist_ok=True)
     vocab = save_wordpiece(folder)
-    save_model(encoder.model(vocab, pooled=pooled), folder)
-    section = encoder.section() if pooled else encoder.section(pooling=None)
+    save_model(encoder.model(vocab, pooled=pooled, labelled=labelled), folder)
+    section = encoder.section() if pooled and not labelled else encoder.section(pooling=None)
+    if labelled:
+        section["labels"] = list(encoder.LABELS)
     write_manifest(folder, kind="encoder", encoder=section)
     return vocab

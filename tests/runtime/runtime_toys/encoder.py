@@ -1,4 +1,6 @@
-"""The toy encoder: embedding, masked mean and L2 normalisation, as an ONNX graph and in numpy."""
+"""The toy encoder: embedding, masked mean and L2 normalisation, as an ONNX graph and in numpy; and a toy
+classifier, whose logits are the first numbers of that vector.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from .decoder import Array, int64
 
 WIDTH = 16
+LABELS = ("bad", "fair", "good")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -25,7 +28,7 @@ def reference_embedding(ids: list[int], vocab: int) -> Array:
     return vector
 
 
-def model(vocab: int, *, pooled: bool = True) -> onnx.ModelProto:
+def model(vocab: int, *, pooled: bool = True, labelled: bool = False) -> onnx.ModelProto:
     """The graph with the exporter's names."""
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "seq"]) for name in INPUTS]
     hidden = ["batch", "seq", WIDTH]
@@ -44,7 +47,12 @@ def model(vocab: int, *, pooled: bool = True) -> onnx.ModelProto:
             helper.make_node("ReduceSum", ["masked", "axis1"], ["summed"], keepdims=0),
             helper.make_node("LpNormalization", ["summed"], ["sentence_embedding"], axis=-1, p=2),
         ]
+    if labelled:
+        shape = ["batch", len(LABELS)]
+        outputs[-1] = helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)
+        nodes.append(helper.make_node("Split", ["sentence_embedding", "parts"], ["logits", "rest"], axis=1))
     initializers = [numpy_helper.from_array(_table(vocab), "embedding"), int64("axis1", 1), int64("axis2", 2)]
+    initializers.append(int64("parts", len(LABELS), WIDTH - len(LABELS)))
     graph = helper.make_graph(nodes, "toy", inputs, outputs, initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
