@@ -24,7 +24,7 @@ class BundleSubject:
     """An opened bundle, as it was shipped: never a prepacked copy.
 
     Attributes:
-        kind: decoder or encoder; tokenizer: its own.
+        kind: decoder or encoder; tokenizer: its own; labels: of a classifier.
         max_length: tokens that fit one window or text.
         runtime: name, version and threads of what runs it.
     """
@@ -36,6 +36,7 @@ class BundleSubject:
         threads = threads or thread_budget()
         self._decoder = Decoder.open(self._bundle, threads, cache=False) if self.kind == "decoder" else None
         self._encoder = Encoder.open(self._bundle, threads, cache=False) if self.kind == "encoder" else None
+        self.labels = self._encoder.labels if self._encoder else ()
         limits = self._bundle.decoder.context_length if self._decoder else self._bundle.encoder.max_length
         self.max_length = int(limits)
         self.runtime: dict[str, Any] = {
@@ -55,6 +56,12 @@ class BundleSubject:
         if self._encoder is None:
             raise InputError("a decoder has logits, not embeddings")
         return self._encoder.encode(texts)
+
+    def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A classifier's logits ``[len(texts), labels]``."""
+        if self._encoder is None:
+            raise InputError("a decoder has no labels")
+        return self._encoder.logits(texts)
 
     def describe(self) -> Subject:
         """The bundle as records name it."""

@@ -1,10 +1,10 @@
-"""A checkpoint under measurement, dense or compressed: its logits and embeddings come from torch."""
+"""A checkpoint under measurement, dense or compressed: its logits, embeddings and labels come from torch."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class CheckpointSubject:
     """An opened checkpoint.
 
     Attributes:
-        kind: decoder or encoder; tokenizer: its own.
+        kind: decoder or encoder; tokenizer: its own; labels: of a classifier.
         max_length: tokens that fit one window or text.
         runtime: name, version, device and threads of what runs it.
     """
@@ -41,6 +41,7 @@ class CheckpointSubject:
         self._source = WeightSource.open(resolved.path)
         anatomy = self._source.anatomy
         self.kind = anatomy.kind
+        self.labels = () if anatomy.classifier is None else anatomy.classifier.labels
         self.tokenizer = Tokenizer.open(resolved.path)
         self._pooling = pooling_of(resolved.path) if self.kind == "encoder" else None
         room = anatomy.max_positions
@@ -71,17 +72,33 @@ class CheckpointSubject:
         Raises:
             CheckpointError: they say nothing of pooling.
         """
-        if self._pooling is None:
+        pooling = self._pooling
+        if pooling is None:
             raise InputError("a decoder has logits, not embeddings")
+        if self.labels:
+            raise InputError("a classifier has labels, not embeddings")
+        return self._answers(
+            texts, lambda ids, mask: pooling.apply(self._model(input_ids=ids, attention_mask=mask)[0], mask)
+        )
+
+    @torch.inference_mode()
+    def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A classifier's logits ``[len(texts), labels]``."""
+        if not self.labels:
+            raise InputError("this model is no classifier: it has no labels")
+        return self._answers(texts, lambda ids, mask: self._model(input_ids=ids, attention_mask=mask).logits)
+
+    def _answers(
+        self, texts: Sequence[str], ask: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> NDArray[np.float32]:
+        """What ``ask`` gives for batches of texts of like length, a row a text."""
         ids = self.tokenizer.encode_batch(texts, max_length=self.max_length)
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
         rows: dict[int, NDArray[np.float32]] = {}
         for start in range(0, len(order), BATCH_SIZE):
             chosen = order[start : start + BATCH_SIZE]
             padded, mask = self._padded([ids[index] for index in chosen])
-            hidden = self._model(input_ids=padded, attention_mask=mask).last_hidden_state
-            vectors = self._pooling.apply(hidden, mask).float().cpu().numpy()
-            rows |= dict(zip(chosen, vectors, strict=True))
+            rows |= dict(zip(chosen, ask(padded, mask).float().cpu().numpy(), strict=True))
         return np.stack([rows[index] for index in range(len(ids))])
 
     def _padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,5 +1,5 @@
-"""The input of a quality measurement: token windows for a decoder, sentences for an encoder, both spread or
-first.
+"""The input of a quality measurement: token windows for a decoder, sentences for an encoder, rows with labels
+for a classifier; spread or first.
 
 Spread over the whole text by default: sixteen windows of one article would say little about another.
 """
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compress.data.corpus import paragraphs
+from ..compress.data.corpus import Corpus, paragraphs, plain
 from ..compress.token_windows import starts_with_bos, token_stream, windows
 from ..errors import InputError, UnknownName
 from ..runtime.tokenizer import Tokenizer
@@ -52,6 +52,30 @@ def measured_sentences(texts: Sequence[str], *, count: int, placement: Placement
         raise InputError(f"validation needs at least 1 sentence, not {count}")
     found = list(dict.fromkeys(part for text in texts for part in paragraphs(text)))
     return [found[index] for index in _chosen(len(found), min(count, len(found)), placement)]
+
+
+def measured_rows(
+    corpus: Corpus, labels: Sequence[str], *, count: int, placement: Placement
+) -> tuple[list[str], NDArray[np.int64]]:
+    """``count`` whole documents that have a label, or all when there are fewer, and their labels ``[count]``
+    as places in ``labels``.
+
+    Raises:
+        InputError: fewer than one asked for, or a label that the classifier does not have.
+    """
+    if count < 1:
+        raise InputError(f"validation needs at least 1 text, not {count}")
+    pairs = zip(corpus.documents, corpus.labels, strict=True)
+    rows = [(plain(document), label) for document, label in pairs if label is not None]
+    places = {label: index for index, label in enumerate(labels)} | {i: i for i in range(len(labels))}
+    chosen = [rows[index] for index in _chosen(len(rows), min(count, len(rows)), placement)]
+    strange = next((label for _, label in chosen if label not in places), None)
+    if strange is not None:
+        raise InputError(
+            f"{corpus.source} has the label {strange!r}, which this classifier does not give",
+            fix=f"its labels are {', '.join(labels)}, or their numbers from 0 to {len(labels) - 1}",
+        )
+    return [text for text, _ in chosen], np.array([places[label] for _, label in chosen], np.int64)
 
 
 def _chosen(available: int, count: int, placement: Placement) -> NDArray[np.int64]:

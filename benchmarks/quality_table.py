@@ -10,7 +10,7 @@ from .workload import describe
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-PERCENT = frozenset({"top1_agreement"})
+PERCENT = frozenset({"top1_agreement", "label_agreement", "label_accuracy"})
 TITLES = {
     "perplexity": "perplexity",
     "bits_per_byte": "bits per byte",
@@ -19,9 +19,12 @@ TITLES = {
     "cosine": "cosine to original",
     "spearman_wordsim353": "Spearman WordSim-353",
     "spearman_simlex999": "Spearman SimLex-999",
+    "label_accuracy": "accuracy of labels",
+    "label_agreement": "agreement of labels",
+    "label_kl": "KL divergence of labels",
 }
 # An original agrees with itself: these say nothing about it.
-SELF_EVIDENT = frozenset({"kl", "top1_agreement", "cosine"})
+SELF_EVIDENT = frozenset({"kl", "top1_agreement", "cosine", "label_agreement", "label_kl"})
 ORDER = tuple(TITLES)
 
 
@@ -57,7 +60,7 @@ def _place(name: str) -> int:
 def _number(name: str, value: float | None, *, sign: bool = False) -> str:
     if value is None:
         return "–"
-    digits = {"perplexity": 2, "top1_agreement": 1}.get(name, 4)
+    digits = {"perplexity": 2}.get(name, 1 if name in PERCENT else 4)
     value = 100 * value if name in PERCENT else value
     return f"{value:{'+' if sign else ''}.{digits}f}"
 

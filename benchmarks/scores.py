@@ -18,7 +18,7 @@ from .intervals import bootstrap_ci
 from .record import Metric
 
 Rows = NDArray[np.float64]
-MeasuredOn = Literal["tokens", "sentences", "pairs"]
+MeasuredOn = Literal["tokens", "sentences", "pairs", "labels"]
 
 PACKAGE = f"{__package__}.metrics"
 

@@ -27,14 +27,17 @@ class TokenModel(Protocol):
 
 
 class Subject(Protocol):
-    """A model that is open. A decoder has ``logits``, an encoder ``embeddings``.
+    """A model that is open. A decoder has ``logits``, an encoder ``embeddings``, a classifier
+    ``label_logits``.
 
     Attributes:
+        labels: of a classifier; empty for all others.
         max_length: tokens that fit one window or text.
         runtime: what runs it: name, version, threads.
     """
 
     kind: Literal["decoder", "encoder"]
+    labels: tuple[str, ...]
     tokenizer: Tokenizer
     max_length: int
     runtime: dict[str, Any]
@@ -45,6 +48,10 @@ class Subject(Protocol):
 
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """``[len(texts), hidden]``."""
+        ...
+
+    def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``[len(texts), labels]``."""
         ...
 
     def describe(self) -> record.Subject:

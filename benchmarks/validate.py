@@ -4,7 +4,9 @@ Protocol for decoders: the text's documents are joined by a blank line, tokenise
 without overlap; each window is run alone, from an empty cache, and every token but its first is predicted.
 Tokenizers that begin a text with a BOS token (Gemma, Llama) get it in front of each window, within its
 length; SmolLM2 has none. Perplexity, bits per byte, KL and top-1 come from the same logits of both models.
-For encoders: sentence embeddings, pooled as the model says, on paragraphs and on rated word pairs.
+For encoders: sentence embeddings, pooled as the model says, on paragraphs and on rated word pairs. For
+classifiers: the distribution of the labels on paragraphs, or on the rows of a ``.jsonl`` file that have a
+``label``, which then count as the right ones.
 """
 
 from __future__ import annotations
@@ -15,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from ..compress.data import word_pairs
-from ..compress.data.corpus import texts_from
+from ..compress.data.corpus import Corpus, read_corpus
 from ..errors import InputError
 from ..terminal import Progress, Silent
 from . import record as records
 from .accuracy import score_embeddings, score_windows
 from .across_vocabularies import is_cut, score_across
-from .held_out_text import Placement, measured_sentences, measured_windows
+from .held_out_text import Placement, measured_rows, measured_sentences, measured_windows
 from .intervals import RESAMPLES
 from .record import Measurement
+from .score_labels import score_labels
 from .scores import Scores
 from .subjects import Subject, open_subject
 
@@ -72,9 +75,9 @@ def validate_bundle(
     Args:
         subject, against: a bundle directory, a checkpoint directory, a ``.gguf`` file or a demo name each.
         text: a file or directory, used whole; else the held-out articles of the demo ``corpus``.
-        field: key of the text in ``.jsonl`` rows.
+        field: key of the text in ``.jsonl`` rows, whose ``label`` a classifier is held against.
         windows, length: decoders: number of windows and tokens in each.
-        sentences: encoders: number of paragraphs.
+        sentences: encoders: number of paragraphs, or of rows with labels.
         placement: ``spread`` over the text, or the ``first`` ones.
         device, threads: where and how wide torch and the runtime compute.
         seed: of the bootstrap.
@@ -85,22 +88,25 @@ def validate_bundle(
         The line; the original's numbers and the paired differences are in ``compare``.
 
     Raises:
-        InputError: a decoder against an encoder, tokenizers that differ, too little text.
+        InputError: a decoder against an encoder, tokenizers or labels that differ, too little text.
         GateFailed: logits or embeddings that are not finite.
         EdgepressError: as :func:`~edgepress.benchmarks.subjects.open_subject` and
-            :func:`~edgepress.compress.data.corpus.texts_from`.
+            :func:`~edgepress.compress.data.corpus.read_corpus`.
     """
     progress = progress or Silent()
-    texts = texts_from(str(text or corpus), field=field, split="held-out")
+    read = read_corpus(str(text or corpus), field=field, split="held-out")
+    texts = read.texts()
     original = open_subject(against, device=device, threads=threads, progress=progress)
     same = str(subject) == str(against)
     opened = original if same else open_subject(subject, device=device, threads=threads, progress=progress)
     _require_alike(opened, original, texts)
     source = Path(text).name if text else f"{corpus} held-out"
     sample = Sample(windows, length, sentences, placement)
-    result = (_decoders if original.kind == "decoder" else _encoders)(
-        opened, original, texts, sample, progress
-    )
+    if original.labels:
+        result = _classifiers(opened, original, read, sample, progress)
+    else:
+        score = _decoders if original.kind == "decoder" else _encoders
+        result = score(opened, original, texts, sample, progress)
     result.workload.update(kind="quality", text=source, placement=placement)
     lines = _lines(opened, original, result, seed, command)
     if record is not None:
@@ -112,6 +118,11 @@ def validate_bundle(
 def _require_alike(subject: Subject, original: Subject, texts: list[str]) -> None:
     if subject.kind != original.kind:
         raise InputError(f"a model of kind {subject.kind!r} is compared with one of kind {original.kind!r}")
+    if subject.labels != original.labels:
+        raise InputError(
+            f"a model with the labels {_named(subject)} is compared with one with {_named(original)}",
+            fix="compare with the model that it was made from",
+        )
     if is_cut(subject, original):
         return
     probe = "\n\n".join(texts)[:4000]
@@ -121,6 +132,10 @@ def _require_alike(subject: Subject, original: Subject, texts: list[str]) -> Non
             why="logits at a position would answer different questions",
             fix="compare with the model that it was made from",
         )
+
+
+def _named(model: Subject) -> str:
+    return ", ".join(model.labels) or "none"
 
 
 def _decoders(
@@ -155,12 +170,30 @@ def _encoders(
     return _Result(score_embeddings(subject, original, chosen, sets, progress=progress), workload)
 
 
+def _classifiers(
+    subject: Subject, original: Subject, corpus: Corpus, sample: Sample, progress: Progress
+) -> _Result:
+    count, placement = sample.sentences, sample.placement
+    targets = None
+    if corpus.labels:
+        chosen, targets = measured_rows(corpus, original.labels, count=count, placement=placement)
+    else:
+        chosen = measured_sentences(corpus.texts(), count=count, placement=placement)
+    workload = {
+        "sentences": len(chosen),
+        "labelled": targets is not None,
+        "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
+    }
+    return _Result(score_labels(subject, original, chosen, targets, progress=progress), workload)
+
+
 def _lines(
     subject: Subject, original: Subject, result: _Result, seed: int, command: str
 ) -> tuple[Measurement, Measurement]:
     """The original's line and the subject's, from one pass over the same input."""
     baseline = original.describe()
-    unit = "windows" if original.kind == "decoder" else "sentences and word pairs"
+    of_encoder = "texts" if original.labels else "sentences and word pairs"
+    unit = "windows" if original.kind == "decoder" else of_encoder
     protocol = {
         "interval": f"percentile bootstrap over {unit}, differences paired",
         "resamples": RESAMPLES,

@@ -9,7 +9,10 @@ the subject
 - ``sentences``: ``per_sentence(embeddings, reference)`` maps two ``[n, hidden]`` to ``[n]``;
 - ``pairs``: ``per_pair(left, right)`` maps the embeddings ``[n, hidden]`` of the first and second words to
 ``[n]``;
+- ``labels``: ``per_text(log_probs, reference, targets)`` maps log-probabilities ``[n, labels]`` of a
+  classifier and of the original, and the known labels ``[n]`` or None, to ``[n]``, or to None where it needs
+  the known ones;
 
 and ``value(rows)``, which makes the metric from rows that are resampled whole for its interval: a window's
-``(sum, tokens, bytes)``, a sentence's ``(number,)``, or a pair's ``(number, rating)``.
+``(sum, tokens, bytes)``, a sentence's or a text's ``(number,)``, or a pair's ``(number, rating)``.
 """

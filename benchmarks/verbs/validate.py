@@ -14,6 +14,9 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     "max_kl": ("kl", "max"),
     "min_top1": ("top1_agreement", "min"),
     "min_cosine": ("cosine", "min"),
+    "max_label_kl": ("label_kl", "max"),
+    "min_label_agreement": ("label_agreement", "min"),
+    "min_label_accuracy": ("label_accuracy", "min"),
 }
 
 
@@ -49,6 +52,9 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option("--max-kl", type=float, help="Gate: fail above this KL divergence, nats per token.")
 @click.option("--min-top1", type=float, help="Gate: fail below this top-1 agreement, 0 to 1.")
 @click.option("--min-cosine", type=float, help="Gate: fail below this mean cosine.")
+@click.option("--max-label-kl", type=float, help="Gate: fail above this KL of a classifier's labels.")
+@click.option("--min-label-agreement", type=float, help="Gate: fail below this share of equal labels.")
+@click.option("--min-label-accuracy", type=float, help="Gate: fail below this share of right labels.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurement as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -58,7 +64,9 @@ def command(
 
     Decoders: perplexity, bits per byte, KL divergence and top-1 agreement on the same windows of text.
     Encoders: cosine to the original's embeddings, and Spearman correlation with people on two sets of word
-    pairs. Intervals hold 95 % of bootstrap resamples of windows, sentences or pairs.
+    pairs. Classifiers: agreement of the labels, KL divergence of their distributions, and accuracy where the
+    rows of a .jsonl text have a "label". Intervals hold 95 % of bootstrap resamples of windows, texts or
+    pairs.
     """
     from ...terminal import Terminal
     from ..gates import Gate, failure

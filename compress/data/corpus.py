@@ -1,8 +1,8 @@
 """Text from a file, a directory or a demo corpus, checked before anything long begins.
 
 A ``.jsonl`` file holds a document per line: an object with the text under a field, or a conversation under
-``messages``. Any other file is prose, whose paragraphs (separated by blank lines) are its documents. A
-directory is all its ``.txt`` and ``.jsonl`` files, by name.
+``messages``; it may have the ``label`` of its text. Any other file is prose, whose paragraphs (separated by
+blank lines) are its documents. A directory is all its ``.txt`` and ``.jsonl`` files, by name.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ CORPORA: dict[str, Callable[[Split], list[str]]] = {"wikipedia": wikipedia.artic
 
 Conversation = tuple[dict[str, Any], ...]
 Document = str | Conversation
+Label = str | int | None
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 
@@ -36,12 +37,14 @@ class Corpus:
         documents: texts or conversations, none of them empty; duplicates are still there.
         source: what was asked for, as the user wrote it.
         empty: number of rows without text that were left out.
+        labels: what rows say of each document, in their order; empty where none says anything.
         duplicates: number of documents that repeat an earlier one.
     """
 
     documents: tuple[Document, ...]
     source: str
     empty: int = 0
+    labels: tuple[Label, ...] = ()
 
     @property
     def duplicates(self) -> int:
@@ -94,13 +97,13 @@ def read_corpus(source: str, *, field: str = "text", split: Split = "calibration
     files = _files(source)
     _require_size(files, source)
     rows = [row for file in files for row in _rows(file, field)]
-    corpus = Corpus(tuple(row for row in rows if plain(row).strip()), source, _empty(rows))
+    kept = [(document, label) for document, label in rows if plain(document).strip()]
+    labels = tuple(label for _, label in kept)
+    said = any(label is not None for label in labels)
+    documents = tuple(document for document, _ in kept)
+    corpus = Corpus(documents, source, len(rows) - len(kept), labels if said else ())
     _require_content(corpus)
     return corpus
-
-
-def _empty(rows: list[Document]) -> int:
-    return sum(not plain(row).strip() for row in rows)
 
 
 def _identity(document: Document) -> str:
@@ -144,10 +147,10 @@ def _require_content(corpus: Corpus) -> None:
         )
 
 
-def _rows(file: Path, field: str) -> list[Document]:
+def _rows(file: Path, field: str) -> list[tuple[Document, Label]]:
     text = _decoded(file)
     if file.suffix != ".jsonl":
-        return list(paragraphs(text))
+        return [(part, None) for part in paragraphs(text)]
     return list(_json_rows(file, text, field))
 
 
@@ -163,7 +166,7 @@ def _decoded(file: Path) -> str:
         raise CalibrationError(f"cannot read {file}", why=str(error)) from None
 
 
-def _json_rows(file: Path, text: str, field: str) -> Iterator[Document]:
+def _json_rows(file: Path, text: str, field: str) -> Iterator[tuple[Document, Label]]:
     # Not splitlines(): a JSON string may hold U+2028, which is no end of a row.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -174,7 +177,10 @@ def _json_rows(file: Path, text: str, field: str) -> Iterator[Document]:
             raise CalibrationError(f"{file}:{number} is not JSON", why=str(error)) from None
         if not isinstance(row, dict):
             raise CalibrationError(f"{file}:{number} is not a JSON object but a {type(row).__name__}")
-        yield _document(row, field, f"{file}:{number}")
+        label = row.get("label")
+        # Of other kinds (scores, lists of labels) nothing is asked here: whoever reads labels refuses them.
+        known = label if isinstance(label, str) or type(label) is int else None
+        yield _document(row, field, f"{file}:{number}"), known
 
 
 def _document(row: dict[str, Any], field: str, where: str) -> Document:

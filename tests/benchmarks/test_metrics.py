@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from edgepress import plugins
 from edgepress.benchmarks.log_softmax import log_softmax
-from edgepress.benchmarks.metrics import bits_per_byte, cosine, kl, perplexity, spearman, top1_agreement
+from edgepress.benchmarks.metrics import (
+    bits_per_byte,
+    cosine,
+    kl,
+    label_accuracy,
+    label_agreement,
+    label_kl,
+    perplexity,
+    spearman,
+    top1_agreement,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -32,7 +42,13 @@ def test_every_metric_says_what_it_is(name: str) -> None:
     metric = plugins.load(PACKAGE, name, "metric")
     assert isinstance(metric.unit, str)
     assert metric.better in ("lower", "higher")
-    function = {"tokens": "per_token", "sentences": "per_sentence", "pairs": "per_pair"}[metric.measured_on]
+    functions = {
+        "tokens": "per_token",
+        "sentences": "per_sentence",
+        "pairs": "per_pair",
+        "labels": "per_text",
+    }
+    function = functions[metric.measured_on]
     assert callable(getattr(metric, function))
     assert callable(metric.value)
 
@@ -165,3 +181,25 @@ def test_spearman_sees_ranks_only() -> None:
 def test_pairs_are_compared_by_cosine() -> None:
     left, right = random_logits(8), random_logits(9)
     np.testing.assert_array_equal(spearman.per_pair(left, right), cosine.per_sentence(left, right))
+
+
+def test_metrics_of_labels_match_the_naive_ones() -> None:
+    mine, theirs = random_logits(5, 9, 3), random_logits(6, 9, 3)
+    targets = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    ours, own = ([naive_softmax(row) for row in logits.astype(float).tolist()] for logits in (mine, theirs))
+    nats = [
+        sum(p * math.log(p / q) for p, q in zip(right, left, strict=True))
+        for left, right in zip(ours, own, strict=True)
+    ]
+    log_probs, reference = log_softmax(mine), log_softmax(theirs)
+    found = label_kl.per_text(log_probs, reference, None)
+    np.testing.assert_allclose(found, nats, atol=1e-12)
+    assert label_kl.value(found[:, None]) == pytest.approx(sum(nats) / 9)
+    picks = [(row.index(max(row)), other.index(max(other))) for row, other in zip(ours, own, strict=True)]
+    same = label_agreement.per_text(log_probs, reference, None)
+    assert label_agreement.value(same[:, None]) == pytest.approx(sum(a == b for a, b in picks) / 9)
+    right = label_accuracy.per_text(log_probs, reference, targets)
+    assert right is not None
+    hits = sum(a == target for (a, _), target in zip(picks, targets.tolist(), strict=True))
+    assert label_accuracy.value(right[:, None]) == pytest.approx(hits / 9)
+    assert label_accuracy.per_text(log_probs, reference, None) is None
