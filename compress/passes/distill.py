@@ -9,6 +9,7 @@ The losses, each a term of ``training/``:
 - decoders: ``forward_kl``, ``reverse_kl`` and ``jensen_shannon`` of the next token, ``cross_entropy`` of the
   text itself;
 - encoders: ``cosine`` and ``embedding`` distance of the pooled embedding;
+- classifiers of texts: ``label_kl``, the distribution of their labels (the head stays as it is);
 - both: ``states``, the last hidden states; ``hidden``, those after each block, compared with the teacher's at
   the same share of its depth; ``relations`` between the tokens in the last attention, and its maps
   (``attention``).
@@ -32,6 +33,7 @@ from ..pooling import pooling_of
 from ..stage import Stage, StageResult
 from ..training.attention_maps import AttentionMaps
 from ..training.float_student import float_student
+from ..training.label_terms import LabelDivergence
 from ..training.learning import Learning
 from ..training.logit_terms import CrossEntropy, LogitDivergence
 from ..training.objective import Objective, Term
@@ -51,16 +53,18 @@ Loss = Literal[
     "cross_entropy",
     "cosine",
     "embedding",
+    "label_kl",
     "states",
     "hidden",
     "relations",
     "attention",
 ]
 _OF_DECODERS = ("forward_kl", "reverse_kl", "jensen_shannon", "cross_entropy")
-_OF_ENCODERS = ("cosine", "embedding")
+_OF_ENCODERS = ("cosine", "embedding", "label_kl")
 _DEFAULT: dict[str, dict[Loss, float]] = {
     "decoder": {"forward_kl": 1.0},
     "encoder": {"states": 1.0, "relations": 1.0},
+    "classifier": {"label_kl": 1.0, "states": 1.0, "relations": 1.0},
 }
 
 
@@ -130,7 +134,7 @@ class Distill(Learning):
         return " + ".join(losses)
 
     def _losses(self, anatomy: Anatomy) -> dict[Loss, float]:
-        return self.losses or _DEFAULT[anatomy.kind]
+        return self.losses or _DEFAULT[_kind(anatomy)]
 
     def objective(self, stage: Stage) -> Objective:
         """The weighted losses.
@@ -146,7 +150,7 @@ class Distill(Learning):
         if wrong:
             raise TrainingError(
                 f"the loss {wrong[0]} is not one of a {anatomy.kind}",
-                fix=f"give others, by default {_DEFAULT[anatomy.kind]}",
+                fix=f"give others, by default {_DEFAULT[_kind(anatomy)]}",
             )
         return Objective(tuple((weight, self._term(name, stage)) for name, weight in losses.items()))
 
@@ -156,6 +160,8 @@ class Distill(Learning):
             return CrossEntropy(anatomy.logit_softcap)
         if name == "cosine" or name == "embedding":
             return EmbeddingDistance(pooling_of(stage.original.reader.path), cosine=name == "cosine")
+        if name == "label_kl":
+            return self._label_divergence(anatomy, stage.original.anatomy)
         if name == "states":
             return StateDistance()
         if name == "hidden":
@@ -168,6 +174,17 @@ class Distill(Learning):
         shared = self._shared(stage)
         top_k = min(self.top_k, (shared or anatomy.vocab_size) - 1)
         return LogitDivergence(name, top_k, anatomy.logit_softcap, self.temperature, shared)
+
+    def _label_divergence(self, student: Anatomy, teacher: Anatomy) -> LabelDivergence:
+        mine, theirs = student.classifier, teacher.classifier
+        if mine is None or theirs is None or mine.labels != theirs.labels:
+            named = [", ".join(head.labels) if head is not None else "none" for head in (mine, theirs)]
+            raise TrainingError(
+                f"the loss label_kl is of two classifiers with the same labels: the student has {named[0]}, "
+                f"the teacher {named[1]}",
+                fix="leave it out, or distill a …ForSequenceClassification from one",
+            )
+        return LabelDivergence(student, teacher, self.temperature)
 
     def _shared(self, stage: Stage) -> int | None:
         """The ids that both models have, where the student is one of its own."""
@@ -187,6 +204,10 @@ class Distill(Learning):
                     fix="give relation_heads that divide the student's and the teacher's",
                 )
         return Relations(student, teacher, heads)
+
+
+def _kind(anatomy: Anatomy) -> str:
+    return anatomy.kind if anatomy.classifier is None else "classifier"
 
 
 def _pairs(student: Anatomy, teacher: Anatomy) -> dict[str, str]:

@@ -4,8 +4,8 @@ outputs; the codes stay.
 The few parameters that end-to-end training of a quantized model may still move (the second phase of
 EfficientQAT, Chen et al. 2024, arXiv 2407.11062; norm tweaking, Li et al. 2023, arXiv 2309.02784), with the
 original as the teacher: the KL divergence from its next-token distribution, or for an encoder the distance of
-the last hidden states. Part of the calibration text is held out, and the parameters that do best there are
-kept: at worst those the model came with.
+the last hidden states, and for a classifier of texts the KL of its labels too. Part of the calibration text
+is held out, and the parameters that do best there are kept: at worst those the model came with.
 """
 
 from __future__ import annotations

@@ -95,6 +95,8 @@ class Learning(ModelPass):
 
     def measure(self, stage: Stage) -> str:
         """How the held-out loss is called."""
+        if stage.source.anatomy.classifier is not None:
+            return "label_kl + states"
         return "distance" if stage.source.anatomy.kind == "encoder" else "kl"
 
     def before_step(self, student: Student, done: float) -> None:

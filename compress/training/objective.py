@@ -1,6 +1,7 @@
 """What a student is compared with its teacher by: weighted terms, each a loss of a piece's tokens.
 
-A decoder by default by the forward KL of its next-token distribution, an encoder by its last hidden states.
+A decoder by default by the forward KL of its next-token distribution, an encoder by its last hidden states; a
+classifier by these and the KL of its labels, which count alike.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy import Anatomy
+from .label_terms import LabelDivergence
 from .logit_terms import LogitDivergence
 from .pieces import Piece
 from .reading import States, read
@@ -85,6 +87,8 @@ class Objective:
 
 def objective_for(anatomy: Anatomy, top_k: int) -> Objective:
     """The objective for a model of this kind."""
+    if anatomy.classifier is not None:
+        return Objective(((1.0, LabelDivergence(anatomy, anatomy)), (1.0, StateDistance())))
     if anatomy.kind == "encoder":
         return Objective(((1.0, StateDistance()),))
     kept = min(top_k, anatomy.vocab_size - 1)

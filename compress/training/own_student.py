@@ -51,13 +51,16 @@ def student_source(path: Path, teacher: WeightSource, directory: Path, seed: int
 
 
 def _drawn(path: Path) -> Any:
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     if not path.is_file():
         raise TrainingError(
             f"there is no student at {path}", fix="name a checkpoint's directory, or a config.json"
         )
     config = AutoConfig.from_pretrained(path)
-    causal = any("CausalLM" in name or "LMHead" in name for name in config.architectures or ())
-    loader = AutoModelForCausalLM if causal else AutoModel
+    names = config.architectures or ()
+    causal = any("CausalLM" in name or "LMHead" in name for name in names)
+    labels = any(name.endswith("ForSequenceClassification") for name in names)
+    loader = AutoModelForSequenceClassification if labels else AutoModel
+    loader = AutoModelForCausalLM if causal else loader
     return loader.from_config(config, dtype=torch.float32)

@@ -1,0 +1,65 @@
+"""The loss of a classifier of texts: how far the distribution of its labels is from the teacher's.
+
+Hinton, Vinyals, Dean 2015, arXiv 1503.02531. The head that reads the states stays as it is; what stands
+before it learns.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from ..anatomy import Anatomy
+from ..classifier import Classifier
+from ..module_names import module_name
+from .divergences import forward_kl
+from .pieces import Piece
+from .reading import LAST, States
+
+
+class LabelDivergence:
+    """The KL divergence in nats of each row's labels from the teacher's, times ``temperature²``.
+
+    Every row of a piece counts alike, and all of them together as the piece's tokens. ``student`` and
+    ``teacher`` are classifiers of the same labels.
+    """
+
+    name, by_token, asks = "label_kl", False, True
+
+    def __init__(self, student: Anatomy, teacher: Anatomy, temperature: float = 1.0) -> None:
+        self.temperature = temperature
+        self.heard: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        self._student, self._teacher = student, teacher
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``log_probabilities [rows, labels]`` float32."""
+        return {"log_probabilities": self._labels(model, self._teacher, states, piece)}
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        mine = self._labels(model, self._student, states, piece)
+        distance = forward_kl(answers["log_probabilities"], mine)
+        return self.temperature**2 * distance * (piece.tokens / len(distance))
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def _labels(self, model: nn.Module, anatomy: Anatomy, states: States, piece: Piece) -> Tensor:
+        head = anatomy.classifier
+        assert head is not None
+        first = _first_states(states[LAST], piece.attention_mask.to(states[LAST].device))
+        logits = _logits(model, anatomy, head, first.float())
+        return (logits / self.temperature).log_softmax(-1)
+
+
+def _first_states(rows: Tensor, mask: Tensor) -> Tensor:
+    """``[texts, hidden]`` of the states ``[tokens, hidden]`` of all real tokens, text after text."""
+    counts = mask.sum(1)
+    return rows[(counts.cumsum(0) - counts)[counts > 0]]
+
+
+def _logits(model: nn.Module, anatomy: Anatomy, head: Classifier, first: Tensor) -> Tensor:
+    dense, out = (model.get_submodule(module_name(anatomy, name)) for name in (head.dense, head.out))
+    middle = dense(first)
+    logits: Tensor = out(relu(middle) if head.activation == "relu" else middle.tanh())
+    return logits
