@@ -23,7 +23,7 @@ from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.training WORK benchmarks/results"
 CALIBRATION = "--calibration wikipedia --samples 640 --length 512"
-TOKENS = {"recover": 100_000, "qat": 100_000}
+TOKENS = {"recover": 60_000, "qat": 100_000}
 # What works in closed form reads as many as in the other tables; what learns reads all.
 FEW = {"samples": 16}
 NARROW = {"pass": "narrow", "keep": 0.75, **FEW}
