@@ -1,6 +1,7 @@
 """Sparse SmolLM2: what each pruning pass costs the model, alone and followed by 4-bit GPTQ.
 
-    python -m edgepress.benchmarks.checks.pruning WORK RESULTS [--only NAME …] [--place PLACE --peers NAME …]
+    python -m edgepress.benchmarks.checks.pruning WORK RESULTS [--page NAME] [--only NAME …]
+        [--place PLACE --peers NAME …]
 
 Every step is the command line a user would type, on 16 × 512 tokens of calibration text; its output stays in
 WORK, so that an interrupted check goes on where it was. A row that was left out is not in the table. With a
@@ -134,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
+    parser.add_argument("--page", default="pruning-smollm2", help="name of the results file")
     parser.add_argument("--only", nargs="+", choices=[row.name for row in rows()])
     parser.add_argument("--place", type=Path, help="directory with the environments of other tools")
     parser.add_argument("--peers", nargs="+", choices=list(llm_compressor.VARIANTS), default=[])
@@ -143,7 +145,8 @@ def main() -> None:
     chain = Chain("smollm2", arguments.work, None, quick=False)
     header = ["pass", "zeros", "then", "KL", "ppl", "top-1", "KL, calibration text", "CPU s", "peak RSS MB"]
     chosen = [row for row in rows() if arguments.only is None or row.name in arguments.only]
-    told = f" --only {' '.join(arguments.only)}" if arguments.only else ""
+    told = f" --page {arguments.page}"
+    told += f" --only {' '.join(arguments.only)}" if arguments.only else ""
     told += f" --place PLACE --peers {' '.join(arguments.peers)}" if arguments.peers else ""
     notes = [
         "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: KL(original ‖ row), "
@@ -156,7 +159,7 @@ def main() -> None:
     filled = [table_row(chain, row) for row in chosen]
     filled += [peer_row(chain, Place(arguments.place), variant) for variant in arguments.peers]
     title = "SmolLM2-135M with zeros: every pruning pass, alone and before 4-bit GPTQ"
-    write_table(arguments.results / "pruning-smollm2.md", title, COMMAND + told, header, filled, notes)
+    write_table(arguments.results / f"{arguments.page}.md", title, COMMAND + told, header, filled, notes)
 
 
 if __name__ == "__main__":

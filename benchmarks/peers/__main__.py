@@ -92,6 +92,7 @@ def _measure(place: Place, asked: argparse.Namespace) -> None:
 def _command(asked: argparse.Namespace) -> str:
     """The command line as it can be given anywhere: this machine's directories by their role."""
     places = {str(asked.place): "PLACE", str(asked.results): "RESULTS"}
+    places |= {str(text): text.name for text in getattr(asked, "text", [])}
     given = [places.get(word, word) for word in sys.argv[1:]]
     return shlex.join(["python", "-m", "edgepress.benchmarks.peers", *given])
 
