@@ -4,9 +4,9 @@
 
 ``FILE`` is movieReviewSnippets_GroundTruth.txt: snippets, each rated by twenty people (Hutto, Gilbert 2014,
 VADER), in the archive inside the source package of vaderSentiment 3.3.2. A snippet is good where its mean
-rating is above zero. For each seed the encoder and a linear head on its embedding are trained on one part of
-them; the student is cut from that encoder by ``layers`` and learns its embeddings of the same snippets by
-``distill``, without a label. The head stays as it is. Accuracy is that on the other part.
+rating is above zero. For each seed a BertForSequenceClassification is made of the encoder and trained on one
+part of them; the student is cut from it by ``layers`` and learns the distribution of its labels on the same
+snippets by ``distill``, without being told any. Accuracy is that on the other part.
 """
 
 from __future__ import annotations
@@ -15,20 +15,14 @@ import argparse
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from ...compress.models import resolve
-from ...compress.module_names import stored_name
-from ...compress.pooling import Pooling, pooling_of
-from ...compress.torch_model import load_model
 from ...compress.training.precision import autocast
-from ...compress.weights import WeightSource
 from ...runtime.tokenizer import Tokenizer
 from ...storage import read_json, write_json
 from ..checkpoint_subject import CheckpointSubject
@@ -36,10 +30,12 @@ from .model_chain import Chain
 from .table import write_table
 
 COMMAND = "python -m edgepress.benchmarks.checks.sentiment WORK benchmarks/results --snippets FILE"
-TESTED, STEPS, BATCH, SHARPNESS = 2600, 250, 32, 16.0
+TESTED, STEPS, BATCH = 2600, 250, 32
+LABELS = ("bad", "good")
+RATE, HEAD_RATE = 6e-5, 1e-3
 LENGTH, SAMPLES = 48, 5000
 SHARES = {"half": 0.5, "third": 0.34, "sixth": 0.17}
-LEARN = {"pass": "distill", "losses": {"embedding": 1.0, "states": 1.0}, "epochs": 4}
+LEARN = {"pass": "distill", "losses": {"label_kl": 1.0, "states": 1.0}, "epochs": 4}
 HEADER = ["model", "block parameters", "accuracy by seed", "mean", "kept", "CPU s a seed"]
 
 Snippets = list[tuple[str, int]]
@@ -55,56 +51,58 @@ def snippets(file: Path) -> tuple[Snippets, Snippets]:
 
 
 def fine_tune(path: Path, learned: Snippets, seed: int, target: Path) -> None:
-    """Train encoder and head, and write both: a checkpoint, and ``head.npy [hidden + 1]`` in it."""
+    """Write the encoder at ``path`` with a head, both trained, to ``target``."""
+    from transformers import AutoModelForSequenceClassification
+
     torch.manual_seed(seed)
-    source, tokenizer, pooling = WeightSource.open(path), Tokenizer.open(path), pooling_of(path)
-    model = load_model(path).train()
-    head = nn.Linear(source.anatomy.hidden_size, 1)
-    groups = [{"params": model.parameters(), "lr": 6e-5}, {"params": head.parameters(), "lr": 5e-3}]
+    names = dict(enumerate(LABELS))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, id2label=names, dtype=torch.float32
+    ).train()
+    tokenizer, draw = Tokenizer.open(path), random.Random(seed)
+    encoder = list(model.bert.encoder.parameters()) + list(model.bert.embeddings.parameters())
+    head = [*model.bert.pooler.parameters(), *model.classifier.parameters()]
+    groups = [{"params": encoder, "lr": RATE}, {"params": head, "lr": HEAD_RATE}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [6e-5, 5e-3], total_steps=STEPS)
-    draw = random.Random(seed)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [RATE, HEAD_RATE], total_steps=STEPS)
     for _ in range(STEPS):
         rows = draw.sample(learned, BATCH)
-        ids = tokenizer.encode_batch([text for text, _ in rows], max_length=LENGTH)
+        ids, mask = padded(tokenizer.encode_batch([text for text, _ in rows], max_length=LENGTH))
         with autocast("auto", torch.device("cpu")):
-            embedded = embeddings(model, pooling, ids)
-        wanted = torch.tensor([float(label) for _, label in rows])
-        logits = head(SHARPNESS * embedded.float()).squeeze(-1)
+            logits = model(input_ids=ids, attention_mask=mask).logits
         optimizer.zero_grad()
-        nn.functional.binary_cross_entropy_with_logits(logits, wanted).backward()  # type: ignore[no-untyped-call]
+        wanted = torch.tensor([label for _, label in rows])
+        loss = torch.nn.functional.cross_entropy(logits.float(), wanted)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    write(source, model, head, target)
+    write(model, path, target)
 
 
-def embeddings(model: nn.Module, pooling: Pooling, ids: list[list[int]]) -> Tensor:
-    """``[rows, hidden]`` of texts as token ids."""
-    longest = max(map(len, ids))
-    padded = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
-    return pooling.apply(model(input_ids=padded, attention_mask=mask).last_hidden_state, mask)
-
-
-def write(source: WeightSource, model: nn.Module, head: nn.Linear, target: Path) -> None:
-    """The checkpoint of ``source`` with the weights of ``model``, and the head."""
+def write(model: Any, path: Path, target: Path) -> None:
+    """The checkpoint of ``model``, with the tokenizer of the one at ``path``."""
     part = target.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source.reader.path, part)
-    tensors = {stored_name(source.anatomy, name): value for name, value in model.named_parameters()}
-    kept = source.reader.read([name for name in source.reader.shapes if name not in tensors])
-    found = {name: value.detach().contiguous() for name, value in (kept | tensors).items()}
-    save_file(found, part / "model.safetensors", {"format": "pt"})
-    np.save(part / "head.npy", torch.cat([head.weight[0], head.bias]).detach().numpy())
+    model.save_pretrained(part)
+    # Not what makes a sentence encoder of it.
+    for file in (*path.glob("tokenizer*"), *path.glob("vocab.txt"), *path.glob("special_tokens_map.json")):
+        shutil.copyfile(file, part / file.name)
     part.rename(target)
 
 
-def accuracy(path: Path, head: NDArray[np.float32], tested: Snippets) -> float:
-    """The share of ``tested`` that the model at ``path`` and the head get right."""
+def padded(ids: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask ``[rows, longest]``."""
+    longest = max(map(len, ids))
+    rows = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
+    return rows, mask
+
+
+def accuracy(path: Path, tested: Snippets) -> float:
+    """The share of ``tested`` that the classifier at ``path`` gets right."""
     subject = CheckpointSubject(resolve(str(path)), threads=1)
-    embedded = subject.embeddings([text for text, _ in tested])
-    logits = SHARPNESS * embedded @ head[:-1] + head[-1]
-    return float(((logits > 0) == np.array([label for _, label in tested], dtype=bool)).mean())
+    found = subject.label_logits([text for text, _ in tested]).argmax(axis=1)
+    return float((found == np.array([label for _, label in tested])).mean())
 
 
 def one_seed(chain: Chain, seed: int, names: list[str], parts: tuple[Snippets, Snippets]) -> None:
@@ -113,7 +111,6 @@ def one_seed(chain: Chain, seed: int, names: list[str], parts: tuple[Snippets, S
     teacher = chain.work / f"teacher-{seed}"
     if not teacher.exists():
         fine_tune(resolve(chain.model).path, learned, seed, teacher)
-    head = np.load(teacher / "head.npy")
     for name in ("teacher", *names):
         checkpoint, file = chain.work / f"{name}-{seed}", chain.work / f"{name}-{seed}.json"
         if file.exists():
@@ -123,7 +120,7 @@ def one_seed(chain: Chain, seed: int, names: list[str], parts: tuple[Snippets, S
             options = f"--calibration {chain.work}/text.txt --samples {SAMPLES} --length {LENGTH} -q"
             recipe = f"-r {chain.work}/{name}.yaml"
             seconds, _ = chain.call(f"compress {teacher} {recipe} {options} -o {checkpoint}", threads=1)
-        found = {"accuracy": accuracy(checkpoint, head, tested), "cpu_seconds": seconds}
+        found = {"accuracy": accuracy(checkpoint, tested), "cpu_seconds": seconds}
         write_json(file, found | {"blocks": read_json(checkpoint / "config.json")["num_hidden_layers"]})
 
 
