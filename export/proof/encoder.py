@@ -133,7 +133,8 @@ def _as_shipped(
     distances = _distances(*([_vector(outputs) for outputs in texts] for texts in three))
     if LOGITS not in reference[0]:
         return distances
-    return distances | compare_labels(*(np.concatenate([out[LOGITS] for out in texts]) for texts in three))
+    labels = compare_labels(*(np.concatenate([out[LOGITS] for out in texts]) for texts in three))
+    return {**distances, **labels, "bounds": distances["bounds"] | labels["bounds"]}
 
 
 def _distances(found: list[Any], reference: list[Any], unrounded: list[Any]) -> dict[str, Any]:

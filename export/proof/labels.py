@@ -28,4 +28,5 @@ def compare_labels(found: Floats, reference: Floats, unrounded: Floats) -> dict[
         "label_kl_mean": rounded(kl),
         "label_kl_of_rounding": rounded(rounding),
         "label_agreement": rounded(float((ours.argmax(-1) == theirs.argmax(-1)).mean())),
+        "bounds": {"label_kl_mean": rounded(bound)},
     }

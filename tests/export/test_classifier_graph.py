@@ -99,6 +99,7 @@ def test_a_bundle_from_end_to_end(classifier: Path, compressed: Path, tmp_path: 
     assert (manifest["kind"], manifest["encoder"]["labels"]) == ("encoder", list(LABELS))
     proof = manifest["parity"]["quantized"]
     assert 0 <= proof["label_kl_mean"] <= bounds.noise_bound(bounds.KL_MEAN, proof["label_kl_of_rounding"])
+    assert proof["bounds"].keys() == {"cosine_distance_mean", "label_kl_mean"}
     assert "classify BUNDLE" in (rounded / "README.md").read_text()
     params = manifest["weights"]["params"]
     assert params == sum(parameter.numel() for parameter in reference.parameters())
