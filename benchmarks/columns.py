@@ -71,6 +71,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "encoder": (
         SIZE,
         RATIO,
+        Column("label_accuracy", "accuracy", "%", "higher", _short(1), 100.0),
+        Column("label_agreement", "labels", "%", "higher", _short(1), 100.0),
+        Column("label_kl", "label KL", "nats", "lower", _short(4)),
         Column("cosine", "cosine", "", "higher", _short(4)),
         Column("spearman_wordsim353", "WordSim", "ρ", "higher", _short(3)),
         Column("spearman_simlex999", "SimLex", "ρ", "higher", _short(3)),

@@ -111,6 +111,9 @@ def test_the_verb_has_gates(
     assert run([*words, "--min-label-agreement", "0"]) == 0
     assert run([*words, "--max-label-kl", "0"]) == 1
     assert "label_kl" in capsys.readouterr().err
+    assert run(["compare", str(tmp_path / "x.jsonl")]) == 0
+    shown = capsys.readouterr().out
+    assert "label KL" in shown and "cosine" not in shown
 
 
 def test_a_corpus_keeps_the_labels_of_its_rows(tmp_path: Path) -> None:
