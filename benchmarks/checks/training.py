@@ -26,7 +26,7 @@ CALIBRATION = "--calibration wikipedia --samples 640 --length 512"
 TOKENS = {"recover": 60_000, "qat": 100_000}
 # What works in closed form reads as many as in the other tables; what learns reads all.
 FEW = {"samples": 16}
-NARROW = {"pass": "narrow", "keep": 0.75, **FEW}
+CUTS = ("narrow", "layers")
 TARGETS = {"recover": 0.5, "qat": 0.6}
 TITLES = {
     "recover": "SmolLM2-135M without a quarter of its blocks' weights: what recovery gives back",
@@ -39,9 +39,15 @@ def tables(kind: str, tokens: int) -> list[list[Row]]:
     """Rows by what they begin with: what was lost, what closed forms give back, and training."""
     if kind == "recover":
         learned = {"pass": "recover", "tokens": tokens, "measurements": 8, "samples": tokens // 400}
-        cut = Row("narrow-unrepaired", ({**NARROW, "repair": "none"},))
-        return [[cut, Row("narrow", (NARROW,)), Row("narrow-recover", (NARROW, learned))]]
+        return [_recovered({"pass": name, "keep": 0.75, **FEW}, learned) for name in CUTS]
     return [_trained(bits, tokens) for bits in (3, 2)]
+
+
+def _recovered(cut: dict[str, Any], learned: dict[str, Any]) -> list[Row]:
+    """What is left after a cut, after its repair in closed form, and after training."""
+    name = str(cut["pass"])
+    bare = Row(f"{name}-unrepaired", ({**cut, "repair": "none"},))
+    return [bare, Row(name, (cut,)), Row(f"{name}-recover", (cut, learned))]
 
 
 def _trained(bits: int, tokens: int) -> list[Row]:
