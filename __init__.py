@@ -9,8 +9,13 @@ The public API is loaded lazily, so that ``import edgepress`` and ``edgepress --
         print(piece, end="", flush=True)
 """
 
+import os
 from importlib import import_module
 from typing import Any
+
+# ONNX Runtime's own builds send events to their maker unless this is set before the library loads; with it
+# they make no device id and open no connection. Processes that we start inherit it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 
