@@ -24,7 +24,7 @@ from .training import curves, described
 COMMAND = "python -m edgepress.benchmarks.checks.qat_small WORK benchmarks/results"
 CALIBRATION = "--calibration wikipedia --samples 1600 --length 256"
 FEW = {"samples": 64}  # what works in closed form needs no more
-TOKENS, WON = 400_000, 0.6
+TOKENS, TUNED, WON = 400_000, 50_000, 0.6
 HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
 
 
@@ -33,11 +33,12 @@ def rows(tokens: int) -> dict[str, list[Row]]:
     learned: dict[str, Any] = {
         "pass": "qat",
         "tokens": tokens,
+        "learning_rate": 1e-3,
         "batch_tokens": 2048,
         "piece_tokens": 2048,
         "measurements": 8,
     }
-    tune = {**learned, "pass": "tune", "tokens": tokens // 4, "measurements": 4}
+    tune = {**learned, "pass": "tune", "tokens": TUNED, "learning_rate": 2e-3, "measurements": 4}
     found = {}
     for bits in (3, 2):
         scheme = {"scheme": f"W{bits}A16-g64", **FEW}
@@ -83,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="budget of qat; tune has a quarter")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="budget of qat")
     parser.add_argument("--only", nargs="+", choices=list(rows(TOKENS)), default=list(rows(TOKENS)))
     given = parser.parse_args()
     chain = trained(given.work, SCRATCH_TOKENS)
