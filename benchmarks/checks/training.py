@@ -1,6 +1,7 @@
 """Passes that learn, on SmolLM2: what recovery gives back after pruning, and training after quantization.
 
     python -m edgepress.benchmarks.checks.training WORK RESULTS [--only recover | qat] [--tokens COUNT]
+        [--cuts narrow | layers]
 
 Every step is the command line a user would type; its output stays in WORK, so that an interrupted check goes
 on where it was. Each row is measured on held-out Wikipedia that no pass has seen; the curve is of the
@@ -10,6 +11,7 @@ calibration text that its pass held out.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,11 @@ TITLES = {
 HEADER = ["passes", "KL", "ppl", "top-1", "of the KL removed", "CPU s", "peak RSS MB"]
 
 
-def tables(kind: str, tokens: int) -> list[list[Row]]:
+def tables(kind: str, tokens: int, cuts: Sequence[str]) -> list[list[Row]]:
     """Rows by what they begin with: what was lost, what closed forms give back, and training."""
     if kind == "recover":
         learned = {"pass": "recover", "tokens": tokens, "measurements": 8, "samples": tokens // 400}
-        return [_recovered({"pass": name, "keep": 0.75, **FEW}, learned) for name in CUTS]
+        return [_recovered({"pass": name, "keep": 0.75, **FEW}, learned) for name in cuts]
     return [_trained(bits, tokens) for bits in (3, 2)]
 
 
@@ -102,10 +104,10 @@ def curves(row: Row, chain: Chain) -> list[str]:
     ]
 
 
-def check(kind: str, chain: Chain, results: Path, tokens: int) -> None:
-    """Make one table."""
+def check(kind: str, chain: Chain, results: Path, tokens: int, cuts: Sequence[str] = CUTS) -> None:
+    """Make one table; of fewer ``cuts`` than all it has a page of its own."""
     filled, notes = [], []
-    for rows in tables(kind, tokens):
+    for rows in tables(kind, tokens, cuts):
         before: list[float] = []
         for row in rows:
             lines = measure(chain, row, f"{CALIBRATION} --answers {chain.work}/answers")
@@ -121,8 +123,10 @@ def check(kind: str, chain: Chain, results: Path, tokens: int) -> None:
     of = {"recover": "the first row", "qat": "the best row above"}[kind]
     notes.append(f"Of the KL removed: of that of {of}; target at least {TARGETS[kind]:.0%}.")
     notes.append("CPU s and peak RSS: of the whole process `edgepress compress`, one thread.")
-    command = f"{COMMAND} --only {kind} --tokens {tokens}"
-    write_table(results / f"{kind}-smollm2.md", TITLES[kind], command, HEADER, filled, notes)
+    command, page = f"{COMMAND} --only {kind} --tokens {tokens}", f"{kind}-smollm2"
+    if kind == "recover" and tuple(cuts) != CUTS:
+        command, page = f"{command} --cuts {' '.join(cuts)}", "-".join([page, *cuts])
+    write_table(results / f"{page}.md", TITLES[kind], command, HEADER, filled, notes)
 
 
 def main() -> None:
@@ -132,10 +136,11 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--only", choices=list(TOKENS))
     parser.add_argument("--tokens", type=int, help="budget of recover or qat")
+    parser.add_argument("--cuts", nargs="+", choices=CUTS, default=CUTS, help="what recovery begins with")
     given = parser.parse_args()
     chain = Chain("smollm2", given.work, None, quick=False)
     for kind in TOKENS if given.only is None else (given.only,):
-        check(kind, chain, given.results, given.tokens or TOKENS[kind])
+        check(kind, chain, given.results, given.tokens or TOKENS[kind], given.cuts)
 
 
 if __name__ == "__main__":
