@@ -7,6 +7,10 @@ the Future in Post-Training Quantization", arXiv 2505.11695. With ``G = E[x xᵀ
 it is, but for a constant, the plain objective ``tr((W* − Q) G (W* − Q)ᵀ)`` around the least-squares weight
 ``W* = W + W C G⁻¹``. So every solver of the plain problem solves this one; GPTAQ's recursion is the same
 correction made a column at a time, where a column already quantized can no longer take its part.
+
+``x`` must be what the layer will read, with the earlier layers of its own block compressed too: against
+inputs from before that, it makes up once more for what they have made up for, and overshoots. On SmolLM2 in
+eight bits that grows from block to block, to a KL of 2 where 0.009 is left without and 0.0035 with.
 """
 
 from __future__ import annotations

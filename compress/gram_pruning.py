@@ -1,9 +1,9 @@
 """``GramPruning``: what the passes that prune under the Gram of a layer's inputs have in common.
 
 Layers that read the same inputs are solved together, one above the other. A pass says which weights stay and
-what they become; here is what comes before and after it: the inputs, collected anew for each group of layers
-when asked; the target, which may make up for the error of earlier layers (:mod:`.corrected_target`); the fit
-of what is left (:mod:`.support_fit`); the status. A Gram that does not factor is damped ten times stronger,
+what they become; here is what comes before and after it: the inputs, collected anew for each group of layers when asked;
+the target, which may make up for the error of earlier layers (:mod:`.corrected_target`), once, and so from
+inputs collected anew; the fit of what is left (:mod:`.support_fit`); the status. A Gram that does not factor is damped ten times stronger,
 step by step; a layer that still fails is pruned by magnitude and says so.
 """
 
@@ -63,7 +63,9 @@ class GramPruning(Pruning):
     correction: float = Field(
         0.0, ge=0, le=1, description="share of the error of earlier layers that is made up for"
     )
-    sequential: bool = Field(False, description="collect the inputs of each group of layers anew in a block")
+    sequential: bool = Field(
+        False, description="collect the inputs of each group of layers anew in a block; correction always does"
+    )
     fit_steps: int = Field(
         10, ge=0, le=1000, description="steps of the least-squares fit of what is left; 0 for none"
     )
@@ -74,12 +76,17 @@ class GramPruning(Pruning):
         return ("gram", "cross_gram") if self.correction else ("gram",)
 
     @property
+    def collects_anew(self) -> bool:
+        """Whether the inputs of each group are looked at when those before it in the block are pruned."""
+        return self.sequential or self.correction > 0
+
+    @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
-        return () if self.sequential else self.statistics
+        return () if self.collects_anew else self.statistics
 
     @property
     def reads_batches(self) -> bool:  # type: ignore[override]
-        return self.sequential
+        return self.collects_anew
 
     @property
     def compares(self) -> bool:  # type: ignore[override]
@@ -89,7 +96,7 @@ class GramPruning(Pruning):
         """Two squares, five copies of the stacked weights; the statistics where they are collected here."""
         own = sum(STATISTIC_BYTES[name](layers[0].in_features) for name in self.statistics)
         square = 4 * layers[0].in_features ** 2
-        return 2 * square + 5 * sum(map(float_bytes, layers)) + (own if self.sequential else 0)
+        return 2 * square + 5 * sum(map(float_bytes, layers)) + (own if self.collects_anew else 0)
 
     def solve(self, rows: Rows, hessian: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
         """The pruned weight and its mask, both ``[rows, in]``; ``factor`` is of a multiple of ``hessian``."""
@@ -99,7 +106,8 @@ class GramPruning(Pruning):
         for group in block.anatomy.inputs():
             layers = [linear for linear in group if self.selects(linear)]
             if layers:
-                collected = block.collect(layers, self.statistics) if self.sequential else block.statistics
+                anew = self.collects_anew
+                collected = block.collect(layers, self.statistics) if anew else block.statistics
                 self._apply_group(block, layers, collected[layers[0].name])
 
     def _apply_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:

@@ -23,7 +23,11 @@ def methods(scheme: str) -> dict[str, list[Pass]]:
         "gptq-refined": [refined],
         "gptq-tune": [refined, tune],
         "rotate-gptq": [{"pass": "rotate"}, refined],
+        "gptq-corrected": [{**refined, "correction": 1}],
         "awq-gptq-tune": folded(scheme),
+        "awq-corrected": folded(scheme, {**refined, "correction": 1})[:2],
+        "awq-corrected-tune": folded(scheme, {**refined, "correction": 1}),
+        "corrected-tune": [{**refined, "correction": 1}, {**tune, "epochs": 4}],
         "autoround": [learned],
         "autoround-mse": [{**learned, "loss": "mse"}],
         "gptq-autoround": [refined, learned],
@@ -40,6 +44,7 @@ def eight_bits() -> dict[str, list[Pass]]:
     """The recipes for int8 weights and activations, by name."""
     smooth = {"pass": "smoothquant", "quantize": False}
     gptq = {"pass": "gptq", "scheme": "W8A8"}
+    corrected = {**gptq, "correction": 1}
     rotate = {"pass": "rotate"}
     return {
         "w8a8-rtn": [{"pass": "w8a8"}],
@@ -49,7 +54,10 @@ def eight_bits() -> dict[str, list[Pass]]:
         "w8a8-rotate-smooth-gptq": [rotate, smooth, gptq],
         "w8a8-smooth-gptq-tune": [smooth, gptq, {"pass": "tune", "epochs": 4}],
         "w8a8-rotate-smooth-gptq-tune": [rotate, smooth, gptq, {"pass": "tune", "epochs": 4}],
-        "w8a8-smooth-corrected-tune": [smooth, {**gptq, "correction": 1}, {"pass": "tune", "epochs": 4}],
+        "w8a8-corrected": [corrected],
+        "w8a8-smooth-corrected": [smooth, corrected],
+        "w8a8-rotate-smooth-corrected": [rotate, smooth, corrected],
+        "w8a8-smooth-corrected-tune": [smooth, corrected, {"pass": "tune", "epochs": 4}],
     }
 
 

@@ -7,10 +7,11 @@ error of a channel weighs ``H_jj``. (``U_jj⁻²``, what is left of it once late
 part, neglects the last ones: on SmolLM2 at three bits it ends at a KL of 0.60, ``H_jj`` at 0.52.) Three
 options go further:
 
-- ``correction``: aim at the outputs that the original model has here, not at what the layer itself would give
-  on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.corrected_target`).
 - ``sequential``: look at the inputs of each group of layers anew when those before it in the block are
   quantized: o after q, k and v; gate and up after o; down after gate and up.
+- ``correction``: aim at the outputs that the original model has here, not at what the layer itself would give
+  on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.corrected_target`). It is always
+  sequential: an error that q, k and v made up for must not be made up for by o once more.
 - ``refinements``: afterwards, scales refitted and codes moved in turns under the same objective
   (:mod:`edgepress.compress.refinement`).
 
@@ -57,7 +58,9 @@ class Gptq(BlockPass):
     correction: float = Field(
         0.0, ge=0, le=1, description="share of the error of earlier layers that is made up for; true is 1"
     )
-    sequential: bool = Field(False, description="collect the inputs of each group of layers anew in a block")
+    sequential: bool = Field(
+        False, description="collect the inputs of each group of layers anew in a block; correction always does"
+    )
     refinements: int = Field(0, ge=0, le=100, description="rounds of scale refit and coordinate descent")
 
     @property
@@ -67,12 +70,17 @@ class Gptq(BlockPass):
         return ("gram", *cross, *(("absmax",) if self.scheme.calibrated else ()))
 
     @property
+    def collects_anew(self) -> bool:
+        """Whether the inputs of each group are looked at when those before it in the block are quantized."""
+        return self.sequential or self.correction > 0
+
+    @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
-        return () if self.sequential else self.statistics
+        return () if self.collects_anew else self.statistics
 
     @property
     def reads_batches(self) -> bool:  # type: ignore[override]
-        return self.sequential
+        return self.collects_anew
 
     @property
     def compares(self) -> bool:  # type: ignore[override]
@@ -91,7 +99,7 @@ class Gptq(BlockPass):
         copies = (len(sizes) > 1) + (self.correction > 0) + 2 * (self.refinements > 0)
         own = sum(STATISTIC_BYTES[name](layers[0].in_features) for name in self.statistics)
         work = max(square + (copies + 1) * sum(sizes) + sum(sizes) // 4, 3 * max(sizes))
-        return work + (own if self.sequential else 0)
+        return work + (own if self.collects_anew else 0)
 
     def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
         """Also four products under the Gram for each refinement, and more forward passes when sequential."""
@@ -100,7 +108,7 @@ class Gptq(BlockPass):
             wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
             total += 4 * self.refinements * rows * wide**2
             total += (self.correction > 0) * tokens * (wide**2 + FORWARD * rows * wide)
-            total += self.sequential * FORWARD * tokens * rows * wide
+            total += self.collects_anew * FORWARD * tokens * rows * wide
         return total
 
     def apply(self, block: Block) -> None:
@@ -108,7 +116,7 @@ class Gptq(BlockPass):
             layers = [linear for linear in group if self.selects(linear)]
             if layers:
                 first = layers[0].name
-                collected = block.collect(layers, self.statistics) if self.sequential else block.statistics
+                collected = block.collect(layers, self.statistics) if self.collects_anew else block.statistics
                 self._apply_group(block, layers, collected[first])
 
     def _apply_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:

@@ -228,17 +228,18 @@ def distance(original: Path, compressed: Path, text: Path) -> float:
     return float((logits[0] - logits[1]).square().mean())
 
 
-def test_correction_and_sequence_bring_the_model_closer(
-    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+@pytest.mark.parametrize("scheme", ["W3A16-g32", "W8A8"])
+def test_a_correction_brings_the_model_closer(
+    scheme: str, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
 ) -> None:
-    """Through whole sweeps: the later a layer, the more there is to make up for."""
+    """Through whole sweeps: the later a layer, the more there is to make up for, and each error once."""
     import yaml
     from edgepress.compress.api import compress_model
 
     model = make_decoder(tmp_path / "model", num_hidden_layers=5)
 
     def compressed(name: str, **options: Any) -> float:
-        recipe = {"name": name, "passes": [{"pass": "gptq", "scheme": "W3A16-g32", **options}]}
+        recipe = {"name": name, "passes": [{"pass": "gptq", "scheme": scheme, **options}]}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
         out = compress_model(
             str(model),
@@ -251,4 +252,7 @@ def test_correction_and_sequence_bring_the_model_closer(
         return distance(model, out, pico_text)
 
     plain = compressed("plain")
-    assert compressed("corrected", correction=True, sequential=True) < 0.95 * plain
+    corrected = compressed("corrected", correction=1)
+    assert corrected < 0.95 * plain
+    assert corrected == compressed("sequential", correction=1, sequential=True)  # it is so by itself
+
