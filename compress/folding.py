@@ -42,9 +42,10 @@ def fold(block: Block, link: Link, factors: Tensor) -> Tensor:
 @torch.no_grad()
 def _fold_original(block: Block, link: Link, factors: Tensor, spread: Tensor) -> None:
     assert block.original is not None
+    found = {name: parameter.detach() for name, parameter in block.original.named_parameters()}
     source = link.source
-    weight, bias = (_parameter(block, f"{source.name}.{leaf}") for leaf in ("weight", "bias"))
-    assert weight is not None
+    weight = found[block.local(f"{source.name}.weight")]
+    bias = found.get(block.local(f"{source.name}.bias"))
     if isinstance(source, Norm):
         weight.copy_((source.offset + weight) / factors - source.offset)
         parts = [] if source.kind == "rms" else [bias]
@@ -55,16 +56,7 @@ def _fold_original(block: Block, link: Link, factors: Tensor, spread: Tensor) ->
         if part is not None:
             part[rows] /= factors.view(-1, *[1] * (part.ndim - 1))
     for reader in link.readers:
-        read = _parameter(block, f"{reader.name}.weight")
-        assert read is not None
-        read.mul_(spread)
-
-
-def _parameter(block: Block, name: str) -> Tensor | None:
-    """A parameter of the original block by its stored name; None where there is none."""
-    assert block.original is not None
-    found = dict(block.original.named_parameters()).get(block.local(name))
-    return None if found is None else found.detach()
+        found[block.local(f"{reader.name}.weight")].mul_(spread)
 
 
 def _divide_norm(block: Block, norm: Norm, factors: Tensor) -> Tensor:

@@ -73,10 +73,10 @@ def float_formats() -> dict[str, list[Pass]]:
     return found
 
 
-def folded(scheme: str, last: Pass | None = None) -> list[Pass]:
-    """The recipe that is nearest to the original at four and three bits; ``last`` stands in GPTQ's place."""
-    gptq = last or {"pass": "gptq", "scheme": scheme, "refinements": 2}
-    return [{"pass": "awq", "scheme": scheme, "quantize": False}, gptq, {"pass": "tune", "epochs": 4}]
+def folded(scheme: str, rounding: Pass | None = None) -> list[Pass]:
+    """Scales folded by AWQ, a ``rounding`` (GPTQ where none is given), and training of what is not a code."""
+    rounding = rounding or {"pass": "gptq", "scheme": scheme, "refinements": 2}
+    return [{"pass": "awq", "scheme": scheme, "quantize": False}, rounding, {"pass": "tune", "epochs": 4}]
 
 
 def allocated(bits: float) -> dict[str, list[Pass]]:

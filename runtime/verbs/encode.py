@@ -11,6 +11,7 @@ import click
 from ...errors import InputError, OutputExists
 from ...storage import disk_full_is_typed, write_atomic
 from ...terminal import Terminal
+from . import _options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,22 +24,13 @@ _SHOWN = 12
 @click.command("encode")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
-@click.option(
-    "--file",
-    "-f",
-    type=click.Path(path_type=Path),
-    help="Read texts from a UTF-8 file, one a line; - is stdin.",
-)
+@_options.file
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the vectors as a .npy file.")
 @click.option("--overwrite", is_flag=True, help="Replace the output file.")
-@click.option("--batch-size", type=int, default=32, show_default=True)
-@click.option("--threads", type=int, default=None, help="[default: the cores this process may use]")
-@click.option(
-    "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
-)
-@click.option("--no-cache", is_flag=True, help="Neither use nor make prepacked weights.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+@_options.batch_size
+@_options.session
+@_options.as_json
+@_options.quiet
 def command(
     bundle: Path,
     texts: tuple[str, ...],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...terminal import Terminal
+from . import _options
 
 if TYPE_CHECKING:
     from ..api import TextModel, TextStream
@@ -34,11 +35,7 @@ if TYPE_CHECKING:
 @click.option("--repetition-penalty", type=float, default=1.0, show_default=True)
 @click.option("--seed", type=int, default=None, help="The same seed gives the same text.")
 @click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")
-@click.option("--threads", type=int, default=None, help="[default: the cores this process may use]")
-@click.option(
-    "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
-)
-@click.option("--no-cache", is_flag=True, help="Neither use nor make prepacked weights.")
+@_options.session
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, when all is done.")
 @click.option("--quiet", "-q", is_flag=True, help="No statistics on stderr.")
 def command(

@@ -1,0 +1,31 @@
+"""Options that the verbs which run a bundle share, each written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+threads = click.option("--threads", type=int, default=None, help="[default: the cores this process may use]")
+provider = click.option(
+    "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
+)
+no_cache = click.option("--no-cache", is_flag=True, help="Neither use nor make prepacked weights.")
+file = click.option(
+    "--file",
+    "-f",
+    type=click.Path(path_type=Path),
+    help="Read texts from a UTF-8 file, one a line; - is stdin.",
+)
+batch_size = click.option("--batch-size", type=int, default=32, show_default=True)
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+
+
+def session(command: Command) -> Command:
+    """``--threads``, ``--provider`` and ``--no-cache``: what opens a bundle."""
+    return threads(provider(no_cache(command)))
