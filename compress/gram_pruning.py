@@ -1,10 +1,11 @@
 """``GramPruning``: what the passes that prune under the Gram of a layer's inputs have in common.
 
 Layers that read the same inputs are solved together, one above the other. A pass says which weights stay and
-what they become; here is what comes before and after it: the inputs, collected anew for each group of layers when asked;
-the target, which may make up for the error of earlier layers (:mod:`.corrected_target`), once, and so from
-inputs collected anew; the fit of what is left (:mod:`.support_fit`); the status. A Gram that does not factor is damped ten times stronger,
-step by step; a layer that still fails is pruned by magnitude and says so.
+what they become; here is what comes before and after it: the inputs, collected anew for each group of layers
+when asked; the target, which may make up for the error of earlier layers (:mod:`.corrected_target`), each once,
+and so from inputs collected anew; the fit of what is left (:mod:`.support_fit`); the status. A Gram that does
+not factor is damped ten times stronger, step by step; a layer that still fails is pruned by magnitude and says
+so.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class GramPruning(Pruning):
         0.0, ge=0, le=1, description="share of the error of earlier layers that is made up for"
     )
     sequential: bool = Field(
-        False, description="collect the inputs of each group of layers anew in a block; correction always does"
+        False, description="collect the inputs of each group in a block anew; correction always does"
     )
     fit_steps: int = Field(
         10, ge=0, le=1000, description="steps of the least-squares fit of what is left; 0 for none"

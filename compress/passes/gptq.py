@@ -59,7 +59,7 @@ class Gptq(BlockPass):
         0.0, ge=0, le=1, description="share of the error of earlier layers that is made up for; true is 1"
     )
     sequential: bool = Field(
-        False, description="collect the inputs of each group of layers anew in a block; correction always does"
+        False, description="collect the inputs of each group in a block anew; correction always does"
     )
     refinements: int = Field(0, ge=0, le=100, description="rounds of scale refit and coordinate descent")
 

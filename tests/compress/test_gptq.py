@@ -255,4 +255,3 @@ def test_a_correction_brings_the_model_closer(
     corrected = compressed("corrected", correction=1)
     assert corrected < 0.95 * plain
     assert corrected == compressed("sequential", correction=1, sequential=True)  # it is so by itself
-
