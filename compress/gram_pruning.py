@@ -2,10 +2,10 @@
 
 Layers that read the same inputs are solved together, one above the other. A pass says which weights stay and
 what they become; here is what comes before and after it: the inputs, collected anew for each group of layers
-when asked; the target, which may make up for the error of earlier layers (:mod:`.corrected_target`), each once,
-and so from inputs collected anew; the fit of what is left (:mod:`.support_fit`); the status. A Gram that does
-not factor is damped ten times stronger, step by step; a layer that still fails is pruned by magnitude and says
-so.
+when asked; the target, which may make up for the error of earlier layers (:mod:`.corrected_target`), each
+once, and so from inputs collected anew; the fit of what is left (:mod:`.support_fit`); the status. A Gram
+that does not factor is damped ten times stronger, step by step; a layer that still fails is pruned by
+magnitude and says so.
 """
 
 from __future__ import annotations
