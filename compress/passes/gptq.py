@@ -22,69 +22,39 @@ so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..algorithm import FORWARD, AnySchemeOption, BlockPass, float_bytes
+from ..algorithm import FORWARD, AnySchemeOption, float_bytes
 from ..anatomy import Linear
 from ..block import Block, LayerStatus, output_error, weight_error
 from ..column_recursion import quantize_in_order
 from ..corrected_target import corrected
 from ..grid import Search, fit_grid, quantize
+from ..group_solving import GroupSolving, Inputs
 from ..input_rounding import input_scale_of
 from ..inverse_factor import MAX_DAMPING, all_finite, damped, factorize
 from ..qtensor import QTensor
 from ..refinement import refine
 from ..scheme import Scheme
-from ..statistics import STATISTIC_BYTES
-
-Inputs = Mapping[str, Tensor]
 
 
-class Gptq(BlockPass):
+class Gptq(GroupSolving):
     """Options of ``gptq``."""
 
     scheme: AnySchemeOption
     search: Search = "mse"
     activation_order: bool = True
-    damping: float = Field(
-        0.01, gt=0, le=1, description="share of the mean Gram diagonal added before factoring"
-    )
     block: int = Field(64, ge=1, description="columns worked between two far updates")
-    correction: float = Field(
-        0.0, ge=0, le=1, description="share of the error of earlier layers that is made up for; true is 1"
-    )
-    sequential: bool = Field(
-        False, description="collect the inputs of each group in a block anew; correction always does"
-    )
     refinements: int = Field(0, ge=0, le=100, description="rounds of scale refit and coordinate descent")
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """What a group of layers is solved from."""
-        cross = ("cross_gram",) if self.correction else ()
-        return ("gram", *cross, *(("absmax",) if self.scheme.calibrated else ()))
-
-    @property
-    def collects_anew(self) -> bool:
-        """Whether the inputs of each group are looked at when those before it in the block are quantized."""
-        return self.sequential or self.correction > 0
-
-    @property
-    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
-        return () if self.collects_anew else self.statistics
-
-    @property
-    def reads_batches(self) -> bool:  # type: ignore[override]
-        return self.collects_anew
-
-    @property
-    def compares(self) -> bool:  # type: ignore[override]
-        return self.correction > 0
+        return (*super().statistics, *(("absmax",) if self.scheme.calibrated else ()))
 
     @property
     def weight_scheme(self) -> Scheme:
@@ -97,9 +67,8 @@ class Gptq(BlockPass):
         sizes = [float_bytes(linear) for linear in layers]
         square = 4 * layers[0].in_features ** 2
         copies = (len(sizes) > 1) + (self.correction > 0) + 2 * (self.refinements > 0)
-        own = sum(STATISTIC_BYTES[name](layers[0].in_features) for name in self.statistics)
         work = max(square + (copies + 1) * sum(sizes) + sum(sizes) // 4, 3 * max(sizes))
-        return work + (own if self.collects_anew else 0)
+        return work + self.statistics_bytes(layers)
 
     def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
         """Also four products under the Gram for each refinement, and more forward passes when sequential."""
@@ -111,15 +80,7 @@ class Gptq(BlockPass):
             total += self.collects_anew * FORWARD * tokens * rows * wide
         return total
 
-    def apply(self, block: Block) -> None:
-        for group in block.anatomy.inputs():
-            layers = [linear for linear in group if self.selects(linear)]
-            if layers:
-                first = layers[0].name
-                collected = block.collect(layers, self.statistics) if self.collects_anew else block.statistics
-                self._apply_group(block, layers, collected[first])
-
-    def _apply_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
+    def solve_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
         """Layers that read the same inputs share one factor, and their rows are worked together."""
         weight, mask = _stacked(block, layers)
         gram = inputs["gram"]
