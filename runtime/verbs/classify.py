@@ -10,7 +10,7 @@ import click
 
 from ...errors import InputError
 from ...terminal import Terminal
-from . import _options
+from .. import verb_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,11 +24,11 @@ _MANY = 64
 @click.command("classify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
-@_options.file
-@_options.batch_size
-@_options.session
-@_options.as_json
-@_options.quiet
+@verb_options.file
+@verb_options.batch_size
+@verb_options.session
+@verb_options.as_json
+@verb_options.quiet
 def command(
     bundle: Path,
     texts: tuple[str, ...],

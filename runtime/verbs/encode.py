@@ -11,7 +11,7 @@ import click
 from ...errors import InputError, OutputExists
 from ...storage import disk_full_is_typed, write_atomic
 from ...terminal import Terminal
-from . import _options
+from .. import verb_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,13 +24,13 @@ _SHOWN = 12
 @click.command("encode")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
-@_options.file
+@verb_options.file
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the vectors as a .npy file.")
 @click.option("--overwrite", is_flag=True, help="Replace the output file.")
-@_options.batch_size
-@_options.session
-@_options.as_json
-@_options.quiet
+@verb_options.batch_size
+@verb_options.session
+@verb_options.as_json
+@verb_options.quiet
 def command(
     bundle: Path,
     texts: tuple[str, ...],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...terminal import Terminal
-from . import _options
+from .. import verb_options
 
 if TYPE_CHECKING:
     from ..api import TextModel, TextStream
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--repetition-penalty", type=float, default=1.0, show_default=True)
 @click.option("--seed", type=int, default=None, help="The same seed gives the same text.")
 @click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")
-@_options.session
+@verb_options.session
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, when all is done.")
 @click.option("--quiet", "-q", is_flag=True, help="No statistics on stderr.")
 def command(
