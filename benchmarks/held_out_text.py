@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compress.data.corpus import Corpus, paragraphs, plain
+from ..compress.data.corpus import Corpus, paragraphs
+from ..compress.data.labels import labelled_texts
 from ..compress.token_windows import starts_with_bos, token_stream, windows
 from ..errors import InputError, UnknownName
 from ..runtime.tokenizer import Tokenizer
@@ -65,17 +66,9 @@ def measured_rows(
     """
     if count < 1:
         raise InputError(f"validation needs at least 1 text, not {count}")
-    pairs = zip(corpus.documents, corpus.labels, strict=True)
-    rows = [(plain(document), label) for document, label in pairs if label is not None]
-    places = {label: index for index, label in enumerate(labels)} | {i: i for i in range(len(labels))}
+    rows = [(text, place) for text, place in labelled_texts(corpus, labels) if place is not None]
     chosen = [rows[index] for index in _chosen(len(rows), min(count, len(rows)), placement)]
-    strange = next((label for _, label in chosen if label not in places), None)
-    if strange is not None:
-        raise InputError(
-            f"{corpus.source} has the label {strange!r}, which this classifier does not give",
-            fix=f"its labels are {', '.join(labels)}, or their numbers from 0 to {len(labels) - 1}",
-        )
-    return [text for text, _ in chosen], np.array([places[label] for _, label in chosen], np.int64)
+    return [text for text, _ in chosen], np.array([place for _, place in chosen], np.int64)
 
 
 def _chosen(available: int, count: int, placement: Placement) -> NDArray[np.int64]:

@@ -103,6 +103,7 @@ class Job:
                 f"the recipe {self.recipe.name} needs calibration text",
                 fix="pass --calibration FILE, a directory, or a demo corpus such as wikipedia",
             )
+        classifier = self.source.anatomy.classifier
         return calibration_from(
             source,
             Tokenizer.open(self.model.path),
@@ -114,6 +115,7 @@ class Job:
             batch_size=self.batch_size,
             chat=self.choice.chat,  # type: ignore[arg-type]
             vocab_size=self.source.anatomy.vocab_size,
+            labels=() if classifier is None else classifier.labels,
         )
 
     def key(self, fingerprint: str, calibration: Any, device: str) -> str:

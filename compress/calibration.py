@@ -2,13 +2,14 @@
 
 A decoder gets windows of exactly ``length`` tokens, drawn without replacement from the whole text and never
 padded: every token counts. An encoder gets paragraphs, as it does in use, truncated to ``length`` and padded
-    under a mask.
+under a mask; a classifier whole documents where the text says what they are.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,9 +20,11 @@ from torch import Tensor
 from ..errors import CalibrationError, InputError, UnknownName
 from ..runtime.tokenizer import Tokenizer
 from .data.corpus import Conversation, Corpus, Document, paragraphs, plain, read_corpus
+from .data.labels import labelled_texts
 from .token_windows import SEPARATOR, Ids, starts_with_bos, token_stream, windows
 
 Kind = Literal["decoder", "encoder"]
+Row = tuple[Ids, int | None]  # token ids, and a label's place
 Chat = Literal["auto", "always", "never"]
 
 CHATS = ("auto", "always", "never")
@@ -33,10 +36,14 @@ _CHATS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64; the mask is 1 on real tokens."""
+    """``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64; the mask is 1 on real tokens.
+
+    ``labels [batch]`` int64 are places among a classifier's, −1 for rows that have none; None without any.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Calibration:
         documents, duplicates: distinct documents read, and repetitions that were left out.
         truncated: encoder texts that were longer than ``length``.
         chat: whether conversations were rendered with the model's chat template.
-        sha256: over the ids and masks of all batches.
+        sha256: over the ids, masks and labels of all batches.
     """
 
     batches: tuple[Batch, ...]
@@ -73,14 +80,10 @@ class Calibration:
         """So many of the rows, evenly spread; itself where it has no more, or ``samples`` is None."""
         if samples is None or samples >= self.samples:
             return self
-        rows = [
-            row[kept != 0].numpy()
-            for batch in self.batches
-            for row, kept in zip(batch.input_ids, batch.attention_mask, strict=True)
-        ]
+        rows = [row for batch in self.batches for row in _rows_of(batch)]
         rows = [rows[index * self.samples // samples] for index in range(samples)]
         batches = tuple(_batches(rows, len(self.batches[0].input_ids), pad=0))
-        tokens = sum(map(len, rows))
+        tokens = sum(len(ids) for ids, _ in rows)
         return replace(self, batches=batches, samples=samples, effective_tokens=tokens, sha256=_hash(batches))
 
 
@@ -96,6 +99,7 @@ def calibration_from(
     batch_size: int = DEFAULT_BATCH_SIZE,
     chat: Chat = "auto",
     vocab_size: int | None = None,
+    labels: Sequence[str] = (),
 ) -> Calibration:
     """Read ``source`` (a file, a directory or a demo corpus) and cut it into batches.
 
@@ -107,12 +111,14 @@ def calibration_from(
         chat: ``auto`` renders rows with ``messages`` through the chat template and leaves text as it is,
             ``always`` renders text too, as a user's turn, ``never`` uses the bare content. Decoders only.
         vocab_size: rows of the model's embedding; the tokenizer's own size when None.
+        labels: a classifier's, by which those of ``.jsonl`` rows are known.
 
     Raises:
         CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
             would fit), or ids that the model has no embedding for.
         UnknownName: another ``chat``.
-        InputError: sizes that are not positive, or chat text for a model without a template.
+        InputError: sizes that are not positive, chat text for a model without a template, or a label that
+            is not one of ``labels``.
     """
     if min(samples, length - 1, batch_size) < 1:
         raise InputError(
@@ -123,10 +129,12 @@ def calibration_from(
     corpus = read_corpus(source, field=field)
     generator = np.random.default_rng(seed)
     if kind == "decoder":
-        rows, rendered = _decoder_rows(corpus, tokenizer, samples, length, generator, chat)
+        windows_cut, rendered = _decoder_rows(corpus, tokenizer, samples, length, generator, chat)
+        rows: list[Row] = [(ids, None) for ids in windows_cut]
         truncated = 0
     else:
-        rows, truncated = _encoder_rows(corpus, tokenizer, samples, length, generator)
+        texts = _encoder_texts(corpus, labels)
+        rows, truncated = _encoder_rows(texts, source, tokenizer, samples, length, generator)
         rendered = False
     _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
     batches = tuple(_batches(rows, batch_size, tokenizer.pad_id or 0))
@@ -136,7 +144,7 @@ def calibration_from(
         seed=seed,
         samples=len(rows),
         length=length,
-        effective_tokens=sum(map(len, rows)),
+        effective_tokens=sum(len(ids) for ids, _ in rows),
         documents=len(corpus.distinct()),
         duplicates=corpus.duplicates,
         truncated=truncated,
@@ -197,27 +205,39 @@ def _as_conversation(document: Document) -> Conversation:
     return ({"role": "user", "content": document},) if isinstance(document, str) else document
 
 
+def _encoder_texts(corpus: Corpus, labels: Sequence[str]) -> dict[str, int | None]:
+    """Distinct texts, each with its label's place where the corpus has labels that the model knows."""
+    if labels and corpus.labels:
+        known = labelled_texts(corpus, labels)
+        return dict(reversed(known))  # of equal texts the first counts
+    return dict.fromkeys(part for document in corpus.distinct() for part in paragraphs(plain(document)))
+
+
 def _encoder_rows(
-    corpus: Corpus, tokenizer: Tokenizer, samples: int, length: int, generator: np.random.Generator
-) -> tuple[list[Ids], int]:
-    texts = list(
-        dict.fromkeys(part for document in corpus.distinct() for part in paragraphs(plain(document)))
-    )
+    texts: dict[str, int | None],
+    source: str,
+    tokenizer: Tokenizer,
+    samples: int,
+    length: int,
+    generator: np.random.Generator,
+) -> tuple[list[Row], int]:
     if len(texts) < samples:
         raise CalibrationError(
-            f"{corpus.source} has {len(texts)} distinct texts, {samples} samples were asked for",
+            f"{source} has {len(texts)} distinct texts, {samples} samples were asked for",
             fix=f"--samples {len(texts)} would fit; or give more text",
         )
-    chosen = [texts[index] for index in generator.permutation(len(texts))[:samples]]
+    named = list(texts)
+    chosen = [named[index] for index in generator.permutation(len(named))[:samples]]
     whole = tokenizer.encode_batch(chosen)
     cut = tokenizer.encode_batch(chosen, max_length=length)
+    rows = [(np.asarray(ids, np.int64), texts[text]) for ids, text in zip(cut, chosen, strict=True)]
     # Rows of like length share a batch, so that little of it is padding.
-    rows = sorted((np.asarray(ids, dtype=np.int64) for ids in cut), key=len, reverse=True)
+    rows.sort(key=lambda row: len(row[0]), reverse=True)
     return rows, sum(len(ids) > length for ids in whole)
 
 
-def _require_known_ids(rows: list[Ids], vocab_size: int, source: str) -> None:
-    largest = max(int(row.max()) for row in rows)
+def _require_known_ids(rows: list[Row], vocab_size: int, source: str) -> None:
+    largest = max(int(ids.max()) for ids, _ in rows)
     if largest >= vocab_size:
         raise CalibrationError(
             f"{source} gives token id {largest}, but the model has embeddings for {vocab_size} tokens",
@@ -226,15 +246,24 @@ def _require_known_ids(rows: list[Ids], vocab_size: int, source: str) -> None:
         )
 
 
-def _batches(rows: list[Ids], batch_size: int, pad: int) -> Iterable[Batch]:
+def _batches(rows: list[Row], batch_size: int, pad: int) -> Iterable[Batch]:
+    labelled = any(label is not None for _, label in rows)
     for start in range(0, len(rows), batch_size):
         group = rows[start : start + batch_size]
-        ids = torch.full((len(group), max(map(len, group))), pad, dtype=torch.int64)
+        ids = torch.full((len(group), max(len(row) for row, _ in group)), pad, dtype=torch.int64)
         mask = torch.zeros_like(ids)
-        for index, row in enumerate(group):
+        for index, (row, _) in enumerate(group):
             ids[index, : len(row)] = torch.from_numpy(row)
             mask[index, : len(row)] = 1
-        yield Batch(ids, mask)
+        labels = torch.tensor([-1 if label is None else label for _, label in group]) if labelled else None
+        yield Batch(ids, mask, labels)
+
+
+def _rows_of(batch: Batch) -> Iterator[Row]:
+    """The rows that :func:`_batches` was given."""
+    labels = itertools.repeat(-1) if batch.labels is None else batch.labels.tolist()
+    for row, kept, label in zip(batch.input_ids, batch.attention_mask, labels, strict=False):
+        yield row[kept != 0].numpy(), None if label < 0 else label
 
 
 def _hash(batches: tuple[Batch, ...]) -> str:
@@ -243,4 +272,6 @@ def _hash(batches: tuple[Batch, ...]) -> str:
         digest.update(repr(tuple(batch.input_ids.shape)).encode())
         digest.update(batch.input_ids.numpy().astype("<i8").tobytes())
         digest.update(batch.attention_mask.numpy().astype("<i8").tobytes())
+        if batch.labels is not None:
+            digest.update(batch.labels.numpy().astype("<i8").tobytes())
     return digest.hexdigest()

@@ -37,7 +37,7 @@ TITLES = {
 HEADER = ["passes", "KL", "ppl", "top-1", "of the KL removed", "CPU s", "peak RSS MB"]
 
 
-def tables(kind: str, tokens: int, cuts: Sequence[str]) -> list[list[Row]]:
+def tables(kind: str, tokens: int, cuts: Sequence[str] = CUTS) -> list[list[Row]]:
     """Rows by what they begin with: what was lost, what closed forms give back, and training."""
     if kind == "recover":
         learned = {"pass": "recover", "tokens": tokens, "measurements": 8, "samples": tokens // 400}

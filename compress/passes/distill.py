@@ -9,7 +9,8 @@ The losses, each a term of ``training/``:
 - decoders: ``forward_kl``, ``reverse_kl`` and ``jensen_shannon`` of the next token, ``cross_entropy`` of the
   text itself;
 - encoders: ``cosine`` and ``embedding`` distance of the pooled embedding;
-- classifiers of texts: ``label_kl``, the distribution of their labels (the head stays as it is);
+- classifiers of texts: ``label_kl``, the distribution of their labels, and ``label_cross_entropy`` of those
+  that rows of the text have (the head stays as it is);
 - both: ``states``, the last hidden states; ``hidden``, those after each block, compared with the teacher's at
   the same share of its depth; ``relations`` between the tokens in the last attention, and its maps
   (``attention``).
@@ -33,7 +34,7 @@ from ..pooling import pooling_of
 from ..stage import Stage, StageResult
 from ..training.attention_maps import AttentionMaps
 from ..training.float_student import float_student
-from ..training.label_terms import LabelDivergence
+from ..training.label_terms import LabelCrossEntropy, LabelDivergence
 from ..training.learning import Learning
 from ..training.logit_terms import CrossEntropy, LogitDivergence
 from ..training.objective import Objective, Term
@@ -54,13 +55,14 @@ Loss = Literal[
     "cosine",
     "embedding",
     "label_kl",
+    "label_cross_entropy",
     "states",
     "hidden",
     "relations",
     "attention",
 ]
 _OF_DECODERS = ("forward_kl", "reverse_kl", "jensen_shannon", "cross_entropy")
-_OF_ENCODERS = ("cosine", "embedding", "label_kl")
+_OF_ENCODERS = ("cosine", "embedding", "label_kl", "label_cross_entropy")
 _DEFAULT: dict[str, dict[Loss, float]] = {
     "decoder": {"forward_kl": 1.0},
     "encoder": {"states": 1.0, "relations": 1.0},
@@ -162,6 +164,8 @@ class Distill(Learning):
             return EmbeddingDistance(pooling_of(stage.original.reader.path), cosine=name == "cosine")
         if name == "label_kl":
             return self._label_divergence(anatomy, stage.original.anatomy)
+        if name == "label_cross_entropy":
+            return self._label_cross_entropy(stage)
         if name == "states":
             return StateDistance()
         if name == "hidden":
@@ -185,6 +189,20 @@ class Distill(Learning):
                 fix="leave it out, or distill a …ForSequenceClassification from one",
             )
         return LabelDivergence(student, teacher, self.temperature)
+
+    def _label_cross_entropy(self, stage: Stage) -> LabelCrossEntropy:
+        if stage.source.anatomy.classifier is None:
+            raise TrainingError(
+                "the loss label_cross_entropy is of a classifier, and the student is none",
+                fix="leave it out, or distill a …ForSequenceClassification",
+            )
+        calibration = stage.calibration
+        if calibration is None or all(batch.labels is None for batch in calibration.batches):
+            raise TrainingError(
+                "the loss label_cross_entropy needs texts that say what they are",
+                fix='calibrate with a .jsonl file whose rows are {"text": …, "label": …}, or leave it out',
+            )
+        return LabelCrossEntropy(stage.source.anatomy)
 
     def _shared(self, stage: Stage) -> int | None:
         """The ids that both models have, where the student is one of its own."""

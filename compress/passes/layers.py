@@ -230,7 +230,7 @@ def _first(batches: Sequence[Batch], tokens: int) -> list[Batch]:
     """The first rows of the batches that together hold about ``tokens`` tokens; at least one."""
     batch = batches[0]
     rows = max(1, min(len(batch.input_ids), tokens // batch.input_ids.shape[1]))
-    return [replace(batch, input_ids=batch.input_ids[:rows], attention_mask=batch.attention_mask[:rows])]
+    return [Batch(batch.input_ids[:rows], batch.attention_mask[:rows])]
 
 
 PASS = Layers

@@ -1,13 +1,14 @@
-"""The loss of a classifier of texts: how far the distribution of its labels is from the teacher's.
+"""The losses of a classifier of texts: how far its labels are from the teacher's, or from those of the rows.
 
 Hinton, Vinyals, Dean 2015, arXiv 1503.02531. The head that reads the states stays as it is; what stands
-before it learns.
+before it learns. Every row of a piece counts alike, and all of them together as the piece's tokens.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import cross_entropy, relu
 
 from ..anatomy import Anatomy
 from ..classifier import Classifier
@@ -20,8 +21,7 @@ from .reading import LAST, States
 class LabelDivergence:
     """The KL divergence in nats of each row's labels from the teacher's, times ``temperature²``.
 
-    Every row of a piece counts alike, and all of them together as the piece's tokens. ``student`` and
-    ``teacher`` are classifiers of the same labels.
+    ``student`` and ``teacher`` are classifiers of the same labels.
     """
 
     name, by_token, asks = "label_kl", False, True
@@ -34,22 +34,51 @@ class LabelDivergence:
 
     def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
         """``log_probabilities [rows, labels]`` float32."""
-        return {"log_probabilities": self._labels(model, self._teacher, states, piece)}
+        return {"log_probabilities": self._found(model, self._teacher, states, piece)}
 
     def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
-        mine = self._labels(model, self._student, states, piece)
+        mine = self._found(model, self._student, states, piece)
         distance = forward_kl(answers["log_probabilities"], mine)
         return self.temperature**2 * distance * (piece.tokens / len(distance))
 
     def parameters(self) -> list[nn.Parameter]:
         return []
 
-    def _labels(self, model: nn.Module, anatomy: Anatomy, states: States, piece: Piece) -> Tensor:
-        head = anatomy.classifier
-        assert head is not None
-        first = _first_states(states[LAST], piece.attention_mask.to(states[LAST].device))
-        logits = _logits(model, anatomy, head, first.float())
-        return (logits / self.temperature).log_softmax(-1)
+    def _found(self, model: nn.Module, anatomy: Anatomy, states: States, piece: Piece) -> Tensor:
+        return (_label_logits(model, anatomy, states, piece) / self.temperature).log_softmax(-1)
+
+
+class LabelCrossEntropy:
+    """Minus the log-probability of the label that a row of the text has; rows without one have no loss."""
+
+    name, by_token, asks = "label_cross_entropy", False, False
+
+    def __init__(self, student: Anatomy) -> None:
+        self.heard: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        self._student = student
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``labels [rows]``: the place of the row's label, or −1."""
+        rows = piece.attention_mask.any(1)
+        labels = torch.full_like(piece.input_ids[:, 0], -1) if piece.labels is None else piece.labels
+        return {"labels": labels[rows]}
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        logits, labels = _label_logits(model, self._student, states, piece), answers["labels"]
+        lost = cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+        return lost * (piece.tokens / len(lost))
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+def _label_logits(model: nn.Module, anatomy: Anatomy, states: States, piece: Piece) -> Tensor:
+    """``[rows, labels]`` float32, of the rows that have a token."""
+    head = anatomy.classifier
+    assert head is not None
+    first = _first_states(states[LAST], piece.attention_mask.to(states[LAST].device))
+    return _logits(model, anatomy, head, first.float())
 
 
 def _first_states(rows: Tensor, mask: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ _HELD_OUT = 8
 class Piece:
     """``input_ids`` and ``attention_mask``, both ``[rows, length]``; ``tokens`` are the real ones in it.
 
-    Losses of places before ``counted_from`` in each row do not count.
+    Losses of places before ``counted_from`` in each row do not count. ``labels [rows]`` are a classifier's,
+    −1 for none; None where no row has one.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Piece:
     attention_mask: Tensor
     tokens: int
     counted_from: int = 0
+    labels: Tensor | None = None
 
     def counts(self) -> Tensor:
         """``[tokens]`` float32: 1 for each real token whose losses count, 0 for the others."""
@@ -49,7 +51,8 @@ def pieces_of(calibration: Calibration, tokens: int) -> list[Piece]:
             mask = batch.attention_mask[part]
             if not bool(mask.any()):  # nothing but padding
                 continue
-            pieces.append(Piece(len(pieces), batch.input_ids[part], mask, int(mask.sum())))
+            labels = None if batch.labels is None else batch.labels[part]
+            pieces.append(Piece(len(pieces), batch.input_ids[part], mask, int(mask.sum()), labels=labels))
     return pieces
 
 

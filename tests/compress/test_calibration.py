@@ -191,3 +191,38 @@ def test_conversations_need_a_template(pico_bert: Path, chats: str) -> None:
         calibration_from(chats, Tokenizer.open(pico_bert), kind="decoder", samples=1, length=8)
     with pytest.raises(UnknownName, match="did you mean 'never'"):
         calibration_from(chats, Tokenizer.open(pico_bert), kind="decoder", chat="nver")  # type: ignore[arg-type]
+
+
+def labelled(folder: Path, count: int = 12) -> Path:
+    file = folder / "rows.jsonl"
+    rows = [
+        {"text": f"row number {n} " * (1 + n % 3), "label": ("bad", "good", 1)[n % 3]} for n in range(count)
+    ]
+    rows += [rows[0] | {"label": "good"}, {"text": "a row that says nothing"}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def test_a_classifier_gets_whole_documents_with_their_labels(encoder: Tokenizer, tmp_path: Path) -> None:
+    source = str(labelled(tmp_path))
+    found = calibration_from(
+        source, encoder, kind="encoder", samples=13, batch_size=4, labels=("bad", "good")
+    )
+    expected = {
+        tuple(encoder.encode(f"row number {n} " * (1 + n % 3))): (0, 1, 1)[n % 3] for n in range(12)
+    } | {tuple(encoder.encode("a row that says nothing")): -1}
+    labels = [int(label) for batch in found.batches for label in batch.labels]  # type: ignore[union-attr]
+    assert dict(zip(map(tuple, rows_of(found)), labels, strict=True)) == expected
+    some = found.spread(5)
+    kept = [int(label) for batch in some.batches for label in batch.labels]  # type: ignore[union-attr]
+    assert [expected[tuple(row)] for row in rows_of(some)] == kept
+    unlabelled = calibration_from(source, encoder, kind="encoder", samples=13)
+    assert all(batch.labels is None for batch in unlabelled.batches)
+    assert unlabelled.sha256 != found.sha256
+
+
+def test_labels_that_the_model_does_not_have_are_refused(encoder: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the label 'good'"):
+        calibration_from(
+            str(labelled(tmp_path)), encoder, kind="encoder", samples=4, labels=("bad", "better")
+        )

@@ -123,3 +123,23 @@ def test_a_student_of_its_own_shape(classifier: Path, pico_text: Path, tmp_path:
 def test_an_encoder_has_no_labels_to_learn_from(pico_bert: Path, pico_text: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="same labels"):
         compressed(pico_bert, pico_text, tmp_path, {"pass": "distill", "losses": {"label_kl": 1.0}, **LEARN})
+
+
+def test_a_classifier_learns_what_rows_say_of_themselves(
+    classifier: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    """Labels that only the rows know: the teacher is no better than chance at them."""
+    rows = [
+        {"text": f"{word} {number} thing", "label": label}
+        for number in range(20)
+        for word, label in (("one", "bad"), ("two", "fair"), ("three", 2))
+    ]
+    text = tmp_path / "rows.jsonl"
+    text.write_text("\n".join(map(json.dumps, rows)))
+    step = {"pass": "distill", "losses": {"label_cross_entropy": 1.0}, "epochs": 8, **LEARN}
+    out = compressed(classifier, text, tmp_path / "run", step)
+    details = json.loads((out / "edgepress.json").read_text())["steps"][-1]["details"]
+    assert details["measure"] == "label_cross_entropy"
+    assert min(loss for _, loss in details["held_out"]) < 0.9 * details["held_out"][0][1]
+    with pytest.raises(TrainingError, match="say what they are"):
+        compressed(classifier, pico_text, tmp_path / "other", step)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from edgepress.compress.torch_model import load_model
-from edgepress.compress.training.label_terms import LabelDivergence
+from edgepress.compress.training.label_terms import LabelCrossEntropy, LabelDivergence
 from edgepress.compress.training.objective import Objective, ask, learn_from, objective_for, total_loss
 from edgepress.compress.training.pieces import Piece
 from edgepress.compress.weights import WeightSource
@@ -81,3 +82,22 @@ def test_gradients_are_those_of_the_whole_model(make_encoder: Callable[..., Path
     (0.5 * (kl + states)).backward()
     assert weight.grad is not None
     torch.testing.assert_close(found, weight.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("known", [(2, 0, 1), (2, -1, 1), None])
+def test_cross_entropy_of_labels(
+    known: tuple[int, ...] | None, make_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    path, asked = make_encoder(tmp_path, labels=LABELS), piece()
+    if known is not None:
+        asked = replace(asked, labels=torch.tensor(known))
+    anatomy, student = WeightSource.open(path).anatomy, load_model(path)
+    objective = Objective(((1.0, LabelCrossEntropy(anatomy)),))
+    answers = ask(objective, student, asked, CPU)
+    expected = 0.0
+    for row, label in enumerate(known or ()):
+        with torch.no_grad():
+            logits = student(asked.input_ids[row : row + 1, : LENGTHS[row]]).logits[0]
+        expected -= float(logits.log_softmax(-1)[label]) if label >= 0 else 0.0
+    found = total_loss(objective, student, asked, answers, CPU)
+    assert found == pytest.approx(expected / 3 * asked.tokens, rel=1e-4)
