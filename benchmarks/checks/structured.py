@@ -1,7 +1,7 @@
 """Smaller blocks: what each structured pass costs SmolLM2 and MiniLM, repaired or not, and what it gains.
 
     python -m edgepress.benchmarks.checks.structured WORK RESULTS --model smollm2 [--only NAME …]
-        [--timed NAME … [--rounds 12]] [--place PLACE --peers NAME …]
+        [--timed NAME … [--rounds 12]] [--place PLACE --peers NAME …] [--page NAME]
 
 Every step is the command line a user would type; its output stays in WORK, so that an interrupted check goes
 on where it was. A row that was left out is not in the table. Rows named by ``--timed`` are exported, proven,
@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--place", type=Path, help="directory with the environments of other tools")
     parser.add_argument("--peers", nargs="+", choices=list(torch_pruning.VARIANTS), default=[])
+    parser.add_argument("--page", help="name of the results file [default: structured-pruning-MODEL]")
     given = parser.parse_args()
     if given.peers and given.place is None:
         parser.error("--peers needs --place")
@@ -189,7 +190,7 @@ def main() -> None:
     gained = [f"{kind} × dense [95 %]; latency for weights" for kind in RATES[given.model]]
     header = ["pass", "blocks left", "checkpoint MB", *measured, *gained, "CPU s"]
     title = f"Structured pruning of {given.model}: channels, heads, layers and width"
-    file = given.results / f"structured-pruning-{given.model}.md"
+    file = given.results / f"{given.page or f'structured-pruning-{given.model}'}.md"
     write_table(file, title, COMMAND + told(given), header, filled, notes(given.model, given.rounds))
 
 
@@ -198,7 +199,8 @@ def told(given: argparse.Namespace) -> str:
     options = f" --model {given.model}"
     options += f" --only {' '.join(given.only)}" if given.only else ""
     options += f" --timed {' '.join(given.timed)} --rounds {given.rounds}" if given.timed else ""
-    return options + (f" --place PLACE --peers {' '.join(given.peers)}" if given.peers else "")
+    options += f" --place PLACE --peers {' '.join(given.peers)}" if given.peers else ""
+    return options + (f" --page {given.page}" if given.page else "")
 
 
 def notes(model: str, rounds: int) -> list[str]:
