@@ -236,8 +236,11 @@ class Loop:
 
     def _restore(self) -> None:
         data = self.saved.read()
-        self.course, self.best = Course(**data["course"]), data["best"]
-        self.average.values, self.scale = data["average"], LossScale(**data["scale"])
+        device = self.parameters[0].device
+        self.course, self.scale = Course(**data["course"]), LossScale(**data["scale"])
+        self.best, self.average.values = (
+            [one.to(device) for one in data[key]] for key in ("best", "average")
+        )
         self._assign(data["parameters"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.log.truncate(self.course.logged)

@@ -48,14 +48,14 @@ class Saved:
                     older.unlink()
 
     def read(self) -> dict[str, Any]:
-        """What was kept last.
+        """What was kept last, its tensors on the CPU: another process may have written them from its own GPU.
 
         Raises:
             TrainingError: by another number of processes than there are now.
         """
         data: dict[str, Any] = {}
         if self.processes.first or not self.processes.sharded:
-            data = torch.load(self.path, weights_only=True)
+            data = torch.load(self.path, map_location="cpu", weights_only=True)
         kept = self.processes.agree((data.get("holders", 1), data["course"]["step"]) if data else None)
         assert kept is not None
         holders, step = kept
@@ -65,7 +65,7 @@ class Saved:
                 why="where a model is spread over processes (FSDP), each keeps the state of its part",
                 fix="launch it as it was, or begin anew with --restart",
             )
-        return data or torch.load(self._own(step), weights_only=True)
+        return data or torch.load(self._own(step), map_location="cpu", weights_only=True)
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
