@@ -75,7 +75,7 @@ def describe_bundle(bundle: Bundle) -> Subject:
     return Subject(
         name=bundle.name,
         manifest_sha256=bundle.manifest_sha256,
-        kind=bundle.kind,
+        kind="classifier" if bundle.kind == "encoder" and bundle.encoder.labels else bundle.kind,
         format="onnx",
         scheme=bundle.scheme,
         source=str(bundle.manifest.get("described") or ""),

@@ -116,7 +116,7 @@ class CheckpointSubject:
         return Subject(
             name=str(origin.get("name") or self._resolved.name),
             manifest_sha256=sha256_file(manifest_file) if manifest_file.is_file() else reader.fingerprint(),
-            kind=self.kind,
+            kind="classifier" if self.labels else self.kind,
             format="hf",
             scheme=str(manifest.get("scheme") or _stored_as(source)),
             source=str(origin.get("described") or self._resolved.described),

@@ -52,10 +52,18 @@ def _short(decimals: int) -> Callable[[float], str]:
 SIZE = Column("size", "size", "MB", "lower", numerals.significant, 1e-6)
 RATIO = Column("ratio", "smaller", "×", "higher", lambda value: numerals.significant(value, 2))
 RSS = Column("rss_peak_bytes", "peak RSS", "MB", "lower", numerals.significant, 1e-6)
+_OF_A_SENTENCE = Column("batch_j_per_sentence", "energy", "mJ/sent", "lower", numerals.significant, 1e3)
 ENERGY = {
     "decoder": Column("decode_j_per_token", "energy", "mJ/token", "lower", numerals.significant, 1e3),
-    "encoder": Column("batch_j_per_sentence", "energy", "mJ/sent", "lower", numerals.significant, 1e3),
+    "encoder": _OF_A_SENTENCE,
+    "classifier": _OF_A_SENTENCE,
 }
+_OF_SENTENCES = (
+    Column("sentences_per_second", "speed", "sent/s", "higher", numerals.significant),
+    Column("latency_ms", "latency", "ms", "lower", numerals.significant),
+    RSS,
+    _OF_A_SENTENCE,
+)
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "decoder": (
         SIZE,
@@ -71,19 +79,22 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "encoder": (
         SIZE,
         RATIO,
-        Column("label_accuracy", "accuracy", "%", "higher", _short(1), 100.0),
-        Column("label_agreement", "labels", "%", "higher", _short(1), 100.0),
-        Column("label_kl", "label KL", "nats", "lower", _short(4)),
         Column("cosine", "cosine", "", "higher", _short(4)),
         Column("spearman_wordsim353", "WordSim", "ρ", "higher", _short(3)),
         Column("spearman_simlex999", "SimLex", "ρ", "higher", _short(3)),
-        Column("sentences_per_second", "speed", "sent/s", "higher", numerals.significant),
-        Column("latency_ms", "latency", "ms", "lower", numerals.significant),
-        RSS,
-        ENERGY["encoder"],
+        *_OF_SENTENCES,
+    ),
+    "classifier": (
+        SIZE,
+        RATIO,
+        Column("label_accuracy", "accuracy", "%", "higher", _short(1), 100.0),
+        Column("label_agreement", "labels", "%", "higher", _short(1), 100.0),
+        Column("label_kl", "label KL", "nats", "lower", _short(4)),
+        *_OF_SENTENCES,
     ),
 }
 FRONT: dict[str, tuple[tuple[str, ...], str]] = {
     "decoder": (("size", "kl", "decode_tps"), "size, KL and decoding speed"),
     "encoder": (("size", "cosine", "sentences_per_second"), "size, cosine and speed"),
+    "classifier": (("size", "label_kl", "sentences_per_second"), "size, label KL and speed"),
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SORTS: dict[str, tuple[str, ...]] = {
     "size": ("size",),
-    "quality": ("kl", "cosine"),
+    "quality": ("kl", "cosine", "label_kl"),
     "speed": ("decode_tps", "sentences_per_second"),
     "memory": ("rss_peak_bytes",),
     "energy": tuple(column.key for column in ENERGY.values()),

@@ -17,8 +17,13 @@ from .record import Measurement
 SPEED = {
     "decoder": ("decode_tps", "in decoding", "tokens/s"),
     "encoder": ("sentences_per_second", "in sentences per second", "sentences/s"),
+    "classifier": ("sentences_per_second", "in texts per second", "texts/s"),
 }
-AGREE = {"decoder": ("perplexity", "perplexity"), "encoder": ("spearman_wordsim353", "WordSim-353 Spearman")}
+AGREE = {
+    "decoder": ("perplexity", "perplexity"),
+    "encoder": ("spearman_wordsim353", "WordSim-353 Spearman"),
+    "classifier": ("label_accuracy", "accuracy"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,9 @@ def _faster(row: Row) -> str:
 
 
 def _costs(group: Group, row: Row) -> str:
-    metric, name = LOSS[row.subject.kind]
-    loss = row.usable(metric)
-    parts = [] if loss is None else [f"{name} {loss_text(row, loss)}"]
+    loss = LOSS[row.subject.kind]
+    lost = row.usable(loss.metric)
+    parts = [] if lost is None else [f"{loss.name} {loss_text(row, lost)}"]
     other, title = AGREE[row.subject.kind]
     now, before = row.usable(other), original(group, other)
     if now is not None:
@@ -106,7 +111,7 @@ def original(group: Group, metric: str) -> float | None:
 
 def loss_text(row: Row, loss: float) -> str:
     """The KL or cosine of a row with the digits it carries."""
-    return numerals.fixed(loss, 3 if row.subject.kind == "decoder" else 4)
+    return numerals.fixed(loss, LOSS[row.subject.kind].digits)
 
 
 def _ends(group: Group, lead: Row) -> str:
@@ -126,9 +131,9 @@ def _ends(group: Group, lead: Row) -> str:
 
 
 def _brief(group: Group, row: Row) -> str:
-    metric, name = LOSS[row.subject.kind]
-    loss = row.usable(metric)
-    value = "" if loss is None else f"{name} {loss_text(row, loss)}"
+    loss = LOSS[row.subject.kind]
+    lost = row.usable(loss.metric)
+    value = "" if lost is None else f"{loss.name} {loss_text(row, lost)}"
     facts = ", ".join(part for part in (_smaller(group, row), value) if part)
     return f"{row.subject.scheme} ({facts})" if facts else row.subject.scheme
 
@@ -195,9 +200,9 @@ def _speed_figure(row: Row) -> Figure | None:
 
 
 def _loss_figure(row: Row) -> Figure | None:
-    metric, name = LOSS[row.subject.kind]
-    loss = row.usable(metric)
-    return None if loss is None else Figure(loss_text(row, loss), f"{name} to the original")
+    loss = LOSS[row.subject.kind]
+    lost = row.usable(loss.metric)
+    return None if lost is None else Figure(loss_text(row, lost), f"{loss.name} to the original")
 
 
 def _agreement_figure(group: Group, row: Row) -> Figure | None:

@@ -19,10 +19,15 @@ EXPECTED = {
         ("sentences_per_second", "speed"),
         (ENERGY["encoder"].key, "energy"),
     ),
+    "classifier": (
+        ("label_kl", "distance of the labels from the original's"),
+        ("label_accuracy", "accuracy of the labels"),
+        ("sentences_per_second", "speed"),
+        (ENERGY["classifier"].key, "energy"),
+    ),
 }
 
-
-RELATIVE = ("kl", "cosine")
+RELATIVE = ("kl", "cosine", "label_kl")
 
 
 def not_measured(group: Group) -> str:

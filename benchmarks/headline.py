@@ -8,8 +8,28 @@ from dataclasses import dataclass
 from .join import Group, Row
 from .pareto import pareto_front
 
-LOSS = {"decoder": ("kl", "mean KL"), "encoder": ("cosine", "mean cosine")}
 SMALLEST_LOSS = 1e-6
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What says how far a version is from the original: a metric, which one of ``nearness`` is 1 at best."""
+
+    metric: str
+    name: str
+    digits: int
+    nearness: bool = False
+
+    def of(self, value: float) -> float:
+        """What should be small, from the metric's value."""
+        return 1 - value if self.nearness else value
+
+
+LOSS = {
+    "decoder": Loss("kl", "mean KL", 3),
+    "encoder": Loss("cosine", "mean cosine", 4, nearness=True),
+    "classifier": Loss("label_kl", "mean KL of the labels", 4),
+}
 
 
 @dataclass(frozen=True)
@@ -45,10 +65,9 @@ def headline(group: Group) -> Row | None:
 
 def loss_of(row: Row) -> float | None:
     """What should be small: KL, or one minus the cosine; None where it was not measured or is invalid."""
-    value = row.usable(LOSS[row.subject.kind][0])
-    if value is None:
-        return None
-    return max(value if row.subject.kind == "decoder" else 1 - value, SMALLEST_LOSS)
+    loss = LOSS[row.subject.kind]
+    value = row.usable(loss.metric)
+    return None if value is None else max(loss.of(value), SMALLEST_LOSS)
 
 
 def speed(row: Row) -> Speed | None:

@@ -79,7 +79,7 @@ class Group:
     """The rows that were made from one model and measured under one set of conditions."""
 
     source: str
-    kind: Literal["decoder", "encoder"]
+    kind: Literal["decoder", "encoder", "classifier"]
     rows: tuple[Row, ...]
     reference: Subject | None
     further: tuple[Group, ...] = ()

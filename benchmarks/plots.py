@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from . import svg, table
+from . import headline, svg, table
 from .join import Group, Row
 from .pareto import pareto_front
 
@@ -31,11 +31,12 @@ class Plot:
 
 @dataclass(frozen=True)
 class Measure:
-    """A quantity as an axis. ``metric`` is None for the size on disk."""
+    """A quantity as an axis. ``metric`` is None for the size on disk; ``loss`` says how one is read."""
 
     metric: str | None
     title: str
     higher: bool = False
+    loss: headline.Loss | None = None
 
     def of(self, row: Row) -> float | None:
         """The value of a row in the units of the axis, whatever its validity."""
@@ -44,10 +45,10 @@ class Measure:
         reading = row.reading(self.metric)
         if reading is None or reading.value is None:
             return None
-        if self.metric not in ("kl", "cosine"):
+        if self.loss is None:
             return reading.value
-        loss = 1 - reading.value if self.metric == "cosine" else reading.value
-        return loss if loss >= NO_LOSS else 0.0
+        lost = self.loss.of(reading.value)
+        return lost if lost >= NO_LOSS else 0.0
 
     def status(self, row: Row) -> str:
         """The validity of the line that the value stands on."""
@@ -57,12 +58,17 @@ class Measure:
 
 SIZE = Measure(None, "size on disk, MB")
 LOSS = {
-    "decoder": Measure("kl", "mean KL to the original, nats"),
-    "encoder": Measure("cosine", "1 − mean cosine to the original"),
+    kind: Measure(
+        loss.metric,
+        f"1 − {loss.name} to the original" if loss.nearness else f"{loss.name} to the original, nats",
+        loss=loss,
+    )
+    for kind, loss in headline.LOSS.items()
 }
 SPEED = {
     "decoder": Measure("decode_tps", "decoding, tokens per second", higher=True),
     "encoder": Measure("sentences_per_second", "sentences per second", higher=True),
+    "classifier": Measure("sentences_per_second", "texts per second", higher=True),
 }
 
 

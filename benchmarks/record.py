@@ -47,7 +47,7 @@ class Subject(BaseModel):
 
     name: str
     manifest_sha256: str = Field(description="identity: hash of the manifest, or of the checkpoint")
-    kind: Literal["decoder", "encoder"]
+    kind: Literal["decoder", "encoder", "classifier"]
     format: Literal["hf", "onnx"]
     scheme: str = Field(description="'fp32', 'W4A16-g64 gptq', …")
     source: str = Field("", description="what it was made from, as it must be named in tables")

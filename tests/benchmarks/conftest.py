@@ -118,7 +118,7 @@ def quality(of: Subject, against: Subject | None, metrics: dict[str, Metric], **
 def latency(of: Subject, against: Subject | None, metrics: dict[str, Metric], **changes: Any) -> Measurement:
     """A line as ``profile`` writes it."""
     workload: dict[str, Any] = {"kind": "generate", "batch": 1, "prompt_tokens": 128, "new_tokens": 128}
-    if of.kind == "encoder":
+    if of.kind != "decoder":
         workload = {"kind": "embed", "batch": 32, "length": 128}
     fields: dict[str, Any] = {
         "created_utc": "2026-11-25T02:20:00+00:00",
@@ -132,7 +132,7 @@ def latency(of: Subject, against: Subject | None, metrics: dict[str, Metric], **
             "between": {"other_cpu_pct": 0.6, "steal_pct": 0.0},
         },
         "protocol": {"blocks": 10, "processes": 5, "order": "ABBA", "warmup_seconds": 2.0},
-        "time_by_op": time_by_op(of.kind),
+        "time_by_op": time_by_op("decoder" if of.kind == "decoder" else "encoder"),
     }
     return Measurement(subject=of, baseline=against, metrics=metrics, **(fields | changes))
 

@@ -11,6 +11,7 @@ from edgepress.benchmarks.damage import damage, level
 from edgepress.benchmarks.gaps import not_measured
 from edgepress.benchmarks.headline import headline
 from edgepress.benchmarks.join import Group, join
+from edgepress.benchmarks.plots import plots
 from edgepress.benchmarks.record import Measurement, Metric, Subject, Validity
 
 Make = Callable[..., Measurement]
@@ -132,3 +133,33 @@ def test_damage_grid_places_layers_by_block_and_kind() -> None:
 def test_damage_levels_are_even_steps_of_the_logarithm() -> None:
     assert [level(error) for error in (0.0, 1e-5, 10**-2.5, 1.0, 50.0)] == [0, 0, 4, 8, 8]
     assert [level(10 ** (-5 + 5 * step / 8)) for step in range(9)] == list(range(9))
+
+
+def test_classifiers_are_judged_by_their_labels(
+    make_subject: MakeSubject, make_quality: Make, make_latency: Make, make_metric: MakeMetric
+) -> None:
+    original, made = (
+        make_subject(name, size, kind="classifier") for name, size in (("fp32", 91), ("W8A8", 25))
+    )
+
+    def scores(kl: float, accuracy: float) -> dict[str, Metric]:
+        return {"label_kl": make_metric(kl, 0.001), "label_accuracy": make_metric(accuracy, 0.01)}
+
+    compare = {"ratio_median": 1.7, "ci95": (1.6, 1.8), "n_pairs": 10, "verdict": "faster", "reason": ""}
+    lines = [
+        make_quality(original, None, scores(0, 0.824)),
+        make_quality(made, original, scores(0.0123, 0.819)),
+        make_latency(original, None, {"sentences_per_second": make_metric(96, 1)}),
+        make_latency(made, original, {"sentences_per_second": make_metric(163, 1)}, compare=compare),
+    ]
+    group = join(lines)[0]
+    assert sentences(group)[0] == (
+        "W8A8 is 3.6× smaller and 1.7× faster in texts per second than the original (fp32); mean KL of the "
+        "labels 0.0123, accuracy 0.824 → 0.819."
+    )
+    assert [plot.title for plot in plots(group, "c")] == ["Accuracy against size", "Accuracy against speed"]
+    assert [figure.caption for figure in figures(group)][2:] == [
+        "mean KL of the labels to the original",
+        "accuracy, was 0.824",
+    ]
+    assert "accuracy of the labels" not in not_measured(group) and "energy" in not_measured(group)
