@@ -32,6 +32,7 @@ from ..bundle_subject import BundleSubject
 from ..held_out_text import measured_windows
 from ..paired import compare_rates
 from ..subjects import TokenModel, open_subject
+from .in_turns import after_a_first_run
 from .table import write_table
 
 MODEL = "smollm2"
@@ -135,7 +136,7 @@ def turn(decoder: Decoder, ids: Sequence[int]) -> tuple[float, float]:
 
 def speed(bundles: dict[Variant, Path], rounds: int) -> dict[Variant, list[str]]:
     """For each prompt: tokens a second of prefill and decoding, and the ratios to the float32 cache."""
-    decoders = {v: Decoder.open(Bundle.open(path), thread_budget()) for v, path in bundles.items()}
+    decoders = {v: after_a_first_run(Bundle.open(path)) for v, path in bundles.items()}
     cells: dict[Variant, list[str]] = {variant: [] for variant in bundles}
     for length in PROMPTS:
         vocab = decoders[PLAIN].vocab_size

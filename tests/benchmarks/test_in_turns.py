@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.checks.in_turns import ratio, timed_in_turns
+from edgepress.benchmarks.checks.in_turns import after_a_first_run, ratio, timed_in_turns
+from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
+from edgepress.runtime import prepacked
+from edgepress.runtime.bundle import Bundle
 from edgepress.storage import write_json
 
 
@@ -45,3 +48,17 @@ def test_a_ratio_is_that_of_pairs() -> None:
     found = ratio([2.0, 4.0, 6.0, 8.0, 10.0, 12.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert found == (2.0, "2.00 [2.00, 2.00]")
     assert ratio([1.0], [1.0]) is None
+
+
+def test_no_bundle_is_timed_as_in_its_first_run(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(prepacked, "SMALLEST", 0)
+    made = compress_model(str(pico_llama), scheme="W4A16", group_size=32, output=tmp_path / "m")
+    bundle = Bundle.open(export_bundle(made, output=tmp_path / "b", validate=False))
+    assert bundle.prefill is not None and prepacked.find(bundle) is None
+    decoder = after_a_first_run(bundle)
+    entry = prepacked.find(bundle)
+    assert entry is not None and entry.prefill.is_file()
+    assert decoder.prefill_graph is not None and decoder.prefill_graph.session() is not None
