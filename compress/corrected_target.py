@@ -9,25 +9,40 @@ it is, but for a constant, the plain objective ``tr((W* − Q) G (W* − Q)ᵀ)`
 correction made a column at a time, where a column already quantized can no longer take its part.
 
 ``x`` must be what the layer will read, with the earlier layers of its own block compressed too: against
-inputs from before that, it makes up once more for what they have made up for, and overshoots. On SmolLM2 in
-eight bits that grows from block to block, to a KL of 2 where 0.009 is left without and 0.0035 with.
+inputs from before that, it makes up once more for what they have made up for, and overshoots.
+
+What the calibration tokens tell of ``C`` is partly chance: an error that has nothing to do with ``x`` seems
+explained by it to a share of ``in`` over the number of tokens, all other tokens are made worse by as much,
+and from block to block that grows. So what is predicted of each channel's error is shrunk to the share that
+two halves of the tokens agree on: with ``C_A`` and ``C_B`` of the halves, the diagonal of ``C_A G⁻¹ C_Bᵀ``,
+in which chance has no part, over that of ``C G⁻¹ Cᵀ``. On SmolLM2 at three bits that leaves a KL of 0.40
+where the whole correction leaves more than 0.44 and none 0.48; at eight bits, where almost all is chance,
+none is best.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
 from .inverse_factor import Factor
 
 
-def corrected(weight: Tensor, cross: Tensor, factor: Factor, order: Tensor, strength: float = 1.0) -> Tensor:
-    """``W + strength · W C H⁻¹`` ``[out, in]`` for ``weight [out, in]`` and ``cross`` C ``[in, in]``.
+def corrected(
+    weight: Tensor, inputs: Mapping[str, Tensor], factor: Factor, order: Tensor, strength: float = 1.0
+) -> Tensor:
+    """``W + strength · W S C H⁻¹`` ``[out, in]`` for ``weight [out, in]``.
 
-    ``factor`` is of H, the damped Gram with its channels in ``order [in]``: the damping holds the result to
-    ``weight`` where the inputs tell little.
+    ``inputs`` has ``cross_gram`` (C) and ``cross_gram_of_half``, by which the diagonal S shrinks. ``factor``
+    is of H, the damped Gram with its channels in ``order [in]``: the damping holds the result to ``weight``
+    where the inputs tell little.
     """
     reverse = order.flip(0)
-    change = (weight @ cross)[:, reverse] @ factor.lower.T @ factor.lower
+    whole, half = (inputs[name][:, reverse] @ factor.lower.T for name in ("cross_gram", "cross_gram_of_half"))
+    agreed, explained = (half * (2 * whole - half)).sum(1), whole.square().sum(1)
+    kept = (agreed / explained.clamp(min=torch.finfo(torch.float32).tiny)).clamp(0, 1)
     result = weight.clone()
-    result[:, reverse] += strength * change
+    result[:, reverse] += strength * ((weight * kept) @ whole @ factor.lower)
     return result

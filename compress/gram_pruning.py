@@ -60,9 +60,15 @@ class GramPruning(GroupSolving, Pruning):
     )
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
-        """Two squares, five copies of the stacked weights; the statistics where they are collected here."""
+        """Squares: two, and two for a correction; five copies of the stacked weights; the statistics where they
+        are collected here.
+        """
         square = 4 * layers[0].in_features ** 2
-        return 2 * square + 5 * sum(map(float_bytes, layers)) + self.statistics_bytes(layers)
+        return (
+            (2 + 2 * (self.correction > 0)) * square
+            + 5 * sum(map(float_bytes, layers))
+            + self.statistics_bytes(layers)
+        )
 
     def solve(self, rows: Rows, hessian: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
         """The pruned weight and its mask, both ``[rows, in]``; ``factor`` is of a multiple of ``hessian``."""
@@ -78,7 +84,7 @@ class GramPruning(GroupSolving, Pruning):
         target = torch.cat([block.weight(linear) for linear in layers])
         if self.correction:
             channels = torch.arange(len(gram), device=gram.device)
-            target = corrected(target, inputs["cross_gram"], factor, channels, self.correction)
+            target = corrected(target, inputs, factor, channels, self.correction)
         earlier = [block.masks.get(linear.name) for linear in layers]
         rows, hessian = Rows(layers, target, earlier, self, self.scope), damped(gram, factor.damping)
         hessian /= hessian.diagonal().mean()  # its size does not matter, and products of it might overflow

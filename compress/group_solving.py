@@ -36,7 +36,7 @@ class GroupSolving(BlockPass):
     @property
     def statistics(self) -> tuple[str, ...]:
         """What a group of layers is solved from."""
-        return ("gram", "cross_gram") if self.correction else ("gram",)
+        return ("gram", "cross_gram", "cross_gram_of_half") if self.correction else ("gram",)
 
     @property
     def collects_anew(self) -> bool:

@@ -164,6 +164,16 @@ class CrossGram:
         return self.total.div_(max(self.count, 1))
 
 
+class CrossGramOfHalf(CrossGram):
+    """``cross_gram_of_half``: as ``cross_gram``, of the first half of the rows of every piece: of other
+    sequences than the second half, so that what is found in one can be checked in the other."""
+
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
+        assert original is not None
+        half = (len(rows) + 1) // 2
+        super().update(rows[:half], original[:half])
+
+
 STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "gram": Gram,
     "absmean": AbsMean,
@@ -172,6 +182,7 @@ STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "absmax": AbsMax,
     "sample": Sample,
     "cross_gram": CrossGram,
+    "cross_gram_of_half": CrossGramOfHalf,
 }
 
 # Bytes a statistic holds for ``in`` input channels: the plan predicts memory from it.
@@ -183,4 +194,5 @@ STATISTIC_BYTES = {
     "absmax": lambda in_features: 4 * in_features,
     "sample": lambda in_features: 4 * Sample.ROWS * in_features,
     "cross_gram": lambda in_features: 4 * in_features**2,
+    "cross_gram_of_half": lambda in_features: 4 * in_features**2,
 }

@@ -61,13 +61,14 @@ class Gptq(GroupSolving):
         return self.scheme
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
-        """The factor (or the damped Gram), the weights in the order of work (and stacked, when there are
-        several, and corrected) and codes; the statistics too where they are collected here.
+        """The factor (or the damped Gram), what a correction finds, the weights in the order of work (and
+        stacked, when there are several, and corrected) and codes; the statistics where collected here.
         """
         sizes = [float_bytes(linear) for linear in layers]
         square = 4 * layers[0].in_features ** 2
         copies = (len(sizes) > 1) + (self.correction > 0) + 2 * (self.refinements > 0)
-        work = max(square + (copies + 1) * sum(sizes) + sum(sizes) // 4, 3 * max(sizes))
+        squares = 1 + 2 * (self.correction > 0)
+        work = max(squares * square + (copies + 1) * sum(sizes) + sum(sizes) // 4, 3 * max(sizes))
         return work + self.statistics_bytes(layers)
 
     def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
@@ -76,7 +77,7 @@ class Gptq(GroupSolving):
         for group in groups:
             wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
             total += 4 * self.refinements * rows * wide**2
-            total += (self.correction > 0) * tokens * (wide**2 + FORWARD * rows * wide)
+            total += (self.correction > 0) * tokens * (1.5 * wide**2 + FORWARD * rows * wide)
             total += self.collects_anew * FORWARD * tokens * rows * wide
         return total
 
@@ -92,7 +93,7 @@ class Gptq(GroupSolving):
             tensor = quantize(weight, self.scheme, self.search, mask=mask)
             return self._record(block, layers, self._whole(tensor, inputs), weight, gram, None)
         if self.correction:
-            weight = corrected(weight, inputs["cross_gram"], factor, order, self.correction)
+            weight = corrected(weight, inputs, factor, order, self.correction)
             weight = weight if mask is None else weight * mask
         grid = fit_grid(weight, self.scheme, self.search, gram.diagonal().clamp(min=0))
         tensor = quantize_in_order(weight, *grid, factor, order, self.scheme, mask=mask, block=self.block)

@@ -23,7 +23,7 @@ def _single_layer_block(weight: Tensor, gram: Tensor) -> tuple[Block, Linear]:
     module = torch.nn.Linear(in_features, out_features, bias=False)
     module.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
     linears = {linear.name: module, other.name: torch.nn.Linear(1, 1, bias=False)}
-    inputs = {"gram": gram, "cross_gram": torch.zeros_like(gram)}
+    inputs = {"gram": gram} | {name: torch.zeros_like(gram) for name in ("cross_gram", "cross_gram_of_half")}
     block = Block(anatomy, module, linears, {linear.name: inputs})
     block.collector = lambda *_: block.statistics
     return block, linear
