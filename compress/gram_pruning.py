@@ -60,8 +60,8 @@ class GramPruning(GroupSolving, Pruning):
     )
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
-        """Squares: two, and two for a correction; five copies of the stacked weights; the statistics where they
-        are collected here.
+        """Two squares, two more for a correction; five copies of the stacked weights; the statistics where
+        they are collected here.
         """
         square = 4 * layers[0].in_features ** 2
         return (
