@@ -129,8 +129,8 @@ def calibration_from(
     corpus = read_corpus(source, field=field)
     generator = np.random.default_rng(seed)
     if kind == "decoder":
-        windows_cut, rendered = _decoder_rows(corpus, tokenizer, samples, length, generator, chat)
-        rows: list[Row] = [(ids, None) for ids in windows_cut]
+        cut, rendered = _decoder_rows(corpus, tokenizer, samples, length, generator, chat)
+        rows: list[Row] = [(ids, None) for ids in cut]
         truncated = 0
     else:
         texts = _encoder_texts(corpus, labels)
