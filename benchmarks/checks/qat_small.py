@@ -1,6 +1,7 @@
 """Quantization-aware training beside the best rounding, at 3 and 2 bits, on the small Llama trained here.
 
     python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--only NAME …]
+        [--page NAME]
 
 The model is that of :mod:`.ternary`, in the same WORK. A budget of tokens that does something at 2 bits takes
 hours of a CPU on SmolLM2-135M, and minutes here. Every step is the command line a user would type; its output
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="budget of qat")
     parser.add_argument("--only", nargs="+", choices=list(rows(TOKENS)), default=list(rows(TOKENS)))
+    parser.add_argument("--page", default="qat-small", help="name of the results file")
     given = parser.parse_args()
     chain = trained(given.work, SCRATCH_TOKENS)
     filled: list[list[str]] = []
@@ -102,10 +104,11 @@ def main() -> None:
         "CPU s: of the whole process `edgepress compress`, one thread.",
         *curves_told,
     ]
-    only = "" if len(given.only) == len(rows(TOKENS)) else f" --only {' '.join(given.only)}"
+    told = "" if len(given.only) == len(rows(TOKENS)) else f" --only {' '.join(given.only)}"
+    told += "" if given.page == "qat-small" else f" --page {given.page}"
     title = "A small Llama at 3 and 2 bits: training after the best rounding"
-    command = f"{COMMAND} --tokens {given.tokens}{only}"
-    write_table(given.results / "qat-small.md", title, command, HEADER, filled, notes)
+    command = f"{COMMAND} --tokens {given.tokens}{told}"
+    write_table(given.results / f"{given.page}.md", title, command, HEADER, filled, notes)
 
 
 if __name__ == "__main__":
