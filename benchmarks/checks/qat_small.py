@@ -49,6 +49,7 @@ def rows(tokens: int) -> dict[str, list[Row]]:
             Row(f"qat-w{bits}-gptq", (gptq,)),
             Row(f"qat-w{bits}-tune", (gptq, tune)),
             Row(f"qat-w{bits}-awq-tune", ({"pass": "awq", "quantize": False, **scheme}, gptq, tune)),
+            Row(f"qat-w{bits}-corrected-tune", ({**gptq, "correction": 1}, tune)),
             Row(f"qat-w{bits}-qat", (gptq, {**learned, "learning_rate": RATES[bits]})),
         ]
     return found
