@@ -119,8 +119,8 @@ def table_row(arm: Arm, made: dict[str, Any]) -> list[str]:
     module = trainers()[arm.peer]
     task = "half of the blocks, distilled" if arm.variant == "distill" else "W4-g64, trained"
     versions = made.get("versions", {})
-    first = next(iter(versions.items()), ("", ""))
-    head = [task, f"{module.TITLE} {first[1]}".strip(), module.VARIANTS[arm.variant]]
+    version = versions.get(module.DISTRIBUTIONS[0], "")
+    head = [task, f"{module.TITLE} {version}".strip(), module.VARIANTS[arm.variant]]
     if made["error"]:
         error = " ".join(made["error"].split())[-200:]  # one line, for it is a cell of a table
         return [*head, f"{arm.learning_rate:g}", f"not run: {error}", "–", "–", "–", "–"]

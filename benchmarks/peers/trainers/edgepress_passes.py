@@ -36,6 +36,7 @@ def train(task: Task, variant: str) -> None:
         "batch_tokens": task.rows * rows_of,
         "piece_tokens": task.rows * rows_of,
         "top_k": 256,
+        "learning_rate": task.learning_rate,
     }
     distil = Distill.model_validate({**options, "embedding": True})
     chosen = distil if variant == "distill" else Qat.model_validate({**options, "scheme": "W4A16-g64"})
