@@ -120,12 +120,7 @@ def calibration_from(
         InputError: sizes that are not positive, chat text for a model without a template, or a label that
             is not one of ``labels``.
     """
-    if min(samples, length - 1, batch_size) < 1:
-        raise InputError(
-            f"calibration needs samples and batch size ≥ 1 and length ≥ 2, not {samples}, {length}"
-        )
-    if chat not in CHATS:
-        raise UnknownName("chat mode", chat, CHATS)
+    _require_sensible(samples, length, batch_size, chat)
     corpus = read_corpus(source, field=field)
     generator = np.random.default_rng(seed)
     if kind == "decoder":
@@ -151,6 +146,15 @@ def calibration_from(
         chat=rendered,
         sha256=_hash(batches),
     )
+
+
+def _require_sensible(samples: int, length: int, batch_size: int, chat: str) -> None:
+    if min(samples, length - 1, batch_size) < 1:
+        raise InputError(
+            f"calibration needs samples and batch size ≥ 1 and length ≥ 2, not {samples}, {length}"
+        )
+    if chat not in CHATS:
+        raise UnknownName("chat mode", chat, CHATS)
 
 
 def _decoder_rows(
