@@ -56,7 +56,7 @@ class Quality(BaseModel):
             return "mixed"
         if self.activations < 16:
             return f"W{self.bits}A{self.activations}"
-        return f"W{self.bits}-g{self.group_size}"
+        return f"W{self.bits}-g{self.group_size}" if self.group_size else f"W{self.bits} per channel"
 
     @property
     def order(self) -> tuple[bool, float, str]:

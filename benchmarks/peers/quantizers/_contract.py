@@ -40,6 +40,14 @@ class Variant:
         return self.bits + ((self.scale_bits + self.zero_bits) / self.group_size if self.group_size else 0)
 
 
+# Uniform schemes of about 3, 3.5 and 4 bits a weight, for comparison with plans of widths of that size.
+BETWEEN: dict[str, tuple[int, int | None]] = {
+    "w3-channel": (3, None),
+    "w3-g32": (3, 32),
+    "w4-channel": (4, None),
+}
+
+
 @dataclass(frozen=True)
 class Task:
     """One quantization.

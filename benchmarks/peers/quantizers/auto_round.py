@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._contract import Task, Variant
+from ._contract import BETWEEN, Task, Variant
 from ._dense import linears, load_model, write_dense
 
 TITLE = "AutoRound"
@@ -17,6 +17,9 @@ VARIANTS = {
     f"w{bits}-{iterations}": Variant(f"AutoRound, {iterations} iterations", bits)
     for bits in (4, 3, 2)
     for iterations in (0, 20)
+} | {
+    f"{name}-20": Variant("AutoRound, 20 iterations", bits, group_size=group_size)
+    for name, (bits, group_size) in BETWEEN.items()
 }
 
 
@@ -32,7 +35,7 @@ def quantize(task: Task, variant: str) -> None:
         load_model(task),
         AutoTokenizer.from_pretrained(task.checkpoint),
         bits=chosen.bits,
-        group_size=chosen.group_size,
+        group_size=chosen.group_size or -1,
         sym=True,
         iters=int(variant.rpartition("-")[2]),
         nsamples=len(tokens),

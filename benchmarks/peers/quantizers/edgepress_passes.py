@@ -16,35 +16,48 @@ SAMPLES, LENGTH = 16, 512
 
 _LEARNED = {"pass": "autoround", "iterations": 20}
 _REFINED = {"pass": "gptq", "refinements": 2}
+_FOLDED = {"pass": "awq", "quantize": False}
+_TUNE, _TUNE_LONG = {"pass": "tune"}, {"pass": "tune", "epochs": 4}
 _RECIPES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "gptq": ("GPTQ", [{"pass": "gptq"}]),
-    "gptq-refined": ("GPTQ, refined", [_REFINED]),
-    "gptq-tune": ("GPTQ, refined, then tune", [_REFINED, {"pass": "tune"}]),
-    "gptq-autoround-tune": (
-        "GPTQ, AutoRound of 20 iterations, then tune",
-        [_REFINED, _LEARNED, {"pass": "tune"}],
+    "gptq-corrected": ("GPTQ, refined and corrected", [{**_REFINED, "correction": 1}]),
+    "gptq-tune": ("GPTQ, refined, then tune", [_REFINED, _TUNE]),
+    "gptq-autoround-tune": ("GPTQ, AutoRound of 20 iterations, then tune", [_REFINED, _LEARNED, _TUNE]),
+    "gptq-corrected-tune-4": (
+        "GPTQ, refined and corrected, then tune for four epochs",
+        [{**_REFINED, "correction": 1}, _TUNE_LONG],
     ),
-    "awq-gptq-tune": (
-        "AWQ, GPTQ, then tune",
-        [{"pass": "awq", "quantize": False}, _REFINED, {"pass": "tune"}],
-    ),
-    "awq-gptq-tune-4": (
-        "AWQ, GPTQ, then tune for four epochs",
-        [{"pass": "awq", "quantize": False}, _REFINED, {"pass": "tune", "epochs": 4}],
-    ),
+    "awq-gptq-tune": ("AWQ, GPTQ, then tune", [_FOLDED, _REFINED, _TUNE]),
+    "awq-gptq-tune-4": ("AWQ, GPTQ, then tune for four epochs", [_FOLDED, _REFINED, _TUNE_LONG]),
     "awq": ("AWQ", [{"pass": "awq"}]),
     "autoround": ("AutoRound, 20 iterations", [_LEARNED]),
     "autoround-low": (
         "AutoRound, 20 iterations, a sequence at a time",
         [{**_LEARNED, "low_memory": True}],
     ),
-    "autoround-tune": ("AutoRound, 20 iterations, then tune", [_LEARNED, {"pass": "tune"}]),
+    "autoround-tune": ("AutoRound, 20 iterations, then tune", [_LEARNED, _TUNE]),
     "rtn": ("RTN", [{"pass": "rtn"}]),
     "hqq": ("HQQ", [{"pass": "hqq", "power": 2}]),
     "smoothquant": ("SmoothQuant", [{"pass": "smoothquant"}]),
 }
+# What is worth its time at each width.
+_AT = {
+    4: ("gptq", "awq-gptq-tune-4", "awq", "autoround", "autoround-low", "autoround-tune", "rtn", "hqq"),
+    3: (
+        "gptq",
+        "gptq-corrected",
+        "gptq-tune",
+        "gptq-autoround-tune",
+        "awq-gptq-tune",
+        "awq-gptq-tune-4",
+        "rtn",
+        "hqq",
+    ),
+    2: ("gptq", "gptq-tune", "gptq-corrected-tune-4", "rtn"),
+}
 _DATALESS, _ASYMMETRIC = ("rtn", "hqq"), ("hqq",)
-_BUDGETS = (3.0, 3.5, 4.0)
+# Plans of widths, after scales folded for the width that is nearest from above.
+_BUDGETS = {3.0: 3, 3.5: 3, 4.0: 4}
 
 
 def _variant(name: str, bits: int, **more: Any) -> Variant:
@@ -53,10 +66,10 @@ def _variant(name: str, bits: int, **more: Any) -> Variant:
 
 
 VARIANTS = (
-    {f"w{bits}-{name}": _variant(name, bits) for bits in (4, 3, 2) for name in _RECIPES if name[0] != "s"}
+    {f"w{bits}-{name}": _variant(name, bits) for bits, names in _AT.items() for name in names}
     | {f"w8a8-{name}": _variant(name, 8, group_size=None, activations=8) for name in ("rtn", "smoothquant")}
     | {
-        f"{budget:g}-bits-allocate-autoround": Variant("allocate, AutoRound", 8, budget=budget)
+        f"{budget:g}-bits-allocate": Variant("AWQ, allocate with GPTQ, then tune", 8, budget=budget)
         for budget in _BUDGETS
     }
 )
@@ -66,7 +79,8 @@ def passes(variant: str) -> list[dict[str, Any]]:
     """The passes of a variant, as a recipe lists them."""
     chosen = VARIANTS[variant]
     if chosen.budget is not None:
-        return [{"pass": "allocate", "bits": chosen.budget, "using": _LEARNED}]
+        folded = {**_FOLDED, "scheme": f"W{_BUDGETS[chosen.budget]}A16-g64"}
+        return [folded, {"pass": "allocate", "bits": chosen.budget, "using": _REFINED}, _TUNE_LONG]
     name = variant.split("-", 1)[1]
     scheme = "W8A8" if chosen.activations == 8 else f"W{chosen.bits}A16"
     scheme += "_ASYM" if chosen.zero_bits else ""

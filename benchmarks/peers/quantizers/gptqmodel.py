@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ._contract import Task, Variant
+from ._contract import BETWEEN, Task, Variant
 from ._dense import is_linear, write_dense
 
 TITLE = "GPTQModel"
@@ -18,7 +18,9 @@ BUILD: dict[str, str] = {}
 # On two cores it stops until it is told how many workers there may be.
 ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2"}
 DISTRIBUTIONS = ("gptqmodel", "transformers", "torch")
-VARIANTS = {f"w{bits}": Variant("GPTQ", bits) for bits in (4, 3, 2)}
+VARIANTS = {f"w{bits}": Variant("GPTQ", bits) for bits in (4, 3, 2)} | {
+    name: Variant("GPTQ", bits, group_size=group_size) for name, (bits, group_size) in BETWEEN.items()
+}
 
 
 def quantize(task: Task, variant: str) -> None:
@@ -26,7 +28,7 @@ def quantize(task: Task, variant: str) -> None:
     from gptqmodel import GPTQModel, QuantizeConfig
 
     chosen = VARIANTS[variant]
-    config = QuantizeConfig(bits=chosen.bits, group_size=chosen.group_size, sym=True, desc_act=False)
+    config = QuantizeConfig(bits=chosen.bits, group_size=chosen.group_size or -1, sym=True, desc_act=False)
     model = GPTQModel.load(str(task.checkpoint), config, device="cpu")
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in task.tokens()]
     model.quantize(rows, batch_size=1)
