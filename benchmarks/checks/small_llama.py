@@ -27,6 +27,17 @@ class Shape:
     ffn: int = 768
     blocks: int = 6
 
+    @property
+    def key_channels(self) -> int:
+        """Outputs of the key and of the value projection."""
+        return 64 * max(1, self.hidden // 128)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the whole model, norms aside."""
+        attention = 2 * self.hidden * (self.hidden + self.key_channels)
+        return self.vocabulary * self.hidden + self.blocks * (attention + 3 * self.hidden * self.ffn)
+
 
 def config(shape: Shape) -> dict[str, Any]:
     """``config.json``."""
@@ -39,7 +50,7 @@ def config(shape: Shape) -> dict[str, Any]:
         "intermediate_size": shape.ffn,
         "num_hidden_layers": shape.blocks,
         "num_attention_heads": heads,
-        "num_key_value_heads": max(1, heads // 2),
+        "num_key_value_heads": shape.key_channels // 64,
         "head_dim": 64,
         "hidden_act": "silu",
         "max_position_embeddings": 2048,
@@ -88,13 +99,12 @@ def save_small_llama(directory: Path, shape: Shape, seed: int = 0) -> Path:
         return torch.randn(rows, columns, generator=generator).mul_(share * columns**-0.5)
 
     tensors = {"model.embed_tokens.weight": drawn(shape.vocabulary, shape.hidden)}
-    keys = 64 * int(config(shape)["num_key_value_heads"])
     deep = (2 * shape.blocks) ** -0.5  # what is added to the stream, so that it does not grow with the depth
     for index in range(shape.blocks):
         block = {
             "self_attn.q_proj": drawn(shape.hidden, shape.hidden),
-            "self_attn.k_proj": drawn(keys, shape.hidden),
-            "self_attn.v_proj": drawn(keys, shape.hidden),
+            "self_attn.k_proj": drawn(shape.key_channels, shape.hidden),
+            "self_attn.v_proj": drawn(shape.key_channels, shape.hidden),
             "self_attn.o_proj": drawn(shape.hidden, shape.hidden, deep),
             "mlp.gate_proj": drawn(shape.ffn, shape.hidden),
             "mlp.up_proj": drawn(shape.ffn, shape.hidden),
