@@ -29,19 +29,23 @@ from torch import Tensor
 
 from .inverse_factor import Factor
 
+# The statistics of C.
+HALVES = ("cross_gram_of_first_half", "cross_gram_of_second_half")
+
 
 def corrected(
     weight: Tensor, inputs: Mapping[str, Tensor], factor: Factor, order: Tensor, strength: float = 1.0
 ) -> Tensor:
     """``W + strength · W S C H⁻¹`` ``[out, in]`` for ``weight [out, in]``.
 
-    ``inputs`` has ``cross_gram`` (C) and ``cross_gram_of_half``, by which the diagonal S shrinks. ``factor``
-    is of H, the damped Gram with its channels in ``order [in]``: the damping holds the result to ``weight``
-    where the inputs tell little.
+    ``inputs`` has the :data:`HALVES` of C, by which the diagonal S shrinks. ``factor`` is of H, the damped
+    Gram with its channels in ``order [in]``: the damping holds the result to ``weight`` where the inputs tell
+    little.
     """
     reverse = order.flip(0)
-    whole, half = (inputs[name][:, reverse] @ factor.lower.T for name in ("cross_gram", "cross_gram_of_half"))
-    agreed, explained = (half * (2 * whole - half)).sum(1), whole.square().sum(1)
+    first, second = (inputs[name][:, reverse] @ factor.lower.T for name in HALVES)
+    whole = (first + second) / 2
+    agreed, explained = (first * second).sum(1), whole.square().sum(1)
     kept = (agreed / explained.clamp(min=torch.finfo(torch.float32).tiny)).clamp(0, 1)
     result = weight.clone()
     result[:, reverse] += strength * ((weight * kept) @ whole @ factor.lower)

@@ -15,6 +15,7 @@ from torch import Tensor
 from .algorithm import BlockPass
 from .anatomy import Linear
 from .block import Block
+from .corrected_target import HALVES
 from .statistics import STATISTIC_BYTES
 
 Inputs = Mapping[str, Tensor]
@@ -36,7 +37,7 @@ class GroupSolving(BlockPass):
     @property
     def statistics(self) -> tuple[str, ...]:
         """What a group of layers is solved from."""
-        return ("gram", "cross_gram", "cross_gram_of_half") if self.correction else ("gram",)
+        return ("gram", *HALVES) if self.correction else ("gram",)
 
     @property
     def collects_anew(self) -> bool:

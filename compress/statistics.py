@@ -144,11 +144,13 @@ class Sample:
         return torch.cat(self.rows)
 
 
-class CrossGram:
-    """``cross_gram``: mean over tokens of ``(x̃ − x) xᵀ``, ``[in, in]`` float32, where ``x̃`` are the original
-    model's inputs and ``x`` those of the partly compressed one."""
+class CrossGramOfFirstHalf:
+    """``cross_gram_of_first_half``: mean over tokens of ``(x̃ − x) xᵀ``, ``[in, in]`` float32, where ``x̃`` are
+    the original model's inputs and ``x`` those of the partly compressed one; of the first half of the rows of
+    every piece. The second half is of other sequences: what is found in one can be checked in the other."""
 
     paired = True
+    SECOND = False
 
     def __init__(self, in_features: int, device: torch.device) -> None:
         self.total = torch.zeros(in_features, in_features, device=device)
@@ -156,22 +158,20 @@ class CrossGram:
 
     def update(self, rows: Tensor, original: Tensor | None) -> None:
         assert original is not None
-        rows = rows.to(torch.float32)
-        self.total.addmm_((original.to(torch.float32) - rows).T, rows)
+        half = (len(rows) + 1) // 2
+        part = slice(half, None) if self.SECOND else slice(half)
+        rows = rows[part].to(torch.float32)
+        self.total.addmm_((original[part].to(torch.float32) - rows).T, rows)
         self.count += rows.shape[0]
 
     def value(self) -> Tensor:
         return self.total.div_(max(self.count, 1))
 
 
-class CrossGramOfHalf(CrossGram):
-    """``cross_gram_of_half``: as ``cross_gram``, of the first half of the rows of every piece: of other
-    sequences than the second half, so that what is found in one can be checked in the other."""
+class CrossGramOfSecondHalf(CrossGramOfFirstHalf):
+    """``cross_gram_of_second_half``: as ``cross_gram_of_first_half``, of the other half."""
 
-    def update(self, rows: Tensor, original: Tensor | None) -> None:
-        assert original is not None
-        half = (len(rows) + 1) // 2
-        super().update(rows[:half], original[:half])
+    SECOND = True
 
 
 STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
@@ -181,8 +181,8 @@ STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "meansquare": MeanSquare,
     "absmax": AbsMax,
     "sample": Sample,
-    "cross_gram": CrossGram,
-    "cross_gram_of_half": CrossGramOfHalf,
+    "cross_gram_of_first_half": CrossGramOfFirstHalf,
+    "cross_gram_of_second_half": CrossGramOfSecondHalf,
 }
 
 # Bytes a statistic holds for ``in`` input channels: the plan predicts memory from it.
@@ -193,6 +193,6 @@ STATISTIC_BYTES = {
     "meansquare": lambda in_features: 4 * in_features,
     "absmax": lambda in_features: 4 * in_features,
     "sample": lambda in_features: 4 * Sample.ROWS * in_features,
-    "cross_gram": lambda in_features: 4 * in_features**2,
-    "cross_gram_of_half": lambda in_features: 4 * in_features**2,
+    "cross_gram_of_first_half": lambda in_features: 4 * in_features**2,
+    "cross_gram_of_second_half": lambda in_features: 4 * in_features**2,
 }

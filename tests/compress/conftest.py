@@ -9,6 +9,7 @@ import pytest
 import torch
 from edgepress.compress.anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 from edgepress.compress.block import Block
+from edgepress.compress.corrected_target import HALVES
 from torch import Tensor
 
 
@@ -23,7 +24,7 @@ def _single_layer_block(weight: Tensor, gram: Tensor) -> tuple[Block, Linear]:
     module = torch.nn.Linear(in_features, out_features, bias=False)
     module.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
     linears = {linear.name: module, other.name: torch.nn.Linear(1, 1, bias=False)}
-    inputs = {"gram": gram} | {name: torch.zeros_like(gram) for name in ("cross_gram", "cross_gram_of_half")}
+    inputs = {"gram": gram} | {name: torch.zeros_like(gram) for name in HALVES}
     block = Block(anatomy, module, linears, {linear.name: inputs})
     block.collector = lambda *_: block.statistics
     return block, linear

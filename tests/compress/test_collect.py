@@ -10,6 +10,7 @@ import torch
 from edgepress.compress.algorithm import BlockPass
 from edgepress.compress.block import Block
 from edgepress.compress.calibration import calibration_from
+from edgepress.compress.corrected_target import HALVES
 from edgepress.compress.journal import Journal
 from edgepress.compress.passes.rtn import Rtn
 from edgepress.compress.sweep import Sweep
@@ -24,12 +25,12 @@ SEEN: dict[str, torch.Tensor] = {}
 class Watch(BlockPass):
     """Keeps what it is shown."""
 
-    needs: ClassVar[tuple[str, ...]] = ("cross_gram",)
+    needs: ClassVar[tuple[str, ...]] = HALVES
     compares: ClassVar[bool] = True
 
     def apply(self, block: Block) -> None:
         for linear in self.selected_in(block):
-            SEEN[linear.name] = block.statistic(linear, "cross_gram").clone()
+            SEEN[linear.name] = sum(block.statistic(linear, name) for name in HALVES) / 2
 
     def selected_in(self, block: Block) -> list[Any]:
         return [linear for linear in block.anatomy.linears() if self.selects(linear)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 from edgepress.compress.column_recursion import quantize_in_order
-from edgepress.compress.corrected_target import corrected
+from edgepress.compress.corrected_target import HALVES, corrected
 from edgepress.compress.grid import fit_grid, round_to_grid
 from edgepress.compress.inverse_factor import Factor, factorize
 from edgepress.compress.scheme import Scheme
@@ -37,10 +37,10 @@ class Problem:
         half, error = rows // 2, self.original - self.current
         self.inputs = {
             "gram": self.current.T @ self.current / rows,
-            "cross_gram": error.T @ self.current / rows,
-            "cross_gram_of_half": error[:half].T @ self.current[:half] / half,
+            HALVES[0]: error[:half].T @ self.current[:half] / half,
+            HALVES[1]: error[half:].T @ self.current[half:] / half,
         }
-        self.gram, self.cross = self.inputs["gram"], self.inputs["cross_gram"]
+        self.gram, self.cross = self.inputs["gram"], error.T @ self.current / rows
         self.order = torch.sort(self.gram.diagonal(), descending=True, stable=True).indices
         factor = factorize(self.gram, DAMPING, self.order)
         assert factor is not None
@@ -72,12 +72,12 @@ class Problem:
 def test_is_the_least_squares_of_what_two_halves_agree_on(chance: float) -> None:
     problem = Problem(0, chance=chance)
     inverse, cross = problem.inverse(), problem.cross.double()
-    first = problem.inputs["cross_gram_of_half"].double()
-    agreed, explained = first @ inverse @ (2 * cross - first).T, cross @ inverse @ cross.T
+    first, second = (problem.inputs[name].double() for name in HALVES)
+    agreed, explained = first @ inverse @ second.T, cross @ inverse @ cross.T
     kept = (agreed.diagonal() / explained.diagonal()).clamp(0, 1)
     expected = problem.weight.double() @ (torch.eye(48) + kept.diag() @ cross @ inverse)
     assert torch.allclose(problem.target().double(), expected, atol=1e-3)
-    problem.inputs["cross_gram_of_half"] = problem.cross  # halves that agree on everything
+    problem.inputs |= dict.fromkeys(HALVES, problem.cross)  # halves that agree on everything
     assert torch.allclose(problem.target(), problem.unshrunk(), atol=2e-3)
 
 

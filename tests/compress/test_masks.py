@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from edgepress.compress.corrected_target import HALVES
 from edgepress.compress.masks import packed, unpacked
-from edgepress.compress.statistics import CrossGram
+from edgepress.compress.statistics import STATISTICS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,11 +18,14 @@ def test_masks_round_trip_in_a_bit_a_weight(rows: int, columns: int, seed: int) 
     assert torch.equal(unpacked(bits, (rows, columns)), mask)
 
 
-def test_cross_gram_is_the_mean_outer_product_of_the_difference() -> None:
+def test_cross_grams_are_the_mean_outer_products_of_the_difference_in_each_half() -> None:
     generator = torch.Generator().manual_seed(0)
     rows, original = torch.randn(50, 6, generator=generator), torch.randn(50, 6, generator=generator)
-    statistic = CrossGram(6, torch.device("cpu"))
-    for part in (slice(0, 20), slice(20, 50)):
-        statistic.update(rows[part], original[part])
-    expected = sum(torch.outer(o - r, r) for o, r in zip(original, rows, strict=True)) / 50
-    assert torch.allclose(statistic.value(), expected, atol=1e-5)
+    for name, seen in zip(
+        HALVES, ([*range(10), *range(20, 35)], [*range(10, 20), *range(35, 50)]), strict=True
+    ):
+        statistic = STATISTICS[name](6, torch.device("cpu"))
+        for part in (slice(0, 20), slice(20, 50)):
+            statistic.update(rows[part], original[part])
+        expected = sum(torch.outer(original[row] - rows[row], rows[row]) for row in seen) / 25
+        assert torch.allclose(statistic.value(), expected, atol=1e-5)
