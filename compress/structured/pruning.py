@@ -43,7 +43,9 @@ class StructuredPruning(ModelPass):
     )
     importance: Importance = "reconstruction"
     repair: Repair = Field("least_squares", description="of what stays, in closed form")
-    damping: float = Field(0.01, gt=0, le=1, description="share of the mean Gram diagonal added")
+    # A tenth, since least squares learn a short text by heart: on SmolLM2 with 70 % of its blocks and 4,096
+    # tokens a hundredth leaves a KL of 0.88, a tenth 0.82, a third 0.84.
+    damping: float = Field(0.1, gt=0, le=1, description="share of the mean Gram diagonal added")
     correction: float = Field(
         0.0, ge=0, le=1, description="share of the error of earlier blocks that the repair makes up for"
     )
