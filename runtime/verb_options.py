@@ -10,7 +10,11 @@ import click
 
 Command = Callable[..., Any]
 
-threads = click.option("--threads", type=int, default=None, help="[default: the cores this process may use]")
+threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="[default: the cores this process may use]",
+)
 provider = click.option(
     "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
 )

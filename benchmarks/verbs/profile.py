@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import InputError
+from ...runtime.verb_options import threads
 from ...terminal import Terminal
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _OPERATORS_SHOWN = 6
 )
 @click.option("--new-tokens", default=128, show_default=True, help="Tokens to generate, exactly.")
 @click.option("--batch", default=32, show_default=True, help="Sentences per batch of an encoder.")
-@click.option("--threads", type=int, help="Threads; default: what affinity and quota allow.")
+@threads
 @click.option(
     "--provider", type=click.Choice(["cpu", "cuda", "openvino", "tensorrt"]), default="cpu", show_default=True
 )

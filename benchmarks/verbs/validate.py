@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import click
 
+from ...runtime.verb_options import threads
+
 # From the options of the verb to the metric they limit.
 GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     "max_perplexity": ("perplexity", "max"),
@@ -41,9 +43,7 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option(
     "--device", default="cpu", show_default=True, help="Where torch runs checkpoints: auto, cpu, cuda, mps."
 )
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="For the computation; this machine's budget by default."
-)
+@threads
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap intervals.")
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Run file to append to [default: runs/NAME.jsonl]."
