@@ -28,7 +28,14 @@ def quantize(task: Task, variant: str) -> None:
     from gptqmodel import GPTQModel, QuantizeConfig
 
     chosen = VARIANTS[variant]
-    config = QuantizeConfig(bits=chosen.bits, group_size=chosen.group_size or -1, sym=True, desc_act=False)
+    config = QuantizeConfig(
+        bits=chosen.bits,
+        group_size=chosen.group_size or -1,
+        sym=True,
+        desc_act=False,
+        act_group_aware=chosen.group_size
+        is not None,  # its default, which it refuses where there are no groups
+    )
     model = GPTQModel.load(str(task.checkpoint), config, device="cpu")
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in task.tokens()]
     model.quantize(rows, batch_size=1)
