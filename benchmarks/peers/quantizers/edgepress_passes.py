@@ -20,11 +20,11 @@ _FOLDED = {"pass": "awq", "quantize": False}
 _TUNE, _TUNE_LONG = {"pass": "tune"}, {"pass": "tune", "epochs": 4}
 _RECIPES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "gptq": ("GPTQ", [{"pass": "gptq"}]),
-    "gptq-corrected": ("GPTQ, refined and corrected", [{**_REFINED, "correction": 1}]),
+    "gptq-corrected": ("corrected GPTQ, refined", [{**_REFINED, "correction": 1}]),
     "gptq-tune": ("GPTQ, refined, then tune", [_REFINED, _TUNE]),
     "gptq-autoround-tune": ("GPTQ, AutoRound of 20 iterations, then tune", [_REFINED, _LEARNED, _TUNE]),
     "gptq-corrected-tune-4": (
-        "GPTQ, refined and corrected, then tune for four epochs",
+        "corrected GPTQ, refined, then tune for four epochs",
         [{**_REFINED, "correction": 1}, _TUNE_LONG],
     ),
     "awq-gptq-tune": ("AWQ, GPTQ, then tune", [_FOLDED, _REFINED, _TUNE]),
