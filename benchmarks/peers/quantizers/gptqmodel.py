@@ -28,13 +28,14 @@ def quantize(task: Task, variant: str) -> None:
     from gptqmodel import GPTQModel, QuantizeConfig
 
     chosen = VARIANTS[variant]
+    # It takes the groups in the order of their activations, and refuses to where there are no groups.
+    grouped = chosen.group_size is not None
     config = QuantizeConfig(
         bits=chosen.bits,
         group_size=chosen.group_size or -1,
         sym=True,
         desc_act=False,
-        act_group_aware=chosen.group_size
-        is not None,  # its default, which it refuses where there are no groups
+        act_group_aware=grouped,
     )
     model = GPTQModel.load(str(task.checkpoint), config, device="cpu")
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in task.tokens()]
