@@ -26,6 +26,7 @@ from .collect import Side, collect
 from .entrance import block_inputs
 from .fake_quant import unwrap, wrap
 from .forward import Batch, Smaller, propagate, spoilt
+from .heap import return_small_blocks
 from .input_rounding import rounding_of
 from .journal import Journal
 from .kv_tap import tap
@@ -160,6 +161,7 @@ class Sweep:
         for stream in (*self._runs, *self.probes):
             stream.drop(anatomy.index)
         skeleton.free(anatomy.prefix)
+        return_small_blocks()
         return block.statuses
 
     def _load(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> Block:
