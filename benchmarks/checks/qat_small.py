@@ -1,20 +1,24 @@
 """Quantization-aware training beside the best rounding, at 3 and 2 bits, on the small Llama trained here.
 
     python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--only NAME …]
-        [--page NAME]
+        [--text FILE … --samples COUNT] [--page NAME]
 
 The model is that of :mod:`.ternary`, in the same WORK. A budget of tokens that does something at 2 bits takes
 hours of a CPU on SmolLM2-135M, and minutes here. Every step is the command line a user would type; its output
-stays in WORK, so that an interrupted check goes on where it was.
+stays in WORK, so that an interrupted check goes on where it was. A model that reads the 400,000 tokens of the
+demo corpus often learns them by heart; files of ``--text`` join them.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...storage import read_json
+from ...compress.data.corpus import texts_from
+from ...storage import read_json, write_atomic
 from .model_chain import WINDOWS, Chain
 from .pruning import Row, measure
 from .small_models import shown, value
@@ -23,7 +27,7 @@ from .ternary import SCRATCH_TOKENS, trained
 from .training import curves, described
 
 COMMAND = "python -m edgepress.benchmarks.checks.qat_small WORK benchmarks/results"
-CALIBRATION = "--calibration wikipedia --samples 800 --length 512"
+SAMPLES, LENGTH = 800, 512
 FEW = {"samples": 64}  # what works in closed form needs no more
 TOKENS, TUNED, WON = 2_400_000, 50_000, 0.6
 # What is already near needs smaller steps.
@@ -56,9 +60,24 @@ def rows(tokens: int) -> dict[str, list[Row]]:
     return found
 
 
-def table_rows(chain: Chain, scheme: str, found: list[Row], notes: list[str]) -> list[list[str]]:
+def calibration(chain: Chain, texts: Sequence[Path], samples: int) -> str:
+    """The options of what is learned from: the demo corpus, and the files ``texts`` where there are some."""
+    source = "wikipedia"
+    if texts:
+        folder = chain.work / "text"
+        folder.mkdir(exist_ok=True)
+        write_atomic(folder / "wikipedia.txt", "\n\n".join(texts_from("wikipedia")).encode())
+        for text in texts:
+            shutil.copyfile(text, folder / f"{text.stem}.txt")
+        source = str(folder)
+    return f"--calibration {source} --samples {samples} --length {LENGTH}"
+
+
+def table_rows(
+    chain: Chain, scheme: str, found: list[Row], options: str, notes: list[str]
+) -> list[list[str]]:
     """A row for each, measured now where it is not; the notes get the curves."""
-    lines = {row.name: measure(chain, row, f"{CALIBRATION} --answers {chain.work}/answers") for row in found}
+    lines = {row.name: measure(chain, row, f"{options} --answers {chain.work}/answers") for row in found}
     kl = {name: value(one, "kl") for name, one in lines.items()}
     last = found[-1].name
     best = min((one for name, one in kl.items() if one is not None and name != last), default=None)
@@ -90,23 +109,29 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="budget of qat")
     parser.add_argument("--only", nargs="+", choices=list(rows(TOKENS)), default=list(rows(TOKENS)))
+    parser.add_argument("--text", type=Path, nargs="*", default=[], help="files to learn from besides")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences to learn from")
     parser.add_argument("--page", default="qat-small", help="name of the results file")
     given = parser.parse_args()
     chain = trained(given.work, SCRATCH_TOKENS)
+    options = calibration(chain, given.text, given.samples)
     filled: list[list[str]] = []
     curves_told: list[str] = []
     for scheme, found in rows(given.tokens).items():
         if scheme in given.only:
-            filled += table_rows(chain, scheme, found, curves_told)
+            filled += table_rows(chain, scheme, found, options, curves_told)
+    learned_from = ["the Wikipedia demo corpus", *(text.name for text in given.text)]
     notes = [
         f"Target: training removes at least {WON:.0%} of the KL that the best rounding leaves.",
         f"Model: the Llama of 5.8 M parameters that was trained here ({SCRATCH_TOKENS:,} tokens, see "
-        f"ternary.md). KL: KL(float ‖ row), mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia; "
-        f"{CALIBRATION}.",
+        f"ternary.md). KL: KL(float ‖ row), mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia. "
+        f"Learned from: {given.samples} sequences of {LENGTH} tokens of {' and '.join(learned_from)}.",
         "CPU s: of the whole process `edgepress compress`, one thread.",
         *curves_told,
     ]
     told = "" if len(given.only) == len(rows(TOKENS)) else f" --only {' '.join(given.only)}"
+    told += f" --text {' '.join(text.name for text in given.text)}" if given.text else ""
+    told += "" if given.samples == SAMPLES else f" --samples {given.samples}"
     told += "" if given.page == "qat-small" else f" --page {given.page}"
     title = "A small Llama at 3 and 2 bits: training after the best rounding"
     command = f"{COMMAND} --tokens {given.tokens}{told}"

@@ -79,22 +79,28 @@ def work(
         child = subprocess.Popen(
             command(place, peer, module), stdin=ask, stdout=out, stderr=said, env=environment
         )
-        late = threading.Timer(timeout, child.kill)
-        late.start()
+        end = threading.Timer(timeout, child.kill)
+        end.start()
         _, status, usage = os.wait4(child.pid, 0)
-        late.cancel()
+        end.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.monotonic() - began
-        error = "" if child.returncode == 0 else _said(said, child.returncode, wall >= timeout)
+        cpu, peak = (
+            usage.ru_utime + usage.ru_stime,
+            usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        )
+        late = (
+            f"stopped after {wall:.0f} s ({cpu:.0f} CPU s and a peak RSS of {peak / 1e6:.0f} MB until then)"
+        )
+        how = late if wall >= timeout else f"exit code {child.returncode}"
+        error = "" if child.returncode == 0 else f"{how}: {_end(said)}"
         answer = None if error else json.loads(_read(out))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Outcome(answer, error, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
+    return Outcome(answer, error, wall, cpu, peak)
 
 
-def _said(stream: IO[bytes], code: int, late: bool) -> str:
+def _end(stream: IO[bytes]) -> str:
     lines = [line for line in _read(stream).splitlines() if line.strip()]
-    end = " / ".join(lines[-3:])[-_SHOWN:]
-    return f"stopped after its time was over: {end}" if late else f"exit code {code}: {end}"
+    return " / ".join(lines[-3:])[-_SHOWN:]
 
 
 def _read(stream: IO[bytes]) -> str:
