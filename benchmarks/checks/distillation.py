@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--untimed", action="store_true", help="leave out the speed")
-    parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(RECIPES), default=list(RECIPES))
     given = parser.parse_args()
     chain = Chain("minilm", given.work, None, quick=False)
     chosen = [one for one in prepared(chain) if one.name in ("fp32", *given.only)]

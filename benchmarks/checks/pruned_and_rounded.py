@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
-    parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS])
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[row.name for row in ROWS])
     parser.add_argument("--rounds", type=int, default=0)
     given = parser.parse_args()
     chain = Chain("smollm2", given.work, None, quick=True)

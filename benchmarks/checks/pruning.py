@@ -136,9 +136,11 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--page", default="pruning-smollm2", help="name of the results file")
-    parser.add_argument("--only", nargs="+", choices=[row.name for row in rows()])
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[row.name for row in rows()])
     parser.add_argument("--place", type=Path, help="directory with the environments of other tools")
-    parser.add_argument("--peers", nargs="+", choices=list(llm_compressor.VARIANTS), default=[])
+    parser.add_argument(
+        "--peers", nargs="+", metavar="NAME", choices=list(llm_compressor.VARIANTS), default=[]
+    )
     arguments = parser.parse_args()
     if arguments.peers and arguments.place is None:
         parser.error("--peers needs --place")

@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
-    parser.add_argument("--only", nargs="+", choices=[row.name for row in rows()])
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[row.name for row in rows()])
     arguments = parser.parse_args()
     chain = Chain(MODEL, arguments.work, None, quick=False)
     chosen = [row for row in rows() if arguments.only is None or row.name in arguments.only]

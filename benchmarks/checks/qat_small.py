@@ -108,7 +108,9 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="budget of qat")
-    parser.add_argument("--only", nargs="+", choices=list(rows(TOKENS)), default=list(rows(TOKENS)))
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", choices=list(rows(TOKENS)), default=list(rows(TOKENS))
+    )
     parser.add_argument("--text", type=Path, nargs="*", default=[], help="files to learn from besides")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences to learn from")
     parser.add_argument("--page", default="qat-small", help="name of the results file")

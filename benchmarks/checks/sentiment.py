@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--snippets", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=list(SHARES), default=list(SHARES))
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(SHARES), default=list(SHARES))
     given = parser.parse_args()
     torch.set_num_threads(1)
     chain = Chain("minilm", given.work / "sentiment", None, quick=False)

@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, help="where the models are or will be; kept if given")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--models", nargs="+", metavar="NAME", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/results"))
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgepress-startup-") as scratch:

@@ -171,11 +171,13 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--model", choices=["smollm2", "minilm"], required=True)
     names = [row.name for row in rows()]
-    parser.add_argument("--only", nargs="+", choices=names)
-    parser.add_argument("--timed", nargs="+", choices=names, default=[])
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names)
+    parser.add_argument("--timed", nargs="+", metavar="NAME", choices=names, default=[])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--place", type=Path, help="directory with the environments of other tools")
-    parser.add_argument("--peers", nargs="+", choices=list(torch_pruning.VARIANTS), default=[])
+    parser.add_argument(
+        "--peers", nargs="+", metavar="NAME", choices=list(torch_pruning.VARIANTS), default=[]
+    )
     parser.add_argument("--page", help="name of the results file [default: structured-pruning-MODEL]")
     given = parser.parse_args()
     if given.peers and given.place is None:

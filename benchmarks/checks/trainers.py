@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--place", type=Path, required=True, help="where the environments of peers are")
-    parser.add_argument("--only", nargs="+", choices=sorted({arm.peer for arm in ARMS}))
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=sorted({arm.peer for arm in ARMS}))
     given = parser.parse_args()
     chain, place = trained(given.work, SCRATCH_TOKENS), Place(given.place.absolute())
     before = measure(chain, HALF, "--calibration wikipedia --samples 64 --length 256")

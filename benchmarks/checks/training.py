@@ -136,7 +136,9 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--only", choices=list(TOKENS))
     parser.add_argument("--tokens", type=int, help="budget of recover or qat")
-    parser.add_argument("--cuts", nargs="+", choices=CUTS, default=CUTS, help="what recovery begins with")
+    parser.add_argument(
+        "--cuts", nargs="+", metavar="NAME", choices=CUTS, default=CUTS, help="what recovery begins with"
+    )
     given = parser.parse_args()
     chain = Chain("smollm2", given.work, None, quick=False)
     for kind in TOKENS if given.only is None else (given.only,):

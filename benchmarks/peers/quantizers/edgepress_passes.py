@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ...checks.ptq_rows import ALLOCATED, allocated
 from ._contract import Task, Variant
 
 TITLE = "edgepress"
@@ -56,8 +57,6 @@ _AT = {
     2: ("gptq", "gptq-tune", "gptq-corrected-tune-4", "rtn"),
 }
 _DATALESS, _ASYMMETRIC = ("rtn", "hqq"), ("hqq",)
-# Plans of widths, after scales folded for the width that is nearest from above.
-_BUDGETS = {3.0: 3, 3.5: 3, 4.0: 4}
 
 
 def _variant(name: str, bits: int, **more: Any) -> Variant:
@@ -70,7 +69,7 @@ VARIANTS = (
     | {f"w8a8-{name}": _variant(name, 8, group_size=None, activations=8) for name in ("rtn", "smoothquant")}
     | {
         f"{budget:g}-bits-allocate": Variant("AWQ, allocate with GPTQ, then tune", 8, budget=budget)
-        for budget in _BUDGETS
+        for budget in ALLOCATED
     }
 )
 
@@ -79,8 +78,7 @@ def passes(variant: str) -> list[dict[str, Any]]:
     """The passes of a variant, as a recipe lists them."""
     chosen = VARIANTS[variant]
     if chosen.budget is not None:
-        folded = {**_FOLDED, "scheme": f"W{_BUDGETS[chosen.budget]}A16-g64"}
-        return [folded, {"pass": "allocate", "bits": chosen.budget, "using": _REFINED}, _TUNE_LONG]
+        return allocated(chosen.budget)["allocate-awq-gptq-tune"]
     name = variant.split("-", 1)[1]
     scheme = "W8A8" if chosen.activations == 8 else f"W{chosen.bits}A16"
     scheme += "_ASYM" if chosen.zero_bits else ""
