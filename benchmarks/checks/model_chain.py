@@ -76,11 +76,9 @@ class Chain:
             part.rename(run)
         return run
 
-    def speed(self, variant: Variant, original: Path, against: str = "") -> Path:
-        """The run file with speed and memory of a variant and of the bundle ``original``, measured in turns;
-        ``against`` tells the originals of one variant apart.
-        """
-        run = self.work / f"{variant.name}{f'-{against}' if against else ''}.speed.jsonl"
+    def speed(self, variant: Variant, original: Path) -> Path:
+        """The run file with speed and memory of a variant and of the original, measured in turns."""
+        run = self.work / f"{variant.name}.speed.jsonl"
         if not run.exists():
             part = run.with_suffix(".part")
             part.unlink(missing_ok=True)

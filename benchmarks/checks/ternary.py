@@ -41,7 +41,6 @@ HEADER = [
     "KL",
     "bundle MB",
     "of the float's",
-    "decode × float [95 %]",
     "decode × 4-bit twin [95 %]",
     "CPU s",
 ]
@@ -101,13 +100,13 @@ def size(bundle: Path) -> int:
 
 
 def table_rows(chain: Chain, chosen: list[Variant], *, timed: bool) -> list[list[str]]:
-    """A row for each; speed is that of a bundle in turns with the float one, and with the ternary one's
-    twin.
-    """
-    rows, first, twin = [], chosen[0], chosen[-1]
+    """A row for each; speed is that of the ternary bundle in turns with its twin."""
+    rows, first = [], chosen[0]
     for variant in chosen:
-        lines = lines_of(chain, variant, [chain.quality(variant)])
-        base = lines_of(chain, first, [chain.quality(first)])
+        runs = [chain.quality(variant)]
+        if timed and variant.name == "ternary":
+            runs.append(chain.speed(variant, chain.bundle(chosen[-1])))
+        lines, base = lines_of(chain, variant, runs), lines_of(chain, first, [chain.quality(first)])
         bits, before = value(lines, "bits_per_byte"), value(base, "bits_per_byte")
         cost = chain.work / f"{'float' if variant is first else variant.name}.cost.json"
         rows.append(
@@ -118,20 +117,11 @@ def table_rows(chain: Chain, chosen: list[Variant], *, timed: bool) -> list[list
                 shown(None if variant is first else value(lines, "kl"), 4),
                 f"{size(chain.bundle(variant)) / 1e6:.2f}",
                 f"{size(chain.bundle(variant)) / size(chain.bundle(first)):.3f}",
-                speed(chain, variant, first) if timed else "–",
-                speed(chain, variant, twin) if timed else "–",
+                ratio_of(lines, "decode_tps"),
                 f"{read_json(cost)['cpu_seconds']:.0f}",
             ]
         )
     return rows
-
-
-def speed(chain: Chain, variant: Variant, other: Variant) -> str:
-    """The ratio of decoding to that of ``other``; the float model and the twin have none to themselves."""
-    if variant is other or variant.options is None:
-        return "–"
-    run = chain.speed(variant, chain.bundle(other), other.name)
-    return ratio_of(lines_of(chain, variant, [run]), "decode_tps")
 
 
 def notes(chain: Chain, shape: Shape, tokens: int) -> list[str]:
