@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import InputError
-from ...runtime.verb_options import threads
+from ...runtime.verb_options import provider, threads
 from ...terminal import Terminal
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ _OPERATORS_SHOWN = 6
 @click.option("--new-tokens", default=128, show_default=True, help="Tokens to generate, exactly.")
 @click.option("--batch", default=32, show_default=True, help="Sentences per batch of an encoder.")
 @threads
-@click.option(
-    "--provider", type=click.Choice(["cpu", "cuda", "openvino", "tensorrt"]), default="cpu", show_default=True
-)
+@provider
 @click.option(
     "--blocks", type=int, help="Timed blocks per arm, each in a fresh process. [default: 10, with --quick 6]"
 )
