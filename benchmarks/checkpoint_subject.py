@@ -40,6 +40,11 @@ class CheckpointSubject:
         self._resolved = resolved
         self._source = WeightSource.open(resolved.path)
         anatomy = self._source.anatomy
+        if anatomy.kind == "encoder_decoder":
+            raise InputError(
+                f"{resolved.name} is an encoder–decoder, and its quality is not measured yet",
+                fix="run it in transformers; what it learned is in its train.jsonl",
+            )
         self.kind = anatomy.kind
         self.labels = () if anatomy.classifier is None else anatomy.classifier.labels
         self.tokenizer = Tokenizer.open(resolved.path)

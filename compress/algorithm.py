@@ -54,6 +54,7 @@ class Pass(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     knows_experts: ClassVar[bool] = False  # whether it works on models with blocks of experts
+    knows_encoder_decoders: ClassVar[bool] = False  # and on those that write from an encoder's states
 
     targets: tuple[str, ...] = Field(
         ("*",), description="globs on layer names, or roles: q k v o gate up down"

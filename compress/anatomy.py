@@ -43,7 +43,8 @@ class Norm:
 
 @dataclass(frozen=True)
 class Attention:
-    """Self-attention: ``heads`` query heads share ``kv_heads`` key/value heads of ``head_dim`` channels.
+    """``heads`` query heads share ``kv_heads`` key/value heads of ``head_dim`` channels: self-attention, or
+    attention to the states of an encoder, which ``k`` and ``v`` then read.
 
     Attributes:
         sliding_window: how many tokens a query sees, itself included; None for all before it.
@@ -145,6 +146,8 @@ class BlockAnatomy:
             mlp(norm2(x))``, where both norms may be one; ``post`` (BERT): ``x = norm1(x + attn(x)); x =
             norm2(x + mlp(x))``.
         attention_norm, mlp_norm: applied to what attention and MLP give, before it is added (Gemma 2).
+        cross: attention to the encoder's states, between self-attention and MLP; None but in decoders of
+            encoder–decoders. ``cross_norm`` is of what its queries read.
         experts: where there are some, ``mlp`` is the first of them, and no linear of the block.
     """
 
@@ -158,6 +161,13 @@ class BlockAnatomy:
     attention_norm: Norm | None = None
     mlp_norm: Norm | None = None
     experts: Experts | None = None
+    cross: Attention | None = None
+    cross_norm: Norm | None = None
+
+    @property
+    def stack(self) -> str:
+        """Full name of the module that holds the block among others: ``model.layers``."""
+        return self.prefix.rpartition(".")[0]
 
     def norms(self) -> Iterator[Norm]:
         """The block's norms in the order of the forward pass, a shared one once."""
@@ -167,6 +177,7 @@ class BlockAnatomy:
             self.attention.k_norm,
             self.attention.inner_norm,
             self.attention_norm,
+            self.cross_norm,
             self.norm2,
             self.mlp.inner_norm,
             self.mlp_norm,
@@ -194,12 +205,14 @@ class BlockAnatomy:
 
     def inputs(self) -> tuple[tuple[Linear, ...], ...]:
         """Linears that read the same activations, in the order of the forward pass: q k v · o · gate up ·
-        down. Those of experts are not among them.
+        down, and q · k v · o of an attention to the encoder's states in between. Those of experts are not
+        among them.
         """
-        attention, mlp = self.attention, self.mlp
+        attention, cross, mlp = self.attention, self.cross, self.mlp
         if self.experts is not None:
             return attention.projections, (attention.o,)
-        return attention.projections, (attention.o,), mlp.projections, (mlp.down,)
+        between = () if cross is None else ((cross.q,), (cross.k, cross.v), (cross.o,))
+        return attention.projections, (attention.o,), *between, mlp.projections, (mlp.down,)
 
 
 @dataclass(frozen=True)
@@ -216,25 +229,27 @@ class Anatomy:
     """A whole model.
 
     Attributes:
-        kind: ``decoder`` (causal, with a head) or ``encoder``.
+        kind: ``decoder`` (causal, with a head), ``encoder``, or ``encoder_decoder``: both, with a head, where
+            ``blocks`` are those of the encoder and then those of the decoder.
         base: prefix of the inner model in stored names (``model.`` or ``bert.`` or empty).
         renamed: what stored names begin with, and what transformers' modules begin with in its place; the
             first that fits counts.
-        blocks_name: module that holds the blocks: ``model.layers``.
         embedding: token embedding module; ``position_embedding``/``token_type_embedding``/``embedding_norm``
             or None.
+        embedding_copies: other modules that look up in the same table, stored or not.
         embedding_scale: what looked-up embeddings are multiplied by.
         position_offset: id of the first position (RoBERTa counts from ``pad_token_id + 1``).
         final_norm, head: None for encoders; ``tied`` when the head is the embedding.
+        encoder_norm: of the last states of an encoder that a decoder reads.
+        position_biases: tables of what is added to attention scores by distance.
         logit_softcap: logits become ``softcap · tanh(logit / softcap)``; None leaves them.
         classifier: of an encoder that gives texts a label.
         other_head: what a head is called that is not read; None where there is none.
     """
 
     model_type: str
-    kind: Literal["decoder", "encoder"]
+    kind: Literal["decoder", "encoder", "encoder_decoder"]
     base: str
-    blocks_name: str
     hidden_size: int
     vocab_size: int
     max_positions: int
@@ -253,6 +268,19 @@ class Anatomy:
     renamed: tuple[tuple[str, str], ...] = ()
     classifier: Classifier | None = None
     other_head: str | None = None
+    embedding_copies: tuple[str, ...] = ()
+    encoder_norm: Norm | None = None
+    position_biases: tuple[str, ...] = ()
+
+    def copies(self) -> tuple[str, ...]:
+        """Tensors that are the embedding again: the tied head's, and those of other modules that look up."""
+        head = (self.head,) if self.tied and self.head is not None else ()
+        return tuple(f"{name}.weight" for name in (*self.embedding_copies, *head))
+
+    def layers(self) -> tuple[int, int]:
+        """How many blocks the encoder and the decoder of an encoder–decoder have."""
+        deep = sum(block.cross is not None for block in self.blocks)
+        return len(self.blocks) - deep, deep
 
     def without_head(self) -> Anatomy:
         """Of an encoder that is used without its head, as transformers builds it then."""

@@ -2,7 +2,8 @@
 
 A decoder gets windows of exactly ``length`` tokens, drawn without replacement from the whole text and never
 padded: every token counts. An encoder gets paragraphs, as it does in use, truncated to ``length`` and padded
-under a mask; a classifier whole documents where the text says what they are.
+under a mask; a classifier whole documents where the text says what they are. An encoder–decoder gets source
+texts as an encoder does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .data.corpus import Conversation, Corpus, Document, paragraphs, plain, read
 from .data.labels import labelled_texts
 from .token_windows import SEPARATOR, Ids, starts_with_bos, token_stream, windows
 
-Kind = Literal["decoder", "encoder"]
+Kind = Literal["decoder", "encoder", "encoder_decoder"]
 Row = tuple[Ids, int | None]  # token ids, and a label's place
 Chat = Literal["auto", "always", "never"]
 

@@ -15,13 +15,22 @@ from ..errors import CheckpointError
 from .anatomy import Anatomy, Attention, BlockAnatomy
 from .module_names import module_name
 
+GENERATION = "generation_config.json"
+
 
 def build(path: Path, anatomy: Anatomy) -> nn.Module:
     """The transformers module for the checkpoint at ``path``: parameters on the meta device, buffers real,
     eval mode.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+        GenerationConfig,
+    )
 
     config = AutoConfig.from_pretrained(path)
     if hasattr(config, "quantization_config"):
@@ -30,6 +39,8 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
     with init_empty_weights(include_buffers=False):
         if anatomy.kind == "decoder":
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        elif anatomy.kind == "encoder_decoder":
+            model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
         elif anatomy.classifier is not None:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
@@ -37,6 +48,8 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
             model = AutoModel.from_config(config, dtype=torch.float32, **pooler)
     for block in anatomy.blocks:
         _resize(model, anatomy, block)
+    if anatomy.kind == "encoder_decoder" and (path / GENERATION).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(path)
     return model.eval()  # type: ignore[no-any-return]
 
 

@@ -57,13 +57,17 @@ class PartWriter:
         block of that number, in its names too.
         """
         index = anatomy.index if place is None else place
+
+        def named(name: str) -> str:
+            return name if place is None else numbered(name, anatomy, place)
+
         joined = _largest_scales(anatomy, quantized)
         tensors = self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed, joined)
         tensors |= extra or {}
         if masks:
-            bits = {numbered(name, anatomy, index): packed(mask) for name, mask in masks.items()}
+            bits = {named(name): packed(mask) for name, mask in masks.items()}
             _save(self.directory / "masks" / f"{index:04d}.safetensors", bits)
-        renamed = {numbered(name, anatomy, index): tensor for name, tensor in tensors.items()}
+        renamed = {named(name): tensor for name, tensor in tensors.items()}
         return _save(self.directory / "parts" / f"{index:04d}.safetensors", renamed)
 
     def exactly(self, anatomy: BlockAnatomy, tensors: Mapping[str, Tensor]) -> Path:
@@ -79,8 +83,7 @@ class PartWriter:
         anatomy = self.source.anatomy
         prefixes = tuple(f"{block.prefix}." for block in anatomy.blocks)
         names = [name for name in self.source.names() if not name.startswith(prefixes)]
-        if anatomy.tied and anatomy.head is not None:
-            names = [name for name in names if name != f"{anatomy.head}.weight"]
+        names = [name for name in names if name not in anatomy.copies()]
         tensors = self._tensors(names, {}, changed or {}, {}) | dict(extra or {})
         return _save(self.directory / "parts" / "outer.safetensors", tensors)
 
@@ -112,8 +115,7 @@ class PartWriter:
 
 def numbered(name: str, block: BlockAnatomy, index: int) -> str:
     """The stored ``name`` of something in ``block`` when that is the block ``index``."""
-    blocks_name = block.prefix.rpartition(".")[0]
-    return f"{blocks_name}.{index}.{name.removeprefix(f'{block.prefix}.')}"
+    return f"{block.stack}.{index}.{name.removeprefix(f'{block.prefix}.')}"
 
 
 def _largest_scales(anatomy: BlockAnatomy, quantized: Mapping[str, QTensor]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from ..errors import RecipeError
 from .algorithm import FORWARD, BlockPass, ModelPass, Pass
 from .anatomy import BlockAnatomy, Linear
 from .recipe import Recipe
-from .shapes import check_cache, check_shapes
+from .shapes import check_cache, check_kind, check_shapes
 from .statistics import STATISTIC_BYTES
 from .weights import WeightSource
 
@@ -216,8 +216,10 @@ def plan(
 
     Raises:
         ShapeError: a group that does not divide.
-        RecipeError: targets that match nothing, or a cache that the model lacks or that would go stale.
+        RecipeError: targets that match nothing, a cache that the model lacks or that would go stale, or a
+            pass that does not know such models.
     """
+    check_kind(source.anatomy, recipe)
     check_cache(source.anatomy, source.kv_scheme, recipe)
     steps = _step_plans(source, recipe)
     check_shapes(source.anatomy, recipe)

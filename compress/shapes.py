@@ -77,6 +77,20 @@ def _check_experts(anatomy: Anatomy, name: str, step: Pass) -> None:
         )
 
 
+def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
+    """Refuse an encoder–decoder to passes that do not know its second stack.
+
+    Raises:
+        RecipeError: names the pass.
+    """
+    for name, step in recipe.steps:
+        if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
+            raise RecipeError(
+                f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
+                fix="the pass distill does",
+            )
+
+
 def check_cache(anatomy: Anatomy, present: KVScheme | None, recipe: Recipe) -> None:
     """Refuse to quantize a cache that is not there, or to change weights under the scales of one.
 

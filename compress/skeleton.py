@@ -76,9 +76,10 @@ class Skeleton:
 
     def block_modules(self) -> nn.ModuleList:
         """The list that holds the blocks."""
-        blocks = self.submodule(self.anatomy.blocks_name)
+        stack = self.anatomy.blocks[0].stack
+        blocks = self.submodule(stack)
         if not isinstance(blocks, nn.ModuleList):
-            raise CheckpointError(f"{self.anatomy.blocks_name} is not a list of blocks")
+            raise CheckpointError(f"{stack} is not a list of blocks")
         return blocks
 
     @contextmanager

@@ -38,10 +38,10 @@ def load_model(
     source = WeightSource.open(path)
     skeleton = Skeleton(source, torch.device(device))
     anatomy = source.anatomy
-    tied = anatomy.head if anatomy.tied else None
+    tied, copies = anatomy.head if anatomy.tied else None, anatomy.copies()
     for local, _ in list(skeleton.model.named_parameters(remove_duplicate=False)):
         stored = stored_name(anatomy, local)
-        if tied is not None and stored == f"{tied}.weight":
+        if stored in copies:
             continue
         skeleton.assign(skeleton.model, local, skeleton.value(stored))
     if embedding:
@@ -52,6 +52,8 @@ def load_model(
     if tied is not None:
         head, table_module = skeleton.submodule(tied), skeleton.submodule(anatomy.embedding)
         head.weight = table_module.weight
+    for name in anatomy.embedding_copies:  # one module: what becomes of the table becomes of them
+        skeleton.model.set_submodule(module_name(anatomy, name), skeleton.submodule(anatomy.embedding))
     for name, scheme in source.schemes.items():
         if scheme.activations:
             wrap(skeleton.model, module_name(anatomy, name), rounding_of(scheme, source.input_scale(name)))

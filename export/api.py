@@ -17,6 +17,7 @@ from ..terminal import Progress, Silent
 from .providers import CPU, provider_form
 
 if TYPE_CHECKING:
+    from ..compress.anatomy import Anatomy
     from .job import ExportJob
 
 FORMATS = "edgepress.export.formats"
@@ -157,11 +158,7 @@ def _job(
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
     source = WeightSource.open(model.path)
     check_vocabulary(source.reader, source.anatomy)
-    if any(block.experts is not None for block in source.anatomy.blocks):
-        raise CheckpointError(
-            f"a {source.anatomy.model_type} model is a mixture of experts, and no graph is built of one yet",
-            fix="run it in transformers",
-        )
+    _require_graph(source.anatomy)
     decodes = source.anatomy.kind == "decoder"
     made = source.manifest.get("source")
     origin = made if isinstance(made, dict) else {}
@@ -175,6 +172,17 @@ def _job(
         kv_dtype=cache_type(source, model.name, kv or (_CACHES.get(form.dtype) if decodes else None)),
         progress=progress,
     )
+
+
+def _require_graph(anatomy: Anatomy) -> None:
+    """Raises CheckpointError for models that no graph is built of."""
+    form = "a mixture of experts" if any(block.experts for block in anatomy.blocks) else ""
+    form = "an encoder–decoder" if anatomy.kind == "encoder_decoder" else form
+    if form:
+        raise CheckpointError(
+            f"a {anatomy.model_type} model is {form}, and no graph is built of one yet",
+            fix="run it in transformers",
+        )
 
 
 def _unproven() -> dict[str, Any]:

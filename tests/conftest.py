@@ -195,6 +195,53 @@ def save_encoder(
     return folder
 
 
+def save_ended_tokenizer(folder: Path) -> int:
+    """A tokenizer of whole words that puts </s> behind each text, as T5's does; returns its size."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "</s>", "<unk>", ".", *sorted(set(WORDS))]
+    known = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+def save_encoder_decoder(
+    folder: Path, model_type: str = "t5", *, own_head: bool = False, **changes: Any
+) -> Path:
+    """Save a pico encoder–decoder (t5, mt5) with its tokenizer; ``own_head`` is one that is not tied."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {
+        "vocab_size": save_ended_tokenizer(folder),
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 3,
+        "num_decoder_layers": 2,
+        "num_heads": 4,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "tie_word_embeddings": not own_head,
+    }
+    model: Any = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(model_type, **settings | changes))
+    if own_head:
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
+        model.config.tie_word_embeddings = False
+    _save(model, folder, None)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def pico_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tied GQA Llama checkpoint. Read only: shared by the session."""
@@ -217,6 +264,18 @@ def make_decoder() -> Callable[..., Path]:
 def make_encoder() -> Callable[..., Path]:
     """The factory :func:`save_encoder`."""
     return save_encoder
+
+
+@pytest.fixture(scope="session")
+def pico_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tied T5 checkpoint, with three layers and two. Read only: shared by the session."""
+    return save_encoder_decoder(tmp_path_factory.mktemp("pico") / "t5")
+
+
+@pytest.fixture(scope="session")
+def make_encoder_decoder() -> Callable[..., Path]:
+    """The factory :func:`save_encoder_decoder`."""
+    return save_encoder_decoder
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ def check_vocabulary(reader: CheckpointReader, anatomy: Anatomy) -> None:
 
     Raises:
         CheckpointError: a token or special id beyond the embedding, a tokenizer.json that makes no sense,
-            or a head that differs from the embedding it is said to be tied to.
+            or a head or another table that differs from the embedding it is said to be tied to.
     """
     rows = anatomy.vocab_size
     if TOKENIZER in reader.companions():
@@ -41,8 +41,9 @@ def check_vocabulary(reader: CheckpointReader, anatomy: Anatomy) -> None:
     if "generation_config.json" in reader.companions():
         path = reader.file("generation_config.json")
         _check_special(read_json(path), path, rows)
-    if anatomy.tied and f"{anatomy.head}.weight" in reader.shapes:
-        _check_tied(reader, f"{anatomy.embedding}.weight", f"{anatomy.head}.weight")
+    for copy in anatomy.copies():
+        if copy in reader.shapes:
+            _check_tied(reader, f"{anatomy.embedding}.weight", copy)
 
 
 def _tokens(content: Any, path: Path) -> Iterator[tuple[int, str]]:

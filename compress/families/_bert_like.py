@@ -75,7 +75,6 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
         model_type=text(config, "model_type", ""),
         kind="encoder",
         base=base,
-        blocks_name=blocks_name,
         hidden_size=hidden,
         vocab_size=vocabulary,
         max_positions=rows - position_offset,

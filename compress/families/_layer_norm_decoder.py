@@ -95,7 +95,6 @@ def layer_norm_decoder(
         model_type=text(config, "model_type", ""),
         kind="decoder",
         base=family.base,
-        blocks_name=blocks_name,
         hidden_size=hidden,
         vocab_size=vocabulary,
         max_positions=_positions(config, shapes, family, hidden),

@@ -86,7 +86,6 @@ def llama_like(
         model_type=text(config, "model_type", ""),
         kind="decoder",
         base=BASE,
-        blocks_name=BLOCKS,
         hidden_size=hidden,
         vocab_size=vocabulary,
         max_positions=integer(config, "max_position_embeddings", family.max_positions),

@@ -15,6 +15,7 @@ class SizeKeys:
         twin: ``model_type`` and architecture of the same network without biases, where transformers refuses
             hidden sizes under the family's own name that are no multiple of the heads.
         experts: how the number of experts may be called: all that are there say it.
+        decoder_layers: of an encoder–decoder, whose ``layers`` are the encoder's.
     """
 
     ffn: str = "intermediate_size"
@@ -22,3 +23,4 @@ class SizeKeys:
     heads: tuple[str, str, str] | None = ("num_attention_heads", "num_key_value_heads", "head_dim")
     twin: tuple[str, str] | None = None
     experts: tuple[str, ...] = ()
+    decoder_layers: str | None = None

@@ -9,7 +9,7 @@ in every process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..anatomy import Anatomy
 from ..module_names import module_name
 from ..processes import Processes
 from ..torch_model import load_model
 from ..weights import WeightSource
 
 
-def spread(model: nn.Module, blocks: nn.ModuleList, device: torch.device, processes: Processes) -> None:
+def block_modules(model: nn.Module, anatomy: Anatomy) -> list[nn.Module]:
+    """The blocks of ``model`` in the order of its ``anatomy``."""
+    return [model.get_submodule(module_name(anatomy, block.prefix)) for block in anatomy.blocks]
+
+
+def spread(model: nn.Module, blocks: Sequence[nn.Module], device: torch.device, processes: Processes) -> None:
     """Keep of each of ``blocks`` this process's rows, and move what is kept to ``device``.
 
     Buffers are spread as parameters are: a model in training has weights, codes and masks there.
@@ -61,9 +67,7 @@ def load_spread(path: Path, device: torch.device, processes: Processes) -> nn.Mo
     if not processes.sharded:
         return load_model(path, device=device)
     model, anatomy = load_model(path), WeightSource.open(path).anatomy
-    blocks = model.get_submodule(module_name(anatomy, anatomy.blocks_name))
-    assert isinstance(blocks, nn.ModuleList)
-    spread(model.requires_grad_(False), blocks, device, processes)
+    spread(model.requires_grad_(False), block_modules(model, anatomy), device, processes)
     return model
 
 

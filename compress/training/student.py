@@ -30,7 +30,7 @@ from .quant_linear import QuantLinear
 from .relative import Learned, Rounding, learn
 from .rounded_linear import RoundedLinear
 from .scale_side import on_its_side
-from .sharding import spread
+from .sharding import block_modules, spread
 from .tied_head import TiedHead
 
 Coded = LsqLinear | RoundedLinear
@@ -135,11 +135,9 @@ class Student:
         """What the optimizer moves, in a fixed order."""
         return [change for learned in self.learned for change in learned.changes]
 
-    def blocks(self) -> nn.ModuleList:
-        """The list that holds the blocks."""
-        blocks = self.model.get_submodule(module_name(self.source.anatomy, self.source.anatomy.blocks_name))
-        assert isinstance(blocks, nn.ModuleList)
-        return blocks
+    def blocks(self) -> list[nn.Module]:
+        """The blocks in the order of the anatomy."""
+        return block_modules(self.model, self.source.anatomy)
 
     def decay(self, share: float) -> None:
         """Take so much of every weight away, behind codes or not."""
@@ -203,7 +201,8 @@ class Student:
     def _norms(self) -> Iterator[Learned]:
         anatomy = self.source.anatomy
         norms = [norm for block in anatomy.blocks for norm in block.norms()]
-        norms += [norm for norm in (anatomy.embedding_norm, anatomy.final_norm) if norm is not None]
+        outer = (anatomy.embedding_norm, anatomy.encoder_norm, anatomy.final_norm)
+        norms += [norm for norm in outer if norm is not None]
         for norm in norms:
             yield from self._norm(norm)
 
@@ -228,18 +227,16 @@ class Student:
 
     def _embedding(self) -> Iterator[Learned]:
         anatomy = self.source.anatomy
-        names = (
-            [anatomy.embedding] if anatomy.tied or anatomy.head is None else [anatomy.embedding, anatomy.head]
-        )
-        for name in names:
+        own_head = [] if anatomy.tied or anatomy.head is None else [anatomy.head]
+        for name in (anatomy.embedding, *own_head, *anatomy.position_biases):
             module = self.model.get_submodule(module_name(anatomy, name))
             weight = module.get_parameter("weight").detach()
             unit = weight.square().mean().sqrt().clamp_min(1e-6)
             yield learn(f"{name}.weight", module, "weight", unit, self._as_stored(f"{name}.weight"))
         if anatomy.tied and anatomy.head is not None:
-            head = module_name(anatomy, anatomy.head)
+            head, table = (module_name(anatomy, name) for name in (anatomy.head, anatomy.embedding))
             bias = getattr(self.model.get_submodule(head), "bias", None)
-            self.model.set_submodule(head, TiedHead(module, bias))
+            self.model.set_submodule(head, TiedHead(self.model.get_submodule(table), bias))
 
     def _as_stored(self, name: str) -> Rounding:
         stored = self.source.stored_type(name)

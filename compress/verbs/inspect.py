@@ -64,7 +64,7 @@ def _parameters(source: Any) -> int:
     for name, shape in source.shapes.items():
         if name.rpartition(".")[2] not in ("weight", "bias"):
             continue
-        if source.anatomy.tied and name == f"{source.anatomy.head}.weight":
+        if name in source.anatomy.copies():
             continue
         count = 1
         for size in shape:

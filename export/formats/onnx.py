@@ -16,7 +16,7 @@ from ..graph.view import WeightView
 from ..job import ExportJob
 from ..manifest import decoder_section, encoder_section
 from ..numbers import check_numbers
-from ..opset import Opset, installed_runtime, opset_for
+from ..opset import Kind, Opset, installed_runtime, opset_for
 from ..parity import prove
 from ..prefill import has_prefill, write_prefill
 from ..proof.form import prove_form
@@ -48,7 +48,8 @@ def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
     """
     check_numbers(job)
     check_form(job)
-    opset = opset_for(installed_runtime(), job.source.anatomy.kind)
+    kind: Kind = "decoder" if job.source.anatomy.kind == "decoder" else "encoder"
+    opset = opset_for(installed_runtime(), kind)
     view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)
     built = build_graph(view, opset, job.pooling, job.form)
     needed = built.nbytes

@@ -32,7 +32,7 @@ def check_against(model: Any, anatomy: Anatomy) -> None:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    blocks = model.get_submodule(anatomy.blocks_name)
+    blocks = model.get_submodule(anatomy.blocks[0].stack)
     assert len(blocks) == len(anatomy.blocks)
     for block, module in zip(anatomy.blocks, blocks, strict=True):
         assert module is model.get_submodule(block.prefix)

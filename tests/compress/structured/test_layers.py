@@ -132,10 +132,10 @@ def test_families(
     model = make(tmp_path / "m", model_type)
     out = run(model, pico_text, tmp_path, {"pass": "layers", "keep": 0.7, "repair": "none"})
     whole, anatomy = load_model(model), WeightSource.open(model).anatomy
-    owner = whole.get_submodule(anatomy.blocks_name)
+    owner = whole.get_submodule(anatomy.blocks[0].stack)
     removed = details(out)["removed"]
     kept = [block for index, block in enumerate(owner) if index not in removed]  # type: ignore[arg-type, var-annotated]
-    whole.set_submodule(anatomy.blocks_name, torch.nn.ModuleList(kept))
+    whole.set_submodule(anatomy.blocks[0].stack, torch.nn.ModuleList(kept))
     whole.config.num_hidden_layers = len(kept)
     if getattr(whole.config, "layer_types", None):
         whole.config.layer_types = [k for i, k in enumerate(whole.config.layer_types) if i not in removed]
