@@ -13,19 +13,21 @@ The losses, each a term of ``training/``:
   that rows of the text have (the head stays as it is);
 - both: ``states``, the last hidden states; ``hidden``, those after each block, compared with the teacher's at
   the same share of its depth; ``relations`` between the tokens in the last attention, and its maps
-  (``attention``).
+  (``attention``);
+- encoder–decoders: ``sequence``, the cross-entropy of what the teacher writes for each source text.
 
 With ``student`` the model is not cut from the teacher: it is the checkpoint in that directory, or begins at
-random with the shape of that ``config.json``. With ``on_policy`` a share of the text is the student's own.
+random with the shape of that ``config.json``. ``student_layers`` of an encoder–decoder are cut from it here.
+With ``on_policy`` a share of the text is the student's own.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...errors import TrainingError
 from ..anatomy import Anatomy
@@ -37,42 +39,26 @@ from ..training.float_student import float_student
 from ..training.label_terms import LabelCrossEntropy, LabelDivergence
 from ..training.learning import Learning
 from ..training.logit_terms import CrossEntropy, LogitDivergence
+from ..training.loss_names import Loss, called, losses_of
 from ..training.objective import Objective, Term
 from ..training.on_policy import OnPolicy
 from ..training.own_student import student_anatomy, student_source
 from ..training.relations import Relations
+from ..training.sequence_terms import SequenceCrossEntropy
+from ..training.shallow_student import shallow_anatomy, shallow_source
 from ..training.shared_vocabulary import shared_ids
 from ..training.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
 from ..training.student import Student
 from ..training.teacher import LiveTeacher, Teacher
 from ..weights import WeightSource
 
-Loss = Literal[
-    "forward_kl",
-    "reverse_kl",
-    "jensen_shannon",
-    "cross_entropy",
-    "cosine",
-    "embedding",
-    "label_kl",
-    "label_cross_entropy",
-    "states",
-    "hidden",
-    "relations",
-    "attention",
-]
-_OF_DECODERS = ("forward_kl", "reverse_kl", "jensen_shannon", "cross_entropy")
-_OF_ENCODERS = ("cosine", "embedding", "label_kl", "label_cross_entropy")
-_DEFAULT: dict[str, dict[Loss, float]] = {
-    "decoder": {"forward_kl": 1.0},
-    "encoder": {"states": 1.0, "relations": 1.0},
-    "classifier": {"label_kl": 1.0, "states": 1.0, "relations": 1.0},
-}
+Layers = Annotated[int, Field(ge=1)]
 
 
 class Distill(Learning):
     """Options of ``distill``."""
 
+    knows_encoder_decoders: ClassVar[bool] = True
     losses: dict[Loss, float] = Field({}, description="weight of each loss; by default those of the kind")
     temperature: float = Field(1.0, gt=0, description="that logits are divided by")
     relation_heads: int | None = Field(
@@ -84,11 +70,22 @@ class Distill(Learning):
     student: str | None = Field(
         None, description="a checkpoint, or a config.json to begin at random with; null is what is left"
     )
+    student_layers: tuple[Layers, Layers] | None = Field(
+        None, description="of encoder and decoder that a student keeps, evenly spaced; null is what is left"
+    )
+    beams: int = Field(4, ge=1, description="answers that an encoder–decoder follows at once; 1 is greedy")
+    answer_tokens: int = Field(64, ge=1, description="that an encoder–decoder answers at most")
     on_policy: float = Field(0.0, ge=0, le=1, description="share of the pieces that the student writes")
     prompt: float = Field(0.25, gt=0, lt=1, description="share of such a piece that is given")
     embedding: bool = Field(False, description="the embedding learns too, and the head")
     learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
     epochs: int = Field(4, ge=1, le=100, description="times that the calibration text is learned from")
+
+    @model_validator(mode="after")
+    def _one_student(self) -> Self:
+        if self.student is not None and self.student_layers is not None:
+            raise ValueError("student has its own layers: leave out student_layers")
+        return self
 
     def working_bytes(self, weights: int) -> int:
         """What recovery takes, and the teacher."""
@@ -99,6 +96,8 @@ class Distill(Learning):
         return () if self.student is None else (Path(self.student),)
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        if self.student_layers is not None:
+            return shallow_anatomy(anatomy, self.student_layers)
         return anatomy if self.student is None else student_anatomy(Path(self.student))
 
     def apply(self, stage: Stage) -> StageResult:
@@ -107,7 +106,7 @@ class Distill(Learning):
         Raises:
             TrainingError: a student of its own that has not the teacher's vocabulary, or after other passes.
         """
-        if self.student is None:
+        if self.student is None and self.student_layers is None:
             return super().apply(stage)
         if stage.source is not stage.original:
             raise TrainingError(
@@ -116,6 +115,8 @@ class Distill(Learning):
         return self._apply_to(stage, lambda: self._own(stage))
 
     def _own(self, stage: Stage) -> WeightSource:
+        if self.student_layers is not None:
+            return shallow_source(stage.original, self.student_layers, stage.directory)
         return student_source(Path(str(self.student)), stage.original, stage.directory, self.seed)
 
     def on_policy_writing(self) -> OnPolicy | None:
@@ -130,34 +131,44 @@ class Distill(Learning):
         return LiveTeacher(stage.original.reader.path, objective, stage.device, stage.processes)
 
     def measure(self, stage: Stage) -> str:
-        losses = self._losses(stage.source.anatomy)
+        losses = losses_of(stage.source.anatomy, self.losses)
         if set(losses) == {"forward_kl"} and self.temperature == 1:
             return "kl"
         return " + ".join(losses)
-
-    def _losses(self, anatomy: Anatomy) -> dict[Loss, float]:
-        return self.losses or _DEFAULT[_kind(anatomy)]
 
     def objective(self, stage: Stage) -> Objective:
         """The weighted losses.
 
         Raises:
-            TrainingError: a loss that such models do not have, or relation heads that do not divide them.
+            TrainingError: a loss that such models do not have, a student of another kind, or relation heads
+                that do not divide them.
             CheckpointError: an encoder without pooling has no embedding.
         """
-        anatomy = stage.source.anatomy
-        losses = self._losses(anatomy)
-        foreign = _OF_ENCODERS if anatomy.kind == "decoder" else _OF_DECODERS
-        wrong = [name for name in losses if name in foreign]
-        if wrong:
-            raise TrainingError(
-                f"the loss {wrong[0]} is not one of a {anatomy.kind}",
-                fix=f"give others, by default {_DEFAULT[_kind(anatomy)]}",
-            )
+        losses = losses_of(stage.source.anatomy, self.losses)
+        self._check_kinds(stage)
         return Objective(tuple((weight, self._term(name, stage)) for name, weight in losses.items()))
+
+    def _check_kinds(self, stage: Stage) -> None:
+        mine, theirs = stage.source.anatomy, stage.original.anatomy
+        if mine.kind != theirs.kind:
+            raise TrainingError(
+                f"the student is {called(mine)}, the teacher {called(theirs)}", fix="give one of its kind"
+            )
+        if self.on_policy and mine.kind != "decoder":
+            raise TrainingError(
+                f"on_policy is for decoders, and the student is {called(mine)}", fix="leave it out"
+            )
+        if stage.processes.sharded and mine.kind == "encoder_decoder":
+            raise TrainingError(
+                "an encoder–decoder cannot be spread over processes (FSDP) yet",
+                why="its decoder is not run through the module that gathers the blocks",
+                fix="launch without FSDP: every process then holds all of it",
+            )
 
     def _term(self, name: Loss, stage: Stage) -> Term:
         anatomy = stage.source.anatomy
+        if name == "sequence":
+            return self._sequence(stage)
         if name == "cross_entropy":
             return CrossEntropy(anatomy.logit_softcap)
         if name == "cosine" or name == "embedding":
@@ -178,6 +189,16 @@ class Distill(Learning):
         shared = self._shared(stage)
         top_k = min(self.top_k, (shared or anatomy.vocab_size) - 1)
         return LogitDivergence(name, top_k, anatomy.logit_softcap, self.temperature, shared)
+
+    def _sequence(self, stage: Stage) -> SequenceCrossEntropy:
+        self._shared(stage)
+        mine, theirs = stage.source.anatomy.vocab_size, stage.original.anatomy.vocab_size
+        if mine < theirs:
+            raise TrainingError(
+                f"the student has embeddings for {mine} tokens, the teacher writes {theirs}",
+                fix=f"give the student vocab_size {theirs}",
+            )
+        return SequenceCrossEntropy(self.beams, self.answer_tokens)
 
     def _label_divergence(self, student: Anatomy, teacher: Anatomy) -> LabelDivergence:
         mine, theirs = student.classifier, teacher.classifier
@@ -222,10 +243,6 @@ class Distill(Learning):
                     fix="give relation_heads that divide the student's and the teacher's",
                 )
         return Relations(student, teacher, heads)
-
-
-def _kind(anatomy: Anatomy) -> str:
-    return anatomy.kind if anatomy.classifier is None else "classifier"
 
 
 def _pairs(student: Anatomy, teacher: Anatomy) -> dict[str, str]:

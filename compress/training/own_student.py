@@ -51,7 +51,13 @@ def student_source(path: Path, teacher: WeightSource, directory: Path, seed: int
 
 
 def _drawn(path: Path) -> Any:
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+    )
 
     if not path.is_file():
         raise TrainingError(
@@ -63,4 +69,5 @@ def _drawn(path: Path) -> Any:
     labels = any(name.endswith("ForSequenceClassification") for name in names)
     loader = AutoModelForSequenceClassification if labels else AutoModel
     loader = AutoModelForCausalLM if causal else loader
+    loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else loader
     return loader.from_config(config, dtype=torch.float32)

@@ -1,4 +1,5 @@
-"""Reading a model's states of a piece: the last hidden states, and the outputs of modules on the way.
+"""Reading a model's states of a piece: the last hidden states, and the outputs of modules on the way. Of an
+encoder–decoder those of the encoder, which reads the piece as its source.
 
 Names that begin with ``maps.`` are attention modules, whose maps are read; they compute them only in
 transformers' eager form, which the model has for as long.
@@ -30,10 +31,10 @@ def read(
     """
     mask = piece.attention_mask.to(device)
     whole = bool(mask.all())
-    cached = {"use_cache": False} if model.get_output_embeddings() is not None else {}  # type: ignore[operator]
+    reader, cached = _reader(model)
     maps = any(name.startswith(MAPS) for name in modules or {})
     with _eager(model) if maps else nullcontext(), _heard(model, modules or {}) as outputs:
-        output = model.base_model(  # type: ignore[operator]
+        output = reader(
             input_ids=piece.input_ids.to(device), attention_mask=None if whole else mask, **cached
         )
         outputs[LAST] = output.last_hidden_state
@@ -45,6 +46,13 @@ def read(
 def last_states(model: nn.Module, piece: Piece, device: torch.device) -> Tensor:
     """The real tokens' last hidden states ``[tokens, hidden]``, after the final norm if there is one."""
     return read(model, piece, device)[LAST]
+
+
+def _reader(model: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """What reads the tokens, and its further arguments."""
+    if model.config.is_encoder_decoder:
+        return model.get_encoder(), {}
+    return model.base_model, {"use_cache": False} if model.get_output_embeddings() is not None else {}
 
 
 @contextmanager
