@@ -4,14 +4,13 @@ back (Chen et al. 2016, arXiv 1604.06174). A third more work, for memory that no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpoint_blocks(blocks: Sequence[nn.Module]) -> None:
+def checkpoint_blocks(blocks: nn.ModuleList) -> None:
     """Let each of ``blocks`` forget its activations in the forward pass; values and gradients stay."""
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)

@@ -9,7 +9,7 @@ in every process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from ..torch_model import load_model
 from ..weights import WeightSource
 
 
-def block_modules(model: nn.Module, anatomy: Anatomy) -> list[nn.Module]:
-    """The blocks of ``model`` in the order of its ``anatomy``."""
-    return [model.get_submodule(module_name(anatomy, block.prefix)) for block in anatomy.blocks]
+def block_modules(model: nn.Module, anatomy: Anatomy) -> nn.ModuleList:
+    """The blocks of ``model`` in the order of its ``anatomy``, whatever lists hold them in the model."""
+    return nn.ModuleList(model.get_submodule(module_name(anatomy, block.prefix)) for block in anatomy.blocks)
 
 
-def spread(model: nn.Module, blocks: Sequence[nn.Module], device: torch.device, processes: Processes) -> None:
+def spread(model: nn.Module, blocks: nn.ModuleList, device: torch.device, processes: Processes) -> None:
     """Keep of each of ``blocks`` this process's rows, and move what is kept to ``device``.
 
     Buffers are spread as parameters are: a model in training has weights, codes and masks there.

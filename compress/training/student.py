@@ -135,7 +135,7 @@ class Student:
         """What the optimizer moves, in a fixed order."""
         return [change for learned in self.learned for change in learned.changes]
 
-    def blocks(self) -> list[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         """The blocks in the order of the anatomy."""
         return block_modules(self.model, self.source.anatomy)
 
