@@ -152,7 +152,8 @@ def make(chain: Chain, layers: int) -> None:
         )
         write_json(work / "distilled.cost.json", {"cpu_seconds": seconds})
     if not (work / "cut").exists():
-        (shallow_source(WeightSource.open(teacher), (KEPT, KEPT), work).reader.path).rename(work / "cut")
+        cut = shallow_source(WeightSource.open(teacher), (KEPT, KEPT), work / "shallow")
+        cut.reader.path.rename(work / "cut")
         write_json(work / "cut.cost.json", {"cpu_seconds": 0.0})
     if not (work / "pairs").exists():
         train(work / "cut", few, texts * EPOCHS * 7 // 8 // BATCH, work / "pairs")
@@ -213,7 +214,7 @@ def main() -> None:
         f"Task: words of package text by what is left of them without vowels, letter by letter; {TESTED} "
         "words of held-out articles that are in none of the others, answers written greedily.",
         f"Teacher: {STEPS} steps of {BATCH} pairs out of {len(seen):,}. Students: {SAMPLES:,} of these "
-        f"words, {EPOCHS} times; `distill` sees the shortened words alone.",
+        f"words, {EPOCHS} times; `distill` sees the shortened words alone, and holds an eighth of them out.",
         "distill, cross-entropy of the teacher's answers held out, nats a letter by steps: "
         + ", ".join(f"{step} → {loss:.3f}" for step, loss in learned)
         + ".",
