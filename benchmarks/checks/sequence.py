@@ -4,8 +4,8 @@
 
 The task is to write a word by what is left of it without vowels (:mod:`.small_t5`). The teacher learns it
 from pairs; ``distill`` with ``student_layers`` cuts the student and lets it learn the teacher's answers to
-shortened words alone. Beside it stand the same student as it was cut, and one that learned as many of the
-pairs for as many steps in the loop that trained the teacher. Phrases are measured that no model has seen.
+shortened words alone. Beside it stand the same student as it was cut, and one that learned from as many pairs
+in the loop that trained the teacher. Words are measured that no model has seen.
 What is made stays in WORK, so that an interrupted check goes on where it was.
 """
 
