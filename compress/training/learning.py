@@ -29,7 +29,7 @@ from .course import Course, LoopSettings, Schedule
 from .lesson import Lesson
 from .objective import Objective, objective_for
 from .on_policy import OnPolicy
-from .pieces import Piece, hold_out, pieces_of
+from .pieces import Piece, held_out_tokens, hold_out, pieces_of
 from .precision import LoopPrecision, chosen
 from .sharding import whole
 from .student import Student
@@ -71,7 +71,7 @@ class Learning(ModelPass):
     def multiplications(self, weights: int, tokens: int) -> float:
         """The teacher once, three passes a step, and the measurements of what is held out."""
         learned = tokens * self.epochs if self.tokens is None else self.tokens
-        held_out = tokens // 8 * (self.measurements + 1)
+        held_out = held_out_tokens(tokens) * (self.measurements + 1)
         return float(weights) * (tokens + (4 if self.checkpointing else 3) * learned + held_out)
 
     def learner(self, stage: Stage) -> Student:

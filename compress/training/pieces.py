@@ -14,8 +14,8 @@ from torch import Tensor
 from ...errors import CalibrationError
 from ..calibration import Calibration
 
-# One piece in so many is held out.
-_HELD_OUT = 8
+# One piece in so many is held out, or fewer where so many tokens are enough: each measurement reads them all.
+_HELD_OUT, _ENOUGH = 8, 32_768
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,14 @@ def first_tokens(pieces: Sequence[Piece], tokens: int) -> list[Piece]:
     return taken
 
 
+def held_out_tokens(tokens: int) -> int:
+    """About how many of so many tokens :func:`hold_out` keeps back."""
+    return min(tokens // _HELD_OUT, _ENOUGH)
+
+
 def hold_out(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
-    """``(to learn from, held out)``: every eighth piece, evenly over the whole, at least one.
+    """``(to learn from, held out)``: every eighth piece, evenly over the whole, at least one; of much text
+    fewer, about 32,768 tokens.
 
     Raises:
         CalibrationError: fewer than two pieces.
@@ -77,6 +83,6 @@ def hold_out(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
             f"{len(pieces)} piece of calibration text cannot be both learned from and held out",
             fix="give more samples: --samples 64",
         )
-    every = min(_HELD_OUT, len(pieces))
+    every = min(max(_HELD_OUT, sum(piece.tokens for piece in pieces) // _ENOUGH), len(pieces))
     kept = [piece for position, piece in enumerate(pieces) if position % every == every - 1]
     return [piece for piece in pieces if piece not in kept], kept
