@@ -4,7 +4,8 @@ Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", arXi
 what the passes before left: fewer layers (``layers``; DistilBERT, Sanh et al. 2019, arXiv 1910.01108), fewer
 heads, narrower MLPs; the teacher is the original. Its weights, norms and biases learn; the embedding stays,
 unless ``embedding`` is set. With ``cross_entropy`` alone a model is trained from scratch.
-The losses, each a term of ``training/``:
+The losses, each a term of ``training/``, with a weight that is the same all the time, or moves in a line from
+a first to a last one (what is held out is measured with the last):
 
 - decoders: ``forward_kl``, ``reverse_kl`` and ``jensen_shannon`` of the next token, ``cross_entropy`` of the
   text itself;
@@ -53,13 +54,17 @@ from ..training.teacher import LiveTeacher, Teacher
 from ..weights import WeightSource
 
 Layers = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+WeightOption = NotNegative | tuple[NotNegative, NotNegative]
 
 
 class Distill(Learning):
     """Options of ``distill``."""
 
     knows_encoder_decoders: ClassVar[bool] = True
-    losses: dict[Loss, float] = Field({}, description="weight of each loss; by default those of the kind")
+    losses: dict[Loss, WeightOption] = Field(
+        {}, description="weight of each loss, or the first and the last; by default those of the kind"
+    )
     temperature: float = Field(1.0, gt=0, description="that logits are divided by")
     relation_heads: int | None = Field(
         None, ge=1, description="parts of a state; by default the teacher's heads"

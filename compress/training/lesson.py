@@ -17,10 +17,11 @@ from .student import Student
 from .teacher import Teacher
 
 
-@dataclass(frozen=True)
+@dataclass
 class Lesson:
     """What is taught: ``pieces`` to learn from and ``held_out`` ones, by ``teacher`` under ``objective``, to
-    one student, to its copies in several ``processes`` or to one that is spread over them.
+    one student, to its copies in several ``processes`` or to one that is spread over them. ``done`` is the
+    share of the steps that are over.
     """
 
     objective: Objective
@@ -30,6 +31,7 @@ class Lesson:
     precision: LoopPrecision
     processes: Processes = ALONE
     on_policy: OnPolicy | None = None
+    done: float = 0.0
 
     def learn(self, student: Student, piece: Piece, share: float) -> float:
         """Add the gradient of ``share`` times the summed loss of ``piece``; returns the sum."""
@@ -38,7 +40,7 @@ class Lesson:
                 piece = self.on_policy.rewritten(student.model, piece)
         answers = self.teacher.answers(piece)
         with autocast(self.precision, student.device):
-            return learn_from(self.objective, student.model, piece, answers, share, student.device)
+            return learn_from(self.objective, student.model, piece, answers, share, student.device, self.done)
 
     def measure(self, student: Student) -> float:
         """The mean loss of a held-out token, in float32."""
@@ -62,13 +64,18 @@ class Lesson:
         before_step: Callable[[float], None] = lambda done: None,
     ) -> Course:
         """Let the student learn; its parameters are then the best ones. Resumes from ``loop.state``."""
+
+        def begin(done: float) -> None:
+            self.done = done
+            before_step(done)
+
         return Loop(
             [*student.changes(), *self.objective.parameters()],
             self.pieces,
             lambda piece, share: self.learn(student, piece, share),
             lambda: self.measure(student),
             loop,
-            before_step,
+            begin,
             student.decay,
             self.processes,
             scaled=self.precision == "float16",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from ...errors import TrainingError
 from ..anatomy import Anatomy
+from .objective import Weight
 
 Loss = Literal[
     "forward_kl",
@@ -31,7 +32,7 @@ _OF_KIND: dict[str, tuple[Loss, ...]] = {
     "encoder": (*_OF_ENCODERS, *_OF_BOTH),
     "encoder_decoder": ("sequence",),
 }
-_DEFAULT: dict[str, dict[Loss, float]] = {
+_DEFAULT: dict[str, dict[Loss, Weight]] = {
     "decoder": {"forward_kl": 1.0},
     "encoder": {"states": 1.0, "relations": 1.0},
     "classifier": {"label_kl": 1.0, "states": 1.0, "relations": 1.0},
@@ -39,7 +40,7 @@ _DEFAULT: dict[str, dict[Loss, float]] = {
 }
 
 
-def losses_of(anatomy: Anatomy, asked: Mapping[Loss, float]) -> dict[Loss, float]:
+def losses_of(anatomy: Anatomy, asked: Mapping[Loss, Weight]) -> dict[Loss, Weight]:
     """The weights of the losses ``asked`` for, or of those that such a model has by default.
 
     Raises:

@@ -21,6 +21,8 @@ from .reading import States, read
 from .state_terms import StateDistance
 
 Answers = dict[str, Tensor]
+# Of a term: the same all the time, or at the beginning and at the end of learning, with a line between them.
+Weight = float | tuple[float, float]
 
 _AT_ONCE = 128  # tokens whose logits are held at once: a row is as long as the vocabulary
 
@@ -64,7 +66,13 @@ class Term(Protocol):
 class Objective:
     """The sum of ``terms``, each times its weight."""
 
-    terms: tuple[tuple[float, Term], ...]
+    terms: tuple[tuple[Weight, Term], ...]
+
+    def weighted(self, done: float) -> Iterator[tuple[float, Term]]:
+        """The terms with their weights when the share ``done`` of learning is over."""
+        for weight, term in self.terms:
+            begin, end = weight if isinstance(weight, tuple) else (weight, weight)
+            yield begin + done * (end - begin), term
 
     @property
     def heard(self) -> dict[str, str]:
@@ -134,9 +142,16 @@ def _known(term: Term, answers: Answers, part: slice, device: torch.device) -> A
 
 
 def learn_from(
-    objective: Objective, model: nn.Module, piece: Piece, answers: Answers, share: float, device: torch.device
+    objective: Objective,
+    model: nn.Module,
+    piece: Piece,
+    answers: Answers,
+    share: float,
+    device: torch.device,
+    done: float = 1.0,
 ) -> float:
-    """Add the gradient of ``share`` times the summed loss of a piece; returns the sum.
+    """Add the gradient of ``share`` times the summed loss of a piece, with the weights at ``done``; returns
+    the sum.
 
     The logits of a few tokens exist at a time: their gradients are gathered at the states that were read and
     go back through the model once. Terms are computed in float32 whatever the model computes in.
@@ -145,7 +160,7 @@ def learn_from(
     counts = piece.counts().to(device)
     entrance = {name: rows.detach().requires_grad_(True) for name, rows in states.items()}
     with torch.autocast(device.type, enabled=False):
-        for weight, term in objective.terms:
+        for weight, term in objective.weighted(done):
             for part in _parts(term, piece.tokens):
                 known = _known(term, answers, part, device)
                 losses = term.losses(model, _some(entrance, part), known, piece)
@@ -160,13 +175,13 @@ def learn_from(
 def total_loss(
     objective: Objective, model: nn.Module, piece: Piece, answers: Answers, device: torch.device
 ) -> float:
-    """The summed loss of a piece, without learning."""
+    """The summed loss of a piece with the weights at the end, without learning."""
     with torch.no_grad():
         states = read(model, piece, device, objective.heard)
         parts = [
             weight
             * float(term.losses(model, _some(states, part), _known(term, answers, part, device), piece).sum())
-            for weight, term in objective.terms
+            for weight, term in objective.weighted(1.0)
             for part in _parts(term, piece.tokens)
         ]
     return sum(parts)

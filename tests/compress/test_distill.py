@@ -54,6 +54,7 @@ def losses_of(result: Any) -> list[float]:
         {"losses": {"jensen_shannon": 1.0}, "cache": False},
         {"losses": {"hidden": 1.0, "relations": 1.0, "states": 1.0}},
         {"losses": {"attention": 1.0, "forward_kl": 1.0}},
+        {"losses": {"hidden": (1.0, 0.0), "forward_kl": (0.2, 1.0)}},
         {"losses": {"reverse_kl": 1.0}, "on_policy": 0.5, "cache": False},
     ],
 )
@@ -143,6 +144,9 @@ def test_losses_that_a_model_does_not_have_are_refused(
     encoder = stage(pico_bert, pico_bert, tmp_path / "b", pico_text)
     with pytest.raises(TrainingError, match="forward_kl"):
         Distill(losses={"forward_kl": 1.0}).apply(encoder)
+    for weight in (-1.0, float("nan"), (1.0, -1.0), (1.0, 1.0, 1.0)):
+        with pytest.raises(ValueError, match="losses"):
+            Distill(losses={"forward_kl": weight})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -168,6 +168,24 @@ def test_hidden_states_are_lifted_where_widths_differ(
     assert all(parameter.grad is not None for parameter in objective.parameters())
 
 
+@pytest.mark.parametrize(("done", "weight"), [(0.0, 2.0), (0.25, 1.5), (1.0, 0.0)])
+def test_weights_move_in_a_line(done: float, weight: float, pico_bert: Path) -> None:
+    teacher, asked = load_model(pico_bert), piece(padded=True, length=90)
+    embedding = EmbeddingDistance(Pooling("mean", True, None), cosine=True)
+    found, expected = (changed(load_model(pico_bert)).requires_grad_(True) for _ in range(2))
+    moving = Objective((((2.0, 0.0), StateDistance()), (1.0, embedding)))
+    fixed = Objective(((weight, StateDistance()), (1.0, embedding)))
+    answers = ask(moving, teacher, asked, CPU)
+    loss = learn_from(moving, found, asked, answers, 1.0, CPU, done)
+    assert loss == pytest.approx(learn_from(fixed, expected, asked, answers, 1.0, CPU))
+    for mine, theirs in zip(found.parameters(), expected.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None)
+        if mine.grad is not None and theirs.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad)
+    if done == 1:
+        assert total_loss(moving, found, asked, answers, CPU) == pytest.approx(loss)
+
+
 def test_gradients_gathered_at_the_states_are_those_of_the_whole(pico_bert: Path) -> None:
     anatomy = WeightSource.open(pico_bert).anatomy
     teacher, asked = load_model(pico_bert), piece(padded=True, length=90)
