@@ -70,6 +70,13 @@ def _chosen(wanted: list[str] | None, found: dict[str, ModuleType]) -> dict[str,
     return {name.replace("-", "_"): found[name.replace("-", "_")] for name in wanted}
 
 
+def _require_variants(asked: list[str] | None, peers: dict[str, ModuleType]) -> None:
+    known = sorted({variant for module in peers.values() for variant in module.VARIANTS})
+    for name in asked or ():
+        if name not in known:
+            raise UnknownName("variant", name, known)
+
+
 def _measure(place: Place, asked: argparse.Namespace) -> None:
     plan = Plan(
         rounds=asked.rounds,
@@ -80,9 +87,11 @@ def _measure(place: Place, asked: argparse.Namespace) -> None:
         warm_up=not asked.no_warm_up,
         variants=tuple(asked.variants),
     )
+    chosen = _chosen(asked.only, engines())
+    _require_variants(asked.variants, chosen)
     raw = place.root / "runs" / f"{asked.subject}.jsonl"
     raw.unlink(missing_ok=True)
-    measure(place, subject(asked.subject), _chosen(asked.only, engines()), plan, raw, _command(asked))
+    measure(place, subject(asked.subject), chosen, plan, raw, _command(asked))
     kept = asked.results / "raw" / f"peers-{asked.subject}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, raw.read_bytes())
@@ -99,9 +108,11 @@ def _command(asked: argparse.Namespace) -> str:
 
 def _quantize(place: Place, asked: argparse.Namespace) -> None:
     limits = Limits(asked.threads, asked.timeout, asked.retry, judge=not asked.make_only, run=not asked.known)
+    chosen = _chosen(asked.only, quantizers())
+    _require_variants(asked.variants, chosen)
     found = [
         quantize(place, peer, module, variant, limits, asked.text)
-        for peer, module in _chosen(asked.only, quantizers()).items()
+        for peer, module in chosen.items()
         for variant in module.VARIANTS
         if not asked.variants or variant in asked.variants
     ]
