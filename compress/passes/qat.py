@@ -51,6 +51,8 @@ class Qat(Learning):
         description="where in its rounding cell a weight begins: its middle, or nearest the original",
     )
 
+    embedding: bool = Field(False, description="the embedding learns too, and the head")
+
     @property
     def weight_scheme(self) -> Scheme | None:
         return self.scheme
@@ -77,7 +79,7 @@ class Qat(Learning):
                 module = self._module(tensor, bias, self._leaning(stage, linear, tensor), mask)
                 bits = ACTIVATION_BITS[self.activations]
                 student.learn_codes(linear.name, module, module.tensor().scale, bits)
-        student.learn(("scales", "norms", "biases"))
+        student.learn(("scales", "norms", "biases", *(("embedding",) if self.embedding else ())))
         if (kept := ACTIVATION_BITS[self.kv]) is not None:
             round_cache(student.model, stage.source.anatomy, kept)
         return student
