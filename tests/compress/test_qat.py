@@ -43,9 +43,17 @@ def rtn(scheme: str, **options: Any) -> dict[str, Any]:
     return {"pass": "w8a8"} if scheme == "W8A8" else {"pass": "rtn", "scheme": scheme, **options}
 
 
-@pytest.mark.parametrize("scheme", ["W2A16-g32", "W3A16_ASYM-g32", "W8A8"])
+@pytest.mark.parametrize(
+    ("scheme", "embedding"),
+    [("W2A16-g32", False), ("W3A16_ASYM-g32", False), ("W8A8", False), ("W2A16-g32", True)],
+)
 def test_the_checkpoint_computes_what_training_computed(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    scheme: str,
+    embedding: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     students: list[Student] = []
     real = learning_module.Learning._written
@@ -56,7 +64,11 @@ def test_the_checkpoint_computes_what_training_computed(
 
     monkeypatch.setattr(learning_module.Learning, "_written", watched)
     options = {"precision": "float32", "start": "codes" if scheme == "W8A8" else "original"}
+    options |= {"embedding": True} if embedding else {}
     path = compressed(pico_llama, tmp_path, pico_text, rtn(scheme), {**QAT, **options})
+    name = f"{WeightSource.open(path).anatomy.embedding}.weight"
+    tables = [WeightSource.open(model).stored(name) for model in (pico_llama, path)]
+    assert torch.equal(*tables) != embedding
     with torch.no_grad():
         trained = students[0].model(IDS, use_cache=False).logits
         assert torch.equal(trained, load_model(path)(IDS, use_cache=False).logits)
