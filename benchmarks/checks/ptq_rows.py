@@ -47,7 +47,8 @@ def eight_bits() -> dict[str, list[Pass]]:
     corrected = {**gptq, "correction": 1}
     rotate = {"pass": "rotate"}
     # What down reads has the largest outliers: its inputs stay in float.
-    spared = [smooth, {**gptq, "ignore": ["down"]}, {"pass": "gptq", "scheme": "W8A16", "targets": ["down"]}]
+    weights_only: Pass = {"pass": "gptq", "scheme": "W8A16", "targets": ["down"]}
+    spared: list[Pass] = [smooth, {**gptq, "ignore": ["down"]}, weights_only]
     return {
         "w8a8-rtn": [{"pass": "w8a8"}],
         "w8a8-smoothquant": [{"pass": "smoothquant"}],
