@@ -134,8 +134,11 @@ def _costs(found: Sequence[Quality]) -> Iterable[Bar]:
 
 
 def _work(one: Quality) -> tuple[str, str, str]:
-    """What is the same work: a method of one name (its options follow a comma), one scheme, one machine."""
-    return one.method.split(",")[0], one.scheme, one.machine
+    """What is the same work: a method of one name (its options follow a comma; a pass that comes "then" is
+    more), one scheme, one machine.
+    """
+    name = one.method if ", then " in one.method else one.method.split(",")[0]
+    return name, one.scheme, one.machine
 
 
 def _costed(one: Quality, field: str) -> str:
