@@ -4,6 +4,9 @@ That runtime allocates the logits itself: of one position if the graph declares 
 the prompt. Ours keep as many as ``logits_to_keep`` says, so the bundle holds a second graph with that number
 fixed at 1. It reads the same weights file and costs the bytes of its nodes.
 
+A prompt goes through in chunks, as in our runtime: attention keeps the scores of a whole chunk
+(:mod:`.graph.scores`).
+
 Sizes of the cache are read from the graph, layer by layer. A sliding window is in the graph's attention, over
 a cache of full length: the configuration's own ``sliding_window`` is for caches that slide, and stays out.
 """
@@ -16,6 +19,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..compress.anatomy import Anatomy
+from ..runtime.decoder import PREFILL_CHUNK
 from ..storage import disk_full_is_typed, write_json
 
 CONFIG = "genai_config.json"
@@ -76,6 +80,7 @@ def genai_config(anatomy: Anatomy, section: dict[str, Any]) -> dict[str, Any]:
             "num_beams": 1,
             "num_return_sequences": 1,
             "past_present_share_buffer": True,
+            "chunk_size": PREFILL_CHUNK,
         },
     }
 

@@ -9,7 +9,7 @@ through the model's own graph, which makes the logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +25,31 @@ from .token_limits import Ids
 PREFILL_FROM = 32
 # Opening the graph takes about what it saves on so many tokens: it is opened when they have come together.
 OPEN_FROM = 48
-PREFILL_CHUNK = 128
-# Threads that spin between two prompts would take the cores from decoding. A product packs its weights for
-# the kernel as it goes: with so many rows that costs a few per cent, where packing them ahead costs every
-# process that opens the graph more than a short prompt does, and as much memory again.
-CONFIG = {"session.force_spinning_stop": "1", **UNPACKED}
+# Each run packs all weights as it goes, which more rows at once share; but their scores leave the cache.
+PREFILL_CHUNK = 256
+# Opening the graph with weights that are packed takes about what packing takes in so many runs.
+PACKED_FROM = 6
+# Threads that spin between two prompts would take the cores from decoding.
+PACKED = {"session.force_spinning_stop": "1"}
+CONFIG = {**PACKED, **UNPACKED}
 
-Opening = Callable[[], Any]
+Opening = Callable[[bool], Any]
 
 
 class Prefill:
-    """The graph, opened once it is worth it; ``opening`` returns its session, or None.
+    """The graph, opened once it is worth it, and once more, with packed weights, when that is.
+
+    ``opening`` is asked for its session, with packed weights or without, and returns it or None. ``packed``
+    opens it so the first time.
 
     Attributes:
         runs: how often it has run.
     """
 
-    def __init__(self, opening: Opening) -> None:
-        self._opening: Opening | None = opening
+    def __init__(self, opening: Opening, *, packed: bool = False) -> None:
+        self._opening = opening
         self._session: Any = None
+        self._opened, self._packed = False, packed
         self._seen = 0
         self.runs = 0
 
@@ -55,8 +61,10 @@ class Prefill:
         if count < PREFILL_FROM:
             return 0
         self._seen += count
-        if self._opening is not None and self._seen < OPEN_FROM:
+        if not self._opened and self._seen < OPEN_FROM:
             return 0
+        if self._session is not None and not self._packed and self.runs >= PACKED_FROM:
+            self._opened, self._packed = False, True
         session = self.session()
         if session is None:
             return 0
@@ -74,9 +82,9 @@ class Prefill:
 
     def session(self) -> Any:
         """Over the graph; None where this machine has not made its weights."""
-        if self._opening is not None:
-            opening, self._opening = self._opening, None
-            self._session = opening()
+        if not self._opened:
+            self._opened, self._session = True, None  # the one before is gone before the next is there
+            self._session = self._opening(self._packed)
         return self._session
 
 
@@ -84,23 +92,23 @@ def prefill_of(
     bundle: Bundle, *, threads: int | None, provider: str, cache: bool, profile: Path | None = None
 ) -> Prefill | None:
     """That of ``bundle``, from the prepacked cache; None where the bundle has none or does without.
-    ``profile`` as in :func:`.session.open_session`.
+    ``profile`` as in :func:`.session.open_session`; what is profiled is one session, with packed weights.
     """
     if bundle.prefill is None or provider != "cpu" or not cache:
         return None
 
-    def opening() -> Any:
+    def opening(packed: bool) -> Any:
         entry = find(bundle)
-        return None if entry is None else _opened(entry, threads, profile)
+        return None if entry is None else _opened(entry, threads, profile, PACKED if packed else CONFIG)
 
-    return Prefill(opening)
+    return Prefill(opening, packed=profile is not None)
 
 
-def _opened(entry: Entry, threads: int | None, profile: Path | None) -> Any:
+def _opened(entry: Entry, threads: int | None, profile: Path | None, config: Mapping[str, str]) -> Any:
     if not entry.prefill.is_file():
         return None
     try:
-        return open_session(entry.prefill, threads=threads, config=CONFIG, optimize=False, profile=profile)
+        return open_session(entry.prefill, threads=threads, config=config, optimize=False, profile=profile)
     except BundleError:
         entry.drop()
         return None

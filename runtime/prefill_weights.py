@@ -14,14 +14,15 @@ from .session import open_session, save_optimized
 
 
 def save_prefill(bundle: Bundle, target: Path) -> None:
-    """Write the prefill graph of ``bundle`` with its weights to ``target`` and beside it.
+    """Write the prefill graph of ``bundle`` with its weights to ``target`` and beside it, as they are and
+    packed.
 
     Raises:
         BundleError: the graph does not load, or the weights cannot be made.
     """
     assert bundle.prefill is not None
     weights = remake(bundle.path / bundle.prefill.file, bundle.graph, bundle.prefill.linears)
-    save_optimized(bundle.path / bundle.prefill.file, target, weights=weights, packed=False)
+    save_optimized(bundle.path / bundle.prefill.file, target, weights=weights)
 
 
 def opened_in_memory(

@@ -23,7 +23,7 @@ from .cpu_identity import cpu_identity
 from .directory import MANIFEST
 from .session import graph_form, onnxruntime
 
-SCHEMA = "edgepress.prepacked/3"
+SCHEMA = "edgepress.prepacked/4"
 GRAPH = "model.onnx"
 PREFILL = "prefill.onnx"
 # Below this, an entry saves less memory and time than it costs to look after.

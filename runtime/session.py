@@ -155,12 +155,9 @@ def open_session(
     return session
 
 
-def save_optimized(
-    graph: Path, target: Path, *, weights: Mapping[str, NDArray[Any]] | None = None, packed: bool = True
-) -> None:
+def save_optimized(graph: Path, target: Path, *, weights: Mapping[str, NDArray[Any]] | None = None) -> None:
     """Write to ``target`` (and ``target`` + ``.data``) what a CPU session makes of ``graph``: optimized, and
-    its weights, if ``packed`` a second time as the kernels of this CPU want them. ``weights`` as in
-    :func:`open_session`.
+    its weights a second time as the kernels of this CPU want them. ``weights`` as in :func:`open_session`.
 
     Raises:
         MissingDependency: ONNX Runtime is not installed.
@@ -170,8 +167,8 @@ def save_optimized(
     written = {
         "session.optimized_model_external_initializers_file_name": f"{target.name}.data",
         "session.optimized_model_external_initializers_min_size_in_bytes": str(_SMALLEST_EXTERNAL),
+        "session.save_external_prepacked_constant_initializers": "1",
     }
-    written |= {"session.save_external_prepacked_constant_initializers": "1"} if packed else UNPACKED
     options = _options(runtime, 1, {**graph_form(), **written})
     options.optimized_model_filepath = str(target)
     _give(runtime, options, weights)

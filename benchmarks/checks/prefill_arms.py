@@ -16,12 +16,11 @@ from ...runtime import prepacked
 from ...runtime.bundle import Bundle
 from ...runtime.decoder import Decoder
 from ...runtime.load import load_graph
-from ...runtime.prefill import CONFIG, Prefill
+from ...runtime.prefill import CONFIG, PACKED, Prefill
 from ...runtime.remade import remake
-from ...runtime.session import UNPACKED, open_session
+from ...runtime.session import open_session
 from .prefill_variants import VARIANTS
 
-PACKED = {key: value for key, value in CONFIG.items() if key not in UNPACKED}
 # Graphs whose weights the prepacked cache has, and how they are opened.
 STORED = {"int8": CONFIG, "packed": PACKED}
 _PAUSE = 0.01  # seconds in which the threads of the variant before stop spinning
@@ -37,14 +36,16 @@ class Variant:
 
 
 OWN = Variant("own graph, MatMulNBits 4-bit, chunks of 128", "own", 128)
-SHIPPED = Variant("prefill graph, int8, chunks of 128", "int8", 128)
+SHIPPED = Variant("prefill graph, int8, chunks of 256", "int8", 256)
 ROWS = (
     OWN,
     Variant("own graph, chunks of 256", "own", 256),
+    Variant("prefill graph, int8, chunks of 128", "int8", 128),
     SHIPPED,
-    Variant("prefill graph, int8, packed when it is opened, chunks of 128", "packed", 128),
-    Variant("prefill graph, int8, chunks of 256", "int8", 256),
     Variant("prefill graph, int8, chunks of 512", "int8", 512),
+    Variant("prefill graph, int8, weights packed, chunks of 128", "packed", 128),
+    Variant("prefill graph, int8, weights packed, chunks of 256", "packed", 256),
+    Variant("prefill graph, int8, attention in tiles, weights packed, chunks of 128", "tiles", 128),
     Variant("rows divided by their peaks, DynamicQuantizeMatMul, 256", "rows", 256),
     Variant("MatMulNBits 8-bit in blocks of 256, 256", "blocks", 256),
 )
@@ -88,7 +89,7 @@ class Arms:
         self.decoders = {}
         for graph in dict.fromkeys(variant.graph for variant in ROWS):
             found = filler(bundle, work, graph, threads)
-            graphs = None if found is None else Prefill(lambda session=found: session)  # type: ignore[misc]
+            graphs = None if found is None else Prefill(lambda _, session=found: session)  # type: ignore[misc]
             if graphs is not None:
                 graphs.session()
             self.decoders[graph] = Decoder(session, bundle.decoder, prefill_graph=graphs)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from ...export.graph.scores import without_sinks
 from ...runtime.remade import REMADE_CODES, REMADE_SCALES
 
 _BLOCK, _ZERO = 256, 128
@@ -62,7 +63,15 @@ def eight_bit_blocks(graph: Path, target: Path, weights: Weights) -> Weights:
     return packed
 
 
-VARIANTS = {"rows": divided_rows, "blocks": eight_bit_blocks}
+def in_tiles(graph: Path, target: Path, weights: Weights) -> Weights:
+    """Attention without sinks, which takes its scores in tiles."""
+    model = ir.load(graph)
+    without_sinks(model)
+    ir.save(model, target)
+    return weights
+
+
+VARIANTS = {"rows": divided_rows, "blocks": eight_bit_blocks, "tiles": in_tiles}
 
 
 def _named(value: ir.Value | None) -> ir.Value:

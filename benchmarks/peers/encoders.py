@@ -202,6 +202,7 @@ def main() -> None:
             arm.stop()
     reasons = disturbance(before, read_state())[1]
     raw = asked.results / "raw" / "encoder-speed.jsonl"
+    raw.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(raw, "".join(json.dumps(line) + "\n" for line in lines).encode())
     header = ["arm", "cosine to torch", *(f"{length} tokens, {threads} t" for threads, length in rates)]
     notes = [

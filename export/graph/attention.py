@@ -12,6 +12,7 @@ from .build import Build
 from .cache import cast, codes
 from .linear import project
 from .norm import normalize
+from .scores import SINK_AT, factor, sink
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class CausalInputs:
         last_position: ``[batch]`` int32, valid tokens of each row less one.
         total: int32 scalar, valid tokens of the longest row.
         cos, sin: rope tables, or None for a model without rope.
+        factor: what the tables multiply all scores by.
     """
 
     last_position: ir.Value
     total: ir.Value
     cos: ir.Value | None
     sin: ir.Value | None
+    factor: float = 1.0
 
 
 def causal_attention(
@@ -50,16 +53,20 @@ def causal_attention(
     query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
     window = part.sliding_window
     scales, code_attributes = codes(build, part)
+    inputs = [*query, *past, shared.last_position, shared.total, shared.cos, shared.sin]
+    weightless = sink(build, part)
+    if scales or weightless is not None:
+        inputs += [*[None] * (SINK_AT - len(inputs)), weightless, *scales]
     attended, key, present = build.graph.contrib_outputs(
         "GroupQueryAttention",
         name,
-        [*query, *past, shared.last_position, shared.total, shared.cos, shared.sin, *scales],
+        inputs,
         3,
         num_heads=part.heads,
         kv_num_heads=part.kv_heads,
         do_rotary=int(shared.cos is not None),
         local_window_size=-1 if window is None else window,
-        scale=part.scale if part.scale is not None else part.head_dim**-0.5,
+        scale=factor(part) / shared.factor,
         softcap=part.softcap or 0.0,
         **code_attributes,
     )

@@ -24,7 +24,7 @@ _DTYPES = {
     "uint8": ir.DataType.UINT8,
 }
 _BITS = {"int8": 8, "uint8": 4}
-# Where the scales stand among the inputs of GroupQueryAttention, behind inputs that are not used here.
+# Where the scales stand among the inputs of GroupQueryAttention.
 SCALES_AT = 12
 CODE_ATTRIBUTES = ("kv_cache_bit_width", "k_quant_type", "v_quant_type")
 
@@ -59,7 +59,7 @@ def codes(build: Build, part: Attention) -> tuple[list[ir.Value | None], dict[st
 
     inputs = [initializer("k_scale", scales.key.numpy()), initializer("v_scale", scales.value.numpy())]
     bits = _BITS[build.weights.kv_dtype]
-    return [None, None, None, *inputs], dict(zip(CODE_ATTRIBUTES, (bits, mode, mode), strict=True))
+    return inputs, dict(zip(CODE_ATTRIBUTES, (bits, mode, mode), strict=True))
 
 
 def cast(build: Build, value: ir.Value, to: ir.DataType) -> ir.Value:

@@ -24,6 +24,7 @@ from .embedding import embed, head
 from .norm import add_and_normalize, normalize
 from .position import learned_positions
 from .rope import check_rope, rope_tables
+from .scores import factor_in_rope
 from .writer import Array
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
@@ -157,12 +158,13 @@ def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
     if rope is None:
         return CausalInputs(last, total, None, None)
     shape, positions = [anatomy.max_positions, rope.dim // 2], anatomy.max_positions
+    factor = factor_in_rope(build)
 
     def table(index: int) -> Array:
-        return rope_tables(rope, positions)[index]
+        return rope_tables(rope, positions, factor**0.5)[index]
 
     row_bytes = 2 * rope.dim
     cos = graph.weight("rope.cos", FLOAT, shape, lambda: table(0), read_per_token=row_bytes)
     sin = graph.weight("rope.sin", FLOAT, shape, lambda: table(1), read_per_token=row_bytes)
     half = ir.DataType.FLOAT16
-    return CausalInputs(last, total, cast(build, cos, half), cast(build, sin, half))
+    return CausalInputs(last, total, cast(build, cos, half), cast(build, sin, half), factor)

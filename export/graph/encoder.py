@@ -17,7 +17,7 @@ from ...errors import CheckpointError, ShapeError
 from .build import Build
 from .classifier import LOGITS, label_logits
 from .embedding import embed
-from .linear import project, project_without_bias
+from .linear import project_apart, project_without_bias
 from .mlp import mlp
 from .norm import add_and_normalize, normalize
 from .pooling import sentence_embedding
@@ -164,9 +164,7 @@ def _scores_mask(build: Build, mask: ir.Value) -> ir.Value:
 
 
 def _attention(build: Build, hidden: ir.Value, mask: ir.Value, part: Attention, name: str) -> ir.Value:
-    packed = project(build, hidden, [part.q, part.k, part.v], f"{name}.qkv")
-    widths = [part.q.out_features, part.k.out_features, part.v.out_features]
-    query, key, value = build.graph.split(f"{name}.split", packed, widths)
+    query, key, value = project_apart(build, hidden, [part.q, part.k, part.v], f"{name}.qkv", f"{name}.split")
     return build.graph.node(
         "Attention",
         name,

@@ -8,6 +8,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ..providers import ProviderForm
 from .half import to_float16
 from .qdq import INT2_OPSET, to_qdq
+from .scores import without_sinks
 from .standard import to_standard
 from .writer import GraphWriter
 
@@ -18,6 +19,7 @@ def rewrite(model: ir.Model, graph: GraphWriter, form: ProviderForm) -> None:
     Raises:
         ShapeError: a weight whose blocks do not divide its inputs.
     """
+    without_sinks(model)
     if form.linears == "qdq":
         to_qdq(model, graph.read_per_token)
         to_standard(model)

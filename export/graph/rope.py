@@ -41,9 +41,10 @@ def check_rope(rope: Rope) -> None:
         )
 
 
-def rope_tables(rope: Rope, positions: int) -> tuple[Array, Array]:
-    """Cosines and sines ``[positions, dim / 2]`` float32."""
+def rope_tables(rope: Rope, positions: int, factor: float = 1.0) -> tuple[Array, Array]:
+    """Cosines and sines ``[positions, dim / 2]`` float32, times ``factor``."""
     frequencies, scale = _frequencies(rope, positions)
+    scale *= factor
     angles = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies[None, :]
     return (angles.cos() * scale).numpy().astype(np.float32), (angles.sin() * scale).numpy().astype(
         np.float32

@@ -161,8 +161,8 @@ def test_a_planted_fault_in_the_cache_fails_the_proof(
 ) -> None:
     original = attention.CausalInputs
 
-    def swapped(last: Any, total: Any, cos: Any, sin: Any) -> Any:
-        return original(total, total, cos, sin)
+    def swapped(last: Any, total: Any, cos: Any, sin: Any, factor: float) -> Any:
+        return original(total, total, cos, sin, factor)
 
     monkeypatch.setattr("edgepress.export.graph.decoder.CausalInputs", swapped)
     with pytest.raises(EdgepressError):
