@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._contract import Task, Variant
+from ._contract import BETWEEN, Task, Variant
 from ._dense import linears, load_model, write_dense
 
 TITLE = "HQQ"
@@ -16,7 +16,10 @@ PACKAGES = (
 BUILD: dict[str, str] = {}
 ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("hqq", "transformers", "torch")
-VARIANTS = {f"w{bits}": Variant("HQQ", bits, zero_bits=16, calibrated=False) for bits in (4, 3, 2)}
+VARIANTS = {f"w{bits}": Variant("HQQ", bits, zero_bits=16, calibrated=False) for bits in (4, 3, 2)} | {
+    name: Variant("HQQ", bits, group_size=group_size, zero_bits=16, calibrated=False)
+    for name, (bits, group_size) in BETWEEN.items()
+}
 
 
 def quantize(task: Task, variant: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from ._contract import Task, Variant
+from ._contract import BETWEEN, Task, Variant
 from ._dense import linears, load_model, write_dense
 
 TITLE = "llm-compressor"
@@ -21,6 +21,7 @@ VARIANTS = {f"w{bits}-gptq": Variant("GPTQ", bits) for bits in (4, 3, 2)} | {
     "w4-rtn": Variant("RTN", 4, calibrated=False),
     "w8a8-smoothquant": Variant("SmoothQuant, GPTQ", 8, group_size=None, activations=8),
 }
+VARIANTS |= {name: Variant("GPTQ", bits, group_size=size) for name, (bits, size) in BETWEEN.items()}
 
 
 def quantize(task: Task, variant: str) -> None:
@@ -76,8 +77,9 @@ def _leave_memory_unpinned() -> None:
 def _scheme(chosen: Variant) -> Any:
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
+    strategy = "group" if chosen.group_size else "channel"
     weights = QuantizationArgs(
-        num_bits=chosen.bits, type="int", symmetric=True, strategy="group", group_size=chosen.group_size
+        num_bits=chosen.bits, type="int", symmetric=True, strategy=strategy, group_size=chosen.group_size
     )
     return QuantizationScheme(targets=["Linear"], weights=weights)
 

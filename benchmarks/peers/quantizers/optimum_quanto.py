@@ -5,7 +5,7 @@ Left alone it takes groups of 96 and of 128 for the layers of the subject: they 
 
 from __future__ import annotations
 
-from ._contract import Task, Variant
+from ._contract import BETWEEN, Task, Variant
 from ._dense import linears, load_model, write_dense
 
 TITLE = "optimum-quanto"
@@ -18,7 +18,11 @@ PACKAGES = (
 BUILD: dict[str, str] = {}
 ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("optimum-quanto", "transformers", "torch")
-VARIANTS = {f"w{bits}": Variant("RTN", bits, zero_bits=16, calibrated=False) for bits in (4, 2)}
+VARIANTS = {f"w{bits}": Variant("RTN", bits, zero_bits=16, calibrated=False) for bits in (4, 2)} | {
+    name: Variant("RTN", bits, group_size=group_size, zero_bits=16, calibrated=False)
+    for name, (bits, group_size) in BETWEEN.items()
+    if bits in (4, 2)
+}
 
 
 def quantize(task: Task, variant: str) -> None:

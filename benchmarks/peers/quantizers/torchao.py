@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._contract import Task, Variant
+from ._contract import BETWEEN, Task, Variant
 from ._dense import linears, load_model, write_dense
 
 TITLE = "torchao"
@@ -18,20 +18,24 @@ DISTRIBUTIONS = ("torchao", "transformers", "torch")
 VARIANTS = {f"w{bits}": Variant("RTN", bits, calibrated=False) for bits in (4, 3, 2)} | {
     f"w{bits}-hqq": Variant("HQQ scales", bits, calibrated=False) for bits in (4, 3, 2)
 }
+VARIANTS |= {
+    name: Variant("RTN", bits, group_size=group_size, calibrated=False)
+    for name, (bits, group_size) in BETWEEN.items()
+}
 
 
 def quantize(task: Task, variant: str) -> None:
     """``quantize_`` with symmetric groups."""
     import torch
     from torchao.quantization import IntxWeightOnlyConfig, quantize_
-    from torchao.quantization.granularity import PerGroup
+    from torchao.quantization.granularity import PerAxis, PerGroup
 
     chosen = VARIANTS[variant]
     model = load_model(task)
     options = {"intx_choose_qparams_algorithm": "hqq_scale_only"} if variant.endswith("-hqq") else {}
     config = IntxWeightOnlyConfig(
         weight_dtype=getattr(torch, f"int{chosen.bits}"),
-        granularity=PerGroup(chosen.group_size),
+        granularity=PerGroup(chosen.group_size) if chosen.group_size else PerAxis(0),
         scale_dtype=torch.float16,
         **options,
     )
