@@ -1,7 +1,7 @@
 """How far a graph may be from torch, and why so far.
 
 Float graphs do the same sums in another order: the difference grows with the logits. A model that amplifies
-the last digit (one of 2 bits, say) is allowed ``NOISE`` times what float32 itself costs it in torch.
+the last digit (one of 2 bits, say) is allowed ``NOISE`` times what float32 itself costs it in torch, at most.
 Where activations are rounded to 8 bits (in W8A8 layers, and inside ``MatMulNBits`` as shipped), a difference
 in the seventh digit flips a rounding here and there, and after a few layers the roundings of two right
 programs have little to do with each other. Such graphs are compared as distributions. Two independent

@@ -27,9 +27,9 @@ from .drive import GraphDriver, Ids
 from .graphs import exact_session, write_float_graph
 from .reference import (
     Floats,
+    float32_rounding,
     float_model,
     logits,
-    precise_logits,
     quantized_model,
     with_float_activations,
     with_rounded_activations,
@@ -124,8 +124,8 @@ def _within(what: str, worst: float, reference: Floats, model: nn.Module, ids: I
     bound = elementwise_bound(float(np.abs(reference).max()))
     found: dict[str, Any] = {}
     if worst > bound:
-        # A model may amplify the last digit of its sums more than most: ask how much it does so in torch.
-        rounding = float(np.abs(precise_logits(model, ids) - reference).max())
+        # A model may amplify the last digit of its sums more than most: ask how much it does so.
+        rounding = float32_rounding(model, ids, reference)
         bound = noise_bound(bound, rounding)
         found["float32_rounding"] = rounded(rounding)
     gate(f"the largest difference of {what}", worst, bound)

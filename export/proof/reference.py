@@ -15,6 +15,9 @@ from ...compress.fake_quant import TokenQuantLinear, unwrap, wrap
 from ...compress.torch_model import load_model
 
 Floats = NDArray[np.float32]
+# Passes with a shaken last digit, and what that is of a float32 just above a power of two.
+SHAKES = 8
+_LAST_PLACE = 2.0**-23
 
 
 def float_model(checkpoint: Path) -> nn.Module:
@@ -57,6 +60,36 @@ def precise_logits(model: nn.Module, ids: NDArray[np.int64]) -> NDArray[np.float
         return logits(model.double(), ids).astype(np.float64)
     finally:
         model.float()
+
+
+def shaken_logits(model: nn.Module, ids: NDArray[np.int64], seed: int) -> Floats:
+    """:func:`logits` where every module's output is off by up to one unit in its last place, at random."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def shake(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        if not isinstance(output, torch.Tensor):
+            return None
+        return output * (1 + _LAST_PLACE * (2 * torch.rand(output.shape, generator=generator) - 1))
+
+    leaves = [module for module in model.modules() if next(module.children(), None) is None]
+    hooks = [module.register_forward_hook(shake) for module in leaves]
+    try:
+        return logits(model, ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def float32_rounding(model: nn.Module, ids: NDArray[np.int64], reference: Floats) -> float:
+    """How far another program that is right may be from the logits ``reference`` of ``model``, at most.
+
+    The error of one program is one sample, and where a model amplifies it samples differ ten times: it is the
+    largest of torch's own, against float64, and of what :data:`SHAKES` of the last digit do.
+    """
+    worst = float(np.abs(precise_logits(model, ids) - reference).max())
+    for seed in range(SHAKES):
+        worst = float(np.max([worst, np.abs(shaken_logits(model, ids, seed) - reference).max()]))
+    return worst
 
 
 @torch.no_grad()

@@ -10,7 +10,13 @@ import torch
 from edgepress.compress.torch_model import load_model
 from edgepress.errors import GateFailed
 from edgepress.export.proof.distributions import compare
-from edgepress.export.proof.reference import logits, precise_logits, with_rounded_activations
+from edgepress.export.proof.reference import (
+    float32_rounding,
+    logits,
+    precise_logits,
+    shaken_logits,
+    with_rounded_activations,
+)
 
 
 def tokens() -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
@@ -24,6 +30,18 @@ def test_float64_logits_are_close_and_leave_the_model_as_it_was(pico_llama: Path
     assert 0 < np.abs(precise - before).max() < 1e-3
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert np.array_equal(logits(model, ids), before)
+
+
+def test_a_shaken_last_digit_moves_logits_a_little_and_leaves_the_model_as_it_was(pico_llama: Path) -> None:
+    model, ids = load_model(pico_llama), tokens()
+    before = logits(model, ids)
+    shaken = [shaken_logits(model, ids, seed) for seed in (0, 0, 1)]
+    assert np.array_equal(shaken[0], shaken[1]) and not np.array_equal(shaken[0], shaken[2])
+    sizes = [float(np.abs(found - before).max()) for found in shaken]
+    assert all(0 < size < 1e-4 for size in sizes)
+    assert np.array_equal(logits(model, ids), before)
+    rounding = float32_rounding(model, ids, before)
+    assert max(sizes) <= rounding < 1e-4
 
 
 def test_rounded_inputs_are_asked_for_only_when_the_distance_needs_them(pico_llama: Path) -> None:
