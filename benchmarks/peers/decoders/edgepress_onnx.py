@@ -22,21 +22,26 @@ VARIANTS = {
     "w4-head8-no-cache": Variant("W4, head 8, first run", 4, 8, stored_as="w4-head8"),
     "w4-head4": Variant("W4, head 4", 4, 4),
     "w2-head4": Variant("W2, head 4", 2, 4),
+    "w4-head8-kv8": Variant("W4, head 8, cache 8", 4, 8),
+    "w4-head4-kv8": Variant("W4, head 4, cache 8", 4, 4),
 }
+# Speed does not depend on the scales of a cache: a short text will do.
+KV8 = "  - {pass: kv_cache, bits: 8}\n"
+CALIBRATION = ("--calibration", "wikipedia", "--samples", "1", "--length", "64")
 
 
 def convert(source: Source, artifact: Path, variant: str) -> None:
     """``compress``, ``export`` and ``cache make`` as a user would call them."""
-    weights, head = variant.upper().split("-HEAD")
+    weights, head, *cache = variant.upper().replace("HEAD", "").split("-")
     groups = "W8A16-g32" if head == "8" else f"W{head}A16-g{source.group_size}"
     recipe = artifact / "recipe.yaml"
     scheme = f"{weights}A16-g{source.group_size}"
-    step = f"passes:\n  - {{pass: rtn, scheme: {scheme}}}\n"
-    recipe.write_text(f"name: {variant}\n{step}embedding: {groups}\n", encoding="utf-8")
+    steps = f"passes:\n  - {{pass: rtn, scheme: {scheme}}}\n{KV8 if cache else ''}"
+    recipe.write_text(f"name: {variant}\n{steps}embedding: {groups}\n", encoding="utf-8")
     work = artifact / "checkpoint"
     edgepress = [sys.executable, "-m", "edgepress"]
     compress = [*edgepress, "compress", str(source.checkpoint), "-r", str(recipe), "-o", str(work), "-q"]
-    subprocess.run(compress, check=True)
+    subprocess.run([*compress, *(CALIBRATION if cache else ())], check=True)
     bundle = ["-o", str(artifact / "bundle"), "--no-validate", "-q"]
     subprocess.run([*edgepress, "export", str(work), *bundle], check=True)
 
