@@ -115,8 +115,8 @@ def _circumstances(found: Comparison) -> list[str]:
         "round, 32 new tokens); columns are prompt tokens and threads (t). Prefill ends when the first token "
         "is chosen. Peak RSS is of the whole process with all prompts; the first token is that of the "
         "shortest prompt, with the files in the page cache.",
-        "Caches: of edgepress and onnxruntime-genai float32, or int8 where it says 8; of llama.cpp float16, of "
-        "OpenVINO uint8, as they are by default.",
+        "Caches: of edgepress and onnxruntime-genai float32, or int8 where it says 8; of llama.cpp float16, "
+        "of OpenVINO uint8, as they are by default.",
         "Tokens as float32: how many come out as torch's in float32 before the first other one; a model that "
         "was converted wrongly has none, a rounded one some.",
         "A ratio is ours over the best peer's, or the inverse where less is better; 1 or the target is met.",
