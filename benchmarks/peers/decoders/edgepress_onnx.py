@@ -24,6 +24,7 @@ VARIANTS = {
     "w2-head4": Variant("W2, head 4", 2, 4),
     "w4-head8-kv8": Variant("W4, head 8, cache 8", 4, 8),
     "w4-head4-kv8": Variant("W4, head 4, cache 8", 4, 4),
+    "w4-head4-kv8-no-cache": Variant("W4, head 4, cache 8, first run", 4, 4, stored_as="w4-head4-kv8"),
 }
 # Speed does not depend on the scales of a cache: a short text will do.
 KV8 = "  - {pass: kv_cache, bits: 8}\n"
