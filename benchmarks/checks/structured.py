@@ -15,6 +15,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ...compress.models import resolve
+from ...compress.structured.price import WEIGHTS, Budget
+from ...compress.weights import WeightSource
 from ...storage import read_json, sha256_json, write_atomic, write_json
 from ..peers.place import Place
 from ..peers.pruners import torch_pruning
@@ -34,7 +37,10 @@ SAMPLES, LENGTH, SENTENCES, SENTENCE_LENGTH = 8, 512, 600, 48
 # What of the held-out text is measured: many rows have to fit an hour.
 HELD_OUT = {"smollm2": "--windows 4", "minilm": "--sentences 64"}
 DENSE = "fp32"
-RATES = {"smollm2": ("prefill", "decode"), "minilm": ("sentences",)}
+DECODE = "decode"
+RATES = {"smollm2": ("prefill", DECODE), "minilm": ("sentences",)}
+# What a decoded token reads: the blocks, and the head once.
+READ = Budget(of="bytes")
 KEPT = (0.9, 0.8, 0.7, 0.6, 0.5)
 PLAIN = {"widths": "uniform", "importance": "magnitude", "repair": "none"}
 METHODS: dict[str, dict[str, Any]] = {
@@ -120,7 +126,7 @@ def calibration(chain: Chain) -> str:
 def table_row(chain: Chain, row: Row, dense: list[Measurement], rates: Rates) -> list[str]:
     """What is known about a row, measured now where it is not."""
     lines = measure(chain, row, calibration(chain), HELD_OUT[chain.model], embedding=None)
-    left, asked = share_left(chain, row.name), row.passes[0].get("keep")
+    left, asked = share_left(chain, row.name, WEIGHTS), row.passes[0].get("keep")
     kept = f"{left:.1%}" + ("" if asked is None else f" (asked {asked:.0%})")
     return [described(row.passes), kept, *_measured(chain, row.name, left, lines, dense, rates)]
 
@@ -130,19 +136,15 @@ def peer_row(chain: Chain, place: Place, variant: str, dense: list[Measurement])
     tokens = calibration_tokens(chain, SAMPLES, LENGTH)
     lines = measure_peer(chain, place, torch_pruning, variant, tokens, HELD_OUT[chain.model])
     (criterion, share), name = torch_pruning.VARIANTS[variant], peer_name("torch_pruning", variant)
-    label, left = f"{torch_pruning.TITLE}: MLP channels by {criterion}", share_left(chain, name)
+    label, left = f"{torch_pruning.TITLE}: MLP channels by {criterion}", share_left(chain, name, WEIGHTS)
     shares = f"{left:.1%} (asked {share} %)"
     return [label, shares, *_measured(chain, name, left, lines, dense, {})]
 
 
-def share_left(chain: Chain, name: str) -> float:
-    """Weights of the blocks of a checkpoint over those of the original's."""
-    from ...compress.models import resolve
-    from ...compress.structured.price import WEIGHTS
-    from ...compress.weights import WeightSource
-
-    whole = WEIGHTS.total(WeightSource.open(resolve(chain.model).path).anatomy)
-    return WEIGHTS.total(WeightSource.open(chain.work / name).anatomy) / whole
+def share_left(chain: Chain, name: str, counted: Budget) -> float:
+    """What a checkpoint has of the original: of the weights of blocks, or of all that a token reads."""
+    whole = counted.total(WeightSource.open(resolve(chain.model).path).anatomy)
+    return counted.total(WeightSource.open(chain.work / name).anatomy) / whole
 
 
 def _measured(
@@ -151,17 +153,22 @@ def _measured(
     return [
         f"{(chain.work / name / 'model.safetensors').stat().st_size / 1e6:.0f}",
         *quality(lines, dense),
-        *(_gained(rates, name, kind, left) for kind in RATES[chain.model]),
+        *(
+            _gained(rates, name, kind, left, *([share_left(chain, name, READ)] if kind == DECODE else []))
+            for kind in RATES[chain.model]
+        ),
         f"{read_json(chain.work / f'{name}.cost.json')['cpu_seconds']:.0f}",
     ]
 
 
-def _gained(rates: Rates, name: str, kind: str, left: float) -> str:
-    """The ratio to dense, and by how much latency fell for each part of the weights that went."""
+def _gained(rates: Rates, name: str, kind: str, *left: float) -> str:
+    """The ratio to dense, and by how much latency fell for each part of the weights that went, however they
+    are counted.
+    """
     found = ratio(rates[name][kind], rates[DENSE][kind]) if name in rates else None
-    if found is None or left >= 1:
+    if found is None or max(left) >= 1:
         return "–"
-    return f"{found[1]}; {(1 - 1 / found[0]) / (1 - left):.2f}"
+    return f"{found[1]}; {' · '.join(f'{(1 - 1 / found[0]) / (1 - share):.2f}' for share in left)}"
 
 
 def main() -> None:
@@ -219,7 +226,8 @@ def notes(model: str, rounds: int) -> list[str]:
         "Blocks left: weights of all blocks, embeddings and head aside.",
         f"× dense: float32 bundles in ONNX Runtime, in turns in one process, {rounds} rounds, median of the "
         f"paired ratios: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or {TIMED_SENTENCES} sentences of "
-        f"{WORDS} words. Then the share of latency that is gone over that of weights (target at least 0.8).",
+        f"{WORDS} words. Then the share of latency that is gone over that of the blocks' weights (target at "
+        "least 0.8), and for decoding, which reads the head as well, over that of all weights read.",
         "ffn (widths uniform, importance magnitude, repair none) is what a plain structured pruner does; "
         "layers (repair none) is ShortGPT.",
     ]
