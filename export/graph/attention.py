@@ -12,6 +12,7 @@ from .build import Build
 from .cache import cast, codes
 from .linear import project
 from .norm import normalize
+from .opened_cache import OpenedCache
 from .scores import SINK_AT, factor, sink
 
 
@@ -24,6 +25,8 @@ class CausalInputs:
         total: int32 scalar, valid tokens of the longest row.
         cos, sin: rope tables, or None for a model without rope.
         factor: what the tables multiply all scores by.
+        span: where the cache is opened, how many tokens it has before and after those that are new, each
+            ``[1]`` int64.
     """
 
     last_position: ir.Value
@@ -31,6 +34,7 @@ class CausalInputs:
     cos: ir.Value | None
     sin: ir.Value | None
     factor: float = 1.0
+    span: tuple[ir.Value, ir.Value] | None = None
 
 
 def causal_attention(
@@ -52,7 +56,9 @@ def causal_attention(
         query = [_head_norm(build, q, part.q_norm, part), _head_norm(build, k, part.k_norm, part), v]
     query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
     window = part.sliding_window
-    scales, code_attributes = codes(build, part)
+    opened = None if shared.span is None else OpenedCache(build, part, past, *shared.span)
+    scales, code_attributes = codes(build, part) if opened is None else ([], {})
+    past = past if opened is None else opened.floats()
     inputs = [*query, *past, shared.last_position, shared.total, shared.cos, shared.sin]
     weightless = sink(build, part)
     if scales or weightless is not None:
@@ -70,6 +76,8 @@ def causal_attention(
         softcap=part.softcap or 0.0,
         **code_attributes,
     )
+    if opened is not None:
+        key, present = opened.codes((key, present))
     return cast(build, attended, ir.DataType.FLOAT), key, present
 
 

@@ -48,18 +48,23 @@ def codes(build: Build, part: Attention) -> tuple[list[ir.Value | None], dict[st
     scales = build.weights.kv_scales(part)
     if scales is None:
         return [], {}
-    per_channel = scales.scheme.granularity == "per-channel"
-    mode = "PER_CHANNEL" if per_channel else "PER_TENSOR"
-    shape = [1, *scales.key.shape] if per_channel else [1]
+    mode = "PER_CHANNEL" if scales.scheme.granularity == "per-channel" else "PER_TENSOR"
+    bits = _BITS[build.weights.kv_dtype]
+    return [*code_scales(build, part)], dict(zip(CODE_ATTRIBUTES, (bits, mode, mode), strict=True))
+
+
+def code_scales(build: Build, part: Attention) -> tuple[ir.Value, ir.Value]:
+    """Of the codes of keys and of values: ``[1, kv_heads, 1, head_dim]``, or ``[1]``."""
+    scales = build.weights.kv_scales(part)
+    assert scales is not None
+    shape = [1, *scales.key.shape] if scales.scheme.granularity == "per-channel" else [1]
 
     def initializer(name: str, value: Array) -> ir.Value:
         return build.graph.weight(
             f"{part.module}.{name}", ir.DataType.FLOAT, shape, lambda: value.astype(np.float32).reshape(shape)
         )
 
-    inputs = [initializer("k_scale", scales.key.numpy()), initializer("v_scale", scales.value.numpy())]
-    bits = _BITS[build.weights.kv_dtype]
-    return inputs, dict(zip(CODE_ATTRIBUTES, (bits, mode, mode), strict=True))
+    return initializer("k_scale", scales.key.numpy()), initializer("v_scale", scales.value.numpy())
 
 
 def cast(build: Build, value: ir.Value, to: ir.DataType) -> ir.Value:

@@ -11,6 +11,8 @@ row by one token. A cached row takes several tokens at a time at batch 1 only.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
@@ -22,6 +24,7 @@ from .build import Build
 from .cache import cast, past, present
 from .embedding import embed, head
 from .norm import add_and_normalize, normalize
+from .opened_cache import opens
 from .position import learned_positions
 from .rope import check_rope, rope_tables
 from .scores import factor_in_rope
@@ -86,6 +89,8 @@ def _begin(build: Build) -> tuple[ir.Value, CausalInputs, list[tuple[ir.Value, i
     mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
     lengths = _lengths(build, mask)
     shared = _shared(build, mask, lengths)
+    if opens(build):
+        shared = replace(shared, span=_span(build, ids, mask))
     pasts = [past(build, block) for block in build.anatomy.blocks]
     return _embedded(build, ids, lengths), shared, pasts
 
@@ -144,6 +149,14 @@ def _lengths(build: Build, mask: ir.Value) -> ir.Value:
     """Tokens of each row, ``[batch]`` int64."""
     row = build.graph.constant("mask.row", np.array([1], np.int64))
     return build.graph.node("ReduceSum", "mask.lengths", [mask, row], keepdims=0)
+
+
+def _span(build: Build, ids: ir.Value, mask: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Tokens of the cache before and after the new ones, each ``[1]`` int64."""
+    graph = build.graph
+    end = graph.node("Shape", "span.end", [mask], start=1, end=2)
+    new = graph.node("Shape", "span.new", [ids], start=1, end=2)
+    return graph.node("Sub", "span.start", [end, new]), end
 
 
 def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:

@@ -20,6 +20,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...compress.anatomy import Anatomy, Attention
 from .build import Build
+from .opened_cache import opens
 
 # Where the sink stands among the inputs of GroupQueryAttention.
 SINK_AT = 11
@@ -48,7 +49,8 @@ def sink(build: Build, part: Attention) -> ir.Value | None:
     """The sink of the layer, or None where the kernel may as well decide: a window's tiles save work, a
     softcap has no tiles, and codes are read as fast in tiles.
     """
-    if build.weights.kv_dtype != "float32" or part.sliding_window is not None or part.softcap:
+    floats = build.weights.kv_dtype == "float32" or opens(build)
+    if not floats or part.sliding_window is not None or part.softcap:
         return None
     return build.graph.constant(f"no_sink.{part.heads}", np.full(part.heads, NO_SINK, np.float32))
 

@@ -24,14 +24,20 @@ NEAR = 0.2  # between logits of random weights, whose spread is about 1
 
 
 @pytest.fixture(scope="module")
-def folders(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(pico_llama: Path, pico_text: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Bundles of 4-bit weights by their cache; read only."""
     root = tmp_path_factory.mktemp("prefill")
     compress_model(str(pico_llama), scheme="W4A16", group_size=32, output=root / "checkpoint")
     options: dict[str, Any] = {"validate": False}
-    return {
+    found = {
         kv: export_bundle(root / "checkpoint", output=root / kv, kv=kv, **options) for kv in ("fp32", "fp16")
     }
+    steps = "  - {pass: rtn, scheme: W4A16-g32}\n  - {pass: kv_cache, bits: 8}\n"
+    recipe = root / "int8.yaml"
+    recipe.write_text(f"name: int8\npasses:\n{steps}", encoding="utf-8")
+    codes: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 64}
+    compress_model(str(pico_llama), recipe=str(recipe), output=root / "codes", **codes)
+    return {**found, "int8": export_bundle(root / "codes", output=root / "int8", **options)}
 
 
 @pytest.fixture
@@ -55,17 +61,18 @@ def used(decoder: Decoder) -> bool:
     return decoder.prefill_graph is not None and decoder.prefill_graph._session is not None
 
 
-@pytest.mark.parametrize("kv", ["fp32", "fp16"])
+@pytest.mark.parametrize("kv", ["fp32", "fp16", "int8"])
 def test_prompts_and_continuations(kv: str, folders: dict[str, Path], made: Any) -> None:
+    near = 2 * NEAR if kv == "int8" else NEAR
     bundle = made(folders[kv])
     fast, plain = Decoder.open(bundle, 1), Decoder.open(bundle, 1, prefill=False)
-    assert np.abs(fast.prefill(IDS[:70]) - plain.prefill(IDS[:70])).max() < NEAR
+    assert np.abs(fast.prefill(IDS[:70]) - plain.prefill(IDS[:70])).max() < near
     assert used(fast) and not used(plain) and fast.length == 70
     for token in IDS[70:74]:
-        assert np.abs(fast.step(token) - plain.step(token)).max() < NEAR
-    assert np.abs(fast.extend(IDS[74:]) - plain.extend(IDS[74:])).max() < NEAR
+        assert np.abs(fast.step(token) - plain.step(token)).max() < near
+    assert np.abs(fast.extend(IDS[74:]) - plain.extend(IDS[74:])).max() < near
     for ids in (IDS[:80] + IDS[:36], IDS[:80] + IDS[:36] + IDS[5:9]):  # forty tokens more, then four
-        assert np.abs(fast.resume(ids) - plain.resume(ids)).max() < NEAR
+        assert np.abs(fast.resume(ids) - plain.resume(ids)).max() < near
         assert fast.length == plain.length == len(ids)
     assert fast._ids[: fast.length].tolist() == ids
 
