@@ -10,7 +10,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ...export.graph.scores import without_sinks
 from ...runtime.remade import REMADE_CODES, REMADE_SCALES
 
 _BLOCK, _ZERO = 256, 128
@@ -65,6 +64,8 @@ def eight_bit_blocks(graph: Path, target: Path, weights: Weights) -> Weights:
 
 def in_tiles(graph: Path, target: Path, weights: Weights) -> Weights:
     """Attention without sinks, which takes its scores in tiles."""
+    from ...export.graph.scores import without_sinks  # brings torch, whose memory is not to be measured
+
     model = ir.load(graph)
     without_sinks(model)
     ir.save(model, target)

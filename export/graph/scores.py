@@ -1,8 +1,8 @@
 """Which of ONNX Runtime's kernels computes attention on a CPU: the one that is fastest, over float32 caches.
 
 ``GroupQueryAttention`` takes a head's scores in tiles ("flash"), or all at once. The tiles save memory and
-cost time at every length measured (benchmarks/results/attention.md): for one token each tile is unpacked into
-a matrix product, where all at once is a product of a vector and a matrix, if the factor of the scores is 1.
+cost time at nearly every length (benchmarks/results/attention.md): for one token each tile is unpacked into a
+matrix product, where all at once is a product of a vector and a matrix, if the factor of the scores is 1.
 
 So an attention sink is given, for which the kernel has no tiles: a column of the softmax without a value, of
 the score :data:`NO_SINK`, whose weight is exactly 0. And the factor goes into the rope tables, a square root

@@ -27,6 +27,7 @@ from edgepress.errors import (
 from edgepress.export.api import export_bundle
 from edgepress.runtime import prepack, prepacked
 from edgepress.runtime.bundle import Bundle
+from edgepress.runtime.prefill import PREFILL_CHUNK
 
 WORK = Generation(prompt_tokens=9, new_tokens=5)
 
@@ -206,9 +207,9 @@ def test_a_prompt_through_the_prefill_graph_is_accounted_for(
     compress_model(str(pico_llama), scheme="W4A16", group_size=32, output=tmp_path / "w4")
     opened = Bundle.open(export_bundle(tmp_path / "w4", output=tmp_path / "bundle", validate=False))
     assert opened.prefill is not None and prepack.prepack(opened) is not None
-    with Arm(
-        opened.path, Generation(prompt_tokens=141, new_tokens=3), threads=1, provider="cpu", cache=True
-    ) as worker:
+    prompt = PREFILL_CHUNK + 13
+    work = Generation(prompt_tokens=prompt, new_tokens=3)
+    with Arm(opened.path, work, threads=1, provider="cpu", cache=True) as worker:
         found = worker.operators(per_op=True)
     prefill, decode = found["accounts"]["prefill"], found["accounts"]["decode"]
     ops = {row["op"] for row in prefill["by_op"]}
@@ -217,8 +218,8 @@ def test_a_prompt_through_the_prefill_graph_is_accounted_for(
     made = sum(linear.out * linear.columns for linear in opened.prefill.linears)
     products = next(row for row in prefill["by_op"] if row["op"] == "MatMulIntegerToFloat")
     assert products["weight_bytes"] == pytest.approx(2 * made, rel=0.1)  # two chunks, scales besides
-    # 128 tokens, then 12, then the last: what each reads, and what it appends.
+    # A whole chunk, then 12 tokens, then the last: what each reads, and what it appends.
     position = opened.decoder.kv_bytes_per_token
-    assert prefill["kv_bytes"] == position * (128 + 140 + 141 + 141)
-    assert decode["kv_bytes"] == position * (142 + 143 + 2) // 2
+    assert prefill["kv_bytes"] == position * (PREFILL_CHUNK + prompt - 1 + 2 * prompt)
+    assert decode["kv_bytes"] == position * (2 * prompt + 5) // 2
     assert {row["op"] for row in found["time_by_op"]} >= ops
