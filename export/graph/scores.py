@@ -9,7 +9,7 @@ the score :data:`NO_SINK`, whose weight is exactly 0. And the factor goes into t
 on the side of the queries and one on that of the keys, so that cached keys carry theirs.
 
 The price is memory: scores of ``heads · chunk · total`` floats, beside a cache of ``2 · layers · kv_heads ·
-head_dim · total``. For SmolLM2 that is a tenth, and less for larger models.
+head_dim · total``. For SmolLM2 that is a tenth, in chunks of 128, and less for larger models.
 """
 
 from __future__ import annotations
