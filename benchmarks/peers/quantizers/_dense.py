@@ -22,11 +22,14 @@ def is_linear(name: str) -> bool:
     return name.rpartition(".")[2] in _PARTS
 
 
-def write_dense(task: Task, variant: Variant, weights: Mapping[str, Tensor]) -> None:
+def write_dense(
+    task: Task, variant: Variant, weights: Mapping[str, Tensor], norms: Mapping[str, Tensor] | None = None
+) -> None:
     """Write the checkpoint in ``task.output``.
 
     Args:
         weights: ``[out, in]`` by the name of the layer, for every quantized layer.
+        norms: weights of norms by their names, of a tool that folds factors into them.
 
     Raises:
         SystemExit: a layer is missing, has another shape, or has more values in a group than its bits allow:
@@ -46,6 +49,9 @@ def write_dense(task: Task, variant: Variant, weights: Mapping[str, Tensor]) -> 
             if layer not in pending:
                 raise SystemExit(f"{layer} was not quantized")
             tensors[name] = _checked(layer, pending.pop(layer), tensors[name], variant)
+        for name in tensors.keys() & (norms or {}).keys():
+            assert norms is not None
+            tensors[name] = norms[name].detach().float().contiguous()
         save_file(tensors, task.output / file.name, {"format": "pt"})
     if pending:
         raise SystemExit(f"quantized, but not in the checkpoint: {sorted(pending)[:3]}")

@@ -45,7 +45,8 @@ def quantize(task: Task, variant: str) -> None:
         for file in task.checkpoint.glob("*token*.json"):
             shutil.copyfile(file, task.output / "checkpoint" / file.name)
         return
-    write_dense(task, chosen, {name: _on_grid(layer) for name, layer in linears(model).items()})
+    norms = {name: weight for name, weight in model.named_parameters() if name.endswith("norm.weight")}
+    write_dense(task, chosen, {name: _on_grid(layer) for name, layer in linears(model).items()}, norms)
 
 
 def _modifiers(chosen: Variant, variant: str) -> list[Any]:
