@@ -21,6 +21,7 @@ from .linear import project_apart, project_without_bias
 from .mlp import mlp
 from .norm import add_and_normalize, normalize
 from .pooling import sentence_embedding
+from .scores import factor
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 TOKENS: list[int | str] = ["batch_size", "sequence_length"]
@@ -171,5 +172,5 @@ def _attention(build: Build, hidden: ir.Value, mask: ir.Value, part: Attention, 
         [query, key, value, mask],
         q_num_heads=part.heads,
         kv_num_heads=part.kv_heads,
-        scale=part.scale if part.scale is not None else part.head_dim**-0.5,
+        scale=factor(part),
     )

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ...compress.anatomy import Anatomy, Attention
+from ...compress.anatomy import Attention
 from .build import Build
 from .opened_cache import opens
 
@@ -35,7 +35,7 @@ def factor(part: Attention) -> float:
 
 def factor_in_rope(build: Build) -> float:
     """The factor that the rope tables can carry for all layers, 1 where they cannot."""
-    anatomy: Anatomy = build.anatomy
+    anatomy = build.anatomy
     parts = [block.attention for block in anatomy.blocks]
     factors = {factor(part) for part in parts}
     if anatomy.rope is None or build.weights.kv_dtype != "float32" or len(factors) > 1:
