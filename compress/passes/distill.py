@@ -69,9 +69,6 @@ class Distill(Learning):
     relation_heads: int | None = Field(
         None, ge=1, description="parts of a state; by default the teacher's heads"
     )
-    cache: bool = Field(
-        True, description="the teacher's answers are written down; else it is asked every time"
-    )
     student: str | None = Field(
         None, description="a checkpoint, or a config.json to begin at random with; null is what is left"
     )
@@ -131,9 +128,9 @@ class Distill(Learning):
         return float_student(stage, self.selected(stage.source.anatomy), embedding=self.embedding)
 
     def teacher(self, stage: Stage, objective: Objective) -> Teacher:
-        if self.cache and not self.on_policy:
-            return super().teacher(stage, objective)
-        return LiveTeacher(stage.original.reader.path, objective, stage.device, stage.processes)
+        if self.on_policy:  # what the student will write has no answer yet
+            return LiveTeacher(stage.original.reader.path, objective, stage.device, stage.processes)
+        return super().teacher(stage, objective)
 
     def measure(self, stage: Stage) -> str:
         losses = losses_of(stage.source.anatomy, self.losses)

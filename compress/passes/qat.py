@@ -60,7 +60,8 @@ class Qat(Learning):
     def working_bytes(self, weights: int) -> int:
         """The model, latent weights with their change, gradient, two moments and best, and a piece."""
         blocks = 1 if self.checkpointing else 12
-        return 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+        student = 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+        return student + self.teacher_bytes(weights)
 
     def learner(self, stage: Stage) -> Student:
         """The model with its codes free.

@@ -35,7 +35,8 @@ class Recover(Learning):
     def working_bytes(self, weights: int) -> int:
         """The copies of the weights, and a piece."""
         blocks = 1 if self.checkpointing else 12
-        return _COPIES[self.train] * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+        student = _COPIES[self.train] * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+        return student + self.teacher_bytes(weights)
 
     def learner(self, stage: Stage) -> Student:
         """The model with its float parameters free.

@@ -74,7 +74,8 @@ class Ternary(Learning):
     def working_bytes(self, weights: int) -> int:
         """The model, latent weights with their change, gradient, two moments and best, and a piece."""
         blocks = 1 if self.checkpointing else 12
-        return 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+        student = 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+        return student + self.teacher_bytes(weights)
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         return with_sub_norms(anatomy) if self.sub_norms else anatomy

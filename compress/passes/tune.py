@@ -31,7 +31,8 @@ class Tune(Learning):
 
     def working_bytes(self, weights: int) -> int:
         """The model in float32 as it is read, its codes, and the activations of one piece."""
-        return weights + weights // 4 + 100 * self.piece_tokens * math.isqrt(weights)
+        student = weights + weights // 4
+        return student + self.teacher_bytes(weights) + 100 * self.piece_tokens * math.isqrt(weights)
 
     def learner(self, stage: Stage) -> Student:
         """The model with the parameters of ``learn`` free.

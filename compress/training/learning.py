@@ -33,7 +33,7 @@ from .pieces import Piece, held_out_tokens, hold_out, pieces_of
 from .precision import LoopPrecision, chosen
 from .sharding import whole
 from .student import Student
-from .teacher import Teacher, WrittenTeacher
+from .teacher import LiveTeacher, Teacher, WrittenTeacher
 
 
 class Learning(ModelPass):
@@ -55,6 +55,9 @@ class Learning(ModelPass):
     patience: int | None = Field(None, ge=1, description="measurements without a new best one that end it")
     checkpointing: bool = Field(False, description="compute activations twice to keep fewer")
     top_k: int = Field(256, ge=1, description="the teacher's likeliest tokens that are kept apart")
+    cache: bool = Field(
+        True, description="the teacher's answers are written down; else it is asked every time"
+    )
     precision: LoopPrecision = Field(
         "auto", description="auto: bfloat16 where the processor computes in it, else float16 where that is"
     )
@@ -69,10 +72,15 @@ class Learning(ModelPass):
         return True
 
     def multiplications(self, weights: int, tokens: int) -> float:
-        """The teacher once, three passes a step, and the measurements of what is held out."""
+        """The teacher, three passes a step, and the measurements of what is held out."""
         learned = tokens * self.epochs if self.tokens is None else self.tokens
         held_out = held_out_tokens(tokens) * (self.measurements + 1)
-        return float(weights) * (tokens + (4 if self.checkpointing else 3) * learned + held_out)
+        asked = tokens if self.cache else learned + held_out
+        return float(weights) * (asked + (4 if self.checkpointing else 3) * learned + held_out)
+
+    def teacher_bytes(self, weights: int) -> int:
+        """What a teacher takes that stays beside the student."""
+        return 0 if self.cache else weights
 
     def learner(self, stage: Stage) -> Student:
         """The model of ``stage`` with what should learn, and ``learned`` not empty."""
@@ -84,6 +92,8 @@ class Learning(ModelPass):
 
     def teacher(self, stage: Stage, objective: Objective) -> Teacher:
         """Whom the student learns from; by default the original, whose answers are written down."""
+        if not self.cache:
+            return LiveTeacher(stage.original.reader.path, objective, stage.device, stage.processes)
         reader, directory = stage.original.reader, stage.directory / "teacher"
         if stage.answers is not None:
             directory = stage.answers / reader.fingerprint()[:24]

@@ -24,7 +24,7 @@ from edgepress.compress.training.student import Student
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import TrainingError
 from edgepress.export.api import export_bundle
-from edgepress.storage import hash_tree, read_json
+from edgepress.storage import hash_tree, read_json, sha256_file
 
 IDS = torch.arange(3, 43).view(2, 20)
 QAT = {"pass": "qat", "batch_tokens": 64, "piece_tokens": 64, "learning_rate": 0.005, "epochs": 4}
@@ -76,6 +76,18 @@ def test_the_checkpoint_computes_what_training_computed(
     assert step["damage"]["kl"] == min(loss for _, loss in step["details"]["held_out"])
     assert scheme == "W8A8" or step["damage"]["kl"] < 0.8 * step["details"]["held_out"][0][1]
     assert step["layers"] == 21 and step["statuses"] == {"ok": 21}
+
+
+def test_a_teacher_that_stays_says_what_one_that_writes_says(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    paths = [
+        compressed(pico_llama, tmp_path / name, pico_text, rtn("W2A16-g32"), {**QAT, **options})
+        for name, options in (("written", {}), ("live", {"cache": False}))
+    ]
+    steps = [read_json(path / "edgepress.json")["steps"][1]["details"] for path in paths]
+    assert steps[0]["held_out"] == steps[1]["held_out"]
+    assert len({sha256_file(path / "model.safetensors") for path in paths}) == 1
 
 
 @pytest.mark.parametrize("start", ["codes", "original"])
