@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,19 @@ class Variant:
         return self.bits + ((self.scale_bits + self.zero_bits) / self.group_size if self.group_size else 0)
 
 
-# Uniform schemes of about 3, 3.5 and 4 bits a weight, for comparison with plans of widths of that size.
-BETWEEN: dict[str, tuple[int, int | None]] = {
+_BETWEEN: dict[str, tuple[int, int | None]] = {
     "w3-channel": (3, None),
     "w3-g32": (3, 32),
     "w4-channel": (4, None),
 }
+
+
+def between(method: str, **options: Any) -> dict[str, Variant]:
+    """Uniform schemes of about 3, 3.5 and 4 bits a weight, beside plans of widths of that size."""
+    return {
+        name: Variant(method, bits, group_size=group_size, **options)
+        for name, (bits, group_size) in _BETWEEN.items()
+    }
 
 
 @dataclass(frozen=True)

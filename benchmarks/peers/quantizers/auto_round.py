@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._contract import BETWEEN, Task, Variant
+from ._contract import Task, Variant, between
 from ._dense import linears, load_model, write_dense
 
 TITLE = "AutoRound"
@@ -17,10 +17,7 @@ VARIANTS = {
     f"w{bits}-{iterations}": Variant(f"AutoRound, {iterations} iterations", bits)
     for bits in (4, 3, 2)
     for iterations in (0, 20)
-} | {
-    f"{name}-20": Variant("AutoRound, 20 iterations", bits, group_size=group_size)
-    for name, (bits, group_size) in BETWEEN.items()
-}
+} | {f"{name}-20": variant for name, variant in between("AutoRound, 20 iterations").items()}
 
 
 def quantize(task: Task, variant: str) -> None:

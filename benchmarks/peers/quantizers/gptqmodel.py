@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ._contract import BETWEEN, Task, Variant
+from ._contract import Task, Variant, between
 from ._dense import is_linear, write_dense
 
 TITLE = "GPTQModel"
@@ -18,9 +18,7 @@ BUILD: dict[str, str] = {}
 # On two cores it stops until it is told how many workers there may be.
 ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2"}
 DISTRIBUTIONS = ("gptqmodel", "transformers", "torch")
-VARIANTS = {f"w{bits}": Variant("GPTQ", bits) for bits in (4, 3, 2)} | {
-    name: Variant("GPTQ", bits, group_size=group_size) for name, (bits, group_size) in BETWEEN.items()
-}
+VARIANTS = {f"w{bits}": Variant("GPTQ", bits) for bits in (4, 3, 2)} | between("GPTQ")
 
 
 def quantize(task: Task, variant: str) -> None:

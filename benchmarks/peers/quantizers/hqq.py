@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ._contract import BETWEEN, Task, Variant
+from typing import Any
+
+from ._contract import Task, Variant, between
 from ._dense import linears, load_model, write_dense
 
 TITLE = "HQQ"
@@ -16,10 +18,8 @@ PACKAGES = (
 BUILD: dict[str, str] = {}
 ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("hqq", "transformers", "torch")
-VARIANTS = {f"w{bits}": Variant("HQQ", bits, zero_bits=16, calibrated=False) for bits in (4, 3, 2)} | {
-    name: Variant("HQQ", bits, group_size=group_size, zero_bits=16, calibrated=False)
-    for name, (bits, group_size) in BETWEEN.items()
-}
+_STORED: dict[str, Any] = {"zero_bits": 16, "calibrated": False}
+VARIANTS = {f"w{bits}": Variant("HQQ", bits, **_STORED) for bits in (4, 3, 2)} | between("HQQ", **_STORED)
 
 
 def quantize(task: Task, variant: str) -> None:

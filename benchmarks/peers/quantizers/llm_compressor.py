@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from ._contract import BETWEEN, Task, Variant
+from ._contract import Task, Variant, between
 from ._dense import linears, load_model, write_dense
 
 TITLE = "llm-compressor"
@@ -16,12 +16,13 @@ PACKAGES = (
 BUILD: dict[str, str] = {}
 ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("llmcompressor", "compressed-tensors", "transformers", "torch")
-VARIANTS = {f"w{bits}-gptq": Variant("GPTQ", bits) for bits in (4, 3, 2)} | {
+VARIANTS = {
+    **{f"w{bits}-gptq": Variant("GPTQ", bits) for bits in (4, 3, 2)},
     "w4-awq": Variant("AWQ", 4),
     "w4-rtn": Variant("RTN", 4, calibrated=False),
     "w8a8-smoothquant": Variant("SmoothQuant, GPTQ", 8, group_size=None, activations=8),
+    **between("GPTQ"),
 }
-VARIANTS |= {name: Variant("GPTQ", bits, group_size=size) for name, (bits, size) in BETWEEN.items()}
 
 
 def quantize(task: Task, variant: str) -> None:

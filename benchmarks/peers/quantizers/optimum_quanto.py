@@ -5,7 +5,9 @@ Left alone it takes groups of 96 and of 128 for the layers of the subject: they 
 
 from __future__ import annotations
 
-from ._contract import BETWEEN, Task, Variant
+from typing import Any
+
+from ._contract import Task, Variant, between
 from ._dense import linears, load_model, write_dense
 
 TITLE = "optimum-quanto"
@@ -18,10 +20,10 @@ PACKAGES = (
 BUILD: dict[str, str] = {}
 ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("optimum-quanto", "transformers", "torch")
-VARIANTS = {f"w{bits}": Variant("RTN", bits, zero_bits=16, calibrated=False) for bits in (4, 2)} | {
-    name: Variant("RTN", bits, group_size=group_size, zero_bits=16, calibrated=False)
-    for name, (bits, group_size) in BETWEEN.items()
-    if bits in (4, 2)
+_BITS = (4, 2)
+_STORED: dict[str, Any] = {"zero_bits": 16, "calibrated": False}
+VARIANTS = {f"w{bits}": Variant("RTN", bits, **_STORED) for bits in _BITS} | {
+    name: variant for name, variant in between("RTN", **_STORED).items() if variant.bits in _BITS
 }
 
 

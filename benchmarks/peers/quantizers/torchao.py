@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._contract import BETWEEN, Task, Variant
+from ._contract import Task, Variant, between
 from ._dense import linears, load_model, write_dense
 
 TITLE = "torchao"
@@ -15,12 +15,10 @@ PACKAGES = (
 BUILD: dict[str, str] = {}
 ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("torchao", "transformers", "torch")
-VARIANTS = {f"w{bits}": Variant("RTN", bits, calibrated=False) for bits in (4, 3, 2)} | {
-    f"w{bits}-hqq": Variant("HQQ scales", bits, calibrated=False) for bits in (4, 3, 2)
-}
-VARIANTS |= {
-    name: Variant("RTN", bits, group_size=group_size, calibrated=False)
-    for name, (bits, group_size) in BETWEEN.items()
+VARIANTS = {
+    **{f"w{bits}": Variant("RTN", bits, calibrated=False) for bits in (4, 3, 2)},
+    **{f"w{bits}-hqq": Variant("HQQ scales", bits, calibrated=False) for bits in (4, 3, 2)},
+    **between("RTN", calibrated=False),
 }
 
 
