@@ -127,4 +127,4 @@ def test_padded_rows_have_no_part_in_a_distribution(pico_llama: Path) -> None:
         logits = model.get_output_embeddings()(rows)[:, :100]
     assert int(answers["ids"].max()) < 100
     expected = torch.log_softmax(logits, -1).topk(20).values
-    torch.testing.assert_close(answers["log_probabilities"], expected)
+    torch.testing.assert_close(answers["log_probabilities"].sort(descending=True).values, expected)
