@@ -111,7 +111,7 @@ class Worker:
             first, runs = work.graph_runs
             filled = read_kernels(_events(work.filler), work.fills) if work.fills else []
             kernels = [*filled, *later(read_kernels(_events(work.session), runs), work.fills)]
-        found = summed(kernels, work.fills + first)
+        found = summed(kernels, work.fills + first) | {"prefill_graph": work.fills > 0}
         if request["per_op"]:
             graphs = _graphs(request, work.fills)
             found["accounts"] = accounts(kernels, graphs, work.fills + first, plain)

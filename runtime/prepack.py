@@ -70,13 +70,14 @@ def prepack(bundle: Bundle) -> prepacked.Entry | None:
             fix="set EDGEPRESS_CACHE_GB to more",
         )
     prepacked.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-    fills = bundle.prefill is not None and _has_room(bundle, prefill=True)
+    without = _lacking(bundle, prefill=True) if bundle.prefill is not None else None
+    fills = bundle.prefill is not None and without is None
     needed = _disk(bundle, prefill=fills)
     make_room(limit - needed)
     require_disk(prepacked.folder(), needed)
     try:
         with Staging(prepacked.place(bundle)) as stage:
-            _write(bundle, stage.directory, prefill=fills)
+            _write(bundle, stage.directory, prefill=fills, without=without)
             stage.publish()
     except OutputBusy:
         return None
@@ -85,7 +86,7 @@ def prepack(bundle: Bundle) -> prepacked.Entry | None:
     return prepacked.find(bundle)
 
 
-def _write(bundle: Bundle, directory: Path, *, prefill: bool) -> None:
+def _write(bundle: Bundle, directory: Path, *, prefill: bool, without: str | None) -> None:
     directory.chmod(0o700)
     save_optimized(bundle.graph, directory / prepacked.GRAPH)
     if prefill:
@@ -98,6 +99,7 @@ def _write(bundle: Bundle, directory: Path, *, prefill: bool) -> None:
         "name": bundle.name,
         "scheme": bundle.scheme,
         "onnxruntime": onnxruntime().__version__,
+        "without_prefill": without,
         "files": prepacked.describe(directory),
     }
     write_json(directory / MANIFEST, manifest)
@@ -160,7 +162,7 @@ def prepack_apart(bundle: Bundle) -> bool:
 
 def _started(bundle: Bundle) -> subprocess.Popen[bytes] | None:
     wanted = prepacked.worth(bundle) and not getattr(sys, "frozen", False)
-    if not wanted or not _has_room(bundle) or _failure(bundle).exists():
+    if not wanted or _lacking(bundle) or _failure(bundle).exists():
         return None
     command = [sys.executable, "-P", "-m", f"{__package__}.prepack", str(bundle.path.absolute())]
     silent = subprocess.DEVNULL
@@ -176,17 +178,21 @@ def _disk(bundle: Bundle, *, prefill: bool) -> int:
     return int(_DISK * bundle.weight_bytes + (_DISK_PREFILL * bundle.prefill_bytes if prefill else 0))
 
 
-def _has_room(bundle: Bundle, *, prefill: bool = False) -> bool:
+def _lacking(bundle: Bundle, *, prefill: bool = False) -> str | None:
+    """What there is too little of to make the entry for ``bundle``, in words; None where there is enough."""
     available, limit = psutil.virtual_memory().available, memory_limit()
     memory = available if limit is None else min(limit, available)
     needed = _MEMORY * bundle.weight_bytes + (_MEMORY_PREFILL * bundle.prefill_bytes if prefill else 0)
-    if memory < needed or _disk(bundle, prefill=prefill) > limit_bytes():
-        return False
+    if memory < needed:
+        return f"making it takes {needed / 1e9:.1f} GB of memory, and {memory / 1e9:.1f} GB are free"
+    disk, most = _disk(bundle, prefill=prefill), limit_bytes()
+    if disk > most:
+        return f"it takes {disk / 1e9:.1f} GB, and EDGEPRESS_CACHE_GB allows {most / 1e9:.1f} GB"
     try:
-        require_disk(prepacked.folder(), _disk(bundle, prefill=prefill))
-    except OutOfResource:
-        return False
-    return True
+        require_disk(prepacked.folder(), disk)
+    except OutOfResource as error:
+        return error.what
+    return None
 
 
 def _failure(bundle: Bundle) -> Path:

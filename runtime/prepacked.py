@@ -23,7 +23,7 @@ from .cpu_identity import cpu_identity
 from .directory import MANIFEST
 from .session import graph_form, onnxruntime
 
-SCHEMA = "edgepress.prepacked/4"
+SCHEMA = "edgepress.prepacked/5"
 GRAPH = "model.onnx"
 PREFILL = "prefill.onnx"
 # Below this, an entry saves less memory and time than it costs to look after.
@@ -37,13 +37,16 @@ def folder() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """One graph, prepacked. ``name`` is the model's, for tables; ``last_used`` in seconds since the epoch."""
+    """One graph, prepacked. ``name`` is the model's, for tables; ``last_used`` in seconds since the epoch;
+    ``without_prefill`` is why the prefill graph of the bundle is not in it.
+    """
 
     path: Path
     name: str
     bytes: int
     last_used: float
     whole: bool
+    without_prefill: str | None = None
 
     @property
     def graph(self) -> Path:
@@ -63,6 +66,7 @@ class Entry:
             "bytes": self.bytes,
             "last_used": self.last_used,
             "whole": self.whole,
+            "without_prefill": self.without_prefill,
         }
 
     def drop(self) -> None:
@@ -152,10 +156,10 @@ def _read(path: Path) -> Entry | None:
         manifest = read_json(path / MANIFEST)
         used = (path / MANIFEST).stat().st_mtime
         whole = manifest["schema"] == SCHEMA and _as_written(path, manifest["files"])
-        name = str(manifest["name"])
+        name, without = str(manifest["name"]), manifest["without_prefill"]
     except (InputError, OSError, KeyError, TypeError, AttributeError, ValueError):
-        whole, name = False, "?"
-    return Entry(path, name, size, used, whole)
+        return Entry(path, "?", size, used, whole=False)
+    return Entry(path, name, size, used, whole, without)
 
 
 def _as_written(path: Path, files: dict[str, dict[str, Any]]) -> bool:

@@ -66,6 +66,8 @@ def _table(found: list[Entry]) -> Table:
     for entry in found:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
         name = Text(entry.name if entry.whole else f"{entry.name} (damaged)")
+        if entry.without_prefill:
+            name.append(f" (no prefill graph: {entry.without_prefill})")
         table.add_row(name, f"{entry.bytes / 1e6:.0f}", used, entry.path.name)
     return table
 
@@ -81,7 +83,10 @@ def make(bundle: Path, as_json: bool) -> None:
     entry = prepack(Bundle.open(bundle))
     if entry is None:
         raise InputError(f"another process is prepacking {bundle}", fix="wait for it to end")
-    Terminal(as_json=as_json).document(entry.as_dict(), f"{entry.path}: {entry.bytes / 1e6:.0f} MB")
+    terminal = Terminal(as_json=as_json)
+    terminal.document(entry.as_dict(), f"{entry.path}: {entry.bytes / 1e6:.0f} MB")
+    if entry.without_prefill:
+        terminal.say(f"without its prefill graph, so long prompts are slower: {entry.without_prefill}")
 
 
 @command.command("clear")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgepress.cli import run
 from edgepress.compress.api import compress_model
 from edgepress.errors import BundleError, RefusedByPolicy
 from edgepress.export.api import export_bundle
@@ -129,14 +130,19 @@ def test_it_is_opened_when_it_has_become_worth_it(
     assert used(other)
 
 
-def test_no_room_for_its_weights(
-    folders: dict[str, Path], made: Any, monkeypatch: pytest.MonkeyPatch
+def test_no_room_for_its_weights_is_told(
+    folders: dict[str, Path], made: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = Bundle.open(folders["fp32"])
     enough = SimpleNamespace(available=int(2.3 * bundle.weight_bytes))
     monkeypatch.setattr("psutil.virtual_memory", lambda: enough)
-    entry = prepack.prepack(bundle)
+    assert run(["cache", "make", str(bundle.path)]) == 0
+    assert "without its prefill graph" in capsys.readouterr().err
+    entry = prepacked.find(bundle)
     assert entry is not None and not entry.prefill.exists()
+    assert entry.without_prefill is not None and "GB of memory" in entry.without_prefill
+    assert run(["cache", "list"]) == 0
+    assert "no prefill graph" in capsys.readouterr().out
     decoder = Decoder.open(bundle, 1)
     decoder.prefill(IDS)
     assert not used(decoder)
