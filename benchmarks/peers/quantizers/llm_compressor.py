@@ -20,7 +20,7 @@ VARIANTS = {
     **{f"w{bits}-gptq": Variant("GPTQ", bits) for bits in (4, 3, 2)},
     "w4-awq": Variant("AWQ", 4),
     "w4-rtn": Variant("RTN", 4, calibrated=False),
-    "w8a8-smoothquant": Variant("SmoothQuant, GPTQ", 8, group_size=None, activations=8),
+    "w8a8-smoothquant": Variant("SmoothQuant, then GPTQ", 8, group_size=None, activations=8),
     **between("GPTQ"),
 }
 
