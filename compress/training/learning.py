@@ -137,17 +137,11 @@ class Learning(ModelPass):
         student = self._student(stage, objective, own)
         precision = chosen(self.precision, stage.device)
         lesson = Lesson(objective, teacher, learned_from, held_out, precision, stage.processes, own)
-
-        def before_step(done: float) -> None:
-            if own is not None:
-                own.done = done
-            self.before_step(student, done)
-
         course = lesson.give(
             student,
             self._settings(stage, learned_from),
             stage.progress,
-            before_step,
+            lambda done: self.before_step(student, done),
         )
         return self._written(student, stage, course, lesson)
 

@@ -37,7 +37,7 @@ class Lesson:
         """Add the gradient of ``share`` times the summed loss of ``piece``; returns the sum."""
         with autocast(self.precision, student.device):
             if self.on_policy is not None:
-                piece = self.on_policy.rewritten(student.model, piece)
+                piece = self.on_policy.rewritten(student.model, piece, self.done)
         answers = self.teacher.answers(piece)
         with autocast(self.precision, student.device):
             return learn_from(self.objective, student.model, piece, answers, share, student.device, self.done)

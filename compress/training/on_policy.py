@@ -21,22 +21,23 @@ from ..kv_tap import CACHE_NAMES
 from .pieces import Piece
 
 
-@dataclass
+@dataclass(frozen=True)
 class OnPolicy:
     """``share`` of the pieces are written by the student after the first ``prompt`` share of their tokens.
 
-    ``done`` says how far learning is; with ``seed`` and a piece's number it decides what is drawn, so that a
-    resumed run draws the same.
+    How far learning is decides with ``seed`` and a piece's number what is drawn, so that a resumed run draws
+    the same.
     """
 
     share: float
     prompt: float
     seed: int
-    done: float = 0.0
 
-    def rewritten(self, model: nn.Module, piece: Piece) -> Piece:
-        """The piece, or the one that the student made of it; its rows have no padding."""
-        generator = self._generator(piece)
+    def rewritten(self, model: nn.Module, piece: Piece, done: float) -> Piece:
+        """The piece, or the one that the student made of it when the share ``done`` of the steps was over;
+        its rows have no padding.
+        """
+        generator = self._generator(piece, done)
         if float(torch.rand(1, generator=generator)) >= self.share:
             return piece
         length = piece.input_ids.shape[1]
@@ -47,8 +48,8 @@ class OnPolicy:
             piece, input_ids=continued(model, piece.input_ids, begin, generator), counted_from=begin - 1
         )
 
-    def _generator(self, piece: Piece) -> torch.Generator:
-        digest = hashlib.sha256(f"{self.seed} {piece.number} {self.done!r}".encode()).digest()
+    def _generator(self, piece: Piece, done: float) -> torch.Generator:
+        digest = hashlib.sha256(f"{self.seed} {piece.number} {done!r}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 

@@ -47,14 +47,12 @@ def test_with_a_cache_it_writes_what_it_would_without(pico_llama: Path) -> None:
 def test_a_share_of_pieces_is_rewritten_and_twice_the_same(pico_llama: Path) -> None:
     model = load_model(pico_llama)
     pieces = [replace(PIECE, number=number) for number in range(40)]
-    writing = OnPolicy(0.5, 0.25, seed=0, done=0.3)
-    first = [writing.rewritten(model, piece) for piece in pieces]
-    again = [writing.rewritten(model, piece) for piece in pieces]
+    writing = OnPolicy(0.5, 0.25, seed=0)
+    first, again = ([writing.rewritten(model, piece, 0.3) for piece in pieces] for _ in range(2))
     assert all(torch.equal(a.input_ids, b.input_ids) for a, b in zip(first, again, strict=True))
     changed = [piece for piece in first if piece.counted_from]
     assert 10 <= len(changed) <= 30 and all(piece.counted_from == 3 for piece in changed)
-    writing.done = 0.4
-    assert [bool(writing.rewritten(model, piece).counted_from) for piece in pieces] != [
+    assert [bool(writing.rewritten(model, piece, 0.4).counted_from) for piece in pieces] != [
         bool(piece.counted_from) for piece in first
     ]
 
