@@ -8,24 +8,20 @@ texts as an encoder does.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..errors import CalibrationError, InputError, UnknownName
 from ..runtime.tokenizer import Tokenizer
 from .data.corpus import Conversation, Corpus, Document, paragraphs, plain, read_corpus
 from .data.labels import labelled_texts
+from .token_batch import Row, TokenBatch, batched, hash_of, rows_of
 from .token_windows import SEPARATOR, Ids, starts_with_bos, token_stream, windows
 
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
-Row = tuple[Ids, int | None]  # token ids, and a label's place
 Chat = Literal["auto", "always", "never"]
 
 CHATS = ("auto", "always", "never")
@@ -33,18 +29,6 @@ DEFAULT_SAMPLES = 64
 DEFAULT_LENGTH = 512
 DEFAULT_BATCH_SIZE = 8
 _CHATS_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class Batch:
-    """``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64; the mask is 1 on real tokens.
-
-    ``labels [batch]`` int64 are places among a classifier's, −1 for rows that have none; None without any.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +45,7 @@ class Calibration:
         sha256: over the ids, masks and labels of all batches.
     """
 
-    batches: tuple[Batch, ...]
+    batches: tuple[TokenBatch, ...]
     source: str
     seed: int
     samples: int
@@ -81,11 +65,13 @@ class Calibration:
         """So many of the rows, evenly spread; itself where it has no more, or ``samples`` is None."""
         if samples is None or samples >= self.samples:
             return self
-        rows = [row for batch in self.batches for row in _rows_of(batch)]
+        rows = [row for batch in self.batches for row in rows_of(batch)]
         rows = [rows[index * self.samples // samples] for index in range(samples)]
-        batches = tuple(_batches(rows, len(self.batches[0].input_ids), pad=0))
+        batches = tuple(batched(rows, len(self.batches[0].input_ids), pad=0))
         tokens = sum(len(ids) for ids, _ in rows)
-        return replace(self, batches=batches, samples=samples, effective_tokens=tokens, sha256=_hash(batches))
+        return replace(
+            self, batches=batches, samples=samples, effective_tokens=tokens, sha256=hash_of(batches)
+        )
 
 
 def calibration_from(
@@ -133,7 +119,7 @@ def calibration_from(
         rows, truncated = _encoder_rows(texts, source, tokenizer, samples, length, generator)
         rendered = False
     _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
-    batches = tuple(_batches(rows, batch_size, tokenizer.pad_id or 0))
+    batches = tuple(batched(rows, batch_size, tokenizer.pad_id or 0))
     return Calibration(
         batches=batches,
         source=source,
@@ -145,7 +131,7 @@ def calibration_from(
         duplicates=corpus.duplicates,
         truncated=truncated,
         chat=rendered,
-        sha256=_hash(batches),
+        sha256=hash_of(batches),
     )
 
 
@@ -249,34 +235,3 @@ def _require_known_ids(rows: list[Row], vocab_size: int, source: str) -> None:
             why="the tokenizer does not belong to this model",
             fix="put the model's own tokenizer.json beside its weights",
         )
-
-
-def _batches(rows: list[Row], batch_size: int, pad: int) -> Iterable[Batch]:
-    labelled = any(label is not None for _, label in rows)
-    for start in range(0, len(rows), batch_size):
-        group = rows[start : start + batch_size]
-        ids = torch.full((len(group), max(len(row) for row, _ in group)), pad, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for index, (row, _) in enumerate(group):
-            ids[index, : len(row)] = torch.from_numpy(row)
-            mask[index, : len(row)] = 1
-        labels = torch.tensor([-1 if label is None else label for _, label in group]) if labelled else None
-        yield Batch(ids, mask, labels)
-
-
-def _rows_of(batch: Batch) -> Iterator[Row]:
-    """The rows that :func:`_batches` was given."""
-    labels = itertools.repeat(-1) if batch.labels is None else batch.labels.tolist()
-    for row, kept, label in zip(batch.input_ids, batch.attention_mask, labels, strict=False):
-        yield row[kept != 0].numpy(), None if label < 0 else label
-
-
-def _hash(batches: tuple[Batch, ...]) -> str:
-    digest = hashlib.sha256()
-    for batch in batches:
-        digest.update(repr(tuple(batch.input_ids.shape)).encode())
-        digest.update(batch.input_ids.numpy().astype("<i8").tobytes())
-        digest.update(batch.attention_mask.numpy().astype("<i8").tobytes())
-        if batch.labels is not None:
-            digest.update(batch.labels.numpy().astype("<i8").tobytes())
-    return digest.hexdigest()

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .calibration import Batch as TokenBatch
 from .skeleton import Skeleton
 from .streams import Stream
+from .token_batch import TokenBatch
 
 TOKENS = 512
 _AT_ONCE = 64  # tokens whose logits are held at once: a row is as long as the vocabulary

@@ -21,7 +21,6 @@ from ...errors import CalibrationError, RecipeError
 from ..algorithm import ModelPass
 from ..anatomy import Anatomy, BlockAnatomy
 from ..block import LayerStatus
-from ..calibration import Batch
 from ..checkpoint.block_sizes import without_blocks
 from ..forward import Smaller
 from ..parts import PartWriter, numbered
@@ -34,6 +33,7 @@ from ..structured.mending import mend
 from ..structured.passage import Passage, States
 from ..structured.price import WEIGHTS, BudgetOption
 from ..structured.sum_gap import adds_plainly
+from ..token_batch import TokenBatch
 
 _PROBE_TOKENS = 512
 
@@ -226,11 +226,11 @@ def _status(block: BlockAnatomy, run: Sequence[int], status: str, error: float, 
     return LayerStatus(block.mlp.down.name, "layers", label, status, error, "output", detail)
 
 
-def _first(batches: Sequence[Batch], tokens: int) -> list[Batch]:
+def _first(batches: Sequence[TokenBatch], tokens: int) -> list[TokenBatch]:
     """The first rows of the batches that together hold about ``tokens`` tokens; at least one."""
     batch = batches[0]
     rows = max(1, min(len(batch.input_ids), tokens // batch.input_ids.shape[1]))
-    return [Batch(batch.input_ids[:rows], batch.attention_mask[:rows])]
+    return [TokenBatch(batch.input_ids[:rows], batch.attention_mask[:rows])]
 
 
 PASS = Layers

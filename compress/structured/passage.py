@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CalibrationError
-from ..calibration import Batch as TokenBatch
 from ..entrance import block_inputs
 from ..forward import Batch, Smaller, propagate, spoilt
 from ..skeleton import Skeleton
 from ..streams import Entry
+from ..token_batch import TokenBatch
 
 # The hidden states ``[batch, tokens, hidden]`` of each batch.
 States = list[Tensor]

@@ -65,8 +65,8 @@ def test_encoders_are_told_apart_by_the_distance_of_their_states(
 
 @pytest.mark.parametrize(("rows", "length"), [(1, 2048), (4, 512), (8, 64), (64, 8)])
 def test_a_probe_is_short_but_never_empty(rows: int, length: int) -> None:
-    from edgepress.compress.calibration import Batch
+    from edgepress.compress.token_batch import TokenBatch
 
     ids = torch.zeros(rows, length, dtype=torch.int64)
-    count = probe_rows(Batch(ids, torch.ones_like(ids)))
+    count = probe_rows(TokenBatch(ids, torch.ones_like(ids)))
     assert 1 <= count <= rows and (count == 1 or count * length <= TOKENS)

@@ -15,7 +15,8 @@ import pytest
 import torch
 from edgepress.compress import plan
 from edgepress.compress.api import Job, compress_model
-from edgepress.compress.calibration import Batch, Calibration
+from edgepress.compress.calibration import Calibration
+from edgepress.compress.token_batch import TokenBatch
 from edgepress.compress.torch_model import load_model
 from edgepress.errors import CalibrationError, ShapeError
 from edgepress.storage import read_json
@@ -55,7 +56,7 @@ class Case:
     """A model in trouble, what it is calibrated on, and what is known about the plain results on it."""
 
     model: Path
-    batches: tuple[Batch, ...]
+    batches: tuple[TokenBatch, ...]
     outputs: Tensor
     plain: dict[str, float] = field(default_factory=dict)
 
@@ -64,7 +65,7 @@ def tokens(rows: int, length: int, seed: int) -> Tensor:
     return torch.randint(3, 119, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def calibration(batches: tuple[Batch, ...]) -> Calibration:
+def calibration(batches: tuple[TokenBatch, ...]) -> Calibration:
     rows = sum(len(batch.input_ids) for batch in batches)
     real = sum(int(batch.attention_mask.sum()) for batch in batches)
     longest = max(batch.input_ids.shape[1] for batch in batches)
@@ -119,18 +120,18 @@ def unbearable(tensors: dict[str, Tensor]) -> None:
     tensors["model.decoder.embed_tokens.weight"][1] = 3e38
 
 
-def plain_batches(rows: int = 16, length: int = 32) -> tuple[Batch, ...]:
+def plain_batches(rows: int = 16, length: int = 32) -> tuple[TokenBatch, ...]:
     ids = tokens(rows, length, seed=1)
-    return tuple(Batch(part, torch.ones_like(part)) for part in ids.split(max(4, rows // 4)))
+    return tuple(TokenBatch(part, torch.ones_like(part)) for part in ids.split(max(4, rows // 4)))
 
 
-def one_spoilt() -> tuple[Batch, ...]:
+def one_spoilt() -> tuple[TokenBatch, ...]:
     batches = plain_batches()
     batches[1].input_ids[2, 7] = 1
     return batches
 
 
-def padded() -> tuple[Batch, ...]:
+def padded() -> tuple[TokenBatch, ...]:
     batches = plain_batches()
     batches[0].attention_mask[:] = 0
     batches[1].attention_mask[:, 9:] = 0
@@ -239,7 +240,7 @@ def test_a_model_that_spoils_every_sample_is_refused(
     case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = case("a sample that is not a number")
-    batches = tuple(Batch(torch.ones_like(b.input_ids), b.attention_mask) for b in known.batches)
+    batches = tuple(TokenBatch(torch.ones_like(b.input_ids), b.attention_mask) for b in known.batches)
     worse = Case(known.model, batches, known.outputs)
     for name in ("gptq", "tune", "allocate"):
         with pytest.raises(CalibrationError):

@@ -58,12 +58,13 @@ def train(task: Task, variant: str) -> None:
 def _calibration(sequences: list[list[int]], rows: int) -> Calibration:
     import torch
 
-    from ....compress.calibration import Batch, Calibration
+    from ....compress.calibration import Calibration
+    from ....compress.token_batch import TokenBatch
 
     batches = []
     for start in range(0, len(sequences), rows):
         ids = torch.tensor(sequences[start : start + rows])
-        batches.append(Batch(ids, torch.ones_like(ids)))
+        batches.append(TokenBatch(ids, torch.ones_like(ids)))
     length, count = len(sequences[0]), len(sequences)
     known = {"seed": 0, "samples": count, "length": length, "effective_tokens": count * length}
     return Calibration(
