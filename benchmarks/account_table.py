@@ -99,15 +99,16 @@ def _layers(phases: dict[str, Any]) -> AccountTable:
             cells.setdefault(row["layer"], {})[name] = _layer_numbers(row)
     empty = (_NONE,) * 4
     rows = [
-        (layer, *(cell for name in phases for cell in found.get(name, empty)))
+        (layer.rpartition(".")[2], *(cell for name in phases for cell in found.get(name, empty)))
         for layer, found in sorted(cells.items(), key=lambda item: _order(item[0]))
     ]
     return AccountTable("by layer", "", tuple(columns), tuple(rows))
 
 
 def _order(layer: str) -> tuple[bool, int]:
-    number: Sequence[str] = layer.rpartition(".")
-    return not number[2].isdigit(), int(number[2]) if number[2].isdigit() else 0
+    """By number; what is shared by all layers has none, and comes last."""
+    number = layer.rpartition(".")[2]
+    return not number.isdigit(), int(number) if number.isdigit() else 0
 
 
 def _layer_numbers(row: dict[str, Any]) -> tuple[str, ...]:

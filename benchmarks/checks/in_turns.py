@@ -67,6 +67,7 @@ def _encoding(encoder: Encoder, texts: list[str]) -> dict[str, float]:
 
 
 def _decoding(decoder: Decoder, ids: list[int]) -> dict[str, float]:
+    decoder.prefill(ids[:1])  # after the turns of others its weights have to come back from memory
     start = time.perf_counter()
     logits = decoder.prefill(ids, new_tokens=NEW_TOKENS)
     middle = time.perf_counter()

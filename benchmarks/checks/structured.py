@@ -12,6 +12,7 @@ and timed in turns with the dense original, all in one run. With a PLACE (see
 from __future__ import annotations
 
 import argparse
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,19 @@ def described(passes: tuple[dict[str, Any], ...]) -> str:
     return " → ".join(names)
 
 
-def timed(chain: Chain, names: list[str], rounds: int) -> Rates:
-    """Rates of the rows ``names`` and of the original, measured together unless that was done."""
-    run = chain.work / f"speed-{sha256_json(sorted(names))[:8]}.json"
-    if not run.exists():
-        bundles = {name: chain.bundle(Variant(name, name, "")) for name in names}
-        bundles[DENSE] = chain.bundle(Variant("original", DENSE, None))
-        write_json(run, timed_in_turns(bundles, rounds))
-    found: Rates = read_json(run)
+def timed(chain: Chain, names: list[str], rounds: int) -> dict[str, Rates]:
+    """By row of ``names``: the rates of those of its pass and of the original, measured together unless that
+    was done. All rows at once would not stay in memory, and prompts would wait for the disk.
+    """
+    found: dict[str, Rates] = {}
+    for _, group in groupby(sorted(names), lambda name: name.rpartition("-")[0]):
+        together = list(group)
+        run = chain.work / f"speed-{sha256_json(together)[:8]}.json"
+        if not run.exists():
+            bundles = {name: chain.bundle(Variant(name, name, "")) for name in together}
+            bundles[DENSE] = chain.bundle(Variant("original", DENSE, None))
+            write_json(run, timed_in_turns(bundles, rounds))
+        found |= dict.fromkeys(together, read_json(run))
     return found
 
 
@@ -123,7 +129,7 @@ def calibration(chain: Chain) -> str:
     return f"--calibration {file} --samples {2 * SENTENCES} --length {SENTENCE_LENGTH}"
 
 
-def table_row(chain: Chain, row: Row, dense: list[Measurement], rates: Rates) -> list[str]:
+def table_row(chain: Chain, row: Row, dense: list[Measurement], rates: dict[str, Rates]) -> list[str]:
     """What is known about a row, measured now where it is not."""
     lines = measure(chain, row, calibration(chain), HELD_OUT[chain.model], embedding=None)
     left, asked = share_left(chain, row.name, WEIGHTS), row.passes[0].get("keep")
@@ -148,7 +154,12 @@ def share_left(chain: Chain, name: str, counted: Budget) -> float:
 
 
 def _measured(
-    chain: Chain, name: str, left: float, lines: list[Measurement], dense: list[Measurement], rates: Rates
+    chain: Chain,
+    name: str,
+    left: float,
+    lines: list[Measurement],
+    dense: list[Measurement],
+    rates: dict[str, Rates],
 ) -> list[str]:
     return [
         f"{(chain.work / name / 'model.safetensors').stat().st_size / 1e6:.0f}",
@@ -161,11 +172,12 @@ def _measured(
     ]
 
 
-def _gained(rates: Rates, name: str, kind: str, *left: float) -> str:
+def _gained(rates: dict[str, Rates], name: str, kind: str, *left: float) -> str:
     """The ratio to dense, and by how much latency fell for each part of the weights that went, however they
     are counted.
     """
-    found = ratio(rates[name][kind], rates[DENSE][kind]) if name in rates else None
+    together = rates.get(name)
+    found = None if together is None else ratio(together[name][kind], together[DENSE][kind])
     if found is None or max(left) >= 1:
         return "–"
     return f"{found[1]}; {' · '.join(f'{(1 - 1 / found[0]) / (1 - share):.2f}' for share in left)}"
@@ -192,7 +204,7 @@ def main() -> None:
     chain = Chain(given.model, given.work, None, quick=True)
     dense = read([chain.quality(Variant("original", DENSE, None))]) if given.model == "minilm" else []
     chosen = [row for row in rows() if given.only is None or row.name in given.only]
-    rates = timed(chain, given.timed, given.rounds) if given.timed else {}
+    rates = timed(chain, given.timed, given.rounds)
     filled = [table_row(chain, row, dense, rates) for row in chosen]
     filled += [peer_row(chain, Place(given.place), variant, dense) for variant in given.peers]
     measured = ["KL", "ppl", "top-1"] if given.model == "smollm2" else ["cosine", "WordSim-353", "SimLex-999"]
@@ -224,7 +236,8 @@ def notes(model: str, rounds: int) -> list[str]:
     return [
         f"{what}. Nothing was trained.",
         "Blocks left: weights of all blocks, embeddings and head aside.",
-        f"× dense: float32 bundles in ONNX Runtime, in turns in one process, {rounds} rounds, median of the "
+        f"× dense: float32 bundles in ONNX Runtime, those of a pass in turns in one process, {rounds} rounds, "
+        "median of the "
         f"paired ratios: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or {TIMED_SENTENCES} sentences of "
         f"{WORDS} words. Then the share of latency that is gone over that of the blocks' weights (target at "
         "least 0.8), and for decoding, which reads the head as well, over that of all weights read.",
