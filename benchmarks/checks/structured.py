@@ -236,11 +236,11 @@ def notes(model: str, rounds: int) -> list[str]:
     return [
         f"{what}. Nothing was trained.",
         "Blocks left: weights of all blocks, embeddings and head aside.",
-        f"× dense: float32 bundles in ONNX Runtime, those of a pass in turns in one process, {rounds} rounds, "
-        "median of the "
-        f"paired ratios: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or {TIMED_SENTENCES} sentences of "
-        f"{WORDS} words. Then the share of latency that is gone over that of the blocks' weights (target at "
-        "least 0.8), and for decoding, which reads the head as well, over that of all weights read.",
+        f"× dense: float32 bundles in ONNX Runtime, those of a pass in turns in one process, {rounds} "
+        f"rounds, median of the paired ratios: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or "
+        f"{TIMED_SENTENCES} sentences of {WORDS} words. Then the share of latency that is gone over that of "
+        "the blocks' weights (target at least 0.8), and for decoding, which reads the head as well, over "
+        "that of all weights read.",
         "ffn (widths uniform, importance magnitude, repair none) is what a plain structured pruner does; "
         "layers (repair none) is ShortGPT.",
     ]
