@@ -50,7 +50,6 @@ from ..training.shallow_student import shallow_anatomy, shallow_source
 from ..training.shared_vocabulary import shared_ids
 from ..training.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
 from ..training.student import Student
-from ..training.teacher import LiveTeacher, Teacher
 from ..weights import WeightSource
 
 Layers = Annotated[int, Field(ge=1)]
@@ -127,10 +126,10 @@ class Distill(Learning):
     def learner(self, stage: Stage) -> Student:
         return float_student(stage, self.selected(stage.source.anatomy), embedding=self.embedding)
 
-    def teacher(self, stage: Stage, objective: Objective) -> Teacher:
-        if self.on_policy:  # what the student will write has no answer yet
-            return LiveTeacher(stage.original.reader.path, objective, stage.device, stage.processes)
-        return super().teacher(stage, objective)
+    @property
+    def teacher_stays(self) -> bool:
+        """Also where the student writes: what it will write has no answer yet."""
+        return super().teacher_stays or bool(self.on_policy)
 
     def measure(self, stage: Stage) -> str:
         losses = losses_of(stage.source.anatomy, self.losses)

@@ -78,6 +78,11 @@ class Learning(ModelPass):
         asked = tokens if self.cache else learned + held_out
         return float(weights) * (asked + (4 if self.checkpointing else 3) * learned + held_out)
 
+    @property
+    def teacher_stays(self) -> bool:
+        """Whether the teacher is in memory beside the student, and asked every time."""
+        return not self.cache
+
     def teacher_bytes(self, weights: int) -> int:
         """What a teacher takes that stays beside the student."""
         return 0 if self.cache else weights
@@ -92,7 +97,7 @@ class Learning(ModelPass):
 
     def teacher(self, stage: Stage, objective: Objective) -> Teacher:
         """Whom the student learns from; by default the original, whose answers are written down."""
-        if not self.cache:
+        if self.teacher_stays:
             return LiveTeacher(stage.original.reader.path, objective, stage.device, stage.processes)
         reader, directory = stage.original.reader, stage.directory / "teacher"
         if stage.answers is not None:

@@ -24,7 +24,7 @@ def read_pairs(graph: GraphWriter, name: str, value: ir.Value, channels: int) ->
 
 
 def write_pairs(graph: GraphWriter, name: str, steps: ir.Value, channels: int) -> ir.Value:
-    """The other way: of whole numbers from -8 to 7."""
+    """The bytes ``[…, channels / 2]`` of ``steps [batch, heads, tokens, channels]``, float32 from -8 to 7."""
     weight = graph.constant("kv.halves", np.array([[1.0], [_HALVES]], np.float32))
     offset = graph.constant("kv.offset", np.array(_OFFSET * (1 + _HALVES), np.float32))
     pairs = _last_axes(graph, f"{name}.pairs", steps, channels // 2, 2)
