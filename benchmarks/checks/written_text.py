@@ -16,23 +16,11 @@ from typing import Any
 
 import torch
 
+from ...compress.training.on_policy import continued
 from ...storage import write_atomic
 from ...terminal import Terminal
 
 ROWS, PROMPT, LENGTH = 128, 16, 512
-
-
-def written(model: Any, prompts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """``prompts [rows, prompt]`` and what ``model`` writes after them: ``[rows, LENGTH]``."""
-    fresh, pieces, cache = prompts, [prompts], None
-    with torch.no_grad():
-        for _ in range(LENGTH - prompts.shape[1]):
-            said = model(input_ids=fresh, use_cache=True, past_key_values=cache)
-            cache = said.past_key_values
-            likely = torch.softmax(said.logits[:, -1].float(), -1)
-            fresh = torch.multinomial(likely, 1, generator=generator)
-            pieces.append(fresh)
-    return torch.cat(pieces, 1)
 
 
 def main() -> None:
@@ -58,8 +46,9 @@ def main() -> None:
     with Terminal().progress.task("written", given.batches * ROWS * LENGTH) as task:
         for _ in range(given.batches):
             starts = torch.randint(0, len(ids) - PROMPT, (ROWS,), generator=generator)
-            prompts = torch.stack([ids[start : start + PROMPT] for start in starts])
-            rows = written(model, prompts, generator)
+            rows = torch.zeros(ROWS, LENGTH, dtype=torch.int64)
+            rows[:, :PROMPT] = torch.stack([ids[start : start + PROMPT] for start in starts])
+            rows = continued(model, rows, PROMPT, generator)
             pieces += [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
             task.advance(ROWS * LENGTH)
     write_atomic(given.out, "".join(f"{piece}\n\n" for piece in pieces).encode())
