@@ -12,14 +12,13 @@ and timed in turns with the dense original, all in one run. With a PLACE (see
 from __future__ import annotations
 
 import argparse
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from ...compress.models import resolve
 from ...compress.structured.price import WEIGHTS, Budget
 from ...compress.weights import WeightSource
-from ...storage import read_json, sha256_json, write_atomic, write_json
+from ...storage import read_json, write_atomic, write_json
 from ..peers.place import Place
 from ..peers.pruners import torch_pruning
 from ..record import Measurement, read
@@ -85,19 +84,27 @@ def described(passes: tuple[dict[str, Any], ...]) -> str:
     return " → ".join(names)
 
 
+def judged(chain: Chain, row: Row) -> list[Measurement]:
+    """The lines about the quality of a row, made and measured now where it is not."""
+    return measure(chain, row, calibration(chain), HELD_OUT[chain.model], embedding=None)
+
+
 def timed(chain: Chain, names: list[str], rounds: int) -> dict[str, Rates]:
-    """By row of ``names``: the rates of those of its pass and of the original, measured together unless that
-    was done. All rows at once would not stay in memory, and prompts would wait for the disk.
+    """By row of ``names``: its rates and those of the original, the two in turns, unless that was done. All
+    bundles are there before the first is timed.
     """
+    bundles = {}
+    for row in rows():
+        if row.name in names:
+            judged(chain, row)
+            bundles[row.name] = chain.bundle(Variant(row.name, row.name, ""))
+    dense = chain.bundle(Variant("original", DENSE, None))
     found: dict[str, Rates] = {}
-    for _, group in groupby(sorted(names), lambda name: name.rpartition("-")[0]):
-        together = list(group)
-        run = chain.work / f"speed-{sha256_json(together)[:8]}.json"
+    for name, bundle in bundles.items():
+        run = chain.work / f"{name}.speed.json"
         if not run.exists():
-            bundles = {name: chain.bundle(Variant(name, name, "")) for name in together}
-            bundles[DENSE] = chain.bundle(Variant("original", DENSE, None))
-            write_json(run, timed_in_turns(bundles, rounds))
-        found |= dict.fromkeys(together, read_json(run))
+            write_json(run, timed_in_turns({name: bundle, DENSE: dense}, rounds))
+        found[name] = read_json(run)
     return found
 
 
@@ -131,7 +138,7 @@ def calibration(chain: Chain) -> str:
 
 def table_row(chain: Chain, row: Row, dense: list[Measurement], rates: dict[str, Rates]) -> list[str]:
     """What is known about a row, measured now where it is not."""
-    lines = measure(chain, row, calibration(chain), HELD_OUT[chain.model], embedding=None)
+    lines = judged(chain, row)
     left, asked = share_left(chain, row.name, WEIGHTS), row.passes[0].get("keep")
     kept = f"{left:.1%}" + ("" if asked is None else f" (asked {asked:.0%})")
     return [described(row.passes), kept, *_measured(chain, row.name, left, lines, dense, rates)]
@@ -236,7 +243,7 @@ def notes(model: str, rounds: int) -> list[str]:
     return [
         f"{what}. Nothing was trained.",
         "Blocks left: weights of all blocks, embeddings and head aside.",
-        f"× dense: float32 bundles in ONNX Runtime, those of a pass in turns in one process, {rounds} "
+        f"× dense: float32 bundles in ONNX Runtime, each in turns with dense in one process, {rounds} "
         f"rounds, median of the paired ratios: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or "
         f"{TIMED_SENTENCES} sentences of {WORDS} words. Then the share of latency that is gone over that of "
         "the blocks' weights (target at least 0.8), and for decoding, which reads the head as well, over "
