@@ -130,6 +130,34 @@ def test_it_is_opened_when_it_has_become_worth_it(
     assert used(other)
 
 
+@pytest.mark.parametrize(
+    ("prompts", "opened"),
+    [
+        ([40], [False]),  # one prompt may be all
+        ([40, 20, 40], [False, True]),  # the second that is long enough
+        ([48, 40], [False, True]),  # three runs of 16
+        ([64, 40], [True]),  # four
+    ],
+)
+def test_weights_are_packed_for_many_runs_and_second_prompts(
+    prompts: list[int], opened: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefill_module, "PREFILL_CHUNK", 16)
+    monkeypatch.setattr(prefill_module, "OPEN_FROM", 0)
+    asked: list[bool] = []
+
+    def opening(packed: bool) -> Any:
+        asked.append(packed)
+        binding = SimpleNamespace(bind_cpu_input=lambda name, array: None)
+        return SimpleNamespace(io_binding=lambda: binding, run_with_iobinding=lambda bound: None)
+
+    graph = prefill_module.Prefill(opening)
+    for count in prompts:
+        filled = graph.fill(lambda binding: None, np.zeros((1, count + 1), np.int64), 0)
+        assert filled == (count if count >= 32 else 0)
+    assert asked == opened
+
+
 def test_no_room_for_its_weights_is_told(
     folders: dict[str, Path], made: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
