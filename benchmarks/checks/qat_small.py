@@ -139,7 +139,8 @@ def main() -> None:
     told += f" --text {' '.join(text.name for text in given.text)}" if given.text else ""
     told += "" if given.samples == SAMPLES else f" --samples {given.samples}"
     told += "" if given.page == "qat-small" else f" --page {given.page}"
-    title = "A small Llama at 3 and 2 bits: training after the best rounding"
+    bits = " and ".join(str(bits) for bits in BITS if f"W{bits}-g64" in given.only)
+    title = f"A small Llama at {bits} bits: training after the best rounding"
     command = f"{COMMAND} --tokens {given.tokens}{told}"
     write_table(given.results / f"{given.page}.md", title, command, HEADER, filled, notes)
 
