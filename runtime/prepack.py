@@ -77,7 +77,7 @@ def prepack(bundle: Bundle) -> prepacked.Entry | None:
     require_disk(prepacked.folder(), needed)
     try:
         with Staging(prepacked.place(bundle)) as stage:
-            _write(bundle, stage.directory, prefill=fills, without=without)
+            _write(bundle, stage.directory, without)
             stage.publish()
     except OutputBusy:
         return None
@@ -86,10 +86,11 @@ def prepack(bundle: Bundle) -> prepacked.Entry | None:
     return prepacked.find(bundle)
 
 
-def _write(bundle: Bundle, directory: Path, *, prefill: bool, without: str | None) -> None:
+def _write(bundle: Bundle, directory: Path, without: str | None) -> None:
+    """``without`` is why the prefill graph is left out."""
     directory.chmod(0o700)
     save_optimized(bundle.graph, directory / prepacked.GRAPH)
-    if prefill:
+    if bundle.prefill is not None and without is None:
         save_prefill(bundle, directory / prepacked.PREFILL)
     for file in directory.iterdir():
         with file.open("rb+") as stream:

@@ -85,7 +85,7 @@ class Learning(ModelPass):
 
     def teacher_bytes(self, weights: int) -> int:
         """What a teacher takes that stays beside the student."""
-        return 0 if self.cache else weights
+        return weights if self.teacher_stays else 0
 
     def learner(self, stage: Stage) -> Student:
         """The model of ``stage`` with what should learn, and ``learned`` not empty."""
