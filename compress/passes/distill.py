@@ -120,7 +120,7 @@ class Distill(Learning):
             return shallow_source(stage.original, self.student_layers, stage.directory)
         return student_source(Path(str(self.student)), stage.original, stage.directory, self.seed)
 
-    def rewriting(self, stage: Stage) -> OnPolicy | None:
+    def on_policy_writing(self) -> OnPolicy | None:
         return OnPolicy(self.on_policy, self.prompt, self.seed) if self.on_policy else None
 
     def learner(self, stage: Stage) -> Student:

@@ -30,7 +30,6 @@ from ..training.codebooks import minmax
 from ..training.kv_rounding import round_cache
 from ..training.learning import Learning
 from ..training.lsq_linear import LsqLinear
-from ..training.noise import Noise
 from ..training.rounded_linear import RoundedLinear
 from ..training.student import Coded, Student
 
@@ -51,10 +50,8 @@ class Qat(Learning):
         "original",
         description="where in its rounding cell a weight begins: its middle, or nearest the original",
     )
+
     embedding: bool = Field(False, description="the embedding learns too, and the head")
-    noise: float = Field(
-        0.0, ge=0, le=0.9, description="share of the tokens replaced by others, every time anew"
-    )
 
     @property
     def weight_scheme(self) -> Scheme | None:
@@ -65,14 +62,6 @@ class Qat(Learning):
         blocks = 1 if self.checkpointing else 12
         student = 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
         return student + self.teacher_bytes(weights)
-
-    @property
-    def teacher_stays(self) -> bool:
-        """Also with noise: what has never been read has no answer yet."""
-        return super().teacher_stays or self.noise > 0
-
-    def rewriting(self, stage: Stage) -> Noise | None:
-        return Noise(self.noise, stage.source.anatomy.vocab_size, self.seed) if self.noise else None
 
     def learner(self, stage: Stage) -> Student:
         """The model with its codes free.

@@ -26,7 +26,7 @@ from ..stage import LOG, Stage, StageResult
 from ..weights import WeightSource
 from .checkpointing import checkpoint_blocks
 from .course import Course, LoopSettings, Schedule
-from .lesson import Lesson, Rewriting
+from .lesson import Lesson
 from .objective import Objective, objective_for
 from .on_policy import OnPolicy
 from .pieces import Piece, held_out_tokens, hold_out, pieces_of
@@ -104,8 +104,8 @@ class Learning(ModelPass):
             directory = stage.answers / reader.fingerprint()[:24]
         return WrittenTeacher(reader.path, directory, objective, stage.device, stage.processes)
 
-    def rewriting(self, stage: Stage) -> Rewriting | None:
-        """What makes other text of that which is learned from; None where all is as given."""
+    def on_policy_writing(self) -> OnPolicy | None:
+        """How the student writes what it learns from; None where all is given."""
         return None
 
     def measure(self, stage: Stage) -> str:
@@ -138,10 +138,10 @@ class Learning(ModelPass):
         teacher = self.teacher(stage, objective)
         teacher.prepare(pieces, stage.progress)
         learned_from, held_out = hold_out(teacher.sound(pieces, stage.progress))
-        rewriting = self.rewriting(stage)
-        student = self._student(stage, objective, rewriting)
+        own = self.on_policy_writing()
+        student = self._student(stage, objective, own)
         precision = chosen(self.precision, stage.device)
-        lesson = Lesson(objective, teacher, learned_from, held_out, precision, stage.processes, rewriting)
+        lesson = Lesson(objective, teacher, learned_from, held_out, precision, stage.processes, own)
         course = lesson.give(
             student,
             self._settings(stage, learned_from),
@@ -156,11 +156,11 @@ class Learning(ModelPass):
         source = WeightSource.open(Path(stage.processes.agree(path)))
         return replace(Learning.apply(self, replace(stage, source=source)), form=source)
 
-    def _student(self, stage: Stage, objective: Objective, rewriting: Rewriting | None) -> Student:
+    def _student(self, stage: Stage, objective: Objective, own: OnPolicy | None) -> Student:
         """The learner; of sharded processes each builds it in the memory of its host, and keeps its part."""
         sharded = stage.processes.sharded
         if sharded:
-            _require_spreadable(stage, objective, rewriting)
+            _require_spreadable(stage, objective, own)
         student = self.learner(replace(stage, device=torch.device("cpu")) if sharded else stage)
         if self.checkpointing:
             checkpoint_blocks(student.blocks())
@@ -229,10 +229,10 @@ class Learning(ModelPass):
         }
 
 
-def _require_spreadable(stage: Stage, objective: Objective, rewriting: Rewriting | None) -> None:
+def _require_spreadable(stage: Stage, objective: Objective, own: OnPolicy | None) -> None:
     """Raises TrainingError for what cannot be learned by a student whose blocks are spread over processes."""
     anatomy = stage.source.anatomy
-    if isinstance(rewriting, OnPolicy):
+    if own is not None:
         raise TrainingError(
             "a student that is spread over processes (FSDP) does not write its own text",
             why="all processes gather a block at once, and would have to write equally many tokens",

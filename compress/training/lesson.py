@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
-
-from torch import nn
 
 from ...terminal import Progress
 from ..processes import ALONE, Processes
 from .course import Course, LoopSettings
 from .loop import Loop
 from .objective import Objective, learn_from, total_loss
+from .on_policy import OnPolicy
 from .pieces import Piece
 from .precision import LoopPrecision, autocast
 from .student import Student
 from .teacher import Teacher
-
-
-class Rewriting(Protocol):
-    """What makes other text of a piece before it is learned from."""
-
-    def rewritten(self, model: nn.Module, piece: Piece, done: float) -> Piece:
-        """The piece that ``model`` reads instead when the share ``done`` of the steps is over."""
 
 
 @dataclass
@@ -39,14 +30,14 @@ class Lesson:
     held_out: list[Piece]
     precision: LoopPrecision
     processes: Processes = ALONE
-    rewriting: Rewriting | None = None
+    on_policy: OnPolicy | None = None
     done: float = 0.0
 
     def learn(self, student: Student, piece: Piece, share: float) -> float:
         """Add the gradient of ``share`` times the summed loss of ``piece``; returns the sum."""
         with autocast(self.precision, student.device):
-            if self.rewriting is not None:
-                piece = self.rewriting.rewritten(student.model, piece, self.done)
+            if self.on_policy is not None:
+                piece = self.on_policy.rewritten(student.model, piece, self.done)
         answers = self.teacher.answers(piece)
         with autocast(self.precision, student.device):
             return learn_from(self.objective, student.model, piece, answers, share, student.device, self.done)

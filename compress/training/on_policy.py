@@ -7,6 +7,7 @@ own, sampled as it is at the time, and the loss is that of the tokens that it wr
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn.utils import parametrize
 from transformers import DynamicCache
 
 from ..kv_tap import CACHE_NAMES
-from .pieces import Piece, generator_for
+from .pieces import Piece
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class OnPolicy:
         """The piece, or the one that the student made of it when the share ``done`` of the steps was over;
         its rows have no padding.
         """
-        generator = generator_for(self.seed, piece, done)
+        generator = self._generator(piece, done)
         if float(torch.rand(1, generator=generator)) >= self.share:
             return piece
         length = piece.input_ids.shape[1]
@@ -46,6 +47,10 @@ class OnPolicy:
         return replace(
             piece, input_ids=continued(model, piece.input_ids, begin, generator), counted_from=begin - 1
         )
+
+    def _generator(self, piece: Piece, done: float) -> torch.Generator:
+        digest = hashlib.sha256(f"{self.seed} {piece.number} {done!r}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def continued(model: Any, input_ids: torch.Tensor, begin: int, generator: torch.Generator) -> torch.Tensor:

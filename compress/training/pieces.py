@@ -5,7 +5,6 @@ What is held out is never learned from: it says when learning stopped to help.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,12 +37,6 @@ class Piece:
         """``[tokens]`` float32: 1 for each real token whose losses count, 0 for the others."""
         places = torch.arange(self.input_ids.shape[1]).expand(self.input_ids.shape)
         return (places >= self.counted_from)[self.attention_mask.bool()].to(torch.float32)
-
-
-def generator_for(seed: int, piece: Piece, done: float) -> torch.Generator:
-    """What draws for a piece when the share ``done`` of the steps is over: a resumed run draws the same."""
-    digest = hashlib.sha256(f"{seed} {piece.number} {done!r}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def pieces_of(calibration: Calibration, tokens: int) -> list[Piece]:
