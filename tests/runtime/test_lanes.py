@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from edgepress.errors import BundleError
@@ -38,13 +39,14 @@ def test_an_error_ends_it_and_leaves_the_rest() -> None:
         begun.append(item)
         if item == 2:
             raise BundleError("the graph failed on a batch")
+        time.sleep(0.001)  # a machine that is busy elsewhere would have done all before it is looked at
 
     done = []
     with pytest.raises(BundleError, match="graph failed"):
-        for item in Lanes(2, object).run(work, range(100_000)):
+        for item in Lanes(2, object).run(work, range(10_000)):
             done.append(item)
     assert done == [0, 1]
-    assert len(begun) < 100_000
+    assert len(begun) < 10_000
 
 
 @pytest.mark.parametrize(("count", "batches", "pays"), [(1, 1000, False), (2, 7, False), (2, 8, True)])
