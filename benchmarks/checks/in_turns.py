@@ -75,8 +75,8 @@ def _decoding(decoder: Decoder, ids: list[int]) -> dict[str, float]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Of one of three runs, after one that is not counted: what ran before it took its weights and buffers
-    out of the caches of this machine, which a user who runs one model has there.
+    """Median seconds of :data:`REPEATS` runs of ``work``, after one that is not counted: what ran before it
+    took its weights and buffers out of the caches of this machine, where a user of one model has them.
     """
     work()
     taken = []

@@ -93,6 +93,8 @@ def timed(chain: Chain, names: list[str], rounds: int) -> dict[str, Rates]:
     """By row of ``names``: its rates and those of the original, the two in turns, unless that was done. All
     bundles are there before the first is timed.
     """
+    if not names:
+        return {}
     bundles = {}
     for row in rows():
         if row.name in names:
