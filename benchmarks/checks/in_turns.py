@@ -17,6 +17,7 @@ from ...runtime.decoder import Decoder
 from ...runtime.encoder import Encoder
 from ...runtime.prepack import prepack
 from ...runtime.threads import thread_budget
+from ...storage import read_json, write_json
 from ..paired import compare_rates
 
 PROMPT, NEW_TOKENS, SENTENCES, WORDS = 128, 32, 32, 40
@@ -38,6 +39,14 @@ def timed_in_turns(bundles: Mapping[str, Path], rounds: int) -> Rates:
             for kind, rate in turns[name]().items():
                 rates[name].setdefault(kind, []).append(rate)
     return rates
+
+
+def kept_rates(file: Path, bundles: Mapping[str, Path], rounds: int) -> Rates:
+    """What :func:`timed_in_turns` finds about ``bundles``, or found before and wrote to ``file``."""
+    if not file.exists():
+        write_json(file, timed_in_turns(bundles, rounds))
+    found: Rates = read_json(file)
+    return found
 
 
 def _turn(path: Path) -> Callable[[], dict[str, float]]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...compress.weights import WeightSource
-from ...storage import read_json, sha256_json, write_json
-from .in_turns import NEW_TOKENS, PROMPT, Rates, ratio, timed_in_turns
+from ...storage import sha256_json
+from .in_turns import NEW_TOKENS, PROMPT, Rates, kept_rates, ratio
 from .model_chain import Chain, Variant
 from .pruning import Row, measure
 from .small_models import shown, value
@@ -51,12 +51,8 @@ def block_bytes(checkpoint: Path) -> int:
 
 def rates_of(chain: Chain, names: list[str], rounds: int) -> Rates:
     """Rates of all bundles, measured together unless that was done."""
-    run = chain.work / f"rounded-{sha256_json(sorted(names))[:8]}.json"
-    if not run.exists():
-        bundles = {name: chain.bundle(Variant(name, name, "")) for name in names}
-        write_json(run, timed_in_turns(bundles, rounds))
-    found: Rates = read_json(run)
-    return found
+    file = chain.work / f"rounded-{sha256_json(sorted(names))[:8]}.json"
+    return kept_rates(file, {name: chain.bundle(Variant(name, name, "")) for name in names}, rounds)
 
 
 def table_row(chain: Chain, row: Row, rates: Rates) -> list[str]:

@@ -18,12 +18,12 @@ from typing import Any
 from ...compress.models import resolve
 from ...compress.structured.price import WEIGHTS, Budget
 from ...compress.weights import WeightSource
-from ...storage import read_json, write_atomic, write_json
+from ...storage import read_json, write_atomic
 from ..peers.place import Place
 from ..peers.pruners import torch_pruning
 from ..record import Measurement, read
 from .distillation import text
-from .in_turns import NEW_TOKENS, PROMPT, REPEATS, WORDS, Rates, ratio, timed_in_turns
+from .in_turns import NEW_TOKENS, PROMPT, REPEATS, WORDS, Rates, kept_rates, ratio
 from .in_turns import SENTENCES as TIMED_SENTENCES
 from .model_chain import Chain, Variant
 from .pruning import Row, measure
@@ -101,13 +101,10 @@ def timed(chain: Chain, names: list[str], rounds: int) -> dict[str, Rates]:
             judged(chain, row)
             bundles[row.name] = chain.bundle(Variant(row.name, row.name, ""))
     dense = chain.bundle(Variant("original", DENSE, None))
-    found: dict[str, Rates] = {}
-    for name, bundle in bundles.items():
-        run = chain.work / f"{name}.speed.json"
-        if not run.exists():
-            write_json(run, timed_in_turns({name: bundle, DENSE: dense}, rounds))
-        found[name] = read_json(run)
-    return found
+    return {
+        name: kept_rates(chain.work / f"{name}.speed.json", {name: bundle, DENSE: dense}, rounds)
+        for name, bundle in bundles.items()
+    }
 
 
 def quality(lines: list[Measurement], dense: list[Measurement]) -> list[str]:

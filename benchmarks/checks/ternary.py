@@ -20,7 +20,7 @@ import yaml
 from ...storage import read_json, sha256_file, write_json
 from ..learning_curves import learning_curves
 from ..record import Measurement, read
-from .in_turns import NEW_TOKENS, PROMPT, Rates, ratio, timed_in_turns
+from .in_turns import NEW_TOKENS, PROMPT, Rates, kept_rates, ratio
 from .model_chain import WINDOWS, Chain, Variant
 from .small_llama import Shape, save_small_llama
 from .small_models import shown, value
@@ -103,11 +103,8 @@ def size(bundle: Path) -> int:
 
 def speeds(chain: Chain, chosen: list[Variant]) -> Rates:
     """Rates of all bundles, timed in turns in one process unless that was done."""
-    run = chain.work / "speed.json"
-    if not run.exists():
-        write_json(run, timed_in_turns({one.name: chain.bundle(one) for one in chosen}, ROUNDS))
-    found: Rates = read_json(run)
-    return found
+    bundles = {one.name: chain.bundle(one) for one in chosen}
+    return kept_rates(chain.work / "speed.json", bundles, ROUNDS)
 
 
 def ratio_of(rates: Rates, variant: Variant, other: Variant) -> str:
