@@ -34,7 +34,7 @@ class NodeCost:
 
 
 def accounts(
-    kernels: Sequence[Kernel],
+    units: Sequence[Sequence[Kernel]],
     graphs: Callable[[int], GraphFile],
     first: int,
     walls: Mapping[str, Sequence[float]],
@@ -42,7 +42,7 @@ def accounts(
     """The accounts of both phases.
 
     Args:
-        kernels: of one unit of work.
+        units: the kernels of some units of the same work.
         graphs: the file that was run, by the number of the run.
         first: runs in the first phase, which is one step; each later run is one of the second.
         walls: milliseconds of the steps of each phase in plain runs, by the phase's name.
@@ -52,30 +52,37 @@ def accounts(
         ``by_op``, ``by_part``, ``by_layer``; all of one step. The rows have ``ms``, ``share`` of the kernels'
         time, ``nodes`` and the bytes.
     """
-    cached = tokens_by_run(kernels)
-    early = [kernel for kernel in kernels if kernel.run <= first]
-    late = [kernel for kernel in kernels if kernel.run > first]
-    found = {}
-    for (name, wall), chosen, one_step in zip(walls.items(), (early, late), (True, False), strict=True):
-        costs = _costs(chosen, graphs, cached, one_step=one_step)
-        found[name] = _account(costs, median(wall))
-    return found
+    early = [[kernel for kernel in unit if kernel.run <= first] for unit in units]
+    late: dict[tuple[int, int], list[Kernel]] = defaultdict(list)
+    for index, unit in enumerate(units):
+        for kernel in unit:
+            if kernel.run > first:
+                late[index, kernel.run].append(kernel)
+    cached = tokens_by_run(units[0])
+    return {
+        name: _account(_costs(steps, graphs, cached), median(wall))
+        for (name, wall), steps in zip(walls.items(), (early, late.values()), strict=True)
+    }
 
 
 def _costs(
-    kernels: Iterable[Kernel], graphs: Callable[[int], GraphFile], cached: dict[int, int], *, one_step: bool
+    steps: Iterable[Sequence[Kernel]], graphs: Callable[[int], GraphFile], cached: dict[int, int]
 ) -> list[NodeCost]:
-    groups: dict[tuple[str, str], list[Kernel]] = defaultdict(list)
-    for kernel in kernels:
-        groups[kernel.node, kernel.op].append(kernel)
+    """Of each node: the median of its time in the steps, and its mean bytes."""
+    found: dict[tuple[str, str], list[tuple[float, int, int]]] = defaultdict(list)
+    for step in steps:
+        groups: dict[tuple[str, str], list[Kernel]] = defaultdict(list)
+        for kernel in step:
+            groups[kernel.node, kernel.op].append(kernel)
+        for node, group in groups.items():
+            weights = sum(weight_bytes(kernel, graphs(kernel.run)) for kernel in group)
+            values = sum(kv_bytes(kernel, graphs(kernel.run), cached) for kernel in group)
+            found[node].append((sum(kernel.ms for kernel in group), weights, values))
     costs = []
-    for (node, op), group in groups.items():
-        steps = 1 if one_step else len(group)
-        ms = [kernel.ms for kernel in group]
-        weights = sum(weight_bytes(kernel, graphs(kernel.run)) for kernel in group)
-        values = sum(kv_bytes(kernel, graphs(kernel.run), cached) for kernel in group)
+    for (name, op), taken in found.items():
+        ms, weights_read, values_moved = zip(*taken, strict=True)
         costs.append(
-            NodeCost(node, op, sum(ms) if one_step else median(ms), weights // steps, values // steps)
+            NodeCost(name, op, median(ms), sum(weights_read) // len(taken), sum(values_moved) // len(taken))
         )
     return costs
 

@@ -65,6 +65,19 @@ def read_kernels(events: Sequence[dict[str, Any]], runs: int) -> list[Kernel]:
     ]
 
 
+def read_units(events: Sequence[dict[str, Any]], runs: int, units: int) -> list[list[Kernel]]:
+    """The kernels of the last ``units`` units of work in a profile, each of ``runs`` runs of the graph.
+
+    Raises:
+        GateFailed: the profile has fewer runs.
+    """
+    found: list[list[Kernel]] = [[] for _ in range(units)]
+    for kernel in read_kernels(events, runs * units):
+        unit, run = divmod(kernel.run - 1, runs)
+        found[unit].append(replace(kernel, run=run + 1))
+    return found
+
+
 def later(kernels: Sequence[Kernel], runs: int) -> list[Kernel]:
     """The same ``kernels`` where the work has run another graph ``runs`` times before."""
     return [replace(kernel, run=kernel.run + runs) for kernel in kernels]

@@ -31,9 +31,10 @@ from .peak_memory import peak_rss
 from .per_op import accounts
 from .protocol import warm_up
 from .timed_work import Workload, from_json
-from .trace import later, read_kernels
+from .trace import Kernel, later, read_units
 
-_PLAIN_RUNS = 3
+# Units of work: what is not looked at before (a second prompt may open its graph anew), and what is.
+_THROWN_AWAY, _PLAIN_RUNS, _TRACED = 2, 3, 3
 
 
 class Worker:
@@ -99,22 +100,18 @@ class Worker:
         return {"runs": runs, "units": units}
 
     def _operators(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One run of the work under ONNX Runtime's profiler, after one that is thrown away; for the account
-        of each node also runs without the profiler, before.
+        """The work under ONNX Runtime's profiler, after some that is thrown away; for the account of each
+        node more of it, and also runs without the profiler, before.
         """
         workload = from_json(request["workload"])
         plain = _step_times(_open(request, workload)) if request["per_op"] else {}
         with tempfile.TemporaryDirectory(prefix="edgepress-trace-") as folder:
             work = _open(request, workload, Path(folder) / "trace")
-            work()
-            work()
-            first, runs = work.graph_runs
-            filled = read_kernels(_events(work.filler), work.fills) if work.fills else []
-            kernels = [*filled, *later(read_kernels(_events(work.session), runs), work.fills)]
-        found = summed(kernels, work.fills + first) | {"prefill_graph": work.fills > 0}
+            units = _traced(work, _TRACED if request["per_op"] else 1)
+        first = work.fills + work.graph_runs[0]
+        found = summed(units[-1], first) | {"prefill_graph": work.fills > 0}
         if request["per_op"]:
-            graphs = _graphs(request, work.fills)
-            found["accounts"] = accounts(kernels, graphs, work.fills + first, plain)
+            found["accounts"] = accounts(units, _graphs(request, work.fills), first, plain)
         return found
 
     def _loaded(self) -> Work:
@@ -124,13 +121,25 @@ class Worker:
 
 
 def _step_times(work: Work) -> dict[str, list[float]]:
-    """Milliseconds of the steps of each phase, over some runs of ``work`` after one that is thrown away."""
-    work()
+    """Milliseconds of the steps of each phase, over some runs of ``work`` after what is thrown away."""
+    for _ in range(_THROWN_AWAY):
+        work()
     samples = [work() for _ in range(_PLAIN_RUNS)]
     return {
         phase: [ns / 1e6 for sample in samples for ns in sample[series]]
         for phase, series in work.phases.items()
     }
+
+
+def _traced(work: Work, units: int) -> list[list[Kernel]]:
+    """The kernels of ``units`` runs of ``work``, those of its prefill graph first."""
+    for _ in range(_THROWN_AWAY + units):
+        work()
+    own = read_units(_events(work.session), work.graph_runs[1], units)
+    if not work.fills:
+        return own
+    filled = read_units(_events(work.filler), work.fills, units)
+    return [[*early, *later(late, work.fills)] for early, late in zip(filled, own, strict=True)]
 
 
 def _events(session: Any) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +80,45 @@ def inspect_bundle(path: Path) -> dict[str, Any]:
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict):
         raise InputError(f"{path / 'manifest.json'} is not a JSON object")
+    if (filler := manifest.get("prefill")) is not None and not _is_prefill(filler):
+        raise InputError(f"{path / 'manifest.json'} tells of a prefill graph without its products and bytes")
     shown = {key: value for key, value in manifest.items() if key != "files"}
     return {"path": str(path), "what": "bundle", **shown}
 
 
+def _is_prefill(told: Any) -> bool:
+    return (
+        isinstance(told, dict)
+        and isinstance(told.get("file"), str)
+        and isinstance(told.get("made_bytes"), int)
+        and isinstance(told.get("linears"), list)
+    )
+
+
+def told(value: Any) -> str:
+    """A field as a table shows it: a line for each entry of a mapping, equal neighbours in a list once, with
+    their number.
+    """
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_inline(entry)}" for key, entry in value.items() if entry is not None)
+    return _inline(value)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        entries = (f"{key} {_inline(entry)}" for key, entry in value.items() if entry is not None)
+        return f"({', '.join(entries)})"
+    if isinstance(value, list):
+        groups = ((text, len(list(group))) for text, group in groupby(map(_inline, value)))
+        return ", ".join(text if count == 1 else f"{count} × {text}" for text, count in groups) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _table(document: dict[str, Any]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(show_header=False, title=str(document["path"]), title_justify="left")
+    table = Table(show_header=False, title=Text(str(document["path"])), title_justify="left")
     table.add_column("field")
     table.add_column("value")
     for key, value in document.items():
@@ -102,11 +135,9 @@ def _table(document: dict[str, Any]) -> Any:
             value = "\n".join(value)
         elif key == "params":
             value = f"{value / 1e6:.1f} M"
-        table.add_row(key, str(value))
-    by_scheme: dict[str, int] = {}
-    for layer in document.get("layers", []):
-        by_scheme[layer["scheme"]] = by_scheme.get(layer["scheme"], 0) + 1
-    table.add_row("linears", ", ".join(f"{count} × {scheme}" for scheme, count in by_scheme.items()))
+        table.add_row(Text(key), Text(told(value)))
+    if by_scheme := Counter(layer["scheme"] for layer in document.get("layers", [])):
+        table.add_row("linears", ", ".join(f"{count} × {scheme}" for scheme, count in by_scheme.items()))
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from edgepress.benchmarks.trace import read_kernels
+from edgepress.benchmarks.trace import read_kernels, read_units
 from edgepress.errors import GateFailed
 
 
@@ -41,6 +41,17 @@ def test_runs_are_numbered_within_the_unit() -> None:
     assert [(kernel.run, kernel.ms) for kernel in read_kernels(events, 2)] == [(1, 0.002), (2, 0.003)]
     with pytest.raises(GateFailed, match="3 runs"):
         read_kernels(events, 4)
+
+
+def test_units_have_runs_of_their_own() -> None:
+    events = [
+        run(0),
+        *(event for at in range(100, 700, 100) for event in (run(at), node("a", "Add", at, at))),
+    ]
+    found = [[(kernel.run, kernel.ms) for kernel in unit] for unit in read_units(events, 2, 3)]
+    assert found == [[(1, 0.1), (2, 0.2)], [(1, 0.3), (2, 0.4)], [(1, 0.5), (2, 0.6)]]
+    with pytest.raises(GateFailed, match="7 runs"):
+        read_units(events, 2, 4)
 
 
 def test_shapes_and_sizes_are_kept() -> None:
