@@ -113,7 +113,7 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
     manifest = read_json(path / MANIFEST)
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [f"{path}: {manifest['source']['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]
-    lines += [f"  {step['pass']}: {_told(step)}" for step in manifest["steps"]]
+    lines += [f"  {step['pass']}: {step_told(step)}" for step in manifest["steps"]]
     source = WeightSource.open(path)
     widths = mixed_strip(source.anatomy, source.schemes)
     lines += ["  bits by layer, block 0 to the last:", *(f"    {line}" for line in widths)] if widths else []
@@ -130,7 +130,7 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
 _MEASURES = {"kl": "KL", "distance": "distance"}
 
 
-def _told(step: dict[str, Any]) -> str:
+def step_told(step: dict[str, Any]) -> str:
     """What a step of the manifest says of itself: of layers it changed, and of the model after it."""
     told = [", ".join(f"{count} {status}" for status, count in sorted(step["statuses"].items()))]
     if step["worst_error"] > 0:
@@ -140,4 +140,20 @@ def _told(step: dict[str, Any]) -> str:
         told.append(
             f"{_MEASURES[measure]} to the original {damage[measure]:.3g} over {damage['tokens']} tokens"
         )
+    told += _learned(step.get("details") or {}, damage)
     return "; ".join(part for part in told if part) or "done"
+
+
+def _learned(details: dict[str, Any], damage: dict[str, Any]) -> list[str]:
+    """What a pass that learned says besides: of a measure of its own, and of what did not go well."""
+    measure, told = details.get("measure"), []
+    if measure in damage and measure not in _MEASURES:
+        before = details["held_out"][0][1]
+        told.append(
+            f"held-out {measure} {before:.3g}, now {damage[measure]:.3g} over {damage['tokens']} tokens"
+        )
+    if details.get("kept") == 0:
+        told.append("kept as it was: nothing learned was better")
+    if retreats := details.get("retreats"):
+        told.append(f"went back {retreats} × from losses that leapt: try a lower learning_rate")
+    return told

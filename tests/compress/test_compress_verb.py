@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edgepress.cli import run
+from edgepress.compress.verbs.compress import step_told
 
 
 def test_each_step_says_what_it_measured_and_nothing_else(
@@ -25,3 +27,17 @@ def test_each_step_says_what_it_measured_and_nothing_else(
     assert lines["rotate"].endswith(" ok")  # it rounds nothing: no error, and nothing measured after it
     assert "worst relative error 0." in lines["gptq"] and "KL to the original" in lines["gptq"]
     assert lines["tune"].startswith("KL to the original") and " tokens" in lines["tune"]
+
+
+def test_a_pass_that_learned_tells_its_own_measure_and_what_did_not_go_well() -> None:
+    step: dict[str, Any] = {"statuses": {}, "worst_error": 0.0}
+    step["damage"] = {"sequence": 0.00129, "tokens": 256}
+    step["details"] = {
+        "measure": "sequence",
+        "held_out": [[0, 0.0099], [2, 0.00129]],
+        "kept": 2,
+        "retreats": 0,
+    }
+    assert step_told(step) == "held-out sequence 0.0099, now 0.00129 over 256 tokens"
+    step["details"] |= {"kept": 0, "retreats": 3}
+    assert "kept as it was" in step_told(step) and "went back 3 ×" in step_told(step)
