@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# A line break stands in no string of a JSON document, so that this is a list.
+_NUMBERS = re.compile(r"\[\n([-+.\deE,\s]+)\]")
 
 
 class Progress(Protocol):
@@ -43,8 +47,11 @@ def _write_note(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One document on stdout, in ASCII: every terminal, locale and pipe can carry it."""
-    print(json.dumps(value, indent=2, sort_keys=True, allow_nan=False), flush=True)
+    """One document on stdout, in ASCII: every terminal, locale and pipe can carry it. A list of numbers is
+    one line.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+    print(_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text), flush=True)
 
 
 class _SilentTask:

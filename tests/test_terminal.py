@@ -140,6 +140,14 @@ def test_document_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> No
     assert shown.err == ""
 
 
+def test_a_list_of_numbers_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"rows": [[1, -2.5e-07], [3]], "text": "[\n1,\n2\n]", "mixed": [1, "2"], "none": []}
+    Terminal(as_json=True).document(value)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == value
+    assert "    [1, -2.5e-07],\n    [3]\n" in shown and '    1,\n    "2"' in shown
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_document_refuses_what_is_not_json(number: float, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="JSON"):
