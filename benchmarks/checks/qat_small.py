@@ -1,12 +1,13 @@
 """Quantization-aware training beside the best rounding, at 3 and 2 bits, on the small Llama trained here.
 
     python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--only NAME …]
-        [--text FILE … --samples COUNT] [--page NAME]
+        [--text FILE … --samples COUNT] [--taught COUNT] [--page NAME]
 
-The model is that of :mod:`.ternary`, in the same WORK. A budget of tokens that does something at 2 bits takes
-hours of a CPU on SmolLM2-135M, and minutes here. Every step is the command line a user would type; its output
-stays in WORK, so that an interrupted check goes on where it was. A model that reads the 400,000 tokens of the
-demo corpus often learns them by heart; files of ``--text`` join them.
+The model is that of :mod:`.ternary`, in the same WORK, or with ``--taught`` one that read so many tokens of
+the text that is learned from here. A budget of tokens that does something at 2 bits takes hours of a CPU on
+SmolLM2-135M, and minutes here. Every step is the command line a user would type; its output stays in WORK, so
+that an interrupted check goes on where it was. A model that reads the 400,000 tokens of the demo corpus often
+learns them by heart; files of ``--text`` join them.
 """
 
 from __future__ import annotations
@@ -65,12 +66,12 @@ def rows(tokens: int) -> dict[str, list[Row]]:
     return found
 
 
-def calibration(chain: Chain, texts: Sequence[Path], samples: int) -> str:
+def calibration(work: Path, texts: Sequence[Path], samples: int) -> str:
     """The options of what is learned from: the demo corpus, and the files ``texts`` where there are some."""
     source = "wikipedia"
     if texts:
-        folder = chain.work / "text"
-        folder.mkdir(exist_ok=True)
+        folder = work / "text"
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "wikipedia.txt", "\n\n".join(texts_from("wikipedia")).encode())
         for text in texts:
             shutil.copyfile(text, folder / f"{text.stem}.txt")
@@ -117,20 +118,27 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=schemes, default=schemes)
     parser.add_argument("--text", type=Path, nargs="*", default=[], help="files to learn from besides")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences to learn from")
+    parser.add_argument("--taught", type=int, metavar="COUNT", help="tokens of that text that the model read")
     parser.add_argument("--page", default="qat-small", help="name of the results file")
     given = parser.parse_args()
-    chain = trained(given.work, SCRATCH_TOKENS)
-    options = calibration(chain, given.text, given.samples)
+    options = calibration(given.work, given.text, given.samples)
+    if given.taught is None:
+        chain = trained(given.work, SCRATCH_TOKENS)
+    else:
+        chain = trained(given.work, given.taught, text=options)
     filled: list[list[str]] = []
     curves_told: list[str] = []
     for scheme, found in rows(given.tokens).items():
         if scheme in given.only:
             filled += table_rows(chain, scheme, found, options, curves_told)
     learned_from = ["the Wikipedia demo corpus", *(text.name for text in given.text)]
+    taught = f"{SCRATCH_TOKENS:,} tokens, see ternary.md"
+    if given.taught is not None:
+        taught = f"{given.taught:,} tokens of the text that is learned from"
     notes = [
         f"Target: training removes at least {WON:.0%} of the KL that the best rounding leaves.",
-        f"Model: the Llama of 5.8 M parameters that was trained here ({SCRATCH_TOKENS:,} tokens, see "
-        f"ternary.md). KL: KL(float ‖ row), mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia. "
+        f"Model: the Llama of 5.8 M parameters that was trained here ({taught}). KL: KL(float ‖ row), "
+        f"mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia. "
         f"Learned from: {given.samples} sequences of {LENGTH} tokens of {' and '.join(learned_from)}.",
         "CPU s: of the whole process `edgepress compress`, one thread.",
         *curves_told,
@@ -138,6 +146,7 @@ def main() -> None:
     told = "" if given.only == schemes else f" --only {' '.join(given.only)}"
     told += f" --text {' '.join(text.name for text in given.text)}" if given.text else ""
     told += "" if given.samples == SAMPLES else f" --samples {given.samples}"
+    told += "" if given.taught is None else f" --taught {given.taught}"
     told += "" if given.page == "qat-small" else f" --page {given.page}"
     bits = " and ".join(str(bits) for bits in BITS if f"W{bits}-g64" in given.only)
     title = f"A small Llama at {bits} bits: training after the best rounding"

@@ -51,17 +51,19 @@ HEADER = [
 SMALL, WIDE = Shape(), Shape(hidden=512, ffn=1536, blocks=5)
 
 
-def trained(work: Path, tokens: int, shape: Shape = SMALL) -> Chain:
-    """The chain of the model that was trained from scratch, which is trained now where it was not."""
-    chain = Chain(
-        "scratch" if shape == SMALL else f"scratch-{shape.hidden}", work / "ternary", None, quick=False
-    )
+def trained(work: Path, tokens: int, shape: Shape = SMALL, text: str = TEXT) -> Chain:
+    """The chain of the model that was trained from scratch, which is trained now where it was not; ``text``
+    are the options of what it reads.
+    """
+    name = "scratch" if shape == SMALL else f"scratch-{shape.hidden}"
+    name += "" if text == TEXT else f"-{tokens}"
+    chain = Chain(name, work / "ternary", None, quick=False)
     random, chain.model = chain.work / "random", str(chain.work / "float")
     if not random.exists():
         save_small_llama(random, shape)
     if not Path(chain.model).exists():
         recipe = written(chain, "scratch", {**slowed(SCRATCH, shape), **STEPS, "tokens": tokens})
-        options = f"-r {recipe} {TEXT} -o {chain.model} -q"
+        options = f"-r {recipe} {text} -o {chain.model} -q"
         seconds, rss = chain.call(f"compress {random} {options}", threads=1)
         write_json(chain.work / "float.cost.json", {"cpu_seconds": seconds, "rss_mb": rss})
     return chain
