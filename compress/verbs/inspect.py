@@ -13,6 +13,8 @@ from ...errors import InputError, require
 from ...storage import read_json
 from ...terminal import Terminal
 
+_DEEP = 8  # levels of a manifest that a table shows
+
 
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
     """Anatomy, schemes and sizes of a checkpoint directory as JSON."""
@@ -86,12 +88,12 @@ def inspect_bundle(path: Path) -> dict[str, Any]:
     return {"path": str(path), "what": "bundle", **shown}
 
 
-def _is_prefill(told: Any) -> bool:
+def _is_prefill(found: Any) -> bool:
     return (
-        isinstance(told, dict)
-        and isinstance(told.get("file"), str)
-        and isinstance(told.get("made_bytes"), int)
-        and isinstance(told.get("linears"), list)
+        isinstance(found, dict)
+        and isinstance(found.get("file"), str)
+        and isinstance(found.get("made_bytes"), int)
+        and isinstance(found.get("linears"), list)
     )
 
 
@@ -104,12 +106,15 @@ def told(value: Any) -> str:
     return _inline(value)
 
 
-def _inline(value: Any) -> str:
+def _inline(value: Any, deep: int = _DEEP) -> str:
+    if isinstance(value, dict | list) and not deep:
+        return "…"
     if isinstance(value, dict):
-        entries = (f"{key} {_inline(entry)}" for key, entry in value.items() if entry is not None)
+        entries = (f"{key} {_inline(entry, deep - 1)}" for key, entry in value.items() if entry is not None)
         return f"({', '.join(entries)})"
     if isinstance(value, list):
-        groups = ((text, len(list(group))) for text, group in groupby(map(_inline, value)))
+        texts = (_inline(entry, deep - 1) for entry in value)
+        groups = ((text, len(list(group))) for text, group in groupby(texts))
         return ", ".join(text if count == 1 else f"{count} × {text}" for text, count in groups) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

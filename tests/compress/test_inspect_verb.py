@@ -40,6 +40,13 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path) -> None
     assert "[bold]one" in "".join(output.split())
 
 
+def test_a_manifest_without_end_is_cut(tmp_path: Path) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"in": deep}
+    assert "…" in _inspected(tmp_path / "bundle", deep=deep)
+
+
 @pytest.mark.parametrize("prefill", ["graph", 7, {"file": "prefill.onnx"}, {"linears": 3}])
 def test_a_manifest_that_cannot_be_told_is_refused(tmp_path: Path, prefill: Any) -> None:
     with pytest.raises(InputError, match="prefill graph"):
