@@ -78,7 +78,11 @@ def _parameters(source: Any) -> int:
 
 
 def inspect_bundle(path: Path) -> dict[str, Any]:
-    """The manifest of a bundle without its file list."""
+    """The manifest of a bundle without its file list.
+
+    Raises:
+        InputError: it is no JSON object, or its prefill graph is not described as one.
+    """
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict):
         raise InputError(f"{path / 'manifest.json'} is not a JSON object")
