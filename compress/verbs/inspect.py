@@ -123,6 +123,29 @@ def _inline(value: Any, deep: int = _DEEP) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _bundle_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """The manifest, whose fields may be anything but for ``prefill``."""
+    filler = document.get("prefill")
+    if filler is None:
+        return document
+    made = f"{filler['made_bytes'] / 1e6:.1f} MB made on the device"
+    return {**document, "prefill": f"{filler['file']}, {len(filler['linears'])} products, {made}"}
+
+
+def _checkpoint_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`inspect_checkpoint` found, as people read it."""
+    fields = {key: value for key, value in document.items() if key != "layers"}
+    if (sizes := fields["block_sizes"]) is not None:
+        widths = [block["ffn"] for block in sizes]
+        fields["block_sizes"] = f"unequal, MLP widths {min(widths)} to {max(widths)}"
+    for key, unit in (("bytes", "MB"), ("params", "M")):
+        fields[key] = f"{fields[key] / 1e6:.1f} {unit}"
+    for key in ("runs_on", "widths"):
+        fields[key] = "\n".join(fields[key]) if fields[key] is not None else None
+    counts = Counter(layer["scheme"] for layer in document["layers"])
+    return {**fields, "linears": ", ".join(f"{count} × {scheme}" for scheme, count in counts.items())}
+
+
 def _table(document: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
@@ -130,23 +153,10 @@ def _table(document: dict[str, Any]) -> Any:
     table = Table(show_header=False, title=Text(str(document["path"])), title_justify="left")
     table.add_column("field")
     table.add_column("value")
-    for key, value in document.items():
-        if key in ("layers", "path") or value is None:
-            continue
-        if key == "prefill":
-            made = f"{value['made_bytes'] / 1e6:.1f} MB"
-            value = f"{value['file']}, {len(value['linears'])} products, {made} made on the device"
-        if key == "block_sizes":
-            value = f"unequal, MLP widths {min(b['ffn'] for b in value)} to {max(b['ffn'] for b in value)}"
-        elif key == "bytes":
-            value = f"{value / 1e6:.1f} MB"
-        elif key in ("runs_on", "widths"):
-            value = "\n".join(value)
-        elif key == "params":
-            value = f"{value / 1e6:.1f} M"
-        table.add_row(Text(key), Text(told(value)))
-    if by_scheme := Counter(layer["scheme"] for layer in document.get("layers", [])):
-        table.add_row("linears", ", ".join(f"{count} × {scheme}" for scheme, count in by_scheme.items()))
+    shown = _checkpoint_fields if document["what"] == "checkpoint" else _bundle_fields
+    for key, value in shown(document).items():
+        if key != "path" and value is not None:
+            table.add_row(Text(key), Text(told(value)))
     return table
 
 
