@@ -2,6 +2,10 @@
 in one round.
 
 For many bundles at once: a process for each in each round, as in ``edgepress profile``, would take hours.
+
+A turn begins with a prompt or a batch that is not counted: what ran before it took its weights and buffers
+out of the caches of this machine, where a user of one model has them. One more is counted and no median of
+several: the speed of a shared machine drifts within seconds, and the two of a pair should be near each other.
 """
 
 from __future__ import annotations
@@ -20,8 +24,7 @@ from ...runtime.threads import thread_budget
 from ...storage import read_json, write_json
 from ..paired import compare_rates
 
-PROMPT, NEW_TOKENS, SENTENCES, WORDS = 128, 32, 32, 40
-REPEATS = 3
+PROMPT, NEW_TOKENS, SENTENCES, WORDS = 128, 16, 32, 40
 
 # By bundle and by what is counted in a second: a rate for each round.
 Rates = dict[str, dict[str, list[float]]]
@@ -71,29 +74,20 @@ def after_a_first_run(bundle: Bundle) -> Decoder:
 
 
 def _encoding(encoder: Encoder, texts: list[str]) -> dict[str, float]:
-    return {"sentences": len(texts) / _seconds(lambda: encoder.encode(texts))}
+    encoder.encode(texts)
+    start = time.perf_counter()
+    encoder.encode(texts)
+    return {"sentences": len(texts) / (time.perf_counter() - start)}
 
 
 def _decoding(decoder: Decoder, ids: list[int]) -> dict[str, float]:
-    prefills = _seconds(lambda: decoder.prefill(ids, new_tokens=NEW_TOKENS))
-    logits = decoder.prefill(ids, new_tokens=NEW_TOKENS)
+    decoder.prefill(ids, new_tokens=NEW_TOKENS)
     start = time.perf_counter()
+    logits = decoder.prefill(ids, new_tokens=NEW_TOKENS)
+    filled = time.perf_counter()
     for _ in range(NEW_TOKENS):
         logits = decoder.step(int(logits.argmax()))
-    return {"prefill": len(ids) / prefills, "decode": NEW_TOKENS / (time.perf_counter() - start)}
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Median seconds of :data:`REPEATS` runs of ``work``, after one that is not counted: what ran before it
-    took its weights and buffers out of the caches of this machine, where a user of one model has them.
-    """
-    work()
-    taken = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
+    return {"prefill": len(ids) / (filled - start), "decode": NEW_TOKENS / (time.perf_counter() - filled)}
 
 
 def ratio(mine: list[float], other: list[float]) -> tuple[float, str] | None:

@@ -23,7 +23,7 @@ from ..peers.place import Place
 from ..peers.pruners import torch_pruning
 from ..record import Measurement, read
 from .distillation import text
-from .in_turns import NEW_TOKENS, PROMPT, REPEATS, WORDS, Rates, kept_rates, ratio
+from .in_turns import NEW_TOKENS, PROMPT, WORDS, Rates, kept_rates, ratio
 from .in_turns import SENTENCES as TIMED_SENTENCES
 from .model_chain import Chain, Variant
 from .pruning import Row, measure
@@ -244,10 +244,9 @@ def notes(model: str, rounds: int) -> list[str]:
         "Blocks left: weights of all blocks, embeddings and head aside.",
         f"× dense: float32 bundles in ONNX Runtime, each in turns with dense in one process, {rounds} "
         f"rounds, median of the paired ratios: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or "
-        f"{TIMED_SENTENCES} sentences of {WORDS} words; a turn's is the median of {REPEATS} after one that "
-        "is not counted. Then the share of latency that is gone over that of "
-        "the blocks' weights (target at least 0.8), and for decoding, which reads the head as well, over "
-        "that of all weights read.",
+        f"{TIMED_SENTENCES} sentences of {WORDS} words, tokenizing included; each after one that is not "
+        "counted. Then the share of latency that is gone over that of the blocks' weights (target at least "
+        "0.8), and for decoding, which reads the head as well, over that of all weights read.",
         "ffn (widths uniform, importance magnitude, repair none) is what a plain structured pruner does; "
         "layers (repair none) is ShortGPT.",
     ]
