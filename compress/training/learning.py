@@ -47,7 +47,9 @@ class Learning(ModelPass):
     batch_tokens: int = Field(2048, ge=1, description="tokens of one step, at least")
     piece_tokens: int = Field(1024, ge=1, description="tokens that go through the model at once")
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps in which the learning rate rises")
-    schedule: Schedule = Field("cosine", description="how the learning rate falls: cosine, or two_stages")
+    schedule: Schedule = Field(
+        "cosine", description="how the learning rate falls: cosine, to a tenth, or two_stages, to zero"
+    )
     weight_decay: float = Field(0.0, ge=0, le=10, description="share of the weights, times the learning rate")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the average of the parameters that is kept")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient of all parameters")
