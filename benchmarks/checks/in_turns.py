@@ -6,6 +6,10 @@ For many bundles at once: a process for each in each round, as in ``edgepress pr
 A turn begins with a prompt or a batch that is not counted: what ran before it took its weights and buffers
 out of the caches of this machine, where a user of one model has them. One more is counted and no median of
 several: the speed of a shared machine drifts within seconds, and the two of a pair should be near each other.
+
+An interval holds what differs from round to round, not from process to process: of one bundle whose weights
+are larger than the caches, all rounds of one process decoded 8 % slower than all of another, presumably for
+where the weights lay in memory.
 """
 
 from __future__ import annotations
