@@ -1,19 +1,22 @@
-"""Bundles timed in turns in one process: in each round all of them do the same work, and ratios are of pairs
-in one round.
+"""Bundles timed in turns: in each round all of them do the same work, and ratios are of pairs in one round.
 
-For many bundles at once: a process for each in each round, as in ``edgepress profile``, would take hours.
+    python -m edgepress.benchmarks.checks.in_turns ROUNDS NAME=BUNDLE …
+
+That prints the rates of one process. A table has those of ten: where buffers and weights lie in memory goes
+with the process, and moved the decoding of one bundle by 8 % in all rounds of it, so that an interval over
+rounds would be too narrow; those of tables are over processes. A process for each bundle in each round, as in
+``edgepress profile``, would take hours.
 
 A turn begins with a prompt or a batch that is not counted: what ran before it took its weights and buffers
 out of the caches of this machine, where a user of one model has them. One more is counted and no median of
 several: the speed of a shared machine drifts within seconds, and the two of a pair should be near each other.
-
-An interval holds what differs from round to round, not from process to process: of one bundle whose weights
-are larger than the caches, all rounds of one process decoded 8 % slower than all of another, presumably for
-where the weights lay in memory.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,17 +32,39 @@ from ...storage import read_json, write_json
 from ..paired import compare_rates
 
 PROMPT, NEW_TOKENS, SENTENCES, WORDS = 128, 16, 32, 40
+PROCESSES = 10
 
 # By bundle and by what is counted in a second: a rate for each round.
-Rates = dict[str, dict[str, list[float]]]
+Rounds = dict[str, dict[str, list[float]]]
+# The same with a list for each process.
+Rates = dict[str, dict[str, list[list[float]]]]
 
 
-def timed_in_turns(bundles: Mapping[str, Path], rounds: int) -> Rates:
-    """Rates of every bundle: ``prefill`` and ``decode`` in tokens a second, or ``sentences`` a second."""
+def timed_in_turns(bundles: Mapping[str, Path], rounds: int, processes: int = PROCESSES) -> Rates:
+    """Rates of every bundle in ``rounds`` of each of ``processes``, which open them in turns in this order
+    and the other way round.
+    """
+    rates: Rates = {}
+    module = f"{__package__}.{Path(__file__).stem}"
+    for number in range(processes):
+        names = list(bundles) if number % 2 == 0 else list(bundles)[::-1]
+        told = [f"{name}={bundles[name]}" for name in names]
+        command = [sys.executable, "-m", module, str(rounds), *told]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        for name, kinds in json.loads(output).items():
+            for kind, found in kinds.items():
+                rates.setdefault(name, {}).setdefault(kind, []).append(found)
+    return rates
+
+
+def timed_here(bundles: Mapping[str, Path], rounds: int) -> Rounds:
+    """Rates of every bundle in this process: ``prefill`` and ``decode`` in tokens a second, or ``sentences``
+    a second.
+    """
     turns = {name: _turn(path) for name, path in bundles.items()}
     for turn in turns.values():
         turn()
-    rates: Rates = {name: {} for name in bundles}
+    rates: Rounds = {name: {} for name in bundles}
     for number in range(rounds):
         order = list(turns) if number % 2 == 0 else list(turns)[::-1]
         for name in order:
@@ -94,12 +119,28 @@ def _decoding(decoder: Decoder, ids: list[int]) -> dict[str, float]:
     return {"prefill": len(ids) / (filled - start), "decode": NEW_TOKENS / (time.perf_counter() - filled)}
 
 
-def ratio(mine: list[float], other: list[float]) -> tuple[float, str] | None:
-    """The median of the paired ratios, and with its interval as a table shows it; None without enough
-    pairs.
+def described_turns(rounds: int) -> str:
+    """How ratios of a table came about, in words."""
+    return f"{rounds} rounds in each of {PROCESSES} processes, median over processes of their paired ratios"
+
+
+def ratio(mine: list[list[float]], other: list[list[float]]) -> tuple[float, str] | None:
+    """The median over processes of the median of their paired ratios, and with its interval as a table shows
+    it; None of too few processes.
     """
-    found = compare_rates(mine, other)
+    by_process = [float(np.median(np.divide(one, two))) for one, two in zip(mine, other, strict=True)]
+    found = compare_rates(by_process, [1.0] * len(by_process))
     if found.ratio_median is None or found.ci95 is None:
         return None
     low, high = found.ci95
     return found.ratio_median, f"{found.ratio_median:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def main() -> None:
+    """Print the rates of one process."""
+    bundles = {name: Path(path) for name, _, path in (told.partition("=") for told in sys.argv[2:])}
+    print(json.dumps(timed_here(bundles, int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,10 @@
 """SmolLM2 pruned, then rounded to 4 bits, beside 4 and 3 bits alone; and with fewer tokens in its vocabulary.
 
-    python -m edgepress.benchmarks.checks.pruned_and_rounded WORK RESULTS [--only NAME …] [--rounds 12]
+    python -m edgepress.benchmarks.checks.pruned_and_rounded WORK RESULTS [--only NAME …] [--rounds 6]
 
 Every step is the command line a user would type; its output stays in WORK, so that an interrupted check goes
-on where it was. Bundles are timed in turns in one process. Without rounds nothing is timed.
+on where it was. Bundles are timed in turns, with so many rounds in each of ten
+processes. Without rounds nothing is timed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from ...compress.weights import WeightSource
 from ...storage import sha256_json
-from .in_turns import NEW_TOKENS, PROMPT, Rates, kept_rates, ratio
+from .in_turns import NEW_TOKENS, PROMPT, Rates, described_turns, kept_rates, ratio
 from .model_chain import Chain, Variant
 from .pruning import Row, measure
 from .small_models import shown, value
@@ -96,8 +97,8 @@ def main() -> None:
         f"{CALIBRATION}; measured on 4 windows of 512 tokens of held-out Wikipedia. Nothing was trained.",
         "Blocks MB: as the checkpoint stores their linears. A bundle stores 3 bits in 4, and embedding and "
         "head in 8 (groups of 32). Models with other tokens are compared by bits per byte alone.",
-        f"Speed: bundles in turns in one process, {given.rounds} rounds, prompts of {PROMPT} tokens, "
-        f"{NEW_TOKENS} decoded; medians of paired ratios.",
+        f"Speed: bundles in turns, {described_turns(given.rounds)}: prompts of {PROMPT} tokens, "
+        f"{NEW_TOKENS} decoded.",
     ]
     told = f" --only {' '.join(given.only)}" if given.only else ""
     told += f" --rounds {given.rounds}" if given.rounds else ""

@@ -77,10 +77,11 @@ def measure(
     row: Row,
     calibration: str = CALIBRATION,
     held_out: str = f"--windows {WINDOWS}",
+    threads: int = 1,
     **settings: Any,
 ) -> list[Measurement]:
-    """Compress and validate, each unless it is done; returns the lines about the row. ``settings`` join the
-    recipe.
+    """Compress with ``threads`` and validate, each unless it is done; returns the lines about the row.
+    ``settings`` join the recipe.
     """
     checkpoint, run = chain.work / row.name, chain.work / f"{row.name}.quality.jsonl"
     if not checkpoint.exists():
@@ -88,7 +89,7 @@ def measure(
         content = {"name": row.name, "passes": list(row.passes), **settings}
         recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
         command = f"compress {chain.model} -r {recipe} {calibration} -o {checkpoint} -q"
-        seconds, rss = chain.call(command, threads=1)
+        seconds, rss = chain.call(command, threads=threads)
         write_json(chain.work / f"{row.name}.cost.json", {"cpu_seconds": seconds, "rss_mb": rss})
     if not run.exists():
         part = run.with_suffix(".part")

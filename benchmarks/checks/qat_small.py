@@ -1,7 +1,7 @@
 """Quantization-aware training beside the best rounding, at 3 and 2 bits, on the small Llama trained here.
 
-    python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--only NAME …]
-        [--text FILE … --samples COUNT] [--taught COUNT] [--page NAME]
+    python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--rate RATE]
+        [--threads COUNT] [--only NAME …] [--text FILE … --samples COUNT] [--taught COUNT] [--page NAME]
 
 The model is that of :mod:`.ternary`, in the same WORK, or with ``--taught`` one that read so many tokens of
 the text that is learned from here. A budget of tokens that does something at 2 bits takes hours of a CPU on
@@ -36,14 +36,16 @@ TOP_K = 4096
 BITS = (3, 2)
 # What is already near needs smaller steps.
 RATES = {3: 1e-3, 2: 2e-3}
-# Codes that are near a boundary go back and forth as long as there are steps: the rate has to end at zero. An
-# embedding that learns helps a model of ``--taught``; with one that has read little, other text gets worse.
-QAT: dict[str, Any] = {"schedule": "two_stages", "embedding": True}
+# Of a model of ``--taught``. Codes that are near a boundary go back and forth as long as there are steps: the
+# rate has to end at zero. With a model that has read little, an embedding that learns makes other text worse.
+TAUGHT: dict[str, Any] = {"schedule": "two_stages", "embedding": True}
 HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
 
 
-def rows(tokens: int) -> dict[str, list[Row]]:
-    """By scheme: roundings after training, and the best of them followed by training."""
+def rows(tokens: int, options: dict[str, Any], rate: float | None) -> dict[str, list[Row]]:
+    """By scheme: roundings after training, and the best of them followed by training with ``options`` and the
+    learning rate ``rate``, or that for its bits.
+    """
     learned: dict[str, Any] = {
         "pass": "qat",
         "tokens": tokens,
@@ -59,12 +61,13 @@ def rows(tokens: int) -> dict[str, list[Row]]:
         scheme = {"scheme": f"W{bits}A16-g64", **FEW}
         gptq = {"pass": "gptq", "refinements": 2, **scheme}
         corrected = {**gptq, "correction": 1}
+        trained_long = {**learned, **options, "learning_rate": rate or RATES[bits]}
         found[f"W{bits}-g64"] = [
             Row(f"qat-w{bits}-gptq", (gptq,)),
             Row(f"qat-w{bits}-tune", (gptq, tune)),
             Row(f"qat-w{bits}-awq-tune", ({"pass": "awq", "quantize": False, **scheme}, gptq, tune)),
             Row(f"qat-w{bits}-corrected-tune", (corrected, tune)),
-            Row(f"qat-w{bits}-qat", (corrected, {**learned, **QAT, "learning_rate": RATES[bits]})),
+            Row(f"qat-w{bits}-qat", (corrected, trained_long)),
         ]
     return found
 
@@ -83,10 +86,10 @@ def calibration(work: Path, texts: Sequence[Path], samples: int) -> str:
 
 
 def table_rows(
-    chain: Chain, scheme: str, found: list[Row], options: str, notes: list[str]
+    chain: Chain, scheme: str, found: list[Row], options: str, threads: int, notes: list[str]
 ) -> list[list[str]]:
     """A row for each, measured now where it is not; the notes get the curves."""
-    lines = {row.name: measure(chain, row, options) for row in found}
+    lines = {row.name: measure(chain, row, options, threads=threads) for row in found}
     kl = {name: value(one, "kl") for name, one in lines.items()}
     last = found[-1].name
     best = min((one for name, one in kl.items() if one is not None and name != last), default=None)
@@ -118,6 +121,8 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="budget of qat")
     schemes = [f"W{bits}-g64" for bits in BITS]
+    parser.add_argument("--rate", type=float, help=f"learning rate of qat [default: by bits, {RATES}]")
+    parser.add_argument("--threads", type=int, default=1, help="of what is not there yet")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=schemes, default=schemes)
     parser.add_argument("--text", type=Path, nargs="*", default=[], help="files to learn from besides")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences to learn from")
@@ -131,9 +136,10 @@ def main() -> None:
         chain = trained(given.work, given.taught, text=options)
     filled: list[list[str]] = []
     curves_told: list[str] = []
-    for scheme, found in rows(given.tokens).items():
+    own = {} if given.taught is None else TAUGHT
+    for scheme, found in rows(given.tokens, own, given.rate).items():
         if scheme in given.only:
-            filled += table_rows(chain, scheme, found, options, curves_told)
+            filled += table_rows(chain, scheme, found, options, given.threads, curves_told)
     learned_from = ["the Wikipedia demo corpus", *(text.name for text in given.text)]
     taught = f"{SCRATCH_TOKENS:,} tokens, see ternary.md"
     if given.taught is not None:
@@ -143,12 +149,14 @@ def main() -> None:
         f"Model: the Llama of 5.8 M parameters that was trained here ({taught}). KL: KL(float ‖ row), "
         f"mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia. "
         f"Learned from: {given.samples} sequences of {LENGTH} tokens of {' and '.join(learned_from)}.",
-        "CPU s: of the whole process `edgepress compress`, one thread.",
+        "CPU s: of the whole process `edgepress compress`, all threads together.",
         *curves_told,
     ]
     told = "" if given.only == schemes else f" --only {' '.join(given.only)}"
     told += f" --text {' '.join(text.name for text in given.text)}" if given.text else ""
     told += "" if given.samples == SAMPLES else f" --samples {given.samples}"
+    told += "" if given.rate is None else f" --rate {given.rate}"
+    told += "" if given.threads == 1 else f" --threads {given.threads}"
     told += "" if given.taught is None else f" --taught {given.taught}"
     told += "" if given.page == "qat-small" else f" --page {given.page}"
     bits = " and ".join(str(bits) for bits in BITS if f"W{bits}-g64" in given.only)

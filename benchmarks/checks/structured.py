@@ -1,7 +1,7 @@
 """Smaller blocks: what each structured pass costs SmolLM2 and MiniLM, repaired or not, and what it gains.
 
     python -m edgepress.benchmarks.checks.structured WORK RESULTS --model smollm2 [--only NAME …]
-        [--timed NAME … [--rounds 12]] [--place PLACE --peers NAME …] [--page NAME]
+        [--timed NAME … [--rounds 6]] [--place PLACE --peers NAME …] [--page NAME]
 
 Every step is the command line a user would type; its output stays in WORK, so that an interrupted check goes
 on where it was. A row that was left out is not in the table. Rows named by ``--timed`` are exported, proven,
@@ -23,7 +23,7 @@ from ..peers.place import Place
 from ..peers.pruners import torch_pruning
 from ..record import Measurement, read
 from .distillation import text
-from .in_turns import NEW_TOKENS, PROMPT, WORDS, Rates, kept_rates, ratio
+from .in_turns import NEW_TOKENS, PROMPT, WORDS, Rates, described_turns, kept_rates, ratio
 from .in_turns import SENTENCES as TIMED_SENTENCES
 from .model_chain import Chain, Variant
 from .pruning import Row, measure
@@ -198,7 +198,7 @@ def main() -> None:
     names = [row.name for row in rows()]
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names)
     parser.add_argument("--timed", nargs="+", metavar="NAME", choices=names, default=[])
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=6, help="of each of ten processes")
     parser.add_argument("--place", type=Path, help="directory with the environments of other tools")
     parser.add_argument(
         "--peers", nargs="+", metavar="NAME", choices=list(torch_pruning.VARIANTS), default=[]
@@ -242,8 +242,8 @@ def notes(model: str, rounds: int) -> list[str]:
     return [
         f"{what}. Nothing was trained.",
         "Blocks left: weights of all blocks, embeddings and head aside.",
-        f"× dense: float32 bundles in ONNX Runtime, each in turns with dense in one process, {rounds} "
-        f"rounds, median of the paired ratios: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or "
+        "× dense: float32 bundles in ONNX Runtime, each in turns with dense, "
+        f"{described_turns(rounds)}: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or "
         f"{TIMED_SENTENCES} sentences of {WORDS} words, tokenizing included; each after one that is not "
         "counted. Then the share of latency that is gone over that of the blocks' weights (target at least "
         "0.8), and for decoding, which reads the head as well, over that of all weights read.",

@@ -20,7 +20,7 @@ import yaml
 from ...storage import read_json, sha256_file, write_json
 from ..learning_curves import learning_curves
 from ..record import Measurement, read
-from .in_turns import NEW_TOKENS, PROMPT, Rates, kept_rates, ratio
+from .in_turns import NEW_TOKENS, PROMPT, Rates, described_turns, kept_rates, ratio
 from .model_chain import WINDOWS, Chain, Variant
 from .small_llama import Shape, save_small_llama
 from .small_models import shown, value
@@ -29,7 +29,7 @@ from .table import write_table
 COMMAND = "python -m edgepress.benchmarks.checks.ternary WORK benchmarks/results"
 TEXT = "--calibration wikipedia --samples 1920 --length 256"
 AGAIN = "--calibration wikipedia --samples 560 --length 256"
-SCRATCH_TOKENS, TOKENS, ROUNDS = 400_000, 120_000, 100
+SCRATCH_TOKENS, TOKENS, ROUNDS = 400_000, 120_000, 10
 STEPS = {"batch_tokens": 2048, "piece_tokens": 2048, "measurements": 4}
 SCRATCH = {"pass": "distill", "losses": {"cross_entropy": 1.0}, "embedding": True, "learning_rate": 0.03}
 TERNARY = {"pass": "ternary", "group_size": 128, "learning_rate": 0.01}
@@ -104,7 +104,7 @@ def size(bundle: Path) -> int:
 
 
 def speeds(chain: Chain, chosen: list[Variant]) -> Rates:
-    """Rates of all bundles, timed in turns in one process unless that was done."""
+    """Rates of all bundles, timed in turns unless that was done."""
     bundles = {one.name: chain.bundle(one) for one in chosen}
     return kept_rates(chain.work / "speed.json", bundles, ROUNDS)
 
@@ -150,8 +150,8 @@ def notes(chain: Chain, shape: Shape, tokens: int) -> list[str]:
         f"{tokens:,} more ({AGAIN}).",
         f"Targets: a gap of at most 5 %, a size of at most 0.2, decoding at least as fast as the twin. "
         f"Bits per byte: {WINDOWS} windows of 512 tokens of held-out articles.",
-        f"×: all bundles in turns in one process, {ROUNDS} rounds, median of the paired ratios: prompts of "
-        f"{PROMPT} tokens, {NEW_TOKENS} decoded.",
+        f"×: all bundles in turns, {described_turns(ROUNDS)}: prompts of {PROMPT} tokens, {NEW_TOKENS} "
+        "decoded.",
         "Embedding and head are W8A16-g32 in every bundle. CPU s: of `edgepress compress`, one thread.",
     ]
     for name in ("float", "ternary"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.checks.in_turns import after_a_first_run, ratio, timed_in_turns
+from edgepress.benchmarks.checks.in_turns import after_a_first_run, ratio, timed_here, timed_in_turns
 from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
 from edgepress.runtime import prepacked
@@ -38,16 +38,25 @@ def test_every_bundle_does_the_same_rounds(
     monkeypatch.setattr("edgepress.benchmarks.checks.in_turns.PROMPT", 8)
     monkeypatch.setattr("edgepress.benchmarks.checks.in_turns.NEW_TOKENS", 2)
     bundle = export_bundle(request.getfixturevalue(model), output=tmp_path / "b", validate=False)
-    rates = timed_in_turns({"one": bundle, "two": bundle}, rounds=6)
+    rates = timed_here({"one": bundle, "two": bundle}, rounds=6)
     assert set(rates) == {"one", "two"}
     assert {kind: len(found) for kind, found in rates["one"].items()} == dict.fromkeys(kinds, 6)
     assert all(rate > 0 for found in rates.values() for each in found.values() for rate in each)
 
 
-def test_a_ratio_is_that_of_pairs() -> None:
-    found = ratio([2.0, 4.0, 6.0, 8.0, 10.0, 12.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+def test_every_process_does_the_same_rounds(pooled_bert: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(pooled_bert, output=tmp_path / "b", validate=False)
+    rates = timed_in_turns({"one": bundle, "two": bundle}, rounds=2, processes=3)
+    assert list(rates) == ["one", "two"]
+    assert [len(rounds) for rounds in rates["two"]["sentences"]] == [2, 2, 2]
+
+
+def test_a_ratio_is_that_of_pairs_and_a_process_counts_once() -> None:
+    found = ratio([[2.0, 4.0, 60.0]] * 6, [[1.0, 2.0, 3.0]] * 6)
     assert found == (2.0, "2.00 [2.00, 2.00]")
-    assert ratio([1.0], [1.0]) is None
+    one_process_is_faster = ratio([[2.0] * 9, *[[1.0]] * 6], [[1.0] * 9, *[[1.0]] * 6])
+    assert one_process_is_faster is not None and one_process_is_faster[0] == 1.0
+    assert ratio([[1.0]], [[1.0]]) is None
 
 
 def test_no_bundle_is_timed_as_in_its_first_run(
