@@ -2,10 +2,9 @@
 
     python -m edgepress.benchmarks.checks.in_turns ROUNDS NAME=BUNDLE …
 
-That prints the rates of one process. A table has those of ten: where buffers and weights lie in memory goes
-with the process, and moved the decoding of one bundle by 8 % in all rounds of it, so that an interval over
-rounds would be too narrow; those of tables are over processes. A process for each bundle in each round, as in
-``edgepress profile``, would take hours.
+That prints the rates of one process. A table has those of ten, and its intervals are over processes: all
+rounds of one decoded the same bundle 8 % faster than all of another, of which an interval over rounds knows
+nothing. A process for each bundle in each round, as in ``edgepress profile``, would take hours.
 
 A turn begins with a prompt or a batch that is not counted: what ran before it took its weights and buffers
 out of the caches of this machine, where a user of one model has them. One more is counted and no median of
