@@ -37,12 +37,14 @@ def folder() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """One graph, prepacked. ``name`` is the model's, for tables; ``last_used`` in seconds since the epoch;
-    ``without_prefill`` is why the prefill graph of the bundle is not in it.
+    """One graph, prepacked. ``name`` is the model's and ``scheme`` its quantization, for tables;
+    ``last_used`` in seconds since the epoch; ``without_prefill`` is why the prefill graph of the bundle is
+    not in it.
     """
 
     path: Path
     name: str
+    scheme: str
     bytes: int
     last_used: float
     whole: bool
@@ -63,6 +65,7 @@ class Entry:
         return {
             "path": str(self.path),
             "name": self.name,
+            "scheme": self.scheme,
             "bytes": self.bytes,
             "last_used": self.last_used,
             "whole": self.whole,
@@ -156,10 +159,11 @@ def _read(path: Path) -> Entry | None:
         manifest = read_json(path / MANIFEST)
         used = (path / MANIFEST).stat().st_mtime
         whole = manifest["schema"] == SCHEMA and _as_written(path, manifest["files"])
-        name, without = str(manifest["name"]), manifest["without_prefill"]
+        name, scheme = str(manifest["name"]), str(manifest["scheme"])
+        without = manifest["without_prefill"]
     except (InputError, OSError, KeyError, TypeError, AttributeError, ValueError):
-        return Entry(path, "?", size, used, whole=False)
-    return Entry(path, name, size, used, whole, without)
+        return Entry(path, "?", "?", size, used, whole=False)
+    return Entry(path, name, scheme, size, used, whole, without)
 
 
 def _as_written(path: Path, files: dict[str, dict[str, Any]]) -> bool:

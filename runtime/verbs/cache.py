@@ -62,13 +62,13 @@ def _table(found: list[Entry]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("model", "MB", "last used", "entry")
+    table = Table("model", "scheme", "MB", "last used")
     for entry in found:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
         name = Text(entry.name if entry.whole else f"{entry.name} (damaged)")
         if entry.without_prefill:
             name.append(f" (no prefill graph: {entry.without_prefill})")
-        table.add_row(name, f"{entry.bytes / 1e6:.0f}", used, entry.path.name)
+        table.add_row(name, Text(entry.scheme), f"{entry.bytes / 1e6:.0f}", used)
     return table
 
 

@@ -307,7 +307,8 @@ def test_the_verb(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     entry = told("make", str(bundle.path))
     assert told("list", "--check")["bytes"] == entry["bytes"]
     assert run(["cache", "list"]) == 0
-    assert "llama" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "llama" in out and bundle.scheme in out
     data = Path(str(entry["path"])) / "model.onnx.data"
     status, raw = data.stat(), bytearray(data.read_bytes())
     raw[-1] ^= 1
