@@ -25,4 +25,4 @@ class _StraightThrough(torch.autograd.Function):
 
 def straight_through(value: Tensor, rounded: Tensor) -> Tensor:
     """``rounded``, with the gradient of ``value``; both of one shape."""
-    return _StraightThrough.apply(value, rounded.detach())  # type: ignore[no-any-return,no-untyped-call]
+    return _StraightThrough.apply(value, rounded.detach())  # type: ignore[no-any-return]

@@ -125,7 +125,7 @@ class LsqLinear(nn.Module):
     def weight(self) -> Tensor:
         """The weight ``[out, in]`` that the codes stand for, to the bit as :meth:`tensor` dequantizes."""
         zero_point = None if self.zero_point is None else self.zero_point.unsqueeze(-1)
-        grouped: Tensor = _Rounded.apply(  # type: ignore[no-untyped-call]
+        grouped: Tensor = _Rounded.apply(
             self.latent, self.scale.unsqueeze(-1), zero_point, self.mask, self.codes
         )
         return grouped.flatten(1)

@@ -82,7 +82,7 @@ class QuantLinear(nn.Module):
         if torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))
         rows = x.reshape(-1, x.shape[-1])
-        out = _Product.apply(rows, self.codes, self.scale, self.zero_point)  # type: ignore[no-untyped-call]
+        out = _Product.apply(rows, self.codes, self.scale, self.zero_point)
         if self.bias is not None:
             out = out + self.bias.to(out.dtype)
         return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]

@@ -57,7 +57,7 @@ class _Feeling(nn.Module):
             x = x.to(torch.get_autocast_dtype(kind))
         rows = x.reshape(-1, x.shape[-1])
         weight = self.linear.get_parameter("weight")
-        out = _Felt.apply(rows, weight, self.others, self.costs)  # type: ignore[no-untyped-call]
+        out = _Felt.apply(rows, weight, self.others, self.costs)
         bias = self.linear.bias
         if bias is not None:
             out = out + bias.to(out.dtype)
