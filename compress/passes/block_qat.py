@@ -91,8 +91,11 @@ class BlockQat(BlockPass):
     def _record(
         self, block: Block, linear: Linear, target: Tensor, tensor: QTensor, losses: list[float]
     ) -> None:
-        detail = f"the block's held-out loss fell to {min(losses) / losses[0]:.0%}" if losses else ""
-        status = "ok" if losses else "fallback-start"
+        status, detail = "fallback-start", ""
+        if losses and losses[0] > 0:
+            status, detail = "ok", f"the block's held-out loss fell to {min(losses) / losses[0]:.0%}"
+        elif losses:
+            detail = "quantized by an earlier stage, whose output it has; the same samples make it one"
         error = weight_error(tensor.dequantize() - target, target)
         name = tensor.scheme.name
         block.statuses.append(LayerStatus(linear.name, "block_qat", name, status, error, "weight", detail))
@@ -141,13 +144,15 @@ class _Lesson:
 
     def run(self) -> list[float]:
         """Held-out losses, before and after each epoch; the parameters are then the best ones. Empty where
-        the first is not finite.
+        the first is not finite, and no other where it is zero.
         """
         judged = list(self._pairs(held_out=True)) or list(self._pairs(held_out=False))[:1]
         optimizer = torch.optim.AdamW(self.parameters, lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
         losses, best = [self._mean(judged)], self._state()
         if not math.isfinite(losses[0]):
             return []
+        if losses[0] == 0:
+            return losses
         count = sum(1 for _ in self._pairs(held_out=False))
         for epoch in range(self.options.epochs):
             for index, pair in enumerate(self._pairs(held_out=False)):

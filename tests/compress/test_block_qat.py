@@ -70,3 +70,16 @@ def test_encoders_have_it_too(make_encoder: Callable[..., Path], pico_text: Path
     options: dict[str, Any] = {"calibration": str(pico_text), "samples": 24, "length": 32}
     path = compress_model(str(model), recipe=str(recipe), output=tmp_path / "o", **options)
     assert set(read_json(path / "edgepress.json")["steps"][0]["statuses"]) == {"ok"}
+
+
+def test_what_an_earlier_stage_quantized_is_told(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    """Other samples are another stage, whose original is quantized: there is nothing to come nearer to."""
+    first = {"pass": "gptq", "scheme": "W3A16-g32", "samples": 8}
+    path = compressed(pico_llama, tmp_path, pico_text, first, {**LEARN, "scheme": "W3A16-g32"})
+    assert read_json(path / "edgepress.json")["steps"][1]["statuses"] == {"fallback-start": 21}
+    rounded = compressed(pico_llama, tmp_path / "b", pico_text, first)
+    before, after = WeightSource.open(rounded), WeightSource.open(path)
+    for linear in before.anatomy.linears():
+        one, two = before.linear(linear.name), after.linear(linear.name)
+        assert isinstance(one, QTensor) and isinstance(two, QTensor)
+        assert torch.equal(one.codes, two.codes) and torch.equal(one.scale, two.scale)
