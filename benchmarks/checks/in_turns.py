@@ -2,9 +2,9 @@
 
     python -m edgepress.benchmarks.checks.in_turns ROUNDS NAME=BUNDLE …
 
-That prints the rates of one process. A table has those of ten, and its intervals are over processes: all
-rounds of one decoded the same bundle 8 % faster than all of another, of which an interval over rounds knows
-nothing. A process for each bundle in each round, as in ``edgepress profile``, would take hours.
+That prints the rates of one process. A table has those of ten or more, and its intervals are over processes:
+all rounds of one decoded the same bundle 8 % faster than all of another, of which an interval over rounds
+knows nothing. A process for each bundle in each round, as in ``edgepress profile``, would take hours.
 
 A turn begins with a prompt or a batch that is not counted: what ran before it took its weights and buffers
 out of the caches of this machine, where a user of one model has them. One more is counted and no median of
@@ -72,10 +72,10 @@ def timed_here(bundles: Mapping[str, Path], rounds: int) -> Rounds:
     return rates
 
 
-def kept_rates(file: Path, bundles: Mapping[str, Path], rounds: int) -> Rates:
+def kept_rates(file: Path, bundles: Mapping[str, Path], rounds: int, processes: int = PROCESSES) -> Rates:
     """What :func:`timed_in_turns` finds about ``bundles``, or found before and wrote to ``file``."""
     if not file.exists():
-        write_json(file, timed_in_turns(bundles, rounds))
+        write_json(file, timed_in_turns(bundles, rounds, processes))
     found: Rates = read_json(file)
     return found
 
@@ -118,9 +118,9 @@ def _decoding(decoder: Decoder, ids: list[int]) -> dict[str, float]:
     return {"prefill": len(ids) / (filled - start), "decode": NEW_TOKENS / (time.perf_counter() - filled)}
 
 
-def described_turns(rounds: int) -> str:
+def described_turns(rounds: int, processes: int = PROCESSES) -> str:
     """How ratios of a table came about, in words."""
-    return f"{rounds} rounds in each of {PROCESSES} processes, median over processes of their paired ratios"
+    return f"{rounds} rounds in each of {processes} processes, median over processes of their paired ratios"
 
 
 def ratio(mine: list[list[float]], other: list[list[float]]) -> tuple[float, str] | None:

@@ -1,7 +1,7 @@
 """Smaller blocks: what each structured pass costs SmolLM2 and MiniLM, repaired or not, and what it gains.
 
     python -m edgepress.benchmarks.checks.structured WORK RESULTS --model smollm2 [--only NAME …]
-        [--timed NAME … [--rounds 6]] [--place PLACE --peers NAME …] [--page NAME]
+        [--timed NAME … [--rounds 6] [--processes 10]] [--place PLACE --peers NAME …] [--page NAME]
 
 Every step is the command line a user would type; its output stays in WORK, so that an interrupted check goes
 on where it was. A row that was left out is not in the table. Rows named by ``--timed`` are exported, proven,
@@ -23,7 +23,7 @@ from ..peers.place import Place
 from ..peers.pruners import torch_pruning
 from ..record import Measurement, read
 from .distillation import text
-from .in_turns import NEW_TOKENS, PROMPT, WORDS, Rates, described_turns, kept_rates, ratio
+from .in_turns import NEW_TOKENS, PROCESSES, PROMPT, WORDS, Rates, described_turns, kept_rates, ratio
 from .in_turns import SENTENCES as TIMED_SENTENCES
 from .model_chain import Chain, Variant
 from .pruning import Row, measure
@@ -89,7 +89,7 @@ def judged(chain: Chain, row: Row) -> list[Measurement]:
     return measure(chain, row, calibration(chain), HELD_OUT[chain.model], embedding=None)
 
 
-def timed(chain: Chain, names: list[str], rounds: int) -> dict[str, Rates]:
+def timed(chain: Chain, names: list[str], rounds: int, processes: int) -> dict[str, Rates]:
     """By row of ``names``: its rates and those of the original, the two in turns, unless that was done. All
     bundles are there before the first is timed.
     """
@@ -102,7 +102,7 @@ def timed(chain: Chain, names: list[str], rounds: int) -> dict[str, Rates]:
             bundles[row.name] = chain.bundle(Variant(row.name, row.name, ""))
     dense = chain.bundle(Variant("original", DENSE, None))
     return {
-        name: kept_rates(chain.work / f"{name}.speed.json", {name: bundle, DENSE: dense}, rounds)
+        name: kept_rates(chain.work / f"{name}.speed.json", {name: bundle, DENSE: dense}, rounds, processes)
         for name, bundle in bundles.items()
     }
 
@@ -198,7 +198,8 @@ def main() -> None:
     names = [row.name for row in rows()]
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names)
     parser.add_argument("--timed", nargs="+", metavar="NAME", choices=names, default=[])
-    parser.add_argument("--rounds", type=int, default=6, help="of each of ten processes")
+    parser.add_argument("--rounds", type=int, default=6, help="of each process")
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="in which a row is timed")
     parser.add_argument("--place", type=Path, help="directory with the environments of other tools")
     parser.add_argument(
         "--peers", nargs="+", metavar="NAME", choices=list(torch_pruning.VARIANTS), default=[]
@@ -210,7 +211,7 @@ def main() -> None:
     chain = Chain(given.model, given.work, None, quick=True)
     dense = read([chain.quality(Variant("original", DENSE, None))]) if given.model == "minilm" else []
     chosen = [row for row in rows() if given.only is None or row.name in given.only]
-    rates = timed(chain, given.timed, given.rounds)
+    rates = timed(chain, given.timed, given.rounds, given.processes)
     filled = [table_row(chain, row, dense, rates) for row in chosen]
     filled += [peer_row(chain, Place(given.place), variant, dense) for variant in given.peers]
     measured = ["KL", "ppl", "top-1"] if given.model == "smollm2" else ["cosine", "WordSim-353", "SimLex-999"]
@@ -218,7 +219,8 @@ def main() -> None:
     header = ["pass", "blocks left", "checkpoint MB", *measured, *gained, "CPU s"]
     title = f"Structured pruning of {given.model}: channels, heads, layers and width"
     file = given.results / f"{given.page or f'structured-pruning-{given.model}'}.md"
-    write_table(file, title, COMMAND + told(given), header, filled, notes(given.model, given.rounds))
+    turns = described_turns(given.rounds, given.processes)
+    write_table(file, title, COMMAND + told(given), header, filled, notes(given.model, turns))
 
 
 def told(given: argparse.Namespace) -> str:
@@ -226,11 +228,12 @@ def told(given: argparse.Namespace) -> str:
     options = f" --model {given.model}"
     options += f" --only {' '.join(given.only)}" if given.only else ""
     options += f" --timed {' '.join(given.timed)} --rounds {given.rounds}" if given.timed else ""
+    options += f" --processes {given.processes}" if given.timed and given.processes != PROCESSES else ""
     options += f" --place PLACE --peers {' '.join(given.peers)}" if given.peers else ""
     return options + (f" --page {given.page}" if given.page else "")
 
 
-def notes(model: str, rounds: int) -> list[str]:
+def notes(model: str, turns: str) -> list[str]:
     """What the columns mean."""
     what = {
         "smollm2": "Model: SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid. KL: "
@@ -243,7 +246,7 @@ def notes(model: str, rounds: int) -> list[str]:
         f"{what}. Nothing was trained.",
         "Blocks left: weights of all blocks, embeddings and head aside.",
         "× dense: float32 bundles in ONNX Runtime, each in turns with dense, "
-        f"{described_turns(rounds)}: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or "
+        f"{turns}: prompts of {PROMPT} tokens, {NEW_TOKENS} decoded; or "
         f"{TIMED_SENTENCES} sentences of {WORDS} words, tokenizing included; each after one that is not "
         "counted. Then the share of latency that is gone over that of the blocks' weights (target at least "
         "0.8), and for decoding, which reads the head as well, over that of all weights read.",
