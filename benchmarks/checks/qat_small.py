@@ -1,13 +1,15 @@
 """Quantization-aware training beside the best rounding, at 3 and 2 bits, on the small Llama trained here.
 
     python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--rate RATE]
-        [--threads COUNT] [--only NAME …] [--text FILE … --samples COUNT] [--taught COUNT] [--page NAME]
+        [--threads COUNT] [--only NAME …] [--text FILE … --samples COUNT] [--taught COUNT] [--blocks COUNT]
+        [--page NAME]
 
 The model is that of :mod:`.ternary`, in the same WORK, or with ``--taught`` one that read so many tokens of
 the text that is learned from here. A budget of tokens that does something at 2 bits takes hours of a CPU on
 SmolLM2-135M, and minutes here. Every step is the command line a user would type; its output stays in WORK, so
 that an interrupted check goes on where it was. A model that reads the 400,000 tokens of the demo corpus often
-learns them by heart; files of ``--text`` join them.
+learns them by heart; files of ``--text`` join them. With ``--blocks`` one block after the other learns from
+so many sequences before all of them do together, and the rounding before that is calibrated with as many.
 """
 
 from __future__ import annotations
@@ -39,12 +41,16 @@ RATES = {3: 1e-3, 2: 2e-3}
 # Of a model of ``--taught``. Codes that are near a boundary go back and forth as long as there are steps: the
 # rate has to end at zero. With a model that has read little, an embedding that learns makes other text worse.
 TAUGHT: dict[str, Any] = {"schedule": "two_stages", "embedding": True}
+# A block's own output tells its codes more than what comes of it at the end, with less noise.
+BLOCKS: dict[str, Any] = {"pass": "block_qat", "epochs": 2, "learning_rate": 5e-3}
 HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
 
 
-def rows(tokens: int, options: dict[str, Any], rate: float | None) -> dict[str, list[Row]]:
+def rows(
+    tokens: int, options: dict[str, Any], rate: float | None, blocks: int | None = None
+) -> dict[str, list[Row]]:
     """By scheme: roundings after training, and the best of them followed by training with ``options`` and the
-    learning rate ``rate``, or that for its bits.
+    learning rate ``rate``, or that for its bits; before it that of each block, from ``blocks`` sequences.
     """
     learned: dict[str, Any] = {
         "pass": "qat",
@@ -60,14 +66,16 @@ def rows(tokens: int, options: dict[str, Any], rate: float | None) -> dict[str, 
     for bits in BITS:
         scheme = {"scheme": f"W{bits}A16-g64", **FEW}
         gptq = {"pass": "gptq", "refinements": 2, **scheme}
-        corrected = {**gptq, "correction": 1}
+        corrected = {**gptq, "correction": 1, **({} if blocks is None else {"samples": blocks})}
         trained_long = {**learned, **options, "learning_rate": rate or RATES[bits]}
+        # The same samples make one sweep of the two: in another, nothing is left to learn.
+        first = [] if blocks is None else [{**BLOCKS, **scheme, "samples": blocks}]
         found[f"W{bits}-g64"] = [
             Row(f"qat-w{bits}-gptq", (gptq,)),
             Row(f"qat-w{bits}-tune", (gptq, tune)),
             Row(f"qat-w{bits}-awq-tune", ({"pass": "awq", "quantize": False, **scheme}, gptq, tune)),
             Row(f"qat-w{bits}-corrected-tune", (corrected, tune)),
-            Row(f"qat-w{bits}-qat", (corrected, trained_long)),
+            Row(f"qat-w{bits}-qat", (corrected, *first, trained_long)),
         ]
     return found
 
@@ -127,6 +135,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, nargs="*", default=[], help="files to learn from besides")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences to learn from")
     parser.add_argument("--taught", type=int, metavar="COUNT", help="tokens of that text that the model read")
+    parser.add_argument("--blocks", type=int, metavar="COUNT", help="sequences that blocks learn from first")
     parser.add_argument("--page", default="qat-small", help="name of the results file")
     given = parser.parse_args()
     options = calibration(given.work, given.text, given.samples)
@@ -137,7 +146,7 @@ def main() -> None:
     filled: list[list[str]] = []
     curves_told: list[str] = []
     own = {} if given.taught is None else TAUGHT
-    for scheme, found in rows(given.tokens, own, given.rate).items():
+    for scheme, found in rows(given.tokens, own, given.rate, given.blocks).items():
         if scheme in given.only:
             filled += table_rows(chain, scheme, found, options, given.threads, curves_told)
     learned_from = ["the Wikipedia demo corpus", *(text.name for text in given.text)]
@@ -158,6 +167,7 @@ def main() -> None:
     told += "" if given.rate is None else f" --rate {given.rate}"
     told += "" if given.threads == 1 else f" --threads {given.threads}"
     told += "" if given.taught is None else f" --taught {given.taught}"
+    told += "" if given.blocks is None else f" --blocks {given.blocks}"
     told += "" if given.page == "qat-small" else f" --page {given.page}"
     bits = " and ".join(str(bits) for bits in BITS if f"W{bits}-g64" in given.only)
     title = f"A small Llama at {bits} bits: training after the best rounding"
