@@ -51,6 +51,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "ffn-corrected": {"pass": "ffn", "correction": 1},
     "ffn-unrepaired": {"pass": "ffn", "repair": "none"},
     "ffn-uniform": {"pass": "ffn", "widths": "uniform"},
+    "ffn-128": {"pass": "ffn", "multiple": 128},
+    "narrow-128": {"pass": "narrow", "multiple": 128},
     "ffn-plain": {"pass": "ffn", **PLAIN},
     "heads": {"pass": "heads"},
     "heads-unrepaired": {"pass": "heads", "repair": "none"},
