@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...terminal import Progress
+from ..heap import small_blocks_kept
 from ..processes import ALONE, Processes
 from .course import Course, LoopSettings
 from .loop import Loop
@@ -69,7 +70,7 @@ class Lesson:
             self.done = done
             before_step(done)
 
-        return Loop(
+        taught = Loop(
             [*student.changes(), *self.objective.parameters()],
             self.pieces,
             lambda piece, share: self.learn(student, piece, share),
@@ -79,4 +80,6 @@ class Lesson:
             student.decay,
             self.processes,
             scaled=self.precision == "float16",
-        ).run(progress)
+        )
+        with small_blocks_kept():
+            return taught.run(progress)
