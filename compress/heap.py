@@ -6,7 +6,7 @@ fixed size costs a few per cent of CPU and keeps the resident set at what the pl
 pieces leave behind is given back when a block is finished.
 
 A training loop takes and frees the same small pieces in every step. If the free end of the heap went back
-every time, as it does with a fixed size, a quarter of the loop's CPU time would be page faults.
+every time, as it does with a fixed size, an eighth of the loop's CPU time would be page faults.
 """
 
 from __future__ import annotations
