@@ -95,7 +95,7 @@ class BlockQat(BlockPass):
         if losses and losses[0] > 0:
             status, detail = "ok", f"the block's held-out loss fell to {min(losses) / losses[0]:.0%}"
         elif losses:
-            detail = "quantized by an earlier stage, whose output it has; the same samples make it one"
+            detail = "no error to learn from; after a stage that quantized: the same samples make it one"
         error = weight_error(tensor.dequantize() - target, target)
         name = tensor.scheme.name
         block.statuses.append(LayerStatus(linear.name, "block_qat", name, status, error, "weight", detail))
