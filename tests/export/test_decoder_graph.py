@@ -204,6 +204,15 @@ def test_layers_of_unequal_size(make_decoder: Callable[..., Path], export_graph:
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
 
 
+@pytest.mark.parametrize(("scheme", "splits"), [(None, 0), ("W4A16-g32", 1), ("W8A8", 0)])
+def test_only_products_of_shared_codes_are_split(
+    pico_llama: Path, export_graph: Any, scheme: str | None, splits: int
+) -> None:
+    exported = export_graph(pico_llama, scheme)
+    kinds = [node.op_type for node in ir.load(exported.path).graph]
+    assert kinds.count("Split") == splits * len(exported.source.anatomy.blocks)
+
+
 def test_about_ten_nodes_a_layer(pico_llama: Path, export_graph: Any) -> None:
     exported = export_graph(pico_llama, "W4A16-g32", "W8A16-g32")
     kinds = [node.op_type for node in ir.load(exported.path).graph]
