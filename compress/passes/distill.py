@@ -188,8 +188,7 @@ class Distill(Learning):
         if name == "attention":
             return AttentionMaps(anatomy, stage.original.anatomy)
         shared = self._shared(stage)
-        top_k = min(self.top_k, (shared or anatomy.vocab_size) - 1)
-        return LogitDivergence(name, top_k, anatomy.logit_softcap, self.temperature, shared)
+        return LogitDivergence(name, self.top_k, anatomy.logit_softcap, self.temperature, shared)
 
     def _sequence(self, stage: Stage) -> SequenceCrossEntropy:
         self._shared(stage)

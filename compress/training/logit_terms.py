@@ -68,16 +68,19 @@ class LogitDivergence:
 
     def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
         """``ids [tokens, top_k]`` int32 in any order and their ``log_probabilities``, float32; the rest of 1
-        is the tail's mass.
+        is the tail's mass. Of a whole vocabulary only the latter, in its order.
         """
         found = self._found(model, states)
+        if self.top_k >= found.shape[-1]:
+            return {"log_probabilities": found}
         top = found.topk(self.top_k, -1, sorted=False)  # sorting a whole vocabulary takes most of the time
         return {"ids": top.indices.to(torch.int32), "log_probabilities": top.values}
 
     def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
-        found = self._found(model, states)
-        mine = with_rest(found.gather(-1, answers["ids"].long()))
-        return self.temperature**2 * self.between(with_rest(answers["log_probabilities"]), mine)
+        mine, theirs = self._found(model, states), answers["log_probabilities"]
+        if "ids" in answers:
+            mine, theirs = with_rest(mine.gather(-1, answers["ids"].long())), with_rest(theirs)
+        return self.temperature**2 * self.between(theirs, mine)
 
     def _found(self, model: nn.Module, states: States) -> Tensor:
         return log_probabilities(model, states[LAST], self.softcap, self.temperature, self.vocabulary)

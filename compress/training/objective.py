@@ -99,8 +99,7 @@ def objective_for(anatomy: Anatomy, top_k: int) -> Objective:
         return Objective(((1.0, LabelDivergence(anatomy, anatomy)), (1.0, StateDistance())))
     if anatomy.kind == "encoder":
         return Objective(((1.0, StateDistance()),))
-    kept = min(top_k, anatomy.vocab_size - 1)
-    return Objective(((1.0, LogitDivergence("forward_kl", kept, anatomy.logit_softcap)),))
+    return Objective(((1.0, LogitDivergence("forward_kl", top_k, anatomy.logit_softcap)),))
 
 
 def _parts(term: Term, tokens: int) -> Iterator[slice]:
