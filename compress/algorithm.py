@@ -159,6 +159,13 @@ class BlockPass(Pass):
     def calibrated(self) -> bool:
         return bool(self.needs) or self.reads_batches or self.compares
 
+    @property
+    def exit_tokens(self) -> int | None:
+        """Tokens of calibration text for ``Block.exit_metric``, which takes the whole model and a backward
+        pass ahead of the sweep; None where the pass does not read it.
+        """
+        return None
+
     def working_bytes(self, layers: Sequence[Linear]) -> int:
         """The most memory that ``apply`` takes at once for ``layers``, which read the same inputs, or are all
         layers of a block where the pass ``learns``.

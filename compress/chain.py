@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from ..storage import read_json, write_atomic, write_json
 from ..terminal import Progress
@@ -24,9 +26,13 @@ from .processes import ALONE, Processes
 from .scheme import Scheme
 from .stage import LOG, Record, Stage, StageResult, Steps
 from .sweep import Sweep
+from .torch_model import load_model
+from .training.exit_metric import exit_metrics
+from .training.pieces import first_tokens, pieces_of
 from .weights import WeightSource
 
 RECORD = "stage.json"
+_EXIT_PIECE = 2048  # tokens that go forward and back at once
 
 
 def stages_of(steps: Steps) -> list[Steps]:
@@ -127,8 +133,29 @@ class Chain:
         journal = Journal.open(directory, self.key)
         calibration = self._read(only) if any(step.calibrated for _, step in steps) else None
         schemes = schemes_after(steps, source)
-        masks = self._masks(number)
-        return Sweep(source, passes, schemes, calibration, self.device, journal, self.progress, masks).run()
+        masks, metrics = self._masks(number), self._exit_metrics(source, steps, calibration, directory)
+        sweep = Sweep(
+            source, passes, schemes, calibration, self.device, journal, self.progress, masks, metrics
+        )
+        return sweep.run()
+
+    def _exit_metrics(
+        self, source: WeightSource, steps: Steps, calibration: Calibration | None, directory: Path
+    ) -> dict[str, Tensor]:
+        """Those of :mod:`.training.exit_metric` by block prefix, measured once; none where no pass asks."""
+        counts = [step.exit_tokens for _, step in steps if isinstance(step, BlockPass)]
+        tokens = max((count for count in counts if count is not None), default=0)
+        if not tokens:
+            return {}
+        assert calibration is not None
+        file = directory / "exit-metrics.safetensors"
+        if not file.exists():
+            model = load_model(source.reader.path, device=self.device, cache=False)
+            pieces = first_tokens(pieces_of(calibration, _EXIT_PIECE), tokens)
+            metrics = exit_metrics(model, source.anatomy, pieces, self.device, self.progress)
+            write_atomic(file, save(metrics))
+        found: dict[str, Tensor] = load_file(file)
+        return found
 
     def _apply(self, source: WeightSource, only: Pass, number: int) -> StageResult:
         assert isinstance(only, ModelPass)

@@ -153,6 +153,9 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
         forward = _forward_bytes(source, block, batch_tokens) if recipe.calibrated else 0
         peaks.append(held + max(forward, kept * forward + _pass_bytes(block, recipe)))
     whole = sum(_block_bytes(block) for block in anatomy.blocks)
+    if any(step.exit_tokens for step in _block_passes(recipe)):
+        metrics = len(anatomy.blocks) * anatomy.hidden_size**2 * FLOAT
+        peaks.append(whole + source.outer_bytes() + 2 * metrics)
     for _, step in recipe.steps:
         if isinstance(step, ModelPass):
             # What is added is held beside what it was made from and what it becomes on disk.
@@ -183,6 +186,7 @@ def multiplications(
             wanted = [group for group in groups if group]
             total += step.multiplications(wanted, step.seen(tokens, samples), batch_tokens)
     whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
+    total += 3 * whole * max((min(step.exit_tokens or 0, tokens) for step in steps), default=0)
     for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
         bound = math.inf if only.max_seconds is None else only.max_seconds * rate
         total += min(only.multiplications(whole, only.seen(tokens, samples)), bound)

@@ -51,6 +51,7 @@ class Sweep:
         schemes: the scheme that each linear ends with, which decides the form it is stored in.
         calibration: token batches, or None when no pass asks for them.
         masks: of weights that an earlier sweep pruned.
+        exit_metrics: by block prefix, where a pass asks for them.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class Sweep:
         journal: Journal,
         progress: Progress,
         masks: Masks | None = None,
+        exit_metrics: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.source, self.steps, self.calibration = source, steps, calibration
         self.device, self.journal, self.progress = device, journal, progress
-        self.masks = masks or Masks()
+        self.masks, self.exit_metrics = masks or Masks(), exit_metrics or {}
         self.smaller = Smaller(progress.note)
         self.writer = PartWriter(source, schemes, journal.directory)
         self.spoilt = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
@@ -176,6 +178,7 @@ class Sweep:
             stored_types=self.writer.stored_types(anatomy),
             masks=self.masks.of(anatomy, self.device),
             quantized=self.source.quantized(anatomy, self.device),
+            exit_metric=self.exit_metrics.get(anatomy.prefix),
         )
 
     def _apply(self, block: Block, step: Step) -> None:

@@ -1,7 +1,8 @@
 """Quantization-aware training a block at a time: its codes and scales learn to give its original output.
 
 The first phase of EfficientQAT (Chen et al. 2024, arXiv 2407.11062), which trains all weights and step sizes
-of a block; its second, from end to end, is ``tune`` or ``qat`` after it. Weights are quantized in every
+of a block; its second, from end to end, is ``tune`` or ``qat`` after it. With ``distance: fisher`` an error
+of the output counts as the rest of the model minds it. Weights are quantized in every
 forward pass and learn through the float weight behind them, step sizes by LSQ. No more than a block is in
 memory, as in any sweep. An eighth of the batches is held out, and what does best there is kept: at worst the
 start.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -46,6 +47,14 @@ class BlockQat(BlockPass):
     epochs: int = Field(4, ge=1, le=100, description="times that each block learns from the text")
     learning_rate: float = Field(2e-2, gt=0, le=0.1, description="in units of each parameter's own size")
     precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
+    distance: Literal["relative", "fisher"] = Field(
+        "relative", description="from the original output: as it is, or as the whole model minds it"
+    )
+    fisher_tokens: int = Field(131_072, ge=1, description="of text that the latter is measured on")
+
+    @property
+    def exit_tokens(self) -> int | None:
+        return self.fisher_tokens if self.distance == "fisher" else None
 
     @property
     def weight_scheme(self) -> Scheme:
@@ -131,6 +140,8 @@ class _Lesson:
         self.block, self.options = block, options
         self.parameters = [change for one in learned for change in one.changes]
         self.device = self.parameters[0].device
+        metric = None if options.distance == "relative" else block.exit_metric
+        self.root = None if metric is None else torch.linalg.cholesky(metric).to(self.device)
 
     def _pairs(self, *, held_out: bool) -> Iterator[Pair]:
         batches = zip(self.block.batches(), self.block.targets(), strict=True)
@@ -184,11 +195,16 @@ class _Lesson:
             return sum(float(self._loss(*pair)) for pair in pairs) / len(pairs)
 
     def _loss(self, batch: Batch, target: Tensor) -> Tensor:
-        """Mean over real tokens of the squared distance, in units of the token's own size."""
+        """Mean over real tokens of the squared distance, in units of the token's own size; in the metric of
+        the block's exit where that was asked for.
+        """
         with autocast(self.options.precision, self.device):
             output = block_output(self.block.module, batch)
-        distance = (output.to(torch.float32) - target).square().mean(-1)
-        distance = distance / target.square().mean(-1).clamp_min(torch.finfo(torch.float32).tiny)
+        error = output.to(torch.float32) - target
+        error = error if self.root is None else error @ self.root
+        distance = error.square().mean(-1) / target.square().mean(-1).clamp_min(
+            torch.finfo(torch.float32).tiny
+        )
         return distance.mean() if batch.mask is None else distance[batch.mask].mean()
 
 

@@ -83,3 +83,12 @@ def test_what_an_earlier_stage_quantized_is_told(pico_llama: Path, pico_text: Pa
         one, two = before.linear(linear.name), after.linear(linear.name)
         assert isinstance(one, QTensor) and isinstance(two, QTensor)
         assert torch.equal(one.codes, two.codes) and torch.equal(one.scale, two.scale)
+
+
+def test_errors_count_as_the_model_minds_them(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    step = {**LEARN, "scheme": "W2A16-g32"}
+    minded = compressed(pico_llama, tmp_path / "a", pico_text, {**step, "distance": "fisher"})
+    plain = compressed(pico_llama, tmp_path / "b", pico_text, step)
+    rounded = compressed(pico_llama, tmp_path / "c", pico_text, {"pass": "rtn", "scheme": "W2A16-g32"})
+    assert hash_tree(minded) != hash_tree(plain)
+    assert distance(pico_llama, minded, pico_text) < 0.8 * distance(pico_llama, rounded, pico_text)
