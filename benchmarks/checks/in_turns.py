@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,11 +74,17 @@ def timed_here(bundles: Mapping[str, Path], rounds: int) -> Rounds:
 
 
 def kept_rates(file: Path, bundles: Mapping[str, Path], rounds: int, processes: int = PROCESSES) -> Rates:
-    """What :func:`timed_in_turns` finds about ``bundles``, or found before and wrote to ``file``."""
-    if not file.exists():
-        write_json(file, timed_in_turns(bundles, rounds, processes))
-    found: Rates = read_json(file)
-    return found
+    """What :func:`timed_in_turns` finds about ``bundles``, or found before, asked the same, and wrote to
+    ``file``.
+    """
+    asked = {"rounds": rounds, "processes": processes, "bundles": sorted(bundles)}
+    if file.exists():
+        kept: dict[str, Any] = read_json(file)
+        if {key: kept.get(key) for key in asked} == asked:
+            return kept["rates"]  # type: ignore[no-any-return]
+    rates = timed_in_turns(bundles, rounds, processes)
+    write_json(file, {**asked, "rates": rates})
+    return rates
 
 
 def _turn(path: Path) -> Callable[[], dict[str, float]]:

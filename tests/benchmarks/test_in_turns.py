@@ -6,7 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.checks.in_turns import after_a_first_run, ratio, timed_here, timed_in_turns
+from edgepress.benchmarks.checks.in_turns import (
+    after_a_first_run,
+    kept_rates,
+    ratio,
+    timed_here,
+    timed_in_turns,
+)
 from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
 from edgepress.runtime import prepacked
@@ -49,6 +55,26 @@ def test_every_process_does_the_same_rounds(pooled_bert: Path, tmp_path: Path) -
     rates = timed_in_turns({"one": bundle, "two": bundle}, rounds=2, processes=3)
     assert list(rates) == ["one", "two"]
     assert [len(rounds) for rounds in rates["two"]["sentences"]] == [2, 2, 2]
+
+
+def test_what_was_timed_is_kept_for_whoever_asks_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def timed(
+        bundles: dict[str, Path], rounds: int, processes: int
+    ) -> dict[str, dict[str, list[list[float]]]]:
+        asked.append((rounds, processes))
+        return {name: {"decode": [[float(rounds)] * rounds] * processes} for name in bundles}
+
+    monkeypatch.setattr("edgepress.benchmarks.checks.in_turns.timed_in_turns", timed)
+    file, bundles = tmp_path / "speed.json", {"one": tmp_path, "two": tmp_path}
+    first = kept_rates(file, bundles, 2, 3)
+    assert kept_rates(file, bundles, 2, 3) == first and asked == [(2, 3)]
+    assert kept_rates(file, bundles, 4, 3) != first and asked == [(2, 3), (4, 3)]
+    write_json(file, first)  # as it was written once, with nothing about how it came about
+    assert kept_rates(file, bundles, 2, 3) == first and len(asked) == 3
 
 
 def test_a_ratio_is_that_of_pairs_and_a_process_counts_once() -> None:
