@@ -2,16 +2,16 @@
 
     python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--rate RATE]
         [--threads COUNT] [--only NAME …] [--text FILE … --samples COUNT] [--taught COUNT] [--blocks COUNT]
-        [--written FILE … --learned COUNT] [--page NAME]
+        [--rounds COUNT] [--page NAME]
 
 The model is that of :mod:`.ternary`, in the same WORK, or with ``--taught`` one that read so many tokens of
 the text that is learned from here. A budget of tokens that does something at 2 bits takes hours of a CPU on
 SmolLM2-135M, and minutes here. Every step is the command line a user would type; its output stays in WORK, so
 that an interrupted check goes on where it was. A model that reads the 400,000 tokens of the demo corpus often
 learns them by heart; files of ``--text`` join them. With ``--blocks`` one block after the other learns from
-so many sequences before all of them do together. What the float model has read often it knows by heart, and
-answers otherwise than about text that it meets: files of ``--written``, which it wrote itself
-(:mod:`.written_text`), are learned from as well.
+so many sequences before all of them do together. Weights come to lie at the boundaries of their codes the
+longer they learn, where every step turns some over: with ``--rounds`` the budget is that of so many runs, and
+each but the first begins in the middles.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL r
 
 
 def rows(
-    tokens: int, options: dict[str, Any], rate: float | None, blocks: int | None = None
+    tokens: int, options: dict[str, Any], rate: float | None, blocks: int | None = None, rounds: int = 1
 ) -> dict[str, list[Row]]:
     """By scheme: roundings after training, and the best of them followed by training with ``options`` and the
-    learning rate ``rate``, or that for its bits; before it that of each block, from ``blocks`` sequences.
+    learning rate ``rate``, or that for its bits, in ``rounds`` runs; before it that of each block, from
+    ``blocks`` sequences.
     """
     learned: dict[str, Any] = {
         "pass": "qat",
@@ -69,7 +70,8 @@ def rows(
         scheme = {"scheme": f"W{bits}A16-g64", **FEW}
         gptq = {"pass": "gptq", "refinements": 2, **scheme}
         corrected = {**gptq, "correction": 1, **({} if blocks is None else {"samples": SAMPLES})}
-        trained_long = {**learned, **options, "learning_rate": rate or RATES[bits]}
+        long = {**learned, **options, "learning_rate": rate or RATES[bits], "tokens": tokens // rounds}
+        longer = [{**long, "start": "codes"}] * (rounds - 1)
         first: tuple[dict[str, Any], ...] = (corrected,)
         if blocks is not None:
             # The same samples make one sweep of the two: in another, nothing is left to learn.
@@ -80,18 +82,16 @@ def rows(
             Row(f"qat-w{bits}-tune", (gptq, tune)),
             Row(f"qat-w{bits}-awq-tune", ({"pass": "awq", "quantize": False, **scheme}, gptq, tune)),
             Row(f"qat-w{bits}-corrected-tune", (corrected, tune)),
-            Row(f"qat-w{bits}-qat", (*first, trained_long)),
+            Row(f"qat-w{bits}-qat", (*first, long, *longer)),
         ]
     return found
 
 
-def calibration(work: Path, name: str, texts: Sequence[Path], samples: int) -> str:
-    """The options of what is learned from: the demo corpus, and the files ``texts`` where there are some, all
-    of them in the folder ``name``.
-    """
+def calibration(work: Path, texts: Sequence[Path], samples: int) -> str:
+    """The options of what is learned from: the demo corpus, and the files ``texts`` where there are some."""
     source = "wikipedia"
     if texts:
-        folder = work / name
+        folder = work / "text"
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "wikipedia.txt", "\n\n".join(texts_from("wikipedia")).encode())
         for text in texts:
@@ -101,14 +101,12 @@ def calibration(work: Path, name: str, texts: Sequence[Path], samples: int) -> s
 
 
 def table_rows(
-    chain: Chain, scheme: str, found: list[Row], options: tuple[str, str], threads: int, notes: list[str]
+    chain: Chain, scheme: str, found: list[Row], options: str, threads: int, notes: list[str]
 ) -> list[list[str]]:
-    """A row for each, measured now where it is not; the notes get the curves. ``options`` name the text, the
-    second of them that of the last row.
-    """
-    last = found[-1].name
-    lines = {row.name: measure(chain, row, options[row.name == last], threads=threads) for row in found}
+    """A row for each, measured now where it is not; the notes get the curves."""
+    lines = {row.name: measure(chain, row, options, threads=threads) for row in found}
     kl = {name: value(one, "kl") for name, one in lines.items()}
+    last = found[-1].name
     best = min((one for name, one in kl.items() if one is not None and name != last), default=None)
     filled = []
     for row in found:
@@ -131,17 +129,6 @@ def table_rows(
     return filled
 
 
-def _written_told(written: Sequence[Path], count: int) -> list[str]:
-    if not written:
-        return []
-    names = " and ".join(text.name for text in written)
-    return [
-        f"The last row learned from {count} sequences of that text and {names}, which the float model wrote: "
-        f"`python -m edgepress.benchmarks.checks.written_text FLOAT {names} --after` the files of that text "
-        "`--seed 1`."
-    ]
-
-
 def main() -> None:
     """The command line of this check."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -156,18 +143,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences to learn from")
     parser.add_argument("--taught", type=int, metavar="COUNT", help="tokens of that text that the model read")
     parser.add_argument("--blocks", type=int, metavar="COUNT", help="sequences that blocks learn from first")
-    parser.add_argument(
-        "--written", type=Path, nargs="*", default=[], help="files that training reads besides"
-    )
-    parser.add_argument(
-        "--learned", type=int, help="sequences that training learns from [default: --samples]"
-    )
+    parser.add_argument("--rounds", type=int, default=1, help="runs of qat that share its budget")
     parser.add_argument("--page", default="qat-small", help="name of the results file")
     given = parser.parse_args()
-    options = trained_on = calibration(given.work, "text", given.text, given.samples)
-    learned = given.learned or given.samples
-    if given.written:
-        trained_on = calibration(given.work, "longer", [*given.text, *given.written], learned)
+    options = calibration(given.work, given.text, given.samples)
     if given.taught is None:
         chain = trained(given.work, SCRATCH_TOKENS)
     else:
@@ -175,9 +154,9 @@ def main() -> None:
     filled: list[list[str]] = []
     curves_told: list[str] = []
     own = {} if given.taught is None else TAUGHT
-    for scheme, found in rows(given.tokens, own, given.rate, given.blocks).items():
+    for scheme, found in rows(given.tokens, own, given.rate, given.blocks, given.rounds).items():
         if scheme in given.only:
-            filled += table_rows(chain, scheme, found, (options, trained_on), given.threads, curves_told)
+            filled += table_rows(chain, scheme, found, options, given.threads, curves_told)
     learned_from = ["the Wikipedia demo corpus", *(text.name for text in given.text)]
     taught = f"{SCRATCH_TOKENS:,} tokens, see ternary.md"
     if given.taught is not None:
@@ -187,7 +166,6 @@ def main() -> None:
         f"Model: the Llama of 5.8 M parameters that was trained here ({taught}). KL: KL(float ‖ row), "
         f"mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia. "
         f"Learned from: {given.samples} sequences of {LENGTH} tokens of {' and '.join(learned_from)}.",
-        *_written_told(given.written, learned),
         "CPU s: of the whole process `edgepress compress`, all threads together.",
         *curves_told,
     ]
@@ -198,8 +176,7 @@ def main() -> None:
     told += "" if given.threads == 1 else f" --threads {given.threads}"
     told += "" if given.taught is None else f" --taught {given.taught}"
     told += "" if given.blocks is None else f" --blocks {given.blocks}"
-    told += f" --written {' '.join(text.name for text in given.written)}" if given.written else ""
-    told += "" if given.learned is None else f" --learned {given.learned}"
+    told += "" if given.rounds == 1 else f" --rounds {given.rounds}"
     told += "" if given.page == "qat-small" else f" --page {given.page}"
     bits = " and ".join(str(bits) for bits in BITS if f"W{bits}-g64" in given.only)
     title = f"A small Llama at {bits} bits: training after the best rounding"
