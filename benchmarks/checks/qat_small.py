@@ -2,7 +2,7 @@
 
     python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--rate RATE]
         [--threads COUNT] [--only NAME …] [--text FILE … --samples COUNT] [--taught COUNT] [--blocks COUNT]
-        [--rounds COUNT] [--page NAME]
+        [--rounds COUNT] [--written FILE … --learned COUNT] [--page NAME]
 
 The model is that of :mod:`.ternary`, in the same WORK, or with ``--taught`` one that read so many tokens of
 the text that is learned from here. A budget of tokens that does something at 2 bits takes hours of a CPU on
@@ -11,7 +11,9 @@ that an interrupted check goes on where it was. A model that reads the 400,000 t
 learns them by heart; files of ``--text`` join them. With ``--blocks`` one block after the other learns from
 so many sequences before all of them do together. Weights come to lie at the boundaries of their codes the
 longer they learn, where every step turns some over: with ``--rounds`` the budget is that of so many runs, and
-each but the first begins in the middles.
+each but the first begins in the middles, in another order and with a lower rate. Text that is read a third
+time is learned by heart as well: files of ``--written``, which the float model wrote (:mod:`.written_text`),
+join that of the last row.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ RATES = {3: 1e-3, 2: 2e-3}
 TAUGHT: dict[str, Any] = {"schedule": "two_stages", "embedding": True}
 # A block's own output tells its codes more than what comes of it at the end, with less noise.
 BLOCKS: dict[str, Any] = {"pass": "block_qat", "epochs": 2, "learning_rate": 5e-3, "distance": "fisher"}
+FALL = 0.6  # the rate of a run, in units of that before it
 HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
 
 
@@ -71,7 +74,7 @@ def rows(
         gptq = {"pass": "gptq", "refinements": 2, **scheme}
         corrected = {**gptq, "correction": 1, **({} if blocks is None else {"samples": SAMPLES})}
         long = {**learned, **options, "learning_rate": rate or RATES[bits], "tokens": tokens // rounds}
-        longer = [{**long, "start": "codes"}] * (rounds - 1)
+        longer = [_again(long, number) for number in range(1, rounds)]
         first: tuple[dict[str, Any], ...] = (corrected,)
         if blocks is not None:
             # The same samples make one sweep of the two: in another, nothing is left to learn.
@@ -87,11 +90,18 @@ def rows(
     return found
 
 
-def calibration(work: Path, texts: Sequence[Path], samples: int) -> str:
-    """The options of what is learned from: the demo corpus, and the files ``texts`` where there are some."""
+def _again(run: dict[str, Any], number: int) -> dict[str, Any]:
+    """``run`` once more, after ``number`` like it."""
+    return {**run, "start": "codes", "seed": number, "learning_rate": run["learning_rate"] * FALL**number}
+
+
+def calibration(work: Path, name: str, texts: Sequence[Path], samples: int) -> str:
+    """The options of what is learned from: the demo corpus, and the files ``texts`` where there are some, all
+    of them in the folder ``name``.
+    """
     source = "wikipedia"
     if texts:
-        folder = work / "text"
+        folder = work / name
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "wikipedia.txt", "\n\n".join(texts_from("wikipedia")).encode())
         for text in texts:
@@ -101,12 +111,14 @@ def calibration(work: Path, texts: Sequence[Path], samples: int) -> str:
 
 
 def table_rows(
-    chain: Chain, scheme: str, found: list[Row], options: str, threads: int, notes: list[str]
+    chain: Chain, scheme: str, found: list[Row], options: tuple[str, str], threads: int, notes: list[str]
 ) -> list[list[str]]:
-    """A row for each, measured now where it is not; the notes get the curves."""
-    lines = {row.name: measure(chain, row, options, threads=threads) for row in found}
-    kl = {name: value(one, "kl") for name, one in lines.items()}
+    """A row for each, measured now where it is not; the notes get the curves. ``options`` name the text, the
+    second of them that of the last row.
+    """
     last = found[-1].name
+    lines = {row.name: measure(chain, row, options[row.name == last], threads=threads) for row in found}
+    kl = {name: value(one, "kl") for name, one in lines.items()}
     best = min((one for name, one in kl.items() if one is not None and name != last), default=None)
     filled = []
     for row in found:
@@ -129,6 +141,17 @@ def table_rows(
     return filled
 
 
+def _written_told(written: Sequence[Path], count: int) -> list[str]:
+    if not written:
+        return []
+    names = " and ".join(text.name for text in written)
+    return [
+        f"The last row learned from {count} sequences of that text and {names}, which the float model wrote: "
+        f"`python -m edgepress.benchmarks.checks.written_text FLOAT {names} --after` the files of that text "
+        "`--seed 1`."
+    ]
+
+
 def main() -> None:
     """The command line of this check."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -144,9 +167,15 @@ def main() -> None:
     parser.add_argument("--taught", type=int, metavar="COUNT", help="tokens of that text that the model read")
     parser.add_argument("--blocks", type=int, metavar="COUNT", help="sequences that blocks learn from first")
     parser.add_argument("--rounds", type=int, default=1, help="runs of qat that share its budget")
+    parser.add_argument(
+        "--written", type=Path, nargs="*", default=[], help="files that the last row reads too"
+    )
+    parser.add_argument("--learned", type=int, default=SAMPLES, help="sequences that it then learns from")
     parser.add_argument("--page", default="qat-small", help="name of the results file")
     given = parser.parse_args()
-    options = calibration(given.work, given.text, given.samples)
+    options = longer = calibration(given.work, "text", given.text, given.samples)
+    if given.written:
+        longer = calibration(given.work, "longer", [*given.text, *given.written], given.learned)
     if given.taught is None:
         chain = trained(given.work, SCRATCH_TOKENS)
     else:
@@ -156,7 +185,7 @@ def main() -> None:
     own = {} if given.taught is None else TAUGHT
     for scheme, found in rows(given.tokens, own, given.rate, given.blocks, given.rounds).items():
         if scheme in given.only:
-            filled += table_rows(chain, scheme, found, options, given.threads, curves_told)
+            filled += table_rows(chain, scheme, found, (options, longer), given.threads, curves_told)
     learned_from = ["the Wikipedia demo corpus", *(text.name for text in given.text)]
     taught = f"{SCRATCH_TOKENS:,} tokens, see ternary.md"
     if given.taught is not None:
@@ -166,6 +195,7 @@ def main() -> None:
         f"Model: the Llama of 5.8 M parameters that was trained here ({taught}). KL: KL(float ‖ row), "
         f"mean over {WINDOWS} windows of 512 tokens of held-out Wikipedia. "
         f"Learned from: {given.samples} sequences of {LENGTH} tokens of {' and '.join(learned_from)}.",
+        *_written_told(given.written, given.learned),
         "CPU s: of the whole process `edgepress compress`, all threads together.",
         *curves_told,
     ]
@@ -177,6 +207,8 @@ def main() -> None:
     told += "" if given.taught is None else f" --taught {given.taught}"
     told += "" if given.blocks is None else f" --blocks {given.blocks}"
     told += "" if given.rounds == 1 else f" --rounds {given.rounds}"
+    if given.written:
+        told += f" --written {' '.join(text.name for text in given.written)} --learned {given.learned}"
     told += "" if given.page == "qat-small" else f" --page {given.page}"
     bits = " and ".join(str(bits) for bits in BITS if f"W{bits}-g64" in given.only)
     title = f"A small Llama at {bits} bits: training after the best rounding"
