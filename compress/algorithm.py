@@ -26,6 +26,8 @@ PACKAGE = "edgepress.compress.passes"
 
 # A forward pass in units of its matrix products; the grid search and rounding of a weight in multiply-adds.
 FORWARD, ROUNDING = 1.5, 150
+# Tokens that go through the whole model and back at once ahead of a sweep.
+EXIT_PIECE = 2048
 
 
 def _scheme(value: Any) -> Any:

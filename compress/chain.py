@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..storage import read_json, write_atomic, write_json
 from ..terminal import Progress
-from .algorithm import BlockPass, ModelPass, Pass
+from .algorithm import EXIT_PIECE, BlockPass, ModelPass, Pass
 from .assemble import assemble
 from .block import LayerStatus
 from .calibration import Calibration
@@ -32,7 +32,6 @@ from .training.pieces import first_tokens, pieces_of
 from .weights import WeightSource
 
 RECORD = "stage.json"
-_EXIT_PIECE = 2048  # tokens that go forward and back at once
 
 
 def stages_of(steps: Steps) -> list[Steps]:
@@ -150,8 +149,8 @@ class Chain:
         assert calibration is not None
         file = directory / "exit-metrics.safetensors"
         if not file.exists():
-            model = load_model(source.reader.path, device=self.device, cache=False)
-            pieces = first_tokens(pieces_of(calibration, _EXIT_PIECE), tokens)
+            model = load_model(source.reader.path, device=self.device, cache=False).requires_grad_(False)
+            pieces = first_tokens(pieces_of(calibration, EXIT_PIECE), tokens)
             metrics = exit_metrics(model, source.anatomy, pieces, self.device, self.progress)
             write_atomic(file, save(metrics))
         found: dict[str, Tensor] = load_file(file)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import RecipeError
-from .algorithm import FORWARD, BlockPass, ModelPass, Pass
+from .algorithm import EXIT_PIECE, FORWARD, BlockPass, ModelPass, Pass
 from .anatomy import BlockAnatomy, Linear
 from .recipe import Recipe
 from .shapes import check_cache, check_kind, check_shapes
@@ -155,7 +155,8 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
     whole = sum(_block_bytes(block) for block in anatomy.blocks)
     if any(step.exit_tokens for step in _block_passes(recipe)):
         metrics = len(anatomy.blocks) * anatomy.hidden_size**2 * FLOAT
-        peaks.append(whole + source.outer_bytes() + 2 * metrics)
+        waiting = sum(_KEPT * _forward_bytes(source, block, EXIT_PIECE) for block in anatomy.blocks)
+        peaks.append(whole + source.outer_bytes() + 2 * metrics + waiting)
     for _, step in recipe.steps:
         if isinstance(step, ModelPass):
             # What is added is held beside what it was made from and what it becomes on disk.

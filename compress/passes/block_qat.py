@@ -1,11 +1,13 @@
 """Quantization-aware training a block at a time: its codes and scales learn to give its original output.
 
 The first phase of EfficientQAT (Chen et al. 2024, arXiv 2407.11062), which trains all weights and step sizes
-of a block; its second, from end to end, is ``tune`` or ``qat`` after it. With ``distance: fisher`` an error
-of the output counts as the rest of the model minds it. Weights are quantized in every
+of a block; its second, from end to end, is ``tune`` or ``qat`` after it. Weights are quantized in every
 forward pass and learn through the float weight behind them, step sizes by LSQ. No more than a block is in
 memory, as in any sweep. An eighth of the batches is held out, and what does best there is kept: at worst the
 start.
+
+With ``distance: fisher`` an error of the output counts as the rest of the model minds it, as in BRECQ (Li et
+al. 2021, arXiv 2102.05426) but between dimensions too. That is measured ahead, on the whole model.
 """
 
 from __future__ import annotations
@@ -202,9 +204,8 @@ class _Lesson:
             output = block_output(self.block.module, batch)
         error = output.to(torch.float32) - target
         error = error if self.root is None else error @ self.root
-        distance = error.square().mean(-1) / target.square().mean(-1).clamp_min(
-            torch.finfo(torch.float32).tiny
-        )
+        size = target.square().mean(-1).clamp_min(torch.finfo(torch.float32).tiny)
+        distance = error.square().mean(-1) / size
         return distance.mean() if batch.mask is None else distance[batch.mask].mean()
 
 

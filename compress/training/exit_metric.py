@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...errors import CalibrationError
 from ...terminal import Progress
 from ..anatomy import Anatomy
 from ..module_names import module_name
@@ -57,7 +58,7 @@ def exit_metrics(
     diagonal of 1: an error that is the same in all directions counts as its squared size.
 
     Raises:
-        CalibrationError: the model turns every piece into NaN or infinity.
+        CalibrationError: the model turns every piece into NaN or infinity, or a gradient; names the block.
     """
     watches = {block.prefix: _Watch(anatomy.hidden_size, device) for block in anatomy.blocks}
     handles: list[Any] = [
@@ -69,12 +70,16 @@ def exit_metrics(
     )
     for handle in handles:
         handle.remove()
-    return {prefix: _scaled(watch.total.cpu()) for prefix, watch in watches.items()}
+    return {prefix: _scaled(watch.total.cpu(), prefix) for prefix, watch in watches.items()}
 
 
-def _scaled(total: Tensor) -> Tensor:
-    mean = total.diag().mean()
-    identity = torch.eye(len(total))
-    if not bool(mean > 0):  # nothing that leaves the block is read
+def _scaled(total: Tensor, prefix: str) -> Tensor:
+    if not bool(torch.isfinite(total).all()):
+        raise CalibrationError(
+            f"gradients at the exit of {prefix} are not finite",
+            fix="measure without them (distance: relative), or calibrate on other text",
+        )
+    mean, identity = total.diag().mean(), torch.eye(len(total))
+    if mean == 0:  # nothing that leaves the block is read: all errors are alike
         return identity
     return (total / mean + _DAMPING * identity) / (1 + _DAMPING)

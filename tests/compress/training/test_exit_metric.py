@@ -13,6 +13,7 @@ from edgepress.compress.training.exit_metric import exit_metrics
 from edgepress.compress.training.fisher import direction
 from edgepress.compress.training.pieces import Piece
 from edgepress.compress.weights import WeightSource
+from edgepress.errors import CalibrationError
 from edgepress.terminal import Silent
 from torch import Tensor
 
@@ -60,3 +61,18 @@ def test_an_encoder_has_one_too(make_encoder: Callable[..., Path], tmp_path: Pat
     found = exit_metrics(load_model(path), anatomy, pieces(), CPU, Silent(), **OPTIONS)
     for metric in found.values():
         assert float(metric.diag().mean()) == pytest.approx(1) and float(torch.linalg.eigvalsh(metric)[0]) > 0
+
+
+@pytest.mark.parametrize("value", [0.0, float("inf")])
+def test_gradients_that_say_nothing(pico_llama: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    def constant(model: Any, anatomy: Any, rows: Tensor, generator: Any) -> Tensor:
+        return torch.full_like(rows, value)
+
+    monkeypatch.setattr("edgepress.compress.training.fisher.direction", constant)
+    anatomy, model = WeightSource.open(pico_llama).anatomy, load_model(pico_llama, cache=False)
+    if value == 0:
+        found = exit_metrics(model, anatomy, pieces(), CPU, Silent(), **OPTIONS)
+        assert all(torch.equal(metric, torch.eye(anatomy.hidden_size)) for metric in found.values())
+    else:
+        with pytest.raises(CalibrationError, match=r"exit of model\.layers\.0"):
+            exit_metrics(model, anatomy, pieces(), CPU, Silent(), **OPTIONS)
