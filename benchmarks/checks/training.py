@@ -98,7 +98,7 @@ def curves(row: Row, chain: Chain) -> list[str]:
     steps = read_json(chain.work / row.name / "edgepress.json")["steps"]
     return [
         f"{row.passes[-1]['pass']} ({row.name}), KL on held-out calibration text by tokens learned from: "
-        + ", ".join(f"{at:,} → {loss:.3f}" for at, loss in zip(curve.tokens, curve.losses, strict=True))
+        + ", ".join(f"{at:,} → {loss:.4f}" for at, loss in zip(curve.tokens, curve.losses, strict=True))
         + f"; kept: {curve.tokens[curve.kept]:,}."
         for curve in learning_curves(steps)
     ]
