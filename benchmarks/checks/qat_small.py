@@ -46,7 +46,13 @@ RATES = {3: 1e-3, 2: 2e-3}
 # rate has to end at zero. With a model that has read little, an embedding that learns makes other text worse.
 TAUGHT: dict[str, Any] = {"schedule": "two_stages", "embedding": True}
 # A block's own output tells its codes more than what comes of it at the end, with less noise.
-BLOCKS: dict[str, Any] = {"pass": "block_qat", "epochs": 2, "learning_rate": 5e-3, "distance": "fisher"}
+BLOCKS: dict[str, Any] = {
+    "pass": "block_qat",
+    "epochs": 2,
+    "learning_rate": 5e-3,
+    "distance": "fisher",
+    "fisher_tokens": 131_072,
+}
 FALL = 0.8  # the rate of a run, in units of that before it
 HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
 
@@ -92,7 +98,12 @@ def rows(
 
 def _again(run: dict[str, Any], number: int) -> dict[str, Any]:
     """``run`` once more, after ``number`` like it."""
-    return {**run, "start": "codes", "seed": number, "learning_rate": run["learning_rate"] * FALL**number}
+    return {
+        **run,
+        "start": "codes",
+        "seed": number,
+        "learning_rate": float(f"{run['learning_rate'] * FALL**number:.3g}"),
+    }
 
 
 def calibration(work: Path, name: str, texts: Sequence[Path], samples: int) -> str:

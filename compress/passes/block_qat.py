@@ -52,7 +52,7 @@ class BlockQat(BlockPass):
     distance: Literal["relative", "fisher"] = Field(
         "relative", description="from the original output: as it is, or as the whole model minds it"
     )
-    fisher_tokens: int = Field(131_072, ge=1, description="of text that the latter is measured on")
+    fisher_tokens: int = Field(32_768, ge=1, description="of text that the latter is measured on")
 
     @property
     def exit_tokens(self) -> int | None:
