@@ -2,18 +2,15 @@
 
     python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--rate RATE]
         [--threads COUNT] [--only NAME …] [--text FILE … --samples COUNT] [--taught COUNT] [--blocks COUNT]
-        [--rounds COUNT] [--written FILE … --learned COUNT] [--page NAME]
+        [--written FILE … --learned COUNT] [--page NAME]
 
 The model is that of :mod:`.ternary`, in the same WORK, or with ``--taught`` one that read so many tokens of
 the text that is learned from here. A budget of tokens that does something at 2 bits takes hours of a CPU on
 SmolLM2-135M, and minutes here. Every step is the command line a user would type; its output stays in WORK, so
 that an interrupted check goes on where it was. A model that reads the 400,000 tokens of the demo corpus often
 learns them by heart; files of ``--text`` join them. With ``--blocks`` one block after the other learns from
-so many sequences before all of them do together. Weights come to lie at the boundaries of their codes the
-longer they learn, where every step turns some over: with ``--rounds`` the budget is that of so many runs, and
-each but the first begins in the middles, in another order and with a lower rate. Text that is read a third
-time is learned by heart as well: files of ``--written``, which the float model wrote (:mod:`.written_text`),
-join that of the last row.
+so many sequences before all of them do together. Text that is read a third time is learned by heart: files of
+``--written``, which the float model wrote (:mod:`.written_text`), join that of the last row.
 """
 
 from __future__ import annotations
@@ -45,6 +42,9 @@ RATES = {3: 1e-3, 2: 2e-3}
 # Of a model of ``--taught``. Codes that are near a boundary go back and forth as long as there are steps: the
 # rate has to end at zero. With a model that has read little, an embedding that learns makes other text worse.
 TAUGHT: dict[str, Any] = {"schedule": "two_stages", "embedding": True}
+# The longer weights learn, the more of them lie at the boundaries of their codes, where every step turns some
+# over: after blocks have learned, few have far to go, and scales are to learn as fast as ever.
+AFTER_BLOCKS: dict[str, Any] = {"codes_rate": 0.3}
 # A block's own output tells its codes more than what comes of it at the end, with less noise.
 BLOCKS: dict[str, Any] = {
     "pass": "block_qat",
@@ -53,16 +53,14 @@ BLOCKS: dict[str, Any] = {
     "distance": "fisher",
     "fisher_tokens": 131_072,
 }
-FALL = 0.8  # the rate of a run, in units of that before it
 HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
 
 
 def rows(
-    tokens: int, options: dict[str, Any], rate: float | None, blocks: int | None = None, rounds: int = 1
+    tokens: int, options: dict[str, Any], rate: float | None, blocks: int | None = None
 ) -> dict[str, list[Row]]:
     """By scheme: roundings after training, and the best of them followed by training with ``options`` and the
-    learning rate ``rate``, or that for its bits, in ``rounds`` runs; before it that of each block, from
-    ``blocks`` sequences.
+    learning rate ``rate``, or that for its bits; before it that of each block, from ``blocks`` sequences.
     """
     learned: dict[str, Any] = {
         "pass": "qat",
@@ -79,31 +77,20 @@ def rows(
         scheme = {"scheme": f"W{bits}A16-g64", **FEW}
         gptq = {"pass": "gptq", "refinements": 2, **scheme}
         corrected = {**gptq, "correction": 1, **({} if blocks is None else {"samples": SAMPLES})}
-        long = {**learned, **options, "learning_rate": rate or RATES[bits], "tokens": tokens // rounds}
-        longer = [_again(long, number) for number in range(1, rounds)]
+        long = {**learned, **options, "learning_rate": rate or RATES[bits]}
         first: tuple[dict[str, Any], ...] = (corrected,)
         if blocks is not None:
             # The same samples make one sweep of the two: in another, nothing is left to learn.
             read = {**scheme, "samples": blocks}
-            first = ({"pass": "gptq", **read}, {**BLOCKS, **read})
+            first, long = ({"pass": "gptq", **read}, {**BLOCKS, **read}), {**long, **AFTER_BLOCKS}
         found[f"W{bits}-g64"] = [
             Row(f"qat-w{bits}-gptq", (gptq,)),
             Row(f"qat-w{bits}-tune", (gptq, tune)),
             Row(f"qat-w{bits}-awq-tune", ({"pass": "awq", "quantize": False, **scheme}, gptq, tune)),
             Row(f"qat-w{bits}-corrected-tune", (corrected, tune)),
-            Row(f"qat-w{bits}-qat", (*first, long, *longer)),
+            Row(f"qat-w{bits}-qat", (*first, long)),
         ]
     return found
-
-
-def _again(run: dict[str, Any], number: int) -> dict[str, Any]:
-    """``run`` once more, after ``number`` like it."""
-    return {
-        **run,
-        "start": "codes",
-        "seed": number,
-        "learning_rate": float(f"{run['learning_rate'] * FALL**number:.3g}"),
-    }
 
 
 def calibration(work: Path, name: str, texts: Sequence[Path], samples: int) -> str:
@@ -140,7 +127,7 @@ def table_rows(
         filled.append(
             [
                 scheme,
-                _told(row.passes),
+                described(row.passes),
                 shown(mine, 4),
                 shown(value(lines[row.name], "perplexity"), 2),
                 shown(value(lines[row.name], "top1_agreement"), 3),
@@ -150,15 +137,6 @@ def table_rows(
         )
         notes += curves(row, chain)
     return filled
-
-
-def _told(passes: Sequence[dict[str, Any]]) -> str:
-    """What a row does, runs of qat after the first in a few words."""
-    again = [one for one in passes if "seed" in one]
-    told = described(tuple(one for one in passes if "seed" not in one))
-    if again:
-        told += f" → {len(again)} more like it (start codes, each {FALL} × the rate of that before, seed 1 …)"
-    return told
 
 
 def _written_told(written: Sequence[Path], count: int) -> list[str]:
@@ -186,7 +164,6 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences to learn from")
     parser.add_argument("--taught", type=int, metavar="COUNT", help="tokens of that text that the model read")
     parser.add_argument("--blocks", type=int, metavar="COUNT", help="sequences that blocks learn from first")
-    parser.add_argument("--rounds", type=int, default=1, help="runs of qat that share its budget")
     parser.add_argument(
         "--written", type=Path, nargs="*", default=[], help="files that the last row reads too"
     )
@@ -203,7 +180,7 @@ def main() -> None:
     filled: list[list[str]] = []
     curves_told: list[str] = []
     own = {} if given.taught is None else TAUGHT
-    for scheme, found in rows(given.tokens, own, given.rate, given.blocks, given.rounds).items():
+    for scheme, found in rows(given.tokens, own, given.rate, given.blocks).items():
         if scheme in given.only:
             filled += table_rows(chain, scheme, found, (options, longer), given.threads, curves_told)
     learned_from = ["the Wikipedia demo corpus", *(text.name for text in given.text)]
@@ -226,7 +203,6 @@ def main() -> None:
     told += "" if given.threads == 1 else f" --threads {given.threads}"
     told += "" if given.taught is None else f" --taught {given.taught}"
     told += "" if given.blocks is None else f" --blocks {given.blocks}"
-    told += "" if given.rounds == 1 else f" --rounds {given.rounds}"
     if given.written:
         told += f" --written {' '.join(text.name for text in given.written)} --learned {given.learned}"
     told += "" if given.page == "qat-small" else f" --page {given.page}"

@@ -50,7 +50,9 @@ class Qat(Learning):
         "original",
         description="where in its rounding cell a weight begins: its middle, or nearest the original",
     )
-
+    codes_rate: float = Field(
+        1.0, gt=0, le=10, description="learning rate of the weights behind codes, in units of learning_rate"
+    )
     embedding: bool = Field(False, description="the embedding learns too, and the head")
 
     @property
@@ -79,7 +81,7 @@ class Qat(Learning):
                 bias = student.bias(linear.name)
                 module = self._module(tensor, bias, self._leaning(stage, linear, tensor), mask)
                 bits = ACTIVATION_BITS[self.activations]
-                student.learn_codes(linear.name, module, module.tensor().scale, bits)
+                student.learn_codes(linear.name, module, module.tensor().scale, bits, self.codes_rate)
         student.learn(("scales", "norms", "biases", *(("embedding",) if self.embedding else ())))
         if (kept := ACTIVATION_BITS[self.kv]) is not None:
             round_cache(student.model, stage.source.anatomy, kept)

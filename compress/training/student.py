@@ -112,14 +112,16 @@ class Student:
                         learned = learn_low_rank(name, module, unit, rounded, rank, seed, mask)
                     self.learned.append(learned)
 
-    def learn_codes(self, name: str, module: Coded, scale: Tensor, activations: int | None = None) -> None:
+    def learn_codes(
+        self, name: str, module: Coded, scale: Tensor, activations: int | None = None, rate: float = 1.0
+    ) -> None:
         """Let the codes of the linear ``name`` learn: ``module`` takes its place, whose weight behind them
-        moves in units of ``scale [out, groups]``. Its inputs are rounded to so many bits, in training alone
-        where its scheme leaves them in float.
+        moves in units of ``scale [out, groups]``, ``rate`` times as fast as others do. Its inputs are rounded
+        to so many bits, in training alone where its scheme leaves them in float.
         """
         self._replace(name, module, activations)
         self.began[name] = module.tensor()
-        unit = _LATENT_UNIT * scale.detach().abs().unsqueeze(-1)
+        unit = rate * _LATENT_UNIT * scale.detach().abs().unsqueeze(-1)
         self.learned.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
 
     def module(self, name: str) -> nn.Module:

@@ -106,6 +106,26 @@ def test_it_begins_as_the_stage_before_ended(pico_llama: Path, tmp_path: Path, s
         assert torch.equal(student.model(IDS).logits, load_model(path)(IDS).logits)
 
 
+def test_codes_learn_at_a_rate_of_their_own(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    first, stay = rtn("W3A16-g32"), {**QAT, "start": "codes", "codes_rate": 1e-6}
+    before = WeightSource.open(compressed(pico_llama, tmp_path / "a", pico_text, first))
+    slow = WeightSource.open(compressed(pico_llama, tmp_path / "b", pico_text, first, stay))
+    fast = WeightSource.open(
+        compressed(pico_llama, tmp_path / "c", pico_text, first, {**stay, "codes_rate": 1.0})
+    )
+    moved, scales = {"slow": 0, "fast": 0}, {"slow": 0, "fast": 0}
+    for linear in before.anatomy.linears():
+        one = before.linear(linear.name)
+        assert isinstance(one, QTensor)
+        for name, source in (("slow", slow), ("fast", fast)):
+            other = source.linear(linear.name)
+            assert isinstance(other, QTensor)
+            moved[name] += int((one.codes != other.codes).sum())
+            scales[name] += int((one.scale != other.scale).sum())
+    assert moved["slow"] == 0 < moved["fast"]
+    assert min(scales.values()) > 0
+
+
 def test_pruned_weights_stay_zero(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     prune, again = {"pass": "magnitude", "sparsity": 0.5}, rtn("W8A16-g32", targets=["q"])
     first = rtn("W4A16_ASYM-g32", targets=["down", "q"])
