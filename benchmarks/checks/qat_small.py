@@ -2,7 +2,7 @@
 
     python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--rate RATE]
         [--threads COUNT] [--only NAME …] [--text FILE … --samples COUNT] [--taught COUNT] [--blocks COUNT]
-        [--written FILE … --learned COUNT] [--page NAME]
+        [--again COUNT] [--written FILE … --learned COUNT] [--page NAME]
 
 The model is that of :mod:`.ternary`, in the same WORK, or with ``--taught`` one that read so many tokens of
 the text that is learned from here. A budget of tokens that does something at 2 bits takes hours of a CPU on
@@ -10,7 +10,8 @@ SmolLM2-135M, and minutes here. Every step is the command line a user would type
 that an interrupted check goes on where it was. A model that reads the 400,000 tokens of the demo corpus often
 learns them by heart; files of ``--text`` join them. With ``--blocks`` one block after the other learns from
 so many sequences before all of them do together. Text that is read a third time is learned by heart: files of
-``--written``, which the float model wrote (:mod:`.written_text`), join that of the last row.
+``--written``, which the float model wrote (:mod:`.written_text`), join that of the last row. With ``--again``
+it goes on from its codes for so many tokens in another order.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL r
 
 
 def rows(
-    tokens: int, options: dict[str, Any], rate: float | None, blocks: int | None = None
+    tokens: int, options: dict[str, Any], rate: float | None, blocks: int | None = None, again: int = 0
 ) -> dict[str, list[Row]]:
     """By scheme: roundings after training, and the best of them followed by training with ``options`` and the
-    learning rate ``rate``, or that for its bits; before it that of each block, from ``blocks`` sequences.
+    learning rate ``rate``, or that for its bits; before it that of each block, from ``blocks`` sequences,
+    after it another with ``again`` tokens.
     """
     learned: dict[str, Any] = {
         "pass": "qat",
@@ -83,12 +85,13 @@ def rows(
             # The same samples make one sweep of the two: in another, nothing is left to learn.
             read = {**scheme, "samples": blocks}
             first, long = ({"pass": "gptq", **read}, {**BLOCKS, **read}), {**long, **AFTER_BLOCKS}
+        more = [{**long, "tokens": again, "seed": 1}] if again else []
         found[f"W{bits}-g64"] = [
             Row(f"qat-w{bits}-gptq", (gptq,)),
             Row(f"qat-w{bits}-tune", (gptq, tune)),
             Row(f"qat-w{bits}-awq-tune", ({"pass": "awq", "quantize": False, **scheme}, gptq, tune)),
             Row(f"qat-w{bits}-corrected-tune", (corrected, tune)),
-            Row(f"qat-w{bits}-qat", (*first, long)),
+            Row(f"qat-w{bits}-qat", (*first, long, *more)),
         ]
     return found
 
@@ -164,6 +167,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences to learn from")
     parser.add_argument("--taught", type=int, metavar="COUNT", help="tokens of that text that the model read")
     parser.add_argument("--blocks", type=int, metavar="COUNT", help="sequences that blocks learn from first")
+    parser.add_argument("--again", type=int, default=0, metavar="COUNT", help="tokens of a second run of qat")
     parser.add_argument(
         "--written", type=Path, nargs="*", default=[], help="files that the last row reads too"
     )
@@ -180,7 +184,7 @@ def main() -> None:
     filled: list[list[str]] = []
     curves_told: list[str] = []
     own = {} if given.taught is None else TAUGHT
-    for scheme, found in rows(given.tokens, own, given.rate, given.blocks).items():
+    for scheme, found in rows(given.tokens, own, given.rate, given.blocks, given.again).items():
         if scheme in given.only:
             filled += table_rows(chain, scheme, found, (options, longer), given.threads, curves_told)
     learned_from = ["the Wikipedia demo corpus", *(text.name for text in given.text)]
@@ -203,6 +207,7 @@ def main() -> None:
     told += "" if given.threads == 1 else f" --threads {given.threads}"
     told += "" if given.taught is None else f" --taught {given.taught}"
     told += "" if given.blocks is None else f" --blocks {given.blocks}"
+    told += "" if given.again == 0 else f" --again {given.again}"
     if given.written:
         told += f" --written {' '.join(text.name for text in given.written)} --learned {given.learned}"
     told += "" if given.page == "qat-small" else f" --page {given.page}"
