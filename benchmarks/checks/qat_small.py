@@ -125,7 +125,7 @@ def table_rows(
     for row in found:
         mine = kl[row.name]
         trained_row = row.name == last and mine is not None and best is not None
-        won = f"{1 - mine / best:.0%}" if trained_row and mine is not None and best is not None else "–"
+        won = f"{1 - mine / best:.1%}" if trained_row and mine is not None and best is not None else "–"
         cost = read_json(chain.work / f"{row.name}.cost.json")
         filled.append(
             [
