@@ -54,6 +54,19 @@ BLOCKS: dict[str, Any] = {
     "distance": "fisher",
     "fisher_tokens": 131_072,
 }
+TOLD = (
+    "only",
+    "text",
+    "samples",
+    "rate",
+    "threads",
+    "taught",
+    "blocks",
+    "again",
+    "written",
+    "learned",
+    "page",
+)
 HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL removed", "CPU s"]
 
 
@@ -153,8 +166,7 @@ def _written_told(written: Sequence[Path], count: int) -> list[str]:
     ]
 
 
-def main() -> None:
-    """The command line of this check."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
@@ -173,6 +185,23 @@ def main() -> None:
     )
     parser.add_argument("--learned", type=int, default=SAMPLES, help="sequences that it then learns from")
     parser.add_argument("--page", default="qat-small", help="name of the results file")
+    return parser
+
+
+def _told(given: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """The options that differ from their defaults, as they were typed; of files the names."""
+    told = ""
+    for name in TOLD:
+        value = getattr(given, name)
+        if value != parser.get_default(name):
+            words = value if isinstance(value, list) else [value]
+            told += f" --{name} {' '.join(one.name if isinstance(one, Path) else str(one) for one in words)}"
+    return told
+
+
+def main() -> None:
+    """The command line of this check."""
+    parser = _parser()
     given = parser.parse_args()
     options = longer = calibration(given.work, "text", given.text, given.samples)
     if given.written:
@@ -200,20 +229,9 @@ def main() -> None:
         "CPU s: of the whole process `edgepress compress`, all threads together.",
         *curves_told,
     ]
-    told = "" if given.only == schemes else f" --only {' '.join(given.only)}"
-    told += f" --text {' '.join(text.name for text in given.text)}" if given.text else ""
-    told += "" if given.samples == SAMPLES else f" --samples {given.samples}"
-    told += "" if given.rate is None else f" --rate {given.rate}"
-    told += "" if given.threads == 1 else f" --threads {given.threads}"
-    told += "" if given.taught is None else f" --taught {given.taught}"
-    told += "" if given.blocks is None else f" --blocks {given.blocks}"
-    told += "" if given.again == 0 else f" --again {given.again}"
-    if given.written:
-        told += f" --written {' '.join(text.name for text in given.written)} --learned {given.learned}"
-    told += "" if given.page == "qat-small" else f" --page {given.page}"
     bits = " and ".join(str(bits) for bits in BITS if f"W{bits}-g64" in given.only)
     title = f"A small Llama at {bits} bits: training after the best rounding"
-    command = f"{COMMAND} --tokens {given.tokens}{told}"
+    command = f"{COMMAND} --tokens {given.tokens}{_told(given, parser)}"
     write_table(given.results / f"{given.page}.md", title, command, HEADER, filled, notes)
 
 
