@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..plugins import load, names
-from .anatomy import Anatomy, Linear
+from .anatomy import Anatomy
 from .block import Block
+from .block_anatomy import Linear
 from .kv_scheme import KVScheme
 from .scheme import Scheme
 

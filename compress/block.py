@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import EdgepressError
-from .anatomy import BlockAnatomy, Linear
+from .block_anatomy import BlockAnatomy, Linear
 from .forward import Batch
 from .kv_scheme import KVScales
 from .qtensor import QTensor

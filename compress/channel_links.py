@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
+from .block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 
 
 @dataclass(frozen=True)

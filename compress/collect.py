@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .anatomy import BlockAnatomy, Linear
+from .block_anatomy import BlockAnatomy, Linear
 from .forward import Batch, Smaller, both_sound, run_block
 from .statistics import STATISTICS, Statistic
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .anatomy import Linear, Norm
 from .block import Block
+from .block_anatomy import Linear, Norm
 from .channel_links import Link, index
 
 

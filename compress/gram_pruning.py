@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 from .algorithm import float_bytes
-from .anatomy import Linear
 from .block import Block, LayerStatus, output_error, weight_error
+from .block_anatomy import Linear
 from .corrected_target import corrected
 from .group_solving import GroupSolving, Inputs
 from .inverse_factor import MAX_DAMPING, Factor, all_finite, damped, factorize

@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 from .algorithm import BlockPass
-from .anatomy import Linear
 from .block import Block
+from .block_anatomy import Linear
 from .corrected_target import HALVES
 from .statistics import STATISTIC_BYTES
 

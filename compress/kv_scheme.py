@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from .anatomy import Attention
+from .block_anatomy import Attention
 
 
 class KVScheme(BaseModel):

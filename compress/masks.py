@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .anatomy import BlockAnatomy
+from .block_anatomy import BlockAnatomy
 
 
 def packed(mask: Tensor) -> Tensor:

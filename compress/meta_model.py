@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
-from .anatomy import Anatomy, Attention, BlockAnatomy
+from .anatomy import Anatomy
+from .block_anatomy import Attention, BlockAnatomy
 from .module_names import module_name
 
 GENERATION = "generation_config.json"

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .anatomy import BlockAnatomy
 from .block import Block
+from .block_anatomy import BlockAnatomy
 from .checkpoint.compressed import forms, stored
 from .checkpoint.kv_cache import stored_scales
 from .masks import packed

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from .algorithm import EXIT_PIECE, FORWARD, BlockPass, ModelPass, Pass
-from .anatomy import BlockAnatomy, Linear
+from .block_anatomy import BlockAnatomy, Linear
 from .recipe import Recipe
 from .shapes import check_cache, check_kind, check_shapes
 from .statistics import STATISTIC_BYTES

@@ -13,8 +13,8 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from .algorithm import BlockPass
-from .anatomy import Linear
 from .block import Block
+from .block_anatomy import Linear
 from .sparsity import Pattern, Scope, keep_highest, keep_pattern
 
 _ZEROS = (

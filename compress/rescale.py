@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .anatomy import Anatomy, Attention, BlockAnatomy, Linear, Mlp, Norm
+from .anatomy import Anatomy
+from .block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 
 LOW, HIGH = 0.8, 1.25
 

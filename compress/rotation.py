@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .anatomy import Anatomy, BlockAnatomy, Linear, Norm
+from .anatomy import Anatomy
+from .block_anatomy import BlockAnatomy, Linear, Norm
 from .channel_links import index, values_link
 
 Read = Callable[[str], Tensor]

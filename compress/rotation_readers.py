@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy import BlockAnatomy, Linear, Norm
+from .block_anatomy import BlockAnatomy, Linear, Norm
 from .calibration import Calibration
 from .collect import Side, collect
 from .entrance import block_inputs

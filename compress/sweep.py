@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ..errors import CalibrationError
 from ..terminal import Progress
 from .algorithm import BlockPass
-from .anatomy import BlockAnatomy
 from .block import Block, LayerStatus, Statistics
+from .block_anatomy import BlockAnatomy
 from .calibration import Calibration
 from .collect import Side, collect
 from .entrance import block_inputs

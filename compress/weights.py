@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..storage import read_json
-from .anatomy import Anatomy, Attention, BlockAnatomy
+from .anatomy import Anatomy
+from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
 from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
 from .checkpoint.finite import refuse_non_finite

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..compress.anatomy import Linear
+from ..compress.block_anatomy import Linear
 from ..runtime.remade import REMADE_CODES, REMADE_SCALES
 from ..runtime.remade_linear import RemadeLinear
 from ..storage import disk_full_is_typed

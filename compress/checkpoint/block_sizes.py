@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import CheckpointError, RecipeError
-from ..anatomy import Anatomy, BlockAnatomy
+from ..anatomy import Anatomy
+from ..block_anatomy import BlockAnatomy
 from ..family import size_keys
 
 BLOCK_SIZES = "edgepress_blocks"

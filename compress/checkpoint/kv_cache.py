@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..anatomy import Attention
+from ..block_anatomy import Attention
 from ..kv_scheme import KVScales, KVScheme
 
 OWN_KEY = "edgepress_kv_cache"

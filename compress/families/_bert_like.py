@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from ...errors import CheckpointError
-from ..anatomy import Anatomy, Attention, BlockAnatomy, Mlp, Shapes
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Mlp
 from ._encoder_head import HeadNames, encoder_head
 from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
 

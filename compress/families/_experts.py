@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import CheckpointError
-from ..anatomy import Experts, Mlp, Shapes
+from ..anatomy import Shapes
+from ..block_anatomy import Experts, Mlp
 from ._tensors import Config, integer, linear, shape_of
 
 

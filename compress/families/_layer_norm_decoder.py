@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import CheckpointError
-from ..anatomy import Anatomy, Attention, BlockAnatomy, Mlp, Rope, Shapes
+from ..anatomy import Anatomy, Rope, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Mlp
 from ._head import check_architecture, is_tied
 from ._tensors import (
     Config,

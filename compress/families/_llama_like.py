@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from math import sqrt
 
-from ..anatomy import Anatomy, Attention, BlockAnatomy, Experts, Mlp, Norm, Shapes
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp, Norm
 from ._experts import ExpertNames
 from ._head import check_architecture, is_tied
 from ._rope import rope

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import CheckpointError
-from ..anatomy import Anatomy, Attention, BlockAnatomy, Mlp, Norm, Shapes
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm
 from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
 
 EMBEDDING, HEAD = "shared", "lm_head"

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ...errors import CheckpointError
-from ..anatomy import Linear, Norm, Role, Shapes
+from ..anatomy import Shapes
+from ..block_anatomy import Linear, Norm, Role
 
 Config = Mapping[str, Any]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import CheckpointError
-from ..anatomy import Anatomy, BlockAnatomy, Shapes
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import BlockAnatomy
 from ._layer_norm_decoder import LayerNormDecoder, layer_norm_decoder
 from ._sizes import SizeKeys
 from ._tensors import Config

@@ -17,7 +17,8 @@ from ...errors import CalibrationError, RecipeError, ShapeError
 from ...storage import read_json, sha256_json, write_json
 from ..algorithm import BlockPass, ModelPass, SchemeOption
 from ..allocation import Allocation, Costs, read_allocation, read_costs
-from ..anatomy import Anatomy, Linear
+from ..anatomy import Anatomy
+from ..block_anatomy import Linear
 from ..grid import quantize
 from ..inner_pass import inner_pass
 from ..journal import Journal

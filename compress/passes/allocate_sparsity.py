@@ -19,7 +19,7 @@ from torch import Tensor
 from ...errors import CalibrationError, RecipeError
 from ...storage import sha256_json
 from ..algorithm import BlockPass, ModelPass
-from ..anatomy import Linear
+from ..block_anatomy import Linear
 from ..inner_pass import inner_pass
 from ..journal import Journal
 from ..knapsack import choose

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from ...errors import OutOfResource
 from ..algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
+from ..block_anatomy import Linear
 from ..block_descent import BlockDescent, Course, Descent, Loss, Pair
 from ..fake_quant import unwrap, wrap
 from ..forward import Batch, both_sound

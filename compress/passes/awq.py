@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from ..algorithm import BlockPass, SchemeOption, float_bytes
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, output_error, weight_error
+from ..block_anatomy import Linear
 from ..channel_links import Link, links
 from ..factor_search import Found, powers, search
 from ..folding import fold, foldable

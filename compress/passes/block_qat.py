@@ -21,8 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
+from ..block_anatomy import Linear
 from ..fake_quant import TokenQuantLinear
 from ..forward import Batch, block_output, both_sound
 from ..grid import Search, quantize

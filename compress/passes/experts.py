@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ...errors import CalibrationError, InputError, RecipeError
 from ..algorithm import ModelPass
-from ..anatomy import Anatomy, Experts, Linear
+from ..anatomy import Anatomy
 from ..block import LayerStatus
+from ..block_anatomy import Experts, Linear
 from ..entrance import block_inputs
 from ..family import size_keys
 from ..forward import Batch, Smaller, propagate

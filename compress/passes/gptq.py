@@ -30,8 +30,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..algorithm import FORWARD, AnySchemeOption, float_bytes
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, output_error, weight_error
+from ..block_anatomy import Linear
 from ..column_recursion import quantize_in_order
 from ..corrected_target import corrected
 from ..grid import Search, fit_grid, quantize

@@ -20,8 +20,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..algorithm import BlockPass, SchemeOption, float_bytes
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
+from ..block_anatomy import Linear
 from ..grid import Search, encode, fit_grid, round_to_grid, storable
 from ..qtensor import QTensor
 from ..scheme import Scheme

@@ -16,8 +16,9 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from ..algorithm import BlockPass
-from ..anatomy import Anatomy, Linear
+from ..anatomy import Anatomy
 from ..block import Block, LayerStatus
+from ..block_anatomy import Linear
 from ..forward import Batch, run_block
 from ..kv_scheme import KVScales, KVScheme
 from ..kv_search import BINS, Histogram, RangeSearch, error_of, power_of, search

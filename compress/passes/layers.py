@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ...errors import CalibrationError, RecipeError
 from ..algorithm import ModelPass
-from ..anatomy import Anatomy, BlockAnatomy
+from ..anatomy import Anatomy
 from ..block import LayerStatus
+from ..block_anatomy import BlockAnatomy
 from ..checkpoint.block_sizes import without_blocks
 from ..forward import Smaller
 from ..parts import PartWriter, numbered

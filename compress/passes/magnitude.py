@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..algorithm import float_bytes
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
+from ..block_anatomy import Linear
 from ..pruning import Pruning
 from ..sparsity import Scope
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ...errors import TrainingError
 from ..algorithm import SchemeOption
-from ..anatomy import Linear
 from ..block import LayerStatus, weight_error
+from ..block_anatomy import Linear
 from ..grid import quantize
 from ..qtensor import QTensor
 from ..scheme import Scheme

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from ...errors import CalibrationError, InputError
 from ..algorithm import AnySchemeOption, ModelPass
-from ..anatomy import Anatomy, BlockAnatomy
+from ..anatomy import Anatomy
 from ..block import LayerStatus
+from ..block_anatomy import BlockAnatomy
 from ..forward import Smaller
 from ..learned_rotation import Learned, Reader, learn
 from ..orthogonal import mean_preserving, random_rotation

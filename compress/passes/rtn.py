@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..algorithm import AnySchemeOption, BlockPass
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
+from ..block_anatomy import Linear
 from ..grid import Search, largest_weight, quantize
 from ..input_rounding import input_scale_of
 from ..scheme import Scheme

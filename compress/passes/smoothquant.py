@@ -21,8 +21,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..algorithm import AnySchemeOption, BlockPass, float_bytes
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
+from ..block_anatomy import Linear
 from ..channel_links import Link, links
 from ..factor_search import Found, migrations, search
 from ..folding import fold, foldable

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..algorithm import float_bytes
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, weight_error
+from ..block_anatomy import Linear
 from ..pruning import Pruning
 from ..sparsity import Scope
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..anatomy import BlockAnatomy, Linear
 from ..block import Block
+from ..block_anatomy import BlockAnatomy, Linear
 from .part import keep_columns, keep_rows
 
 MOST_CHOICES = 64

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..anatomy import Attention, BlockAnatomy, Linear
 from ..block import Block
+from ..block_anatomy import Attention, BlockAnatomy, Linear
 from ..meta_model import set_heads
 from .part import columns_of, keep_columns, keep_rows
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import BlockAnatomy
+from ..block_anatomy import BlockAnatomy
 from ..skeleton import Skeleton
 from .passage import Passage, States
 from .sum_gap import Fitted, Gap, fit_halves, reader_of_sum, seen

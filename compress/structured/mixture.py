@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import Experts
+from ..block_anatomy import Experts
 from ..forward import Batch
 from ..skeleton import Skeleton
 from .expert_use import Use, Weights

@@ -14,8 +14,8 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from ..algorithm import BlockPass
-from ..anatomy import Linear
 from ..block import Block, LayerStatus, output_error, weight_error
+from ..block_anatomy import Linear
 from ..inverse_factor import all_finite
 from ..support_fit import fit_support
 from .importance import Importance, kept_units

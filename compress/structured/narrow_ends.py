@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..anatomy import Norm
 from ..block import LayerStatus
+from ..block_anatomy import Norm
 from ..checkpoint.block_sizes import with_hidden_size
 from ..weights import WeightSource
 from .residual_cut import norm_weight, scale_of, tied_scales

@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..anatomy import BlockAnatomy, Linear
 from ..block import Block
+from ..block_anatomy import BlockAnatomy, Linear
 
 
 class Part(Protocol):

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ..anatomy import Anatomy, Attention, Linear
+from ..anatomy import Anatomy
+from ..block_anatomy import Attention, Linear
 
 # Times are whole femtoseconds, since the solver of widths counts in integers.
 _UNITS = 1e15

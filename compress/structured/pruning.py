@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ...errors import CalibrationError, RecipeError
 from ...storage import sha256_json
 from ..algorithm import ModelPass
-from ..anatomy import Anatomy, BlockAnatomy, Linear
+from ..anatomy import Anatomy
+from ..block_anatomy import BlockAnatomy, Linear
 from ..checkpoint.block_sizes import config_changes, sizes_of
 from ..journal import Journal
 from ..stage import Stage, StageResult

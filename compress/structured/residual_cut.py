@@ -16,7 +16,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..anatomy import Anatomy, BlockAnatomy, Linear, Norm
+from ..anatomy import Anatomy
+from ..block_anatomy import BlockAnatomy, Linear, Norm
 from ..rotation import FusedTensors, rotate_residual
 from ..rotation import why_not as why_not_rotated
 

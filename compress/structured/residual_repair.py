@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import BlockAnatomy, Linear, Norm
 from ..block import LayerStatus
+from ..block_anatomy import BlockAnatomy, Linear, Norm
 from ..forward import Batch
 from ..rotation import FusedTensors
 from .residual_cut import scale_of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...terminal import Progress
-from ..anatomy import Norm
+from ..block_anatomy import Norm
 from ..weights import WeightSource
 from .passage import Passage, States
 from .sum_gap import seen

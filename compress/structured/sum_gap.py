@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import BlockAnatomy, Linear, Norm
+from ..block_anatomy import BlockAnatomy, Linear, Norm
 from ..forward import Batch, run_block
 from .repair import Repaired, least_squares
 

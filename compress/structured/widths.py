@@ -13,7 +13,8 @@ from itertools import accumulate, pairwise
 from torch import Tensor
 
 from ...errors import RecipeError
-from ..anatomy import Anatomy, BlockAnatomy
+from ..anatomy import Anatomy
+from ..block_anatomy import BlockAnatomy
 from ..knapsack import choose
 from ..training.reader_gram import ReaderGram
 from .elimination import eliminate

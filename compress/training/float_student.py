@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...errors import TrainingError
-from ..anatomy import Linear
+from ..block_anatomy import Linear
 from ..stage import Stage
 from .student import Student
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import Anatomy, Attention
+from ..anatomy import Anatomy
+from ..block_anatomy import Attention
 from ..module_names import module_name
 from .divergences import forward_kl
 from .pieces import Piece

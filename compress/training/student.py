@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import TrainingError
-from ..anatomy import BlockAnatomy, Linear, Norm
+from ..block_anatomy import BlockAnatomy, Linear, Norm
 from ..fake_quant import TokenQuantLinear, quantize_tokens
 from ..masks import Masks
 from ..module_names import module_name

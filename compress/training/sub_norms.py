@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from ...errors import RecipeError
 from ...storage import write_json
-from ..anatomy import Anatomy, BlockAnatomy, Linear, Norm
+from ..anatomy import Anatomy
+from ..block_anatomy import BlockAnatomy, Linear, Norm
 from ..checkpoint.writer import copy_companions
 from ..module_names import module_name
 from ..torch_model import load_model

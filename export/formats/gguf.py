@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compress.anatomy import Attention
+from ...compress.block_anatomy import Attention
 from ...compress.qtensor import QTensor
 from ...errors import GateFailed, InputError, ShapeError, require
 from ..gguf_tokenizer import add_tokenizer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import Attention, Norm
+from ...compress.block_anatomy import Attention, Norm
 from .build import Build
 from .cache import cast, codes
 from .linear import project

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import BlockAnatomy, Linear, Norm
+from ...compress.block_anatomy import BlockAnatomy, Linear, Norm
 from .attention import CausalInputs, causal_attention
 from .build import Build
 from .linear import project, project_without_bias

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import Attention, BlockAnatomy
+from ...compress.block_anatomy import Attention, BlockAnatomy
 from .build import Build
 from .writer import Array
 

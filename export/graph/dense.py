@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import Linear
+from ...compress.block_anatomy import Linear
 from .build import Build
 from .writer import Array
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import Anatomy, Attention, BlockAnatomy
+from ...compress.anatomy import Anatomy
+from ...compress.block_anatomy import Attention, BlockAnatomy
 from ...compress.pooling import Pooling
 from ...errors import CheckpointError, ShapeError
 from .build import Build

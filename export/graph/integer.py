@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import Linear
+from ...compress.block_anatomy import Linear
 from ...compress.qtensor import QTensor
 from ...compress.scheme import Scheme
 from ...errors import ShapeError

@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import Linear
+from ...compress.block_anatomy import Linear
 from .build import Build
 from .dense import dense_product
 from .integer import integer_product, remade_product

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ...compress.anatomy import Mlp
+from ...compress.block_anatomy import Mlp
 from .activation import activate
 from .build import Build
 from .linear import project_apart, project_without_bias

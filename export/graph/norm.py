@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import Norm
+from ...compress.block_anatomy import Norm
 from ...runtime.remade import SMOOTHED
 from .build import Build
 from .writer import Array

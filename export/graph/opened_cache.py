@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.anatomy import Attention
+from ...compress.block_anatomy import Attention
 from .build import Build
 from .cache import code_scales
 from .code_pairs import read_pairs, write_pairs

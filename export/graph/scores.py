@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ...compress.anatomy import Attention
+from ...compress.block_anatomy import Attention
 from .build import Build
 from .opened_cache import opens
 

@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...compress.anatomy import Anatomy, Attention
+from ...compress.anatomy import Anatomy
+from ...compress.block_anatomy import Attention
 from ...compress.kv_scheme import KVScales
 from ...compress.qtensor import QTensor
 from ...compress.scheme import Scheme

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 from edgepress.compress.block import Block
+from edgepress.compress.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 from edgepress.compress.corrected_target import HALVES
 from torch import Tensor
 

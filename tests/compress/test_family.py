@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from edgepress.compress.anatomy import Anatomy, Norm
+from edgepress.compress.anatomy import Anatomy
+from edgepress.compress.block_anatomy import Norm
 from edgepress.compress.family import anatomy_of
 from edgepress.compress.module_names import module_name, stored_name
 from edgepress.compress.weights import WeightSource

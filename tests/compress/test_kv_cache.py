@@ -291,7 +291,7 @@ def test_hostile_scales(kv8: Path, tmp_path: Path, scale: torch.Tensor | None, m
 
 
 def test_the_plan_counts_the_histograms() -> None:
-    from edgepress.compress.anatomy import Linear
+    from edgepress.compress.block_anatomy import Linear
 
     linears = [Linear("k", "k", 32, 64, False), Linear("v", "v", 32, 64, False)]
     channel, whole = KVCache(bits=8), KVCache(bits=8, granularity="per-tensor")

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from edgepress.compress.anatomy import Attention, Linear
+from edgepress.compress.block_anatomy import Attention, Linear
 from edgepress.compress.fake_quant import wrap
 from edgepress.compress.grid import quantize
 from edgepress.compress.kv_scheme import KVScales, KVScheme

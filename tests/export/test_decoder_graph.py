@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from edgepress.compress.anatomy import Linear
+from edgepress.compress.block_anatomy import Linear
 from edgepress.errors import CheckpointError, ShapeError, UnknownName
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.export.proof.reference import logits

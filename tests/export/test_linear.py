@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgepress.compress.anatomy import Linear
+from edgepress.compress.block_anatomy import Linear
 from edgepress.compress.fake_quant import quantize_tokens
 from edgepress.errors import ShapeError
 from edgepress.export.graph.linear import project, project_without_bias

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from edgepress.compress.anatomy import Norm
+from edgepress.compress.block_anatomy import Norm
 from edgepress.export.graph.build import Build
 from edgepress.export.graph.norm import add_and_normalize
 

@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 from edgepress.cli import edgepress
-from edgepress.compress.anatomy import Linear
 from edgepress.compress.api import compress_model
+from edgepress.compress.block_anatomy import Linear
 from edgepress.compress.kv_scheme import KVScheme
 from edgepress.errors import GateFailed, UnknownName
 from edgepress.export import prefill as prefill_module

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from edgepress.compress.anatomy import Linear
+from edgepress.compress.block_anatomy import Linear
 from edgepress.export import smoothing
 from edgepress.export.graph.view import WeightView
 from edgepress.export.opset import Opset

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from edgepress.compress.anatomy import Linear
 from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.block_anatomy import Linear
 from edgepress.compress.structured.layer_choice import least_influence, least_run
 from edgepress.compress.structured.sum_gap import Gap
 from edgepress.compress.torch_model import load_model

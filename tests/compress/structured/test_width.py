@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from edgepress.compress.anatomy import Linear
 from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.block_anatomy import Linear
 from edgepress.compress.structured.residual_basis import basis_of
 from edgepress.compress.structured.residual_fit import Reading, fit_halves, fitted_scales
 from edgepress.compress.structured.residual_seen import Seen

@@ -1,0 +1,210 @@
+"""``BlockAnatomy``: where the parts of one transformer block are, and how they follow each other.
+
+Sizes come from the shapes of the stored tensors, so that layers of unequal width need no special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Role = Literal["q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down"]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear map. ``name`` is the full module name: ``model.layers.0.self_attn.q_proj``."""
+
+    name: str
+    role: Role
+    out_features: int
+    in_features: int
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Norm:
+    """RMSNorm (``kind="rms"``) or LayerNorm with bias (``kind="layer"``), by full module name.
+
+    The scale is ``offset + weight``: 1 in Gemma, whose weights are stored around zero.
+    """
+
+    name: str
+    kind: Literal["rms", "layer"]
+    eps: float
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Attention:
+    """``heads`` query heads share ``kv_heads`` key/value heads of ``head_dim`` channels: self-attention, or
+    attention to the states of an encoder, which ``k`` and ``v`` then read.
+
+    Attributes:
+        sliding_window: how many tokens a query sees, itself included; None for all before it.
+        scale: factor on ``q · k``; None for ``1 / sqrt(head_dim)``.
+        qkv: the one matrix that holds the rows of q, k and v, or None. Where it is, those three describe its
+            parts and are no modules of their own.
+        interleaved: ``qkv`` holds the q, k and v of one head after the other, not all of q, then k, then v.
+        inner_norm: of what ``o`` reads (BitNet).
+        softcap: scores become ``softcap · tanh(score / softcap)`` before the softmax; None leaves them.
+    """
+
+    q: Linear
+    k: Linear
+    v: Linear
+    o: Linear
+    heads: int
+    kv_heads: int
+    head_dim: int
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    sliding_window: int | None = None
+    scale: float | None = None
+    softcap: float | None = None
+    qkv: Linear | None = None
+    interleaved: bool = False
+    inner_norm: Norm | None = None
+
+    @property
+    def module(self) -> str:
+        """Full name of the module that the projections are in: ``model.layers.0.self_attn``."""
+        return self.projections[0].name.rpartition(".")[0]
+
+    @property
+    def projections(self) -> tuple[Linear, ...]:
+        """The linears that read the hidden states, which give q, k and v in a row (see ``row_order``)."""
+        return (self.q, self.k, self.v) if self.qkv is None else (self.qkv,)
+
+    def row_order(self) -> list[int] | None:
+        """Rows of an interleaved ``qkv`` as q, k and v in a row want them; None where they are so already."""
+        if self.qkv is None or not self.interleaved:
+            return None
+        size = self.head_dim
+        starts = ((3 * head + part) * size for part in range(3) for head in range(self.heads))
+        return [start + channel for start in starts for channel in range(size)]
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """``down(act(gate(x)) · up(x))`` when there is a gate, else ``down(act(up(x)))``.
+
+    ``gate_up`` is the one matrix that holds the rows of gate, then of up, or None. Where it is, those two
+    describe its parts and are no modules of their own. ``inner_norm`` is of what ``down`` reads (BitNet).
+    """
+
+    gate: Linear | None
+    up: Linear
+    down: Linear
+    activation: str
+    gate_up: Linear | None = None
+    inner_norm: Norm | None = None
+
+    @property
+    def projections(self) -> tuple[Linear, ...]:
+        """The linears that read the hidden states, which give the gate (if any) and up in a row."""
+        if self.gate_up is not None:
+            return (self.gate_up,)
+        return (self.up,) if self.gate is None else (self.gate, self.up)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A router and the MLPs it chooses from, all of the shapes of the block's ``mlp``.
+
+    Attributes:
+        router: the linear ``[count, hidden]`` that scores the experts, without a bias.
+        prefix, parts: an expert's linears are stored as ``{prefix}.{index}.{part}``: gate, up, down.
+        built: transformers' module that holds the router (``gate``) and ``experts``.
+        chosen: how many of the ``count`` a token goes through.
+    """
+
+    router: str
+    prefix: str
+    parts: tuple[str, str, str]
+    built: str
+    count: int
+    chosen: int
+
+    def stored(self, index: int) -> tuple[str, ...]:
+        """The weights of gate, up and down of an expert."""
+        return tuple(f"{self.prefix}.{index}.{part}.weight" for part in self.parts)
+
+
+@dataclass(frozen=True)
+class BlockAnatomy:
+    """One transformer block.
+
+    Attributes:
+        order: ``pre``: ``x += attn(norm1(x)); x += mlp(norm2(x))``; ``parallel``: ``x += attn(norm1(x)) +
+            mlp(norm2(x))``, where both norms may be one; ``post`` (BERT): ``x = norm1(x + attn(x)); x =
+            norm2(x + mlp(x))``.
+        attention_norm, mlp_norm: applied to what attention and MLP give, before it is added (Gemma 2).
+        cross: attention to the encoder's states, between self-attention and MLP; None but in decoders of
+            encoder–decoders. ``cross_norm`` is of what its queries read.
+        experts: where there are some, ``mlp`` is the first of them, and no linear of the block.
+    """
+
+    index: int
+    prefix: str
+    attention: Attention
+    mlp: Mlp
+    norm1: Norm
+    norm2: Norm
+    order: Literal["pre", "post", "parallel"]
+    attention_norm: Norm | None = None
+    mlp_norm: Norm | None = None
+    experts: Experts | None = None
+    cross: Attention | None = None
+    cross_norm: Norm | None = None
+
+    @property
+    def stack(self) -> str:
+        """Full name of the module that holds the block among others: ``model.layers``."""
+        return self.prefix.rpartition(".")[0]
+
+    def norms(self) -> Iterator[Norm]:
+        """The block's norms in the order of the forward pass, a shared one once."""
+        found = (
+            self.norm1,
+            self.attention.q_norm,
+            self.attention.k_norm,
+            self.attention.inner_norm,
+            self.attention_norm,
+            self.cross_norm,
+            self.norm2,
+            self.mlp.inner_norm,
+            self.mlp_norm,
+        )
+        yield from dict.fromkeys(norm for norm in found if norm is not None)
+
+    @property
+    def normed_inside(self) -> bool:
+        """Whether a norm stands before o or down."""
+        return self.attention.inner_norm is not None or self.mlp.inner_norm is not None
+
+    def linears(self) -> Iterator[Linear]:
+        """The block's linears in the order of the forward pass."""
+        for group in self.inputs():
+            yield from group
+
+    def expert_linears(self) -> Iterator[Linear]:
+        """Those of all experts."""
+        if self.experts is None or self.mlp.gate is None:
+            return
+        for index in range(self.experts.count):
+            linears = (self.mlp.gate, self.mlp.up, self.mlp.down)
+            for linear, part in zip(linears, self.experts.parts, strict=True):
+                yield replace(linear, name=f"{self.experts.prefix}.{index}.{part}")
+
+    def inputs(self) -> tuple[tuple[Linear, ...], ...]:
+        """Linears that read the same activations, in the order of the forward pass: q k v · o · gate up ·
+        down, and q · k v · o of an attention to the encoder's states in between. Those of experts are not
+        among them.
+        """
+        attention, cross, mlp = self.attention, self.cross, self.mlp
+        if self.experts is not None:
+            return attention.projections, (attention.o,)
+        between = () if cross is None else ((cross.q,), (cross.k, cross.v), (cross.o,))
+        return attention.projections, (attention.o,), *between, mlp.projections, (mlp.down,)
