@@ -25,7 +25,7 @@ def test_every_tool_says_what_it_needs_and_offers() -> None:
         assert arm.variant in trainers()[arm.peer].VARIANTS
 
 
-@pytest.mark.parametrize("variant", ["distill", "w4"])
+@pytest.mark.parametrize("variant", ["distill", "states", "w4"])
 def test_edgepress_learns_from_the_sequences(
     pico_llama: Path, make_decoder: Callable[..., Path], tmp_path: Path, variant: str
 ) -> None:
