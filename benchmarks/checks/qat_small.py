@@ -71,11 +71,15 @@ HEADER = ["scheme", "passes", "KL", "ppl", "top-1", "of the best rounding's KL r
 
 
 def rows(
-    tokens: int, options: dict[str, Any], rate: float | None, blocks: int | None = None, again: int = 0
+    tokens: int,
+    options: dict[str, Any],
+    rate: float | None,
+    blocks: int | None = None,
+    again: Sequence[int] = (),
 ) -> dict[str, list[Row]]:
     """By scheme: roundings after training, and the best of them followed by training with ``options`` and the
     learning rate ``rate``, or that for its bits; before it that of each block, from ``blocks`` sequences,
-    after it another with ``again`` tokens.
+    after it others with as many tokens as ``again`` says, each in another order.
     """
     learned: dict[str, Any] = {
         "pass": "qat",
@@ -98,7 +102,7 @@ def rows(
             # The same samples make one sweep of the two: in another, nothing is left to learn.
             read = {**scheme, "samples": blocks}
             first, long = ({"pass": "gptq", **read}, {**BLOCKS, **read}), {**long, **AFTER_BLOCKS}
-        more = [{**long, "tokens": again, "seed": 1}] if again else []
+        more = [{**long, "tokens": count, "seed": seed} for seed, count in enumerate(again, 1)]
         found[f"W{bits}-g64"] = [
             Row(f"qat-w{bits}-gptq", (gptq,)),
             Row(f"qat-w{bits}-tune", (gptq, tune)),
@@ -179,7 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences to learn from")
     parser.add_argument("--taught", type=int, metavar="COUNT", help="tokens of that text that the model read")
     parser.add_argument("--blocks", type=int, metavar="COUNT", help="sequences that blocks learn from first")
-    parser.add_argument("--again", type=int, default=0, metavar="COUNT", help="tokens of a second run of qat")
+    parser.add_argument(
+        "--again", type=int, nargs="*", default=[], metavar="COUNT", help="tokens of further runs of qat"
+    )
     parser.add_argument(
         "--written", type=Path, nargs="*", default=[], help="files that the last row reads too"
     )
