@@ -1,4 +1,4 @@
-"""A small Llama trained here in float32, and the same as a ternary model: quality, size and decoding speed.
+"""A small Llama trained here in float32, and the same as a ternary model: quality, size, speed and energy.
 
     python -m edgepress.benchmarks.checks.ternary WORK RESULTS [--wide] [--tokens COUNT] [--untimed]
 
@@ -17,9 +17,12 @@ from typing import Any
 
 import yaml
 
+from ...devices.energy import find_meter
 from ...storage import read_json, sha256_file, write_json
+from ..energy_record import Energy
 from ..learning_curves import learning_curves
 from ..record import Measurement, read
+from .decode_energy import decode_energies, described, joules
 from .in_turns import NEW_TOKENS, PROMPT, Rates, described_turns, kept_rates, ratio
 from .model_chain import WINDOWS, Chain, Variant
 from .small_llama import Shape, save_small_llama
@@ -44,6 +47,7 @@ HEADER = [
     "of the float's",
     "decode × float [95 %]",
     "decode × 4-bit twin [95 %]",
+    "J a token",
     "CPU s",
 ]
 
@@ -117,7 +121,9 @@ def ratio_of(rates: Rates, variant: Variant, other: Variant) -> str:
     return "–" if found is None else found[1]
 
 
-def table_rows(chain: Chain, chosen: list[Variant], rates: Rates) -> list[list[str]]:
+def table_rows(
+    chain: Chain, chosen: list[Variant], rates: Rates, energies: dict[str, Energy]
+) -> list[list[str]]:
     """A row for each."""
     rows, first, twin = [], chosen[0], chosen[-1]
     for variant in chosen:
@@ -135,13 +141,14 @@ def table_rows(chain: Chain, chosen: list[Variant], rates: Rates) -> list[list[s
                 f"{size(chain.bundle(variant)) / size(chain.bundle(first)):.3f}",
                 ratio_of(rates, variant, first),
                 ratio_of(rates, variant, twin),
+                joules(energies.get(variant.name)),
                 f"{read_json(cost)['cpu_seconds']:.0f}",
             ]
         )
     return rows
 
 
-def notes(chain: Chain, shape: Shape, tokens: int) -> list[str]:
+def notes(chain: Chain, shape: Shape, tokens: int, energies: dict[str, Energy]) -> list[str]:
     """What stands below the table."""
     told = [
         f"Model: Llama, {shape.blocks} blocks of {shape.hidden} channels, feed-forward {shape.ffn}, "
@@ -152,6 +159,7 @@ def notes(chain: Chain, shape: Shape, tokens: int) -> list[str]:
         f"Bits per byte: {WINDOWS} windows of 512 tokens of held-out articles.",
         f"×: all bundles in turns, {described_turns(ROUNDS)}: prompts of {PROMPT} tokens, {NEW_TOKENS} "
         "decoded.",
+        *([described(energies)] if energies else []),
         "Embedding and head are W8A16-g32 in every bundle. CPU s: of `edgepress compress`, one thread.",
     ]
     for name in ("float", "ternary"):
@@ -171,17 +179,22 @@ def main() -> None:
         "--wide", action="store_true", help="512 channels and 17.8 M parameters, not 256 and 5.8 M"
     )
     parser.add_argument("--tokens", type=int, default=TOKENS, help="that the ternary model learns from")
-    parser.add_argument("--untimed", action="store_true", help="leave out the speed")
+    parser.add_argument("--untimed", action="store_true", help="leave out speed and energy")
     given = parser.parse_args()
     shape = WIDE if given.wide else SMALL
     chain = trained(given.work, SCRATCH_TOKENS, shape)
     chosen = variants(chain, shape, given.tokens)
-    rows = table_rows(chain, chosen, {} if given.untimed else speeds(chain, chosen))
+    rates: Rates = {}
+    energies: dict[str, Energy] = {}
+    if not given.untimed:
+        rates = speeds(chain, chosen)
+        energies = decode_energies({one.name: chain.bundle(one) for one in chosen}, find_meter("cpu"))
+    rows = table_rows(chain, chosen, rates, energies)
     command = f"{COMMAND} --tokens {given.tokens}"
     command += "".join(f" --{name}" for name in ("wide", "untimed") if getattr(given, name))
     title = "A small Llama in float32, ternary and in 4 bits"
     page = given.results / ("ternary-wide.md" if given.wide else "ternary.md")
-    write_table(page, title, command, HEADER, rows, notes(chain, shape, given.tokens))
+    write_table(page, title, command, HEADER, rows, notes(chain, shape, given.tokens, energies))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""Joules of a decoded token for several bundles, counted in turns; or why none were.
+
+What counts them, and how, is :mod:`..energy`: a line of a table says what it says of a bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...devices.energy import Meter, NoMeter
+from ...runtime.threads import thread_budget
+from ..energy import measure_energy
+from ..energy_metrics import energy_metrics, metric_name
+from ..energy_record import Energy
+from ..numerals import significant
+from ..protocol import Protocol
+from ..timed_work import Generation
+from .in_turns import NEW_TOKENS, PROMPT
+
+_JOULES = metric_name("decode", "token")
+
+
+def decode_energies(
+    bundles: Mapping[str, Path], meter: Meter | NoMeter, protocol: Protocol | None = None
+) -> dict[str, Energy]:
+    """What ``meter`` counts of each of the decoders ``bundles``, over their prepacked weights."""
+    found = measure_energy(
+        list(bundles.values()),
+        Generation(PROMPT, NEW_TOKENS, seed=0),
+        protocol or Protocol(),
+        meter,
+        threads=thread_budget(),
+        cache=True,
+    )
+    return dict(zip(bundles, found, strict=True))
+
+
+def joules(energy: Energy | None) -> str:
+    """Of a decoded token in all, with what is doubtful of it; a dash where nothing was counted."""
+    if energy is None or energy.kind is None:
+        return "–"
+    metric = energy_metrics(energy, seed=0)[0][_JOULES]
+    if metric.value is None:
+        return "–"
+    doubt = metric.validity.status if metric.validity is not None else "valid"
+    return significant(metric.value) + ("" if doubt == "valid" else f" ({doubt})")
+
+
+def described(energies: Mapping[str, Energy]) -> str:
+    """How energy was counted, or why it was not, for the notes below a table."""
+    first = next(iter(energies.values()))
+    if first.kind is None:
+        return f"Energy: not measured: {first.told}."
+    windows = f"{len(first.turns)} windows of at least {first.window_s:g} s"
+    return f"J: {', '.join(first.domains)} ({first.method}), {windows} of each bundle, all in turns."
