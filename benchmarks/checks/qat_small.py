@@ -2,7 +2,7 @@
 
     python -m edgepress.benchmarks.checks.qat_small WORK RESULTS [--tokens COUNT] [--rate RATE]
         [--threads COUNT] [--only NAME …] [--text FILE … --samples COUNT] [--taught COUNT] [--blocks COUNT]
-        [--again COUNT] [--written FILE … --learned COUNT] [--page NAME]
+        [--again COUNT …] [--written FILE … --learned COUNT] [--page NAME]
 
 The model is that of :mod:`.ternary`, in the same WORK, or with ``--taught`` one that read so many tokens of
 the text that is learned from here. A budget of tokens that does something at 2 bits takes hours of a CPU on
@@ -11,7 +11,7 @@ that an interrupted check goes on where it was. A model that reads the 400,000 t
 learns them by heart; files of ``--text`` join them. With ``--blocks`` one block after the other learns from
 so many sequences before all of them do together. Text that is read a third time is learned by heart: files of
 ``--written``, which the float model wrote (:mod:`.written_text`), join that of the last row. With ``--again``
-it goes on from its codes for so many tokens in another order.
+it goes on from its codes for so many tokens in another order, once for each count.
 """
 
 from __future__ import annotations
