@@ -24,8 +24,9 @@ _JOULES = metric_name("decode", "token")
 def decode_energies(
     bundles: Mapping[str, Path], meter: Meter | NoMeter, protocol: Protocol | None = None
 ) -> dict[str, Energy]:
-    """What ``meter`` counts of each of the decoders ``bundles``, over their prepacked weights where those were
-    made: this makes none. A prompt of 128 tokens and 16 new ones, in joules.
+    """Joules that ``meter`` counts of each of the decoders ``bundles``: a prompt of 128 tokens, 16 new ones.
+
+    Prepacked weights are used where they were made; this makes none.
 
     Raises:
         EdgepressError: what a worker raised, or the manner of its death.
