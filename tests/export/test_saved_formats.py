@@ -11,7 +11,6 @@ import torch
 import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.checkpoint.gguf import materialise
-from edgepress.compress.fake_quant import wrap
 from edgepress.compress.torch_model import load_model
 from edgepress.compress.weights import WeightSource
 from edgepress.errors import GateFailed, InputError, ShapeError
@@ -68,27 +67,30 @@ def test_a_gguf_file_reads_back_as_the_checkpoint(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_transformers_loads_the_bitnet_form(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_transformers_loads_the_bitnet_form(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import AutoModelForCausalLM
+    from transformers.integrations import bitnet
 
     path = compressed(pico_llama, tmp_path, pico_text, **TERNARY, group_size=32)
     out = export_bundle(str(path), format="bitnet", output=tmp_path / "b")
-    with torch.compiler.set_stance("force_eager"), torch.no_grad():
-        found = AutoModelForCausalLM.from_pretrained(out)(IDS, use_cache=False).logits
+    loaded, source = AutoModelForCausalLM.from_pretrained(out), WeightSource.open(path)
+    for linear in source.anatomy.linears():
+        module = loaded.get_submodule(linear.name)
+        assert isinstance(module, bitnet.AutoBitLinear) and not module.online_quant
+        assert torch.equal(module.weight * module.weight_scale, source.dense(linear.name))
 
-    def as_transformers(rows: torch.Tensor) -> torch.Tensor:
-        scale = 127 / rows.abs().amax(-1, keepdim=True).clamp_(min=1e-5)
-        return (rows * scale).round().clamp(-128, 127) / scale
+    class Unrounded:
+        apply = staticmethod(lambda rows: rows)
 
-    model = load_model(path)
+    # The order of a sum decides which way an activation halfway between two int8 codes goes, and one code is
+    # 1/127 of the row's largest: what stays the same on every processor is the model without that rounding.
+    monkeypatch.setattr(bitnet, "ActQuant", Unrounded)
     with torch.no_grad():
-        for linear in WeightSource.open(path).anatomy.linears():
-            wrap(model, linear.name, as_transformers)
-        expected = model(IDS, use_cache=False).logits
-    # An activation halfway between two codes goes one way or the other with the order of a sum: few differ.
-    apart = (found - expected).abs().amax(-1)
-    assert float((apart < 1e-4).double().mean()) > 0.8
-    assert float(apart.max()) < 0.1 * float(expected.abs().max())
+        found = loaded(IDS, use_cache=False).logits
+        expected = load_model(path)(IDS, use_cache=False).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_they_cannot_hold_is_refused(
