@@ -3,7 +3,7 @@
 #   make demo        the whole chain on two small real models, in under ten minutes
 #   make test        the test suite            make lint      ruff and mypy
 #   make check       lint and test             make format    rewrite the sources in the house style
-#   make check-all   check, the slow tests, and the measured checks into benchmarks/results/
+#   make check-all   check, the slow tests, and the measured checks into benchmarks/lab/results/
 #   make check-gpu   the CUDA tests and a benchmark on a machine with one NVIDIA GPU
 #   make env         only make the environment make clean     remove what was built, not the environments
 
@@ -46,9 +46,9 @@ check: lint test
 
 check-all: check
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_OPTIONS)
-	@$(BIN)/python -m edgepress.benchmarks.checks.kill_test
-	@$(BIN)/python -m edgepress.benchmarks.checks.memory_test
-	@$(BIN)/python -m edgepress.benchmarks.checks.small_models runs/checks benchmarks/results \
+	@$(BIN)/python -m edgepress.benchmarks.lab.programs.kill_test
+	@$(BIN)/python -m edgepress.benchmarks.lab.programs.memory_test
+	@$(BIN)/python -m edgepress.benchmarks.lab.programs.small_models runs/checks benchmarks/lab/results \
 		$(if $(WIKITEXT),--wikitext $(WIKITEXT))
 
 check-gpu:
@@ -56,11 +56,11 @@ check-gpu:
 		echo "no NVIDIA GPU on this machine: the GPU check was not run, and nothing was installed" >&2; exit 4; }
 	@if $(PYTHON) -c "import $(GPU_MODULES)" 2> /dev/null; then \
 		mkdir -p build/import && ln -sfn ../.. build/import/edgepress; \
-		PYTHONPATH="$(CURDIR)/build/import:$$PYTHONPATH" $(PYTHON) -m edgepress.benchmarks.checks.gpu_check $(GPU_OPTIONS); \
+		PYTHONPATH="$(CURDIR)/build/import:$$PYTHONPATH" $(PYTHON) -m edgepress.benchmarks.lab.programs.gpu_check $(GPU_OPTIONS); \
 	else $(MAKE) --no-print-directory gpu VENV="$(GPU_VENV)" RUNTIME=gpu; fi
 
 gpu: $(DEV_STAMP)
-	@$(BIN)/python -m edgepress.benchmarks.checks.gpu_check $(GPU_OPTIONS)
+	@$(BIN)/python -m edgepress.benchmarks.lab.programs.gpu_check $(GPU_OPTIONS)
 
 lint: $(DEV_STAMP)
 	@$(BIN)/ruff check .

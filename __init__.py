@@ -24,9 +24,9 @@ _API = {
     "plan_model": ("compress.api", "plan_model"),
     "export_bundle": ("export.api", "export_bundle"),
     "open_bundle": ("runtime.api", "open_bundle"),
-    "validate_bundle": ("benchmarks.validate", "validate_bundle"),
-    "profile_bundle": ("benchmarks.profile", "profile_bundle"),
-    "write_report": ("benchmarks.report", "write_report"),
+    "validate_bundle": ("benchmarks.quality.validate", "validate_bundle"),
+    "profile_bundle": ("benchmarks.speed.profile", "profile_bundle"),
+    "write_report": ("benchmarks.page.report", "write_report"),
 }
 
 __all__ = ["__version__", *_API]

@@ -13,7 +13,7 @@ from ..errors import CalibrationError, Degraded, InputError, require
 from ..staging import Staging
 from ..storage import require_disk, sha256_json
 from ..terminal import Progress, Silent
-from .processes import Processes, is_follower
+from .pipeline.processes import Processes, is_follower
 
 # torch is imported when work starts, so that this module can be looked at without it.
 
@@ -51,11 +51,11 @@ class Job:
     ) -> None:
         require("torch", "compress")
         require("transformers", "compress")
-        from .checkpoint.vocabulary import check_vocabulary
-        from .models import resolve
+        from .model.checkpoint.vocabulary_check import check_vocabulary
+        from .model.models import resolve
+        from .model.weights import WeightSource
         from .recipe import load_recipe, recipe_for
         from .time_limit import limited
-        from .weights import WeightSource
 
         if (recipe is None) == (scheme is None):
             raise InputError(
@@ -92,8 +92,8 @@ class Job:
 
     def calibration(self) -> Any:
         """The token batches, or None when no pass asks for statistics."""
-        from ..runtime.tokenizer import Tokenizer
-        from .calibration import calibration_from
+        from ..runtime.text.tokenizer import Tokenizer
+        from .text.calibration import calibration_from
 
         if not self.recipe.calibrated:
             return None
@@ -120,7 +120,7 @@ class Job:
 
     def key(self, fingerprint: str, calibration: Any, device: str) -> str:
         """Identity of the work: equal keys give equal bytes."""
-        from .checkpoint.reader import content_hash
+        from .model.checkpoint.reader import content_hash
 
         known = {
             "version": __version__,
@@ -209,11 +209,11 @@ def compress_model(
 
 
 def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers: Path | None) -> str:
-    from .chain import Chain
-    from .device import choose_device
-    from .heap import return_large_blocks
-    from .journal import Journal
-    from .manifest import write_manifest
+    from .checkpoint_manifest import write_manifest
+    from .pipeline.allocator import return_large_blocks
+    from .pipeline.chain import Chain
+    from .pipeline.device import choose_device
+    from .pipeline.journal import Journal
 
     return_large_blocks()
     device = choose_device(device_name)
@@ -250,8 +250,8 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
 
 def _follow(job: Job, stage: Staging, device_name: str, answers: Path | None) -> Path:
     """What every process but the first does; returns when the result is there."""
-    from .chain import Chain
-    from .device import choose_device
+    from .pipeline.chain import Chain
+    from .pipeline.device import choose_device
 
     device = choose_device(device_name)
     processes = Processes.launched(device)

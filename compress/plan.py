@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import RecipeError
-from .algorithm import EXIT_PIECE, FORWARD, BlockPass, ModelPass, Pass
-from .block_anatomy import BlockAnatomy, Linear
+from .model.block_anatomy import BlockAnatomy, Linear
+from .model.weights import WeightSource
+from .pipeline.algorithm import EXIT_PIECE, FORWARD, BlockPass, ModelPass, Pass
+from .pipeline.statistics import STATISTIC_BYTES
 from .recipe import Recipe
 from .shapes import check_cache, check_kind, check_shapes
-from .statistics import STATISTIC_BYTES
-from .weights import WeightSource
 
 FLOAT = 4
 # Resident bytes of the interpreter with torch and transformers loaded; `resident` measures more where it is.

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from ..errors import RecipeError, UnknownName
 from ..storage import sha256_json
 from ..yaml_safe import load_yaml
-from .algorithm import Pass, pass_names, pass_type
-from .scheme import Scheme
-from .weights import DEFAULT_EMBEDDING
+from .model.weights import DEFAULT_EMBEDDING
+from .numbers.scheme import Scheme
+from .pipeline.algorithm import Pass, pass_names, pass_type
 
 FOLDER = Path(__file__).parent / "recipes"
 

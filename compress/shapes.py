@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 
 from ..errors import RecipeError, ShapeError
-from .algorithm import Pass
-from .anatomy import Anatomy
-from .kv_scheme import KVScheme
+from .model.anatomy import Anatomy
+from .model.kv_scheme import KVScheme
+from .numbers.scheme import GROUP_SIZES, Scheme
+from .pipeline.algorithm import Pass
 from .recipe import Recipe
-from .scheme import GROUP_SIZES, Scheme
 
 
 def fitting_groups(in_features: list[int]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import RecipeError
-from .algorithm import ModelPass
+from .pipeline.algorithm import ModelPass
 from .recipe import Recipe, Step
 
 

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import EdgepressError, InputError, OutOfResource
-from ..runtime.threads import thread_budget
+from ..runtime.session.threads import thread_budget
 from .probe import read_memory
 
 STREAMS = 2

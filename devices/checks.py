@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from ..runtime.prepack import failures, limit_bytes
-from ..runtime.prepacked import entries
-from ..runtime.session import PROVIDERS
+from ..runtime.prepack.prepack import failures, limit_bytes
+from ..runtime.prepack.prepacked import entries
+from ..runtime.session.session import PROVIDERS
 from ..storage import cache_directory
 from .energy import Meter, NoMeter, find_meters
 from .nvidia import Gpu, read_gpus

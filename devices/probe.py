@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..runtime.cgroup import cpu_quota, memory_limit
-from ..runtime.threads import thread_budget
+from ..runtime.session.cgroup import cpu_quota, memory_limit
+from ..runtime.session.threads import thread_budget
 from ..storage import sha256_json
 from .nvidia import Gpu, read_gpus
 from .processor import Processor, read_processor

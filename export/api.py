@@ -14,10 +14,10 @@ from ..plugins import load
 from ..staging import Staging
 from ..storage import disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
 from ..terminal import Progress, Silent
-from .providers import CPU, provider_form
+from .graph.forms.providers import CPU, provider_form
 
 if TYPE_CHECKING:
-    from ..compress.anatomy import Anatomy
+    from ..compress.model.anatomy import Anatomy
     from .job import ExportJob
 
 FORMATS = "edgepress.export.formats"
@@ -98,7 +98,7 @@ def _save(
     plugin: Any, job: ExportJob, stage: Staging, validate: bool, gate: Gate | None, command: str
 ) -> None:
     """The output of a format that other runtimes load."""
-    from .saved import save_form
+    from .formats._saved import save_form
 
     if gate is not None:
         raise InputError("only bundles are timed here", fix="leave the gate out, or export to onnx")
@@ -143,13 +143,13 @@ def _job(
     provider: str,
     progress: Progress,
 ) -> ExportJob:
-    from ..compress.checkpoint.vocabulary import check_vocabulary
-    from ..compress.models import resolve
-    from ..compress.pooling import pooling_of
-    from ..compress.weights import WeightSource
-    from .cache import cache_type
+    from ..compress.model.checkpoint.vocabulary_check import check_vocabulary
+    from ..compress.model.models import resolve
+    from ..compress.model.pooling import pooling_of
+    from ..compress.model.weights import WeightSource
+    from .graph.attention.kv_storage import cache_type
     from .job import ExportJob
-    from .proof.passage import proof_text
+    from .proof.proof_text import proof_text
 
     form = provider_form(provider)
     model = resolve(str(checkpoint), progress)
@@ -205,8 +205,8 @@ def _copy_companions(job: Any, bundle: Path) -> None:
 
 
 def _describe(job: Any, bundle: Path, sections: dict[str, Any], parity: dict[str, Any], command: str) -> None:
+    from .bundle_manifest import MANIFEST, manifest_of
     from .card import card_of, license_of
-    from .manifest import MANIFEST, manifest_of
 
     manifest = manifest_of(job, sections, parity)
     write_atomic(bundle / "README.md", card_of(manifest, license_of(job.path), command).encode())

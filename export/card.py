@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
-from .providers import status_of
+from .graph.forms.providers import status_of
 
 _WORST_SHOWN = 5
 

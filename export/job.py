@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..compress.pooling import Pooling
-from ..compress.weights import WeightSource
+from ..compress.model.pooling import Pooling
+from ..compress.model.weights import WeightSource
 from ..terminal import Progress, Silent
-from .cache import FLOAT
-from .providers import CPU, ProviderForm
+from .graph.attention.kv_storage import FLOAT
+from .graph.forms.providers import CPU, ProviderForm
 
 
 @dataclass(frozen=True)

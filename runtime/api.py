@@ -1,5 +1,5 @@
 """Opening a bundle: a :class:`TextModel` that generates, an :class:`EmbeddingModel` that embeds, or a
-:class:`.classify.ClassifierModel` that names labels.
+:class:`.engine.classify.ClassifierModel` that names labels.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import TypedDict, Unpack
 
 from ..errors import InputError
 from ..terminal import Progress
-from .alongside import Alongside
-from .batch_decoder import BatchDecoder
-from .bundle import Bundle
-from .chat import Messages
-from .classify import ClassifierModel
-from .decoder import Decoder
-from .encoder import BATCH_SIZE, Encoder, Vectors
-from .generate import Generation, generate_batch, stream
-from .keep import Keep
-from .sampling import Sampling
-from .session import onnxruntime
-from .tokenizer import Tokenizer
+from .bundle.bundle import Bundle
+from .engine.background import Alongside
+from .engine.batch_decoder import BatchDecoder
+from .engine.classify import ClassifierModel
+from .engine.decoder import Decoder
+from .engine.encoder import BATCH_SIZE, Encoder, Vectors
+from .engine.generate import Generation, generate_batch, stream
+from .engine.sampling import Sampling
+from .prepack.background_prepacking import Keep
+from .session.session import onnxruntime
+from .text.chat import Messages
+from .text.tokenizer import Tokenizer
 
 MAX_NEW_TOKENS = 128
 

@@ -15,7 +15,7 @@ from typing import Any
 import edgepress
 import pytest
 import torch
-from edgepress.compress.weights import WeightSource
+from edgepress.compress.model.weights import WeightSource
 from edgepress.export.graph.save import EXTERNAL_FROM
 from edgepress.storage import read_json
 
@@ -24,7 +24,7 @@ EXAMPLE = re.compile(r"`(?P<name>[\w/.-]+\.(?:py|yaml))`[^\n]*:\n\n```\w+\n(?P<t
 EXAMPLE_NAMES = {
     "compress/passes/scaled_magnitude.py",
     "sparse-then-gptq.yaml",
-    "compress/families/xlm_roberta.py",
+    "compress/model/families/xlm_roberta.py",
     "export/formats/onnx_single.py",
     "devices/targets/raspberry-pi-4.yaml",
 }

@@ -17,7 +17,25 @@ import pytest
 
 ROOT = Path(edgepress.__file__).parent
 FLOORS = ("ground", "runtime", "compress", "export", "devices", "benchmarks", "cli")
-FOLDERS = FLOORS[1:-1]
+FOLDERS = FLOORS[1:]
+# The rooms of a floor from the bottom. A room imports from those below it and itself; rooms of one row do
+# not know each other. "" is the files in the floor's own folder; a folder inside a room belongs to it.
+ROOMS = {
+    "compress": [
+        {"numbers", "text"},
+        {"model"},
+        {"measure"},
+        {"pipeline"},
+        {"solve"},
+        {"rotate", "train"},
+        {"prune"},
+        {"passes"},
+        {""},
+    ],
+    "export": [{"graph"}, {"job"}, {"bundle_manifest"}, {"proof"}, {"prefill"}, {"formats"}, {""}],
+    "runtime": [{"bundle", "text", "session"}, {"prepack"}, {"engine"}, {""}],
+    "benchmarks": [{"records"}, {"speed"}, {"quality"}, {"page"}, {"demo"}, {"lab"}, {""}],
+}
 TRAINING = {"torch", "transformers", "accelerate", "compressed_tensors", "gguf", "onnx", "onnx_ir"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 
@@ -53,7 +71,19 @@ def floor(module: str) -> str:
     top = module.split(".")[1] if "." in module else ""
     if top in FOLDERS:
         return top
-    return "cli" if top in ("cli", "__main__") else "ground"
+    return "cli" if top == "__main__" else "ground"
+
+
+def room(module: str) -> str:
+    """The room of a module on its floor, which has rooms; a file between the rooms may be named as one."""
+    parts, rows = module.split("."), ROOMS[floor(module)]
+    name = parts[2] if len(parts) > 2 else ""
+    return name if any(name in row for row in rows) else ""
+
+
+def room_height(module: str) -> int:
+    """How high the room of a module lies on its floor."""
+    return next(height for height, row in enumerate(ROOMS[floor(module)]) if room(module) in row)
 
 
 def is_type_checking(test: ast.expr) -> bool:
@@ -115,7 +145,7 @@ def test_the_reader_sees_functions_and_type_checking() -> None:
     tree = ast.parse(
         "from ..errors import InputError\n"
         "if TYPE_CHECKING:\n    import torch\nelse:\n    import onnx\n"
-        "def f():\n    from . import grid\n    import numpy.linalg\n"
+        "def f():\n    from . import recipe\n    import numpy.linalg\n"
     )
     found = {
         (name, typing_only)
@@ -127,7 +157,7 @@ def test_the_reader_sees_functions_and_type_checking() -> None:
         ("torch", True),
         ("onnx", False),
         ("edgepress.compress", False),
-        ("edgepress.compress.grid", False),
+        ("edgepress.compress.recipe", False),
         ("numpy.linalg", False),
     }
 
@@ -146,6 +176,52 @@ def test_imports_point_down(name: str) -> None:
         for found in imports(module)
         if inside(found.module) and FLOORS.index(floor(found.module)) > height
     ]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_rooms_point_down(name: str) -> None:
+    wrong = []
+    for module in (module for module in MODULES if floor(module) == name):
+        for found in imports(module):
+            target = found.module
+            if found.typing_only or target not in MODULES or MODULES[target].name == "__init__.py":
+                continue
+            if floor(target) == name and room(module) != room(target):
+                below = room_height(target) < room_height(module)
+                wrong += [] if below else [f"{module}:{found.line} imports {target}"]
+    assert not wrong, wrong
+
+
+def test_every_room_is_named() -> None:
+    named = {f"{name}/{one}" for name, rows in ROOMS.items() for row in rows for one in row if one}
+    folders = {f"{name}/{path.parent.name}" for name in ROOMS for path in (ROOT / name).glob("*/__init__.py")}
+    files = {f"{name}/{path.stem}" for name in ROOMS for path in (ROOT / name).glob("*.py")}
+    assert folders <= named, folders - named
+    assert named <= folders | files, named - folders - files
+
+
+def test_the_product_does_not_know_the_lab() -> None:
+    wrong = [
+        f"{module}:{found.line} imports {found.module}"
+        for module in MODULES
+        if not module.startswith("edgepress.benchmarks.lab")
+        for found in imports(module)
+        if found.module.startswith("edgepress.benchmarks.lab")
+    ]
+    assert not wrong, wrong
+
+
+def test_no_room_is_crowded() -> None:
+    """Plug-in folders may hold as many as there are plug-ins."""
+    plug_ins = {"passes", "families", "targets", "results", "programs"}
+    folders = {path.parent for path in MODULES.values()}
+    counts = {path: len([p for p in path.glob("*.py") if p.name != "__init__.py"]) for path in folders}
+    wrong = {
+        str(path.relative_to(ROOT)): count
+        for path, count in counts.items()
+        if count > 25 and path.name not in plug_ins
+    }
     assert not wrong, wrong
 
 
@@ -213,7 +289,7 @@ def catches_everything(node: ast.ExceptHandler) -> bool:
 
 def test_only_the_edges_catch_what_they_do_not_know() -> None:
     """The CLI's end, and the one file that types what libraries raise."""
-    edges = ("edgepress.cli:", "edgepress.foreign:")
+    edges = ("edgepress.cli.entry:", "edgepress.foreign:")
     wrong = []
     for where, node in everywhere():
         if isinstance(node, ast.ExceptHandler) and catches_everything(node):

@@ -36,7 +36,7 @@ def test_interrupts_and_typed_errors_pass(raised: BaseException) -> None:
 
 
 def test_sigterm_passes() -> None:
-    from edgepress.cli import SigTerm
+    from edgepress.cli.entry import SigTerm
 
     with pytest.raises(SigTerm), foreign_errors_are_typed(typed):
         raise SigTerm

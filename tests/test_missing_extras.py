@@ -22,7 +22,7 @@ class Absent:
         if name.partition(".")[0] in {absent!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
-from edgepress.cli import run
+from edgepress.cli.entry import run
 sys.exit(run({arguments!r}))
 """
 

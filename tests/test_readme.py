@@ -1,4 +1,4 @@
-"""The README is held to the code: its tree names every source file, and its commands exist."""
+"""The README is held to the code: it names every room, and its commands exist."""
 
 from __future__ import annotations
 
@@ -7,36 +7,28 @@ import shlex
 from pathlib import Path
 
 import edgepress
-from edgepress.cli import VERBS
+from edgepress.cli.entry import VERBS
 
 ROOT = Path(edgepress.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FLOORS = ("runtime", "compress", "export", "devices", "benchmarks")
+FLOORS = ("runtime", "compress", "export", "devices", "benchmarks", "cli")
 
 
-def tree() -> set[str]:
-    """Paths of the Python files that the README's tree shows."""
+def rooms() -> set[str]:
+    """Paths of the folders that the README shows."""
     block = README.split("## What is where")[1].split("```")[1]
     found: set[str] = set()
     folders: list[str] = []
-    for line in block.splitlines():
-        match = re.match(r"( *)(\S+?)(/?)(?: |$)", line)
-        if match is None:
-            continue
-        depth = len(match[1]) // 2
-        folders = folders[:depth]
-        if match[3]:
-            folders.append(match[2])
-        elif match[2].endswith(".py"):
-            found.add("/".join([*folders, match[2]]))
+    for match in re.finditer(r"^( *)(\w+)/ ", block, flags=re.M):
+        folders = [*folders[: len(match[1]) // 2], match[2]]
+        found.add("/".join(folders))
     return found
 
 
-def test_the_tree_names_every_source_file_and_no_other() -> None:
-    ground = {path.name for path in ROOT.glob("*.py")}
-    files = {path.relative_to(ROOT).as_posix() for floor in FLOORS for path in (ROOT / floor).rglob("*.py")}
-    files = {name for name in files if not name.endswith("__init__.py")}
-    assert tree() == ground | files
+def test_the_readme_names_every_room_and_no_other() -> None:
+    inits = [path for floor in FLOORS for path in (ROOT / floor).rglob("__init__.py")]
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in inits}
+    assert rooms() == folders | {"compress/recipes", "tests"}
 
 
 def test_every_command_line_names_a_verb() -> None:

@@ -15,21 +15,21 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...errors import CalibrationError, RecipeError, ShapeError
 from ...storage import read_json, sha256_json, write_json
-from ..algorithm import BlockPass, ModelPass, SchemeOption
-from ..allocation import Allocation, Costs, read_allocation, read_costs
-from ..anatomy import Anatomy
-from ..block_anatomy import Linear
-from ..grid import quantize
-from ..inner_pass import inner_pass
-from ..journal import Journal
-from ..knapsack import choose
-from ..scheme import Scheme
-from ..stage import Stage, StageResult
-from ..sweep import Sweep
-from ..torch_model import load_model
-from ..training.pieces import first_tokens, pieces_of
-from ..training.precision import Precision
-from ..training.sensitivity import sensitivity
+from ..measure.precision import Precision
+from ..measure.sensitivity import sensitivity
+from ..model.anatomy import Anatomy
+from ..model.block_anatomy import Linear
+from ..model.torch_model import load_model
+from ..numbers.grid import quantize
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import BlockPass, ModelPass, SchemeOption
+from ..pipeline.journal import Journal
+from ..pipeline.stage import Stage, StageResult
+from ..pipeline.sweep import Sweep
+from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
+from ..solve.inner_pass import inner_pass
+from ..solve.knapsack import choose
+from ..text.micro_batches import first_tokens, pieces_of
 
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
 

@@ -18,17 +18,17 @@ from torch import Tensor
 
 from ...errors import CalibrationError, RecipeError
 from ...storage import sha256_json
-from ..algorithm import BlockPass, ModelPass
-from ..block_anatomy import Linear
-from ..inner_pass import inner_pass
-from ..journal import Journal
-from ..knapsack import choose
-from ..stage import Stage, StageResult
-from ..sweep import Sweep
-from ..torch_model import load_model
-from ..training.pieces import first_tokens, pieces_of
-from ..training.precision import Precision
-from ..training.weight_loss import weight_losses
+from ..measure.precision import Precision
+from ..measure.weight_loss import weight_losses
+from ..model.block_anatomy import Linear
+from ..model.torch_model import load_model
+from ..pipeline.algorithm import BlockPass, ModelPass
+from ..pipeline.journal import Journal
+from ..pipeline.stage import Stage, StageResult
+from ..pipeline.sweep import Sweep
+from ..solve.inner_pass import inner_pass
+from ..solve.knapsack import choose
+from ..text.micro_batches import first_tokens, pieces_of
 
 _STEP = 0.05
 

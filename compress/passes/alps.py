@@ -15,8 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..gram_pruning import GramPruning, Rows
-from ..inverse_factor import Factor
+from ..prune.gram_pruning import GramPruning, Rows
+from ..solve.inverse_factor import Factor
 
 
 class Alps(GramPruning):

@@ -4,7 +4,7 @@ Cheng et al. 2023, "Optimize Weight Rounding via Signed Gradient Descent for the
 2309.05516 (the method of AutoRound). All layers of a block learn together, so that each may make up for the
 others: the loss is the squared distance of the block's output from what the original model has here. Steps
 follow the sign of the gradients at a linearly falling rate, and the best of all iterates is kept
-(:mod:`edgepress.compress.learned_rounding`). Two options go beyond the paper:
+(:mod:`edgepress.compress.solve.learned_rounding`). Two options go beyond the paper:
 
 - ``start: codes`` begins with the codes that a pass before has found (``gptq``, then ``autoround``).
 - ``loss: relative`` divides the distance of each token by the size of its hidden state, as the norm at the
@@ -26,17 +26,17 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import OutOfResource
-from ..algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
-from ..block import Block, LayerStatus, weight_error
-from ..block_anatomy import Linear
-from ..block_descent import BlockDescent, Course, Descent, Loss, Pair
-from ..fake_quant import unwrap, wrap
-from ..forward import Batch, both_sound
-from ..grid import Search, quantize
-from ..learned_rounding import LearnedRounding
-from ..qtensor import QTensor
-from ..scheme import Scheme
-from ..training.precision import Precision, computes_in_bfloat16
+from ..measure.precision import Precision, computes_in_bfloat16
+from ..model.block_anatomy import Linear
+from ..numbers.fake_quant import unwrap, wrap
+from ..numbers.grid import Search, quantize
+from ..numbers.qtensor import QTensor
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
+from ..pipeline.block import Block, LayerStatus, weight_error
+from ..pipeline.forward import Batch, both_sound
+from ..solve.block_descent import BlockDescent, Course, Descent, Loss, Pair
+from ..solve.learned_rounding import LearnedRounding
 
 # A step in units of the matrix products of a forward pass: measured where bfloat16 is fast, and where not.
 _STEP_BFLOAT16, _STEP = 2.0, 4.0

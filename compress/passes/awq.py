@@ -1,10 +1,10 @@
 """AWQ: channels with large activations are scaled up before rounding, and what feeds them is scaled down.
 
 Lin et al. 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", arXiv
-2306.00978. The factors are searched per link of a block (:mod:`edgepress.compress.factor_search`) by the
-errors they leave under the Gram, without a forward pass, and folded into the norm or linear that feeds the
-layers (:mod:`edgepress.compress.channel_links`), so that the model computes the same function and nothing
-is left for the runtime to do. Then each group's span is clipped where the outputs of the group suffer
+2306.00978. The factors are searched per link of a block (:mod:`edgepress.compress.solve.factor_search`) by
+the errors they leave under the Gram, without a forward pass, and folded into the norm or linear that feeds
+the layers (:mod:`edgepress.compress.solve.channel_links`), so that the model computes the same function and
+nothing is left for the runtime to do. Then each group's span is clipped where the outputs of the group suffer
 least, under the diagonal blocks of the Gram.
 
 ``quantize: false`` only folds and leaves dense weights, for a quantization that follows::
@@ -25,15 +25,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..algorithm import BlockPass, SchemeOption, float_bytes
-from ..block import Block, LayerStatus, output_error, weight_error
-from ..block_anatomy import Linear
-from ..channel_links import Link, links
-from ..factor_search import Found, powers, search
-from ..folding import fold, foldable
-from ..grid import quantize
-from ..inverse_factor import all_finite
-from ..scheme import Scheme
+from ..model.block_anatomy import Linear
+from ..numbers.grid import quantize
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import BlockPass, SchemeOption, float_bytes
+from ..pipeline.block import Block, LayerStatus, output_error, weight_error
+from ..solve.channel_links import Link, links
+from ..solve.factor_search import Found, powers, search
+from ..solve.folding import fold, foldable
+from ..solve.inverse_factor import all_finite
 
 _ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
 

@@ -20,18 +20,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
-from ..block import Block, LayerStatus, weight_error
-from ..block_anatomy import Linear
-from ..fake_quant import TokenQuantLinear
-from ..forward import Batch, block_output, both_sound
-from ..grid import Search, quantize
-from ..qtensor import QTensor
-from ..scheme import Scheme
-from ..training.lsq_linear import LsqLinear
-from ..training.precision import Precision, autocast
-from ..training.relative import Learned, learn
-from ..training.scale_side import on_its_side
+from ..measure.precision import Precision, autocast
+from ..model.block_anatomy import Linear
+from ..numbers.fake_quant import TokenQuantLinear
+from ..numbers.grid import Search, quantize
+from ..numbers.qtensor import QTensor
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
+from ..pipeline.block import Block, LayerStatus, weight_error
+from ..pipeline.forward import Batch, block_output, both_sound
+from ..train.students.lsq_linear import LsqLinear
+from ..train.students.relative import Learned, learn
+from ..train.students.scale_side import on_its_side
 
 _HELD_OUT = 8
 _LATENT_UNIT = 4.0

@@ -31,26 +31,26 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from ...errors import TrainingError
-from ..anatomy import Anatomy
-from ..module_names import module_name
-from ..pooling import pooling_of
-from ..stage import Stage, StageResult
-from ..training.attention_maps import AttentionMaps
-from ..training.float_student import float_student
-from ..training.label_terms import LabelCrossEntropy, LabelDivergence
-from ..training.learning import Learning
-from ..training.logit_terms import CrossEntropy, LogitDivergence
-from ..training.loss_names import Loss, called, losses_of
-from ..training.objective import Objective, Term
-from ..training.on_policy import OnPolicy
-from ..training.own_student import student_anatomy, student_source
-from ..training.relations import Relations
-from ..training.sequence_terms import SequenceCrossEntropy
-from ..training.shallow_student import shallow_anatomy, shallow_source
-from ..training.shared_vocabulary import shared_ids
-from ..training.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
-from ..training.student import Student
-from ..weights import WeightSource
+from ..model.anatomy import Anatomy
+from ..model.module_names import module_name
+from ..model.pooling import pooling_of
+from ..model.weights import WeightSource
+from ..pipeline.stage import Stage, StageResult
+from ..train.learning import Learning
+from ..train.losses.attention_maps import AttentionMaps
+from ..train.losses.label_terms import LabelCrossEntropy, LabelDivergence
+from ..train.losses.logit_terms import CrossEntropy, LogitDivergence
+from ..train.losses.loss_names import Loss, called, losses_of
+from ..train.losses.objective import Objective, Term
+from ..train.losses.relations import Relations
+from ..train.losses.sequence_terms import SequenceCrossEntropy
+from ..train.losses.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
+from ..train.on_policy import OnPolicy
+from ..train.shared_vocabulary import shared_ids
+from ..train.students.float_student import float_student
+from ..train.students.own_student import student_anatomy, student_source
+from ..train.students.shallow_student import shallow_anatomy, shallow_source
+from ..train.students.student import Student
 
 Layers = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -1,9 +1,9 @@
 """Fewer experts: those of a mixture that are used least go, or are merged into those that they are most like.
 
 By routed saliency (Lasby et al. 2025, REAP, arXiv 2510.13999) or frequency, on the original model; merging
-after Chen et al. 2024, arXiv 2410.08589 (:mod:`edgepress.compress.structured.expert_use`). Every block keeps
-as many, so that the result is a plain model of its family: its config has another number of experts, its
-router fewer rows. One block is in memory at a time.
+after Chen et al. 2024, arXiv 2410.08589 (:mod:`edgepress.compress.prune.structured.expert_use`). Every block
+keeps as many, so that the result is a plain model of its family: its config has another number of experts,
+its router fewer rows. One block is in memory at a time.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import CalibrationError, InputError, RecipeError
-from ..algorithm import ModelPass
-from ..anatomy import Anatomy
-from ..block import LayerStatus
-from ..block_anatomy import Experts, Linear
-from ..entrance import block_inputs
-from ..family import size_keys
-from ..forward import Batch, Smaller, propagate
-from ..parts import PartWriter
-from ..probe import decoder_divergences
-from ..skeleton import Skeleton
-from ..stage import Stage, StageResult
-from ..structured.expert_use import Criterion, Use
-from ..structured.mixture import replace_experts, used, with_experts
+from ..model.anatomy import Anatomy
+from ..model.block_anatomy import Experts, Linear
+from ..model.family import size_keys
+from ..model.skeleton import Skeleton
+from ..pipeline.algorithm import ModelPass
+from ..pipeline.block import LayerStatus
+from ..pipeline.block_inputs import block_inputs
+from ..pipeline.damage_probe import decoder_divergences
+from ..pipeline.forward import Batch, Smaller, propagate
+from ..pipeline.part_writer import PartWriter
+from ..pipeline.stage import Stage, StageResult
+from ..prune.structured.expert_use import Criterion, Use
+from ..prune.structured.mixture import replace_experts, used, with_experts
 
 _PROBE_TOKENS = 512
 

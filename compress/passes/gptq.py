@@ -1,19 +1,19 @@
 """GPTQ: each layer quantized so that its outputs, not its weights, stay close on the calibration activations.
 
 Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
-arXiv 2210.17323; the recursion is in :mod:`edgepress.compress.column_recursion`. Columns are worked in the
-order of decreasing ``H_jj`` with the groups' grids fixed beforehand. Those are searched under the Hessian: an
-error of a channel weighs ``H_jj``. (``U_jj⁻²``, what is left of it once later channels have absorbed their
-part, neglects the last ones: on SmolLM2 at three bits it ends at a KL of 0.60, ``H_jj`` at 0.52.) Three
-options go further:
+arXiv 2210.17323; the recursion is in :mod:`edgepress.compress.solve.column_recursion`. Columns are worked in
+the order of decreasing ``H_jj`` with the groups' grids fixed beforehand. Those are searched under the
+Hessian: an error of a channel weighs ``H_jj``. (``U_jj⁻²``, what is left of it once later channels have
+absorbed their part, neglects the last ones: on SmolLM2 at three bits it ends at a KL of 0.60, ``H_jj`` at
+0.52.) Three options go further:
 
 - ``sequential``: look at the inputs of each group of layers anew when those before it in the block are
   quantized: o after q, k and v; gate and up after o; down after gate and up.
 - ``correction``: aim at the outputs that the original model has here, not at what the layer itself would give
-  on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.corrected_target`). It is always
-  sequential: an error that q, k and v made up for must not be made up for by o once more.
+  on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.solve.corrected_target`). It is
+  always sequential: an error that q, k and v made up for must not be made up for by o once more.
 - ``refinements``: afterwards, scales refitted and codes moved in turns under the same objective
-  (:mod:`edgepress.compress.refinement`).
+  (:mod:`edgepress.compress.solve.refinement`).
 
 Faults are part of the algorithm: a channel that never fired keeps its rounded weights; a Gram that does not
 factor is damped ten times stronger, step by step; and a layer that still fails is rounded to nearest and says
@@ -29,18 +29,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..algorithm import FORWARD, AnySchemeOption, float_bytes
-from ..block import Block, LayerStatus, output_error, weight_error
-from ..block_anatomy import Linear
-from ..column_recursion import quantize_in_order
-from ..corrected_target import corrected
-from ..grid import Search, fit_grid, quantize
-from ..group_solving import GroupSolving, Inputs
-from ..input_rounding import input_scale_of
-from ..inverse_factor import MAX_DAMPING, all_finite, damped, factorize
-from ..qtensor import QTensor
-from ..refinement import refine
-from ..scheme import Scheme
+from ..model.block_anatomy import Linear
+from ..numbers.grid import Search, fit_grid, quantize
+from ..numbers.input_rounding import input_scale_of
+from ..numbers.qtensor import QTensor
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import FORWARD, AnySchemeOption, float_bytes
+from ..pipeline.block import Block, LayerStatus, output_error, weight_error
+from ..solve.column_recursion import quantize_in_order
+from ..solve.corrected_target import corrected
+from ..solve.group_solving import GroupSolving, Inputs
+from ..solve.inverse_factor import MAX_DAMPING, all_finite, damped, factorize
+from ..solve.refinement import refine
 
 
 class Gptq(GroupSolving):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ..structured.heads import Heads as HeadsOf
-from ..structured.heads import Unit
-from ..structured.part import Part
-from ..structured.pruning import StructuredPruning
+from ..prune.structured.head_units import Heads as HeadsOf
+from ..prune.structured.head_units import Unit
+from ..prune.structured.part import Part
+from ..prune.structured.structured_pruning import StructuredPruning
 
 
 class Heads(StructuredPruning):

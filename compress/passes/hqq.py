@@ -19,12 +19,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..algorithm import BlockPass, SchemeOption, float_bytes
-from ..block import Block, LayerStatus, weight_error
-from ..block_anatomy import Linear
-from ..grid import Search, encode, fit_grid, round_to_grid, storable
-from ..qtensor import QTensor
-from ..scheme import Scheme
+from ..model.block_anatomy import Linear
+from ..numbers.grid import Search, encode, fit_grid, round_to_grid, storable
+from ..numbers.qtensor import QTensor
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import BlockPass, SchemeOption, float_bytes
+from ..pipeline.block import Block, LayerStatus, weight_error
 
 _CHUNK_WEIGHTS = 1 << 17  # weights worked at once: the temporaries stay in the second-level cache
 _SMALLEST = 1e-6  # steps; keeps the power of an error of zero finite

@@ -15,14 +15,14 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from ..algorithm import BlockPass
-from ..anatomy import Anatomy
-from ..block import Block, LayerStatus
-from ..block_anatomy import Linear
-from ..forward import Batch, run_block
-from ..kv_scheme import KVScales, KVScheme
-from ..kv_search import BINS, Histogram, RangeSearch, error_of, power_of, search
-from ..kv_tap import tap
+from ..model.anatomy import Anatomy
+from ..model.block_anatomy import Linear
+from ..model.kv_scheme import KVScales, KVScheme
+from ..model.kv_tap import tap
+from ..pipeline.algorithm import BlockPass
+from ..pipeline.block import Block, LayerStatus
+from ..pipeline.forward import Batch, run_block
+from ..solve.kv_search import BINS, Histogram, RangeSearch, error_of, power_of, search
 
 # Sees the values ``[groups, n]`` of keys (0) or of values (1).
 See = Callable[[int, Tensor], None]

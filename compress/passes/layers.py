@@ -2,8 +2,8 @@
 them.
 
 Chosen as in ShortGPT (Men et al. 2024, arXiv 2403.03853), as a run (Gromov et al. 2024, arXiv 2403.17887),
-or one by one by measured damage (:mod:`edgepress.compress.structured.layer_choice`). Mended in closed form
-(:mod:`edgepress.compress.structured.mending`). The result loads in plain transformers.
+or one by one by measured damage (:mod:`edgepress.compress.prune.structured.layer_choice`). Mended in closed
+form (:mod:`edgepress.compress.prune.structured.cut_refit`). The result loads in plain transformers.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import CalibrationError, RecipeError
-from ..algorithm import ModelPass
-from ..anatomy import Anatomy
-from ..block import LayerStatus
-from ..block_anatomy import BlockAnatomy
-from ..checkpoint.block_sizes import without_blocks
-from ..forward import Smaller
-from ..parts import PartWriter, numbered
-from ..probe import divergences
-from ..scheme import Scheme
-from ..skeleton import Skeleton
-from ..stage import Stage, StageResult
-from ..structured.layer_choice import Choice, Criterion, greedy, least_influence, least_run
-from ..structured.mending import mend
-from ..structured.passage import Passage, States
-from ..structured.price import WEIGHTS, BudgetOption
-from ..structured.sum_gap import adds_plainly
-from ..token_batch import TokenBatch
+from ..model.anatomy import Anatomy
+from ..model.block_anatomy import BlockAnatomy
+from ..model.checkpoint.block_sizes import without_blocks
+from ..model.skeleton import Skeleton
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import ModelPass
+from ..pipeline.block import LayerStatus
+from ..pipeline.damage_probe import divergences
+from ..pipeline.forward import Smaller
+from ..pipeline.part_writer import PartWriter, numbered
+from ..pipeline.stage import Stage, StageResult
+from ..prune.structured.budget_cost import WEIGHTS, BudgetOption
+from ..prune.structured.cut_refit import mend
+from ..prune.structured.layer_choice import Choice, Criterion, greedy, least_influence, least_run
+from ..prune.structured.model_batches import Passage, States
+from ..prune.structured.residual_error import adds_plainly
+from ..text.token_batch import TokenBatch
 
 _PROBE_TOKENS = 512
 

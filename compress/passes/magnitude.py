@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..algorithm import float_bytes
-from ..block import Block, LayerStatus, weight_error
-from ..block_anatomy import Linear
-from ..pruning import Pruning
-from ..sparsity import Scope
+from ..model.block_anatomy import Linear
+from ..pipeline.algorithm import float_bytes
+from ..pipeline.block import Block, LayerStatus, weight_error
+from ..prune.sparsity import Scope
+from ..prune.unstructured_pruning import Pruning
 
 
 class Magnitude(Pruning):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ..structured.channels import Channels
-from ..structured.heads import Heads, Unit
-from ..structured.part import Part
-from ..structured.pruning import StructuredPruning
+from ..prune.structured.channel_units import Channels
+from ..prune.structured.head_units import Heads, Unit
+from ..prune.structured.part import Part
+from ..prune.structured.structured_pruning import StructuredPruning
 
 
 class Narrow(StructuredPruning):

@@ -18,20 +18,20 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import TrainingError
-from ..algorithm import SchemeOption
-from ..block import LayerStatus, weight_error
-from ..block_anatomy import Linear
-from ..grid import quantize
-from ..qtensor import QTensor
-from ..scheme import Scheme
-from ..stage import Stage
-from ..training.activations import ACTIVATION_BITS, Activations
-from ..training.codebooks import minmax
-from ..training.kv_rounding import round_cache
-from ..training.learning import Learning
-from ..training.lsq_linear import LsqLinear
-from ..training.rounded_linear import RoundedLinear
-from ..training.student import Coded, Student
+from ..model.block_anatomy import Linear
+from ..numbers.grid import quantize
+from ..numbers.qtensor import QTensor
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import SchemeOption
+from ..pipeline.block import LayerStatus, weight_error
+from ..pipeline.stage import Stage
+from ..train.learning import Learning
+from ..train.students.activations import ACTIVATION_BITS, Activations
+from ..train.students.codebooks import minmax
+from ..train.students.kv_rounding import round_cache
+from ..train.students.lsq_linear import LsqLinear
+from ..train.students.rounded_linear import RoundedLinear
+from ..train.students.student import Coded, Student
 
 # Median distance in steps between codes and original beyond which the two are not the same weight.
 _STRANGE = 2.0

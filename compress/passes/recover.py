@@ -15,10 +15,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..stage import Stage
-from ..training.float_student import float_student
-from ..training.learning import Learning
-from ..training.student import Student
+from ..pipeline.stage import Stage
+from ..train.learning import Learning
+from ..train.students.float_student import float_student
+from ..train.students.student import Student
 
 # Copies of the weights that are held: the model and what each weight was; its change, gradient, two moments
 # and best value are as large again where all of it learns.

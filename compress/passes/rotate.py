@@ -7,7 +7,8 @@ graph: the rotations that QuaRot makes at run time (in front of down, and of que
 
 With ``learn`` the rotations are no longer left to chance: they start random and move on the Cayley manifold
 to where the rounding of the scheme named there loses least (Liu et al. 2024, "SpinQuant: LLM Quantization
-with Learned Rotations", arXiv 2405.16406; the loss is that of :mod:`edgepress.compress.learned_rotation`).
+with Learned Rotations", arXiv 2405.16406; the loss is that of
+:mod:`edgepress.compress.rotate.learned_rotation`).
 
 A head that shares the embedding's matrix gets one of its own, because the final norm's scales go into it:
 the checkpoint grows by that matrix, and the details of the step say by how much. LayerNorm models are turned
@@ -27,19 +28,19 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ...errors import CalibrationError, InputError
-from ..algorithm import AnySchemeOption, ModelPass
-from ..anatomy import Anatomy
-from ..block import LayerStatus
-from ..block_anatomy import BlockAnatomy
-from ..forward import Smaller
-from ..learned_rotation import Learned, Reader, learn
-from ..orthogonal import mean_preserving, random_rotation
-from ..parts import PartWriter
-from ..rotation import FusedTensors, rotate_heads, rotate_outside, rotate_residual, why_not
-from ..rotation_readers import block_readers
-from ..scheme import Scheme
-from ..stage import Stage, StageResult
-from ..weights import WeightSource
+from ..model.anatomy import Anatomy
+from ..model.block_anatomy import BlockAnatomy
+from ..model.weights import WeightSource
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import AnySchemeOption, ModelPass
+from ..pipeline.block import LayerStatus
+from ..pipeline.forward import Smaller
+from ..pipeline.part_writer import PartWriter
+from ..pipeline.stage import Stage, StageResult
+from ..rotate.learned_rotation import Learned, Reader, learn
+from ..rotate.orthogonal import mean_preserving, random_rotation
+from ..rotate.rotation import FusedTensors, rotate_heads, rotate_outside, rotate_residual, why_not
+from ..rotate.rotation_readers import block_readers
 
 
 class Rotate(ModelPass):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..algorithm import AnySchemeOption, BlockPass
-from ..block import Block, LayerStatus, weight_error
-from ..block_anatomy import Linear
-from ..grid import Search, largest_weight, quantize
-from ..input_rounding import input_scale_of
-from ..scheme import Scheme
+from ..model.block_anatomy import Linear
+from ..numbers.grid import Search, largest_weight, quantize
+from ..numbers.input_rounding import input_scale_of
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import AnySchemeOption, BlockPass
+from ..pipeline.block import Block, LayerStatus, weight_error
 
 
 class Rtn(BlockPass):

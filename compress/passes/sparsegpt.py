@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..gram_pruning import GramPruning, Rows
-from ..inverse_factor import Factor
+from ..prune.gram_pruning import GramPruning, Rows
+from ..solve.inverse_factor import Factor
 
 # The mask of some columns, ``[columns, out]``, from their costs and the slice of channels they are.
 Choose = Callable[[Tensor, slice], Tensor]

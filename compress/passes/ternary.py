@@ -23,19 +23,19 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ..anatomy import Anatomy
-from ..block import LayerStatus, weight_error
-from ..scheme import Scheme
-from ..stage import Stage, StageResult
-from ..training.activations import ACTIVATION_BITS, Activations
-from ..training.codebooks import binary, elastic, ternary, ternary_of_matrix
-from ..training.course import LoopSettings
-from ..training.learning import Learning
-from ..training.lsq_linear import LsqLinear
-from ..training.pieces import Piece, pieces_of
-from ..training.rounded_linear import RoundedLinear
-from ..training.student import Coded, Kind, Student
-from ..training.sub_norms import source_with_sub_norms, with_sub_norms
+from ..model.anatomy import Anatomy
+from ..numbers.scheme import Scheme
+from ..pipeline.block import LayerStatus, weight_error
+from ..pipeline.stage import Stage, StageResult
+from ..text.micro_batches import Piece, pieces_of
+from ..train.learning import Learning
+from ..train.students.activations import ACTIVATION_BITS, Activations
+from ..train.students.codebooks import binary, elastic, ternary, ternary_of_matrix
+from ..train.students.lsq_linear import LsqLinear
+from ..train.students.rounded_linear import RoundedLinear
+from ..train.students.student import Coded, Kind, Student
+from ..train.students.sub_norms import source_with_sub_norms, with_sub_norms
+from ..train.train_state import LoopSettings
 
 _BITS: Literal[2] = 2
 _CODEBOOKS = {

@@ -15,9 +15,9 @@ import math
 from pydantic import Field
 
 from ...errors import TrainingError
-from ..stage import Stage
-from ..training.learning import Learning
-from ..training.student import Kind, Student
+from ..pipeline.stage import Stage
+from ..train.learning import Learning
+from ..train.students.student import Kind, Student
 
 
 class Tune(Learning):

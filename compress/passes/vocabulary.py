@@ -16,17 +16,17 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import CalibrationError, CheckpointError
-from ...runtime.tokenizer import Tokenizer
+from ...runtime.text.tokenizer import Tokenizer
 from ...storage import read_json
-from ..algorithm import ModelPass
-from ..block import LayerStatus
-from ..checkpoint.reader import CheckpointReader
-from ..checkpoint.vocabulary import TOKENIZER
-from ..data.corpus import texts_from
-from ..parts import PartWriter
-from ..stage import Stage, StageResult
-from ..tokenizer_cut import Cut, cut_tokenizer
-from ..weights import WeightSource
+from ..model.checkpoint.reader import CheckpointReader
+from ..model.checkpoint.vocabulary_check import TOKENIZER
+from ..model.weights import WeightSource
+from ..pipeline.algorithm import ModelPass
+from ..pipeline.block import LayerStatus
+from ..pipeline.part_writer import PartWriter
+from ..pipeline.stage import Stage, StageResult
+from ..text.corpus import texts_from
+from ..text.tokenizer_cut import Cut, cut_tokenizer
 
 # Other forms of the same vocabulary, which would now be wrong; tokenizer.json says it all.
 _OTHER_FORMS = (

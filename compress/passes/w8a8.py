@@ -7,10 +7,10 @@ The products run in integers.
 
 from __future__ import annotations
 
-from ..algorithm import BlockPass
-from ..block import Block, LayerStatus, weight_error
-from ..grid import Search, quantize
-from ..scheme import Scheme
+from ..numbers.grid import Search, quantize
+from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import BlockPass
+from ..pipeline.block import Block, LayerStatus, weight_error
 
 SCHEME = Scheme.parse("W8A8")
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..algorithm import float_bytes
-from ..block import Block, LayerStatus, weight_error
-from ..block_anatomy import Linear
-from ..pruning import Pruning
-from ..sparsity import Scope
+from ..model.block_anatomy import Linear
+from ..pipeline.algorithm import float_bytes
+from ..pipeline.block import Block, LayerStatus, weight_error
+from ..prune.sparsity import Scope
+from ..prune.unstructured_pruning import Pruning
 
 
 def scores(weight: Tensor, mean_square: Tensor) -> Tensor:

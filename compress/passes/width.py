@@ -3,9 +3,10 @@
 One orthonormal basis for the whole residual stream, so that the result is a plain model with nothing added to
 its graph: channels ranked by their activations behind the norms (Muralidharan et al. 2024, arXiv 2407.14679),
 by what the readers can make up for least, or principal directions (Ashkboos et al. 2024, SliceGPT, arXiv
-2401.15024). How parameters change: :mod:`edgepress.compress.structured.residual_cut`; the rest is repaired
-in closed form: :mod:`edgepress.compress.structured.residual_repair`. A Llama whose heads no longer divide its
-hidden size is written as the Mistral that it is: transformers refuses it under the other name.
+2401.15024). How parameters change: :mod:`edgepress.compress.prune.structured.residual_cut`; the rest is
+repaired in closed form: :mod:`edgepress.compress.prune.structured.residual_repair`. A Llama whose heads no
+longer divide its hidden size is written as the Mistral that it is: transformers refuses it under the other
+name.
 
 For decoders with RMSNorm. LayerNorm models are refused: their norms take off a mean over channels that would
 be gone, and their configs derive the size of a head from the hidden size. A head that is the embedding stays
@@ -22,23 +23,23 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ...errors import CalibrationError, InputError, RecipeError
-from ..algorithm import ModelPass
-from ..anatomy import Anatomy
-from ..block import LayerStatus
-from ..checkpoint.block_sizes import hidden_fits
-from ..forward import Smaller
-from ..parts import PartWriter
-from ..probe import decoder_divergences
-from ..rotation import FusedTensors
-from ..skeleton import Skeleton
-from ..stage import Stage, StageResult
-from ..structured.narrow_ends import Ends
-from ..structured.passage import Passage
-from ..structured.price import WEIGHTS, BudgetOption
-from ..structured.residual_basis import Basis, basis_of, unusual
-from ..structured.residual_cut import cut_block, narrower, why_not
-from ..structured.residual_repair import NarrowBlock
-from ..structured.residual_seen import seen_by_norms
+from ..model.anatomy import Anatomy
+from ..model.checkpoint.block_sizes import hidden_fits
+from ..model.skeleton import Skeleton
+from ..pipeline.algorithm import ModelPass
+from ..pipeline.block import LayerStatus
+from ..pipeline.damage_probe import decoder_divergences
+from ..pipeline.forward import Smaller
+from ..pipeline.part_writer import PartWriter
+from ..pipeline.stage import Stage, StageResult
+from ..prune.structured.budget_cost import WEIGHTS, BudgetOption
+from ..prune.structured.model_batches import Passage
+from ..prune.structured.narrow_ends import Ends
+from ..prune.structured.residual_basis import Basis, basis_of, unusual
+from ..prune.structured.residual_cut import cut_block, narrower, why_not
+from ..prune.structured.residual_repair import NarrowBlock
+from ..prune.structured.residual_seen import seen_by_norms
+from ..rotate.rotation import FusedTensors
 
 _PROBE_TOKENS = 512
 

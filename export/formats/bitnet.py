@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...compress.module_names import module_name
-from ...compress.qtensor import QTensor
+from ...compress.model.module_names import module_name
+from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError
 from ...storage import write_json
 from ..job import ExportJob
-from ..ternary_blocks import four_rows
-from ..ternary_source import codes_and_scales, is_ternary, one_scale
+from ._ternary_blocks import four_rows
+from ._ternary_source import codes_and_scales, is_ternary, one_scale
 
 WEIGHTS = "model.safetensors"
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compress.block_anatomy import Attention
-from ...compress.qtensor import QTensor
+from ...compress.model.block_anatomy import Attention
+from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, InputError, ShapeError, require
-from ..gguf_tokenizer import add_tokenizer
 from ..job import ExportJob
-from ..ternary_blocks import block_scales, tq1_0, tq2_0
-from ..ternary_source import codes_and_scales, is_ternary
+from ._gguf_tokenizer import add_tokenizer
+from ._ternary_blocks import block_scales, tq1_0, tq2_0
+from ._ternary_source import codes_and_scales, is_ternary
 
 FAMILIES = ("llama", "mistral")
 _NAMES = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}

@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..cache import FLOAT
-from ..genai import write_genai
-from ..graph.model import BuiltGraph, build_graph
+from ..bundle_manifest import decoder_section, encoder_section
+from ..graph.attention.kv_storage import FLOAT
+from ..graph.forms.providers import CPU, check_form
+from ..graph.opset import Kind, Opset, installed_runtime, opset_for
 from ..graph.save import save as save_graph
 from ..graph.view import WeightView
+from ..graph.whole_graph import BuiltGraph, build_graph
 from ..job import ExportJob
-from ..manifest import decoder_section, encoder_section
-from ..numbers import check_numbers
-from ..opset import Kind, Opset, installed_runtime, opset_for
-from ..parity import prove
-from ..prefill import has_prefill, write_prefill
-from ..proof.form import prove_form
-from ..proof.prefill import judged, prove_prefill
+from ..prefill.prefill_graph import has_prefill, write_prefill
+from ..prefill.prefill_proof import judged, prove_prefill
+from ..prefill.smoothing import TOKENS as SMOOTHING_TOKENS
+from ..proof.form_proof import prove_form
+from ..proof.parity import prove
 from ..proof.tokens import rows as token_rows
-from ..providers import CPU, check_form
-from ..smoothing import TOKENS as SMOOTHING_TOKENS
+from ._genai import write_genai
+from ._number_formats import check_numbers
 
 GRAPH = "model.onnx"
 _FLOAT_BYTES = 4

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...compress.anatomy import Anatomy
-from ...runtime.remade_linear import RemadeLinear
+from ...compress.model.anatomy import Anatomy
+from ...runtime.bundle.prepacked_linear import RemadeLinear
+from .graph_writer import GraphWriter
 from .view import WeightView
-from .writer import GraphWriter
 
 
 @dataclass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ...compress.block_anatomy import Mlp
+from ...compress.model.block_anatomy import Mlp
 from .activation import activate
 from .build import Build
-from .linear import project_apart, project_without_bias
+from .linear.linear import project_apart, project_without_bias
 from .norm import normalize
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.block_anatomy import Norm
-from ...runtime.remade import SMOOTHED
+from ...compress.model.block_anatomy import Norm
+from ...runtime.prepack.int8_weights import SMOOTHED
 from .build import Build
-from .writer import Array
+from .graph_writer import Array
 
 
 def normalize(build: Build, value: ir.Value, norm: Norm) -> ir.Value:

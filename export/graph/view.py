@@ -13,15 +13,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...compress.anatomy import Anatomy
-from ...compress.block_anatomy import Attention
-from ...compress.kv_scheme import KVScales
-from ...compress.qtensor import QTensor
-from ...compress.scheme import Scheme
+from ...compress.model.anatomy import Anatomy
+from ...compress.model.block_anatomy import Attention
+from ...compress.model.kv_scheme import KVScales
+from ...compress.numbers.qtensor import QTensor
+from ...compress.numbers.scheme import Scheme
 
 
 class Source(Protocol):
-    """What the builders need of :class:`edgepress.compress.weights.WeightSource`."""
+    """What the builders need of :class:`edgepress.compress.model.weights.WeightSource`."""
 
     anatomy: Anatomy
     schemes: dict[str, Scheme]

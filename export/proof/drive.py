@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.session import graph_errors_are_typed
+from ...runtime.session.session import graph_errors_are_typed
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -11,14 +11,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...runtime.session import open_session
+from ...runtime.session.session import open_session
 from ...terminal import Silent
-from ..graph.cache import CODE_ATTRIBUTES, SCALES_AT
-from ..graph.model import build_graph
+from ..graph.attention.cache_io import CODE_ATTRIBUTES, SCALES_AT
+from ..graph.opset import Opset
 from ..graph.save import save
 from ..graph.view import WeightView
+from ..graph.whole_graph import build_graph
 from ..job import ExportJob
-from ..opset import Opset
 
 # Accuracy level of MatMulNBits, written or made by fusion, that computes in float32, slowly.
 _EXACT = 0

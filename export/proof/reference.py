@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...compress.fake_quant import TokenQuantLinear, unwrap, wrap
-from ...compress.torch_model import load_model
+from ...compress.model.torch_model import load_model
+from ...compress.numbers.fake_quant import TokenQuantLinear, unwrap, wrap
 
 Floats = NDArray[np.float32]
 # Passes with a shaken last digit, and what that is of a float32 just above a power of two.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.tokenizer import Tokenizer
-from .passage import proof_text
+from ...runtime.text.tokenizer import Tokenizer
+from .proof_text import proof_text
 
 Ids = NDArray[np.int64]
 _TOKENIZER = "tokenizer.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgepress.benchmarks.record import Measurement, Metric, Subject, Validity
+from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
 from edgepress.devices.meters import rapl
 
 DECODER = "SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import edgepress
 import pytest
-from edgepress.benchmarks.protocol import Protocol
+from edgepress.benchmarks.speed.protocol import Protocol
 
 
 def test_the_whole_chain(

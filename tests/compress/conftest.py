@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.block import Block
-from edgepress.compress.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
-from edgepress.compress.corrected_target import HALVES
+from edgepress.compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
+from edgepress.compress.pipeline.block import Block
+from edgepress.compress.solve.corrected_target import HALVES
 from torch import Tensor
 
 

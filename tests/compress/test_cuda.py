@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress import sweep as sweep_module
 from edgepress.compress.api import compress_model
-from edgepress.compress.collect import Side, collect
-from edgepress.compress.entrance import block_inputs
-from edgepress.compress.forward import Batch, Smaller, propagate
-from edgepress.compress.qtensor import QTensor
-from edgepress.compress.skeleton import Skeleton
-from edgepress.compress.torch_model import load_model
-from edgepress.compress.weights import WeightSource
+from edgepress.compress.model.skeleton import Skeleton
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.qtensor import QTensor
+from edgepress.compress.pipeline import sweep as sweep_module
+from edgepress.compress.pipeline.block_inputs import block_inputs
+from edgepress.compress.pipeline.collect import Side, collect
+from edgepress.compress.pipeline.forward import Batch, Smaller, propagate
 from edgepress.errors import MissingDependency, OutOfResource
 from edgepress.storage import hash_tree
 

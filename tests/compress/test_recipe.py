@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from edgepress.compress.algorithm import pass_names
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.pipeline.algorithm import pass_names
 from edgepress.compress.plan import multiplications
 from edgepress.compress.recipe import load_recipe, names, parse, recipe_for, schema
-from edgepress.compress.weights import WeightSource
 from edgepress.errors import EdgepressError, RecipeError, UnknownName
 
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from edgepress.compress import plan
 from edgepress.compress.api import Job, compress_model
-from edgepress.compress.calibration import Calibration
-from edgepress.compress.token_batch import TokenBatch
-from edgepress.compress.torch_model import load_model
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.text.calibration import Calibration
+from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.errors import CalibrationError, ShapeError
 from edgepress.storage import read_json
 from safetensors.torch import load_file, save_file

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from edgepress.cli import run
+from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.recipe import load_recipe, parse
 from edgepress.compress.time_limit import limited

@@ -12,27 +12,27 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from edgepress.compress.block_anatomy import Attention, Linear
-from edgepress.compress.fake_quant import wrap
-from edgepress.compress.grid import quantize
-from edgepress.compress.kv_scheme import KVScales, KVScheme
-from edgepress.compress.kv_search import span_to_scale
-from edgepress.compress.kv_tap import tap
-from edgepress.compress.module_names import module_name
-from edgepress.compress.pooling import Pooling
-from edgepress.compress.qtensor import QTensor
-from edgepress.compress.scheme import Scheme
-from edgepress.compress.torch_model import load_model
-from edgepress.compress.weights import WeightSource
+from edgepress.compress.model.block_anatomy import Attention, Linear
+from edgepress.compress.model.kv_scheme import KVScales, KVScheme
+from edgepress.compress.model.kv_tap import tap
+from edgepress.compress.model.module_names import module_name
+from edgepress.compress.model.pooling import Pooling
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.fake_quant import wrap
+from edgepress.compress.numbers.grid import quantize
+from edgepress.compress.numbers.qtensor import QTensor
+from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.solve.kv_search import span_to_scale
 from edgepress.export.graph.build import Build
-from edgepress.export.graph.model import BuiltGraph, build_graph
+from edgepress.export.graph.graph_writer import GraphWriter
+from edgepress.export.graph.opset import Opset, installed_runtime, opset_for
 from edgepress.export.graph.save import save
 from edgepress.export.graph.view import WeightView
-from edgepress.export.graph.writer import GraphWriter
-from edgepress.export.opset import Opset, installed_runtime, opset_for
+from edgepress.export.graph.whole_graph import BuiltGraph, build_graph
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.export.proof.graphs import exact_session
-from edgepress.runtime.session import open_session
+from edgepress.runtime.session.session import open_session
 from edgepress.terminal import Silent
 
 SchemeOf = Callable[[Linear], "str | None"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
-from edgepress.cli import edgepress
+from edgepress.cli.entry import edgepress
 from edgepress.compress.api import compress_model
 from edgepress.errors import (
     CheckpointError,
@@ -26,11 +26,12 @@ from edgepress.errors import (
 )
 from edgepress.export import api
 from edgepress.export.api import export_bundle
-from edgepress.export.graph import attention, integer, nbits, rope
+from edgepress.export.graph.attention.attention import attention, rope
+from edgepress.export.graph.linear.linear import integer, nbits
 from edgepress.export.proof import bounds
 from edgepress.runtime.api import open_bundle
-from edgepress.runtime.bundle import Bundle
-from edgepress.runtime.decoder import Decoder
+from edgepress.runtime.bundle.bundle import Bundle
+from edgepress.runtime.engine.decoder import Decoder
 from edgepress.storage import hash_tree
 
 Make = Callable[..., Path]
@@ -128,7 +129,7 @@ def planted_scales(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planted_rope(monkeypatch: pytest.MonkeyPatch) -> None:
     original = rope.rope_tables
-    monkeypatch.setattr("edgepress.export.graph.decoder.rope_tables", lambda *_: original(*_)[::-1])
+    monkeypatch.setattr("edgepress.export.graph.decoder_graph.rope_tables", lambda *_: original(*_)[::-1])
 
 
 @pytest.mark.parametrize("plant", [planted_codes, planted_scales, planted_rope])
@@ -164,7 +165,7 @@ def test_a_planted_fault_in_the_cache_fails_the_proof(
     def swapped(last: Any, total: Any, cos: Any, sin: Any, factor: float) -> Any:
         return original(total, total, cos, sin, factor)
 
-    monkeypatch.setattr("edgepress.export.graph.decoder.CausalInputs", swapped)
+    monkeypatch.setattr("edgepress.export.graph.decoder_graph.CausalInputs", swapped)
     with pytest.raises(EdgepressError):
         export_bundle(pico_llama, output=tmp_path / "bundle")
     assert nothing_left(tmp_path)

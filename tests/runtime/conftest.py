@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from edgepress.runtime.api import TextModel
-from edgepress.runtime.bundle import Bundle
+from edgepress.runtime.bundle.bundle import Bundle
 from runtime_toys import bundle as toy_bundle
 from runtime_toys.decoder import ToyWeights
 

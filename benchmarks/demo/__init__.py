@@ -1,0 +1,1 @@
+"""``make demo``: the whole chain on two small real models, through the public API alone."""

@@ -1,0 +1,6 @@
+"""The peers: other tools on the same models, tokens and settings, each in an environment of its own.
+
+python -m edgepress.benchmarks.lab.peers setup llama-cpp      # its environment, below runs/peers
+python -m edgepress.benchmarks.lab.peers prepare smollm2      # the model in every peer's form
+python -m edgepress.benchmarks.lab.peers measure smollm2      # in turns, into benchmarks/lab/results/
+"""

@@ -1,0 +1,108 @@
+"""A worker as a child process: one JSON job in, one JSON answer out, with its peak memory and CPU time.
+
+The parent must be small itself: on Linux a child's peak begins with what its parent held when it was started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+from .workspace import Place
+
+# The folder that holds the workers is a package of its own and no place to import from, so that none of our
+# names hides a peer's package.
+_LAUNCH = (
+    "import runpy, sys, types; peers = sys.modules['peers'] = types.ModuleType('peers'); "
+    "peers.__path__ = [sys.argv[1]]; runpy.run_module('peers.' + sys.argv[2], run_name='__main__')"
+)
+_SHOWN = 400
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker answered, or the end of what it said on stderr.
+
+    Attributes:
+        answer: None when it failed.
+        error: empty when it did not.
+    """
+
+    answer: dict[str, Any] | None
+    error: str
+    wall_s: float
+    cpu_s: float
+    peak_rss_bytes: int
+
+
+def command(place: Place, peer: str, module: ModuleType) -> list[str]:
+    """How the worker of ``peer`` is started."""
+    package = module.__name__.rpartition(".")[0]
+    python = str(place.python(peer, module))
+    if not module.PACKAGES:
+        return [python, "-P", "-m", f"{package}._worker"]
+    folder = Path(str(module.__file__)).parent
+    return [python, "-P", "-c", _LAUNCH, str(folder.parent), f"{folder.name}._worker"]
+
+
+def work(
+    place: Place,
+    peer: str,
+    module: ModuleType,
+    job: Mapping[str, Any],
+    *,
+    timeout: float,
+    threads: int | None = None,
+) -> Outcome:
+    """Run one job of ``peer`` in a fresh process and wait for it, ``timeout`` seconds at most."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Installed packages are bytecode; one that runs from its sources may keep it from its first process on.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    if module.PACKAGES:
+        environment.pop("PYTHONPATH", None)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as ask:
+        ask.write(json.dumps({**job, "started": time.monotonic()}).encode())
+        ask.seek(0)
+        began = time.monotonic()
+        child = subprocess.Popen(
+            command(place, peer, module), stdin=ask, stdout=out, stderr=said, env=environment
+        )
+        end = threading.Timer(timeout, child.kill)
+        end.start()
+        _, status, usage = os.wait4(child.pid, 0)
+        end.cancel()
+        child.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.monotonic() - began
+        cpu, peak = (
+            usage.ru_utime + usage.ru_stime,
+            usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        )
+        late = (
+            f"stopped after {wall:.0f} s ({cpu:.0f} CPU s and a peak RSS of {peak / 1e6:.0f} MB until then)"
+        )
+        how = late if wall >= timeout else f"exit code {child.returncode}"
+        error = "" if child.returncode == 0 else f"{how}: {_end(said)}"
+        answer = None if error else json.loads(_read(out))
+    return Outcome(answer, error, wall, cpu, peak)
+
+
+def _end(stream: IO[bytes]) -> str:
+    lines = [line for line in _read(stream).splitlines() if line.strip()]
+    return " / ".join(lines[-3:])[-_SHOWN:]
+
+
+def _read(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode("utf-8", errors="replace")

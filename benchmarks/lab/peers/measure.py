@@ -1,0 +1,169 @@
+"""The comparison of decoders: every engine in turns, a fresh process each, for some rounds in one run."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ....devices.bandwidth import beyond_cache, measure_bandwidth
+from ....devices.probe import probe
+from ....devices.state import disturbance, read_state
+from ....errors import InputError
+from ....storage import read_json
+from ..programs.results_page import machine
+from .children import work
+from .decoder_models import LONGEST, Subject, prompts
+from .environments import trouble
+from .lines import Result, Round, Run, append
+from .prepare import prepared
+from .workspace import Place
+
+SLOW_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a comparison is run.
+
+    Attributes:
+        warm_up: a few tokens after each prompt before it is timed.
+        variants: of the engines; all of them when it is empty.
+        timeout: seconds that one process may take.
+    """
+
+    rounds: int = 3
+    passes: int = 1
+    threads: tuple[int, ...] = (1, 2)
+    prompt_lengths: tuple[int, ...] = (128, 1024)
+    new_tokens: int = 128
+    warm_up: bool = True
+    variants: tuple[str, ...] = ()
+    timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Raise InputError for numbers that cannot be run."""
+        if min(self.rounds, self.passes, *self.threads, *self.prompt_lengths) < 1 or self.new_tokens < 2:
+            raise InputError(
+                "rounds, passes, threads and prompts must be at least 1, new tokens at least 2",
+                why=f"asked for: {asdict(self)}",
+            )
+        if not self.threads or not self.prompt_lengths or sum(self.prompt_lengths) > LONGEST:
+            raise InputError(f"a comparison needs threads, and prompts of at most {LONGEST} tokens in all")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine's variant, ready to run, or the reason why not."""
+
+    engine: str
+    module: ModuleType
+    variant: str
+    artifact: Path
+    artifact_bytes: int
+    error: str
+
+    def describe(self) -> dict[str, Any]:
+        """The fields that every line of the row has."""
+        chosen = self.module.VARIANTS[self.variant]
+        return {
+            "engine": self.engine,
+            "variant": self.variant,
+            "label": f"{self.module.TITLE} {chosen.label}",
+            "bits": chosen.bits,
+            "head_bits": chosen.head_bits,
+        }
+
+
+def measure(
+    place: Place, chosen: Subject, engines: dict[str, ModuleType], plan: Plan, raw: Path, command: str
+) -> None:
+    """Run the plan and append its lines to ``raw``, each as soon as it is known."""
+    rows = [row for row in _rows(place, chosen, engines) if not plan.variants or row.variant in plan.variants]
+    append(raw, _run_line(chosen, plan, command))
+    for number in range(plan.rounds):
+        before = read_state()
+        bandwidth = _bandwidth(plan)
+        for threads in plan.threads:
+            for row in _turned(rows, number):
+                if number == 0 or not (row.error or row.module.VARIANTS[row.variant].slow):
+                    append(raw, _result(place, chosen, row, plan, threads, number))
+        found, reasons = disturbance(before, read_state())
+        append(raw, Round(round=number, bandwidth=bandwidth, disturbance=found, reasons=reasons))
+
+
+def _turned(rows: list[Row], number: int) -> list[Row]:
+    """Another order in every round, so that no engine always follows the same one."""
+    start = (number * 3) % len(rows)
+    return rows[start:] + rows[:start]
+
+
+def _rows(place: Place, chosen: Subject, engines: dict[str, ModuleType]) -> Iterator[Row]:
+    for engine, module in engines.items():
+        for variant in module.VARIANTS:
+            artifact, size, error = prepared(place, chosen.name, engine, module, variant)
+            yield Row(engine, module, variant, artifact, size, trouble(place, engine, module) or error)
+
+
+def _run_line(chosen: Subject, plan: Plan, command: str) -> Run:
+    return Run(
+        schema="edgepress.peers/1",
+        subject=chosen.name,
+        title=f"{chosen.title}, groups of {chosen.group_size}",
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        machine={"line": machine(), **probe().model_dump(mode="json")},
+        settings=asdict(plan),
+    )
+
+
+def _bandwidth(plan: Plan) -> dict[int, float]:
+    size = beyond_cache(probe().cpu.last_level_cache_bytes)
+    return {count: measure_bandwidth(size, threads=count).bytes_per_second for count in plan.threads}
+
+
+def _result(place: Place, chosen: Subject, row: Row, plan: Plan, threads: int, number: int) -> Result:
+    common = {**row.describe(), "threads": threads, "round": number}
+    if row.error:
+        return Result(**common, error=row.error)
+    job = {
+        "do": "measure",
+        "engine": row.engine,
+        "variant": row.variant,
+        "artifact": str(row.artifact),
+        "threads": threads,
+        "prompts": prompts(place, chosen, plan.prompt_lengths),
+        **_effort(row, plan),
+    }
+    done = work(place, row.engine, row.module, job, timeout=plan.timeout, threads=threads)
+    told = f"round {number + 1}: {row.module.TITLE} {row.variant}, {threads} t: {done.wall_s:.1f} s"
+    print(told, done.error, file=sys.stderr, flush=True)
+    if done.answer is None:
+        return Result(**common, error=done.error)
+    return Result(
+        **common,
+        **done.answer,
+        peak_rss_bytes=done.peak_rss_bytes,
+        artifact_bytes=row.artifact_bytes,
+        bytes_per_token=_bytes_per_token(row.artifact),
+    )
+
+
+def _effort(row: Row, plan: Plan) -> dict[str, int | bool]:
+    """How much one process generates; slow engines less, since nothing is decided by their last digit."""
+    if row.module.VARIANTS[row.variant].slow:
+        return {"new_tokens": min(plan.new_tokens, SLOW_TOKENS), "passes": 1, "warm_up": False}
+    return {"new_tokens": plan.new_tokens, "passes": plan.passes, "warm_up": plan.warm_up}
+
+
+def _bytes_per_token(artifact: Path) -> int | None:
+    """What a bundle's manifest says that one decode step reads."""
+    manifest = artifact / "bundle" / "manifest.json"
+    if not manifest.is_file():
+        return None
+    found = read_json(manifest)["weights"].get("bytes_per_token")
+    return None if found is None else int(found)

@@ -1,0 +1,1 @@
+"""Programs that make the pages of ``results/``; each says with which command."""

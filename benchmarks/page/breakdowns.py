@@ -1,0 +1,149 @@
+"""What the report draws of one version alone: its damage and its bits by layer, and its time by operator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from ..records import numerals
+from . import svg
+from .account_table import AccountTable, account_tables
+from .bit_widths import widths
+from .damage import Damage, damage
+from .headline import headline
+from .heat_grid import heat_grid
+from .join import Group, Row
+
+MOST_GRIDS = 6
+MOST_PROFILES = 4
+MOST_OPS = 8
+LEAST_SHARE = 0.01
+WIDTHS = (("w", 520.0), ("n", 350.0))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing in both widths with what is written above and below it."""
+
+    title: str
+    wide: Markup
+    narrow: Markup
+    note: str = ""
+
+
+def damage_drawings(group: Group, anchor: str) -> list[Drawing]:
+    found = [(row, d) for row in group.compressed if (d := damage(row.subject)) is not None][:MOST_GRIDS]
+    drawings: list[Drawing] = []
+    for index, (row, measured) in enumerate(found):
+        title = f"{row.subject.scheme}: relative squared error of each linear"
+        wide, narrow = (
+            heat_grid(
+                f"{anchor}-damage{index}-{form}",
+                measured.kinds,
+                measured.blocks,
+                measured.levels,
+                measured.flagged,
+                title=title,
+                description=_damage_text(measured),
+                width=width,
+            )
+            for form, width in WIDTHS
+        )
+        drawings.append(Drawing(row.subject.scheme, wide, narrow, _damage_text(measured)))
+    return drawings
+
+
+def _damage_text(measured: Damage) -> str:
+    worst = measured.worst[0]
+    text = f"Error of the {measured.measured_on}: median {numerals.scientific(measured.median)}; "
+    text += f"worst {worst.name} with {numerals.scientific(worst.error or 0.0)}"
+    others = {status: count for status, count in measured.statuses.items() if status != "ok"}
+    if others:
+        listed = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
+        text += f"; not ok (dotted): {listed}"
+    return f"{text}."
+
+
+def width_drawings(group: Group, anchor: str) -> list[Drawing]:
+    """A grid of bits for each version whose layers have different widths."""
+    found = [(row, w) for row in group.compressed if (w := widths(row.subject)) is not None][:MOST_GRIDS]
+    drawings: list[Drawing] = []
+    for index, (row, spent) in enumerate(found):
+        text = ", ".join(f"{n} linear{'s' * (n > 1)} of {bits} bits" for bits, n in spent.counts.items())
+        wide, narrow = (
+            heat_grid(
+                f"{anchor}-widths{index}-{form}",
+                spent.kinds,
+                spent.blocks,
+                spent.levels,
+                (),
+                title=f"{row.subject.scheme}: bits of each linear",
+                description=text,
+                width=width,
+            )
+            for form, width in WIDTHS
+        )
+        drawings.append(Drawing(row.subject.scheme, wide, narrow, text))
+    return drawings
+
+
+def accounts(group: Group) -> list[tuple[str, list[AccountTable]]]:
+    """For each version that was profiled node by node, its scheme and the account of its time and bytes."""
+    lines = [(row.subject.scheme, row.line("latency")) for row in _in_order(group)]
+    found = [(scheme, line.per_op) for scheme, line in lines if line is not None and line.per_op]
+    return [(scheme, account_tables(per_op)) for scheme, per_op in found[:MOST_PROFILES]]
+
+
+def _in_order(group: Group) -> list[Row]:
+    """Every version once, the one of the headline first."""
+    ordered: list[Row] = [
+        row for row in (headline(group), *group.baselines, *group.compressed) if row is not None
+    ]
+    return list({row.subject.manifest_sha256: row for row in ordered}.values())
+
+
+def time_drawings(group: Group, anchor: str) -> list[Drawing]:
+    drawings: list[Drawing] = []
+    for index, row in enumerate(_in_order(group)):
+        line = row.line("latency")
+        items = _operators(line.time_by_op) if line is not None else []
+        if not items or len(drawings) == MOST_PROFILES:
+            continue
+        title = f"{row.subject.scheme}: time by operator"
+        text = ", ".join(f"{bar.label} {bar.text}" for bar in items)
+        wide, narrow = (
+            svg.bars(f"{anchor}-time{index}-{form}", items, title=title, description=text, width=width)
+            for form, width in WIDTHS
+        )
+        drawings.append(Drawing(row.subject.scheme, wide, narrow))
+    return drawings
+
+
+def _operators(entries: Sequence[dict[str, Any]]) -> list[svg.Bar]:
+    """The operators that take most of the time, and the rest as one bar."""
+    shares = sorted(
+        ((str(e.get("op", "?")), _number(e.get("ms")), _number(e.get("share"))) for e in entries),
+        key=lambda item: -item[2],
+    )
+    shown = [(op, ms, share) for op, ms, share in shares[:MOST_OPS] if share >= LEAST_SHARE]
+    rest = shares[len(shown) :]
+    if rest and sum(share for *_, share in rest) >= 0.001:
+        name = f"{len(rest)} other{'s' * (len(rest) > 1)}"
+        shown.append((name, sum(ms for _, ms, _ in rest), sum(share for *_, share in rest)))
+    return [
+        svg.Bar(
+            op,
+            share,
+            f"{numerals.percent(share)} % · {numerals.significant(ms, 2)} ms",
+            "plain" if index else "accent",
+        )
+        for index, (op, ms, share) in enumerate(shown)
+    ]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0

@@ -1,0 +1,100 @@
+"""The columns of the results: which numbers a decoder and an encoder show, and with how many digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from ..records import numerals
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the metric it shows and how numbers are written; ``metric`` is None for size and ratio.
+
+    ``scale`` turns the metric's own unit into the column's, for instance bytes into megabytes.
+    """
+
+    key: str
+    title: str
+    unit: str
+    better: Literal["lower", "higher"]
+    write: Callable[[float], str]
+    scale: float = 1.0
+
+    @property
+    def metric(self) -> str | None:
+        """The name of the metric in a measurement."""
+        return None if self.key in ("size", "ratio") else self.key
+
+    def text(self, value: float) -> str:
+        """A value in the unit of the column."""
+        return self.write(value * self.scale)
+
+    def interval(self, value: float, ends: tuple[float, float]) -> tuple[str, str]:
+        """An interval from end to end, and as plus or minus its longer arm, with the digits of ``value``.
+
+        Both are empty where the ends do not differ in these digits.
+        """
+        decimals = len(self.text(value).partition(".")[2])
+        low, high = (numerals.fixed(end * self.scale, decimals) for end in ends)
+        if low == high:
+            return "", ""
+        arm = self.scale * max(ends[1] - value, value - ends[0])
+        return f"{low}–{high}", f"±{numerals.fixed(arm, decimals)}"
+
+
+def _short(decimals: int) -> Callable[[float], str]:
+    return lambda value: numerals.fixed(value, decimals)
+
+
+SIZE = Column("size", "size", "MB", "lower", numerals.significant, 1e-6)
+RATIO = Column("ratio", "smaller", "×", "higher", lambda value: numerals.significant(value, 2))
+RSS = Column("rss_peak_bytes", "peak RSS", "MB", "lower", numerals.significant, 1e-6)
+_OF_A_SENTENCE = Column("batch_j_per_sentence", "energy", "mJ/sent", "lower", numerals.significant, 1e3)
+ENERGY = {
+    "decoder": Column("decode_j_per_token", "energy", "mJ/token", "lower", numerals.significant, 1e3),
+    "encoder": _OF_A_SENTENCE,
+    "classifier": _OF_A_SENTENCE,
+}
+_OF_SENTENCES = (
+    Column("sentences_per_second", "speed", "sent/s", "higher", numerals.significant),
+    Column("latency_ms", "latency", "ms", "lower", numerals.significant),
+    RSS,
+    _OF_A_SENTENCE,
+)
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "decoder": (
+        SIZE,
+        RATIO,
+        Column("perplexity", "perplexity", "", "lower", numerals.perplexity),
+        Column("kl", "KL", "nats", "lower", _short(3)),
+        Column("top1_agreement", "top-1", "%", "higher", _short(1), 100.0),
+        Column("decode_tps", "decode", "tok/s", "higher", numerals.significant),
+        Column("prefill_tps", "prefill", "tok/s", "higher", numerals.significant),
+        RSS,
+        ENERGY["decoder"],
+    ),
+    "encoder": (
+        SIZE,
+        RATIO,
+        Column("cosine", "cosine", "", "higher", _short(4)),
+        Column("spearman_wordsim353", "WordSim", "ρ", "higher", _short(3)),
+        Column("spearman_simlex999", "SimLex", "ρ", "higher", _short(3)),
+        *_OF_SENTENCES,
+    ),
+    "classifier": (
+        SIZE,
+        RATIO,
+        Column("label_accuracy", "accuracy", "%", "higher", _short(1), 100.0),
+        Column("label_agreement", "labels", "%", "higher", _short(1), 100.0),
+        Column("label_kl", "label KL", "nats", "lower", _short(4)),
+        *_OF_SENTENCES,
+    ),
+}
+FRONT: dict[str, tuple[tuple[str, ...], str]] = {
+    "decoder": (("size", "kl", "decode_tps"), "size, KL and decoding speed"),
+    "encoder": (("size", "cosine", "sentences_per_second"), "size, cosine and speed"),
+    "classifier": (("size", "label_kl", "sentences_per_second"), "size, label KL and speed"),
+}

@@ -1,0 +1,242 @@
+"""Measurement lines → rows of a table: one row per artifact, grouped by the model it was made from.
+
+Lines are compared only when they were taken under the same conditions: quality on the same text, latency with
+the same workload, threads and machine. A group shows the conditions that most of its rows share; what was
+measured under others follows as groups of its own (``further``), never mixed in. Within the same conditions
+the newest line of a subject replaces the older ones whole, so that no table picks the best number of several
+runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...storage import canonical_json
+from ..records.record import Measurement, Metric, Subject
+
+Aspect = Literal["quality", "latency"]
+Status = Literal["valid", "suspect", "invalid"]
+ASPECTS: tuple[Aspect, ...] = ("quality", "latency")
+ASPECT_NAMES: dict[Aspect, str] = {"quality": "quality", "latency": "latency and memory"}
+FLOAT_SCHEMES = ("fp32", "fp16", "bf16")
+SEVERITY: dict[Status, int] = {"valid": 0, "suspect": 1, "invalid": 2}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A metric together with the line it stands on, which says what it is worth."""
+
+    metric: Metric
+    line: Measurement
+
+    @property
+    def value(self) -> float | None:
+        """The number, or None when it is missing or not finite."""
+        value = self.metric.value
+        return value if value is not None and math.isfinite(value) else None
+
+    @property
+    def status(self) -> Status:
+        """The worse of the line's and the metric's own."""
+        own = self.metric.validity
+        return max(self.line.validity.status, own.status if own else "valid", key=SEVERITY.__getitem__)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact and the newest line of each aspect."""
+
+    subject: Subject
+    is_baseline: bool
+    lines: tuple[Measurement, ...]
+
+    def line(self, aspect: Aspect) -> Measurement | None:
+        """The line of one aspect, or None when it was not measured."""
+        return next((line for line in self.lines if aspect_of(line) == aspect), None)
+
+    def reading(self, name: str) -> Reading | None:
+        """The metric ``name``, whichever line holds it; a quality line wins over a latency line."""
+        ordered = sorted(self.lines, key=lambda line: ASPECTS.index(aspect_of(line)))
+        return next((Reading(line.metrics[name], line) for line in ordered if name in line.metrics), None)
+
+    def usable(self, name: str) -> float | None:
+        """The value of ``name`` where it is there and its line is not invalid."""
+        reading = self.reading(name)
+        return None if reading is None or reading.status == "invalid" else reading.value
+
+    @property
+    def status(self) -> Status:
+        """The worst validity of the row's lines."""
+        return max((line.validity.status for line in self.lines), key=SEVERITY.__getitem__, default="valid")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows that were made from one model and measured under one set of conditions."""
+
+    source: str
+    kind: Literal["decoder", "encoder", "classifier"]
+    rows: tuple[Row, ...]
+    reference: Subject | None
+    further: tuple[Group, ...] = ()
+
+    @property
+    def compressed(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if not row.is_baseline)
+
+    @property
+    def baselines(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.is_baseline)
+
+    def ratio(self, row: Row) -> float | None:
+        """How many times smaller ``row`` is on disk than the reference, or None without one."""
+        if self.reference is None or row.subject.disk_bytes <= 0:
+            return None
+        return self.reference.disk_bytes / row.subject.disk_bytes
+
+    def example(self, aspect: Aspect) -> Measurement | None:
+        """A line that shows the conditions of ``aspect`` in this group."""
+        return next((line for row in self.rows if (line := row.line(aspect)) is not None), None)
+
+
+def aspect_of(line: Measurement) -> Aspect:
+    """``quality`` for a line from validate, ``latency`` for one from profile."""
+    return "quality" if line.workload.get("kind") == "quality" else "latency"
+
+
+def conditions(line: Measurement) -> str:
+    """What must be equal for two lines to stand in one table, as canonical text.
+
+    The type of a cache is not: it is a part of what is compared, as the scheme of the weights is.
+    """
+    fixed: dict[str, Any] = {"workload": {**line.workload, "kv_dtype": None}}
+    if aspect_of(line) == "latency":
+        fixed["threads"] = line.runtime.get("threads")
+        fixed["device"] = line.device.get("fingerprint") or line.device
+    return canonical_json(fixed)
+
+
+def join(lines: Sequence[Measurement]) -> list[Group]:
+    """Group ``lines`` by model, decoders first; within a group baselines come first, then from large to
+    small.
+    """
+    groups = [_group(members) for members in _by_model(lines)]
+    return sorted(groups, key=lambda group: group.kind)
+
+
+def _by_model(lines: Sequence[Measurement]) -> list[list[Measurement]]:
+    """Lines connected by an artifact, a baseline or a source, in order of first appearance."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    for line in lines:
+        for subject in _subjects(line):
+            keys = [f"{subject.kind} artifact {subject.manifest_sha256}"]
+            keys += [f"{subject.kind} source {subject.source}"] if subject.source else []
+            for key in keys:
+                parent[root(key)] = root(f"{line.subject.kind} artifact {line.subject.manifest_sha256}")
+    found: dict[str, list[Measurement]] = defaultdict(list)
+    for line in lines:
+        found[root(f"{line.subject.kind} artifact {line.subject.manifest_sha256}")].append(line)
+    return list(found.values())
+
+
+def _subjects(line: Measurement) -> list[Subject]:
+    return [line.subject] if line.baseline is None else [line.subject, line.baseline]
+
+
+def _group(lines: list[Measurement]) -> Group:
+    reference = _reference(lines)
+    source = _source(lines, reference)
+    newest = _newest(lines)
+    shown = [line for aspect in ASPECTS for line in _most_shared(newest, aspect)]
+    left = [line for line in newest if line not in shown]
+    further: list[Group] = []
+    while left:
+        now = [line for aspect in ASPECTS for line in _most_shared(left, aspect)]
+        further.append(Group(source, lines[0].subject.kind, _rows(now, lines, False), reference))
+        left = [line for line in left if line not in now]
+    return Group(source, lines[0].subject.kind, _rows(shown, lines, True), reference, tuple(further))
+
+
+def _newest(lines: Iterable[Measurement]) -> list[Measurement]:
+    """The newest line of each subject under each set of conditions; the later in the file wins a tie."""
+    kept: dict[tuple[str, str], Measurement] = {}
+    for line in lines:
+        key = (line.subject.manifest_sha256, conditions(line))
+        if key not in kept or line.created_utc >= kept[key].created_utc:
+            kept[key] = line
+    return list(kept.values())
+
+
+def _most_shared(lines: list[Measurement], aspect: Aspect) -> list[Measurement]:
+    """The lines under the conditions that most subjects share; the newest conditions win a tie."""
+    by_conditions: dict[str, list[Measurement]] = defaultdict(list)
+    for line in lines:
+        if aspect_of(line) == aspect:
+            by_conditions[conditions(line)].append(line)
+    if not by_conditions:
+        return []
+    return max(
+        by_conditions.values(), key=lambda found: (len(found), max(line.created_utc for line in found))
+    )
+
+
+def _rows(shown: list[Measurement], every: list[Measurement], with_unmeasured: bool) -> tuple[Row, ...]:
+    subjects: dict[str, Subject] = {}
+    for line in every:
+        for subject in _subjects(line):
+            subjects[subject.manifest_sha256] = _merge(subjects.get(subject.manifest_sha256), subject)
+    baselines = _baselines(every)
+    rows = []
+    for identity, subject in subjects.items():
+        lines = tuple(line for line in shown if line.subject.manifest_sha256 == identity)
+        if lines or with_unmeasured:
+            rows.append(Row(subject, identity in baselines, lines))
+    return tuple(
+        sorted(rows, key=lambda row: (not row.is_baseline, -row.subject.disk_bytes, row.subject.name))
+    )
+
+
+def _merge(older: Subject | None, newer: Subject) -> Subject:
+    """The newer description of an artifact, with what it left out from the older."""
+    if older is None:
+        return newer
+    changes = {
+        "layers": newer.layers or older.layers,
+        "recipe": newer.recipe or older.recipe,
+        "source": newer.source or older.source,
+    }
+    return newer.model_copy(update=changes)
+
+
+def _baselines(lines: Iterable[Measurement]) -> set[str]:
+    """Uncompressed artifacts; where there are none, those that others were measured against."""
+    lines = list(lines)
+    floats = {s.manifest_sha256 for line in lines for s in _subjects(line) if s.scheme in FLOAT_SCHEMES}
+    return floats or {line.baseline.manifest_sha256 for line in lines if line.baseline is not None}
+
+
+def _reference(lines: list[Measurement]) -> Subject | None:
+    """The original that sizes are compared with: the baseline of quality before the baseline of latency."""
+    baselines = _baselines(lines)
+    ordered = sorted(lines, key=lambda line: ASPECTS.index(aspect_of(line)))
+    against = [line.baseline for line in ordered if line.baseline is not None]
+    return next(
+        (s for s in (*against, *(line.subject for line in ordered)) if s.manifest_sha256 in baselines), None
+    )
+
+
+def _source(lines: list[Measurement], reference: Subject | None) -> str:
+    named = Counter(line.subject.source for line in lines if line.subject.source)
+    if named:
+        return named.most_common(1)[0][0]
+    return (reference or lines[0].subject).name

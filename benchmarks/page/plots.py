@@ -1,0 +1,157 @@
+"""What the report plots: accuracy against size and accuracy against speed, each with its Pareto front.
+
+Every plot is drawn twice, wide and narrow, and the style sheet shows the one that fits: text in a drawing
+that is merely scaled down to a phone cannot be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from . import headline, svg
+from . import results_table as table
+from .join import Group, Row
+from .pareto import pareto_front
+
+WIDE, NARROW = (540.0, 360.0), (350.0, 330.0)
+MOST = 16  # labels beyond this many cannot be told apart
+NO_LOSS = 1e-4  # rounding of the runtime, not damage: drawn as zero, at the foot of the axis
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing in both widths with the sentence under it."""
+
+    title: str
+    caption: str
+    wide: Markup
+    narrow: Markup
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quantity as an axis. ``metric`` is None for the size on disk; ``loss`` says how one is read."""
+
+    metric: str | None
+    title: str
+    higher: bool = False
+    loss: headline.Loss | None = None
+
+    def of(self, row: Row) -> float | None:
+        """The value of a row in the units of the axis, whatever its validity."""
+        if self.metric is None:
+            return row.subject.disk_bytes / 1e6
+        reading = row.reading(self.metric)
+        if reading is None or reading.value is None:
+            return None
+        if self.loss is None:
+            return reading.value
+        lost = self.loss.of(reading.value)
+        return lost if lost >= NO_LOSS else 0.0
+
+    def status(self, row: Row) -> str:
+        """The validity of the line that the value stands on."""
+        reading = None if self.metric is None else row.reading(self.metric)
+        return "valid" if reading is None else reading.status
+
+
+SIZE = Measure(None, "size on disk, MB")
+LOSS = {
+    kind: Measure(
+        loss.metric,
+        f"1 − {loss.name} to the original" if loss.nearness else f"{loss.name} to the original, nats",
+        loss=loss,
+    )
+    for kind, loss in headline.LOSS.items()
+}
+SPEED = {
+    "decoder": Measure("decode_tps", "decoding, tokens per second", higher=True),
+    "encoder": Measure("sentences_per_second", "sentences per second", higher=True),
+    "classifier": Measure("sentences_per_second", "texts per second", higher=True),
+}
+
+
+def plots(group: Group, prefix: str) -> list[Plot]:
+    """The plots that a group has numbers for; ``prefix`` makes identifiers unique in the page."""
+    loss = LOSS[group.kind]
+    axes = {"size": SIZE, "speed": SPEED[group.kind]}
+    return [
+        _plot(group, f"{prefix}-{name}", x, loss, name)
+        for name, x in axes.items()
+        if len(_points(group, x, loss)) >= 2
+    ]
+
+
+def _points(group: Group, x: Measure, y: Measure) -> list[tuple[Row, str, float, float]]:
+    """The rows that have both numbers, with their labels; one row stands for all copies of the original."""
+    found = []
+    for row, label in zip(group.rows, _labels(group), strict=True):
+        across, up = x.of(row), y.of(row)
+        if across is not None and up is not None and across > 0:
+            found.append((row, label, across, up))
+    copies = [entry for entry in found if entry[0].is_baseline][1:]
+    return [entry for entry in found if entry not in copies][:MOST]
+
+
+def _labels(group: Group) -> list[str]:
+    """The scheme where it tells a row from the others, else the scheme with its detail."""
+    names = table.labels(group)
+    schemes = [scheme for scheme, _ in names]
+    return [
+        "original" if row.is_baseline else scheme if schemes.count(scheme) == 1 else f"{scheme}, {detail}"
+        for row, (scheme, detail) in zip(group.rows, names, strict=True)
+    ]
+
+
+def _plot(group: Group, identifier: str, x: Measure, y: Measure, name: str) -> Plot:
+    entries = _points(group, x, y)
+    sound = [i for i, (row, *_) in enumerate(entries) if "invalid" not in (x.status(row), y.status(row))]
+    points = [((-1 if x.higher else 1) * entries[i][2], entries[i][3]) for i in sound]
+    front = [sound[i] for i in pareto_front(points)]
+    drawn = [
+        svg.Point(across, up, _marked(label, x, y, row), _kind(row, x, y, index in front))
+        for index, (row, label, across, up) in enumerate(entries)
+    ]
+    title = f"Accuracy against {name}"
+    on_front = ", ".join(entries[i][1] for i in front) or "none"
+    description = f"{y.title} against {x.title} of {len(drawn)} versions. On the Pareto front: {on_front}."
+    scales = (
+        svg.Scale(x.title, _wide_range([p.x for p in drawn])),
+        svg.Scale(y.title, log=True),
+    )
+    wide, narrow = (
+        svg.scatter(
+            f"{identifier}-{form}",
+            drawn,
+            *scales,
+            title=title,
+            description=description,
+            front=front,
+            width=width,
+            height=height,
+        )
+        for form, (width, height) in (("w", WIDE), ("n", NARROW))
+    )
+    left = len(group.compressed) - sum(not row.is_baseline for row, *_ in entries)
+    caption = f"Not drawn: {left} of {len(group.compressed)} versions." if left else ""
+    return Plot(title, caption, wide, narrow)
+
+
+def _kind(row: Row, x: Measure, y: Measure, on_front: bool) -> svg.Kind:
+    statuses = {x.status(row), y.status(row)}
+    if "invalid" in statuses:
+        return "doubtful"
+    if "suspect" in statuses:
+        return "suspect"
+    return "baseline" if row.is_baseline else "front" if on_front else "plain"
+
+
+def _marked(label: str, x: Measure, y: Measure, row: Row) -> str:
+    marks = [table.MARKS[status] for status in (x.status(row), y.status(row)) if status != "valid"]
+    return f"{label} {marks[0]}" if marks else label
+
+
+def _wide_range(values: list[float]) -> bool:
+    return max(values) > 3 * min(values)

@@ -1,0 +1,89 @@
+"""One self-contained HTML page from measured runs: no network, no script, under 300 KB.
+
+The page is a pure function of the measurement lines. Jinja2 escapes every value, the drawings escape their
+own texts, and a content security policy in the page forbids everything but its inline style.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import InputError, OutputExists
+from ...storage import disk_full_is_typed, write_atomic
+from ..records.record import Measurement, read
+from ..records.workload import machine
+from .bit_widths import SHADES
+from .join import Group, join
+from .sections import section
+
+MOST_BYTES = 300_000
+TEMPLATE = "report.html.jinja"
+
+
+def write_report(
+    runs: Sequence[Path | str] | Path | str, output: Path | str, *, overwrite: bool = False
+) -> Path:
+    """Write the report of ``runs`` (run files, or directories of them) to the file ``output``.
+
+    Raises:
+        InputError: a run that is missing or does not parse, or more lines than fit 300 KB.
+        OutputExists: ``output`` exists and ``overwrite`` is false, or is a directory.
+    """
+    target = Path(output)
+    if target.is_dir():
+        raise OutputExists(f"{target} is a directory", fix="name a file, for instance report.html")
+    if target.exists() and not overwrite:
+        raise OutputExists(f"{target} already exists", fix="pass --overwrite, or choose another output")
+    chosen = [runs] if isinstance(runs, Path | str) else list(runs)
+    page = render_report(read(Path(run) for run in chosen)).encode()
+    with disk_full_is_typed(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, page)
+    return target
+
+
+def render_report(lines: Sequence[Measurement]) -> str:
+    """The page as text.
+
+    Raises:
+        InputError: it would be larger than 300 KB.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups = join(lines)
+    page = environment.get_template(TEMPLATE).render(
+        shades=SHADES,
+        sections=[section(group, number) for number, group in enumerate(groups, 1)],
+        summary=_summary(groups, lines),
+    )
+    size = len(page.encode())
+    if size >= MOST_BYTES:
+        raise InputError(
+            f"the report of {len(lines)} measurements would be {size // 1000} KB, more than 300 KB",
+            fix="report fewer runs at once",
+        )
+    return page
+
+
+def _summary(groups: Sequence[Group], lines: Sequence[Measurement]) -> list[str]:
+    """The facts under the page's title."""
+    versions = _count(sum(len(group.compressed) for group in groups), "compressed version")
+    days = sorted({line.created_utc[:10] for line in lines})
+    machines = sorted({machine(line) for line in lines if line.device})
+    return [
+        f"{_count(len(groups), 'model')}, {versions}",
+        f"measured {days[0]}" if len(days) == 1 else f"measured {days[0]} to {days[-1]}",
+        *machines[:2],
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,206 @@
+"""The one table of results, as cells: the terminal and the page show the same columns, digits and marks.
+
+A number from an invalid line keeps its digits but carries the mark, and counts neither for the best of its
+column nor for the Pareto front.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..records.record import Measurement, Metric
+from .columns import COLUMNS, FRONT, Column
+from .join import ASPECT_NAMES, Group, Reading, Row, aspect_of
+from .pareto import pareto_front
+
+CellStatus = Literal["valid", "suspect", "invalid", "missing"]
+MARKS: dict[str, str] = {"valid": "", "suspect": "?", "invalid": "✗", "missing": ""}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number as text. ``note`` indexes the table's notes.
+
+    ``interval`` is the 95 % confidence interval from end to end; ``plus_minus`` is the longer of its two
+    arms, for where there is no room.
+    """
+
+    text: str
+    value: float | None = None
+    interval: str = ""
+    plus_minus: str = ""
+    status: CellStatus = "valid"
+    note: int | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row with its label, its cells in the order of the columns and whether it is on the Pareto front."""
+
+    label: str
+    detail: str
+    row: Row
+    cells: tuple[Cell, ...]
+    on_front: bool
+
+    def columns(self, columns: Sequence[Column]) -> list[tuple[Column, Cell]]:
+        """The cells, each with its column."""
+        return list(zip(columns, self.cells, strict=True))
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is shown of a group. ``notes`` are numbered from 1 in the order of the list."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+    notes: tuple[str, ...]
+    front: str
+
+
+def build(group: Group) -> Table:
+    """The table of a group; columns that no row has a number for are left out."""
+    notes = _notes(group)
+    columns = tuple(
+        column
+        for column in COLUMNS[group.kind]
+        if any(_value(group, row, column) is not None for row in group.rows)
+    )
+    best = {column.key: _best(group, column) for column in columns}
+    front = _front(group)
+    rows = []
+    for position, row in enumerate(group.rows):
+        cells = tuple(_cell(group, row, column, notes, best[column.key]) for column in columns)
+        label, detail = labels(group)[position]
+        rows.append(TableRow(label, detail, row, cells, position in front and not row.is_baseline))
+    return Table(columns, tuple(rows), tuple(notes), FRONT[group.kind][1])
+
+
+def labels(group: Group) -> list[tuple[str, str]]:
+    """For each row its scheme, and beside it what tells it from the others."""
+    schemes = [row.subject.scheme for row in group.rows]
+    kinds = Counter((row.subject.scheme, row.subject.format) for row in group.rows)
+    found = []
+    for row, scheme in zip(group.rows, schemes, strict=True):
+        made = {"hf": "checkpoint", "onnx": "ONNX"}[row.subject.format]
+        detail = f"original, {made}" if row.is_baseline else made
+        if kinds[(scheme, row.subject.format)] > 1:
+            detail = f"{row.subject.name}, {made}"
+        found.append((scheme, detail))
+    return found
+
+
+def _value(group: Group, row: Row, column: Column) -> float | None:
+    if column.key == "size":
+        return float(row.subject.disk_bytes)
+    if column.key == "ratio":
+        return group.ratio(row)
+    reading = row.reading(column.metric or "")
+    return None if reading is None else reading.value
+
+
+def _cell(group: Group, row: Row, column: Column, notes: list[str], best: float | None) -> Cell:
+    value = _value(group, row, column)
+    reading = None if column.metric is None else row.reading(column.metric)
+    if value is None:
+        reason = reading.metric.reason if reading is not None else ""
+        return Cell("–", status="missing", note=_note_of(notes, _missing(group, row, column, reason)))
+    if reading is None:
+        return Cell(column.text(value), value)
+    return Cell(
+        column.text(value),
+        value,
+        *_interval(reading.metric, value, column),
+        status=reading.status,
+        note=_note_of(notes, _why(group, row, column, reading)),
+        best=value == best
+        and not row.is_baseline
+        and reading.status == "valid"
+        and len(group.compressed) > 1,
+    )
+
+
+def _interval(metric: Metric, value: float, column: Column) -> tuple[str, str]:
+    if metric.ci95 is None or not all(math.isfinite(end) for end in metric.ci95):
+        return "", ""
+    return column.interval(value, metric.ci95)
+
+
+def _best(group: Group, column: Column) -> float | None:
+    """The best valid value among the compressed rows."""
+    if column.metric is None:
+        return None
+    readings = [row.reading(column.metric) for row in group.compressed]
+    values = [r.value for r in readings if r is not None and r.status == "valid" and r.value is not None]
+    if not values:
+        return None
+    return min(values) if column.better == "lower" else max(values)
+
+
+def _front(group: Group) -> set[int]:
+    """Positions of the rows that nobody beats; rows that lack one of the objectives take no part."""
+    columns = {column.key: column for column in COLUMNS[group.kind]}
+    objectives = [columns[key] for key in FRONT[group.kind][0]]
+    points: dict[int, list[float]] = {}
+    for position, row in enumerate(group.rows):
+        usable = [
+            float(row.subject.disk_bytes) if c.metric is None else row.usable(c.metric) for c in objectives
+        ]
+        values = [value for value in usable if value is not None]
+        if len(values) == len(objectives):
+            points[position] = [
+                v if c.better == "lower" else -v for v, c in zip(values, objectives, strict=True)
+            ]
+    positions = list(points)
+    return {positions[i] for i in pareto_front(list(points.values()))} if len(points) > 1 else set()
+
+
+def _notes(group: Group) -> list[str]:
+    """The sentences under the table: one for every doubtful line, one for every number that has a reason to
+    lack.
+    """
+    found: list[str] = []
+    for row in group.rows:
+        for line in row.lines:
+            if line.validity.status != "valid":
+                found.append(_doubt(group, row, line))
+        for column in COLUMNS[group.kind]:
+            reading = None if column.metric is None else row.reading(column.metric)
+            if reading is not None:
+                found.append(_why(group, row, column, reading))
+            if reading is not None and reading.value is None:
+                found.append(_missing(group, row, column, reading.metric.reason))
+    return list(dict.fromkeys(text for text in found if text))
+
+
+def _why(group: Group, row: Row, column: Column, reading: Reading) -> str:
+    """Why a number is doubtful: by what is known of it alone, else by its line; empty when it is not."""
+    if reading.status == "valid":
+        return ""
+    own = reading.metric.validity
+    if own is None or own.status != reading.status:
+        return _doubt(group, row, reading.line)
+    return f"{_name(group, row)}, {column.title}: {own.status}: {'; '.join(own.reasons)}"
+
+
+def _doubt(group: Group, row: Row, line: Measurement) -> str:
+    reasons = "; ".join(line.validity.reasons) or "no reason was recorded"
+    return f"{_name(group, row)}, {ASPECT_NAMES[aspect_of(line)]}: {line.validity.status}: {reasons}"
+
+
+def _missing(group: Group, row: Row, column: Column, reason: str) -> str:
+    return f"{_name(group, row)}, {column.title}: not available: {reason}" if reason else ""
+
+
+def _name(group: Group, row: Row) -> str:
+    label, detail = labels(group)[group.rows.index(row)]
+    return f"{label} ({detail})"
+
+
+def _note_of(notes: list[str], text: str) -> int | None:
+    return notes.index(text) if text in notes else None

@@ -1,0 +1,137 @@
+"""The report's sections as plain data: all that the page shows, worked out before the template runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...storage import sha256_json
+from ..records import numerals
+from ..records.environment import Facts, clip, environments
+from ..records.record import Measurement
+from ..records.workload import conduct, describe
+from . import results_table as table
+from .account_table import AccountTable
+from .breakdowns import Drawing, accounts, damage_drawings, time_drawings, width_drawings
+from .conclusion import Figure, figures, sentences
+from .energy_table import energy_tables
+from .gaps import not_measured
+from .headline import headline
+from .join import Group, aspect_of
+from .learning_curves import curve_drawings
+from .plots import Plot, plots
+
+LONGEST_COMMAND = 2000
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where one line of measurement comes from: the artifact, when, how, and whether it may be used."""
+
+    subject: str
+    aspect: str
+    created: str
+    status: str
+    reasons: tuple[str, ...]
+    conditions: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The identity of one row."""
+
+    label: str
+    name: str
+    sha256: str
+    facts: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One model, from the verdict down to the hashes."""
+
+    anchor: str
+    source: str
+    kind: str
+    verdict: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    headline: str
+    tables: tuple[tuple[str, table.Table], ...]
+    plots: tuple[Plot, ...]
+    damage: tuple[Drawing, ...]
+    widths: tuple[Drawing, ...]
+    learning: tuple[Drawing, ...]
+    time: tuple[Drawing, ...]
+    accounts: tuple[tuple[str, list[AccountTable]], ...]
+    energy: tuple[AccountTable, ...]
+    gaps: str
+    environments: tuple[Facts, ...]
+    evidence: tuple[Evidence, ...]
+    commands: tuple[str, ...]
+    artifacts: tuple[Artifact, ...]
+
+
+def section(group: Group, number: int) -> Section:
+    """Everything the page says about one model."""
+    anchor = f"m{number}"
+    lead = headline(group)
+    every = (group, *group.further)
+    lines = [line for one in every for row in one.rows for line in row.lines]
+    return Section(
+        anchor,
+        group.source,
+        group.kind,
+        tuple(sentences(group)),
+        tuple(figures(group)),
+        lead.subject.scheme if lead is not None else "",
+        tuple((_conditions(one), table.build(one)) for one in every),
+        tuple(plots(group, anchor)),
+        tuple(damage_drawings(group, anchor)),
+        tuple(width_drawings(group, anchor)),
+        tuple(curve_drawings(group, anchor)),
+        tuple(time_drawings(group, anchor)),
+        tuple(accounts(group)),
+        tuple(energy_tables(group)),
+        not_measured(group),
+        tuple(environments(lines)),
+        tuple(_evidence(lines)),
+        _commands(lines),
+        tuple(_artifacts(group)),
+    )
+
+
+def _conditions(group: Group) -> str:
+    examples = (group.example("quality"), group.example("latency"))
+    return ". ".join(describe(line) for line in examples if line is not None)
+
+
+def _evidence(lines: Iterable[Measurement]) -> list[Evidence]:
+    return [
+        Evidence(
+            line.subject.scheme,
+            aspect_of(line),
+            line.created_utc,
+            line.validity.status,
+            tuple(clip(reason) for reason in line.validity.reasons),
+            conduct(line),
+        )
+        for line in lines
+    ]
+
+
+def _commands(lines: Iterable[Measurement]) -> tuple[str, ...]:
+    """Every command once, in the order of first use."""
+    every = (command for line in lines for command in line.command.splitlines())
+    return tuple(dict.fromkeys(clip(command, LONGEST_COMMAND) for command in every if command.strip()))
+
+
+def _artifacts(group: Group) -> list[Artifact]:
+    found = []
+    for row in group.rows:
+        subject = row.subject
+        facts = [f"{numerals.megabytes(subject.disk_bytes)} MB", subject.format]
+        facts += [f"{subject.params / 1e6:.1f} M parameters"] if subject.params else []
+        facts += [f"recipe {sha256_json(subject.recipe)[:12]}"] if subject.recipe else []
+        name, identity = clip(subject.name), clip(subject.manifest_sha256)
+        found.append(Artifact(subject.scheme, name, identity, ", ".join(facts)))
+    return found

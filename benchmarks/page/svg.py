@@ -1,0 +1,239 @@
+"""Drawings as inline SVG: scatter plots with a Pareto front, and horizontal bars.
+
+Every text is escaped here, colours come from the page's CSS variables through class names, so that light,
+dark and print need no second drawing, and each drawing carries a ``<title>`` and a ``<desc>`` for those who
+cannot see it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from markupsafe import Markup, escape
+
+from ..records import numerals
+from . import axes
+from . import point_labels as labels
+from .point_labels import Box
+
+GLYPH = 7.0  # width of an average character at 12 user units, on the wide side of common interface fonts
+LINE = 15.0
+Kind = Literal["baseline", "front", "plain", "suspect", "doubtful"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A labelled point in data units. ``suspect`` points are hollow, ``doubtful`` ones crossed as well."""
+
+    x: float
+    y: float
+    label: str
+    kind: Kind = "plain"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The title of an axis and whether it is logarithmic."""
+
+    title: str
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One horizontal bar: ``value`` sets its length, ``text`` is written at its end."""
+
+    label: str
+    value: float
+    text: str
+    kind: Literal["plain", "accent", "doubtful"] = "plain"
+
+
+def element(tag: str, *children: Markup, text: str = "", **attributes: object) -> Markup:
+    """``<tag …>children</tag>`` with every attribute and ``text`` escaped; ``class_`` is ``class``, ``_`` is
+    ``-``.
+    """
+    written = Markup("").join(
+        Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _attribute(value))
+        for name, value in attributes.items()
+    )
+    content = escape(text) + Markup("").join(children)
+    if not content:
+        return Markup("<{}{}/>").format(Markup(tag), written)
+    return Markup("<{}{}>{}</{}>").format(Markup(tag), written, content, Markup(tag))
+
+
+def _attribute(value: object) -> str:
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def drawing(
+    identifier: str, title: str, description: str, width: float, height: float, children: Sequence[Markup]
+) -> Markup:
+    """The ``<svg>`` element; ``identifier`` must be unique in the page."""
+    return element(
+        "svg",
+        element("title", text=title, id=f"{identifier}-t"),
+        element("desc", text=description, id=f"{identifier}-d"),
+        *children,
+        viewBox=f"0 0 {width:g} {height:g}",
+        role="img",
+        aria_labelledby=f"{identifier}-t {identifier}-d",
+    )
+
+
+def scatter(
+    identifier: str,
+    points: Sequence[Point],
+    x: Scale,
+    y: Scale,
+    *,
+    title: str,
+    description: str,
+    front: Sequence[int] = (),
+    width: float = 520,
+    height: float = 360,
+) -> Markup:
+    """A scatter plot; ``front`` are the indices of the points that a line joins from left to right."""
+    count = max(3, int(width / 110))
+    horizontal = axes.fit([p.x for p in points], log=x.log, count=count)
+    vertical = axes.fit([p.y for p in points], log=y.log, count=5)
+    names = [numerals.tick(tick) for tick in vertical.ticks]
+    left = 14 + GLYPH * max(map(len, names), default=0)
+    area = Box(left, 28, width - left - 10, height - 28 - 46)
+    spots = [
+        (area.x + area.width * horizontal.at(p.x), area.y + area.height * (1 - vertical.at(p.y)))
+        for p in points
+    ]
+    line = [spots[i] for i in sorted(front, key=lambda i: points[i].x)]
+    return drawing(
+        identifier,
+        title,
+        description,
+        width,
+        height,
+        [
+            *_vertical_ticks(vertical, names, area, zero=y.log and any(p.y <= 0 for p in points)),
+            *_horizontal_ticks(horizontal, area),
+            element("text", text=clip(y.title, int(width / GLYPH)), x=0.0, y=12.0, class_="axis"),
+            element(
+                "text", text=x.title, x=area.x + area.width, y=height - 6, class_="axis", text_anchor="end"
+            ),
+            *([_polyline(line)] if len(line) > 1 else []),
+            *_labels(points, spots, area, line),
+            *(mark for point, spot in zip(points, spots, strict=True) for mark in _mark(point, *spot)),
+        ],
+    )
+
+
+def _vertical_ticks(axis: axes.Axis, names: Sequence[str], area: Box, *, zero: bool) -> list[Markup]:
+    """Grid lines with their numbers; ``zero`` marks the foot of a logarithmic axis as 0."""
+    marks: list[Markup] = []
+    bottom = area.y + area.height
+    for tick, name in zip(axis.ticks, names, strict=True):
+        y = area.y + area.height * (1 - axis.at(tick))
+        if zero and bottom - y < LINE:
+            continue
+        marks.append(element("path", d=f"M{area.x:.1f} {y:.1f}h{area.width:.1f}", class_="grid"))
+        marks.append(element("text", text=name, x=area.x - 8, y=y + 4, class_="tick", text_anchor="end"))
+    if zero:
+        marks.append(element("text", text="0", x=area.x - 8, y=bottom + 4, class_="tick", text_anchor="end"))
+    return marks
+
+
+def _horizontal_ticks(axis: axes.Axis, area: Box) -> list[Markup]:
+    bottom = area.y + area.height
+    marks = [element("path", d=f"M{area.x:.1f} {bottom:.1f}h{area.width:.1f}", class_="line")]
+    for tick in axis.ticks:
+        x = area.x + area.width * axis.at(tick)
+        marks.append(element("path", d=f"M{x:.1f} {bottom:.1f}v4", class_="line"))
+        name = numerals.tick(tick)
+        marks.append(element("text", text=name, x=x, y=bottom + 17, class_="tick", text_anchor="middle"))
+    return marks
+
+
+def _polyline(line: Sequence[tuple[float, float]]) -> Markup:
+    return element("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line), class_="front")
+
+
+def _mark(point: Point, x: float, y: float) -> list[Markup]:
+    if point.kind == "baseline":
+        return [element("path", d=f"M{x - 5:.1f} {y - 5:.1f}h10v10h-10z", class_="mark baseline")]
+    marks = [element("circle", cx=x, cy=y, r=5.0, class_=f"mark {point.kind}")]
+    if point.kind == "doubtful":
+        marks.append(element("path", d=f"M{x - 3:.1f} {y - 3:.1f}l6 6m0-6l-6 6", class_="mark doubtful"))
+    return marks
+
+
+def _labels(
+    points: Sequence[Point],
+    spots: Sequence[tuple[float, float]],
+    area: Box,
+    line: Sequence[tuple[float, float]],
+) -> list[Markup]:
+    names = [clip(point.label, int(0.7 * area.width / GLYPH)) for point in points]
+    sizes = [(GLYPH * len(name) + 2, LINE) for name in names]
+    soft = [box for start, end in pairwise(line) for box in _along(start, end)]
+    marks: list[Markup] = []
+    placements = labels.place(spots, sizes, area, soft)
+    for point, name, (x, y), placement in zip(points, names, spots, placements, strict=True):
+        box = placement.box
+        if placement.leader:
+            near_x = min(max(x, box.x), box.x + box.width)
+            near_y = min(max(y, box.y), box.y + box.height)
+            marks.append(element("path", d=f"M{x:.1f} {y:.1f}L{near_x:.1f} {near_y:.1f}", class_="leader"))
+        # The anchor on the side of the point keeps the text close when the reader's font is
+        # narrower than planned.
+        anchor, at = ("start", box.x) if box.x >= x else ("end", box.x + box.width)
+        if box.x < x < box.x + box.width:
+            anchor, at = "middle", box.x + box.width / 2
+        marks.append(
+            element(
+                "text",
+                text=name,
+                x=at,
+                y=box.y + 11.5,
+                class_=f"label {point.kind}",
+                text_anchor=anchor,
+            )
+        )
+    return marks
+
+
+def _along(start: tuple[float, float], end: tuple[float, float]) -> list[Box]:
+    """Small boxes that cover a line."""
+    steps = max(int(math.dist(start, end) / 4), 1)
+    shares = [step / steps for step in range(steps + 1)]
+    return [
+        Box(start[0] + (end[0] - start[0]) * t - 2, start[1] + (end[1] - start[1]) * t - 2, 4, 4)
+        for t in shares
+    ]
+
+
+def bars(
+    identifier: str, items: Sequence[Bar], *, title: str, description: str, width: float = 520
+) -> Markup:
+    """Horizontal bars from the top down, label on the left and number at the end."""
+    row, longest = 22.0, max((bar.value for bar in items), default=0.0) or 1.0
+    left = min(GLYPH * max((len(bar.label) for bar in items), default=0) + 10, 0.5 * width)
+    right = GLYPH * max((len(bar.text) for bar in items), default=0) + 10
+    marks: list[Markup] = []
+    for index, bar in enumerate(items):
+        length = max((width - left - right) * bar.value / longest, 1.0)
+        y = index * row
+        shown = clip(bar.label, int((left - 10) / GLYPH))
+        marks.append(element("text", text=shown, x=left - 8, y=y + 15, class_="label", text_anchor="end"))
+        marks.append(
+            element("rect", x=left, y=y + 4, width=length, height=14.0, rx=2, class_=f"bar {bar.kind}")
+        )
+        marks.append(element("text", text=bar.text, x=left + length + 6, y=y + 15, class_="tick"))
+    return drawing(identifier, title, description, width, max(row * len(items), 1.0), marks)
+
+
+def clip(text: str, length: int) -> str:
+    """``text`` in at most ``length`` characters."""
+    return text if len(text) <= length else text[: max(length - 1, 1)] + "…"

@@ -1,0 +1,54 @@
+"""Gates on quality: limits that a measurement must keep, so that a build fails when a model got worse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...errors import GateFailed, InputError
+from ..records.record import Measurement
+
+
+@dataclass(frozen=True)
+class Gate:
+    """``metric`` must be at most (``max``) or at least (``min``) ``limit``; the limit itself passes."""
+
+    metric: str
+    bound: Literal["max", "min"]
+    limit: float
+
+    def check(self, measurement: Measurement) -> dict[str, Any]:
+        """The gate with the measured ``value`` and whether it ``passed``.
+
+        Raises:
+            InputError: the measurement has no such metric.
+        """
+        metric = measurement.metrics.get(self.metric)
+        if metric is None or metric.value is None:
+            raise InputError(
+                f"there is no {self.metric} to hold against a limit",
+                why=f"a {measurement.subject.kind} is measured by {', '.join(sorted(measurement.metrics))}",
+            )
+        value = metric.value
+        passed = value <= self.limit if self.bound == "max" else value >= self.limit
+        return {
+            "metric": self.metric,
+            "bound": self.bound,
+            "limit": self.limit,
+            "value": value,
+            "passed": passed,
+        }
+
+
+def failure(checked: list[dict[str, Any]]) -> GateFailed | None:
+    """One error for all gates that did not pass, or None."""
+    failed = [gate for gate in checked if not gate["passed"]]
+    if not failed:
+        return None
+    words = {"max": "above", "min": "below"}
+    parts = [f"{g['metric']} {g['value']:.4g} is {words[g['bound']]} {g['limit']:g}" for g in failed]
+    return GateFailed(
+        "; ".join(parts),
+        why="the model differs from its original more than the limit allows",
+        fix="use more bits, a smaller group size, or GPTQ with more calibration text",
+    )

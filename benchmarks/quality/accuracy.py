@@ -1,0 +1,149 @@
+"""How far a model is from its original on the same input: logits over windows, embeddings over sentences and
+pairs.
+
+One pass: a window goes through both models, is reduced to a few sums, and its logits are dropped, so that
+memory is bounded by one window of each. The first token of a window has no prediction; a window of
+``length`` tokens (with its BOS, for a tokenizer that puts one in front) gives ``length − 1``. Windows are
+independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import GateFailed, InputError
+from ...runtime.text.tokenizer import Tokenizer
+from ...terminal import Progress, Silent
+from ..records.subjects import Subject, TokenModel
+from .log_softmax import log_softmax
+from .scores import Rows, Scores, metric_files
+
+Ids = NDArray[np.int64]
+WordPairs = Sequence[tuple[str, str, float]]
+
+# Positions turned to log-probabilities at a time: 64 × 50,000 float64 are 25 MB.
+CHUNK = 64
+
+
+def score_windows(
+    subject: TokenModel, original: TokenModel, windows: Ids, *, progress: Progress | None = None
+) -> dict[str, Scores]:
+    """Every token metric over ``windows [n, length]``; ``subject`` may be ``original`` itself.
+
+    Raises:
+        GateFailed: logits that are not finite; says whose and in which window.
+        InputError: the two models have vocabularies of different size.
+    """
+    metrics = metric_files("tokens")
+    mine_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
+    their_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
+    with (progress or Silent()).task("validating", len(windows)) as task:
+        for number, window in enumerate(windows, 1):
+            theirs = _logits(original, window, number, "the original")
+            mine = theirs if subject is original else _logits(subject, window, number, "the compressed model")
+            _require_same_width("vocabularies", mine, theirs)
+            size = text_bytes(original.tokenizer, window)
+            for name, (ours, own) in _window_sums(metrics, mine, theirs, window[1:]).items():
+                mine_rows[name].append((ours, len(window) - 1, size))
+                their_rows[name].append((own, len(window) - 1, size))
+            task.advance(1)
+    return {
+        name: Scores(metric, np.array(mine_rows[name], np.float64), np.array(their_rows[name], np.float64))
+        for name, metric in metrics.items()
+    }
+
+
+def _require_same_width(what: str, mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
+    if mine.shape != theirs.shape:
+        raise InputError(
+            f"the {what} differ in size: {mine.shape[-1]} against {theirs.shape[-1]} in the original",
+            fix="compare with the model that it was made from",
+        )
+
+
+def _logits(model: TokenModel, window: Ids, number: int, whose: str) -> NDArray[np.float32]:
+    logits = model.logits(window[None])[0, :-1]
+    if not np.isfinite(logits).all():
+        raise GateFailed(
+            f"{whose} gives logits that are not finite in window {number}",
+            why=f"{int((~np.isfinite(logits)).sum())} of {logits.size} are NaN or infinite",
+            fix="the weights or activations overflow: inspect the layers with `edgepress inspect`",
+        )
+    return logits
+
+
+def _window_sums(
+    metrics: Mapping[str, Any], mine: NDArray[np.float32], theirs: NDArray[np.float32], targets: Ids
+) -> dict[str, tuple[float, float]]:
+    """Sum over the window's tokens of each metric, of the subject and of the original."""
+    sums = dict.fromkeys(metrics, (0.0, 0.0))
+    for start in range(0, len(targets), CHUNK):
+        part = slice(start, start + CHUNK)
+        reference = log_softmax(theirs[part])
+        log_probs = reference if mine is theirs else log_softmax(mine[part])
+        for name, metric in metrics.items():
+            ours = metric.per_token(log_probs, reference, targets[part]).sum()
+            own = metric.per_token(reference, reference, targets[part]).sum()
+            sums[name] = (sums[name][0] + float(ours), sums[name][1] + float(own))
+    return sums
+
+
+def text_bytes(tokenizer: Tokenizer, window: Ids) -> int:
+    """UTF-8 bytes of the text that a window predicts: all of it but the first token."""
+    whole, first = tokenizer.decode(window.tolist()), tokenizer.decode(window[:1].tolist())
+    return max(1, len(whole.encode()) - len(first.encode()))
+
+
+def score_embeddings(
+    subject: Subject,
+    original: Subject,
+    sentences: Sequence[str],
+    pair_sets: Mapping[str, WordPairs],
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Scores]:
+    """Every sentence metric over ``sentences`` and every pair metric over each of ``pair_sets``.
+
+    Raises:
+        GateFailed: embeddings that are not finite.
+        InputError: the two models have embeddings of different width.
+    """
+    scores: dict[str, Scores] = {}
+    with (progress or Silent()).task("validating", 1 + len(pair_sets)) as task:
+        mine, theirs = _embeddings(subject, original, sentences)
+        for name, metric in metric_files("sentences").items():
+            ours = metric.per_sentence(mine, theirs)[:, None]
+            scores[name] = Scores(metric, ours, metric.per_sentence(theirs, theirs)[:, None])
+        task.advance(1)
+        for label, pairs in pair_sets.items():
+            words = sorted({word for left, right, _ in pairs for word in (left, right)})
+            mine, theirs = _embeddings(subject, original, words)
+            place = {word: index for index, word in enumerate(words)}
+            left, right = [place[word] for word, _, _ in pairs], [place[word] for _, word, _ in pairs]
+            ratings = np.array([rating for _, _, rating in pairs])
+            for name, metric in metric_files("pairs").items():
+                ours, own = (metric.per_pair(v[left], v[right]) for v in (mine, theirs))
+                scores[f"{name}_{label}"] = Scores(metric, _beside(ours, ratings), _beside(own, ratings))
+            task.advance(1)
+    return scores
+
+
+def _beside(numbers: NDArray[np.float64], ratings: NDArray[np.float64]) -> Rows:
+    return np.stack([numbers, ratings], axis=1)
+
+
+def _embeddings(
+    subject: Subject, original: Subject, texts: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    theirs = original.embeddings(texts)
+    mine = theirs if subject is original else subject.embeddings(texts)
+    _require_same_width("embeddings", mine, theirs)
+    for whose, vectors in (("the original", theirs), ("the compressed model", mine)):
+        if not np.isfinite(vectors).all():
+            bad = int((~np.isfinite(vectors)).any(axis=1).sum())
+            raise GateFailed(f"{whose} gives {bad} of {len(texts)} embeddings that are not finite")
+    return mine, theirs

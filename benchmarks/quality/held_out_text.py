@@ -1,0 +1,79 @@
+"""The input of a quality measurement: token windows for a decoder, sentences for an encoder, rows with labels
+for a classifier; spread or first.
+
+Spread over the whole text by default: sixteen windows of one article would say little about another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...compress.text.corpus import Corpus, paragraphs
+from ...compress.text.labels import labelled_texts
+from ...compress.text.token_windows import starts_with_bos, token_stream, windows
+from ...errors import InputError, UnknownName
+from ...runtime.text.tokenizer import Tokenizer
+
+Placement = Literal["spread", "first"]
+PLACEMENTS = ("spread", "first")
+
+
+def measured_windows(
+    tokenizer: Tokenizer, texts: Sequence[str], *, count: int, length: int, placement: Placement
+) -> NDArray[np.int64]:
+    """``[count, length]`` windows of the texts: evenly spaced over all of them, or the ``first`` ones.
+
+    Raises:
+        InputError: sizes that make no window, or fewer windows in the text than asked for.
+    """
+    if count < 1 or length < 2:
+        raise InputError(f"validation needs at least 1 window of 2 tokens, not {count} of {length}")
+    limit = count * length if placement == "first" else None
+    stream = token_stream(tokenizer, texts, limit=limit)
+    found = windows(stream, length, bos=tokenizer.bos_id if starts_with_bos(tokenizer) else None)
+    if len(found) < count:
+        raise InputError(
+            f"the text has {len(stream)} tokens, {count} windows of {length} need {count * length}",
+            fix=f"use --windows {len(found)}, a smaller --length, or more text",
+        )
+    return found[_chosen(len(found), count, placement)]
+
+
+def measured_sentences(texts: Sequence[str], *, count: int, placement: Placement) -> list[str]:
+    """``count`` distinct paragraphs of the texts, or all when there are fewer.
+
+    Raises:
+        InputError: fewer than one asked for.
+    """
+    if count < 1:
+        raise InputError(f"validation needs at least 1 sentence, not {count}")
+    found = list(dict.fromkeys(part for text in texts for part in paragraphs(text)))
+    return [found[index] for index in _chosen(len(found), min(count, len(found)), placement)]
+
+
+def measured_rows(
+    corpus: Corpus, labels: Sequence[str], *, count: int, placement: Placement
+) -> tuple[list[str], NDArray[np.int64]]:
+    """``count`` whole documents that have a label, or all when there are fewer, and their labels ``[count]``
+    as places in ``labels``.
+
+    Raises:
+        InputError: fewer than one asked for, or a label that the classifier does not have.
+    """
+    if count < 1:
+        raise InputError(f"validation needs at least 1 text, not {count}")
+    rows = [(text, place) for text, place in labelled_texts(corpus, labels) if place is not None]
+    chosen = [rows[index] for index in _chosen(len(rows), min(count, len(rows)), placement)]
+    return [text for text, _ in chosen], np.array([place for _, place in chosen], np.int64)
+
+
+def _chosen(available: int, count: int, placement: Placement) -> NDArray[np.int64]:
+    if placement not in PLACEMENTS:
+        raise UnknownName("placement", placement, PLACEMENTS)
+    if placement == "first":
+        return np.arange(count)
+    return np.linspace(0, available - 1, count).round().astype(np.int64)

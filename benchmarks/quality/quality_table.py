@@ -1,0 +1,98 @@
+"""The result of validate for a person: each metric of the original and the compressed model, side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..records.record import Measurement
+from ..records.workload import describe
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+PERCENT = frozenset({"top1_agreement", "label_agreement", "label_accuracy"})
+TITLES = {
+    "perplexity": "perplexity",
+    "bits_per_byte": "bits per byte",
+    "kl": "KL divergence",
+    "top1_agreement": "top-1 agreement",
+    "cosine": "cosine to original",
+    "spearman_wordsim353": "Spearman WordSim-353",
+    "spearman_simlex999": "Spearman SimLex-999",
+    "label_accuracy": "accuracy of labels",
+    "label_agreement": "agreement of labels",
+    "label_kl": "KL divergence of labels",
+}
+# An original agrees with itself: these say nothing about it.
+SELF_EVIDENT = frozenset({"kl", "top1_agreement", "cosine", "label_agreement", "label_kl"})
+ORDER = tuple(TITLES)
+
+
+def rows(measurement: Measurement) -> list[tuple[str, str, str, str, str, str]]:
+    """``(metric, unit, original, compressed, difference, interval)`` as text, in reading order.
+
+    The interval is that of the difference where there is one, else of the metric.
+    """
+    compare: dict[str, Any] = measurement.compare or {}
+    found = []
+    for name in sorted(measurement.metrics, key=lambda name: (_place(name), name)):
+        metric, own = measurement.metrics[name], compare["original"][name]
+        delta = compare["delta"][name]
+        alone = name in SELF_EVIDENT
+        interval = metric.ci95 if alone else delta["ci95"]
+        found.append(
+            (
+                TITLES.get(name, name),
+                "%" if name in PERCENT else metric.unit,
+                "" if alone else _number(name, own["value"]),
+                _number(name, metric.value),
+                "" if alone else f"{_number(name, delta['value'], sign=True)}",
+                _interval(name, interval, sign=not alone),
+            )
+        )
+    return found
+
+
+def _place(name: str) -> int:
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+def _number(name: str, value: float | None, *, sign: bool = False) -> str:
+    if value is None:
+        return "–"
+    digits = {"perplexity": 2}.get(name, 1 if name in PERCENT else 4)
+    value = 100 * value if name in PERCENT else value
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _interval(name: str, interval: Any, *, sign: bool) -> str:
+    if interval is None:
+        return "–"
+    low, high = interval
+    return f"{_number(name, low, sign=sign)} … {_number(name, high, sign=sign)}"
+
+
+def render(measurement: Measurement) -> RenderableType:
+    """The table with its conditions, for a terminal of 80 columns."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    subject, baseline = measurement.subject, measurement.baseline
+    original = baseline.source or baseline.name if baseline is not None else ""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("metric")
+    table.add_column("unit", style="dim")
+    for title in ("original", "compressed", "difference", "95 % interval"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows(measurement):
+        table.add_row(*row)
+    return Group(
+        Text(f"{subject.name} {subject.scheme}", style="bold"),
+        Text(f"against {original}", style="dim"),
+        table,
+        Text(describe(measurement), style="dim"),
+        Text(
+            "interval: of the difference, paired; for KL, top-1 and cosine of the metric itself", style="dim"
+        ),
+    )

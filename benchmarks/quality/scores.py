@@ -1,0 +1,94 @@
+"""``Scores``: one metric of a model and of its original on the same rows, and the numbers made from them.
+
+Both are kept row by row (a window, a sentence, a word pair), so that the interval of their difference comes
+from
+paired resampling: a hard window is hard for both and does not widen it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import plugins
+from ..records.intervals import bootstrap_ci
+from ..records.record import Metric
+
+Rows = NDArray[np.float64]
+MeasuredOn = Literal["tokens", "sentences", "pairs", "labels"]
+
+PACKAGE = f"{__package__}.metrics"
+
+
+class MetricFile(Protocol):
+    """What every file in ``benchmarks/metrics`` has."""
+
+    unit: str
+    better: Literal["lower", "higher"]
+    measured_on: MeasuredOn
+
+    def value(self, rows: Rows) -> float: ...
+
+
+def metric_files(measured_on: MeasuredOn) -> dict[str, Any]:
+    """The metrics of one kind by name."""
+    loaded = {name: plugins.load(PACKAGE, name, "metric") for name in plugins.names(PACKAGE)}
+    return {name: file for name, file in loaded.items() if file.measured_on == measured_on}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Rows ``[n, k]`` of the subject and, in the same order, of the original."""
+
+    metric: MetricFile
+    subject: Rows
+    original: Rows
+
+    def of_subject(self, seed: int = 0) -> Metric:
+        """The subject's number with its interval and its spread over rows."""
+        return _metric(self.metric, self.subject, seed)
+
+    def of_original(self, seed: int = 0) -> Metric:
+        """The original's number."""
+        return _metric(self.metric, self.original, seed)
+
+    def delta(self, seed: int = 0) -> dict[str, Any]:
+        """``value`` and ``ci95`` of subject minus original, by paired resampling."""
+        width = self.subject.shape[1]
+
+        def difference(rows: Rows) -> float:
+            return self.metric.value(rows[:, :width]) - self.metric.value(rows[:, width:])
+
+        paired = np.concatenate([self.subject, self.original], axis=1)
+        interval = bootstrap_ci(paired, difference, seed)
+        return {
+            "value": difference(paired),
+            "ci95": None if interval is None else list(interval),
+            "unit": self.metric.unit,
+        }
+
+    def samples(self) -> list[float]:
+        """The subject's number for each row alone: per window or sentence; similarities for word pairs."""
+        if self.metric.measured_on == "pairs":
+            return [float(number) for number in self.subject[:, 0]]
+        return [self.metric.value(row[None]) for row in self.subject]
+
+
+def _metric(metric: MetricFile, rows: Rows, seed: int) -> Metric:
+    summary = Metric(
+        value=metric.value(rows),
+        unit=metric.unit,
+        n=len(rows),
+        better=metric.better,
+        ci95=bootstrap_ci(rows, metric.value, seed),
+    )
+    if metric.measured_on == "pairs":
+        return summary
+    alone = np.array([metric.value(row[None]) for row in rows])
+    spread = {"mean": alone.mean(), "min": alone.min(), "max": alone.max()}
+    if len(alone) > 1:
+        spread["sd"] = alone.std(ddof=1)
+    return summary.model_copy(update={name: float(number) for name, number in spread.items()})

@@ -1,0 +1,219 @@
+"""``validate_bundle``: the quality of a bundle or checkpoint against the original, as one measurement line.
+
+Protocol for decoders: the text's documents are joined by a blank line, tokenised once, and cut into windows
+without overlap; each window is run alone, from an empty cache, and every token but its first is predicted.
+Tokenizers that begin a text with a BOS token (Gemma, Llama) get it in front of each window, within its
+length; SmolLM2 has none. Perplexity, bits per byte, KL and top-1 come from the same logits of both models.
+For encoders: sentence embeddings, pooled as the model says, on paragraphs and on rated word pairs. For
+classifiers: the distribution of the labels on paragraphs, or on the rows of a ``.jsonl`` file that have a
+``label``, which then count as the right ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...compress.text import word_pairs
+from ...compress.text.corpus import Corpus, read_corpus
+from ...errors import InputError
+from ...terminal import Progress, Silent
+from ..records import record as records
+from ..records.intervals import RESAMPLES
+from ..records.record import Measurement
+from ..records.subjects import Subject, open_subject
+from .accuracy import score_embeddings, score_windows
+from .across_vocabularies import is_cut, score_across
+from .held_out_text import Placement, measured_rows, measured_sentences, measured_windows
+from .score_labels import score_labels
+from .scores import Scores
+
+DEFAULT_WINDOWS = 16
+DEFAULT_LENGTH = 512
+DEFAULT_SENTENCES = 256
+DEFAULT_CORPUS = "wikipedia"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How much of the text is measured, and where in it."""
+
+    windows: int = DEFAULT_WINDOWS
+    length: int = DEFAULT_LENGTH
+    sentences: int = DEFAULT_SENTENCES
+    placement: Placement = "spread"
+
+
+@dataclass(frozen=True)
+class _Result:
+    scores: dict[str, Scores]
+    workload: dict[str, Any]
+
+
+def validate_bundle(
+    subject: str | Path,
+    against: str | Path,
+    *,
+    text: str | Path | None = None,
+    corpus: str = DEFAULT_CORPUS,
+    field: str = "text",
+    windows: int = DEFAULT_WINDOWS,
+    length: int = DEFAULT_LENGTH,
+    sentences: int = DEFAULT_SENTENCES,
+    placement: Placement = "spread",
+    device: str = "cpu",
+    threads: int | None = None,
+    seed: int = 0,
+    record: str | Path | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Measurement:
+    """Measure ``subject`` against the original on text that it was not calibrated with.
+
+    Args:
+        subject, against: a bundle directory, a checkpoint directory, a ``.gguf`` file or a demo name each.
+        text: a file or directory, used whole; else the held-out articles of the demo ``corpus``.
+        field: key of the text in ``.jsonl`` rows, whose ``label`` a classifier is held against.
+        windows, length: decoders: number of windows and tokens in each.
+        sentences: encoders: number of paragraphs, or of rows with labels.
+        placement: ``spread`` over the text, or the ``first`` ones.
+        device, threads: where and how wide torch and the runtime compute.
+        seed: of the bootstrap.
+        record: a run file to which the line is appended, and before it the original's own line.
+        command: what reproduces the measurement, for the record.
+
+    Returns:
+        The line; the original's numbers and the paired differences are in ``compare``.
+
+    Raises:
+        InputError: a decoder against an encoder, tokenizers or labels that differ, too little text.
+        GateFailed: logits or embeddings that are not finite.
+        EdgepressError: as :func:`~edgepress.benchmarks.records.subjects.open_subject` and
+            :func:`~edgepress.compress.text.corpus.read_corpus`.
+    """
+    progress = progress or Silent()
+    read = read_corpus(str(text or corpus), field=field, split="held-out")
+    texts = read.texts()
+    original = open_subject(against, device=device, threads=threads, progress=progress)
+    same = str(subject) == str(against)
+    opened = original if same else open_subject(subject, device=device, threads=threads, progress=progress)
+    _require_alike(opened, original, texts)
+    source = Path(text).name if text else f"{corpus} held-out"
+    sample = Sample(windows, length, sentences, placement)
+    if original.labels:
+        result = _classifiers(opened, original, read, sample, progress)
+    else:
+        score = _decoders if original.kind == "decoder" else _encoders
+        result = score(opened, original, texts, sample, progress)
+    result.workload.update(kind="quality", text=source, placement=placement)
+    lines = _lines(opened, original, result, seed, command)
+    if record is not None:
+        for line in lines[-1:] if same else lines:
+            records.append(record, line)
+    return lines[-1]
+
+
+def _require_alike(subject: Subject, original: Subject, texts: list[str]) -> None:
+    if subject.kind != original.kind:
+        raise InputError(f"a model of kind {subject.kind!r} is compared with one of kind {original.kind!r}")
+    if subject.labels != original.labels:
+        raise InputError(
+            f"a model with the labels {_named(subject)} is compared with one with {_named(original)}",
+            fix="compare with the model that it was made from",
+        )
+    if is_cut(subject, original):
+        return
+    probe = "\n\n".join(texts)[:4000]
+    if subject.tokenizer.encode(probe) != original.tokenizer.encode(probe):
+        raise InputError(
+            "the two models split the same text into different tokens",
+            why="logits at a position would answer different questions",
+            fix="compare with the model that it was made from",
+        )
+
+
+def _named(model: Subject) -> str:
+    return ", ".join(model.labels) or "none"
+
+
+def _decoders(
+    subject: Subject, original: Subject, texts: list[str], sample: Sample, progress: Progress
+) -> _Result:
+    room = min(subject.max_length, original.max_length)
+    if sample.length > room:
+        raise InputError(f"windows of {sample.length} tokens do not fit: the models take {room}")
+    ids = measured_windows(
+        original.tokenizer, texts, count=sample.windows, length=sample.length, placement=sample.placement
+    )
+    workload = {
+        "windows": sample.windows,
+        "length": sample.length,
+        "predictions": sample.windows * (sample.length - 1),
+        "text_sha256": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest(),
+    }
+    score = score_across if is_cut(subject, original) else score_windows
+    return _Result(score(subject, original, ids, progress=progress), workload)
+
+
+def _encoders(
+    subject: Subject, original: Subject, texts: list[str], sample: Sample, progress: Progress
+) -> _Result:
+    chosen = measured_sentences(texts, count=sample.sentences, placement=sample.placement)
+    sets = {name: word_pairs.pairs(name) for name in word_pairs.FILES}
+    workload = {
+        "sentences": len(chosen),
+        "word_pairs": {name: len(pairs) for name, pairs in sets.items()},
+        "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
+    }
+    return _Result(score_embeddings(subject, original, chosen, sets, progress=progress), workload)
+
+
+def _classifiers(
+    subject: Subject, original: Subject, corpus: Corpus, sample: Sample, progress: Progress
+) -> _Result:
+    count, placement = sample.sentences, sample.placement
+    targets = None
+    if corpus.labels:
+        chosen, targets = measured_rows(corpus, original.labels, count=count, placement=placement)
+    else:
+        chosen = measured_sentences(corpus.texts(), count=count, placement=placement)
+    workload = {
+        "sentences": len(chosen),
+        "labelled": targets is not None,
+        "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
+    }
+    return _Result(score_labels(subject, original, chosen, targets, progress=progress), workload)
+
+
+def _lines(
+    subject: Subject, original: Subject, result: _Result, seed: int, command: str
+) -> tuple[Measurement, Measurement]:
+    """The original's line and the subject's, from one pass over the same input."""
+    baseline = original.describe()
+    of_encoder = "texts" if original.labels else "sentences and word pairs"
+    unit = "windows" if original.kind == "decoder" else of_encoder
+    protocol = {
+        "interval": f"percentile bootstrap over {unit}, differences paired",
+        "resamples": RESAMPLES,
+        "seed": seed,
+    }
+    shared: dict[str, Any] = {"command": command, "workload": result.workload, "protocol": protocol}
+    own = {name: scores.of_original(seed) for name, scores in result.scores.items()}
+    first = Measurement(subject=baseline, runtime=original.runtime, metrics=own, **shared)
+    second = Measurement(
+        **shared,
+        subject=subject.describe(),
+        baseline=baseline,
+        runtime=subject.runtime,
+        samples={name: scores.samples() for name, scores in result.scores.items()},
+        metrics={name: scores.of_subject(seed) for name, scores in result.scores.items()},
+        compare={
+            "original": {
+                name: metric.model_dump(exclude_defaults=True, mode="json") for name, metric in own.items()
+            },
+            "delta": {name: scores.delta(seed) for name, scores in result.scores.items()},
+        },
+    )
+    return first, second

@@ -1,0 +1,88 @@
+"""A bundle under measurement: its logits and embeddings come from the runtime that ships, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.engine.decoder import Decoder
+from ...runtime.engine.encoder import Encoder
+from ...runtime.session.threads import thread_budget
+from ...runtime.text.tokenizer import Tokenizer
+from .record import Subject, learning_curves
+
+
+class BundleSubject:
+    """An opened bundle, as it was shipped: never a prepacked copy.
+
+    Attributes:
+        kind: decoder or encoder; tokenizer: its own; labels: of a classifier.
+        max_length: tokens that fit one window or text.
+        runtime: name, version and threads of what runs it.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        self._bundle = Bundle.open(path)
+        self.kind: Literal["decoder", "encoder"] = self._bundle.kind
+        self.tokenizer = Tokenizer.open(path)
+        threads = threads or thread_budget()
+        self._decoder = Decoder.open(self._bundle, threads, cache=False) if self.kind == "decoder" else None
+        self._encoder = Encoder.open(self._bundle, threads, cache=False) if self.kind == "encoder" else None
+        self.labels = self._encoder.labels if self._encoder else ()
+        limits = self._bundle.decoder.context_length if self._decoder else self._bundle.encoder.max_length
+        self.max_length = int(limits)
+        self.runtime: dict[str, Any] = {
+            "name": "onnxruntime",
+            "version": version("onnxruntime"),
+            "threads": threads,
+        }
+
+    def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
+        if self._decoder is None:
+            raise InputError("an encoder has embeddings, not logits")
+        return self._decoder.logits(input_ids)
+
+    def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Sentence embeddings ``[len(texts), hidden]``."""
+        if self._encoder is None:
+            raise InputError("a decoder has logits, not embeddings")
+        return self._encoder.encode(texts)
+
+    def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A classifier's logits ``[len(texts), labels]``."""
+        if self._encoder is None:
+            raise InputError("a decoder has no labels")
+        return self._encoder.logits(texts)
+
+    def describe(self) -> Subject:
+        """The bundle as records name it."""
+        return describe_bundle(self._bundle)
+
+
+def describe_bundle(bundle: Bundle) -> Subject:
+    """A bundle as records name it: everything comes from its manifest."""
+    weights = bundle.manifest.get("weights") or {}
+    source = bundle.manifest.get("source") or {}
+    return Subject(
+        name=bundle.name,
+        manifest_sha256=bundle.manifest_sha256,
+        kind="classifier" if bundle.kind == "encoder" and bundle.encoder.labels else bundle.kind,
+        format="onnx",
+        scheme=bundle.scheme,
+        source=str(bundle.manifest.get("described") or ""),
+        params=weights.get("params"),
+        weight_bytes=weights.get("bytes"),
+        disk_bytes=bundle.disk_bytes,
+        bytes_per_token=weights.get("bytes_per_token"),
+        layers=bundle.manifest.get("layers") or [],
+        recipe=source.get("recipe"),
+        learning=learning_curves(bundle.manifest.get("steps") or []),
+    )

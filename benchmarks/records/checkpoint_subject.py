@@ -1,0 +1,144 @@
+"""A checkpoint under measurement, dense or compressed: its logits, embeddings and labels come from torch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...compress.model.models import ResolvedModel
+from ...compress.model.pooling import pooling_of
+from ...compress.model.torch_model import load_model
+from ...compress.model.weights import MANIFEST, WeightSource
+from ...compress.pipeline.device import choose_device
+from ...errors import InputError
+from ...runtime.session.threads import thread_budget
+from ...runtime.text.tokenizer import Tokenizer
+from ...storage import sha256_file
+from .record import Subject, learning_curves
+
+BATCH_SIZE = 32
+FLOAT_NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+
+
+class CheckpointSubject:
+    """An opened checkpoint.
+
+    Attributes:
+        kind: decoder or encoder; tokenizer: its own; labels: of a classifier.
+        max_length: tokens that fit one window or text.
+        runtime: name, version, device and threads of what runs it.
+    """
+
+    def __init__(self, resolved: ResolvedModel, *, device: str = "cpu", threads: int | None = None) -> None:
+        self._resolved = resolved
+        self._source = WeightSource.open(resolved.path)
+        anatomy = self._source.anatomy
+        if anatomy.kind == "encoder_decoder":
+            raise InputError(
+                f"{resolved.name} is an encoder–decoder, and its quality is not measured yet",
+                fix="run it in transformers; what it learned is in its train.jsonl",
+            )
+        self.kind = anatomy.kind
+        self.labels = () if anatomy.classifier is None else anatomy.classifier.labels
+        self.tokenizer = Tokenizer.open(resolved.path)
+        self._pooling = pooling_of(resolved.path) if self.kind == "encoder" else None
+        room = anatomy.max_positions
+        self.max_length = min(room, (self._pooling and self._pooling.max_length) or room)
+        self._device = choose_device(device)
+        torch.set_num_threads(threads or thread_budget())
+        self._model = load_model(resolved.path, device=self._device)
+        self.runtime: dict[str, Any] = {
+            "name": "torch",
+            "version": torch.__version__,
+            "device": str(self._device),
+            "threads": torch.get_num_threads(),
+        }
+
+    @torch.inference_mode()
+    def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
+        if self.kind != "decoder":
+            raise InputError("an encoder has embeddings, not logits")
+        ids = torch.from_numpy(np.ascontiguousarray(input_ids)).to(self._device)
+        logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        return np.asarray(logits.float().cpu().numpy())
+
+    @torch.inference_mode()
+    def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Sentence embeddings ``[len(texts), hidden]``, pooled as the model's files say.
+
+        Raises:
+            CheckpointError: they say nothing of pooling.
+        """
+        pooling = self._pooling
+        if pooling is None:
+            raise InputError("a decoder has logits, not embeddings")
+        if self.labels:
+            raise InputError("a classifier has labels, not embeddings")
+        return self._answers(
+            texts, lambda ids, mask: pooling.apply(self._model(input_ids=ids, attention_mask=mask)[0], mask)
+        )
+
+    @torch.inference_mode()
+    def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A classifier's logits ``[len(texts), labels]``."""
+        if not self.labels:
+            raise InputError("this model is no classifier: it has no labels")
+        return self._answers(texts, lambda ids, mask: self._model(input_ids=ids, attention_mask=mask).logits)
+
+    def _answers(
+        self, texts: Sequence[str], ask: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> NDArray[np.float32]:
+        """What ``ask`` gives for batches of texts of like length, a row a text."""
+        ids = self.tokenizer.encode_batch(texts, max_length=self.max_length)
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        rows: dict[int, NDArray[np.float32]] = {}
+        for start in range(0, len(order), BATCH_SIZE):
+            chosen = order[start : start + BATCH_SIZE]
+            padded, mask = self._padded([ids[index] for index in chosen])
+            rows |= dict(zip(chosen, ask(padded, mask).float().cpu().numpy(), strict=True))
+        return np.stack([rows[index] for index in range(len(ids))])
+
+    def _padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        longest = max(map(len, rows))
+        pad = self.tokenizer.pad_id or 0
+        padded = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        return padded.to(self._device), mask.to(self._device)
+
+    def describe(self) -> Subject:
+        """The checkpoint as records name it."""
+        source, manifest = self._source, self._source.manifest
+        reader, origin = source.reader, self._source.manifest.get("source") or {}
+        manifest_file = reader.path / MANIFEST
+        return Subject(
+            name=str(origin.get("name") or self._resolved.name),
+            manifest_sha256=sha256_file(manifest_file) if manifest_file.is_file() else reader.fingerprint(),
+            kind="classifier" if self.labels else self.kind,
+            format="hf",
+            scheme=str(manifest.get("scheme") or _stored_as(source)),
+            source=str(origin.get("described") or self._resolved.described),
+            params=sum(math.prod(shape) for shape in source.shapes.values()),
+            weight_bytes=sum(map(reader.nbytes, reader.shapes)),
+            disk_bytes=sum(file.stat().st_size for file in reader.path.rglob("*") if file.is_file()),
+            layers=manifest.get("layers") or [],
+            recipe=manifest.get("recipe"),
+            learning=learning_curves(manifest.get("steps") or []),
+        )
+
+
+def _stored_as(source: WeightSource) -> str:
+    """The scheme most linears have, or the float type most weights are stored in."""
+    if source.schemes:
+        return Counter(scheme.name for scheme in source.schemes.values()).most_common(1)[0][0]
+    stored = Counter[str]()
+    for name, shape in source.reader.shapes.items():
+        stored[source.reader.dtypes[name]] += math.prod(shape)
+    dtype = stored.most_common(1)[0][0]
+    return FLOAT_NAMES.get(dtype, dtype.lower())

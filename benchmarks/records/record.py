@@ -1,0 +1,203 @@
+"""``Measurement``: one JSON line per measurement. Every table and plot is a pure function of these lines.
+
+A run is a ``.jsonl`` file, or a directory of them. Lines about the same artifact share
+``subject.manifest_sha256``; a quality line and a latency line of one bundle are joined by it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ... import __version__
+from ...errors import InputError
+from .energy_record import Energy
+
+SCHEMA = "edgepress.measurement/1"
+
+
+class LearningCurve(BaseModel):
+    """The held-out loss as a pass learned: before, at each measurement, and which of them was kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: str = Field(description="name of the pass")
+    measure: str = Field(description="kl or distance: what the losses are")
+    tokens: list[int] = Field(min_length=1, description="learned from by each measurement")
+    losses: list[float]
+    kept: int = Field(ge=0, description="index of the measurement whose parameters were kept")
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if len(self.tokens) != len(self.losses) or self.kept >= len(self.losses):
+            raise ValueError("a learning curve has as many losses as token counts, and keeps one of them")
+        return self
+
+
+class Subject(BaseModel):
+    """The artifact that was measured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    manifest_sha256: str = Field(description="identity: hash of the manifest, or of the checkpoint")
+    kind: Literal["decoder", "encoder", "classifier"]
+    format: Literal["hf", "onnx"]
+    scheme: str = Field(description="'fp32', 'W4A16-g64 gptq', …")
+    source: str = Field("", description="what it was made from, as it must be named in tables")
+    params: int | None = None
+    weight_bytes: int | None = None
+    disk_bytes: int
+    bytes_per_token: int | None = Field(None, description="weight bytes read to decode one token at batch 1")
+    layers: list[dict[str, Any]] = Field(
+        default_factory=list, description="per layer: name, scheme, status, error (relative output error)"
+    )
+    recipe: dict[str, Any] | None = None
+    learning: list[LearningCurve] = Field(default_factory=list, description="of every pass that learned")
+
+
+class Validity(BaseModel):
+    """Whether the numbers may be used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["valid", "suspect", "invalid"] = "valid"
+    reasons: list[str] = Field(default_factory=list)
+
+
+class Metric(BaseModel):
+    """A number with its spread. ``p90``/``p99`` are null when the count does not allow them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    value: float | None
+    unit: str
+    n: int
+    better: Literal["lower", "higher"]
+    ci95: tuple[float, float] | None = None
+    mean: float | None = None
+    sd: float | None = None
+    mad: float | None = None
+    min: float | None = None
+    max: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    reason: str = Field("", description="why value is null")
+    validity: Validity | None = Field(None, description="of this metric alone, beside the line's")
+
+
+class Measurement(BaseModel):
+    """One line. ``workload.kind`` is ``quality`` (validate), ``generate`` or ``embed`` (profile).
+
+    Metric names: ``decode_tps prefill_tps ttft_ms tpot_ms load_ms e2e_ms`` · ``sentences_per_second
+    latency_ms`` · ``rss_peak_bytes`` · ``decode_j_per_token decode_j_per_token_net
+    prefill_j_per_token prefill_j_per_token_net`` · ``batch_j_per_sentence
+    batch_j_per_sentence_net`` · ``idle_w`` · ``perplexity bits_per_byte kl top1_agreement`` · ``cosine
+    spearman_wordsim353 spearman_simlex999``.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: str = Field(SCHEMA, alias="schema")
+    id: str = Field(default_factory=lambda: str(uuid.uuid4()))
+    created_utc: str = Field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
+    tool: dict[str, Any] = Field(default_factory=lambda: {"name": "edgepress", "version": __version__})
+    command: str = Field("", description="the command that reproduces the line")
+    subject: Subject
+    baseline: Subject | None = Field(None, description="what quality is measured against, or the other arm")
+    workload: dict[str, Any]
+    runtime: dict[str, Any] = Field(default_factory=dict)
+    device: dict[str, Any] = Field(default_factory=dict)
+    state: dict[str, Any] = Field(default_factory=dict)
+    protocol: dict[str, Any] = Field(default_factory=dict)
+    samples: dict[str, list[float]] = Field(default_factory=dict)
+    metrics: dict[str, Metric]
+    compare: dict[str, Any] | None = Field(
+        None, description="against the interleaved baseline: ratio_median, ci95, n_pairs, verdict"
+    )
+    roofline: dict[str, Any] | None = None
+    time_by_op: list[dict[str, Any]] = Field(default_factory=list, description="op, ms, share of one run")
+    per_op: dict[str, Any] | None = Field(
+        None, description="of profile --per-op: bandwidth, and by phase the account of its time and bytes"
+    )
+    energy: Energy | None = Field(None, description="None in lines that never asked for it")
+    validity: Validity = Field(default_factory=Validity)
+
+
+def append(path: str | Path, measurement: Measurement) -> None:
+    """Add one line to a run file, creating it and its directory."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(
+        measurement.model_dump(by_alias=True), sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
+
+
+def read(runs: Iterable[Path]) -> list[Measurement]:
+    """The measurements of run files or directories of them, in order.
+
+    Raises:
+        InputError: a path that is missing or holds no measurement, or a line that does not parse (file and
+            line named).
+    """
+    lines: list[Measurement] = []
+    for run in runs:
+        files = sorted(run.rglob("*.jsonl")) if run.is_dir() else [run]
+        before = len(lines)
+        for file in files:
+            lines += _read_file(file)
+        if len(lines) == before:
+            raise InputError(f"{run} holds no measurements", fix="make some with: edgepress profile BUNDLE")
+    return lines
+
+
+def _read_file(file: Path) -> list[Measurement]:
+    try:
+        texts = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        fix = "give a .jsonl file or a directory with one: validate and profile record theirs under runs/"
+        raise InputError(f"cannot read measurements from {file}", why=why, fix=fix) from None
+    found: list[Measurement] = []
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            continue
+        try:
+            found.append(Measurement.model_validate_json(text))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"{file}:{number} is not a measurement", why=f"{where}: {first['msg']}"
+            ) from None
+    return found
+
+
+def learning_curves(steps: Sequence[dict[str, Any]]) -> list[LearningCurve]:
+    """The curve of every step of a manifest that learned."""
+    found = []
+    for step in steps:
+        details = step.get("details") or {}
+        pairs = details.get("held_out")
+        if not pairs or not details.get("tokens"):
+            continue
+        found.append(
+            LearningCurve(
+                step=str(step.get("pass")),
+                measure=str(details.get("measure")),
+                tokens=details["tokens"],
+                losses=[loss for _, loss in pairs],
+                kept=[number for number, _ in pairs].index(details.get("kept")),
+            )
+        )
+    return found

@@ -1,0 +1,88 @@
+"""What is measured: a bundle or a checkpoint behind one face, so that both go through the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import require
+from ...runtime.bundle.directory import MANIFEST
+from ...runtime.text.tokenizer import Tokenizer
+from ...terminal import Progress, Silent
+from . import record
+
+
+class TokenModel(Protocol):
+    """What token metrics ask of a model: how text becomes tokens, and the logits after each of them."""
+
+    tokenizer: Tokenizer
+
+    def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """``[batch, length, vocab]`` for ids ``[batch, length]``."""
+        ...
+
+
+class Subject(Protocol):
+    """A model that is open. A decoder has ``logits``, an encoder ``embeddings``, a classifier
+    ``label_logits``.
+
+    Attributes:
+        labels: of a classifier; empty for all others.
+        max_length: tokens that fit one window or text.
+        runtime: what runs it: name, version, threads.
+    """
+
+    kind: Literal["decoder", "encoder"]
+    labels: tuple[str, ...]
+    tokenizer: Tokenizer
+    max_length: int
+    runtime: dict[str, Any]
+
+    def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """``[batch, length, vocab]`` for ids ``[batch, length]``."""
+        ...
+
+    def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``[len(texts), hidden]``."""
+        ...
+
+    def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``[len(texts), labels]``."""
+        ...
+
+    def describe(self) -> record.Subject:
+        """The artifact as records name it."""
+        ...
+
+
+def open_subject(
+    model: str | Path, *, device: str = "cpu", threads: int | None = None, progress: Progress | None = None
+) -> Subject:
+    """Open a bundle directory, or a checkpoint by what ``compress`` takes: a directory, a ``.gguf`` file, a
+    demo name.
+
+    Args:
+        device: where torch runs a checkpoint; a bundle runs on the CPU.
+        threads: for the computation; this machine's budget when None.
+
+    Raises:
+        BundleError, CheckpointError: the files are not what they should be.
+        UnknownName: neither a path nor a demo name.
+        MissingDependency: a checkpoint without the ``compress`` extra, or a bundle without ONNX Runtime.
+    """
+    path = Path(model)
+    if (path / MANIFEST).is_file():
+        from .bundle_subject import BundleSubject
+
+        return BundleSubject(path, threads=threads)
+    require("torch", "compress")
+    require("transformers", "compress")
+    from ...compress.model.models import resolve
+    from .checkpoint_subject import CheckpointSubject
+
+    resolved = resolve(str(model), progress or Silent())
+    return CheckpointSubject(resolved, device=device, threads=threads)

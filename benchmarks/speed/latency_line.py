@@ -1,0 +1,173 @@
+"""The measurement line of one arm: its metrics, its conditions, and whether the numbers may be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from ...devices.probe import ONNXRUNTIMES, Machine, installed
+from ...devices.state import State, disturbance
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.session.session import BEHIND, PROVIDERS
+from ..records.bundle_subject import describe_bundle
+from ..records.energy_record import Energy
+from ..records.record import Measurement, Metric, Subject, Validity
+from .clock import timer_overhead_ns
+from .energy_metrics import energy_metrics
+from .latency import ArmSamples
+from .latency_metrics import quantities, summarize_arm
+from .protocol import Protocol
+from .roofline import Roofline, impossible
+from .timed_work import Workload
+
+# Fewer blocks than this, or a wider interval around the main metric, and the numbers are a hint.
+ENOUGH_BLOCKS = 5
+WIDE = 0.05
+# The part of the time in kernels that may be spent on another provider than the one asked for.
+MISPLACED_SHARE = 0.05
+_NAMED = 8
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the lines of one call share."""
+
+    workload: Workload
+    protocol: Protocol
+    arms: int
+    threads: int
+    provider: str
+    machine: Machine
+    before: State
+    after: State
+    command: str
+
+
+@dataclass(frozen=True)
+class MeasuredArm:
+    """What belongs to one bundle. ``operators`` is the trace's summary; an encoder has no roofline;
+    ``per_op`` is the account of each node, where it was asked for; ``prepacked`` says that its weights were
+    mapped as an earlier run had prepacked them; ``energy`` is what a counter counted, or why none did.
+    """
+
+    bundle: Bundle
+    samples: ArmSamples
+    operators: dict[str, Any]
+    roofline: Roofline | None
+    per_op: dict[str, Any] | None = None
+    prepacked: bool = False
+    energy: Energy | None = None
+
+
+def measurement_line(
+    arm: MeasuredArm,
+    conditions: Conditions,
+    *,
+    compare: dict[str, Any] | None = None,
+    baseline: Subject | None = None,
+) -> Measurement:
+    """Everything about one arm as one line; ``compare`` and ``baseline`` only for the arm that is judged."""
+    workload, protocol = conditions.workload, conditions.protocol
+    metrics, samples = summarize_arm(arm.samples, workload, seed=protocol.seed)
+    counted, windows = energy_metrics(arm.energy, seed=protocol.seed) if arm.energy else ({}, {})
+    happened, reasons = disturbance(conditions.before, conditions.after)
+    return Measurement(
+        command=conditions.command,
+        subject=describe_bundle(arm.bundle),
+        baseline=baseline,
+        workload=workload.describe(arm.bundle),
+        runtime=_runtime(arm, conditions),
+        device=conditions.machine.model_dump(mode="json"),
+        state={
+            "before": conditions.before.model_dump(mode="json"),
+            "after": conditions.after.model_dump(mode="json"),
+            "between": happened,
+        },
+        protocol={
+            **protocol.describe(conditions.arms),
+            "warm_ups": arm.samples.warm_ups,
+            "runs_per_block": [None if runs is None else len(runs) for runs in arm.samples.blocks],
+            "timer_overhead_ns": timer_overhead_ns(),
+            "rss_method": arm.samples.rss_method,
+            "load": "from the manifest on disk to a session and tokenizer; libraries imported before",
+            "time_by_op": "one more run under the runtime's profiler, which slows every node",
+        },
+        samples=samples | windows,
+        metrics=metrics | counted,
+        compare=compare,
+        roofline=arm.roofline.describe(metrics["decode_tps"]) if arm.roofline else None,
+        time_by_op=arm.operators["time_by_op"],
+        per_op=arm.per_op,
+        energy=arm.energy,
+        validity=_validity(arm, conditions, metrics, reasons),
+    )
+
+
+def _runtime(arm: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
+    return {
+        "name": "onnxruntime",
+        "version": version(next(iter(installed(*ONNXRUNTIMES)))),
+        "distributions": installed(*ONNXRUNTIMES),
+        "threads": conditions.threads,
+        "inter_op_threads": 1,
+        "providers_requested": [PROVIDERS[conditions.provider]],
+        "providers": arm.samples.providers,
+        "placement": arm.operators["placement"],
+        "prepacked": arm.prepacked,
+        "prefill_graph": arm.operators["prefill_graph"],
+    }
+
+
+def _validity(
+    arm: MeasuredArm, conditions: Conditions, metrics: dict[str, Metric], disturbances: list[str]
+) -> Validity:
+    """Invalid when a number cannot be true; suspect when it may not repeat."""
+    main = metrics[quantities(conditions.workload)[0].name]
+    wrong = [*_impossibilities(arm, main), *_misplaced(arm, conditions.provider)]
+    doubts = [*disturbances, *_doubts(arm, main)]
+    if wrong:
+        return Validity(status="invalid", reasons=wrong + doubts)
+    return Validity(status="suspect" if doubts else "valid", reasons=doubts)
+
+
+def _impossibilities(arm: MeasuredArm, main: Metric) -> list[str]:
+    if main.value is None:
+        return ["no block could be used: the machine slept in all of them"]
+    if arm.roofline is None:
+        return []
+    # The fastest block is held against the fastest bandwidth: like against like.
+    reason = impossible(main.max, arm.roofline.ceiling)
+    return [reason] if reason else []
+
+
+def _misplaced(arm: MeasuredArm, provider: str) -> list[str]:
+    """Work that ran elsewhere than on the provider that was asked for, and those that stand behind it. Nodes
+    that compute are named; shapes, masks and ids may stay on the CPU, as long as they take no time.
+    """
+    wanted, reasons = PROVIDERS[provider], []
+    for place in arm.operators["placement"]:
+        if place["provider"] in (wanted, *BEHIND.get(provider, ())):
+            continue
+        nodes = place.get("computing", [])
+        if nodes or place["share"] > MISPLACED_SHARE:
+            named = ", ".join(nodes[:_NAMED]) or ", ".join(place["ops"])
+            more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+            share = f"{100 * place['share']:.0f} % of the time"
+            reasons.append(f"{share} ran on {place['provider']}, not on {wanted}: {named}{more}")
+    return reasons
+
+
+def _doubts(arm: MeasuredArm, main: Metric) -> list[str]:
+    doubts: list[str] = []
+    slept = sum(runs is None for runs in arm.samples.blocks)
+    if slept:
+        doubts.append(
+            f"the machine slept during {slept} of {len(arm.samples.blocks)} blocks, which are left out"
+        )
+    if main.n < ENOUGH_BLOCKS:
+        doubts.append(f"only {main.n} blocks: at least {ENOUGH_BLOCKS} are needed for an interval")
+    elif main.ci95 and main.value and (main.ci95[1] - main.ci95[0]) / 2 > WIDE * main.value:
+        half = 50 * (main.ci95[1] - main.ci95[0]) / main.value
+        doubts.append(f"noisy: the interval of the median is ± {half:.0f} % wide")
+    return doubts

@@ -1,0 +1,146 @@
+"""A loaded model with one unit of work: a generation, or a round of embedding. It is timed piece by piece, or
+one phase of it is repeated alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.engine.decoder import PREFILL_CHUNK, Decoder
+from ...runtime.engine.encoder import Encoder
+from ...runtime.text.tokenizer import Tokenizer
+
+Sample = dict[str, list[int]]
+
+_BRIEF_TOKENS = 8
+
+
+class Work(Protocol):
+    """A loaded model with one unit of work.
+
+    Attributes:
+        filler: the session of a prefill graph that had a part in the last unit, or None.
+        fills: how often that graph ran.
+        phases: by the name of each phase, the series of a sample that has its times.
+    """
+
+    session: Any
+    filler: Any
+    fills: int
+    phases: dict[str, str]
+
+    @property
+    def graph_runs(self) -> tuple[int, int]:
+        """How often the model's own graph ran in the last unit: in the first phase, in all."""
+
+    def __call__(self) -> Sample: ...
+
+    def brief(self) -> None:
+        """A shorter piece of the same work, to warm up with."""
+
+    def repeat(self, phase: str) -> int:
+        """One phase alone, once more; the tokens or sentences that it got through."""
+
+
+class GenerationWork:
+    """A decoder with its prompt."""
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, ids: list[int], new_tokens: int) -> None:
+        self.session = decoder.session
+        self.tokenizer = tokenizer  # not in the timed work, but in the load and the memory of whoever does it
+        self._decoder, self._ids, self._new_tokens = decoder, ids, new_tokens
+        self.filler, self.fills = None, 0
+        self.phases = {"prefill": "prefill", "decode": "tokens"}
+
+    @property
+    def graph_runs(self) -> tuple[int, int]:
+        """See :class:`Work`. The last token of a prompt goes through the model's own graph."""
+        prefill = 1 if self.fills else -(-len(self._ids) // PREFILL_CHUNK)
+        return prefill, prefill + self._new_tokens - 1
+
+    def brief(self) -> None:
+        """The whole prompt and a few tokens after it."""
+        self._generate(min(self._new_tokens, _BRIEF_TOKENS))
+
+    def repeat(self, phase: str) -> int:
+        """``prefill`` of the whole prompt, or ``decode`` of what follows it from the same cache."""
+        if phase == "prefill" or self._decoder.length < len(self._ids):
+            self._decoder.prefill(self._ids, new_tokens=self._new_tokens)
+        if phase == "prefill":
+            return len(self._ids)
+        self._decoder.rewind(len(self._ids))
+        token = self._ids[-1]
+        for _ in range(self._new_tokens - 1):
+            token = int(self._decoder.step(token).argmax())
+        return self._new_tokens - 1
+
+    def __call__(self) -> Sample:
+        """Nanoseconds: ``prefill``, ``first`` (until the first token is chosen), ``tokens`` (each one
+        after).
+        """
+        graph = self._decoder.prefill_graph
+        before = graph.runs if graph else 0
+        sample = self._generate(self._new_tokens)
+        self.fills = graph.runs - before if graph else 0
+        self.filler = graph.session() if graph and self.fills else None
+        return sample
+
+    def _generate(self, new_tokens: int) -> Sample:
+        clock, decoder = time.perf_counter_ns, self._decoder
+        start = clock()
+        logits = decoder.prefill(self._ids, new_tokens=self._new_tokens)
+        prefilled = clock()
+        token = int(logits.argmax())
+        last = first = clock()
+        tokens: list[int] = []
+        for _ in range(new_tokens - 1):
+            token = int(decoder.step(token).argmax())
+            now = clock()
+            tokens.append(now - last)
+            last = now
+        return {"prefill": [prefilled - start], "first": [first - start], "tokens": tokens}
+
+
+class EmbeddingWork:
+    """An encoder with its sentences."""
+
+    def __init__(self, encoder: Encoder, ids: npt.NDArray[np.int64], singles: int) -> None:
+        self.session = encoder.session
+        self._encoder, self._rows, self._singles = encoder, ids.tolist(), singles
+        self.filler, self.fills = None, 0
+        self.phases = {"batch": "batch", "single": "single"}
+
+    @property
+    def graph_runs(self) -> tuple[int, int]:
+        """See :class:`Work`."""
+        return 1, 1 + self._singles
+
+    def brief(self) -> None:
+        """The same: it is short."""
+        self()
+
+    def repeat(self, phase: str) -> int:
+        """``batch``, the only phase that is repeated alone."""
+        self._encoder.answers(self._rows, len(self._rows))
+        return len(self._rows)
+
+    def __call__(self) -> Sample:
+        """Nanoseconds: ``batch`` for the whole batch, ``single`` for each sentence embedded alone."""
+        whole = _timed(partial(self._encoder.answers, self._rows, len(self._rows)))
+        alone = [self._rows[index % len(self._rows)] for index in range(self._singles)]
+        return {
+            "batch": [whole],
+            "single": [_timed(partial(self._encoder.answers, [row], 1)) for row in alone],
+        }
+
+
+def _timed(work: Callable[[], object]) -> int:
+    start = time.perf_counter_ns()
+    work()
+    return time.perf_counter_ns() - start

@@ -1,0 +1,169 @@
+"""The account of one phase of the work: where its time goes by operator, by part and by layer, and what of it
+the memory's bandwidth does not explain.
+
+The wall time comes from a plain run, the kernels' from a traced one in the same process. What no kernel
+accounts for is the runtime's and the driver's own time between nodes. Each node counts with its median over
+the steps, so that one disturbed step does not speak for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from ...runtime.bundle.graph_file import GraphFile
+from .moved_bytes import kv_bytes, tokens_by_run, weight_bytes
+from .trace import Kernel
+
+SHARED = "shared"
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """What one node costs in one step of a phase: milliseconds and bytes."""
+
+    node: str
+    op: str
+    ms: float
+    weight_bytes: int
+    kv_bytes: int
+
+
+def accounts(
+    units: Sequence[Sequence[Kernel]],
+    graphs: Callable[[int], GraphFile],
+    first: int,
+    walls: Mapping[str, Sequence[float]],
+) -> dict[str, Any]:
+    """The accounts of both phases.
+
+    Args:
+        units: the kernels of some units of the same work.
+        graphs: the file that was run, by the number of the run.
+        first: runs in the first phase, which is one step; each later run is one of the second.
+        walls: milliseconds of the steps of each phase in plain runs, by the phase's name.
+
+    Returns:
+        By phase: ``wall_ms``, ``kernel_ms``, ``between_ms``, ``nodes``, ``weight_bytes``, ``kv_bytes``,
+        ``by_op``, ``by_part``, ``by_layer``; all of one step. The rows have ``ms``, ``share`` of the kernels'
+        time, ``nodes`` and the bytes.
+    """
+    early = [[kernel for kernel in unit if kernel.run <= first] for unit in units]
+    late: dict[tuple[int, int], list[Kernel]] = defaultdict(list)
+    for index, unit in enumerate(units):
+        for kernel in unit:
+            if kernel.run > first:
+                late[index, kernel.run].append(kernel)
+    cached = tokens_by_run(units[0])
+    return {
+        name: _account(_costs(steps, graphs, cached), median(wall))
+        for (name, wall), steps in zip(walls.items(), (early, late.values()), strict=True)
+    }
+
+
+def _costs(
+    steps: Iterable[Sequence[Kernel]], graphs: Callable[[int], GraphFile], cached: dict[int, int]
+) -> list[NodeCost]:
+    """Of each node: the median of its time in the steps, and its mean bytes."""
+    found: dict[tuple[str, str], list[tuple[float, int, int]]] = defaultdict(list)
+    for step in steps:
+        groups: dict[tuple[str, str], list[Kernel]] = defaultdict(list)
+        for kernel in step:
+            groups[kernel.node, kernel.op].append(kernel)
+        for node, group in groups.items():
+            weights = sum(weight_bytes(kernel, graphs(kernel.run)) for kernel in group)
+            values = sum(kv_bytes(kernel, graphs(kernel.run), cached) for kernel in group)
+            found[node].append((sum(kernel.ms for kernel in group), weights, values))
+    costs = []
+    for (name, op), taken in found.items():
+        ms, weights_read, values_moved = zip(*taken, strict=True)
+        costs.append(
+            NodeCost(name, op, median(ms), sum(weights_read) // len(taken), sum(values_moved) // len(taken))
+        )
+    return costs
+
+
+def _account(costs: Sequence[NodeCost], wall: float) -> dict[str, Any]:
+    kernel_ms = sum(cost.ms for cost in costs)
+    return {
+        "wall_ms": wall,
+        "kernel_ms": kernel_ms,
+        "between_ms": wall - kernel_ms,
+        "nodes": len(costs),
+        "weight_bytes": sum(cost.weight_bytes for cost in costs),
+        "kv_bytes": sum(cost.kv_bytes for cost in costs),
+        "by_op": _rows(costs, lambda cost: {"op": cost.op}),
+        "by_part": _rows(costs, lambda cost: {"part": place(cost.node)[1], "op": cost.op}),
+        "by_layer": _rows(costs, lambda cost: {"layer": place(cost.node)[0]}, by_time=False),
+    }
+
+
+def _rows(
+    costs: Iterable[NodeCost], key: Callable[[NodeCost], dict[str, str]], *, by_time: bool = True
+) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, ...], list[NodeCost]] = defaultdict(list)
+    names: dict[tuple[str, ...], dict[str, str]] = {}
+    for cost in costs:
+        named = key(cost)
+        names[tuple(named.values())] = named
+        groups[tuple(named.values())].append(cost)
+    total = sum(cost.ms for group in groups.values() for cost in group)
+    rows: list[dict[str, Any]] = [
+        {
+            **names[group],
+            "ms": sum(cost.ms for cost in members),
+            "share": sum(cost.ms for cost in members) / total if total else 0.0,
+            "nodes": len(members),
+            "weight_bytes": sum(cost.weight_bytes for cost in members),
+            "kv_bytes": sum(cost.kv_bytes for cost in members),
+        }
+        for group, members in groups.items()
+    ]
+    return sorted(rows, key=lambda row: -row["ms"] if by_time else _number(row["layer"]))
+
+
+def _number(layer: str) -> float:
+    """Where a layer stands: behind all those with a number if it has none. The first node of a late layer may
+    run before any of the first.
+    """
+    last = layer.rpartition(".")[2]
+    return int(last) if last.isdecimal() else math.inf
+
+
+def place(node: str) -> tuple[str, str]:
+    """The layer and the part that a node's name tells: ``model.layers.3.mlp.down_proj`` is ``mlp.down_proj``
+    of ``model.layers.3``. Nodes outside the layers are ``shared``.
+    """
+    words = node.split(".")
+    index = next((position for position, word in enumerate(words[:-1]) if word.isdigit()), None)
+    if index is not None:
+        return ".".join(words[: index + 1]), ".".join(words[index + 1 :])
+    return SHARED, node
+
+
+def with_bandwidth(found: dict[str, Any], bytes_per_second: float | None) -> dict[str, Any]:
+    """The accounts with, in every row, ``gb_per_second``, its ``fraction`` of the measured bandwidth, and
+    ``missing_ms``: the time beyond what its bytes need at that bandwidth. Null where nothing was measured.
+    """
+    return {name: _phase_with_bandwidth(phase, bytes_per_second) for name, phase in found.items()}
+
+
+def _phase_with_bandwidth(phase: dict[str, Any], bytes_per_second: float | None) -> dict[str, Any]:
+    rates = {**phase, **_rate(phase, phase["wall_ms"], bytes_per_second)}
+    for key in ("by_op", "by_part", "by_layer"):
+        rates[key] = [{**row, **_rate(row, row["ms"], bytes_per_second)} for row in phase[key]]
+    return rates
+
+
+def _rate(row: dict[str, Any], ms: float, bytes_per_second: float | None) -> dict[str, float | None]:
+    moved = row["weight_bytes"] + row["kv_bytes"]
+    rate = moved / ms * 1e3 if ms > 0 and moved else None
+    return {
+        "gb_per_second": None if rate is None else rate / 1e9,
+        "fraction": rate / bytes_per_second if rate is not None and bytes_per_second else None,
+        "missing_ms": ms - moved / bytes_per_second * 1e3 if bytes_per_second else None,
+    }

@@ -1,0 +1,227 @@
+"""``profile_bundle``: latency, throughput, peak memory and energy of a bundle on this machine, as one
+measurement line.
+
+With a baseline the two run in turns (ABBA) and the line carries the paired comparison; the baseline's own
+line is recorded before it. The roofline and the state of the machine decide whether the numbers are valid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...devices.bandwidth import SMALLEST, Bandwidth, measure_bandwidth
+from ...devices.energy import find_meter
+from ...devices.probe import probe
+from ...devices.state import disturbance, read_state
+from ...errors import InputError
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.prepack.prepack import prepack_apart
+from ...runtime.session.session import device_of
+from ...runtime.session.threads import thread_budget
+from ...terminal import Progress, Silent
+from ..records import record as records
+from ..records.bundle_subject import describe_bundle
+from ..records.record import Measurement
+from .arm import Arm
+from .energy_windows import measure_energy, uncounted
+from .latency import measure_arms
+from .latency_line import Conditions, MeasuredArm, measurement_line
+from .latency_metrics import per_block, quantities
+from .paired import compare_rates
+from .per_op import with_bandwidth
+from .protocol import Protocol
+from .roofline import Roofline, best, measure_both
+from .timed_work import Embedding, Generation, Workload
+
+
+def profile_bundle(
+    bundle: str | Path,
+    *,
+    baseline: str | Path | None = None,
+    prompt_tokens: int = 128,
+    new_tokens: int = 128,
+    batch: int = 32,
+    threads: int | None = None,
+    provider: str = "cpu",
+    per_op: bool = False,
+    cache: bool = True,
+    energy: bool = True,
+    protocol: Protocol | None = None,
+    record: str | Path | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Measurement:
+    """Measure ``bundle`` here and now.
+
+    Args:
+        baseline: another bundle of the same kind, measured in turns with it.
+        prompt_tokens: length of the prompt; for an encoder, of each sentence.
+        new_tokens: generated after the prompt, exactly as many.
+        batch: sentences per batch of an encoder.
+        threads: for the computation; this machine's budget when None.
+        provider: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``.
+        per_op: account for the time and the bytes of every node as well.
+        cache: run over prepacked weights, as every run after the first does; made now if need be.
+        energy: count the joules of the work too, where a counter can be read.
+        protocol: how often and how long; by default ten blocks, each in a fresh process.
+        record: a run file to which the line is appended, and before it the baseline's own line.
+        command: what reproduces the measurement, for the record.
+
+    Returns:
+        The bundle's line.
+
+    Raises:
+        InputError: kinds that differ, lengths that do not fit the model, fewer than one thread.
+        BundleError, RefusedByPolicy: a bundle that does not match its manifest, or that crashes.
+        OutOfResource: a worker was killed, as happens when memory runs out.
+    """
+    progress, protocol = progress or Silent(), protocol or Protocol()
+    threads = thread_budget() if threads is None else threads
+    bundles = [Bundle.open(Path(path)) for path in (bundle, baseline) if path is not None]
+    workload = _workload(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
+    cache = cache and provider == "cpu"
+    arms, conditions = _measure(
+        bundles, workload, protocol, threads, provider, per_op, cache, command, progress
+    )
+    lines = _lines(_with_energy(arms, conditions, cache, progress, wanted=energy), conditions)
+    if record is not None:
+        for line in lines:
+            records.append(record, line)
+    return lines[-1]
+
+
+def _measure(
+    bundles: list[Bundle],
+    workload: Workload,
+    protocol: Protocol,
+    threads: int,
+    provider: str,
+    per_op: bool,
+    cache: bool,
+    command: str,
+    progress: Progress,
+) -> tuple[list[MeasuredArm], Conditions]:
+    """Bandwidth before and after, the timed blocks between, and last the instrumented run of each arm."""
+    machine = probe()
+    prepacked = [cache and prepack_apart(opened) for opened in bundles]
+    last_level = machine.cpu.last_level_cache_bytes
+    bandwidths = [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
+    before = read_state()
+    paths = [opened.path for opened in bundles]
+    samples = measure_arms(
+        paths, workload, protocol, threads=threads, provider=provider, cache=cache, progress=progress
+    )
+    after = read_state()
+    bandwidths += [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
+    arms: list[MeasuredArm] = []
+    for index, opened in enumerate(bundles):
+        with Arm(opened.path, workload, threads=threads, provider=provider, cache=cache) as worker:
+            operators = worker.operators(per_op=per_op)
+        roofline = _roofline(opened, [found[index] for found in bandwidths])
+        account = _account(opened, operators, roofline, threads, provider) if per_op else None
+        arms.append(MeasuredArm(opened, samples[index], operators, roofline, account, prepacked[index]))
+    conditions = Conditions(workload, protocol, len(arms), threads, provider, machine, before, after, command)
+    return arms, conditions
+
+
+def _with_energy(
+    arms: list[MeasuredArm], conditions: Conditions, cache: bool, progress: Progress, *, wanted: bool
+) -> list[MeasuredArm]:
+    """The arms with what the meter of the provider's device counted, after all that is timed."""
+    if not wanted:
+        return [replace(arm, energy=uncounted("it was not asked for")) for arm in arms]
+    found = measure_energy(
+        [arm.bundle.path for arm in arms],
+        conditions.workload,
+        conditions.protocol,
+        find_meter(device_of(conditions.provider)),
+        threads=conditions.threads,
+        provider=conditions.provider,
+        cache=cache,
+        progress=progress,
+    )
+    return [replace(arm, energy=energy) for arm, energy in zip(arms, found, strict=True)]
+
+
+def _workload(bundles: list[Bundle], prompt_tokens: int, new_tokens: int, batch: int, seed: int) -> Workload:
+    kinds = {opened.kind for opened in bundles}
+    if len(kinds) > 1:
+        raise InputError("a decoder and an encoder do not do the same work and cannot be compared")
+    workload: Workload
+    if kinds == {"decoder"}:
+        workload = Generation(prompt_tokens, new_tokens, seed=seed)
+    else:
+        workload = Embedding(prompt_tokens, batch, seed=seed)
+    for opened in bundles:
+        workload.check(opened)
+    if kinds == {"decoder"} and len({opened.decoder.vocab_size for opened in bundles}) > 1:
+        raise InputError(
+            "the two bundles have vocabularies of different sizes",
+            why="a token of one is not a token of the other, so tokens per second do not compare",
+        )
+    return workload
+
+
+def _bytes_per_token(bundle: Bundle) -> int | None:
+    return describe_bundle(bundle).bytes_per_token if bundle.kind == "decoder" else None
+
+
+def _bandwidths(
+    bundles: list[Bundle], cache_bytes: int | None, threads: int
+) -> list[tuple[Bandwidth, Bandwidth] | None]:
+    sizes = [_bytes_per_token(opened) for opened in bundles]
+    return [measure_both(size, cache_bytes, threads=threads) if size else None for size in sizes]
+
+
+def _roofline(bundle: Bundle, measured: list[tuple[Bandwidth, Bandwidth] | None]) -> Roofline | None:
+    """None for an encoder, for a manifest without sizes, and where memory is not the CPU's."""
+    size, found = _bytes_per_token(bundle), [pair for pair in measured if pair is not None]
+    return best(found, size) if size and found else None
+
+
+def _account(
+    bundle: Bundle, operators: dict[str, Any], roofline: Roofline | None, threads: int, provider: str
+) -> dict[str, Any]:
+    """The account of every node against the bandwidth over a working set of the weights' size; that is the
+    roofline's for a decoder. None is known where memory is not the CPU's.
+    """
+    bandwidth = roofline.at_weights if roofline is not None else None
+    if bandwidth is None and provider == "cpu":
+        size = describe_bundle(bundle).weight_bytes or 0
+        bandwidth = measure_bandwidth(max(size, SMALLEST), threads=threads)
+    return {
+        "bandwidth": None if bandwidth is None else bandwidth.as_dict(),
+        "phases": with_bandwidth(
+            operators["accounts"], None if bandwidth is None else bandwidth.bytes_per_second
+        ),
+    }
+
+
+def _lines(arms: list[MeasuredArm], conditions: Conditions) -> list[Measurement]:
+    """The baseline's line first, the bundle's last; only the last carries the comparison."""
+    if len(arms) == 1:
+        return [measurement_line(arms[0], conditions)]
+    subject, baseline = arms
+    compared = measurement_line(
+        subject,
+        conditions,
+        compare=_compare(subject, baseline, conditions),
+        baseline=describe_bundle(baseline.bundle),
+    )
+    return [measurement_line(baseline, conditions), compared]
+
+
+def _compare(subject: MeasuredArm, baseline: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
+    """The paired ratio of the main rate, and of each other metric that has a value per block."""
+    noisy = bool(disturbance(conditions.before, conditions.after)[1])
+    found: dict[str, Any] = {}
+    for quantity in quantities(conditions.workload):
+        rates = [
+            [None if value is None else value if quantity.better == "higher" else 1 / value for value in arm]
+            for arm in (per_block(subject.samples, quantity), per_block(baseline.samples, quantity))
+        ]
+        found[quantity.name] = compare_rates(*rates, noisy=noisy, seed=conditions.protocol.seed).as_dict()
+    main = quantities(conditions.workload)[0].name
+    return {"metric": main, **found[main], "by_metric": found}

@@ -1,0 +1,86 @@
+"""How a measurement is run: fresh processes, warm-up by rule, one timed block in each, two arms in turns.
+
+The statistics follow pyperf: many processes, because what a process gets by chance (addresses, pages, cores)
+stays with it and makes its blocks alike; and a fixed warm-up, never "until it looks stable". The order of two
+arms is ABBA, so that whatever drifts, drifts over both alike. The number of blocks is fixed beforehand: a run
+never stops early because the result looks good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...errors import InputError
+
+MIN_WARMUP_ITERATIONS = 3
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The plan of one measurement, recorded with it.
+
+    Attributes:
+        blocks: timed blocks per arm, each in a fresh process.
+        block_ms: a block repeats its work until it has lasted this long.
+        warmup_iterations, warmup_seconds: each process works untimed until both are reached.
+        energy_windows: windows of each phase per arm in which energy is counted, each in a fresh process.
+        energy_seconds: a window repeats its phase until it has lasted this long.
+        seed: of the prompts and the bootstrap.
+    """
+
+    blocks: int = 10
+    block_ms: float = 100.0
+    warmup_iterations: int = MIN_WARMUP_ITERATIONS
+    warmup_seconds: float = 2.0
+    energy_windows: int = 3
+    energy_seconds: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise InputError(f"{self.blocks} blocks measure nothing", fix="use at least 1, better 10")
+        if self.warmup_iterations < MIN_WARMUP_ITERATIONS:
+            raise InputError(
+                f"{self.warmup_iterations} warm-up iterations are too few",
+                fix=f"use at least {MIN_WARMUP_ITERATIONS}",
+            )
+
+    @classmethod
+    def quick(cls, seed: int = 0) -> Protocol:
+        """A look, not a result to publish: six blocks, half a second of warm-up, one window of energy."""
+        return cls(blocks=6, warmup_seconds=0.5, energy_windows=1, energy_seconds=2.0, seed=seed)
+
+    def order(self, arms: int, pairs: int | None = None) -> list[list[int]]:
+        """Which arm runs when, a list per pair of blocks: ``[0, 1], [1, 0], [0, 1], …``; one arm is
+        ``[0]``.
+        """
+        forwards = list(range(arms))
+        count = self.blocks if pairs is None else pairs
+        return [forwards if pair % 2 == 0 else forwards[::-1] for pair in range(count)]
+
+    def describe(self, arms: int) -> dict[str, Any]:
+        """JSON for the record."""
+        return {
+            **asdict(self),
+            "processes": self.blocks,
+            "order": "ABBA" if arms == 2 else "A",
+            "stop_rule": "fixed number of blocks",
+            "timer": "perf_counter_ns",
+        }
+
+
+def warm_up(
+    work: Callable[[], object], *, iterations: int, seconds: float, clock: Callable[[], int]
+) -> tuple[int, float]:
+    """Call ``work`` until at least ``iterations`` calls **and** ``seconds`` have passed.
+
+    Returns:
+        The calls and seconds that it came to. ``clock`` counts nanoseconds.
+    """
+    start, done = clock(), 0
+    while done < iterations or clock() - start < seconds * 1e9:
+        work()
+        done += 1
+    return done, (clock() - start) / 1e9

@@ -1,0 +1,150 @@
+"""The units of work that are timed: one generation, or one round of embedding. Forced lengths, greedy,
+batch as asked.
+
+Token ids are drawn at random from a seed, so that both arms see the same prompt and no tokenizer is
+inside the time. Nothing stops early: an end-of-text token is fed on like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import InputError
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.engine.decoder import Decoder
+from ...runtime.engine.encoder import Encoder
+from ...runtime.text.tokenizer import Tokenizer
+from .loaded_work import EmbeddingWork, GenerationWork, Work
+
+
+def _random_ids(shape: tuple[int, ...], vocab_size: int, seed: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, vocab_size, size=shape, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Generate ``new_tokens`` after a prompt of ``prompt_tokens`` at batch 1.
+
+    Attributes:
+        units: what each phase that can be repeated alone gets through.
+    """
+
+    units: ClassVar[dict[str, str]] = {"prefill": "token", "decode": "token"}
+    prompt_tokens: int = 128
+    new_tokens: int = 128
+    seed: int = 0
+
+    def check(self, bundle: Bundle) -> None:
+        """Raise InputError when the bundle cannot do this: an encoder, or a context that is too short."""
+        if self.prompt_tokens < 1 or self.new_tokens < 2:
+            raise InputError(
+                f"a prompt of {self.prompt_tokens} and {self.new_tokens} new tokens cannot be timed",
+                fix="use a prompt of at least 1 token and at least 2 new tokens",
+            )
+        total, context = self.prompt_tokens + self.new_tokens, bundle.decoder.context_length
+        if total > context:
+            raise InputError(
+                f"{total} tokens do not fit the context of {context} of {bundle.path}",
+                fix="lower --prompt-tokens or --new-tokens",
+            )
+
+    def open(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        provider: str,
+        profile: Path | None = None,
+        cache: bool = False,
+    ) -> Work:
+        """Load the bundle, ready to work."""
+        tokenizer = Tokenizer.open(bundle.path)
+        decoder = Decoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
+        ids = _random_ids((self.prompt_tokens,), decoder.vocab_size, self.seed).tolist()
+        return GenerationWork(decoder, tokenizer, ids, self.new_tokens)
+
+    def describe(self, bundle: Bundle) -> dict[str, Any]:
+        """JSON for the record."""
+        ids = _random_ids((self.prompt_tokens,), bundle.decoder.vocab_size, self.seed)
+        return {
+            "kind": "generate",
+            "scenario": "single",
+            "batch": 1,
+            "prompt_tokens": self.prompt_tokens,
+            "new_tokens": self.new_tokens,
+            "sampling": "greedy",
+            "kv_dtype": bundle.decoder.kv_dtype,
+            "prompts_sha256": hashlib.sha256(ids.tobytes()).hexdigest(),
+            "includes": {"tokenize": False, "sample": True, "load": False},
+        }
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Embed sentences of ``length`` tokens: one batch of ``batch``, then ``singles`` alone; ``units`` as of
+    :class:`Generation`.
+    """
+
+    units: ClassVar[dict[str, str]] = {"batch": "sentence"}
+    length: int = 128
+    batch: int = 32
+    singles: int = 8
+    seed: int = 0
+
+    def check(self, bundle: Bundle) -> None:
+        """Raise InputError when the bundle cannot do this: a decoder, or a length beyond its limit."""
+        if min(self.length, self.batch, self.singles) < 1:
+            raise InputError("length, batch and singles must be at least 1")
+        if self.length > bundle.encoder.max_length:
+            raise InputError(
+                f"sentences of {self.length} tokens do not fit {bundle.path}",
+                why=f"its limit is {bundle.encoder.max_length} tokens",
+                fix="lower --prompt-tokens",
+            )
+
+    def open(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        provider: str,
+        profile: Path | None = None,
+        cache: bool = False,
+    ) -> Work:
+        """Load the bundle, ready to work."""
+        encoder = Encoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
+        return EmbeddingWork(encoder, self._ids(encoder.tokenizer.vocab_size), self.singles)
+
+    def _ids(self, vocab_size: int) -> npt.NDArray[np.int64]:
+        return _random_ids((self.batch, self.length), vocab_size, self.seed)
+
+    def describe(self, bundle: Bundle) -> dict[str, Any]:
+        """JSON for the record."""
+        return {
+            "kind": "embed",
+            "scenario": "offline and single",
+            "batch": self.batch,
+            "length": self.length,
+            "seed": self.seed,
+            "includes": {"tokenize": False, "pool": True, "load": False},
+        }
+
+
+Workload = Generation | Embedding
+
+
+def to_json(workload: Workload) -> dict[str, Any]:
+    """The workload as a message for a worker."""
+    return {"kind": "generate" if isinstance(workload, Generation) else "embed", **asdict(workload)}
+
+
+def from_json(message: dict[str, Any]) -> Workload:
+    """The inverse of :func:`to_json`."""
+    fields = {key: value for key, value in message.items() if key != "kind"}
+    return Generation(**fields) if message["kind"] == "generate" else Embedding(**fields)

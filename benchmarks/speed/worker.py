@@ -1,0 +1,200 @@
+"""A fresh process that holds one arm: loads a bundle, works in timed blocks, and reports its own peak memory.
+
+``python -m edgepress.benchmarks.speed.worker`` reads one JSON request per line and answers with one JSON
+line. Requests: ``load``, ``warm_up``, ``block``, ``repeat``, ``operators``, ``memory``, ``quit``. A library
+that prints to stdout cannot break the protocol: the answers have a descriptor of their own, and descriptor 1
+leads to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ...errors import EdgepressError, InputError, OutOfResource
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.bundle.graph_file import GraphFile
+from ...runtime.prepack.prepacked import find
+from ...runtime.session.session import onnxruntime
+from .clock import SuspendWatch
+from .loaded_work import Work
+from .operators import summed
+from .page_cache import drop_from_cache
+from .peak_memory import peak_rss
+from .per_op import accounts
+from .protocol import warm_up
+from .timed_work import Workload, from_json
+from .trace import Kernel, later, read_units
+
+# Units of work: what is not looked at before (a second prompt may open its graph anew), and what is.
+_THROWN_AWAY, _PLAIN_RUNS, _TRACED = 2, 3, 3
+
+
+class Worker:
+    """Answers requests; one model at a time."""
+
+    def __init__(self) -> None:
+        self._work: Work | None = None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what the request says.
+
+        Raises:
+            InputError: an unknown request, or work before a load.
+        """
+        match request["do"]:
+            case "load":
+                return self._load(request)
+            case "warm_up":
+                return self._warm_up(request)
+            case "block":
+                return self._block(request)
+            case "repeat":
+                return self._repeat(request)
+            case "operators":
+                return self._operators(request)
+            case "memory":
+                peak, method = peak_rss()
+                return {"rss_peak_bytes": peak, "method": method}
+        raise InputError(f"the worker knows no request {request['do']!r}")
+
+    def _load(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Seconds from a manifest on disk to a model and tokenizer that can run. Imports come before."""
+        self._work = None
+        root = Path(request["bundle"])
+        onnxruntime()
+        files = [path for path in (*root.iterdir(), *_prepacked(request)) if path.is_file()]
+        import_module("tokenizers")
+        cold = drop_from_cache(files) if request["cold"] else False
+        start = time.perf_counter_ns()
+        self._work = _open(request, from_json(request["workload"]))
+        seconds = (time.perf_counter_ns() - start) / 1e9
+        return {"seconds": seconds, "cold": cold, "providers": self._work.session.get_providers()}
+
+    def _warm_up(self, request: dict[str, Any]) -> dict[str, Any]:
+        work, clock = self._loaded(), time.perf_counter_ns
+        limits = {"iterations": request["iterations"], "seconds": request["seconds"]}
+        iterations, seconds = warm_up(work.brief, clock=clock, **limits)
+        return {"iterations": iterations, "seconds": seconds}
+
+    def _block(self, request: dict[str, Any]) -> dict[str, Any]:
+        work, watch = self._loaded(), SuspendWatch()
+        runs, start = [work()], time.perf_counter_ns()
+        while time.perf_counter_ns() - start < request["min_ms"] * 1e6:
+            runs.append(work())
+        return {"runs": runs, "suspended": watch.suspended()}
+
+    def _repeat(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One phase of the work, over and over until it has lasted ``seconds``."""
+        work, start, runs, units = self._loaded(), time.perf_counter_ns(), 0, 0
+        while not runs or time.perf_counter_ns() - start < request["seconds"] * 1e9:
+            units += work.repeat(request["phase"])
+            runs += 1
+        return {"runs": runs, "units": units}
+
+    def _operators(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The work under ONNX Runtime's profiler, after some that is thrown away; for the account of each
+        node more of it, and also runs without the profiler, before.
+        """
+        workload = from_json(request["workload"])
+        plain = _step_times(_open(request, workload)) if request["per_op"] else {}
+        with tempfile.TemporaryDirectory(prefix="edgepress-trace-") as folder:
+            work = _open(request, workload, Path(folder) / "trace")
+            units = _traced(work, _TRACED if request["per_op"] else 1)
+        first = work.fills + work.graph_runs[0]
+        found = summed(units[-1], first) | {"prefill_graph": work.fills > 0}
+        if request["per_op"]:
+            found["accounts"] = accounts(units, _graphs(request, work.fills), first, plain)
+        return found
+
+    def _loaded(self) -> Work:
+        if self._work is None:
+            raise InputError("the worker has no model: load one first")
+        return self._work
+
+
+def _step_times(work: Work) -> dict[str, list[float]]:
+    """Milliseconds of the steps of each phase, over some runs of ``work`` after what is thrown away."""
+    for _ in range(_THROWN_AWAY):
+        work()
+    samples = [work() for _ in range(_PLAIN_RUNS)]
+    return {
+        phase: [ns / 1e6 for sample in samples for ns in sample[series]]
+        for phase, series in work.phases.items()
+    }
+
+
+def _traced(work: Work, units: int) -> list[list[Kernel]]:
+    """The kernels of ``units`` runs of ``work``, those of its prefill graph first."""
+    for _ in range(_THROWN_AWAY + units):
+        work()
+    own = read_units(_events(work.session), work.graph_runs[1], units)
+    if not work.fills:
+        return own
+    filled = read_units(_events(work.filler), work.fills, units)
+    return [[*early, *later(late, work.fills)] for early, late in zip(filled, own, strict=True)]
+
+
+def _events(session: Any) -> list[dict[str, Any]]:
+    """What the profiler of ``session`` has seen."""
+    trace = Path(session.end_profiling())
+    events: list[dict[str, Any]] = json.loads(trace.read_text(encoding="utf-8"))
+    return events
+
+
+def _graphs(request: dict[str, Any], fills: int) -> Callable[[int], GraphFile]:
+    """The graph of each run: the first ``fills`` are of the prefill graph."""
+    bundle = Bundle.open(Path(request["bundle"]), verify=False)
+    own = GraphFile.read(bundle.graph)
+    entry = find(bundle) if fills else None
+    filler = own if entry is None else GraphFile.read(entry.prefill)
+    return lambda run: filler if run <= fills else own
+
+
+def _open(request: dict[str, Any], workload: Workload, profile: Path | None = None) -> Work:
+    # The parent has verified the hashes once; hashing again would be timed and would fill the page cache.
+    bundle = Bundle.open(Path(request["bundle"]), verify=False)
+    options = {name: request[name] for name in ("threads", "provider", "cache")}
+    return workload.open(bundle, profile=profile, **options)
+
+
+def _prepacked(request: dict[str, Any]) -> list[Path]:
+    """The files of the prepacked copy that a load will map."""
+    if not request["cache"]:
+        return []
+    entry = find(Bundle.open(Path(request["bundle"]), verify=False))
+    return [] if entry is None else list(entry.path.iterdir())
+
+
+def _private_stdout() -> Any:
+    """The real stdout under a number of its own; whatever is printed from now on goes to stderr."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
+
+
+def serve() -> None:
+    """Answer the requests on stdin until ``quit`` or the end of the input."""
+    channel, worker = _private_stdout(), Worker()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "quit":
+            break
+        try:
+            answer = worker.answer(request)
+        except EdgepressError as error:
+            answer = {"error": error.as_dict()}
+        except MemoryError as error:
+            answer = {"error": OutOfResource("out of memory while measuring", why=str(error)).as_dict()}
+        print(json.dumps(answer), file=channel, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,204 @@
+"""The command line: verbs, each a file on the floor that does its work (``cli/verbs/compress.py``).
+
+A floor is imported only when its verb runs, so that ``--help`` answers at once. This file alone turns
+exceptions into messages and exit codes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+import click
+
+from .. import __version__
+from ..errors import (
+    BadUsage,
+    EdgepressError,
+    Interrupted,
+    OutOfResource,
+    Terminated,
+    UnknownName,
+    missing_extra,
+)
+from ..terminal import print_json
+
+VERBS = {
+    "compress": "Compress a model with a recipe or a scheme.",
+    "export": "Export a checkpoint to a bundle that runs on a device.",
+    "validate": "Compare a bundle or checkpoint with the original on a text.",
+    "profile": "Measure latency and memory of a bundle on this machine.",
+    "generate": "Stream text from a decoder bundle.",
+    "encode": "Turn sentences into embeddings with an encoder bundle.",
+    "classify": "Name the label of each text with a classifier bundle.",
+    "compare": "Put measured runs side by side in the terminal.",
+    "report": "Write one self-contained HTML page from measured runs.",
+    "inspect": "Show what a checkpoint or bundle holds.",
+    "verify": "Check every file of a bundle or checkpoint against its manifest.",
+    "cache": "List, make and clear the prepacked weights of this machine.",
+    "recipe": "List, show and check recipes.",
+    "devices": "List known targets and probe this machine.",
+    "doctor": "Check the installation and say how to fix it.",
+    "demo": "The whole chain on two small real models.",
+}
+
+
+# The verbs that go on where they were stopped.
+CONTINUED = ("compress", "demo")
+
+
+class SigTerm(KeyboardInterrupt):
+    """SIGTERM arrived: ends the work as Ctrl-C does, under its own exit code."""
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End quietly when nobody reads stdout any more (``| head -1``); rich makes a SystemExit of it."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _discard(sys.stdout)
+        raise click.exceptions.Exit(0) from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is still written to ``stream`` go nowhere; the interpreter flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = import_module(f".verbs.{cmd_name}", __package__)
+        return module.command  # type: ignore[no-any-return]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            raise UnknownName("verb", args[0], VERBS)
+        return super().resolve_command(ctx, args)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _reader_may_leave():  # --help and --version print here
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> object:
+        with _reader_may_leave():
+            return super().invoke(ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgepress")
+def edgepress() -> None:
+    """Make a trained transformer small and fast enough for its machine, and prove it."""
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    return "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
+
+
+def _fail(error: EdgepressError, arguments: list[str]) -> int:
+    as_json = _wants_json(arguments)
+    try:
+        if as_json:
+            print_json({"error": error.as_dict()})
+        else:
+            print(f"error [{error.code}]: {error}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _discard(sys.stdout if as_json else sys.stderr)
+    return error.exit_code
+
+
+def _usage(error: click.ClickException, arguments: list[str]) -> int:
+    if not _wants_json(arguments):
+        error.show()
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    verb = context.command_path if context is not None else "edgepress"
+    return _fail(BadUsage(error.format_message(), fix=f"see: {verb} --help"), arguments)
+
+
+def _stopped(cause: BaseException | None, arguments: list[str]) -> int:
+    kind, what = (Terminated, "terminated") if isinstance(cause, SigTerm) else (Interrupted, "interrupted")
+    if not arguments or arguments[0] not in CONTINUED:
+        return _fail(kind(what), arguments)
+    # A second --restart would drop what the first run finished.
+    again = shlex.join(["edgepress", *(word for word in arguments if word != "--restart")])
+    return _fail(kind(what, why="what is finished is kept", fix=f"continue with: {again}"), arguments)
+
+
+def _internal(error: BaseException, arguments: list[str]) -> int:
+    import traceback
+
+    traceback.print_exception(error)
+    bug = f"a bug in edgepress {__version__}: {type(error).__name__}: {error}"
+    return _fail(EdgepressError(bug, fix="please report it with the traceback on stderr"), arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        outcome = edgepress.main(args=arguments, prog_name="edgepress", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except EdgepressError as error:
+        return _fail(error, arguments)
+    except click.exceptions.Abort as error:
+        # click makes it of an interrupt, and of the end of a file, which no verb expects.
+        cause = error.__cause__
+        return _internal(cause, arguments) if isinstance(cause, EOFError) else _stopped(cause, arguments)
+    except KeyboardInterrupt as error:
+        return _stopped(error, arguments)
+    except click.ClickException as error:
+        return _usage(error, arguments)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error.name or "")
+        return _internal(error, arguments) if missing is None else _fail(missing, arguments)
+    except MemoryError as error:
+        return _fail(OutOfResource("out of memory", why=str(error), fix="free some memory"), arguments)
+    except Exception as error:  # noqa: BLE001 - the CLI's edge is where unknown errors end
+        return _internal(error, arguments)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the CLI with ``arguments`` (of the process when None) and return its exit code."""
+    code = 0
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    return code
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SigTerm
+
+
+def main() -> NoReturn:
+    """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a question mark for what the terminal cannot show
+    sys.exit(run())

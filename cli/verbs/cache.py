@@ -1,0 +1,101 @@
+"""``edgepress cache list | make BUNDLE | clear``: the prepacked weights that are kept on this machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ...errors import GateFailed, InputError
+from ...terminal import Terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ...runtime.prepack.prepacked import Entry
+
+
+@click.group("cache", short_help="List, make and clear the prepacked weights of this machine.")
+def command() -> None:
+    """Prepacked weights: copies of bundles as this machine's CPU wants them, made after a first run."""
+
+
+@command.command("list")
+@click.option("--check", is_flag=True, help="Read every byte; exits with 1 when an entry is damaged.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def list_entries(check: bool, as_json: bool) -> None:
+    """List the entries, the least recently used first: what goes when there is no room."""
+    from ...runtime.prepack import prepacked
+    from ...runtime.prepack.prepack import limit_bytes
+
+    found = prepacked.entries()
+    problems = [problem for entry in found for problem in _problems(entry)] if check else []
+    if problems:
+        raise GateFailed(
+            "an entry of the cache is damaged",
+            why="\n".join(problems),
+            fix="drop it with: edgepress cache clear",
+        )
+    total = sum(entry.bytes for entry in found)
+    document = {
+        "folder": str(prepacked.folder()),
+        "bytes": total,
+        "limit_bytes": limit_bytes(),
+        "entries": [entry.as_dict() for entry in found],
+    }
+    terminal = Terminal(as_json=as_json)
+    terminal.document(document, None if as_json else _table(found))
+    terminal.say(f"{total / 1e9:.2f} of at most {limit_bytes() / 1e9:.0f} GB in {prepacked.folder()}")
+
+
+def _problems(entry: Entry) -> list[str]:
+    from ...runtime.prepack.prepacked import damage
+
+    if not entry.whole:
+        return [f"{entry.path}: not as it was written"]
+    return [f"{entry.path}: {problem}" for problem in damage(entry)]
+
+
+def _table(found: list[Entry]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("model", "scheme", "MB", "last used")
+    for entry in found:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+        name = Text(entry.name if entry.whole else f"{entry.name} (damaged)")
+        if entry.without_prefill:
+            name.append(f" (no prefill graph: {entry.without_prefill})")
+        table.add_row(name, Text(entry.scheme), f"{entry.bytes / 1e6:.0f}", used)
+    return table
+
+
+@command.command("make")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def make(bundle: Path, as_json: bool) -> None:
+    """Prepack the weights of BUNDLE now, not after its first run."""
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.prepack.prepack import prepack
+
+    entry = prepack(Bundle.open(bundle))
+    if entry is None:
+        raise InputError(f"another process is prepacking {bundle}", fix="wait for it to end")
+    terminal = Terminal(as_json=as_json)
+    terminal.document(entry.as_dict(), f"{entry.path}: {entry.bytes / 1e6:.0f} MB")
+    if entry.without_prefill:
+        terminal.say(f"without its prefill graph, so long prompts are slower: {entry.without_prefill}")
+
+
+@command.command("clear")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def clear_entries(as_json: bool) -> None:
+    """Remove every entry. What runs now goes on."""
+    from ...runtime.prepack.prepack import clear
+
+    dropped = clear()
+    freed = sum(entry.bytes for entry in dropped)
+    document = {"entries": len(dropped), "bytes": freed}
+    Terminal(as_json=as_json).document(document, f"{len(dropped)} entries, {freed / 1e6:.0f} MB")

@@ -1,0 +1,75 @@
+"""``edgepress classify``: name the label of each text with a classifier bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ...errors import InputError
+from ...terminal import Terminal
+from .. import bundle_options as verb_options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ...runtime.engine.classify import Classification
+
+# Texts beyond which there is a bar.
+_MANY = 64
+
+
+@click.command("classify")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1)
+@verb_options.file
+@verb_options.batch_size
+@verb_options.session
+@verb_options.as_json
+@verb_options.quiet
+def command(
+    bundle: Path,
+    texts: tuple[str, ...],
+    file: Path | None,
+    batch_size: int,
+    threads: int | None,
+    provider: str,
+    no_cache: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Name the label of TEXTS (or a file of them) with the classifier BUNDLE, and how probable it is."""
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.engine.classify import ClassifierModel
+    from ...runtime.text.text_lines import text_lines
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    lines = [*texts, *(text_lines(file) if file else [])]
+    if not lines:
+        raise InputError("there is nothing to classify", fix="give texts as arguments, or a file with --file")
+    opened = Bundle.open(bundle, weights_later=True)
+    model = ClassifierModel(opened, threads=threads, provider=provider, cache=not no_cache)
+    if model.encoder.session.misplaced:
+        terminal.say(f"WARNING: {model.encoder.session.misplaced}")
+    progress = terminal.progress if len(lines) > _MANY else None
+    found = model.classify(lines, batch_size=batch_size, progress=progress)
+    rows = [
+        {"text": line, "label": one.label, "probability": one.probability, "probabilities": one.probabilities}
+        for line, one in zip(lines, found, strict=True)
+    ]
+    terminal.document(
+        {"labels": list(model.labels), "texts": rows}, None if as_json else _table(lines, found)
+    )
+
+
+def _table(lines: list[str], found: Sequence[Classification]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("text", "label", "probability")
+    for line, one in zip(lines, found, strict=True):
+        shown = line if len(line) <= 60 else line[:59] + "…"
+        table.add_row(Text(shown), Text(one.label), f"{one.probability:.3f}")
+    return table

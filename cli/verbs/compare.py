@@ -1,0 +1,49 @@
+"""``edgepress compare``: measured runs side by side in the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ...benchmarks.page.join import Group
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=click.Path(path_type=Path))
+@click.option(
+    "--sort",
+    default="size",
+    show_default=True,
+    metavar="ORDER",
+    help="size, quality, speed, memory, energy or name; the best comes first.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No notes on stderr.")
+def command(runs: tuple[Path, ...], sort: str, as_json: bool, quiet: bool) -> None:
+    """Put measured runs side by side: run files (.jsonl), or directories of them.
+
+    \b
+    edgepress compare runs/
+    edgepress compare runs/w4.jsonl runs/w8.jsonl --sort quality
+    """
+    from ...benchmarks.page.compare import compare_runs, document
+    from ...terminal import Terminal
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    groups = compare_runs(runs, sort=sort)
+    terminal.document(document(groups), None if as_json else table_text(groups))
+
+
+def table_text(groups: Sequence[Group]) -> object:
+    """The tables as wide as the terminal; plain text of 100 columns for a pipe."""
+    from ...benchmarks.page.compare import as_text, render
+
+    if sys.stdout.isatty():
+        return render(groups, width=shutil.get_terminal_size().columns)
+    return as_text(groups)

@@ -1,0 +1,159 @@
+"""``edgepress compress MODEL -r RECIPE -o OUT``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ...terminal import Terminal
+
+
+def _plan_table(plan: Any) -> Any:
+    from rich.table import Table
+
+    table = Table(
+        title=f"Plan for {plan.model} ({plan.model_type}, {plan.blocks} blocks)", title_justify="left"
+    )
+    for column in ("pass", "scheme", "layers", "weights", "MB before", "MB after"):
+        table.add_column(column, justify="left" if column in ("pass", "scheme") else "right")
+    for step in plan.steps:
+        table.add_row(
+            step.step,
+            step.scheme,
+            str(step.layers),
+            f"{step.weights / 1e6:.1f} M",
+            f"{step.bytes_before / 1e6:.1f}",
+            f"{step.bytes_after / 1e6:.1f}",
+        )
+    table.caption = (
+        f"checkpoint {plan.checkpoint_bytes / 1e6:.0f} MB → {plan.result_bytes / 1e6:.0f} MB · "
+        f"{plan.calibration_tokens:,} calibration tokens · "
+        f"predicted peak memory {plan.peak_memory / 1e9:.2f} GB, "
+        f"disk {plan.disk / 1e9:.2f} GB, time {_duration(plan.seconds)}"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+@click.command("compress", short_help="Compress a model with a recipe or a scheme.")
+@click.argument("model")
+@click.option(
+    "-r", "--recipe", help="A recipe: a YAML file, or the name of a packaged one (`edgepress recipe list`)."
+)
+@click.option("--scheme", help="The short way: W4A16, W3A16, W4A16_ASYM, W8A8, FP8_DYNAMIC, NVFP4A16, …")
+@click.option("--group-size", type=int, help="With --scheme: input channels per scale, 16 to 256.")
+@click.option("-o", "--output", type=click.Path(), help="The directory to write.")
+@click.option("--calibration", help="Text: a file, a directory, or a demo corpus (wikipedia).")
+@click.option("--samples", type=click.IntRange(1), help="Calibration sequences.")
+@click.option("--length", type=click.IntRange(8), help="Tokens per calibration sequence.")
+@click.option("--seed", type=int, help="Decides which sequences are drawn.")
+@click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl files.")
+@click.option("--chat", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@click.option(
+    "--max-time",
+    type=click.FloatRange(0, min_open=True),
+    help="Minutes after which learning ends, in every pass of the recipe that learns.",
+)
+@click.option(
+    "--answers",
+    type=click.Path(file_okay=False),
+    help="A directory that keeps what the original says about the text, for other runs that learn from it.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--restart", is_flag=True, help="Drop what a killed run left instead of continuing it.")
+@click.option("--strict", is_flag=True, help="Fail when a layer could not be compressed as asked.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True)
+def command(
+    model: str,
+    recipe: str | None,
+    scheme: str | None,
+    group_size: int | None,
+    output: str | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Compress MODEL: an HF directory, a .gguf file, or a demo name (minilm, smollm2).
+
+    A killed run is continued by the same command, and ends with the same bytes.
+    """
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    chosen: dict[str, Any] = {"recipe": recipe, "scheme": scheme, "group_size": group_size}
+    if dry_run:
+        from ...compress.api import plan_model
+
+        wanted = {name: options[name] for name in ("samples", "length", "calibration", "max_time")}
+        plan = plan_model(model, **chosen, **wanted, progress=terminal.progress)
+        terminal.document(plan.as_dict(), _plan_table(plan))
+        return
+    if output is None:
+        raise click.UsageError("missing -o/--output: where should the compressed checkpoint go?")
+    _compress(terminal, model, output, {**chosen, **options})
+
+
+def _compress(terminal: Terminal, model: str, output: str, options: dict[str, Any]) -> None:
+    from ...compress.api import compress_model
+    from ...compress.model.weights import MANIFEST, WeightSource
+    from ...compress.pipeline.processes import is_follower
+    from ...compress.solve.allocation import mixed_strip
+    from ...storage import read_json
+
+    path = compress_model(model, output=output, progress=terminal.progress, **options)
+    if is_follower():
+        return
+    manifest = read_json(path / MANIFEST)
+    size = sum(entry["bytes"] for entry in manifest["files"].values())
+    lines = [f"{path}: {manifest['source']['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]
+    lines += [f"  {step['pass']}: {step_told(step)}" for step in manifest["steps"]]
+    source = WeightSource.open(path)
+    widths = mixed_strip(source.anatomy, source.schemes)
+    lines += ["  bits by layer, block 0 to the last:", *(f"    {line}" for line in widths)] if widths else []
+    lines += [f"  note: {note}" for note in manifest["notes"]]
+    lines += [f"  runs on: {line}" for line in manifest["runs_on"]]
+    document = {
+        "output": str(path),
+        "bytes": size,
+        **{key: manifest[key] for key in ("scheme", "steps", "runs_on", "source")},
+    }
+    terminal.document(document, "\n".join(lines))
+
+
+_MEASURES = {"kl": "KL", "distance": "distance"}
+
+
+def step_told(step: dict[str, Any]) -> str:
+    """What a step of the manifest says of itself: of layers it changed, and of the model after it."""
+    told = [", ".join(f"{count} {status}" for status, count in sorted(step["statuses"].items()))]
+    if step["worst_error"] > 0:
+        told.append(f"worst relative error {step['worst_error']:.3g}")
+    damage = step["damage"] or {}
+    for measure in _MEASURES.keys() & damage.keys():
+        told.append(
+            f"{_MEASURES[measure]} to the original {damage[measure]:.3g} over {damage['tokens']} tokens"
+        )
+    told += _learned(step.get("details") or {}, damage)
+    return "; ".join(part for part in told if part) or "done"
+
+
+def _learned(details: dict[str, Any], damage: dict[str, Any]) -> list[str]:
+    """What a pass that learned says besides: of a measure of its own, and of what did not go well."""
+    measure, told = details.get("measure"), []
+    if measure in damage and measure not in _MEASURES:
+        before = details["held_out"][0][1]
+        told.append(
+            f"held-out {measure} {before:.3g}, now {damage[measure]:.3g} over {damage['tokens']} tokens"
+        )
+    if details.get("kept") == 0:
+        told.append("kept as it was: nothing learned was better")
+    if retreats := details.get("retreats"):
+        told.append(f"went back {retreats} × from losses that leapt: try a lower learning_rate")
+    return told

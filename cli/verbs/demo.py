@@ -1,0 +1,74 @@
+"""``edgepress demo``: the whole chain on two small real models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ...benchmarks.demo.run_demo import DemoResult
+
+NEW_TOKENS = 80
+
+
+@click.command("demo")
+@click.option(
+    "-o",
+    "--output",
+    default="runs/demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where everything goes; the same directory again skips what is done.",
+)
+@click.option("--quick", is_flag=True, help="Less calibration text, fewer windows and blocks: a look.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(output: Path, quick: bool, as_json: bool, quiet: bool) -> None:
+    """Compress, export, check, time and report MiniLM (W8A8) and SmolLM2 (W4A16, GPTQ), then generate text.
+
+    Under ten minutes on two cores. Interrupted, the same command goes on where it stopped.
+    """
+    from ...benchmarks.demo.demo_plan import FULL, MODELS, PROMPT, QUICK, smaller
+    from ...benchmarks.demo.run_demo import run_demo
+    from ...benchmarks.page.compare import compare_runs, document
+    from ...terminal import Terminal
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    models = [smaller(model) for model in MODELS] if quick else list(MODELS)
+    result = run_demo(output, models=models, size=QUICK if quick else FULL, progress=terminal.progress)
+    groups = compare_runs(result.runs)
+    if not as_json:
+        from .compare import table_text
+
+        terminal.document(None, table_text(groups))
+    text = _generate(result, PROMPT, show=not as_json)
+    terminal.document(
+        {
+            **document(groups),
+            "report": str(result.report),
+            "runs": [str(run) for run in result.runs],
+            "bundles": {name: str(path) for name, path in result.bundles.items()},
+            "skipped": list(result.skipped),
+            "generated": {"prompt": PROMPT, "text": text},
+        },
+        f"\nreport: {result.report}",
+    )
+
+
+def _generate(result: DemoResult, prompt: str, *, show: bool) -> str:
+    """A few lines by the compressed decoder, streamed as they come."""
+    from ... import open_bundle
+
+    path = result.bundles["smollm2"]
+    if show:
+        print(f'edgepress generate {path} --prompt "{prompt}"\n', flush=True)
+    pieces = []
+    for piece in open_bundle(path).stream(prompt, max_new_tokens=NEW_TOKENS):
+        pieces.append(piece)
+        if show:
+            print(piece, end="", flush=True)
+    if show:
+        print(flush=True)
+    return "".join(pieces)

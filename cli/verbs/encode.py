@@ -1,0 +1,114 @@
+"""``edgepress encode``: turn sentences into embeddings with an encoder bundle."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import InputError, OutputExists
+from ...storage import disk_full_is_typed, write_atomic
+from ...terminal import Terminal
+from .. import bundle_options as verb_options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+
+# More texts than this do not fit a terminal as a matrix.
+_SHOWN = 12
+
+
+@click.command("encode")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1)
+@verb_options.file
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the vectors as a .npy file.")
+@click.option("--overwrite", is_flag=True, help="Replace the output file.")
+@verb_options.batch_size
+@verb_options.session
+@verb_options.as_json
+@verb_options.quiet
+def command(
+    bundle: Path,
+    texts: tuple[str, ...],
+    file: Path | None,
+    output: Path | None,
+    overwrite: bool,
+    batch_size: int,
+    threads: int | None,
+    provider: str,
+    no_cache: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Embed TEXTS (or a file of them) with the encoder BUNDLE.
+
+    Without --output a few texts are shown with the cosine similarity of each pair.
+    """
+    from ...runtime.api import EmbeddingModel
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.text.text_lines import text_lines
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    lines = [*texts, *(text_lines(file) if file else [])]
+    _check(lines, output, overwrite, as_json)
+    opened = Bundle.open(bundle, weights_later=True)
+    model = EmbeddingModel(opened, threads=threads, provider=provider, cache=not no_cache)
+    if model.encoder.session.misplaced:
+        terminal.say(f"WARNING: {model.encoder.session.misplaced}")
+    vectors = model.encode(
+        lines, batch_size=batch_size, progress=terminal.progress if len(lines) > _SHOWN else None
+    )
+    if output is not None:
+        _save(output, vectors)
+        found: dict[str, Any] = {"output": str(output), "texts": len(lines), "dimensions": vectors.shape[1]}
+        terminal.document(found, f"{len(lines)} vectors of {vectors.shape[1]} numbers in {output}")
+        return
+    similarity = _cosine(vectors)
+    found = {"texts": lines, "embeddings": vectors.tolist(), "similarity": similarity.tolist()}
+    terminal.document(found, None if as_json else _table(lines, similarity))
+
+
+def _check(lines: list[str], output: Path | None, overwrite: bool, as_json: bool) -> None:
+    if not lines:
+        raise InputError("there is nothing to encode", fix="give texts as arguments, or a file with --file")
+    if output is None and not as_json and len(lines) > _SHOWN:
+        raise InputError(
+            f"{len(lines)} texts are too many to show",
+            fix="write the vectors with --output FILE.npy, or use --json",
+        )
+    if output is not None and output.exists() and not overwrite:
+        raise OutputExists(f"{output} already exists", fix="pass --overwrite, or choose another output")
+
+
+def _save(output: Path, vectors: np.ndarray[Any, Any]) -> None:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, vectors, allow_pickle=False)
+    with disk_full_is_typed(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(output, buffer.getvalue())
+
+
+def _cosine(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+    similarity: np.ndarray[Any, Any] = unit @ unit.T
+    return similarity
+
+
+def _table(lines: list[str], similarity: np.ndarray[Any, Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "text", *[str(number + 1) for number in range(len(lines))], title="cosine similarity")
+    for number, line in enumerate(lines):
+        shown = line if len(line) <= 48 else line[:47] + "…"
+        table.add_row(str(number + 1), Text(shown), *[f"{value:.3f}" for value in similarity[number]])
+    return table

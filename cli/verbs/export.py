@@ -1,0 +1,151 @@
+"""``edgepress export CHECKPOINT --format onnx -o BUNDLE``.
+
+The verb stands on this floor because it may measure what it exports before that is published.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...terminal import Terminal
+
+if TYPE_CHECKING:
+    from ...benchmarks.records.record import Measurement
+    from ...export.api import Gate
+
+
+@click.command("export", short_help="Export a checkpoint to a bundle that runs on a device.")
+@click.argument("checkpoint")
+@click.option("--format", "format_", default="onnx", show_default=True, help="The bundle's format.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The directory to write.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--no-validate", is_flag=True, help="Publish without proof; the manifest says so.")
+@click.option("--text", type=click.Path(), help="UTF-8 text for the proof, instead of the built-in passage.")
+@click.option(
+    "--kv",
+    type=click.Choice(["fp32", "fp16", "int8", "int4"]),
+    help="How a decoder caches keys and values. [default: as the checkpoint says]",
+)
+@click.option(
+    "--provider",
+    default="cpu",
+    show_default=True,
+    help="What the graph is written for: cpu, cuda (float16), openvino, tensorrt (standard operators).",
+)
+@click.option(
+    "--prefill",
+    type=click.Choice(["int8", "none"]),
+    default="int8",
+    show_default=True,
+    help="A second graph for long prompts, whose int8 weights the device makes; or none.",
+)
+@click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    help="Run file for that measurement. [default: runs/NAME.jsonl]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    checkpoint: str,
+    format_: str,
+    output: str,
+    overwrite: bool,
+    no_validate: bool,
+    text: str | None,
+    kv: str | None,
+    provider: str,
+    prefill: str,
+    require_faster: bool,
+    record: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Export CHECKPOINT: a compressed checkpoint, an HF directory, a .gguf file, or a demo name.
+
+    The graph is compared with the torch model before it is published; a failed proof publishes nothing.
+    With --require-faster it is also timed in turns with its float32 export: a decoder must decode faster, an
+    encoder embed more sentences.
+    """
+    from ...export.api import export_bundle
+    from ...export.bundle_manifest import MANIFEST
+    from ...storage import read_json
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    measured: list[Measurement] = []
+    path = export_bundle(
+        checkpoint,
+        format=format_,
+        output=output,
+        overwrite=overwrite,
+        validate=not no_validate,
+        text=text,
+        kv=kv,
+        provider=provider,
+        prefill=prefill,
+        gate=_gate(measured, terminal) if require_faster else None,
+        progress=terminal.progress,
+    )
+    for line in measured:
+        _append(record or Path("runs") / f"{path.name}.jsonl", line, terminal)
+    manifest = read_json(path / MANIFEST)
+    keys = ("name", "described", "kind", "scheme", "weights", "graph", "parity")
+    document = {"output": str(path), **{key: manifest[key] for key in keys}}
+    if measured:
+        document["faster_than_float"] = measured[0].compare
+    terminal.document(document, _summary(path, manifest))
+
+
+def _gate(measured: list[Measurement], terminal: Terminal) -> Gate:
+    """The gate of --require-faster, which leaves its line in ``measured``."""
+    from ...benchmarks.speed.faster import require_faster
+
+    command = shlex.join(["edgepress", *sys.argv[1:]])
+
+    def gate(bundle: Path, baseline: Path) -> None:
+        measured.append(require_faster(bundle, baseline, command=command, progress=terminal.progress))
+
+    return gate
+
+
+def _append(run: Path, line: Measurement, terminal: Terminal) -> None:
+    from ...benchmarks.records.record import append
+
+    append(run, line)
+    assert line.compare is not None
+    low, high = line.compare["ci95"]
+    ratio = f"{line.compare['ratio_median']:.2f} × ({low:.2f} – {high:.2f})"
+    terminal.say(f"{line.compare['metric']}: {ratio} that of float32, recorded in {run}")
+
+
+def _summary(path: Any, manifest: dict[str, Any]) -> str:
+    from ...export.graph.forms.providers import status_of
+
+    size = sum(entry["bytes"] for entry in manifest["files"].values())
+    lines = [f"{path}: {manifest['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]
+    lines += [f"  {note}" for note in (*manifest["graph"]["notes"], status_of(manifest)) if note]
+    parity = manifest["parity"]
+    if parity["status"] != "passed":
+        return "\n".join([*lines, f"  WARNING: {parity['warning']}"])
+    found = parity["float"]
+    lines.append(
+        f"  float graph: largest difference {found['max_abs_difference']:.3g} (bound {found['bound']:.3g})"
+    )
+    if "codes" in parity:
+        lines.append(f"  quantized weights: largest difference {parity['codes']['max_abs_difference']:.3g}")
+    if "quantized" in parity:
+        shown = {key: value for key, value in parity["quantized"].items() if isinstance(value, float)}
+        lines.append("  as shipped: " + ", ".join(f"{key} {value:.5g}" for key, value in shown.items()))
+    if "prefill" in parity:
+        filled = parity["prefill"]
+        lines.append(f"  prefill graph {filled['status']}: KL {filled['kl_mean']:.5g}")
+    if "greedy" in parity:
+        greedy = parity["greedy"]
+        lines.append(f"  greedy: {greedy['tokens']} tokens, {greedy['near_ties']} near-ties")
+    return "\n".join(lines)

@@ -1,0 +1,86 @@
+"""``edgepress generate``: stream text from a decoder bundle."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...terminal import Terminal
+from .. import bundle_options as verb_options
+
+if TYPE_CHECKING:
+    from ...runtime.api import TextModel, TextStream
+    from ...runtime.engine.generate import Generation
+
+
+@click.command("generate")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--prompt", "-p", required=True, help="The prompt; - reads it from stdin.")
+@click.option(
+    "--chat/--no-chat", default=None, help="Use the chat template [default: if the bundle has one]."
+)
+@click.option("--max-new-tokens", type=int, default=128, show_default=True)
+@click.option(
+    "--temperature", type=float, default=0.0, show_default=True, help="0 always takes the likeliest token."
+)
+@click.option(
+    "--top-k", type=int, default=0, show_default=True, help="Keep the k likeliest tokens; 0 is off."
+)
+@click.option(
+    "--top-p", type=float, default=1.0, show_default=True, help="Keep the likeliest tokens up to this mass."
+)
+@click.option("--repetition-penalty", type=float, default=1.0, show_default=True)
+@click.option("--seed", type=int, default=None, help="The same seed gives the same text.")
+@click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")
+@verb_options.session
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, when all is done.")
+@click.option("--quiet", "-q", is_flag=True, help="No statistics on stderr.")
+def command(
+    bundle: Path,
+    prompt: str,
+    threads: int | None,
+    provider: str,
+    no_cache: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Stream text from the decoder BUNDLE."""
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    model = _open(bundle, threads, provider, cache=not no_cache)
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    pieces = model.stream(prompt, **options)
+    if model.decoder.session.misplaced:
+        terminal.say(f"WARNING: {model.decoder.session.misplaced}")
+    if not as_json:
+        _print(pieces)
+    result = pieces.result
+    terminal.document(result.as_dict())
+    terminal.say(_statistics(result))
+
+
+def _open(path: Path, threads: int | None, provider: str, *, cache: bool) -> TextModel:
+    from ...runtime.api import TextModel
+    from ...runtime.bundle.bundle import Bundle
+
+    return TextModel(Bundle.open(path, weights_later=True), threads=threads, provider=provider, cache=cache)
+
+
+def _print(pieces: TextStream) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    for piece in pieces:
+        # A terminal that cannot show a character gets a question mark, not an error in mid-text.
+        print(piece.encode(encoding, "replace").decode(encoding), end="", flush=True)
+    print(flush=True)
+
+
+def _statistics(result: Generation) -> str:
+    speed = f", {result.tokens_per_second:.1f} tokens/s after it" if result.tokens_per_second else ""
+    return (
+        f"{result.prompt_tokens} prompt + {len(result.token_ids)} new tokens ({result.finish_reason}): "
+        f"first token after {1000 * result.ttft_s:.0f} ms{speed}"
+    )

@@ -1,0 +1,177 @@
+"""``edgepress inspect PATH``: what a checkpoint or bundle holds, without loading its weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import InputError, require
+from ...storage import read_json
+from ...terminal import Terminal
+
+_DEEP = 8  # levels of a manifest that a table shows
+
+
+def inspect_checkpoint(path: Path) -> dict[str, Any]:
+    """Anatomy, schemes and sizes of a checkpoint directory as JSON."""
+    from ...compress.model.checkpoint.block_sizes import BLOCK_SIZES
+    from ...compress.model.weights import WeightSource
+    from ...compress.numbers.execution import runs_on
+    from ...compress.solve.allocation import mixed_strip
+
+    source = WeightSource.open(path)
+    anatomy = source.anatomy
+    layers = []
+    for linear in anatomy.linears():
+        scheme = source.schemes.get(linear.name)
+        stored = source.stored_bytes(f"{linear.name}.weight")
+        layers.append(
+            {
+                "name": linear.name,
+                "shape": [linear.out_features, linear.in_features],
+                "scheme": scheme.name if scheme else source.reader.dtypes[f"{linear.name}.weight"],
+                "bytes": stored,
+            }
+        )
+    first = anatomy.blocks[0].attention
+    return {
+        "path": str(path),
+        "what": "checkpoint",
+        "model_type": anatomy.model_type,
+        "kind": anatomy.kind,
+        "blocks": len(anatomy.blocks),
+        "hidden_size": anatomy.hidden_size,
+        "vocab_size": anatomy.vocab_size,
+        "heads": first.heads,
+        "kv_heads": first.kv_heads,
+        "head_dim": first.head_dim,
+        "block_sizes": source.reader.config.get(BLOCK_SIZES),
+        "tied": anatomy.tied,
+        "kv_cache": source.kv_scheme.name if source.kv_scheme else None,
+        "max_positions": anatomy.max_positions,
+        "params": _parameters(source),
+        "bytes": sum(source.reader.nbytes(name) for name in source.reader.shapes),
+        "scheme": source.manifest.get("scheme"),
+        "widths": mixed_strip(anatomy, source.schemes) or None,
+        "runs_on": runs_on(source.schemes.values()) or None,
+        "described": source.manifest.get("source", {}).get("described"),
+        "layers": layers,
+    }
+
+
+def _parameters(source: Any) -> int:
+    total = 0
+    for name, shape in source.shapes.items():
+        if name.rpartition(".")[2] not in ("weight", "bias"):
+            continue
+        if name in source.anatomy.copies():
+            continue
+        count = 1
+        for size in shape:
+            count *= size
+        total += count
+    return total
+
+
+def inspect_bundle(path: Path) -> dict[str, Any]:
+    """The manifest of a bundle without its file list.
+
+    Raises:
+        InputError: it is no JSON object, or its prefill graph is not described as one.
+    """
+    manifest = read_json(path / "manifest.json")
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path / 'manifest.json'} is not a JSON object")
+    if (filler := manifest.get("prefill")) is not None and not _is_prefill(filler):
+        raise InputError(f"{path / 'manifest.json'} tells of a prefill graph without its products and bytes")
+    shown = {key: value for key, value in manifest.items() if key != "files"}
+    return {"path": str(path), "what": "bundle", **shown}
+
+
+def _is_prefill(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("file"), str)
+        and isinstance(found.get("made_bytes"), int)
+        and isinstance(found.get("linears"), list)
+    )
+
+
+def told(value: Any) -> str:
+    """A field as a table shows it: a line for each entry of a mapping, equal neighbours in a list once, with
+    their number.
+    """
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_inline(entry)}" for key, entry in value.items() if entry is not None)
+    return _inline(value)
+
+
+def _inline(value: Any, deep: int = _DEEP) -> str:
+    if isinstance(value, dict | list) and not deep:
+        return "…"
+    if isinstance(value, dict):
+        entries = (f"{key} {_inline(entry, deep - 1)}" for key, entry in value.items() if entry is not None)
+        return f"({', '.join(entries)})"
+    if isinstance(value, list):
+        texts = (_inline(entry, deep - 1) for entry in value)
+        groups = ((text, len(list(group))) for text, group in groupby(texts))
+        return ", ".join(text if count == 1 else f"{count} × {text}" for text, count in groups) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _bundle_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """The manifest, whose fields may be anything but for ``prefill``."""
+    filler = document.get("prefill")
+    if filler is None:
+        return document
+    made = f"{filler['made_bytes'] / 1e6:.1f} MB made on the device"
+    return {**document, "prefill": f"{filler['file']}, {len(filler['linears'])} products, {made}"}
+
+
+def _checkpoint_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`inspect_checkpoint` found, as people read it."""
+    fields = {key: value for key, value in document.items() if key != "layers"}
+    if (sizes := fields["block_sizes"]) is not None:
+        widths = [block["ffn"] for block in sizes]
+        fields["block_sizes"] = f"unequal, MLP widths {min(widths)} to {max(widths)}"
+    for key, unit in (("bytes", "MB"), ("params", "M")):
+        fields[key] = f"{fields[key] / 1e6:.1f} {unit}"
+    for key in ("runs_on", "widths"):
+        fields[key] = "\n".join(fields[key]) if fields[key] is not None else None
+    counts = Counter(layer["scheme"] for layer in document["layers"])
+    return {**fields, "linears": ", ".join(f"{count} × {scheme}" for scheme, count in counts.items())}
+
+
+def _table(document: dict[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, title=Text(str(document["path"])), title_justify="left")
+    table.add_column("field")
+    table.add_column("value")
+    shown = _checkpoint_fields if document["what"] == "checkpoint" else _bundle_fields
+    for key, value in shown(document).items():
+        if key != "path" and value is not None:
+            table.add_row(Text(key), Text(told(value)))
+    return table
+
+
+@click.command("inspect", short_help="Show what a checkpoint or bundle holds.")
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document with every layer.")
+@click.option("-q", "--quiet", is_flag=True)
+def command(path: str, as_json: bool, quiet: bool) -> None:
+    """Show what PATH holds: an HF directory, a compressed checkpoint, a bundle, a .gguf or a demo name."""
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    if (Path(path) / "manifest.json").is_file():
+        document = inspect_bundle(Path(path))
+    else:
+        require("torch", "compress")
+        from ...compress.model.models import resolve
+
+        document = inspect_checkpoint(resolve(path, terminal.progress).path)
+    terminal.document(document, _table(document))

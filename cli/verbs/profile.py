@@ -1,0 +1,198 @@
+"""``edgepress profile``: latency, throughput, memory and energy of a bundle on this machine."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import InputError
+from ...terminal import Terminal
+from ..bundle_options import provider, threads
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ...benchmarks.page.account_table import AccountTable
+    from ...benchmarks.records.record import Measurement
+    from ...benchmarks.speed.protocol import Protocol
+
+_OPERATORS_SHOWN = 6
+
+
+@click.command(name="profile")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--baseline", type=click.Path(path_type=Path), help="Another bundle, measured in turns (ABBA).")
+@click.option(
+    "--prompt-tokens", default=128, show_default=True, help="Prompt length; an encoder's sentence length."
+)
+@click.option("--new-tokens", default=128, show_default=True, help="Tokens to generate, exactly.")
+@click.option("--batch", default=32, show_default=True, help="Sentences per batch of an encoder.")
+@threads
+@provider
+@click.option(
+    "--blocks", type=int, help="Timed blocks per arm, each in a fresh process. [default: 10, with --quick 6]"
+)
+@click.option("--quick", is_flag=True, help="A look: fewer blocks, a shorter warm-up.")
+@click.option("--seed", default=0, show_default=True, help="Of the prompt and the bootstrap.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), help="Run file to append to. [default: runs/NAME.jsonl]"
+)
+@click.option(
+    "--per-op", is_flag=True, help="Account for the time and the bytes of every operator and layer."
+)
+@click.option("--no-cache", is_flag=True, help="Without prepacked weights: as a first run loads and runs.")
+@click.option("--no-energy", is_flag=True, help="Do not count joules: saves a minute where they can be.")
+@click.option("--device", default="this", help="Only this machine can be measured.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    bundle: Path,
+    baseline: Path | None,
+    prompt_tokens: int,
+    new_tokens: int,
+    batch: int,
+    threads: int | None,
+    provider: str,
+    blocks: int | None,
+    quick: bool,
+    seed: int,
+    record: Path | None,
+    per_op: bool,
+    no_cache: bool,
+    no_energy: bool,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure latency, memory and energy of BUNDLE on this machine.
+
+    The bundle runs in fresh worker processes, alone or in turns with --baseline. One JSON line is appended to
+    the run file; `edgepress compare` and `edgepress report` read it.
+    """
+    from ...benchmarks.speed.profile import profile_bundle
+
+    _require_this_machine(device)
+    record = record or Path("runs") / f"{bundle.resolve().name}.jsonl"
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    line = profile_bundle(
+        bundle,
+        baseline=baseline,
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        batch=batch,
+        threads=threads,
+        provider=provider,
+        per_op=per_op,
+        cache=not no_cache,
+        energy=not no_energy,
+        protocol=_protocol(quick, blocks, seed),
+        record=record,
+        command=shlex.join(["edgepress", *sys.argv[1:]]),
+        progress=terminal.progress,
+    )
+    terminal.document(line.model_dump(mode="json", by_alias=True), None if as_json else _table(line))
+    terminal.say(f"recorded in {record}")
+
+
+def _require_this_machine(device: str) -> None:
+    """Accept ``this``; refuse a target, known or not, in words that fit."""
+    if device == "this":
+        return
+    from ...devices.target import target
+
+    known = target(device)
+    raise InputError(
+        f"profile measures this machine and cannot say how fast {known.title} is",
+        why="a target's figures are claims, and a prediction is never put beside measurements",
+        fix=f"run edgepress profile on that machine; its figures: edgepress devices show {known.name}",
+    )
+
+
+def _protocol(quick: bool, blocks: int | None, seed: int) -> Protocol:
+    from dataclasses import replace
+
+    from ...benchmarks.speed.protocol import Protocol
+
+    plan = Protocol.quick(seed) if quick else Protocol(seed=seed)
+    return plan if blocks is None else replace(plan, blocks=blocks)
+
+
+def _table(line: Measurement) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from ...benchmarks.page.account_table import account_tables
+
+    table = Table(
+        title=f"{line.subject.name} · {line.subject.scheme} · {_conditions(line)}", title_justify="left"
+    )
+    for title in ("", "median", "CI 95 %", "p90", "p99", "unit", "n"):
+        table.add_column(title, justify="left" if title in ("", "unit") else "right")
+    for name, metric in line.metrics.items():
+        scale, unit = (1e6, "MB") if metric.unit == "bytes" else (1, metric.unit)
+        interval = " – ".join(_digits(bound / scale) for bound in metric.ci95) if metric.ci95 else ""
+        numbers = [_digits(None if value is None else value / scale) for value in (metric.p90, metric.p99)]
+        median = _digits(None if metric.value is None else metric.value / scale)
+        table.add_row(name, median, interval, *numbers, unit, str(metric.n))
+    accounts = [_rendered(found) for found in account_tables(line.per_op)] if line.per_op else []
+    return Group(table, *map(Text, _remarks(line)), *accounts)
+
+
+def _rendered(account: AccountTable) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table(title=account.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(account.columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in account.rows:
+        table.add_row(*row)
+    return Group("", table, account.note) if account.note else table
+
+
+def _digits(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _conditions(line: Measurement) -> str:
+    work, threads = line.workload, line.runtime["threads"]
+    if work["kind"] == "generate":
+        return f"{work['prompt_tokens']} + {work['new_tokens']} tokens, {threads} threads"
+    return f"{work['length']} tokens, batch {work['batch']}, {threads} threads"
+
+
+def _remarks(line: Measurement) -> list[str]:
+    from ...benchmarks.page.energy_table import energy_remark
+
+    remarks: list[str] = []
+    if line.compare:
+        remarks.append(_comparison(line.compare, line.baseline.name if line.baseline else "the baseline"))
+    if line.roofline:
+        remarks.append(
+            f"roofline: {100 * (line.roofline['fraction'] or 0):.0f} % of "
+            f"{line.roofline['ceiling_tps']:,.0f} tok/s "
+            f"({line.roofline['bandwidth_at_weights']['gb_per_second']:.1f} GB/s measured here)"
+        )
+    remarks += energy_remark(line)
+    shares = [f"{row['op']} {100 * row['share']:.0f} %" for row in line.time_by_op[:_OPERATORS_SHOWN]]
+    remarks.append("time: " + ", ".join(shares))
+    remarks.append(": ".join([line.validity.status, "; ".join(line.validity.reasons)]).rstrip(": "))
+    return remarks
+
+
+def _comparison(compare: dict[str, Any], baseline: str) -> str:
+    if compare["ratio_median"] is None:
+        return f"against {baseline}: {compare['verdict']} ({compare['reason']})"
+    low, high = compare["ci95"]
+    text = (
+        f"against {baseline}: {compare['verdict']}, {compare['ratio_median']:.2f} × ({low:.2f} – {high:.2f})"
+    )
+    return f"{text}; {compare['reason']}" if compare["reason"] else text

@@ -1,0 +1,104 @@
+"""``edgepress validate``: compare a bundle or checkpoint with the original on a text."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from ..bundle_options import threads
+
+# From the options of the verb to the metric they limit.
+GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
+    "max_perplexity": ("perplexity", "max"),
+    "max_kl": ("kl", "max"),
+    "min_top1": ("top1_agreement", "min"),
+    "min_cosine": ("cosine", "min"),
+    "max_label_kl": ("label_kl", "max"),
+    "min_label_agreement": ("label_agreement", "min"),
+    "min_label_accuracy": ("label_accuracy", "min"),
+}
+
+
+@click.command("validate")
+@click.argument("subject")
+@click.option(
+    "--against", required=True, metavar="MODEL", help="The original: a directory, .gguf file or demo name."
+)
+@click.option("--text", metavar="PATH", help="Text that was not calibrated with: a file or directory.")
+@click.option("--corpus", default="wikipedia", show_default=True, help="Demo corpus when there is no --text.")
+@click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl rows.")
+@click.option("--windows", default=16, show_default=True, help="Decoders: number of windows.")
+@click.option("--length", default=512, show_default=True, help="Decoders: tokens in a window.")
+@click.option("--sentences", default=256, show_default=True, help="Encoders: number of paragraphs.")
+@click.option(
+    "--placement",
+    type=click.Choice(["spread", "first"]),
+    default="spread",
+    show_default=True,
+    help="Windows spread over the text, or its first ones.",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where torch runs checkpoints: auto, cpu, cuda, mps."
+)
+@threads
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap intervals.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), help="Run file to append to [default: runs/NAME.jsonl]."
+)
+@click.option("--max-perplexity", type=float, help="Gate: fail (exit 1) above this perplexity.")
+@click.option("--max-kl", type=float, help="Gate: fail above this KL divergence, nats per token.")
+@click.option("--min-top1", type=float, help="Gate: fail below this top-1 agreement, 0 to 1.")
+@click.option("--min-cosine", type=float, help="Gate: fail below this mean cosine.")
+@click.option("--max-label-kl", type=float, help="Gate: fail above this KL of a classifier's labels.")
+@click.option("--min-label-agreement", type=float, help="Gate: fail below this share of equal labels.")
+@click.option("--min-label-accuracy", type=float, help="Gate: fail below this share of right labels.")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurement as one JSON document.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    subject: str, against: str, as_json: bool, quiet: bool, record: Path | None, **options: Any
+) -> int:
+    """Compare SUBJECT, a bundle or checkpoint, with the original it was made from.
+
+    Decoders: perplexity, bits per byte, KL divergence and top-1 agreement on the same windows of text.
+    Encoders: cosine to the original's embeddings, and Spearman correlation with people on two sets of word
+    pairs. Classifiers: agreement of the labels, KL divergence of their distributions, and accuracy where the
+    rows of a .jsonl text have a "label". Intervals hold 95 % of bootstrap resamples of windows, texts or
+    pairs.
+    """
+    from ...benchmarks.quality.acceptance import Gate, failure
+    from ...benchmarks.quality.quality_table import render
+    from ...benchmarks.quality.validate import validate_bundle
+    from ...terminal import Terminal
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    gates = [Gate(*GATES[name], options.pop(name)) for name in GATES if options[name] is not None]
+    options = {name: value for name, value in options.items() if name not in GATES}
+    path = record or Path("runs") / f"{Path(subject).resolve().name}.jsonl"
+    line = validate_bundle(
+        subject,
+        against,
+        record=path,
+        command=_reproduce(subject, against, options),
+        progress=terminal.progress,
+        **options,
+    )
+    checked = [gate.check(line) for gate in gates]
+    failed = failure(checked)
+    terminal.document({**line.model_dump(by_alias=True, mode="json"), "gates": checked}, render(line))
+    terminal.say(f"recorded in {path}")
+    if failed is not None and not as_json:
+        raise failed
+    return 0 if failed is None else failed.exit_code
+
+
+def _reproduce(subject: str, against: str, options: dict[str, Any]) -> str:
+    """The command line with the options that differ from their defaults."""
+    defaults = {parameter.name: parameter.default for parameter in command.params}
+    parts = ["edgepress", "validate", subject, "--against", against]
+    for name, value in options.items():
+        if value is not None and value != defaults[name]:
+            parts += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(parts)

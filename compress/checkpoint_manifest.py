@@ -1,0 +1,83 @@
+"""``edgepress.json``: what was done to a checkpoint, by which recipe, from what, and how each layer fared.
+
+Nothing in it depends on the clock or the machine: the same input, recipe and seed give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..storage import hash_tree, write_json
+from .model.weights import MANIFEST, WeightSource
+from .numbers.execution import runs_on
+from .pipeline.block import LayerStatus
+from .pipeline.stage import Record
+from .recipe import Recipe
+from .text.calibration import Calibration
+
+SCHEMA = "edgepress.checkpoint/1"
+
+
+def final_layers(statuses: Sequence[LayerStatus]) -> list[dict[str, Any]]:
+    """The last status of each layer, in the order of the model."""
+    last = {status.name: status for status in statuses}
+    return [status.as_dict() for status in last.values()]
+
+
+def step_summaries(recipe: Recipe, record: Record) -> list[dict[str, Any]]:
+    """Per pass: layers, worst and mean error, how many ended in which status, and the damage after it."""
+    summaries, statuses = [], record.statuses
+    for number, (name, step) in enumerate(recipe.steps):
+        mine = [status for status in statuses if status.step == name]
+        counts: dict[str, int] = {}
+        for status in mine:
+            counts[status.status] = counts.get(status.status, 0) + 1
+        errors = [status.error for status in mine] or [0.0]
+        scheme = step.weight_scheme
+        summaries.append(
+            {
+                "pass": name,
+                "scheme": scheme.name if scheme else None,
+                "layers": len(mine),
+                "statuses": counts,
+                "worst_error": max(errors),
+                "mean_error": sum(errors) / len(errors),
+                "damage": record.damage[number],
+                **({"details": record.details[str(number)]} if str(number) in record.details else {}),
+            }
+        )
+    return summaries
+
+
+def write_manifest(
+    directory: Path,
+    *,
+    key: str,
+    model: dict[str, Any],
+    recipe: Recipe,
+    calibration: Calibration | None,
+    record: Record,
+) -> None:
+    """Hash every file of ``directory`` and write its manifest, the last file of a checkpoint."""
+    write_json(
+        directory / MANIFEST,
+        {
+            "schema": SCHEMA,
+            "tool": {"name": "edgepress", "version": __version__},
+            "run": {"key": key},
+            "source": model,
+            "scheme": recipe.summary,
+            "recipe": recipe.as_dict(),
+            "recipe_sha256": recipe.sha256,
+            "calibration": None if calibration is None else calibration.describe(),
+            "embedding": recipe.embedding,
+            "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
+            "runs_on": runs_on(WeightSource.open(directory).schemes.values()),
+            "layers": final_layers(record.statuses),
+            "steps": step_summaries(recipe, record),
+            "files": hash_tree(directory, skip=frozenset({MANIFEST})),
+        },
+    )

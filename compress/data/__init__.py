@@ -1,1 +1,0 @@
-"""Texts that packages carry: demo corpora and word-pair sets."""

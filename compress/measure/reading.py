@@ -1,0 +1,86 @@
+"""Reading a model's states of a piece: the last hidden states, and the outputs of modules on the way. Of an
+encoder–decoder those of the encoder, which reads the piece as its source.
+
+Names that begin with ``maps.`` are attention modules, whose maps are read; they compute them only in
+transformers' eager form, which the model has for as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..text.micro_batches import Piece
+
+LAST = "last"
+MAPS = "maps."
+
+# By name, ``[tokens, width]``: the states of a piece's real tokens, row after row.
+States = dict[str, Tensor]
+
+
+def read(
+    model: nn.Module, piece: Piece, device: torch.device, modules: Mapping[str, str] | None = None
+) -> States:
+    """The last hidden states of the real tokens, after the final norm if there is one, as ``last``; and the
+    outputs of ``modules``, a path in the model by the name that the states get.
+    """
+    mask = piece.attention_mask.to(device)
+    whole = bool(mask.all())
+    reader, cached = _reader(model)
+    maps = any(name.startswith(MAPS) for name in modules or {})
+    with _eager(model) if maps else nullcontext(), _heard(model, modules or {}) as outputs:
+        output = reader(
+            input_ids=piece.input_ids.to(device), attention_mask=None if whole else mask, **cached
+        )
+        outputs[LAST] = output.last_hidden_state
+        found = dict(outputs)
+    rows = mask.bool()
+    return {name: value.flatten(0, 1) if whole else value[rows] for name, value in found.items()}
+
+
+def last_states(model: nn.Module, piece: Piece, device: torch.device) -> Tensor:
+    """The real tokens' last hidden states ``[tokens, hidden]``, after the final norm if there is one."""
+    return read(model, piece, device)[LAST]
+
+
+def _reader(model: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """What reads the tokens, and its further arguments."""
+    if model.config.is_encoder_decoder:
+        return model.get_encoder(), {}
+    return model.base_model, {"use_cache": False} if model.get_output_embeddings() is not None else {}
+
+
+@contextmanager
+def _eager(model: Any) -> Iterator[None]:
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextmanager
+def _heard(model: nn.Module, modules: Mapping[str, str]) -> Iterator[States]:
+    outputs: States = {}
+
+    def hook(name: str) -> Any:
+        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+            if name.startswith(MAPS):
+                outputs[name] = output[1].transpose(1, 2)
+            else:
+                outputs[name] = output[0] if isinstance(output, tuple) else output
+
+        return keep
+
+    handles = [model.get_submodule(path).register_forward_hook(hook(name)) for name, path in modules.items()]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,116 @@
+"""What ``config.json`` says of a model whose blocks have shrunk.
+
+Where all blocks have equal sizes, and the family's config has a name for each, those entries change and the
+model loads in plain transformers. Otherwise they stay as they were, the sizes of every block are listed under
+``edgepress_blocks``, and the model loads through edgepress: transformers refuses it, since tensors and config
+disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ....errors import CheckpointError, RecipeError
+from ..anatomy import Anatomy
+from ..block_anatomy import BlockAnatomy
+from ..family import size_keys
+
+BLOCK_SIZES = "edgepress_blocks"
+
+# By what the own section calls them.
+Sizes = dict[str, int]
+
+
+def sizes_of(block: BlockAnatomy) -> Sizes:
+    """The sizes of a block that pruning may change."""
+    attention = block.attention
+    return {"ffn": block.mlp.up.out_features, "heads": attention.heads, "kv_heads": attention.kv_heads}
+
+
+def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
+    """Entries of ``config`` that change when the model becomes ``after``; the section is None where
+    it has to go.
+    """
+    keys, sizes, attention = (
+        size_keys(config),
+        [sizes_of(block) for block in after.blocks],
+        after.blocks[0].attention,
+    )
+    expressible = keys.heads is not None or attention.heads * attention.head_dim == after.hidden_size
+    if any(size != sizes[0] for size in sizes) or not expressible:
+        return {BLOCK_SIZES: sizes}
+    changes: dict[str, Any] = {BLOCK_SIZES: None, keys.ffn: sizes[0]["ffn"]}
+    if keys.heads is not None:
+        heads = config.get(keys.heads[0])
+        if (heads, config.get(keys.heads[1], heads)) != (attention.heads, attention.kv_heads):
+            values = attention.heads, attention.kv_heads, attention.head_dim
+            changes |= dict(zip(keys.heads, values, strict=True))
+    return changes
+
+
+def with_hidden_size(config: Mapping[str, Any], before: Anatomy, kept: int) -> dict[str, Any]:
+    """Entries of ``config`` that change when the hidden size of ``before`` becomes ``kept``.
+
+    The size of a head is written down, since it no longer follows from the hidden size; a family that would
+    refuse that becomes its twin, whose name alone is another.
+    """
+    keys, attention = size_keys(config), before.blocks[0].attention
+    assert keys.heads is not None
+    changes: dict[str, Any] = {"hidden_size": kept, keys.heads[2]: attention.head_dim}
+    heads = config.get(keys.heads[0])
+    if keys.twin is None or not isinstance(heads, int) or kept % heads == 0:
+        return changes
+    model_type, architecture = keys.twin
+    changes |= {"model_type": model_type, "architectures": [architecture], "sliding_window": None}
+    changes[keys.heads[1]] = config.get(keys.heads[1], heads)
+    return changes | {"max_position_embeddings": before.max_positions}
+
+
+def hidden_fits(anatomy: Anatomy, kept: int) -> bool:
+    """Whether a config can say that the hidden size of ``anatomy`` is ``kept``: a twin has no biases."""
+    divides = all(kept % block.attention.heads == 0 for block in anatomy.blocks)
+    own = size_keys({"model_type": anatomy.model_type}).twin is None
+    return divides or own or not any(linear.bias for linear in anatomy.linears())
+
+
+def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[int]) -> dict[str, Any]:
+    """Entries of ``config`` that change when only the blocks ``kept`` of ``before`` stay.
+
+    Raises:
+        RecipeError: the family computes with the number of a block, which would change.
+    """
+    if config.get("scale_attn_by_inverse_layer_idx"):
+        raise RecipeError(
+            "config.json sets scale_attn_by_inverse_layer_idx: each block computes with its own number",
+            fix="prune its heads and channels (pass narrow) instead of layers",
+        )
+    changes: dict[str, Any] = {size_keys(config).layers: len(kept)}
+    if isinstance(config.get(BLOCK_SIZES), list):
+        changes[BLOCK_SIZES] = [config[BLOCK_SIZES][index] for index in kept]
+    windows = [block.attention.sliding_window for block in before.blocks]
+    if isinstance(config.get("layer_types"), list):
+        changes["layer_types"] = [config["layer_types"][index] for index in kept]
+    elif any(window != windows[0] for window in windows):
+        kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
+        changes["layer_types"] = [kinds[index] for index in kept]
+    return changes
+
+
+def check_section(config: Mapping[str, Any], anatomy: Anatomy) -> None:
+    """Refuse an own section that its tensors contradict.
+
+    Raises:
+        CheckpointError: names the block.
+    """
+    section = config.get(BLOCK_SIZES)
+    if section is None:
+        return
+    found = [sizes_of(block) for block in anatomy.blocks]
+    if not isinstance(section, list) or len(section) != len(found):
+        raise CheckpointError(f"config.json: {BLOCK_SIZES} must list the sizes of {len(found)} blocks")
+    for block, said, size in zip(anatomy.blocks, section, found, strict=True):
+        if said != size:
+            raise CheckpointError(
+                f"config.json: {BLOCK_SIZES} says {said!r} of {block.prefix}, which has {size}"
+            )

@@ -1,0 +1,210 @@
+"""The header of a GGUF file, walked and bounded here before the library that reads it for real sees the file.
+
+Magic, version, two counts, then key–value pairs and tensor records, then the data. Lengths in it are 64
+bits wide and the file's word for them is worth nothing: each is held against the bytes that are left.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from io import BufferedReader
+from math import prod
+from pathlib import Path
+
+from ....errors import CheckpointError, require
+
+VERSIONS = (2, 3)
+MAX_PAIRS = 1 << 16
+MAX_TENSORS = 1_000_000
+MAX_RANK = 4
+MAX_NAME_BYTES = 512
+MAX_STRING_BYTES = 16 << 20
+MAX_NESTING = 4
+
+_STRING, _ARRAY = 8, 9
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What a GGUF file holds: its architecture, and the number of weights by the type they are stored in."""
+
+    architecture: str
+    weights: Counter[str]
+
+    @property
+    def storage(self) -> str:
+        """The type that most weights are stored in: ``Q4_1``."""
+        return self.weights.most_common(1)[0][0]
+
+
+class _Cursor:
+    """Reads little-endian values, and refuses to pass the end of the file."""
+
+    def __init__(self, path: Path, stream: BufferedReader, size: int) -> None:
+        self.path, self.stream, self.left = path, stream, size
+
+    def take(self, count: int, what: str) -> bytes:
+        if count > self.left:
+            raise self.refusal(f"{what} claims {count} bytes, {self.left} are left")
+        self.left -= count
+        data = self.stream.read(count)
+        if len(data) != count:
+            raise self.refusal(f"the file ends inside {what}")
+        return data
+
+    def unpack(self, form: str, what: str) -> int | float:
+        value: int | float = struct.unpack("<" + form, self.take(struct.calcsize("<" + form), what))[0]
+        return value
+
+    def count(self, form: str, limit: int, what: str) -> int:
+        value = int(self.unpack(form, what))
+        if value > limit:
+            raise self.refusal(f"{what} is {value}, more than {limit}")
+        return value
+
+    def string(self, limit: int, what: str) -> bytes:
+        return self.take(self.count("Q", limit, f"the length of {what}"), what)
+
+    def refusal(self, what: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path} is not a sound GGUF file: {what}",
+            why="the file is damaged, was cut short while it was copied, or was made to mislead a reader",
+            fix="fetch the file again and compare its hash with the publisher's",
+        )
+
+
+def read_gguf_header(path: Path) -> GgufHeader:
+    """Check every length, type and extent of a GGUF file.
+
+    Raises:
+        CheckpointError: the file cannot be read or breaks a bound; names the file and the tensor.
+        MissingDependency: the package ``gguf`` is not installed.
+    """
+    require("gguf", "compress")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            return _header(_Cursor(path, stream, size), size)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}", why=str(error)) from error
+
+
+def _header(cursor: _Cursor, size: int) -> GgufHeader:
+    if cursor.take(4, "the magic") != b"GGUF":
+        raise cursor.refusal("it does not begin with GGUF")
+    version = cursor.unpack("I", "the version")
+    if version not in VERSIONS:
+        raise cursor.refusal(f"its version is {version}, known are {VERSIONS} in little-endian order")
+    tensors = cursor.count("Q", MAX_TENSORS, "the number of tensors")
+    pairs = cursor.count("Q", MAX_PAIRS, "the number of key-value pairs")
+    settings = _settings(cursor, pairs)
+    architecture, alignment = settings.get("general.architecture"), settings.get("general.alignment", 32)
+    if not isinstance(architecture, str) or not architecture.isprintable():
+        raise cursor.refusal("it has no general.architecture")
+    if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
+        raise cursor.refusal(f"its alignment is {alignment!r}, not a power of two")
+    weights, dimensions, end = _tensors(cursor, tensors)
+    _check_sizes(cursor, settings, architecture, dimensions, tensors)
+    # The data begins at the next aligned byte after the records.
+    room = cursor.left - (cursor.left - size) % alignment
+    if not weights or end > room:
+        raise cursor.refusal(f"its tensors need {end} bytes of data, {max(room, 0)} are there")
+    return GgufHeader(architecture, weights)
+
+
+def _settings(cursor: _Cursor, pairs: int) -> dict[str, object]:
+    settings: dict[str, object] = {}
+    for _ in range(pairs):
+        name = cursor.string(MAX_NAME_BYTES, "a key").decode("utf-8", "replace")
+        if name in settings:
+            raise cursor.refusal(f"the key {name!a} occurs twice")
+        settings[name] = _value(cursor, int(cursor.unpack("I", f"the type of {name!a}")), name)
+    return settings
+
+
+def _value(cursor: _Cursor, kind: int, name: str, depth: int = 0) -> object:
+    """The value of a pair; arrays are walked over and come back as None."""
+    if kind == _STRING:
+        return cursor.string(MAX_STRING_BYTES, f"the value of {name!a}").decode("utf-8", "replace")
+    if kind in _SCALARS:
+        return cursor.unpack(_SCALARS[kind], f"the value of {name!a}")
+    if kind != _ARRAY or depth == MAX_NESTING:
+        raise cursor.refusal(f"{name!a} has the unknown type {kind}")
+    item = int(cursor.unpack("I", f"the type of {name!a}"))
+    if item in _SCALARS:
+        width = struct.calcsize("<" + _SCALARS[item])
+        cursor.take(cursor.count("Q", cursor.left // width, f"the length of {name!a}") * width, name)
+        return None
+    for _ in range(cursor.count("Q", cursor.left // 8, f"the length of {name!a}")):
+        _value(cursor, item, name, depth + 1)
+    return None
+
+
+def _check_sizes(
+    cursor: _Cursor, settings: dict[str, object], architecture: str, dimensions: set[int], tensors: int
+) -> None:
+    """A library builds what the settings describe before it reads a tensor: hold them to the tensors."""
+
+    def setting(name: str, default: int | None = None) -> int:
+        value = settings.get(f"{architecture}.{name}", default)
+        if type(value) is not int or value <= 0:
+            raise cursor.refusal(f"{architecture}.{name} is {value!r}, not a positive whole number")
+        return value
+
+    hidden, widest = setting("embedding_length"), max(dimensions, default=0)
+    for name, size in (
+        ("embedding_length", hidden),
+        ("feed_forward_length", setting("feed_forward_length")),
+        ("vocab_size", setting("vocab_size", hidden)),
+    ):
+        if size not in dimensions:
+            raise cursor.refusal(f"{architecture}.{name} is {size}, a size that no tensor has")
+    if (blocks := setting("block_count")) > tensors:
+        raise cursor.refusal(f"{architecture}.block_count is {blocks} for {tensors} tensors")
+    heads = setting("attention.head_count")
+    for count in (heads, setting("attention.head_count_kv", heads)):
+        if count * setting("attention.key_length", 1) > widest:
+            raise cursor.refusal(f"{architecture} has {count} heads, too many for {widest} rows")
+
+
+def _tensors(cursor: _Cursor, count: int) -> tuple[Counter[str], set[int], int]:
+    """Weights by storage type, every dimension that occurs, and where the last tensor ends in the data."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    known = {kind.value: (kind.name, *GGML_QUANT_SIZES[kind]) for kind in GGMLQuantizationType}
+    weights: Counter[str] = Counter()
+    dimensions: set[int] = set()
+    names: set[bytes] = set()
+    extents: list[tuple[int, int, bytes]] = []
+    for _ in range(count):
+        name = cursor.string(MAX_NAME_BYTES, "a tensor name")
+        dims = [
+            int(cursor.unpack("Q", f"the shape of {name!a}"))
+            for _ in range(cursor.count("I", MAX_RANK, f"the rank of {name!a}"))
+        ]
+        kind = int(cursor.unpack("I", f"the type of {name!a}"))
+        start = int(cursor.unpack("Q", f"the offset of {name!a}"))
+        if name in names or kind not in known:
+            raise cursor.refusal(f"tensor {name!a} occurs twice or has the unknown type {kind}")
+        names.add(name)
+        label, block, width = known[kind]
+        if not dims or not all(dims) or dims[0] % block:
+            raise cursor.refusal(
+                f"tensor {name!a} has the shape {dims}, whose rows are not whole blocks of {block}"
+            )
+        weights[label] += prod(dims)
+        dimensions.update(dims)
+        extents.append((start, start + prod(dims) // block * width, name))
+    return weights, dimensions, _end(cursor, extents)
+
+
+def _end(cursor: _Cursor, extents: list[tuple[int, int, bytes]]) -> int:
+    end = 0
+    for start, stop, name in sorted(extents):
+        if start < end:
+            raise cursor.refusal(f"tensor {name!a} overlaps the one before it")
+        end = stop
+    return end

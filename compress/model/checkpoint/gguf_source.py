@@ -1,0 +1,143 @@
+"""A GGUF file as a plain model directory: dequantized by transformers' own reader, saved as fp32 safetensors.
+
+The directory is what everything else reads, so nothing further on knows about GGUF. It is staged and
+renamed whole.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .... import plugins
+from ....errors import CheckpointError, OutputExists, UnknownName, require
+from ....foreign import foreign_errors_are_typed
+from ....staging import Staging
+from ....storage import disk_full_is_typed, require_disk
+from ....terminal import Progress, Silent
+from ..family import FAMILIES
+from .finite import refuse_non_finite
+from .gguf_header import read_gguf_header
+
+Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
+
+
+def materialise(
+    path: Path, target: Path, *, edit: Edit | None = None, progress: Progress | None = None
+) -> Path:
+    """Write the model of the GGUF file ``path`` as the directory ``target``, once: an existing one is kept,
+    one that another process is writing waited for.
+
+    Args:
+        edit: changes the named float32 tensors in place before they are saved; also gets the config.
+
+    Raises:
+        CheckpointError: the file is damaged, incomplete, or not what transformers reads.
+        UnknownName: a model of a family that edgepress does not know.
+        MissingDependency: gguf or accelerate is not installed.
+        OutOfResource: the disk has no room for the fp32 weights.
+    """
+    if (target / "config.json").is_file():
+        return target
+    header = read_gguf_header(path)
+    if header.architecture not in plugins.names(FAMILIES):
+        raise UnknownName("model family", header.architecture, plugins.names(FAMILIES))
+    require("accelerate", "compress")
+    require_disk(target, 4 * sum(header.weights.values()) + (64 << 20))
+    try:
+        _write(path, header.architecture, target, edit, progress or Silent())
+    except OutputExists:
+        if not (target / "config.json").is_file():  # else another process has written it in the meantime
+            raise
+    return target
+
+
+def _write(path: Path, architecture: str, target: Path, edit: Edit | None, progress: Progress) -> None:
+    with progress.task(f"dequantizing {path.name}", 3) as task, Staging(target, wait=True) as stage:
+        model, tokenizer = _load(path, architecture)
+        task.advance(detail="read")
+        tensors = dict(model.state_dict())
+        if edit is not None:
+            with torch.no_grad():
+                edit(model.config.to_dict(), tensors)
+        refuse_non_finite(tensors)
+        task.advance(detail="checked")
+        with disk_full_is_typed(target), _quiet_transformers():
+            model.save_pretrained(stage.directory)
+            tokenizer.save_pretrained(stage.directory)
+        stage.publish()
+        task.advance(detail="written")
+
+
+def _load(path: Path, architecture: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    file = str(path.absolute())
+    # The model's directory is an empty one: nothing that lies beside the file is read.
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        _quiet_transformers(),
+        redirect_stderr(io.StringIO()),
+        foreign_errors_are_typed(lambda why: _unreadable(path, architecture, why)),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=file)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            empty,
+            gguf_file=file,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    _check_complete(path, report)
+    _forget_quantization(model)
+    return model.eval(), tokenizer
+
+
+def _unreadable(path: Path, architecture: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"transformers cannot read {path} (architecture {architecture!r})",
+        why=why,
+        fix="check the file against its publisher's hash, or take the model's safetensors checkpoint",
+    )
+
+
+def _check_complete(path: Path, report: dict[str, Any]) -> None:
+    # transformers fills a missing weight with random numbers and only warns.
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if names := sorted(map(str, report.get(kind) or ())):
+            raise CheckpointError(
+                f"{path} does not hold the model that it describes: {kind.replace('_', ' ')} {names[0]}",
+                why=f"{len(names)} such tensors",
+                fix="take the model's safetensors checkpoint",
+            )
+
+
+def _forget_quantization(model: Any) -> None:
+    # save_pretrained refuses a model that remembers its quantizer, though its weights are plain by now.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Progress bars and warnings of transformers off, and afterwards as they were."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,72 @@
+"""``config.json`` and its siblings under policy: settings are data, and may not make any library run code.
+
+Refused wherever they occur, at any depth: ``auto_map`` and ``trust_remote_code`` (Python files of the
+model's own), private ``…_internal`` switches, and attention, expert or kernel implementations that name a
+hub repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ....errors import CheckpointError, RefusedByPolicy
+from ....storage import read_json
+from .location import inside
+
+CONFIG = "config.json"
+CHECKED = (CONFIG, "tokenizer_config.json", "generation_config.json", "processor_config.json")
+FORBIDDEN = frozenset({"auto_map", "custom_pipelines", "custom_generate", "use_kernels", "kernel_config"})
+MAX_DEPTH = 32
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """``config.json`` of a model directory, after every settings file there has passed the policy.
+
+    Raises:
+        CheckpointError: config.json is missing or not a JSON object.
+        RefusedByPolicy: a setting that asks for code; names the file and the key.
+    """
+    if not (directory / CONFIG).exists():
+        raise CheckpointError(
+            f"{directory} has no {CONFIG}", fix="give the directory that save_pretrained wrote"
+        )
+    for name in CHECKED[1:]:
+        if (directory / name).exists():
+            refuse_code(read_json(inside(directory, name)), directory / name)
+    config = read_json(inside(directory, CONFIG))
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{directory / CONFIG} is not a JSON object")
+    refuse_code(config, directory / CONFIG)
+    return config
+
+
+def refuse_code(settings: object, path: Path) -> None:
+    """Raise :class:`RefusedByPolicy` for the first setting that would run code; the error names ``path``."""
+    for key, value in _walk(settings, path):
+        if value and _asks_for_code(key.lower(), value):
+            raise RefusedByPolicy(
+                f"{path} sets {key!a}, which asks a library to run code that comes with the model",
+                why="edgepress runs its own model code only, for the families it knows",
+                fix=f"if the model is a plain member of a known family, remove {key!a} from a copy of it",
+            )
+
+
+def _asks_for_code(key: str, value: object) -> bool:
+    if key in FORBIDDEN or "remote_code" in key:
+        return True
+    names_repository = isinstance(value, str) and "/" in value
+    return key.endswith("_internal") or (key.endswith("implementation") and names_repository)
+
+
+def _walk(value: object, path: Path, depth: int = 0) -> Iterator[tuple[str, object]]:
+    if depth > MAX_DEPTH:
+        raise CheckpointError(f"{path} is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key, item
+            yield from _walk(item, path, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _walk(item, path, depth + 1)

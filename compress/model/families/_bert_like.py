@@ -1,0 +1,135 @@
+"""Encoders in BERT's form: post-norm blocks with LayerNorm, learned positions, a plain MLP.
+
+BERT, RoBERTa and DistilBERT differ in names and in the first position only, so a family is a table of
+names. What heads a checkpoint may carry beside the encoder: :mod:`._encoder_head`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from ....errors import CheckpointError
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Mlp
+from ._encoder_head import HeadNames, encoder_head
+from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
+
+EMBEDDING = "embeddings.word_embeddings"
+
+
+@dataclass(frozen=True)
+class BlockNames:
+    """The modules of a block, relative to it."""
+
+    q: str = "attention.self.query"
+    k: str = "attention.self.key"
+    v: str = "attention.self.value"
+    o: str = "attention.output.dense"
+    norm1: str = "attention.output.LayerNorm"
+    up: str = "intermediate.dense"
+    down: str = "output.dense"
+    norm2: str = "output.LayerNorm"
+
+    def all(self) -> frozenset[str]:
+        """Every module that a block has."""
+        return frozenset(getattr(self, item.name) for item in fields(self))
+
+
+@dataclass(frozen=True)
+class BertLike:
+    """What tells one family from another: module names, and the config keys of its sizes.
+
+    ``prefix`` is the module that a checkpoint with a head keeps the encoder in; without a head there is none.
+    ``head`` is the classifier's names.
+    """
+
+    prefix: str
+    head: HeadNames
+    blocks: str = "encoder.layer"
+    block: BlockNames = BlockNames()
+    count_key: str = "num_hidden_layers"
+    heads_key: str = "num_attention_heads"
+    activation_key: str = "hidden_act"
+    eps_key: str | None = "layer_norm_eps"
+
+
+def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offset: int = 0) -> Anatomy:
+    """The anatomy of an encoder whose first token reads row ``position_offset`` of the position table."""
+    _check_plain_encoder(config)
+    base = family.prefix if f"{family.prefix}{EMBEDDING}.weight" in shapes else ""
+    count = integer(config, family.count_key)
+    blocks_name = f"{base}{family.blocks}"
+    check_blocks(shapes, blocks_name, count, family.block.all())
+    vocabulary, hidden = shape_of(shapes, f"{base}{EMBEDDING}.weight", None, None)
+    eps = number(config, family.eps_key, 1e-12) if family.eps_key else 1e-12
+    positions = f"{base}embeddings.position_embeddings"
+    token_types = f"{base}embeddings.token_type_embeddings"
+    rows = shape_of(shapes, f"{positions}.weight", None, hidden)[0]
+    if rows <= position_offset:
+        raise CheckpointError(
+            f"tensor {positions + '.weight'!r} has {rows} rows, positions begin at {position_offset}"
+        )
+    if f"{token_types}.weight" in shapes:
+        shape_of(shapes, f"{token_types}.weight", None, hidden)
+    classifier, other_head = encoder_head(config, shapes, family.head, base, hidden)
+    return Anatomy(
+        model_type=text(config, "model_type", ""),
+        kind="encoder",
+        base=base,
+        hidden_size=hidden,
+        vocab_size=vocabulary,
+        max_positions=rows - position_offset,
+        blocks=tuple(
+            _block(config, shapes, family, blocks_name, index, hidden, eps) for index in range(count)
+        ),
+        embedding=f"{base}{EMBEDDING}",
+        position_embedding=positions,
+        token_type_embedding=token_types if f"{token_types}.weight" in shapes else None,
+        embedding_norm=norm(shapes, f"{base}embeddings.LayerNorm", "layer", eps, hidden),
+        position_offset=position_offset,
+        renamed=((base, ""),) if base and classifier is None else (),
+        classifier=classifier,
+        other_head=other_head,
+    )
+
+
+def _check_plain_encoder(config: Config) -> None:
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise CheckpointError(
+                f"config.json sets {key}: this is not a plain encoder", fix="give an encoder"
+            )
+    kind = text(config, "position_embedding_type", "absolute")
+    if kind != "absolute":
+        raise CheckpointError(
+            f"config.json: position_embedding_type {kind!r} is not supported, only 'absolute'"
+        )
+
+
+def _block(
+    config: Config, shapes: Shapes, family: BertLike, blocks_name: str, index: int, hidden: int, eps: float
+) -> BlockAnatomy:
+    prefix = f"{blocks_name}.{index}"
+    names = family.block
+    up = linear(shapes, f"{prefix}.{names.up}", "up", inputs=hidden)
+    down = linear(shapes, f"{prefix}.{names.down}", "down", inputs=up.out_features, outputs=hidden)
+    head_dim = hidden // integer(config, family.heads_key) or hidden
+    return BlockAnatomy(
+        index=index,
+        prefix=prefix,
+        attention=_attention(shapes, prefix, names, hidden, head_dim),
+        mlp=Mlp(None, up, down, text(config, family.activation_key, "gelu")),
+        norm1=norm(shapes, f"{prefix}.{names.norm1}", "layer", eps, hidden),
+        norm2=norm(shapes, f"{prefix}.{names.norm2}", "layer", eps, hidden),
+        order="post",
+    )
+
+
+def _attention(shapes: Shapes, prefix: str, names: BlockNames, hidden: int, head_dim: int) -> Attention:
+    q = linear(shapes, f"{prefix}.{names.q}", "q", inputs=hidden)
+    width = q.out_features
+    k = linear(shapes, f"{prefix}.{names.k}", "k", inputs=hidden, outputs=width)
+    v = linear(shapes, f"{prefix}.{names.v}", "v", inputs=hidden, outputs=width)
+    heads = heads_in(q, head_dim)
+    o = linear(shapes, f"{prefix}.{names.o}", "o", inputs=width, outputs=hidden)
+    return Attention(q, k, v, o, heads, heads, head_dim)

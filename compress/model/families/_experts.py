@@ -1,0 +1,72 @@
+"""Mixtures of experts in blocks of Llama's form: how a family stores router and experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ....errors import CheckpointError
+from ..anatomy import Shapes
+from ..block_anatomy import Experts, Mlp
+from ._tensors import Config, integer, linear, shape_of
+
+
+@dataclass(frozen=True)
+class ExpertNames:
+    """Names relative to a block: the ``module`` as stored, and as transformers calls it (``built``); gate, up
+    and down of one expert.
+    """
+
+    module: str = "mlp"
+    built: str = "mlp"
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+
+    def present(self, shapes: Shapes, prefix: str) -> bool:
+        """Whether the block ``prefix`` has experts: some layers of a mixture may be dense."""
+        return f"{prefix}.{self.module}.gate.weight" in shapes
+
+    def parts(self, shapes: Shapes, blocks: str) -> frozenset[str]:
+        """Every module that experts add to a block."""
+        start = f"{blocks}."
+        found = (name.removeprefix(start).partition(".")[2] for name in shapes if name.startswith(start))
+        indices = {int(name.split(".")[-3]) for name in found if self._is_expert(name)}
+        parts = (self.gate, self.up, self.down)
+        linears = {f"{self.module}.experts.{index}.{part}" for index in indices for part in parts}
+        return frozenset(linears | {f"{self.module}.gate"})
+
+    def _is_expert(self, name: str) -> bool:
+        head, _, rest = name.partition(f"{self.module}.experts.")
+        return not head and rest.partition(".")[0].isdigit() and rest.count(".") == 2
+
+    def of(self, config: Config, shapes: Shapes, prefix: str, hidden: int) -> tuple[Mlp, Experts]:
+        """The first expert of the block ``prefix``, and all of them.
+
+        Raises:
+            CheckpointError: experts of unequal size, or fewer than a token goes through.
+        """
+        module = f"{prefix}.{self.module}"
+        count, _ = shape_of(shapes, f"{module}.gate.weight", None, hidden)
+        chosen = integer(config, "num_experts_per_tok")
+        if chosen > count:
+            raise CheckpointError(f"{module} has {count} experts, and a token goes through {chosen}")
+        first: Mlp | None = None
+        for index in range(count):
+            parts = (self.gate, self.up, self.down)
+            gate, up, down = (f"{module}.experts.{index}.{part}" for part in parts)
+            size = None if first is None else first.up.out_features
+            made = linear(shapes, up, "up", inputs=hidden, outputs=size)
+            width = made.out_features
+            gated = linear(shapes, gate, "gate", inputs=hidden, outputs=width)
+            reader = linear(shapes, down, "down", inputs=width, outputs=hidden)
+            first = first or Mlp(gated, made, reader, "")
+        assert first is not None
+        experts = Experts(
+            router=f"{module}.gate",
+            prefix=f"{module}.experts",
+            built=f"{prefix}.{self.built}",
+            parts=(self.gate, self.up, self.down),
+            count=count,
+            chosen=chosen,
+        )
+        return first, experts

@@ -1,0 +1,168 @@
+"""Decoders with LayerNorm and an MLP of two linears: GPT-2, GPT-NeoX, OPT, Phi.
+
+They differ in names, in where positions come from, in whether q, k and v are one matrix, and in whether
+attention and MLP follow one another or stand side by side: a family is a table. Biases are found in the
+tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ....errors import CheckpointError
+from ..anatomy import Anatomy, Rope, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Mlp
+from ._head import check_architecture, is_tied
+from ._tensors import (
+    Config,
+    check_blocks,
+    fused,
+    head_counts,
+    heads_in,
+    integer,
+    linear,
+    norm,
+    number,
+    shape_of,
+    text,
+)
+
+HEAD = "lm_head"
+TORCH_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class LayerNormDecoder:
+    """Names and config keys of a family. Modules of a block are relative to it, the others to ``base``.
+
+    Attributes:
+        qkv: the modules of q, k and v, or the one that is all three; ``interleaved`` when it takes them head
+            by head.
+        norm2: None where attention and MLP read one norm.
+        position_embedding: table of learned positions, or None; its first ``position_offset`` rows are not
+            positions.
+        activation: function where the config is silent.
+        eps_key: config key of the norms' epsilon, or None for torch's default.
+        buffers: tensors of a block that older checkpoints carry and nobody reads.
+        head: stored name of the head.
+    """
+
+    base: str
+    blocks: str
+    embedding: str
+    final_norm: str
+    qkv: tuple[str, ...]
+    o: str
+    norm1: str
+    norm2: str | None
+    up: str
+    down: str
+    order: Literal["pre", "parallel"]
+    activation_key: str
+    activation: str
+    eps_key: str | None = None
+    interleaved: bool = False
+    position_embedding: str | None = None
+    position_offset: int = 0
+    count_key: str = "num_hidden_layers"
+    heads_key: str = "num_attention_heads"
+    buffers: frozenset[str] = frozenset()
+    head: str = HEAD
+    max_positions: int = 2048
+
+    def parts(self) -> frozenset[str]:
+        """Every module that a block has."""
+        names = (*self.qkv, self.o, self.norm1, self.norm2, self.up, self.down)
+        return frozenset(name for name in names if name is not None)
+
+
+def layer_norm_decoder(
+    config: Config, shapes: Shapes, family: LayerNormDecoder, *, rope: Rope | None = None
+) -> Anatomy:
+    """The anatomy of a decoder of ``family``.
+
+    Raises:
+        CheckpointError: config and tensors disagree; names the setting or the tensor.
+    """
+    check_architecture(config)
+    count = integer(config, family.count_key)
+    blocks_name = f"{family.base}{family.blocks}"
+    check_blocks(shapes, blocks_name, count, family.parts(), family.buffers)
+    embedding = f"{family.base}{family.embedding}"
+    vocabulary, hidden = shape_of(shapes, f"{embedding}.weight", None, None)
+    eps = number(config, family.eps_key, TORCH_EPS) if family.eps_key else TORCH_EPS
+    return Anatomy(
+        model_type=text(config, "model_type", ""),
+        kind="decoder",
+        base=family.base,
+        hidden_size=hidden,
+        vocab_size=vocabulary,
+        max_positions=_positions(config, shapes, family, hidden),
+        blocks=tuple(_block(config, shapes, family, index, hidden, eps) for index in range(count)),
+        embedding=embedding,
+        position_embedding=family.position_embedding and f"{family.base}{family.position_embedding}",
+        position_offset=family.position_offset,
+        rope=rope,
+        final_norm=norm(shapes, f"{family.base}{family.final_norm}", "layer", eps, hidden),
+        head=family.head,
+        tied=is_tied(config, shapes, family.head, vocabulary, hidden),
+    )
+
+
+def _positions(config: Config, shapes: Shapes, family: LayerNormDecoder, hidden: int) -> int:
+    if family.position_embedding is None:
+        return integer(config, "max_position_embeddings", family.max_positions)
+    table = f"{family.base}{family.position_embedding}.weight"
+    rows = shape_of(shapes, table, None, hidden)[0]
+    if rows <= family.position_offset:
+        raise CheckpointError(
+            f"tensor {table!r} has {rows} rows, positions begin at {family.position_offset}"
+        )
+    return rows - family.position_offset
+
+
+def _block(
+    config: Config, shapes: Shapes, family: LayerNormDecoder, index: int, hidden: int, eps: float
+) -> BlockAnatomy:
+    prefix = f"{family.base}{family.blocks}.{index}"
+    up = linear(shapes, f"{prefix}.{family.up}", "up", inputs=hidden)
+    down = linear(shapes, f"{prefix}.{family.down}", "down", inputs=up.out_features, outputs=hidden)
+    first = norm(shapes, f"{prefix}.{family.norm1}", "layer", eps, hidden)
+    second = family.norm2 and norm(shapes, f"{prefix}.{family.norm2}", "layer", eps, hidden)
+    return BlockAnatomy(
+        index=index,
+        prefix=prefix,
+        attention=_attention(config, shapes, family, prefix, hidden),
+        mlp=Mlp(None, up, down, text(config, family.activation_key, family.activation)),
+        norm1=first,
+        norm2=second or first,
+        order=family.order,
+    )
+
+
+def _attention(
+    config: Config, shapes: Shapes, family: LayerNormDecoder, prefix: str, hidden: int
+) -> Attention:
+    head_dim = integer(config, "head_dim", hidden // integer(config, family.heads_key) or None)
+    if len(family.qkv) == 1:
+        return _fused_attention(shapes, family, prefix, hidden, head_dim)
+    names = [f"{prefix}.{name}" for name in family.qkv]
+    q = linear(shapes, names[0], "q", inputs=hidden)
+    k = linear(shapes, names[1], "k", inputs=hidden)
+    v = linear(shapes, names[2], "v", inputs=hidden, outputs=k.out_features)
+    o = linear(shapes, f"{prefix}.{family.o}", "o", inputs=q.out_features, outputs=hidden)
+    return Attention(q, k, v, o, *head_counts(q, k, head_dim), head_dim)
+
+
+def _fused_attention(
+    shapes: Shapes, family: LayerNormDecoder, prefix: str, hidden: int, head_dim: int
+) -> Attention:
+    o = linear(shapes, f"{prefix}.{family.o}", "o", outputs=hidden)
+    width = o.in_features
+    qkv, parts = fused(
+        shapes, f"{prefix}.{family.qkv[0]}", "qkv", {"q": width, "k": width, "v": width}, hidden
+    )
+    heads = heads_in(parts[0], head_dim)
+    q, k, v = parts
+    return Attention(q, k, v, o, heads, heads, head_dim, qkv=qkv, interleaved=family.interleaved)

@@ -1,0 +1,178 @@
+"""Decoders in Llama's form: pre-norm RMSNorm, rotary grouped-query attention, gated MLP, one head.
+
+Llama (SmolLM2, …), Mistral, Qwen and Gemma differ in data only: per-head norms of q and k, norms after
+attention and MLP, and which layers see a sliding window. Biases are found in the tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
+from math import sqrt
+
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp, Norm
+from ._experts import ExpertNames
+from ._head import check_architecture, is_tied
+from ._rope import rope
+from ._tensors import (
+    Config,
+    check_blocks,
+    head_counts,
+    integer,
+    linear,
+    norm,
+    number,
+    shape_of,
+    text,
+)
+
+BASE = "model."
+BLOCKS = "model.layers"
+HEAD = "lm_head"
+PARTS = frozenset(
+    {f"self_attn.{name}_proj" for name in "qkvo"}
+    | {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"}
+)
+QK_NORMS = frozenset({"self_attn.q_norm", "self_attn.k_norm"})
+INNER_NORMS = frozenset({"self_attn.attn_sub_norm", "mlp.ffn_sub_norm"})
+FEED_FORWARD_NORMS = frozenset({"pre_feedforward_layernorm", "post_feedforward_layernorm"})
+
+
+@dataclass(frozen=True)
+class LlamaLike:
+    """What tells one family from another.
+
+    Attributes:
+        max_positions: the context length where the config is silent.
+        qk_norm: q and k are normalized per head.
+        norm_offset: added to the stored weights of every norm.
+        sandwiched: attention and MLP are normalized before and after.
+        inner_norms: what o and down read is normalized.
+        scaled_embedding: embeddings are multiplied by the root of the hidden size.
+        activation: function of the MLP where the config is silent.
+        eps: of the norms where the config is silent.
+        experts: how experts are stored in the blocks that have them; None for families without.
+    """
+
+    max_positions: int
+    qk_norm: bool = False
+    norm_offset: float = 0.0
+    sandwiched: bool = False
+    inner_norms: bool = False
+    scaled_embedding: bool = False
+    activation_key: str = "hidden_act"
+    activation: str = "silu"
+    eps: float = 1e-6
+    experts: ExpertNames | None = None
+
+    def parts(self, shapes: Shapes) -> frozenset[str]:
+        """Every module that a block has."""
+        if self.experts is not None:
+            return replace(self, experts=None).parts(shapes) | self.experts.parts(shapes, BLOCKS)
+        norms = QK_NORMS if self.qk_norm else frozenset[str]()
+        norms |= INNER_NORMS if self.inner_norms else frozenset()
+        return PARTS | norms | (FEED_FORWARD_NORMS if self.sandwiched else frozenset())
+
+
+def llama_like(
+    config: Config, shapes: Shapes, family: LlamaLike, *, windows: Sequence[int | None] = ()
+) -> Anatomy:
+    """The anatomy of a decoder of ``family``.
+
+    ``windows`` is the sliding window of each layer; shorter sequences are continued with None.
+    """
+    check_architecture(config)
+    count = integer(config, "num_hidden_layers")
+    check_blocks(shapes, BLOCKS, count, family.parts(shapes))
+    vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
+    head_dim = _head_dim(config, shapes, hidden, family.qk_norm)
+    eps = number(config, "rms_norm_eps", family.eps)
+    blocks = tuple(
+        _block(config, shapes, family, index, (hidden, head_dim), eps, window)
+        for index, window in zip(range(count), chain(windows, repeat(None)), strict=False)
+    )
+    return Anatomy(
+        model_type=text(config, "model_type", ""),
+        kind="decoder",
+        base=BASE,
+        hidden_size=hidden,
+        vocab_size=vocabulary,
+        max_positions=integer(config, "max_position_embeddings", family.max_positions),
+        blocks=blocks,
+        embedding=f"{BASE}embed_tokens",
+        embedding_scale=sqrt(hidden) if family.scaled_embedding else 1.0,
+        rope=rope(config, head_dim),
+        final_norm=norm(shapes, f"{BASE}norm", "rms", eps, hidden, family.norm_offset),
+        head=HEAD,
+        tied=is_tied(config, shapes, HEAD, vocabulary, hidden),
+    )
+
+
+def _head_dim(config: Config, shapes: Shapes, hidden: int, qk_norm: bool) -> int:
+    if qk_norm:
+        return shape_of(shapes, f"{BLOCKS}.0.self_attn.q_norm.weight", None)[0]
+    return integer(config, "head_dim", hidden // integer(config, "num_attention_heads") or None)
+
+
+def _block(
+    config: Config,
+    shapes: Shapes,
+    family: LlamaLike,
+    index: int,
+    sizes: tuple[int, int],
+    eps: float,
+    window: int | None,
+) -> BlockAnatomy:
+    prefix, (hidden, head_dim) = f"{BLOCKS}.{index}", sizes
+
+    def rms(name: str, size: int = hidden) -> Norm:
+        return norm(shapes, f"{prefix}.{name}", "rms", eps, size, family.norm_offset)
+
+    attention = _attention(shapes, f"{prefix}.self_attn", hidden, head_dim)
+    inner = rms("self_attn.attn_sub_norm", attention.o.in_features) if family.inner_norms else None
+    attention = replace(
+        attention,
+        sliding_window=window,
+        inner_norm=inner,
+        q_norm=rms("self_attn.q_norm", head_dim) if family.qk_norm else None,
+        k_norm=rms("self_attn.k_norm", head_dim) if family.qk_norm else None,
+    )
+    mlp, experts = _mlp(config, shapes, family, prefix, hidden)
+    inner = rms("mlp.ffn_sub_norm", mlp.down.in_features) if family.inner_norms else None
+    activation = text(config, family.activation_key, family.activation)
+    after = rms("post_attention_layernorm")
+    return BlockAnatomy(
+        index=index,
+        prefix=prefix,
+        attention=attention,
+        mlp=replace(mlp, activation=activation, inner_norm=inner),
+        norm1=rms("input_layernorm"),
+        norm2=rms("pre_feedforward_layernorm") if family.sandwiched else after,
+        order="pre",
+        attention_norm=after if family.sandwiched else None,
+        mlp_norm=rms("post_feedforward_layernorm") if family.sandwiched else None,
+        experts=experts,
+    )
+
+
+def _mlp(
+    config: Config, shapes: Shapes, family: LlamaLike, prefix: str, hidden: int
+) -> tuple[Mlp, Experts | None]:
+    if family.experts is not None and family.experts.present(shapes, prefix):
+        return family.experts.of(config, shapes, prefix, hidden)
+    up = linear(shapes, f"{prefix}.mlp.up_proj", "up", inputs=hidden)
+    width = up.out_features
+    gate = linear(shapes, f"{prefix}.mlp.gate_proj", "gate", inputs=hidden, outputs=width)
+    down = linear(shapes, f"{prefix}.mlp.down_proj", "down", inputs=width, outputs=hidden)
+    return Mlp(gate, up, down, ""), None
+
+
+def _attention(shapes: Shapes, module: str, hidden: int, head_dim: int) -> Attention:
+    q = linear(shapes, f"{module}.q_proj", "q", inputs=hidden)
+    k = linear(shapes, f"{module}.k_proj", "k", inputs=hidden)
+    v = linear(shapes, f"{module}.v_proj", "v", inputs=hidden, outputs=k.out_features)
+    heads, kv_heads = head_counts(q, k, head_dim)
+    o = linear(shapes, f"{module}.o_proj", "o", inputs=q.out_features, outputs=hidden)
+    return Attention(q, k, v, o, heads, kv_heads, head_dim)

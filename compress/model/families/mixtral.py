@@ -1,0 +1,23 @@
+"""Mixtral: Mistral with a router and eight experts in the place of each MLP.
+
+Jiang et al., Mixtral of Experts, 2024, arXiv 2401.04088.
+"""
+
+from __future__ import annotations
+
+from ..anatomy import Anatomy, Shapes
+from ._experts import ExpertNames
+from ._llama_like import LlamaLike, llama_like
+from ._sizes import SizeKeys
+from ._tensors import Config, integer
+
+NAMES = ExpertNames(module="block_sparse_moe", gate="w1", up="w3", down="w2")
+SIZES = SizeKeys(experts=("num_local_experts", "num_experts"))
+
+
+def anatomy(config: Config, shapes: Shapes) -> Anatomy:
+    """See :func:`edgepress.compress.model.family.anatomy_of`."""
+    window = None if config.get("sliding_window") is None else integer(config, "sliding_window", 4096)
+    windows = [window] * integer(config, "num_hidden_layers")
+    family = LlamaLike(max_positions=131_072, experts=NAMES)
+    return llama_like(config, shapes, family, windows=windows)

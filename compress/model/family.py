@@ -1,0 +1,59 @@
+"""From a config and tensor shapes to an ``Anatomy``, through the family file that ``model_type`` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from ... import plugins
+from ...errors import CheckpointError
+from .anatomy import Anatomy, Shapes
+from .families._sizes import SizeKeys
+
+FAMILIES = f"{__package__}.families"
+
+
+def anatomy_of(config: Mapping[str, Any], shapes: Shapes) -> Anatomy:
+    """The anatomy of a model.
+
+    Args:
+        config: the content of ``config.json``.
+        shapes: logical shape of each tensor by its dense name (``….weight``, ``….bias``), linears
+            ``(out, in)``.
+
+    Raises:
+        UnknownName: no family file for this ``model_type``; carries the nearest.
+        CheckpointError: config and tensors disagree; names the setting or the tensor.
+    """
+    anatomy: Anatomy = _family(config).anatomy(config, shapes)
+    return anatomy
+
+
+def stored_transposed(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the names of dense tensors end that a family stores ``[in, out]``; a family file may list them as
+    ``TRANSPOSED``.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    return tuple(getattr(_family(config), "TRANSPOSED", ()))
+
+
+def size_keys(config: Mapping[str, Any]) -> SizeKeys:
+    """How ``config`` names the sizes that pruning changes.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    keys: SizeKeys = getattr(_family(config), "SIZES", SizeKeys())
+    return keys
+
+
+def _family(config: Mapping[str, Any]) -> ModuleType:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise CheckpointError(
+            "config.json has no model_type", fix=f"known families: {', '.join(plugins.names(FAMILIES))}"
+        )
+    return plugins.load(FAMILIES, model_type, "model family")

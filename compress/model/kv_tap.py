@@ -1,0 +1,59 @@
+"""Where a transformers module hands its keys and values to the cache: seen or changed there, after rope.
+
+Attention modules call ``update`` of a cache object if they are given one. A hook gives each its own, which
+passes on what it gets to the cache that the caller brought, if any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ...errors import CheckpointError
+
+# What transformers' attention modules call the cache, by version and family.
+CACHE_NAMES = ("cache", "past_key_values", "layer_past", "past_key_value")
+
+# From key and value ``[batch, kv_heads, tokens, head_dim]`` to those that attention reads.
+Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class _Tap:
+    """A cache that changes what is put into it."""
+
+    def __init__(self, change: Change, inner: Any) -> None:
+        self._change, self._inner = change, inner
+
+    def update(self, key: Tensor, value: Tensor, *place: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        key, value = self._change(key, value)
+        if self._inner is None:
+            return key, value
+        return self._inner.update(key, value, *place, **options)  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def tap(attention: nn.Module, change: Change) -> RemovableHandle:
+    """Let ``change`` work on the keys and values of the module ``attention`` until the handle is removed.
+
+    Raises:
+        CheckpointError: the module takes no cache.
+    """
+    parameters = signature(attention.forward).parameters
+    name = next((name for name in CACHE_NAMES if name in parameters), None)
+    if name is None:
+        raise CheckpointError(
+            f"the attention of this model ({type(attention).__name__}) takes no key/value cache in this "
+            "version of transformers",
+            fix="leave its cache in float",
+        )
+
+    def give(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return positional, {**named, name: _Tap(change, named.get(name))}
+
+    return attention.register_forward_pre_hook(give, with_kwargs=True)

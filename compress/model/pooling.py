@@ -1,0 +1,115 @@
+"""How an encoder's token vectors become one sentence vector, as its sentence-transformers files say.
+
+``modules.json`` lists the stages, ``1_Pooling/config.json`` the pooling mode, ``sentence_bert_config.json``
+the length at which texts are cut. An encoder without these files has no pooling: a mean would be a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...errors import CheckpointError
+from ...storage import contained, read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STAGES = "modules.json"
+MODES: dict[str, Literal["mean", "cls"]] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+}
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """What a sentence vector is made of.
+
+    Attributes:
+        mode: the masked mean of the last hidden states, that of the first token, or None when no file says.
+        normalize: whether the vector is divided by its L2 norm.
+        max_length: tokens at which a text is cut, special tokens included, or None when no file says.
+    """
+
+    mode: Literal["mean", "cls"] | None
+    normalize: bool
+    max_length: int | None
+
+    def apply(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Sentence vectors ``[batch, hidden]`` from states ``[batch, length, hidden]`` and a mask ``[batch,
+        length]``.
+
+        Raises:
+            CheckpointError: the model has no pooling.
+        """
+        if self.mode is None:
+            raise CheckpointError(
+                "this encoder has no sentence embeddings: no file beside it says how to pool",
+                fix="use a sentence-transformers model, with modules.json and 1_Pooling/config.json",
+            )
+        if self.mode == "cls":
+            vectors = hidden[:, 0]
+        else:
+            weights = mask.unsqueeze(-1).to(hidden.dtype)
+            vectors = (hidden * weights).sum(1) / weights.sum(1)
+        return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12) if self.normalize else vectors
+
+
+def embeds_sentences(directory: Path) -> bool:
+    """Whether the model in ``directory`` is a sentence-transformers one, which uses no other head."""
+    return (directory / STAGES).is_file()
+
+
+def pooling_of(directory: Path) -> Pooling:
+    """The pooling of the encoder in ``directory``.
+
+    Raises:
+        CheckpointError: a pooling mode or a stage that is not known here, or files that contradict each
+            other.
+        InputError: a file that is not JSON.
+    """
+    stages = _modules(directory)
+    mode: Literal["mean", "cls"] | None = None
+    for kind, folder in stages:
+        if kind == "Pooling":
+            mode = _mode(contained(directory, f"{folder}/config.json"))
+        elif kind not in ("Transformer", "Normalize"):
+            raise CheckpointError(
+                f"{directory} has a stage {kind!r} after its transformer, which this version does not know"
+            )
+    length = _max_length(directory / "sentence_bert_config.json")
+    return Pooling(mode, any(kind == "Normalize" for kind, _ in stages), length)
+
+
+def _modules(directory: Path) -> list[tuple[str, str]]:
+    file = directory / STAGES
+    if not file.is_file():
+        return []
+    content = read_json(file)
+    if not isinstance(content, list) or not all(isinstance(stage, dict) for stage in content):
+        raise CheckpointError(f"{file} is not a list of stages")
+    return [(str(stage.get("type", "")).rpartition(".")[2], str(stage.get("path", ""))) for stage in content]
+
+
+def _mode(file: Path) -> Literal["mean", "cls"]:
+    content: Any = read_json(file)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} is not a JSON object")
+    chosen = sorted(key for key, on in content.items() if key.startswith("pooling_mode_") and on is True)
+    # Newer sentence-transformers name the mode instead of a flag per mode.
+    named = content.get("pooling_mode")
+    if named in MODES.values() and not chosen:
+        return "mean" if named == "mean" else "cls"
+    if len(chosen) != 1 or chosen[0] not in MODES:
+        raise CheckpointError(
+            f"{file} asks for {', '.join(chosen) or 'no pooling mode'}", why=f"known: {', '.join(MODES)}"
+        )
+    return MODES[chosen[0]]
+
+
+def _max_length(file: Path) -> int | None:
+    content = read_json(file) if file.is_file() else {}
+    length = content.get("max_seq_length") if isinstance(content, dict) else None
+    return length if isinstance(length, int) else None

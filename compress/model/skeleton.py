@@ -1,0 +1,143 @@
+"""``Skeleton``: a transformers model without weights, whose blocks are filled and freed one at a time.
+
+How the modules are built: :mod:`.meta_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import CheckpointError
+from .fused_experts import joined_parameters
+from .meta_model import build
+from .module_names import module_name
+from .weights import WeightSource
+
+# Rows of the head that are held in float32 at once, when it is stored in less.
+_HEAD_ROWS = 8192
+
+
+class Skeleton:
+    """The model of a checkpoint with its weights loaded on demand onto ``device`` in float32."""
+
+    def __init__(self, source: WeightSource, device: torch.device) -> None:
+        self.source, self.anatomy, self.device = source, source.anatomy, device
+        self.model = build(source.reader.path, source.anatomy)
+        self._joined = joined_parameters(source.anatomy)
+        for buffer_name, buffer in list(self.model.named_buffers()):
+            owner = self.model.get_submodule(buffer_name.rpartition(".")[0])
+            setattr(owner, buffer_name.rpartition(".")[2], buffer.to(device))
+
+    def submodule(self, stored: str) -> nn.Module:
+        """The module with the stored name ``stored``."""
+        return self.model.get_submodule(module_name(self.anatomy, stored))
+
+    def fill(self, stored: str) -> nn.Module:
+        """Load the weights of every parameter below the module ``stored``."""
+        module = self.submodule(stored)
+        for local, _ in list(module.named_parameters()):
+            self.assign(module, local, self.value(f"{stored}.{local}"))
+        return module
+
+    def value(self, name: str) -> Tensor:
+        """The parameter ``name``, joined where it is stored in parts."""
+        joined = self._joined.get(name)
+        return self.source.tensor(name) if joined is None else joined.read(self.source.tensor)
+
+    def assign(self, module: nn.Module, local: str, value: Tensor) -> None:
+        """Set the parameter ``local`` below ``module``."""
+        owner_name, _, leaf = local.rpartition(".")
+        owner = module.get_submodule(owner_name)
+        setattr(owner, leaf, nn.Parameter(value.to(self.device), requires_grad=False))
+
+    def free(self, stored: str) -> None:
+        """Drop the weights below the module ``stored``."""
+        module = self.submodule(stored)
+        for local, parameter in list(module.named_parameters()):
+            self._assign_meta(module, local, parameter)
+
+    @staticmethod
+    def _assign_meta(module: nn.Module, local: str, parameter: Tensor) -> None:
+        owner_name, _, leaf = local.rpartition(".")
+        empty = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+        setattr(module.get_submodule(owner_name), leaf, empty)
+
+    def outer_modules(self) -> list[str]:
+        """Stored names of the modules outside the blocks that the input of the first block needs."""
+        anatomy = self.anatomy
+        names = [anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding]
+        if anatomy.embedding_norm is not None:
+            names.append(anatomy.embedding_norm.name)
+        return [name for name in names if name is not None]
+
+    def block_modules(self) -> nn.ModuleList:
+        """The list that holds the blocks."""
+        stack = self.anatomy.blocks[0].stack
+        blocks = self.submodule(stack)
+        if not isinstance(blocks, nn.ModuleList):
+            raise CheckpointError(f"{stack} is not a list of blocks")
+        return blocks
+
+    @contextmanager
+    def embeddings(self) -> Iterator[nn.Module]:
+        """The model with all that precedes the first block loaded, for as long as the context lasts."""
+        names = [name for name in self.outer_modules() if name != self.anatomy.embedding]
+        table = self.source.stored(f"{self.anatomy.embedding}.weight").to(self.device)
+        empty = self._replace(self.anatomy.embedding, _TokenTable(table, self.anatomy.embedding_scale))
+        try:
+            for name in names:
+                self.fill(name)
+            yield self.model
+        finally:
+            for name in names:
+                self.free(name)
+            self._replace(self.anatomy.embedding, empty)
+
+    @contextmanager
+    def head(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """From rows ``[tokens, hidden]`` that leave the last block to logits ``[tokens, vocab]``, float32.
+
+        Raises:
+            CheckpointError: the model has no final norm or head.
+        """
+        anatomy = self.anatomy
+        if anatomy.final_norm is None or anatomy.head is None:
+            raise CheckpointError(f"a {anatomy.model_type} model has no head")
+        table = self.source.stored(f"{anatomy.embedding if anatomy.tied else anatomy.head}.weight")
+        table, bias = table.to(self.device), self.source.bias(anatomy.head)
+        norm = self.fill(anatomy.final_norm.name)
+
+        def logits(rows: Tensor) -> Tensor:
+            with torch.no_grad():
+                parts = [norm(rows) @ part.to(torch.float32).T for part in torch.split(table, _HEAD_ROWS)]
+            found = torch.cat(parts, -1) if bias is None else torch.cat(parts, -1) + bias.to(self.device)
+            cap = anatomy.logit_softcap
+            return found if cap is None else cap * torch.tanh(found / cap)
+
+        try:
+            yield logits
+        finally:
+            self.free(anatomy.final_norm.name)
+
+    def _replace(self, stored: str, module: nn.Module) -> nn.Module:
+        """Put ``module`` in the place of the module ``stored``, which is returned."""
+        owner_name, _, leaf = module_name(self.anatomy, stored).rpartition(".")
+        owner = self.model.get_submodule(owner_name)
+        replaced: nn.Module = getattr(owner, leaf)
+        setattr(owner, leaf, module)
+        return replaced
+
+
+class _TokenTable(nn.Module):
+    """The token embedding in its stored type: the rows that are looked up become float32, not the table."""
+
+    def __init__(self, table: Tensor, scale: float) -> None:
+        super().__init__()
+        self.table, self.scale = table, scale
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return nn.functional.embedding(input_ids, self.table).to(torch.float32) * self.scale

@@ -1,0 +1,196 @@
+"""``WeightSource``: the weights of a dense or compressed checkpoint by module name, read when they are asked
+for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ...storage import read_json
+from ..numbers.grid import quantize
+from ..numbers.qtensor import QTensor
+from ..numbers.scheme import Scheme
+from .anatomy import Anatomy
+from .block_anatomy import Attention, BlockAnatomy
+from .checkpoint.block_sizes import check_section
+from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
+from .checkpoint.finite import refuse_non_finite
+from .checkpoint.float_forms import PARTS, restored_input_scale
+from .checkpoint.kv_scales import is_scale, kv_scheme_of, restored_scales
+from .checkpoint.reader import TORCH_TYPES, CheckpointReader
+from .family import anatomy_of, stored_transposed
+from .kv_scheme import KVScales, KVScheme
+from .pooling import embeds_sentences
+
+MANIFEST = "edgepress.json"
+DEFAULT_EMBEDDING = "W8A16-g32"
+
+_QUANTIZED_PARTS = frozenset({"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", *PARTS})
+
+
+class WeightSource:
+    """A checkpoint as the sweep and the exporters read it.
+
+    Attributes:
+        reader: the files; anatomy: where the parts are; manifest: ``edgepress.json`` or empty.
+        schemes: the scheme of every quantized linear by module name.
+        kv_scheme: of the key/value cache; None in float.
+        shapes: logical shape of every tensor under its plain name (``X.weight``).
+        embedding_scheme: how exports store embedding and head, or None to leave them in float.
+    """
+
+    def __init__(self, reader: CheckpointReader, manifest: dict[str, Any]) -> None:
+        self.reader, self.manifest = reader, manifest
+        self.kv_scheme: KVScheme | None = kv_scheme_of(reader.config)
+        quantized = [
+            name.removesuffix(".weight_scale") for name in reader.shapes if name.endswith(".weight_scale")
+        ]
+        self.schemes: dict[str, Scheme] = schemes_of(reader.config, quantized) if quantized else {}
+        self._transposed = stored_transposed(reader.config)
+        self.shapes = self._logical_shapes()
+        self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
+        if embeds_sentences(reader.path):
+            self.anatomy = self.anatomy.without_head()
+        check_section(reader.config, self.anatomy)
+        self.embedding_scheme = self._embedding_scheme()
+
+    @classmethod
+    def open(cls, path: Path) -> WeightSource:
+        """Open the checkpoint directory ``path``; checks headers and config, loads no weights.
+
+        Raises:
+            CheckpointError: incomplete, inconsistent or unsupported.
+        """
+        reader = CheckpointReader.open(path)
+        manifest_path = reader.path / MANIFEST
+        manifest = read_json(manifest_path) if manifest_path.is_file() else {}
+        if not isinstance(manifest, dict):
+            raise CheckpointError(f"{manifest_path} is not a JSON object")
+        return cls(reader, manifest)
+
+    def _logical_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, shape in self.reader.shapes.items():
+            if self.kv_scheme is not None and is_scale(name):
+                continue
+            module, _, part = name.rpartition(".")
+            if module not in self.schemes or part not in _QUANTIZED_PARTS:
+                turned = module not in self.schemes and self._is_transposed(name)
+                shapes[name] = shape[::-1] if turned else shape
+            elif part == "weight_packed" and self.schemes[module].format != "int":
+                shapes[f"{module}.weight"] = (shape[0], 2 * shape[1])
+            elif part == "weight_shape":
+                sizes = self.reader.read([name])[name]
+                shapes[f"{module}.weight"] = tuple(int(size) for size in sizes)
+        return shapes
+
+    def _is_transposed(self, name: str) -> bool:
+        return bool(self._transposed) and name.endswith(self._transposed)
+
+    def as_stored(self, name: str, tensor: Tensor) -> Tensor:
+        """The value ``tensor`` of the dense tensor ``name`` as a checkpoint of this family keeps it."""
+        return tensor.T if self._is_transposed(name) else tensor
+
+    def _embedding_scheme(self) -> Scheme | None:
+        if not self.manifest:
+            return None
+        name = self.manifest.get("embedding", DEFAULT_EMBEDDING)
+        return None if name is None else Scheme.parse(str(name))
+
+    def stored(self, name: str) -> Tensor:
+        """A dense float tensor in its stored type.
+
+        Raises:
+            CheckpointError: it holds integers, NaN or infinity.
+        """
+        tensor = self.reader.read([name])[name]
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"tensor {name} has integer type {tensor.dtype}, a float was expected")
+        refuse_non_finite({name: tensor})
+        return tensor.T.contiguous() if self._is_transposed(name) else tensor
+
+    def _read_float(self, name: str) -> Tensor:
+        stored = self.stored(name)
+        tensor = stored.to(torch.float32)
+        if stored.dtype == torch.float64:
+            refuse_non_finite({name: tensor})  # a value may be too large for float32
+        return tensor
+
+    def linear(self, name: str) -> QTensor | Tensor:
+        """The weight of the linear module ``name``: quantized as stored, or dense ``[out, in]`` float32."""
+        scheme = self.schemes.get(name)
+        if scheme is None:
+            return self._read_float(f"{name}.weight")
+        form = PACKED if f"{name}.weight_packed" in self.reader.shapes else INTEGER
+        return restored(name, scheme, self._one, form)
+
+    def _one(self, stored: str) -> Tensor:
+        return self.reader.read([stored])[stored]
+
+    def input_scale(self, name: str) -> float | None:
+        """``QTensor.input_scale`` of the quantized linear ``name``."""
+        return restored_input_scale(name, self.schemes[name], self._one)
+
+    def dense(self, name: str) -> Tensor:
+        """The weight ``[out, in]`` float32 of a linear, dequantized where it is quantized."""
+        weight = self.linear(name)
+        return weight.dequantize() if isinstance(weight, QTensor) else weight
+
+    def bias(self, name: str) -> Tensor | None:
+        """The bias ``[out]`` float32 of the linear module ``name``, or None."""
+        return self._read_float(f"{name}.bias") if f"{name}.bias" in self.shapes else None
+
+    def tensor(self, name: str) -> Tensor:
+        """A stored tensor by its full name, float32 (dequantized when it is the weight of a quantized
+        linear).
+        """
+        module = name.removesuffix(".weight")
+        return self.dense(module) if module in self.schemes else self._read_float(name)
+
+    def table(self, name: str) -> QTensor | Tensor:
+        """The embedding or head ``name`` as exports store it: rounded as ``embedding_scheme`` says, or
+        float32.
+        """
+        weight = self._read_float(f"{name}.weight")
+        return weight if self.embedding_scheme is None else quantize(weight, self.embedding_scheme)
+
+    def stored_type(self, name: str) -> torch.dtype:
+        """The precision on disk of a logical float tensor; float32 for the weight of a quantized linear."""
+        if name.removesuffix(".weight") in self.schemes:
+            return torch.float32
+        return TORCH_TYPES[self.reader.dtypes[name]]
+
+    def kv_scales(self, attention: Attention) -> KVScales | None:
+        """The scales of the key/value cache of ``attention``; None for a cache in float."""
+        if self.kv_scheme is None:
+            return None
+        return restored_scales(attention, self.kv_scheme, self._one)
+
+    def quantized(self, block: BlockAnatomy, device: torch.device) -> dict[str, QTensor]:
+        """The linears of ``block`` that are stored quantized."""
+        found = {
+            linear.name: self.linear(linear.name) for linear in block.linears() if linear.name in self.schemes
+        }
+        return {name: tensor.to(device) for name, tensor in found.items() if isinstance(tensor, QTensor)}
+
+    def stored_bytes(self, name: str) -> int:
+        """Bytes on disk of a logical tensor, with the scales and zero points of a quantized one."""
+        module = name.removesuffix(".weight")
+        if module not in self.schemes:
+            return self.reader.nbytes(name)
+        parts = (f"{module}.{part}" for part in ("weight", *_QUANTIZED_PARTS))
+        return sum(self.reader.nbytes(part) for part in parts if part in self.reader.shapes)
+
+    def outer_bytes(self) -> int:
+        """Bytes on disk of everything outside the blocks."""
+        prefixes = tuple(block.prefix + "." for block in self.anatomy.blocks)
+        return sum(self.stored_bytes(name) for name in self.shapes if not name.startswith(prefixes))
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Logical tensor names below ``prefix``."""
+        return [name for name in self.shapes if name.startswith(prefix)]

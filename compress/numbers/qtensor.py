@@ -1,0 +1,70 @@
+"""``QTensor``: the one quantized weight. Every algorithm produces it, every format reads it.
+
+``weight ≈ (codes − zero_point) · scale`` with one scale per group of input channels. Codes are unpacked:
+packing belongs to a format. Zero is always representable, so that pruned weights survive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...errors import ShapeError
+from .number_format import E4M3
+from .scheme import Scheme
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """A quantized matrix.
+
+    Attributes:
+        scheme: bits, group size and symmetry.
+        codes: ``[out, in]`` int8, or E4M3 where that is the format; within ``scheme.code_range``.
+        scale: ``[out, groups]`` float32, not zero; negative only of symmetric integers of few bits.
+        zero_point: ``[out, groups]`` int8 in the code range, or None when symmetric.
+        input_scale: of the activations, where it was found in calibration (``scheme.calibrated``).
+    """
+
+    scheme: Scheme
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor | None = None
+    input_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        out_features, in_features = self.codes.shape
+        expected = (out_features, self.scheme.groups(in_features))
+        if tuple(self.scale.shape) != expected:
+            raise ShapeError(f"scale has shape {tuple(self.scale.shape)}, codes need {expected}")
+        if self.scheme.symmetric != (self.zero_point is None):
+            raise ShapeError("a zero point belongs to asymmetric schemes, and to them only")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out, in)``."""
+        return self.codes.shape[0], self.codes.shape[1]
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight ``[out, in]`` that the codes stand for."""
+        out_features, in_features = self.shape
+        grouped = self.codes.view(out_features, self.scale.shape[1], -1).to(torch.float32)
+        if self.zero_point is not None:
+            grouped = grouped - self.zero_point.to(torch.float32).unsqueeze(-1)
+        return (
+            (grouped * self.scale.to(torch.float32).unsqueeze(-1)).view(out_features, in_features).to(dtype)
+        )
+
+    def to(self, device: torch.device | str) -> QTensor:
+        """The same tensor on ``device``."""
+        zero_point = None if self.zero_point is None else self.zero_point.to(device)
+        return replace(self, codes=self.codes.to(device), scale=self.scale.to(device), zero_point=zero_point)
+
+    def rows(self, order: Tensor) -> QTensor:
+        """The rows ``order [rows]`` of the matrix, in that order."""
+        zero_point = None if self.zero_point is None else self.zero_point[order]
+        plain = self.codes.view(torch.uint8) if self.codes.dtype == E4M3 else self.codes
+        codes = plain[order].view(self.codes.dtype)
+        return replace(self, codes=codes, scale=self.scale[order], zero_point=zero_point)

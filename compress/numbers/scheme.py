@@ -1,0 +1,148 @@
+"""``Scheme``: how the weights and activations of a layer are stored. A value, not a class tree.
+
+Names follow compressed-tensors' presets: ``W4A16`` is 4-bit weights with untouched activations,
+``W4A16_ASYM`` has zero points, ``W8A8`` adds dynamic per-token int8 activations, ``W8A8_STATIC`` those of one
+scale found in calibration. A group size is appended after a dash: ``W4A16-g64``. ``FP8_DYNAMIC``, ``FP8``,
+``NVFP4``, ``NVFP4A16``, ``MXFP4`` and ``MXFP4A16`` are floats, whose groups are part of the format
+(:mod:`.number_format`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ...errors import UnknownName
+
+Format = Literal["int", "fp8", "mxfp4", "nvfp4"]
+
+E4M3_LARGEST, E2M1_LARGEST = 448.0, 6.0
+BITS = (2, 3, 4, 8)
+GROUP_SIZES = (16, 32, 64, 128, 256)
+DEFAULT_GROUP_SIZE = 128
+# bits, group size and the kinds of activations of each float format, by the names of the schemes.
+_FLOATS: dict[Format, tuple[int, int | None]] = {"fp8": (8, None), "mxfp4": (4, 32), "nvfp4": (4, 16)}
+_FLOAT_NAMES: dict[str, tuple[Format, Any]] = {
+    "FP8_DYNAMIC": ("fp8", "token"),
+    "FP8": ("fp8", "tensor"),
+    "NVFP4": ("nvfp4", "group"),
+    "NVFP4A16": ("nvfp4", None),
+    "MXFP4": ("mxfp4", "group"),
+    "MXFP4A16": ("mxfp4", None),
+}
+STATIC = "W8A8_STATIC"
+PRESETS = (
+    *("W2A16", "W3A16", "W4A16", "W8A16", "W2A16_ASYM", "W3A16_ASYM", "W4A16_ASYM", "W8A16_ASYM"),
+    *("W8A8", STATIC),
+    *_FLOAT_NAMES,
+)
+
+_NAME = re.compile(
+    r"W(?P<bits>[2348])A(?P<act>16|8)(?P<asym>_ASYM)?(?:-g(?P<group>\d+)|-(?P<channel>channel))?$"
+)
+
+
+class Scheme(BaseModel):
+    """Bits and granularity of a quantized linear.
+
+    ``group_size`` counts input channels that share a scale; ``None`` is one scale per output channel.
+    ``activations`` have the weights' format and one scale per ``"token"``, taken as they come; per
+    ``"tensor"``, found in calibration; per ``"group"`` of a token; or are not quantized: ``None``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bits: Literal[2, 3, 4, 8]
+    group_size: int | None = Field(
+        DEFAULT_GROUP_SIZE, description="input channels per scale; null is per channel"
+    )
+    symmetric: bool = True
+    activations: Literal["token", "tensor", "group"] | None = None
+    format: Format = Field("int", description="of the numbers: int, fp8, mxfp4 or nvfp4")
+
+    @field_validator("group_size")
+    @classmethod
+    def _known_group(cls, value: int | None) -> int | None:
+        if value is not None and (value < 16 or value > 256):
+            raise ValueError(f"group_size {value} is outside 16–256; use null for one scale per channel")
+        return value
+
+    @model_validator(mode="after")
+    def _one_that_exists(self) -> Self:
+        if self.format == "int":
+            if self.activations == "group":
+                raise ValueError("integer activations have one scale per token, or one for all of them")
+            known = (self.bits, self.group_size, self.symmetric) == (8, None, True)
+            if self.activations == "tensor" and not known:
+                raise ValueError("static int8 activations go with symmetric int8 weights per channel")
+        elif (self.bits, self.group_size) != _FLOATS[self.format] or not self.symmetric:
+            raise ValueError(f"{self.format} has its own bits and groups and no zero points")
+        elif (self.format, self.activations) not in _FLOAT_NAMES.values():
+            raise ValueError(f"{self.format} does not go with activations per {self.activations}")
+        return self
+
+    @classmethod
+    def parse(cls, name: str) -> Scheme:
+        """The scheme called ``name``.
+
+        Raises:
+            UnknownName: not a known preset; suggests the nearest.
+        """
+        if name in _FLOAT_NAMES:
+            number_format, activations = _FLOAT_NAMES[name]
+            bits, size = _FLOATS[number_format]
+            return cls.model_validate(
+                {"bits": bits, "group_size": size, "activations": activations, "format": number_format}
+            )
+        if name == STATIC:
+            return cls(bits=8, group_size=None, activations="tensor")
+        match = _NAME.match(name)
+        if match is None or (match["act"] == "8" and match["bits"] != "8"):
+            raise UnknownName("scheme", name, PRESETS, fix="")
+        group: int | None = int(match["group"]) if match["group"] else DEFAULT_GROUP_SIZE
+        if match["channel"] or (match["act"] == "8" and not match["group"]):
+            group = None
+        return cls(
+            bits=int(match["bits"]),
+            group_size=group,
+            symmetric=match["asym"] is None,
+            activations="token" if match["act"] == "8" else None,
+        )
+
+    @property
+    def name(self) -> str:
+        """The preset name with its group: ``W4A16-g64``; :meth:`parse` reads it back."""
+        for name, kind in _FLOAT_NAMES.items():
+            if kind == (self.format, self.activations):
+                return name
+        if self.activations == "tensor":
+            return STATIC
+        head = f"W{self.bits}A{8 if self.activations else 16}{'' if self.symmetric else '_ASYM'}"
+        if self.group_size is None:
+            return head if self.activations else f"{head}-channel"
+        return f"{head}-g{self.group_size}"
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """Smallest and largest code, both inclusive; of a float format its last points, as codes."""
+        if self.format != "int":
+            largest = E4M3_LARGEST if self.format == "fp8" else 2 * E2M1_LARGEST
+            return -int(largest), int(largest)
+        return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
+
+    def groups(self, in_features: int) -> int:
+        """Number of scales per output channel for ``in_features`` inputs (which the group must divide)."""
+        return 1 if self.group_size is None else in_features // self.group_size
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the scale of the activations is found in calibration."""
+        return self.activations == "tensor" or (self.format == "nvfp4" and self.activations == "group")
+
+    def bits_per_weight(self, in_features: int, scale_bits: int = 16) -> float:
+        """Stored bits per weight with scales and zero points counted."""
+        scale_bits = 8 if self.format in ("mxfp4", "nvfp4") else scale_bits
+        overhead = scale_bits + (0 if self.symmetric else self.bits)
+        return self.bits + overhead * self.groups(in_features) / in_features

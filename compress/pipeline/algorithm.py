@@ -1,0 +1,246 @@
+"""What every compression algorithm is: a frozen options model, and ``apply``.
+
+A ``BlockPass`` works on one block of the sweep; a ``ModelPass`` needs the whole model and is a barrier in it.
+A file in ``passes/`` defines one subclass and names it ``PASS``; the fields are the keys a recipe may set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from ...plugins import load, names
+from ..model.anatomy import Anatomy
+from ..model.block_anatomy import Linear
+from ..model.kv_scheme import KVScheme
+from ..numbers.scheme import Scheme
+from .block import Block
+
+if TYPE_CHECKING:
+    from .stage import Stage, StageResult
+
+PACKAGE = "edgepress.compress.passes"
+
+# A forward pass in units of its matrix products; the grid search and rounding of a weight in multiply-adds.
+FORWARD, ROUNDING = 1.5, 150
+# Tokens that go through the whole model and back at once ahead of a sweep.
+EXIT_PIECE = 2048
+
+
+def _scheme(value: Any) -> Any:
+    return Scheme.parse(value) if isinstance(value, str) else value
+
+
+def _integers(scheme: Scheme) -> Scheme:
+    if scheme.format != "int" or scheme.calibrated:
+        raise ValueError(
+            f"this pass is for integer codes, inputs not static; {scheme.name} takes rtn or gptq"
+        )
+    return scheme
+
+
+AnySchemeOption = Annotated[
+    Scheme,
+    BeforeValidator(_scheme, json_schema_input_type=str | dict[str, Any]),
+    Field(description="a name such as W4A16-g64 or NVFP4, or {bits, group_size, symmetric, activations}"),
+]
+SchemeOption = Annotated[AnySchemeOption, AfterValidator(_integers)]
+
+
+class Pass(BaseModel):
+    """Options shared by all passes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    knows_experts: ClassVar[bool] = False  # whether it works on models with blocks of experts
+    knows_encoder_decoders: ClassVar[bool] = False  # and on those that write from an encoder's states
+
+    targets: tuple[str, ...] = Field(
+        ("*",), description="globs on layer names, or roles: q k v o gate up down"
+    )
+    ignore: tuple[str, ...] = Field((), description="globs or roles to leave alone")
+    samples: int | None = Field(
+        None, ge=1, description="of the calibration sequences that the pass reads; all by default"
+    )
+
+    @property
+    def weight_scheme(self) -> Scheme | None:
+        """The scheme this pass gives its layers, or None when it does not quantize."""
+        return None
+
+    def scheme_of(self, linear: Linear) -> Scheme | None:
+        """The scheme this pass gives ``linear``, which it selects."""
+        return self.weight_scheme
+
+    @property
+    def kv_scheme(self) -> KVScheme | None:
+        """The scheme this pass gives the key/value cache, or None when it leaves that alone."""
+        return None
+
+    def bits_per_weight(self, in_features: int) -> float | None:
+        """Stored bits a weight of a layer with so many inputs afterwards, or None when they stay as many."""
+        scheme = self.weight_scheme
+        return None if scheme is None else scheme.bits_per_weight(in_features)
+
+    def added_bytes(self, anatomy: Anatomy) -> int:
+        """Bytes in float32 of matrices that the pass adds to the model."""
+        return 0
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the pass needs calibration text."""
+        return False
+
+    @property
+    def last(self) -> bool:
+        """Whether no pass may follow."""
+        return self.kv_scheme is not None
+
+    @property
+    def label(self) -> str:
+        """How a table calls what the pass does, for a pass without a scheme."""
+        return type(self).__name__.lower()
+
+    @property
+    def note(self) -> str | None:
+        """What whoever uses the result should know, kept in its manifest."""
+        return None
+
+    def seen(self, tokens: int, samples: int) -> int:
+        """How many of the ``tokens`` in so many ``samples`` the pass reads."""
+        return tokens if self.samples is None or self.samples >= samples else tokens * self.samples // samples
+
+    def reads(self) -> tuple[Path, ...]:
+        """Checkpoints or files besides the model and the text that the result depends on."""
+        return ()
+
+    @property
+    def inputs_multiple(self) -> int:
+        """What the number of inputs of each layer has to be a multiple of."""
+        return (self.weight_scheme and self.weight_scheme.group_size) or 1
+
+    def selects(self, linear: Linear) -> bool:
+        """Whether the pass works on ``linear``."""
+
+        def matches(patterns: tuple[str, ...]) -> bool:
+            return any(pattern == linear.role or fnmatchcase(linear.name, pattern) for pattern in patterns)
+
+        return matches(self.targets) and not matches(self.ignore)
+
+    def selected(self, anatomy: Anatomy) -> list[Linear]:
+        """All layers of a model the pass works on."""
+        return [linear for linear in anatomy.linears() if self.selects(linear)]
+
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        """What the pass makes of a model's shapes: what the plan of the later passes goes by.
+
+        Raises:
+            RecipeError: the pass cannot do to such a model what its options ask.
+        """
+        return anatomy
+
+
+class BlockPass(Pass):
+    """A pass that works on one block with its statistics.
+
+    ``needs`` names the statistics of the inputs that it reads; ``reads_batches`` says that it runs the
+    calibration batches through the block itself, and ``compares`` that it wants the original model's inputs
+    beside those of the partly compressed one. ``learns`` says that all layers of a block learn together from
+    its output: the activations of a batch then wait in memory for the way back.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    reads_batches: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
+
+    @property
+    def calibrated(self) -> bool:
+        return bool(self.needs) or self.reads_batches or self.compares
+
+    @property
+    def exit_tokens(self) -> int | None:
+        """Tokens of calibration text for ``Block.exit_metric``, which takes the whole model and a backward
+        pass ahead of the sweep; None where the pass does not read it.
+        """
+        return None
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """The most memory that ``apply`` takes at once for ``layers``, which read the same inputs, or are all
+        layers of a block where the pass ``learns``.
+
+        Weights, statistics and codes are counted elsewhere. By default what rounding takes: three float
+        copies of the largest layer.
+        """
+        return 3 * max(float_bytes(linear) for linear in layers)
+
+    def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
+        """Multiply-adds for the layers of a block, in ``groups`` that share their inputs.
+
+        By default what collecting statistics, a column recursion and rounding take; a pass without data only
+        rounds.
+        """
+        total = 0.0
+        for group in groups:
+            wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
+            if self.calibrated:
+                total += FORWARD * tokens * rows * wide + tokens * wide**2 + wide**3 + 2 * rows * wide**2
+            total += ROUNDING * rows * wide
+        return total
+
+    def apply(self, block: Block) -> None:
+        """Change the selected layers of ``block`` and leave a status for each."""
+        raise TypeError(f"{type(self).__name__} does not define apply")
+
+
+class ModelPass(Pass):
+    """A pass that needs the whole model: the sweep ends before it and another begins after it.
+
+    One that is ``together`` is applied by all processes of a launch at once; the first one's result counts.
+    """
+
+    together: ClassVar[bool] = False
+
+    @property
+    def max_seconds(self) -> float | None:
+        """Of its work at most, or None."""
+        return None
+
+    def working_bytes(self, weights: int) -> int:
+        """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
+        return 2 * weights
+
+    def sweep_bytes(self, anatomy: Anatomy) -> int:
+        """Peak memory of a sweep of its own over the blocks of ``anatomy``; none by default."""
+        return 0
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """Multiply-adds for a model with so many weights in its blocks; by default one forward pass."""
+        return float(weights) * tokens
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Read the model of ``stage`` and write the changed one into its output directory."""
+        raise TypeError(f"{type(self).__name__} does not define apply")
+
+
+def float_bytes(linear: Linear) -> int:
+    """Bytes of the weight of ``linear`` in float32."""
+    return 4 * linear.out_features * linear.in_features
+
+
+def pass_names() -> list[str]:
+    """The passes there are."""
+    return names(PACKAGE)
+
+
+def pass_type(name: str) -> type[Pass]:
+    """The class of the pass called ``name``.
+
+    Raises:
+        UnknownName: no such pass; suggests the nearest.
+    """
+    return load(PACKAGE, name, "pass").PASS  # type: ignore[no-any-return]

@@ -1,0 +1,171 @@
+"""``Block``: one transformer block on the device, the unit of streaming, memory, resume and progress.
+
+It carries what passes read (weights, statistics of the inputs, the batches themselves) and what they leave
+(masks, quantized weights, a status per layer). A mask travels with the block: later passes keep pruned
+weights at exactly zero. What is set is rounded at once to the precision it will be stored in, so that all
+that follows sees the model as it will be read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import EdgepressError
+from ..model.block_anatomy import BlockAnatomy, Linear
+from ..model.kv_scheme import KVScales
+from ..numbers.qtensor import QTensor
+from .forward import Batch
+
+FALLBACK = "fallback"
+
+
+@dataclass
+class LayerStatus:
+    """How one layer fared in one pass.
+
+    ``status`` is ``ok``, ``damped`` or ``fallback-…``; ``error`` is the relative squared output error on the
+    calibration activations where a Gram was collected, else of the weights; ``detail`` says what happened.
+    """
+
+    name: str
+    step: str
+    scheme: str
+    status: str
+    error: float
+    error_kind: str
+    detail: str = ""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the pass could not do what was asked of it."""
+        return self.status.startswith(FALLBACK)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON for the manifest."""
+        return {key: value for key, value in self.__dict__.items() if value != ""}
+
+
+Statistics = Mapping[str, Mapping[str, Tensor]]
+
+
+def _no_batches() -> Iterator[Batch]:
+    return iter(())
+
+
+@dataclass
+class Block:
+    """The state of one block during the sweep. Keys of all mappings are full stored names.
+
+    Attributes:
+        module: transformers' own block; ``linears`` its linears.
+        statistics: of the inputs of linears, by linear and statistic name.
+        batches: the calibration batches at the entrance of the block, in the partly compressed model.
+        original, references, targets: where a pass compares, the block as it was, and the original model's
+            batches at its entrance and at its exit.
+        stored_types: precision on disk of the block's parameters; float32 for those not named.
+        masks: bool ``[out, in]``, True keeps. quantized: the layers that are quantized by now.
+        changed: parameters that passes replaced.
+        kv: how its keys and values are cached, or None in float.
+        exit_metric: ``[hidden, hidden]``, how an error of its output counts by direction; where a pass asks.
+    """
+
+    anatomy: BlockAnatomy
+    module: nn.Module
+    linears: Mapping[str, nn.Linear]
+    statistics: Statistics = field(default_factory=dict)
+    batches: Callable[[], Iterator[Batch]] = _no_batches
+    original: nn.Module | None = None
+    references: Callable[[], Iterator[Batch]] = _no_batches
+    targets: Callable[[], Iterator[Batch]] = _no_batches
+    collector: Callable[[Block, Mapping[str, tuple[str, ...]]], Statistics] | None = None
+    stored_types: Mapping[str, torch.dtype] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    quantized: dict[str, QTensor] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    kv: KVScales | None = None
+    exit_metric: Tensor | None = None
+    statuses: list[LayerStatus] = field(default_factory=list)
+
+    def weight(self, linear: Linear) -> Tensor:
+        """The current weight ``[out, in]`` float32 of a linear."""
+        return self.linears[linear.name].weight.detach().to(torch.float32)
+
+    def statistic(self, linear: Linear, name: str) -> Tensor:
+        """The statistic called ``name`` of the inputs of ``linear``."""
+        return self.statistics[linear.name][name]
+
+    def collect(self, layers: Sequence[Linear], needs: tuple[str, ...]) -> Statistics:
+        """Statistics of the inputs of ``layers`` as the block is now: a run of the batches through it."""
+        if self.collector is None:
+            raise EdgepressError(f"{self.anatomy.prefix} has no calibration batches to collect from")
+        return self.collector(self, {linear.name: needs for linear in layers})
+
+    def parameter(self, name: str) -> Tensor:
+        """The parameter with the stored name ``name``, such as ``….input_layernorm.weight``, float32."""
+        return self.module.get_parameter(self.local(name)).detach().to(torch.float32)
+
+    def set_parameter(self, name: str, value: Tensor) -> Tensor:
+        """Replace a parameter; returns what it is after rounding to its stored precision, float32."""
+        local = self.local(name)
+        owner_name, _, leaf = local.rpartition(".")
+        owner = self.module.get_submodule(owner_name)
+        before = getattr(owner, leaf)
+        rounded = value.detach().to(self.stored_types.get(name, torch.float32)).to(before.dtype)
+        setattr(owner, leaf, nn.Parameter(rounded, requires_grad=False))
+        self.changed.add(name)
+        return rounded.to(torch.float32)
+
+    def set_weight(self, linear: Linear, weight: Tensor) -> None:
+        """Replace the weight of a linear by a dense one; what codes it had are gone."""
+        self.quantized.pop(linear.name, None)
+        self._assign(linear, weight.to(self.stored_types.get(f"{linear.name}.weight", torch.float32)))
+        self.changed.add(f"{linear.name}.weight")
+
+    def set_quantized(self, linear: Linear, tensor: QTensor) -> None:
+        """Store a quantized weight; the block computes with what its codes stand for from now on."""
+        self.quantized[linear.name] = tensor
+        self._assign(linear, tensor.dequantize())
+
+    def _assign(self, linear: Linear, weight: Tensor) -> None:
+        module = self.linears[linear.name]
+        module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
+
+    def local(self, name: str) -> str:
+        """The stored ``name`` relative to the block's module."""
+        return name.removeprefix(f"{self.anatomy.prefix}.")
+
+    def check(self, step: str) -> None:
+        """The checks made after every pass: shapes, finite values, masks respected.
+
+        Raises:
+            EdgepressError: a pass broke one of them; names pass and layer (a bug, not bad input).
+        """
+        for linear in self.anatomy.linears():
+            weight = self.linears[linear.name].weight
+            if tuple(weight.shape) != (linear.out_features, linear.in_features):
+                raise EdgepressError(
+                    f"pass {step} changed the shape of {linear.name} to {tuple(weight.shape)}"
+                )
+            if not bool(torch.isfinite(weight).all()):
+                raise EdgepressError(f"pass {step} left a non-finite weight in {linear.name}")
+            mask = self.masks.get(linear.name)
+            if mask is not None and bool((weight[~mask] != 0).any()):
+                raise EdgepressError(f"pass {step} revived pruned weights of {linear.name}")
+
+
+def output_error(change: Tensor, weight: Tensor, gram: Tensor) -> float:
+    """``E‖ΔW x‖² / E‖W x‖²`` for ``change``, ``weight [out, in]``, ``gram [in, in]``; 0 when dead."""
+    damage = float(((change @ gram) * change).sum())
+    power = float(((weight @ gram) * weight).sum())
+    return max(damage, 0.0) / power if power > 0 else 0.0
+
+
+def weight_error(change: Tensor, weight: Tensor) -> float:
+    """``‖ΔW‖² / ‖W‖²``; 0 for an all-zero layer."""
+    power = float(weight.square().sum())
+    return float(change.square().sum()) / power if power > 0 else 0.0

@@ -1,0 +1,136 @@
+"""Collecting what passes ask for: taps on the inputs of a block's linears while the batches run through it.
+
+A statistic that compares with the original model sees both at once: each batch runs first through the block
+as it was, on the original's inputs, then through the block as it is. Rows that are not finite are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..model.block_anatomy import BlockAnatomy, Linear
+from .forward import Batch, Smaller, both_sound, run_block
+from .statistics import STATISTICS, Statistic
+
+Batches = Callable[[], Iterator[Batch]]
+
+
+class _Enough(Exception):
+    """Ends a forward pass once the last tap has seen its rows."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model at this block: ``module`` with its ``linears`` by stored name, and its batches."""
+
+    module: nn.Module
+    linears: Mapping[str, nn.Module]
+    batches: Batches
+
+
+def collect(
+    current: Side,
+    original: Side | None,
+    anatomy: BlockAnatomy,
+    wanted: Mapping[str, tuple[str, ...]],
+    smaller: Smaller,
+) -> dict[str, dict[str, Tensor]]:
+    """Statistics of the inputs of linears, by linear and statistic name; linears with shared inputs share
+    tensors.
+
+    ``wanted`` maps a linear to the statistics asked for; ``original`` is needed by paired ones. Starts over
+    with smaller pieces when memory runs out, so that nothing is counted twice.
+    """
+    while True:
+        try:
+            return _collect(current, original, anatomy, wanted, smaller.parts)
+        except torch.OutOfMemoryError as error:
+            smaller.after(error, max(batch.hidden.shape[0] for batch in current.batches()))
+
+
+def _collect(
+    current: Side,
+    original: Side | None,
+    anatomy: BlockAnatomy,
+    wanted: Mapping[str, tuple[str, ...]],
+    parts: int,
+) -> dict[str, dict[str, Tensor]]:
+    groups = [group for group in anatomy.inputs() if any(linear.name in wanted for linear in group)]
+    device = next(current.module.parameters()).device
+    statistics = [_statistics_of(group, wanted, device) for group in groups]
+    paired = any(statistic.paired for tap in statistics for statistic in tap.values())
+    expected: dict[int, Tensor] = {}
+
+    def update(index: int, rows: Tensor) -> None:
+        rows, original_rows = _finite(rows, expected.get(index))
+        for statistic in statistics[index].values():
+            statistic.update(rows, original_rows)
+
+    references = original.batches if paired and original is not None else None
+    for piece, reference in _pieces(current.batches, references, parts):
+        if reference is not None and original is not None:
+            _tapped(original, groups, reference, expected.__setitem__)
+        _tapped(current, groups, piece, update)
+    values = [{name: statistic.value() for name, statistic in tap.items()} for tap in statistics]
+    return {linear.name: values[i] for i, group in enumerate(groups) for linear in group}
+
+
+def _statistics_of(
+    group: Sequence[Linear], wanted: Mapping[str, tuple[str, ...]], device: torch.device
+) -> dict[str, Statistic]:
+    needed = sorted({name for linear in group for name in wanted.get(linear.name, ())})
+    return {name: STATISTICS[name](group[0].in_features, device) for name in needed}
+
+
+def _pieces(batches: Batches, references: Batches | None, parts: int) -> Iterator[tuple[Batch, Batch | None]]:
+    """Each batch in ``parts`` pieces, beside the same piece of the original's."""
+    if references is None:
+        for batch in batches():
+            yield from ((piece, None) for piece in batch.split(parts))
+        return
+    for batch, reference in zip(batches(), references(), strict=True):
+        yield from zip(*(side.split(parts) for side in both_sound(batch, reference)), strict=True)
+
+
+def _finite(rows: Tensor, original: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Without the rows that hold NaN or infinity on either side: a sample may break inside the block."""
+    sums = [float(side.sum()) for side in (rows, original) if side is not None]
+    if all(map(math.isfinite, sums)):
+        return rows, original
+    keep = torch.isfinite(rows).all(1)
+    if original is not None:
+        keep &= torch.isfinite(original).all(1)
+        original = original[keep]
+    return rows[keep], original
+
+
+def _tapped(
+    side: Side, groups: Sequence[Sequence[Linear]], batch: Batch, see: Callable[[int, Tensor], None]
+) -> None:
+    """Run ``batch`` through the block and show ``see`` the input rows ``[tokens, in]`` of each group."""
+
+    def tap(index: int) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+            see(index, rows if batch.mask is None else rows[batch.mask.reshape(-1)])
+            if index == len(groups) - 1:
+                raise _Enough
+
+        return hook
+
+    handles = [
+        side.linears[group[0].name].register_forward_pre_hook(tap(index))
+        for index, group in enumerate(groups)
+    ]
+    try:
+        run_block(side.module, batch)
+    except _Enough:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,105 @@
+"""Running token batches through one block, in pieces when memory is short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import OutOfResource
+
+
+class Batch:
+    """One calibration batch at the entrance of a block.
+
+    ``hidden [batch, tokens, hidden]``; ``arguments`` are the block's keyword arguments; ``mask [batch,
+    tokens]`` bool marks real tokens, or None when all are.
+    """
+
+    def __init__(self, hidden: Tensor, arguments: Mapping[str, Any], mask: Tensor | None) -> None:
+        self.hidden, self.arguments, self.mask = hidden, arguments, mask
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """The batch in up to ``parts`` pieces along its first axis."""
+        size = self.hidden.shape[0]
+        step = max(1, -(-size // parts))
+        for start in range(0, size, step):
+            rows = slice(start, start + step)
+
+            def cut(value: Any, rows: slice = rows) -> Any:
+                if isinstance(value, Tensor):
+                    return value[rows] if value.ndim and value.shape[0] == size > 1 else value
+                return tuple(cut(item, rows) for item in value) if isinstance(value, tuple) else value
+
+            arguments = {name: cut(value) for name, value in self.arguments.items()}
+            yield Batch(self.hidden[rows], arguments, None if self.mask is None else self.mask[rows])
+
+
+def block_output(module: nn.Module, batch: Batch) -> Tensor:
+    """The block's output ``[batch, tokens, hidden]``, with gradients where they are enabled."""
+    output = module(batch.hidden, **batch.arguments)
+    return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+
+
+def run_block(module: nn.Module, batch: Batch) -> Tensor:
+    """The block's output ``[batch, tokens, hidden]``, without gradients."""
+    with torch.no_grad():
+        return block_output(module, batch)
+
+
+class Smaller:
+    """How many pieces a batch is run in: doubled when the device runs out of memory, and said aloud once."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.parts, self.note = 1, note
+
+    def after(self, error: torch.OutOfMemoryError, batch_size: int) -> None:
+        """React to an out-of-memory error.
+
+        Raises:
+            OutOfResource: a single sequence does not fit.
+        """
+        if self.parts >= batch_size:
+            raise OutOfResource(
+                "one calibration sequence does not fit the device's memory",
+                why=str(error).splitlines()[0],
+                fix="use a smaller --length or --device cpu",
+            ) from error
+        self.parts *= 2
+        self.note(f"the device ran out of memory: batches are now run in {self.parts} pieces")
+
+
+def propagate(module: nn.Module, batch: Batch, smaller: Smaller) -> Tensor:
+    """The block's output for ``batch``, in pieces when memory is short."""
+    while True:
+        try:
+            return torch.cat([run_block(module, piece) for piece in batch.split(smaller.parts)])
+        except torch.OutOfMemoryError as error:
+            smaller.after(error, batch.hidden.shape[0])
+
+
+def spoilt(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """``[batch]``: the samples of ``hidden [batch, tokens, hidden]`` with NaN or infinity in a real token."""
+    broken = ~torch.isfinite(hidden).all(-1)
+    return (broken if mask is None else broken & mask).any(-1)
+
+
+def without_spoilt(batch: Batch) -> Batch:
+    """``batch`` with its spoilt samples out of the mask, and zero wherever a value is not finite."""
+    if bool(torch.isfinite(batch.hidden).all()):
+        return batch
+    bad = spoilt(batch.hidden, batch.mask).unsqueeze(1)
+    real = torch.ones(batch.hidden.shape[:2], dtype=torch.bool, device=batch.hidden.device)
+    mask = (real if batch.mask is None else batch.mask) & ~bad
+    return Batch(torch.where(torch.isfinite(batch.hidden), batch.hidden, 0.0), batch.arguments, mask)
+
+
+def both_sound(batch: Batch, reference: Batch) -> tuple[Batch, Batch]:
+    """Both with one mask: of the tokens that count on either side."""
+    if batch.mask is None and reference.mask is None:
+        return batch, reference
+    masks = [side.mask for side in (batch, reference) if side.mask is not None]
+    mask = masks[0] & masks[-1]
+    return Batch(batch.hidden, batch.arguments, mask), Batch(reference.hidden, reference.arguments, mask)

@@ -1,0 +1,136 @@
+"""``PartWriter``: a block of the sweep as the tensors of a checkpoint, quantized, changed or untouched.
+
+Each block becomes one safetensors file; their joining is
+:mod:`edgepress.compress.model.checkpoint.shard_writer`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..model.block_anatomy import BlockAnatomy
+from ..model.checkpoint.compressed import forms, stored
+from ..model.checkpoint.kv_scales import stored_scales
+from ..model.weights import WeightSource
+from ..numbers.qtensor import QTensor
+from ..numbers.scheme import Scheme
+from .block import Block
+from .masks import packed
+
+
+class PartWriter:
+    """Writes the parts of a changed ``source`` below ``directory``.
+
+    ``schemes``: the scheme that each linear ends with, which decides the form it is stored in.
+    """
+
+    def __init__(self, source: WeightSource, schemes: Mapping[str, Scheme], directory: Path) -> None:
+        self.source, self.directory = source, directory
+        self.forms = forms(schemes.values())
+
+    def stored_types(self, anatomy: BlockAnatomy) -> dict[str, torch.dtype]:
+        """The precision on disk of every float tensor of a block."""
+        names = self.source.names(f"{anatomy.prefix}.")
+        return {name: self.source.stored_type(name) for name in names}
+
+    def write(self, block: Block) -> Path:
+        """Write the block, and its masks beside it; returns the path of the block's file."""
+        changed = {name: block.parameter(name) for name in block.changed}
+        extra = {} if block.kv is None else stored_scales(block.anatomy.attention, block.kv)
+        return self.part(block.anatomy, block.quantized, changed, block.masks, extra)
+
+    def part(
+        self,
+        anatomy: BlockAnatomy,
+        quantized: Mapping[str, QTensor],
+        changed: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        extra: Mapping[str, Tensor] | None = None,
+        place: int | None = None,
+    ) -> Path:
+        """Write a block of which the linears ``quantized`` are codes and the parameters ``changed`` are new,
+        by stored name; ``extra`` tensors join them, ``masks`` go beside them. With a ``place`` it becomes the
+        block of that number, in its names too.
+        """
+        index = anatomy.index if place is None else place
+
+        def named(name: str) -> str:
+            return name if place is None else numbered(name, anatomy, place)
+
+        joined = _largest_scales(anatomy, quantized)
+        tensors = self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed, joined)
+        tensors |= extra or {}
+        if masks:
+            bits = {named(name): packed(mask) for name, mask in masks.items()}
+            _save(self.directory / "masks" / f"{index:04d}.safetensors", bits)
+        renamed = {named(name): tensor for name, tensor in tensors.items()}
+        return _save(self.directory / "parts" / f"{index:04d}.safetensors", renamed)
+
+    def exactly(self, anatomy: BlockAnatomy, tensors: Mapping[str, Tensor]) -> Path:
+        """Write ``tensors`` as the block, whatever the source has there."""
+        return _save(self.directory / "parts" / f"{anatomy.index:04d}.safetensors", tensors)
+
+    def outer(
+        self, changed: Mapping[str, Tensor] | None = None, extra: Mapping[str, Tensor] | None = None
+    ) -> Path:
+        """Write everything outside the blocks, in its stored type; ``changed`` and ``extra`` as in
+        :meth:`part`.
+        """
+        anatomy = self.source.anatomy
+        prefixes = tuple(f"{block.prefix}." for block in anatomy.blocks)
+        names = [name for name in self.source.names() if not name.startswith(prefixes)]
+        names = [name for name in names if name not in anatomy.copies()]
+        tensors = self._tensors(names, {}, changed or {}, {}) | dict(extra or {})
+        return _save(self.directory / "parts" / "outer.safetensors", tensors)
+
+    def _tensors(
+        self,
+        names: Sequence[str],
+        quantized: Mapping[str, QTensor],
+        changed: Mapping[str, Tensor],
+        joined: Mapping[str, float],
+    ) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            module = name.removesuffix(".weight")
+            if module in quantized:
+                tensor = quantized[module]
+                tensors |= stored(module, tensor, self.forms[tensor.scheme], joined.get(module))
+            elif name in changed:
+                value = self.source.as_stored(name, changed[name])
+                tensors[name] = value.to(self.source.stored_type(name))
+            else:
+                tensors |= self._untouched(name)
+        return tensors
+
+    def _untouched(self, name: str) -> dict[str, Tensor]:
+        if name in self.source.reader.shapes and name.removesuffix(".weight") not in self.source.schemes:
+            return self.source.reader.read([name])
+        return {name: self.source.as_stored(name, self.source.tensor(name))}
+
+
+def numbered(name: str, block: BlockAnatomy, index: int) -> str:
+    """The stored ``name`` of something in ``block`` when that is the block ``index``."""
+    return f"{block.stack}.{index}.{name.removeprefix(f'{block.prefix}.')}"
+
+
+def _largest_scales(anatomy: BlockAnatomy, quantized: Mapping[str, QTensor]) -> dict[str, float]:
+    """By linear in NVFP4, the largest scale of all that read the same inputs: runtimes join them into one."""
+    largest: dict[str, float] = {}
+    for group in anatomy.inputs():
+        names = [linear.name for linear in group if linear.name in quantized]
+        names = [name for name in names if quantized[name].scheme.format == "nvfp4"]
+        top = max((float(quantized[name].scale.max()) for name in names), default=0.0)
+        largest |= dict.fromkeys(names, top)
+    return largest
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    return path

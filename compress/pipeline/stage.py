@@ -1,0 +1,100 @@
+"""A stage of a recipe: what runs between two barriers, from one checkpoint to the next.
+
+A sweep of block passes is one stage, a ``ModelPass`` is another. Each reads a whole checkpoint and leaves the
+parts of the next, so that any pass may follow any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...terminal import Progress
+from ..model.kv_scheme import KVScheme
+from ..model.weights import WeightSource
+from ..numbers.scheme import Scheme
+from ..text.calibration import Calibration
+from .algorithm import Pass
+from .block import LayerStatus
+from .masks import Masks
+from .processes import ALONE, Processes
+
+Steps = Sequence[tuple[str, Pass]]
+LOG = "train.jsonl"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage works with.
+
+    Attributes:
+        source: the model as the stages before left it; ``original``: as it came.
+        directory: for parts and for whatever a killed run should find again; a log in ``directory / LOG``
+            ends up in the result.
+        masks: of the weights that are pruned by now; a stage leaves its own in ``directory / "masks"``.
+        processes: that work on the stage together, where the pass is one for all of them.
+        answers: where what the original says is kept for other runs too; None where it goes with this one.
+    """
+
+    source: WeightSource
+    original: WeightSource
+    directory: Path
+    calibration: Calibration | None
+    masks: Masks
+    device: torch.device
+    progress: Progress
+    processes: Processes = ALONE
+    answers: Path | None = None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage leaves.
+
+    Attributes:
+        parts: safetensors files that together are the model.
+        statuses: one a layer and step.
+        schemes: of every layer that is quantized now; ``forms``: how each scheme is stored.
+        damage: after each step, as :func:`edgepress.compress.pipeline.damage_probe.damage` has it; may be
+        empty. config: entries of ``config.json`` that changed, for models whose shape did. details: what a
+        pass wants kept in the manifest. kv_scheme: of the key/value cache, whose scales are in ``parts``;
+        None in float. form: the checkpoint whose config and companions it has, where that is not the stage's
+        own. files: companions that changed, by name: their JSON, or None for those that go.
+    """
+
+    parts: list[Path]
+    statuses: list[LayerStatus]
+    schemes: dict[str, Scheme]
+    forms: dict[Scheme, str]
+    damage: list[dict[str, Any]] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    kv_scheme: KVScheme | None = None
+    files: dict[str, Any] = field(default_factory=dict)
+    form: WeightSource | None = None
+
+
+@dataclass
+class Record:
+    """What the stages so far have to say in the manifest.
+
+    Attributes:
+        damage: one entry a step, None where a step was not measured.
+        details: by step number, what passes wanted kept.
+    """
+
+    statuses: list[LayerStatus] = field(default_factory=list)
+    damage: list[dict[str, Any] | None] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, steps: Steps, result: StageResult) -> None:
+        """Take in the result of the next ``steps``."""
+        if result.details:
+            self.details[str(len(self.damage))] = result.details
+        measured: list[dict[str, Any] | None] = list(result.damage)
+        self.damage += measured or [None] * len(steps)
+        self.statuses += result.statuses

@@ -1,0 +1,259 @@
+"""The sweep: one block at a time through statistics and passes, bounded in memory and safe to kill.
+
+For each block: load its weights, run the calibration batches to collect what the passes ask for, apply the
+passes in order, write the block and a journal entry, and run the batches through the changed block to make
+the inputs of the next. Activations live on disk between blocks: peak memory is one block, its statistics and
+one batch, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import CalibrationError
+from ...terminal import Progress
+from ..model.block_anatomy import BlockAnatomy
+from ..model.kv_tap import tap
+from ..model.module_names import module_name
+from ..model.skeleton import Skeleton
+from ..model.weights import WeightSource
+from ..numbers.fake_quant import unwrap, wrap
+from ..numbers.input_rounding import rounding_of
+from ..numbers.scheme import Scheme
+from ..text.calibration import Calibration
+from .algorithm import BlockPass
+from .allocator import return_small_blocks
+from .block import Block, LayerStatus, Statistics
+from .block_inputs import block_inputs
+from .collect import Side, collect
+from .damage_probe import damage, probe_rows
+from .forward import Batch, Smaller, propagate, spoilt
+from .journal import Journal
+from .masks import Masks
+from .part_writer import PartWriter
+from .stage import StageResult
+from .streams import Entry, Stream
+
+# A step is the passes that one entry of a recipe stands for; they share statistics.
+Step = Sequence[tuple[str, BlockPass]]
+
+
+class Sweep:
+    """Applies ``steps`` to every block of ``source``; results gather in the journal's directory.
+
+    Args:
+        schemes: the scheme that each linear ends with, which decides the form it is stored in.
+        calibration: token batches, or None when no pass asks for them.
+        masks: of weights that an earlier sweep pruned.
+        exit_metrics: by block prefix, where a pass asks for them.
+    """
+
+    def __init__(
+        self,
+        source: WeightSource,
+        steps: Sequence[Step],
+        schemes: Mapping[str, Scheme],
+        calibration: Calibration | None,
+        device: torch.device,
+        journal: Journal,
+        progress: Progress,
+        masks: Masks | None = None,
+        exit_metrics: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.source, self.steps, self.calibration = source, steps, calibration
+        self.device, self.journal, self.progress = device, journal, progress
+        self.masks, self.exit_metrics = masks or Masks(), exit_metrics or {}
+        self.smaller = Smaller(progress.note)
+        self.writer = PartWriter(source, schemes, journal.directory)
+        self.spoilt = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
+        self.compares = any(step.compares for group in steps for _, step in group)
+        self.inputs = self._stream("inputs", [])
+        self.originals = self._stream("originals", [])
+        self.probes = [self._stream(f"probe-{number}", []) for number in range(len(steps) + 1)]
+
+    def _stream(self, name: str, entries: Sequence[Entry]) -> Stream:
+        return Stream(self.journal.directory / "activations" / name, entries, self.device)
+
+    @property
+    def _runs(self) -> list[Stream]:
+        """The streams of whole calibration batches."""
+        return [self.inputs, self.originals] if self.compares else [self.inputs]
+
+    def run(self) -> StageResult:
+        """Sweep the blocks that the journal lacks."""
+        blocks = self.source.anatomy.blocks
+        start = self.journal.resume()
+        if start:
+            self.progress.note(f"continuing after block {start} of {len(blocks)}")
+        skeleton = Skeleton(self.source, self.device)
+        if self.calibration is not None:
+            self._enter(skeleton, write=start == 0)
+        with self.progress.task("compressing blocks", len(blocks)) as task:
+            task.advance(start)
+            for anatomy in blocks[start:]:
+                layers = self._sweep_block(skeleton, anatomy)
+                worst = max((layer.error for layer in layers), default=0.0)
+                task.advance(1, f"{anatomy.prefix} worst error {worst:.2g}")
+        units = self.journal.units
+        return StageResult(
+            [self.journal.directory / next(iter(unit["part"])) for unit in units] + [self.writer.outer()],
+            [LayerStatus(**status) for unit in units for status in unit["statuses"]],
+            {name: Scheme.parse(scheme) for unit in units for name, scheme in unit["schemes"].items()},
+            self.writer.forms,
+            damage(skeleton, self.probes, len(blocks)) if self.calibration is not None else [],
+            kv_scheme=self.steps[-1][-1][1].kv_scheme,  # the last pass, if any
+        )
+
+    def _enter(self, skeleton: Skeleton, *, write: bool) -> None:
+        """Embed the batches: what each keeps for all blocks, and the first block's inputs."""
+        assert self.calibration is not None
+        entries: list[Entry] = []
+        with skeleton.embeddings() as model:
+            for number, batch in enumerate(self.calibration.batches):
+                padded = not bool(batch.attention_mask.all())
+                mask = batch.attention_mask.to(self.device) if padded else None
+                hidden, arguments = block_inputs(skeleton, model, batch.input_ids.to(self.device), mask)
+                entries.append(Entry(arguments, None if mask is None else mask.to(torch.bool)))
+                if number == 0:
+                    parts = -(-hidden.shape[0] // probe_rows(batch))
+                    whole = [Batch(hidden, kept, entries[0].mask) for kept in arguments]
+                    probe = [next(batch.split(parts)) for batch in whole]
+                    self._start(self.probes, 0, probe[0].hidden, write)
+                self._start(self._runs, number, hidden, write)
+        for stream in self._runs:
+            stream.entries = entries
+        for stream in self.probes:
+            stream.entries = [Entry([piece.arguments for piece in probe], probe[0].mask)]
+
+    @staticmethod
+    def _start(streams: Sequence[Stream], number: int, hidden: Tensor, write: bool) -> None:
+        for stream in streams if write else ():
+            if number == 0:
+                stream.drop(0)
+            stream.write(0, number, hidden)
+
+    def _sweep_block(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> list[LayerStatus]:
+        block = self._load(skeleton, anatomy)
+        left = self._leave(skeleton, block, self.probes[:1])
+        if self.compares:
+            block.original = copy.deepcopy(block.module)
+            block.references = lambda: self.originals.batches(anatomy.index)
+            block.targets = lambda: self.originals.batches(anatomy.index + 1)
+            left += self._leave(skeleton, block, [self.originals])
+        for step, probe in zip(self.steps, self.probes[1:], strict=True):
+            self._apply(block, step)
+            left += self._leave(skeleton, block, [probe])
+        block.statistics, block.original = {}, None
+        left += self._leave(skeleton, block, [self.inputs])
+        self._tell_spoilt(block)
+        self.journal.add(
+            {
+                "part": self.journal.hashes([self.writer.write(block)]),
+                "activations": self.journal.hashes(left),
+                "statuses": [status.__dict__ for status in block.statuses],
+                "schemes": {name: tensor.scheme.name for name, tensor in block.quantized.items()},
+            }
+        )
+        for stream in (*self._runs, *self.probes):
+            stream.drop(anatomy.index)
+        skeleton.free(anatomy.prefix)
+        return_small_blocks()
+        return block.statuses
+
+    def _load(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> Block:
+        module = skeleton.fill(anatomy.prefix)
+        linears = {linear.name: skeleton.submodule(linear.name) for linear in anatomy.linears()}
+        return Block(
+            anatomy,
+            module,
+            {name: linear for name, linear in linears.items() if isinstance(linear, nn.Linear)},
+            batches=lambda: self.inputs.batches(anatomy.index),
+            collector=None if self.calibration is None else self._collect,
+            stored_types=self.writer.stored_types(anatomy),
+            masks=self.masks.of(anatomy, self.device),
+            quantized=self.source.quantized(anatomy, self.device),
+            exit_metric=self.exit_metrics.get(anatomy.prefix),
+        )
+
+    def _apply(self, block: Block, step: Step) -> None:
+        wanted: dict[str, tuple[str, ...]] = {}
+        for linear in block.anatomy.linears():
+            needs = {need for _, options in step if options.selects(linear) for need in options.needs}
+            if needs:
+                wanted[linear.name] = tuple(sorted(needs))
+        # What an earlier step changed has changed the inputs too: each step sees the block as it is now.
+        block.statistics = self._collect(block, wanted) if wanted else {}
+        for name, options in step:
+            options.apply(block)
+            block.check(name)
+
+    def _collect(self, block: Block, wanted: Mapping[str, tuple[str, ...]]) -> Statistics:
+        current = Side(block.module, block.linears, block.batches)
+        original = None
+        if block.original is not None:
+            local = {name: name.removeprefix(f"{block.anatomy.prefix}.") for name in block.linears}
+            linears = {name: block.original.get_submodule(path) for name, path in local.items()}
+            original = Side(block.original, linears, block.references)
+        return collect(current, original, block.anatomy, wanted, self.smaller)
+
+    def _leave(self, skeleton: Skeleton, block: Block, streams: Sequence[Stream]) -> list[Path]:
+        """Run ``streams`` through the block as it is; returns the files that hold the next block's inputs."""
+        if self.calibration is None:
+            return []
+        index, files = block.anatomy.index, []
+        with _simulated(skeleton, block):
+            for stream in streams:
+                stream.drop(index + 1)
+                bad, total = 0, 0
+                for number, batch in enumerate(stream.raw(index)):
+                    output = propagate(block.module, batch, self.smaller)
+                    files.append(stream.write(index + 1, number, output))
+                    bad += int(spoilt(output, batch.mask).sum())
+                    total += len(output) if batch.mask is None else int(batch.mask.any(1).sum())
+                self.spoilt = (bad, total)
+        return files
+
+    def _tell_spoilt(self, block: Block) -> None:
+        """Say which layers were calibrated without some of the samples: those that end in NaN or infinity.
+
+        Raises:
+            CalibrationError: no sample is left; names the block.
+        """
+        bad, total = self.spoilt
+        if bad and bad == total:
+            raise CalibrationError(
+                f"{block.anatomy.prefix} turns every sample into NaN or infinity",
+                fix="check the model with `edgepress inspect`, or calibrate on other text",
+            )
+        if bad:
+            text = f"{bad} of {total} samples are not finite here and were left out"
+            self.progress.note(f"{block.anatomy.prefix}: {text}")
+            for status in block.statuses:
+                status.detail = f"{status.detail}; {text}" if status.detail else text
+
+
+@contextmanager
+def _simulated(skeleton: Skeleton, block: Block) -> Iterator[None]:
+    """The block with the activations of its layers, and its cache, rounded as their schemes say."""
+    names = {
+        module_name(skeleton.anatomy, name): rounding_of(tensor.scheme, tensor.input_scale)
+        for name, tensor in block.quantized.items()
+        if tensor.scheme.activations
+    }
+    for name, rounding in names.items():
+        wrap(skeleton.model, name, rounding)
+    attention = skeleton.submodule(block.anatomy.attention.module)
+    cache = None if block.kv is None else tap(attention, block.kv.round)
+    try:
+        yield
+    finally:
+        if cache is not None:
+            cache.remove()
+        for name in names:
+            unwrap(skeleton.model, name)

@@ -1,0 +1,1 @@
+"""Pruning of single weights: scores, masks and what compensates for them; ``structured/`` cuts units."""

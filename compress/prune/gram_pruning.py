@@ -1,0 +1,115 @@
+"""``GramPruning``: what the passes that prune under the Gram of a layer's inputs have in common.
+
+Layers that read the same inputs are solved together (:mod:`..solve.group_solving`), one above the other. A
+pass says which weights stay and what they become; here is what comes before and after it: the target, which
+may make up for the error of earlier layers; the fit of what is left (:mod:`.support_fit`); the status. A Gram
+that does not factor is damped ten times stronger, step by step; a layer that still fails is pruned by
+magnitude and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..model.block_anatomy import Linear
+from ..pipeline.algorithm import float_bytes
+from ..pipeline.block import Block, LayerStatus, output_error, weight_error
+from ..solve.corrected_target import corrected
+from ..solve.group_solving import GroupSolving, Inputs
+from ..solve.inverse_factor import MAX_DAMPING, Factor, all_finite, damped, factorize
+from .sparsity import Scope
+from .support_fit import fit_support
+from .unstructured_pruning import Pruning
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Layers above one another: ``target [rows, in]``, and for each its rows and what is pruned already."""
+
+    layers: Sequence[Linear]
+    target: Tensor
+    earlier: Sequence[Tensor | None]
+    options: Pruning
+    scope: Scope
+
+    def split(self, rows: Tensor) -> Sequence[Tensor]:
+        """``rows [rows, …]`` by layer."""
+        return torch.split(rows, [linear.out_features for linear in self.layers])
+
+    def choose(self, score: Tensor, columns: slice = slice(None)) -> Tensor:
+        """The mask of the channels ``columns``: each layer's own lowest ``score [rows, columns]`` go."""
+        masks = []
+        for linear, part, known in zip(self.layers, self.split(score), self.earlier, strict=True):
+            masks.append(
+                self.options.keep(linear, part, self.scope, None if known is None else known[:, columns])
+            )
+        return torch.cat(masks)
+
+
+class GramPruning(GroupSolving, Pruning):
+    """Options of every such pass."""
+
+    scope: Scope = "layer"
+    fit_steps: int = Field(
+        10, ge=0, le=1000, description="steps of the least-squares fit of what is left; 0 for none"
+    )
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """Two squares, two more for a correction; five copies of the stacked weights; the statistics where
+        they are collected here.
+        """
+        square = 4 * layers[0].in_features ** 2
+        return (
+            (2 + 2 * (self.correction > 0)) * square
+            + 5 * sum(map(float_bytes, layers))
+            + self.statistics_bytes(layers)
+        )
+
+    def solve(self, rows: Rows, hessian: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
+        """The pruned weight and its mask, both ``[rows, in]``; ``factor`` is of a multiple of ``hessian``."""
+        raise TypeError(f"{type(self).__name__} does not define solve")
+
+    def solve_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
+        gram = inputs["gram"]
+        factor = factorize(gram, self.damping)
+        if factor is None:
+            for linear in layers:
+                self._fall_back(block, linear, gram)
+            return
+        target = torch.cat([block.weight(linear) for linear in layers])
+        if self.correction:
+            channels = torch.arange(len(gram), device=gram.device)
+            target = corrected(target, inputs, factor, channels, self.correction)
+        earlier = [block.masks.get(linear.name) for linear in layers]
+        rows, hessian = Rows(layers, target, earlier, self, self.scope), damped(gram, factor.damping)
+        hessian /= hessian.diagonal().mean()  # its size does not matter, and products of it might overflow
+        weight, mask = self.solve(rows, hessian, factor)
+        weight = fit_support(target, hessian, mask, weight, self.fit_steps)
+        parts = zip(layers, *map(rows.split, (weight, mask, target)), strict=True)
+        for linear, pruned, kept, wanted in parts:
+            block.masks[linear.name] = kept.clone()
+            block.set_weight(linear, pruned.clone())
+            error = output_error(block.weight(linear) - wanted, wanted, gram)
+            self._record(block, linear, error, "output", factor.damping)
+
+    def _record(self, block: Block, linear: Linear, error: float, kind: str, damping: float | None) -> None:
+        status, detail = "ok", ""
+        if damping is None:
+            status = "fallback-magnitude"
+            detail = f"the Gram is not positive definite even with damping {MAX_DAMPING:g}"
+        elif damping > self.damping:
+            status, detail = "damped", f"damping {damping:g} instead of {self.damping:g}"
+        step = type(self).__name__.lower()
+        block.statuses.append(LayerStatus(linear.name, step, self.label, status, error, kind, detail))
+
+    def _fall_back(self, block: Block, linear: Linear, gram: Tensor) -> None:
+        weight = block.weight(linear)
+        change = self.prune(block, linear, weight.abs(), self.scope)
+        finite = all_finite(gram)
+        error = output_error(change, weight, gram) if finite else weight_error(change, weight)
+        self._record(block, linear, error, "output" if finite else "weight", None)

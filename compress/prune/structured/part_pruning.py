@@ -1,0 +1,150 @@
+"""``Narrow``: the block pass behind the structured ones: each part of each block down to the width it was
+given.
+
+The statistics of a part are collected from the block as the parts before it left it. What stays is repaired
+at once, so that the next block sees the repaired outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+from torch import Tensor
+
+from ...model.block_anatomy import Linear
+from ...pipeline.algorithm import BlockPass
+from ...pipeline.block import Block, LayerStatus, output_error, weight_error
+from ...solve.inverse_factor import all_finite
+from ..support_fit import fit_support
+from .importance import Importance, kept_units
+from .part import Part, columns_of
+from .repair import Repaired, bias_only, least_squares
+from .residual_error import Gap, adds_plainly, reader_of_sum, seen
+
+Repair = Literal["least_squares", "bias", "none"]
+
+# Units kept, by block and the name of the part.
+Widths = Mapping[tuple[int, str], int]
+
+_FIT_STEPS = 30
+
+
+class Narrow(BlockPass):
+    """Not a pass of recipes: those that are one run it with the widths that they have found."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    step: str
+    parts: tuple[Any, ...]
+    widths: Mapping[tuple[int, str], int]
+    importance: Importance
+    repair: Repair
+    damping: float
+    losses: Mapping[str, Tensor]
+    correction: float = 0.0
+
+    def statistics(self, reader: Linear) -> tuple[str, ...]:
+        """What is collected of the inputs of ``reader``."""
+        gram = self.importance in ("activation", "reconstruction") or self.repair == "least_squares"
+        mean = reader.bias and self.repair != "none"
+        return (*(("gram",) if gram else ()), *(("mean",) if mean else ()))
+
+    @property
+    def compares(self) -> bool:  # type: ignore[override]
+        return self.correction > 0
+
+    @property
+    def reads_batches(self) -> bool:  # type: ignore[override]
+        return self.importance in ("activation", "reconstruction") or self.repair != "none"
+
+    def apply(self, block: Block) -> None:
+        for part in self.parts:
+            count = self.widths.get((block.anatomy.index, part.name))
+            if count is not None and (self.compares or count < part.counts(block.anatomy)[-1]):
+                self._narrow(block, part, count)
+
+    def _narrow(self, block: Block, part: Part, count: int) -> None:
+        before = block.anatomy
+        reader, size = part.reader(before), part.unit(before)
+        needs = self.statistics(reader)
+        inputs = block.collect([reader], needs)[reader.name] if needs else {}
+        units = kept_units(block, part, count, self.importance, inputs, self.losses, self.damping)
+        fallen = units is None
+        if units is None:
+            units = kept_units(block, part, count, "magnitude", inputs, self.losses, self.damping)
+            assert units is not None
+        kept = columns_of(units, size)
+        weight = block.weight(reader)
+        fitted = self._corrected(block, reader, weight, kept) if self.compares else None
+        repaired = self._repaired(block, reader, weight, kept, inputs) if fitted is None else fitted
+        whole = f"{reader.in_features // size}"
+        part.cut(block, units, repaired.weight)
+        if repaired.bias is not None:
+            block.set_parameter(f"{reader.name}.bias", repaired.bias)
+        error = self._error(weight, block.weight(part.reader(block.anatomy)), kept, inputs.get("gram"))
+        status, detail = self._status(repaired.damping, fallen)
+        label, kind = f"{part.name} {whole} → {len(units)}", "output" if "gram" in inputs else "weight"
+        block.statuses.append(LayerStatus(reader.name, self.step, label, status, error, kind, detail))
+
+    def _repaired(
+        self, block: Block, reader: Linear, weight: Tensor, kept: Tensor, inputs: Mapping[str, Tensor]
+    ) -> Repaired:
+        bias = block.parameter(f"{reader.name}.bias") if reader.bias else None
+        if self.repair == "none":
+            return Repaired(weight[:, kept], None, self.damping)
+        if self.repair == "bias":
+            fitted = None if bias is None else bias_only(weight, bias, inputs["mean"], kept)
+            return Repaired(weight[:, kept], fitted, self.damping)
+        found = least_squares(weight, bias, inputs["gram"], inputs.get("mean"), kept, self.damping)
+        mask = block.masks.get(reader.name)
+        if mask is None or found.damping is None:
+            return found
+        # Zeros of an earlier pass stay: the least squares are solved on what is left.
+        hessian = inputs["gram"][kept][:, kept].clone()
+        hessian.diagonal().add_(found.damping * hessian.diagonal().mean())
+        stays = mask[:, kept]
+        start = weight[:, kept] * stays
+        return Repaired(fit_support(found.weight, hessian, stays, start, _FIT_STEPS), bias, found.damping)
+
+    def _corrected(self, block: Block, reader: Linear, weight: Tensor, kept: Tensor) -> Repaired | None:
+        """The repair that also makes up for earlier blocks; None where the part adds to no plain sum, or
+        zeros of an earlier pass have to stay.
+        """
+        anatomy = block.anatomy
+        if block.original is None or not adds_plainly(anatomy, reader) or reader.name in block.masks:
+            return None
+        norm = reader_of_sum(anatomy, reader)
+        before, after = (
+            ({}, {})
+            if norm is None
+            else (
+                {"sum": block.original.get_submodule(block.local(norm.name))},
+                {"sum": block.module.get_submodule(block.local(norm.name))},
+            )
+        )
+        gap, point = Gap(reader, weight.device), "output" if norm is None else "sum"
+        for batch, reference in zip(block.batches(), block.references(), strict=True):
+            now = seen(block.module, {**after, "rows": block.linears[reader.name]}, batch)
+            lacking = seen(block.original, before, reference)[point] - now[point]
+            gap.add(now["rows"], lacking, batch.mask)
+        bias = block.parameter(f"{reader.name}.bias") if reader.bias else None
+        return gap.fit(weight, bias, kept, self.damping, self.correction).fit
+
+    @staticmethod
+    def _error(weight: Tensor, after: Tensor, kept: Tensor, gram: Tensor | None) -> float:
+        change = -weight
+        change[:, kept] += after
+        if gram is None or not all_finite(gram):
+            return weight_error(change, weight)
+        return output_error(change, weight, gram)
+
+    def _status(self, damping: float | None, fallen: bool) -> tuple[str, str]:
+        if fallen:
+            return "fallback-magnitude", "the Gram is not positive definite: units were chosen by magnitude"
+        if damping is None:
+            return "fallback-unrepaired", "the Gram is not positive definite: nothing made up for what went"
+        if damping > self.damping:
+            return "damped", f"damping {damping:g} instead of {self.damping:g}"
+        return "ok", ""

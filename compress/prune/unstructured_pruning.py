@@ -1,0 +1,103 @@
+"""``Pruning``: what the passes that set single weights to zero have in common, their options and their masks.
+
+The share of zeros is one number, or a number for each layer, or an N:M pattern. The mask stays with the
+block, so that later passes keep the zeros.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from ..model.block_anatomy import Linear
+from ..pipeline.algorithm import BlockPass
+from ..pipeline.block import Block
+from .sparsity import Pattern, Scope, keep_highest, keep_pattern
+
+_ZEROS = (
+    "Pruned weights are stored as zeros in the ordinary form of their layer: a file gets smaller where it is "
+    "compressed afterwards, and no exported model gets faster."
+)
+_TWO_OF_FOUR = (
+    "2:4 zeros are stored as zeros in the ordinary form of their layer: there is no other left to write. "
+    "compressed-tensors 0.20 names sparse-24-bitmask and marlin-24 but has no code for them, and vLLM "
+    "refuses them since its pull request 36799 (2026). torch.sparse.to_sparse_semi_structured makes the form "
+    "that an NVIDIA GPU (compute capability 8.0 and up) multiplies, from loaded float16 or bfloat16 weights. "
+    "On a CPU the zeros gain no speed."
+)
+
+
+class Pruning(BlockPass):
+    """Options of every such pass; exactly one of ``sparsity`` and ``pattern`` is given."""
+
+    sparsity: float | None = Field(
+        None, ge=0, lt=1, description="share of a layer's weights that become zero"
+    )
+    pattern: str | None = Field(None, description="N:M keeps N of every M inputs of an output: 2:4, 4:8, …")
+    per_layer: dict[str, float] = Field(
+        {},
+        description="share for layers that a glob or role names, instead of sparsity; the last that fits",
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None:
+            Pattern.parse(value)
+        return value
+
+    @field_validator("per_layer")
+    @classmethod
+    def _shares(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, share in value.items():
+            if not 0 <= share < 1:
+                raise ValueError(f"{name}: {share} is not a share of at least 0 and below 1")
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.sparsity is None) == (self.pattern is None):
+            raise ValueError("give either sparsity (a share) or pattern (N:M)")
+        if self.per_layer and self.sparsity is None:
+            raise ValueError("per_layer changes sparsity; a pattern is the same in every layer")
+        return self
+
+    @property
+    def label(self) -> str:
+        return f"{self.pattern or format(self.sparsity, '.0%')} sparse"
+
+    @property
+    def note(self) -> str:
+        return _TWO_OF_FOUR if self.pattern == "2:4" else _ZEROS
+
+    @property
+    def inputs_multiple(self) -> int:
+        return Pattern.parse(self.pattern).size if self.pattern else 1
+
+    def share(self, linear: Linear) -> float:
+        """The share of the weights of ``linear`` that become zero."""
+        if self.pattern is not None:
+            return Pattern.parse(self.pattern).sparsity
+        fitting = [
+            share
+            for name, share in self.per_layer.items()
+            if name == linear.role or fnmatchcase(linear.name, name)
+        ]
+        return fitting[-1] if fitting else self.sparsity or 0.0
+
+    def keep(self, linear: Linear, score: Tensor, scope: Scope, earlier: Tensor | None) -> Tensor:
+        """The mask for some columns of ``linear`` with the given ``score``; lower ones go first."""
+        if self.pattern is not None:
+            return keep_pattern(score, Pattern.parse(self.pattern), earlier)
+        return keep_highest(score, self.share(linear), scope, earlier)
+
+    def prune(self, block: Block, linear: Linear, score: Tensor, scope: Scope) -> Tensor:
+        """Set the weights with the lowest ``score [out, in]`` to zero; returns the change of the weight."""
+        mask = self.keep(linear, score, scope, block.masks.get(linear.name))
+        weight = block.weight(linear)
+        block.masks[linear.name] = mask
+        block.set_weight(linear, weight * mask)
+        return weight * ~mask

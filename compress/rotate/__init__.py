@@ -1,0 +1,1 @@
+"""Orthogonal rotations: made, learned, and fused into the weights of a model."""

@@ -1,0 +1,138 @@
+"""Rotations learned for a rounding: those under which the rounded products lose least.
+
+Liu et al. 2024, "SpinQuant: LLM Quantization with Learned Rotations", arXiv 2405.16406: random rotations
+differ much in what they leave of a model, so they are learned on the Cayley manifold
+(:mod:`edgepress.compress.rotate.cayley`). SpinQuant's loss is that of the whole network; here it is the
+squared error of the rounded products that read rotated inputs, each beside the power of its output, so that
+nothing is held but samples of rows. A rounding error grows with the peak of those values that share a scale,
+and the gradients know it only so. Every second row is held out, and the rotation that does best there is
+kept: at worst the one that it began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..numbers.grid import quantize
+from ..numbers.input_rounding import input_scale_of, rounding_of
+from ..numbers.scheme import Scheme
+from .cayley import CayleyDescent
+
+_EVERY = 10  # steps between two looks at the rows that are held out
+_AT_ONCE = 20  # readers that a step asks, evenly over the model
+_LEAST_POWER = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Layers that read the same rotated inputs, by samples: ``rows [tokens, in]`` and ``weight [out, in]``.
+
+    ``in`` is ``count · repeats · size`` for rotations ``[count, size, size]``: one for the hidden states, one
+    for each value head, which ``repeats`` query heads share.
+    """
+
+    rows: Tensor
+    weight: Tensor
+
+    def part(self, first: int) -> Reader:
+        """Every second row, from ``first``."""
+        return Reader(self.rows[first::2], self.weight)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """``rotation``, and the mean relative error on held-out rows of the first one and of this one."""
+
+    rotation: Tensor
+    first: float
+    best: float
+
+
+def turned(values: Tensor, rotation: Tensor) -> Tensor:
+    """``values [rows, in]``: each head, or all of ``in``, multiplied by its ``rotation [count, n, n]``."""
+    count, size, _ = rotation.shape
+    grouped = values.view(len(values), count, -1, size)
+    return torch.einsum("akrn,knm->akrm", grouped, rotation).reshape(values.shape)
+
+
+def rounding_loss(reader: Reader, rotation: Tensor, scheme: Scheme) -> Tensor:
+    """The squared error of the product of rotated and rounded inputs and weights over its power; scalar."""
+    rows, weight = turned(reader.rows, rotation), turned(reader.weight, rotation)
+    with torch.no_grad():
+        rounded_weight = quantize(weight, scheme, "minmax").dequantize()
+        wanted = reader.rows @ reader.weight.T
+    found = _with_error(weight, rounded_weight, scheme.group_size or weight.shape[1])
+    if scheme.activations is not None:
+        rows = _with_error(rows, _rounded_rows(rows.detach(), scheme), _width(rows, scheme))
+    error = (rows @ found.T - wanted).square().sum()
+    return error / wanted.square().sum().clamp_min(_LEAST_POWER)
+
+
+def _rounded_rows(rows: Tensor, scheme: Scheme) -> Tensor:
+    return rounding_of(scheme, input_scale_of(scheme, rows.abs().amax(0)))(rows)
+
+
+def _width(rows: Tensor, scheme: Scheme) -> int:
+    """How many neighbouring values of ``rows [tokens, in]`` share a scale."""
+    if scheme.activations == "tensor":
+        return rows.numel()
+    return (scheme.group_size if scheme.activations == "group" else None) or rows.shape[1]
+
+
+def _with_error(values: Tensor, rounded: Tensor, width: int) -> Tensor:
+    """``rounded``, as ``values`` and an error in proportion to the peak of each ``width`` of them: what
+    gradients see of a rounding to so many steps below the peak.
+    """
+    groups = values.view(-1, width)
+    peaks = groups.abs().amax(-1, keepdim=True)
+    error = (rounded - values).detach().view(-1, width)
+    return (groups + peaks / peaks.detach().clamp_min(_LEAST_POWER) * error).view(values.shape)
+
+
+def learn(
+    readers: Sequence[Reader],
+    start: Tensor,
+    scheme: Scheme,
+    steps: int,
+    angle: float,
+    fixed: Tensor | None = None,
+) -> Learned:
+    """The rotation ``[count, n, n]`` float64 for ``readers`` that ``steps`` of descent from ``start`` find.
+
+    Args:
+        angle: of the first step, in radians; it falls linearly to zero.
+        fixed: a unit vector that stays where it is, or None.
+    """
+    learned_from = [reader.part(0) for reader in readers]
+    held_out = [reader.part(1) for reader in readers]
+    turns = -(-len(readers) // _AT_ONCE)
+    descent = CayleyDescent(start, fixed=fixed)
+    first = _mean_loss(held_out, start, scheme)
+    best, kept = first, start
+    for step in range(steps):
+        asked = learned_from[step % turns :: turns]
+        descent.step(_gradient(asked, descent.rotation, scheme), angle * (1 - step / steps))
+        if (step + 1) % _EVERY == 0 or step + 1 == steps:
+            loss = _mean_loss(held_out, descent.rotation, scheme)
+            if loss < best:
+                best, kept = loss, descent.rotation
+    return Learned(kept, first, best)
+
+
+def _mean_loss(readers: Sequence[Reader], rotation: Tensor, scheme: Scheme) -> float:
+    with torch.no_grad():
+        now = rotation.to(readers[0].rows)
+        return sum(float(rounding_loss(reader, now, scheme)) for reader in readers) / len(readers)
+
+
+def _gradient(readers: Sequence[Reader], rotation: Tensor, scheme: Scheme) -> Tensor:
+    """The gradient of the mean loss, a reader at a time."""
+    now = rotation.to(readers[0].rows).requires_grad_(True)
+    for reader in readers:
+        (rounding_loss(reader, now, scheme) / len(readers)).backward()  # type: ignore[no-untyped-call]
+    assert now.grad is not None
+    return now.grad

@@ -1,0 +1,147 @@
+"""Rotations fused into weights: other weights, other hidden states, the same model.
+
+With ``R`` orthogonal, hidden states ``x`` become ``x R``: what writes to the residual stream is multiplied by
+``R`` on its output, what reads from it (through a norm, whose scales go into its readers first) on its input.
+RMSNorm commutes with any rotation, LayerNorm with those that keep the mean. A norm's bias ``b`` cannot go
+where no linear has one, so it stays behind the norm as ``(b / g) R``, with ``g`` the norm's scales.
+
+Within a head, attention mixes tokens and never channels: the channels of v may be rotated if o turns them
+back (Ashkboos et al. 2024, arXiv 2404.00456).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ..model.anatomy import Anatomy
+from ..model.block_anatomy import BlockAnatomy, Linear, Norm
+from ..solve.channel_links import index, values_link
+
+Read = Callable[[str], Tensor]
+Tensors = dict[str, Tensor]
+
+# A scale below this share of the norm's largest cannot divide its bias without losing digits.
+_SMALLEST_SCALE = 1e-4
+_ROWS = 4096  # of a matrix that are float64 at once
+
+
+class FusedTensors:
+    """Parameters by stored name, read when they are first asked for, and those that were changed, float32.
+    Products are made in float64.
+    """
+
+    def __init__(self, read: Read, names: Sequence[str]) -> None:
+        self.read, self.names = read, frozenset(names)
+        self.changed: Tensors = {}
+
+    def get(self, name: str) -> Tensor:
+        """The parameter ``name`` as it is now."""
+        return self.changed[name] if name in self.changed else self.read(name)
+
+    def rotate_inputs(self, linear: Linear | str, rotation: Tensor) -> None:
+        """Multiply the weight ``[out, in]`` of a linear that reads rotated states."""
+        name = f"{linear if isinstance(linear, str) else linear.name}.weight"
+        self.changed[name] = _product(self.get(name), rotation)
+
+    def rotate_outputs(self, linear: Linear, rotation: Tensor) -> None:
+        """Multiply the weight ``[out, in]`` and the bias of a linear whose outputs are to be rotated."""
+        weight = f"{linear.name}.weight"
+        self.changed[weight] = _product(self.get(weight).T, rotation).T
+        bias = f"{linear.name}.bias"
+        if bias in self.names:
+            self.changed[bias] = _product(self.get(bias), rotation)
+
+    def fold_norm(self, norm: Norm, readers: Sequence[str], rotation: Tensor) -> None:
+        """Move the scales of a norm into its readers; its bias then stands for rotated states.
+
+        Raises:
+            InputError: the norm has a bias beside a scale that is next to nothing.
+        """
+        weight, bias = f"{norm.name}.weight", f"{norm.name}.bias"
+        scales = norm.offset + self.get(weight)
+        for reader in readers:
+            self.changed[f"{reader}.weight"] = self.get(f"{reader}.weight") * scales
+        self.changed[weight] = torch.full_like(scales, 1 - norm.offset)
+        if norm.kind == "layer" and bias in self.names:
+            smallest = float(scales.abs().min())
+            if smallest < _SMALLEST_SCALE * float(scales.abs().max()):
+                raise InputError(
+                    f"{norm.name} has a scale of {smallest:.2g}: its bias cannot pass to rotated states",
+                    fix="rotate the heads only: residual: false",
+                )
+            self.changed[bias] = _product(self.get(bias) / scales, rotation)
+
+
+def _product(weight: Tensor, rotation: Tensor) -> Tensor:
+    """``weight @ rotation`` in float64, some rows at a time; float32."""
+    rows = torch.split(weight if weight.ndim == 2 else weight.unsqueeze(0), _ROWS)
+    parts = [(part.to(torch.float64) @ rotation).to(torch.float32) for part in rows]
+    return torch.cat(parts).view(*weight.shape[:-1], -1)
+
+
+def rotate_residual(tensors: FusedTensors, block: BlockAnatomy, rotation: Tensor) -> None:
+    """Make ``block`` read and write hidden states rotated by ``rotation [hidden, hidden]``."""
+    attention, mlp = block.attention, block.mlp
+    first = [linear.name for linear in attention.projections]
+    second = [linear.name for linear in mlp.projections]
+    if block.norm1 == block.norm2:
+        tensors.fold_norm(block.norm1, [*first, *second], rotation)
+    else:
+        tensors.fold_norm(block.norm1, first, rotation)
+        tensors.fold_norm(block.norm2, second, rotation)
+    for reader in (*first, *second):
+        tensors.rotate_inputs(reader, rotation)
+    tensors.rotate_outputs(attention.o, rotation)
+    tensors.rotate_outputs(mlp.down, rotation)
+
+
+def rotate_heads(tensors: FusedTensors, block: BlockAnatomy, rotations: Tensor) -> None:
+    """Rotate the channels of each value head by ``rotations [kv_heads, head_dim, head_dim]``."""
+    attention = block.attention
+    link = values_link(attention)
+    source, rows = link.source, index(link, torch.device("cpu"))
+    assert isinstance(source, Linear)
+    heads, size = attention.kv_heads, attention.head_dim
+    for name in (f"{source.name}.weight", f"{source.name}.bias"):
+        if name in tensors.names:
+            values = tensors.get(name).to(torch.float64)
+            grouped = values[rows].reshape(heads, size, -1)
+            values[rows] = (rotations.mT @ grouped).reshape(values[rows].shape)
+            tensors.changed[name] = values.to(torch.float32)
+    name = f"{attention.o.name}.weight"
+    repeated = rotations.repeat_interleave(attention.heads // heads, 0)
+    columns = tensors.get(name).to(torch.float64).view(-1, attention.heads, size)
+    turned = torch.einsum("ohd,hde->ohe", columns, repeated).reshape(len(columns), -1)
+    tensors.changed[name] = turned.to(torch.float32)
+
+
+def rotate_outside(tensors: FusedTensors, anatomy: Anatomy, rotation: Tensor) -> None:
+    """Rotate what embeds tokens and positions, and make the head read rotated states.
+
+    A head that was the embedding becomes a matrix of its own, since the final norm's scales go into it.
+    """
+    assert anatomy.head is not None and anatomy.final_norm is not None
+    table, head = f"{anatomy.embedding}.weight", f"{anatomy.head}.weight"
+    if anatomy.tied:
+        tensors.changed[head] = tensors.get(table)
+    tensors.fold_norm(anatomy.final_norm, [anatomy.head], rotation)
+    tensors.rotate_inputs(anatomy.head, rotation)
+    tensors.rotate_inputs(anatomy.embedding, rotation)
+    if anatomy.position_embedding is not None:
+        tensors.rotate_inputs(anatomy.position_embedding, rotation)
+
+
+def why_not(anatomy: Anatomy) -> str | None:
+    """Why the residual stream of a model cannot be rotated; None when it can."""
+    if anatomy.head is None or anatomy.final_norm is None:
+        return "its hidden states are its result"
+    for block in anatomy.blocks:
+        if block.order == "post":
+            return "its norms give the residual, so their scales cannot go into linears"
+        if block.attention_norm is not None or block.mlp_norm is not None:
+            return "it normalises what attention and MLP give, and these norms' scales cannot go into linears"
+    return None

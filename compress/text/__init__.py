@@ -1,0 +1,4 @@
+"""Calibration text: corpora, labels, token windows, batches and micro-batches.
+
+Import ``calibration.Calibration`` and ``micro_batches``.
+"""

@@ -1,0 +1,237 @@
+"""``Calibration``: the token batches that every pass sees, with source, seed, counts and a hash over the ids.
+
+A decoder gets windows of exactly ``length`` tokens, drawn without replacement from the whole text and never
+padded: every token counts. An encoder gets paragraphs, as it does in use, truncated to ``length`` and padded
+under a mask; a classifier whole documents where the text says what they are. An encoder–decoder gets source
+texts as an encoder does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ...errors import CalibrationError, InputError, UnknownName
+from ...runtime.text.tokenizer import Tokenizer
+from .corpus import Conversation, Corpus, Document, paragraphs, plain, read_corpus
+from .labels import labelled_texts
+from .token_batch import Row, TokenBatch, batched, hash_of, rows_of
+from .token_windows import SEPARATOR, Ids, starts_with_bos, token_stream, windows
+
+Kind = Literal["decoder", "encoder", "encoder_decoder"]
+Chat = Literal["auto", "always", "never"]
+
+CHATS = ("auto", "always", "never")
+DEFAULT_SAMPLES = 64
+DEFAULT_LENGTH = 512
+DEFAULT_BATCH_SIZE = 8
+_CHATS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a model is calibrated with.
+
+    Attributes:
+        batches: of at most ``batch_size`` rows; decoder batches are unpadded.
+        samples, length: rows in all batches, and tokens a row (at most, for an encoder).
+        effective_tokens: tokens that are not padding.
+        documents, duplicates: distinct documents read, and repetitions that were left out.
+        truncated: encoder texts that were longer than ``length``.
+        chat: whether conversations were rendered with the model's chat template.
+        sha256: over the ids, masks and labels of all batches.
+    """
+
+    batches: tuple[TokenBatch, ...]
+    source: str
+    seed: int
+    samples: int
+    length: int
+    effective_tokens: int
+    documents: int
+    duplicates: int
+    truncated: int
+    chat: bool
+    sha256: str
+
+    def describe(self) -> dict[str, Any]:
+        """Everything but the batches, ready for a manifest."""
+        return {name: value for name, value in vars(self).items() if name != "batches"}
+
+    def spread(self, samples: int | None) -> Calibration:
+        """So many of the rows, evenly spread; itself where it has no more, or ``samples`` is None."""
+        if samples is None or samples >= self.samples:
+            return self
+        rows = [row for batch in self.batches for row in rows_of(batch)]
+        rows = [rows[index * self.samples // samples] for index in range(samples)]
+        batches = tuple(batched(rows, len(self.batches[0].input_ids), pad=0))
+        tokens = sum(len(ids) for ids, _ in rows)
+        return replace(
+            self, batches=batches, samples=samples, effective_tokens=tokens, sha256=hash_of(batches)
+        )
+
+
+def calibration_from(
+    source: str,
+    tokenizer: Tokenizer,
+    *,
+    kind: Kind,
+    samples: int = DEFAULT_SAMPLES,
+    length: int = DEFAULT_LENGTH,
+    seed: int = 0,
+    field: str = "text",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    chat: Chat = "auto",
+    vocab_size: int | None = None,
+    labels: Sequence[str] = (),
+) -> Calibration:
+    """Read ``source`` (a file, a directory or a demo corpus) and cut it into batches.
+
+    Args:
+        samples: number of sequences.
+        length: tokens per sequence.
+        seed: decides which windows or paragraphs are taken; the same seed gives the same bytes.
+        field: key of the text in ``.jsonl`` rows.
+        chat: ``auto`` renders rows with ``messages`` through the chat template and leaves text as it is,
+            ``always`` renders text too, as a user's turn, ``never`` uses the bare content. Decoders only.
+        vocab_size: rows of the model's embedding; the tokenizer's own size when None.
+        labels: a classifier's, by which those of ``.jsonl`` rows are known.
+
+    Raises:
+        CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
+            would fit), or ids that the model has no embedding for.
+        UnknownName: another ``chat``.
+        InputError: sizes that are not positive, chat text for a model without a template, or a label that
+            is not one of ``labels``.
+    """
+    _require_sensible(samples, length, batch_size, chat)
+    corpus = read_corpus(source, field=field)
+    generator = np.random.default_rng(seed)
+    if kind == "decoder":
+        cut, rendered = _decoder_rows(corpus, tokenizer, samples, length, generator, chat)
+        rows: list[Row] = [(ids, None) for ids in cut]
+        truncated = 0
+    else:
+        texts = _encoder_texts(corpus, labels)
+        rows, truncated = _encoder_rows(texts, source, tokenizer, samples, length, generator)
+        rendered = False
+    _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
+    batches = tuple(batched(rows, batch_size, tokenizer.pad_id or 0))
+    return Calibration(
+        batches=batches,
+        source=source,
+        seed=seed,
+        samples=len(rows),
+        length=length,
+        effective_tokens=sum(len(ids) for ids, _ in rows),
+        documents=len(corpus.distinct()),
+        duplicates=corpus.duplicates,
+        truncated=truncated,
+        chat=rendered,
+        sha256=hash_of(batches),
+    )
+
+
+def _require_sensible(samples: int, length: int, batch_size: int, chat: str) -> None:
+    if min(samples, length - 1, batch_size) < 1:
+        raise InputError(
+            f"calibration needs samples and batch size ≥ 1 and length ≥ 2, not {samples}, {length}"
+        )
+    if chat not in CHATS:
+        raise UnknownName("chat mode", chat, CHATS)
+
+
+def _decoder_rows(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    samples: int,
+    length: int,
+    generator: np.random.Generator,
+    chat: Chat,
+) -> tuple[list[Ids], bool]:
+    texts, rendered = _texts(corpus.distinct(), tokenizer, chat)
+    stream = token_stream(tokenizer, texts, separator="")
+    cut = windows(stream, length, bos=tokenizer.bos_id if starts_with_bos(tokenizer) else None)
+    if len(cut) < samples:
+        raise CalibrationError(
+            f"{corpus.source} has {len(stream)} tokens, {samples} × {length} need {samples * length}",
+            why=f"{len(texts)} distinct documents were read, {corpus.duplicates} repetitions left out",
+            fix=_what_fits(len(stream), len(cut), samples),
+        )
+    return list(cut[generator.permutation(len(cut))[:samples]]), rendered
+
+
+def _what_fits(tokens: int, fitting: int, samples: int) -> str:
+    choices = [f"--samples {fitting}"] if fitting else []
+    if tokens // samples >= 16:
+        choices.append(f"--length {tokens // samples}")
+    return f"{' or '.join(choices)} would fit; or give more text" if choices else "give more text"
+
+
+def _texts(documents: list[Document], tokenizer: Tokenizer, chat: Chat) -> tuple[list[str], bool]:
+    """The documents as they follow each other in the stream, and whether the chat template had a part."""
+    if chat == "always":
+        documents = [_as_conversation(document) for document in documents]
+    elif chat == "never":
+        documents = [plain(document) for document in documents]
+    conversations = [document for document in documents if not isinstance(document, str)]
+    if conversations and tokenizer.chat_template is None:
+        raise InputError(
+            f"{len(conversations)} documents are conversations, but the model has no chat template",
+            fix="use their bare text with --chat never",
+        )
+    rendered: list[str] = []
+    for start in range(0, len(conversations), _CHATS_AT_ONCE):
+        some = conversations[start : start + _CHATS_AT_ONCE]
+        rendered += tokenizer.render_chats(some, add_generation_prompt=False)
+    chats = iter(rendered)
+    texts = [doc + SEPARATOR if isinstance(doc, str) else next(chats) for doc in documents]
+    return texts, bool(conversations)
+
+
+def _as_conversation(document: Document) -> Conversation:
+    return ({"role": "user", "content": document},) if isinstance(document, str) else document
+
+
+def _encoder_texts(corpus: Corpus, labels: Sequence[str]) -> dict[str, int | None]:
+    """Distinct texts, each with its label's place where the corpus has labels that the model knows."""
+    if labels and corpus.labels:
+        known = labelled_texts(corpus, labels)
+        return dict(reversed(known))  # of equal texts the first counts
+    return dict.fromkeys(part for document in corpus.distinct() for part in paragraphs(plain(document)))
+
+
+def _encoder_rows(
+    texts: dict[str, int | None],
+    source: str,
+    tokenizer: Tokenizer,
+    samples: int,
+    length: int,
+    generator: np.random.Generator,
+) -> tuple[list[Row], int]:
+    if len(texts) < samples:
+        raise CalibrationError(
+            f"{source} has {len(texts)} distinct texts, {samples} samples were asked for",
+            fix=f"--samples {len(texts)} would fit; or give more text",
+        )
+    named = list(texts)
+    chosen = [named[index] for index in generator.permutation(len(named))[:samples]]
+    whole = tokenizer.encode_batch(chosen)
+    cut = tokenizer.encode_batch(chosen, max_length=length)
+    rows = [(np.asarray(ids, np.int64), texts[text]) for ids, text in zip(cut, chosen, strict=True)]
+    # Rows of like length share a batch, so that little of it is padding.
+    rows.sort(key=lambda row: len(row[0]), reverse=True)
+    return rows, sum(len(ids) > length for ids in whole)
+
+
+def _require_known_ids(rows: list[Row], vocab_size: int, source: str) -> None:
+    largest = max(int(ids.max()) for ids, _ in rows)
+    if largest >= vocab_size:
+        raise CalibrationError(
+            f"{source} gives token id {largest}, but the model has embeddings for {vocab_size} tokens",
+            why="the tokenizer does not belong to this model",
+            fix="put the model's own tokenizer.json beside its weights",
+        )

@@ -1,0 +1,88 @@
+"""Calibration batches cut into pieces that go through a model at once, some of them held out.
+
+What is held out is never learned from: it says when learning stopped to help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import CalibrationError
+from .calibration import Calibration
+
+# One piece in so many is held out, or fewer where so many tokens are enough: each measurement reads them all.
+_HELD_OUT, _ENOUGH = 8, 32_768
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``input_ids`` and ``attention_mask``, both ``[rows, length]``; ``tokens`` are the real ones in it.
+
+    Losses of places before ``counted_from`` in each row do not count. ``labels [rows]`` are a classifier's,
+    −1 for none; None where no row has one.
+    """
+
+    number: int
+    input_ids: Tensor
+    attention_mask: Tensor
+    tokens: int
+    counted_from: int = 0
+    labels: Tensor | None = None
+
+    def counts(self) -> Tensor:
+        """``[tokens]`` float32: 1 for each real token whose losses count, 0 for the others."""
+        places = torch.arange(self.input_ids.shape[1]).expand(self.input_ids.shape)
+        return (places >= self.counted_from)[self.attention_mask.bool()].to(torch.float32)
+
+
+def pieces_of(calibration: Calibration, tokens: int) -> list[Piece]:
+    """Pieces of whole rows, at most ``tokens`` places in each but at least a row, and so small that some can
+    be held out.
+    """
+    pieces: list[Piece] = []
+    for batch in calibration.batches:
+        rows = max(1, min(tokens // batch.input_ids.shape[1], calibration.samples // _HELD_OUT))
+        for start in range(0, batch.input_ids.shape[0], rows):
+            part = slice(start, start + rows)
+            mask = batch.attention_mask[part]
+            if not bool(mask.any()):  # nothing but padding
+                continue
+            labels = None if batch.labels is None else batch.labels[part]
+            pieces.append(Piece(len(pieces), batch.input_ids[part], mask, int(mask.sum()), labels=labels))
+    return pieces
+
+
+def first_tokens(pieces: Sequence[Piece], tokens: int) -> list[Piece]:
+    """The first pieces that together hold so many tokens, or all of them."""
+    taken: list[Piece] = []
+    for piece in pieces:
+        if sum(one.tokens for one in taken) >= tokens:
+            break
+        taken.append(piece)
+    return taken
+
+
+def held_out_tokens(tokens: int) -> int:
+    """About how many of so many tokens :func:`hold_out` keeps back."""
+    return min(tokens // _HELD_OUT, _ENOUGH)
+
+
+def hold_out(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """``(to learn from, held out)``: every eighth piece, evenly over the whole, at least one; of much text
+    fewer, about 32,768 tokens.
+
+    Raises:
+        CalibrationError: fewer than two pieces.
+    """
+    if len(pieces) < 2:
+        raise CalibrationError(
+            f"{len(pieces)} piece of calibration text cannot be both learned from and held out",
+            fix="give more samples: --samples 64",
+        )
+    every = min(max(_HELD_OUT, sum(piece.tokens for piece in pieces) // _ENOUGH), len(pieces))
+    kept = [piece for position, piece in enumerate(pieces) if position % every == every - 1]
+    return [piece for piece in pieces if piece not in kept], kept

@@ -1,0 +1,246 @@
+"""The training loop of every pass that learns: AdamW (Loshchilov, Hutter 2017, arXiv 1711.05101), warm-up and
+cosine, clipped gradients, a held-out loss that decides what is kept.
+
+It knows nothing about models: it is given parameters, a function that adds the gradient of one piece, and
+one that measures the held-out loss. It ends when the budget of tokens or of time is spent, or when the
+held-out loss no longer falls. The state is saved at every measurement; a killed run goes on from the last one
+and ends with the same bytes. A loss that is not finite, or leaps, takes it back there with half the learning
+rate; where losses are scaled, a gradient that overflows only passes over its step. Of several processes each
+learns from its share of every step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import TrainingError
+from ...terminal import Progress
+from ..pipeline.processes import ALONE, Processes
+from ..text.micro_batches import Piece
+from .average import Average
+from .gradients import Gradients
+from .loss_scale import LossScale
+from .saved_state import Saved
+from .train_log import Log
+from .train_state import Course, LoopSettings
+
+_LEAP = 5.0  # a loss so many times the recent mean is a leap
+_RETREATS = 3
+_RECENT = 0.9  # weight of the past in the recent mean
+
+
+class Loop:
+    """Learns ``parameters`` from ``pieces``.
+
+    Args:
+        learn: adds the gradient of ``share`` times the summed loss of a piece, and returns the sum.
+        measure: the mean held-out loss a token, with the parameters as they are.
+        before_step: told before each step which share of them is done, and before a measurement 1.
+        decay: told after each step which share of the weights it takes away.
+        processes: that learn together; the held-out loss that ``measure`` returns is the same in all.
+        scaled: ``learn`` computes in float16: its gradients are those of scaled losses.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        pieces: Sequence[Piece],
+        learn: Callable[[Piece, float], float],
+        measure: Callable[[], float],
+        settings: LoopSettings,
+        before_step: Callable[[float], None] = lambda done: None,
+        decay: Callable[[float], None] = lambda share: None,
+        processes: Processes = ALONE,
+        *,
+        scaled: bool = False,
+    ) -> None:
+        self.gradients, self.pieces, self.settings = Gradients(parameters, processes), pieces, settings
+        self.parameters, self.processes = self.gradients.parts, processes
+        self.average, self.saved = Average(self.parameters, settings.ema), Saved(settings.state, processes)
+        self.learn, self.measure, self.before_step, self.decay = learn, measure, before_step, decay
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+        )
+        self.best: list[Tensor] = []
+        self.course, self.log = Course(), Log(settings.log, writes=processes.first)
+        self.scale = LossScale.begun(moves=scaled)
+        self.steps = self._batches()
+
+    def _batches(self) -> list[list[Piece]]:
+        """What each step learns from, until the budget is spent."""
+        batches: list[list[Piece]] = []
+        spent, epoch = 0, 0
+        while spent < self.settings.tokens:
+            for batch in self._epoch(epoch):
+                if spent < self.settings.tokens:
+                    batches.append(batch)
+                    spent += sum(piece.tokens for piece in batch)
+            epoch += 1
+        return batches
+
+    def _epoch(self, epoch: int) -> Iterator[list[Piece]]:
+        """The pieces in an order of their own, as batches."""
+        generator = torch.Generator().manual_seed(1_000_003 * self.settings.seed + epoch)
+        batch: list[Piece] = []
+        for index in torch.randperm(len(self.pieces), generator=generator).tolist():
+            batch.append(self.pieces[index])
+            if sum(piece.tokens for piece in batch) >= self.settings.batch_tokens:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def run(self, progress: Progress) -> Course:
+        """Learn; the parameters are then those with the least held-out loss.
+
+        Raises:
+            TrainingError: the loss is not finite before anything was learned.
+        """
+        if self.saved.exists():
+            self._restore()
+            progress.note(f"continuing after step {self.course.step} of {len(self.steps)}")
+        else:
+            self.log.truncate(0)
+            self._measure()
+        every = max(1, len(self.steps) // self.settings.measurements)
+        started, before = time.monotonic(), self.course.seconds
+        with progress.task("learning", len(self.steps)) as task:
+            task.advance(self.course.step)
+            while not self.course.stopped:
+                if not self._step(self.steps[self.course.step]):
+                    self._retreat(progress)
+                    continue
+                if self.settings.max_seconds is not None:
+                    self.course.seconds = self.processes.agree(before + time.monotonic() - started)
+                task.advance(1, f"loss {self.course.recent:.4g}, held out {self.course.held_out[-1][1]:.4g}")
+                if self._spent() or self.course.step % every == 0:
+                    self._measure()
+        self._assign(self.best)
+        return self.course
+
+    def _spent(self) -> str:
+        """Which budget is spent, or nothing."""
+        limit = self.settings.max_seconds
+        if self.course.step == len(self.steps):
+            return "tokens"
+        return "max_time" if limit is not None and self.course.seconds >= limit else ""
+
+    def rate(self, step: int) -> float:
+        """The learning rate of ``step``, counted from 0."""
+        return (
+            self.settings.share(step, len(self.steps))
+            * self.settings.learning_rate
+            * 0.5**self.course.retreats
+        )
+
+    def _step(self, batch: Sequence[Piece]) -> bool:
+        """One step; False, with nothing changed, when the loss or its gradient is out of hand."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.course.step)
+        self.gradients.clear()
+        done = self.course.step / len(self.steps)
+        self.before_step(done)
+        tokens = sum(piece.tokens for piece in batch)
+        factor = self.scale.factor
+        losses = [
+            counts * self.learn(piece, factor * counts / tokens)
+            for piece, counts in self.processes.turns(batch)
+        ]
+        loss = self.processes.sum(sum(losses)) / tokens
+        self.gradients.join(factor)
+        norm = self.gradients.clip(self.settings.clip)
+        unsettled = math.isnan(self.course.recent) or done < self.settings.settled
+        recent = loss if unsettled else self.course.recent
+        leap = loss - recent > (_LEAP - 1) * abs(recent) + 1e-3
+        if not math.isfinite(loss) or leap or not (math.isfinite(norm) or self.scale.moves):
+            return False
+        if math.isfinite(norm):
+            self._move(done, group["lr"])
+        else:
+            self.scale.overflowed()
+        self.course.recent = _RECENT * recent + (1 - _RECENT) * loss
+        self.course.step += 1
+        self.course.skipped = self.scale.skipped
+        self.log.write(step=self.course.step, tokens=tokens, loss=loss, norm=norm, rate=group["lr"])
+        return True
+
+    def _move(self, done: float, rate: float) -> None:
+        """Take the step, whose gradient is finite."""
+        self.optimizer.step()
+        if decayed := self.settings.decay(done) * rate:
+            self.decay(decayed)
+        self.average.update(self.course.step + 1)
+        self.scale.held()
+
+    def _retreat(self, progress: Progress) -> None:
+        """Go back to the last measurement with half the learning rate; too many times end it."""
+        retreats, step = self.course.retreats + 1, self.course.step
+        self._restore()
+        self.course.retreats = retreats
+        progress.note(f"the loss left its course at step {step}: back to step {self.course.step}")
+        self.log.write(step=self.course.step, retreat=retreats)
+        if retreats > _RETREATS:
+            self.course.stopped = "the loss left its course"
+
+    def _measure(self) -> None:
+        self.before_step(1.0)
+        with self.average.in_place():
+            self._judge(self.measure())
+        self.log.write(
+            step=self.course.step, tokens=self.course.tokens[-1], held_out=self.course.held_out[-1][1]
+        )
+        self.course.logged = self.log.size
+        self._save()
+
+    def _judge(self, loss: float) -> None:
+        """Note the held-out loss of the parameters as they are, and keep them if they are the best."""
+        if not math.isfinite(loss):
+            if not self.course.held_out:
+                raise TrainingError(
+                    "the loss of the model is not finite before anything is learned",
+                    fix="check the model with `edgepress inspect`; give other calibration text",
+                )
+            loss = math.inf
+        course, patience = self.course, self.settings.patience
+        course.held_out.append((course.step, loss))
+        course.tokens.append(sum(piece.tokens for batch in self.steps[: course.step] for piece in batch))
+        if course.best[0] == course.step:
+            self.best = [parameter.detach().clone() for parameter in self.parameters]
+        kept = next(index for index, (step, _) in enumerate(course.held_out) if step == course.best[0])
+        course.stopped = self._spent()
+        if not course.stopped and patience is not None and len(course.held_out) - 1 - kept >= patience:
+            course.stopped = "patience"
+
+    def _assign(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, values, strict=True):
+                parameter.copy_(value)
+
+    def _save(self) -> None:
+        data: dict[str, Any] = {
+            "course": asdict(self.course),
+            "parameters": [parameter.detach() for parameter in self.parameters],
+            "best": self.best,
+            "average": self.average.values,
+            "optimizer": self.optimizer.state_dict(),
+            "scale": asdict(self.scale),
+        }
+        self.saved.write(self.course.step, data)
+
+    def _restore(self) -> None:
+        data = self.saved.read()
+        device = self.parameters[0].device
+        self.course, self.scale = Course(**data["course"]), LossScale(**data["scale"])
+        self.best, self.average.values = (
+            [one.to(device) for one in data[key]] for key in ("best", "average")
+        )
+        self._assign(data["parameters"])
+        self.optimizer.load_state_dict(data["optimizer"])
+        self.log.truncate(self.course.logged)

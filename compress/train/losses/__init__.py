@@ -1,0 +1,1 @@
+"""Losses of a student against its teacher: on logits, states, attention maps, labels and sequences."""

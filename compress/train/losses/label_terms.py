@@ -1,0 +1,94 @@
+"""The losses of a classifier of texts: how far its labels are from the teacher's, or from those of the rows.
+
+Hinton, Vinyals, Dean 2015, arXiv 1503.02531. The head that reads the states stays as it is; what stands
+before it learns. Every row of a piece counts alike, and all of them together as the piece's tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, relu
+
+from ...measure.reading import LAST, States
+from ...model.anatomy import Anatomy
+from ...model.classifier import Classifier
+from ...model.module_names import module_name
+from ...text.micro_batches import Piece
+from .divergences import forward_kl
+
+
+class LabelDivergence:
+    """The KL divergence in nats of each row's labels from the teacher's, times ``temperature²``.
+
+    ``student`` and ``teacher`` are classifiers of the same labels.
+    """
+
+    name, by_token, asks = "label_kl", False, True
+
+    def __init__(self, student: Anatomy, teacher: Anatomy, temperature: float = 1.0) -> None:
+        self.temperature = temperature
+        self.heard: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        self._student, self._teacher = student, teacher
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``log_probabilities [rows, labels]`` float32."""
+        return {"log_probabilities": self._found(model, self._teacher, states, piece)}
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        mine = self._found(model, self._student, states, piece)
+        distance = forward_kl(answers["log_probabilities"], mine)
+        return self.temperature**2 * distance * (piece.tokens / len(distance))
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def _found(self, model: nn.Module, anatomy: Anatomy, states: States, piece: Piece) -> Tensor:
+        return (_label_logits(model, anatomy, states, piece) / self.temperature).log_softmax(-1)
+
+
+class LabelCrossEntropy:
+    """Minus the log-probability of the label that a row of the text has; rows without one have no loss."""
+
+    name, by_token, asks = "label_cross_entropy", False, False
+
+    def __init__(self, student: Anatomy) -> None:
+        self.heard: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        self._student = student
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``labels [rows]``: the place of the row's label, or −1."""
+        rows = piece.attention_mask.any(1)
+        labels = torch.full_like(piece.input_ids[:, 0], -1) if piece.labels is None else piece.labels
+        return {"labels": labels[rows]}
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        logits, labels = _label_logits(model, self._student, states, piece), answers["labels"]
+        lost = cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+        return lost * (piece.tokens / len(lost))
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+def _label_logits(model: nn.Module, anatomy: Anatomy, states: States, piece: Piece) -> Tensor:
+    """``[rows, labels]`` float32, of the rows that have a token."""
+    head = anatomy.classifier
+    assert head is not None
+    first = _first_states(states[LAST], piece.attention_mask.to(states[LAST].device))
+    return _logits(model, anatomy, head, first.float())
+
+
+def _first_states(rows: Tensor, mask: Tensor) -> Tensor:
+    """``[texts, hidden]`` of the states ``[tokens, hidden]`` of all real tokens, text after text."""
+    counts = mask.sum(1)
+    return rows[(counts.cumsum(0) - counts)[counts > 0]]
+
+
+def _logits(model: nn.Module, anatomy: Anatomy, head: Classifier, first: Tensor) -> Tensor:
+    dense, out = (model.get_submodule(module_name(anatomy, name)) for name in (head.dense, head.out))
+    middle = dense(first)
+    logits: Tensor = out(relu(middle) if head.activation == "relu" else middle.tanh())
+    return logits

@@ -1,0 +1,120 @@
+"""Losses on a decoder's next-token distribution.
+
+Against the teacher's (Hinton, Vinyals, Dean 2015, arXiv 1503.02531), over the ``top_k`` outcomes that the
+teacher finds likeliest and one more that stands for all the others, so that its answers are small enough to
+keep; or against the token that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...measure.reading import LAST, States
+from ...text.micro_batches import Piece
+from .divergences import forward_kl, jensen_shannon, reverse_kl, with_rest
+
+Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
+
+_DIVERGENCES: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jensen_shannon": jensen_shannon,
+}
+
+
+def log_probabilities(
+    model: nn.Module,
+    rows: Tensor,
+    softcap: float | None,
+    temperature: float = 1.0,
+    vocabulary: int | None = None,
+) -> Tensor:
+    """``[tokens, vocab]`` float32, of the logits divided by ``temperature``; of the first ``vocabulary`` ids
+    alone where there is one.
+    """
+    logits = model.get_output_embeddings()(rows.to(torch.float32))  # type: ignore[operator]
+    logits = logits if vocabulary is None else logits[..., :vocabulary]
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return torch.log_softmax(logits / temperature, -1)
+
+
+class LogitDivergence:
+    """A divergence in nats, times ``temperature²`` so that its gradient does not fade as that rises.
+
+    ``vocabulary`` ids are those that both models have, where one has more.
+    """
+
+    by_token, asks = True, True
+
+    def __init__(
+        self,
+        divergence: Divergence,
+        top_k: int,
+        softcap: float | None,
+        temperature: float = 1.0,
+        vocabulary: int | None = None,
+    ) -> None:
+        self.name: str = divergence
+        self.heard: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        self.between = _DIVERGENCES[divergence]
+        self.top_k, self.softcap, self.temperature = top_k, softcap, temperature
+        self.vocabulary = vocabulary
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``ids [tokens, top_k]`` int32 in any order and their ``log_probabilities``, float32; the rest of 1
+        is the tail's mass. Of a whole vocabulary only the latter, in its order.
+        """
+        found = self._found(model, states)
+        if self.top_k >= found.shape[-1]:
+            return {"log_probabilities": found}
+        top = found.topk(self.top_k, -1, sorted=False)  # sorting a whole vocabulary takes most of the time
+        return {"ids": top.indices.to(torch.int32), "log_probabilities": top.values}
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        mine, theirs = self._found(model, states), answers["log_probabilities"]
+        if "ids" in answers:
+            mine, theirs = with_rest(mine.gather(-1, answers["ids"].long())), with_rest(theirs)
+        return self.temperature**2 * self.between(theirs, mine)
+
+    def _found(self, model: nn.Module, states: States) -> Tensor:
+        return log_probabilities(model, states[LAST], self.softcap, self.temperature, self.vocabulary)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+class CrossEntropy:
+    """Minus the log-probability of the token that follows; the last of a row has none."""
+
+    name, by_token, asks = "cross_entropy", True, False
+
+    def __init__(self, softcap: float | None) -> None:
+        self.softcap = softcap
+        self.heard: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``labels [tokens]``: the id that follows, or −1."""
+        return {"labels": labels(piece)[part]}
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        found, following = log_probabilities(model, states[LAST], self.softcap), answers["labels"]
+        chosen = found.gather(-1, following.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+        return torch.where(following >= 0, -chosen, 0.0)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+def labels(piece: Piece) -> Tensor:
+    """``[tokens]``: the id that follows each real token in its row, −1 where none does."""
+    following = torch.full_like(piece.input_ids, -1)
+    real = piece.attention_mask.bool()
+    following[:, :-1] = torch.where(real[:, 1:], piece.input_ids[:, 1:], -1)
+    return following[real]

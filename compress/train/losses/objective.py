@@ -1,0 +1,186 @@
+"""What a student is compared with its teacher by: weighted terms, each a loss of a piece's tokens.
+
+A decoder by default by the forward KL of its next-token distribution, an encoder by its last hidden states; a
+classifier by these and the KL of its labels, which count alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ...measure.reading import States, read
+from ...model.anatomy import Anatomy
+from ...text.micro_batches import Piece
+from .label_terms import LabelDivergence
+from .logit_terms import LogitDivergence
+from .state_terms import StateDistance
+
+Answers = dict[str, Tensor]
+# Of a term: the same all the time, or at the beginning and at the end of learning, with a line between them.
+Weight = float | tuple[float, float]
+
+_AT_ONCE = 128  # tokens whose logits are held at once: a row is as long as the vocabulary
+
+
+class Term(Protocol):
+    """One loss."""
+
+    @property
+    def name(self) -> str:
+        """Of the term, and the beginning of its answers' names."""
+
+    @property
+    def by_token(self) -> bool:
+        """Whether some tokens of a piece may be looked at without the others."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether the teacher has to look at the piece at all."""
+
+    @property
+    def heard(self) -> Mapping[str, str]:
+        """The modules of the student whose outputs it reads, as ``read`` takes them."""
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """The modules of the teacher whose outputs it reads."""
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> Answers:
+        """What is kept of the teacher about the tokens ``part``: tensors with one row a token, unless the
+        term is not by token.
+        """
+
+    def losses(self, model: nn.Module, states: States, answers: Answers, piece: Piece) -> Tensor:
+        """``[tokens]`` (or fewer, with the same sum): how far the student is from the teacher's answers."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the term itself learns, and nobody keeps."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The sum of ``terms``, each times its weight."""
+
+    terms: tuple[tuple[Weight, Term], ...]
+
+    def weighted(self, done: float) -> Iterator[tuple[float, Term]]:
+        """The terms with their weights when the share ``done`` of learning is over."""
+        for weight, term in self.terms:
+            begin, end = weight if isinstance(weight, tuple) else (weight, weight)
+            yield begin + done * (end - begin), term
+
+    @property
+    def heard(self) -> dict[str, str]:
+        """The modules of the student that are read."""
+        return {name: path for _, term in self.terms for name, path in term.heard.items()}
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The modules of the teacher that are read."""
+        return {name: path for _, term in self.terms for name, path in term.asked.items()}
+
+    def reads_outputs(self, blocks: Collection[str]) -> bool:
+        """Whether a term reads the last states, or what ``blocks`` give: not only what is inside of them."""
+        return any(set(term.heard.values()) <= set(blocks) for _, term in self.terms)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the terms themselves learn."""
+        return [parameter for _, term in self.terms for parameter in term.parameters()]
+
+
+def objective_for(anatomy: Anatomy, top_k: int) -> Objective:
+    """The objective for a model of this kind."""
+    if anatomy.classifier is not None:
+        return Objective(((1.0, LabelDivergence(anatomy, anatomy)), (1.0, StateDistance())))
+    if anatomy.kind == "encoder":
+        return Objective(((1.0, StateDistance()),))
+    return Objective(((1.0, LogitDivergence("forward_kl", top_k, anatomy.logit_softcap)),))
+
+
+def _parts(term: Term, tokens: int) -> Iterator[slice]:
+    if not term.by_token:
+        yield slice(0, tokens)
+        return
+    for start in range(0, tokens, _AT_ONCE):
+        yield slice(start, start + _AT_ONCE)
+
+
+def ask(objective: Objective, teacher: nn.Module, piece: Piece, device: torch.device) -> Answers:
+    """The teacher's answers to a piece."""
+    found: Answers = {}
+    with torch.no_grad():
+        looks = any(term.asks for _, term in objective.terms)
+        states = read(teacher, piece, device, objective.asked) if looks else {}
+        for _, term in objective.terms:
+            parts = [
+                term.answers(teacher, _some(states, part), piece, part) for part in _parts(term, piece.tokens)
+            ]
+            found |= {
+                f"{term.name}.{name}": torch.cat([part[name] for part in parts]).cpu() for name in parts[0]
+            }
+    return found
+
+
+def _some(states: Mapping[str, Tensor], part: slice) -> States:
+    return {name: rows[part] for name, rows in states.items()}
+
+
+def _known(term: Term, answers: Answers, part: slice, device: torch.device) -> Answers:
+    """The answers to ``term`` about the tokens ``part``."""
+    mine = {
+        name.removeprefix(f"{term.name}."): tensor
+        for name, tensor in answers.items()
+        if name.startswith(f"{term.name}.")
+    }
+    return {name: (tensor[part] if term.by_token else tensor).to(device) for name, tensor in mine.items()}
+
+
+def learn_from(
+    objective: Objective,
+    model: nn.Module,
+    piece: Piece,
+    answers: Answers,
+    share: float,
+    device: torch.device,
+    done: float = 1.0,
+) -> float:
+    """Add the gradient of ``share`` times the summed loss of a piece, with the weights at ``done``; returns
+    the sum.
+
+    The logits of a few tokens exist at a time: their gradients are gathered at the states that were read and
+    go back through the model once. Terms are computed in float32 whatever the model computes in.
+    """
+    states, total = read(model, piece, device, objective.heard), 0.0
+    counts = piece.counts().to(device)
+    entrance = {name: rows.detach().requires_grad_(True) for name, rows in states.items()}
+    with torch.autocast(device.type, enabled=False):
+        for weight, term in objective.weighted(done):
+            for part in _parts(term, piece.tokens):
+                known = _known(term, answers, part, device)
+                losses = term.losses(model, _some(entrance, part), known, piece)
+                loss = weight * (losses * counts[part] if term.by_token else losses).sum()
+                (loss * share).backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach())
+    touched = [name for name, rows in entrance.items() if rows.grad is not None]
+    torch.autograd.backward([states[name] for name in touched], [entrance[name].grad for name in touched])
+    return total
+
+
+def total_loss(
+    objective: Objective, model: nn.Module, piece: Piece, answers: Answers, device: torch.device
+) -> float:
+    """The summed loss of a piece with the weights at the end, without learning."""
+    with torch.no_grad():
+        states = read(model, piece, device, objective.heard)
+        parts = [
+            weight
+            * float(term.losses(model, _some(states, part), _known(term, answers, part, device), piece).sum())
+            for weight, term in objective.weighted(1.0)
+            for part in _parts(term, piece.tokens)
+        ]
+    return sum(parts)

@@ -1,0 +1,77 @@
+"""Relations between tokens: how alike their queries, their keys and their values are.
+
+MiniLM's way to compare models of any width and number of heads (Wang et al. 2020, MiniLMv2, arXiv
+2012.15828): the states of one attention are cut into parts, the relation heads; in each, the scaled products
+of every two tokens of a text become, by softmax, a distribution for each token. The loss is the KL of the
+student's from the teacher's, averaged over parts and over queries, keys and values. Positions that are
+rotated into queries and keys come later in the model and have no part in it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...measure.reading import States
+from ...model.anatomy import Anatomy
+from ...model.block_anatomy import Attention
+from ...model.module_names import module_name
+from ...text.micro_batches import Piece
+from .divergences import forward_kl
+
+_KINDS = ("q", "k", "v")
+
+
+def log_relations(rows: Tensor, heads: int) -> Tensor:
+    """``[heads, tokens, tokens]`` log-probabilities from the states ``rows [tokens, width]`` of one text."""
+    parts = rows.to(torch.float32).view(len(rows), heads, -1).transpose(0, 1)
+    return torch.log_softmax(parts @ parts.transpose(1, 2) * parts.shape[-1] ** -0.5, -1)
+
+
+def relation_loss(student: Tensor, teacher: Tensor, heads: int) -> Tensor:
+    """``[tokens]``: KL of the relations of one text, mean over heads."""
+    return forward_kl(log_relations(teacher, heads), log_relations(student, heads)).mean(0)
+
+
+class Relations:
+    """The relations in one block of each model: by ``block`` of the anatomies, −1 the last."""
+
+    name, by_token, asks = "relations", False, True
+
+    def __init__(self, student: Anatomy, teacher: Anatomy, heads: int, block: int = -1) -> None:
+        self.heads = heads
+        self.mine, self.theirs = (anatomy.blocks[block].attention for anatomy in (student, teacher))
+        self.heard, self.asked = _projections(student, self.mine), _projections(teacher, self.theirs)
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``q``, ``k`` and ``v`` ``[tokens, width]`` float32."""
+        return _split(self.theirs, states)
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        lengths = piece.attention_mask.sum(1).tolist()
+        mine, total = _split(self.mine, states), []
+        for kind in _KINDS:
+            pairs = zip(torch.split(mine[kind], lengths), torch.split(answers[kind], lengths), strict=True)
+            total.append(torch.cat([relation_loss(one, other, self.heads) for one, other in pairs]))
+        return torch.stack(total).mean(0)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+def _projections(anatomy: Anatomy, attention: Attention) -> dict[str, str]:
+    return {
+        f"relations.{index}": module_name(anatomy, linear.name)
+        for index, linear in enumerate(attention.projections)
+    }
+
+
+def _split(attention: Attention, states: States) -> dict[str, Tensor]:
+    """q, k and v, also of one matrix that holds all three."""
+    rows = [states[f"relations.{index}"] for index in range(len(attention.projections))]
+    if attention.qkv is not None:
+        order = attention.row_order()
+        joined = rows[0] if order is None else rows[0][:, torch.tensor(order, device=rows[0].device)]
+        sizes = [linear.out_features for linear in (attention.q, attention.k, attention.v)]
+        rows = list(torch.split(joined, sizes, -1))
+    return {kind: part.to(torch.float32) for kind, part in zip(_KINDS, rows, strict=True)}

@@ -1,0 +1,125 @@
+"""Sequence-level distillation: an encoder–decoder learns to write what its teacher writes.
+
+Kim, Rush 2016, "Sequence-Level Knowledge Distillation", arXiv 1606.07947. The teacher answers each source
+text once, by beam search, and its answer takes the place of whatever the text's own target was: the mode
+stands for the whole distribution over answers, which is too large to compare.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ....errors import TrainingError
+from ...measure.reading import LAST, States
+from ...text.micro_batches import Piece
+
+
+class SequenceCrossEntropy:
+    """Minus the log-probability of the teacher's answers, whose tokens so far the decoder is given: nats a
+    token of the answers, so that those of a piece together count as its source tokens.
+
+    ``answer_tokens`` are written at most; ``beams`` answers are followed at once, and 1 is greedy. The rest
+    is as the teacher's ``generation_config.json`` has it, but for chance. The decoder computes in float32.
+    """
+
+    name, by_token, asks = "sequence", False, True
+
+    def __init__(self, beams: int, answer_tokens: int) -> None:
+        self.beams, self.answer_tokens = beams, answer_tokens
+        self.heard: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+
+    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+        """``labels [rows, answer]`` int32: the ids that are written after the start, the end among them, and
+        −1 after that.
+
+        Raises:
+            TrainingError: nothing says what answers begin with.
+        """
+        return {"labels": written(model, *_sources(states, piece), self.beams, self.answer_tokens)}
+
+    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+        """``[rows]``.
+
+        Raises:
+            TrainingError: as :meth:`answers`.
+        """
+        labels = answers["labels"].long()
+        logits = answer_logits(model, *_sources(states, piece), labels)
+        lost = cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=-1, reduction="none")
+        return lost.sum(1) * (piece.tokens / int((labels >= 0).sum()))
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+def answer_logits(model: Any, sources: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    """``[rows, answer, vocab]``: for each place of ``labels [rows, answer]`` what the decoder of ``model``
+    finds after those before it, given the encoder's states ``sources [rows, length, hidden]``.
+    """
+    starts = labels.new_full((len(labels), 1), start_token(model))
+    before = torch.cat([starts, labels[:, :-1].clamp_min(0)], 1)
+    found: Tensor = model(
+        encoder_outputs=(sources,), attention_mask=mask, decoder_input_ids=before, use_cache=False
+    ).logits
+    return found
+
+
+def written(model: Any, sources: Tensor, mask: Tensor, beams: int, tokens: int) -> Tensor:
+    """``[rows, answer]`` int32: what ``model`` answers to ``sources``, −1 after the end."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    start_token(model)
+    settings = deepcopy(model.generation_config)
+    settings.update(
+        num_beams=beams,
+        max_new_tokens=tokens,
+        max_length=None,
+        do_sample=False,
+        num_return_sequences=1,
+        return_dict_in_generate=False,
+    )
+    ids: Tensor = model.generate(
+        encoder_outputs=BaseModelOutput(last_hidden_state=sources),
+        attention_mask=mask,
+        generation_config=settings,
+    )[:, 1:]
+    ends = torch.isin(ids, torch.tensor(_ids(settings.eos_token_id), device=ids.device))
+    after = ends.cumsum(1) - ends.long() > 0
+    return ids.masked_fill(after, -1).to(torch.int32)
+
+
+def start_token(model: Any) -> int:
+    """The id that the answers of ``model`` begin with.
+
+    Raises:
+        TrainingError: neither its config nor its generation config says it.
+    """
+    settings = model.generation_config
+    start = settings.decoder_start_token_id
+    start = settings.bos_token_id if start is None else start
+    if not isinstance(start, int):
+        raise TrainingError(
+            "nothing says which token the answers of an encoder–decoder begin with",
+            fix="set decoder_start_token_id in config.json, or in generation_config.json where there is one",
+        )
+    return start
+
+
+def _ids(end: int | list[int] | None) -> list[int]:
+    if end is None:
+        return []
+    return end if isinstance(end, list) else [end]
+
+
+def _sources(states: States, piece: Piece) -> tuple[Tensor, Tensor]:
+    """The encoder's states ``[rows, length, hidden]`` float32 and their mask, of rows that have a token."""
+    rows = states[LAST].to(torch.float32)
+    mask = piece.attention_mask[piece.attention_mask.any(1)].to(rows.device)
+    padded = rows.new_zeros(*mask.shape, rows.shape[-1])
+    return padded.masked_scatter(mask.bool().unsqueeze(-1), rows), mask

@@ -1,0 +1,30 @@
+"""Keys and values rounded in training as a quantized cache would hand them back: a scale for each token and
+head, and a gradient that passes straight through.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from ...model.anatomy import Anatomy
+from ...model.kv_tap import tap
+from ...model.module_names import module_name
+from ...numbers.fake_quant import quantize_tokens
+from ...numbers.straight_through import straight_through
+
+
+def round_cache(model: nn.Module, anatomy: Anatomy, bits: int) -> None:
+    """Let every attention of ``model`` read its keys and values rounded to ``bits``.
+
+    Raises:
+        CheckpointError: an attention that takes no cache.
+    """
+    rounding = partial(quantize_tokens, bits=bits)
+
+    def change(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(straight_through(one, rounding(one.detach())) for one in (key, value))  # type: ignore[return-value]
+
+    for block in anatomy.blocks:
+        tap(model.get_submodule(module_name(anatomy, block.attention.module)), change)

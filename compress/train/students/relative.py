@@ -1,0 +1,101 @@
+"""``Relative``: a parameter learned as a change in units of its own size, and rounded as it is stored.
+
+One learning rate then suits scales of 1e-3 and norms of 10 alike, and what the model computes with in
+training is, to the bit, what will be read back from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ...numbers.straight_through import straight_through
+from .sharding import own_rows
+
+Rounding = Callable[[Tensor], Tensor]
+
+
+class Relative(nn.Module):
+    """``rounded(start + unit · change)``; ``unit`` broadcasts against ``start``. Where ``mask`` is False the
+    value is zero and nothing is learned.
+    """
+
+    start: Tensor
+    unit: Tensor
+    mask: Tensor | None
+
+    def __init__(self, start: Tensor, unit: Tensor, rounded: Rounding, mask: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("start", start.detach().clone())
+        self.register_buffer("unit", unit.detach())
+        self.register_buffer("mask", mask)
+        self.rounded = rounded
+
+    def forward(self, change: Tensor) -> Tensor:
+        value = torch.addcmul(self.start, self.unit, change)
+        if self.mask is not None:
+            value = torch.where(self.mask, value, 0.0)
+        return straight_through(value, self.rounded(value.detach()))
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        """The parameter begins as no change at all."""
+        return torch.zeros_like(value)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A parameter in training: ``name`` as stored, and where it is in the student; ``factors`` learn in
+    its place, by their names in the module, where there are any.
+    """
+
+    name: str
+    module: nn.Module
+    attribute: str
+    factors: tuple[str, ...] = ()
+
+    @property
+    def change(self) -> nn.Parameter:
+        """What the optimizer moves."""
+        return self.module.get_parameter(f"parametrizations.{self.attribute}.original")
+
+    @property
+    def changes(self) -> tuple[nn.Parameter, ...]:
+        """All that the optimizer moves."""
+        return tuple(map(self.module.get_parameter, self.factors)) or (self.change,)
+
+    def decay(self, share: float) -> None:
+        """Take so much of the value away; of one that learns by factors, of what it changed."""
+        with torch.no_grad():
+            if self.factors:
+                own_rows(self.changes[0]).mul_(1 - share)
+            else:
+                relative = self.module.get_submodule(f"parametrizations.{self.attribute}.0")
+                assert isinstance(relative, Relative)
+                change, start, unit = map(own_rows, (self.change, relative.start, relative.unit))
+                change.sub_(share * (change + start / unit))
+
+    @property
+    def value(self) -> Tensor:
+        """The parameter as it will be stored, float32."""
+        return getattr(self.module, self.attribute).detach()  # type: ignore[no-any-return]
+
+
+def learn(
+    name: str,
+    module: nn.Module,
+    attribute: str,
+    unit: Tensor,
+    rounded: Rounding,
+    mask: Tensor | None = None,
+) -> Learned:
+    """Make ``module.attribute`` a parameter in training."""
+    start = getattr(module, attribute).detach()
+    relative = Relative(start, unit, rounded, mask)
+    parametrize.register_parametrization(module, attribute, relative, unsafe=True)
+    learned = Learned(name, module, attribute)
+    learned.change.requires_grad_(True)
+    return learned

@@ -1,0 +1,135 @@
+"""What the teacher says about each piece: asked once and kept on disk, so that it need not stay in memory; or
+asked again every time, where its answers are larger than it is worth to keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ...foreign import foreign_errors_are_typed
+from ...storage import write_atomic
+from ...terminal import Progress
+from ..pipeline.processes import ALONE, Processes
+from ..text.micro_batches import Piece
+from .losses.objective import Answers, Objective, Term, ask
+from .students.sharding import load_spread
+
+
+class Teacher(Protocol):
+    """Who knows the answers."""
+
+    def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
+        """Get ready to be asked about ``pieces``."""
+
+    def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
+        """Those of ``pieces``, which were prepared, save what has NaN or infinity in the answer."""
+
+    def answers(self, piece: Piece) -> Answers:
+        """What is said about ``piece``, by name of term and tensor."""
+
+
+class WrittenTeacher:
+    """The answers of the model at ``path``, kept in ``directory``, which holds those of no other model.
+
+    A file is named by the hash of the piece and of the terms that it answers to, and is there whole or not at
+    all, so that several runs may share it. Of several processes each asks about its share.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        directory: Path,
+        objective: Objective,
+        device: torch.device,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.path, self.directory, self.objective, self.device = path, directory, objective, device
+        self.processes = processes
+
+    def _file(self, piece: Piece) -> Path:
+        asked = [(term.name, _settings(term)) for _, term in self.objective.terms]
+        digest = hashlib.sha256(f"{asked}{tuple(piece.input_ids.shape)}".encode())
+        digest.update(piece.input_ids.numpy().tobytes() + piece.attention_mask.numpy().tobytes())
+        return self.directory / f"{digest.hexdigest()[:24]}.safetensors"
+
+    def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
+        """Ask about the pieces that have no answer yet."""
+        missing = [piece for piece in self.processes.share(pieces) if not self._file(piece).exists()]
+        # Of a sharded teacher all gather the parameters: who has its answers asks along, about anything.
+        count = self.processes.most(len(missing)) if self.processes.sharded else len(missing)
+        if count:
+            self._ask(missing, [pieces[0]] * (count - len(missing)), progress)
+        self.processes.meet()
+
+    def _ask(self, missing: Sequence[Piece], along: Sequence[Piece], progress: Progress) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        model = load_spread(self.path, self.device, self.processes)
+        with progress.task("asking the original", len(missing)) as task:
+            for piece in missing:
+                write_atomic(self._file(piece), save(ask(self.objective, model, piece, self.device)))
+                task.advance(1)
+        for piece in along:
+            ask(self.objective, model, piece, self.device)
+
+    def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
+        kept = [piece for piece in pieces if all(map(_all_finite, self.answers(piece).values()))]
+        if len(kept) < len(pieces):
+            progress.note(
+                f"{len(pieces) - len(kept)} of {len(pieces)} pieces of text are left out: not finite"
+            )
+        return kept
+
+    def answers(self, piece: Piece) -> Answers:
+        """As it was said.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        file = self._file(piece)
+        with foreign_errors_are_typed(lambda why: _damaged(file, why)):
+            answers: Answers = load_file(file)
+        return answers
+
+
+class LiveTeacher:
+    """The model at ``path``, in memory."""
+
+    def __init__(
+        self, path: Path, objective: Objective, device: torch.device, processes: Processes = ALONE
+    ) -> None:
+        self.objective, self.device = objective, device
+        self.model = load_spread(path, device, processes).requires_grad_(False)
+
+    def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
+        """Nothing to do."""
+
+    def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
+        """All of them: what they give is not known before they are learned from."""
+        return list(pieces)
+
+    def answers(self, piece: Piece) -> Answers:
+        return ask(self.objective, self.model, piece, self.device)
+
+
+def _settings(term: Term) -> dict[str, object]:
+    """The names and numbers of a term, which decide with its kind what it asks."""
+    plain = {key: value for key, value in vars(term).items() if isinstance(value, str | int | float | None)}
+    return {**plain, "asked": dict(term.asked)}
+
+
+def _damaged(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file} does not hold what the original says", why=why, fix="remove it: it is asked again"
+    )
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())

@@ -1,0 +1,85 @@
+"""``Lesson``: a student learns from a teacher's answers, and is measured on those that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...terminal import Progress
+from ..measure.precision import LoopPrecision, autocast
+from ..pipeline.allocator import small_blocks_kept
+from ..pipeline.processes import ALONE, Processes
+from ..text.micro_batches import Piece
+from .loop import Loop
+from .losses.objective import Objective, learn_from, total_loss
+from .on_policy import OnPolicy
+from .students.student import Student
+from .teacher import Teacher
+from .train_state import Course, LoopSettings
+
+
+@dataclass
+class Lesson:
+    """What is taught: ``pieces`` to learn from and ``held_out`` ones, by ``teacher`` under ``objective``, to
+    one student, to its copies in several ``processes`` or to one that is spread over them. ``done`` is the
+    share of the steps that are over.
+    """
+
+    objective: Objective
+    teacher: Teacher
+    pieces: list[Piece]
+    held_out: list[Piece]
+    precision: LoopPrecision
+    processes: Processes = ALONE
+    on_policy: OnPolicy | None = None
+    done: float = 0.0
+
+    def learn(self, student: Student, piece: Piece, share: float) -> float:
+        """Add the gradient of ``share`` times the summed loss of ``piece``; returns the sum."""
+        with autocast(self.precision, student.device):
+            if self.on_policy is not None:
+                piece = self.on_policy.rewritten(student.model, piece, self.done)
+        answers = self.teacher.answers(piece)
+        with autocast(self.precision, student.device):
+            return learn_from(self.objective, student.model, piece, answers, share, student.device, self.done)
+
+    def measure(self, student: Student) -> float:
+        """The mean loss of a held-out token, in float32."""
+        losses = (
+            counts
+            * total_loss(self.objective, student.model, piece, self.teacher.answers(piece), student.device)
+            for piece, counts in self.processes.turns(self.held_out)
+        )
+        return self.processes.sum(sum(losses)) / self.held_out_tokens
+
+    @property
+    def held_out_tokens(self) -> int:
+        """Tokens that the held-out loss is a mean over."""
+        return sum(piece.tokens for piece in self.held_out)
+
+    def give(
+        self,
+        student: Student,
+        loop: LoopSettings,
+        progress: Progress,
+        before_step: Callable[[float], None] = lambda done: None,
+    ) -> Course:
+        """Let the student learn; its parameters are then the best ones. Resumes from ``loop.state``."""
+
+        def begin(done: float) -> None:
+            self.done = done
+            before_step(done)
+
+        taught = Loop(
+            [*student.changes(), *self.objective.parameters()],
+            self.pieces,
+            lambda piece, share: self.learn(student, piece, share),
+            lambda: self.measure(student),
+            loop,
+            begin,
+            student.decay,
+            self.processes,
+            scaled=self.precision == "float16",
+        )
+        with small_blocks_kept():
+            return taught.run(progress)

@@ -1,0 +1,119 @@
+"""``manifest.json`` of a bundle: what it holds, what it was made from, how it was proven, and the hash of
+every file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from .. import __version__
+from ..runtime.bundle.manifest import DecoderSection
+from ..runtime.bundle.typed_json import read
+from ..storage import read_json
+from .graph.attention.kv_storage import CODES, FLOAT, cache_label
+from .job import ExportJob
+
+MANIFEST = "manifest.json"
+SCHEMA = "edgepress.bundle/1"
+FLOAT_SCHEME = "fp32"
+_GENERATION = "generation_config.json"
+
+
+def manifest_of(job: ExportJob, sections: dict[str, Any], parity: dict[str, Any]) -> dict[str, Any]:
+    """Everything but ``files``: ``sections`` come from the format, ``parity`` from the proof."""
+    made = job.source.manifest
+    weights = {"params": parameters(job), **sections["weights"]}
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "edgepress", "version": __version__},
+        "kind": job.source.anatomy.kind,
+        "name": job.name,
+        "described": job.described,
+        "scheme": scheme_label(job),
+        "source": {
+            "checkpoint_sha256": job.source.reader.fingerprint(),
+            "model": made.get("source"),
+            "recipe": made.get("recipe"),
+            "calibration": made.get("calibration"),
+            "embedding": None if job.source.embedding_scheme is None else job.source.embedding_scheme.name,
+        },
+        "layers": made.get("layers", []),
+        "steps": made.get("steps", []),
+        "parity": parity,
+        **sections,
+        "weights": weights,
+    }
+
+
+def scheme_label(job: ExportJob) -> str:
+    """How tables name the weights: ``W4A16-g64 gptq``, or ``fp32``."""
+    if job.as_float:
+        return FLOAT_SCHEME
+    label = job.source.manifest.get("scheme")
+    if not isinstance(label, str):
+        label = " + ".join(sorted({scheme.name for scheme in job.source.schemes.values()}))
+    if job.source.kv_scheme is not None:  # the checkpoint's cache: the graph's need not be that
+        label = label.removesuffix(f"{job.source.kv_scheme.name} kv_cache").removesuffix(" + ")
+    return (label or FLOAT_SCHEME) + cache_label(job.source, job.kv_dtype)
+
+
+def parameters(job: ExportJob) -> int:
+    """Weights and biases of the exported parts, a tied head counted once."""
+    anatomy, shapes = job.source.anatomy, job.source.shapes
+    modules = {anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding}
+    modules |= {None if anatomy.tied else anatomy.head}
+    modules |= set() if anatomy.classifier is None else {anatomy.classifier.dense, anatomy.classifier.out}
+    norms = [anatomy.embedding_norm, anatomy.final_norm]
+    for block in anatomy.blocks:
+        modules |= {linear.name for linear in block.linears()}
+        norms += block.norms()
+    modules |= {norm.name for norm in norms if norm is not None}
+    names = [f"{module}.{part}" for module in modules - {None} for part in ("weight", "bias")]
+    return sum(prod(shapes[name]) for name in names if name in shapes)
+
+
+def decoder_section(job: ExportJob) -> dict[str, Any]:
+    """Shapes, type and cost of the cache, limits and special tokens of a decoder."""
+    anatomy, config = job.source.anatomy, job.source.reader.config
+    generation = job.path / _GENERATION
+    settings = read_json(generation) if generation.is_file() else {}
+
+    def ids(key: str) -> list[int]:
+        for place in (settings, config):
+            value = place.get(key)
+            found = [item for item in (value if isinstance(value, list) else [value]) if type(item) is int]
+            if found:
+                return [item for item in found if item >= 0]
+        return []
+
+    cache, scheme = FLOAT if job.as_float else job.kv_dtype, job.source.kv_scheme
+    section = {
+        "layers": [
+            {"kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim}
+            for block in anatomy.blocks
+        ],
+        "kv_dtype": cache,
+        "kv_scheme": None if scheme is None or cache not in CODES else scheme.name,
+        "context_length": anatomy.max_positions,
+        "vocab_size": anatomy.vocab_size,
+        "bos_token_id": next(iter(ids("bos_token_id")), None),
+        "eos_token_ids": ids("eos_token_id"),
+        "pad_token_id": next(iter(ids("pad_token_id")), None),
+    }
+    per_token = read(DecoderSection, section).kv_bytes_per_token
+    return section | {"kv_bytes_per_token": per_token}
+
+
+def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
+    """Pooling, labels, limits and inputs of an encoder."""
+    anatomy, pooling = job.source.anatomy, job.pooling
+    wanted = pooling.max_length if pooling is not None else None
+    return {
+        "pooling": pooling.mode if pooling is not None else None,
+        "normalize": pooling.normalize if pooling is not None else False,
+        "max_length": min(wanted or anatomy.max_positions, anatomy.max_positions),
+        "hidden_size": anatomy.hidden_size,
+        "inputs": list(inputs),
+    } | ({} if anatomy.classifier is None else {"labels": list(anatomy.classifier.labels)})

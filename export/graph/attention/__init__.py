@@ -1,0 +1,1 @@
+"""Attention of a decoder as nodes: the key/value cache, rope, positions and the kernel that is chosen."""

@@ -1,0 +1,91 @@
+"""Causal self-attention of a decoder: ``GroupQueryAttention`` on a key/value cache that it extends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ....compress.model.block_anatomy import Attention, Norm
+from ..build import Build
+from ..linear.linear import project
+from ..norm import normalize
+from .attention_kernel import SINK_AT, factor, sink
+from .cache_io import cast, codes
+from .dequantized_cache import OpenedCache
+
+
+@dataclass(frozen=True)
+class CausalInputs:
+    """What every layer's attention reads beside its hidden states.
+
+    Attributes:
+        last_position: ``[batch]`` int32, valid tokens of each row less one.
+        total: int32 scalar, valid tokens of the longest row.
+        cos, sin: rope tables, or None for a model without rope.
+        factor: what the tables multiply all scores by.
+        span: where the cache is opened, how many tokens it has before and after those that are new, each
+            ``[1]`` int64.
+    """
+
+    last_position: ir.Value
+    total: ir.Value
+    cos: ir.Value | None
+    sin: ir.Value | None
+    factor: float = 1.0
+    span: tuple[ir.Value, ir.Value] | None = None
+
+
+def causal_attention(
+    build: Build,
+    value: ir.Value,
+    part: Attention,
+    shared: CausalInputs,
+    past: tuple[ir.Value, ir.Value],
+    name: str,
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Attention output ``[batch, seq, heads · head_dim]`` before the output projection (and a norm of its
+    inputs), and the present key and value.
+    """
+    packed = project(build, value, part.projections, f"{name}.qkv")
+    query: list[ir.Value | None] = [packed, None, None]
+    if part.q_norm is not None or part.k_norm is not None:
+        sizes = [part.q.out_features, part.k.out_features, part.v.out_features]
+        q, k, v = build.graph.split(f"{name}.split", packed, sizes)
+        query = [_head_norm(build, q, part.q_norm, part), _head_norm(build, k, part.k_norm, part), v]
+    query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
+    window = part.sliding_window
+    opened = None if shared.span is None else OpenedCache(build, part, past, *shared.span)
+    scales, code_attributes = codes(build, part) if opened is None else ([], {})
+    past = past if opened is None else opened.floats()
+    inputs = [*query, *past, shared.last_position, shared.total, shared.cos, shared.sin]
+    weightless = sink(build, part)
+    if scales or weightless is not None:
+        inputs += [*[None] * (SINK_AT - len(inputs)), weightless, *scales]
+    attended, key, present = build.graph.contrib_outputs(
+        "GroupQueryAttention",
+        name,
+        inputs,
+        3,
+        num_heads=part.heads,
+        kv_num_heads=part.kv_heads,
+        do_rotary=int(shared.cos is not None),
+        local_window_size=-1 if window is None else window,
+        scale=factor(part) / shared.factor,
+        softcap=part.softcap or 0.0,
+        **code_attributes,
+    )
+    if opened is not None:
+        key, present = opened.codes((key, present))
+    return cast(build, attended, ir.DataType.FLOAT), key, present
+
+
+def _head_norm(build: Build, value: ir.Value, norm: Norm | None, part: Attention) -> ir.Value:
+    if norm is None:
+        return value
+    graph = build.graph
+    heads = graph.constant(f"heads.{part.head_dim}", np.array([0, 0, -1, part.head_dim], np.int64))
+    flat = graph.constant("heads.flat", np.array([0, 0, -1], np.int64))
+    normed = normalize(build, graph.node("Reshape", f"{norm.name}.heads", [value, heads]), norm)
+    return graph.node("Reshape", f"{norm.name}.flat", [normed, flat])

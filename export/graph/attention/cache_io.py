@@ -1,0 +1,80 @@
+"""The key/value cache in a decoder graph: its inputs and outputs, and what attention is told of its codes.
+
+``GroupQueryAttention`` rounds what it appends and reads the whole cache back, new tokens included, so that
+prefill, chunks and steps see the same keys and values. int4 is two codes a byte along the channels, the even
+one in the low half, each stored as code + 8. In CPU sessions a float16 cache needs float16 queries: they are
+cast on the way in and out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ....compress.model.block_anatomy import Attention, BlockAnatomy
+from ..build import Build
+from ..graph_writer import Array
+
+_DTYPES = {
+    "float32": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "int8": ir.DataType.INT8,
+    "uint8": ir.DataType.UINT8,
+}
+_BITS = {"int8": 8, "uint8": 4}
+# Where the scales stand among the inputs of GroupQueryAttention.
+SCALES_AT = 12
+CODE_ATTRIBUTES = ("kv_cache_bit_width", "k_quant_type", "v_quant_type")
+
+
+def past(build: Build, block: BlockAnatomy) -> tuple[ir.Value, ir.Value]:
+    """The graph inputs that hold the block's keys and values."""
+    shape, dtype = _shape(build, block, "past_capacity"), _DTYPES[build.weights.kv_dtype]
+    key = build.graph.input(f"past_key_values.{block.index}.key", dtype, shape)
+    return key, build.graph.input(f"past_key_values.{block.index}.value", dtype, shape)
+
+
+def present(build: Build, block: BlockAnatomy, values: tuple[ir.Value, ir.Value]) -> None:
+    """Make ``values``, the extended keys and values of the block, outputs of the graph."""
+    shape, dtype = _shape(build, block, "present_capacity"), _DTYPES[build.weights.kv_dtype]
+    for part, value in zip(("key", "value"), values, strict=True):
+        build.graph.output(value, f"present.{block.index}.{part}", dtype, shape)
+
+
+def codes(build: Build, part: Attention) -> tuple[list[ir.Value | None], dict[str, Any]]:
+    """What attention is given beside its usual inputs to work on codes: further inputs, and attributes."""
+    scales = build.weights.kv_scales(part)
+    if scales is None:
+        return [], {}
+    mode = "PER_CHANNEL" if scales.scheme.granularity == "per-channel" else "PER_TENSOR"
+    bits = _BITS[build.weights.kv_dtype]
+    return [*code_scales(build, part)], dict(zip(CODE_ATTRIBUTES, (bits, mode, mode), strict=True))
+
+
+def code_scales(build: Build, part: Attention) -> tuple[ir.Value, ir.Value]:
+    """Of the codes of keys and of values: ``[1, kv_heads, 1, head_dim]``, or ``[1]``."""
+    scales = build.weights.kv_scales(part)
+    assert scales is not None
+    shape = [1, *scales.key.shape] if scales.scheme.granularity == "per-channel" else [1]
+
+    def initializer(name: str, value: Array) -> ir.Value:
+        return build.graph.weight(
+            f"{part.module}.{name}", ir.DataType.FLOAT, shape, lambda: value.astype(np.float32).reshape(shape)
+        )
+
+    return initializer("k_scale", scales.key.numpy()), initializer("v_scale", scales.value.numpy())
+
+
+def cast(build: Build, value: ir.Value, to: ir.DataType) -> ir.Value:
+    """``value`` as ``to`` where the cache is float16, else as it is."""
+    if build.weights.kv_dtype != "float16":
+        return value
+    return build.graph.node("Cast", f"{value.name}.{to.name.lower()}", [value], to=to)
+
+
+def _shape(build: Build, block: BlockAnatomy, capacity: str) -> list[int | str]:
+    attention = block.attention
+    width = attention.head_dim // (2 if build.weights.kv_dtype == "uint8" else 1)
+    return ["batch_size", attention.kv_heads, capacity, width]

@@ -1,0 +1,183 @@
+"""The graph of a decoder with a key/value cache: one graph for prefill, chunks and single tokens.
+
+Inputs and outputs have the names of onnxruntime-genai, whose runtime can drive the same file. Layers may
+differ in every size. Only the last ``logits_to_keep`` positions go on after the last block's attention,
+through its MLP, the final norm and the head; 0 keeps all.
+
+The sum of a row of ``attention_mask`` is the number of its tokens, cached and new, which lie side by side
+from the first place of the cache on: a batch of prompts is padded on the right, and one step extends every
+row by one token. A cached row takes several tokens at a time at batch 1 only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from ...compress.model.anatomy import Anatomy
+from ...errors import CheckpointError, ShapeError
+from .attention.attention import CausalInputs, causal_attention
+from .attention.attention_kernel import factor_in_rope
+from .attention.cache_io import cast, past, present
+from .attention.dequantized_cache import opens
+from .attention.position import learned_positions
+from .attention.rope import check_rope, rope_tables
+from .build import Build
+from .decoder_block import decoder_block
+from .graph_writer import Array
+from .linear.embedding import embed, head
+from .norm import add_and_normalize, normalize
+
+INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
+_HEAD_STEP = 8
+
+
+def build_decoder(build: Build) -> None:
+    """Write the whole graph of ``build.anatomy``.
+
+    Raises:
+        CheckpointError: a part that this graph cannot express.
+        ShapeError: a size that the kernels cannot handle; names the layer.
+    """
+    residual, shared, pasts = _begin(build)
+    graph = build.graph
+    kept = graph.input("logits_to_keep", INT64, [1])
+    graph.default(kept, np.ones(1, np.int64))
+    normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
+    presents = []
+    for index, block in enumerate(build.anatomy.blocks):
+        last = index + 1 == len(build.anatomy.blocks)
+        left = decoder_block(build, normed, residual, block, shared, pasts[index], kept if last else None)
+        presents.append(left.present)
+        norm = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].norm1
+        assert norm is not None
+        normed, residual = add_and_normalize(build, left.out, left.residual, norm, left.bias)
+    graph.output(_logits(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
+    for block, extended in zip(build.anatomy.blocks, presents, strict=True):
+        present(build, block, extended)
+
+
+def build_prefill(build: Build) -> None:
+    """Write the graph that fills the cache and computes nothing else: no head, and of the last block the keys
+    and values. Inputs and outputs are those of :func:`build_decoder` but for the logits.
+
+    Raises:
+        CheckpointError, ShapeError: as :func:`build_decoder`.
+    """
+    residual, shared, pasts = _begin(build)
+    *blocks, last = build.anatomy.blocks
+    normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
+    presents = []
+    for index, block in enumerate(blocks):
+        left = decoder_block(build, normed, residual, block, shared, pasts[index])
+        presents.append(left.present)
+        norm = build.anatomy.blocks[index + 1].norm1
+        normed, residual = add_and_normalize(build, left.out, left.residual, norm, left.bias)
+    attention = last.attention
+    presents.append(causal_attention(build, normed, attention, shared, pasts[-1], attention.module)[1:])
+    for block, extended in zip(build.anatomy.blocks, presents, strict=True):
+        present(build, block, extended)
+
+
+def _begin(build: Build) -> tuple[ir.Value, CausalInputs, list[tuple[ir.Value, ir.Value]]]:
+    """The inputs: what the first block reads, what all attention reads, and the caches."""
+    check_decoder(build.anatomy)
+    graph = build.graph
+    ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
+    mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
+    lengths = _lengths(build, mask)
+    shared = _shared(build, mask, lengths)
+    if opens(build):
+        shared = replace(shared, span=_span(build, ids, mask))
+    pasts = [past(build, block) for block in build.anatomy.blocks]
+    return _embedded(build, ids, lengths), shared, pasts
+
+
+def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:
+    """What the first block reads, ``[batch, seq, hidden]``."""
+    graph, anatomy = build.graph, build.anatomy
+    value = embed(build, ids)
+    if anatomy.embedding_scale != 1:
+        factor = graph.constant("embedding.factor", np.array(anatomy.embedding_scale, np.float32))
+        value = graph.node("Mul", "embedding.scale", [value, factor])
+    if anatomy.position_embedding is not None:
+        rows = learned_positions(build, ids, lengths, anatomy.position_embedding)
+        value = graph.node("Add", "embedding.sum", [value, rows])
+    return value
+
+
+def _logits(build: Build, normed: ir.Value) -> ir.Value:
+    graph, cap = build.graph, build.anatomy.logit_softcap
+    value = head(build, normed)
+    if cap is None:
+        return value
+    limit = graph.constant("logits.limit", np.array(cap, np.float32))
+    value = graph.node("Tanh", "logits.tanh", [graph.node("Div", "logits.div", [value, limit])])
+    return graph.node("Mul", "logits.capped", [value, limit])
+
+
+def check_decoder(anatomy: Anatomy) -> None:
+    """Refuse what the graph cannot express, before anything is written.
+
+    Raises:
+        CheckpointError: blocks of another order, or no final norm.
+        ShapeError: heads that the attention kernel cannot handle.
+    """
+    if not anatomy.blocks or anatomy.final_norm is None:
+        raise CheckpointError(
+            f"a {anatomy.model_type} decoder without blocks or final norm cannot be exported"
+        )
+    for block in anatomy.blocks:
+        attention = block.attention
+        if block.order == "post":
+            raise CheckpointError(
+                f"{block.prefix} normalises after its sums: such decoders are not supported"
+            )
+        if attention.head_dim % _HEAD_STEP or attention.heads % attention.kv_heads:
+            raise ShapeError(
+                f"{block.prefix}: {attention.heads} heads of {attention.head_dim} channels over "
+                f"{attention.kv_heads} key/value heads",
+                why=f"ONNX Runtime's attention needs multiples of {_HEAD_STEP} channels and whole groups",
+            )
+    if anatomy.rope is not None:
+        check_rope(anatomy.rope)
+
+
+def _lengths(build: Build, mask: ir.Value) -> ir.Value:
+    """Tokens of each row, ``[batch]`` int64."""
+    row = build.graph.constant("mask.row", np.array([1], np.int64))
+    return build.graph.node("ReduceSum", "mask.lengths", [mask, row], keepdims=0)
+
+
+def _span(build: Build, ids: ir.Value, mask: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Tokens of the cache before and after the new ones, each ``[1]`` int64."""
+    graph = build.graph
+    end = graph.node("Shape", "span.end", [mask], start=1, end=2)
+    new = graph.node("Shape", "span.new", [ids], start=1, end=2)
+    return graph.node("Sub", "span.start", [end, new]), end
+
+
+def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
+    graph = build.graph
+    one = graph.constant("mask.one", np.array(1, np.int64))
+    last = graph.node(
+        "Cast", "mask.last", [graph.node("Sub", "mask.less_one", [lengths, one])], to=ir.DataType.INT32
+    )
+    total = graph.node("Gather", "mask.width", [graph.node("Shape", "mask.shape", [mask]), one], axis=0)
+    total = graph.node("Cast", "mask.total", [total], to=ir.DataType.INT32)
+    anatomy, rope = build.anatomy, build.anatomy.rope
+    if rope is None:
+        return CausalInputs(last, total, None, None)
+    shape, positions = [anatomy.max_positions, rope.dim // 2], anatomy.max_positions
+    factor = factor_in_rope(build)
+
+    def table(index: int) -> Array:
+        return rope_tables(rope, positions, factor**0.5)[index]
+
+    row_bytes = 2 * rope.dim
+    cos = graph.weight("rope.cos", FLOAT, shape, lambda: table(0), read_per_token=row_bytes)
+    sin = graph.weight("rope.sin", FLOAT, shape, lambda: table(1), read_per_token=row_bytes)
+    half = ir.DataType.FLOAT16
+    return CausalInputs(last, total, cast(build, cos, half), cast(build, sin, half), factor)

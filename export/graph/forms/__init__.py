@@ -1,0 +1,1 @@
+"""The forms a graph takes for an execution provider: half, standard operators, float weights."""

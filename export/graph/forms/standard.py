@@ -1,0 +1,125 @@
+"""Operators of ONNX Runtime's own as those of standard ONNX (opset 23) that compute the same.
+
+Attention is the exception: ``GroupQueryAttention`` over one buffer for past and present has no standard form
+that the same runtime could drive. OpenVINO reads it; TensorRT leaves it to CUDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from ..graph_writer import Array
+from ..opset import Opset
+
+OPSET = Opset(23, 11)
+KEPT = "GroupQueryAttention"
+
+
+class Rewriter:
+    """Puts nodes in the place of ``node``, of the same name and with the same outputs."""
+
+    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
+        self.graph, self.node, self.name = graph, node, str(node.name)
+        self._made = 0
+
+    def add(self, op: str, inputs: list[ir.Value | None], **attributes: int | float | str) -> ir.Value:
+        """One more node before the one that goes; returns its output."""
+        made = ir.node(
+            op, inputs, attributes, name=self.name if not self._made else f"{self.name}.{self._made}"
+        )
+        made.outputs[0].name = f"{made.name}/out"
+        self._made += 1
+        self.graph.insert_before(self.node, made)
+        return made.outputs[0]
+
+    def number(self, value: float) -> ir.Value:
+        """A float32 scalar, the same for all that ask for this ``value``."""
+        return self._constant(f"standard.{value}", np.array(value, np.float32))
+
+    def shape(self, *sizes: int) -> ir.Value:
+        """The shape of a ``Reshape``; 0 leaves a dimension as it is."""
+        return self._constant(f"standard.shape.{'.'.join(map(str, sizes))}", np.array(sizes, np.int64))
+
+    def _constant(self, name: str, array: Array) -> ir.Value:
+        if name not in self.graph.initializers:
+            tensor = ir.tensor(array, name=name)
+            made = ir.Value(
+                name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
+            )
+            self.graph.register_initializer(made)
+        return self.graph.initializers[name]
+
+    def finish(self, *results: ir.Value | None) -> None:
+        """Use ``results`` where the outputs of the node were used, None for those that were not."""
+        for old, new in zip(self.node.outputs, results, strict=False):
+            if new is None:
+                continue
+            for index, output in enumerate(self.graph.outputs):
+                if output is old:
+                    new.name, new.type, new.shape = old.name, old.type, old.shape
+                    self.graph.outputs[index] = new
+            ir.convenience.replace_all_uses_with(old, new)
+        self.graph.remove(self.node, safe=True)
+
+
+def to_standard(model: ir.Model) -> None:
+    """Change ``model`` in place."""
+    for node in list(model.graph):
+        if node.op_type in _FORMS:
+            _FORMS[node.op_type](Rewriter(model.graph, node))
+    model.graph.opset_imports[""] = OPSET.version
+    model.ir_version = max(model.ir_version or 0, OPSET.ir_version)
+
+
+def _rms(change: Rewriter) -> None:
+    value, scale = change.node.inputs
+    change.finish(_normalized(change, value, scale))
+
+
+def _sum_and_rms(change: Rewriter) -> None:
+    value, skip, scale, *bias = change.node.inputs
+    total = change.add("Add", [value, skip])
+    for one in bias:
+        total = change.add("Add", [total, one])
+    change.finish(_normalized(change, total, scale), None, None, total)
+
+
+def _normalized(change: Rewriter, value: ir.Value | None, scale: ir.Value | None) -> ir.Value:
+    epsilon = change.node.attributes["epsilon"].as_float()
+    return change.add("RMSNormalization", [value, scale], axis=-1, epsilon=epsilon, stash_type=1)
+
+
+def _quick_gelu(change: Rewriter) -> None:
+    value, alpha = change.node.inputs[0], change.node.attributes["alpha"].as_float()
+    inner = value if alpha == 1 else change.add("Mul", [value, change.number(alpha)])
+    change.finish(change.add("Mul", [value, change.add("Sigmoid", [inner])]))
+
+
+def _gelu(approximate: str) -> Callable[[Rewriter], None]:
+    def change_node(change: Rewriter) -> None:
+        value, *bias = change.node.inputs
+        for one in bias:
+            value = change.add("Add", [value, one])
+        change.finish(change.add("Gelu", [value], approximate=approximate))
+
+    return change_node
+
+
+def _transposed_product(change: Rewriter) -> None:
+    value, weight = change.node.inputs
+    turned = change.add("Transpose", [weight])
+    change.finish(change.add("MatMul", [value, turned]))
+
+
+_FORMS: dict[str, Callable[[Rewriter], None]] = {
+    "SimplifiedLayerNormalization": _rms,
+    "SkipSimplifiedLayerNormalization": _sum_and_rms,
+    "QuickGelu": _quick_gelu,
+    "Gelu": _gelu("none"),
+    "BiasGelu": _gelu("none"),
+    "FastGelu": _gelu("tanh"),
+    "FusedMatMul": _transposed_product,
+}

@@ -1,0 +1,146 @@
+"""``GraphWriter``: an ONNX graph under construction, whose weights are made when the file is written.
+
+An initializer is a shape, a type and a function; the array exists only while its bytes go to disk. So
+building a graph costs no memory, every shape is known (and refused if impossible) before the first byte is
+written, and a model is never held twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ... import __version__
+from .opset import Opset
+
+Array = NDArray[Any]
+CONTRIB = "com.microsoft"
+
+
+class GraphWriter:
+    """Nodes in order, inputs, outputs and initializers by name.
+
+    Attributes:
+        nbytes: bytes of every initializer by name.
+        read_per_token: bytes of it that one decode step reads, by name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nbytes: dict[str, int] = {}
+        self.read_per_token: dict[str, int] = {}
+        self._nodes: list[ir.Node] = []
+        self._inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+        self._initializers: dict[str, ir.Value] = {}
+
+    def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+        """A graph input; strings in ``shape`` are free dimensions."""
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        self._inputs.append(value)
+        return value
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the graph's inputs in order."""
+        return [str(value.name) for value in self._inputs]
+
+    def default(self, value: ir.Value, array: Array) -> None:
+        """Give a graph input the value it has when it is not fed."""
+        value.const_value = ir.tensor(array, name=value.name)
+        self._initializers[str(value.name)] = value
+
+    def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
+        """Make ``value`` a graph output called ``name``."""
+        value.name = name
+        value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+        self._outputs.append(value)
+
+    def weight(
+        self,
+        name: str,
+        dtype: ir.DataType,
+        shape: Sequence[int],
+        make: Callable[[], Array],
+        *,
+        read_per_token: int | None = None,
+    ) -> ir.Value:
+        """An initializer whose array ``make`` returns when the file is written; one for each name.
+
+        ``read_per_token`` is the bytes that one decode step reads of it; all of them by default.
+        """
+        if name not in self._initializers:
+
+            def produce() -> ir.Tensor:
+                array = np.ascontiguousarray(make())
+                assert array.shape == tuple(shape), f"{name} has shape {array.shape}, not {tuple(shape)}"
+                return ir.Tensor(array, dtype=dtype, name=name)
+
+            tensor = ir.LazyTensor(produce, dtype=dtype, shape=ir.Shape(shape), name=name)
+            self._register(name, tensor)
+            self.read_per_token[name] = tensor.nbytes if read_per_token is None else read_per_token
+        return self._initializers[name]
+
+    def constant(self, name: str, array: Array) -> ir.Value:
+        """A small initializer that is known now; the same name is the same one."""
+        if name not in self._initializers:
+            self._register(name, ir.tensor(array, name=name))
+            self.read_per_token[name] = 0
+        return self._initializers[name]
+
+    def _register(self, name: str, tensor: Any) -> None:
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        self._initializers[name] = value
+        self.nbytes[name] = tensor.nbytes
+
+    def node(self, op: str, name: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
+        """Append a standard ONNX node with one output and return that."""
+        return self._append("", op, name, inputs, 1, attributes)[0]
+
+    def split(self, name: str, value: ir.Value, sizes: Sequence[int]) -> tuple[ir.Value, ...]:
+        """Split the last axis of ``value`` into ``sizes``."""
+        lengths = self.constant(f"split.{'.'.join(map(str, sizes))}", np.array(sizes, dtype=np.int64))
+        return self._append("", "Split", name, [value, lengths], len(sizes), {"axis": -1})
+
+    def contrib(self, op: str, name: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
+        """Append a node of ONNX Runtime's own domain and return its first output."""
+        return self._append(CONTRIB, op, name, inputs, 1, attributes)[0]
+
+    def contrib_outputs(
+        self, op: str, name: str, inputs: Sequence[ir.Value | None], outputs: int, **attributes: Any
+    ) -> tuple[ir.Value, ...]:
+        """Append a node of ONNX Runtime's own domain and return ``outputs`` of its outputs."""
+        return self._append(CONTRIB, op, name, inputs, outputs, attributes)
+
+    def _append(
+        self,
+        domain: str,
+        op: str,
+        name: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: int,
+        attributes: dict[str, Any],
+    ) -> tuple[ir.Value, ...]:
+        node = ir.node(op, inputs, attributes, domain=domain, num_outputs=outputs, name=name)
+        for index, value in enumerate(node.outputs):
+            value.name = f"{name}/{index}"
+        self._nodes.append(node)
+        return tuple(node.outputs)
+
+    def model(self, opset: Opset) -> ir.Model:
+        """The finished model; the writer is not used after it."""
+        graph = ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=self._nodes,
+            initializers=list(self._initializers.values()),
+            opset_imports={"": opset.version, CONTRIB: 1},
+            name=self.name,
+        )
+        return ir.Model(
+            graph, ir_version=opset.ir_version, producer_name="edgepress", producer_version=__version__
+        )

@@ -1,0 +1,167 @@
+"""W8A8 linears: activations are quantized on the fly, the product is of integers.
+
+Per token: ``scale = absmax / 127.5``, codes round half to even, as the torch model of the checkpoint does.
+With static activations the scale is a constant, and nothing is left to do after the product.
+The activation codes are stored with a zero point of 128, since only uint8 × int8 has a fast kernel on x86.
+That kernel is exact with VNNI; older CPUs saturate in it unless ``session.x64quantprecision`` is ``1``, which
+the runtime sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ....compress.model.block_anatomy import Linear
+from ....compress.numbers.qtensor import QTensor
+from ....compress.numbers.scheme import Scheme
+from ....errors import ShapeError
+from ....runtime.bundle.prepacked_linear import RemadeLinear
+from ....runtime.prepack.int8_weights import REMADE_CODES, REMADE_SCALES
+from ..build import Build
+from ..graph_writer import Array
+
+# Smaller scales are raised to this, so that a token of zeros does not divide by zero.
+SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny)
+
+
+def integer_product(
+    build: Build,
+    value: ir.Value,
+    linears: Sequence[Linear],
+    scheme: Scheme,
+    name: str,
+    bias: ir.Value | None,
+) -> ir.Value:
+    """``value · concat(weights)ᵀ + bias`` with both operands in 8 bits.
+
+    Raises:
+        ShapeError: a weight scale per group, which an integer product cannot apply.
+    """
+    if scheme.group_size is not None:
+        raise ShapeError(
+            f"{linears[0].name}: {scheme.name} has a weight scale per group",
+            why="an integer product needs one per channel",
+            fix="compress with W8A8, without a group size",
+        )
+    graph, width = build.graph, sum(linear.out_features for linear in linears)
+
+    def joined(part: str) -> Array:
+        parts = [getattr(_checked(build.weights.quantized(linear.name)), part).numpy() for linear in linears]
+        return np.concatenate(parts)
+
+    weight_shape = [linears[0].in_features, width]
+    weight = graph.weight(f"{name}.codes", ir.DataType.INT8, weight_shape, lambda: joined("codes").T)
+    stored = [
+        weight,
+        graph.weight(f"{name}.scales", ir.DataType.FLOAT, [width], lambda: joined("scale")[:, 0]),
+    ]
+    if not scheme.symmetric:
+        zeros = f"{name}.zero_points"
+        stored.append(graph.weight(zeros, ir.DataType.INT8, [width], lambda: joined("zero_point")[:, 0]))
+    if scheme.calibrated:
+        return _static_product(build, value, stored, name, linears, bias)
+    return _product(build, value, stored, name, linears[0].in_features, bias)
+
+
+def _static_product(
+    build: Build,
+    value: ir.Value,
+    stored: Sequence[ir.Value],
+    name: str,
+    linears: Sequence[Linear],
+    bias: ir.Value | None,
+) -> ir.Value:
+    """The product with one scale for all tokens, that of the layers' common inputs."""
+    graph = build.graph
+    found = {build.weights.quantized(linear.name).input_scale for linear in linears}
+    if len(found) > 1 or None in found:
+        raise ShapeError(
+            f"{linears[0].name} and those that read the same inputs differ in their input scales: {found}",
+            fix="compress with one pass for all of them",
+        )
+    if value not in build.int8_inputs:
+        scale = graph.constant(f"{name}.input_scale", np.array(found.pop(), np.float32))
+        codes = graph.node(
+            "QuantizeLinear", f"{value.name}.int8.codes", [value, scale, _activation_zero(build)]
+        )
+        build.int8_inputs[value] = (codes, scale)
+    codes, scale = build.int8_inputs[value]
+    inputs = [codes, stored[0], scale, stored[1], _activation_zero(build), *stored[2:]]
+    product = graph.contrib("MatMulIntegerToFloat", name, inputs)
+    return product if bias is None else graph.node("Add", f"{name}.add_bias", [product, bias])
+
+
+def remade_product(
+    build: Build,
+    value: ir.Value,
+    linears: Sequence[Linear],
+    name: str,
+    bias: ir.Value | None,
+    of: str,
+    first: int = 0,
+) -> ir.Value:
+    """:func:`integer_product` with int8 weights that the device makes of the rows of the product ``of`` in
+    the model's own graph, from row ``first`` on.
+    """
+    assert build.remade is not None
+    graph, width = build.graph, sum(linear.out_features for linear in linears)
+    norm = str(value.name).removesuffix("/0")
+    norm = norm if norm in build.smooth else ""
+    build.remade.append(RemadeLinear(name, of, first, width, linears[0].in_features, norm))
+    stored = [
+        graph.weight(name + REMADE_CODES, ir.DataType.INT8, [linears[0].in_features, width], _not_here),
+        graph.weight(name + REMADE_SCALES, ir.DataType.FLOAT, [width], _not_here),
+    ]
+    return _product(build, value, stored, name, linears[0].in_features, bias)
+
+
+def _not_here() -> Array:
+    raise AssertionError("weights that the device makes are not written")
+
+
+def _product(
+    build: Build, value: ir.Value, stored: Sequence[ir.Value], name: str, width: int, bias: ir.Value | None
+) -> ir.Value:
+    """``stored`` are codes ``[in, out]`` int8, scales ``[out]``, and zero points or none."""
+    graph = build.graph
+    codes, token_scale = _quantized_input(build, value, width)
+    one = graph.constant("int8.one", np.ones((), np.float32))
+    weight, scales, *zeros = stored
+    inputs = [codes, weight, one, scales, _activation_zero(build), *zeros]
+    product = graph.contrib("MatMulIntegerToFloat", name, inputs)
+    scaled = graph.node("Mul", f"{name}.token_scale", [product, token_scale])
+    return scaled if bias is None else graph.node("Add", f"{name}.add_bias", [scaled, bias])
+
+
+def _checked(tensor: QTensor) -> QTensor:
+    assert tensor.scale.shape[1] == 1
+    return tensor
+
+
+def _activation_zero(build: Build) -> ir.Value:
+    return build.graph.constant("int8.activation_zero", np.array(128, np.uint8))
+
+
+def _quantized_input(build: Build, value: ir.Value, width: int) -> tuple[ir.Value, ir.Value]:
+    """Codes ``[…, width]`` uint8 and scale ``[…, 1]`` of ``value``; made once for all that read it."""
+    if value not in build.int8_inputs:
+        graph, name = build.graph, f"{value.name}.int8"
+        last = graph.constant("int8.last_axis", np.array([-1], np.int64))
+        absmax = graph.node("ReduceMax", f"{name}.max", [graph.node("Abs", f"{name}.abs", [value]), last])
+        levels = graph.constant("int8.levels", np.array(127.5, np.float32))
+        smallest = graph.constant("int8.smallest_scale", np.array(SMALLEST_SCALE))
+        scale = graph.node(
+            "Max", f"{name}.scale", [graph.node("Div", f"{name}.step", [absmax, levels]), smallest]
+        )
+        if build.int8_zeros is None:
+            shape = graph.node("Shape", f"{name}.shape", [scale])
+            build.int8_zeros = graph.node("Expand", f"{name}.zeros", [_activation_zero(build), shape])
+        zeros = build.int8_zeros
+        codes = graph.node(
+            "QuantizeLinear", f"{name}.codes", [value, scale, zeros], axis=-1, block_size=width
+        )
+        build.int8_inputs[value] = (codes, scale)
+    return build.int8_inputs[value]

@@ -1,0 +1,104 @@
+"""The prefill graph of a decoder bundle: nodes only, a few hundred bytes each, and no weights of its own.
+
+Its products of 8-bit integers have weights that the device makes of the bundle's (see
+:mod:`edgepress.runtime.prepack.int8_weights`); everything else is read from the file of the model's own
+graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...compress.model.block_anatomy import Linear
+from ...runtime.bundle.prepacked_linear import RemadeLinear
+from ...runtime.prepack.int8_weights import REMADE_CODES, REMADE_SCALES
+from ...storage import disk_full_is_typed
+from ..graph.build import Build
+from ..graph.decoder_graph import build_prefill
+from ..graph.forms.providers import CPU
+from ..graph.graph_writer import GraphWriter
+from ..graph.opset import Opset
+from ..graph.view import WeightView
+from ..job import ExportJob
+from .smoothing import smoothing_factors
+
+GRAPH = "prefill.onnx"
+
+
+def has_prefill(job: ExportJob) -> bool:
+    """Whether the job asks for a prefill graph and there is anything to gain: a linear of which the weights
+    alone are quantized, in the form of the CPU.
+    """
+    weights_only = any(not scheme.activations for scheme in job.source.schemes.values())
+    decodes = job.source.anatomy.kind == "decoder"
+    return job.prefill and decodes and weights_only and not job.as_float and job.form == CPU
+
+
+def write_prefill(
+    view: WeightView, opset: Opset, model: Path, ids: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """Write the graph beside ``model``, which has been written; returns the manifest's section about it.
+
+    ``ids [1, seq]`` are tokens of some text: the peaks of the channels of norms are found on them, and such
+    norms are smoothed.
+
+    Raises:
+        OutOfResource: the disk is full.
+    """
+    graph = GraphWriter(f"{view.anatomy.model_type or view.anatomy.kind} prefill")
+    smooth = {} if ids is None else smoothing_factors(model, _smoothable(view), ids)
+    build = Build(graph, view, smooth=smooth, remade=[])
+    build_prefill(build)
+    assert build.remade is not None
+    built, stored = graph.model(opset), ir.load(model).graph.initializers
+    made = {linear.name + part for linear in build.remade for part in (REMADE_CODES, REMADE_SCALES)}
+    for name, value in built.graph.initializers.items():
+        if name in made:
+            value.const_value = _elsewhere(value, model.parent)
+        elif name in stored:
+            value.const_value = stored[name].const_value
+    path = model.with_name(GRAPH)
+    with disk_full_is_typed(path):
+        ir.save(built, path)
+    return section(build.remade)
+
+
+def _smoothable(view: WeightView) -> list[str]:
+    """The norms that feed nothing but linears of which the weights alone are quantized."""
+    feeds: dict[str, list[Linear]] = {}
+    for block in view.anatomy.blocks:
+        feeds.setdefault(block.norm1.name, []).extend(block.attention.projections)
+        if block != view.anatomy.blocks[-1]:  # of the last, only keys and values are computed
+            inner = [linear for linear in (block.mlp.gate, block.mlp.up) if linear is not None]
+            feeds.setdefault(block.norm2.name, []).extend(inner)
+    schemes = {norm: [view.scheme(linear.name) for linear in linears] for norm, linears in feeds.items()}
+    return [
+        norm
+        for norm, found in schemes.items()
+        if all(scheme is not None and not scheme.activations for scheme in found)
+    ]
+
+
+def section(linears: list[RemadeLinear]) -> dict[str, Any]:
+    """``prefill`` in the manifest: the graph, and which weights the device makes, of how many bytes."""
+    made = sum(linear.out * linear.columns for linear in linears)
+    return {"file": GRAPH, "made_bytes": made, "linears": [asdict(linear) for linear in linears]}
+
+
+def _elsewhere(value: ir.Value, folder: Path) -> ir.ExternalTensor:
+    assert value.dtype is not None and value.const_value is not None
+    return ir.ExternalTensor(
+        location=f"{GRAPH}.data",
+        offset=0,
+        length=value.const_value.nbytes,
+        dtype=value.dtype,
+        shape=ir.Shape(value.const_value.shape),
+        name=str(value.name),
+        base_dir=folder,
+    )

@@ -1,0 +1,160 @@
+"""The proof of an encoder graph: token states, sentence vectors and logits elementwise in float; when
+quantized, vectors by cosine and labels by KL.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ...runtime.session.session import graph_errors_are_typed, open_session
+from ...terminal import Task
+from ..graph.classifier_nodes import LOGITS
+from ..graph.opset import Opset
+from ..job import ExportJob
+from .bounds import COSINE_DISTANCE, elementwise_bound, gate, noise_bound, rounded
+from .classifier_proof import compare_labels
+from .graphs import exact_session, write_float_graph
+from .reference import (
+    float_model,
+    hidden_states,
+    label_logits,
+    quantized_model,
+    with_float_activations,
+)
+from .tokens import padded
+from .tokens import rows as token_rows
+from .tokens import sentences as token_sentences
+
+BATCHES, LENGTHS = (1, 3), (1, 7, 33)
+SENTENCES, LONGEST = 16, 64
+POOLED = "sentence_embedding"
+STEPS = 3
+Floats = NDArray[np.float32]
+Feeds = dict[str, Any]
+
+
+def prove_encoder(
+    job: ExportJob, graph: Path, max_length: int, work: Path, opset: Opset, task: Task
+) -> dict[str, Any]:
+    """Compare ``graph`` with torch; returns the differences for the manifest. ``work`` is for scratch files.
+
+    ``task`` advances :data:`STEPS` times.
+
+    Raises:
+        GateFailed: a difference beyond its bound.
+    """
+    cases, texts = _cases(job, max_length), _sentences(job, max_length)
+    task.advance(0, "float graph")
+    float_graph = write_float_graph(job, work, opset) if job.rounds else graph
+    model = float_model(job.path)
+    result = {"float": _elementwise(open_session(float_graph), model, cases, job, "the float graph")}
+    task.advance(1, "quantized graph")
+    if not job.rounds:
+        task.advance(2)
+        return result
+    unrounded = [_expected(model, text, job) for text in texts]
+    model = quantized_model(job.path)
+    session = open_session(graph)
+    found = [_run(session, text) for text in texts]
+    result["quantized"] = _as_shipped(found, [_expected(model, text, job) for text in texts], unrounded)
+    task.advance(1, "quantized weights")
+    with_float_activations(model)
+    with exact_session(graph) as session:
+        result["codes"] = _elementwise(session, model, cases, job, "quantized weights, float activations")
+    task.advance(1)
+    return result
+
+
+def _cases(job: ExportJob, max_length: int) -> list[Feeds]:
+    """Batches of rows of unequal length, padded as the model expects."""
+    longest = min(max(LENGTHS), max_length)
+    ids = token_rows(job.path, job.text, max(BATCHES), longest, job.source.anatomy.vocab_size)
+    pad = job.source.anatomy.position_offset - 1 if job.source.anatomy.position_offset else 0
+    cases = []
+    for batch in BATCHES:
+        for length in sorted({min(length, longest) for length in LENGTHS}):
+            cut = [length, max(1, length // 2), length][:batch]
+            cases.append(padded([ids[row, :valid] for row, valid in enumerate(cut)], pad))
+    return cases
+
+
+def _sentences(job: ExportJob, max_length: int) -> list[Feeds]:
+    """Sentences one by one, so that none is padded."""
+    longest = min(LONGEST, max_length)
+    rows = token_sentences(job.path, job.text, SENTENCES, longest, job.source.anatomy.vocab_size)
+    return [padded([row], 0) for row in rows]
+
+
+def _run(session: Any, feeds: Feeds) -> dict[str, Floats]:
+    inputs = {node.name for node in session.get_inputs()}
+    types = {"token_type_ids": np.zeros_like(feeds["input_ids"])} if "token_type_ids" in inputs else {}
+    names = [node.name for node in session.get_outputs()]
+    with graph_errors_are_typed("the exported graph does not run"):
+        return dict(zip(names, session.run(names, {**feeds, **types}), strict=True))
+
+
+def _expected(model: nn.Module, feeds: Feeds, job: ExportJob) -> dict[str, Floats]:
+    hidden = hidden_states(model, feeds)
+    expected = {"last_hidden_state": hidden.numpy()}
+    if job.source.anatomy.classifier is not None:
+        expected[LOGITS] = label_logits(model, feeds).numpy()
+    elif job.pooling is not None and job.pooling.mode is not None:
+        mask = torch.from_numpy(feeds["attention_mask"])
+        expected[POOLED] = job.pooling.apply(hidden, mask).numpy()
+    return expected
+
+
+def _elementwise(
+    session: Any, model: nn.Module, cases: list[Feeds], job: ExportJob, what: str
+) -> dict[str, Any]:
+    worst = largest = 0.0
+    for feeds in cases:
+        found, expected = _run(session, feeds), _expected(model, feeds, job)
+        real = feeds["attention_mask"].astype(bool)
+        for name, values in expected.items():
+            chosen = real if values.ndim == 3 else np.ones(len(values), bool)
+            worst = float(np.max([worst, np.abs(found[name][chosen] - values[chosen]).max()]))
+            largest = max(largest, float(np.abs(values[chosen]).max()))
+    bound = elementwise_bound(largest)
+    gate(f"the largest difference of an output ({what})", worst, bound)
+    return {"max_abs_difference": rounded(worst), "bound": rounded(bound), "cases": len(cases)}
+
+
+def _vector(outputs: dict[str, Floats]) -> NDArray[np.float64]:
+    """A sentence's embedding, or all its token states, as one vector of length 1."""
+    vector = outputs.get(POOLED, outputs["last_hidden_state"]).ravel().astype(np.float64)
+    return np.asarray(vector / np.linalg.norm(vector))
+
+
+def _as_shipped(
+    found: list[dict[str, Floats]], reference: list[dict[str, Floats]], unrounded: list[dict[str, Floats]]
+) -> dict[str, Any]:
+    three = (found, reference, unrounded)
+    distances = _distances(*([_vector(outputs) for outputs in texts] for texts in three))
+    if LOGITS not in reference[0]:
+        return distances
+    labels = compare_labels(*(np.concatenate([out[LOGITS] for out in texts]) for texts in three))
+    return {**distances, **labels, "bounds": distances["bounds"] | labels["bounds"]}
+
+
+def _distances(found: list[Any], reference: list[Any], unrounded: list[Any]) -> dict[str, Any]:
+    cosines = [float(ours @ theirs) for ours, theirs in zip(found, reference, strict=True)]
+    rounding = float(np.mean([1 - float(a @ b) for a, b in zip(unrounded, reference, strict=True)]))
+    distance, bound = (
+        float(np.mean([1 - cosine for cosine in cosines])),
+        noise_bound(COSINE_DISTANCE, rounding),
+    )
+    gate("the mean cosine distance of the quantized graph's vectors from torch's", distance, bound)
+    return {
+        "cosine_distance_mean": rounded(distance),
+        "cosine_distance_of_rounding": rounded(rounding),
+        "cosine_min": float(f"{min(cosines):.7g}"),
+        "sentences": len(cosines),
+        "bounds": {"cosine_distance_mean": rounded(bound)},
+    }

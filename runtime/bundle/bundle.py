@@ -1,0 +1,177 @@
+"""``Bundle``: an exported directory whose every file has been checked against its manifest.
+
+Nothing of a bundle is parsed by a library before its hash is known to be right, and the graph can only open
+files that the manifest lists. The weights alone may be hashed while a session is being made of them: they are
+numbers that nothing parses, and no result leaves before they are known to be right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ...errors import InputError
+from ...storage import sha256_file, sha256_json
+from .directory import (
+    MANIFEST,
+    manifest_json,
+    read_manifest,
+    readable,
+    refuse,
+    refuse_differences,
+    refuse_foreign_data,
+    refuse_links,
+)
+from .external_data import external_locations
+from .manifest import (
+    BUNDLE_SCHEMA,
+    BundleManifest,
+    DecoderSection,
+    EncoderSection,
+    PrefillSection,
+    parse,
+)
+
+# Files of numbers alone, that no library parses.
+_WEIGHTS = ".data"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle directory. ``manifest`` is its whole JSON; the sections acted on are typed.
+
+    Attributes:
+        weight_files: names of the files beside the graph that it keeps its weights in.
+        unchecked: names of the files whose hashes have been left to :meth:`check_weights`.
+    """
+
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
+    manifest_sha256: str
+    _checked: BundleManifest = field(repr=False)
+    weight_files: frozenset[str] = frozenset()
+    unchecked: frozenset[str] = frozenset()
+
+    @classmethod
+    def open(cls, path: Path | str, *, verify: bool = True, weights_later: bool = False) -> Bundle:
+        """Open the bundle at ``path``; ``verify=False`` skips the hashes, never the other checks.
+
+        ``weights_later`` leaves the hashes of the weights to who makes a session of the bundle
+        (:func:`..engine.load.load_graph`).
+
+        Raises:
+            BundleError: no manifest, one that this version cannot read, or files that differ from it.
+            RefusedByPolicy: a file is a link, or the graph points to a file outside the manifest.
+        """
+        root = Path(path)
+        with readable(root):
+            raw = read_manifest(root / MANIFEST)
+            document = manifest_json(raw, root / MANIFEST)
+            checked = parse(BundleManifest, document, schema=BUNDLE_SCHEMA, where=str(root / MANIFEST))
+            refuse_links(root, checked)
+            later = frozenset(name for name in checked.files if weights_later and name.endswith(_WEIGHTS))
+            if verify:
+                refuse_differences(root, checked, sizes_only=later)
+            weights = external_locations(root / checked.graph.file)
+            refuse_foreign_data(root / checked.graph.file, weights - set(checked.files))
+            if checked.prefill is not None:
+                graph = root / checked.prefill.file
+                outside = external_locations(graph) - {checked.prefill.weights}
+                refuse_foreign_data(graph, outside - weights)
+            digest = hashlib.sha256(raw).hexdigest()
+            return cls(root, document, digest, checked, frozenset(weights), later if verify else frozenset())
+
+    def check_weights(self) -> None:
+        """Compare the hashes of the weights, where :meth:`open` has left that for later.
+
+        Raises:
+            BundleError: they differ from the manifest.
+        """
+        with readable(self.path):
+            problems = [
+                f"{name} does not match its SHA-256"
+                for name in sorted(self.unchecked)
+                if sha256_file(self.path / name) != self._checked.files[name].sha256
+            ]
+        refuse(self.path, problems)
+
+    @property
+    def kind(self) -> Literal["decoder", "encoder"]:
+        """Whether it generates text or embeds it."""
+        return self._checked.kind
+
+    @property
+    def name(self) -> str:
+        """The model's name, for tables; the directory's when the manifest has none."""
+        return self._checked.name or self.path.name
+
+    @property
+    def scheme(self) -> str:
+        """How its weights are stored: ``W4A16-g64 gptq``."""
+        return self._checked.scheme
+
+    @property
+    def graph(self) -> Path:
+        """The ONNX file."""
+        return self.path / self._checked.graph.file
+
+    @property
+    def graph_sha256(self) -> str:
+        """A hash of the graphs with their weights: the same for every bundle that computes the same."""
+        prefill = [] if self.prefill is None else [self.prefill.file]
+        names = (self._checked.graph.file, *sorted(self.weight_files), *prefill)
+        return sha256_json([self._checked.files[name].sha256 for name in names])
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the graph with its weights."""
+        return sum(self._checked.files[name].bytes for name in (self._checked.graph.file, *self.weight_files))
+
+    @property
+    def prefill(self) -> PrefillSection | None:
+        """The graph that fills a decoder's cache, where the bundle has one."""
+        return self._checked.prefill
+
+    @property
+    def prefill_bytes(self) -> int:
+        """Bytes of the weights that the device makes for that graph."""
+        prefill = self.prefill
+        return 0 if prefill is None else sum(linear.out * linear.columns for linear in prefill.linears)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all its files, the manifest's own included."""
+        return (
+            sum(entry.bytes for entry in self._checked.files.values()) + (self.path / MANIFEST).stat().st_size
+        )
+
+    @property
+    def decoder(self) -> DecoderSection:
+        """The decoder's sizes and token ids.
+
+        Raises:
+            InputError: it is an encoder; says what to call instead.
+        """
+        if self.kind != "decoder" or self._checked.decoder is None:
+            does, verb = ("classifies", "classify") if self.encoder.labels else ("embeds", "encode")
+            raise InputError(
+                f"{self.path} is an encoder: it {does} text and cannot generate it",
+                fix=f"use: edgepress {verb} BUNDLE TEXT…",
+            )
+        return self._checked.decoder
+
+    @property
+    def encoder(self) -> EncoderSection:
+        """The encoder's pooling and limits.
+
+        Raises:
+            InputError: it is a decoder; says what to call instead.
+        """
+        if self.kind != "encoder" or self._checked.encoder is None:
+            raise InputError(
+                f"{self.path} is a decoder: it generates text and has no embeddings",
+                fix='use: edgepress generate BUNDLE --prompt "…"',
+            )
+        return self._checked.encoder

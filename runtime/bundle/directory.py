@@ -1,0 +1,94 @@
+"""A directory with a manifest: the manifest is read, every file is compared with it, and links and files that
+it does not list are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...errors import BundleError, RefusedByPolicy
+from ...storage import check_tree
+from . import typed_json
+from .external_data import link_problems
+from .manifest import BundleManifest
+
+MANIFEST = "manifest.json"
+CHECKPOINT_MANIFEST = "edgepress.json"
+_MANIFEST_LIMIT = 64 << 20
+_SHOWN_PROBLEMS = 8
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What the system raises inside, as a BundleError about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"cannot read {path}", why=str(error)) from None
+
+
+def read_manifest(path: Path) -> bytes:
+    """The bytes of the manifest at ``path``.
+
+    Raises:
+        BundleError: it is no regular file, or too large.
+    """
+    if not path.is_file() or path.is_symlink():
+        raise BundleError(
+            f"{path.parent} is not a bundle",
+            why=f"it has no regular file {path.name}",
+            fix="make one with: edgepress export CHECKPOINT -o BUNDLE",
+        )
+    if path.stat().st_size > _MANIFEST_LIMIT:
+        raise BundleError(f"{path} is larger than {_MANIFEST_LIMIT >> 20} MB, too large for a manifest")
+    return path.read_bytes()
+
+
+def manifest_json(raw: bytes, path: Path) -> Any:
+    """The manifest's bytes as JSON; ``path`` is for the error.
+
+    Raises:
+        BundleError: they are none.
+    """
+    try:
+        return typed_json.document(raw)
+    except typed_json.Unusable as error:
+        raise BundleError(f"{path} is not a usable manifest", why=str(error)) from None
+
+
+def refuse_links(root: Path, manifest: BundleManifest) -> None:
+    """Raise RefusedByPolicy for a listed file that is a link."""
+    problems = link_problems(root, manifest.files)
+    if problems:
+        raise RefusedByPolicy(
+            f"{root} holds links",
+            why="; ".join(problems[:_SHOWN_PROBLEMS]),
+            fix="make a plain copy with: cp -rL BUNDLE COPY",
+        )
+
+
+def refuse_differences(root: Path, manifest: BundleManifest, *, sizes_only: frozenset[str]) -> None:
+    """Raise BundleError where a file differs from the manifest; of ``sizes_only`` the bytes are counted."""
+    refuse(root, check_tree(root, manifest.hashes(), skip=frozenset({MANIFEST}), sizes_only=sizes_only))
+
+
+def refuse(root: Path, problems: list[str]) -> None:
+    """Raise BundleError with the first of ``problems``, if there are any."""
+    if problems:
+        raise BundleError(
+            f"{root} does not match its manifest",
+            why="; ".join(problems[:_SHOWN_PROBLEMS]),
+            fix="copy or export the bundle again; edgepress verify lists every difference",
+        )
+
+
+def refuse_foreign_data(graph: Path, foreign: set[str]) -> None:
+    """Raise RefusedByPolicy when a graph keeps tensors in ``foreign`` files."""
+    if foreign:
+        raise RefusedByPolicy(
+            f"{graph} keeps tensors in files that the manifest does not list",
+            why=", ".join(repr(name[:80]) for name in sorted(foreign)[:_SHOWN_PROBLEMS]),
+        )

@@ -1,0 +1,68 @@
+"""Whether a decoder graph is the one that its manifest describes: names, types and fixed sizes.
+
+Buffers are made from the manifest's numbers and written by the graph, so the two must agree before the
+first run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import BundleError
+from .manifest import DecoderSection
+
+_TYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "int8": "tensor(int8)",
+    "uint8": "tensor(uint8)",
+}
+_NUMPY: dict[str, type[np.floating]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+def logits_dtype(session: Any, section: DecoderSection) -> type[np.floating]:
+    """Compare a loaded decoder graph with the manifest's ``section``; returns the dtype of its logits.
+
+    Raises:
+        BundleError: an input or output is missing, left over, or of another type or size.
+    """
+    inputs = {node.name: node for node in (*session.get_inputs(), *session.get_overridable_initializers())}
+    outputs = {node.name: node for node in session.get_outputs()}
+    wanted = {
+        "input_ids": "tensor(int64)",
+        "attention_mask": "tensor(int64)",
+        "logits_to_keep": "tensor(int64)",
+    }
+    shapes: dict[str, tuple[int, int]] = {}
+    for index, layer in enumerate(section.layers):
+        for part in ("key", "value"):
+            wanted[f"past_key_values.{index}.{part}"] = _TYPES[section.kv_dtype]
+            shapes[f"past_key_values.{index}.{part}"] = (layer.kv_heads, layer.width(section.kv_dtype))
+    problems = [
+        f"it has no input {name!r} of {kind}" for name, kind in wanted.items() if _type(inputs, name) != kind
+    ]
+    problems += [f"it has an input {name!r}" for name in inputs if name not in wanted]
+    for name, shape in shapes.items():
+        dims = inputs[name].shape if name in inputs else []
+        if len(dims) == 4 and not _agree(dims[1::2], shape):
+            problems.append(f"{name} is {dims}, the manifest says {shape[0]} heads × {shape[1]}")
+    presents = {name.replace("past_key_values", "present") for name in shapes}
+    problems += [f"it has no output {name!r}" for name in sorted(presents - set(outputs))]
+    logits = outputs.get("logits")
+    if logits is None or logits.type not in _NUMPY or not _agree(logits.shape[-1:], (section.vocab_size,)):
+        problems.append(f"it has no floating output 'logits' over {section.vocab_size} tokens")
+    if problems or logits is None:
+        raise BundleError("the graph is not the one that the manifest describes", why="; ".join(problems[:6]))
+    return _NUMPY[logits.type]
+
+
+def _type(nodes: dict[str, Any], name: str) -> str:
+    return nodes[name].type if name in nodes else ""
+
+
+def _agree(dims: Sequence[object], sizes: Sequence[int]) -> bool:
+    """Whether fixed dimensions equal ``sizes``; symbolic ones (strings or None) agree with anything."""
+    return all(dim == size for dim, size in zip(dims, sizes, strict=True) if isinstance(dim, int))

@@ -1,0 +1,147 @@
+"""``GraphFile``: the nodes of an ONNX file and its weights, where they lie and how large they are, read
+without loading either.
+
+A device has no onnx package, and a session does not tell what its nodes were given. Nodes of subgraphs stand
+beside those of the graph: names are unique in the graphs that are exported here. Field numbers are those of
+onnx.proto3.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BundleError
+from .wire_format import Data, fields, packed
+
+# TensorProto.DataType → bits of an element.
+_BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16}
+_BITS |= {**dict.fromkeys(range(17, 21), 8), 21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """An initializer.
+
+    Attributes:
+        bits: of one element; 0 when it has no fixed size.
+        location: name of the file beside the graph that holds its bytes; "" when the graph itself does.
+        start: its first byte in that file, or None where its numbers are not stored as raw bytes.
+    """
+
+    shape: tuple[int, ...]
+    bits: int
+    location: str = ""
+    start: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return -(-prod(self.shape) * self.bits // 8)
+
+    def read(self, graph: Path, dtype: type[np.generic]) -> NDArray[Any]:
+        """Its numbers, ``dtype`` in ``shape``, mapped from the file ``graph`` or the one beside it.
+
+        Raises:
+            BundleError: it is not stored as raw bytes of that type, or the file is too short.
+        """
+        path = graph.with_name(self.location) if self.location else graph
+        whole = self.start is not None and self.bits == 8 * np.dtype(dtype).itemsize
+        if not whole or path.stat().st_size < (self.start or 0) + self.nbytes:
+            raise BundleError(f"{path} does not hold the weights that its graph describes")
+        return np.memmap(path, dtype, "r", offset=self.start or 0, shape=self.shape)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node: its operator, the names of its inputs ("" for one left out) and its integer attributes."""
+
+    op: str
+    inputs: tuple[str, ...]
+    attributes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """Nodes and weights by name."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> GraphFile:
+        """The graph in the file ``path``.
+
+        Raises:
+            BundleError: the file is not an ONNX model.
+        """
+        graph = cls()
+        try:
+            with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                for part in fields(data, 0, len(data)):
+                    if part.number == 7 and part.value is None:
+                        graph._read_graph(data, part.start, part.stop)
+        # An empty file cannot be mapped, bytes that are no text cannot be decoded: ValueError, as Malformed.
+        except (ValueError, OSError) as error:
+            raise BundleError(f"{path} is not a readable ONNX model", why=str(error)) from None
+        return graph
+
+    def _read_graph(self, data: Data, start: int, stop: int) -> None:
+        for part in fields(data, start, stop):
+            if part.number == 1 and part.value is None:
+                self._read_node(data, part.start, part.stop)
+            elif part.number == 5 and part.value is None:
+                name, weight = _tensor(data, part.start, part.stop)
+                self.weights[name] = weight
+
+    def _read_node(self, data: Data, start: int, stop: int) -> None:
+        texts: dict[int, list[str]] = {1: [], 3: [], 4: []}
+        attributes: dict[str, int] = {}
+        for part in fields(data, start, stop):
+            if part.number in texts:
+                texts[part.number].append(_text(data, part.start, part.stop))
+            elif part.number == 5:
+                self._read_attribute(data, part.start, part.stop, attributes)
+        self.nodes["".join(texts[3])] = Node("".join(texts[4]), tuple(texts[1]), attributes)
+
+    def _read_attribute(self, data: Data, start: int, stop: int, into: dict[str, int]) -> None:
+        name, number = "", None
+        for part in fields(data, start, stop):
+            if part.number == 1:
+                name = _text(data, part.start, part.stop)
+            elif part.number == 3:
+                number = part.value
+            elif part.number in (6, 11) and part.value is None:
+                self._read_graph(data, part.start, part.stop)
+        if number is not None:
+            # An int64 below zero is written as its two's complement.
+            into[name] = number - (1 << 64) if number >> 63 else number
+
+
+def _tensor(data: Data, start: int, stop: int) -> tuple[str, Weight]:
+    name, shape, kind, begin, outside = "", [], 0, None, {}
+    for part in fields(data, start, stop):
+        if part.number == 1:
+            shape += packed(data, part)
+        elif part.number == 2 and part.value is not None:
+            kind = part.value
+        elif part.number == 8:
+            name = _text(data, part.start, part.stop)
+        elif part.number == 9 and part.value is None:
+            begin = part.start
+        elif part.number == 13 and part.value is None:
+            entry = {field.number: _text(data, field.start, field.stop) for field in fields(data, *part[1:3])}
+            outside[entry.get(1, "")] = entry.get(2, "")
+    if "location" in outside:
+        begin = int(outside.get("offset", "0"))
+    return name, Weight(tuple(shape), _BITS.get(kind, 0), outside.get("location", ""), begin)
+
+
+def _text(data: Data, start: int, stop: int) -> str:
+    return bytes(data[start:stop]).decode("utf-8")

@@ -1,0 +1,186 @@
+"""The parts of a bundle's ``manifest.json`` that the runtime acts on, checked before anything is loaded.
+
+Unknown keys are left alone, so that a newer exporter can say more; known keys must have their exact type and
+a sane size, because their numbers decide how much memory is reserved and which files are opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeVar
+
+from ...errors import BundleError
+from .prepacked_linear import RemadeLinear
+from .typed_json import (
+    Unusable,
+    by_name,
+    choice,
+    flag,
+    integer,
+    items,
+    optional,
+    read,
+    section,
+    text,
+)
+
+BUNDLE_SCHEMA = "edgepress.bundle/1"
+CHECKPOINT_SCHEMA = "edgepress.checkpoint/1"
+
+PACKED = "uint8"  # a cache of 4-bit codes
+_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, PACKED: 1}
+_LARGEST = 2**31 - 1
+TOKEN_ID = integer(0, _LARGEST)
+SIZE = integer(1, _LARGEST)
+VOCABULARY = integer(1, 1 << 24)
+WIDTH = integer(1, 1 << 20)
+
+
+def _plain_name(name: Any, key: str) -> str:
+    found = str(text()(name, key))
+    parts = found.split("/")
+    odd = "\\" in found or not found.isprintable() or any(part in ("", ".", "..") for part in parts)
+    if odd or len(found) > 1024 or max(map(len, parts)) > 200:
+        raise Unusable(key, f"{found[:60]!r} is not a plain file name within the directory")
+    return found
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Hash and size of one file."""
+
+    sha256: Annotated[str, text("[0-9a-f]{64}")]
+    bytes: Annotated[int, integer(0, 1 << 60)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashedTree:
+    """Any manifest that lists the files beside it: a bundle's or a compressed checkpoint's."""
+
+    schema: Annotated[str, text()]
+    files: Annotated[dict[str, FileEntry], by_name(_plain_name, section(FileEntry))]
+
+    def hashes(self) -> dict[str, dict[str, Any]]:
+        """``{name: {"sha256", "bytes"}}``, as :func:`edgepress.storage.check_tree` reads it."""
+        return {name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in self.files.items()}
+
+
+def _graph_name(name: Any, key: str) -> str:
+    found = _plain_name(name, key)
+    if not found.endswith(".onnx") or "/" in found:
+        raise Unusable(key, f"{found!r} is not an ONNX file of the bundle's own directory")
+    return found
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The ONNX file."""
+
+    file: Annotated[str, _graph_name] = "model.onnx"
+
+
+@dataclass(frozen=True)
+class KVLayer:
+    """Key/value cache shape of one layer; layers may differ."""
+
+    kv_heads: Annotated[int, WIDTH]
+    head_dim: Annotated[int, WIDTH]
+
+    def width(self, dtype: str) -> int:
+        """Stored numbers of one head and token in a cache of ``dtype``: two 4-bit codes share a byte."""
+        return self.head_dim // 2 if dtype == PACKED else self.head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSection:
+    """What is needed to drive a decoder graph."""
+
+    layers: Annotated[list[KVLayer], items(section(KVLayer), at_least=1, at_most=4096)]
+    kv_dtype: Annotated[Literal["float32", "float16", "int8", "uint8"], choice(*_ITEM_BYTES)] = "float32"
+    context_length: Annotated[int, SIZE]
+    vocab_size: Annotated[int, VOCABULARY]
+    bos_token_id: Annotated[int | None, optional(TOKEN_ID)] = None
+    eos_token_ids: Annotated[list[int], items(TOKEN_ID, at_most=1024)] = field(default_factory=list)
+    pad_token_id: Annotated[int | None, optional(TOKEN_ID)] = None
+
+    def __post_init__(self) -> None:
+        if self.kv_dtype == PACKED and any(layer.head_dim % 2 for layer in self.layers):
+            raise ValueError(f"a {PACKED} cache holds two codes a byte, and a head is odd channels wide")
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that one token takes in the cache, keys and values of all layers."""
+        numbers = sum(2 * layer.kv_heads * layer.width(self.kv_dtype) for layer in self.layers)
+        return numbers * _ITEM_BYTES[self.kv_dtype]
+
+
+@dataclass(frozen=True)
+class PrefillSection:
+    """A second graph, which fills the cache of a decoder with many tokens at once; its ``linears`` have
+    weights that the device makes (see :mod:`..prepack.int8_weights`).
+    """
+
+    file: Annotated[str, _graph_name]
+    linears: Annotated[list[RemadeLinear], items(section(RemadeLinear), at_least=1, at_most=1 << 16)]
+
+    @property
+    def weights(self) -> str:
+        """The name of the file in which its graph looks for them, and which no bundle holds."""
+        return f"{self.file}.data"
+
+
+_INPUTS = choice("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSection:
+    """What is needed to drive an encoder graph; one with ``labels`` is a classifier of texts."""
+
+    pooling: Annotated[Literal["mean", "cls"] | None, optional(choice("mean", "cls"))]
+    normalize: Annotated[bool, flag] = False
+    max_length: Annotated[int, SIZE]
+    hidden_size: Annotated[int, WIDTH]
+    inputs: Annotated[list[str], items(_INPUTS, at_least=1, at_most=3)]
+    labels: Annotated[list[str] | None, optional(items(text(), at_least=2, at_most=1 << 16))] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleManifest(HashedTree):
+    """The whole of what the runtime reads."""
+
+    kind: Annotated[Literal["decoder", "encoder"], choice("decoder", "encoder")]
+    name: Annotated[str, text()] = ""
+    described: Annotated[str, text()] = ""
+    scheme: Annotated[str, text()] = ""
+    graph: Annotated[Graph, section(Graph)] = field(default_factory=Graph)
+    decoder: Annotated[DecoderSection | None, optional(section(DecoderSection))] = None
+    encoder: Annotated[EncoderSection | None, optional(section(EncoderSection))] = None
+    prefill: Annotated[PrefillSection | None, optional(section(PrefillSection))] = None
+
+    def __post_init__(self) -> None:
+        if getattr(self, self.kind) is None:
+            raise ValueError(f"a bundle of kind {self.kind!r} needs the section {self.kind!r}")
+        for graph in (self.graph, self.prefill):
+            if graph is not None and graph.file not in self.files:
+                raise ValueError(f"{graph.file!r} is not among the files")
+
+
+Manifest = TypeVar("Manifest", bound=HashedTree)
+
+
+def parse(model: type[Manifest], document: Any, *, schema: str, where: str) -> Manifest:
+    """The ``document`` of a manifest called ``where`` as a ``model``, whose ``schema`` it must name.
+
+    Raises:
+        BundleError: another schema, or a value of the wrong type or size; the key is named.
+    """
+    try:
+        found = read(model, document)
+    except Unusable as error:
+        raise BundleError(f"{where} is not a usable manifest", why=str(error)) from None
+    if found.schema != schema:
+        raise BundleError(
+            f"{where} has schema {found.schema!r}, this version reads {schema!r}",
+            fix="export again with this version, or update edgepress",
+        )
+    return found

@@ -1,0 +1,57 @@
+"""Work in a second thread, for work that leaves the interpreter free: hashing, making a session.
+
+``concurrent.futures`` does as much and more, and brings ``logging`` into every start.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from ...errors import EdgepressError
+
+Result = TypeVar("Result")
+
+
+class Alongside(Generic[Result]):
+    """``beside = Alongside(work); …; found = beside.result()``: ``work()`` begins at once.
+
+    As a context manager it ends the block only after ``work`` has ended, whatever happened in either.
+    """
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work = work
+        self._outcome: list[Result] = []
+        self._error: EdgepressError | MemoryError | None = None
+        self._thread = threading.Thread(target=self._run, name="edgepress-alongside")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome.append(self._work())
+        except (EdgepressError, MemoryError) as error:
+            self._error = error
+
+    def __enter__(self) -> Alongside[Result]:
+        return self
+
+    def result(self) -> Result:
+        """What ``work`` returned, once it has.
+
+        Raises:
+            EdgepressError, MemoryError: what ``work`` raised. Anything else is a bug, whose traceback the
+                thread has printed.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        if not self._outcome:
+            raise EdgepressError("work in a second thread ended in an unknown error: see the traceback above")
+        return self._outcome[0]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.join()

@@ -1,0 +1,156 @@
+"""``BatchDecoder``: several sequences side by side in one cache, each of its own length.
+
+Prompts and whatever extends them go through row by row, each on its part of the cache: no padding is
+computed, and prompts, chunks and continuations of unequal length are one case. A step extends all rows by a
+token at once, so that the weights are read once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import InputError
+from ..bundle.graph_contract import logits_dtype
+from ..bundle.manifest import DecoderSection
+from ..session.session import graph_errors_are_typed
+from .decoder import CAPACITY_STEP, PREFILL_CHUNK, Logits, bind_keep, bind_logits
+from .kv_cache import KVCache
+from .prefill import Prefill
+from .token_limits import Ids, TokenLimits
+
+
+class BatchDecoder:
+    """:meth:`prefill` some prompts, then :meth:`step` or :meth:`extend` them.
+
+    Attributes:
+        lengths: tokens of each row in the cache.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        section: DecoderSection,
+        *,
+        device: str = "cpu",
+        prefill_graph: Prefill | None = None,
+    ) -> None:
+        self.session, self.section, self.prefill_graph = session, section, prefill_graph
+        self.limits = TokenLimits(section.vocab_size, section.context_length)
+        self.lengths: list[int] = []
+        self._device = device
+        self._logits_type = logits_dtype(session, section)
+        self._cache: KVCache | None = None
+        self._logits: Logits = np.zeros((0, 1, section.vocab_size), self._logits_type)
+        self._binding = session.io_binding()
+
+    def prefill(self, prompts: Sequence[Sequence[int]], *, new_tokens: int = 0) -> Logits:
+        """Start new sequences with room for ``new_tokens`` after each; logits ``[batch, vocab]`` of the last
+        token of each, in an array that the next call overwrites.
+
+        Raises:
+            InputError: no prompts, an empty one, an id outside the vocabulary, or more tokens than the
+                context holds.
+        """
+        if not len(prompts):
+            raise InputError("there are no prompts to run")
+        rows = [self.limits.row(prompt) for prompt in prompts]
+        self.lengths = [0] * len(rows)
+        self._reserve(max(row.shape[1] for row in rows) + new_tokens)
+        self._run_rows(rows)
+        return self._logits[:, 0]
+
+    def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
+        """Append ids to each row, an empty one staying as it is; as :meth:`prefill` otherwise."""
+        self._check_count(len(rows))
+        arrays = [self.limits.row(row) if len(row) else None for row in rows]
+        more = [0 if array is None else array.shape[1] for array in arrays]
+        self._reserve(max(length + count for length, count in zip(self.lengths, more, strict=True)))
+        self._run_rows(arrays)
+        return self._logits[:, 0]
+
+    def step(self, tokens: Sequence[int]) -> Logits:
+        """Append one id to every row; as :meth:`prefill` otherwise."""
+        self._check_count(len(tokens))
+        ids = self.limits.row(tokens).reshape(-1, 1)
+        total = max(self.lengths) + 1
+        self._reserve(total)
+        mask = (np.arange(total) <= np.array(self.lengths)[:, None]).astype(np.int64)
+        self._binding.bind_cpu_input("input_ids", ids)
+        self._binding.bind_cpu_input("attention_mask", mask)
+        with graph_errors_are_typed(f"the graph failed at token {total} of {len(ids)} sequences"):
+            self.session.run_with_iobinding(self._binding)
+        self.lengths = [length + 1 for length in self.lengths]
+        return self._logits[:, 0]
+
+    def _check_count(self, count: int) -> None:
+        if count != len(self.lengths):
+            raise InputError(f"{count} rows were given for {len(self.lengths)} sequences")
+
+    def _run_rows(self, rows: Sequence[Ids | None]) -> None:
+        for number, row in enumerate(rows):
+            if row is not None:
+                self._run_row(number, row)
+
+    def _run_row(self, number: int, ids: Ids) -> None:
+        assert self._cache is not None
+        filled, cache = 0, self._cache
+        if self.prefill_graph is not None:
+            bind = partial(cache.bind_row, row=number)
+            filled = self.prefill_graph.fill(bind, ids, self.lengths[number])
+            self.lengths[number] += filled
+        binding = self.session.io_binding()
+        cache.bind_row(binding, number)
+        bind_keep(binding, 1)
+        bind_logits(binding, self._logits[number : number + 1])
+        for start in range(filled, ids.shape[1], PREFILL_CHUNK):
+            chunk = np.ascontiguousarray(ids[:, start : start + PREFILL_CHUNK])
+            total = self.lengths[number] + chunk.shape[1]
+            binding.bind_cpu_input("input_ids", chunk)
+            binding.bind_cpu_input("attention_mask", np.ones((1, total), np.int64))
+            with graph_errors_are_typed(f"the graph failed at token {total} of sequence {number}"):
+                self.session.run_with_iobinding(binding)
+            self.lengths[number] = total
+
+    def _reserve(self, tokens: int) -> None:
+        self.limits.check_room(tokens)
+        batch, cache = len(self.lengths), self._cache
+        same = cache is not None and cache.batch == batch
+        if cache is not None and same and tokens <= cache.capacity:
+            return
+        grown = tokens if cache is None or not same else max(tokens, cache.capacity * 2)
+        capacity = min(-(-grown // CAPACITY_STEP) * CAPACITY_STEP, self.limits.context_length)
+        if cache is not None and any(self.lengths):
+            cache.grow(capacity, keep=max(self.lengths))
+        else:
+            self._cache = cache = None  # freed before its successor is made
+            cache = KVCache(self.section, batch=batch, capacity=capacity, device=self._device)
+            self._logits = np.zeros((batch, 1, self.section.vocab_size), self._logits_type)
+        self._cache = cache
+        cache.bind(self._binding)
+        bind_keep(self._binding, 1)
+        bind_logits(self._binding, self._logits)
+
+
+def unpadded(input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> list[list[int]]:
+    """The tokens of each row of a batch ``[batch, seq]`` that was padded on the left or on the right.
+
+    Raises:
+        InputError: the two differ in shape, or the tokens of a row do not lie side by side.
+    """
+    if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
+        raise InputError(
+            f"ids of shape {list(input_ids.shape)} with a mask of shape {list(attention_mask.shape)}",
+            fix="give both as [batch, seq]",
+        )
+    rows = []
+    for number, (ids, mask) in enumerate(zip(input_ids, attention_mask != 0, strict=True)):
+        places = np.flatnonzero(mask)
+        if len(places) and places[-1] - places[0] + 1 != len(places):
+            raise InputError(f"the mask of row {number} has holes: only padding at the ends can be left out")
+        rows.append(ids[mask].tolist())
+    return rows

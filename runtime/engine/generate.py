@@ -1,0 +1,167 @@
+"""The generation loop: prefill, then choose and step, yielding text as soon as it is certain.
+
+Times cover the model and the choice of tokens only, not what the caller does between two pieces.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ...errors import InputError
+from ..text.text_stream import Decodes, IncrementalDecoder, StopStrings
+from .batch_decoder import BatchDecoder
+from .decoder import Decoder, Logits
+from .sampling import Sampler, Sampling
+
+FinishReason = Literal["eos", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was generated. ``text`` ends before the stop string; ``token_ids`` are all tokens, with eos."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+    finish_reason: FinishReason
+    ttft_s: float = field(metadata={"unit": "seconds until the first token was chosen"})
+    decode_s: float = field(metadata={"unit": "seconds of all later tokens"})
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Decode speed without the first token; None for a single token."""
+        steps = len(self.token_ids) - 1
+        return steps / self.decode_s if steps > 0 and self.decode_s > 0 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "text": self.text,
+            "token_ids": list(self.token_ids),
+            "prompt_tokens": self.prompt_tokens,
+            "new_tokens": len(self.token_ids),
+            "finish_reason": self.finish_reason,
+            "ttft_ms": 1000 * self.ttft_s,
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+
+class _Reply:
+    """One continuation as it grows: its tokens, its text so far, and what ended it."""
+
+    def __init__(
+        self,
+        tokenizer: Decodes,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        sampling: Sampling | None,
+        stop: Sequence[str],
+        eos_ids: Collection[int],
+    ) -> None:
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {max_new_tokens}, it must be at least 1")
+        self.tokens: list[int] = []
+        self.finished: FinishReason | None = None
+        self._prompt_tokens, self._limit, self._eos_ids = len(prompt_ids), max_new_tokens, eos_ids
+        self._sampler = Sampler(sampling or Sampling(), prompt_ids)
+        self._words, self._stops = IncrementalDecoder(tokenizer), StopStrings(stop)
+        self._pieces: list[str] = []
+
+    def choose(self, logits: Logits) -> None:
+        """Take the next token from ``logits [vocab]``."""
+        self.tokens.append(self._sampler.choose(logits))
+
+    def text(self) -> str:
+        """What the newest token makes certain of the text, and whether it ends it."""
+        token = self.tokens[-1]
+        if token in self._eos_ids:
+            self.finished = "eos"
+        elif len(self.tokens) >= self._limit:
+            self.finished = "length"
+        piece = "" if self.finished == "eos" else self._stops.feed(self._words.feed(token))
+        if self._stops.stopped:
+            self.finished = "stop"
+        elif self.finished:
+            piece += self._stops.flush()
+        self._pieces.append(piece)
+        return piece
+
+    def generation(self, ttft_s: float, decode_s: float) -> Generation:
+        """The finished reply."""
+        assert self.finished is not None
+        text, tokens = "".join(self._pieces), tuple(self.tokens)
+        return Generation(text, tokens, self._prompt_tokens, self.finished, ttft_s, decode_s)
+
+
+def stream(
+    decoder: Decoder,
+    tokenizer: Decodes,
+    prompt_ids: Sequence[int],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    stop: Sequence[str] = (),
+    eos_ids: Collection[int] = (),
+    resume: bool = False,
+) -> Generator[str, None, Generation]:
+    """Yield pieces of text; the generator's return value is the :class:`Generation`.
+
+    ``resume`` keeps what the prompt and the decoder's sequence begin with alike.
+
+    Raises:
+        InputError: an empty prompt, no new tokens asked for, or more tokens than the context holds.
+    """
+    reply = _Reply(tokenizer, prompt_ids, max_new_tokens, sampling, stop, eos_ids)
+    start = time.perf_counter()
+    begin = decoder.resume if resume else decoder.prefill
+    # The last token is chosen but never run, so it needs no room.
+    reply.choose(begin(prompt_ids, new_tokens=max_new_tokens - 1))
+    ttft = time.perf_counter() - start
+    decode = 0.0
+    while True:
+        piece = reply.text()
+        if piece:
+            yield piece
+        if reply.finished:
+            return reply.generation(ttft, decode)
+        began = time.perf_counter()
+        reply.choose(decoder.step(reply.tokens[-1]))
+        decode += time.perf_counter() - began
+
+
+def generate_batch(
+    decoder: BatchDecoder,
+    tokenizer: Decodes,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    stop: Sequence[str] = (),
+    eos_ids: Collection[int] = (),
+) -> list[Generation]:
+    """A reply to each of ``prompts``, side by side; each draws its tokens as if it were alone.
+
+    The times are those of the whole batch.
+
+    Raises:
+        InputError: as :func:`stream`, for any prompt.
+    """
+    replies = [_Reply(tokenizer, ids, max_new_tokens, sampling, stop, eos_ids) for ids in prompts]
+    start = time.perf_counter()
+    logits = decoder.prefill(prompts, new_tokens=max_new_tokens - 1)
+    for reply, row in zip(replies, logits, strict=True):
+        reply.choose(row)
+        reply.text()
+    ttft = time.perf_counter() - start
+    while not all(reply.finished for reply in replies):
+        # A finished row goes on with its last token, and nobody reads what comes of it.
+        logits = decoder.step([reply.tokens[-1] for reply in replies])
+        for reply, row in zip(replies, logits, strict=True):
+            if not reply.finished:
+                reply.choose(row)
+                reply.text()
+    decode = time.perf_counter() - start - ttft
+    return [reply.generation(ttft, decode) for reply in replies]

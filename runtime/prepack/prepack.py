@@ -1,0 +1,230 @@
+"""Making an entry of the prepacked cache: in a process of its own, after the first run, and never twice.
+
+    python -m edgepress.runtime.prepack.prepack BUNDLE
+
+Repacking takes the time and the memory of a second load: a starter that finds no entry runs without, and has
+one made when it has answered. The process that makes it holds a lock; others that want the same leave it to
+that one. A killed process leaves a staging directory, which nothing reads and the next one sweeps away.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from ...errors import EdgepressError, InputError, OutOfResource, OutputBusy, OutputExists
+from ...staging import Staging
+from ...storage import require_disk, write_atomic, write_json
+from ..bundle.bundle import Bundle
+from ..bundle.directory import MANIFEST
+from ..session.cgroup import memory_limit
+from ..session.session import onnxruntime, save_optimized
+from . import prepacked
+from .prefill_weights import save_prefill
+
+# An entry has the weights twice, as they were and repacked, and those of the prefill graph too; so has the
+# process that makes it.
+_DISK, _DISK_PREFILL, _MEMORY, _MEMORY_PREFILL = 2.4, 2.4, 2.2, 3.2
+_NICE = 10
+
+
+def limit_bytes() -> int:
+    """What all entries together may take: ``EDGEPRESS_CACHE_GB``, 16 unless set.
+
+    Raises:
+        InputError: it is not a number, or below 0.
+    """
+    text = os.environ.get("EDGEPRESS_CACHE_GB", "16")
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = -1.0
+    if not 0 <= gigabytes < float("inf"):
+        raise InputError(f"EDGEPRESS_CACHE_GB is {text!r}, it must be a number of gigabytes, 0 or more")
+    return int(gigabytes * 1e9)
+
+
+def prepack(bundle: Bundle) -> prepacked.Entry | None:
+    """Make the entry for ``bundle``, unless it is there; None when another process is making it.
+
+    Raises:
+        InputError: it would not fit below the size limit of the cache.
+        OutOfResource: the disk has no room.
+        BundleError: ONNX Runtime cannot load or write the graph, or the weights differ from the manifest.
+    """
+    found = prepacked.find(bundle)
+    if found is not None:
+        return found
+    bundle.check_weights()
+    needed, limit = _disk(bundle, prefill=False), limit_bytes()
+    if needed > limit:
+        raise InputError(
+            f"{needed / 1e9:.1f} GB do not fit a cache of at most {limit / 1e9:.1f} GB",
+            fix="set EDGEPRESS_CACHE_GB to more",
+        )
+    prepacked.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    without = _lacking(bundle, prefill=True) if bundle.prefill is not None else None
+    fills = bundle.prefill is not None and without is None
+    needed = _disk(bundle, prefill=fills)
+    make_room(limit - needed)
+    require_disk(prepacked.folder(), needed)
+    try:
+        with Staging(prepacked.place(bundle)) as stage:
+            _write(bundle, stage.directory, without)
+            stage.publish()
+    except OutputBusy:
+        return None
+    except OutputExists:
+        pass  # made while this process looked for room
+    return prepacked.find(bundle)
+
+
+def _write(bundle: Bundle, directory: Path, without: str | None) -> None:
+    """``without`` is why the prefill graph is left out."""
+    directory.chmod(0o700)
+    save_optimized(bundle.graph, directory / prepacked.GRAPH)
+    if bundle.prefill is not None and without is None:
+        save_prefill(bundle, directory / prepacked.PREFILL)
+    for file in directory.iterdir():
+        with file.open("rb+") as stream:
+            os.fsync(stream.fileno())
+    manifest = {
+        "schema": prepacked.SCHEMA,
+        "name": bundle.name,
+        "scheme": bundle.scheme,
+        "onnxruntime": onnxruntime().__version__,
+        "without_prefill": without,
+        "files": prepacked.describe(directory),
+    }
+    write_json(directory / MANIFEST, manifest)
+
+
+def make_room(limit: int) -> list[prepacked.Entry]:
+    """Drop the entries that were used least recently until the rest takes ``limit`` bytes, and what killed
+    processes left; returns what was dropped.
+    """
+    _sweep()
+    kept = prepacked.entries()
+    dropped = [entry for entry in kept if not entry.whole]
+    kept = [entry for entry in kept if entry.whole]
+    while kept and sum(entry.bytes for entry in kept) > limit:
+        dropped.append(kept.pop(0))
+    for entry in dropped:
+        entry.drop()
+    return dropped
+
+
+def _sweep() -> None:
+    """Remove staging directories that no process holds, and what was left of dropping an entry."""
+    root = prepacked.folder()
+    for partial in root.glob(".*.partial"):
+        lock = FileLock(partial.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        shutil.rmtree(partial, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+    for doomed in root.glob(".*.dropped"):
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def prepack_later(bundle: Bundle) -> bool:
+    """Start a process that makes the entry for ``bundle``, where that is worth it; returns at once.
+
+    It is worth it for a model that is not tiny, where there is room in memory, on the disk and in the cache,
+    and where it has not failed before.
+    """
+    process = _started(bundle)
+    if process is None:
+        return False
+    threading.Thread(target=process.wait, daemon=True).start()
+    return True
+
+
+def prepack_apart(bundle: Bundle) -> bool:
+    """Have the entry for ``bundle`` made in a process of its own and wait for that; whether there is one
+    now. Under the same conditions as :func:`prepack_later`.
+    """
+    if prepacked.find(bundle) is None:
+        process = _started(bundle)
+        if process is not None:
+            process.wait()
+    return prepacked.find(bundle) is not None
+
+
+def _started(bundle: Bundle) -> subprocess.Popen[bytes] | None:
+    wanted = prepacked.worth(bundle) and not getattr(sys, "frozen", False)
+    if not wanted or _lacking(bundle) or _failure(bundle).exists():
+        return None
+    command = [sys.executable, "-P", "-m", f"{__package__}.prepack", str(bundle.path.absolute())]
+    silent = subprocess.DEVNULL
+    try:
+        # A session of its own: it outlives this process, and is not for the terminal's Ctrl-C.
+        return subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent, start_new_session=True)
+    except OSError:
+        return None
+
+
+def _disk(bundle: Bundle, *, prefill: bool) -> int:
+    """Bytes of the entry for ``bundle``, at most."""
+    return int(_DISK * bundle.weight_bytes + (_DISK_PREFILL * bundle.prefill_bytes if prefill else 0))
+
+
+def _lacking(bundle: Bundle, *, prefill: bool = False) -> str | None:
+    """What there is too little of to make the entry for ``bundle``, in words; None where there is enough."""
+    available, limit = psutil.virtual_memory().available, memory_limit()
+    memory = available if limit is None else min(limit, available)
+    needed = _MEMORY * bundle.weight_bytes + (_MEMORY_PREFILL * bundle.prefill_bytes if prefill else 0)
+    if memory < needed:
+        return f"making it takes {needed / 1e9:.1f} GB of memory, and {memory / 1e9:.1f} GB are free"
+    disk, most = _disk(bundle, prefill=prefill), limit_bytes()
+    if disk > most:
+        return f"it takes {disk / 1e9:.1f} GB, and EDGEPRESS_CACHE_GB allows {most / 1e9:.1f} GB"
+    try:
+        require_disk(prepacked.folder(), disk)
+    except OutOfResource as error:
+        return error.what
+    return None
+
+
+def _failure(bundle: Bundle) -> Path:
+    """Where it is noted that the entry for ``bundle`` could not be made, and why."""
+    return prepacked.place(bundle).with_suffix(".failed")
+
+
+def clear() -> list[prepacked.Entry]:
+    """Drop every entry, and the memory of what could not be made; returns what was dropped."""
+    for note in prepacked.folder().glob("*.failed"):
+        note.unlink(missing_ok=True)
+    return make_room(0)
+
+
+def failures() -> list[str]:
+    """What could not be made, each with its reason, until :func:`clear`."""
+    notes = sorted(prepacked.folder().glob("*.failed"))
+    return [note.read_text(encoding="utf-8").splitlines()[0][:200] for note in notes]
+
+
+def main() -> None:
+    """The process that makes an entry."""
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
+    bundle = Bundle.open(sys.argv[1])
+    try:
+        prepack(bundle)
+    except EdgepressError as error:
+        write_atomic(_failure(bundle), f"{bundle.name}: {error}\n".encode())
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tokenizers, chat templates in a child process, and text as it streams."""

@@ -1,0 +1,196 @@
+"""``Tokenizer``: text to ids and back with the tokenizers library alone, from the files beside a model.
+
+``tokenizer.json`` is the truth about splitting; names of special tokens and the chat template come from the
+files that transformers writes beside it. Truncation and padding that were saved inside ``tokenizer.json`` are
+switched off: the caller decides about length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...errors import BundleError, InputError, MissingDependency
+from ...foreign import foreign_errors_are_typed
+from ...storage import read_json
+from .chat import Messages, render_chats
+
+FILE_LIMIT = 64 << 20
+
+
+def _library_errors_are_typed(what: str) -> AbstractContextManager[None]:
+    return foreign_errors_are_typed(lambda why: BundleError(what, why=why))
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    return content if isinstance(content, dict) else {}
+
+
+def _content(token: object) -> str | None:
+    """The text of a special token, saved as a string or as a mapping with its flags."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _ids(value: object) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
+
+
+def _chat_template(directory: Path, config: dict[str, Any]) -> str | None:
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{file} is not UTF-8", why=str(error)) from None
+    saved = config.get("chat_template")
+    if isinstance(saved, list):
+        named = {item.get("name"): item.get("template") for item in saved if isinstance(item, dict)}
+        saved = named.get("default")
+    return saved if isinstance(saved, str) else None
+
+
+class Tokenizer:
+    """A tokenizer and its special tokens. Thread-safe: no call changes what it does.
+
+    Attributes:
+        bos_id, pad_id: ids, or None.
+        eos_ids: ids that end a text, from the generation config, the model config and the tokenizer, in that
+            order.
+        chat_template: Jinja source, or None for a base model.
+    """
+
+    def __init__(self, backend: Any, directory: Path) -> None:
+        self._backend = backend
+        self._directory = directory
+        names = _optional(directory / "special_tokens_map.json") | _optional(
+            directory / "tokenizer_config.json"
+        )
+        configs = [_optional(directory / name) for name in ("generation_config.json", "config.json")]
+        self._names = {
+            key: text
+            for key in ("bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token")
+            if (text := _content(names.get(key))) is not None
+        }
+        self.bos_id = self._named("bos_token")
+        self.pad_id = self._named("pad_token")
+        ends = [token for config in configs for token in _ids(config.get("eos_token_id"))]
+        own = self._named("eos_token")
+        self.eos_ids: list[int] = list(dict.fromkeys(ends if own is None else [*ends, own]))
+        self.chat_template = _chat_template(directory, names)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id it can give. A list of all tokens costs a start 30 ms, so only whoever
+        asks pays for it.
+        """
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @cached_property
+    def tokens(self) -> frozenset[str]:
+        """Every token it knows, as it writes them."""
+        return frozenset(self._backend.get_vocab(with_added_tokens=True))
+
+    @classmethod
+    def open(cls, directory: Path | str) -> Tokenizer:
+        """Read ``tokenizer.json`` and its companions from a model or bundle directory.
+
+        Raises:
+            BundleError: missing, larger than 64 MB, or not a tokenizer.
+        """
+        folder = Path(directory)
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise BundleError(
+                f"{folder} has no tokenizer.json",
+                fix="save it beside the model: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+            )
+        if file.stat().st_size > FILE_LIMIT:
+            raise BundleError(f"{file} is larger than {FILE_LIMIT >> 20} MB, too large for a tokenizer")
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise MissingDependency("this needs the package 'tokenizers'", why=str(error)) from None
+        with _library_errors_are_typed(f"{file} is not a tokenizer"):
+            backend = tokenizers.Tokenizer.from_file(str(file))
+            backend.no_truncation()
+            backend.no_padding()
+            return cls(backend, folder)
+
+    def _named(self, key: str) -> int | None:
+        name = self._names.get(key)
+        identifier = None if name is None else self._backend.token_to_id(name)
+        return identifier if isinstance(identifier, int) else None
+
+    def encode(self, text: str, *, special: bool = True, max_length: int | None = None) -> list[int]:
+        """Ids of ``text``; ``special`` adds what the model expects around it, within ``max_length``."""
+        return self.encode_batch([text], special=special, max_length=max_length)[0]
+
+    def encode_batch(
+        self, texts: Sequence[str], *, special: bool = True, max_length: int | None = None
+    ) -> list[list[int]]:
+        """Ids of several texts, in parallel where the library is allowed to.
+
+        Raises:
+            InputError: a text is not valid Unicode, or ``max_length`` has no room for a token.
+            BundleError: the tokenizer itself fails.
+        """
+        try:
+            for text in texts:
+                text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                "a text has characters that are not Unicode (lone surrogates)", why=str(error)
+            ) from None
+        with _library_errors_are_typed(f"the tokenizer of {self._directory} failed on a text"):
+            encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+            room = None if max_length is None else max_length - self._surrounding(special)
+            return [self._finished(encoding, room, special) for encoding in encodings]
+
+    def _surrounding(self, special: bool) -> int:
+        return self._backend.num_special_tokens_to_add(False) if special else 0
+
+    def _finished(self, encoding: Any, room: int | None, special: bool) -> list[int]:
+        if room is not None:
+            encoding.truncate(max(room, 0))
+        if special:
+            encoding = self._backend.post_process(encoding, None, True)
+        return list(encoding.ids)
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of ``ids``, unknown ones skipped. Incomplete characters come out as U+FFFD."""
+        with _library_errors_are_typed(f"the tokenizer of {self._directory} failed to decode"):
+            return str(self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special))
+
+    def render_chat(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
+        """The prompt text of one conversation, special tokens included: encode it with ``special=False``.
+
+        Raises:
+            InputError: the model has no chat template, or its template refuses the conversation.
+            RefusedByPolicy, BundleError: as :func:`edgepress.runtime.text.chat.render_chats`.
+        """
+        return self.render_chats([messages], add_generation_prompt=add_generation_prompt)[0]
+
+    def render_chats(
+        self, conversations: Sequence[Messages], *, add_generation_prompt: bool = True
+    ) -> list[str]:
+        """:meth:`render_chat` for many conversations at once."""
+        if self.chat_template is None:
+            raise InputError(
+                f"{self._directory} has no chat template: it is a base model",
+                fix="give the prompt as plain text, with --no-chat",
+            )
+        return render_chats(
+            self.chat_template,
+            conversations,
+            variables=self._names,
+            add_generation_prompt=add_generation_prompt,
+        )

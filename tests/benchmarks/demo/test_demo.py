@@ -1,0 +1,123 @@
+"""The whole chain on pico models: every step, the resume, and the page at its end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from edgepress.benchmarks.demo.demo_plan import MODELS, DemoModel, DemoSize, smaller
+from edgepress.benchmarks.demo.run_demo import DemoResult, run_demo
+from edgepress.benchmarks.page.join import join
+from edgepress.benchmarks.records import record
+from edgepress.benchmarks.speed.protocol import Protocol
+from edgepress.errors import InputError
+from edgepress.storage import write_json
+from filelock import FileLock
+
+SIZE = DemoSize(windows=2, length=64, sentences=8, protocol=Protocol(blocks=2, block_ms=1, warmup_seconds=0))
+SECONDS = dict.fromkeys(("compress", "export", "original", "validate", "profile"), 1.0)
+
+
+@pytest.fixture(scope="module")
+def sentence_encoder(pico_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pico encoder with files that say how to pool."""
+    folder = tmp_path_factory.mktemp("sentence") / "encoder"
+    shutil.copytree(pico_bert, folder)
+    (folder / "1_Pooling").mkdir()
+    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(kinds.items())
+    ]
+    write_json(folder / "modules.json", modules)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(pico_llama: Path, sentence_encoder: Path, pico_text: Path) -> list[DemoModel]:
+    """A pico decoder and encoder in the demo's roles."""
+    calibration = {"calibration": str(pico_text), "samples": 4, "length": 32}
+    text = str(pico_text)
+    return [
+        DemoModel("encoder", str(sentence_encoder), "w8a8", "encoder to W8A8", {}, SECONDS, text),
+        DemoModel("decoder", str(pico_llama), "w4a16-gptq", "decoder to W4A16", calibration, SECONDS, text),
+    ]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "out"
+
+
+@pytest.fixture(scope="module")
+def result(models: list[DemoModel], output: Path) -> DemoResult:
+    return run_demo(output, models=models, size=SIZE)
+
+
+def test_each_model_is_measured_beside_its_original(result: DemoResult) -> None:
+    assert result.skipped == ()
+    groups = join(record.read(result.runs))
+    assert [group.kind for group in groups] == ["decoder", "encoder"]
+    for group, metrics in zip(
+        groups, [("kl", "decode_tps"), ("cosine", "sentences_per_second")], strict=True
+    ):
+        assert group.further == ()
+        (row,) = group.compressed
+        exported = next(row for row in group.baselines if row.subject.format == "onnx")
+        for metric in metrics:
+            for one in (row, exported):
+                reading = one.reading(metric)
+                assert reading is not None
+                assert reading.value is not None
+        line = row.line("latency")
+        assert line is not None
+        assert line.compare is not None
+
+
+def test_the_page_names_the_commands(result: DemoResult, models: list[DemoModel]) -> None:
+    page = result.report.read_text(encoding="utf-8")
+    for verb in ("compress", "export", "validate", "profile"):
+        assert f"edgepress {verb} " in page
+    assert page.count(f"edgepress compress {models[1].model} --recipe w4a16-gptq") == 1
+
+
+def test_the_same_call_again_skips_what_is_whole(
+    result: DemoResult, models: list[DemoModel], output: Path
+) -> None:
+    before = [path.read_bytes() for path in result.runs]
+    assert len(run_demo(output, models=models, size=SIZE).skipped) == 10
+    assert [path.read_bytes() for path in result.runs] == before
+
+
+def test_a_damaged_bundle_is_made_again(result: DemoResult, models: list[DemoModel], output: Path) -> None:
+    graph = result.bundles["encoder"] / "model.onnx"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:-1] + b"?")
+    skipped = run_demo(output, models=models, size=SIZE).skipped
+    assert graph.read_bytes() == whole
+    assert "encoder to W8A8: export to ONNX and prove it" not in skipped
+    # Nothing that comes before it runs again, and nothing of the other model.
+    assert {"encoder to W8A8: compress", "encoder to W8A8: export the fp32 original"} <= set(skipped)
+    assert len([title for title in skipped if title.startswith("decoder")]) == 5
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="not a directory"):
+        run_demo(path, models=[])
+
+
+def test_two_demos_do_not_write_to_one_directory(tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="another demo is running"):
+        run_demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
+
+
+def test_quick_calibrates_on_less_and_leaves_the_rest() -> None:
+    encoder, decoder = map(smaller, MODELS)
+    assert encoder == MODELS[0]
+    assert decoder.calibration == {"calibration": "wikipedia", "samples": 4, "length": 256}
+    assert decoder.identity() != MODELS[1].identity()

@@ -1,0 +1,305 @@
+"""The comparison of decoders: raw lines, bars and tables from them, and workers as child processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from edgepress.benchmarks.lab.peers import bars, lines, tables
+from edgepress.benchmarks.lab.peers.children import command, work
+from edgepress.benchmarks.lab.peers.decoder_models import prompts, subject
+from edgepress.benchmarks.lab.peers.decoders._contract import Stepwise
+from edgepress.benchmarks.lab.peers.environments import setup, trouble
+from edgepress.benchmarks.lab.peers.measure import Plan, Row, _turned
+from edgepress.benchmarks.lab.peers.workspace import Place, engines
+from edgepress.errors import InputError, MissingDependency
+from edgepress.storage import write_json
+
+RUN = {
+    "kind": "run",
+    "schema": lines.SCHEMA,
+    "subject": "pico",
+    "title": "a pico model",
+    "command": "measure pico",
+    "date": "2026-01-01",
+    "machine": {"line": "two cores"},
+    "settings": {"rounds": 2, "passes": 1, "new_tokens": 11},
+}
+ROUND = {"kind": "round", "round": 0, "bandwidth": {"1": 2e9}, "disturbance": {}, "reasons": []}
+
+
+def result(
+    engine: str, bits: tuple[int, int], decode_tps: float, number: int = 0, **more: Any
+) -> dict[str, Any]:
+    """A line of an engine that reads 100 tokens in a second and then writes 10 more at ``decode_tps``."""
+    passes = {"prefill_s": [1.0], "decode_s": [10 / decode_tps], "tokens": [], "rss_bytes": 1}
+    return {
+        "kind": "result",
+        "engine": engine,
+        "variant": f"{bits[0]}-{bits[1]}",
+        "label": f"{engine} {bits[0]}",
+        "bits": bits[0],
+        "head_bits": bits[1],
+        "threads": 1,
+        "round": number,
+        "load_s": 0.5,
+        "first_token_s": 1.0,
+        "peak_rss_bytes": 300_000_000,
+        "artifact_bytes": 90_000_000,
+        "prompts": [{"prompt_tokens": 100, "new_tokens": 11, **passes}],
+        **more,
+    }
+
+
+def comparison(tmp_path: Path, *found: dict[str, Any]) -> lines.Comparison:
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text("".join(json.dumps(line) + "\n" for line in (RUN, ROUND, *found)), encoding="utf-8")
+    return lines.read(raw)
+
+
+def bar(found: lines.Comparison, beginning: str) -> bars.Bar:
+    return next(one for one in bars.bars(found) if one.name.startswith(beginning))
+
+
+def test_rates_are_medians_over_rounds(tmp_path: Path) -> None:
+    rates = [result("llama_cpp", (4, 8), rate, number) for number, rate in enumerate((50, 10, 20))]
+    found = comparison(tmp_path, *rates)
+    assert found.rate("decode", ("llama_cpp", "4-8"), 1, 100) == pytest.approx(20)
+    assert found.rate("prefill", ("llama_cpp", "4-8"), 1, 100) == pytest.approx(100)
+    assert found.rate("decode", ("llama_cpp", "4-8"), 2, 100) is None
+
+
+def test_equal_bits_meet_equal_bits(tmp_path: Path) -> None:
+    found = comparison(
+        tmp_path,
+        result(bars.OURS, (4, 8), 124),
+        result(bars.OURS, (4, 4), 150),
+        result("llama_cpp", (4, 8), 100),
+        result("openvino_genai", (4, 8), 60),
+        result("onnxruntime_genai", (4, 4), 110),
+        result("fast_at_16", (16, 16), 1000),
+    )
+    eight = bar(found, "1. decode at equal bits: 4, embedding and head 8")
+    four = bar(found, "1. decode at equal bits: 4, embedding and head 4")
+    assert eight.ratio == pytest.approx(1.24)
+    assert (eight.verdict, eight.peer) == ("missed", "llama_cpp 4: 100")
+    assert four.ratio == pytest.approx(150 / 110)
+    assert four.verdict == "met"
+
+
+def test_less_is_better_for_time_and_memory(tmp_path: Path) -> None:
+    found = comparison(
+        tmp_path,
+        result(bars.OURS, (4, 8), 100, first_token_s=0.5, peak_rss_bytes=300_000_000),
+        result("llama_cpp", (4, 8), 100, first_token_s=1.0, peak_rss_bytes=200_000_000),
+    )
+    assert bar(found, "3. process start").ratio == pytest.approx(2.0)
+    assert bar(found, "3. peak RSS").verdict == "missed"
+
+
+def test_two_bits_against_our_own_four_with_the_same_head(tmp_path: Path) -> None:
+    found = comparison(
+        tmp_path,
+        result(bars.OURS, (4, 8), 10),
+        result(bars.OURS, (4, 4), 100),
+        result(bars.OURS, (2, 4), 150),
+    )
+    assert bar(found, "1. decode of 2 bits").ratio == pytest.approx(1.5)
+
+
+def test_bandwidth_is_what_the_weights_moved(tmp_path: Path) -> None:
+    found = comparison(tmp_path, result(bars.OURS, (4, 8), 10, bytes_per_token=160_000_000))
+    one = bar(found, "4.")
+    assert one.ratio == pytest.approx(0.8)
+    assert one.verdict == "met"
+
+
+def test_a_peer_that_failed_is_listed_and_never_wins(tmp_path: Path) -> None:
+    failed = result("openvino_genai", (4, 8), 1000, error="exit code 1: no | way\nout")
+    found = comparison(tmp_path, failed, result(bars.OURS, (4, 8), 10))
+    assert bar(found, "1. decode at equal bits: 4, embedding and head 8").verdict == "not measured"
+    page = tables.page(found)
+    assert "| openvino_genai 4 | exit code 1: no \\| way out |" in page
+    assert "| edgepress_onnx 4 | 4 | 8 | 10 |" in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in rows if "openvino" in line} == {3}
+
+
+def test_tokens_are_counted_until_the_first_other_one(tmp_path: Path) -> None:
+    def said(engine: str, bits: tuple[int, int], tokens: list[int], **more: Any) -> dict[str, Any]:
+        line = result(engine, bits, 10, **more)
+        return {**line, "prompts": [{**line["prompts"][0], "tokens": tokens}]}
+
+    reference = said("torch_eager", (32, 32), [7, 8, 9], variant="float32")
+    found = comparison(tmp_path, reference, said("llama_cpp", (4, 8), [7, 8, 1]))
+    rows = [line for line in tables.page(found).splitlines() if line.startswith("| llama_cpp 4 | 90 |")]
+    assert [row.split("|")[-2].strip() for row in rows] == ["2"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "not json",
+        json.dumps({"kind": "other"}),
+        json.dumps({**ROUND, "more": 1}),
+        json.dumps(result("x", (4, 8), 10, prompts=[{"prompt_tokens": 0}])),
+    ],
+)
+def test_a_line_that_is_none_of_ours_is_named(tmp_path: Path, line: str) -> None:
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text(f"{json.dumps(RUN)}\n{line}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"raw\.jsonl:2"):
+        lines.read(raw)
+
+
+def test_a_file_without_its_first_line_is_refused(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text(json.dumps(ROUND), encoding="utf-8")
+    with pytest.raises(InputError, match="does not begin"):
+        lines.read(raw)
+    with pytest.raises(InputError, match="cannot read"):
+        lines.read(tmp_path / "nothing.jsonl")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rounds": 0}, {"passes": 0}, {"threads": (0,)}, {"prompt_lengths": (9999,)}, {"new_tokens": 1}],
+)
+def test_a_plan_that_cannot_be_run_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        Plan(**wrong)
+
+
+def test_every_round_has_all_rows_in_another_order(tmp_path: Path) -> None:
+    rows = [Row("x", ModuleType("x"), str(index), tmp_path, 0, "") for index in range(4)]
+    orders = [tuple(row.variant for row in _turned(rows, number)) for number in range(4)]
+    assert len(set(orders)) == 4
+    assert all(sorted(order) == ["0", "1", "2", "3"] for order in orders)
+
+
+def test_stepwise_feeds_every_token_on() -> None:
+    found = Stepwise(sum, lambda token: token + 1).generate([1, 2, 3], 4)
+    assert found.tokens == [6, 7, 8, 9]
+    assert found.moments == sorted(found.moments)
+
+
+@pytest.mark.parametrize("name", sorted(engines()))
+def test_engines_say_what_the_comparison_asks(name: str) -> None:
+    module = engines()[name]
+    assert module.TITLE
+    assert module.VARIANTS
+    assert all(variant.bits >= 2 and variant.head_bits >= 2 for variant in module.VARIANTS.values())
+    assert callable(module.convert)
+    assert callable(module.load)
+
+
+ENGINE = '''
+"""An engine for a test."""
+from ._contract import Stepwise
+PACKAGES = ("pinned==1",)
+BUILD = {}
+DISTRIBUTIONS = ("pip", "no-such-distribution")
+def load(artifact, variant, settings):
+    print("noise on stdout")
+    if variant == "broken":
+        raise SystemExit("no such kernel")
+    assert settings.context == 9
+    return Stepwise(lambda ids: len(ids), lambda token: token + 1)
+'''
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> tuple[Place, ModuleType]:
+    """A place with an environment (this interpreter's) for an engine that lies beside the workers."""
+    import sys
+
+    from edgepress.benchmarks.lab.peers.decoders import _worker
+
+    source = Path(str(_worker.__file__)).parent
+    folder = tmp_path / "elsewhere" / "decoders"
+    folder.mkdir(parents=True)
+    for name in ("../reply.py", "__init__.py", "_worker.py", "_contract.py"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    (folder / "counting.py").write_text(ENGINE, encoding="utf-8")
+    place = Place(tmp_path / "place")
+    binary = place.environment("counting") / "bin"
+    binary.mkdir(parents=True)
+    (binary / "python").symlink_to(sys.executable)
+    module = ModuleType("decoders.counting")
+    module.__file__ = str(folder / "counting.py")
+    module.PACKAGES = ("pinned==1",)  # type: ignore[attr-defined]
+    return place, module
+
+
+def job(variant: str) -> dict[str, Any]:
+    asked = {"do": "measure", "engine": "counting", "variant": variant, "artifact": "x", "threads": 1}
+    return {**asked, "prompts": [[1, 2, 3, 4], [1, 2]], "new_tokens": 5, "passes": 2, "warm_up": True}
+
+
+def test_a_worker_needs_nothing_of_edgepress(peer: tuple[Place, ModuleType]) -> None:
+    place, module = peer
+    done = work(place, "counting", module, job("good"), timeout=60)
+    assert done.error == ""
+    assert done.answer is not None
+    assert [prompt["tokens"] for prompt in done.answer["prompts"]] == [[2, 3, 4, 5, 6], [4, 5, 6, 7, 8]]
+    assert all(len(prompt["decode_s"]) == 2 for prompt in done.answer["prompts"])
+    assert 0 < done.answer["first_token_s"] <= done.wall_s
+    assert set(done.answer["versions"]) <= {"pip"}
+    assert done.peak_rss_bytes > 1 << 20
+
+
+def test_no_pass_finds_its_beginning_in_the_cache_of_another() -> None:
+    from edgepress.benchmarks.lab.peers.decoders import _worker
+
+    seen: list[list[int]] = []
+
+    class Remembering:
+        def generate(self, ids: list[int], new_tokens: int) -> Any:
+            seen.append(list(ids))
+            return Stepwise(sum, lambda token: token + 1).generate(ids, new_tokens)
+
+    asked = {"warm_up": True, "passes": 3, "new_tokens": 2}
+    _worker.measure_prompt(Remembering(), [1, 2, 3, 4, 5], asked)
+    assert len({ids[0] for ids in seen}) == len(seen) == 4
+    assert seen[-1] == [1, 2, 3, 4, 5]
+
+
+def test_no_prompt_is_the_beginning_of_another(tmp_path: Path) -> None:
+    place, chosen = Place(tmp_path), subject("smollm2")
+    place.prompts(chosen.name).parent.mkdir(parents=True)
+    place.prompts(chosen.name).write_text(json.dumps(list(range(100))), encoding="utf-8")
+    assert prompts(place, chosen, (3, 5)) == [[0, 1, 2], [3, 4, 5, 6, 7]]
+
+
+def test_a_worker_that_fails_says_why(peer: tuple[Place, ModuleType]) -> None:
+    place, module = peer
+    done = work(place, "counting", module, job("broken"), timeout=60)
+    assert done.answer is None
+    assert "no such kernel" in done.error
+
+
+def test_our_own_engine_runs_in_this_environment(tmp_path: Path) -> None:
+    started = command(Place(tmp_path), "edgepress_onnx", engines()["edgepress_onnx"])
+    assert started[1:] == ["-P", "-m", "edgepress.benchmarks.lab.peers.decoders._worker"]
+
+
+def test_an_environment_that_is_missing_or_failed_is_trouble(tmp_path: Path) -> None:
+    place, module = Place(tmp_path), engines()["llama_cpp"]
+    assert "setup llama-cpp" in str(trouble(place, "llama_cpp", module))
+    assert trouble(place, "edgepress_onnx", engines()["edgepress_onnx"]) is None
+    place.environment("llama_cpp").parent.mkdir()
+    write_json(place.root / "environments" / "llama-cpp.json", {"status": "failed", "error": "no compiler"})
+    assert trouble(place, "llama_cpp", module) == "no compiler"
+
+
+def test_an_environment_that_cannot_be_made_keeps_its_error(tmp_path: Path) -> None:
+    module = ModuleType("nothing")
+    module.PACKAGES = ("--no-index", "--find-links=.", "edgepress-no-such-package==0")  # type: ignore[attr-defined]
+    module.BUILD = {}  # type: ignore[attr-defined]
+    place = Place(tmp_path)
+    with pytest.raises(MissingDependency, match="nothing"):
+        setup(place, "nothing", module)
+    assert "edgepress-no-such-package" in str(trouble(place, "nothing", module))

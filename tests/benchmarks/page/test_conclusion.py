@@ -1,0 +1,165 @@
+"""The verdict says what was measured and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from edgepress.benchmarks.page.conclusion import figures, sentences
+from edgepress.benchmarks.page.damage import damage, level
+from edgepress.benchmarks.page.gaps import not_measured
+from edgepress.benchmarks.page.headline import headline
+from edgepress.benchmarks.page.join import Group, join
+from edgepress.benchmarks.page.plots import plots
+from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
+
+Make = Callable[..., Measurement]
+MakeSubject = Callable[..., Subject]
+MakeMetric = Callable[..., Metric]
+One = Callable[..., Group]
+
+
+@pytest.fixture
+def one(make_subject: MakeSubject, make_quality: Make, make_latency: Make, make_metric: MakeMetric) -> One:
+    """A group of one compressed decoder beside its original; ``compare`` and validity of latency may vary."""
+
+    def build(compare: dict[str, Any] | None, quality_status: str = "valid") -> Group:
+        original, graph = make_subject("fp32", 540, form="hf"), make_subject("fp32", 540)
+        made = make_subject("W4A16-g64 gptq", 83)
+        doubt = Validity(status=quality_status, reasons=["logits differ"])  # type: ignore[arg-type]
+        return join(
+            [
+                make_quality(original, None, {"perplexity": make_metric(26.9, 1), "kl": make_metric(0.0, 0)}),
+                make_quality(
+                    made,
+                    original,
+                    {"perplexity": make_metric(30.1, 1), "kl": make_metric(0.15, 0.01)},
+                    validity=doubt,
+                ),
+                make_latency(graph, None, {"decode_tps": make_metric(50, 1)}),
+                make_latency(made, graph, {"decode_tps": make_metric(155, 1)}, compare=compare),
+            ]
+        )[0]
+
+    return build
+
+
+def test_one_version_in_one_sentence(one: One) -> None:
+    group = one({"ratio_median": 3.1, "ci95": [3.0, 3.2], "n_pairs": 10, "verdict": "faster"})
+    assert sentences(group) == [
+        "W4A16-g64 gptq is 6.5× smaller and 3.1× faster in decoding than the original (fp32); "
+        "mean KL 0.150, perplexity 26.9 → 30.1."
+    ]
+    assert [figure.number for figure in figures(group)] == ["6.5×", "3.1×", "0.150", "30.1"]
+
+
+def test_slower_and_same_are_said(one: One) -> None:
+    slower = sentences(one({"ratio_median": 0.5, "ci95": [0.45, 0.55], "n_pairs": 10, "verdict": "slower"}))
+    assert "2.0× slower in decoding" in slower[0]
+    same = sentences(one({"ratio_median": 1.01, "ci95": [0.99, 1.03], "n_pairs": 10, "verdict": "same"}))
+    assert "no faster and no slower in decoding" in same[0]
+
+
+def test_separate_runs_are_not_called_faster(one: One) -> None:
+    for compare in (None, {"ratio_median": 3.1, "ci95": [0.9, 5.0], "n_pairs": 4, "verdict": "invalid"}):
+        (sentence,) = sentences(one(compare))
+        assert "faster" not in sentence
+        assert "155 tokens/s (the original, in a separate run: 50.0)" in sentence
+
+
+def test_an_invalid_quality_line_gives_no_numbers(one: One) -> None:
+    lead, doubt = sentences(one(None, "invalid"))
+    assert "KL" not in lead
+    assert "30.1" not in lead
+    assert doubt == "Not to be used: the quality of W4A16-g64 gptq (logits differ)."
+
+
+def test_several_versions(measured: list[Measurement]) -> None:
+    group = join(measured)[0]
+    row = headline(group)
+    assert row is not None
+    assert row.subject.scheme == "W4A16-g64 gptq"
+    found = sentences(group)
+    assert found[0].startswith("At the bend of the Pareto front, W4A16-g64 gptq is 6.5× smaller")
+    assert found[1] == (
+        "Of the 6 compressed versions, closest to the original is W8A8 gptq (2.4× smaller, mean KL 0.013) "
+        "and the smallest is W2A16-g64 gptq (8.2× smaller, mean KL 6.610)."
+    )
+    assert found[2].startswith("Not to be used: the latency and memory of W2A16-g64 gptq (impossible")
+    assert found[3] == (
+        "To be read with care: the latency and memory of W3A16-g64 gptq, as noted under the table."
+    )
+
+
+def test_gaps_are_named(make_subject: MakeSubject, make_quality: Make, make_metric: MakeMetric) -> None:
+    original, made = make_subject("fp32", 540, form="hf"), make_subject("W8A8", 140)
+    other = make_subject("W4A16-g64", 83)
+    lines = [make_quality(made, original, {"kl": make_metric(0.1, 0.01), "perplexity": make_metric(27, 1)})]
+    lines.append(make_quality(other, original, {"kl": make_metric(0.1, 0.01)}))
+    text = not_measured(join(lines)[0])
+    assert "perplexity of W4A16-g64, the original;" in text
+    assert "decoding speed;" in text
+    assert "KL to the original" not in text
+    assert "energy" in text
+
+
+def test_damage_grid_places_layers_by_block_and_kind() -> None:
+    layers = [
+        {"name": "encoder.layer.0.attention.output.dense", "status": "ok", "error": 1e-5},
+        {"name": "encoder.layer.0.output.dense", "status": "fallback-rtn", "error": 1.0},
+        {"name": "encoder.layer.2.output.dense", "status": "ok", "error": None},
+        {"name": "lm_head", "status": "ok", "error": 0.5},
+    ]
+    subject = Subject(
+        name="n",
+        manifest_sha256="a",
+        kind="encoder",
+        format="onnx",
+        scheme="W8A8",
+        disk_bytes=1,
+        layers=layers,
+    )
+    found = damage(subject)
+    assert found is not None
+    assert found.kinds == ("attention.output.dense", "output.dense")
+    assert found.levels == ((0, None), (8, None))
+    assert found.flagged == ((1, 0),)
+    assert [layer.name for layer in found.worst] == [layers[1]["name"], "lm_head", layers[0]["name"]]
+    assert found.statuses == {"ok": 3, "fallback-rtn": 1}
+    assert damage(subject.model_copy(update={"layers": []})) is None
+
+
+def test_damage_levels_are_even_steps_of_the_logarithm() -> None:
+    assert [level(error) for error in (0.0, 1e-5, 10**-2.5, 1.0, 50.0)] == [0, 0, 4, 8, 8]
+    assert [level(10 ** (-5 + 5 * step / 8)) for step in range(9)] == list(range(9))
+
+
+def test_classifiers_are_judged_by_their_labels(
+    make_subject: MakeSubject, make_quality: Make, make_latency: Make, make_metric: MakeMetric
+) -> None:
+    original, made = (
+        make_subject(name, size, kind="classifier") for name, size in (("fp32", 91), ("W8A8", 25))
+    )
+
+    def scores(kl: float, accuracy: float) -> dict[str, Metric]:
+        return {"label_kl": make_metric(kl, 0.001), "label_accuracy": make_metric(accuracy, 0.01)}
+
+    compare = {"ratio_median": 1.7, "ci95": (1.6, 1.8), "n_pairs": 10, "verdict": "faster", "reason": ""}
+    lines = [
+        make_quality(original, None, scores(0, 0.824)),
+        make_quality(made, original, scores(0.0123, 0.819)),
+        make_latency(original, None, {"sentences_per_second": make_metric(96, 1)}),
+        make_latency(made, original, {"sentences_per_second": make_metric(163, 1)}, compare=compare),
+    ]
+    group = join(lines)[0]
+    assert sentences(group)[0] == (
+        "W8A8 is 3.6× smaller and 1.7× faster in texts per second than the original (fp32); mean KL of the "
+        "labels 0.0123, accuracy 0.824 → 0.819."
+    )
+    assert [plot.title for plot in plots(group, "c")] == ["Accuracy against size", "Accuracy against speed"]
+    assert [figure.caption for figure in figures(group)][2:] == [
+        "mean KL of the labels to the original",
+        "accuracy, was 0.824",
+    ]
+    assert "accuracy of the labels" not in not_measured(group) and "energy" in not_measured(group)

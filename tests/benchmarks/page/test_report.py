@@ -1,0 +1,341 @@
+"""The page: complete, small, self-contained, inert, and readable in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgepress.benchmarks.page.report import MOST_BYTES, render_report, write_report
+from edgepress.benchmarks.records import record
+from edgepress.benchmarks.records.energy_record import Energy, EnergyWindow
+from edgepress.benchmarks.records.record import Measurement, Subject, Validity
+from edgepress.benchmarks.speed.per_op import accounts, with_bandwidth
+from edgepress.benchmarks.speed.trace import Kernel
+from edgepress.errors import InputError, OutputExists
+from edgepress.runtime.bundle.graph_file import GraphFile
+
+MakeSubject = Callable[..., Subject]
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<SCRIPT SRC=//evil.example/x.js></SCRIPT>",
+    "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)>",
+    "<svg><script>alert(1)</script></svg>",
+    '"><script>alert(1)</script>',
+    "'><img src=x onerror=alert(1)>",
+    '" onmouseover="alert(1)',
+    "' onfocus='alert(1)' autofocus='",
+    "</title><script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    "</text></svg><script>alert(1)</script>",
+    "</pre><iframe src=javascript:alert(1)></iframe>",
+    "</desc><foreignObject><body onload=alert(1)></foreignObject>",
+    "<a href=javascript:alert(1)>x</a>",
+    "javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "<base href=//evil.example/>",
+    "<meta http-equiv=refresh content='0;url=//evil.example'>",
+    "<link rel=stylesheet href=//evil.example/x.css>",
+    "<style>body{background:url(//evil.example)}</style>",
+    "<form action=//evil.example><button>go</button></form>",
+    "<math><mi xlink:href=javascript:alert(1)>x</mi></math>",
+    "<!--><script>alert(1)</script-->",
+    "<![CDATA[<script>alert(1)</script>]]>",
+    "{{ 7 * 7 }}{% include '/etc/passwd' %}",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#x3C;script&#x3E;alert(1)",
+    "\u202e<script>\u2066alert(1)",
+    "<details open ontoggle=alert(1)>x",
+]
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.texts: list[str] = []
+        self.identifiers: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            self.attributes.add(name)
+            if name in ("href", "src", "action", "xlink:href"):
+                self.links.append(value or "")
+            if name == "id":
+                self.identifiers.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="session")
+def page(measured: list[Measurement]) -> str:
+    """The report of the synthetic measurements."""
+    return render_report(measured)
+
+
+def test_the_page_is_small_and_loads_nothing(page: str) -> None:
+    assert len(page.encode()) < MOST_BYTES
+    parsed = Page(page)
+    assert not parsed.tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    assert all(link.startswith("#") for link in parsed.links)
+    assert "url(" not in page
+    assert "@import" not in page
+    assert not re.search(r"https?://", page)
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
+
+
+def test_each_identifier_is_unique_and_each_link_arrives(page: str) -> None:
+    parsed = Page(page)
+    assert len(parsed.identifiers) == len(set(parsed.identifiers))
+    assert {link.removeprefix("#") for link in parsed.links} <= set(parsed.identifiers)
+    named = re.findall(r'aria-labelledby="([^"]+)"', page)
+    assert {name for names in named for name in names.split()} <= set(parsed.identifiers)
+
+
+def test_every_section_is_there_for_both_models(page: str) -> None:
+    headings = re.findall(r"<h[23]>([^<]+)</h[23]>", page)
+    expected = [
+        "Results",
+        "Trade-offs",
+        "Damage by layer",
+        "Where the time goes",
+        "What these numbers do not say",
+    ]
+    expected += ["Environment", "Validity", "Reproduce", "Provenance"]
+    assert [name for name in headings if name in expected] == expected * 2
+    texts = " ".join(Page(page).texts)
+    assert "W4A16-g64 gptq is 6.5× smaller and 3.6× faster in decoding than the original (fp32)" in texts
+    assert "W8A8 rtn is 3.7× smaller and 1.7× faster in sentences per second" in texts
+    assert "Not measured: energy" in texts
+    assert "edgepress validate runs/" in texts
+
+
+def test_an_invalid_number_is_struck_and_explained(page: str) -> None:
+    assert re.search(r'<span class="mark-invalid">✗</span> <s>412</s><sup>\d</sup>', page)
+    assert "latency and memory: invalid: impossible: 412 tok/s is above" in page
+    assert re.search(r'<span class="mark-suspect">\?</span> 154<sup>\d</sup>', page)
+    assert not re.search(r"<td[^>]*>412", page)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_text_in_every_field_is_inert(measured: list[Measurement], hostile: str) -> None:
+    planted = [_plant(line, hostile) for line in measured]
+    known = [
+        line.model_copy(update={"per_op": _account("word"), "energy": _energy("word")}) for line in measured
+    ]
+    parsed, clean = Page(render_report(planted)), Page(render_report(known))
+    assert parsed.tags <= clean.tags
+    assert parsed.attributes <= clean.attributes
+    assert all(link.startswith("#m") for link in parsed.links)
+    assert any(hostile in text for text in parsed.texts)
+
+
+def _account(text: str) -> dict[str, Any]:
+    """An account of one node whose names are all ``text``."""
+    kernels = [Kernel(f"{text}.0.{text}", text, "", 1.0, run) for run in (1, 2)]
+    phases = accounts([kernels], lambda _: GraphFile(), 1, {text: [2.0], "decode": [2.0]})
+    return {"bandwidth": {"gb_per_second": 1.0}, "phases": with_bandwidth(phases, 1e9)}
+
+
+def _energy(text: str) -> Energy:
+    """One window of energy whose names are all ``text``."""
+    window = EnergyWindow(seconds=5, joules=1, units=1, beside={text: 1.0})
+    return Energy(
+        method=text,
+        kind="measured",
+        domains=[text],
+        beside=[text],
+        window_s=5,
+        units={text: text},
+        turns=[{text: window}],
+        reason=text,
+        fix=text,
+    )
+
+
+def _plant(line: Measurement, text: str) -> Measurement:
+    """The line with ``text`` in every field that holds a free text."""
+
+    def subject(old: Subject) -> Subject:
+        layers = [layer | {"name": f"m.{text}.0.{text}", "status": text} for layer in old.layers[:20]]
+        changes = {"name": text, "source": text, "scheme": f"{old.scheme}{text}", "layers": layers}
+        return old.model_copy(update=changes | {"manifest_sha256": old.manifest_sha256 + text})
+
+    nested = {"cpu": {"model": text, text: text}, "list": [text, {text: text}], "os": text}
+    return line.model_copy(
+        update={
+            "subject": subject(line.subject),
+            "baseline": subject(line.baseline) if line.baseline else None,
+            "command": text,
+            "created_utc": text,
+            "tool": {"name": text, "version": text},
+            "workload": line.workload | {"text": text, "word_pairs": {text: text}, "length": text},
+            "runtime": line.runtime | {"name": text, text: text},
+            "device": nested,
+            "state": nested,
+            "protocol": nested,
+            "time_by_op": [{"op": text, "ms": 1.0, "share": 1.0}],
+            "per_op": _account(text),
+            "energy": _energy(text),
+            "validity": Validity(status="invalid", reasons=[text]),
+            "compare": {"verdict": text, "ratio_median": 2.0, "ci95": [1.9, 2.1]},
+            "metrics": {
+                name: value.model_copy(update={"reason": text}) for name, value in line.metrics.items()
+            },
+        }
+    )
+
+
+def test_long_texts_are_cut(measured: list[Measurement]) -> None:
+    long = "x" * 100_000
+    planted = [line.model_copy(update={"state": {"note": long}, "command": long}) for line in measured]
+    assert len(render_report(planted).encode()) < MOST_BYTES
+
+
+def test_too_many_runs_are_refused_with_the_way_out(
+    measured: list[Measurement], make_subject: MakeSubject
+) -> None:
+    many = [
+        measured[3].model_copy(update={"subject": make_subject(f"W8A8 number {n}", 100)}) for n in range(400)
+    ]
+    with pytest.raises(InputError, match="more than 300 KB"):
+        render_report(many)
+
+
+def test_a_lone_line_without_numbers_makes_a_page(make_subject: MakeSubject) -> None:
+    line = Measurement(subject=make_subject("fp32", 0), workload={"kind": "quality"}, metrics={})
+    assert "there is no compressed version to judge" in render_report([line])
+
+
+def test_writing_refuses_an_existing_page(tmp_path: Path, measured: list[Measurement]) -> None:
+    run, output = tmp_path / "run.jsonl", tmp_path / "deep" / "report.html"
+    for line in measured:
+        record.append(run, line)
+    assert write_report([run], output) == output
+    first = output.read_bytes()
+    with pytest.raises(OutputExists, match="--overwrite"):
+        write_report(run, output)
+    assert write_report(tmp_path, output, overwrite=True).read_bytes() == first
+    with pytest.raises(OutputExists, match="is a directory"):
+        write_report(run, tmp_path, overwrite=True)
+    assert [path.name for path in output.parent.iterdir()] == ["report.html"]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the page is not rendered")
+FRAME = """<!doctype html><body style="margin:0">
+<iframe id="f" style="border:0;width:{width}px;height:800px"></iframe>
+<script>
+const frame = document.getElementById("f");
+frame.onload = () => {{
+  const page = frame.contentDocument, root = page.documentElement;
+  const box = element => element.getBoundingClientRect();
+  const shown = [...page.querySelectorAll("svg")].filter(svg => box(svg).width > 0).length;
+  const wide = [...page.querySelectorAll("main *")].filter(element => box(element).right > {width} + 1);
+  document.body.dataset.scroll = root.scrollWidth;
+  document.body.dataset.shown = shown;
+  document.body.dataset.wide = wide.map(e => e.outerHTML.slice(0, 80)).slice(0, 3).join(" | ");
+}};
+frame.srcdoc = {page};
+</script>"""
+
+
+def _chromium(profile: Path, *arguments: str) -> str:
+    assert CHROMIUM is not None
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+    ]
+    flags += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
+    command = [CHROMIUM, *flags, f"--user-data-dir={profile}", "--virtual-time-budget=2000", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+@browser
+@pytest.mark.parametrize("width", [1200, 800, 390])
+@pytest.mark.parametrize("long_words", [False, True])
+def test_nothing_is_wider_than_the_screen(
+    tmp_path: Path, measured: list[Measurement], width: int, long_words: bool
+) -> None:
+    lines = [_plant(line, "x" * 90) for line in measured] if long_words else measured
+    page = render_report(lines)
+    host = tmp_path / "host.html"
+    quoted = json.dumps(page).replace("</", "<\\/")
+    host.write_text(FRAME.format(width=width, page=quoted), encoding="utf-8")
+    dom = _chromium(tmp_path / "profile", "--window-size=1280,900", "--dump-dom", host.as_uri())
+    body = re.search(r"<body[^>]*>", dom)
+    assert body is not None
+    found = dict(re.findall(r'data-(\w+)="([^"]*)"', body[0]))
+    assert found["scroll"] == str(width), found
+    assert found["wide"] == ""
+    assert int(found["shown"]) == page.count("<svg") / 2
+
+
+@browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_painted_in_both_colour_schemes(tmp_path: Path, page: str, scheme: str) -> None:
+    source, image = tmp_path / "report.html", tmp_path / "page.png"
+    source.write_text(page, encoding="utf-8")
+    flag = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
+    _chromium(tmp_path / "profile", flag, "--window-size=1200,900", f"--screenshot={image}", source.as_uri())
+    rows = _pixels(image)
+    levels = [row[x] for row in rows for x in range(0, len(row), 3)]
+    background = max(set(levels), key=levels.count)
+    assert background < 40 if scheme == "dark" else background > 215
+    ink = sum(abs(level - background) > 100 for level in levels) / len(levels)
+    assert 0.005 < ink < 0.3
+
+
+def _pixels(image: Path) -> list[bytes]:
+    """The rows of an 8-bit RGB or RGBA PNG, as RGB, every fourth row."""
+    data, position, packed, header = image.read_bytes(), 8, b"", b""
+    while position < len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        chunk = data[position + 8 : position + 8 + length]
+        header = chunk if kind == b"IHDR" else header
+        packed += chunk if kind == b"IDAT" else b""
+        position += 12 + length
+    width, height, _, colour = struct.unpack(">IIBB", header[:10])
+    size = {2: 3, 6: 4}[colour]
+    raw, previous, rows = zlib.decompress(packed), bytearray(width * size), []
+    for number in range(height):
+        start = number * (width * size + 1)
+        previous = _unfilter(raw[start], raw[start + 1 : start + 1 + width * size], previous, size)
+        if number % 4 == 0:
+            rows.append(bytes(previous[i] for x in range(width) for i in range(x * size, x * size + 3)))
+    return rows
+
+
+def _unfilter(kind: int, line: bytes, above: bytearray, size: int) -> bytearray:
+    """PNG's five filters (RFC 2083, section 6)."""
+    found = bytearray(line)
+    for i in range(len(found)):
+        left = found[i - size] if i >= size else 0
+        corner = above[i - size] if i >= size else 0
+        guess = left + above[i] - corner
+        nearest = min((left, above[i], corner), key=lambda value: abs(guess - value))
+        predicted = (0, left, above[i], (left + above[i]) // 2, nearest)[kind]
+        found[i] = (found[i] + predicted) & 255
+    return found

@@ -1,0 +1,167 @@
+"""Scoring: the one-pass sums equal a calculation over all logits at once, and broken models are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from edgepress.benchmarks.quality import accuracy
+from edgepress.benchmarks.quality.accuracy import score_embeddings, score_windows, text_bytes
+from edgepress.benchmarks.quality.log_softmax import log_softmax
+from edgepress.benchmarks.quality.scores import Scores, metric_files
+from edgepress.benchmarks.records.record import Subject as Record
+from edgepress.errors import GateFailed, InputError
+
+VOCAB = 31
+
+
+class Letters:
+    """A tokenizer in which id ``i`` is one letter of two bytes."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(0x400 + i) for i in ids)
+
+
+class Fake:
+    """A model whose logits are a fixed random table, and whose embeddings depend on the text alone."""
+
+    kind: Literal["decoder", "encoder"] = "decoder"
+    max_length = 512
+
+    def __init__(self, seed: int, vocab: int = VOCAB, width: int = 6) -> None:
+        self.tokenizer: Any = Letters()
+        self.runtime: dict[str, Any] = {"name": "fake"}
+        self.table = np.random.default_rng(seed).normal(scale=3, size=(vocab, vocab)).astype(np.float32)
+        self.seed, self.width, self.calls = seed, width, 0
+
+    def logits(self, input_ids: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        return self.table[input_ids]
+
+    def embeddings(self, texts: Sequence[str]) -> np.ndarray:
+        self.calls += 1
+        seeds = [[self.seed, *text.encode()] for text in texts]
+        rows = [np.random.default_rng(seed).normal(size=self.width) for seed in seeds]
+        return np.array(rows, np.float32)
+
+    def describe(self) -> Record:
+        return Record(
+            name="fake",
+            manifest_sha256=str(self.seed),
+            kind=self.kind,
+            format="hf",
+            scheme="fp32",
+            disk_bytes=1,
+        )
+
+
+@pytest.fixture
+def windows() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, VOCAB, size=(5, 40))
+
+
+def test_sums_equal_the_whole_calculation(windows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accuracy, "CHUNK", 7)
+    subject, original = Fake(1), Fake(2)
+    scores = score_windows(subject, original, windows)
+    mine = log_softmax(subject.table[windows[:, :-1]]).reshape(-1, VOCAB)
+    theirs = log_softmax(original.table[windows[:, :-1]]).reshape(-1, VOCAB)
+    targets = windows[:, 1:].ravel()
+    nats = -mine[np.arange(len(targets)), targets]
+    own = -theirs[np.arange(len(targets)), targets]
+    assert scores["perplexity"].of_subject().value == pytest.approx(np.exp(nats.mean()))
+    assert scores["perplexity"].of_original().value == pytest.approx(np.exp(own.mean()))
+    assert scores["bits_per_byte"].of_subject().value == pytest.approx(nats.mean() / np.log(2) / 2)
+    divergence = (np.exp(theirs) * (theirs - mine)).sum(1).mean()
+    assert scores["kl"].of_subject().value == pytest.approx(divergence)
+    agreement = (mine.argmax(1) == theirs.argmax(1)).mean()
+    assert scores["top1_agreement"].of_subject().value == pytest.approx(agreement)
+    assert set(scores) == set(metric_files("tokens"))
+
+
+def test_a_model_against_itself_runs_once(windows: np.ndarray) -> None:
+    model = Fake(1)
+    scores = score_windows(model, model, windows)
+    assert model.calls == len(windows)
+    assert scores["kl"].of_subject().value == 0
+    assert scores["top1_agreement"].of_subject().value == 1
+    assert scores["perplexity"].delta() == {"value": 0.0, "ci95": [0.0, 0.0], "unit": ""}
+
+
+def test_order_of_windows_does_not_matter(windows: np.ndarray) -> None:
+    forward = score_windows(Fake(1), Fake(2), windows)
+    backward = score_windows(Fake(1), Fake(2), windows[::-1])
+    for name, scores in forward.items():
+        assert scores.of_subject().value == pytest.approx(backward[name].of_subject().value)
+
+
+def test_intervals_hold_the_value_and_samples_are_per_window(windows: np.ndarray) -> None:
+    for scores in score_windows(Fake(1), Fake(2), windows).values():
+        metric = scores.of_subject()
+        assert metric.ci95 is not None and metric.value is not None
+        assert metric.ci95[0] <= metric.value <= metric.ci95[1]
+        assert metric.n == len(scores.samples()) == 5
+        assert metric.min == pytest.approx(min(scores.samples()))
+        assert metric.sd == pytest.approx(np.std(scores.samples(), ddof=1))
+
+
+def test_paired_difference_is_tighter_than_the_two_apart() -> None:
+    hardness = np.random.default_rng(1).uniform(1, 5, size=40)
+    rows = np.stack([hardness * 100, np.full(40, 100.0), np.full(40, 300.0)], axis=1)
+    worse = rows * [1.01, 1, 1]
+    scores = Scores(metric_files("tokens")["perplexity"], worse, rows)
+    low, high = scores.delta()["ci95"]
+    alone = scores.of_subject().ci95
+    assert alone is not None
+    assert 0 < low < scores.delta()["value"] < high
+    assert high - low < 0.2 * (alone[1] - alone[0])
+
+
+def test_bytes_are_those_of_the_predicted_text() -> None:
+    assert text_bytes(Fake(1).tokenizer, np.arange(9)) == 16
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_named(windows: np.ndarray, value: float) -> None:
+    broken = Fake(1)
+    broken.table[windows[2, 5], 3] = value
+    with pytest.raises(GateFailed, match="the compressed model gives logits that are not finite in window"):
+        score_windows(broken, Fake(2), windows)
+    with pytest.raises(GateFailed, match="the original gives"):
+        score_windows(Fake(2), broken, windows)
+
+
+def test_vocabularies_must_agree(windows: np.ndarray) -> None:
+    with pytest.raises(InputError, match="vocabularies differ in size: 40 against 31"):
+        score_windows(Fake(1, vocab=40), Fake(2), windows)
+
+
+PAIRS = {"toy": [("a", "b", 1.0), ("a", "c", 3.0), ("b", "c", 2.0), ("c", "d", 5.0)]}
+
+
+def test_embeddings_over_sentences_and_pairs() -> None:
+    subject, original = Fake(1), Fake(2)
+    sentences = ["one", "two", "three"]
+    scores = score_embeddings(subject, original, sentences, PAIRS)
+    assert set(scores) == {"cosine", "spearman_toy"}
+    mine, theirs = subject.embeddings(sentences), original.embeddings(sentences)
+    cosines = (mine * theirs).sum(1) / np.linalg.norm(mine, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert scores["cosine"].of_subject().value == pytest.approx(cosines.mean())
+    assert scores["cosine"].of_original().value == pytest.approx(1)
+    left, right = subject.embeddings(["a", "a", "b", "c"]), subject.embeddings(["b", "c", "c", "d"])
+    similar = (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
+    np.testing.assert_allclose(scores["spearman_toy"].samples(), similar, rtol=1e-6)
+    np.testing.assert_array_equal(scores["spearman_toy"].subject[:, 1], [1, 3, 2, 5])
+
+
+def test_broken_or_unlike_embeddings_are_named() -> None:
+    class Broken(Fake):
+        def embeddings(self, texts: Sequence[str]) -> np.ndarray:
+            return np.full((len(texts), self.width), np.nan, np.float32)
+
+    with pytest.raises(GateFailed, match="the compressed model gives 2 of 2 embeddings"):
+        score_embeddings(Broken(1), Fake(2), ["x", "y"], {})
+    with pytest.raises(InputError, match="embeddings differ in size: 9 against 6"):
+        score_embeddings(Fake(1, width=9), Fake(2), ["x", "y"], {})

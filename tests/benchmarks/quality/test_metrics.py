@@ -1,0 +1,205 @@
+"""Every metric against a reference in plain Python, and the laws it must obey."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from edgepress import plugins
+from edgepress.benchmarks.quality.log_softmax import log_softmax
+from edgepress.benchmarks.quality.metrics import (
+    bits_per_byte,
+    cosine,
+    kl,
+    label_accuracy,
+    label_agreement,
+    label_kl,
+    perplexity,
+    spearman,
+    top1_agreement,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+SHAPES = st.tuples(st.integers(1, 6), st.integers(2, 9))
+LOGITS = arrays(np.float32, SHAPES, elements=st.floats(-80, 80, width=32))
+PACKAGE = "edgepress.benchmarks.quality.metrics"
+
+
+def random_logits(seed: int, tokens: int = 7, vocab: int = 11) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=4, size=(tokens, vocab)).astype(np.float32)
+
+
+def naive_softmax(row: list[float]) -> list[float]:
+    powers = [math.exp(value) for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+@pytest.mark.parametrize("name", plugins.names(PACKAGE))
+def test_every_metric_says_what_it_is(name: str) -> None:
+    metric = plugins.load(PACKAGE, name, "metric")
+    assert isinstance(metric.unit, str)
+    assert metric.better in ("lower", "higher")
+    functions = {
+        "tokens": "per_token",
+        "sentences": "per_sentence",
+        "pairs": "per_pair",
+        "labels": "per_text",
+    }
+    function = functions[metric.measured_on]
+    assert callable(getattr(metric, function))
+    assert callable(metric.value)
+
+
+def test_log_softmax_matches_the_naive_one() -> None:
+    logits = random_logits(0)
+    expected = [[math.log(p) for p in naive_softmax(row)] for row in logits.astype(float).tolist()]
+    np.testing.assert_allclose(log_softmax(logits), expected, rtol=1e-12)
+
+
+@given(LOGITS, st.floats(-1e4, 1e4))
+def test_log_softmax_is_normalised_and_shift_invariant(logits: np.ndarray, shift: float) -> None:
+    found = log_softmax(logits)
+    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(log_softmax(logits.astype(np.float64) + shift), found, atol=1e-9)
+
+
+def test_log_softmax_survives_huge_logits() -> None:
+    found = log_softmax(np.array([[1e30, 0.0], [-1e30, -1e30]], np.float32))
+    np.testing.assert_allclose(found, [[0, -1e30], [-math.log(2)] * 2], rtol=1e-6)
+
+
+def test_perplexity_and_bits_per_byte_match_the_naive_ones() -> None:
+    logits, targets = random_logits(1), np.array([3, 0, 10, 4, 4, 7, 1])
+    probabilities = map(naive_softmax, logits.astype(float).tolist())
+    likelihoods = [row[target] for row, target in zip(probabilities, targets, strict=True)]
+    log_probs = log_softmax(logits)
+    rows = np.array([[perplexity.per_token(log_probs, log_probs, targets).sum(), 7, 29]])
+    assert perplexity.value(rows) == pytest.approx(math.prod(likelihoods) ** (-1 / 7))
+    rows[0, 0] = bits_per_byte.per_token(log_probs, log_probs, targets).sum()
+    assert bits_per_byte.value(rows) == pytest.approx(-sum(map(math.log2, likelihoods)) / 29)
+
+
+def test_uniform_model_has_perplexity_of_its_vocabulary() -> None:
+    log_probs = log_softmax(np.zeros((5, 13)))
+    nats = perplexity.per_token(log_probs, log_probs, np.arange(5)).sum()
+    assert perplexity.value(np.array([[nats, 5, 1]])) == pytest.approx(13)
+
+
+def test_kl_matches_the_naive_one() -> None:
+    original, compressed = random_logits(2), random_logits(3)
+    expected = [
+        sum(p * math.log(p / q) for p, q in zip(naive_softmax(left), naive_softmax(right), strict=True))
+        for left, right in zip(
+            original.astype(float).tolist(), compressed.astype(float).tolist(), strict=True
+        )
+    ]
+    found = kl.per_token(log_softmax(compressed), log_softmax(original), np.zeros(7, int))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@given(LOGITS, st.integers(0, 1000))
+def test_kl_is_never_negative_and_zero_for_equal_models(logits: np.ndarray, seed: int) -> None:
+    original = log_softmax(logits)
+    noise = np.random.default_rng(seed).normal(size=logits.shape)
+    targets = np.zeros(len(logits), int)
+    assert (kl.per_token(log_softmax(logits + noise), original, targets) >= 0).all()
+    np.testing.assert_array_equal(kl.per_token(original.copy(), original, targets), 0)
+    np.testing.assert_array_equal(kl.per_token(original, original, targets), 0)
+
+
+@given(LOGITS, st.integers(0, 1000))
+def test_token_metrics_do_not_depend_on_the_order_of_the_vocabulary(logits: np.ndarray, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    tokens, vocab = logits.shape
+    original = log_softmax(logits + generator.normal(size=logits.shape))
+    compressed = log_softmax(logits + generator.normal(size=logits.shape))
+    targets = generator.integers(0, vocab, size=tokens)
+    order = generator.permutation(vocab)
+    moved = np.argsort(order)[targets]
+    for metric in (perplexity, bits_per_byte, kl, top1_agreement):
+        straight = metric.per_token(compressed, original, targets)
+        shuffled = metric.per_token(compressed[:, order], original[:, order], moved)
+        np.testing.assert_allclose(straight, shuffled, atol=1e-9)
+
+
+def test_top1_agreement_counts_equal_choices() -> None:
+    original = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.4, 0.5, 0.1]]))
+    compressed = np.log(np.array([[0.5, 0.3, 0.2], [0.6, 0.2, 0.2], [0.1, 0.8, 0.1]]))
+    agreements = top1_agreement.per_token(compressed, original, np.zeros(3, int))
+    np.testing.assert_array_equal(agreements, [1, 0, 1])
+    assert top1_agreement.value(np.array([[2, 3, 9], [1, 1, 4]])) == pytest.approx(3 / 4)
+
+
+def test_cosine_matches_the_naive_one() -> None:
+    left, right = random_logits(4), random_logits(5)
+    expected = [
+        sum(a * b for a, b in zip(x, y, strict=True)) / math.hypot(*x) / math.hypot(*y)
+        for x, y in zip(left.astype(float).tolist(), right.astype(float).tolist(), strict=True)
+    ]
+    found = cosine.per_sentence(left, right)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert cosine.value(found[:, None]) == pytest.approx(sum(expected) / 7)
+
+
+def test_cosine_of_a_vector_with_itself_and_with_nothing() -> None:
+    vectors = random_logits(6)
+    np.testing.assert_allclose(cosine.per_sentence(vectors, 3 * vectors), 1)
+    np.testing.assert_array_equal(cosine.per_sentence(vectors, np.zeros_like(vectors)), 0)
+
+
+def naive_spearman(left: list[float], right: list[float]) -> float:
+    def rank(values: list[float]) -> list[float]:
+        below = [sum(other < value for other in values) for value in values]
+        equal = [sum(other == value for other in values) for value in values]
+        return [low + (same + 1) / 2 for low, same in zip(below, equal, strict=True)]
+
+    a, b = rank(left), rank(right)
+    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+    cov = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True))
+    spread = math.sqrt(sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b))
+    return cov / spread if spread else 0.0
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=2, max_size=15))
+def test_spearman_matches_the_naive_one_with_ties(pairs: list[tuple[int, int]]) -> None:
+    rows = np.array(pairs, np.float64)
+    expected = naive_spearman(rows[:, 0].tolist(), rows[:, 1].tolist())
+    assert spearman.value(rows) == pytest.approx(expected, abs=1e-12)
+
+
+def test_spearman_sees_ranks_only() -> None:
+    similarity = np.random.default_rng(7).normal(size=30)
+    assert spearman.value(np.stack([similarity, np.exp(similarity)], axis=1)) == pytest.approx(1)
+    assert spearman.value(np.stack([similarity, -(similarity**3)], axis=1)) == pytest.approx(-1)
+    assert spearman.value(np.stack([similarity, np.ones(30)], axis=1)) == 0
+
+
+def test_pairs_are_compared_by_cosine() -> None:
+    left, right = random_logits(8), random_logits(9)
+    np.testing.assert_array_equal(spearman.per_pair(left, right), cosine.per_sentence(left, right))
+
+
+def test_metrics_of_labels_match_the_naive_ones() -> None:
+    mine, theirs = random_logits(5, 9, 3), random_logits(6, 9, 3)
+    targets = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    ours, own = ([naive_softmax(row) for row in logits.astype(float).tolist()] for logits in (mine, theirs))
+    nats = [
+        sum(p * math.log(p / q) for p, q in zip(right, left, strict=True))
+        for left, right in zip(ours, own, strict=True)
+    ]
+    log_probs, reference = log_softmax(mine), log_softmax(theirs)
+    found = label_kl.per_text(log_probs, reference, None)
+    np.testing.assert_allclose(found, nats, atol=1e-12)
+    assert label_kl.value(found[:, None]) == pytest.approx(sum(nats) / 9)
+    picks = [(row.index(max(row)), other.index(max(other))) for row, other in zip(ours, own, strict=True)]
+    same = label_agreement.per_text(log_probs, reference, None)
+    assert label_agreement.value(same[:, None]) == pytest.approx(sum(a == b for a, b in picks) / 9)
+    right = label_accuracy.per_text(log_probs, reference, targets)
+    assert right is not None
+    hits = sum(a == target for (a, _), target in zip(picks, targets.tolist(), strict=True))
+    assert label_accuracy.value(right[:, None]) == pytest.approx(hits / 9)
+    assert label_accuracy.per_text(log_probs, reference, None) is None

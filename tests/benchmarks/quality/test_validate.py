@@ -1,0 +1,236 @@
+"""Validation end to end on pico models: the numbers, the record, the table, the gates and the verb."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from edgepress.benchmarks.quality import quality_table
+from edgepress.benchmarks.quality.acceptance import Gate, failure
+from edgepress.benchmarks.quality.validate import validate_bundle
+from edgepress.benchmarks.records import record
+from edgepress.benchmarks.records.subjects import open_subject
+from edgepress.cli.entry import run
+from edgepress.errors import GateFailed, InputError
+from safetensors.torch import load_file, save_file
+
+WINDOWS = {"windows": 4, "length": 24, "threads": 1}
+
+
+def noisy(source: Path, target: Path, scale: float) -> Path:
+    """A copy of a checkpoint with noise on its matrices."""
+    shutil.copytree(source, target)
+    file = target / "model.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        name: tensor + scale * tensor.std() * torch.randn(tensor.shape, generator=generator)
+        if tensor.ndim == 2
+        else tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, file, metadata={"format": "pt"})
+    return target
+
+
+def with_pooling(source: Path, target: Path) -> Path:
+    """A copy of an encoder that says how it pools."""
+    shutil.copytree(source, target)
+    modules = [
+        {"type": f"sentence_transformers.models.{kind}", "path": path}
+        for kind, path in (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
+    ]
+    (target / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (target / "1_Pooling").mkdir()
+    (target / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}', encoding="utf-8")
+    return target
+
+
+@pytest.fixture(scope="module")
+def worse(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return noisy(pico_llama, tmp_path_factory.mktemp("noise") / "worse", 0.1)
+
+
+@pytest.fixture(scope="module")
+def encoder(pico_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_pooling(pico_bert, tmp_path_factory.mktemp("pooled") / "encoder")
+
+
+def test_decoder_numbers_equal_those_of_transformers(pico_llama: Path, worse: Path, pico_text: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    line = validate_bundle(worse, pico_llama, text=pico_text, placement="first", **WINDOWS)
+    text = "\n\n".join(pico_text.read_text(encoding="utf-8").split("\n\n"))
+    ids = torch.tensor(AutoTokenizer.from_pretrained(pico_llama)(text)["input_ids"][: 4 * 24]).reshape(4, 24)
+    model = AutoModelForCausalLM.from_pretrained(worse, dtype=torch.float32)
+    with torch.no_grad():
+        loss = model(input_ids=ids, labels=ids).loss.item()
+    assert line.metrics["perplexity"].value == pytest.approx(math.exp(loss), rel=1e-4)
+    assert line.workload["predictions"] == 4 * 23
+    assert line.workload["kind"] == "quality"
+
+
+def test_damage_grows_with_noise(pico_llama: Path, worse: Path, pico_text: Path, tmp_path: Path) -> None:
+    slight = noisy(pico_llama, tmp_path / "slight", 0.01)
+    small = validate_bundle(slight, pico_llama, text=pico_text, **WINDOWS)
+    large = validate_bundle(worse, pico_llama, text=pico_text, **WINDOWS)
+    assert 0 < small.metrics["kl"].value < large.metrics["kl"].value  # type: ignore[operator]
+    assert small.metrics["top1_agreement"].value > large.metrics["top1_agreement"].value  # type: ignore[operator]
+    assert small.workload == large.workload
+
+
+def test_record_holds_both_lines_once(pico_llama: Path, worse: Path, pico_text: Path, tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "x.jsonl"
+    line = validate_bundle(worse, pico_llama, text=pico_text, record=path, **WINDOWS)
+    original, subject = record.read([path])
+    assert subject == line
+    assert original.subject == line.baseline
+    assert original.workload == line.workload
+    assert original.metrics["kl"].value == 0
+    assert line.compare is not None
+    assert line.compare["original"]["perplexity"]["value"] == original.metrics["perplexity"].value
+    difference = line.metrics["perplexity"].value - original.metrics["perplexity"].value  # type: ignore[operator]
+    assert line.compare["delta"]["perplexity"]["value"] == pytest.approx(difference)
+    assert len(line.samples["kl"]) == 4
+
+
+def test_same_input_same_numbers(pico_llama: Path, worse: Path, pico_text: Path) -> None:
+    first, again = (validate_bundle(worse, pico_llama, text=pico_text, **WINDOWS) for _ in range(2))
+    assert first.metrics == again.metrics
+    assert first.compare == again.compare
+
+
+def test_original_against_itself_is_perfect(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    line = validate_bundle(pico_llama, pico_llama, text=pico_text, record=path, **WINDOWS)
+    assert (line.metrics["kl"].value, line.metrics["top1_agreement"].value) == (0, 1)
+    assert len(record.read([path])) == 1
+
+
+def test_subject_says_what_it_is(pico_llama: Path) -> None:
+    subject = open_subject(pico_llama, threads=1)
+    described = subject.describe()
+    tensors = load_file(pico_llama / "model.safetensors")
+    assert (described.kind, described.format, described.scheme) == ("decoder", "hf", "fp32")
+    assert described.params == sum(tensor.numel() for tensor in tensors.values())
+    assert described.weight_bytes == 4 * described.params
+    assert described.disk_bytes == sum(file.stat().st_size for file in pico_llama.iterdir())
+    with pytest.raises(InputError, match="not embeddings"):
+        subject.embeddings(["x"])
+
+
+def test_encoder_is_measured_on_sentences_and_pairs(encoder: Path, pico_text: Path, tmp_path: Path) -> None:
+    worse = noisy(encoder, tmp_path / "worse", 0.1)
+    line = validate_bundle(worse, encoder, text=pico_text, sentences=20, threads=1)
+    assert set(line.metrics) == {"cosine", "spearman_wordsim353", "spearman_simlex999"}
+    assert 0.3 < line.metrics["cosine"].value < 0.9999  # type: ignore[operator]
+    assert (line.metrics["cosine"].n, line.metrics["spearman_simlex999"].n) == (20, 999)
+    assert line.compare is not None
+    assert line.compare["original"]["cosine"]["value"] == pytest.approx(1)
+
+
+def test_embeddings_do_not_depend_on_their_batch(encoder: Path) -> None:
+    subject = open_subject(encoder, threads=1)
+    texts = [
+        "the river ran under old stone bridges",
+        "boats",
+        "the",
+        "merchants counted copper coins and " * 9,
+    ]
+    together = subject.embeddings(texts)
+    alone = np.concatenate([subject.embeddings([text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
+    with pytest.raises(InputError, match="not logits"):
+        subject.logits(np.zeros((1, 3), np.int64))
+
+
+def test_models_that_do_not_belong_together_are_refused(
+    pico_llama: Path, encoder: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="'decoder' is compared with one of kind 'encoder'"):
+        validate_bundle(pico_llama, encoder, text=pico_text, **WINDOWS)
+    other = tmp_path / "other"
+    shutil.copytree(pico_llama, other)
+    content = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["merges"] = content["model"]["merges"][:5]
+    (other / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match="different tokens"):
+        validate_bundle(other, pico_llama, text=pico_text, **WINDOWS)
+    with pytest.raises(InputError, match="the models take 512"):
+        validate_bundle(pico_llama, pico_llama, text=pico_text, windows=1, length=513, threads=1)
+
+
+def test_table_shows_original_compressed_and_difference(
+    pico_llama: Path, worse: Path, pico_text: Path
+) -> None:
+    line = validate_bundle(worse, pico_llama, text=pico_text, **WINDOWS)
+    rows = {row[0]: row for row in quality_table.rows(line)}
+    assert list(rows) == ["perplexity", "bits per byte", "KL divergence", "top-1 agreement"]
+    assert float(rows["perplexity"][3]) == pytest.approx(line.metrics["perplexity"].value, abs=0.01)
+    difference = float(rows["perplexity"][3]) - float(rows["perplexity"][2])
+    assert float(rows["perplexity"][4]) == pytest.approx(difference, abs=0.011)
+    assert rows["KL divergence"][2] == ""
+
+
+def test_gates(pico_llama: Path, worse: Path, pico_text: Path) -> None:
+    line = validate_bundle(worse, pico_llama, text=pico_text, **WINDOWS)
+    kl = line.metrics["kl"].value
+    assert kl is not None
+    assert failure([Gate("kl", "max", kl).check(line), Gate("top1_agreement", "min", 0).check(line)]) is None
+    checked = [Gate("kl", "max", kl / 2).check(line), Gate("top1_agreement", "min", 1).check(line)]
+    assert isinstance(failed := failure(checked), GateFailed)
+    assert "kl" in failed.what and "top1_agreement" in failed.what
+    with pytest.raises(InputError, match="no cosine"):
+        Gate("cosine", "min", 0.5).check(line)
+
+
+def verb(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run(["validate", *map(str, arguments), "--windows", "3", "--length", "16", "--threads", "1"])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_verb_prints_a_table_and_records(
+    pico_llama: Path,
+    worse: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = verb(capsys, worse, "--against", pico_llama, "--text", pico_text, "--placement", "first")
+    assert code == 0
+    assert "KL divergence" in out and "95 % interval" in out
+    assert "validating" in err
+    line = record.read([tmp_path / "runs" / "worse.jsonl"])[-1]
+    assert line.command.startswith(f"edgepress validate {worse} --against {pico_llama}")
+    assert "--placement first" in line.command and "--field" not in line.command
+
+
+def test_verb_json_is_one_document_even_when_a_gate_fails(
+    pico_llama: Path, worse: Path, pico_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = (worse, "--against", pico_llama, "--text", pico_text, "--record", tmp_path / "r.jsonl")
+    code, out, _ = verb(capsys, *common, "--json", "-q", "--max-kl", "1e-9", "--min-top1", "0")
+    document = json.loads(out)
+    assert code == 1
+    assert [gate["passed"] for gate in document["gates"]] == [False, True]
+    assert document["metrics"]["kl"]["value"] > 1e-9
+    code, out, _ = verb(capsys, *common, "-q", "--max-kl", "1e-9")
+    assert code == 1
+    assert "KL divergence" in out and "E-GATE" not in out
+    code, out, _ = verb(capsys, *common, "--json", "-q", "--max-kl", "100")
+    assert code == 0
+    assert json.loads(out)["gates"][0]["passed"]
+
+
+def test_verb_names_an_unknown_model(pico_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = verb(capsys, pico_llama, "--against", "smolm2", "--json")
+    assert code == 2
+    assert "smollm2" in json.loads(out)["error"]["fix"]

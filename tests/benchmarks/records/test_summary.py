@@ -1,0 +1,76 @@
+"""Percentiles only where the count allows, and the summary against plain definitions."""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+import pytest
+from edgepress.benchmarks.records.summary import mad, percentile, summarize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+positive = st.floats(min_value=1e-6, max_value=1e9)
+
+
+@pytest.mark.parametrize(
+    ("count", "p", "there"),
+    [
+        (99, 0.90, False),
+        (100, 0.90, True),
+        (199, 0.95, False),
+        (200, 0.95, True),
+        (999, 0.99, False),
+        (1000, 0.99, True),
+    ],
+)
+def test_a_percentile_rests_on_ten_samples(count: int, p: float, there: bool) -> None:
+    assert (percentile([float(i) for i in range(count)], p) is not None) == there
+
+
+def test_percentile_is_the_quantile() -> None:
+    samples = np.random.default_rng(0).lognormal(size=1500)
+    assert percentile(list(samples), 0.99) == pytest.approx(float(np.quantile(samples, 0.99)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(positive, min_size=1, max_size=40))
+def test_summary_against_the_standard_library(samples: list[float]) -> None:
+    found = summarize(samples, "ms", "lower")
+    median = statistics.median(samples)
+    assert found.value == pytest.approx(median)
+    assert found.mad == pytest.approx(statistics.median([abs(value - median) for value in samples]))
+    assert found.mean == pytest.approx(statistics.fmean(samples))
+    assert (found.min, found.max, found.n) == (min(samples), max(samples), len(samples))
+    assert (found.sd is None) == (len(samples) == 1)
+    assert found.p90 is found.p99 is None
+    assert f"need more than {len(samples)} samples" in found.reason
+    if found.ci95 is None:
+        assert len(samples) < 5
+    else:
+        assert min(samples) <= found.ci95[0] <= found.ci95[1] <= max(samples)
+
+
+def test_percentiles_come_from_the_observations() -> None:
+    observed = [float(i) for i in range(1000)]
+    found = summarize([1.0, 2.0, 3.0], "ms", "lower", observed=observed)
+    assert (found.n, found.value) == (3, 2.0)
+    assert found.p90 == pytest.approx(899.1)
+    assert found.p99 == pytest.approx(989.01)
+    assert found.reason == ""
+
+
+def test_only_the_missing_percentile_is_explained() -> None:
+    found = summarize([1.0], "ms", "lower", observed=[1.0] * 500)
+    assert found.p90 == 1.0
+    assert found.reason == "p99 need more than 500 samples"
+
+
+def test_no_sample_is_null_and_says_why() -> None:
+    found = summarize([], "ms", "lower")
+    assert (found.value, found.n) == (None, 0)
+    assert found.reason
+
+
+def test_mad_ignores_an_outlier() -> None:
+    assert mad([1.0, 2.0, 3.0, 4.0, 1000.0]) == 1.0

@@ -1,0 +1,168 @@
+"""Energy of pico bundles from a made-up counter: recorded, worked out, shown; and said when it is missing.
+
+Each reading moves the counter on by two joules, so that every window has two, however long it lasted.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from edgepress.benchmarks.page.compare import as_text, compare_runs, document
+from edgepress.benchmarks.page.report import render_report
+from edgepress.benchmarks.records import record
+from edgepress.benchmarks.records.energy_record import Energy
+from edgepress.benchmarks.records.record import Measurement
+from edgepress.benchmarks.speed import profile
+from edgepress.benchmarks.speed.profile import profile_bundle
+from edgepress.benchmarks.speed.protocol import Protocol
+from edgepress.cli.entry import run
+from edgepress.devices.bandwidth import Bandwidth
+from edgepress.devices.energy import MeterLost
+from edgepress.devices.meters import rapl
+from edgepress.export.api import export_bundle
+
+STEP = 2_000_000
+FAST = Protocol(blocks=1, block_ms=1, warmup_seconds=0, energy_seconds=0.01)
+SHORT: dict[str, Any] = {"prompt_tokens": 12, "new_tokens": 4, "threads": 1}
+ARGUMENTS = "--quick --blocks 1 --prompt-tokens 8 --new-tokens 3 --threads 1 -q".split()
+
+
+@pytest.fixture(scope="module")
+def decoder(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_bundle(pico_llama, output=tmp_path_factory.mktemp("energy") / "decoder", validate=False)
+
+
+@pytest.fixture(autouse=True)
+def fast_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that no rate exceeds, and that takes no time to measure."""
+    found = Bandwidth(1e15, 1 << 20, 1, (1e15,))
+    monkeypatch.setattr(profile, "measure_both", lambda *_, **__: (found, found))
+
+
+@pytest.fixture
+def counter(powercap: Any) -> Any:
+    """Two sockets and the board around them."""
+    for path, name in (
+        ("intel-rapl:0", "package-0"),
+        ("intel-rapl:1", "package-1"),
+        ("intel-rapl:2", "psys"),
+    ):
+        powercap.zone(path, name, microjoules=262_119_500_000, wraps_at=262_143_328_850)
+    powercap.step = STEP // 2
+    return powercap
+
+
+def counted(line: Measurement) -> Energy:
+    assert line.energy is not None
+    return line.energy
+
+
+def test_every_phase_of_both_arms_is_counted(decoder: Path, counter: Any, tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    line = profile_bundle(decoder, baseline=decoder, protocol=FAST, record=file, **SHORT)
+    baseline, recorded = record.read([file])
+    assert recorded.energy == line.energy
+    for energy in (counted(baseline), counted(line)):
+        assert (energy.method, energy.kind) == ("rapl_pkg", "measured")
+        assert (energy.domains, energy.beside) == (["package-0", "package-1"], ["psys"])
+        assert energy.window_s == pytest.approx(0.05)  # fifty steps of the counter
+        assert [set(turn) for turn in energy.turns] == [{"idle", "prefill", "decode"}] * 3
+        windows = [window for turn in energy.turns for window in turn.values()]
+        assert all(window.joules == pytest.approx(2) for window in windows)
+        assert all(window.beside == {"psys": pytest.approx(1)} for window in windows)
+        assert all(turn["prefill"].units == 12 * turn["prefill"].runs for turn in energy.turns)
+        assert all(turn["decode"].units == 3 * turn["decode"].runs for turn in energy.turns)
+    assert sum(
+        window.wraps for one in (baseline, line) for turn in counted(one).turns for window in turn.values()
+    )
+
+
+def test_metrics_follow_from_the_windows(decoder: Path, counter: Any) -> None:
+    line = profile_bundle(decoder, protocol=FAST, **SHORT)
+    turns = counted(line).turns
+    metric = line.metrics["decode_j_per_token"]
+    assert metric.value == pytest.approx(median(2 / turn["decode"].units for turn in turns))
+    assert (metric.unit, metric.n, metric.better) == ("J/token", 3, "lower")
+    assert line.metrics["idle_w"].value == pytest.approx(median(2 / turn["idle"].seconds for turn in turns))
+    above = [
+        (2 - 2 / turn["idle"].seconds * turn["prefill"].seconds) / turn["prefill"].units for turn in turns
+    ]
+    assert line.samples["prefill_j_per_token_net"] == pytest.approx(above)
+
+
+def test_an_encoder_is_counted_by_sentences(pico_bert: Path, tmp_path: Path, counter: Any) -> None:
+    checkpoint = Path(shutil.copytree(pico_bert, tmp_path / "checkpoint"))
+    steps = (("Transformer", ""), ("Pooling", "1_Pooling"))
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in steps]
+    (checkpoint / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (checkpoint / "1_Pooling").mkdir()
+    (checkpoint / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}', encoding="utf-8")
+    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", validate=False)
+    line = profile_bundle(bundle, prompt_tokens=16, batch=3, threads=1, protocol=FAST)
+    window = counted(line).turns[0]["batch"]
+    assert window.units == 3 * window.runs
+    assert line.metrics["batch_j_per_sentence"].unit == "J/sentence"
+    assert "mJ/sent" in render_report([line])
+
+
+def test_from_profile_to_report(
+    decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(Protocol, "quick", classmethod(lambda cls, seed=0: FAST))
+    file = tmp_path / "run.jsonl"
+    assert run(["profile", str(decoder), *ARGUMENTS, "--record", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "decode_j_per_token" in shown and "J/token" in shown and "idle_w" in shown
+    assert "energy: package-0, package-1 (rapl_pkg), 3 windows of at least 0.05 s" in shown
+    assert run(["compare", str(file)]) == 0
+    assert "mJ/token" in capsys.readouterr().out
+    page = render_report(record.read([file]))
+    assert "<h3>Energy</h3>" in page and "mJ/token" in page and "Joules of package-0, package-1" in page
+    assert "Not measured: energy" not in page and "energy;" not in page
+
+
+def test_a_locked_counter_is_told_everywhere_with_the_way_out(
+    decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counter.denied = True
+    file = tmp_path / "run.jsonl"
+    assert run(["profile", str(decoder), *ARGUMENTS, "--record", str(file)]) == 0
+    assert "energy: not measured: the CPU's energy counter is for root only" in capsys.readouterr().out
+    [line] = record.read([file])
+    assert (counted(line).method, counted(line).kind) == ("none", None)
+    assert "decode_j_per_token" not in line.metrics
+    groups = compare_runs([file])
+    for text in (as_text(groups, width=200), render_report([line]), str(document(groups))):
+        assert "since CVE-2020-8694" in text and "sudo chmod a+r" in text
+    assert run(["doctor"]) in (0, 4)
+    assert "root only" in " ".join(capsys.readouterr().out.split())
+
+
+def test_energy_that_was_not_asked_for(
+    decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = ["--record", str(tmp_path / "run.jsonl")]
+    assert run(["profile", str(decoder), *ARGUMENTS, "--no-energy", *file]) == 0
+    assert "energy: not measured: it was not asked for" in capsys.readouterr().out
+
+
+def test_a_counter_lost_on_the_way_costs_only_the_energy(
+    decoder: Path, counter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[Path] = []
+
+    def failing(file: Path) -> int:
+        readings.append(file)
+        if len(readings) > 8:
+            raise MeterLost("the CPU's energy counter cannot be read: No such device")
+        return len(readings)
+
+    monkeypatch.setattr(rapl, "_microjoules", failing)
+    line = profile_bundle(decoder, protocol=FAST, **SHORT)
+    assert counted(line).reason == "the CPU's energy counter cannot be read: No such device"
+    assert line.metrics["decode_tps"].value is not None

@@ -1,0 +1,48 @@
+"""Losses of units: against gradients taken by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from edgepress.compress.measure.fisher import direction
+from edgepress.compress.measure.reading import last_states
+from edgepress.compress.measure.unit_loss import unit_losses
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.text.micro_batches import Piece
+from edgepress.terminal import Silent
+
+
+@pytest.mark.parametrize("model", ["pico_llama", "pico_bert"])
+def test_losses_are_squared_products_of_inputs_and_gradients(
+    model: str, request: pytest.FixtureRequest
+) -> None:
+    path: Path = request.getfixturevalue(model)
+    anatomy, device = WeightSource.open(path).anatomy, torch.device("cpu")
+    ids = torch.randint(5, 110, (2, 9), generator=torch.Generator().manual_seed(0))
+    piece = Piece(0, ids, torch.ones_like(ids), ids.numel())
+    block = anatomy.blocks[1]
+    names = {block.mlp.down.name: 128, block.attention.o.name: 4}
+    network = load_model(path).requires_grad_(False)
+    found = unit_losses(network, anatomy, names, [piece], device, Silent(), precision="float32", seed=3)
+    seen: dict[str, torch.Tensor] = {}
+    for name in names:
+
+        def keep(_: object, inputs: tuple[torch.Tensor], name: str = name) -> None:
+            inputs[0].retain_grad()
+            seen[name] = inputs[0]
+
+        network.get_submodule(name).register_forward_pre_hook(keep)  # type: ignore[arg-type]
+    rows = last_states(network, piece, device)
+    rows.backward(direction(network, anatomy, rows.detach(), torch.Generator().manual_seed(3)))
+    share = 0.5 if anatomy.kind == "decoder" else 1.0
+    for name, units in names.items():
+        x, d = seen[name].detach().flatten(0, 1), seen[name].grad
+        assert d is not None
+        products = (x * d.flatten(0, 1)).view(len(x), units, -1)
+        expected = [
+            share * float(sum(row[unit].sum() ** 2 for row in products)) / len(x) for unit in range(units)
+        ]
+        assert torch.allclose(found[name], torch.tensor(expected), rtol=1e-4, atol=1e-9)

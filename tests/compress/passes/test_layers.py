@@ -1,0 +1,169 @@
+"""Fewer layers: which go, what makes up for them, and what the result is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.model.block_anatomy import Linear
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.prune.structured.layer_choice import least_influence, least_run
+from edgepress.compress.prune.structured.residual_error import Gap
+from edgepress.errors import RecipeError
+from edgepress.export.api import export_bundle
+from edgepress.storage import read_json
+from torch import Tensor
+
+CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
+
+
+def recipe(folder: Path, *passes: dict[str, Any]) -> str:
+    path = folder / "r.yaml"
+    path.write_text(yaml.safe_dump({"name": "r", "passes": list(passes)}))
+    return str(path)
+
+
+def run(model: Path, text: Path, folder: Path, *passes: dict[str, Any], name: str = "o") -> Path:
+    return compress_model(
+        str(model), recipe=recipe(folder, *passes), output=folder / name, calibration=str(text), **CALIBRATED
+    )
+
+
+def outputs(model: Any) -> Tensor:
+    ids = torch.randint(5, 110, (2, 17), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        out = model(ids)
+    return out.logits if hasattr(out, "logits") else out.last_hidden_state  # type: ignore[no-any-return]
+
+
+def details(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(path / "edgepress.json")["steps"][0]["details"]
+    return found
+
+
+def test_the_lowest_influence_goes_and_the_lowest_run() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(20, 6, generator=generator)]
+    for size in (1.0, 0.2, 0.5, 0.1, 0.4):
+        states.append(states[-1] + size * torch.randn(20, 6, generator=generator))
+    influence = []
+    for before, after in pairwise(states):
+        cosines = [float(a @ b / a.norm() / b.norm()) for a, b in zip(before, after, strict=True)]
+        influence.append(1 - sum(cosines) / len(cosines))
+    found = least_influence(states, lambda removed: len(removed) >= 2)
+    assert found.scores == pytest.approx(influence, abs=1e-5)
+    assert found.removed == sorted(sorted(range(5), key=lambda index: influence[index])[:2])
+    run = least_run(states, lambda removed: len(removed) >= 2)
+    assert len(run.removed) == 2 and run.removed[1] == run.removed[0] + 1
+    assert len(run.scores) == 4 and run.scores[run.removed[0]] == min(run.scores)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_mending_fit_is_numpys_least_squares(biased: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, lacking = torch.randn(200, 6, generator=generator) + 1, torch.randn(200, 3, generator=generator) + 1
+    weight, bias = torch.randn(3, 6, generator=generator), torch.randn(3) if biased else None
+    gap = Gap(Linear("d", "down", 3, 6, biased), torch.device("cpu"))
+    for part in (slice(0, 90), slice(90, 200)):
+        gap.add(rows[part].unsqueeze(0), lacking[part].unsqueeze(0), None)
+    mended = gap.fit(weight, bias, torch.arange(6), 1e-9)
+    design = np.concatenate([rows.numpy(), np.ones((200, int(biased)))], 1)
+    expected, *_ = np.linalg.lstsq(design, lacking.numpy(), rcond=None)
+    assert np.allclose((mended.fit.weight - weight).numpy(), expected[:6].T, atol=1e-3)
+    left = np.square(lacking.numpy() - design @ expected).sum() / np.square(lacking.numpy()).sum()
+    assert mended.error == pytest.approx(left, rel=1e-2)
+
+
+@pytest.mark.parametrize("criterion", ["influence", "contiguous", "greedy"])
+def test_a_block_that_does_nothing_goes(
+    criterion: str, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    model = make_decoder(tmp_path / "m", num_hidden_layers=4)
+    tensors = load_file(model / "model.safetensors")
+    for part in ("self_attn.o_proj", "mlp.down_proj"):
+        tensors[f"model.layers.2.{part}.weight"].zero_()
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    out = run(model, pico_text, tmp_path, {"pass": "layers", "keep": 0.75, "criterion": criterion})
+    assert details(out)["removed"] == [2]
+    plain = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    assert plain.config.num_hidden_layers == 3
+    for found in (plain, load_model(out)):
+        assert torch.allclose(outputs(found), outputs(load_model(model)), atol=1e-3)
+
+
+@pytest.mark.parametrize("model", ["pico_llama", "pico_bert"])
+def test_mending_brings_the_output_closer_and_the_result_exports(
+    model: str, pico_text: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    path: Path = request.getfixturevalue(model)
+    keep = 0.7 if model == "pico_llama" else 0.5
+    found = {}
+    for repair in ("none", "least_squares"):
+        step = {"pass": "layers", "keep": keep, "repair": repair, "criterion": "contiguous"}
+        out = run(path, pico_text, tmp_path, step, name=repair)
+        damage = read_json(out / "edgepress.json")["steps"][0]["damage"]
+        found[repair] = damage["kl"] if "kl" in damage else damage["distance"]
+    if details(out)["removed"][0] > 0:
+        assert found["least_squares"] < found["none"]
+    export_bundle(out, output=tmp_path / "b")
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "gpt2", "opt", "distilbert"])
+def test_families(
+    model_type: str,
+    make_decoder: Callable[..., Path],
+    make_encoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+) -> None:
+    """Unmended, what is left is the original with some of its modules taken out."""
+    make = make_encoder if model_type == "distilbert" else make_decoder
+    model = make(tmp_path / "m", model_type)
+    out = run(model, pico_text, tmp_path, {"pass": "layers", "keep": 0.7, "repair": "none"})
+    whole, anatomy = load_model(model), WeightSource.open(model).anatomy
+    owner = whole.get_submodule(anatomy.blocks[0].stack)
+    removed = details(out)["removed"]
+    kept = [block for index, block in enumerate(owner) if index not in removed]  # type: ignore[arg-type, var-annotated]
+    whole.set_submodule(anatomy.blocks[0].stack, torch.nn.ModuleList(kept))
+    whole.config.num_hidden_layers = len(kept)
+    if getattr(whole.config, "layer_types", None):
+        whole.config.layer_types = [k for i, k in enumerate(whole.config.layer_types) if i not in removed]
+    assert torch.allclose(outputs(load_model(out)), outputs(whole), atol=1e-5)
+
+
+def test_masks_and_codes_move_with_their_blocks(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    passes = (
+        {"pass": "magnitude", "sparsity": 0.5},
+        {"pass": "layers", "keep": 0.7},
+        {"pass": "rtn", "scheme": "W4A16-g32"},
+    )
+    source = WeightSource.open(run(pico_llama, pico_text, tmp_path, *passes))
+    assert len(source.anatomy.blocks) == 2
+    for linear in source.anatomy.linears():
+        assert float((source.dense(linear.name) == 0).float().mean()) >= 0.49
+    coded = {"pass": "rtn", "scheme": "W4A16-g32"}, {"pass": "layers", "keep": 0.7, "repair": "none"}
+    source = WeightSource.open(run(pico_llama, pico_text, tmp_path, *coded, name="coded"))
+    assert set(source.schemes) == {linear.name for linear in source.anatomy.linears()}
+    with pytest.raises(RecipeError, match="quantized"):
+        run(pico_llama, pico_text, tmp_path, coded[0], {"pass": "layers", "keep": 0.7}, name="refused")
+
+
+def test_the_plan_counts_the_layers_that_go(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    passes = {"pass": "layers", "keep": 0.5}, {"pass": "rtn", "scheme": "W4A16-g32"}
+    plan = plan_model(str(pico_llama), recipe=recipe(tmp_path, *passes), calibration=str(pico_text))
+    assert (plan.steps[0].layers, plan.steps[1].layers) == (21, 7)
+    written = (run(pico_llama, pico_text, tmp_path, *passes) / "model.safetensors").stat().st_size
+    assert plan.result_bytes == pytest.approx(written, rel=0.1)
+    with pytest.raises(RecipeError, match="leave none"):
+        plan_model(str(pico_llama), recipe=recipe(tmp_path, {"pass": "layers", "keep": 0.1}))

@@ -1,0 +1,236 @@
+"""``qat``: better than the codes it began with, and stored to the bit as it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from edgepress.benchmarks.records.subjects import open_subject
+from edgepress.compress.api import compress_model
+from edgepress.compress.model.kv_tap import tap
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.fake_quant import wrap
+from edgepress.compress.numbers.qtensor import QTensor
+from edgepress.compress.passes import qat as qat_module
+from edgepress.compress.train import learning as learning_module
+from edgepress.compress.train import loop as loop_module
+from edgepress.compress.train.students.kv_rounding import round_cache
+from edgepress.compress.train.students.lsq_linear import LsqLinear
+from edgepress.compress.train.students.student import Student
+from edgepress.errors import TrainingError
+from edgepress.export.api import export_bundle
+from edgepress.storage import hash_tree, read_json, sha256_file
+
+IDS = torch.arange(3, 43).view(2, 20)
+QAT = {"pass": "qat", "batch_tokens": 64, "piece_tokens": 64, "learning_rate": 0.005, "epochs": 4}
+
+
+def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any], **more: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "aware", "passes": list(passes), **more}))
+    return compress_model(
+        str(model), recipe=str(recipe), output=folder / "o", calibration=str(text), samples=24, length=32
+    )
+
+
+def rtn(scheme: str, **options: Any) -> dict[str, Any]:
+    return {"pass": "w8a8"} if scheme == "W8A8" else {"pass": "rtn", "scheme": scheme, **options}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "embedding"),
+    [("W2A16-g32", False), ("W3A16_ASYM-g32", False), ("W8A8", False), ("W2A16-g32", True)],
+)
+def test_the_checkpoint_computes_what_training_computed(
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    scheme: str,
+    embedding: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    students: list[Student] = []
+    real = learning_module.Learning._written
+
+    def watched(self: Any, student: Student, *rest: Any) -> Any:
+        students.append(student)
+        return real(self, student, *rest)
+
+    monkeypatch.setattr(learning_module.Learning, "_written", watched)
+    options = {"precision": "float32", "start": "codes" if scheme == "W8A8" else "original"}
+    options |= {"embedding": True} if embedding else {}
+    path = compressed(pico_llama, tmp_path, pico_text, rtn(scheme), {**QAT, **options})
+    name = f"{WeightSource.open(path).anatomy.embedding}.weight"
+    tables = [WeightSource.open(model).stored(name) for model in (pico_llama, path)]
+    assert torch.equal(*tables) != embedding
+    with torch.no_grad():
+        trained = students[0].model(IDS, use_cache=False).logits
+        assert torch.equal(trained, load_model(path)(IDS, use_cache=False).logits)
+    step = read_json(path / "edgepress.json")["steps"][1]
+    assert step["damage"]["kl"] == min(loss for _, loss in step["details"]["held_out"])
+    assert scheme == "W8A8" or step["damage"]["kl"] < 0.8 * step["details"]["held_out"][0][1]
+    assert step["layers"] == 21 and step["statuses"] == {"ok": 21}
+
+
+def test_a_teacher_that_stays_says_what_one_that_writes_says(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    paths = [
+        compressed(pico_llama, tmp_path / name, pico_text, rtn("W2A16-g32"), {**QAT, **options})
+        for name, options in (("written", {}), ("live", {"cache": False}))
+    ]
+    steps = [read_json(path / "edgepress.json")["steps"][1]["details"] for path in paths]
+    assert steps[0]["held_out"] == steps[1]["held_out"]
+    assert len({sha256_file(path / "model.safetensors") for path in paths}) == 1
+
+
+@pytest.mark.parametrize("start", ["codes", "original"])
+def test_it_begins_as_the_stage_before_ended(pico_llama: Path, tmp_path: Path, start: str) -> None:
+    path = compress_model(str(pico_llama), scheme="W3A16-g32", output=tmp_path / "o")
+    source, original = WeightSource.open(path), WeightSource.open(pico_llama)
+    student = Student(source, torch.device("cpu"))
+    for linear in source.anatomy.linears():
+        tensor = source.linear(linear.name)
+        assert isinstance(tensor, QTensor)
+        weight = original.dense(linear.name) if start == "original" else None
+        module = LsqLinear(tensor, None, weight)
+        student.learn_codes(linear.name, module, module.scale)
+    student.learn(("scales", "norms", "biases"))
+    with torch.no_grad():
+        assert torch.equal(student.model(IDS).logits, load_model(path)(IDS).logits)
+
+
+def test_codes_learn_at_a_rate_of_their_own(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    first, stay = rtn("W3A16-g32"), {**QAT, "start": "codes", "codes_rate": 1e-6}
+    before = WeightSource.open(compressed(pico_llama, tmp_path / "a", pico_text, first))
+    slow = WeightSource.open(compressed(pico_llama, tmp_path / "b", pico_text, first, stay))
+    fast = WeightSource.open(
+        compressed(pico_llama, tmp_path / "c", pico_text, first, {**stay, "codes_rate": 1.0})
+    )
+    moved, scales = {"slow": 0, "fast": 0}, {"slow": 0, "fast": 0}
+    for linear in before.anatomy.linears():
+        one = before.linear(linear.name)
+        assert isinstance(one, QTensor)
+        for name, source in (("slow", slow), ("fast", fast)):
+            other = source.linear(linear.name)
+            assert isinstance(other, QTensor)
+            moved[name] += int((one.codes != other.codes).sum())
+            scales[name] += int((one.scale != other.scale).sum())
+    assert moved["slow"] == 0 < moved["fast"]
+    assert min(scales.values()) > 0
+
+
+def test_pruned_weights_stay_zero(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    prune, again = {"pass": "magnitude", "sparsity": 0.5}, rtn("W8A16-g32", targets=["q"])
+    first = rtn("W4A16_ASYM-g32", targets=["down", "q"])
+    path = compressed(pico_llama, tmp_path, pico_text, prune, first, {**QAT, "scheme": "W4A16-g32"}, again)
+    source = WeightSource.open(path)
+    for linear in source.anatomy.linears():
+        assert float((source.dense(linear.name) == 0).float().mean()) >= 0.49, linear.name
+    assert {scheme.name for scheme in source.schemes.values()} == {
+        "W4A16-g32",
+        "W4A16_ASYM-g32",
+        "W8A16-g32",
+    }
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_run_ends_with_the_same_bytes(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = (rtn("W3A16-g32"), {**QAT, "tokens": 800})
+    whole = compressed(pico_llama, tmp_path / "whole", pico_text, *steps)
+    real: Callable[..., bool] = loop_module.Loop._step
+    calls: list[int] = []
+
+    def interrupted(self: Any, batch: Any) -> bool:
+        calls.append(1)
+        if len(calls) == 8:
+            raise Killed
+        return real(self, batch)
+
+    monkeypatch.setattr(loop_module.Loop, "_step", interrupted)
+    with pytest.raises(Killed):
+        compressed(pico_llama, tmp_path / "killed", pico_text, *steps)
+    assert hash_tree(compressed(pico_llama, tmp_path / "killed", pico_text, *steps)) == hash_tree(whole)
+
+
+def test_an_encoder_is_trained_too(pico_bert: Path, pico_text: Path, tmp_path: Path) -> None:
+    path = compressed(pico_bert, tmp_path, pico_text, {**QAT, "scheme": "W3A16-g32"})
+    step = read_json(path / "edgepress.json")["steps"][0]
+    assert step["damage"]["distance"] < 0.7 * step["details"]["held_out"][0][1]
+
+
+def test_what_has_no_start_is_refused(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TrainingError, match="no scheme"):
+        compressed(pico_llama, tmp_path / "a", pico_text, QAT)
+    monkeypatch.setattr(qat_module, "_STRANGE", 0.0)
+    with pytest.raises(TrainingError, match="start: codes"):
+        compressed(pico_llama, tmp_path / "b", pico_text, rtn("W3A16-g32"), QAT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"observer": "minmax"},
+        {"observer": "minmax", "start": "codes", "kv": "int8"},
+        {"activations": "int8", "kv": "int4"},
+        {"activations": "int4", "weight_decay": 0.1, "schedule": "two_stages"},
+    ],
+)
+def test_observers_activations_and_cache(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    path = compressed(pico_llama, tmp_path, pico_text, rtn("W2A16-g32"), {**QAT, **options})
+    step = read_json(path / "edgepress.json")["steps"][1]
+    assert step["damage"]["kl"] < 0.9 * step["details"]["held_out"][0][1]
+    assert {scheme.name for scheme in WeightSource.open(path).schemes.values()} == {"W2A16-g32"}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_cache_is_rounded_a_token_and_head(pico_llama: Path, bits: int) -> None:
+    model, seen = load_model(pico_llama), []
+    anatomy = WeightSource.open(pico_llama).anatomy
+
+    def watch(key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.extend([key, value])
+        return key, value
+
+    tap(model.get_submodule(anatomy.blocks[0].attention.module), watch)
+    round_cache(model, anatomy, bits)  # its tap comes later, and is the one that attention asks
+    with torch.no_grad():
+        model(IDS, use_cache=False)
+    for states in seen:
+        step = states.abs().amax(-1, keepdim=True) * 2 / (2**bits - 1)
+        assert bool(((states / step).round() - states / step).abs().max() < 0.51)
+
+
+def test_what_onnxruntime_computes_is_what_training_computed(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    """Kernels round activations to int8, as training does or finer: so much may differ, and no more."""
+    passes = (rtn("W4A16-g32"), {**QAT, "activations": "int8"})
+    path = compressed(pico_llama, tmp_path, pico_text, *passes, embedding=None)
+    packed = open_subject(export_bundle(str(path), output=tmp_path / "b"), threads=1)
+    found, model = torch.from_numpy(packed.logits(IDS.numpy())), load_model(path)
+    with torch.no_grad():
+        exact = model(IDS, use_cache=False).logits
+        for linear in WeightSource.open(path).anatomy.linears():
+            wrap(model, linear.name)
+        rounded = model(IDS, use_cache=False).logits
+
+    def apart(one: torch.Tensor) -> float:
+        return float((one - exact).square().mean().sqrt())
+
+    assert 0 < apart(found) < 1.5 * apart(rounded) < 0.1 * float(exact.square().mean().sqrt())

@@ -1,0 +1,184 @@
+"""Rotations: orthogonal matrices, the same function for every family, and activations that round better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.rotate.orthogonal import hadamard, mean_preserving, random_orthogonal, random_rotation
+from edgepress.errors import EdgepressError, InputError
+from edgepress.storage import read_json
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+# Family, changes of its config.
+FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}),
+    ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4}),
+    ("llama", {"hidden_size": 72, "tie_word_embeddings": False}),
+    ("qwen3", {"head_dim": 32}),
+    ("gemma", {}),
+    ("opt", {}),
+    ("phi", {}),
+    ("gpt2", {}),
+    ("gpt_neox", {}),
+]
+MakeModel = Callable[..., Path]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def rotated(model: Path, folder: Path, **options: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"embedding": None, "passes": [{"pass": "rotate", **options}]}))
+    return compress_model(str(model), recipe=str(recipe), output=folder / "o")
+
+
+def logits(path: Path) -> Tensor:
+    ids = torch.randint(3, 100, (2, 24), generator=generator(5))
+    with torch.no_grad():
+        output = load_model(path)(input_ids=ids)
+    return output.logits if hasattr(output, "logits") else output.last_hidden_state  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("size", [1, 2, 9, 16, 48, 64, 72])
+def test_matrices_are_orthogonal(size: int) -> None:
+    for matrix in (
+        random_orthogonal(size, generator()),
+        random_rotation(size, generator()),
+        mean_preserving(size, generator()),
+    ):
+        assert torch.allclose(matrix @ matrix.T, torch.eye(size, dtype=torch.float64), atol=1e-10)
+
+
+def test_hadamard_equals_the_definition_by_parities_of_common_bits() -> None:
+    expected = [[(-1) ** bin(row & column).count("1") for column in range(8)] for row in range(8)]
+    assert torch.allclose(hadamard(8) * 8**0.5, torch.tensor(expected, dtype=torch.float64))
+    with pytest.raises(ValueError, match="power of two"):
+        hadamard(12)
+
+
+def test_a_hadamard_part_spreads_every_channel() -> None:
+    # One channel of 576 = 64 · 9 is found in all: no entry is much above 1 / sqrt(64).
+    assert float(random_rotation(576, generator()).abs().max()) < 1.01 / 64**0.5
+    ones = torch.ones(24, dtype=torch.float64)
+    assert torch.allclose(ones @ mean_preserving(24, generator()), ones)
+
+
+@pytest.mark.parametrize(("family", "changes"), FAMILIES)
+def test_the_model_computes_the_same(
+    make_decoder: MakeModel, tmp_path: Path, family: str, changes: dict[str, Any]
+) -> None:
+    model = make_decoder(tmp_path / "model", family, **changes)
+    path = rotated(model, tmp_path)
+    expected, found = logits(model), logits(path)
+    assert float((found - expected).abs().max()) < 2e-4 * float(expected.abs().max())
+    before, after = WeightSource.open(model), WeightSource.open(path)
+    for linear in before.anatomy.linears():
+        assert not torch.allclose(before.dense(linear.name), after.dense(linear.name), atol=1e-3)
+    details = read_json(path / "edgepress.json")["steps"][0]["details"]
+    assert details["untied"] == before.anatomy.tied and not after.anatomy.tied
+    grown = sum(map(after.stored_bytes, after.shapes)) - sum(map(before.stored_bytes, before.shapes))
+    assert grown == details.get("bytes_added", 0)
+
+
+@pytest.mark.parametrize("family", ["bert", "gemma2"])
+def test_norms_that_keep_their_scales_leave_only_the_heads(
+    pico_bert: Path, make_decoder: MakeModel, tmp_path: Path, family: str
+) -> None:
+    model = pico_bert if family == "bert" else make_decoder(tmp_path / "model", family)
+    with pytest.raises(InputError, match="residual: false"):
+        rotated(model, tmp_path / "whole")
+    path = rotated(model, tmp_path / "heads", residual=False)
+    expected = logits(model)
+    assert float((logits(path) - expected).abs().max()) < 2e-4 * float(expected.abs().max())
+
+
+def test_heads_behind_a_norm_stay_and_the_hidden_states_turn(make_decoder: MakeModel, tmp_path: Path) -> None:
+    model = make_decoder(tmp_path / "model", "bitnet")
+    with pytest.raises(InputError, match="heads: false"):
+        rotated(model, tmp_path / "whole")
+    expected, found = logits(model), logits(rotated(model, tmp_path / "hidden", heads=False))
+    assert float((found - expected).abs().max()) < 2e-4 * float(expected.abs().max())
+
+
+def with_outliers(model: Path, folder: Path) -> Path:
+    """A model three channels of whose hidden states are far larger than the others."""
+    import shutil
+
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"][:, [3, 17, 40]] *= 30
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def activation_error(path: Path) -> float:
+    """The mean relative squared error of what q, k and v give when their inputs are 4 bits a token."""
+    model, source = load_model(path), WeightSource.open(path)
+    errors: list[Tensor] = []
+
+    def look(module: Any, inputs: tuple[Tensor]) -> None:
+        rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+        scale = rows.abs().amax(-1, keepdim=True) / 7.5
+        damage = ((rows / scale).round().clamp(-8, 7) * scale - rows) @ module.weight.T
+        errors.append(damage.square().sum() / (rows @ module.weight.T).square().sum())
+
+    for block in source.anatomy.blocks:
+        for linear in block.attention.projections:
+            model.get_submodule(linear.name).register_forward_pre_hook(look)
+    with torch.no_grad():
+        model(input_ids=torch.randint(3, 100, (2, 24), generator=generator(1)))
+    return float(torch.stack(errors).mean())
+
+
+def test_four_bit_activations_of_a_model_with_outliers_lose_less(pico_llama: Path, tmp_path: Path) -> None:
+    model = with_outliers(pico_llama, tmp_path / "outliers")
+    path = rotated(model, tmp_path / "rotated")
+    assert activation_error(path) < 0.5 * activation_error(model)
+
+
+def test_quantized_or_pruned_models_are_refused(pico_llama: Path, tmp_path: Path) -> None:
+    small = compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "w4")
+    with pytest.raises(InputError, match="first pass"):
+        rotated(small, tmp_path / "again")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("passes:\n  - {pass: magnitude, sparsity: 0.5}\n  - {pass: rotate}\n")
+    with pytest.raises(InputError, match="pruned"):
+        compress_model(str(pico_llama), recipe=str(recipe), output=tmp_path / "pruned")
+    with pytest.raises(EdgepressError, match="all layers"):
+        rotated(pico_llama, tmp_path / "some", targets=["q"])
+
+
+def test_rotate_gptq_and_tune_in_one_recipe(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "passes:\n  - {pass: rotate}\n  - {pass: gptq, scheme: W3A16-g32}\n"
+        "  - {pass: tune, precision: float32, batch_tokens: 64, piece_tokens: 64}\n"
+    )
+    plan = plan_model(str(pico_llama), recipe=str(recipe), samples=16, length=32)
+    path = compress_model(
+        str(pico_llama),
+        recipe=str(recipe),
+        output=tmp_path / "o",
+        calibration=str(pico_text),
+        samples=16,
+        length=32,
+    )
+    source = WeightSource.open(path)
+    assert len(source.schemes) == len(list(source.anatomy.linears())) and not source.anatomy.tied
+    stored = sum(map(source.stored_bytes, source.shapes))
+    assert plan.result_bytes == pytest.approx(stored, rel=0.1)
+    gptq, tune = read_json(path / "edgepress.json")["steps"][1:]
+    assert tune["damage"]["kl"] <= tune["details"]["held_out"][0][1]
+    assert gptq["damage"]["kl"] > 0

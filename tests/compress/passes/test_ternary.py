@@ -1,0 +1,170 @@
+"""``ternary``: three codes, led there step by step, the checkpoint and the export what training computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from edgepress.compress.api import compress_model
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.qtensor import QTensor
+from edgepress.compress.train import learning as learning_module
+from edgepress.compress.train import loop as loop_module
+from edgepress.compress.train.students.rounded_linear import RoundedLinear
+from edgepress.compress.train.students.student import Student
+from edgepress.errors import RecipeError, ShapeError
+from edgepress.export.api import export_bundle
+from edgepress.storage import hash_tree, read_json
+
+IDS = torch.arange(3, 43).view(2, 20)
+TERNARY: dict[str, Any] = {
+    "pass": "ternary",
+    "group_size": 32,
+    "batch_tokens": 64,
+    "piece_tokens": 64,
+    "learning_rate": 0.01,
+    "epochs": 4,
+    "precision": "float32",
+}
+
+
+def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "three", "passes": list(passes)}))
+    return compress_model(
+        str(model), recipe=str(recipe), output=folder / "o", calibration=str(text), samples=24, length=32
+    )
+
+
+@pytest.mark.parametrize("activations", ["float", "int8"])
+def test_three_codes_that_compute_what_training_computed(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, activations: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    students: list[Student] = []
+    real = learning_module.Learning._written
+
+    def watched(self: Any, student: Student, *rest: Any) -> Any:
+        students.append(student)
+        return real(self, student, *rest)
+
+    monkeypatch.setattr(learning_module.Learning, "_written", watched)
+    path = compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "activations": activations})
+    source = WeightSource.open(path)
+    for linear in source.anatomy.linears():
+        tensor = source.linear(linear.name)
+        assert isinstance(tensor, QTensor) and tensor.scheme.name == "W2A16-g32"
+        assert set(tensor.codes.unique().tolist()) == {-1, 0, 1}
+        assert torch.equal(tensor.dequantize(), students[0].tensor(linear.name).dequantize())
+    with torch.no_grad():
+        trained = students[0].model(IDS, use_cache=False).logits
+        stored = load_model(path)(IDS, use_cache=False).logits
+        assert torch.equal(trained, stored) == (activations == "float")
+    step = read_json(path / "edgepress.json")["steps"][0]
+    held_out = step["details"]["held_out"]
+    assert step["damage"]["kl"] == min(loss for _, loss in held_out) < 0.9 * held_out[0][1]
+    assert step["statuses"] == {"ok": 21}
+
+
+def test_the_rounding_grows_over_the_first_steps_and_measurements_have_all_of_it(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    measured: list[float] = []
+    lesson = learning_module.Lesson
+
+    def share(student: Student) -> float:
+        module = next(iter(student.quantized.values()))
+        assert isinstance(module, RoundedLinear)
+        return module.share
+
+    learn, measure = lesson.learn, lesson.measure
+
+    def watched_learn(self: Any, student: Student, *rest: Any) -> float:
+        shares.append(share(student))
+        return learn(self, student, *rest)
+
+    def watched_measure(self: Any, student: Student) -> float:
+        measured.append(share(student))
+        return measure(self, student)
+
+    monkeypatch.setattr(lesson, "learn", watched_learn)
+    monkeypatch.setattr(lesson, "measure", watched_measure)
+    compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "grow": 0.5, "tokens": 640})
+    steps = len(shares)
+    assert steps > 6 and shares == pytest.approx([min(1, step / steps / 0.5) for step in range(steps)])
+    assert set(measured) == {1.0}
+
+
+def test_pruned_weights_stay_zero_and_it_exports_at_two_bits(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    prune = {"pass": "magnitude", "sparsity": 0.6}
+    path = compressed(pico_llama, tmp_path, pico_text, prune, {**TERNARY, "tokens": 320})
+    source = WeightSource.open(path)
+    for linear in source.anatomy.linears():
+        assert float((source.dense(linear.name) == 0).float().mean()) >= 0.59
+    bundle = export_bundle(str(path), output=tmp_path / "b")
+    manifest = read_json(bundle / "manifest.json")
+    assert "W2A16-g32 ternary" in manifest["scheme"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_run_ends_with_the_same_bytes(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = {**TERNARY, "tokens": 800}
+    whole = compressed(pico_llama, tmp_path / "whole", pico_text, step)
+    real: Callable[..., bool] = loop_module.Loop._step
+    calls: list[int] = []
+
+    def interrupted(self: Any, batch: Any) -> bool:
+        calls.append(1)
+        if len(calls) == 4:
+            raise Killed
+        return real(self, batch)
+
+    monkeypatch.setattr(loop_module.Loop, "_step", interrupted)
+    with pytest.raises(Killed):
+        compressed(pico_llama, tmp_path / "killed", pico_text, step)
+    assert hash_tree(compressed(pico_llama, tmp_path / "killed", pico_text, step)) == hash_tree(whole)
+
+
+def test_groups_that_do_not_divide_are_refused(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShapeError):
+        compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "group_size": 128})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"codes": "binary"},
+        {"scales": "matrix", "schedule": "two_stages", "weight_decay": 0.1},
+        {"scales": "learned", "activations": "int4"},
+        {"scales": "learned", "group_size": None},
+    ],
+)
+def test_other_codes_and_scales(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    path = compressed(pico_llama, tmp_path, pico_text, {**TERNARY, **options})
+    source, codes = WeightSource.open(path), {-1, 1} if "codes" in options else {-1, 0, 1}
+    for linear in source.anatomy.linears():
+        tensor = source.linear(linear.name)
+        assert isinstance(tensor, QTensor) and set(tensor.codes.unique().tolist()) == codes
+        assert options.get("scales") != "matrix" or len(tensor.scale.unique()) == 1
+    step = read_json(path / "edgepress.json")["steps"][0]
+    assert step["damage"]["kl"] < 0.9 * step["details"]["held_out"][0][1]
+
+
+def test_binary_codes_have_scales_of_a_group(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="binary codes"):
+        compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "codes": "binary", "scales": "matrix"})

@@ -1,0 +1,92 @@
+"""The factor of the inverse Gram: against dense linear algebra, in place, at every panel boundary."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from edgepress.compress.solve import inverse_factor
+from edgepress.compress.solve.inverse_factor import (
+    MAX_DAMPING,
+    all_finite,
+    cholesky_in_place,
+    factorize,
+    invert_lower_in_place,
+    permuted,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+
+def gram_of(size: int, seed: int = 0) -> Tensor:
+    inputs = torch.randn(3 * size, size, generator=torch.Generator().manual_seed(seed))
+    return inputs.T @ inputs / (3 * size)
+
+
+@given(size=st.integers(1, 40), panel=st.integers(1, 12), seed=st.integers(0, 99))
+def test_the_inverse_of_a_triangle_is_found_in_place(size: int, panel: int, seed: int) -> None:
+    lower = torch.linalg.cholesky(gram_of(size, seed) + 0.1 * torch.eye(size)).contiguous()
+    work = lower.clone()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inverse_factor, "_PANEL", panel)
+        invert_lower_in_place(work)
+    assert torch.equal(work, work.tril())
+    assert torch.allclose(work.double(), torch.linalg.inv(lower.double()), rtol=1e-3, atol=1e-4)
+
+
+@given(size=st.integers(1, 40), panel=st.integers(1, 12), seed=st.integers(0, 99))
+def test_permuted_is_two_indexings(size: int, panel: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    matrix, order = torch.randn(size, size, generator=generator), torch.randperm(size, generator=generator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inverse_factor, "_PANEL", panel)
+        assert torch.equal(permuted(matrix, order), matrix[order][:, order])
+
+
+def test_cholesky_takes_no_memory_and_says_when_there_is_none() -> None:
+    gram = gram_of(30)
+    expected = torch.linalg.cholesky(gram)
+    lower = cholesky_in_place(gram)
+    assert lower is not None and lower.data_ptr() == gram.data_ptr()
+    assert torch.allclose(lower, expected, atol=1e-6)
+    assert cholesky_in_place(-torch.eye(5)) is None
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_factor_belongs_to_the_inverse_of_the_damped_permuted_gram(ordered: bool) -> None:
+    gram = gram_of(50, seed=1)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(2)) if ordered else torch.arange(50)
+    before = gram.clone()
+    factor = factorize(gram, 0.05, order if ordered else None)
+    assert factor is not None and torch.equal(gram, before)
+    damped = gram[order][:, order] + 0.05 * gram.diagonal().mean() * torch.eye(50)
+    assert torch.allclose(factor.upper.T @ factor.upper, torch.linalg.inv(damped), rtol=1e-3, atol=1e-3)
+
+
+@given(start=st.integers(0, 49), rows=st.integers(1, 50))
+def test_a_panel_is_a_slice_of_the_factor(start: int, rows: int) -> None:
+    factor = factorize(gram_of(50), 0.01)
+    assert factor is not None
+    stop = min(start + rows, 50)
+    assert torch.equal(factor.panel(start, stop), factor.upper[start:stop, start:])
+
+
+def test_damping_grows_until_the_matrix_factors() -> None:
+    gram = gram_of(20)
+    gram -= 0.5 * gram.diagonal().mean() * torch.eye(20)
+    factor = factorize(gram, 0.01)
+    assert factor is not None and factor.damping == pytest.approx(1.0)
+    assert factorize(gram - 100 * torch.eye(20), 0.01) is None
+    assert factorize(torch.zeros(20, 20), 0.01) is None
+    assert factor.damping <= MAX_DAMPING
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_one_bad_value_is_seen(value: float) -> None:
+    matrix = torch.randn(7, 9)
+    assert all_finite(matrix)
+    matrix[6, 8] = value
+    assert not all_finite(matrix)
+    square = gram_of(9)
+    square[3, 4] = value
+    assert factorize(square, 0.01) is None

@@ -1,0 +1,130 @@
+"""A student of its own: drawn or given, and what it can have in common with its teacher's vocabulary."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from edgepress.compress.api import CalibrationChoice, Job, compress_model, plan_model
+from edgepress.compress.measure.reading import LAST
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.train.losses.logit_terms import LogitDivergence
+from edgepress.compress.train.shared_vocabulary import shared_ids
+from edgepress.compress.train.students.own_student import student_anatomy, student_source
+from edgepress.errors import TrainingError
+from edgepress.export.api import export_bundle
+from edgepress.storage import hash_tree, read_json, write_json
+from edgepress.terminal import Silent
+
+LEARN: dict[str, Any] = {
+    "pass": "distill",
+    "batch_tokens": 64,
+    "piece_tokens": 64,
+    "learning_rate": 0.02,
+    "epochs": 3,
+    "precision": "float32",
+}
+
+
+def distilled(model: Path, folder: Path, text: Path, *passes: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "own", "passes": list(passes)}))
+    return compress_model(
+        str(model), recipe=str(recipe), output=folder / "o", calibration=str(text), samples=24, length=32
+    )
+
+
+def smaller_config(model: Path, folder: Path, **changes: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    config = read_json(model / "config.json") | {"hidden_size": 32, "num_hidden_layers": 2} | changes
+    write_json(folder / "config.json", config)
+    return folder / "config.json"
+
+
+def test_a_config_becomes_a_student_that_learns_and_exports(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    config = smaller_config(pico_llama, tmp_path, vocab_size=352)  # padded rows, which are no tokens
+    learn = {**LEARN, "student": str(config), "embedding": True, "losses": {"forward_kl": 1.0, "hidden": 0.1}}
+    learn["epochs"] = 8
+    path = distilled(pico_llama, tmp_path / "a", pico_text, learn)
+    step = read_json(path / "edgepress.json")["steps"][0]
+    assert step["damage"]["forward_kl + hidden"] < 0.9 * step["details"]["held_out"][0][1]
+    anatomy = WeightSource.open(path).anatomy
+    assert (anatomy.hidden_size, len(anatomy.blocks), anatomy.vocab_size) == (32, 2, 352)
+    assert anatomy == student_anatomy(config)
+    assert hash_tree(distilled(pico_llama, tmp_path / "b", pico_text, learn)) == hash_tree(path)
+    assert export_bundle(str(path), output=tmp_path / "bundle").is_dir()
+
+
+def test_a_checkpoint_is_a_student_and_other_passes_follow(
+    make_decoder: Callable[..., Path], pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    student = make_decoder(tmp_path / "s", num_hidden_layers=1)
+    learn = {**LEARN, "student": str(student)}
+    path = distilled(pico_llama, tmp_path / "a", pico_text, learn, {"pass": "rtn", "scheme": "W4A16-g32"})
+    source = WeightSource.open(path)
+    assert len(source.anatomy.blocks) == 1 and len(source.schemes) == 7
+    recipe = str(tmp_path / "a" / "recipe.yaml")
+    plan = plan_model(str(pico_llama), recipe=recipe, calibration=str(pico_text), samples=24, length=32)
+    assert plan.steps[1].layers == 7
+    with pytest.raises(TrainingError, match="put distill first"):
+        distilled(pico_llama, tmp_path / "b", pico_text, {"pass": "magnitude", "sparsity": 0.5}, learn)
+
+
+def test_a_student_that_changed_is_other_work(
+    make_decoder: Callable[..., Path], pico_llama: Path, tmp_path: Path
+) -> None:
+    recipe, keys = tmp_path / "r.yaml", []
+    recipe.write_text(yaml.safe_dump({"name": "own", "passes": [{**LEARN, "student": str(tmp_path / "s")}]}))
+    for eps in (1e-5, 1e-3):
+        make_decoder(tmp_path / "s", num_hidden_layers=1, rms_norm_eps=eps)
+        job = Job(str(pico_llama), str(recipe), None, None, CalibrationChoice(), Silent())
+        keys.append(job.key("model", None, "cpu"))
+    assert keys[0] != keys[1]
+
+
+def test_what_is_not_there_is_said(pico_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no student"):
+        student_source(tmp_path / "none.json", WeightSource.open(pico_llama), tmp_path, 0)
+
+
+def test_vocabularies_may_go_on_but_not_differ(pico_llama: Path, tmp_path: Path) -> None:
+    count = len(read_json(pico_llama / "tokenizer.json")["model"]["vocab"])
+    for name in ("longer", "other", "split", "merged"):
+        shutil.copytree(pico_llama, tmp_path / name)
+        content = read_json(tmp_path / name / "tokenizer.json")
+        if name == "longer":
+            content["model"]["vocab"]["<new>"] = count
+        elif name == "other":
+            tokens = sorted(content["model"]["vocab"], key=content["model"]["vocab"].get)
+            first, second = tokens[300], tokens[301]
+            content["model"]["vocab"] |= {first: 301, second: 300}
+        elif name == "split":
+            content["pre_tokenizer"] = {"type": "Whitespace"}
+        else:
+            content["model"]["merges"] = content["model"]["merges"][:-1]
+        write_json(tmp_path / name / "tokenizer.json", content)
+    assert shared_ids(pico_llama, pico_llama) == shared_ids(tmp_path / "longer", pico_llama) == count
+    for name, why in (("other", "id 300"), ("split", "pre_tokenizer"), ("merged", "merges")):
+        with pytest.raises(TrainingError, match="different vocabularies") as refused:
+            shared_ids(tmp_path / name, pico_llama)
+        assert why in str(refused.value.why)
+
+
+def test_padded_rows_have_no_part_in_a_distribution(pico_llama: Path) -> None:
+    model, rows = load_model(pico_llama), torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    term = LogitDivergence("forward_kl", 20, None, vocabulary=100)
+    with torch.no_grad():
+        answers = term.answers(model, {LAST: rows}, None, slice(0, 4))  # type: ignore[arg-type]
+        logits = model.get_output_embeddings()(rows)[:, :100]
+    assert int(answers["ids"].max()) < 100
+    expected = torch.log_softmax(logits, -1).topk(20).values
+    torch.testing.assert_close(answers["log_probabilities"].sort(descending=True).values, expected)

@@ -1,0 +1,77 @@
+"""The saved state: whatever moment a kill comes at, all processes have the state of one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgepress.compress.pipeline.processes import ALONE, Processes
+from edgepress.compress.train.saved_state import Saved
+from edgepress.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Meeting(Processes):
+    """One of two sharded processes; ``told`` is what the first one says."""
+
+    told: Any = None
+
+    def meet(self) -> None:
+        pass
+
+    def agree(self, value: Any) -> Any:
+        return value if self.first else self.told
+
+
+def state(step: int, value: float = 0.0) -> dict[str, Any]:
+    return {"course": {"step": step}, "value": value}
+
+
+def holders(path: Path, step: int = 0) -> tuple[Saved, Saved]:
+    first, second = Meeting(2, 0, 0, True), Meeting(2, 1, 1, True, told=(2, step))
+    return Saved(path, first), Saved(path, second)
+
+
+def test_one_process_keeps_one_file(tmp_path: Path) -> None:
+    saved = Saved(tmp_path / "s.pt", ALONE)
+    assert not saved.exists()
+    for step in (0, 5):
+        saved.write(step, state(step, 1.5))
+    assert saved.exists() and saved.read()["value"] == 1.5 and saved.read()["course"]["step"] == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
+
+
+def test_a_kill_before_the_first_wrote_leaves_the_step_before(tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    first, second = holders(path)
+    first.write(10, state(10, 1.0))
+    second.write(10, state(10, 2.0))
+
+    class Killed(BaseException):
+        pass
+
+    @dataclass(frozen=True)
+    class Dying(Meeting):
+        def meet(self) -> None:
+            raise Killed
+
+    with pytest.raises(Killed):
+        Saved(path, Dying(2, 1, 1, True)).write(20, state(20, 3.0))
+    first, second = holders(path, step=10)
+    assert first.read()["value"] == 1.0 and second.read()["value"] == 2.0
+    first.write(20, state(20, 4.0))
+    second.write(20, state(20, 5.0))
+    assert holders(path, step=20)[1].read()["value"] == 5.0
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["s.pt", "s.pt.1.20"]
+
+
+def test_another_number_of_processes_cannot_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    holders(path)[0].write(10, state(10))
+    with pytest.raises(TrainingError, match="begun by 2 processes"):
+        Saved(path, ALONE).read()
+    Saved(path, ALONE).write(10, state(10))
+    with pytest.raises(TrainingError, match="cannot go on with 2"):
+        holders(path)[0].read()

@@ -1,0 +1,82 @@
+"""Bundles for other providers: proven against the CPU's form, honest about what has not run, or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from edgepress.cli.entry import run
+from edgepress.compress.api import compress_model
+from edgepress.errors import GateFailed, InputError, UnknownName
+from edgepress.export.api import export_bundle
+from edgepress.export.graph.forms.providers import FORMS, NOT_RUN
+from edgepress.export.proof import form_proof as proof
+from edgepress.runtime.api import TextModel, open_bundle
+from edgepress.runtime.session.session import BEHIND, PROVIDERS
+
+
+@pytest.fixture(scope="module")
+def w4(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pico Llama at 4 bits."""
+    output = tmp_path_factory.mktemp("providers") / "w4"
+    return compress_model(str(pico_llama), scheme="W4A16", group_size=32, output=output)
+
+
+def test_the_runtime_knows_every_provider() -> None:
+    assert set(FORMS) == set(PROVIDERS)
+    assert set(BEHIND) < set(PROVIDERS)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "openvino", "tensorrt"])
+def test_a_bundle_for_a_provider_that_is_not_here(
+    w4: Path, tmp_path: Path, provider: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "bundle"
+    assert run(["export", str(w4), "--provider", provider, "-o", str(output), "-q"]) == 0
+    assert f"{provider}: {NOT_RUN} ({PROVIDERS[provider]}" in capsys.readouterr().out
+    manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["graph"]["provider"] == FORMS[provider].describe()
+    form = manifest["parity"]["form"]
+    assert (manifest["parity"]["status"], form["status"]) == ("passed", NOT_RUN)
+    assert form["cpu"]["kl_mean"] < form["cpu"]["bound"]
+    assert manifest["decoder"]["kv_dtype"] == FORMS[provider].dtype
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert f"- provider {provider}: {NOT_RUN}" in card and f"--provider {provider}" in card
+    assert not (output / "genai_config.json").exists()
+    model = open_bundle(output, threads=1)
+    assert isinstance(model, TextModel)
+    assert len(model.generate("the river ran", max_new_tokens=5, chat=False).token_ids) == 5
+
+
+def test_without_proof_it_has_not_run_either(w4: Path, tmp_path: Path) -> None:
+    output = export_bundle(w4, output=tmp_path / "bundle", provider="cuda", validate=False)
+    assert f"cuda: {NOT_RUN} (nothing was proven)" in (output / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_form_that_computes_something_else_is_not_published(
+    w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "KL", -1.0)
+    with pytest.raises(GateFailed, match="from the CPU's form"):
+        export_bundle(w4, output=tmp_path / "bundle", provider="openvino")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_no_such_form_is_refused(
+    w4: Path, pico_llama: Path, pico_bert: Path, tmp_path: Path
+) -> None:
+    w8a8 = compress_model(str(pico_llama), scheme="W8A8", output=tmp_path / "w8a8")
+    output = tmp_path / "bundle"
+    for checkpoint, options, why in (
+        (pico_bert, {"provider": "cuda"}, "encoders"),
+        (w8a8, {"provider": "openvino"}, "integer products"),
+        (w4, {"provider": "cuda", "kv": "fp32"}, "its cache is float16"),
+        (w4, {"provider": "openvino", "kv": "fp16"}, "its cache is float32"),
+        (w4, {"provider": "cuda", "gate": lambda *_: None}, "not measured here"),
+    ):
+        with pytest.raises(InputError, match=why):
+            export_bundle(checkpoint, output=output, **options)  # type: ignore[arg-type]
+        assert not output.exists()
+    with pytest.raises(UnknownName, match="openvino"):
+        export_bundle(w4, output=output, provider="openvinno")

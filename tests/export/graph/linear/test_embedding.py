@@ -1,0 +1,82 @@
+"""Embedding and head: looked up and multiplied exactly, from one initializer when they are tied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from edgepress.compress.numbers.scheme import Scheme
+from edgepress.errors import ShapeError
+from edgepress.export.graph.linear.embedding import embed, head
+
+VOCAB, HIDDEN = 40, 96
+IDS = np.array([[0, 39, 7], [7, 1, 20]], np.int64)
+
+
+def source_of(matrices: Any, scheme: str | None, *, tied: bool, hidden: int = HIDDEN) -> Any:
+    generator = torch.Generator().manual_seed(1)
+    tensors = {"emb.weight": torch.randn(VOCAB, hidden, generator=generator)}
+    if not tied:
+        tensors["lm_head.weight"] = torch.randn(VOCAB, hidden, generator=generator)
+    source = matrices(tensors, {}, SimpleNamespace(blocks=(), embedding="emb", head="lm_head", tied=tied))
+    source.embedding_scheme = None if scheme is None else Scheme.parse(scheme)
+    return source
+
+
+def table(source: Any, module: str) -> np.ndarray:
+    weight = source.table(module)
+    return (weight if isinstance(weight, torch.Tensor) else weight.dequantize()).numpy()
+
+
+SCHEMES = [
+    None,
+    "W8A16-g32",
+    "W8A16_ASYM-g32",
+    "W4A16-g16",
+    "W4A16_ASYM-g32",
+    "W2A16_ASYM-g32",
+    "W3A16-g48",
+    "W8A16-channel",
+]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_lookup_then_head(
+    scheme: str | None, tied: bool, matrices: Any, one_operation: Callable[..., Any], tmp_path: Any
+) -> None:
+    source = source_of(matrices, scheme, tied=tied)
+    rows = table(source, "emb")[IDS]
+    np.testing.assert_array_equal(one_operation(source).run(embed, IDS), rows)
+    found = one_operation(source).run(lambda build, ids: head(build, embed(build, ids)), IDS, exact=True)
+    np.testing.assert_allclose(found, rows @ table(source, "emb" if tied else "lm_head").T, atol=2e-4)
+    large = [
+        value
+        for value in ir.load(tmp_path / "one.onnx").graph.initializers.values()
+        if value.const_value.size >= VOCAB * HIDDEN // 8
+    ]
+    assert len(large) == (1 if tied else 2)
+
+
+def test_a_step_reads_the_tied_table_once_and_an_untied_embedding_by_the_row(
+    matrices: Any, one_operation: Callable[..., Any]
+) -> None:
+    for tied in (True, False):
+        operation = one_operation(source_of(matrices, "W8A16-g32", tied=tied))
+        operation.run(lambda build, ids: head(build, embed(build, ids)), IDS)
+        row = HIDDEN + 4 * HIDDEN // 32
+        assert sum(operation.build.graph.read_per_token.values()) == row * VOCAB + (0 if tied else row)
+
+
+@pytest.mark.parametrize(("scheme", "hidden"), [("W8A16-g32", 40), ("W8A16-channel", 20), ("W8A8", 96)])
+def test_tables_that_cannot_be_looked_up_are_refused(
+    scheme: str, hidden: int, matrices: Any, one_operation: Callable[..., Any]
+) -> None:
+    source = source_of(matrices, scheme, tied=True, hidden=hidden)
+    with pytest.raises(ShapeError, match="emb"):
+        one_operation(source).run(embed, IDS)

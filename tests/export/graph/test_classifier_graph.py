@@ -1,0 +1,123 @@
+"""Classifiers of texts against transformers: families, schemes, and the whole bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from edgepress.compress.api import compress_model
+from edgepress.errors import GateFailed
+from edgepress.export.api import export_bundle
+from edgepress.export.proof import bounds
+from edgepress.export.proof import encoder_proof as encoder
+from edgepress.export.proof.classifier_proof import compare_labels
+from edgepress.export.proof.reference import label_logits
+from edgepress.runtime.api import open_bundle
+from edgepress.runtime.engine.classify import ClassifierModel
+from edgepress.runtime.session.session import open_session
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+LABELS = ("bad", "fair", "good")
+TEXTS = ["the river ran", "merchants counted copper coins under old stone bridges", "tides"]
+TOLERANCE = 2e-5
+Make = Callable[..., Path]
+
+
+def batch() -> dict[str, Any]:
+    ids = np.random.default_rng(2).integers(5, 100, (3, 33), dtype=np.int64)
+    mask = (np.arange(33) < np.array([[33], [20], [1]])).astype(np.int64)
+    return {"input_ids": ids * mask, "attention_mask": mask}
+
+
+def run(path: Path, feeds: dict[str, Any]) -> np.ndarray:
+    session = open_session(path, threads=1)
+    if any(node.name == "token_type_ids" for node in session.get_inputs()):
+        feeds = feeds | {"token_type_ids": np.zeros_like(feeds["input_ids"])}
+    return session.run(["logits"], feeds)[0]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("scheme", [None, "W8A8"])
+def test_logits_are_those_of_transformers(
+    model_type: str, scheme: str | None, make_encoder: Make, export_graph: Any, tmp_path: Path
+) -> None:
+    path = make_encoder(tmp_path / "model", model_type, labels=LABELS)
+    exported, feeds = export_graph(path, scheme), batch()
+    found = run(exported.path, feeds)
+    assert found.shape == (3, len(LABELS))
+    if scheme is None:
+        model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+        tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
+        with torch.no_grad():
+            np.testing.assert_allclose(found, model(**tensors).logits.numpy(), atol=TOLERANCE)
+    else:
+        want = label_logits(exported.source.model(activations=True), feeds).numpy()
+        assert np.abs(found - want).max() < 0.2
+
+
+@pytest.fixture(scope="module")
+def classifier(make_encoder: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with three labels. Read only."""
+    return make_encoder(tmp_path_factory.mktemp("head") / "bert", labels=LABELS)
+
+
+@pytest.fixture(scope="module")
+def compressed(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with integer products. Read only."""
+    return compress_model(str(classifier), scheme="W8A8", output=tmp_path_factory.mktemp("ckpt") / "w8a8")
+
+
+def test_a_checkpoint_keeps_its_head(classifier: Path, compressed: Path) -> None:
+    before = AutoModelForSequenceClassification.from_pretrained(classifier)
+    after = AutoModelForSequenceClassification.from_pretrained(compressed)
+    assert torch.equal(before.classifier.weight, after.classifier.weight)
+    assert torch.equal(before.bert.pooler.dense.weight, after.bert.pooler.dense.weight)
+    assert after.config.id2label == dict(enumerate(LABELS))
+
+
+def test_a_bundle_from_end_to_end(classifier: Path, compressed: Path, tmp_path: Path) -> None:
+    plain = export_bundle(classifier, output=tmp_path / "plain")
+    model = open_bundle(plain, threads=1, cache=False)
+    assert isinstance(model, ClassifierModel)
+    tokenizer = AutoTokenizer.from_pretrained(classifier)
+    reference = AutoModelForSequenceClassification.from_pretrained(classifier).eval()
+    with torch.no_grad():
+        inputs = tokenizer(TEXTS, padding=True, return_tensors="pt")
+        want = reference(**inputs).logits.softmax(-1).numpy()
+    found = model.classify(TEXTS)
+    assert [list(one.probabilities) for one in found] == [list(LABELS)] * 3
+    got = np.array([list(one.probabilities.values()) for one in found])
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert [one.label for one in found] == [LABELS[index] for index in want.argmax(-1)]
+
+    rounded = export_bundle(compressed, output=tmp_path / "rounded")
+    manifest = json.loads((rounded / "manifest.json").read_text())
+    assert (manifest["kind"], manifest["encoder"]["labels"]) == ("encoder", list(LABELS))
+    proof = manifest["parity"]["quantized"]
+    assert 0 <= proof["label_kl_mean"] <= bounds.noise_bound(bounds.KL_MEAN, proof["label_kl_of_rounding"])
+    assert proof["bounds"].keys() == {"cosine_distance_mean", "label_kl_mean"}
+    assert "classify BUNDLE" in (rounded / "README.md").read_text()
+    params = manifest["weights"]["params"]
+    assert params == sum(parameter.numel() for parameter in reference.parameters())
+
+
+def test_a_wrong_head_fails_the_proof(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "label_logits", lambda model, feeds: label_logits(model, feeds) + 0.01)
+    with pytest.raises(GateFailed, match="output"):
+        export_bundle(classifier, output=tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_labels_that_are_far_apart_fail_the_proof() -> None:
+    logits = np.array([[0.0, 3.0], [2.0, 0.0]], np.float32)
+    same = compare_labels(logits, logits, logits)
+    assert (same["label_kl_mean"], same["label_agreement"]) == (0, 1)
+    with pytest.raises(GateFailed, match="labels"):
+        compare_labels(logits[::-1], logits, logits)

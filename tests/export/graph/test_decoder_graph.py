@@ -1,0 +1,274 @@
+"""Decoder graphs against torch, elementwise: families, schemes, batches, cache depths, unequal layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from edgepress.compress.model.block_anatomy import Linear
+from edgepress.errors import CheckpointError, ShapeError, UnknownName
+from edgepress.export.proof.drive import GraphDriver
+from edgepress.export.proof.reference import logits
+from edgepress.runtime.session.session import open_session
+from safetensors.torch import load_file, save_file
+
+IDS = np.random.default_rng(5).integers(0, 300, (3, 96), dtype=np.int64)
+TOLERANCE = 5e-5
+
+
+FAMILIES = [
+    "bitnet",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "phi",
+]
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("scheme", [None, "W4A16-g32"])
+def test_families(
+    model_type: str, scheme: str | None, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    changes = {"sliding_window": 24} if model_type == "mistral" else {}
+    exported = export_graph(make_decoder(tmp_path / "model", model_type, **changes), scheme)
+    want = logits(exported.source.model(activations=False), IDS[:1])
+    with exported.driver(exact=scheme is not None) as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
+        # Past the window, token by token from the cache, and in chunks.
+        assert np.abs(driver.logits(IDS[:1, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
+        assert np.abs(driver.logits(IDS[:1, :80], depth=30) - want[:, 30:80]).max() < TOLERANCE
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}),
+        ("llama", {"rope_parameters": {**YARN, "attention_factor": 0.8}}),
+        ("llama", {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.1, "truncate": False}}),
+        (
+            "llama",
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 32,
+                }
+            },
+        ),
+        ("phi", {"rope_parameters": {**YARN, "partial_rotary_factor": 0.5}}),
+        ("bitnet", {"hidden_act": "silu", "attention_bias": True, "num_key_value_heads": 4}),
+        ("phi", {"num_attention_heads": 2, "num_key_value_heads": 1}),
+        ("gpt_neox", {"use_parallel_residual": False, "tie_word_embeddings": True}),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        ("gpt2", {"scale_attn_weights": False}),
+        ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None, "attention_bias": True}),
+        ("opt", {"enable_bias": False, "tie_word_embeddings": False}),
+    ],
+)
+def test_variants(
+    model_type: str,
+    changes: dict[str, Any],
+    make_decoder: Callable[..., Path],
+    export_graph: Any,
+    tmp_path: Path,
+) -> None:
+    if "rope_parameters" in changes:
+        changes = {"rope_parameters": {"rope_theta": 1e4, **changes["rope_parameters"]}}
+    exported = export_graph(make_decoder(tmp_path / "model", model_type, num_hidden_layers=2, **changes))
+    want = logits(exported.source.model(activations=False), IDS)
+    with exported.driver() as driver:
+        assert np.abs(driver.logits(IDS) - want).max() < TOLERANCE
+        assert np.abs(driver.logits(IDS[:, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
+
+
+def test_a_fused_matrix_of_every_storage(
+    make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    checkpoint = make_decoder(tmp_path / "model", "gpt_neox")
+    schemes = {"0": "W8A8", "1": "W4A16_ASYM-g32", "2": "W2A16-g32"}
+    exported = export_graph(checkpoint, lambda linear: schemes[linear.name.split(".")[2]])
+    want = logits(exported.source.model(activations=False), IDS[:1])
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        "W4A16-g16",
+        "W4A16_ASYM-g32",
+        "W2A16-g32",
+        "W2A16_ASYM-g64",
+        "W3A16-g32",
+        "W8A16-g64",
+        "W4A16-channel",
+        "W8A8",
+    ],
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_schemes(
+    scheme: str, tied: bool, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    checkpoint = make_decoder(
+        tmp_path / "model", tie_word_embeddings=tied, attention_bias=True, mlp_bias=True, num_hidden_layers=2
+    )
+    exported = export_graph(checkpoint, scheme, "W8A16-g32")
+    want = logits(exported.source.model(activations=False), IDS[:2])
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:2]) - want).max() < TOLERANCE
+    rounded = logits(exported.source.model(activations=True), IDS[:2])
+    with exported.driver() as driver:
+        assert np.abs(driver.logits(IDS[:2]) - rounded).max() < 0.3
+
+
+def test_a_scheme_for_each_layer(pico_llama: Path, export_graph: Any) -> None:
+    schemes = {
+        "0.self_attn.k_proj": "W8A16-g32",
+        "0.mlp.down_proj": "W2A16_ASYM-g32",
+        "1.self_attn.q_proj": None,
+        "1.mlp.up_proj": "W3A16-g64",
+        "2.self_attn.v_proj": "W8A8",
+        "2.mlp.gate_proj": "W8A8",
+        "2.mlp.down_proj": None,
+    }
+
+    def scheme_of(linear: Linear) -> str | None:
+        return schemes.get(linear.name.removeprefix("model.layers."), "W4A16-g32")
+
+    exported = export_graph(pico_llama, scheme_of, "W4A16_ASYM-g32")
+    want = logits(exported.source.model(activations=False), IDS[:1])
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
+
+
+def test_rows_of_unequal_length(pico_llama: Path, export_graph: Any) -> None:
+    exported = export_graph(pico_llama)
+    want = logits(exported.source.model(activations=False), IDS)
+    with exported.driver() as driver:
+        found = driver.logits(IDS, lengths=[96, 5, 40])
+        for row, length in enumerate((96, 5, 40)):
+            assert np.abs(found[row, :length] - want[row, :length]).max() < TOLERANCE
+
+
+def test_positions_that_are_kept(pico_llama: Path, export_graph: Any) -> None:
+    exported = export_graph(pico_llama)
+    session = open_session(exported.path, threads=1)
+    driver = GraphDriver(session)
+    whole = driver.logits(IDS[:2, :10])
+    feeds = {
+        "input_ids": IDS[:2, :10],
+        "attention_mask": np.ones((2, 10), np.int64),
+        **driver.empty_cache(2, 10),
+    }
+    np.testing.assert_allclose(session.run(["logits"], feeds)[0], whole[:, -1:], atol=1e-5)
+    for kept, rows in ((3, slice(-3, None)), (10, slice(None)), (99, slice(None))):
+        found = session.run(["logits"], {**feeds, "logits_to_keep": np.array([kept], np.int64)})[0]
+        np.testing.assert_allclose(found, whole[:, rows], atol=1e-5)
+
+
+def test_layers_of_unequal_size(make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path) -> None:
+    checkpoint = make_decoder(tmp_path / "model")
+    tensors = load_file(checkpoint / "model.safetensors")
+    rows = {"q_proj": 32, "k_proj": 16, "v_proj": 16, "gate_proj": 80, "up_proj": 80}
+    columns = {"o_proj": 32, "down_proj": 80}
+    for name, tensor in tensors.items():
+        part = name.split(".")[-2]
+        if name.startswith("model.layers.1.") and part in {**rows, **columns}:
+            cut = tensor[: rows[part]] if part in rows else tensor[:, : columns[part]]
+            tensors[name] = cut.contiguous()
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    exported = export_graph(checkpoint, "W4A16-g16")
+    blocks = exported.source.anatomy.blocks
+    assert [block.attention.kv_heads for block in blocks] == [2, 1, 2]
+    assert [block.mlp.up.out_features for block in blocks] == [128, 80, 128]
+    want = logits(exported.source.model(activations=False), IDS[:1])
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(("scheme", "splits"), [(None, 0), ("W4A16-g32", 1), ("W8A8", 0)])
+def test_only_products_of_shared_codes_are_split(
+    pico_llama: Path, export_graph: Any, scheme: str | None, splits: int
+) -> None:
+    exported = export_graph(pico_llama, scheme)
+    kinds = [node.op_type for node in ir.load(exported.path).graph]
+    assert kinds.count("Split") == splits * len(exported.source.anatomy.blocks)
+
+
+def test_about_ten_nodes_a_layer(pico_llama: Path, export_graph: Any) -> None:
+    exported = export_graph(pico_llama, "W4A16-g32", "W8A16-g32")
+    kinds = [node.op_type for node in ir.load(exported.path).graph]
+    layers = len(exported.source.anatomy.blocks)
+    assert kinds.count("MatMulNBits") == 4 * layers + 1
+    assert kinds.count("GroupQueryAttention") == layers
+    assert len(kinds) < 10 * layers + 20
+    levels = {
+        node.attributes["accuracy_level"].as_int()
+        for node in ir.load(exported.path).graph
+        if node.op_type == "MatMulNBits"
+    }
+    assert levels == {4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"head_dim": 24}, ShapeError),
+        ({"head_dim": 20}, ShapeError),
+        ({"hidden_act": "relu6"}, UnknownName),
+    ],
+)
+def test_what_no_kernel_can_do_is_refused_before_weights_are_read(
+    changes: dict[str, Any],
+    error: type[Exception],
+    make_decoder: Callable[..., Path],
+    export_graph: Any,
+    tmp_path: Path,
+) -> None:
+    checkpoint = make_decoder(tmp_path / "model", **changes)
+    with pytest.raises(error):
+        export_graph(checkpoint)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_longrope_is_refused(make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path) -> None:
+    checkpoint = make_decoder(tmp_path / "model")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["rope_parameters"] = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 8,
+        "long_factor": [2.0] * 8,
+        "original_max_position_embeddings": 64,
+    }
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="longrope"):
+        export_graph(checkpoint)
+
+
+@pytest.mark.parametrize("function", ["silu", "gelu", "gelu_pytorch_tanh", "relu", "quick_gelu", "tanh"])
+def test_activation_functions(
+    function: str, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    exported = export_graph(make_decoder(tmp_path / "model", hidden_act=function, num_hidden_layers=1))
+    want = logits(exported.source.model(activations=False), IDS[:1, :9])
+    with exported.driver() as driver:
+        assert np.abs(driver.logits(IDS[:1, :9]) - want).max() < TOLERANCE

@@ -1,0 +1,78 @@
+"""An ONNX file read without the onnx package, against that package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from edgepress.errors import BundleError
+from edgepress.runtime.bundle.graph_file import GraphFile
+from onnx import TensorProto, helper
+
+BITS = {
+    TensorProto.FLOAT: 32,
+    TensorProto.FLOAT16: 16,
+    TensorProto.INT64: 64,
+    TensorProto.UINT8: 8,
+    TensorProto.INT4: 4,
+    TensorProto.UINT4: 4,
+}
+
+
+def branch(name: str) -> onnx.GraphProto:
+    output = helper.make_tensor_value_info(f"{name}.out", TensorProto.FLOAT, None)
+    node = helper.make_node("Softmax", ["x"], [f"{name}.out"], name=f"{name}.softmax", axis=-1)
+    weight = helper.make_tensor(f"{name}.weight", TensorProto.FLOAT, [2, 3], [0.0] * 6)
+    return helper.make_graph([node], name, [], [output], [weight])
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A graph with a subgraph, an input left out, an attribute below zero, and weights of several types."""
+    weights = [
+        helper.make_tensor(f"w{kind}", kind, [3, 5], bytes(-(-15 * bits // 8)), raw=True)
+        for kind, bits in BITS.items()
+    ]
+    nodes = [
+        helper.make_node("Clip", ["x", "", "w1"], ["clipped"], name="clip"),
+        helper.make_node("If", ["c"], ["y"], name="if", then_branch=branch("a"), else_branch=branch("b")),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights))
+    onnx.save(model, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def test_nodes_of_the_graph_and_of_its_subgraphs(saved: Path) -> None:
+    graph = GraphFile.read(saved)
+    assert {name: node.op for name, node in graph.nodes.items()} == {
+        "clip": "Clip",
+        "if": "If",
+        "a.softmax": "Softmax",
+        "b.softmax": "Softmax",
+    }
+    assert graph.nodes["clip"].inputs == ("x", "", "w1")
+    assert graph.nodes["a.softmax"].attributes == {"axis": -1}
+
+
+def test_weights_have_their_shapes_and_bytes(saved: Path) -> None:
+    weights = GraphFile.read(saved).weights
+    for kind, bits in BITS.items():
+        found = weights[f"w{kind}"]
+        assert (found.shape, found.bits, found.nbytes) == ((3, 5), bits, -(-15 * bits // 8))
+    assert weights["b.weight"].nbytes == 24
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x3a\xff\xff\xff\xff\x0f", b"\x3a\x02\x0a\x05"])
+def test_what_is_no_graph_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="not a readable ONNX model"):
+        GraphFile.read(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not a readable ONNX model"):
+        GraphFile.read(tmp_path / "none.onnx")

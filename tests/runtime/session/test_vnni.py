@@ -1,0 +1,36 @@
+"""CPUs whose 8-bit products saturate are recognised from the flags that the kernel lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from edgepress.runtime.session import vnni
+
+
+@pytest.mark.parametrize(
+    ("flags", "saturates"),
+    [
+        ("fpu avx2 avx512f avx512_vnni", False),
+        ("fpu avx2 avx_vnni", False),
+        ("fpu avx2 avx512f", True),
+        ("fpu not_avx512_vnni_at_all", True),
+    ],
+)
+def test_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, saturates: bool) -> None:
+    monkeypatch.setattr(vnni.platform, "machine", lambda: "x86_64")
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbogomips\t: 1\n")
+    assert vnni.products_saturate(cpuinfo) is saturates
+
+
+def test_unknown_x86_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vnni.platform, "machine", lambda: "AMD64")
+    assert vnni.products_saturate(tmp_path / "missing")
+    (tmp_path / "empty").write_text("")
+    assert vnni.products_saturate(tmp_path / "empty")
+
+
+def test_other_architectures_have_no_such_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vnni.platform, "machine", lambda: "aarch64")
+    assert not vnni.products_saturate(tmp_path / "missing")

@@ -1,0 +1,110 @@
+"""Streaming text: whole characters only, and stop strings cut at the same place whatever the pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from edgepress.runtime.text.text_stream import IncrementalDecoder, StopStrings
+from edgepress.runtime.text.tokenizer import Tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models
+
+
+def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    decoder = IncrementalDecoder(tokenizer)
+    return [decoder.feed(token) for token in ids]
+
+
+@pytest.fixture(scope="module")
+def bpe(decoder_bundle: Path) -> Tokenizer:
+    return Tokenizer.open(decoder_bundle)
+
+
+@pytest.fixture(scope="module")
+def byte_fallback() -> Tokenizer:
+    """A Llama-like tokenizer: ``▁`` for spaces, unknown characters as bytes, a leading space to strip."""
+    vocabulary = [("<unk>", 0.0), *((f"<0x{byte:02X}>", -9.0) for byte in range(256))]
+    vocabulary += [
+        (piece, -float(rank))
+        for rank, piece in enumerate(["▁", "▁the", "▁river", "a", "b", "c", "d", "e", "n", "t", "▁a", "é"])
+    ]
+    backend = Backend(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return Tokenizer(backend, Path("/nonexistent"))
+
+
+@given(text=st.text(max_size=30) | st.sampled_from(["naïve 🙂🚀", "数を数える", "👩‍👩‍👧 €12", "a\u0301"]))
+def test_pieces_join_to_the_text(bpe: Tokenizer, text: str) -> None:
+    ids = bpe.encode(text)
+    pieces = _pieces(bpe, ids)
+    assert "".join(pieces) == bpe.decode(ids) == text
+    if "\ufffd" not in text:
+        assert all("\ufffd" not in piece for piece in pieces)
+
+
+PIECES = list(range(257, 269))
+spelled = st.characters(codec="utf-8", exclude_characters="\ufffd").map(lambda c: [1 + b for b in c.encode()])
+
+
+@given(parts=st.lists(st.sampled_from(PIECES).map(lambda token: [token]) | spelled, max_size=20))
+def test_pieces_and_spelled_bytes_mixed(byte_fallback: Tokenizer, parts: list[list[int]]) -> None:
+    ids = [token for part in parts for token in part]
+    pieces = _pieces(byte_fallback, ids)
+    assert "".join(pieces) == byte_fallback.decode(ids)
+    assert all("\ufffd" not in piece for piece in pieces)
+
+
+def test_a_character_comes_once_it_is_whole(bpe: Tokenizer) -> None:
+    ids = bpe.encode("ᚠ")
+    assert len(ids) == 3
+    assert _pieces(bpe, ids) == ["", "", "ᚠ"]
+    assert _pieces(bpe, ids[:2]) == ["", ""]
+
+
+def test_special_tokens_are_silent(bpe: Tokenizer) -> None:
+    ids = [1, *bpe.encode("stone"), 2, 2, *bpe.encode(" coins")]
+    assert "".join(_pieces(bpe, ids)) == "stone coins"
+
+
+def _reference_cut(text: str, stops: Sequence[str]) -> str:
+    """Read character by character until some stop string has just been completed."""
+    for end in range(len(text) + 1):
+        complete = [stop for stop in stops if stop and text[:end].endswith(stop)]
+        if complete:
+            return text[: end - max(map(len, complete))]
+    return text
+
+
+@settings(max_examples=400)
+@given(
+    pieces=st.lists(st.text("abc", max_size=4), max_size=12),
+    stops=st.lists(st.text("abc", max_size=4), max_size=3),
+)
+def test_stop_strings_equal_the_reference(pieces: list[str], stops: list[str]) -> None:
+    watch = StopStrings(stops)
+    shown = ""
+    for piece in pieces:
+        shown += watch.feed(piece)
+        if watch.stopped:
+            break
+    shown += watch.flush()
+    text = "".join(pieces)
+    assert shown == _reference_cut(text, stops)
+    assert watch.stopped == (shown != text)
+
+
+def test_text_is_held_back_no_longer_than_needed() -> None:
+    watch = StopStrings(["\n\nUser:"])
+    assert [watch.feed(piece) for piece in ("Hello", "\n", "\nUs", "eless")] == [
+        "Hello",
+        "",
+        "",
+        "\n\nUseless",
+    ]
+    assert not watch.stopped
