@@ -26,8 +26,8 @@ from edgepress.errors import (
 )
 from edgepress.export import api
 from edgepress.export.api import export_bundle
-from edgepress.export.graph.attention.attention import attention, rope
-from edgepress.export.graph.linear.linear import integer, nbits
+from edgepress.export.graph.attention import attention, rope
+from edgepress.export.graph.linear import integer, nbits
 from edgepress.export.proof import bounds
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle

@@ -16,7 +16,7 @@ from edgepress.benchmarks.lab.programs.interleaved import (
 from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.runtime.prepack.prepack import prepacked
+from edgepress.runtime.prepack import prepacked
 from edgepress.storage import write_json
 
 

@@ -16,7 +16,7 @@ from edgepress.export.proof.drive import GraphDriver
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine import decoder as decoder_module
 from edgepress.runtime.engine import prefill as prefill_module
-from edgepress.runtime.prepack.prepack import prepack, prepacked
+from edgepress.runtime.prepack import prepack, prepacked
 from edgepress.runtime.session.session import open_session
 
 IDS = np.random.default_rng(4).integers(0, 300, (1, 100))

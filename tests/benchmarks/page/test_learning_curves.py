@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from edgepress.benchmarks.page.learning_curves import learning_curves
 from edgepress.benchmarks.page.report import render_report
-from edgepress.benchmarks.records.record import LearningCurve, Measurement
+from edgepress.benchmarks.records.record import LearningCurve, Measurement, learning_curves
 from pydantic import ValidationError
 
 STEPS: list[dict[str, Any]] = [

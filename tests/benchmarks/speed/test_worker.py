@@ -27,7 +27,7 @@ from edgepress.errors import (
 from edgepress.export.api import export_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.prefill import PREFILL_CHUNK
-from edgepress.runtime.prepack.prepack import prepack, prepacked
+from edgepress.runtime.prepack import prepack, prepacked
 
 WORK = Generation(prompt_tokens=9, new_tokens=5)
 

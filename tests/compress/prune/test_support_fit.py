@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from .test_gptq import problem
+from ..passes.test_gptq import problem
 
 
 def setting(seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,8 +23,8 @@ from edgepress.export.prefill import prefill_graph as prefill_module
 from edgepress.export.prefill.prefill_graph import write_prefill
 from edgepress.export.proof.distributions import divergence, log_softmax
 from edgepress.runtime.bundle.prepacked_linear import RemadeLinear
+from edgepress.runtime.prepack import int8_weights as remade
 from edgepress.runtime.prepack.prefill_weights import opened_in_memory
-from edgepress.runtime.prepack.prepack import int8_weights as remade
 from edgepress.storage import read_json
 
 IDS = np.random.default_rng(5).integers(0, 300, (1, 100))

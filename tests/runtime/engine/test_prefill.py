@@ -17,7 +17,7 @@ from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine import prefill as prefill_module
 from edgepress.runtime.engine.batch_decoder import BatchDecoder
 from edgepress.runtime.engine.decoder import Decoder
-from edgepress.runtime.prepack.prepack import prepack, prepacked
+from edgepress.runtime.prepack import prepack, prepacked
 from edgepress.storage import hash_tree, read_json, write_json
 
 IDS = np.random.default_rng(3).integers(0, 300, 120).tolist()

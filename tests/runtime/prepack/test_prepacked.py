@@ -19,8 +19,8 @@ from edgepress.errors import InputError, OutOfResource
 from edgepress.export.api import export_bundle
 from edgepress.runtime.api import TextModel
 from edgepress.runtime.bundle.bundle import Bundle
+from edgepress.runtime.prepack import prepack, prepacked
 from edgepress.runtime.prepack.cpu_identity import cpu_identity
-from edgepress.runtime.prepack.prepack import prepack, prepacked
 from edgepress.storage import read_json, write_json
 
 
@@ -134,7 +134,6 @@ def test_many_starters_make_one_entry(bundle: Bundle, tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from edgepress.runtime.prepack.prepack import prepack
 from edgepress.runtime.bundle.bundle import Bundle
 def half(graph, target):
     target.write_bytes(b"half a graph")
