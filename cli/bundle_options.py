@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from ..errors import InputError
 
 Command = Callable[..., Any]
 
@@ -33,3 +36,16 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.
 def session(command: Command) -> Command:
     """``--threads``, ``--provider`` and ``--no-cache``: what opens a bundle."""
     return threads(provider(no_cache(command)))
+
+
+def text_lines(file: Path) -> list[str]:
+    """The lines of ``file`` that are not blank.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return [line for line in raw.decode("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read texts from {file}", why=str(error)) from None

@@ -15,8 +15,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..runtime.session.cgroup import cpu_quota, memory_limit
-from ..runtime.session.threads import thread_budget
+from ..runtime.session.threads import cpu_quota, memory_limit, thread_budget
 from ..storage import sha256_json
 from .nvidia import Gpu, read_gpus
 from .processor import Processor, read_processor

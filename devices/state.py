@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from ..runtime.session.cgroup import read_line
+from ..runtime.session.threads import read_line
 
 # Between the two snapshots: other processes or the hypervisor took this share of the machine, or clocks
 # fell this far.

@@ -12,14 +12,14 @@ from typing import TypedDict, Unpack
 from ..errors import InputError
 from ..terminal import Progress
 from .bundle.bundle import Bundle
-from .engine.background import Alongside
+from .engine.background import BackgroundTask
 from .engine.batch_decoder import BatchDecoder
 from .engine.classify import ClassifierModel
 from .engine.decoder import Decoder
 from .engine.encoder import BATCH_SIZE, Encoder, Vectors
 from .engine.generate import Generation, generate_batch, stream
 from .engine.sampling import Sampling
-from .prepack.background_prepacking import Keep
+from .prepack.prepacked import BackgroundPrepacking
 from .session.session import onnxruntime
 from .text.chat import Messages
 from .text.tokenizer import Tokenizer
@@ -114,9 +114,9 @@ class TextModel:
         _ = bundle.decoder, onnxruntime()
         self.bundle = bundle
         load = partial(Decoder.open, threads=threads, provider=provider, cache=cache)
-        self._decoder = Alongside(partial(load, bundle))
-        self._tokenizer = Alongside(partial(Tokenizer.open, bundle.path))
-        self._keep = Keep(bundle, wanted=cache and provider == "cpu")
+        self._decoder = BackgroundTask(partial(load, bundle))
+        self._tokenizer = BackgroundTask(partial(Tokenizer.open, bundle.path))
+        self._background_prepacking = BackgroundPrepacking(bundle, wanted=cache and provider == "cpu")
 
     @property
     def decoder(self) -> Decoder:
@@ -189,7 +189,7 @@ class TextModel:
             eos_ids=frozenset(self.decoder.section.eos_token_ids),
             resume=resume,
         )
-        return TextStream(pieces, at_end=self._keep)
+        return TextStream(pieces, at_end=self._background_prepacking)
 
     def generate(self, prompt: str | Messages, **options: Unpack[GenerateOptions]) -> Generation:
         """:meth:`stream` to its end."""
@@ -239,7 +239,7 @@ class EmbeddingModel:
         self.bundle = bundle
         self.encoder = Encoder.open(bundle, threads, provider=provider, cache=cache)
         self.tokenizer = self.encoder.tokenizer
-        self._keep = Keep(bundle, wanted=cache and provider == "cpu")
+        self._background_prepacking = BackgroundPrepacking(bundle, wanted=cache and provider == "cpu")
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None
@@ -248,5 +248,5 @@ class EmbeddingModel:
         vectors = self.encoder.encode(
             [texts] if isinstance(texts, str) else texts, batch_size, progress=progress
         )
-        self._keep()
+        self._background_prepacking()
         return vectors

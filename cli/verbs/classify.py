@@ -43,7 +43,7 @@ def command(
     """Name the label of TEXTS (or a file of them) with the classifier BUNDLE, and how probable it is."""
     from ...runtime.bundle.bundle import Bundle
     from ...runtime.engine.classify import ClassifierModel
-    from ...runtime.text.text_lines import text_lines
+    from ..bundle_options import text_lines
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     lines = [*texts, *(text_lines(file) if file else [])]

@@ -50,7 +50,7 @@ def command(
     """
     from ...runtime.api import EmbeddingModel
     from ...runtime.bundle.bundle import Bundle
-    from ...runtime.text.text_lines import text_lines
+    from ..bundle_options import text_lines
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     lines = [*texts, *(text_lines(file) if file else [])]

@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from ...runtime.session.cgroup import read_line
+from ...runtime.session.threads import read_line
 from ..energy import Counter, Meter, MeterLost, NoMeter
 
 DEVICE = "cpu"

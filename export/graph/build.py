@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...compress.model.anatomy import Anatomy
-from ...runtime.bundle.prepacked_linear import RemadeLinear
+from ...runtime.bundle.manifest import PrepackedLinear
 from .graph_writer import GraphWriter
 from .view import WeightView
 
@@ -40,7 +40,7 @@ class Build:
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None
     smooth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    remade: list[RemadeLinear] | None = None
+    remade: list[PrepackedLinear] | None = None
 
     @property
     def anatomy(self) -> Anatomy:

@@ -16,8 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...compress.model.block_anatomy import Linear
-from ...runtime.bundle.prepacked_linear import RemadeLinear
-from ...runtime.prepack.int8_weights import REMADE_CODES, REMADE_SCALES
+from ...runtime.bundle.manifest import PrepackedLinear
+from ...runtime.prepack.int8_weights import INT8_CODES, INT8_SCALES
 from ...storage import disk_full_is_typed
 from ..graph.build import Build
 from ..graph.decoder_graph import build_prefill
@@ -57,7 +57,7 @@ def write_prefill(
     build_prefill(build)
     assert build.remade is not None
     built, stored = graph.model(opset), ir.load(model).graph.initializers
-    made = {linear.name + part for linear in build.remade for part in (REMADE_CODES, REMADE_SCALES)}
+    made = {linear.name + part for linear in build.remade for part in (INT8_CODES, INT8_SCALES)}
     for name, value in built.graph.initializers.items():
         if name in made:
             value.const_value = _elsewhere(value, model.parent)
@@ -85,7 +85,7 @@ def _smoothable(view: WeightView) -> list[str]:
     ]
 
 
-def section(linears: list[RemadeLinear]) -> dict[str, Any]:
+def section(linears: list[PrepackedLinear]) -> dict[str, Any]:
     """``prefill`` in the manifest: the graph, and which weights the device makes, of how many bytes."""
     made = sum(linear.out * linear.columns for linear in linears)
     return {"file": GRAPH, "made_bytes": made, "linears": [asdict(linear) for linear in linears]}

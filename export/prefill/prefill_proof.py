@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.bundle.prepacked_linear import RemadeLinear
-from ...runtime.prepack.prefill_weights import opened_in_memory
+from ...runtime.bundle.manifest import PrepackedLinear
+from ...runtime.prepack.int8_weights import opened_in_memory
 from ...runtime.session.session import graph_errors_are_typed, open_session
 from ..graph.opset import Opset
 from ..graph.view import WeightView
@@ -41,7 +41,7 @@ def prove_prefill(
     context = job.source.anatomy.max_positions
     ids = token_rows(job.path, job.text, 1, min(FILLED + AFTER, context), vocab_size)
     result: dict[str, Any] = {"float": _elementwise(job, ids, opset, work)}
-    linears = [RemadeLinear(**linear) for linear in section["linears"]]
+    linears = [PrepackedLinear(**linear) for linear in section["linears"]]
     filler = opened_in_memory(graph.with_name(section["file"]), graph, linears)
     filled = ids.shape[1] * FILLED // (FILLED + AFTER)
     driver = GraphDriver(open_session(graph))

@@ -24,7 +24,6 @@ from .directory import (
     refuse_foreign_data,
     refuse_links,
 )
-from .external_data import external_locations
 from .manifest import (
     BUNDLE_SCHEMA,
     BundleManifest,
@@ -33,6 +32,7 @@ from .manifest import (
     PrefillSection,
     parse,
 )
+from .onnx_wire import external_locations
 
 # Files of numbers alone, that no library parses.
 _WEIGHTS = ".data"

@@ -12,8 +12,8 @@ from typing import Any
 from ...errors import BundleError, RefusedByPolicy
 from ...storage import check_tree
 from . import typed_json
-from .external_data import link_problems
 from .manifest import BundleManifest
+from .onnx_wire import link_problems
 
 MANIFEST = "manifest.json"
 CHECKPOINT_MANIFEST = "edgepress.json"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from ...errors import BundleError
-from .prepacked_linear import RemadeLinear
 from .typed_json import (
     Unusable,
     by_name,
@@ -114,6 +113,24 @@ class DecoderSection:
         return numbers * _ITEM_BYTES[self.kv_dtype]
 
 
+_WIDEST = 1 << 24
+
+
+@dataclass(frozen=True)
+class PrepackedLinear:
+    """A product of the prefill graph: ``name``, and rows ``first`` to ``first + out`` of the weight of the
+    product ``of`` in the model's graph, which has ``columns`` inputs. They come from the smoothed ``norm``,
+    unless that is "".
+    """
+
+    name: Annotated[str, text()]
+    of: Annotated[str, text()]
+    first: Annotated[int, integer(0, _WIDEST)]
+    out: Annotated[int, integer(1, _WIDEST)]
+    columns: Annotated[int, integer(1, _WIDEST)]
+    norm: Annotated[str, text()] = ""
+
+
 @dataclass(frozen=True)
 class PrefillSection:
     """A second graph, which fills the cache of a decoder with many tokens at once; its ``linears`` have
@@ -121,7 +138,7 @@ class PrefillSection:
     """
 
     file: Annotated[str, _graph_name]
-    linears: Annotated[list[RemadeLinear], items(section(RemadeLinear), at_least=1, at_most=1 << 16)]
+    linears: Annotated[list[PrepackedLinear], items(section(PrepackedLinear), at_least=1, at_most=1 << 16)]
 
     @property
     def weights(self) -> str:

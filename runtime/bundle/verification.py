@@ -10,8 +10,8 @@ from typing import Any, Literal
 from ...errors import InputError
 from ...storage import check_tree
 from .directory import CHECKPOINT_MANIFEST, MANIFEST, manifest_json, read_manifest, readable
-from .external_data import link_problems
 from .manifest import BUNDLE_SCHEMA, CHECKPOINT_SCHEMA, BundleManifest, HashedTree, parse
+from .onnx_wire import link_problems
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from ...errors import EdgepressError
 Result = TypeVar("Result")
 
 
-class Alongside(Generic[Result]):
-    """``beside = Alongside(work); …; found = beside.result()``: ``work()`` begins at once.
+class BackgroundTask(Generic[Result]):
+    """``task = BackgroundTask(work); …; found = task.result()``: ``work()`` begins at once.
 
     As a context manager it ends the block only after ``work`` has ended, whatever happened in either.
     """
@@ -25,7 +25,7 @@ class Alongside(Generic[Result]):
         self._work = work
         self._outcome: list[Result] = []
         self._error: EdgepressError | MemoryError | None = None
-        self._thread = threading.Thread(target=self._run, name="edgepress-alongside")
+        self._thread = threading.Thread(target=self._run, name="edgepress-background")
         self._thread.start()
 
     def _run(self) -> None:
@@ -34,7 +34,7 @@ class Alongside(Generic[Result]):
         except (EdgepressError, MemoryError) as error:
             self._error = error
 
-    def __enter__(self) -> Alongside[Result]:
+    def __enter__(self) -> BackgroundTask[Result]:
         return self
 
     def result(self) -> Result:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...terminal import Progress
 from ..bundle.bundle import Bundle
-from ..prepack.background_prepacking import Keep
+from ..prepack.prepacked import BackgroundPrepacking
 from .encoder import BATCH_SIZE, Encoder, Vectors
 
 
@@ -35,7 +35,7 @@ class ClassifierModel:
         self.bundle = bundle
         self.encoder = Encoder.open(bundle, threads, provider=provider, cache=cache)
         self.tokenizer, self.labels = self.encoder.tokenizer, self.encoder.labels
-        self._keep = Keep(bundle, wanted=cache and provider == "cpu")
+        self._background_prepacking = BackgroundPrepacking(bundle, wanted=cache and provider == "cpu")
 
     def logits(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None
@@ -44,7 +44,7 @@ class ClassifierModel:
         found = self.encoder.logits(
             [texts] if isinstance(texts, str) else texts, batch_size, progress=progress
         )
-        self._keep()
+        self._background_prepacking()
         return found
 
     def classify(

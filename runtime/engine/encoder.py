@@ -24,10 +24,9 @@ from ..bundle.manifest import EncoderSection
 from ..session.session import graph_errors_are_typed
 from ..session.threads import thread_budget
 from ..text.tokenizer import Tokenizer
-from .background import Alongside
-from .length_buckets import TOKENS_PER_CORE, length_buckets
+from .background import BackgroundTask
+from .encoder_batches import TOKENS_PER_CORE, WorkerThreads, length_buckets
 from .load import load_graph
-from .worker_threads import Lanes
 
 BATCH_SIZE = 32
 # Texts that are tokenized and sorted together: what bounds the memory of a stream.
@@ -51,9 +50,13 @@ class Encoder:
     """
 
     def __init__(
-        self, session: Any, section: EncoderSection, tokenizer: Tokenizer, lanes: Lanes | None = None
+        self,
+        session: Any,
+        section: EncoderSection,
+        tokenizer: Tokenizer,
+        workers: WorkerThreads | None = None,
     ) -> None:
-        self.session, self._lanes = session, lanes
+        self.session, self._workers = session, workers
         self.section = section
         self.tokenizer = tokenizer
         self.max_length, self.hidden_size = section.max_length, section.hidden_size
@@ -86,12 +89,12 @@ class Encoder:
         """
         section = bundle.encoder
         load = partial(load_graph, threads=threads, provider=provider, profile=profile, cache=cache)
-        lanes = None
+        workers = None
         if provider == "cpu" and profile is None:
-            lanes = Lanes(threads or thread_budget(), partial(load, bundle, threads=1))
-        with Alongside(partial(load, bundle)) as session:
+            workers = WorkerThreads(threads or thread_budget(), partial(load, bundle, threads=1))
+        with BackgroundTask(partial(load, bundle)) as session:
             tokenizer = Tokenizer.open(bundle.path)
-            return cls(session.result(), section, tokenizer, lanes)
+            return cls(session.result(), section, tokenizer, workers)
 
     def encode(
         self, texts: Sequence[str], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
@@ -163,13 +166,13 @@ class Encoder:
         def work(session: Any, rows: list[int]) -> None:
             into[rows] = self._answered(session, *self._padded([ids[row] for row in rows]))
 
-        lanes = self._lanes
-        batches = plan(tokens=TOKENS_PER_CORE if lanes else _TOKENS_ELSEWHERE)
-        if lanes is not None and lanes.pay(len(batches)):
-            for rows in lanes.run(work, batches):
+        workers = self._workers
+        batches = plan(tokens=TOKENS_PER_CORE if workers else _TOKENS_ELSEWHERE)
+        if workers is not None and workers.pay(len(batches)):
+            for rows in workers.run(work, batches):
                 task.advance(len(rows))
             return
-        for rows in plan(tokens=TOKENS_PER_CORE * lanes.count) if lanes else batches:
+        for rows in plan(tokens=TOKENS_PER_CORE * workers.count) if workers else batches:
             work(self.session, rows)
             task.advance(len(rows))
 

@@ -12,7 +12,7 @@ from ...errors import BundleError
 from ..bundle.bundle import Bundle
 from ..prepack import prepacked
 from ..session.session import open_session
-from .background import Alongside
+from .background import BackgroundTask
 
 
 def load_graph(
@@ -41,6 +41,6 @@ def load_graph(
             entry.drop()
     if not bundle.unchecked:
         return opening(bundle.graph)
-    with Alongside(partial(opening, bundle.graph)) as session:
+    with BackgroundTask(partial(opening, bundle.graph)) as session:
         bundle.check_weights()
         return session.result()

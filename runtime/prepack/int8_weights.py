@@ -19,18 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError
+from ..bundle.bundle import Bundle
 from ..bundle.graph_file import GraphFile
-from ..bundle.prepacked_linear import RemadeLinear
+from ..bundle.manifest import PrepackedLinear
+from ..session.session import PREFILL, open_session, save_optimized
 
 # Initializers of the prefill graph: the product's name, and which of its two arrays.
-REMADE_CODES, REMADE_SCALES = ".int8", ".int8_scales"
+INT8_CODES, INT8_SCALES = ".int8", ".int8_scales"
 # What the name of a smoothed norm's initializer ends with in the prefill graph.
 SMOOTHED = ".smoothed"
 _LEVELS = np.float32(127)
 _ROWS = 1024  # at a time: a few megabytes of floats
 
 
-def remake(prefill: Path, graph: Path, linears: Sequence[RemadeLinear]) -> dict[str, NDArray[Any]]:
+def make_int8_weights(
+    prefill: Path, graph: Path, linears: Sequence[PrepackedLinear]
+) -> dict[str, NDArray[Any]]:
     """Codes ``[in, out]`` int8 and scales ``[out]`` float32 of every linear, by the names that the graph in
     the file ``prefill`` has for them, out of the model's own in the file ``graph``.
 
@@ -44,7 +48,7 @@ def remake(prefill: Path, graph: Path, linears: Sequence[RemadeLinear]) -> dict[
     }
     for linear in linears:
         codes, scales = _int8(graph, file, linear, factors.get(linear.norm))
-        made[linear.name + REMADE_CODES], made[linear.name + REMADE_SCALES] = codes, scales
+        made[linear.name + INT8_CODES], made[linear.name + INT8_SCALES] = codes, scales
     return made
 
 
@@ -64,7 +68,7 @@ def _factors(
 
 
 def _int8(
-    graph: Path, file: GraphFile, linear: RemadeLinear, factors: NDArray[np.float32] | None
+    graph: Path, file: GraphFile, linear: PrepackedLinear, factors: NDArray[np.float32] | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     node = file.nodes.get(linear.of)
     if node is None or node.op != "MatMulNBits":
@@ -122,3 +126,26 @@ def unpacked(packed: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     codes = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
     return np.asarray(codes.reshape(*packed.shape[:-1], -1))
+
+
+def save_prefill(bundle: Bundle, target: Path) -> None:
+    """Write the prefill graph of ``bundle`` with its weights to ``target`` and beside it, as they are and
+    packed.
+
+    Raises:
+        BundleError: the graph does not load, or the weights cannot be made.
+    """
+    assert bundle.prefill is not None
+    weights = make_int8_weights(bundle.path / bundle.prefill.file, bundle.graph, bundle.prefill.linears)
+    save_optimized(bundle.path / bundle.prefill.file, target, weights=weights)
+
+
+def opened_in_memory(
+    graph: Path, model: Path, linears: Sequence[PrepackedLinear], *, threads: int | None = None
+) -> Any:
+    """A session over the prefill graph in the file ``graph``, whose weights are made of the graph ``model``
+    and held in memory: what a proof runs.
+    """
+    return open_session(
+        graph, threads=threads, config=PREFILL, weights=make_int8_weights(graph, model, linears)
+    )

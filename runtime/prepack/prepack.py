@@ -24,10 +24,10 @@ from ...staging import Staging
 from ...storage import require_disk, write_atomic, write_json
 from ..bundle.bundle import Bundle
 from ..bundle.directory import MANIFEST
-from ..session.cgroup import memory_limit
 from ..session.session import onnxruntime, save_optimized
+from ..session.threads import memory_limit
 from . import prepacked
-from .prefill_weights import save_prefill
+from .int8_weights import save_prefill
 
 # An entry has the weights twice, as they were and repacked, and those of the prefill graph too; so has the
 # process that makes it.
@@ -76,7 +76,7 @@ def prepack(bundle: Bundle) -> prepacked.Entry | None:
     make_room(limit - needed)
     require_disk(prepacked.folder(), needed)
     try:
-        with Staging(prepacked.place(bundle)) as stage:
+        with Staging(prepacked.entry_path(bundle)) as stage:
             _write(bundle, stage.directory, without)
             stage.publish()
     except OutputBusy:
@@ -198,7 +198,7 @@ def _lacking(bundle: Bundle, *, prefill: bool = False) -> str | None:
 
 def _failure(bundle: Bundle) -> Path:
     """Where it is noted that the entry for ``bundle`` could not be made, and why."""
-    return prepacked.place(bundle).with_suffix(".failed")
+    return prepacked.entry_path(bundle).with_suffix(".failed")
 
 
 def clear() -> list[prepacked.Entry]:

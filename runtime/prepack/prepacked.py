@@ -1,10 +1,10 @@
 """Prepacked weights: graphs as the kernels of this machine want them, in a cache below the user's own.
 
-A session repacks quantized weights for the CPU that it finds, into the heap of its process. An entry of this
+A session repacks quantized weights for the CPU that it finds, into its process's own memory. An entry of this
 cache is the optimized graph with the repacked weights in a file, which is mapped: its pages are shared by all
 processes, and the kernel may drop them. An entry belongs to one CPU, one ONNX Runtime, one configuration and
-one graph, whose hashes are its name. It appears whole (see :mod:`.prepack`), is looked at before it is used,
-and is thrown away when it is not what its manifest says.
+one graph, whose hashes are its name. It appears whole (see :mod:`.prepack`), is
+checked before it is used, and is deleted when it is not what its manifest says.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ...errors import InputError
 from ...storage import cache_directory, read_json, sha256_file, sha256_json
 from ..bundle.bundle import Bundle
 from ..bundle.directory import MANIFEST
+from ..session.processor import cpu_identity
 from ..session.session import graph_form, onnxruntime
-from .cpu_identity import cpu_identity
 
 SCHEMA = "edgepress.prepacked/5"
 GRAPH = "model.onnx"
@@ -84,7 +84,7 @@ class Entry:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def place(bundle: Bundle) -> Path:
+def entry_path(bundle: Bundle) -> Path:
     """The directory of the entry for ``bundle`` on this machine, whether it exists or not."""
     decides = {
         "schema": SCHEMA,
@@ -102,8 +102,8 @@ def worth(bundle: Bundle) -> bool:
 
 
 def find(bundle: Bundle) -> Entry | None:
-    """The entry for ``bundle``, if there is a sound one; one that is damaged is thrown away."""
-    entry = _read(place(bundle))
+    """The entry for ``bundle``, if there is a valid one; one that is damaged is deleted."""
+    entry = _read(entry_path(bundle))
     if entry is None:
         return None
     if not entry.whole:
@@ -192,3 +192,18 @@ def _touch(path: Path) -> None:
         os.utime(path)
     except OSError:
         return
+
+
+class BackgroundPrepacking:
+    """Called after each generation: starts prepacking once, in another process, unless there is an entry."""
+
+    def __init__(self, bundle: Bundle, *, wanted: bool) -> None:
+        self._bundle, self._wanted = bundle, wanted
+
+    def __call__(self) -> None:
+        if self._wanted:
+            self._wanted = False
+            if worth(self._bundle) and find(self._bundle) is None:
+                from .prepack import prepack_later
+
+                prepack_later(self._bundle)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ...errors import BundleError, InputError, MissingDependency, UnknownName
 from .node_providers import RECORDED, misplaced
+from .processor import products_saturate
 from .threads import thread_budget
-from .vnni import products_saturate
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

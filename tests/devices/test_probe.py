@@ -11,8 +11,7 @@ import pytest
 from edgepress.devices.nvidia import parse_gpus, read_gpus
 from edgepress.devices.probe import installed, probe, read_limits, read_memory
 from edgepress.devices.processor import read_processor
-from edgepress.runtime.session.cgroup import memory_limit
-from edgepress.runtime.session.threads import thread_budget
+from edgepress.runtime.session.threads import memory_limit, thread_budget
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel

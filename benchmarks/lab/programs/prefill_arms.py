@@ -17,7 +17,7 @@ from ....runtime.engine.decoder import Decoder
 from ....runtime.engine.load import load_graph
 from ....runtime.engine.prefill import Prefill
 from ....runtime.prepack import prepacked
-from ....runtime.prepack.int8_weights import remake
+from ....runtime.prepack.int8_weights import make_int8_weights
 from ....runtime.session.session import PREFILL, PREFILL_PACKED, open_session
 from .prefill_variants import VARIANTS
 
@@ -60,7 +60,7 @@ def filler(bundle: Bundle, work: Path, graph: str, threads: int) -> Any:
         entry = prepacked.find(bundle)
         assert entry is not None
         return open_session(entry.prefill, threads=threads, config=STORED[graph], optimize=False)
-    weights = remake(bundle.path / bundle.prefill.file, bundle.graph, bundle.prefill.linears)
+    weights = make_int8_weights(bundle.path / bundle.prefill.file, bundle.graph, bundle.prefill.linears)
     folder = work / graph
     folder.mkdir(exist_ok=True)
     data = folder / f"{bundle.graph.name}.data"

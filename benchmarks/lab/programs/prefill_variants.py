@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ....runtime.prepack.int8_weights import REMADE_CODES, REMADE_SCALES
+from ....runtime.prepack.int8_weights import INT8_CODES, INT8_SCALES
 
 _BLOCK, _ZERO = 256, 128
 Weights = dict[str, NDArray[Any]]
@@ -40,13 +40,13 @@ def eight_bit_blocks(graph: Path, target: Path, weights: Weights) -> Weights:
         if node.op_type != "MatMulIntegerToFloat":
             continue
         name = str(node.name)
-        codes, scales = weights[name + REMADE_CODES], weights[name + REMADE_SCALES]
+        codes, scales = weights[name + INT8_CODES], weights[name + INT8_SCALES]
         columns, rows = codes.shape
         blocks = -(-columns // _BLOCK)
         unsigned = np.full((rows, blocks * _BLOCK), _ZERO, np.uint8)
         unsigned[:, :columns] = (codes.T.astype(np.int16) + _ZERO).astype(np.uint8)
-        packed[name + REMADE_CODES] = unsigned.reshape(rows, blocks, _BLOCK)
-        packed[name + REMADE_SCALES] = np.repeat(scales[:, None], blocks, axis=1)
+        packed[name + INT8_CODES] = unsigned.reshape(rows, blocks, _BLOCK)
+        packed[name + INT8_SCALES] = np.repeat(scales[:, None], blocks, axis=1)
         values = [_named(node.inputs[1]), _named(node.inputs[3])]
         for value in values:
             _reshape(value, packed[str(value.name)])

@@ -18,8 +18,8 @@ from ....compress.model.block_anatomy import Linear
 from ....compress.numbers.qtensor import QTensor
 from ....compress.numbers.scheme import Scheme
 from ....errors import ShapeError
-from ....runtime.bundle.prepacked_linear import RemadeLinear
-from ....runtime.prepack.int8_weights import REMADE_CODES, REMADE_SCALES
+from ....runtime.bundle.manifest import PrepackedLinear
+from ....runtime.prepack.int8_weights import INT8_CODES, INT8_SCALES
 from ..build import Build
 from ..graph_writer import Array
 
@@ -110,10 +110,10 @@ def remade_product(
     graph, width = build.graph, sum(linear.out_features for linear in linears)
     norm = str(value.name).removesuffix("/0")
     norm = norm if norm in build.smooth else ""
-    build.remade.append(RemadeLinear(name, of, first, width, linears[0].in_features, norm))
+    build.remade.append(PrepackedLinear(name, of, first, width, linears[0].in_features, norm))
     stored = [
-        graph.weight(name + REMADE_CODES, ir.DataType.INT8, [linears[0].in_features, width], _not_here),
-        graph.weight(name + REMADE_SCALES, ir.DataType.FLOAT, [width], _not_here),
+        graph.weight(name + INT8_CODES, ir.DataType.INT8, [linears[0].in_features, width], _not_here),
+        graph.weight(name + INT8_SCALES, ir.DataType.FLOAT, [width], _not_here),
     ]
     return _product(build, value, stored, name, linears[0].in_features, bias)
 

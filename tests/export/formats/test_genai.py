@@ -15,7 +15,7 @@ from edgepress.export.api import export_bundle
 from edgepress.export.formats._genai import CONFIG, GRAPH
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.runtime.bundle.external_data import external_locations
+from edgepress.runtime.bundle.onnx_wire import external_locations
 from safetensors.torch import load_file, save_file
 
 NEW_TOKENS = 40

@@ -16,7 +16,7 @@ from edgepress.export.graph.opset import Opset
 from edgepress.export.graph.view import WeightView
 from edgepress.export.graph.whole_graph import build_graph
 from edgepress.export.proof.drive import GraphDriver
-from edgepress.runtime.bundle.external_data import external_locations
+from edgepress.runtime.bundle.onnx_wire import external_locations
 from edgepress.runtime.session.session import open_session
 from edgepress.terminal import Silent
 

@@ -22,9 +22,9 @@ from edgepress.export.graph.view import WeightView
 from edgepress.export.prefill import prefill_graph as prefill_module
 from edgepress.export.prefill.prefill_graph import write_prefill
 from edgepress.export.proof.distributions import divergence, log_softmax
-from edgepress.runtime.bundle.prepacked_linear import RemadeLinear
+from edgepress.runtime.bundle.manifest import PrepackedLinear
 from edgepress.runtime.prepack import int8_weights as remade
-from edgepress.runtime.prepack.prefill_weights import opened_in_memory
+from edgepress.runtime.prepack.int8_weights import opened_in_memory
 from edgepress.storage import read_json
 
 IDS = np.random.default_rng(5).integers(0, 300, (1, 100))
@@ -50,7 +50,7 @@ Make = Callable[..., Path]
 def distance(exported: Any, opset: Opset, kv_dtype: str = "float32", depth: int = 60) -> float:
     """KL of what the model says after a prefill graph filled the cache, from what it says otherwise."""
     section = write_prefill(WeightView(exported.source, kv_dtype=kv_dtype), opset, exported.path)
-    linears = [RemadeLinear(**linear) for linear in section["linears"]]
+    linears = [PrepackedLinear(**linear) for linear in section["linears"]]
     filler = opened_in_memory(exported.path.with_name("prefill.onnx"), exported.path, linears, threads=1)
     with exported.driver() as driver:
         want = log_softmax(driver.logits(IDS, depth=depth)[0])

@@ -16,8 +16,8 @@ from edgepress.export.graph.view import WeightView
 from edgepress.export.prefill import smoothing
 from edgepress.export.prefill.prefill_graph import write_prefill
 from edgepress.export.proof.distributions import divergence, log_softmax
-from edgepress.runtime.bundle.prepacked_linear import RemadeLinear
-from edgepress.runtime.prepack.prefill_weights import opened_in_memory
+from edgepress.runtime.bundle.manifest import PrepackedLinear
+from edgepress.runtime.prepack.int8_weights import opened_in_memory
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -76,7 +76,7 @@ def test_a_loud_channel_no_longer_drowns_the_others(
         own = log_softmax(driver.logits(IDS, depth=60)[0])
         for ids in (None, IDS):
             section = write_prefill(view, opset, exported.path, ids)
-            linears = [RemadeLinear(**linear) for linear in section["linears"]]
+            linears = [PrepackedLinear(**linear) for linear in section["linears"]]
             assert {bool(linear.norm) for linear in linears} == {False, ids is not None}
             prefill = exported.path.with_name("prefill.onnx")
             filler = opened_in_memory(prefill, exported.path, linears, threads=1)

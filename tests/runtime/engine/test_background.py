@@ -6,19 +6,19 @@ import threading
 
 import pytest
 from edgepress.errors import BundleError, EdgepressError
-from edgepress.runtime.engine.background import Alongside
+from edgepress.runtime.engine.background import BackgroundTask
 
 
 def test_both_run_at_once() -> None:
     met = threading.Barrier(2, timeout=30)
-    with Alongside(met.wait) as beside:
+    with BackgroundTask(met.wait) as beside:
         met.wait()
         assert beside.result() in (0, 1)
 
 
 def test_it_begins_before_anybody_waits() -> None:
     begun = threading.Event()
-    beside = Alongside(begun.set)
+    beside = BackgroundTask(begun.set)
     assert begun.wait(30)
     assert beside.result() is None is beside.result()
 
@@ -27,13 +27,13 @@ def test_typed_errors_come_with_the_result() -> None:
     def fails() -> None:
         raise BundleError("broken")
 
-    with Alongside(fails) as beside, pytest.raises(BundleError, match="broken"):
+    with BackgroundTask(fails) as beside, pytest.raises(BundleError, match="broken"):
         beside.result()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_bug_is_not_taken_for_a_result() -> None:
-    with Alongside(lambda: 1 / 0) as beside, pytest.raises(EdgepressError, match="traceback"):
+    with BackgroundTask(lambda: 1 / 0) as beside, pytest.raises(EdgepressError, match="traceback"):
         beside.result()
 
 
@@ -44,7 +44,7 @@ def test_the_block_ends_after_the_work() -> None:
         go.wait(30)
         done.set()
 
-    with pytest.raises(ValueError, match="own"), Alongside(work):
+    with pytest.raises(ValueError, match="own"), BackgroundTask(work):
         go.set()
         raise ValueError("the block's own")
     assert done.is_set()

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from edgepress.errors import BundleError
-from edgepress.runtime.bundle.prepacked_linear import RemadeLinear
-from edgepress.runtime.prepack.int8_weights import remake, unpacked
+from edgepress.runtime.bundle.manifest import PrepackedLinear
+from edgepress.runtime.prepack.int8_weights import make_int8_weights, unpacked
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -70,7 +70,7 @@ def test_each_weight_is_within_half_a_step(
     arrays = packed_arrays(seed, bits, block, (rows, columns), zeros)
     path = save(tmp_path_factory.mktemp("remade") / "m.onnx", arrays, bits, block, (rows, columns))
     first = seed % rows
-    made = remake(path, path, [RemadeLinear("q", "p", first, rows - first, columns)])
+    made = make_int8_weights(path, path, [PrepackedLinear("q", "p", first, rows - first, columns)])
     codes, scales = made["q.int8"], made["q.int8_scales"]
     assert codes.shape == (columns, rows - first) and codes.dtype == np.int8 and scales.dtype == np.float32
     for row in range(first, rows):
@@ -89,51 +89,53 @@ def test_columns_of_a_smoothed_norm(tmp_path: Path) -> None:
     filler.graph.initializer.append(numpy_helper.from_array(norm / factors, "n.weight.smoothed"))
     onnx.save(model, path)
     onnx.save(filler, tmp_path / "f.onnx")
-    plain = remake(tmp_path / "f.onnx", path, [RemadeLinear("q", "p", 0, 6, 64)])
-    made = remake(tmp_path / "f.onnx", path, [RemadeLinear("q", "p", 0, 6, 64, "n")])
+    plain = make_int8_weights(tmp_path / "f.onnx", path, [PrepackedLinear("q", "p", 0, 6, 64)])
+    made = make_int8_weights(tmp_path / "f.onnx", path, [PrepackedLinear("q", "p", 0, 6, 64, "n")])
     weight = plain["q.int8"] * plain["q.int8_scales"]
     want = weight * np.where(norm > 0, factors, 1)[:, None]
     found = made["q.int8"] * made["q.int8_scales"]
     assert np.abs(found - want).max() <= 0.51 * (made["q.int8_scales"] + 3 * plain["q.int8_scales"]).max()
     with pytest.raises(BundleError, match="'other'"):
-        remake(tmp_path / "f.onnx", path, [RemadeLinear("q", "p", 0, 6, 64, "other")])
+        make_int8_weights(tmp_path / "f.onnx", path, [PrepackedLinear("q", "p", 0, 6, 64, "other")])
 
 
 def test_rows_beyond_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = packed_arrays(1, 4, 32, (11, 64), False)
     path = save(tmp_path / "m.onnx", arrays, 4, 32, (11, 64))
-    whole = remake(path, path, [RemadeLinear("q", "p", 0, 11, 64)])
+    whole = make_int8_weights(path, path, [PrepackedLinear("q", "p", 0, 11, 64)])
     monkeypatch.setattr("edgepress.runtime.prepack.int8_weights._ROWS", 4)
-    pieces = remake(path, path, [RemadeLinear("q", "p", 0, 3, 64), RemadeLinear("r", "p", 3, 8, 64)])
+    pieces = make_int8_weights(
+        path, path, [PrepackedLinear("q", "p", 0, 3, 64), PrepackedLinear("r", "p", 3, 8, 64)]
+    )
     np.testing.assert_array_equal(np.concatenate([pieces["q.int8"], pieces["r.int8"]], 1), whole["q.int8"])
 
 
 def test_weights_in_a_file_beside_the_graph(tmp_path: Path) -> None:
     arrays = packed_arrays(2, 4, 32, (64, 128), True)
     path = save(tmp_path / "m.onnx", arrays, 4, 32, (64, 128))
-    inside = remake(path, path, [RemadeLinear("q", "p", 0, 64, 128)])
+    inside = make_int8_weights(path, path, [PrepackedLinear("q", "p", 0, 64, 128)])
     model = onnx.load(path)
     onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=64)
-    outside = remake(path, path, [RemadeLinear("q", "p", 0, 64, 128)])
+    outside = make_int8_weights(path, path, [PrepackedLinear("q", "p", 0, 64, 128)])
     np.testing.assert_array_equal(inside["q.int8"], outside["q.int8"])
     data = path.with_name("m.data")
     data.write_bytes(data.read_bytes()[:-100])
     with pytest.raises(BundleError, match="does not hold"):
-        remake(path, path, [RemadeLinear("q", "p", 0, 64, 128)])
+        make_int8_weights(path, path, [PrepackedLinear("q", "p", 0, 64, 128)])
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        RemadeLinear("q", "other", 0, 4, 64),
-        RemadeLinear("q", "p", 1, 4, 64),
-        RemadeLinear("q", "p", 0, 4, 65),
+        PrepackedLinear("q", "other", 0, 4, 64),
+        PrepackedLinear("q", "p", 1, 4, 64),
+        PrepackedLinear("q", "p", 0, 4, 65),
     ],
 )
-def test_what_the_graph_does_not_have(tmp_path: Path, wrong: RemadeLinear) -> None:
+def test_what_the_graph_does_not_have(tmp_path: Path, wrong: PrepackedLinear) -> None:
     path = save(tmp_path / "m.onnx", packed_arrays(3, 4, 32, (4, 64), False), 4, 32, (4, 64))
     with pytest.raises(BundleError):
-        remake(path, path, [wrong])
+        make_int8_weights(path, path, [wrong])
 
 
 def test_codes_share_bytes_lowest_first() -> None:

@@ -20,7 +20,7 @@ from edgepress.export.api import export_bundle
 from edgepress.runtime.api import TextModel
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.prepack import prepack, prepacked
-from edgepress.runtime.prepack.cpu_identity import cpu_identity
+from edgepress.runtime.session.processor import cpu_identity
 from edgepress.storage import read_json, write_json
 
 
@@ -128,13 +128,14 @@ def test_many_starters_make_one_entry(bundle: Bundle, tmp_path: Path) -> None:
     assert [process.returncode for process in started] == [0] * len(started)
     said = {tuple(json.loads(answer)["token_ids"]) for answer in answers if answer}
     assert said == {tokens(bundle)}
-    assert left() == [prepacked.place(bundle).name]
+    assert left() == [prepacked.entry_path(bundle).name]
     assert prepacked.find(bundle) is not None
 
 
 KILLED = """
 import os, signal, sys
 from edgepress.runtime.bundle.bundle import Bundle
+from edgepress.runtime.prepack import prepack
 def half(graph, target):
     target.write_bytes(b"half a graph")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -146,7 +147,7 @@ prepack.prepack(Bundle.open(sys.argv[1]))
 def test_a_killed_first_run_leaves_nothing_that_is_used(bundle: Bundle) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(bundle.path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    name = prepacked.place(bundle).name
+    name = prepacked.entry_path(bundle).name
     assert f".{name}.partial" in left()
     assert prepacked.find(bundle) is None and prepacked.entries() == []
     plain = tokens(bundle, cache=False)
@@ -160,7 +161,7 @@ def test_what_another_key_left_is_swept_too(bundle: Bundle) -> None:
     for name in (".0123.partial", ".4567.99.dropped"):
         (prepacked.folder() / name).mkdir()
     made(bundle)
-    assert left() == [prepacked.place(bundle).name]
+    assert left() == [prepacked.entry_path(bundle).name]
 
 
 def _truncated(path: Path) -> None:
@@ -225,7 +226,7 @@ def test_another_cpu_runtime_configuration_or_model_is_another_entry(
     bundle: Bundle, decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(bundle)
-    places = {prepacked.place(bundle), prepacked.place(Bundle.open(decoder_bundle))}
+    places = {prepacked.entry_path(bundle), prepacked.entry_path(Bundle.open(decoder_bundle))}
     for target, value in (
         ("edgepress.runtime.prepack.prepacked.cpu_identity", lambda: "another"),
         ("onnxruntime.__version__", "1.99.0"),
@@ -233,7 +234,7 @@ def test_another_cpu_runtime_configuration_or_model_is_another_entry(
     ):
         with monkeypatch.context() as changed:
             changed.setattr(target, value)
-            places.add(prepacked.place(bundle))
+            places.add(prepacked.entry_path(bundle))
             assert prepacked.find(bundle) is None
     assert len(places) == 5
     assert prepacked.find(bundle) is not None
@@ -287,7 +288,7 @@ def test_no_room_on_the_disk_or_in_memory(bundle: Bundle, monkeypatch: pytest.Mo
 
 def test_a_failure_is_noted_and_not_tried_again(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     prepacked.folder().mkdir(parents=True)
-    prepacked.place(bundle).with_suffix(".failed").write_text("pico: no kernel\n", encoding="utf-8")
+    prepacked.entry_path(bundle).with_suffix(".failed").write_text("pico: no kernel\n", encoding="utf-8")
     assert not really_later(bundle)
     assert prepack.failures() == ["pico: no kernel"]
     assert run(["doctor", "--json"]) in (0, 4)
@@ -329,4 +330,4 @@ def test_no_cache_neither_uses_nor_makes_one(
     assert (opened, asked) == ([bundle.graph], [])
     made(bundle)
     assert run([*arguments, "--no-cache"]) == run(arguments) == 0
-    assert opened[1:] == [bundle.graph, prepacked.place(bundle) / "model.onnx"]
+    assert opened[1:] == [bundle.graph, prepacked.entry_path(bundle) / "model.onnx"]

@@ -18,8 +18,8 @@ from edgepress.export.graph.opset import Opset
 from edgepress.export.graph.view import WeightView
 from edgepress.export.prefill.prefill_graph import write_prefill
 from edgepress.export.proof.drive import presents
-from edgepress.runtime.bundle.prepacked_linear import RemadeLinear
-from edgepress.runtime.prepack.prefill_weights import opened_in_memory
+from edgepress.runtime.bundle.manifest import PrepackedLinear
+from edgepress.runtime.prepack.int8_weights import opened_in_memory
 from numpy.typing import NDArray
 
 IDS = np.random.default_rng(5).integers(0, 300, (1, 60))
@@ -38,7 +38,7 @@ def case(request: Any, pico_llama: Path, export_graph: Callable[..., Any], opset
     exported = export_graph(pico_llama, "W8A16-g32", kv=KVScheme(bits=bits, granularity=granularity))
     dtype = {8: "int8", 4: "uint8"}[bits]
     section = write_prefill(WeightView(exported.source, kv_dtype=dtype), opset, exported.path)
-    linears = [RemadeLinear(**linear) for linear in section["linears"]]
+    linears = [PrepackedLinear(**linear) for linear in section["linears"]]
     graph = exported.path.with_name("prefill.onnx")
     return exported, opened_in_memory(graph, exported.path, linears, threads=1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 from edgepress.errors import BundleError
-from edgepress.runtime.bundle.external_data import external_locations
+from edgepress.runtime.bundle.onnx_wire import external_locations
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 
 
