@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...errors import CalibrationError
 from ...terminal import Progress
 from ..model.anatomy import Anatomy
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 from .precision import Precision, autocast
 from .reading import last_states
 
@@ -25,18 +25,20 @@ _AT_ONCE = 128  # tokens whose logits are held at once
 def fisher_pass(
     model: nn.Module,
     anatomy: Anatomy,
-    pieces: Sequence[Piece],
+    micro_batches: Sequence[MicroBatch],
     device: torch.device,
     progress: Progress,
     title: str,
     *,
     precision: Precision = "auto",
     seed: int = 0,
-    before: Callable[[Piece], None] = lambda _: None,
+    before: Callable[[MicroBatch], None] = lambda _: None,
 ) -> float:
-    """Send every piece forward and back; returns what a sum of squares is multiplied by to be damage a token.
+    """Send every micro-batch forward and back; returns what a sum of squares is multiplied by to be damage a
+    token.
 
-    Pieces that the model turns into NaN or infinity are not sent back. ``before`` is called ahead of each.
+    Micro-batches that the model turns into NaN or infinity are not sent back. ``before`` is called ahead of
+    each.
 
     Raises:
         CalibrationError: all of them.
@@ -45,20 +47,20 @@ def fisher_pass(
     table = model.get_input_embeddings().weight.requires_grad_(True)  # type: ignore[operator]
     generator = torch.Generator(device).manual_seed(seed)
     tokens = 0
-    with progress.task(title, len(pieces)) as task:
-        for piece in pieces:
-            before(piece)
+    with progress.task(title, len(micro_batches)) as task:
+        for batch in micro_batches:
+            before(batch)
             with autocast(precision, device):
-                rows = last_states(model, piece, device)
+                rows = last_states(model, batch, device)
             task.advance(1)
             if not bool(torch.isfinite(rows).all()):
                 continue
-            tokens += piece.tokens
+            tokens += batch.tokens
             rows.backward(direction(model, anatomy, rows.detach(), generator))  # type: ignore[no-untyped-call]
             table.grad = None
     if not tokens:
         raise CalibrationError(
-            "the model turns every piece of calibration text into NaN or infinity",
+            "the model turns every micro-batch of calibration text into NaN or infinity",
             fix="check the model with `edgepress inspect`, or calibrate on other text",
         )
     return (0.5 if anatomy.kind == "decoder" else 1.0) / tokens

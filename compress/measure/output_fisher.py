@@ -19,7 +19,7 @@ from ...errors import CalibrationError
 from ...terminal import Progress
 from ..model.anatomy import Anatomy
 from ..model.module_names import module_name
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 from .fisher import fisher_pass
 from .precision import Precision
 
@@ -47,7 +47,7 @@ class _Watch:
 def exit_metrics(
     model: nn.Module,
     anatomy: Anatomy,
-    pieces: Sequence[Piece],
+    micro_batches: Sequence[MicroBatch],
     device: torch.device,
     progress: Progress,
     *,
@@ -58,7 +58,8 @@ def exit_metrics(
     diagonal of 1: an error that is the same in all directions counts as its squared size.
 
     Raises:
-        CalibrationError: the model turns every piece into NaN or infinity, or a gradient; names the block.
+        CalibrationError: the model turns every micro-batch into NaN or infinity, or a gradient; names the
+        block.
     """
     watches = {block.prefix: _Watch(anatomy.hidden_size, device) for block in anatomy.blocks}
     handles: list[Any] = [
@@ -66,7 +67,14 @@ def exit_metrics(
         for prefix, watch in watches.items()
     ]
     fisher_pass(
-        model, anatomy, pieces, device, progress, "measuring blocks' exits", precision=precision, seed=seed
+        model,
+        anatomy,
+        micro_batches,
+        device,
+        progress,
+        "measuring blocks' exits",
+        precision=precision,
+        seed=seed,
     )
     for handle in handles:
         handle.remove()

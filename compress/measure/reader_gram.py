@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...terminal import Progress
 from ..model.anatomy import Anatomy
 from ..model.module_names import module_name
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 from .fisher import fisher_pass
 from .precision import Precision
 
@@ -58,7 +58,7 @@ def reader_grams(
     model: nn.Module,
     anatomy: Anatomy,
     names: Sequence[str],
-    pieces: Sequence[Piece],
+    micro_batches: Sequence[MicroBatch],
     device: torch.device,
     progress: Progress,
     *,
@@ -70,14 +70,14 @@ def reader_grams(
     watches = {name: _Watch(linear) for name, linear in linears.items()}
     handles: list[Any] = [linears[name].register_forward_hook(watch) for name, watch in watches.items()]
 
-    def look_at(piece: Piece) -> None:
+    def look_at(batch: MicroBatch) -> None:
         for watch in watches.values():
-            watch.real = piece.attention_mask.flatten().bool().to(device)
+            watch.real = batch.attention_mask.flatten().bool().to(device)
 
     share = fisher_pass(
         model,
         anatomy,
-        pieces,
+        micro_batches,
         device,
         progress,
         "measuring layers",
@@ -87,5 +87,5 @@ def reader_grams(
     )
     for handle in handles:
         handle.remove()
-    tokens = sum(piece.tokens for piece in pieces)
+    tokens = sum(batch.tokens for batch in micro_batches)
     return {name: ReaderGram(watch.gram / tokens, watch.minding * share) for name, watch in watches.items()}

@@ -1,5 +1,5 @@
-"""Reading a model's states of a piece: the last hidden states, and the outputs of modules on the way. Of an
-encoder–decoder those of the encoder, which reads the piece as its source.
+"""Reading a model's states of a micro-batch: the last hidden states, and the outputs of modules on the way.
+Of an encoder–decoder those of the encoder, which reads the micro-batch as its source.
 
 Names that begin with ``maps.`` are attention modules, whose maps are read; they compute them only in
 transformers' eager form, which the model has for as long.
@@ -14,28 +14,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 
 LAST = "last"
 MAPS = "maps."
 
-# By name, ``[tokens, width]``: the states of a piece's real tokens, row after row.
+# By name, ``[tokens, width]``: the states of a micro-batch's real tokens, row after row.
 States = dict[str, Tensor]
 
 
 def read(
-    model: nn.Module, piece: Piece, device: torch.device, modules: Mapping[str, str] | None = None
+    model: nn.Module, batch: MicroBatch, device: torch.device, modules: Mapping[str, str] | None = None
 ) -> States:
     """The last hidden states of the real tokens, after the final norm if there is one, as ``last``; and the
     outputs of ``modules``, a path in the model by the name that the states get.
     """
-    mask = piece.attention_mask.to(device)
+    mask = batch.attention_mask.to(device)
     whole = bool(mask.all())
     reader, cached = _reader(model)
     maps = any(name.startswith(MAPS) for name in modules or {})
     with _eager(model) if maps else nullcontext(), _heard(model, modules or {}) as outputs:
         output = reader(
-            input_ids=piece.input_ids.to(device), attention_mask=None if whole else mask, **cached
+            input_ids=batch.input_ids.to(device), attention_mask=None if whole else mask, **cached
         )
         outputs[LAST] = output.last_hidden_state
         found = dict(outputs)
@@ -43,9 +43,9 @@ def read(
     return {name: value.flatten(0, 1) if whole else value[rows] for name, value in found.items()}
 
 
-def last_states(model: nn.Module, piece: Piece, device: torch.device) -> Tensor:
+def last_states(model: nn.Module, batch: MicroBatch, device: torch.device) -> Tensor:
     """The real tokens' last hidden states ``[tokens, hidden]``, after the final norm if there is one."""
-    return read(model, piece, device)[LAST]
+    return read(model, batch, device)[LAST]
 
 
 def _reader(model: Any) -> tuple[nn.Module, dict[str, Any]]:

@@ -20,7 +20,7 @@ from ...terminal import Progress
 from ..model.anatomy import Anatomy
 from ..model.module_names import module_name
 from ..numbers.qtensor import QTensor
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 from .fisher import fisher_pass
 from .precision import Precision
 
@@ -68,7 +68,7 @@ def sensitivity(
     model: nn.Module,
     anatomy: Anatomy,
     others: Mapping[str, list[QTensor]],
-    pieces: Sequence[Piece],
+    micro_batches: Sequence[MicroBatch],
     device: torch.device,
     progress: Progress,
     *,
@@ -78,7 +78,7 @@ def sensitivity(
     """By linear: the estimated damage a token (nats of KL, or squared relative distance) of each of
     ``others[name]`` in its place.
 
-    ``model`` is changed: its linears named in ``others`` are wrapped. Pieces that it turns into NaN or
+    ``model`` is changed: its linears named in ``others`` are wrapped. Micro-batches that it turns into NaN or
     infinity are left out.
 
     Raises:
@@ -90,6 +90,6 @@ def sensitivity(
         felt[name] = _Feeling(model.get_submodule(path), candidates)
         model.set_submodule(path, felt[name])
     share = fisher_pass(
-        model, anatomy, pieces, device, progress, "measuring layers", precision=precision, seed=seed
+        model, anatomy, micro_batches, device, progress, "measuring layers", precision=precision, seed=seed
     )
     return {name: (share * module.costs).tolist() for name, module in felt.items()}

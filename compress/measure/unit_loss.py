@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...terminal import Progress
 from ..model.anatomy import Anatomy
 from ..model.module_names import module_name
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 from .fisher import fisher_pass
 from .precision import Precision
 
@@ -45,7 +45,7 @@ def unit_losses(
     model: nn.Module,
     anatomy: Anatomy,
     units: Mapping[str, int],
-    pieces: Sequence[Piece],
+    micro_batches: Sequence[MicroBatch],
     device: torch.device,
     progress: Progress,
     *,
@@ -61,7 +61,7 @@ def unit_losses(
         for name, watch in watches.items()
     ]
     share = fisher_pass(
-        model, anatomy, pieces, device, progress, "measuring units", precision=precision, seed=seed
+        model, anatomy, micro_batches, device, progress, "measuring units", precision=precision, seed=seed
     )
     for handle in handles:
         handle.remove()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...terminal import Progress
 from ..model.anatomy import Anatomy
 from ..model.module_names import module_name
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 from .fisher import fisher_pass
 from .precision import Precision
 
@@ -42,7 +42,7 @@ def weight_losses(
     model: nn.Module,
     anatomy: Anatomy,
     names: Sequence[str],
-    pieces: Sequence[Piece],
+    micro_batches: Sequence[MicroBatch],
     device: torch.device,
     progress: Progress,
     *,
@@ -56,7 +56,7 @@ def weight_losses(
     watches = {name: _Watch(linear) for name, linear in linears.items()}
     handles: list[Any] = [linears[name].register_forward_hook(watch) for name, watch in watches.items()]
     share = fisher_pass(
-        model, anatomy, pieces, device, progress, "measuring weights", precision=precision, seed=seed
+        model, anatomy, micro_batches, device, progress, "measuring weights", precision=precision, seed=seed
     )
     for handle in handles:
         handle.remove()

@@ -29,7 +29,7 @@ from ..pipeline.sweep import Sweep
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
 from ..solve.inner_pass import inner_pass
 from ..solve.knapsack import choose
-from ..text.micro_batches import first_tokens, pieces_of
+from ..text.micro_batches import first_tokens, micro_batches_of
 
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
 
@@ -218,7 +218,7 @@ class Allocate(ModelPass):
             model,
             stage.source.anatomy,
             others,
-            first_tokens(pieces_of(stage.calibration, 1024), self.measured_tokens),
+            first_tokens(micro_batches_of(stage.calibration, 1024), self.measured_tokens),
             stage.device,
             stage.progress,
             precision=self.precision,

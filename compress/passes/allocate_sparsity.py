@@ -28,7 +28,7 @@ from ..pipeline.stage import Stage, StageResult
 from ..pipeline.sweep import Sweep
 from ..solve.inner_pass import inner_pass
 from ..solve.knapsack import choose
-from ..text.micro_batches import first_tokens, pieces_of
+from ..text.micro_batches import first_tokens, micro_batches_of
 
 _STEP = 0.05
 
@@ -125,7 +125,7 @@ class AllocateSparsity(ModelPass):
             model,
             stage.source.anatomy,
             [linear.name for linear in linears],
-            first_tokens(pieces_of(stage.calibration, 1024), self.measured_tokens),
+            first_tokens(micro_batches_of(stage.calibration, 1024), self.measured_tokens),
             stage.device,
             stage.progress,
             precision=self.precision,

@@ -76,8 +76,10 @@ class Distill(Learning):
     )
     beams: int = Field(4, ge=1, description="answers that an encoder–decoder follows at once; 1 is greedy")
     answer_tokens: int = Field(64, ge=1, description="that an encoder–decoder answers at most")
-    on_policy: float = Field(0.0, ge=0, le=1, description="share of the pieces that the student writes")
-    prompt: float = Field(0.25, gt=0, lt=1, description="share of such a piece that is given")
+    on_policy: float = Field(
+        0.0, ge=0, le=1, description="share of the micro-batches that the student writes"
+    )
+    prompt: float = Field(0.25, gt=0, lt=1, description="share of such a micro-batch that is given")
     embedding: bool = Field(False, description="the embedding learns too, and the head")
     learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
     epochs: int = Field(4, ge=1, le=100, description="times that the calibration text is learned from")

@@ -60,7 +60,7 @@ class Qat(Learning):
         return self.scheme
 
     def working_bytes(self, weights: int) -> int:
-        """The model, latent weights with their change, gradient, two moments and best, and a piece."""
+        """The model, latent weights with their change, gradient, two moments and best, and a micro-batch."""
         blocks = 1 if self.checkpointing else 12
         student = 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
         return student + self.teacher_bytes(weights)

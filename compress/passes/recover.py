@@ -33,7 +33,7 @@ class Recover(Learning):
     learning_rate: float = Field(1e-3, gt=0, le=0.1, description="in units of each parameter's own size")
 
     def working_bytes(self, weights: int) -> int:
-        """The copies of the weights, and a piece."""
+        """The copies of the weights, and a micro-batch."""
         blocks = 1 if self.checkpointing else 12
         student = _COPIES[self.train] * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
         return student + self.teacher_bytes(weights)

@@ -27,7 +27,7 @@ from ..model.anatomy import Anatomy
 from ..numbers.scheme import Scheme
 from ..pipeline.block import LayerStatus, weight_error
 from ..pipeline.stage import Stage, StageResult
-from ..text.micro_batches import Piece, pieces_of
+from ..text.micro_batches import MicroBatch, micro_batches_of
 from ..train.learning import Learning
 from ..train.students.activations import ACTIVATION_BITS, Activations
 from ..train.students.codebooks import binary, elastic, ternary, ternary_of_matrix
@@ -72,7 +72,7 @@ class Ternary(Learning):
         return Scheme(bits=_BITS, group_size=self.group_size)
 
     def working_bytes(self, weights: int) -> int:
-        """The model, latent weights with their change, gradient, two moments and best, and a piece."""
+        """The model, latent weights with their change, gradient, two moments and best, and a micro-batch."""
         blocks = 1 if self.checkpointing else 12
         student = 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
         return student + self.teacher_bytes(weights)
@@ -83,8 +83,8 @@ class Ternary(Learning):
     def apply(self, stage: Stage) -> StageResult:
         if not self.sub_norms or stage.calibration is None:
             return super().apply(stage)
-        pieces = pieces_of(stage.calibration, self.piece_tokens)
-        make = partial(source_with_sub_norms, stage.source, pieces, stage.directory, stage.device)
+        micro_batches = micro_batches_of(stage.calibration, self.piece_tokens)
+        make = partial(source_with_sub_norms, stage.source, micro_batches, stage.directory, stage.device)
         return self._apply_to(stage, make)
 
     def learner(self, stage: Stage) -> Student:
@@ -109,8 +109,8 @@ class Ternary(Learning):
         begun = elastic(grouped, scheme, None if mask is None else mask.view(grouped.shape))
         return LsqLinear(begun, bias, weight, mask, codes=(-1, 1))
 
-    def _settings(self, stage: Stage, pieces: list[Piece]) -> LoopSettings:
-        return super()._settings(stage, pieces).but(settled=self.grow)
+    def _settings(self, stage: Stage, micro_batches: list[MicroBatch]) -> LoopSettings:
+        return super()._settings(stage, micro_batches).but(settled=self.grow)
 
     def before_step(self, student: Student, done: float) -> None:
         """The rounding grows in a line where scales follow the weights; a measurement (``done`` 1) is of what

@@ -30,7 +30,7 @@ class Tune(Learning):
     )
 
     def working_bytes(self, weights: int) -> int:
-        """The model in float32 as it is read, its codes, and the activations of one piece."""
+        """The model in float32 as it is read, its codes, and the activations of one micro-batch."""
         student = weights + weights // 4
         return student + self.teacher_bytes(weights) + 100 * self.piece_tokens * math.isqrt(weights)
 

@@ -21,7 +21,7 @@ from ..model.torch_model import load_model
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
-from ..text.micro_batches import first_tokens, pieces_of
+from ..text.micro_batches import first_tokens, micro_batches_of
 from .algorithm import EXIT_PIECE, BlockPass, ModelPass, Pass
 from .assemble import assemble
 from .block import LayerStatus
@@ -150,8 +150,8 @@ class Chain:
         file = directory / "exit-metrics.safetensors"
         if not file.exists():
             model = load_model(source.reader.path, device=self.device, cache=False).requires_grad_(False)
-            pieces = first_tokens(pieces_of(calibration, EXIT_PIECE), tokens)
-            metrics = exit_metrics(model, source.anatomy, pieces, self.device, self.progress)
+            micro_batches = first_tokens(micro_batches_of(calibration, EXIT_PIECE), tokens)
+            metrics = exit_metrics(model, source.anatomy, micro_batches, self.device, self.progress)
             write_atomic(file, save(metrics))
         found: dict[str, Tensor] = load_file(file)
         return found

@@ -21,10 +21,10 @@ from ..pipeline.block_inputs import block_inputs
 from ..pipeline.collect import Side, collect
 from ..pipeline.forward import Batch, Smaller, propagate
 from ..text.calibration import Calibration
-from ..text.micro_batches import pieces_of
+from ..text.micro_batches import micro_batches_of
 from .learned_rotation import Reader
 
-_PIECES = 4  # sequences of calibration text that are looked at
+_SEQUENCES = 4  # sequences of calibration text that are looked at
 _ROWS = 512  # of the stacked weights that read the same inputs
 # A norm's scale below this share of the largest takes its channel out of the sample.
 _SMALLEST_SCALE = 1e-4
@@ -72,14 +72,14 @@ def block_readers(
 
 def _entrance(skeleton: Skeleton, calibration: Calibration) -> list[_Running]:
     """Some sequences, evenly over the text, at the first block."""
-    pieces = pieces_of(calibration, 1)
-    chosen = pieces[:: max(1, len(pieces) // _PIECES)][:_PIECES]
+    micro_batches = micro_batches_of(calibration, 1)
+    chosen = micro_batches[:: max(1, len(micro_batches) // _SEQUENCES)][:_SEQUENCES]
     running = []
     with skeleton.embeddings() as model:
-        for piece in chosen:
-            padded = not bool(piece.attention_mask.all())
-            mask = piece.attention_mask.to(skeleton.device) if padded else None
-            hidden, arguments = block_inputs(skeleton, model, piece.input_ids.to(skeleton.device), mask)
+        for micro_batch in chosen:
+            padded = not bool(micro_batch.attention_mask.all())
+            mask = micro_batch.attention_mask.to(skeleton.device) if padded else None
+            hidden, arguments = block_inputs(skeleton, model, micro_batch.input_ids.to(skeleton.device), mask)
             running.append(_Running(hidden, arguments, None if mask is None else mask.to(torch.bool)))
     return running
 

@@ -1,4 +1,4 @@
-"""Calibration batches cut into pieces that go through a model at once, some of them held out.
+"""Calibration batches cut into micro-batches that go through a model at once, some of them held out.
 
 What is held out is never learned from: it says when learning stopped to help.
 """
@@ -14,12 +14,12 @@ from torch import Tensor
 from ...errors import CalibrationError
 from .calibration import Calibration
 
-# One piece in so many is held out, or fewer where so many tokens are enough: each measurement reads them all.
+# One in so many is held out, or fewer where so many tokens are enough: each measurement reads them all.
 _HELD_OUT, _ENOUGH = 8, 32_768
 
 
 @dataclass(frozen=True)
-class Piece:
+class MicroBatch:
     """``input_ids`` and ``attention_mask``, both ``[rows, length]``; ``tokens`` are the real ones in it.
 
     Losses of places before ``counted_from`` in each row do not count. ``labels [rows]`` are a classifier's,
@@ -39,11 +39,11 @@ class Piece:
         return (places >= self.counted_from)[self.attention_mask.bool()].to(torch.float32)
 
 
-def pieces_of(calibration: Calibration, tokens: int) -> list[Piece]:
-    """Pieces of whole rows, at most ``tokens`` places in each but at least a row, and so small that some can
-    be held out.
+def micro_batches_of(calibration: Calibration, tokens: int) -> list[MicroBatch]:
+    """Micro-batches of whole rows, at most ``tokens`` places in each but at least a row, and so small that
+    some can be held out.
     """
-    pieces: list[Piece] = []
+    found: list[MicroBatch] = []
     for batch in calibration.batches:
         rows = max(1, min(tokens // batch.input_ids.shape[1], calibration.samples // _HELD_OUT))
         for start in range(0, batch.input_ids.shape[0], rows):
@@ -52,17 +52,17 @@ def pieces_of(calibration: Calibration, tokens: int) -> list[Piece]:
             if not bool(mask.any()):  # nothing but padding
                 continue
             labels = None if batch.labels is None else batch.labels[part]
-            pieces.append(Piece(len(pieces), batch.input_ids[part], mask, int(mask.sum()), labels=labels))
-    return pieces
+            found.append(MicroBatch(len(found), batch.input_ids[part], mask, int(mask.sum()), labels=labels))
+    return found
 
 
-def first_tokens(pieces: Sequence[Piece], tokens: int) -> list[Piece]:
-    """The first pieces that together hold so many tokens, or all of them."""
-    taken: list[Piece] = []
-    for piece in pieces:
+def first_tokens(micro_batches: Sequence[MicroBatch], tokens: int) -> list[MicroBatch]:
+    """The first micro-batches that together hold so many tokens, or all of them."""
+    taken: list[MicroBatch] = []
+    for batch in micro_batches:
         if sum(one.tokens for one in taken) >= tokens:
             break
-        taken.append(piece)
+        taken.append(batch)
     return taken
 
 
@@ -71,18 +71,19 @@ def held_out_tokens(tokens: int) -> int:
     return min(tokens // _HELD_OUT, _ENOUGH)
 
 
-def hold_out(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
-    """``(to learn from, held out)``: every eighth piece, evenly over the whole, at least one; of much text
+def hold_out(micro_batches: Sequence[MicroBatch]) -> tuple[list[MicroBatch], list[MicroBatch]]:
+    """``(to learn from, held out)``: every eighth, evenly over the whole, at least one; of much text
     fewer, about 32,768 tokens.
 
     Raises:
-        CalibrationError: fewer than two pieces.
+        CalibrationError: fewer than two micro-batches.
     """
-    if len(pieces) < 2:
+    if len(micro_batches) < 2:
         raise CalibrationError(
-            f"{len(pieces)} piece of calibration text cannot be both learned from and held out",
+            f"{len(micro_batches)} micro-batch of text cannot be both learned from and held out",
             fix="give more samples: --samples 64",
         )
-    every = min(max(_HELD_OUT, sum(piece.tokens for piece in pieces) // _ENOUGH), len(pieces))
-    kept = [piece for position, piece in enumerate(pieces) if position % every == every - 1]
-    return [piece for piece in pieces if piece not in kept], kept
+    tokens = sum(batch.tokens for batch in micro_batches)
+    every = min(max(_HELD_OUT, tokens // _ENOUGH), len(micro_batches))
+    kept = [batch for position, batch in enumerate(micro_batches) if position % every == every - 1]
+    return [batch for batch in micro_batches if batch not in kept], kept

@@ -28,8 +28,8 @@ class Gradients:
             parameter.grad = None
 
     def join(self, scale: float = 1.0) -> None:
-        """Make them those of the whole step, also where this process had no piece of it, of a loss that was
-        not multiplied by ``scale``.
+        """Make them those of the whole step, also where this process had no micro-batch of it, of a loss that
+        was not multiplied by ``scale``.
         """
         self._sum()
         if scale != 1:

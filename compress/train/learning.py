@@ -25,7 +25,7 @@ from ..pipeline.algorithm import ModelPass
 from ..pipeline.block import LayerStatus
 from ..pipeline.part_writer import PartWriter
 from ..pipeline.stage import LOG, Stage, StageResult
-from ..text.micro_batches import Piece, held_out_tokens, hold_out, pieces_of
+from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
 from .checkpointing import checkpoint_blocks
 from .losses.objective import Objective, objective_for
 from .on_policy import OnPolicy
@@ -135,11 +135,11 @@ class Learning(ModelPass):
         if stage.calibration is None:
             name = type(self).__name__.lower()
             raise CalibrationError(f"{name} needs calibration text", fix="pass --calibration FILE")
-        pieces = pieces_of(stage.calibration, self.piece_tokens)
+        micro_batches = micro_batches_of(stage.calibration, self.piece_tokens)
         objective = self.objective(stage)
         teacher = self.teacher(stage, objective)
-        teacher.prepare(pieces, stage.progress)
-        learned_from, held_out = hold_out(teacher.sound(pieces, stage.progress))
+        teacher.prepare(micro_batches, stage.progress)
+        learned_from, held_out = hold_out(teacher.sound(micro_batches, stage.progress))
         own = self.on_policy_writing()
         student = self._student(stage, objective, own)
         precision = chosen(self.precision, stage.device)
@@ -170,12 +170,12 @@ class Learning(ModelPass):
             student.spread(stage.device, stage.processes)
         return student
 
-    def _settings(self, stage: Stage, pieces: list[Piece]) -> LoopSettings:
+    def _settings(self, stage: Stage, micro_batches: list[MicroBatch]) -> LoopSettings:
         return LoopSettings(
             state=stage.directory / "loop.pt",
             log=stage.directory / LOG,
             learning_rate=self.learning_rate,
-            tokens=self.tokens or self.epochs * sum(piece.tokens for piece in pieces),
+            tokens=self.tokens or self.epochs * sum(batch.tokens for batch in micro_batches),
             batch_tokens=self.batch_tokens,
             seed=self.seed,
             warmup=self.warmup,

@@ -1,8 +1,8 @@
 """The training loop of every pass that learns: AdamW (Loshchilov, Hutter 2017, arXiv 1711.05101), warm-up and
 cosine, clipped gradients, a held-out loss that decides what is kept.
 
-It knows nothing about models: it is given parameters, a function that adds the gradient of one piece, and
-one that measures the held-out loss. It ends when the budget of tokens or of time is spent, or when the
+It knows nothing about models: it is given parameters, a function that adds the gradient of one micro-batch,
+and one that measures the held-out loss. It ends when the budget of tokens or of time is spent, or when the
 held-out loss no longer falls. The state is saved at every measurement; a killed run goes on from the last one
 and ends with the same bytes. A loss that is not finite, or leaps, takes it back there with half the learning
 rate; where losses are scaled, a gradient that overflows only passes over its step. Of several processes each
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ...errors import TrainingError
 from ...terminal import Progress
 from ..pipeline.processes import ALONE, Processes
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 from .average import Average
 from .gradients import Gradients
 from .loss_scale import LossScale
@@ -37,10 +37,10 @@ _RECENT = 0.9  # weight of the past in the recent mean
 
 
 class Loop:
-    """Learns ``parameters`` from ``pieces``.
+    """Learns ``parameters`` from ``micro_batches``.
 
     Args:
-        learn: adds the gradient of ``share`` times the summed loss of a piece, and returns the sum.
+        learn: adds the gradient of ``share`` times the summed loss of a micro-batch, and returns the sum.
         measure: the mean held-out loss a token, with the parameters as they are.
         before_step: told before each step which share of them is done, and before a measurement 1.
         decay: told after each step which share of the weights it takes away.
@@ -51,8 +51,8 @@ class Loop:
     def __init__(
         self,
         parameters: Sequence[nn.Parameter],
-        pieces: Sequence[Piece],
-        learn: Callable[[Piece, float], float],
+        micro_batches: Sequence[MicroBatch],
+        learn: Callable[[MicroBatch, float], float],
         measure: Callable[[], float],
         settings: LoopSettings,
         before_step: Callable[[float], None] = lambda done: None,
@@ -61,7 +61,8 @@ class Loop:
         *,
         scaled: bool = False,
     ) -> None:
-        self.gradients, self.pieces, self.settings = Gradients(parameters, processes), pieces, settings
+        self.gradients, self.settings = Gradients(parameters, processes), settings
+        self.micro_batches = micro_batches
         self.parameters, self.processes = self.gradients.parts, processes
         self.average, self.saved = Average(self.parameters, settings.ema), Saved(settings.state, processes)
         self.learn, self.measure, self.before_step, self.decay = learn, measure, before_step, decay
@@ -73,25 +74,25 @@ class Loop:
         self.scale = LossScale.begun(moves=scaled)
         self.steps = self._batches()
 
-    def _batches(self) -> list[list[Piece]]:
+    def _batches(self) -> list[list[MicroBatch]]:
         """What each step learns from, until the budget is spent."""
-        batches: list[list[Piece]] = []
+        batches: list[list[MicroBatch]] = []
         spent, epoch = 0, 0
         while spent < self.settings.tokens:
             for batch in self._epoch(epoch):
                 if spent < self.settings.tokens:
                     batches.append(batch)
-                    spent += sum(piece.tokens for piece in batch)
+                    spent += sum(micro_batch.tokens for micro_batch in batch)
             epoch += 1
         return batches
 
-    def _epoch(self, epoch: int) -> Iterator[list[Piece]]:
-        """The pieces in an order of their own, as batches."""
+    def _epoch(self, epoch: int) -> Iterator[list[MicroBatch]]:
+        """The micro-batches in an order of their own, as batches."""
         generator = torch.Generator().manual_seed(1_000_003 * self.settings.seed + epoch)
-        batch: list[Piece] = []
-        for index in torch.randperm(len(self.pieces), generator=generator).tolist():
-            batch.append(self.pieces[index])
-            if sum(piece.tokens for piece in batch) >= self.settings.batch_tokens:
+        batch: list[MicroBatch] = []
+        for index in torch.randperm(len(self.micro_batches), generator=generator).tolist():
+            batch.append(self.micro_batches[index])
+            if sum(micro_batch.tokens for micro_batch in batch) >= self.settings.batch_tokens:
                 yield batch
                 batch = []
         if batch:
@@ -140,18 +141,18 @@ class Loop:
             * 0.5**self.course.retreats
         )
 
-    def _step(self, batch: Sequence[Piece]) -> bool:
+    def _step(self, batch: Sequence[MicroBatch]) -> bool:
         """One step; False, with nothing changed, when the loss or its gradient is out of hand."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.course.step)
         self.gradients.clear()
         done = self.course.step / len(self.steps)
         self.before_step(done)
-        tokens = sum(piece.tokens for piece in batch)
+        tokens = sum(micro_batch.tokens for micro_batch in batch)
         factor = self.scale.factor
         losses = [
-            counts * self.learn(piece, factor * counts / tokens)
-            for piece, counts in self.processes.turns(batch)
+            counts * self.learn(micro_batch, factor * counts / tokens)
+            for micro_batch, counts in self.processes.turns(batch)
         ]
         loss = self.processes.sum(sum(losses)) / tokens
         self.gradients.join(factor)
@@ -210,7 +211,9 @@ class Loop:
             loss = math.inf
         course, patience = self.course, self.settings.patience
         course.held_out.append((course.step, loss))
-        course.tokens.append(sum(piece.tokens for batch in self.steps[: course.step] for piece in batch))
+        course.tokens.append(
+            sum(micro_batch.tokens for batch in self.steps[: course.step] for micro_batch in batch)
+        )
         if course.best[0] == course.step:
             self.best = [parameter.detach().clone() for parameter in self.parameters]
         kept = next(index for index, (step, _) in enumerate(course.held_out) if step == course.best[0])

@@ -1,8 +1,8 @@
 """On-policy distillation: the student writes, the teacher grades what it wrote.
 
 GKD, Agarwal et al. 2023, arXiv 2306.13649: a student that only ever sees other people's text is never
-corrected where its own leads. For a share of the pieces the text after a prompt is replaced by the student's
-own, sampled as it is at the time, and the loss is that of the tokens that it wrote.
+corrected where its own leads. For a share of the micro-batches the text after a prompt is replaced by the
+student's own, sampled as it is at the time, and the loss is that of the tokens that it wrote.
 """
 
 from __future__ import annotations
@@ -18,38 +18,39 @@ from torch.nn.utils import parametrize
 from transformers import DynamicCache
 
 from ..model.kv_tap import CACHE_NAMES
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 
 
 @dataclass(frozen=True)
 class OnPolicy:
-    """``share`` of the pieces are written by the student after the first ``prompt`` share of their tokens.
+    """``share`` of the micro-batches are written by the student after the first ``prompt`` share of their
+    tokens.
 
-    How far learning is decides with ``seed`` and a piece's number what is drawn, so that a resumed run draws
-    the same.
+    How far learning is decides with ``seed`` and a micro-batch's number what is drawn, so that a resumed run
+    draws the same.
     """
 
     share: float
     prompt: float
     seed: int
 
-    def rewritten(self, model: nn.Module, piece: Piece, done: float) -> Piece:
-        """The piece, or the one that the student made of it when the share ``done`` of the steps was over;
-        its rows have no padding.
+    def rewritten(self, model: nn.Module, batch: MicroBatch, done: float) -> MicroBatch:
+        """The micro-batch, or the one that the student made of it when the share ``done`` of the steps was
+        over; its rows have no padding.
         """
-        generator = self._generator(piece, done)
+        generator = self._generator(batch, done)
         if float(torch.rand(1, generator=generator)) >= self.share:
-            return piece
-        length = piece.input_ids.shape[1]
+            return batch
+        length = batch.input_ids.shape[1]
         begin = max(1, round(self.prompt * length))
         if begin >= length:
-            return piece
+            return batch
         return replace(
-            piece, input_ids=continued(model, piece.input_ids, begin, generator), counted_from=begin - 1
+            batch, input_ids=continued(model, batch.input_ids, begin, generator), counted_from=begin - 1
         )
 
-    def _generator(self, piece: Piece, done: float) -> torch.Generator:
-        digest = hashlib.sha256(f"{self.seed} {piece.number} {done!r}".encode()).digest()
+    def _generator(self, batch: MicroBatch, done: float) -> torch.Generator:
+        digest = hashlib.sha256(f"{self.seed} {batch.number} {done!r}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 

@@ -1,5 +1,5 @@
-"""What the teacher says about each piece: asked once and kept on disk, so that it need not stay in memory; or
-asked again every time, where its answers are larger than it is worth to keep.
+"""What the teacher says about each micro-batch: asked once and kept on disk, so that it need not stay in
+memory; or asked again every time, where its answers are larger than it is worth to keep.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...foreign import foreign_errors_are_typed
 from ...storage import write_atomic
 from ...terminal import Progress
 from ..pipeline.processes import ALONE, Processes
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 from .losses.objective import Answers, Objective, Term, ask
 from .students.sharding import load_spread
 
@@ -26,21 +26,21 @@ from .students.sharding import load_spread
 class Teacher(Protocol):
     """Who knows the answers."""
 
-    def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
-        """Get ready to be asked about ``pieces``."""
+    def prepare(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> None:
+        """Get ready to be asked about ``micro_batches``."""
 
-    def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
-        """Those of ``pieces``, which were prepared, save what has NaN or infinity in the answer."""
+    def sound(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> list[MicroBatch]:
+        """Those of ``micro_batches``, which were prepared, save what has NaN or infinity in the answer."""
 
-    def answers(self, piece: Piece) -> Answers:
-        """What is said about ``piece``, by name of term and tensor."""
+    def answers(self, batch: MicroBatch) -> Answers:
+        """What is said about ``batch``, by name of term and tensor."""
 
 
 class WrittenTeacher:
     """The answers of the model at ``path``, kept in ``directory``, which holds those of no other model.
 
-    A file is named by the hash of the piece and of the terms that it answers to, and is there whole or not at
-    all, so that several runs may share it. Of several processes each asks about its share.
+    A file is named by the hash of the micro-batch and of the terms that it answers to, and is there whole or
+    not at all, so that several runs may share it. Of several processes each asks about its share.
     """
 
     def __init__(
@@ -54,46 +54,45 @@ class WrittenTeacher:
         self.path, self.directory, self.objective, self.device = path, directory, objective, device
         self.processes = processes
 
-    def _file(self, piece: Piece) -> Path:
+    def _file(self, batch: MicroBatch) -> Path:
         asked = [(term.name, _settings(term)) for _, term in self.objective.terms]
-        digest = hashlib.sha256(f"{asked}{tuple(piece.input_ids.shape)}".encode())
-        digest.update(piece.input_ids.numpy().tobytes() + piece.attention_mask.numpy().tobytes())
+        digest = hashlib.sha256(f"{asked}{tuple(batch.input_ids.shape)}".encode())
+        digest.update(batch.input_ids.numpy().tobytes() + batch.attention_mask.numpy().tobytes())
         return self.directory / f"{digest.hexdigest()[:24]}.safetensors"
 
-    def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
-        """Ask about the pieces that have no answer yet."""
-        missing = [piece for piece in self.processes.share(pieces) if not self._file(piece).exists()]
+    def prepare(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> None:
+        """Ask about the micro-batches that have no answer yet."""
+        missing = [batch for batch in self.processes.share(micro_batches) if not self._file(batch).exists()]
         # Of a sharded teacher all gather the parameters: who has its answers asks along, about anything.
         count = self.processes.most(len(missing)) if self.processes.sharded else len(missing)
         if count:
-            self._ask(missing, [pieces[0]] * (count - len(missing)), progress)
+            self._ask(missing, [micro_batches[0]] * (count - len(missing)), progress)
         self.processes.meet()
 
-    def _ask(self, missing: Sequence[Piece], along: Sequence[Piece], progress: Progress) -> None:
+    def _ask(self, missing: Sequence[MicroBatch], along: Sequence[MicroBatch], progress: Progress) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         model = load_spread(self.path, self.device, self.processes)
         with progress.task("asking the original", len(missing)) as task:
-            for piece in missing:
-                write_atomic(self._file(piece), save(ask(self.objective, model, piece, self.device)))
+            for batch in missing:
+                write_atomic(self._file(batch), save(ask(self.objective, model, batch, self.device)))
                 task.advance(1)
-        for piece in along:
-            ask(self.objective, model, piece, self.device)
+        for batch in along:
+            ask(self.objective, model, batch, self.device)
 
-    def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
-        kept = [piece for piece in pieces if all(map(_all_finite, self.answers(piece).values()))]
-        if len(kept) < len(pieces):
-            progress.note(
-                f"{len(pieces) - len(kept)} of {len(pieces)} pieces of text are left out: not finite"
-            )
+    def sound(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> list[MicroBatch]:
+        kept = [batch for batch in micro_batches if all(map(_all_finite, self.answers(batch).values()))]
+        if len(kept) < len(micro_batches):
+            left_out = len(micro_batches) - len(kept)
+            progress.note(f"{left_out} of {len(micro_batches)} micro-batches are left out: not finite")
         return kept
 
-    def answers(self, piece: Piece) -> Answers:
+    def answers(self, batch: MicroBatch) -> Answers:
         """As it was said.
 
         Raises:
             CheckpointError: the file is damaged.
         """
-        file = self._file(piece)
+        file = self._file(batch)
         with foreign_errors_are_typed(lambda why: _damaged(file, why)):
             answers: Answers = load_file(file)
         return answers
@@ -108,15 +107,15 @@ class LiveTeacher:
         self.objective, self.device = objective, device
         self.model = load_spread(path, device, processes).requires_grad_(False)
 
-    def prepare(self, pieces: Sequence[Piece], progress: Progress) -> None:
+    def prepare(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> None:
         """Nothing to do."""
 
-    def sound(self, pieces: Sequence[Piece], progress: Progress) -> list[Piece]:
+    def sound(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> list[MicroBatch]:
         """All of them: what they give is not known before they are learned from."""
-        return list(pieces)
+        return list(micro_batches)
 
-    def answers(self, piece: Piece) -> Answers:
-        return ask(self.objective, self.model, piece, self.device)
+    def answers(self, batch: MicroBatch) -> Answers:
+        return ask(self.objective, self.model, batch, self.device)
 
 
 def _settings(term: Term) -> dict[str, object]:

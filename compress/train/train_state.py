@@ -19,7 +19,7 @@ class LoopSettings:
 
     Attributes:
         state: the file that a killed run is continued from; ``log``: one JSON line a step and measurement.
-        tokens: the budget; pieces come again, in another order, until it is spent.
+        tokens: the budget; micro-batches come again, in another order, until it is spent.
         batch_tokens: tokens of a step, at least.
         warmup: share of the steps in which the learning rate rises.
         clip: largest norm of the gradient of all parameters.

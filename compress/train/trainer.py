@@ -9,7 +9,7 @@ from ...terminal import Progress
 from ..measure.precision import LoopPrecision, autocast
 from ..pipeline.allocator import small_blocks_kept
 from ..pipeline.processes import ALONE, Processes
-from ..text.micro_batches import Piece
+from ..text.micro_batches import MicroBatch
 from .loop import Loop
 from .losses.objective import Objective, learn_from, total_loss
 from .on_policy import OnPolicy
@@ -20,42 +20,42 @@ from .train_state import Course, LoopSettings
 
 @dataclass
 class Lesson:
-    """What is taught: ``pieces`` to learn from and ``held_out`` ones, by ``teacher`` under ``objective``, to
-    one student, to its copies in several ``processes`` or to one that is spread over them. ``done`` is the
-    share of the steps that are over.
+    """What is taught: ``micro_batches`` to learn from and ``held_out`` ones, by ``teacher`` under
+    ``objective``, to one student, to its copies in several ``processes`` or to one that is spread over them.
+    ``done`` is the share of the steps that are over.
     """
 
     objective: Objective
     teacher: Teacher
-    pieces: list[Piece]
-    held_out: list[Piece]
+    micro_batches: list[MicroBatch]
+    held_out: list[MicroBatch]
     precision: LoopPrecision
     processes: Processes = ALONE
     on_policy: OnPolicy | None = None
     done: float = 0.0
 
-    def learn(self, student: Student, piece: Piece, share: float) -> float:
-        """Add the gradient of ``share`` times the summed loss of ``piece``; returns the sum."""
+    def learn(self, student: Student, batch: MicroBatch, share: float) -> float:
+        """Add the gradient of ``share`` times the summed loss of ``batch``; returns the sum."""
         with autocast(self.precision, student.device):
             if self.on_policy is not None:
-                piece = self.on_policy.rewritten(student.model, piece, self.done)
-        answers = self.teacher.answers(piece)
+                batch = self.on_policy.rewritten(student.model, batch, self.done)
+        answers = self.teacher.answers(batch)
         with autocast(self.precision, student.device):
-            return learn_from(self.objective, student.model, piece, answers, share, student.device, self.done)
+            return learn_from(self.objective, student.model, batch, answers, share, student.device, self.done)
 
     def measure(self, student: Student) -> float:
         """The mean loss of a held-out token, in float32."""
         losses = (
             counts
-            * total_loss(self.objective, student.model, piece, self.teacher.answers(piece), student.device)
-            for piece, counts in self.processes.turns(self.held_out)
+            * total_loss(self.objective, student.model, batch, self.teacher.answers(batch), student.device)
+            for batch, counts in self.processes.turns(self.held_out)
         )
         return self.processes.sum(sum(losses)) / self.held_out_tokens
 
     @property
     def held_out_tokens(self) -> int:
         """Tokens that the held-out loss is a mean over."""
-        return sum(piece.tokens for piece in self.held_out)
+        return sum(batch.tokens for batch in self.held_out)
 
     def give(
         self,
@@ -72,8 +72,8 @@ class Lesson:
 
         taught = Loop(
             [*student.changes(), *self.objective.parameters()],
-            self.pieces,
-            lambda piece, share: self.learn(student, piece, share),
+            self.micro_batches,
+            lambda batch, share: self.learn(student, batch, share),
             lambda: self.measure(student),
             loop,
             begin,

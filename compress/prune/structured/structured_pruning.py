@@ -26,7 +26,7 @@ from ...pipeline.algorithm import ModelPass
 from ...pipeline.journal import Journal
 from ...pipeline.stage import Stage, StageResult
 from ...pipeline.sweep import Sweep
-from ...text.micro_batches import Piece, first_tokens, pieces_of
+from ...text.micro_batches import MicroBatch, first_tokens, micro_batches_of
 from .block_widths import Item, repaired_costs, room_for, solved, uniform
 from .budget_cost import WEIGHTS, BudgetOption
 from .importance import Importance
@@ -112,7 +112,7 @@ class StructuredPruning(ModelPass):
         return narrowed(anatomy, self.parts, widths)
 
     def working_bytes(self, weights: int) -> int:
-        """The model in float32 and the activations of one piece where losses are measured."""
+        """The model in float32 and the activations of one micro-batch where losses are measured."""
         return 2 * weights if self.measures else 0
 
     def sweep_bytes(self, anatomy: Anatomy) -> int:
@@ -190,9 +190,9 @@ class StructuredPruning(ModelPass):
         model = load_model(stage.source.reader.path, device=stage.device, cache=False)
         return model.requires_grad_(False)
 
-    def _pieces(self, stage: Stage) -> list[Piece]:
+    def _micro_batches(self, stage: Stage) -> list[MicroBatch]:
         assert stage.calibration is not None
-        return first_tokens(pieces_of(stage.calibration, 1024), self.measured_tokens)
+        return first_tokens(micro_batches_of(stage.calibration, 1024), self.measured_tokens)
 
     def _losses(self, stage: Stage, items: Sequence[Item], model: nn.Module) -> dict[str, Tensor]:
         """The loss without each unit alone, by reader."""
@@ -202,7 +202,7 @@ class StructuredPruning(ModelPass):
         }
         anatomy, device, progress = stage.source.anatomy, stage.device, stage.progress
         options: dict[str, Any] = {"precision": self.precision, "seed": self.seed}
-        return unit_losses(model, anatomy, units, self._pieces(stage), device, progress, **options)
+        return unit_losses(model, anatomy, units, self._micro_batches(stage), device, progress, **options)
 
     def _costs(
         self, stage: Stage, items: Sequence[Item], model: nn.Module
@@ -211,8 +211,10 @@ class StructuredPruning(ModelPass):
         readers = {item.key: item.part.reader(item.block).name for item in items}
         anatomy, device, progress = stage.source.anatomy, stage.device, stage.progress
         options: dict[str, Any] = {"precision": self.precision, "seed": self.seed}
-        pieces = self._pieces(stage)
-        grams = reader_grams(model, anatomy, list(readers.values()), pieces, device, progress, **options)
+        micro_batches = self._micro_batches(stage)
+        grams = reader_grams(
+            model, anatomy, list(readers.values()), micro_batches, device, progress, **options
+        )
         costs = {}
         with progress.task("weighing widths", len(items)) as task:
             for item in items:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...measure.reading import MAPS, States
 from ...model.anatomy import Anatomy
 from ...model.module_names import module_name
-from ...text.micro_batches import Piece
+from ...text.micro_batches import MicroBatch
 from .divergences import forward_kl
 
 # Below this a probability is rounding: neither model is asked to be surer.
@@ -30,11 +30,13 @@ class AttentionMaps:
         self.heard = {f"{MAPS}0": module_name(student, mine.module)}
         self.asked = {f"{MAPS}0": module_name(teacher, theirs.module)}
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``maps [tokens, heads, keys]`` float32: each token's attention over the places of its row."""
         return {"maps": states[f"{MAPS}0"].to(torch.float32)}
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
         return map_divergence(states[f"{MAPS}0"].to(torch.float32), answers["maps"])
 
     def parameters(self) -> list[nn.Parameter]:

@@ -1,7 +1,8 @@
 """The losses of a classifier of texts: how far its labels are from the teacher's, or from those of the rows.
 
 Hinton, Vinyals, Dean 2015, arXiv 1503.02531. The head that reads the states stays as it is; what stands
-before it learns. Every row of a piece counts alike, and all of them together as the piece's tokens.
+before it learns. Every row of a micro-batch counts alike, and all of them together as the micro-batch's
+tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ...measure.reading import LAST, States
 from ...model.anatomy import Anatomy
 from ...model.classifier import Classifier
 from ...model.module_names import module_name
-from ...text.micro_batches import Piece
+from ...text.micro_batches import MicroBatch
 from .divergences import forward_kl
 
 
@@ -32,20 +33,22 @@ class LabelDivergence:
         self.asked: dict[str, str] = {}
         self._student, self._teacher = student, teacher
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``log_probabilities [rows, labels]`` float32."""
-        return {"log_probabilities": self._found(model, self._teacher, states, piece)}
+        return {"log_probabilities": self._found(model, self._teacher, states, batch)}
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
-        mine = self._found(model, self._student, states, piece)
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
+        mine = self._found(model, self._student, states, batch)
         distance = forward_kl(answers["log_probabilities"], mine)
-        return self.temperature**2 * distance * (piece.tokens / len(distance))
+        return self.temperature**2 * distance * (batch.tokens / len(distance))
 
     def parameters(self) -> list[nn.Parameter]:
         return []
 
-    def _found(self, model: nn.Module, anatomy: Anatomy, states: States, piece: Piece) -> Tensor:
-        return (_label_logits(model, anatomy, states, piece) / self.temperature).log_softmax(-1)
+    def _found(self, model: nn.Module, anatomy: Anatomy, states: States, batch: MicroBatch) -> Tensor:
+        return (_label_logits(model, anatomy, states, batch) / self.temperature).log_softmax(-1)
 
 
 class LabelCrossEntropy:
@@ -58,26 +61,28 @@ class LabelCrossEntropy:
         self.asked: dict[str, str] = {}
         self._student = student
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``labels [rows]``: the place of the row's label, or −1."""
-        rows = piece.attention_mask.any(1)
-        labels = torch.full_like(piece.input_ids[:, 0], -1) if piece.labels is None else piece.labels
+        rows = batch.attention_mask.any(1)
+        labels = torch.full_like(batch.input_ids[:, 0], -1) if batch.labels is None else batch.labels
         return {"labels": labels[rows]}
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
-        logits, labels = _label_logits(model, self._student, states, piece), answers["labels"]
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
+        logits, labels = _label_logits(model, self._student, states, batch), answers["labels"]
         lost = cross_entropy(logits, labels, ignore_index=-1, reduction="none")
-        return lost * (piece.tokens / len(lost))
+        return lost * (batch.tokens / len(lost))
 
     def parameters(self) -> list[nn.Parameter]:
         return []
 
 
-def _label_logits(model: nn.Module, anatomy: Anatomy, states: States, piece: Piece) -> Tensor:
+def _label_logits(model: nn.Module, anatomy: Anatomy, states: States, batch: MicroBatch) -> Tensor:
     """``[rows, labels]`` float32, of the rows that have a token."""
     head = anatomy.classifier
     assert head is not None
-    first = _first_states(states[LAST], piece.attention_mask.to(states[LAST].device))
+    first = _first_states(states[LAST], batch.attention_mask.to(states[LAST].device))
     return _logits(model, anatomy, head, first.float())
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...measure.reading import LAST, States
-from ...text.micro_batches import Piece
+from ...text.micro_batches import MicroBatch
 from .divergences import forward_kl, jensen_shannon, reverse_kl, with_rest
 
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
@@ -66,7 +66,7 @@ class LogitDivergence:
         self.top_k, self.softcap, self.temperature = top_k, softcap, temperature
         self.vocabulary = vocabulary
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``ids [tokens, top_k]`` int32 in any order and their ``log_probabilities``, float32; the rest of 1
         is the tail's mass. Of a whole vocabulary only the latter, in its order.
         """
@@ -76,7 +76,9 @@ class LogitDivergence:
         top = found.topk(self.top_k, -1, sorted=False)  # sorting a whole vocabulary takes most of the time
         return {"ids": top.indices.to(torch.int32), "log_probabilities": top.values}
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
         mine, theirs = self._found(model, states), answers["log_probabilities"]
         if "ids" in answers:
             mine, theirs = with_rest(mine.gather(-1, answers["ids"].long())), with_rest(theirs)
@@ -99,11 +101,13 @@ class CrossEntropy:
         self.heard: dict[str, str] = {}
         self.asked: dict[str, str] = {}
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``labels [tokens]``: the id that follows, or −1."""
-        return {"labels": labels(piece)[part]}
+        return {"labels": labels(batch)[part]}
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
         found, following = log_probabilities(model, states[LAST], self.softcap), answers["labels"]
         chosen = found.gather(-1, following.clamp_min(0).unsqueeze(-1)).squeeze(-1)
         return torch.where(following >= 0, -chosen, 0.0)
@@ -112,9 +116,9 @@ class CrossEntropy:
         return []
 
 
-def labels(piece: Piece) -> Tensor:
+def labels(batch: MicroBatch) -> Tensor:
     """``[tokens]``: the id that follows each real token in its row, −1 where none does."""
-    following = torch.full_like(piece.input_ids, -1)
-    real = piece.attention_mask.bool()
-    following[:, :-1] = torch.where(real[:, 1:], piece.input_ids[:, 1:], -1)
+    following = torch.full_like(batch.input_ids, -1)
+    real = batch.attention_mask.bool()
+    following[:, :-1] = torch.where(real[:, 1:], batch.input_ids[:, 1:], -1)
     return following[real]

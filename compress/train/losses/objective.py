@@ -1,4 +1,4 @@
-"""What a student is compared with its teacher by: weighted terms, each a loss of a piece's tokens.
+"""What a student is compared with its teacher by: weighted terms, each a loss of a micro-batch's tokens.
 
 A decoder by default by the forward KL of its next-token distribution, an encoder by its last hidden states; a
 classifier by these and the KL of its labels, which count alike.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...measure.reading import States, read
 from ...model.anatomy import Anatomy
-from ...text.micro_batches import Piece
+from ...text.micro_batches import MicroBatch
 from .label_terms import LabelDivergence
 from .logit_terms import LogitDivergence
 from .state_terms import StateDistance
@@ -36,11 +36,11 @@ class Term(Protocol):
 
     @property
     def by_token(self) -> bool:
-        """Whether some tokens of a piece may be looked at without the others."""
+        """Whether some tokens of a micro-batch may be looked at without the others."""
 
     @property
     def asks(self) -> bool:
-        """Whether the teacher has to look at the piece at all."""
+        """Whether the teacher has to look at the micro-batch at all."""
 
     @property
     def heard(self) -> Mapping[str, str]:
@@ -50,12 +50,12 @@ class Term(Protocol):
     def asked(self) -> Mapping[str, str]:
         """The modules of the teacher whose outputs it reads."""
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> Answers:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """What is kept of the teacher about the tokens ``part``: tensors with one row a token, unless the
         term is not by token.
         """
 
-    def losses(self, model: nn.Module, states: States, answers: Answers, piece: Piece) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         """``[tokens]`` (or fewer, with the same sum): how far the student is from the teacher's answers."""
 
     def parameters(self) -> list[nn.Parameter]:
@@ -110,15 +110,15 @@ def _parts(term: Term, tokens: int) -> Iterator[slice]:
         yield slice(start, start + _AT_ONCE)
 
 
-def ask(objective: Objective, teacher: nn.Module, piece: Piece, device: torch.device) -> Answers:
-    """The teacher's answers to a piece."""
+def ask(objective: Objective, teacher: nn.Module, batch: MicroBatch, device: torch.device) -> Answers:
+    """The teacher's answers to a micro-batch."""
     found: Answers = {}
     with torch.no_grad():
         looks = any(term.asks for _, term in objective.terms)
-        states = read(teacher, piece, device, objective.asked) if looks else {}
+        states = read(teacher, batch, device, objective.asked) if looks else {}
         for _, term in objective.terms:
             parts = [
-                term.answers(teacher, _some(states, part), piece, part) for part in _parts(term, piece.tokens)
+                term.answers(teacher, _some(states, part), batch, part) for part in _parts(term, batch.tokens)
             ]
             found |= {
                 f"{term.name}.{name}": torch.cat([part[name] for part in parts]).cpu() for name in parts[0]
@@ -143,26 +143,26 @@ def _known(term: Term, answers: Answers, part: slice, device: torch.device) -> A
 def learn_from(
     objective: Objective,
     model: nn.Module,
-    piece: Piece,
+    batch: MicroBatch,
     answers: Answers,
     share: float,
     device: torch.device,
     done: float = 1.0,
 ) -> float:
-    """Add the gradient of ``share`` times the summed loss of a piece, with the weights at ``done``; returns
-    the sum.
+    """Add the gradient of ``share`` times the summed loss of a micro-batch, with the weights at ``done``;
+    returns the sum.
 
     The logits of a few tokens exist at a time: their gradients are gathered at the states that were read and
     go back through the model once. Terms are computed in float32 whatever the model computes in.
     """
-    states, total = read(model, piece, device, objective.heard), 0.0
-    counts = piece.counts().to(device)
+    states, total = read(model, batch, device, objective.heard), 0.0
+    counts = batch.counts().to(device)
     entrance = {name: rows.detach().requires_grad_(True) for name, rows in states.items()}
     with torch.autocast(device.type, enabled=False):
         for weight, term in objective.weighted(done):
-            for part in _parts(term, piece.tokens):
+            for part in _parts(term, batch.tokens):
                 known = _known(term, answers, part, device)
-                losses = term.losses(model, _some(entrance, part), known, piece)
+                losses = term.losses(model, _some(entrance, part), known, batch)
                 loss = weight * (losses * counts[part] if term.by_token else losses).sum()
                 (loss * share).backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach())
@@ -172,15 +172,15 @@ def learn_from(
 
 
 def total_loss(
-    objective: Objective, model: nn.Module, piece: Piece, answers: Answers, device: torch.device
+    objective: Objective, model: nn.Module, batch: MicroBatch, answers: Answers, device: torch.device
 ) -> float:
-    """The summed loss of a piece with the weights at the end, without learning."""
+    """The summed loss of a micro-batch with the weights at the end, without learning."""
     with torch.no_grad():
-        states = read(model, piece, device, objective.heard)
+        states = read(model, batch, device, objective.heard)
         parts = [
             weight
-            * float(term.losses(model, _some(states, part), _known(term, answers, part, device), piece).sum())
+            * float(term.losses(model, _some(states, part), _known(term, answers, part, device), batch).sum())
             for weight, term in objective.weighted(1.0)
-            for part in _parts(term, piece.tokens)
+            for part in _parts(term, batch.tokens)
         ]
     return sum(parts)

@@ -16,7 +16,7 @@ from ...measure.reading import States
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import Attention
 from ...model.module_names import module_name
-from ...text.micro_batches import Piece
+from ...text.micro_batches import MicroBatch
 from .divergences import forward_kl
 
 _KINDS = ("q", "k", "v")
@@ -43,12 +43,14 @@ class Relations:
         self.mine, self.theirs = (anatomy.blocks[block].attention for anatomy in (student, teacher))
         self.heard, self.asked = _projections(student, self.mine), _projections(teacher, self.theirs)
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``q``, ``k`` and ``v`` ``[tokens, width]`` float32."""
         return _split(self.theirs, states)
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
-        lengths = piece.attention_mask.sum(1).tolist()
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
+        lengths = batch.attention_mask.sum(1).tolist()
         mine, total = _split(self.mine, states), []
         for kind in _KINDS:
             pairs = zip(torch.split(mine[kind], lengths), torch.split(answers[kind], lengths), strict=True)

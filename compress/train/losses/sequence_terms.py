@@ -16,12 +16,12 @@ from torch.nn.functional import cross_entropy
 
 from ....errors import TrainingError
 from ...measure.reading import LAST, States
-from ...text.micro_batches import Piece
+from ...text.micro_batches import MicroBatch
 
 
 class SequenceCrossEntropy:
     """Minus the log-probability of the teacher's answers, whose tokens so far the decoder is given: nats a
-    token of the answers, so that those of a piece together count as its source tokens.
+    token of the answers, so that those of a micro-batch together count as its source tokens.
 
     ``answer_tokens`` are written at most; ``beams`` answers are followed at once, and 1 is greedy. The rest
     is as the teacher's ``generation_config.json`` has it, but for chance. The decoder computes in float32.
@@ -34,25 +34,27 @@ class SequenceCrossEntropy:
         self.heard: dict[str, str] = {}
         self.asked: dict[str, str] = {}
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``labels [rows, answer]`` int32: the ids that are written after the start, the end among them, and
         −1 after that.
 
         Raises:
             TrainingError: nothing says what answers begin with.
         """
-        return {"labels": written(model, *_sources(states, piece), self.beams, self.answer_tokens)}
+        return {"labels": written(model, *_sources(states, batch), self.beams, self.answer_tokens)}
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
         """``[rows]``.
 
         Raises:
             TrainingError: as :meth:`answers`.
         """
         labels = answers["labels"].long()
-        logits = answer_logits(model, *_sources(states, piece), labels)
+        logits = answer_logits(model, *_sources(states, batch), labels)
         lost = cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=-1, reduction="none")
-        return lost.sum(1) * (piece.tokens / int((labels >= 0).sum()))
+        return lost.sum(1) * (batch.tokens / int((labels >= 0).sum()))
 
     def parameters(self) -> list[nn.Parameter]:
         return []
@@ -117,9 +119,9 @@ def _ids(end: int | list[int] | None) -> list[int]:
     return end if isinstance(end, list) else [end]
 
 
-def _sources(states: States, piece: Piece) -> tuple[Tensor, Tensor]:
+def _sources(states: States, batch: MicroBatch) -> tuple[Tensor, Tensor]:
     """The encoder's states ``[rows, length, hidden]`` float32 and their mask, of rows that have a token."""
     rows = states[LAST].to(torch.float32)
-    mask = piece.attention_mask[piece.attention_mask.any(1)].to(rows.device)
+    mask = batch.attention_mask[batch.attention_mask.any(1)].to(rows.device)
     padded = rows.new_zeros(*mask.shape, rows.shape[-1])
     return padded.masked_scatter(mask.bool().unsqueeze(-1), rows), mask

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...measure.reading import LAST, States
 from ...model.pooling import Pooling
-from ...text.micro_batches import Piece
+from ...text.micro_batches import MicroBatch
 
 
 def relative_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -33,11 +33,13 @@ class StateDistance:
         self.heard: dict[str, str] = {}
         self.asked: dict[str, str] = {}
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``rows [tokens, hidden]`` float32."""
         return {"rows": states[LAST].to(torch.float32)}
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
         return relative_distance(states[LAST], answers["rows"])
 
     def parameters(self) -> list[nn.Parameter]:
@@ -66,11 +68,13 @@ class HiddenDistance:
                 start = torch.randn(wide, narrow, generator=generator) * narrow**-0.5
                 self.projections[name] = nn.Parameter(start.to(device))
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``hidden.N [tokens, hidden]`` float32 after each of the teacher's blocks."""
         return {name: states[name].to(torch.float32) for name in self.asked}
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
         distances = []
         for name in self.heard:
             mine = states[name].to(torch.float32)
@@ -86,7 +90,7 @@ class HiddenDistance:
 class EmbeddingDistance:
     """How far each row's embedding is from the teacher's: 1 − cosine, or the relative squared distance.
 
-    Every row of a piece counts alike, and all of them together as the piece's tokens.
+    Every row of a micro-batch counts alike, and all of them together as the micro-batch's tokens.
     """
 
     by_token, asks = False, True
@@ -97,24 +101,26 @@ class EmbeddingDistance:
         self.heard: dict[str, str] = {}
         self.asked: dict[str, str] = {}
 
-    def _embeddings(self, states: States, piece: Piece) -> Tensor:
-        mask = piece.attention_mask.to(states[LAST].device)
+    def _embeddings(self, states: States, batch: MicroBatch) -> Tensor:
+        mask = batch.attention_mask.to(states[LAST].device)
         rows = states[LAST].to(torch.float32)
         padded = rows.new_zeros(*mask.shape, rows.shape[-1])
         padded = padded.masked_scatter(mask.bool().unsqueeze(-1), rows)
         return self.pooling.apply(padded, mask)
 
-    def answers(self, model: nn.Module, states: States, piece: Piece, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``embeddings [rows, hidden]`` float32."""
-        return {"embeddings": self._embeddings(states, piece)}
+        return {"embeddings": self._embeddings(states, batch)}
 
-    def losses(self, model: nn.Module, states: States, answers: dict[str, Tensor], piece: Piece) -> Tensor:
-        mine, theirs = self._embeddings(states, piece), answers["embeddings"]
+    def losses(
+        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
+    ) -> Tensor:
+        mine, theirs = self._embeddings(states, batch), answers["embeddings"]
         if self.cosine:
             distance = 1 - torch.nn.functional.cosine_similarity(mine, theirs, dim=-1)
         else:
             distance = relative_distance(mine, theirs)
-        return distance * (piece.tokens / len(distance))
+        return distance * (batch.tokens / len(distance))
 
     def parameters(self) -> list[nn.Parameter]:
         return []

@@ -30,7 +30,7 @@ from ...model.checkpoint.shard_writer import copy_companions
 from ...model.module_names import module_name
 from ...model.torch_model import load_model
 from ...model.weights import WeightSource
-from ...text.micro_batches import Piece, first_tokens
+from ...text.micro_batches import MicroBatch, first_tokens
 
 _TOKENS = 4096  # that sizes are measured on
 # Token ids that BitNet's config takes for granted where none are written, and Llama's otherwise.
@@ -88,7 +88,7 @@ def _readers(anatomy: Anatomy) -> Iterator[tuple[Norm, Linear]]:
 
 
 def source_with_sub_norms(
-    source: WeightSource, pieces: Sequence[Piece], directory: Path, device: torch.device
+    source: WeightSource, micro_batches: Sequence[MicroBatch], directory: Path, device: torch.device
 ) -> WeightSource:
     """The model of ``source`` with sub-norms, as a checkpoint in ``directory``, whole or not at all.
 
@@ -102,7 +102,7 @@ def source_with_sub_norms(
     if source.schemes:
         raise RecipeError("a quantized model cannot get sub-norms", fix="put ternary first")
     model = load_model(source.reader.path, device=device)
-    sizes = sizes_read(model, anatomy, first_tokens(pieces, _TOKENS), device)
+    sizes = sizes_read(model, anatomy, first_tokens(micro_batches, _TOKENS), device)
     tensors = source.reader.read(source.reader.shapes)
     for norm, linear in _readers(anatomy):
         stored = source.stored_type(f"{anatomy.blocks[0].norm1.name}.weight")
@@ -135,17 +135,17 @@ def _config(source: WeightSource) -> dict[str, Any]:
 
 
 def sizes_read(
-    model: nn.Module, anatomy: Anatomy, pieces: Sequence[Piece], device: torch.device
+    model: nn.Module, anatomy: Anatomy, micro_batches: Sequence[MicroBatch], device: torch.device
 ) -> dict[str, float]:
-    """By linear behind a sub-norm, the root mean square of what it reads over the real tokens of ``pieces``;
-    1 where that is no size.
+    """By linear behind a sub-norm, the root mean square of what it reads over the real tokens of
+    ``micro_batches``; 1 where that is no size.
     """
     linears = [linear for _, linear in _readers(anatomy)]
     sums = dict.fromkeys((linear.name for linear in linears), 0.0)
-    tokens = sum(piece.tokens for piece in pieces)
-    for piece in pieces:
-        with _summed(model, anatomy, linears, piece.attention_mask.to(device).bool(), sums), torch.no_grad():
-            read(model, piece, device)
+    tokens = sum(batch.tokens for batch in micro_batches)
+    for batch in micro_batches:
+        with _summed(model, anatomy, linears, batch.attention_mask.to(device).bool(), sums), torch.no_grad():
+            read(model, batch, device)
     found = {linear.name: math.sqrt(sums[linear.name] / (tokens * linear.in_features)) for linear in linears}
     return {name: size if math.isfinite(size) and size > 0 else 1.0 for name, size in found.items()}
 

@@ -12,7 +12,7 @@ from edgepress.compress.measure.fisher import direction
 from edgepress.compress.measure.output_fisher import exit_metrics
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.errors import CalibrationError
 from edgepress.terminal import Silent
 from torch import Tensor
@@ -21,27 +21,27 @@ CPU = torch.device("cpu")
 OPTIONS: dict[str, Any] = {"precision": "float32", "seed": 3}
 
 
-def pieces() -> list[Piece]:
+def micro_batches() -> list[MicroBatch]:
     ids = torch.randint(3, 100, (2, 24), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     mask[1, 15:] = 0
-    return [Piece(0, ids[:1], mask[:1], 24), Piece(1, ids[1:], mask[1:], 15)]
+    return [MicroBatch(0, ids[:1], mask[:1], 24), MicroBatch(1, ids[1:], mask[1:], 15)]
 
 
 def test_it_is_the_mean_outer_product_of_gradients(pico_llama: Path) -> None:
     anatomy, model = WeightSource.open(pico_llama).anatomy, load_model(pico_llama, cache=False)
-    found = exit_metrics(model, anatomy, pieces(), CPU, Silent(), **OPTIONS)
+    found = exit_metrics(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS)
     assert list(found) == [block.prefix for block in anatomy.blocks]
     generator = torch.Generator().manual_seed(OPTIONS["seed"])
     expected = [torch.zeros(anatomy.hidden_size, anatomy.hidden_size) for _ in anatomy.blocks]
-    for piece in pieces():
-        real = piece.attention_mask.bool()
+    for batch in micro_batches():
+        real = batch.attention_mask.bool()
         states: list[Tensor] = []
         handles = [
             layer.register_forward_hook(lambda _, __, output, states=states: states.append(output))
             for layer in model.base_model.layers  # type: ignore[union-attr]
         ]
-        last = model.base_model(piece.input_ids, piece.attention_mask).last_hidden_state[real]  # type: ignore
+        last = model.base_model(batch.input_ids, batch.attention_mask).last_hidden_state[real]  # type: ignore
         for handle in handles:
             handle.remove()
         gradients = torch.autograd.grad(last, states, direction(model, anatomy, last.detach(), generator))
@@ -58,7 +58,7 @@ def test_it_is_the_mean_outer_product_of_gradients(pico_llama: Path) -> None:
 def test_an_encoder_has_one_too(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
     path = make_encoder(tmp_path / "m")
     anatomy = WeightSource.open(path).anatomy
-    found = exit_metrics(load_model(path), anatomy, pieces(), CPU, Silent(), **OPTIONS)
+    found = exit_metrics(load_model(path), anatomy, micro_batches(), CPU, Silent(), **OPTIONS)
     for metric in found.values():
         assert float(metric.diag().mean()) == pytest.approx(1) and float(torch.linalg.eigvalsh(metric)[0]) > 0
 
@@ -71,8 +71,8 @@ def test_gradients_that_say_nothing(pico_llama: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("edgepress.compress.measure.fisher.direction", constant)
     anatomy, model = WeightSource.open(pico_llama).anatomy, load_model(pico_llama, cache=False)
     if value == 0:
-        found = exit_metrics(model, anatomy, pieces(), CPU, Silent(), **OPTIONS)
+        found = exit_metrics(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS)
         assert all(torch.equal(metric, torch.eye(anatomy.hidden_size)) for metric in found.values())
     else:
         with pytest.raises(CalibrationError, match=r"exit of model\.layers\.0"):
-            exit_metrics(model, anatomy, pieces(), CPU, Silent(), **OPTIONS)
+            exit_metrics(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS)

@@ -11,7 +11,7 @@ from edgepress.compress.measure.reader_gram import reader_grams
 from edgepress.compress.measure.reading import last_states
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.terminal import Silent
 
 
@@ -22,10 +22,10 @@ def test_grams_and_squared_gradients(model: str, request: pytest.FixtureRequest)
     ids = torch.randint(5, 110, (2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
-    piece = Piece(0, ids, mask, int(mask.sum()))
+    batch = MicroBatch(0, ids, mask, int(mask.sum()))
     name = anatomy.blocks[0].mlp.down.name
     network = load_model(path).requires_grad_(False)
-    found = reader_grams(network, anatomy, [name], [piece], device, Silent(), precision="float32", seed=3)
+    found = reader_grams(network, anatomy, [name], [batch], device, Silent(), precision="float32", seed=3)
     seen: list[torch.Tensor] = []
 
     def keep(_: object, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
@@ -33,7 +33,7 @@ def test_grams_and_squared_gradients(model: str, request: pytest.FixtureRequest)
         seen.extend([inputs[0].detach(), output])
 
     network.get_submodule(name).register_forward_hook(keep)  # type: ignore[arg-type]
-    rows = last_states(network, piece, device)
+    rows = last_states(network, batch, device)
     rows.backward(direction(network, anatomy, rows.detach(), torch.Generator().manual_seed(3)))
     x, d = seen[0][mask.bool()], seen[1].grad
     assert d is not None and len(x) == 15

@@ -12,7 +12,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.objective import ask, objective_for, total_loss
 from edgepress.terminal import Silent
 from torch import Tensor
@@ -20,12 +20,12 @@ from torch import Tensor
 CPU = torch.device("cpu")
 
 
-def pieces(count: int, rows: int, length: int) -> list[Piece]:
+def micro_batches(count: int, rows: int, length: int) -> list[MicroBatch]:
     generator = torch.Generator().manual_seed(4)
     found = []
     for number in range(count):
         ids = torch.randint(3, 100, (rows, length), generator=generator)
-        found.append(Piece(number, ids, torch.ones_like(ids), ids.numel()))
+        found.append(MicroBatch(number, ids, torch.ones_like(ids), ids.numel()))
     return found
 
 
@@ -38,7 +38,7 @@ def candidates(source: WeightSource, *schemes: str) -> dict[str, list[QTensor]]:
 
 def test_it_is_the_naive_sum_over_tokens(pico_llama: Path) -> None:
     source = WeightSource.open(pico_llama)
-    others, asked = candidates(source, "W2A16-g32", "W4A16-g32"), pieces(1, 2, 9)
+    others, asked = candidates(source, "W2A16-g32", "W4A16-g32"), micro_batches(1, 2, 9)
     found = sensitivity(
         load_model(pico_llama).requires_grad_(False),
         source.anatomy,
@@ -80,22 +80,22 @@ def _keep(seen: dict[str, list[Tensor]], name: str, x: Tensor, output: Tensor) -
 def test_it_predicts_the_damage_that_rounding_does(pico_llama: Path, pico_bert: Path, kind: str) -> None:
     path = pico_llama if kind == "decoder" else pico_bert
     source = WeightSource.open(path)
-    others, asked = candidates(source, "W4A16-g32"), pieces(8, 4, 24)
+    others, asked = candidates(source, "W4A16-g32"), micro_batches(8, 4, 24)
     predicted = sensitivity(
         load_model(path).requires_grad_(False), source.anatomy, others, asked, CPU, Silent()
     )
     objective = objective_for(source.anatomy, 10**6)
     teacher = load_model(path)
-    answers = [ask(objective, teacher, piece, CPU) for piece in asked]
+    answers = [ask(objective, teacher, batch, CPU) for batch in asked]
     ratios = []
     for name, (other,) in others.items():
         student = load_model(path)
         student.get_submodule(name).weight.data = other.dequantize()  # type: ignore[union-attr,assignment]
         loss = sum(
-            total_loss(objective, student, piece, answer, CPU)
-            for piece, answer in zip(asked, answers, strict=True)
+            total_loss(objective, student, batch, answer, CPU)
+            for batch, answer in zip(asked, answers, strict=True)
         )
-        ratios.append(predicted[name][0] / (loss / sum(piece.tokens for piece in asked)))
+        ratios.append(predicted[name][0] / (loss / sum(batch.tokens for batch in asked)))
     ordered = sorted(ratios)
     assert 0.4 < ordered[len(ordered) // 2] < 2.5
     assert ordered[0] > 0.1 and ordered[-1] < 10

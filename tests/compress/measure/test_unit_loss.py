@@ -11,7 +11,7 @@ from edgepress.compress.measure.reading import last_states
 from edgepress.compress.measure.unit_loss import unit_losses
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.terminal import Silent
 
 
@@ -22,11 +22,11 @@ def test_losses_are_squared_products_of_inputs_and_gradients(
     path: Path = request.getfixturevalue(model)
     anatomy, device = WeightSource.open(path).anatomy, torch.device("cpu")
     ids = torch.randint(5, 110, (2, 9), generator=torch.Generator().manual_seed(0))
-    piece = Piece(0, ids, torch.ones_like(ids), ids.numel())
+    batch = MicroBatch(0, ids, torch.ones_like(ids), ids.numel())
     block = anatomy.blocks[1]
     names = {block.mlp.down.name: 128, block.attention.o.name: 4}
     network = load_model(path).requires_grad_(False)
-    found = unit_losses(network, anatomy, names, [piece], device, Silent(), precision="float32", seed=3)
+    found = unit_losses(network, anatomy, names, [batch], device, Silent(), precision="float32", seed=3)
     seen: dict[str, torch.Tensor] = {}
     for name in names:
 
@@ -35,7 +35,7 @@ def test_losses_are_squared_products_of_inputs_and_gradients(
             seen[name] = inputs[0]
 
         network.get_submodule(name).register_forward_pre_hook(keep)  # type: ignore[arg-type]
-    rows = last_states(network, piece, device)
+    rows = last_states(network, batch, device)
     rows.backward(direction(network, anatomy, rows.detach(), torch.Generator().manual_seed(3)))
     share = 0.5 if anatomy.kind == "decoder" else 1.0
     for name, units in names.items():

@@ -16,7 +16,7 @@ from edgepress.compress.measure.weight_loss import weight_losses
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.passes.allocate_sparsity import loss_at
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.errors import RecipeError
 from edgepress.storage import hash_tree, read_json
 from edgepress.terminal import Silent
@@ -39,10 +39,10 @@ def test_losses_are_squared_products_of_gradients_and_weights(
     path: Path = request.getfixturevalue(model)
     anatomy, device = WeightSource.open(path).anatomy, torch.device("cpu")
     ids = torch.randint(5, 110, (2, 5), generator=torch.Generator().manual_seed(0))
-    piece = Piece(0, ids, torch.ones_like(ids), ids.numel())
+    batch = MicroBatch(0, ids, torch.ones_like(ids), ids.numel())
     name = anatomy.blocks[1].mlp.up.name
     network = load_model(path).requires_grad_(False)
-    found = weight_losses(network, anatomy, [name], [piece], device, Silent(), precision="float32", seed=3)
+    found = weight_losses(network, anatomy, [name], [batch], device, Silent(), precision="float32", seed=3)
     module = network.get_submodule(name)
     seen: list[torch.Tensor] = []
 
@@ -51,7 +51,7 @@ def test_losses_are_squared_products_of_gradients_and_weights(
         seen.extend([inputs[0].detach(), output])
 
     module.register_forward_hook(keep)  # type: ignore[arg-type]
-    rows = last_states(network, piece, device)
+    rows = last_states(network, batch, device)
     rows.backward(direction(network, anatomy, rows.detach(), torch.Generator().manual_seed(3)))
     x, d = seen[0].flatten(0, 1), seen[1].grad
     assert d is not None

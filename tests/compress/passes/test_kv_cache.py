@@ -101,17 +101,17 @@ def test_percentile_search_spans_that_share() -> None:
     seed=st.integers(0, 2**20),
     bits=st.sampled_from([4, 8]),
     rule=st.sampled_from(["absmax", "percentile", "mse"]),
-    pieces=st.integers(1, 5),
+    micro_batches=st.integers(1, 5),
 )
 def test_search_is_deterministic_and_never_worse_than_absmax(
-    seed: int, bits: int, rule: RangeSearch, pieces: int
+    seed: int, bits: int, rule: RangeSearch, micro_batches: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(2, 60, generator=generator).exp() - 1
     values[1] = 0  # a dead channel
     whole, parts = Histogram(values.abs().amax(1)), Histogram(values.abs().amax(1))
     whole.update(values)
-    for part in reversed(values.chunk(pieces, dim=1)):
+    for part in reversed(values.chunk(micro_batches, dim=1)):
         parts.update(part)
     assert torch.equal(whole.counts, parts.counts)
     scale = search(whole, bits, rule, 99)

@@ -84,14 +84,14 @@ def test_useless_statistics_scale_nothing(layer_block: LayerBlock) -> None:
 
 def test_the_statistics_it_reads() -> None:
     rows = torch.randn(700, 8, generator=torch.Generator().manual_seed(3))
-    for pieces in (1, 3, 50):
+    for micro_batches in (1, 3, 50):
         peak, sample = (STATISTICS[name](8, torch.device("cpu")) for name in ("absmax", "sample"))
-        for piece in rows.chunk(pieces):
-            peak.update(piece, None)
-            sample.update(piece, None)
+        for batch in rows.chunk(micro_batches):
+            peak.update(batch, None)
+            sample.update(batch, None)
         assert torch.equal(peak.value(), rows.abs().amax(0))
         kept = sample.value()
-        assert min(512, 128 * pieces) == len(kept) or (pieces == 50 and len(kept) == 512)
+        assert min(512, 128 * micro_batches) == len(kept) or (micro_batches == 50 and len(kept) == 512)
         assert all(bool((rows == row).all(1).any()) for row in kept[::50])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.loop import Loop
 from edgepress.compress.train.train_state import LoopSettings
 from edgepress.errors import TrainingError
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 TARGETS = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)) * 0.1 + 1
 EMPTY = torch.zeros(0)
-PIECES = [Piece(number, EMPTY, EMPTY, 10) for number in range(12)]
+PIECES = [MicroBatch(number, EMPTY, EMPTY, 10) for number in range(12)]
 
 
 class Task:
-    """A vector that should become the mean of the targets; every piece has one."""
+    """A vector that should become the mean of the targets; every micro-batch has one."""
 
     def __init__(
         self, state: Path, *, rate: float = 0.05, epochs: int = 10, scaled: bool = False, **options: Any
@@ -39,9 +39,11 @@ class Task:
         )
         self.loop = Loop([self.vector], PIECES, self.learn, self.measure, settings, scaled=scaled)
 
-    def learn(self, piece: Piece, share: float) -> float:
+    def learn(self, micro_batch: MicroBatch, share: float) -> float:
         self.calls += 1
-        loss: Tensor = self.hook((self.vector - TARGETS[piece.number]).square().sum() * piece.tokens)
+        loss: Tensor = self.hook(
+            (self.vector - TARGETS[micro_batch.number]).square().sum() * micro_batch.tokens
+        )
         (loss * share).backward()
         return float(loss.detach())
 
@@ -57,10 +59,12 @@ def test_it_descends_to_the_minimum(tmp_path: Path) -> None:
     assert task.measure() == course.best[1]
 
 
-def test_every_piece_comes_once_an_epoch_in_another_order(tmp_path: Path) -> None:
+def test_every_micro_batch_comes_once_an_epoch_in_another_order(tmp_path: Path) -> None:
     steps = Task(tmp_path / "s.pt", epochs=2).loop.steps
     assert [len(batch) for batch in steps] == [3] * 8
-    orders = [[piece.number for batch in half for piece in batch] for half in (steps[:4], steps[4:])]
+    orders = [
+        [micro_batch.number for batch in half for micro_batch in batch] for half in (steps[:4], steps[4:])
+    ]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(12)) and orders[0] != orders[1]
 
 
@@ -134,7 +138,7 @@ def test_the_rate_rises_and_falls(tmp_path: Path) -> None:
 
 def test_the_budget_of_tokens_is_spent_and_no_more(tmp_path: Path) -> None:
     steps = Task(tmp_path / "s.pt", tokens=170).loop.steps
-    assert [sum(piece.tokens for piece in batch) for batch in steps] == [30] * 6
+    assert [sum(micro_batch.tokens for micro_batch in batch) for batch in steps] == [30] * 6
     course = Task(tmp_path / "s.pt", tokens=170).loop.run(Silent())
     assert course.stopped == "tokens" and course.tokens == [0, 30, 60, 90, 120, 150, 180]
 

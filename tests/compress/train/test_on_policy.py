@@ -1,4 +1,4 @@
-"""On-policy pieces: drawn from the student, the same each time, and only what it wrote counts."""
+"""On-policy micro-batches: drawn from the student, the same each time, and only what it wrote counts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from edgepress.compress.model.torch_model import load_model
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.logit_terms import LogitDivergence
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from
 from edgepress.compress.train.on_policy import OnPolicy, continued
 
 CPU = torch.device("cpu")
 IDS = torch.randint(5, 100, (2, 16), generator=torch.Generator().manual_seed(1))
-PIECE = Piece(3, IDS, torch.ones_like(IDS), IDS.numel())
+PIECE = MicroBatch(3, IDS, torch.ones_like(IDS), IDS.numel())
 
 
 def test_the_prompt_stays_and_the_rest_is_drawn_as_the_model_says(pico_llama: Path) -> None:
@@ -44,16 +44,16 @@ def test_with_a_cache_it_writes_what_it_would_without(pico_llama: Path) -> None:
     assert torch.equal(found, rows)
 
 
-def test_a_share_of_pieces_is_rewritten_and_twice_the_same(pico_llama: Path) -> None:
+def test_a_share_of_micro_batches_is_rewritten_and_twice_the_same(pico_llama: Path) -> None:
     model = load_model(pico_llama)
-    pieces = [replace(PIECE, number=number) for number in range(40)]
+    micro_batches = [replace(PIECE, number=number) for number in range(40)]
     writing = OnPolicy(0.5, 0.25, seed=0)
-    first, again = ([writing.rewritten(model, piece, 0.3) for piece in pieces] for _ in range(2))
+    first, again = ([writing.rewritten(model, batch, 0.3) for batch in micro_batches] for _ in range(2))
     assert all(torch.equal(a.input_ids, b.input_ids) for a, b in zip(first, again, strict=True))
-    changed = [piece for piece in first if piece.counted_from]
-    assert 10 <= len(changed) <= 30 and all(piece.counted_from == 3 for piece in changed)
-    assert [bool(writing.rewritten(model, piece, 0.4).counted_from) for piece in pieces] != [
-        bool(piece.counted_from) for piece in first
+    changed = [batch for batch in first if batch.counted_from]
+    assert 10 <= len(changed) <= 30 and all(batch.counted_from == 3 for batch in changed)
+    assert [bool(writing.rewritten(model, batch, 0.4).counted_from) for batch in micro_batches] != [
+        bool(batch.counted_from) for batch in first
     ]
 
 

@@ -13,7 +13,7 @@ from edgepress.compress.measure.reading import read
 from edgepress.compress.model.pooling import Pooling
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.logit_terms import CrossEntropy, LogitDivergence, labels
 from edgepress.compress.train.losses.objective import Objective, Term, ask, learn_from, total_loss
 from edgepress.compress.train.losses.relations import Relations
@@ -23,13 +23,13 @@ from torch import Tensor, nn
 CPU = torch.device("cpu")
 
 
-def piece(*, padded: bool = False, length: int = 20) -> Piece:
+def batch(*, padded: bool = False, length: int = 20) -> MicroBatch:
     ids = torch.randint(5, 100, (3, length), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     if padded:
         mask[1, length // 2 :] = 0
         mask[2, length // 3 :] = 0
-    return Piece(0, ids, mask, int(mask.sum()))
+    return MicroBatch(0, ids, mask, int(mask.sum()))
 
 
 def changed(model: nn.Module) -> nn.Module:
@@ -40,12 +40,14 @@ def changed(model: nn.Module) -> nn.Module:
     return model
 
 
-def loss_of(term: Term, teacher: nn.Module, student: nn.Module, asked: Piece, weight: float = 1.0) -> float:
+def loss_of(
+    term: Term, teacher: nn.Module, student: nn.Module, asked: MicroBatch, weight: float = 1.0
+) -> float:
     objective = Objective(((weight, term),))
     return total_loss(objective, student, asked, ask(objective, teacher, asked, CPU), CPU)
 
 
-def logits_of(model: nn.Module, asked: Piece) -> Tensor:
+def logits_of(model: nn.Module, asked: MicroBatch) -> Tensor:
     with torch.no_grad():
         return model(input_ids=asked.input_ids, use_cache=False).logits  # type: ignore[no-any-return]
 
@@ -53,7 +55,7 @@ def logits_of(model: nn.Module, asked: Piece) -> Tensor:
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon"])
 def test_divergences_of_logits(pico_llama: Path, divergence: str, temperature: float) -> None:
-    teacher, student, asked = load_model(pico_llama), changed(load_model(pico_llama)), piece()
+    teacher, student, asked = load_model(pico_llama), changed(load_model(pico_llama)), batch()
     expected = 0.0
     p, q = (torch.softmax(logits_of(model, asked) / temperature, -1) for model in (teacher, student))
     middle = (p + q) / 2
@@ -69,7 +71,7 @@ def test_divergences_of_logits(pico_llama: Path, divergence: str, temperature: f
 
 
 def test_cross_entropy_is_of_the_token_that_follows(pico_llama: Path) -> None:
-    student, asked = load_model(pico_llama), piece()
+    student, asked = load_model(pico_llama), batch()
     logits, expected = logits_of(student, asked), 0.0
     for row in range(3):
         for place in range(19):
@@ -79,7 +81,7 @@ def test_cross_entropy_is_of_the_token_that_follows(pico_llama: Path) -> None:
 
 
 def test_labels_stop_at_padding() -> None:
-    asked = piece(padded=True, length=6)
+    asked = batch(padded=True, length=6)
     expected = []
     for row, real in enumerate(asked.attention_mask.sum(1).tolist()):
         expected += [int(asked.input_ids[row, place + 1]) for place in range(real - 1)] + [-1]
@@ -90,7 +92,7 @@ def test_labels_stop_at_padding() -> None:
 @pytest.mark.parametrize("cosine", [True, False])
 def test_embeddings_are_pooled_and_compared_row_by_row(pico_bert: Path, mode: str, cosine: bool) -> None:
     teacher, student = load_model(pico_bert), changed(load_model(pico_bert))
-    asked, expected = piece(padded=True), 0.0
+    asked, expected = batch(padded=True), 0.0
     for row, real in enumerate(asked.attention_mask.sum(1).tolist()):
         vectors = []
         for model in (student, teacher):
@@ -119,7 +121,7 @@ def test_relations_are_those_of_queries_keys_and_values(
     path = make_encoder(tmp_path / "m") if model_type == "bert" else make_decoder(tmp_path / "m", model_type)
     anatomy = WeightSource.open(path).anatomy
     teacher, student = load_model(path), changed(load_model(path))
-    asked = piece(padded=model_type == "bert")
+    asked = batch(padded=model_type == "bert")
     term = Relations(anatomy, anatomy, heads)
     states = [read(model, asked, CPU, term.heard) for model in (student, teacher)]
     attention, start, expected = anatomy.blocks[-1].attention, 0, 0.0
@@ -148,7 +150,7 @@ def test_hidden_states_are_lifted_where_widths_differ(
     make_decoder: Callable[..., Path], pico_llama: Path, tmp_path: Path
 ) -> None:
     narrow = make_decoder(tmp_path / "m", hidden_size=32, num_hidden_layers=2)
-    teacher, student, asked = load_model(pico_llama), load_model(narrow), piece()
+    teacher, student, asked = load_model(pico_llama), load_model(narrow), batch()
     pairs = {"model.layers.0": "model.layers.1", "model.layers.1": "model.layers.2"}
     term = HiddenDistance(pairs, (32, 64), 0, CPU)
     with torch.no_grad():
@@ -170,7 +172,7 @@ def test_hidden_states_are_lifted_where_widths_differ(
 
 @pytest.mark.parametrize(("done", "weight"), [(0.0, 2.0), (0.25, 1.5), (1.0, 0.0)])
 def test_weights_move_in_a_line(done: float, weight: float, pico_bert: Path) -> None:
-    teacher, asked = load_model(pico_bert), piece(padded=True, length=90)
+    teacher, asked = load_model(pico_bert), batch(padded=True, length=90)
     embedding = EmbeddingDistance(Pooling("mean", True, None), cosine=True)
     found, expected = (changed(load_model(pico_bert)).requires_grad_(True) for _ in range(2))
     moving = Objective((((2.0, 0.0), StateDistance()), (1.0, embedding)))
@@ -188,7 +190,7 @@ def test_weights_move_in_a_line(done: float, weight: float, pico_bert: Path) -> 
 
 def test_gradients_gathered_at_the_states_are_those_of_the_whole(pico_bert: Path) -> None:
     anatomy = WeightSource.open(pico_bert).anatomy
-    teacher, asked = load_model(pico_bert), piece(padded=True, length=90)
+    teacher, asked = load_model(pico_bert), batch(padded=True, length=90)
     pairs = {f"encoder.layer.{index}": f"encoder.layer.{index}" for index in range(2)}
     terms: tuple[tuple[float, Term], ...] = (
         (0.5, StateDistance()),
@@ -227,7 +229,7 @@ def test_terms_are_computed_in_float32_whatever_the_model_computes_in(pico_bert:
             Watching.seen = torch.is_autocast_enabled("cpu")
             return super().losses(*arguments)
 
-    model, asked = load_model(pico_bert), piece()
+    model, asked = load_model(pico_bert), batch()
     objective = Objective(((1.0, Watching()),))
     answers = ask(objective, model, asked, CPU)
     with torch.autocast("cpu", torch.bfloat16):

@@ -10,19 +10,19 @@ import pytest
 import torch
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.attention_maps import AttentionMaps, map_divergence
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, total_loss
 
 CPU = torch.device("cpu")
 
 
-def piece(*, padded: bool) -> Piece:
+def batch(*, padded: bool) -> MicroBatch:
     ids = torch.randint(5, 100, (3, 12), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     if padded:
         mask[1, 7:] = 0
-    return Piece(0, ids, mask, int(mask.sum()))
+    return MicroBatch(0, ids, mask, int(mask.sum()))
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bert"])
@@ -30,7 +30,7 @@ def test_maps_are_those_of_the_last_attention(
     make_decoder: Callable[..., Path], make_encoder: Callable[..., Path], tmp_path: Path, model_type: str
 ) -> None:
     path = make_encoder(tmp_path / "m") if model_type == "bert" else make_decoder(tmp_path / "m", model_type)
-    anatomy, asked = WeightSource.open(path).anatomy, piece(padded=model_type == "bert")
+    anatomy, asked = WeightSource.open(path).anatomy, batch(padded=model_type == "bert")
     teacher, student = load_model(path), load_model(path)
     with torch.no_grad():
         for parameter in student.parameters():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.label_terms import LabelCrossEntropy, LabelDivergence
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, objective_for, total_loss
 from torch import nn
@@ -21,10 +21,10 @@ LABELS = ("bad", "fair", "good")
 LENGTHS = (20, 7, 1)
 
 
-def piece() -> Piece:
+def batch() -> MicroBatch:
     ids = torch.randint(5, 100, (3, 20), generator=torch.Generator().manual_seed(1))
     mask = (torch.arange(20) < torch.tensor(LENGTHS)[:, None]).long()
-    return Piece(0, ids, mask, int(mask.sum()))
+    return MicroBatch(0, ids, mask, int(mask.sum()))
 
 
 def changed(model: nn.Module) -> nn.Module:
@@ -35,7 +35,7 @@ def changed(model: nn.Module) -> nn.Module:
     return model
 
 
-def naive(teacher: nn.Module, student: nn.Module, asked: Piece, temperature: float) -> float:
+def naive(teacher: nn.Module, student: nn.Module, asked: MicroBatch, temperature: float) -> float:
     """The mean over texts, each read alone and without padding, times the tokens."""
     total = 0.0
     for row, length in enumerate(LENGTHS):
@@ -51,7 +51,7 @@ def naive(teacher: nn.Module, student: nn.Module, asked: Piece, temperature: flo
 def test_divergence_of_labels(
     model_type: str, temperature: float, make_encoder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path, asked = make_encoder(tmp_path, model_type, labels=LABELS), piece()
+    path, asked = make_encoder(tmp_path, model_type, labels=LABELS), batch()
     anatomy, teacher, student = WeightSource.open(path).anatomy, load_model(path), changed(load_model(path))
     objective = Objective(((1.0, LabelDivergence(anatomy, anatomy, temperature)),))
     answers = ask(objective, teacher, asked, CPU)
@@ -62,7 +62,7 @@ def test_divergence_of_labels(
 
 
 def test_gradients_are_those_of_the_whole_model(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
-    path, asked = make_encoder(tmp_path, labels=LABELS), piece()
+    path, asked = make_encoder(tmp_path, labels=LABELS), batch()
     teacher, student = load_model(path), changed(load_model(path))
     objective = objective_for(WeightSource.open(path).anatomy, 8)
     assert [(weight, term.name) for weight, term in objective.terms] == [(1.0, "label_kl"), (1.0, "states")]
@@ -88,7 +88,7 @@ def test_gradients_are_those_of_the_whole_model(make_encoder: Callable[..., Path
 def test_cross_entropy_of_labels(
     known: tuple[int, ...] | None, make_encoder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path, asked = make_encoder(tmp_path, labels=LABELS), piece()
+    path, asked = make_encoder(tmp_path, labels=LABELS), batch()
     if known is not None:
         asked = replace(asked, labels=torch.tensor(known))
     anatomy, student = WeightSource.open(path).anatomy, load_model(path)

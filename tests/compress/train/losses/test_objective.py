@@ -1,4 +1,4 @@
-"""Objectives: exact where nothing is merged, bounds where something is, and gradients in pieces."""
+"""Objectives: exact where nothing is merged, bounds where something is, and gradients in micro-batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.logit_terms import LogitDivergence
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, objective_for, total_loss
 from torch import Tensor, nn
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 CPU = torch.device("cpu")
 
 
-def piece(rows: int = 2, length: int = 70, *, padded: bool = False) -> Piece:
+def batch(rows: int = 2, length: int = 70, *, padded: bool = False) -> MicroBatch:
     ids = torch.randint(3, 100, (rows, length), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     if padded:
         mask[1:, length // 2 :] = 0
-    return Piece(0, ids, mask, int(mask.sum()))
+    return MicroBatch(0, ids, mask, int(mask.sum()))
 
 
 def changed(model: nn.Module) -> nn.Module:
@@ -33,7 +33,7 @@ def changed(model: nn.Module) -> nn.Module:
     return model
 
 
-def full_kl(teacher: nn.Module, student: nn.Module, asked: Piece) -> Tensor:
+def full_kl(teacher: nn.Module, student: nn.Module, asked: MicroBatch) -> Tensor:
     log_p, log_q = (
         torch.log_softmax(model(input_ids=asked.input_ids, use_cache=False).logits, -1)
         for model in (teacher, student)
@@ -46,7 +46,7 @@ def test_with_every_token_kept_apart_it_is_the_whole_kl(
     make_decoder: Callable[..., Path], tmp_path: Path, model_type: str
 ) -> None:
     path = make_decoder(tmp_path / "m", model_type)
-    teacher, student, asked = load_model(path), changed(load_model(path)), piece()
+    teacher, student, asked = load_model(path), changed(load_model(path)), batch()
     objective = objective_for(WeightSource.open(path).anatomy, 10**6)
     answers = ask(objective, teacher, asked, CPU)
     assert {name.rpartition(".")[2] for name in answers} == {"log_probabilities"}
@@ -56,7 +56,7 @@ def test_with_every_token_kept_apart_it_is_the_whole_kl(
 
 
 def test_merging_outcomes_never_raises_it(pico_llama: Path) -> None:
-    teacher, student, asked = load_model(pico_llama), changed(load_model(pico_llama)), piece()
+    teacher, student, asked = load_model(pico_llama), changed(load_model(pico_llama)), batch()
     losses = []
     for top_k in (1, 8, 64, 318, 320):
         objective = Objective(((1.0, LogitDivergence("forward_kl", top_k, None)),))
@@ -68,9 +68,9 @@ def test_merging_outcomes_never_raises_it(pico_llama: Path) -> None:
     )
 
 
-def test_learning_in_pieces_of_tokens_gives_the_gradient_of_the_whole(pico_llama: Path) -> None:
+def test_learning_in_micro_batches_of_tokens_gives_the_gradient_of_the_whole(pico_llama: Path) -> None:
     teacher, student = load_model(pico_llama), changed(load_model(pico_llama))
-    objective, asked = objective_for(WeightSource.open(pico_llama).anatomy, 10**6), piece(3, 70)
+    objective, asked = objective_for(WeightSource.open(pico_llama).anatomy, 10**6), batch(3, 70)
     answers = ask(objective, teacher, asked, CPU)
     student.requires_grad_(True)
     learn_from(objective, student, asked, answers, 0.5, CPU)
@@ -88,10 +88,12 @@ def test_learning_in_pieces_of_tokens_gives_the_gradient_of_the_whole(pico_llama
 
 def test_padding_has_no_part(pico_bert: Path) -> None:
     teacher, student = load_model(pico_bert), changed(load_model(pico_bert))
-    objective, asked = objective_for(WeightSource.open(pico_bert).anatomy, 8), piece(padded=True, length=20)
+    objective, asked = objective_for(WeightSource.open(pico_bert).anatomy, 8), batch(padded=True, length=20)
     answers = ask(objective, teacher, asked, CPU)
     assert answers["states.rows"].shape == (asked.tokens, 64)
-    other = Piece(0, torch.where(asked.attention_mask.bool(), asked.input_ids, 7), asked.attention_mask, 30)
+    other = MicroBatch(
+        0, torch.where(asked.attention_mask.bool(), asked.input_ids, 7), asked.attention_mask, 30
+    )
     loss = total_loss(objective, student, asked, answers, CPU)
     assert loss == pytest.approx(total_loss(objective, student, other, answers, CPU), rel=1e-5)
     with torch.no_grad():

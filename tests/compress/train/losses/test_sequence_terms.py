@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from edgepress.compress.model.torch_model import load_model
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, total_loss
 from edgepress.compress.train.losses.sequence_terms import SequenceCrossEntropy
 from edgepress.errors import TrainingError
@@ -24,10 +24,10 @@ GATED = {"feed_forward_proj": "gated-gelu", "own_head": True}
 FORMS: list[tuple[str, dict[str, Any]]] = [("t5", {}), ("t5", GATED), ("mt5", GATED)]
 
 
-def piece() -> Piece:
+def batch() -> MicroBatch:
     ids = torch.randint(3, 30, (4, max(LENGTHS)), generator=torch.Generator().manual_seed(1))
     mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
-    return Piece(0, ids, mask, int(mask.sum()))
+    return MicroBatch(0, ids, mask, int(mask.sum()))
 
 
 def changed(model: Any) -> Any:
@@ -44,7 +44,7 @@ def transformers_model(path: Path) -> Any:
     return AutoModelForSeq2SeqLM.from_pretrained(path).eval()
 
 
-def alone(path: Path, asked: Piece, beams: int, **settings: Any) -> list[list[int]]:
+def alone(path: Path, asked: MicroBatch, beams: int, **settings: Any) -> list[list[int]]:
     """What transformers writes for each source by itself, without the start and without padding."""
     model, rows = transformers_model(path), []
     for row, length in enumerate(LENGTHS):
@@ -60,7 +60,7 @@ def alone(path: Path, asked: Piece, beams: int, **settings: Any) -> list[list[in
     return rows
 
 
-def with_ends(path: Path, folder: Path, asked: Piece, beams: int) -> Path:
+def with_ends(path: Path, folder: Path, asked: MicroBatch, beams: int) -> Path:
     """The model at ``path``, ended by a token with which its answers have several lengths."""
     shutil.copytree(path, folder)
     settings = read_json(path / "generation_config.json")
@@ -87,7 +87,7 @@ def test_answers_are_what_transformers_writes(
     make_encoder_decoder: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    asked = piece()
+    asked = batch()
     path = with_ends(
         make_encoder_decoder(tmp_path / "m", model_type, **changes), tmp_path / "e", asked, beams
     )
@@ -106,7 +106,7 @@ def given_answers() -> dict[str, Tensor]:
     return {"sequence.labels": labels.to(torch.int32)}
 
 
-def transformers_loss(model: Any, asked: Piece, answers: dict[str, Tensor]) -> Tensor:
+def transformers_loss(model: Any, asked: MicroBatch, answers: dict[str, Tensor]) -> Tensor:
     labels = answers["sequence.labels"].long()
     loss: Tensor = model(
         input_ids=asked.input_ids,
@@ -121,7 +121,7 @@ def transformers_loss(model: Any, asked: Piece, answers: dict[str, Tensor]) -> T
 def test_the_loss_is_transformers_own(
     model_type: str, changes: dict[str, Any], make_encoder_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path, asked, answers = make_encoder_decoder(tmp_path, model_type, **changes), piece(), given_answers()
+    path, asked, answers = make_encoder_decoder(tmp_path, model_type, **changes), batch(), given_answers()
     found = total_loss(objective(1), changed(load_model(path)), asked, answers, CPU)
     model = changed(transformers_model(path))
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_the_loss_is_transformers_own(
 def test_the_gradient_is_that_of_the_whole_model(
     model_type: str, changes: dict[str, Any], make_encoder_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path, asked, answers = make_encoder_decoder(tmp_path, model_type, **changes), piece(), given_answers()
+    path, asked, answers = make_encoder_decoder(tmp_path, model_type, **changes), batch(), given_answers()
     student = changed(load_model(path)).requires_grad_(True)
     loss = learn_from(objective(1), student, asked, answers, 0.5, CPU)
     found = {name: parameter.grad.clone() for name, parameter in student.named_parameters()}
@@ -157,10 +157,10 @@ def test_the_gradient_is_that_of_the_whole_model(
 
 
 def test_rows_without_a_token_have_no_answer(pico_t5: Path) -> None:
-    asked, model = piece(), load_model(pico_t5)
+    asked, model = batch(), load_model(pico_t5)
     ids = torch.cat([asked.input_ids[:2], torch.zeros_like(asked.input_ids[:1]), asked.input_ids[2:]])
     mask = torch.cat([asked.attention_mask[:2], torch.zeros_like(ids[:1]), asked.attention_mask[2:]])
-    wider = Piece(0, ids, mask, asked.tokens)
+    wider = MicroBatch(0, ids, mask, asked.tokens)
     answers = [ask(objective(1), model, one, CPU) for one in (asked, wider)]
     assert torch.equal(answers[0]["sequence.labels"], answers[1]["sequence.labels"])
     losses = [total_loss(objective(1), model, one, answers[0], CPU) for one in (asked, wider)]
@@ -172,5 +172,5 @@ def test_a_model_that_does_not_say_how_answers_begin(
 ) -> None:
     path = make_encoder_decoder(tmp_path / "m", decoder_start_token_id=None)
     with pytest.raises(TrainingError, match="begin with") as refused:
-        ask(objective(1), load_model(path), piece(), CPU)
+        ask(objective(1), load_model(path), batch(), CPU)
     assert "decoder_start_token_id" in refused.value.fix

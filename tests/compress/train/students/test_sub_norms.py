@@ -13,7 +13,7 @@ import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.text.micro_batches import Piece
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.students.sub_norms import source_with_sub_norms
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
@@ -58,7 +58,7 @@ def inputs(model: Any, name: str) -> torch.Tensor:
 
 def test_the_norms_begin_at_the_mean_size_and_keep_the_direction(pico_llama: Path, tmp_path: Path) -> None:
     source = WeightSource.open(pico_llama)
-    made = source_with_sub_norms(source, [Piece(0, IDS, MASK, int(MASK.sum()))], tmp_path, CPU)
+    made = source_with_sub_norms(source, [MicroBatch(0, IDS, MASK, int(MASK.sum()))], tmp_path, CPU)
     assert made.anatomy.model_type == "bitnet" and made.anatomy.blocks[0].normed_inside
     plain, normed = load_model(pico_llama), load_model(made.reader.path)
     name = "model.layers.0.self_attn.o_proj"  # nothing that changed comes before it
@@ -78,7 +78,7 @@ def test_what_a_config_leaves_unsaid_stays_llamas(make_decoder: Callable[..., Pa
         config.pop(key, None)
     (path / "config.json").write_text(json.dumps(config))
     source = WeightSource.open(path)
-    made = source_with_sub_norms(source, [Piece(0, IDS, MASK, 32)], tmp_path, CPU)
+    made = source_with_sub_norms(source, [MicroBatch(0, IDS, MASK, 32)], tmp_path, CPU)
     assert made.anatomy.rope == source.anatomy.rope
     assert made.anatomy.blocks[0].mlp.activation == "silu" and made.reader.config["bos_token_id"] == 1
     assert made.anatomy.blocks[0].norm1 == source.anatomy.blocks[0].norm1
