@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..prune.gram_pruning import GramPruning, Rows
-from ..solve.inverse_factor import Factor
+from ..solve.damped_cholesky import InverseFactor
 
 
 class Alps(GramPruning):
@@ -26,7 +26,7 @@ class Alps(GramPruning):
     pull: float = Field(0.1, gt=0, description="the first ρ, where H has a unit diagonal")
     growth: float = Field(1.3, ge=1, description="factor on ρ after each round")
 
-    def solve(self, rows: Rows, hessian: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
+    def solve(self, rows: Rows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
         scale = hessian.diagonal().sqrt()
         unit = hessian / scale / scale.unsqueeze(1)
         scaled = rows.target * scale

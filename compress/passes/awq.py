@@ -31,9 +31,9 @@ from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import BlockPass, SchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
 from ..solve.channel_links import Link, links
+from ..solve.damped_cholesky import all_finite
 from ..solve.factor_search import Found, powers, search
 from ..solve.folding import fold, foldable
-from ..solve.inverse_factor import all_finite
 
 _ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
 

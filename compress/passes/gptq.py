@@ -38,8 +38,8 @@ from ..pipeline.algorithm import FORWARD, AnySchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
 from ..solve.column_recursion import quantize_in_order
 from ..solve.corrected_target import corrected
+from ..solve.damped_cholesky import all_finite, damped, damping_status, factorize
 from ..solve.group_solving import GroupSolving, Inputs
-from ..solve.inverse_factor import MAX_DAMPING, all_finite, damped, factorize
 from ..solve.refinement import refine
 
 
@@ -119,7 +119,7 @@ class Gptq(GroupSolving):
         damping: float | None,
     ) -> None:
         """Set the quantized layers; the error told is against ``target``, what they were to stand for."""
-        status, detail = self._status(damping)
+        status, detail = damping_status(self.damping, damping, "fallback-rtn")
         finite = damping is not None or all_finite(gram)
         row = 0
         for linear in layers:
@@ -133,13 +133,6 @@ class Gptq(GroupSolving):
             block.statuses.append(
                 LayerStatus(linear.name, "gptq", self.scheme.name, status, error, kind, detail)
             )
-
-    def _status(self, damping: float | None) -> tuple[str, str]:
-        if damping is None:
-            return "fallback-rtn", f"the Gram is not positive definite even with damping {MAX_DAMPING:g}"
-        if damping > self.damping:
-            return "damped", f"damping {damping:g} instead of {self.damping:g}"
-        return "ok", ""
 
 
 def _stacked(block: Block, layers: list[Linear]) -> tuple[Tensor, Tensor | None]:

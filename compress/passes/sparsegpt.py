@@ -19,13 +19,13 @@ from pydantic import Field
 from torch import Tensor
 
 from ..prune.gram_pruning import GramPruning, Rows
-from ..solve.inverse_factor import Factor
+from ..solve.damped_cholesky import InverseFactor
 
 # The mask of some columns, ``[columns, out]``, from their costs and the slice of channels they are.
 Choose = Callable[[Tensor, slice], Tensor]
 
 
-def prune_columns(weight: Tensor, factor: Factor, choose: Choose, block: int, group: int) -> Tensor:
+def prune_columns(weight: Tensor, factor: InverseFactor, choose: Choose, block: int, group: int) -> Tensor:
     """SparseGPT's recursion; returns the mask ``[in, out]``, True keeps.
 
     ``weight [in, out]``, input channels first, is overwritten by what is left of it. The mask is chosen for
@@ -60,7 +60,7 @@ class SparseGpt(GramPruning):
         128, ge=1, description="columns whose zeros are chosen at once, worked between far updates"
     )
 
-    def solve(self, rows: Rows, hessian: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
+    def solve(self, rows: Rows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
         multiple = self.inputs_multiple
         width = -(-self.block // multiple) * multiple
         weight = rows.target.T.contiguous()

@@ -20,8 +20,8 @@ from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
 from ..solve.corrected_target import corrected
+from ..solve.damped_cholesky import InverseFactor, all_finite, damped, damping_status, factorize
 from ..solve.group_solving import GroupSolving, Inputs
-from ..solve.inverse_factor import MAX_DAMPING, Factor, all_finite, damped, factorize
 from .sparsity import Scope
 from .support_fit import fit_support
 from .unstructured_pruning import Pruning
@@ -70,7 +70,7 @@ class GramPruning(GroupSolving, Pruning):
             + self.statistics_bytes(layers)
         )
 
-    def solve(self, rows: Rows, hessian: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
+    def solve(self, rows: Rows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
         """The pruned weight and its mask, both ``[rows, in]``; ``factor`` is of a multiple of ``hessian``."""
         raise TypeError(f"{type(self).__name__} does not define solve")
 
@@ -98,12 +98,7 @@ class GramPruning(GroupSolving, Pruning):
             self._record(block, linear, error, "output", factor.damping)
 
     def _record(self, block: Block, linear: Linear, error: float, kind: str, damping: float | None) -> None:
-        status, detail = "ok", ""
-        if damping is None:
-            status = "fallback-magnitude"
-            detail = f"the Gram is not positive definite even with damping {MAX_DAMPING:g}"
-        elif damping > self.damping:
-            status, detail = "damped", f"damping {damping:g} instead of {self.damping:g}"
+        status, detail = damping_status(self.damping, damping, "fallback-magnitude")
         step = type(self).__name__.lower()
         block.statuses.append(LayerStatus(linear.name, step, self.label, status, error, kind, detail))
 

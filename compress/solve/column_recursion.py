@@ -16,14 +16,14 @@ from ..numbers.grid import round_to_grid
 from ..numbers.number_format import code_type
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
-from .inverse_factor import Factor
+from .damped_cholesky import InverseFactor
 
 
 def quantize_in_order(
     weight: Tensor,
     scale: Tensor,
     zero_point: Tensor | None,
-    factor: Factor,
+    factor: InverseFactor,
     order: Tensor,
     scheme: Scheme,
     *,
@@ -58,7 +58,7 @@ def _columns(
     zero: Tensor | None,
     group: Tensor,
     mask: Tensor | None,
-    factor: Factor,
+    factor: InverseFactor,
     scheme: Scheme,
     block: int,
 ) -> Tensor:

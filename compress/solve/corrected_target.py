@@ -27,14 +27,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .inverse_factor import Factor
+from .damped_cholesky import InverseFactor
 
 # The statistics of C.
 HALVES = ("cross_gram_of_first_half", "cross_gram_of_second_half")
 
 
 def corrected(
-    weight: Tensor, inputs: Mapping[str, Tensor], factor: Factor, order: Tensor, strength: float = 1.0
+    weight: Tensor, inputs: Mapping[str, Tensor], factor: InverseFactor, order: Tensor, strength: float = 1.0
 ) -> Tensor:
     """``W + strength · W S C H⁻¹`` ``[out, in]`` for ``weight [out, in]``.
 

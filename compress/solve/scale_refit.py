@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..numbers.grid import storable
 from ..numbers.qtensor import QTensor
+from .damped_cholesky import solve_each
 
 _CHUNK = 1 << 22  # entries of A held at once
 _RIDGE = 1e-4  # share of A's diagonal that holds a scale where it is when the data do not tell
@@ -47,7 +48,7 @@ def _solved(target: Tensor, hessian: Tensor, tensor: QTensor, largest: float) ->
     matrix = _quadratic(steps, hessian)
     residual = (target - tensor.dequantize()) @ hessian
     slope = (residual.view_as(steps) * steps).sum(-1)
-    change = _solve(matrix, slope)
+    change = solve_each(matrix, slope, _RIDGE)
     found = tensor.scale + change
     same_side = found * tensor.scale > 0
     found = torch.where(torch.isfinite(found) & same_side, found, tensor.scale)
@@ -73,18 +74,3 @@ def _quadratic(steps: Tensor, hessian: Tensor) -> Tensor:
         part = steps[:, group] @ hessian[group * size : (group + 1) * size]
         torch.sum(part.view_as(steps) * steps, -1, out=matrix[:, group])
     return matrix
-
-
-def _solve(matrix: Tensor, slope: Tensor) -> Tensor:
-    """The change of the scales ``[rows, groups]``; NaN where a row's system does not factor."""
-    diagonal = matrix.diagonal(dim1=1, dim2=2)
-    # A group whose codes are all zero has no say in the error: its scale stays where it is.
-    ridge = torch.where(diagonal > 0, _RIDGE * diagonal, torch.ones_like(diagonal))
-    device = matrix.device
-    work = matrix + torch.diag_embed(ridge)
-    if device.type == "mps":  # linalg on MPS lacks Cholesky
-        work, slope = work.cpu(), slope.cpu()
-    factor, info = torch.linalg.cholesky_ex(work)
-    change = torch.cholesky_solve(slope.unsqueeze(-1), factor).squeeze(-1)
-    change[info != 0] = torch.nan
-    return change.to(device)

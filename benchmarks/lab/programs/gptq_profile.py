@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     GRAMS: (("compress/pipeline/statistics.py", "update"), ("compress/pipeline/statistics.py", "value")),
     "grids searched under the Hessian": (("compress/numbers/grid.py", "fit_grid"),),
     "recursion over the columns": (("compress/solve/column_recursion.py", "quantize_in_order"),),
-    "factors of the damped Grams": (("compress/solve/inverse_factor.py", "factorize"),),
+    "factors of the damped Grams": (("compress/solve/damped_cholesky.py", "factorize"),),
     "errors told of each layer": (("compress/pipeline/block.py", "output_error"),),
     "activations to disk and back, hashed": (
         ("compress/pipeline/streams.py", "write"),

@@ -16,10 +16,10 @@ from ....errors import RecipeError
 from ...measure.reader_gram import ReaderGram
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import BlockAnatomy
+from ...solve.damped_cholesky import inverted
 from ...solve.knapsack import choose
 from .budget_cost import WEIGHTS, Budget
 from .elimination import eliminate
-from .importance import inverted
 from .part import Part
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...model.block_anatomy import BlockAnatomy
 from ...model.skeleton import Skeleton
 from .model_batches import Passage, States
-from .residual_error import Fitted, Gap, fit_halves, reader_of_sum, seen
+from .residual_error import Fitted, Gap, fit_gap, reader_of_sum, seen
 
 # Channels that the norm scales by less than this share of its largest are left as they are.
 _LEAST_SCALE = 1e-2
@@ -34,7 +34,7 @@ def mend(
     damping: float | None,
 ) -> Fitted:
     """Fit down of ``block``, entered by ``states``, so that it leaves ``wanted``; the module is not changed.
-    ``damping`` as in :func:`.residual_error.fit_halves`.
+    ``damping`` as in :func:`~edgepress.compress.solve.damped_cholesky.fit_halves`.
     """
     linear = block.mlp.down
     down, norm = skeleton.submodule(linear.name), reader_of_sum(block, linear)
@@ -49,7 +49,7 @@ def mend(
         halves[number % 2].add(found["rows"], lacking, batch.mask)
     weight = down.get_parameter("weight")
     kept = torch.arange(linear.in_features, device=weight.device)
-    return fit_halves(halves, weight, down.get_parameter("bias") if linear.bias else None, kept, damping)
+    return fit_gap(halves, weight, down.get_parameter("bias") if linear.bias else None, kept, damping)
 
 
 def _before_norm(norm: nn.Module, total: Tensor, wanted: Tensor) -> Tensor:

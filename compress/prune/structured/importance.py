@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...pipeline.block import Block
-from ...solve.inverse_factor import all_finite, damped
+from ...solve.damped_cholesky import inverted
 from .elimination import eliminate, in_rounds, least_of
 from .part import Part
 
@@ -58,16 +58,6 @@ def kept_units(
     stays = torch.ones(units, dtype=torch.bool, device=weight.device)
     stays[least_of(scores, partitions, gone)] = False
     return stays.nonzero().flatten()
-
-
-def inverted(gram: Tensor, damping: float) -> Tensor | None:
-    """The inverse of the damped Gram ``[in, in]``; None where it is not positive definite."""
-    if not all_finite(gram) or not bool((gram.diagonal() > 0).any()):
-        return None
-    factor, info = torch.linalg.cholesky_ex(damped(gram, damping))
-    if int(info):
-        return None
-    return torch.cholesky_inverse(factor)
 
 
 def added_power(weight: Tensor, gram: Tensor, size: int) -> Tensor:

@@ -13,9 +13,9 @@ from ...model.block_anatomy import Norm
 from ...model.checkpoint.block_sizes import with_hidden_size
 from ...model.weights import WeightSource
 from ...pipeline.block import LayerStatus
+from ...solve.damped_cholesky import DAMPINGS
 from .residual_cut import norm_weight, scale_of, tied_scales
-from .residual_error import DAMPINGS
-from .residual_fit import Reading, fit_halves, fitted_scales
+from .residual_fit import Reading, fit_reading, fitted_scales
 from .residual_repair import UNREPAIRED
 from .residual_seen import normalized
 
@@ -65,7 +65,7 @@ class Ends:
         return LayerStatus(self.norm.name, "width", label, status, error, "output", detail)
 
     def _fitted_head(self, halves: tuple[Reading, Reading], damping: float | None) -> Tensor | None:
-        found = fit_halves(halves, damping)
+        found = fit_reading(halves, damping)
         if found is not None:
             self.head = self._folded_head() @ found
         return found

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...model.block_anatomy import Linear
 from ...pipeline.algorithm import BlockPass
 from ...pipeline.block import Block, LayerStatus, output_error, weight_error
-from ...solve.inverse_factor import all_finite
+from ...solve.damped_cholesky import all_finite, damp, damping_status
 from ..support_fit import fit_support
 from .importance import Importance, kept_units
 from .part import Part, columns_of
@@ -102,8 +102,7 @@ class Narrow(BlockPass):
         if mask is None or found.damping is None:
             return found
         # Zeros of an earlier pass stay: the least squares are solved on what is left.
-        hessian = inputs["gram"][kept][:, kept].clone()
-        hessian.diagonal().add_(found.damping * hessian.diagonal().mean())
+        hessian = damp(inputs["gram"][kept][:, kept].clone(), found.damping)
         stays = mask[:, kept]
         start = weight[:, kept] * stays
         return Repaired(fit_support(found.weight, hessian, stays, start, _FIT_STEPS), bias, found.damping)
@@ -145,6 +144,4 @@ class Narrow(BlockPass):
             return "fallback-magnitude", "the Gram is not positive definite: units were chosen by magnitude"
         if damping is None:
             return "fallback-unrepaired", "the Gram is not positive definite: nothing made up for what went"
-        if damping > self.damping:
-            return "damped", f"damping {damping:g} instead of {self.damping:g}"
-        return "ok", ""
+        return damping_status(self.damping, damping, "fallback-unrepaired")

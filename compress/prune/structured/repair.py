@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...solve.inverse_factor import MAX_DAMPING
+from ...solve.damped_cholesky import damped_cholesky
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def least_squares(
         if bias is not None and mean is not None and shift is not None:
             wanted -= torch.outer(shift, mean[kept])
     square = centred[kept][:, kept]
-    factor, used = _factored(square, damping)
+    factor, used = damped_cholesky(square, damping)
     if factor is None:
         return Repaired(weight[:, kept], bias, None)
     change = torch.cholesky_solve(wanted.T, factor).T
@@ -69,15 +69,3 @@ def bias_only(weight: Tensor, bias: Tensor | None, mean: Tensor, kept: Tensor) -
     pruned = torch.ones_like(mean, dtype=torch.bool)
     pruned[kept] = False
     return bias + weight[:, pruned] @ mean[pruned]
-
-
-def _factored(square: Tensor, damping: float) -> tuple[Tensor | None, float]:
-    mean = float(square.diagonal().mean())
-    while mean > 0 and damping <= MAX_DAMPING:
-        matrix = square.clone()
-        matrix.diagonal().add_(damping * mean)
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        if int(info) == 0 and bool(torch.isfinite(factor).all()):
-            return factor, damping
-        damping *= 10
-    return None, damping

@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ...solve.damped_cholesky import inverted
 from .elimination import eliminate, in_rounds
-from .importance import inverted
 from .residual_seen import Seen
 
 Basis = Literal["activation", "reconstruction", "pca"]

@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from ...model.block_anatomy import BlockAnatomy, Linear, Norm
 from ...pipeline.forward import Batch, run_block
+from ...solve.damped_cholesky import fit_halves
 from .repair import Repaired, least_squares
-
-# Shares of the mean Gram diagonal that are tried where none is given.
-DAMPINGS = (0.01, 0.1, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,11 @@ class Gap:
         return both
 
     @property
+    def empty(self) -> bool:
+        """Whether no token counted."""
+        return not self.tokens
+
+    @property
     def gram(self) -> Tensor:
         """``E[x xᵀ]`` of the inputs ``[in, in]``."""
         return self._gram / self.tokens
@@ -133,18 +136,15 @@ class Gap:
         return max(left, 0.0) / power if power > 0 else 0.0
 
 
-def fit_halves(
+def fit_gap(
     halves: tuple[Gap, Gap], weight: Tensor, bias: Tensor | None, kept: Tensor, damping: float | None
 ) -> Fitted:
-    """The fit to both halves of the text; without a ``damping`` that which leaves least of the gap in the
-    half it was not fitted to, among :data:`DAMPINGS`: a wide linear learns a short text by heart.
-    """
-    both = halves[0] + halves[1]
-    if damping is not None or not (halves[0].tokens and halves[1].tokens):
-        return both.fit(weight, bias, kept, DAMPINGS[0] if damping is None else damping)
-    errors = []
-    for tried in DAMPINGS:
-        fits = [half.fit(weight, bias, kept, tried).fit for half in halves]
-        others = zip(fits, reversed(halves), strict=True)
-        errors.append(sum(other.error(found, weight, bias, kept) for found, other in others))
-    return both.fit(weight, bias, kept, DAMPINGS[errors.index(min(errors))])
+    """The linear fitted to both halves of the text, as :func:`fit_halves` says."""
+
+    def fit(half: Gap, tried: float) -> Fitted:
+        return half.fit(weight, bias, kept, tried)
+
+    def error(half: Gap, found: Fitted) -> float:
+        return half.error(found.fit, weight, bias, kept)
+
+    return fit_halves(halves, damping, fit, error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .residual_error import DAMPINGS
+from ...solve.damped_cholesky import cholesky, damp, fit_halves
 
 
 class Reading:
@@ -38,30 +38,29 @@ class Reading:
 
     def fit(self, damping: float) -> Tensor | None:
         """The map ``[hidden, kept]`` of least ``E‖t − R n‖²``; None where the Gram does not factor."""
-        factor = _factor(self.gram, damping)
+        factor = cholesky(damp(self.gram.clone(), damping))
         if factor is None:
             return None
         return self.start + torch.cholesky_solve((self.cross - self.start @ self.gram).T, factor).T
 
-    def error(self, found: Tensor) -> float:
-        """What the map ``found`` leaves of ``t``, squared and relative."""
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to fit."""
+        return not self.power
+
+    def error(self, found: Tensor | None) -> float:
+        """What the map ``found`` leaves of ``t``, squared and relative; without bound where there is none."""
+        if found is None:
+            return float("inf")
         left = self.power - 2 * float((self.cross * found).sum()) + float(((found @ self.gram) * found).sum())
         return max(left, 0.0) / self.power if self.power > 0 else 0.0
 
 
-def fit_halves(halves: tuple[Reading, Reading], damping: float | None) -> Tensor | None:
-    """The fit to both halves of the text; without a ``damping`` that which leaves least in the half it was
-    not fitted to. None where a Gram does not factor.
+def fit_reading(halves: tuple[Reading, Reading], damping: float | None) -> Tensor | None:
+    """The map fitted to both halves of the text, as :func:`fit_halves` says; None where a Gram does not
+    factor.
     """
-    both = halves[0] + halves[1]
-    if damping is not None or not (halves[0].power and halves[1].power):
-        return both.fit(DAMPINGS[0] if damping is None else damping)
-    errors = []
-    for tried in DAMPINGS:
-        fits = [half.fit(tried) for half in halves]
-        others = zip(fits, reversed(halves), strict=True)
-        errors.append(sum(float("inf") if found is None else other.error(found) for found, other in others))
-    return both.fit(DAMPINGS[errors.index(min(errors))])
+    return fit_halves(halves, damping, Reading.fit, Reading.error)
 
 
 def fitted_scales(
@@ -78,15 +77,8 @@ def fitted_scales(
     square = (reads @ basis) * reading.gram
     target = (reads * reading.cross.T).sum(1)
     scales = start.to(basis.dtype)
-    factor = _factor(square, damping)
+    factor = cholesky(damp(square.clone(), damping))
     if factor is None:
         return None
     change = torch.cholesky_solve((target - square @ scales).unsqueeze(1), factor).squeeze(1)
     return (scales + change).to(torch.float32)
-
-
-def _factor(square: Tensor, damping: float) -> Tensor | None:
-    matrix = square.clone()
-    matrix.diagonal().add_(damping * matrix.diagonal().mean())
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    return None if int(info) or not bool(torch.isfinite(factor).all()) else factor

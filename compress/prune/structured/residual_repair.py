@@ -21,9 +21,8 @@ from ...pipeline.block import LayerStatus
 from ...pipeline.forward import Batch
 from ...rotate.rotation import FusedTensors
 from .residual_cut import scale_of
-from .residual_error import Gap, seen
-from .residual_error import fit_halves as fit_gap
-from .residual_fit import Reading, fit_halves
+from .residual_error import Gap, fit_gap, seen
+from .residual_fit import Reading, fit_reading
 from .residual_seen import normalized, real
 
 Masks = Sequence[Tensor | None]
@@ -123,7 +122,7 @@ class NarrowBlock:
         halves, now = (Reading(self.basis), Reading(self.basis)), self._norm(norm)
         for number, (before, after, mask) in enumerate(zip(wide, narrow, masks, strict=True)):
             halves[number % 2].add(normalized(real(before, mask), norm.eps), now(real(after, mask)))
-        found, reading = fit_halves(halves, self.damping), halves[0] + halves[1]
+        found, reading = fit_reading(halves, self.damping), halves[0] + halves[1]
         scales = norm.offset + self.tensors.read(f"{norm.name}.weight")
         for linear in readers:
             if found is not None:

@@ -14,7 +14,7 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes.gptq import Gptq
 from edgepress.compress.pipeline.block import Block, output_error
 from edgepress.compress.solve.column_recursion import quantize_in_order
-from edgepress.compress.solve.inverse_factor import factorize
+from edgepress.compress.solve.damped_cholesky import factorize
 from torch import Tensor
 
 LayerBlock = Callable[[Tensor, Tensor], tuple[Block, Any]]

@@ -9,7 +9,7 @@ from edgepress.compress.passes.sparsegpt import SparseGpt
 from edgepress.compress.pipeline.block import output_error
 from edgepress.compress.prune.sparsity import Pattern, keep_highest, keep_pattern
 from edgepress.compress.prune.unstructured_pruning import Pruning
-from edgepress.compress.solve.inverse_factor import factorize
+from edgepress.compress.solve.damped_cholesky import factorize
 from torch import Tensor
 
 from .test_gptq import LayerBlock, problem, trouble

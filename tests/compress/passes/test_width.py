@@ -15,9 +15,8 @@ from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.prune.structured.residual_basis import basis_of
-from edgepress.compress.prune.structured.residual_error import Gap
-from edgepress.compress.prune.structured.residual_error import fit_halves as fit_gap
-from edgepress.compress.prune.structured.residual_fit import Reading, fit_halves, fitted_scales
+from edgepress.compress.prune.structured.residual_error import Gap, fit_gap
+from edgepress.compress.prune.structured.residual_fit import Reading, fit_reading, fitted_scales
 from edgepress.compress.prune.structured.residual_seen import Seen
 from edgepress.errors import InputError, RecipeError
 from edgepress.export.api import export_bundle
@@ -117,7 +116,7 @@ def test_the_damping_is_the_one_that_the_other_half_likes() -> None:
         halves = Reading(basis), Reading(basis)
         for number, half in enumerate(halves):
             half.add(given[number::2], now[number::2])
-        chosen, direct = fit_halves(halves, None), (halves[0] + halves[1]).fit(expected)
+        chosen, direct = fit_reading(halves, None), (halves[0] + halves[1]).fit(expected)
         assert chosen is not None and direct is not None and torch.allclose(chosen, direct)
         gaps = Gap(LINEAR, torch.device("cpu")), Gap(LINEAR, torch.device("cpu"))
         weight = torch.zeros(24, 20)

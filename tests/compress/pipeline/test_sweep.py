@@ -72,7 +72,7 @@ def test_grams_are_those_of_the_partly_compressed_model(
     gram = inputs.T @ inputs / inputs.shape[0]
     from edgepress.compress.numbers.grid import fit_grid
     from edgepress.compress.solve.column_recursion import quantize_in_order
-    from edgepress.compress.solve.inverse_factor import factorize
+    from edgepress.compress.solve.damped_cholesky import factorize
 
     order = torch.sort(gram.diagonal(), descending=True, stable=True).indices
     factor = factorize(gram[order][:, order], 0.01)

@@ -10,7 +10,7 @@ from edgepress.compress.numbers.grid import fit_grid, round_to_grid
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.solve.column_recursion import quantize_in_order
 from edgepress.compress.solve.corrected_target import HALVES, corrected
-from edgepress.compress.solve.inverse_factor import Factor, factorize
+from edgepress.compress.solve.damped_cholesky import InverseFactor, factorize
 from torch import Tensor
 
 DAMPING = 0.01
@@ -44,7 +44,7 @@ class Problem:
         self.order = torch.sort(self.gram.diagonal(), descending=True, stable=True).indices
         factor = factorize(self.gram, DAMPING, self.order)
         assert factor is not None
-        self.factor: Factor = factor
+        self.factor: InverseFactor = factor
 
     def target(self, strength: float = 1.0) -> Tensor:
         return corrected(self.weight, self.inputs, self.factor, self.order, strength)

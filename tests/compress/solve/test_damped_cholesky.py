@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edgepress.compress.solve import inverse_factor
-from edgepress.compress.solve.inverse_factor import (
+from edgepress.compress.solve import damped_cholesky
+from edgepress.compress.solve.damped_cholesky import (
     MAX_DAMPING,
     all_finite,
     cholesky_in_place,
@@ -28,7 +28,7 @@ def test_the_inverse_of_a_triangle_is_found_in_place(size: int, panel: int, seed
     lower = torch.linalg.cholesky(gram_of(size, seed) + 0.1 * torch.eye(size)).contiguous()
     work = lower.clone()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inverse_factor, "_PANEL", panel)
+        patch.setattr(damped_cholesky, "_PANEL", panel)
         invert_lower_in_place(work)
     assert torch.equal(work, work.tril())
     assert torch.allclose(work.double(), torch.linalg.inv(lower.double()), rtol=1e-3, atol=1e-4)
@@ -39,7 +39,7 @@ def test_permuted_is_two_indexings(size: int, panel: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     matrix, order = torch.randn(size, size, generator=generator), torch.randperm(size, generator=generator)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inverse_factor, "_PANEL", panel)
+        patch.setattr(damped_cholesky, "_PANEL", panel)
         assert torch.equal(permuted(matrix, order), matrix[order][:, order])
 
 
