@@ -1,0 +1,71 @@
+"""The command line as a user has it: each verb in a process of its own, with its exit code, the code of its
+error, the names in its JSON document, and the hashes of the files it writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .file_hashes import file_hash, json_hash
+
+# Run one after the other in one folder; MODELS and TEXT are filled in. The document of a command with `=` in
+# front is hashed whole, since neither time nor the machine is in it.
+COMMANDS = Path(__file__).with_name("commands.txt")
+# Files of these commands that are the same bytes every time.
+FILES = ("rows.npy",)
+
+
+def command_hashes(place: Path, paths: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The name of each command with what it gave, run in the folder ``place``."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    environment = os.environ | {"EDGEPRESS_CACHE": str(place / "cache")}
+    for number, line in enumerate(COMMANDS.read_text(encoding="utf-8").splitlines(), 1):
+        words = [_filled(word, paths) for word in shlex.split(line.removeprefix("="))]
+        done = subprocess.run(
+            [sys.executable, "-m", "edgepress", *words],
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            check=False,
+        )
+        found = {"exit": str(done.returncode)}
+        if "--json" in words:
+            found |= _document(done.stdout, whole=line.startswith("="))
+        found |= {name: file_hash(place / name) for name in FILES if name in words}
+        yield f"command/{number:02} {line.removeprefix('=')}", found
+
+
+def _filled(word: str, paths: dict[str, str]) -> str:
+    head, slash, tail = word.partition("/")
+    return paths.get(head, head) + slash + tail
+
+
+def _document(output: bytes, *, whole: bool) -> dict[str, str]:
+    try:
+        content = json.loads(output)
+    except ValueError:
+        return {"document": "is no JSON"}
+    error = content.get("error") if isinstance(content, dict) else None
+    if isinstance(error, dict):
+        return {"error": str(error.get("code"))}
+    found = dict.fromkeys(_names(content, ""), "there")
+    return found | ({"document": json_hash(content)} if whole else {})
+
+
+def _names(content: Any, path: str) -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield f"{path}.{key}"
+            yield from _names(value, f"{path}.{key}")
+    if isinstance(content, list):
+        for value in content:
+            yield from _names(value, f"{path}[]")

@@ -1,0 +1,205 @@
+"""The pico models that are compressed, with random weights of a fixed seed, and the texts: made once in a
+folder, so that every state of the code reads the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .pico_tokenizers import save_tokenizer
+
+WORDS = """the river ran under old stone bridges while merchants counted copper coins and children watched
+boats drift slowly toward the harbour where engineers measured tides winds currents and the weight of every
+cargo loaded""".split()
+LABELS = ("calm", "storm", "fog")
+
+DECODER: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+ENCODER: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 130,
+    "pad_token_id": 0,
+}
+DISTILBERT: dict[str, Any] = {
+    "dim": 64,
+    "hidden_dim": 128,
+    "n_layers": 2,
+    "n_heads": 4,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+T5: dict[str, Any] = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2, "head_dim": 64}
+MIXTRAL = {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": None}
+GEMMA2 = {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 24,
+    "attn_logit_softcapping": 3.0,
+    "final_logit_softcapping": 5.0,
+}
+NEOX = {"num_attention_heads": 2, "head_dim": 32, "rotary_pct": 0.5, "tie_word_embeddings": False}
+QWEN3_MOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
+
+# Name → family, what its config says besides, and how it is saved.
+MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "llama": ("llama", {}, {}),
+    "llama-small": ("llama", {"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 8}, {}),
+    "llama-biases": ("llama", BIASES, {"dtype": "bfloat16", "shard": "50KB"}),
+    "llama-wide": ("llama", WIDE, {}),
+    "mistral": ("mistral", {"sliding_window": 24}, {"dtype": "float16"}),
+    "mixtral": ("mixtral", MIXTRAL, {}),
+    "qwen2": ("qwen2", {}, {}),
+    "qwen3": ("qwen3", {}, {}),
+    "qwen3_moe": ("qwen3_moe", QWEN3_MOE, {}),
+    "gemma": ("gemma", {"head_dim": 32, "num_key_value_heads": 1}, {}),
+    "gemma2": ("gemma2", GEMMA2, {}),
+    "bitnet": ("bitnet", {"num_key_value_heads": 1}, {}),
+    "gpt2": ("gpt2", {"n_inner": 128}, {}),
+    "gpt_neox": ("gpt_neox", NEOX, {}),
+    "opt": ("opt", {"ffn_dim": 128}, {}),
+    "phi": ("phi", {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}, {}),
+    "bert": ("bert", ENCODER, {"pooling": True}),
+    "bert-classifier": ("bert", ENCODER, {"labels": True}),
+    "roberta": ("roberta", ENCODER, {"pooling": True}),
+    "roberta-classifier": ("roberta", ENCODER, {"labels": True}),
+    "distilbert": ("distilbert", DISTILBERT, {"pooling": True}),
+    "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
+    "t5": ("t5", {**T5, "tie_word_embeddings": True}, {}),
+    "mt5": ("mt5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, {}),
+}
+KINDS = {"bert": "encoder", "roberta": "encoder", "distilbert": "encoder"} | dict.fromkeys(
+    ("t5", "mt5"), "encoder_decoder"
+)
+AUTO = {
+    "decoder": "AutoModelForCausalLM",
+    "encoder": "AutoModel",
+    "encoder_decoder": "AutoModelForSeq2SeqLM",
+}
+# They serve single cases only.
+HELD_BACK = ("llama-small", "llama-wide")
+
+
+def make_subjects(folder: Path, names: Iterable[str]) -> None:
+    """The named models in ``folder/models`` and all texts in ``folder/text``, unless they are there."""
+    _texts(folder / "text")
+    for name in names:
+        made = folder / "models" / f"{name}.made"
+        if not made.exists():
+            family, changes, form = MODELS[name]
+            _save(folder / "models" / name, family, changes, **form)
+            made.touch()
+
+
+def _kind(family: str) -> str:
+    return KINDS.get(family, "decoder")
+
+
+def _sentences(count: int, seed: int) -> list[str]:
+    generator = random.Random(seed)
+    return [" ".join(generator.choices(WORDS, k=60)) + "." for _ in range(count)]
+
+
+def _texts(folder: Path) -> None:
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    prose = _sentences(120, seed=1)
+    (folder / "prose.txt").write_text("\n\n".join(prose), encoding="utf-8")
+    labelled = [
+        {"text": text, "label": LABELS[index % 3], "other": text.upper()} for index, text in enumerate(prose)
+    ]
+    chats = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text[::-1]}]}
+        for text in prose
+    ]
+    files: dict[str, Sequence[object]] = {"labelled": labelled, "chats": chats}
+    for name, rows in files.items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _save(
+    folder: Path,
+    family: str,
+    changes: dict[str, Any],
+    *,
+    dtype: str = "float32",
+    shard: str | None = None,
+    labels: bool = False,
+    pooling: bool = False,
+) -> None:
+    import torch
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {"vocab_size": save_tokenizer(folder, _kind(family), _sentences(50, seed=0))}
+    settings |= DECODER | changes if _kind(family) == "decoder" else changes
+    if labels:
+        settings["id2label"] = dict(enumerate(LABELS))
+    auto: Any = getattr(transformers, "AutoModelForSequenceClassification" if labels else AUTO[_kind(family)])
+    bare = family in ("bert", "roberta") and not labels
+    options = {"add_pooling_layer": False} if bare else {}
+    model = auto.from_config(transformers.AutoConfig.for_model(family, **settings), **options)
+    _randomise(model)
+    model.to(getattr(torch, dtype)).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
+    if pooling:
+        _pool(folder)
+
+
+def _randomise(model: Any) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    around_zero = model.config.model_type.startswith("gemma")  # how Gemma stores its norms
+    if model.config.model_type == "mt5":  # whose head is its own
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim >= 2:
+                parameter.copy_(noise * parameter.shape[-1] ** -0.5)
+            elif name.endswith("bias"):
+                parameter.copy_(0.1 * noise)
+            else:
+                parameter.copy_(0.2 * noise + (0 if around_zero else 1))
+    if getattr(model.config, "tie_word_embeddings", False):
+        model.tie_weights()
+
+
+def _pool(folder: Path) -> None:
+    """The files by which sentence-transformers says how an encoder's states become an embedding."""
+    stages = [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1_Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(stages), encoding="utf-8")
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    mode = json.dumps({"pooling_mode_mean_tokens": True})
+    (folder / "1_Pooling" / "config.json").write_text(mode, encoding="utf-8")
