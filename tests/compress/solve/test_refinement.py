@@ -43,20 +43,19 @@ def test_descend_equals_a_loop_over_single_codes(name: str) -> None:
     scheme = Scheme.parse(name)
     start = quantize(target, scheme)
     lowest, highest = scheme.code_range
-    codes, size = start.codes.clone(), 64 // start.scale.shape[1]
-    for row, column in itertools.product(range(3), range(64)):
-        best = None
-        for code in range(lowest, highest + 1):
-            trial = codes.clone()
-            trial[row, column] = code
-            loss = float(losses(target, hessian, QTensor(scheme, trial, start.scale, start.zero_point))[row])
-            if best is None or loss < best[0]:
-                best = loss, code
-        assert best is not None
-        codes[row, column] = best[1]
+    # Sums of 64 products in float32 are good to 64 × 6e-8 of the loss: codes that lie nearer are equal.
+    slack = 1e-5 * losses(target, hessian, start)
     for block in (1, 16, 100):
         got = descend(target, hessian, start, block=block)
-        assert float((got.codes != codes).float().mean()) < 0.02, size
+        for row, column in itertools.product(range(3), range(64)):
+            # Each code given those before it as they became, and those behind it as they were.
+            codes = torch.cat([got.codes[row, :column], start.codes[row, column:]])
+            trials = codes.repeat(highest - lowest + 1, 1)
+            trials[:, column] = torch.arange(lowest, highest + 1)
+            zero = None if start.zero_point is None else start.zero_point[row].expand(len(trials), -1)
+            tensor = QTensor(scheme, trials, start.scale[row].expand(len(trials), -1), zero)
+            by_code = losses(target[row], hessian, tensor)
+            assert by_code[int(got.codes[row, column]) - lowest] <= by_code.min() + slack[row]
 
 
 @pytest.mark.parametrize("name", SCHEMES)
