@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..runtime.session.threads import read_line
 
-# Between the two snapshots: other processes or the hypervisor took this share of the machine, or clocks
+# Between the two snapshots: other processes or the hypervisor took this fraction of the machine, or clocks
 # fell this far.
 OTHER_CPU_LIMIT = 10.0
 STEAL_LIMIT = 2.0

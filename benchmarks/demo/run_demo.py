@@ -1,7 +1,7 @@
 """The whole chain on two small real models, through the public API alone.
 
 MiniLM becomes W8A8 and SmolLM2 W4A16 (group 64, GPTQ). Each is compressed, exported to ONNX, compared with
-the original on held-out text, and timed in turns with the fp32 export of the original.
+the original on held-out text, and timed interleaved with the fp32 export of the original.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UnknownName
+from ..records.conditions import describe
 from ..records.record import Measurement, read
-from ..records.workload import describe
 from . import results_table as table
 from .columns import COLUMNS, ENERGY
 from .energy_table import why_uncounted

@@ -151,7 +151,7 @@ def _doubts(group: Group) -> list[str]:
     for aspect, name in ASPECT_NAMES.items():
         suspect = [_called(row) for row, line in _lines(group, "suspect") if aspect_of(line) == aspect]
         if suspect:
-            found.append(f"To be read with care: the {name} of {_listed(suspect)}, as noted under the table.")
+            found.append(f"Noisy: the {name} of {_listed(suspect)}, as noted under the table.")
     return found
 
 

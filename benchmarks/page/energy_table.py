@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from ..records import numerals
+from ..records.conditions import clip
 from ..records.energy_record import Energy
-from ..records.environment import clip
 from ..records.record import Measurement
-from ..speed.energy_metrics import IDLE_WATTS, metric_name
+from ..speed.energy_windows import IDLE_WATTS, metric_name
 from .account_table import AccountTable
 from .join import Group, Row
 from .results_table import MARKS
@@ -28,7 +28,7 @@ def energy_remark(line: Measurement) -> list[str]:
     if energy is None:
         return []
     if energy.kind is None:
-        return [f"energy: not measured: {energy.told}"]
+        return [f"energy: not measured: {energy.in_words}"]
     count = "1 window" if len(energy.turns) == 1 else f"{len(energy.turns)} windows"
     how = f"{count} of at least {energy.window_s:g} s for each, after as long idle; net is above idle"
     found = [f"energy: {', '.join(energy.domains)} ({energy.method}), {how}"]
@@ -43,7 +43,7 @@ def energy_remark(line: Measurement) -> list[str]:
 def why_uncounted(group: Group) -> list[str]:
     """The reasons that the lines of a group give for having no energy, each once."""
     energies = [line.energy for row in group.rows for line in row.lines if line.energy is not None]
-    return list(dict.fromkeys(clip(energy.told) for energy in energies if energy.kind is None))
+    return list(dict.fromkeys(clip(energy.in_words) for energy in energies if energy.kind is None))
 
 
 def energy_tables(group: Group) -> list[AccountTable]:

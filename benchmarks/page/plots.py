@@ -16,8 +16,8 @@ from .join import Group, Row
 from .pareto import pareto_front
 
 WIDE, NARROW = (540.0, 360.0), (350.0, 330.0)
-MOST = 16  # labels beyond this many cannot be told apart
-NO_LOSS = 1e-4  # rounding of the runtime, not damage: drawn as zero, at the foot of the axis
+MOST = 16  # labels beyond this many cannot be distinguished
+NO_LOSS = 1e-4  # rounding of the runtime, not damage: drawn as zero, at the lower end of the axis
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _points(group: Group, x: Measure, y: Measure) -> list[tuple[Row, str, float,
 
 
 def _labels(group: Group) -> list[str]:
-    """The scheme where it tells a row from the others, else the scheme with its detail."""
+    """The scheme where it distinguishes a row from the others, else the scheme with its detail."""
     names = table.labels(group)
     schemes = [scheme for scheme, _ in names]
     return [
@@ -107,9 +107,9 @@ def _labels(group: Group) -> list[str]:
 
 def _plot(group: Group, identifier: str, x: Measure, y: Measure, name: str) -> Plot:
     entries = _points(group, x, y)
-    sound = [i for i, (row, *_) in enumerate(entries) if "invalid" not in (x.status(row), y.status(row))]
-    points = [((-1 if x.higher else 1) * entries[i][2], entries[i][3]) for i in sound]
-    front = [sound[i] for i in pareto_front(points)]
+    valid = [i for i, (row, *_) in enumerate(entries) if "invalid" not in (x.status(row), y.status(row))]
+    points = [((-1 if x.higher else 1) * entries[i][2], entries[i][3]) for i in valid]
+    front = [valid[i] for i in pareto_front(points)]
     drawn = [
         svg.Point(across, up, _marked(label, x, y, row), _kind(row, x, y, index in front))
         for index, (row, label, across, up) in enumerate(entries)

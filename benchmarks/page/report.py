@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ...errors import InputError, OutputExists
 from ...storage import disk_full_is_typed, write_atomic
+from ..records.conditions import machine
 from ..records.record import Measurement, read
-from ..records.workload import machine
-from .bit_widths import SHADES
+from .heat_grid import SHADES
 from .join import Group, join
 from .sections import section
 

@@ -82,7 +82,7 @@ def build(group: Group) -> Table:
 
 
 def labels(group: Group) -> list[tuple[str, str]]:
-    """For each row its scheme, and beside it what tells it from the others."""
+    """For each row its scheme, and beside it what distinguishes it from the others."""
     schemes = [row.subject.scheme for row in group.rows]
     kinds = Counter((row.subject.scheme, row.subject.format) for row in group.rows)
     found = []

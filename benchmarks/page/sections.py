@@ -1,4 +1,4 @@
-"""The report's sections as plain data: all that the page shows, worked out before the template runs."""
+"""The report's sections as plain data, worked out before the template runs, and what they do not say."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from dataclasses import dataclass
 
 from ...storage import sha256_json
 from ..records import numerals
-from ..records.environment import Facts, clip, environments
+from ..records.conditions import Facts, clip, conduct, describe, environments
 from ..records.record import Measurement
-from ..records.workload import conduct, describe
 from . import results_table as table
 from .account_table import AccountTable
-from .breakdowns import Drawing, accounts, damage_drawings, time_drawings, width_drawings
+from .breakdowns import (
+    Drawing,
+    accounts,
+    curve_drawings,
+    damage_drawings,
+    time_drawings,
+    width_drawings,
+)
+from .columns import ENERGY
 from .conclusion import Figure, figures, sentences
-from .energy_table import energy_tables
-from .gaps import not_measured
+from .energy_table import energy_tables, why_uncounted
 from .headline import headline
 from .join import Group, aspect_of
-from .learning_curves import curve_drawings
 from .plots import Plot, plots
 
 LONGEST_COMMAND = 2000
@@ -135,3 +140,50 @@ def _artifacts(group: Group) -> list[Artifact]:
         name, identity = clip(subject.name), clip(subject.manifest_sha256)
         found.append(Artifact(subject.scheme, name, identity, ", ".join(facts)))
     return found
+
+
+EXPECTED = {
+    "decoder": (
+        ("perplexity", "perplexity"),
+        ("kl", "KL to the original"),
+        ("decode_tps", "decoding speed"),
+        (ENERGY["decoder"].key, "energy"),
+    ),
+    "encoder": (
+        ("cosine", "cosine to the original"),
+        ("spearman_wordsim353", "word similarity"),
+        ("sentences_per_second", "speed"),
+        (ENERGY["encoder"].key, "energy"),
+    ),
+    "classifier": (
+        ("label_kl", "distance of the labels from the original's"),
+        ("label_accuracy", "accuracy of the labels"),
+        ("sentences_per_second", "speed"),
+        (ENERGY["classifier"].key, "energy"),
+    ),
+}
+
+RELATIVE = ("kl", "cosine", "label_kl")
+
+
+def not_measured(group: Group) -> str:
+    """A sentence on what these numbers do not say."""
+    gaps = []
+    for metric, name in EXPECTED[group.kind]:
+        lacking = [row.subject.scheme for row in group.compressed if row.reading(metric) is None]
+        without_original = (
+            metric not in RELATIVE
+            and group.baselines
+            and not any(row.reading(metric) for row in group.baselines)
+        )
+        lacking += ["the original"] if without_original else []
+        if not any(row.reading(metric) for row in group.rows):
+            gaps.append(name)
+        elif lacking:
+            gaps.append(f"{name} of {', '.join(dict.fromkeys(lacking))}")
+    uncounted = "; ".join(why_uncounted(group))
+    if uncounted and gaps and gaps[-1].startswith("energy"):
+        gaps[-1] += f" ({uncounted})"
+    always = ["downstream tasks", "any machine but the one named below"]
+    always += ["several sequences at once"] if group.kind == "decoder" else []
+    return f"Not measured: {'; '.join([*gaps, *always])}."

@@ -16,9 +16,8 @@ from typing import Literal
 from markupsafe import Markup, escape
 
 from ..records import numerals
-from . import axes
-from . import point_labels as labels
-from .point_labels import Box
+from . import plot_layout
+from .plot_layout import Box
 
 GLYPH = 7.0  # width of an average character at 12 user units, on the wide side of common interface fonts
 LINE = 15.0
@@ -100,8 +99,8 @@ def scatter(
 ) -> Markup:
     """A scatter plot; ``front`` are the indices of the points that a line joins from left to right."""
     count = max(3, int(width / 110))
-    horizontal = axes.fit([p.x for p in points], log=x.log, count=count)
-    vertical = axes.fit([p.y for p in points], log=y.log, count=5)
+    horizontal = plot_layout.fit([p.x for p in points], log=x.log, count=count)
+    vertical = plot_layout.fit([p.y for p in points], log=y.log, count=5)
     names = [numerals.tick(tick) for tick in vertical.ticks]
     left = 14 + GLYPH * max(map(len, names), default=0)
     area = Box(left, 28, width - left - 10, height - 28 - 46)
@@ -130,7 +129,7 @@ def scatter(
     )
 
 
-def _vertical_ticks(axis: axes.Axis, names: Sequence[str], area: Box, *, zero: bool) -> list[Markup]:
+def _vertical_ticks(axis: plot_layout.Axis, names: Sequence[str], area: Box, *, zero: bool) -> list[Markup]:
     """Grid lines with their numbers; ``zero`` marks the foot of a logarithmic axis as 0."""
     marks: list[Markup] = []
     bottom = area.y + area.height
@@ -145,7 +144,7 @@ def _vertical_ticks(axis: axes.Axis, names: Sequence[str], area: Box, *, zero: b
     return marks
 
 
-def _horizontal_ticks(axis: axes.Axis, area: Box) -> list[Markup]:
+def _horizontal_ticks(axis: plot_layout.Axis, area: Box) -> list[Markup]:
     bottom = area.y + area.height
     marks = [element("path", d=f"M{area.x:.1f} {bottom:.1f}h{area.width:.1f}", class_="line")]
     for tick in axis.ticks:
@@ -179,7 +178,7 @@ def _labels(
     sizes = [(GLYPH * len(name) + 2, LINE) for name in names]
     soft = [box for start, end in pairwise(line) for box in _along(start, end)]
     marks: list[Markup] = []
-    placements = labels.place(spots, sizes, area, soft)
+    placements = plot_layout.place(spots, sizes, area, soft)
     for point, name, (x, y), placement in zip(points, names, spots, placements, strict=True):
         box = placement.box
         if placement.leader:

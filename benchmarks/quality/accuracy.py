@@ -1,14 +1,14 @@
-"""How far a model is from its original on the same input: logits over windows, embeddings over sentences and
-pairs.
+"""How far a model is from its original on the same input: logits over windows, embeddings over sentences.
 
 One pass: a window goes through both models, is reduced to a few sums, and its logits are dropped, so that
 memory is bounded by one window of each. The first token of a window has no prediction; a window of
 ``length`` tokens (with its BOS, for a tokenizer that puts one in front) gives ``length − 1``. Windows are
-independent of each other.
+independent of each other. Models that split a text differently are compared by bits per byte alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +19,7 @@ from ...errors import GateFailed, InputError
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 from ..records.subjects import Subject, TokenModel
-from .log_softmax import log_softmax
-from .scores import Rows, Scores, metric_files
+from .scores import Rows, Scores, log_softmax, metric_files
 
 Ids = NDArray[np.int64]
 WordPairs = Sequence[tuple[str, str, float]]
@@ -147,3 +146,44 @@ def _embeddings(
             bad = int((~np.isfinite(vectors)).any(axis=1).sum())
             raise GateFailed(f"{whose} gives {bad} of {len(texts)} embeddings that are not finite")
     return mine, theirs
+
+
+def is_cut(subject: Subject, original: Subject) -> bool:
+    """Whether the subject's tokens are some of the original's, and not all of them."""
+    return subject.tokenizer.tokens < original.tokenizer.tokens
+
+
+def score_across(
+    subject: Subject, original: Subject, windows: Ids, *, progress: Progress | None = None
+) -> dict[str, Scores]:
+    """Bits per byte on the text of ``windows [n, length]`` (ids of the original), each model in its own
+    tokens.
+
+    Raises:
+        GateFailed: logits that are not finite.
+    """
+    mine, theirs = [], []
+    with (progress or Silent()).task("validating", len(windows)) as task:
+        for window in windows:
+            text = original.tokenizer.decode(window.tolist())
+            own = subject.tokenizer.encode(text)[: subject.max_length]
+            mine.append(_row(subject, np.asarray(own, np.int64)))
+            theirs.append(_row(original, window))
+            task.advance(1)
+    metric = metric_files("tokens")["bits_per_byte"]
+    return {"bits_per_byte": Scores(metric, np.array(mine, np.float64), np.array(theirs, np.float64))}
+
+
+def _row(model: Subject, ids: Ids) -> tuple[float, int, int]:
+    """Bits of all tokens but the first, how many they are, and the bytes of their text."""
+    logits, targets = model.logits(ids[None])[0, :-1], ids[1:]
+    if not np.isfinite(logits).all():
+        raise GateFailed(
+            "a model gives logits that are not finite", fix="inspect the layers: edgepress inspect"
+        )
+    bits = 0.0
+    for start in range(0, len(targets), CHUNK):
+        log_probs = log_softmax(logits[start : start + CHUNK])
+        chosen = np.take_along_axis(log_probs, targets[start : start + CHUNK, None], axis=1)
+        bits -= float(chosen.sum()) / math.log(2)
+    return bits, len(targets), text_bytes(model.tokenizer, ids)

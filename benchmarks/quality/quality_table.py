@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..records.conditions import describe
 from ..records.record import Measurement
-from ..records.workload import describe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from ...errors import GateFailed
 from ...terminal import Progress, Silent
 from ..records.subjects import Subject
-from .log_softmax import log_softmax
-from .scores import Scores, metric_files
+from .scores import Scores, log_softmax, metric_files
 
 
 def score_labels(

@@ -1,8 +1,7 @@
 """``Scores``: one metric of a model and of its original on the same rows, and the numbers made from them.
 
 Both are kept row by row (a window, a sentence, a word pair), so that the interval of their difference comes
-from
-paired resampling: a hard window is hard for both and does not widen it.
+from paired resampling: a hard window is hard for both and does not widen it.
 """
 
 from __future__ import annotations
@@ -14,8 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import plugins
-from ..records.intervals import bootstrap_ci
 from ..records.record import Metric
+from ..records.summary import bootstrap_ci
+
+
+def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Log-probabilities along the last axis. The largest logit is subtracted first, so nothing overflows."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
 
 Rows = NDArray[np.float64]
 MeasuredOn = Literal["tokens", "sentences", "pairs", "labels"]

@@ -21,11 +21,10 @@ from ...compress.text.corpus import Corpus, read_corpus
 from ...errors import InputError
 from ...terminal import Progress, Silent
 from ..records import record as records
-from ..records.intervals import RESAMPLES
 from ..records.record import Measurement
 from ..records.subjects import Subject, open_subject
-from .accuracy import score_embeddings, score_windows
-from .across_vocabularies import is_cut, score_across
+from ..records.summary import RESAMPLES
+from .accuracy import is_cut, score_across, score_embeddings, score_windows
 from .held_out_text import Placement, measured_rows, measured_sentences, measured_windows
 from .score_labels import score_labels
 from .scores import Scores

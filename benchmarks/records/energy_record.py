@@ -1,6 +1,6 @@
 """``Energy``: the part of a measurement line that says what an energy counter counted, or why none did.
 
-Joules stand as they were counted, window by window, so that every figure of energy can be worked out anew.
+Joules stand as they were counted, window by window, so that every figure of energy can be worked out again.
 """
 
 from __future__ import annotations
@@ -52,6 +52,6 @@ class Energy(BaseModel):
     fix: str = ""
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """Why nothing was counted and the way out, in one line."""
         return f"{self.reason} → {self.fix}" if self.fix else self.reason

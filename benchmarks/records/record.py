@@ -124,7 +124,7 @@ class Measurement(BaseModel):
         None, description="against the interleaved baseline: ratio_median, ci95, n_pairs, verdict"
     )
     roofline: dict[str, Any] | None = None
-    time_by_op: list[dict[str, Any]] = Field(default_factory=list, description="op, ms, share of one run")
+    time_by_op: list[dict[str, Any]] = Field(default_factory=list, description="op, ms, fraction of one run")
     per_op: dict[str, Any] | None = Field(
         None, description="of profile --per-op: bandwidth, and by phase the account of its time and bytes"
     )

@@ -1,5 +1,4 @@
-"""From samples to a :class:`Metric`: median, spread, an interval over blocks, and percentiles only where
-they exist.
+"""From samples to a :class:`Metric`: median, spread, percentiles, and intervals by the percentile bootstrap.
 
 A percentile p of n samples rests on n·(1 - p) of them. Below ten it is an anecdote, so p90 asks for 100
 samples and p99 for 1000; otherwise they are null and the reason is given.
@@ -7,13 +6,48 @@ samples and p99 for 1000; otherwise they are null and the reason is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .intervals import bootstrap_ci
 from .record import Metric
+
+Rows = NDArray[np.float64]
+
+RESAMPLES = 2000
+
+
+def bootstrap_ci(
+    values: Sequence[float] | Rows,
+    statistic: Callable[[Rows], float],
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> tuple[float, float] | None:
+    """The interval that holds the central ``level`` of ``statistic`` over resampled rows.
+
+    Args:
+        values: ``[n]`` or ``[n, k]``; a row is the unit of independence (a window, a block, a word pair) and
+            stays whole, so paired quantities belong in one row.
+        statistic: maps an array of the same shape to a number (``np.median``, a ratio of column sums, …).
+        seed: of the resampling; the same values and seed give the same interval.
+
+    Returns:
+        ``(low, high)`` in the statistic's unit, or None when there are fewer than two rows.
+    """
+    rows = np.asarray(values, dtype=np.float64)
+    if len(rows) < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    picks = generator.integers(0, len(rows), size=(resamples, len(rows)))
+    estimates = np.fromiter((statistic(rows[pick]) for pick in picks), dtype=np.float64, count=resamples)
+    tail = 50 * (1 - level)
+    low, high = np.percentile(estimates, [tail, 100 - tail])
+    return float(low), float(high)
+
 
 _TAIL = 10
 # A bootstrap of fewer values is their range at best.

@@ -75,7 +75,7 @@ class Arm:
         return self.ask("load", cold=cold, **self._fields)
 
     def operators(self, *, per_op: bool = False) -> dict[str, Any]:
-        """Time by operator, as :func:`.operators.summed` sums it; with ``per_op`` the ``accounts`` of
+        """Time by operator, as :func:`.trace.summed` sums it; with ``per_op`` the ``accounts`` of
         :func:`.per_op.accounts` too.
         """
         return self.ask("operators", per_op=per_op, **self._fields)
@@ -108,7 +108,7 @@ class Arm:
         try:
             print(json.dumps(request), file=stream, flush=True)
         except (BrokenPipeError, ValueError):
-            # A dead worker cannot be told; ask() finds the end of its answers and reports the cause.
+            # A dead worker cannot read it; ask() finds the end of its answers and reports the cause.
             return
 
     def _death(self, code: int, do: str) -> EdgepressError:

@@ -2,8 +2,8 @@
 
 After Yang, Adamek and Armour, "Part-time Power Measurements: nvidia-smi's Lack of Attention", arXiv
 2312.02741: differences of a counter, not samples of power, over windows that are long beside its step. Each
-turn is a fresh process, first idle with the model loaded and then warm; two arms take turns as in
-:mod:`.latency`.
+turn is a fresh process, first idle with the model loaded and then warm; two arms alternate as in
+:mod:`.latency`. Joules for a token or sentence follow, in all and above idle.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from ...devices.energy import Meter, MeterLost, NoMeter
 from ...devices.state import disturbance, read_state
 from ...terminal import Progress, Silent, Task
 from ..records.energy_record import IDLE, Energy, EnergyWindow
+from ..records.record import Metric, Validity
+from ..records.summary import summarize
 from .arm import Arm
-from .clock import SuspendWatch
-from .protocol import Protocol
+from .protocol import Protocol, SuspendWatch
 from .timed_work import Workload
 
 # A counter is late by up to one step at each end of a window: 2 % at the most.
@@ -47,7 +48,7 @@ def measure_energy(
     cache: bool = False,
     progress: Progress | None = None,
 ) -> list[Energy]:
-    """Count the energy of one bundle, or of two in turns, in the order of ``bundles``.
+    """Count the energy of one bundle, or of two interleaved, in the order of ``bundles``.
 
     Without a meter, or where it is lost on the way, nothing is counted and the reason is recorded.
 
@@ -118,3 +119,70 @@ def _window(meter: Meter, work: Callable[[], dict[str, Any]]) -> EnergyWindow | 
     return EnergyWindow(
         seconds=seconds, joules=consumed.joules, beside=consumed.beside, wraps=consumed.wraps, **done
     )
+
+
+ENOUGH_WINDOWS = 3
+# Windows of one arm that differ by more than this part of their median say little.
+WIDE = 0.10
+IDLE_WATTS = "idle_w"
+
+
+def metric_name(phase: str, unit: str, *, net: bool = False) -> str:
+    """``decode_j_per_token``, or ``decode_j_per_token_net``: less what idleness would have taken."""
+    return f"{phase}_j_per_{unit}{'_net' * net}"
+
+
+def energy_metrics(energy: Energy, *, seed: int) -> tuple[dict[str, Metric], dict[str, list[float]]]:
+    """The metrics and the values they rest on, one of each turn; none where nothing was counted."""
+    metrics: dict[str, Metric] = {}
+    samples: dict[str, list[float]] = {}
+
+    def add(name: str, unit: str, windows: Sequence[str], value: Callable[..., float]) -> None:
+        whole = [turn for turn in energy.turns if all(window in turn for window in windows)]
+        samples[name] = [value(*(turn[window] for window in windows)) for turn in whole]
+        metrics[name] = summarize(samples[name], unit, "lower", seed=seed)
+        metrics[name].validity = _validity(energy, samples[name])
+
+    for phase, unit in energy.units.items():
+        add(metric_name(phase, unit), f"J/{unit}", [phase], _each)
+        add(metric_name(phase, unit, net=True), f"J/{unit}", [phase, IDLE], _above)
+    if energy.units:
+        add(IDLE_WATTS, "W", [IDLE], _watts)
+    return metrics, samples
+
+
+def _watts(window: EnergyWindow) -> float:
+    return window.joules / window.seconds
+
+
+def _each(window: EnergyWindow) -> float:
+    return window.joules / window.units
+
+
+def _above(window: EnergyWindow, idle: EnergyWindow) -> float:
+    return (window.joules - _watts(idle) * window.seconds) / window.units
+
+
+def _validity(energy: Energy, values: Sequence[float]) -> Validity:
+    """Invalid when a number cannot be true; suspect when it may not repeat."""
+    wrong = [] if values else ["the machine slept in every window"]
+    still = sum(window.joules == 0 for turn in energy.turns for window in turn.values())
+    if still:
+        wrong.append(f"impossible: the energy counter stood still in {still} windows")
+    elif any(value <= 0 for value in values):
+        wrong.append("impossible: the work took no more than idleness")
+    doubts = [*energy.disturbances, *_doubts(values)]
+    if wrong:
+        return Validity(status="invalid", reasons=wrong + doubts)
+    return Validity(status="suspect" if doubts else "valid", reasons=doubts)
+
+
+def _doubts(values: Sequence[float]) -> list[str]:
+    if not values:
+        return []
+    if len(values) < ENOUGH_WINDOWS:
+        windows = "window" if len(values) == 1 else "windows"
+        return [f"only {len(values)} {windows} of energy: at least {ENOUGH_WINDOWS} are needed"]
+    middle = sorted(values)[len(values) // 2]
+    spread = (max(values) - min(values)) / abs(middle) if middle else 0.0
+    return [f"noisy: windows of energy differ by {100 * spread:.0f} %"] if spread > WIDE else []

@@ -1,4 +1,4 @@
-"""Runs one or two arms: fresh worker processes, warm-up, a timed block in each, loads and peak memory.
+"""Runs one or two arms (fresh processes, warm-up, a timed block in each, loads, peak memory) into metrics.
 
 Each process gives one cold load (page cache dropped, where that can be proven), one block, its peak memory,
 and last one warm load, whose second copy of the model must not count in the peak.
@@ -6,17 +6,20 @@ and last one warm load, whose second copy of the model must not count in the pea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from statistics import fmean, median
+from typing import Any, Literal
 
 from ...terminal import Progress, Silent, Task
+from ..records.record import Metric
+from ..records.summary import summarize
 from .arm import Arm
 from .loaded_work import Sample
 from .protocol import Protocol
-from .timed_work import Workload
+from .timed_work import Embedding, Generation, Workload
 
 
 @dataclass
@@ -51,8 +54,8 @@ def measure_arms(
     cache: bool = False,
     progress: Progress | None = None,
 ) -> list[ArmSamples]:
-    """Measure one bundle, or two in turns; the samples come in the order of ``bundles``. With ``cache`` they
-    run over their prepacked copies, where there are some.
+    """Measure one bundle, or two interleaved; the samples come in the order of ``bundles``. With ``cache``
+    they run over their prepacked copies, where there are some.
 
     Raises:
         EdgepressError: what a worker raised, or the manner of its death (see :meth:`.arm.Arm.ask`).
@@ -89,3 +92,89 @@ def _measure_pair(
         arms[index].rss_method = memory["method"]
         arms[index].warm_loads.append(workers[index].load(cold=False)["seconds"])
         task.advance(detail=workers[index].bundle.name)
+
+
+# Beyond this the single observations stay out of the record: its line would grow to megabytes.
+KEPT_OBSERVATIONS = 5000
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A metric as a function of one run of the work.
+
+    Attributes:
+        observed: the nanosecond series that the percentiles are taken from; each block's value when empty.
+    """
+
+    name: str
+    unit: str
+    better: Literal["lower", "higher"]
+    value: Callable[[Sample], float]
+    observed: str = ""
+
+
+def quantities(workload: Workload) -> list[Quantity]:
+    """What a workload measures. The first is the one on which two arms are compared."""
+    return _of_generation(workload) if isinstance(workload, Generation) else _of_embedding(workload)
+
+
+def _of_generation(workload: Generation) -> list[Quantity]:
+    prompt = workload.prompt_tokens
+    return [
+        Quantity("decode_tps", "tok/s", "higher", lambda run: 1e9 / fmean(run["tokens"])),
+        Quantity("prefill_tps", "tok/s", "higher", lambda run: prompt * 1e9 / run["prefill"][0]),
+        Quantity("ttft_ms", "ms", "lower", lambda run: run["first"][0] / 1e6, "first"),
+        Quantity("tpot_ms", "ms", "lower", lambda run: fmean(run["tokens"]) / 1e6),
+        Quantity("itl_ms", "ms", "lower", lambda run: median(run["tokens"]) / 1e6, "tokens"),
+        Quantity("e2e_ms", "ms", "lower", lambda run: (run["first"][0] + sum(run["tokens"])) / 1e6),
+    ]
+
+
+def _of_embedding(workload: Embedding) -> list[Quantity]:
+    batch = workload.batch
+    return [
+        Quantity("sentences_per_second", "1/s", "higher", lambda run: batch * 1e9 / run["batch"][0]),
+        Quantity("latency_ms", "ms", "lower", lambda run: median(run["single"]) / 1e6, "single"),
+    ]
+
+
+def per_block(arm: ArmSamples, quantity: Quantity) -> list[float | None]:
+    """The median over the runs of each block; None for a block in which the machine slept."""
+    return [None if runs is None else median(map(quantity.value, runs)) for runs in arm.blocks]
+
+
+def summarize_arm(
+    arm: ArmSamples, workload: Workload, *, seed: int
+) -> tuple[dict[str, Metric], dict[str, list[float]]]:
+    """The metrics of one arm, and the samples they rest on: one value per block, or per process.
+
+    Series of single observations in milliseconds (``tokens_ms``, ``single_ms``, …) are among the samples
+    when they are short enough.
+    """
+    metrics: dict[str, Metric] = {}
+    samples: dict[str, list[float]] = {}
+    for quantity in quantities(workload):
+        name, observed = quantity.name, _observations(arm, quantity.observed)
+        samples[name] = [value for value in per_block(arm, quantity) if value is not None]
+        metrics[name] = summarize(
+            samples[name], quantity.unit, quantity.better, observed=observed or None, seed=seed
+        )
+        if observed and len(observed) <= KEPT_OBSERVATIONS:
+            samples[f"{quantity.observed}_ms"] = observed
+    per_process = {
+        "load_ms": ("ms", [1000 * seconds for seconds in arm.warm_loads]),
+        "load_cold_ms": ("ms", [1000 * seconds for seconds in arm.cold_loads]),
+        "rss_peak_bytes": ("bytes", [float(peak) for peak in arm.rss_peaks]),
+    }
+    for name, (unit, values) in per_process.items():
+        samples[name] = values
+        metrics[name] = summarize(values, unit, "lower", seed=seed)
+    if not arm.cold_loads:
+        metrics["load_cold_ms"].reason = "the page cache could not be dropped, or not be proven empty"
+    return metrics, samples
+
+
+def _observations(arm: ArmSamples, name: str) -> list[float]:
+    """Every observation of a series in milliseconds, to the nearest 0.1 µs; none for an empty name."""
+    blocks = [runs for runs in arm.blocks if name and runs is not None]
+    return [round(ns / 1e6, 4) for runs in blocks for run in runs for ns in run[name]]

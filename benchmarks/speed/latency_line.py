@@ -13,11 +13,9 @@ from ...runtime.session.session import BEHIND, PROVIDERS
 from ..records.bundle_subject import describe_bundle
 from ..records.energy_record import Energy
 from ..records.record import Measurement, Metric, Subject, Validity
-from .clock import timer_overhead_ns
-from .energy_metrics import energy_metrics
-from .latency import ArmSamples
-from .latency_metrics import quantities, summarize_arm
-from .protocol import Protocol
+from .energy_windows import energy_metrics
+from .latency import ArmSamples, quantities, summarize_arm
+from .protocol import Protocol, timer_overhead_ns
 from .roofline import Roofline, impossible
 from .timed_work import Workload
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..records.intervals import bootstrap_ci
+from ..records.summary import bootstrap_ci
 
 # The sign test cannot reach its level with five pairs.
 MIN_PAIRS = 6

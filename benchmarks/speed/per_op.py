@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from ...runtime.bundle.graph_file import GraphFile
-from .moved_bytes import kv_bytes, tokens_by_run, weight_bytes
+from .roofline import kv_bytes, tokens_by_run, weight_bytes
 from .trace import Kernel
 
 SHARED = "shared"
@@ -135,7 +135,7 @@ def _number(layer: str) -> float:
 
 
 def place(node: str) -> tuple[str, str]:
-    """The layer and the part that a node's name tells: ``model.layers.3.mlp.down_proj`` is ``mlp.down_proj``
+    """The layer and the part in a node's name: ``model.layers.3.mlp.down_proj`` is ``mlp.down_proj``
     of ``model.layers.3``. Nodes outside the layers are ``shared``.
     """
     words = node.split(".")

@@ -1,7 +1,7 @@
 """``profile_bundle``: latency, throughput, peak memory and energy of a bundle on this machine, as one
 measurement line.
 
-With a baseline the two run in turns (ABBA) and the line carries the paired comparison; the baseline's own
+With a baseline the two run interleaved (ABBA) and the line carries the paired comparison; the baseline's own
 line is recorded before it. The roofline and the state of the machine decide whether the numbers are valid.
 """
 
@@ -26,9 +26,8 @@ from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
 from .arm import Arm
 from .energy_windows import measure_energy, uncounted
-from .latency import measure_arms
+from .latency import measure_arms, per_block, quantities
 from .latency_line import Conditions, MeasuredArm, measurement_line
-from .latency_metrics import per_block, quantities
 from .paired import compare_rates
 from .per_op import with_bandwidth
 from .protocol import Protocol
@@ -56,7 +55,7 @@ def profile_bundle(
     """Measure ``bundle`` here and now.
 
     Args:
-        baseline: another bundle of the same kind, measured in turns with it.
+        baseline: another bundle of the same kind, measured interleaved with it.
         prompt_tokens: length of the prompt; for an encoder, of each sentence.
         new_tokens: generated after the prompt, exactly as many.
         batch: sentences per batch of an encoder.
@@ -131,7 +130,7 @@ def _with_energy(
 ) -> list[MeasuredArm]:
     """The arms with what the meter of the provider's device counted, after all that is timed."""
     if not wanted:
-        return [replace(arm, energy=uncounted("it was not asked for")) for arm in arms]
+        return [replace(arm, energy=uncounted("it was not requested")) for arm in arms]
     found = measure_energy(
         [arm.bundle.path for arm in arms],
         conditions.workload,

@@ -1,13 +1,14 @@
-"""How a measurement is run: fresh processes, warm-up by rule, one timed block in each, two arms in turns.
+"""How a measurement is run: fresh processes, warm-up by rule, one timed block in each, two arms interleaved.
 
 The statistics follow pyperf: many processes, because what a process gets by chance (addresses, pages, cores)
 stays with it and makes its blocks alike; and a fixed warm-up, never "until it looks stable". The order of two
 arms is ABBA, so that whatever drifts, drifts over both alike. The number of blocks is fixed beforehand: a run
-never stops early because the result looks good.
+never stops early because the result looks good. Clocks are monotonic, and notice that the machine slept.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -84,3 +85,36 @@ def warm_up(
         work()
         done += 1
     return done, (clock() - start) / 1e9
+
+
+# The two clocks are read one after the other: less than this between them is scheduling, not sleep.
+SUSPEND_NS = 50_000_000
+
+
+def asleep_ns() -> int:
+    """Nanoseconds that the machine has slept since it started; 0 where the platform does not tell."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    if hasattr(time, "CLOCK_UPTIME_RAW"):
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC) - time.clock_gettime_ns(time.CLOCK_UPTIME_RAW)
+    return 0
+
+
+class SuspendWatch:
+    """Says whether the machine slept since the watch was made."""
+
+    def __init__(self, asleep: Callable[[], int] = asleep_ns) -> None:
+        self._asleep = asleep
+        self._before = asleep()
+
+    def suspended(self) -> bool:
+        """True when a sleep of more than 50 ms lies in between."""
+        return self._asleep() - self._before > SUSPEND_NS
+
+
+def timer_overhead_ns(calls: int = 1000) -> float:
+    """Mean cost of reading the clock once, in nanoseconds."""
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        time.perf_counter_ns()
+    return (time.perf_counter_ns() - start) / (calls + 1)

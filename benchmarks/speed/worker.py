@@ -23,17 +23,15 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile
 from ...runtime.prepack.prepacked import find
 from ...runtime.session.session import onnxruntime
-from .clock import SuspendWatch
 from .loaded_work import Work
-from .operators import summed
 from .page_cache import drop_from_cache
 from .peak_memory import peak_rss
 from .per_op import accounts
-from .protocol import warm_up
+from .protocol import SuspendWatch, warm_up
 from .timed_work import Workload, from_json
-from .trace import Kernel, later, read_units
+from .trace import Kernel, later, read_units, summed
 
-# Units of work: what is not looked at before (a second prompt may open its graph anew), and what is.
+# Units of work: what is not looked at before (a second prompt may open its graph again), and what is.
 _THROWN_AWAY, _PLAIN_RUNS, _TRACED = 2, 3, 3
 
 

@@ -62,7 +62,7 @@ def _duration(seconds: float) -> str:
 @click.option(
     "--answers",
     type=click.Path(file_okay=False),
-    help="A directory that keeps what the original says about the text, for other runs that learn from it.",
+    help="Directory in which teacher logits are cached, for other runs that learn from them.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
@@ -132,28 +132,28 @@ _MEASURES = {"kl": "KL", "distance": "distance"}
 
 def step_told(step: dict[str, Any]) -> str:
     """What a step of the manifest says of itself: of layers it changed, and of the model after it."""
-    told = [", ".join(f"{count} {status}" for status, count in sorted(step["statuses"].items()))]
+    parts = [", ".join(f"{count} {status}" for status, count in sorted(step["statuses"].items()))]
     if step["worst_error"] > 0:
-        told.append(f"worst relative error {step['worst_error']:.3g}")
+        parts.append(f"worst relative error {step['worst_error']:.3g}")
     damage = step["damage"] or {}
     for measure in _MEASURES.keys() & damage.keys():
-        told.append(
+        parts.append(
             f"{_MEASURES[measure]} to the original {damage[measure]:.3g} over {damage['tokens']} tokens"
         )
-    told += _learned(step.get("details") or {}, damage)
-    return "; ".join(part for part in told if part) or "done"
+    parts += _learned(step.get("details") or {}, damage)
+    return "; ".join(part for part in parts if part) or "done"
 
 
 def _learned(details: dict[str, Any], damage: dict[str, Any]) -> list[str]:
     """What a pass that learned says besides: of a measure of its own, and of what did not go well."""
-    measure, told = details.get("measure"), []
+    measure, parts = details.get("measure"), []
     if measure in damage and measure not in _MEASURES:
         before = details["held_out"][0][1]
-        told.append(
+        parts.append(
             f"held-out {measure} {before:.3g}, now {damage[measure]:.3g} over {damage['tokens']} tokens"
         )
     if details.get("kept") == 0:
-        told.append("kept as it was: nothing learned was better")
+        parts.append("kept as it was: nothing learned was better")
     if retreats := details.get("retreats"):
-        told.append(f"went back {retreats} × from losses that leapt: try a lower learning_rate")
-    return told
+        parts.append(f"rolled back {retreats} × after loss spikes: try a lower learning_rate")
+    return parts

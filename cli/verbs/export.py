@@ -70,8 +70,8 @@ def command(
     """Export CHECKPOINT: a compressed checkpoint, an HF directory, a .gguf file, or a demo name.
 
     The graph is compared with the torch model before it is published; a failed proof publishes nothing.
-    With --require-faster it is also timed in turns with its float32 export: a decoder must decode faster, an
-    encoder embed more sentences.
+    With --require-faster it is also timed interleaved with its float32 export: a decoder must decode faster,
+    an encoder embed more sentences.
     """
     from ...export.api import export_bundle
     from ...export.bundle_manifest import MANIFEST

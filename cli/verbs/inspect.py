@@ -87,7 +87,7 @@ def inspect_bundle(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise InputError(f"{path / 'manifest.json'} is not a JSON object")
     if (filler := manifest.get("prefill")) is not None and not _is_prefill(filler):
-        raise InputError(f"{path / 'manifest.json'} tells of a prefill graph without its products and bytes")
+        raise InputError(f"{path / 'manifest.json'} names a prefill graph without its products and bytes")
     shown = {key: value for key, value in manifest.items() if key != "files"}
     return {"path": str(path), "what": "bundle", **shown}
 
@@ -101,7 +101,7 @@ def _is_prefill(found: Any) -> bool:
     )
 
 
-def told(value: Any) -> str:
+def described(value: Any) -> str:
     """A field as a table shows it: a line for each entry of a mapping, equal neighbours in a list once, with
     their number.
     """
@@ -156,7 +156,7 @@ def _table(document: dict[str, Any]) -> Any:
     shown = _checkpoint_fields if document["what"] == "checkpoint" else _bundle_fields
     for key, value in shown(document).items():
         if key != "path" and value is not None:
-            table.add_row(Text(key), Text(told(value)))
+            table.add_row(Text(key), Text(described(value)))
     return table
 
 

@@ -25,7 +25,9 @@ _OPERATORS_SHOWN = 6
 
 @click.command(name="profile")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--baseline", type=click.Path(path_type=Path), help="Another bundle, measured in turns (ABBA).")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="Another bundle, measured interleaved (ABBA)."
+)
 @click.option(
     "--prompt-tokens", default=128, show_default=True, help="Prompt length; an encoder's sentence length."
 )
@@ -70,8 +72,8 @@ def command(
 ) -> None:
     """Measure latency, memory and energy of BUNDLE on this machine.
 
-    The bundle runs in fresh worker processes, alone or in turns with --baseline. One JSON line is appended to
-    the run file; `edgepress compare` and `edgepress report` read it.
+    The bundle runs in fresh worker processes, alone or interleaved with --baseline. One JSON line is appended
+    to the run file; `edgepress compare` and `edgepress report` read it.
     """
     from ...benchmarks.speed.profile import profile_bundle
 

@@ -48,13 +48,13 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Run file to append to [default: runs/NAME.jsonl]."
 )
-@click.option("--max-perplexity", type=float, help="Gate: fail (exit 1) above this perplexity.")
-@click.option("--max-kl", type=float, help="Gate: fail above this KL divergence, nats per token.")
-@click.option("--min-top1", type=float, help="Gate: fail below this top-1 agreement, 0 to 1.")
-@click.option("--min-cosine", type=float, help="Gate: fail below this mean cosine.")
-@click.option("--max-label-kl", type=float, help="Gate: fail above this KL of a classifier's labels.")
-@click.option("--min-label-agreement", type=float, help="Gate: fail below this share of equal labels.")
-@click.option("--min-label-accuracy", type=float, help="Gate: fail below this share of right labels.")
+@click.option("--max-perplexity", type=float, help="Acceptance: fail (exit 1) above this perplexity.")
+@click.option("--max-kl", type=float, help="Acceptance: fail above this KL divergence, nats per token.")
+@click.option("--min-top1", type=float, help="Acceptance: fail below this top-1 agreement, 0 to 1.")
+@click.option("--min-cosine", type=float, help="Acceptance: fail below this mean cosine.")
+@click.option("--max-label-kl", type=float, help="Acceptance: fail above this KL of a classifier's labels.")
+@click.option("--min-label-agreement", type=float, help="Fail below this fraction of equal labels.")
+@click.option("--min-label-accuracy", type=float, help="Fail below this fraction of right labels.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurement as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(

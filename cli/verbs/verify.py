@@ -12,7 +12,9 @@ from ...terminal import Terminal
 
 @click.command("verify")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--manifest-sha256", help="The manifest must have this hash too: what its publisher told you.")
+@click.option(
+    "--manifest-sha256", help="The manifest must have this hash too: the one its publisher gave you."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing when all is well.")
 def command(path: Path, manifest_sha256: str | None, as_json: bool, quiet: bool) -> None:

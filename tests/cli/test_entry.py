@@ -225,7 +225,7 @@ def test_success_is_one_document(pico_llama: Path, tmp_path: Path, capsys: Captu
 
 
 def test_a_hidden_bug_in_one_verb_is_none_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(VERBS, "broken", ("nowhere", "A verb whose floor is not there."))
+    monkeypatch.setitem(VERBS, "broken", "A verb whose file is not there.")
     assert run(["--help"]) == 0
     assert run(["broken"]) == 70
     assert isinstance(edgepress.get_command(click.Context(edgepress), "doctor"), click.Command)

@@ -12,8 +12,7 @@ from ....devices.energy import Meter, NoMeter
 from ....runtime.session.threads import thread_budget
 from ...records.energy_record import Energy
 from ...records.numerals import significant
-from ...speed.energy_metrics import energy_metrics, metric_name
-from ...speed.energy_windows import measure_energy
+from ...speed.energy_windows import energy_metrics, measure_energy, metric_name
 from ...speed.protocol import Protocol
 from ...speed.timed_work import Generation
 from .interleaved import NEW_TOKENS, PROMPT
@@ -57,6 +56,6 @@ def described(energies: Mapping[str, Energy]) -> str:
     """How energy was counted, or why it was not, for the notes below a table."""
     first = next(iter(energies.values()))
     if first.kind is None:
-        return f"Energy: not measured: {first.told}."
+        return f"Energy: not measured: {first.in_words}."
     windows = f"{len(first.turns)} windows of at least {first.window_s:g} s"
     return f"J: {', '.join(first.domains)} ({first.method}), {windows} of each bundle, all in turns."

@@ -1,4 +1,4 @@
-"""Accuracy: the share of texts to which a classifier gives the label that the text is known to have."""
+"""Accuracy: the fraction of texts to which a classifier gives the label that the text is known to have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agreement of labels: the share of texts to which the compressed classifier gives the original's label."""
+"""Agreement of labels: the fraction of texts that the compressed classifier gives the original's label."""
 
 from __future__ import annotations
 

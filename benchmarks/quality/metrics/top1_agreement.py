@@ -1,4 +1,4 @@
-"""Top-1 agreement: the share of positions where the compressed model picks the same token as the original."""
+"""Top-1 agreement: the fraction of positions where the compressed model picks the original's token."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.page.conclusion import figures, sentences
-from edgepress.benchmarks.page.damage import damage, level
-from edgepress.benchmarks.page.gaps import not_measured
 from edgepress.benchmarks.page.headline import headline
+from edgepress.benchmarks.page.heat_grid import damage, level
 from edgepress.benchmarks.page.join import Group, join
 from edgepress.benchmarks.page.plots import plots
+from edgepress.benchmarks.page.sections import not_measured
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
 
 Make = Callable[..., Measurement]
@@ -87,9 +87,7 @@ def test_several_versions(measured: list[Measurement]) -> None:
         "and the smallest is W2A16-g64 gptq (8.2× smaller, mean KL 6.610)."
     )
     assert found[2].startswith("Not to be used: the latency and memory of W2A16-g64 gptq (impossible")
-    assert found[3] == (
-        "To be read with care: the latency and memory of W3A16-g64 gptq, as noted under the table."
-    )
+    assert found[3] == ("Noisy: the latency and memory of W3A16-g64 gptq, as noted under the table.")
 
 
 def test_gaps_are_named(make_subject: MakeSubject, make_quality: Make, make_metric: MakeMetric) -> None:

@@ -7,9 +7,8 @@ import xml.etree.ElementTree as ElementTree
 from itertools import combinations
 
 from edgepress.benchmarks.page import svg
-from edgepress.benchmarks.page.axes import fit, linear_ticks
 from edgepress.benchmarks.page.heat_grid import heat_grid
-from edgepress.benchmarks.page.point_labels import POINT_RADIUS, Box, place
+from edgepress.benchmarks.page.plot_layout import POINT_RADIUS, Box, fit, linear_ticks, place
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 

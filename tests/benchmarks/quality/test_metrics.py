@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 from edgepress import plugins
-from edgepress.benchmarks.quality.log_softmax import log_softmax
 from edgepress.benchmarks.quality.metrics import (
     bits_per_byte,
     cosine,
@@ -19,6 +18,7 @@ from edgepress.benchmarks.quality.metrics import (
     spearman,
     top1_agreement,
 )
+from edgepress.benchmarks.quality.scores import log_softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from edgepress.benchmarks.speed.clock import SuspendWatch, asleep_ns, timer_overhead_ns
-from edgepress.benchmarks.speed.protocol import Protocol, warm_up
+from edgepress.benchmarks.speed.protocol import Protocol, SuspendWatch, asleep_ns, timer_overhead_ns, warm_up
 from edgepress.errors import InputError
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from edgepress.benchmarks.speed.latency import ArmSamples
-from edgepress.benchmarks.speed.latency_metrics import KEPT_OBSERVATIONS, per_block, quantities, summarize_arm
+from edgepress.benchmarks.speed.latency import (
+    KEPT_OBSERVATIONS,
+    ArmSamples,
+    per_block,
+    quantities,
+    summarize_arm,
+)
 from edgepress.benchmarks.speed.loaded_work import Sample
 from edgepress.benchmarks.speed.timed_work import Embedding, Generation
 

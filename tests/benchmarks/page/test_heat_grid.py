@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from edgepress.benchmarks.page.bit_widths import SHADES, bits_of, widths
+from edgepress.benchmarks.page.heat_grid import SHADES, bits_of, widths
 from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.records.record import Measurement, Subject
 
