@@ -147,7 +147,7 @@ def _job(
     from ..compress.model.models import resolve
     from ..compress.model.pooling import pooling_of
     from ..compress.model.weights import WeightSource
-    from .graph.attention.kv_storage import cache_type
+    from .graph.attention.cache_io import cache_type
     from .job import ExportJob
     from .proof.proof_text import proof_text
 

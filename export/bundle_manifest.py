@@ -12,7 +12,7 @@ from .. import __version__
 from ..runtime.bundle.manifest import DecoderSection
 from ..runtime.bundle.typed_json import read
 from ..storage import read_json
-from .graph.attention.kv_storage import CODES, FLOAT, cache_label
+from .graph.attention.cache_io import CODES, FLOAT, cache_label
 from .job import ExportJob
 
 MANIFEST = "manifest.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..compress.model.pooling import Pooling
 from ..compress.model.weights import WeightSource
 from ..terminal import Progress, Silent
-from .graph.attention.kv_storage import FLOAT
+from .graph.attention.cache_io import FLOAT
 from .graph.forms.providers import CPU, ProviderForm
 
 

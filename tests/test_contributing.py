@@ -16,7 +16,7 @@ import edgepress
 import pytest
 import torch
 from edgepress.compress.model.weights import WeightSource
-from edgepress.export.graph.save import EXTERNAL_FROM
+from edgepress.export.graph.whole_graph import EXTERNAL_FROM
 from edgepress.storage import read_json
 
 ROOT = Path(edgepress.__file__).parent

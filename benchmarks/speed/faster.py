@@ -13,7 +13,7 @@ from typing import Any
 
 from ...devices.probe import probe
 from ...errors import GateFailed
-from ...export.graph.linear.layout import NATIVE_BLOCKS
+from ...export.graph.linear.nbits import NATIVE_BLOCKS
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile, Node
 from ...terminal import Progress

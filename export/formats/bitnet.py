@@ -17,8 +17,7 @@ from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError
 from ...storage import write_json
 from ..job import ExportJob
-from ._ternary_blocks import four_rows
-from ._ternary_source import codes_and_scales, is_ternary, one_scale
+from ._ternary import codes_and_scales, four_rows, is_ternary, one_scale
 
 WEIGHTS = "model.safetensors"
 

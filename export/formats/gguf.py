@@ -18,8 +18,7 @@ from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, InputError, ShapeError, require
 from ..job import ExportJob
 from ._gguf_tokenizer import add_tokenizer
-from ._ternary_blocks import block_scales, tq1_0, tq2_0
-from ._ternary_source import codes_and_scales, is_ternary
+from ._ternary import block_scales, codes_and_scales, is_ternary, tq1_0, tq2_0
 
 FAMILIES = ("llama", "mistral")
 _NAMES = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}

@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle_manifest import decoder_section, encoder_section
-from ..graph.attention.kv_storage import FLOAT
-from ..graph.forms.providers import CPU, check_form
-from ..graph.opset import Kind, Opset, installed_runtime, opset_for
-from ..graph.save import save as save_graph
-from ..graph.view import WeightView
+from ..graph.attention.cache_io import FLOAT
+from ..graph.build import WeightView
+from ..graph.forms.providers import CPU
+from ..graph.graph_writer import Kind, Opset, installed_runtime, opset_for
 from ..graph.whole_graph import BuiltGraph, build_graph
+from ..graph.whole_graph import save as save_graph
 from ..job import ExportJob
+from ..prefill.prefill_graph import TOKENS as SMOOTHING_TOKENS
 from ..prefill.prefill_graph import has_prefill, write_prefill
 from ..prefill.prefill_proof import judged, prove_prefill
-from ..prefill.smoothing import TOKENS as SMOOTHING_TOKENS
-from ..proof.form_proof import prove_form
-from ..proof.parity import prove
-from ..proof.tokens import rows as token_rows
+from ..proof.parity import prove, prove_form
+from ..proof.proof_text import rows as token_rows
 from ._genai import write_genai
-from ._number_formats import check_numbers
+from ._onnx_limits import check_form, check_numbers
 
 GRAPH = "model.onnx"
 _FLOAT_BYTES = 4

@@ -1,18 +1,26 @@
-"""``Build``: what the builder of every part of a graph is given."""
+"""What the builder of every part of a graph needs: ``Build``, the graph under construction, and
+``WeightView``, the weights of the checkpoint as this graph stores them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...compress.model.anatomy import Anatomy
+from ...compress.model.block_anatomy import Attention
+from ...compress.model.kv_scheme import KVScales
+from ...compress.numbers.qtensor import QTensor
+from ...compress.numbers.scheme import Scheme
 from ...runtime.bundle.manifest import PrepackedLinear
 from .graph_writer import GraphWriter
-from .view import WeightView
 
 
 @dataclass
@@ -29,7 +37,7 @@ class Build:
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
         smooth: factors ``[hidden]`` by the name of the norm whose outputs are divided by them.
-        remade: None in a graph that has its weights; in one for prefill, the products whose weights the
+        prepacked: None in a graph that has its weights; in one for prefill, the products whose weights the
             device makes of those of the model's graph.
     """
 
@@ -40,7 +48,7 @@ class Build:
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None
     smooth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    remade: list[PrepackedLinear] | None = None
+    prepacked: list[PrepackedLinear] | None = None
 
     @property
     def anatomy(self) -> Anatomy:
@@ -56,3 +64,85 @@ class Build:
             weights.shape(name),
             lambda: weights.tensor(name).numpy().astype(np.float32),
         )
+
+
+class Source(Protocol):
+    """What the builders need of :class:`edgepress.compress.model.weights.WeightSource`."""
+
+    anatomy: Anatomy
+    schemes: dict[str, Scheme]
+    shapes: dict[str, tuple[int, ...]]
+    embedding_scheme: Scheme | None
+
+    def kv_scales(self, attention: Attention) -> KVScales | None: ...
+
+    def linear(self, name: str) -> QTensor | Tensor: ...
+
+    def dense(self, name: str) -> Tensor: ...
+
+    def bias(self, name: str) -> Tensor | None: ...
+
+    def tensor(self, name: str) -> Tensor: ...
+
+    def table(self, name: str) -> QTensor | Tensor: ...
+
+
+class WeightView:
+    """``source`` with its schemes and a cache of ``kv_dtype``, or (``as_float``) all in float32.
+
+    The quantized view keeps codes as they are and quantizes embedding and head; the float view, which the
+    proof builds on, is the same checkpoint with everything dequantized. Rows that a checkpoint interleaves
+    (q, k and v of one head after the other) come in the order in which attention reads them.
+    """
+
+    def __init__(self, source: Source, *, as_float: bool = False, kv_dtype: str = "float32") -> None:
+        self.source, self.as_float = source, as_float
+        self.kv_dtype = "float32" if as_float else kv_dtype
+        self.anatomy = source.anatomy
+        self.embedding_scheme = None if as_float else source.embedding_scheme
+        self._last: tuple[str, QTensor] | None = None
+        self._orders = {
+            block.attention.projections[0].name: torch.tensor(order)
+            for block in source.anatomy.blocks
+            if (order := block.attention.row_order()) is not None
+        }
+
+    def scheme(self, linear: str) -> Scheme | None:
+        """How the linear module is stored; None is float32."""
+        return None if self.as_float else self.source.schemes.get(linear)
+
+    def kv_scales(self, attention: Attention) -> KVScales | None:
+        """What the codes of the key/value cache mean; None for a cache in float."""
+        return self.source.kv_scales(attention) if self.kv_dtype in ("int8", "uint8") else None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Logical shape of a tensor."""
+        return self.source.shapes[name]
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint stores the tensor."""
+        return name in self.source.shapes
+
+    def tensor(self, name: str) -> Tensor:
+        """A float32 tensor by full name."""
+        order = self._orders.get(name.rpartition(".")[0])
+        tensor = self.source.tensor(name)
+        return tensor if order is None else tensor[order]
+
+    def quantized(self, linear: str) -> QTensor:
+        """The codes of a quantized linear. The last one is kept: codes, scales and zero points are written in
+        turn.
+        """
+        return self._kept(linear, self.source.linear)
+
+    def quantized_table(self, module: str) -> QTensor:
+        """Embedding or head ``module``, rounded to the codes of ``embedding_scheme``."""
+        return self._kept(module, self.source.table)
+
+    def _kept(self, module: str, read: Callable[[str], QTensor | Tensor]) -> QTensor:
+        if self._last is None or self._last[0] != module:
+            weight = read(module)
+            assert isinstance(weight, QTensor), f"{module} has a scheme and no codes"
+            order = self._orders.get(module)
+            self._last = (module, weight if order is None else weight.rows(order))
+        return self._last[1]

@@ -18,14 +18,12 @@ import onnx_ir as ir
 
 from ...compress.model.anatomy import Anatomy
 from ...errors import CheckpointError, ShapeError
-from .attention.attention import CausalInputs, causal_attention
-from .attention.attention_kernel import factor_in_rope
+from .attention.attention import CausalInputs, causal_attention, factor_in_rope
 from .attention.cache_io import cast, past, present
 from .attention.dequantized_cache import opens
-from .attention.position import learned_positions
-from .attention.rope import check_rope, rope_tables
+from .attention.positions import check_rope, learned_positions, rope_tables
+from .block_nodes import decoder_block
 from .build import Build
-from .decoder_block import decoder_block
 from .graph_writer import Array
 from .linear.embedding import embed, head
 from .norm import add_and_normalize, normalize

@@ -3,7 +3,7 @@ or the logits of a classifier.
 
 Biases are handed to the node that follows where it can add them on its way (``BiasGelu``, the sum before a
 norm). Attention is ONNX's own operator: on x86 it takes 0.7 to 0.9 of the time of ``MultiHeadAttention``,
-which makes its mask anew in every layer.
+which makes its mask again in every layer.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import onnx_ir as ir
 
 from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import Attention, BlockAnatomy
+from ...compress.model.classifier import Classifier
 from ...compress.model.pooling import Pooling
 from ...errors import CheckpointError, ShapeError
-from .attention.attention_kernel import factor
+from .attention.attention import factor
+from .block_nodes import mlp
 from .build import Build
-from .classifier_nodes import LOGITS, label_logits
+from .graph_writer import GraphWriter
 from .linear.embedding import embed
 from .linear.linear import project_apart, project_without_bias
-from .mlp import mlp
 from .norm import add_and_normalize, normalize
-from .pooling_nodes import sentence_embedding
 
+_SMALLEST_NORM = np.float32(1e-12)
+LOGITS = "logits"
+_OPERATORS = {"tanh": "Tanh", "relu": "Relu"}
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 TOKENS: list[int | str] = ["batch_size", "sequence_length"]
 PADDING_SCORE = np.finfo(np.float32).min / 2
@@ -175,3 +178,44 @@ def _attention(build: Build, hidden: ir.Value, mask: ir.Value, part: Attention, 
         kv_num_heads=part.kv_heads,
         scale=factor(part),
     )
+
+
+def sentence_embedding(graph: GraphWriter, hidden: ir.Value, mask: ir.Value, pooling: Pooling) -> ir.Value:
+    """``[batch, hidden]`` from states ``[batch, seq, hidden]`` and the mask of tokens ``[batch, seq]``."""
+    axis = graph.constant("pooling.axis", np.array([1], np.int64))
+    if pooling.mode == "cls":
+        first = graph.constant("pooling.first", np.array(0, np.int64))
+        pooled = graph.node("Gather", "pooling.cls", [hidden, first], axis=1)
+    else:
+        pooled = _masked_mean(graph, hidden, mask, axis)
+    if not pooling.normalize:
+        return pooled
+    length = graph.node("ReduceL2", "pooling.length", [pooled, axis], keepdims=1)
+    floor = graph.constant("pooling.floor", np.array(_SMALLEST_NORM))
+    return graph.node("Div", "pooling.unit", [pooled, graph.node("Max", "pooling.divisor", [length, floor])])
+
+
+def _masked_mean(graph: GraphWriter, hidden: ir.Value, mask: ir.Value, axis: ir.Value) -> ir.Value:
+    weights = graph.node("Cast", "pooling.mask", [mask], to=ir.DataType.FLOAT)
+    row = graph.node("Unsqueeze", "pooling.row", [weights, axis])
+    total = graph.node("Squeeze", "pooling.sum", [graph.node("MatMul", "pooling.total", [row, hidden]), axis])
+    count = graph.node("ReduceSum", "pooling.count", [weights, axis], keepdims=1)
+    one = graph.constant("pooling.one", np.array(1, np.float32))  # a row without tokens is zero, not NaN
+    return graph.node("Div", "pooling.mean", [total, graph.node("Max", "pooling.tokens", [count, one])])
+
+
+def label_logits(build: Build, hidden: ir.Value, head: Classifier) -> ir.Value:
+    """``[batch, labels]`` from states ``[batch, seq, hidden]``."""
+    graph = build.graph
+    place = graph.constant("classifier.place", np.array(0, np.int64))
+    first = graph.node("Gather", "classifier.first", [hidden, place], axis=1)
+    middle = graph.node(
+        _OPERATORS[head.activation], "classifier.activation", [_linear(build, first, head.dense)]
+    )
+    return _linear(build, middle, head.out)
+
+
+def _linear(build: Build, value: ir.Value, module: str) -> ir.Value:
+    parts = [f"{module}.{part}" for part in ("weight", "bias")]
+    stored = [build.vector(name) for name in parts if build.weights.has(name)]
+    return build.graph.node("Gemm", module, [value, *stored], transB=1)

@@ -3,22 +3,46 @@
 An initializer is a shape, a type and a function; the array exists only while its bytes go to disk. So
 building a graph costs no memory, every shape is known (and refused if impossible) before the first byte is
 written, and a model is never held twice.
+
+Decoders need opset 21 (block-wise ``QuantizeLinear``), encoders 23 (``Attention``), and nothing newer. The
+oldest version that does the work is the one that most runtimes read, so a newer runtime does not raise it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ... import __version__
-from .opset import Opset
+from ...errors import MissingDependency
 
 Array = NDArray[Any]
 CONTRIB = "com.microsoft"
+Kind = Literal["decoder", "encoder"]
+
+
+@dataclass(frozen=True)
+class Opset:
+    """``version`` of the default ONNX domain and the file format's ``ir_version``."""
+
+    version: int
+    ir_version: int
+
+
+# The first ONNX Runtime that runs the graphs of a kind, and what to write for it. 1.23 brought 2-bit
+# MatMulNBits and uint8 GatherBlockQuantized; it has no QuantizeLinear of opset 23, 1.24 has.
+_SUPPORTED: dict[Kind, tuple[tuple[int, int], Opset]] = {
+    "decoder": ((1, 23), Opset(21, 10)),
+    "encoder": ((1, 24), Opset(23, 11)),
+}
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
 class GraphWriter:
@@ -144,3 +168,39 @@ class GraphWriter:
         return ir.Model(
             graph, ir_version=opset.ir_version, producer_name="edgepress", producer_version=__version__
         )
+
+
+def installed_runtime() -> str:
+    """Version of the installed ONNX Runtime, read without importing it.
+
+    Raises:
+        MissingDependency: there is none.
+    """
+    for name in _DISTRIBUTIONS:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    raise MissingDependency(
+        "exporting needs ONNX Runtime, which proves the graph before it is published",
+        fix='install it with: pip install "edgepress[cpu]"',
+    )
+
+
+def opset_for(runtime: str, kind: Kind) -> Opset:
+    """What to write for ONNX Runtime ``runtime`` (``"1.23.2"``) when the model is a ``kind``.
+
+    Raises:
+        MissingDependency: the runtime is too old for the graphs of this version, or its version does not
+        parse.
+    """
+    match = re.match(r"(\d+)\.(\d+)", runtime)
+    release = (int(match[1]), int(match[2])) if match else (0, 0)
+    oldest, opset = _SUPPORTED[kind]
+    if release >= oldest:
+        return opset
+    first = ".".join(map(str, oldest))
+    raise MissingDependency(
+        f"ONNX Runtime {runtime} is older than {first}, the first that runs the graph of this {kind}",
+        fix=f'update it with: pip install "onnxruntime>={first}"',
+    )

@@ -15,14 +15,13 @@ import numpy as np
 from ...runtime.bundle.manifest import PrepackedLinear
 from ...runtime.prepack.int8_weights import opened_in_memory
 from ...runtime.session.session import graph_errors_are_typed, open_session
-from ..graph.opset import Opset
-from ..graph.view import WeightView
+from ..graph.build import WeightView
+from ..graph.graph_writer import Opset
 from ..job import ExportJob
-from ..proof.bounds import KL_MEAN, elementwise_bound, gate, noise_bound, rounded
-from ..proof.distributions import divergence, log_softmax
+from ..proof.distances import KL_MEAN, divergence, elementwise_bound, gate, log_softmax, noise_bound, rounded
 from ..proof.drive import GraphDriver, Ids, presents
 from ..proof.graphs import write_float_graph
-from ..proof.tokens import rows as token_rows
+from ..proof.proof_text import rows as token_rows
 from .prefill_graph import write_prefill
 
 CASES = ((0, 1), (0, 33), (1, 7), (63, 33))  # tokens that are cached, and new ones

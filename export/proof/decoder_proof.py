@@ -18,13 +18,13 @@ from ...runtime.bundle.manifest import DecoderSection
 from ...runtime.engine.decoder import Decoder
 from ...runtime.session.session import open_session
 from ...terminal import Task
-from ..graph.attention.kv_storage import CODES
-from ..graph.opset import Opset
+from ..graph.attention.cache_io import CODES
+from ..graph.graph_writer import Opset
 from ..job import ExportJob
-from .bounds import elementwise_bound, gate, noise_bound, rounded
-from .distributions import compare
+from .distances import compare, elementwise_bound, gate, noise_bound, rounded
 from .drive import GraphDriver, Ids
 from .graphs import exact_session, write_float_graph
+from .proof_text import rows as token_rows
 from .reference import (
     Floats,
     float32_rounding,
@@ -34,7 +34,6 @@ from .reference import (
     with_float_activations,
     with_rounded_activations,
 )
-from .tokens import rows as token_rows
 
 BATCHES, LENGTHS, DEPTHS = (1, 3), (1, 7, 33), (0, 1, 63)
 GREEDY_TOKENS, PROMPT = 64, 16

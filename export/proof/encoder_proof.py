@@ -14,12 +14,23 @@ from torch import nn
 
 from ...runtime.session.session import graph_errors_are_typed, open_session
 from ...terminal import Task
-from ..graph.classifier_nodes import LOGITS
-from ..graph.opset import Opset
+from ..graph.encoder_graph import LOGITS
+from ..graph.graph_writer import Opset
 from ..job import ExportJob
-from .bounds import COSINE_DISTANCE, elementwise_bound, gate, noise_bound, rounded
-from .classifier_proof import compare_labels
+from .distances import (
+    COSINE_DISTANCE,
+    KL_MEAN,
+    divergence,
+    elementwise_bound,
+    gate,
+    log_softmax,
+    noise_bound,
+    rounded,
+)
 from .graphs import exact_session, write_float_graph
+from .proof_text import padded
+from .proof_text import rows as token_rows
+from .proof_text import sentences as token_sentences
 from .reference import (
     float_model,
     hidden_states,
@@ -27,15 +38,12 @@ from .reference import (
     quantized_model,
     with_float_activations,
 )
-from .tokens import padded
-from .tokens import rows as token_rows
-from .tokens import sentences as token_sentences
 
+Floats = NDArray[np.float32]
 BATCHES, LENGTHS = (1, 3), (1, 7, 33)
 SENTENCES, LONGEST = 16, 64
 POOLED = "sentence_embedding"
 STEPS = 3
-Floats = NDArray[np.float32]
 Feeds = dict[str, Any]
 
 
@@ -69,6 +77,25 @@ def prove_encoder(
         result["codes"] = _elementwise(session, model, cases, job, "quantized weights, float activations")
     task.advance(1)
     return result
+
+
+def compare_labels(found: Floats, reference: Floats, unrounded: Floats) -> dict[str, Any]:
+    """How far ``found`` lies from ``reference``, both logits ``[texts, labels]``; ``unrounded`` are torch's
+    without rounding beyond that of the weights.
+
+    Raises:
+        GateFailed: farther than rounding explains.
+    """
+    ours, theirs, exact = (log_softmax(logits) for logits in (found, reference, unrounded))
+    kl, rounding = float(np.mean(divergence(theirs, ours))), float(np.mean(divergence(exact, theirs)))
+    bound = noise_bound(KL_MEAN, rounding)
+    gate("the mean KL divergence of the quantized graph's labels from torch's", kl, bound)
+    return {
+        "label_kl_mean": rounded(kl),
+        "label_kl_of_rounding": rounded(rounding),
+        "label_agreement": rounded(float((ours.argmax(-1) == theirs.argmax(-1)).mean())),
+        "bounds": {"label_kl_mean": rounded(bound)},
+    }
 
 
 def _cases(job: ExportJob, max_length: int) -> list[Feeds]:

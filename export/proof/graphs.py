@@ -14,10 +14,9 @@ import onnx_ir as ir
 from ...runtime.session.session import open_session
 from ...terminal import Silent
 from ..graph.attention.cache_io import CODE_ATTRIBUTES, SCALES_AT
-from ..graph.opset import Opset
-from ..graph.save import save
-from ..graph.view import WeightView
-from ..graph.whole_graph import build_graph
+from ..graph.build import WeightView
+from ..graph.graph_writer import Opset
+from ..graph.whole_graph import build_graph, save
 from ..job import ExportJob
 
 # Accuracy level of MatMulNBits, written or made by fusion, that computes in float32, slowly.

@@ -5,6 +5,9 @@
 2. The quantized graph equals the fake-quantized torch model: elementwise with float activations (the packed
    codes are right), and by KL divergence and top-1 agreement (encoders: cosine) as it is shipped.
 3. A greedy continuation, token by token over the cache, makes torch's choices.
+
+The form of another provider is compared with the CPU's form of the same weights. It runs on the provider
+where there is one, and on the CPU where the CPU has the kernels; otherwise its status is "built, not run".
 """
 
 from __future__ import annotations
@@ -12,15 +15,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...errors import BundleError
 from ...runtime.bundle.manifest import DecoderSection
 from ...runtime.bundle.typed_json import read
+from ...runtime.engine.decoder import Decoder
+from ...runtime.session.session import PROVIDERS, device_of, onnxruntime, open_session
 from ...storage import sha256_file
-from ..graph.opset import Opset
+from ..graph.forms.providers import NOT_RUN
+from ..graph.graph_writer import Opset
 from ..job import ExportJob
 from .decoder_proof import STEPS as DECODER_STEPS
 from .decoder_proof import prove_decoder
+from .distances import Floats, divergence, gate, log_softmax, rounded
 from .encoder_proof import STEPS as ENCODER_STEPS
 from .encoder_proof import prove_encoder
+from .proof_text import Ids
+from .proof_text import rows as token_rows
+
+# Mean KL divergence in nats: what half precision and other kernels for 8-bit inputs may cost.
+FORM_KL = 0.02
+FORM_LENGTH = 96
 
 
 def prove(job: ExportJob, graph: Path, sections: dict[str, Any], work: Path, opset: Opset) -> dict[str, Any]:
@@ -39,3 +53,45 @@ def prove(job: ExportJob, graph: Path, sections: dict[str, Any], work: Path, ops
             length = int(sections["encoder"]["max_length"])
             result = prove_encoder(job, graph, length, work, opset, task)
     return {"status": "passed", "text": text, **result}
+
+
+def prove_form(
+    job: ExportJob, graph: Path, cpu_graph: Path, sections: dict[str, Any], cpu_sections: dict[str, Any]
+) -> dict[str, Any]:
+    """For the manifest: ``status`` and ``why``, and the divergence from the CPU's form wherever it ran.
+
+    Raises:
+        GateFailed: the form computes something else.
+    """
+    section = read(DecoderSection, cpu_sections["decoder"])
+    length = min(FORM_LENGTH, section.context_length)
+    ids = token_rows(job.path, job.text, 1, length, section.vocab_size)
+    reference = Decoder(open_session(cpu_graph), section).logits(ids)
+    name = PROVIDERS[job.form.name]
+    here = name in onnxruntime().get_available_providers()
+    found: dict[str, Any] = {
+        "provider": job.form.name,
+        "status": "run here" if here else NOT_RUN,
+        "why": "" if here else f"{name} is not on the machine that made it",
+    }
+    section = read(DecoderSection, sections["decoder"])
+    for provider in ("cpu", *([job.form.name] if here else [])):
+        found[provider] = _compared(graph, section, provider, ids, reference)
+    return found
+
+
+def _compared(
+    graph: Path, section: DecoderSection, provider: str, ids: Ids, reference: Floats
+) -> dict[str, Any]:
+    try:
+        session = open_session(graph, provider=provider)
+        logits = Decoder(session, section, device=device_of(provider)).logits(ids)
+    except BundleError as error:
+        if provider != "cpu":
+            raise
+        return {"not_run": error.why[:200]}
+    divergences = divergence(log_softmax(reference[0]), log_softmax(logits[0]))
+    mean = float(divergences.mean())
+    gate(f"the mean KL divergence of the graph on {provider} from the CPU's form", mean, FORM_KL)
+    agreement = (reference[0].argmax(-1) == logits[0].argmax(-1)).mean()
+    return {"kl_mean": rounded(mean), "top1_agreement": rounded(float(agreement)), "bound": FORM_KL}

@@ -1,10 +1,19 @@
-"""The text that a proof runs on when none is given: plain prose, near what models are trained on."""
+"""The text that a proof runs on and its tokens: rows of one length for decoders, sentences for encoders.
+
+Without a text of the user it is plain prose, near what models are trained on.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import InputError
+from ...runtime.text.tokenizer import Tokenizer
 
 PASSAGE = """\
 The lighthouse stood at the end of a long stone pier, and every evening before dark the keeper walked out to
@@ -37,6 +46,9 @@ family came to pick, and the children were allowed to eat as many as they wanted
 was good for them. What could not be eaten was pressed, and what could not be pressed was given to the
 neighbour's pigs.
 """
+Ids = NDArray[np.int64]
+_TOKENIZER = "tokenizer.json"
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def proof_text(file: Path | None) -> str:
@@ -54,3 +66,35 @@ def proof_text(file: Path | None) -> str:
     if not text.strip():
         raise InputError(f"the proof's text {file} is empty")
     return text
+
+
+def rows(checkpoint: Path, text: Path | None, count: int, length: int, vocab_size: int) -> Ids:
+    """``[count, length]`` consecutive tokens of the text, repeated if it is short; seeded random ids when the
+    checkpoint has no ``tokenizer.json``.
+    """
+    if not (checkpoint / _TOKENIZER).is_file():
+        return np.random.default_rng(0).integers(0, vocab_size, (count, length), dtype=np.int64)
+    ids = np.array(Tokenizer.open(checkpoint).encode(proof_text(text), special=False), dtype=np.int64)
+    return np.resize(ids, (count, length))
+
+
+def sentences(checkpoint: Path, text: Path | None, count: int, longest: int, vocab_size: int) -> list[Ids]:
+    """Ids of up to ``count`` sentences with their special tokens, each of at most ``longest`` tokens."""
+    if not (checkpoint / _TOKENIZER).is_file():
+        generator = np.random.default_rng(0)
+        lengths = generator.integers(min(4, longest), longest + 1, count)
+        return [generator.integers(0, vocab_size, int(length), dtype=np.int64) for length in lengths]
+    pieces = [piece for piece in _SENTENCE_END.split(proof_text(text)) if piece.strip()][:count]
+    encoded = Tokenizer.open(checkpoint).encode_batch(pieces, max_length=longest)
+    return [np.array(ids, dtype=np.int64) for ids in encoded if ids]
+
+
+def padded(batch: list[Ids], pad: int) -> dict[str, Any]:
+    """``input_ids`` and ``attention_mask`` of a batch, padded on the right."""
+    width = max(map(len, batch))
+    ids = np.full((len(batch), width), pad, np.int64)
+    mask = np.zeros_like(ids)
+    for index, row in enumerate(batch):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}

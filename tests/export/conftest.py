@@ -24,12 +24,9 @@ from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.solve.kv_search import span_to_scale
-from edgepress.export.graph.build import Build
-from edgepress.export.graph.graph_writer import GraphWriter
-from edgepress.export.graph.opset import Opset, installed_runtime, opset_for
-from edgepress.export.graph.save import save
-from edgepress.export.graph.view import WeightView
-from edgepress.export.graph.whole_graph import BuiltGraph, build_graph
+from edgepress.export.graph.build import Build, WeightView
+from edgepress.export.graph.graph_writer import GraphWriter, Opset, installed_runtime, opset_for
+from edgepress.export.graph.whole_graph import BuiltGraph, build_graph, save
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.export.proof.graphs import exact_session
 from edgepress.runtime.session.session import open_session

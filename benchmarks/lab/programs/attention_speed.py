@@ -4,7 +4,7 @@
 
 One ``GroupQueryAttention`` node of random numbers for each way, over a float32 cache that is full up to the
 tokens that are new; all ways in turns in one process. What
-:mod:`edgepress.export.graph.attention.attention_kernel` chooses by.
+:mod:`edgepress.export.graph.attention.attention` chooses by.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ....export.graph.attention.attention_kernel import NO_SINK, SINK_AT
+from ....export.graph.attention.attention import NO_SINK, SINK_AT
 from ....runtime.session.session import open_session, owned_value
 from .results_page import write_table
 

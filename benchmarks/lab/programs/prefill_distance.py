@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....compress.text.corpus import texts_from
-from ....export.proof.distributions import divergence, log_softmax
+from ....export.proof.distances import divergence, log_softmax
 from ....export.proof.drive import GraphDriver
 from ....runtime.bundle.bundle import Bundle
 from ....runtime.engine.load import load_graph

@@ -64,7 +64,7 @@ def eight_bit_blocks(graph: Path, target: Path, weights: Weights) -> Weights:
 
 def in_tiles(graph: Path, target: Path, weights: Weights) -> Weights:
     """Attention without sinks, which takes its scores in tiles."""
-    from ....export.graph.attention.attention_kernel import without_sinks
+    from ....export.graph.attention.attention import without_sinks
 
     model = ir.load(graph)
     without_sinks(model)

@@ -1,4 +1,5 @@
-"""The key/value cache in a decoder graph: its inputs and outputs, and what attention is told of its codes.
+"""The key/value cache of an exported decoder: the type it is stored in, the graph's inputs and outputs that
+hold it, and what attention needs to read its codes.
 
 ``GroupQueryAttention`` rounds what it appends and reads the whole cache back, new tokens included, so that
 prefill, chunks and steps see the same keys and values. int4 is two codes a byte along the channels, the even
@@ -8,25 +9,62 @@ cast on the way in and out.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from ....compress.model.block_anatomy import Attention, BlockAnatomy
+from ....compress.model.weights import WeightSource
+from ....errors import InputError
 from ..build import Build
 from ..graph_writer import Array
 
+FLOAT: Literal["float32"] = "float32"
+# ``--kv``: the cache's type in graphs and buffers. int4 packs two codes a byte.
+TYPES: dict[str, str] = {"fp32": FLOAT, "fp16": "float16", "int8": "int8", "int4": "uint8"}
+_BITS = {"int8": 8, "int4": 4}
+CODES = frozenset(TYPES[name] for name in _BITS)
 _DTYPES = {
     "float32": ir.DataType.FLOAT,
     "float16": ir.DataType.FLOAT16,
     "int8": ir.DataType.INT8,
     "uint8": ir.DataType.UINT8,
 }
-_BITS = {"int8": 8, "uint8": 4}
+_CODE_BITS = {"int8": 8, "uint8": 4}
 # Where the scales stand among the inputs of GroupQueryAttention.
 SCALES_AT = 12
 CODE_ATTRIBUTES = ("kv_cache_bit_width", "k_quant_type", "v_quant_type")
+
+
+def cache_type(source: WeightSource, name: str, asked: str | None) -> str:
+    """The type of the cache: ``asked``, a key of :data:`TYPES`, or as the checkpoint ``name`` says when None.
+
+    Raises:
+        InputError: an encoder, or codes that the checkpoint has no scales for.
+    """
+    if asked is not None and source.anatomy.kind != "decoder":
+        raise InputError(f"{name} is an encoder: it has no key/value cache", fix="leave --kv out")
+    found = source.kv_scheme
+    if asked is None:
+        return FLOAT if found is None else TYPES[f"int{found.bits}"]
+    bits = _BITS.get(asked)
+    if bits is not None and (found is None or found.bits != bits):
+        has = "a cache in float" if found is None else f"the scales of {found.name}"
+        raise InputError(
+            f"{name} cannot be exported with an {asked} cache",
+            why=f"its scales come from calibration text, and the checkpoint has {has}",
+            fix=f"compress the model with the pass {{pass: kv_cache, bits: {bits}}} at the end of the recipe "
+            "(w4a16-gptq-kv8 has it), or take --kv fp32 or fp16",
+        )
+    return TYPES[asked]
+
+
+def cache_label(source: WeightSource, dtype: str) -> str:
+    """What tables append to the weights' scheme for the cache; nothing for float32."""
+    if dtype == FLOAT or (source.kv_scheme is None and dtype != TYPES["fp16"]):
+        return ""
+    return " + KV16" if dtype == TYPES["fp16"] or source.kv_scheme is None else f" + {source.kv_scheme.name}"
 
 
 def past(build: Build, block: BlockAnatomy) -> tuple[ir.Value, ir.Value]:
@@ -49,7 +87,7 @@ def codes(build: Build, part: Attention) -> tuple[list[ir.Value | None], dict[st
     if scales is None:
         return [], {}
     mode = "PER_CHANNEL" if scales.scheme.granularity == "per-channel" else "PER_TENSOR"
-    bits = _BITS[build.weights.kv_dtype]
+    bits = _CODE_BITS[build.weights.kv_dtype]
     return [*code_scales(build, part)], dict(zip(CODE_ATTRIBUTES, (bits, mode, mode), strict=True))
 
 

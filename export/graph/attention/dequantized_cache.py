@@ -1,9 +1,9 @@
-"""Attention of a prefill graph over int8 or int4 codes: those in the cache are read as floats once, and those
-of new tokens are made when attention is through.
+"""Attention of a prefill graph over int8 or int4 codes: cached codes are dequantized once a chunk, and new
+tokens are quantized after attention.
 
-``GroupQueryAttention`` reads codes anew for every token that looks at them. For one token that is the
-fast way; for a chunk of a prompt it takes three times as long as attention over floats
-(benchmarks/lab/results/kv-cache.md). New tokens see each other's keys and values before these are rounded.
+``GroupQueryAttention`` dequantizes the codes again for every query. For one token that is the fast way; for a
+chunk of a prompt it takes three times as long as attention over floats (benchmarks/lab/results/kv-cache.md).
+New tokens see each other's keys and values before these are rounded.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import onnx_ir as ir
 
 from ....compress.model.block_anatomy import Attention
 from ..build import Build
+from ..graph_writer import GraphWriter
 from .cache_io import code_scales
-from .code_pairs import read_pairs, write_pairs
 
+_OFFSET, _HALVES = 8, 16
 Pair = tuple[ir.Value, ir.Value]
 # Least and largest code, by the type that a cache is stored in: two of four bits are a uint8.
 _CODES = {"int8": (-128.0, 127.0), "uint8": (-8.0, 7.0)}
@@ -26,7 +27,7 @@ _TOKENS = 2  # axis of the cache
 
 def opens(build: Build) -> bool:
     """Whether the graph under construction is one for prefill, over codes."""
-    return build.remade is not None and build.weights.kv_dtype in _CODES
+    return build.prepacked is not None and build.weights.kv_dtype in _CODES
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,30 @@ class OpenedCache:
 
     def _last(self) -> ir.Value:
         return self.build.graph.constant("kv.last", np.array([np.iinfo(np.int64).max], np.int64))
+
+
+def read_pairs(graph: GraphWriter, name: str, value: ir.Value, channels: int) -> ir.Value:
+    """The codes of ``value [batch, heads, tokens, channels / 2]`` uint8 as float32, ``channels`` wide."""
+    every = np.arange(_HALVES**2)
+    pairs = np.stack([every % _HALVES, every // _HALVES], 1).astype(np.float32) - _OFFSET
+    table = graph.constant("kv.pairs", pairs)
+    index = graph.node("Cast", f"{name}.index", [value], to=ir.DataType.INT32)
+    found = graph.node("Gather", f"{name}.pairs", [table, index])
+    return _last_axes(graph, f"{name}.number", found, channels)
+
+
+def write_pairs(graph: GraphWriter, name: str, steps: ir.Value, channels: int) -> ir.Value:
+    """The bytes ``[…, channels / 2]`` of ``steps [batch, heads, tokens, channels]``, float32 from -8 to 7."""
+    weight = graph.constant("kv.halves", np.array([[1.0], [_HALVES]], np.float32))
+    offset = graph.constant("kv.offset", np.array(_OFFSET * (1 + _HALVES), np.float32))
+    pairs = _last_axes(graph, f"{name}.pairs", steps, channels // 2, 2)
+    joined = graph.node("MatMul", f"{name}.joined", [pairs, weight])
+    flat = _last_axes(graph, f"{name}.flat", joined, channels // 2)
+    moved = graph.node("Add", f"{name}.byte", [flat, offset])
+    return graph.node("Cast", f"{name}.codes", [moved], to=ir.DataType.UINT8)
+
+
+def _last_axes(graph: GraphWriter, name: str, value: ir.Value, *sizes: int) -> ir.Value:
+    """``value`` with axes of ``sizes`` for all behind its first three; a cache may have no tokens yet."""
+    shape = np.array([0, 0, 0, *sizes], np.int64)
+    return graph.node("Reshape", name, [value, graph.constant(f"kv.shape.{sizes}", shape)])

@@ -7,12 +7,9 @@ take (``GroupQueryAttention`` in TensorRT) runs on the one behind it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from ....errors import InputError, UnknownName
-
-if TYPE_CHECKING:
-    from ...job import ExportJob
+from ....errors import UnknownName
 
 # What manifest, card and output say of a graph that its provider has not computed anything with.
 NOT_RUN = "built, not run"
@@ -68,28 +65,3 @@ def status_of(manifest: dict[str, Any]) -> str:
         return ""
     form = manifest["parity"].get("form", {"status": NOT_RUN, "why": "nothing was proven"})
     return f"{provider['name']}: {form['status']}" + (f" ({form['why']})" if form["why"] else "")
-
-
-def check_form(job: ExportJob) -> None:
-    """Refuse what has no form but the CPU's, before anything is written.
-
-    Raises:
-        InputError: an encoder, integer products, or codes in the cache.
-    """
-    source, form = job.source, job.form
-    if form == CPU:
-        return
-    integer = any(scheme.activations for scheme in source.schemes.values())
-    if source.anatomy.kind != "decoder":
-        why = "the graphs of encoders are written for the CPU only"
-    elif integer and not job.as_float:
-        why = "integer products of rounded activations are written for the CPU only"
-    elif job.kv_dtype != form.dtype:
-        why = f"its cache is {form.dtype}, and another is written for the CPU only"
-    else:
-        return
-    raise InputError(
-        f"{job.name} cannot be exported for {form.name}",
-        why=why,
-        fix="export it with --provider cpu, or a decoder of which only the weights are compressed (W4A16)",
-    )

@@ -11,8 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from ..graph_writer import Array
-from ..opset import Opset
+from ..graph_writer import Array, Opset
 
 OPSET = Opset(23, 11)
 KEPT = "GroupQueryAttention"

@@ -8,9 +8,8 @@ import onnx_ir as ir
 from ....compress.numbers.scheme import Scheme
 from ....errors import ShapeError
 from ..build import Build
-from .dense import transposed_product
-from .layout import Layout, layout_of
-from .nbits import nbits_node, packed_weight
+from .linear import transposed_product
+from .nbits import Layout, layout_of, nbits_node, packed_weight
 
 
 def embed(build: Build, ids: ir.Value) -> ir.Value:

@@ -94,7 +94,7 @@ def _static_product(
     return product if bias is None else graph.node("Add", f"{name}.add_bias", [product, bias])
 
 
-def remade_product(
+def prepacked_product(
     build: Build,
     value: ir.Value,
     linears: Sequence[Linear],
@@ -106,11 +106,11 @@ def remade_product(
     """:func:`integer_product` with int8 weights that the device makes of the rows of the product ``of`` in
     the model's own graph, from row ``first`` on.
     """
-    assert build.remade is not None
+    assert build.prepacked is not None
     graph, width = build.graph, sum(linear.out_features for linear in linears)
     norm = str(value.name).removesuffix("/0")
     norm = norm if norm in build.smooth else ""
-    build.remade.append(PrepackedLinear(name, of, first, width, linears[0].in_features, norm))
+    build.prepacked.append(PrepackedLinear(name, of, first, width, linears[0].in_features, norm))
     stored = [
         graph.weight(name + INT8_CODES, ir.DataType.INT8, [linears[0].in_features, width], _not_here),
         graph.weight(name + INT8_SCALES, ir.DataType.FLOAT, [width], _not_here),

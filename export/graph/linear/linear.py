@@ -1,5 +1,4 @@
-"""How the weights of linears become nodes. Linears that read the same input are packed into one matrix
-product.
+"""How linears become nodes: those that read the same input are packed into one matrix product.
 
 Packing needs one storage for all: neighbours of the same scheme become one product, others are computed one
 by one and concatenated.
@@ -16,8 +15,7 @@ import onnx_ir as ir
 from ....compress.model.block_anatomy import Linear
 from ..build import Build
 from ..graph_writer import Array
-from .dense import dense_product
-from .integer import integer_product, remade_product
+from .integer import integer_product, prepacked_product
 from .nbits import nbits_product
 
 
@@ -45,8 +43,8 @@ def project_apart(
     schemes = [build.weights.scheme(linear.name) for linear in linears]
     if all(scheme is None or scheme.activations for scheme in schemes):
         return tuple(project(build, value, [linear], linear.name) for linear in linears)
-    if build.remade is not None and not any(scheme is None or scheme.activations for scheme in schemes):
-        return _remade_apart(build, value, linears, name)
+    if build.prepacked is not None and not any(scheme is None or scheme.activations for scheme in schemes):
+        return _prepacked_apart(build, value, linears, name)
     packed = project(build, value, linears, name)
     return build.graph.split(split, packed, [linear.out_features for linear in linears])
 
@@ -69,7 +67,28 @@ def packed_bias(build: Build, linears: Sequence[Linear], name: str) -> ir.Value 
     return build.graph.weight(f"{name}.bias", ir.DataType.FLOAT, [width], make)
 
 
-def _remade_apart(
+def dense_product(
+    build: Build, value: ir.Value, linears: Sequence[Linear], name: str, bias: ir.Value | None
+) -> ir.Value:
+    """``value · concat(weights)ᵀ + bias``."""
+
+    def make() -> Array:
+        return np.concatenate([build.weights.tensor(f"{linear.name}.weight").numpy() for linear in linears])
+
+    width = sum(linear.out_features for linear in linears)
+    weight = build.graph.weight(f"{name}.weight", ir.DataType.FLOAT, [width, linears[0].in_features], make)
+    product = transposed_product(build, value, weight, name)
+    return product if bias is None else build.graph.node("Add", f"{name}.add_bias", [product, bias])
+
+
+def transposed_product(build: Build, value: ir.Value, weight: ir.Value, name: str) -> ir.Value:
+    """``value · weightᵀ`` without a transposed copy of the weight, so that a tied one can stay a single
+    initializer.
+    """
+    return build.graph.contrib("FusedMatMul", name, [value, weight], transA=0, transB=1, alpha=1.0)
+
+
+def _prepacked_apart(
     build: Build, value: ir.Value, linears: Sequence[Linear], name: str
 ) -> tuple[ir.Value, ...]:
     parts = []
@@ -77,7 +96,7 @@ def _remade_apart(
         first = 0
         for linear in run:
             bias = packed_bias(build, [linear], linear.name)
-            parts.append(remade_product(build, value, [linear], linear.name, bias, label, first))
+            parts.append(prepacked_product(build, value, [linear], linear.name, bias, label, first))
             first += linear.out_features
     return tuple(parts)
 
@@ -101,8 +120,8 @@ def _product(
             parts.append(dense_product(build, value, run, label, bias))
         elif scheme.activations:
             parts.append(integer_product(build, value, run, scheme, label, bias))
-        elif build.remade is not None:
-            parts.append(remade_product(build, value, run, label, bias, label))
+        elif build.prepacked is not None:
+            parts.append(prepacked_product(build, value, run, label, bias, label))
         else:
             parts.append(nbits_product(build, value, run, scheme, label, bias))
     return parts[0] if len(parts) == 1 else build.graph.node("Concat", name, parts, axis=-1)

@@ -9,7 +9,7 @@ from edgepress.benchmarks.lab.programs import kv_cache_types as kv_cache
 from edgepress.benchmarks.lab.programs.kv_cache_types import VARIANTS, Remembered, speed
 from edgepress.compress.recipe import load_recipe
 from edgepress.export.api import export_bundle
-from edgepress.export.graph.attention.kv_storage import TYPES
+from edgepress.export.graph.attention.cache_io import TYPES
 from pytest import MonkeyPatch
 
 

@@ -11,7 +11,7 @@ from edgepress.benchmarks.lab.programs import prefill_speed as check
 from edgepress.benchmarks.lab.programs.prefill_variants import VARIANTS
 from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
-from edgepress.export.proof.distributions import divergence, log_softmax
+from edgepress.export.proof.distances import divergence, log_softmax
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine import decoder as decoder_module

@@ -13,9 +13,9 @@ import torch
 from edgepress.compress.api import compress_model
 from edgepress.errors import GateFailed
 from edgepress.export.api import export_bundle
-from edgepress.export.proof import bounds
 from edgepress.export.proof import encoder_proof as encoder
-from edgepress.export.proof.classifier_proof import compare_labels
+from edgepress.export.proof.distances import KL_MEAN, noise_bound
+from edgepress.export.proof.encoder_proof import compare_labels
 from edgepress.export.proof.reference import label_logits
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.engine.classify import ClassifierModel
@@ -99,7 +99,7 @@ def test_a_bundle_from_end_to_end(classifier: Path, compressed: Path, tmp_path: 
     manifest = json.loads((rounded / "manifest.json").read_text())
     assert (manifest["kind"], manifest["encoder"]["labels"]) == ("encoder", list(LABELS))
     proof = manifest["parity"]["quantized"]
-    assert 0 <= proof["label_kl_mean"] <= bounds.noise_bound(bounds.KL_MEAN, proof["label_kl_of_rounding"])
+    assert 0 <= proof["label_kl_mean"] <= noise_bound(KL_MEAN, proof["label_kl_of_rounding"])
     assert proof["bounds"].keys() == {"cosine_distance_mean", "label_kl_mean"}
     assert "classify BUNDLE" in (rounded / "README.md").read_text()
     params = manifest["weights"]["params"]

@@ -17,13 +17,13 @@ from edgepress.compress.model.kv_scheme import KVScheme
 from edgepress.errors import GateFailed, UnknownName
 from edgepress.export.api import export_bundle
 from edgepress.export.graph import decoder_graph as decoder
-from edgepress.export.graph.opset import Opset
-from edgepress.export.graph.view import WeightView
-from edgepress.export.prefill import prefill_graph as prefill_module
+from edgepress.export.graph.build import WeightView
+from edgepress.export.graph.graph_writer import Opset
+from edgepress.export.prefill import prefill_graph
 from edgepress.export.prefill.prefill_graph import write_prefill
-from edgepress.export.proof.distributions import divergence, log_softmax
+from edgepress.export.proof.distances import divergence, log_softmax
 from edgepress.runtime.bundle.manifest import PrepackedLinear
-from edgepress.runtime.prepack import int8_weights as remade
+from edgepress.runtime.prepack import int8_weights
 from edgepress.runtime.prepack.int8_weights import opened_in_memory
 from edgepress.storage import read_json
 
@@ -149,8 +149,8 @@ def test_none_is_written_unless_wanted_and_of_use(w4: Path, pico_llama: Path, tm
 def test_one_that_rounds_too_much_is_left_out(
     w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rounded = remade._rounded
-    monkeypatch.setattr(remade, "_rounded", lambda weight: (rounded(weight)[0], rounded(weight)[1] * 2))
+    rounded = int8_weights._rounded
+    monkeypatch.setattr(int8_weights, "_rounded", lambda weight: (rounded(weight)[0], rounded(weight)[1] * 2))
     manifest = read_json(export_bundle(w4, output=tmp_path / "b") / "manifest.json")
     assert manifest["parity"]["prefill"]["status"] == "left out"
     assert "prefill" not in manifest and "prefill.onnx" not in manifest["files"]
@@ -159,14 +159,14 @@ def test_one_that_rounds_too_much_is_left_out(
 def test_one_that_computes_something_else_is_not_published(
     w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_prefill, add_and_normalize = prefill_module.build_prefill, decoder.add_and_normalize
+    build_prefill, add_and_normalize = prefill_graph.build_prefill, decoder.add_and_normalize
 
     def wrong(build: Any) -> None:
         with monkeypatch.context() as changed:
             changed.setattr(decoder, "add_and_normalize", lambda b, v, s, n, _: add_and_normalize(b, v, v, n))
             build_prefill(build)
 
-    monkeypatch.setattr(prefill_module, "build_prefill", wrong)
+    monkeypatch.setattr(prefill_graph, "build_prefill", wrong)
     with pytest.raises(GateFailed, match="key or value"):
         export_bundle(w4, output=tmp_path / "b")
     assert not (tmp_path / "b").exists()

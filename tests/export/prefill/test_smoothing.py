@@ -11,11 +11,11 @@ import onnx_ir as ir
 import pytest
 import torch
 from edgepress.compress.model.block_anatomy import Linear
-from edgepress.export.graph.opset import Opset
-from edgepress.export.graph.view import WeightView
-from edgepress.export.prefill import smoothing
+from edgepress.export.graph.build import WeightView
+from edgepress.export.graph.graph_writer import Opset
+from edgepress.export.prefill import prefill_graph
 from edgepress.export.prefill.prefill_graph import write_prefill
-from edgepress.export.proof.distributions import divergence, log_softmax
+from edgepress.export.proof.distances import divergence, log_softmax
 from edgepress.runtime.bundle.manifest import PrepackedLinear
 from edgepress.runtime.prepack.int8_weights import opened_in_memory
 from hypothesis import given
@@ -30,8 +30,8 @@ def test_factors_are_roots_of_peaks(seed: int, channels: int, silent: bool) -> N
     values = np.random.default_rng(seed).standard_normal((1, 5, channels)).astype(np.float32)
     values[..., 0] *= 0 if silent else 40
     with pytest.MonkeyPatch.context() as changed:
-        changed.setattr(smoothing, "_outputs", lambda *_: {"n": values})
-        found = smoothing.smoothing_factors(Path("m"), ["n"], IDS)["n"]
+        changed.setattr(prefill_graph, "_outputs", lambda *_: {"n": values})
+        found = prefill_graph.smoothing_factors(Path("m"), ["n"], IDS)["n"]
     peaks = [max(abs(float(value)) for value in values[0, :, channel]) for channel in range(channels)]
     roots = [max(peak, 0.01 * max(peaks)) ** 0.5 if max(peaks) else 1.0 for peak in peaks]
     mean = float(np.prod(roots)) ** (1 / channels)
@@ -42,7 +42,7 @@ def test_factors_are_roots_of_peaks(seed: int, channels: int, silent: bool) -> N
 def test_peaks_are_those_of_torch(pico_llama: Path, export_graph: Any) -> None:
     exported = export_graph(pico_llama)
     names = [block.norm2.name for block in exported.source.anatomy.blocks[:-1]]
-    found = smoothing._outputs(exported.path, names, IDS)
+    found = prefill_graph._outputs(exported.path, names, IDS)
     assert not exported.path.with_name("peaks.onnx").exists()
     seen: dict[str, np.ndarray] = {}
     model = exported.source.model(activations=False)

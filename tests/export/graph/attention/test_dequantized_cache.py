@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from edgepress.compress.model.kv_scheme import KVScheme
-from edgepress.export.graph.attention.attention_kernel import SINK_AT
+from edgepress.export.graph.attention.attention import SINK_AT
 from edgepress.export.graph.attention.cache_io import CODE_ATTRIBUTES
-from edgepress.export.graph.opset import Opset
-from edgepress.export.graph.view import WeightView
+from edgepress.export.graph.build import WeightView
+from edgepress.export.graph.graph_writer import Opset
 from edgepress.export.prefill.prefill_graph import write_prefill
 from edgepress.export.proof.drive import presents
 from edgepress.runtime.bundle.manifest import PrepackedLinear

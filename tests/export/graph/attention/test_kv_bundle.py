@@ -14,8 +14,8 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import GateFailed, InputError
 from edgepress.export.api import export_bundle
-from edgepress.export.graph.view import WeightView
-from edgepress.export.proof.distributions import divergence, log_softmax
+from edgepress.export.graph.build import WeightView
+from edgepress.export.proof.distances import divergence, log_softmax
 from edgepress.export.proof.reference import logits
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine import batch_decoder as batch_module

@@ -16,8 +16,8 @@ import pytest
 import torch
 from edgepress.compress.model.kv_scheme import KVScales, KVScheme
 from edgepress.compress.model.kv_tap import tap
-from edgepress.export.graph.opset import Opset
-from edgepress.export.proof.distributions import divergence, log_softmax
+from edgepress.export.graph.graph_writer import Opset
+from edgepress.export.proof.distances import divergence, log_softmax
 from edgepress.export.proof.reference import logits
 from edgepress.runtime.session.session import open_session
 from hypothesis import HealthCheck, given, settings
@@ -116,7 +116,7 @@ def test_the_cache_holds_torch_s_codes(
 def test_scales_of_another_channel_are_noticed(
     make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgepress.export.graph.view import WeightView
+    from edgepress.export.graph.build import WeightView
 
     original = WeightView.kv_scales
 

@@ -13,12 +13,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 from edgepress.errors import CheckpointError, ShapeError
+from edgepress.export.graph.build import WeightView
 from edgepress.export.graph.forms.providers import FORMS, ProviderForm
-from edgepress.export.graph.linear.pack import _packed
-from edgepress.export.graph.opset import Opset
-from edgepress.export.graph.save import save
-from edgepress.export.graph.view import WeightView
-from edgepress.export.graph.whole_graph import build_graph
+from edgepress.export.graph.graph_writer import Opset
+from edgepress.export.graph.linear.nbits import _packed
+from edgepress.export.graph.whole_graph import build_graph, save
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.runtime.prepack.int8_weights import unpacked
 from edgepress.runtime.session.session import open_session
@@ -155,7 +154,7 @@ def test_gated_and_plain_families_take_every_form(
 
 
 def test_what_does_not_fit_float16_is_refused() -> None:
-    from edgepress.export.graph.forms.half import _array
+    from edgepress.export.graph.forms.forms import _array
 
     assert _array(np.array([65504.0, 1e-9], np.float32), "w")[0] == 65504
     with pytest.raises(CheckpointError, match="w does not fit float16"):

@@ -11,7 +11,7 @@ from edgepress.compress.api import compress_model
 from edgepress.errors import GateFailed, InputError, UnknownName
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import FORMS, NOT_RUN
-from edgepress.export.proof import form_proof as proof
+from edgepress.export.proof import parity
 from edgepress.runtime.api import TextModel, open_bundle
 from edgepress.runtime.session.session import BEHIND, PROVIDERS
 
@@ -57,7 +57,7 @@ def test_without_proof_it_has_not_run_either(w4: Path, tmp_path: Path) -> None:
 def test_a_form_that_computes_something_else_is_not_published(
     w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "KL", -1.0)
+    monkeypatch.setattr(parity, "FORM_KL", -1.0)
     with pytest.raises(GateFailed, match="from the CPU's form"):
         export_bundle(w4, output=tmp_path / "bundle", provider="openvino")
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from edgepress.errors import MissingDependency
-from edgepress.export.graph.opset import Kind, Opset, installed_runtime, opset_for
+from edgepress.export.graph.graph_writer import Kind, Opset, installed_runtime, opset_for
 
 
 @pytest.mark.parametrize("version", ["1.24.0", "1.32.0", "1.24.1.dev20250101", "2.0.0"])

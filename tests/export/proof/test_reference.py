@@ -9,7 +9,7 @@ import pytest
 import torch
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import GateFailed
-from edgepress.export.proof.distributions import compare
+from edgepress.export.proof.distances import compare
 from edgepress.export.proof.reference import (
     float32_rounding,
     logits,

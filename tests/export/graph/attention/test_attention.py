@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from edgepress.compress.model.kv_scheme import KVScheme
-from edgepress.export.graph.attention.attention_kernel import NO_SINK, SINK_AT, without_sinks
+from edgepress.export.graph.attention.attention import NO_SINK, SINK_AT, without_sinks
 from edgepress.runtime.session.session import open_session
 from numpy.typing import NDArray
 

@@ -13,15 +13,41 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...compress.numbers.qtensor import QTensor
 from ...errors import ShapeError
 
 BLOCK = 256
 _TRITS = 5
 # How the 256 weights of a block lie in its 52 bytes: runs of so many bytes, each with so many trits.
 _RUNS = ((32, 5), (16, 5), (4, 4))
-
 Codes = NDArray[np.int8]
 Scales = NDArray[np.float32]
+
+
+def is_ternary(tensor: QTensor) -> bool:
+    """Whether all codes are −1, 0 or 1, at two bits and without zero points."""
+    scheme = tensor.scheme
+    return scheme.format == "int" and scheme.bits == 2 and scheme.symmetric and int(tensor.codes.min()) >= -1
+
+
+def codes_and_scales(tensor: QTensor) -> tuple[Codes, Scales]:
+    """``[rows, columns]`` int8 and ``[rows, groups]`` float32."""
+    return tensor.codes.numpy(), np.asarray(tensor.scale.numpy(), np.float32)
+
+
+def one_scale(tensor: QTensor, name: str) -> float:
+    """The scale that all groups of the matrix ``name`` have.
+
+    Raises:
+        ShapeError: there are several.
+    """
+    scales = tensor.scale.unique()  # type: ignore[no-untyped-call]
+    if len(scales) > 1:
+        raise ShapeError(
+            f"{name} has {len(scales)} scales, the BitNet form has one for a matrix",
+            fix="train with `scales: matrix`",
+        )
+    return float(scales[0])
 
 
 def block_scales(scale: Scales, columns: int, name: str) -> NDArray[np.float16]:

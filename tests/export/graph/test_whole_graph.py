@@ -10,10 +10,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from edgepress.errors import CheckpointError
-from edgepress.export.graph import save as saving
-from edgepress.export.graph.graph_writer import GraphWriter
-from edgepress.export.graph.opset import Opset
-from edgepress.export.graph.view import WeightView
+from edgepress.export.graph import whole_graph
+from edgepress.export.graph.build import WeightView
+from edgepress.export.graph.graph_writer import GraphWriter, Opset
 from edgepress.export.graph.whole_graph import build_graph
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.runtime.bundle.onnx_wire import external_locations
@@ -25,7 +24,7 @@ IDS = np.arange(12)[None]
 
 def written(model: ir.Model, path: Path, nbytes: int) -> None:
     with Silent().task("", nbytes) as task:
-        saving.save(model, path, nbytes, task)
+        whole_graph.save(model, path, nbytes, task)
 
 
 def test_nothing_is_read_before_saving(pico_llama: Path, export_graph: Any, opset: Opset) -> None:
@@ -67,7 +66,7 @@ def test_large_graphs_keep_their_weights_outside(
     assert external_locations(small.path) == set()
     with small.driver() as driver:
         want = driver.logits(IDS)
-    monkeypatch.setattr(saving, "EXTERNAL_FROM", 0)
+    monkeypatch.setattr(whole_graph, "EXTERNAL_FROM", 0)
     large = export_graph(pico_llama, "W4A16-g32")
     assert external_locations(large.path) == {"model.onnx.data"}
     assert large.path.stat().st_size < small.built.nbytes // 2
@@ -85,7 +84,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(pico_llama: Path, export_graph
 def test_errors_of_reading_come_out_as_they_are(
     limit: int, rows: int, tmp_path: Path, opset: Opset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "EXTERNAL_FROM", limit)
+    monkeypatch.setattr(whole_graph, "EXTERNAL_FROM", limit)
 
     def broken() -> np.ndarray:
         raise CheckpointError("tensor w holds NaN")

@@ -17,9 +17,8 @@ import onnx_ir as ir
 
 from ....errors import ShapeError
 from ....runtime.prepack.int8_weights import unpacked
-from ..forms.standard import Rewriter
-from ..graph_writer import Array
-from ..opset import Opset
+from ..graph_writer import Array, Opset
+from .standard import Rewriter
 
 INT2_OPSET = Opset(25, 13)
 _TYPES = {

@@ -1,6 +1,7 @@
-"""One block of a decoder, between the norm that precedes it and the sum that follows.
+"""A transformer block as nodes: its MLP, and the whole block of a decoder.
 
-The last addition is left to the caller, who fuses it with the norm of the next block.
+A decoder's block lies between the norm that precedes it and the residual addition that follows, which is left
+to the caller, who fuses it with the norm of the next block.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.model.block_anatomy import BlockAnatomy, Linear, Norm
+from ...compress.model.block_anatomy import BlockAnatomy, Linear, Mlp, Norm
+from ...errors import UnknownName
 from .attention.attention import CausalInputs, causal_attention
 from .build import Build
-from .linear.linear import project, project_without_bias
-from .mlp import mlp
+from .linear.linear import project, project_apart, project_without_bias
 from .norm import add_and_normalize, normalize
 
+_TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
+KNOWN = ("silu", "swish", "gelu", "quick_gelu", "relu", "relu2", "tanh", *_TANH_GELU)
 _END = np.iinfo(np.int64).max
 
 
@@ -98,3 +101,49 @@ def _last_positions(build: Build, kept: ir.Value, name: str, *values: ir.Value) 
         graph.node("Slice", f"{name}.{index}", [value, start, end, axis])
         for index, value in enumerate(values)
     )
+
+
+def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ir.Value | None]:
+    """``down(act(gate(x)) · up(x))`` or ``down(act(up(x)))``, with a norm before ``down`` in some, and
+    the bias of ``down``, which is left to be added.
+    """
+    if part.gate is None:
+        wide, bias = project_without_bias(build, value, [part.up], part.up.name)
+        inner = activate(build, wide, part.activation, f"{name}.act", bias)
+    else:
+        gate, up = project_apart(build, value, [part.gate, part.up], f"{name}.gate_up", f"{name}.split")
+        inner = build.graph.node(
+            "Mul", f"{name}.mul", [activate(build, gate, part.activation, f"{name}.act"), up]
+        )
+    if part.inner_norm is not None:
+        inner = normalize(build, inner, part.inner_norm)
+    return project_without_bias(build, inner, [part.down], part.down.name)
+
+
+def activate(
+    build: Build, value: ir.Value, function: str, name: str, bias: ir.Value | None = None
+) -> ir.Value:
+    """``function(value + bias)``, elementwise.
+
+    Raises:
+        UnknownName: no operator is known to equal ``function``.
+    """
+    graph = build.graph
+    if function == "gelu" and bias is not None:
+        return graph.contrib("BiasGelu", name, [value, bias])
+    if function in _TANH_GELU:
+        return graph.contrib("FastGelu", name, [value] if bias is None else [value, bias])
+    if bias is not None:
+        value = graph.node("Add", f"{name}.add_bias", [value, bias])
+    if function == "gelu":
+        return graph.contrib("Gelu", name, [value])
+    if function in ("silu", "swish"):
+        return graph.contrib("QuickGelu", name, [value], alpha=1.0)
+    if function == "quick_gelu":
+        return graph.contrib("QuickGelu", name, [value], alpha=1.702)
+    if function == "relu2":
+        rectified = graph.node("Relu", f"{name}.relu", [value])
+        return graph.node("Mul", name, [rectified, rectified])
+    if function in ("relu", "tanh"):
+        return graph.node(function.capitalize(), name, [value])
+    raise UnknownName("activation function", function, KNOWN)

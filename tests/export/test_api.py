@@ -26,9 +26,9 @@ from edgepress.errors import (
 )
 from edgepress.export import api
 from edgepress.export.api import export_bundle
-from edgepress.export.graph.attention import attention, rope
+from edgepress.export.graph.attention import attention, positions
 from edgepress.export.graph.linear import integer, nbits
-from edgepress.export.proof import bounds
+from edgepress.export.proof.distances import gate
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.decoder import Decoder
@@ -128,7 +128,7 @@ def planted_scales(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planted_rope(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = rope.rope_tables
+    original = positions.rope_tables
     monkeypatch.setattr("edgepress.export.graph.decoder_graph.rope_tables", lambda *_: original(*_)[::-1])
 
 
@@ -173,10 +173,10 @@ def test_a_planted_fault_in_the_cache_fails_the_proof(
 
 def test_nan_never_passes_a_gate() -> None:
     with pytest.raises(GateFailed):
-        bounds.gate("it", float("nan"), 1.0)
+        gate("it", float("nan"), 1.0)
     with pytest.raises(GateFailed):
-        bounds.gate("it", float("nan"), 1.0, at_least=True)
-    bounds.gate("it", 1.0, 1.0)
+        gate("it", float("nan"), 1.0, at_least=True)
+    gate("it", 1.0, 1.0)
 
 
 def test_without_proof_the_manifest_and_card_say_so(w4: Path, tmp_path: Path) -> None:

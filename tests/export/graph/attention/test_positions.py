@@ -9,7 +9,7 @@ import pytest
 import torch
 from edgepress.compress.model.anatomy import Rope
 from edgepress.errors import CheckpointError, ShapeError
-from edgepress.export.graph.attention.rope import check_rope, rope_tables
+from edgepress.export.graph.attention.positions import check_rope, rope_tables
 
 POSITIONS = 256
 SETTINGS: list[dict[str, Any]] = [

@@ -1,7 +1,8 @@
-"""Rotary position embedding as two tables: cosines and sines of every position.
+"""Positions of a decoder's tokens: rotary embedding as tables of cosines and sines, or rows of a learned
+table.
 
-The frequencies come from transformers' own functions, so that scaled variants are what the model was trained
-with.
+The frequencies of rotary embedding come from transformers' own functions, so that scaled variants are what
+the model was trained with.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from ....compress.model.anatomy import Rope
 from ....errors import CheckpointError, ShapeError
+from ..build import Build
 from ..graph_writer import Array
 
 # Variants whose frequencies do not change with the length, as long as that stays within the model's
 # positions.
 FIXED = ("default", "linear", "dynamic", "yarn", "llama3")
 _CHANNEL_STEP = 16  # GroupQueryAttention rotates pairs of channels in eights
+INT64 = ir.DataType.INT64
 
 
 def check_rope(rope: Rope) -> None:
@@ -76,3 +80,34 @@ def _frequencies(rope: Rope, positions: int) -> tuple[torch.Tensor, float]:
     if not math.isfinite(scale) or not bool(torch.isfinite(frequencies).all()):
         raise CheckpointError(f"rope settings give angles that are not finite: {dict(rope.scaling)}")
     return frequencies, float(scale)
+
+
+def learned_positions(build: Build, ids: ir.Value, lengths: ir.Value, table: str) -> ir.Value:
+    """Rows ``[batch, seq, hidden]`` of the position table ``table`` for ``ids [batch, seq]``.
+
+    The new tokens of a row are the last of its ``lengths [batch]``. A prompt that is padded on the right has
+    fewer tokens than columns; it begins at the first position.
+    """
+    graph, offset = build.graph, build.anatomy.position_offset
+    zero = graph.constant("position.zero", np.array(0, np.int64))
+    one = graph.constant("position.one", np.array(1, np.int64))
+    first = graph.constant("position.first", np.array(offset, np.int64))
+    column = graph.constant("position.column", np.array([-1, 1], np.int64))
+    width = graph.node("Gather", "position.width", [graph.node("Shape", "position.shape", [ids]), one])
+    cached = graph.node("Sub", "position.cached", [lengths, width])
+    if offset:
+        cached = graph.node("Add", "position.begin", [cached, first])
+    start = graph.node("Max", "position.start", [cached, first])
+    start = graph.node("Reshape", "position.rows", [start, column])
+    steps = graph.node("Range", "position.steps", [zero, width, one])
+    positions = graph.node("Add", "position.ids", [start, steps])
+    rows, hidden = build.weights.shape(f"{table}.weight")
+    weights = build.weights
+    stored = graph.weight(
+        f"{table}.weight",
+        ir.DataType.FLOAT,
+        [rows, hidden],
+        lambda: weights.tensor(f"{table}.weight").numpy().astype(np.float32),
+        read_per_token=4 * hidden,
+    )
+    return graph.node("Gather", table, [stored, positions], axis=0)

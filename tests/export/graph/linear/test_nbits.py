@@ -8,8 +8,13 @@ import torch
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.errors import ShapeError
-from edgepress.export.graph.linear.layout import NATIVE_BLOCKS, layout_of
-from edgepress.export.graph.linear.pack import pack_codes, pack_scales, pack_zero_points
+from edgepress.export.graph.linear.nbits import (
+    NATIVE_BLOCKS,
+    layout_of,
+    pack_codes,
+    pack_scales,
+    pack_zero_points,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

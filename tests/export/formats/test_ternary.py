@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from edgepress.errors import ShapeError
-from edgepress.export.formats._ternary_blocks import block_scales, four_rows, tq1_0, tq2_0
+from edgepress.export.formats._ternary import block_scales, four_rows, tq1_0, tq2_0
 from gguf import GGMLQuantizationType as Kind
 
 CODES = np.random.default_rng(0).integers(-1, 2, (6, 512)).astype(np.int8)
