@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from edgepress.cli.entry import edgepress
-from edgepress.cli.verbs.inspect import told
+from edgepress.cli.verbs.inspect import described
 from edgepress.errors import InputError
 from edgepress.storage import write_json
 
@@ -25,7 +25,7 @@ CACHE = {"head_dim": 64, "kv_heads": 3}
     ],
 )
 def test_told(value: Any, lines: str) -> None:
-    assert told(value) == lines
+    assert described(value) == lines
 
 
 def _inspected(folder: Path, **manifest: Any) -> str:
