@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import RecipeError
 from .model.block_anatomy import BlockAnatomy, Linear
 from .model.weights import WeightSource
-from .pipeline.algorithm import EXIT_PIECE, FORWARD, BlockPass, ModelPass, Pass
+from .pipeline.algorithm import FORWARD, PREPARED_AT_ONCE, BlockPass, ModelPass, Pass
 from .pipeline.statistics import STATISTIC_BYTES
 from .recipe import Recipe
 from .shapes import check_cache, check_kind, check_shapes
@@ -155,12 +155,14 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
         forward = _forward_bytes(source, block, batch_tokens) if recipe.calibrated else 0
         peaks.append(held + max(forward, kept * forward + _pass_bytes(block, recipe)))
     whole = sum(_block_bytes(block) for block in anatomy.blocks)
-    if any(step.exit_tokens for step in _block_passes(recipe)):
-        metrics = len(anatomy.blocks) * anatomy.hidden_size**2 * FLOAT
+    preparing = [step for step in _block_passes(recipe) if step.prepared_tokens]
+    if preparing:
+        found = max(step.prepared_bytes(anatomy) for step in preparing)
         waiting = _KEPT_ON_THE_WAY * sum(
-            _forward_bytes(source, block, EXIT_PIECE) for block in anatomy.blocks
+            _forward_bytes(source, block, PREPARED_AT_ONCE) for block in anatomy.blocks
         )
-        peaks.append(whole + source.outer_bytes() + 2 * metrics + int(waiting))
+        # Twice, where it is added up and where it goes to.
+        peaks.append(whole + source.outer_bytes() + 2 * found + int(waiting))
     for _, step in recipe.steps:
         if isinstance(step, ModelPass):
             # What is added is held beside what it was made from and what it becomes on disk.
@@ -191,7 +193,7 @@ def multiplications(
             wanted = [group for group in groups if group]
             total += step.multiplications(wanted, step.seen(tokens, samples), batch_tokens)
     whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
-    total += 3 * whole * max((min(step.exit_tokens or 0, tokens) for step in steps), default=0)
+    total += 3 * whole * max((min(step.prepared_tokens or 0, tokens) for step in steps), default=0)
     for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
         bound = math.inf if only.max_seconds is None else only.max_seconds * rate
         total += min(only.multiplications(whole, only.seen(tokens, samples)), bound)

@@ -10,22 +10,18 @@ the squared relative distance of the hidden states instead of the KL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...terminal import Progress
-from ..model.anatomy import Anatomy
 from ..model.module_names import module_name
 from ..numbers.qtensor import QTensor
-from ..text.micro_batches import MicroBatch
-from .fisher import fisher_pass
-from .precision import Precision
+from .fisher import FisherPass
 
 
-class _Felt(torch.autograd.Function):
+class SensitivityProbe(torch.autograd.Function):
     """A product that, on the way back, adds up what each of some other weights would have changed."""
 
     @staticmethod
@@ -43,8 +39,8 @@ class _Felt(torch.autograd.Function):
         return gradient @ weight.to(gradient.dtype), None, None, None
 
 
-class _Feeling(nn.Module):
-    """A linear in whose place ``others`` might stand; ``costs [others]`` is the sum over all tokens seen."""
+class ProbedLinear(nn.Module):
+    """A linear in whose place ``others`` might stand; ``costs [others]`` is the sum over all tokens."""
 
     def __init__(self, linear: nn.Module, others: list[QTensor]) -> None:
         super().__init__()
@@ -57,39 +53,27 @@ class _Feeling(nn.Module):
             x = x.to(torch.get_autocast_dtype(kind))
         rows = x.reshape(-1, x.shape[-1])
         weight = self.linear.get_parameter("weight")
-        out = _Felt.apply(rows, weight, self.others, self.costs)
+        out = SensitivityProbe.apply(rows, weight, self.others, self.costs)
         bias = self.linear.bias
         if bias is not None:
             out = out + bias.to(out.dtype)
         return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
 
 
-def sensitivity(
-    model: nn.Module,
-    anatomy: Anatomy,
-    others: Mapping[str, list[QTensor]],
-    micro_batches: Sequence[MicroBatch],
-    device: torch.device,
-    progress: Progress,
-    *,
-    precision: Precision = "auto",
-    seed: int = 0,
-) -> dict[str, list[float]]:
+def sensitivity(run: FisherPass, others: Mapping[str, list[QTensor]]) -> dict[str, list[float]]:
     """By linear: the estimated damage a token (nats of KL, or squared relative distance) of each of
     ``others[name]`` in its place.
 
-    ``model`` is changed: its linears named in ``others`` are wrapped. Micro-batches that it turns into NaN or
+    The model is changed: its linears named in ``others`` are wrapped. Micro-batches that it turns into NaN or
     infinity are left out.
 
     Raises:
         CalibrationError: all of them.
     """
-    felt = {}
+    probed = {}
     for name, candidates in others.items():
-        path = module_name(anatomy, name)
-        felt[name] = _Feeling(model.get_submodule(path), candidates)
-        model.set_submodule(path, felt[name])
-    share = fisher_pass(
-        model, anatomy, micro_batches, device, progress, "measuring layers", precision=precision, seed=seed
-    )
-    return {name: (share * module.costs).tolist() for name, module in felt.items()}
+        probed[name] = ProbedLinear(run.submodule(name), candidates)
+        run.model.set_submodule(module_name(run.anatomy, name), probed[name])
+    # No observers: the candidates are multiplied with the very rows of the product, in its precision.
+    scale = run.run("measuring layers", {})
+    return {name: (scale * module.costs).tolist() for name, module in probed.items()}

@@ -1,9 +1,10 @@
 """Mixed precision: which layers get how many bits, solved exactly under a budget, then quantized so.
 
-What each layer costs at each width is measured by gradients (see ``training/sensitivity.py``); the choice is
-a multiple-choice knapsack, solved to optimality (see ``knapsack.py``). Linears that read the same inputs get
-one scheme when ``packed`` is set, since fast runtimes keep them as one matrix. Costs and plan are kept in the
-manifest: the costs can be given again for another budget, and the plan, edited or as it is, in its place.
+What each layer costs at each width is measured by gradients (:mod:`edgepress.compress.measure.sensitivity`);
+the choice is a multiple-choice knapsack, solved to optimality (:mod:`edgepress.compress.solve.knapsack`).
+Linears that read the same inputs get one scheme when ``packed`` is set, since fast runtimes keep them as one
+matrix. Costs and plan are kept in the manifest: the costs can be given again for another budget, and the
+plan, edited or as it is, in its place.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...errors import CalibrationError, RecipeError, ShapeError
 from ...storage import read_json, sha256_json, write_json
+from ..measure.fisher import FisherPass
 from ..measure.precision import Precision
 from ..measure.sensitivity import sensitivity
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
-from ..model.torch_model import load_model
 from ..numbers.grid import quantize
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import BlockPass, ModelPass, SchemeOption
@@ -29,7 +30,6 @@ from ..pipeline.sweep import Sweep
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
 from ..solve.inner_pass import inner_pass
 from ..solve.knapsack import choose
-from ..text.micro_batches import first_tokens, micro_batches_of
 
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
 
@@ -206,7 +206,15 @@ class Allocate(ModelPass):
     def _measure(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
         if stage.calibration is None:
             raise CalibrationError("allocate needs calibration text", fix="pass --calibration FILE")
-        model = load_model(stage.source.reader.path, device=stage.device, cache=False).requires_grad_(False)
+        run = FisherPass.load(
+            stage.source,
+            stage.calibration,
+            self.measured_tokens,
+            stage.device,
+            stage.progress,
+            precision=self.precision,
+            seed=self.seed,
+        )
         fitting = {
             linear.name: [scheme for scheme in self.schemes if _divides(scheme, linear)] for linear in linears
         }
@@ -214,19 +222,9 @@ class Allocate(ModelPass):
             name: [quantize(stage.source.dense(name).to(stage.device), scheme) for scheme in schemes]
             for name, schemes in fitting.items()
         }
-        found = sensitivity(
-            model,
-            stage.source.anatomy,
-            others,
-            first_tokens(micro_batches_of(stage.calibration, 1024), self.measured_tokens),
-            stage.device,
-            stage.progress,
-            precision=self.precision,
-            seed=self.seed,
-        )
         return {
             name: {scheme.name: cost for scheme, cost in zip(fitting[name], row, strict=True)}
-            for name, row in found.items()
+            for name, row in sensitivity(run, others).items()
         }
 
 

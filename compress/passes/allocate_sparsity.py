@@ -1,10 +1,10 @@
 """Sparsity where it hurts least: which share of each layer becomes zero, solved exactly under one budget.
 
 What each layer loses at each share is measured by gradients on the whole model
-(``training/weight_loss.py``), in place of the outlier counts of Yin et al. 2023, "Outlier Weighed Layerwise
-Sparsity", arXiv 2310.05175; the choice is a multiple-choice knapsack (``knapsack.py``). Then the pass that
-``using`` names prunes so. The shares are kept in the manifest, and can be given to that pass again as its
-``per_layer``.
+(:mod:`edgepress.compress.measure.removal_loss`), in place of the outlier counts of Yin et al. 2023, "Outlier
+Weighed Layerwise Sparsity", arXiv 2310.05175; the choice is a multiple-choice knapsack
+(:mod:`edgepress.compress.solve.knapsack`). Then the pass that ``using`` names prunes so. The fractions are
+kept in the manifest, and can be given to that pass again as its ``per_layer``.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from torch import Tensor
 
 from ...errors import CalibrationError, RecipeError
 from ...storage import sha256_json
+from ..measure.fisher import FisherPass
 from ..measure.precision import Precision
-from ..measure.weight_loss import weight_losses
+from ..measure.removal_loss import weight_losses
 from ..model.block_anatomy import Linear
-from ..model.torch_model import load_model
 from ..pipeline.algorithm import BlockPass, ModelPass
 from ..pipeline.journal import Journal
 from ..pipeline.stage import Stage, StageResult
 from ..pipeline.sweep import Sweep
 from ..solve.inner_pass import inner_pass
 from ..solve.knapsack import choose
-from ..text.micro_batches import first_tokens, micro_batches_of
 
 _STEP = 0.05
 
@@ -120,17 +119,16 @@ class AllocateSparsity(ModelPass):
         """For each layer, the loss at each share: that of its least costly weights, added up."""
         if stage.calibration is None:
             raise CalibrationError("allocate_sparsity needs calibration text", fix="pass --calibration FILE")
-        model = load_model(stage.source.reader.path, device=stage.device, cache=False).requires_grad_(False)
-        losses = weight_losses(
-            model,
-            stage.source.anatomy,
-            [linear.name for linear in linears],
-            first_tokens(micro_batches_of(stage.calibration, 1024), self.measured_tokens),
+        run = FisherPass.load(
+            stage.source,
+            stage.calibration,
+            self.measured_tokens,
             stage.device,
             stage.progress,
             precision=self.precision,
             seed=self.seed,
         )
+        losses = weight_losses(run, [linear.name for linear in linears])
         return [loss_at(losses[linear.name], [zeros(linear, s) for s in self.shares]) for linear in linears]
 
 

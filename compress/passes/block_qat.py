@@ -20,7 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..measure.fisher import FisherPass
+from ..measure.output_fisher import output_fisher
 from ..measure.precision import Precision, autocast
+from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import TokenQuantLinear
 from ..numbers.grid import Search, quantize
@@ -33,6 +36,7 @@ from ..train.students.lsq_linear import LsqLinear
 from ..train.students.relative import Learned, learn
 from ..train.students.scale_side import on_its_side
 
+_FISHER = "output_fisher"
 _HELD_OUT = 8
 _LATENT_UNIT = 4.0
 Pair = tuple[Batch, Tensor]
@@ -55,8 +59,16 @@ class BlockQat(BlockPass):
     fisher_tokens: int = Field(32_768, ge=1, description="of text that the latter is measured on")
 
     @property
-    def exit_tokens(self) -> int | None:
+    def prepared_tokens(self) -> int | None:
         return self.fisher_tokens if self.distance == "fisher" else None
+
+    @classmethod
+    def prepare(cls, run: FisherPass) -> dict[str, Tensor]:
+        """The Fisher information of each block's output."""
+        return {f"{prefix}.{_FISHER}": found for prefix, found in output_fisher(run).items()}
+
+    def prepared_bytes(self, anatomy: Anatomy) -> int:
+        return 4 * len(anatomy.blocks) * anatomy.hidden_size**2
 
     @property
     def weight_scheme(self) -> Scheme:
@@ -142,8 +154,10 @@ class _Lesson:
         self.block, self.options = block, options
         self.parameters = [change for one in learned for change in one.changes]
         self.device = self.parameters[0].device
-        metric = None if options.distance == "relative" else block.exit_metric
-        self.root = None if metric is None else torch.linalg.cholesky(metric).to(self.device)
+        self.root = None
+        if options.distance == "fisher":
+            fisher = block.prepared[f"{block.anatomy.prefix}.{_FISHER}"]
+            self.root = torch.linalg.cholesky(fisher).to(self.device)
 
     def _pairs(self, *, held_out: bool) -> Iterator[Pair]:
         batches = zip(self.block.batches(), self.block.targets(), strict=True)

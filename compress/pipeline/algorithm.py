@@ -21,14 +21,16 @@ from ..numbers.scheme import Scheme
 from .block import Block
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..measure.fisher import FisherPass
     from .stage import Stage, StageResult
 
 PACKAGE = "edgepress.compress.passes"
 
 # A forward pass in units of its matrix products; the grid search and rounding of a weight in multiply-adds.
 FORWARD, ROUNDING = 1.5, 150
-# Tokens that go through the whole model and back at once ahead of a sweep.
-EXIT_PIECE = 2048
+PREPARED_AT_ONCE = 2048  # tokens that go through the whole model and back ahead of a sweep
 
 
 def _scheme(value: Any) -> Any:
@@ -163,11 +165,20 @@ class BlockPass(Pass):
         return bool(self.needs) or self.reads_batches or self.compares
 
     @property
-    def exit_tokens(self) -> int | None:
-        """Tokens of calibration text for ``Block.exit_metric``, which takes the whole model and a backward
-        pass ahead of the sweep; None where the pass does not read it.
-        """
+    def prepared_tokens(self) -> int | None:
+        """Tokens of calibration text for :meth:`prepare`; None where the pass needs nothing ahead."""
         return None
+
+    @classmethod
+    def prepare(cls, run: FisherPass) -> dict[str, Tensor]:
+        """What passes of this kind need of the whole model ahead of a sweep, kept for a resumed run; by names
+        that begin with the prefix of the block which has it in ``Block.prepared``.
+        """
+        return {}
+
+    def prepared_bytes(self, anatomy: Anatomy) -> int:
+        """Bytes of what :meth:`prepare` finds for a model."""
+        return 0
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
         """The most memory that ``apply`` takes at once for ``layers``, which read the same inputs, or are all

@@ -71,7 +71,7 @@ class Block:
         masks: bool ``[out, in]``, True keeps. quantized: the layers that are quantized by now.
         changed: parameters that passes replaced.
         kv: how its keys and values are cached, or None in float.
-        exit_metric: ``[hidden, hidden]``, how an error of its output counts by direction; where a pass asks.
+        prepared: what passes found of it ahead of the sweep (:meth:`.algorithm.BlockPass.prepare`).
     """
 
     anatomy: BlockAnatomy
@@ -88,7 +88,7 @@ class Block:
     quantized: dict[str, QTensor] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     kv: KVScales | None = None
-    exit_metric: Tensor | None = None
+    prepared: Mapping[str, Tensor] = field(default_factory=dict)
     statuses: list[LayerStatus] = field(default_factory=list)
 
     def weight(self, linear: Linear) -> Tensor:

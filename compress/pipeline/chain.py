@@ -11,18 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from ...storage import read_json, write_atomic, write_json
 from ...terminal import Progress
-from ..measure.output_fisher import exit_metrics
-from ..model.torch_model import load_model
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
-from ..text.micro_batches import first_tokens, micro_batches_of
-from .algorithm import EXIT_PIECE, BlockPass, ModelPass, Pass
+from .algorithm import BlockPass, ModelPass, Pass
 from .assemble import assemble
 from .block import LayerStatus
 from .journal import Journal
@@ -132,29 +127,8 @@ class Chain:
         journal = Journal.open(directory, self.key)
         calibration = self._read(only) if any(step.calibrated for _, step in steps) else None
         schemes = schemes_after(steps, source)
-        masks, metrics = self._masks(number), self._exit_metrics(source, steps, calibration, directory)
-        sweep = Sweep(
-            source, passes, schemes, calibration, self.device, journal, self.progress, masks, metrics
-        )
-        return sweep.run()
-
-    def _exit_metrics(
-        self, source: WeightSource, steps: Steps, calibration: Calibration | None, directory: Path
-    ) -> dict[str, Tensor]:
-        """Those of :mod:`..measure.output_fisher` by block prefix, measured once; none where no pass asks."""
-        counts = [step.exit_tokens for _, step in steps if isinstance(step, BlockPass)]
-        tokens = max((count for count in counts if count is not None), default=0)
-        if not tokens:
-            return {}
-        assert calibration is not None
-        file = directory / "exit-metrics.safetensors"
-        if not file.exists():
-            model = load_model(source.reader.path, device=self.device, cache=False).requires_grad_(False)
-            micro_batches = first_tokens(micro_batches_of(calibration, EXIT_PIECE), tokens)
-            metrics = exit_metrics(model, source.anatomy, micro_batches, self.device, self.progress)
-            write_atomic(file, save(metrics))
-        found: dict[str, Tensor] = load_file(file)
-        return found
+        masks = self._masks(number)
+        return Sweep(source, passes, schemes, calibration, self.device, journal, self.progress, masks).run()
 
     def _apply(self, source: WeightSource, only: Pass, number: int) -> StageResult:
         assert isinstance(only, ModelPass)

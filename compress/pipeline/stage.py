@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
 
+from ...storage import write_atomic
 from ...terminal import Progress
+from ..measure.fisher import FisherPass
 from ..model.kv_scheme import KVScheme
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
-from .algorithm import Pass
+from .algorithm import PREPARED_AT_ONCE, BlockPass, Pass
 from .block import LayerStatus
 from .masks import Masks
 from .processes import ALONE, Processes
@@ -98,3 +102,29 @@ class Record:
         measured: list[dict[str, Any] | None] = list(result.damage)
         self.damage += measured or [None] * len(steps)
         self.statuses += result.statuses
+
+
+def prepared(
+    steps: Sequence[BlockPass],
+    source: WeightSource,
+    calibration: Calibration | None,
+    device: torch.device,
+    progress: Progress,
+    directory: Path,
+) -> dict[str, Tensor]:
+    """What ``steps`` need of the whole model ahead of their sweep, each kind of pass at once: found by a pass
+    through the model and back, and kept in ``directory``, where a resumed run reads it.
+    """
+    found: dict[str, Tensor] = {}
+    for kind in dict.fromkeys(type(step) for step in steps):
+        tokens = max(step.prepared_tokens or 0 for step in steps if type(step) is kind)
+        if not tokens or calibration is None:
+            continue
+        file = directory / f"prepared-{kind.__name__.lower()}.safetensors"
+        if not file.exists():
+            run = FisherPass.load(
+                source, calibration, tokens, device, progress, batch_tokens=PREPARED_AT_ONCE
+            )
+            write_atomic(file, save(kind.prepare(run)))
+        found |= load_file(file)
+    return found

@@ -37,7 +37,7 @@ from .forward import Batch, Smaller, propagate, spoilt
 from .journal import Journal
 from .masks import Masks
 from .part_writer import PartWriter
-from .stage import StageResult
+from .stage import StageResult, prepared
 from .streams import Entry, Stream
 
 # A step is the passes that one entry of a recipe stands for; they share statistics.
@@ -51,7 +51,6 @@ class Sweep:
         schemes: the scheme that each linear ends with, which decides the form it is stored in.
         calibration: token batches, or None when no pass asks for them.
         masks: of weights that an earlier sweep pruned.
-        exit_metrics: by block prefix, where a pass asks for them.
     """
 
     def __init__(
@@ -64,11 +63,11 @@ class Sweep:
         journal: Journal,
         progress: Progress,
         masks: Masks | None = None,
-        exit_metrics: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.source, self.steps, self.calibration = source, steps, calibration
         self.device, self.journal, self.progress = device, journal, progress
-        self.masks, self.exit_metrics = masks or Masks(), exit_metrics or {}
+        self.masks = masks or Masks()
+        self.prepared: Mapping[str, Tensor] = {}
         self.smaller = Smaller(progress.note)
         self.writer = PartWriter(source, schemes, journal.directory)
         self.spoilt = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
@@ -91,6 +90,10 @@ class Sweep:
         start = self.journal.resume()
         if start:
             self.progress.note(f"continuing after block {start} of {len(blocks)}")
+        passes = [step for group in self.steps for _, step in group]
+        self.prepared = prepared(
+            passes, self.source, self.calibration, self.device, self.progress, self.journal.directory
+        )
         skeleton = Skeleton(self.source, self.device)
         if self.calibration is not None:
             self._enter(skeleton, write=start == 0)
@@ -178,7 +181,9 @@ class Sweep:
             stored_types=self.writer.stored_types(anatomy),
             masks=self.masks.of(anatomy, self.device),
             quantized=self.source.quantized(anatomy, self.device),
-            exit_metric=self.exit_metrics.get(anatomy.prefix),
+            prepared={
+                name: found for name, found in self.prepared.items() if name.startswith(f"{anatomy.prefix}.")
+            },
         )
 
     def _apply(self, block: Block, step: Step) -> None:

@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from torch import Tensor
 
 from ....errors import RecipeError
-from ...measure.reader_gram import ReaderGram
+from ...measure.output_fisher import InputGram
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import BlockAnatomy
 from ...solve.damped_cholesky import inverted
@@ -90,7 +90,7 @@ def solved(
     return {item.key: item.counts[option] for item, option in picked}, choice.cost
 
 
-def repaired_costs(item: Item, weight: Tensor, measured: ReaderGram, damping: float) -> list[float]:
+def repaired_costs(item: Item, weight: Tensor, measured: InputGram, damping: float) -> list[float]:
     """The damage with each count of an item, when what stays makes up for what goes.
 
     ``weight [out, in]`` is the reader's. A Gram that cannot be inverted makes every cut cost without bound.
@@ -100,6 +100,6 @@ def repaired_costs(item: Item, weight: Tensor, measured: ReaderGram, damping: fl
     if inverse is None:
         return [float("inf")] * (len(counts) - 1) + [0.0]
     rounds = [(more - fewer) // partitions for fewer, more in pairwise(counts)][::-1]
-    minded = weight * measured.minding.sqrt().unsqueeze(1)
-    _, raised = eliminate(minded, inverse, item.part.unit(item.block), partitions, rounds)
+    scaled = weight * measured.output_fisher.sqrt().unsqueeze(1)
+    _, raised = eliminate(scaled, inverse, item.part.unit(item.block), partitions, rounds)
     return [0.0, *accumulate(raised)][::-1]

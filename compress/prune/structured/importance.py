@@ -4,7 +4,7 @@
   2017, arXiv 1608.08710); no data.
 - ``activation``: the norm of what it adds to the reader's output on the calibration tokens.
 - ``taylor``: the squared first-order change of the loss without it, summed over tokens (Molchanov et al.
-  2019, arXiv 1906.10771); measured by one backward pass (:mod:`edgepress.compress.measure.unit_loss`).
+  2019, arXiv 1906.10771); measured by one backward pass (:mod:`edgepress.compress.measure.removal_loss`).
 - ``reconstruction``: the error that is left when the other units make up for it (:mod:`.elimination`).
 """
 

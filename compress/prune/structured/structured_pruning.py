@@ -11,22 +11,21 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ....errors import CalibrationError, RecipeError
 from ....storage import sha256_json
+from ...measure.fisher import FisherPass
+from ...measure.output_fisher import input_grams
 from ...measure.precision import Precision
-from ...measure.reader_gram import reader_grams
-from ...measure.unit_loss import unit_losses
+from ...measure.removal_loss import unit_losses
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import BlockAnatomy, Linear
 from ...model.checkpoint.block_sizes import config_changes, sizes_of
-from ...model.torch_model import load_model
 from ...pipeline.algorithm import ModelPass
 from ...pipeline.journal import Journal
 from ...pipeline.stage import Stage, StageResult
 from ...pipeline.sweep import Sweep
-from ...text.micro_batches import MicroBatch, first_tokens, micro_batches_of
 from .block_widths import Item, repaired_costs, room_for, solved, uniform
 from .budget_cost import WEIGHTS, BudgetOption
 from .importance import Importance
@@ -136,14 +135,14 @@ class StructuredPruning(ModelPass):
         anatomy = stage.source.anatomy
         items = self.items(anatomy)
         room = room_for(items, anatomy, self.keep, self.budget)
-        model = self._model(stage) if self.measures else None
-        losses = self._losses(stage, items, model) if model and self.importance == "taylor" else {}
+        run = self._fisher_pass(stage) if self.measures else None
+        losses = self._losses(items, run) if run and self.importance == "taylor" else {}
         details: dict[str, Any] = {}
-        if model is not None and self.widths == "solved":
-            found, details["predicted"] = solved(items, room, self._costs(stage, items, model))
+        if run is not None and self.widths == "solved":
+            found, details["predicted"] = solved(items, room, self._costs(stage, items, run))
         else:
             found = uniform(items, room)
-        del model
+        del run  # it holds the model
         after = narrowed(anatomy, self.parts, found)
         sizes = [sizes_of(block) for block in after.blocks]
         details |= {"blocks": sizes, "weights": _share(after, anatomy)}
@@ -184,42 +183,39 @@ class StructuredPruning(ModelPass):
             correction=self.correction,
         )
 
-    def _model(self, stage: Stage) -> nn.Module:
+    def _fisher_pass(self, stage: Stage) -> FisherPass:
         if stage.calibration is None:
             raise CalibrationError("measuring losses needs calibration text", fix="pass --calibration FILE")
-        model = load_model(stage.source.reader.path, device=stage.device, cache=False)
-        return model.requires_grad_(False)
+        return FisherPass.load(
+            stage.source,
+            stage.calibration,
+            self.measured_tokens,
+            stage.device,
+            stage.progress,
+            precision=self.precision,
+            seed=self.seed,
+        )
 
-    def _micro_batches(self, stage: Stage) -> list[MicroBatch]:
-        assert stage.calibration is not None
-        return first_tokens(micro_batches_of(stage.calibration, 1024), self.measured_tokens)
-
-    def _losses(self, stage: Stage, items: Sequence[Item], model: nn.Module) -> dict[str, Tensor]:
+    @staticmethod
+    def _losses(items: Sequence[Item], run: FisherPass) -> dict[str, Tensor]:
         """The loss without each unit alone, by reader."""
         readers = {item.part.reader(item.block): item for item in items}
         units = {
             reader.name: reader.in_features // item.part.unit(item.block) for reader, item in readers.items()
         }
-        anatomy, device, progress = stage.source.anatomy, stage.device, stage.progress
-        options: dict[str, Any] = {"precision": self.precision, "seed": self.seed}
-        return unit_losses(model, anatomy, units, self._micro_batches(stage), device, progress, **options)
+        return unit_losses(run, units)
 
     def _costs(
-        self, stage: Stage, items: Sequence[Item], model: nn.Module
+        self, stage: Stage, items: Sequence[Item], run: FisherPass
     ) -> dict[tuple[int, str], list[float]]:
         """The damage with each count of each item."""
         readers = {item.key: item.part.reader(item.block).name for item in items}
-        anatomy, device, progress = stage.source.anatomy, stage.device, stage.progress
-        options: dict[str, Any] = {"precision": self.precision, "seed": self.seed}
-        micro_batches = self._micro_batches(stage)
-        grams = reader_grams(
-            model, anatomy, list(readers.values()), micro_batches, device, progress, **options
-        )
+        grams = input_grams(run, list(readers.values()))
         costs = {}
-        with progress.task("weighing widths", len(items)) as task:
+        with stage.progress.task("weighing widths", len(items)) as task:
             for item in items:
                 name = readers[item.key]
-                weight = stage.source.dense(name).to(device)
+                weight = stage.source.dense(name).to(stage.device)
                 costs[item.key] = repaired_costs(item, weight, grams.pop(name), self.damping)
                 task.advance(1)
         return costs

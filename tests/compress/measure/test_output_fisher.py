@@ -1,4 +1,6 @@
-"""The metric of a block's exit: the mean outer product of gradients, and what ``block_qat`` makes of it."""
+"""The Fisher information of outputs: of a block, and of a linear beside the Gram of its inputs, against
+gradients taken by hand.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.measure.fisher import direction
-from edgepress.compress.measure.output_fisher import exit_metrics
+from edgepress.compress.measure.fisher import FisherPass, direction
+from edgepress.compress.measure.output_fisher import input_grams, output_fisher
+from edgepress.compress.measure.reading import last_states
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
@@ -30,7 +33,7 @@ def micro_batches() -> list[MicroBatch]:
 
 def test_it_is_the_mean_outer_product_of_gradients(pico_llama: Path) -> None:
     anatomy, model = WeightSource.open(pico_llama).anatomy, load_model(pico_llama, cache=False)
-    found = exit_metrics(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS)
+    found = output_fisher(FisherPass(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS))
     assert list(found) == [block.prefix for block in anatomy.blocks]
     generator = torch.Generator().manual_seed(OPTIONS["seed"])
     expected = [torch.zeros(anatomy.hidden_size, anatomy.hidden_size) for _ in anatomy.blocks]
@@ -48,19 +51,19 @@ def test_it_is_the_mean_outer_product_of_gradients(pico_llama: Path) -> None:
         for total, state, gradient in zip(expected, states, gradients, strict=True):
             for one, row in zip(state[real], gradient[real], strict=True):
                 total += one.detach().norm() ** 2 * torch.outer(row, row)
-    for total, (_, metric) in zip(expected, found.items(), strict=True):
+    for total, (_, fisher) in zip(expected, found.items(), strict=True):
         total = total / total.diag().mean()
         total = (total + 0.01 * torch.eye(len(total))) / 1.01
-        torch.testing.assert_close(metric, total, rtol=1e-3, atol=1e-4)
-        assert float(metric.diag().mean()) == pytest.approx(1) and float(torch.linalg.eigvalsh(metric)[0]) > 0
+        torch.testing.assert_close(fisher, total, rtol=1e-3, atol=1e-4)
+        assert float(fisher.diag().mean()) == pytest.approx(1) and float(torch.linalg.eigvalsh(fisher)[0]) > 0
 
 
 def test_an_encoder_has_one_too(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
     path = make_encoder(tmp_path / "m")
     anatomy = WeightSource.open(path).anatomy
-    found = exit_metrics(load_model(path), anatomy, micro_batches(), CPU, Silent(), **OPTIONS)
-    for metric in found.values():
-        assert float(metric.diag().mean()) == pytest.approx(1) and float(torch.linalg.eigvalsh(metric)[0]) > 0
+    found = output_fisher(FisherPass(load_model(path), anatomy, micro_batches(), CPU, Silent(), **OPTIONS))
+    for fisher in found.values():
+        assert float(fisher.diag().mean()) == pytest.approx(1) and float(torch.linalg.eigvalsh(fisher)[0]) > 0
 
 
 @pytest.mark.parametrize("value", [0.0, float("inf")])
@@ -71,8 +74,39 @@ def test_gradients_that_say_nothing(pico_llama: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("edgepress.compress.measure.fisher.direction", constant)
     anatomy, model = WeightSource.open(pico_llama).anatomy, load_model(pico_llama, cache=False)
     if value == 0:
-        found = exit_metrics(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS)
-        assert all(torch.equal(metric, torch.eye(anatomy.hidden_size)) for metric in found.values())
+        found = output_fisher(FisherPass(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS))
+        assert all(torch.equal(fisher, torch.eye(anatomy.hidden_size)) for fisher in found.values())
     else:
-        with pytest.raises(CalibrationError, match=r"exit of model\.layers\.0"):
-            exit_metrics(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS)
+        with pytest.raises(CalibrationError, match=r"output of model\.layers\.0"):
+            output_fisher(FisherPass(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS))
+
+
+@pytest.mark.parametrize("model", ["pico_llama", "pico_bert"])
+def test_grams_and_squared_gradients_without_padding(model: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(model)
+    anatomy, device = WeightSource.open(path).anatomy, torch.device("cpu")
+    ids = torch.randint(5, 110, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    batch = MicroBatch(0, ids, mask, int(mask.sum()))
+    name = anatomy.blocks[0].mlp.down.name
+    network = load_model(path).requires_grad_(False)
+    found = input_grams(
+        FisherPass(network, anatomy, [batch], device, Silent(), precision="float32", seed=3), [name]
+    )
+    seen: list[torch.Tensor] = []
+
+    def keep(_: object, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        output.retain_grad()
+        seen.extend([inputs[0].detach(), output])
+
+    network.get_submodule(name).register_forward_hook(keep)  # type: ignore[arg-type]
+    rows = last_states(network, batch, device)
+    rows.backward(direction(network, anatomy, rows.detach(), torch.Generator().manual_seed(3)))
+    x, d = seen[0][mask.bool()], seen[1].grad
+    assert d is not None and len(x) == 15
+    share = 0.5 if anatomy.kind == "decoder" else 1.0
+    gram = torch.stack([torch.outer(row, row) for row in x]).mean(0)
+    squares = share * d[mask.bool()].square().mean(0)
+    assert torch.allclose(found[name].gram, gram, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(found[name].output_fisher, squares, rtol=1e-3, atol=1e-12)

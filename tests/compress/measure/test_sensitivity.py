@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from edgepress.compress.measure.fisher import FisherPass
 from edgepress.compress.measure.sensitivity import sensitivity
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
@@ -39,15 +40,9 @@ def candidates(source: WeightSource, *schemes: str) -> dict[str, list[QTensor]]:
 def test_it_is_the_naive_sum_over_tokens(pico_llama: Path) -> None:
     source = WeightSource.open(pico_llama)
     others, asked = candidates(source, "W2A16-g32", "W4A16-g32"), micro_batches(1, 2, 9)
-    found = sensitivity(
-        load_model(pico_llama).requires_grad_(False),
-        source.anatomy,
-        others,
-        asked,
-        CPU,
-        Silent(),
-        precision="float32",
-    )
+    probed = load_model(pico_llama).requires_grad_(False)
+    run = FisherPass(probed, source.anatomy, asked, CPU, Silent(), precision="float32")
+    found = sensitivity(run, others)
     model = load_model(pico_llama).requires_grad_(True)
     seen: dict[str, list[Tensor]] = {}
     for name in others:
@@ -81,9 +76,8 @@ def test_it_predicts_the_damage_that_rounding_does(pico_llama: Path, pico_bert: 
     path = pico_llama if kind == "decoder" else pico_bert
     source = WeightSource.open(path)
     others, asked = candidates(source, "W4A16-g32"), micro_batches(8, 4, 24)
-    predicted = sensitivity(
-        load_model(path).requires_grad_(False), source.anatomy, others, asked, CPU, Silent()
-    )
+    run = FisherPass(load_model(path).requires_grad_(False), source.anatomy, asked, CPU, Silent())
+    predicted = sensitivity(run, others)
     objective = objective_for(source.anatomy, 10**6)
     teacher = load_model(path)
     answers = [ask(objective, teacher, batch, CPU) for batch in asked]

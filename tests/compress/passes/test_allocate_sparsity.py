@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 from edgepress.compress.api import compress_model
-from edgepress.compress.measure.fisher import direction
+from edgepress.compress.measure.fisher import FisherPass, direction
 from edgepress.compress.measure.reading import last_states
-from edgepress.compress.measure.weight_loss import weight_losses
+from edgepress.compress.measure.removal_loss import weight_losses
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.passes.allocate_sparsity import loss_at
@@ -42,7 +42,9 @@ def test_losses_are_squared_products_of_gradients_and_weights(
     batch = MicroBatch(0, ids, torch.ones_like(ids), ids.numel())
     name = anatomy.blocks[1].mlp.up.name
     network = load_model(path).requires_grad_(False)
-    found = weight_losses(network, anatomy, [name], [batch], device, Silent(), precision="float32", seed=3)
+    found = weight_losses(
+        FisherPass(network, anatomy, [batch], device, Silent(), precision="float32", seed=3), [name]
+    )
     module = network.get_submodule(name)
     seen: list[torch.Tensor] = []
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from edgepress.compress.measure.fisher import direction
+from edgepress.compress.measure.fisher import FisherPass, direction
 from edgepress.compress.measure.reading import last_states
-from edgepress.compress.measure.unit_loss import unit_losses
+from edgepress.compress.measure.removal_loss import unit_losses
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
@@ -26,7 +26,9 @@ def test_losses_are_squared_products_of_inputs_and_gradients(
     block = anatomy.blocks[1]
     names = {block.mlp.down.name: 128, block.attention.o.name: 4}
     network = load_model(path).requires_grad_(False)
-    found = unit_losses(network, anatomy, names, [batch], device, Silent(), precision="float32", seed=3)
+    found = unit_losses(
+        FisherPass(network, anatomy, [batch], device, Silent(), precision="float32", seed=3), names
+    )
     seen: dict[str, torch.Tensor] = {}
     for name in names:
 
