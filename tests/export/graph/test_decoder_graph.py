@@ -12,8 +12,10 @@ import onnx_ir as ir
 import pytest
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.errors import CheckpointError, ShapeError, UnknownName
+from edgepress.export.proof.bounds import NOISE
+from edgepress.export.proof.distributions import divergence, log_softmax
 from edgepress.export.proof.drive import GraphDriver
-from edgepress.export.proof.reference import logits
+from edgepress.export.proof.reference import logits, with_rounded_activations
 from edgepress.runtime.session.session import open_session
 from safetensors.torch import load_file, save_file
 
@@ -134,9 +136,15 @@ def test_schemes(
     want = logits(exported.source.model(activations=False), IDS[:2])
     with exported.driver(exact=True) as driver:
         assert np.abs(driver.logits(IDS[:2]) - want).max() < TOLERANCE
-    rounded = logits(exported.source.model(activations=True), IDS[:2])
+    # A scale a token is the coarsest rounding that a kernel does; which way a tie falls differs by processor.
+    model = exported.source.model(activations=False)
+    names = [linear.name for linear in exported.source.anatomy.linears()]
+    rounding = divergence(
+        log_softmax(want), log_softmax(logits(with_rounded_activations(model, names), IDS[:2]))
+    )
     with exported.driver() as driver:
-        assert np.abs(driver.logits(IDS[:2]) - rounded).max() < 0.3
+        shipped = divergence(log_softmax(want), log_softmax(driver.logits(IDS[:2])))
+    assert 0 < shipped.mean() <= NOISE * rounding.mean()
 
 
 def test_a_scheme_for_each_layer(pico_llama: Path, export_graph: Any) -> None:

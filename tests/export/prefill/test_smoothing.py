@@ -72,7 +72,9 @@ def test_a_loud_channel_no_longer_drowns_the_others(
 ) -> None:
     exported = export_graph(loud(make_decoder(tmp_path / "model")), "W8A16-g16")
     view, distances = WeightView(exported.source), []
-    with exported.driver() as driver:
+    # The graph itself rounds nothing, so the distance is the prefill's own. It goes with the square of the
+    # step, which 60 times the size makes 60 times longer, smoothed √60 times: about 1/60 of it stays.
+    with exported.driver(exact=True) as driver:
         own = log_softmax(driver.logits(IDS, depth=60)[0])
         for ids in (None, IDS):
             section = write_prefill(view, opset, exported.path, ids)
@@ -82,7 +84,7 @@ def test_a_loud_channel_no_longer_drowns_the_others(
             filler = opened_in_memory(prefill, exported.path, linears, threads=1)
             found = log_softmax(driver.logits(IDS, depth=60, filler=filler)[0])
             distances.append(float(divergence(own, found).mean()))
-    assert distances[1] < 0.3 * distances[0]
+    assert distances[1] < 0.1 * distances[0]
 
 
 def test_norms_that_feed_something_else_too_are_left_alone(

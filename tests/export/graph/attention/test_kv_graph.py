@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 
 CONTEXT = 192
 IDS = np.random.default_rng(6).integers(0, 300, (3, CONTEXT), dtype=np.int64)
-# Mean KL that flipped codes explain. Without a flip it is 1e-13, and what rounding the cache costs is 4e-5 to
-# 2e-3 at 8 bits and 1e-3 to 3e-2 at 4.
-FLIPS = {8: 2e-6, 4: 2e-5}
-TOP1 = 0.99
+# Of what rounding the cache costs, in KL. A code that falls the other way moves a whole step, 12 times the
+# variance of its rounding; it does where its value lies within the error of float32 sums (64 × 6e-8 of at
+# most 127 steps, through a few layers 1e-3) of a tie: 0.2 % of codes, 12 × 0.2 % = 2.4 % of the cost.
+FLIPS = 0.1
 
 
 def unpacked(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -39,13 +39,16 @@ def unpacked(codes: np.ndarray, bits: int) -> np.ndarray:
     return pairs.reshape(*codes.shape[:-1], -1)
 
 
-def agree(found: np.ndarray, want: np.ndarray, bits: int) -> None:
+def cost(want: np.ndarray, unrounded: np.ndarray) -> float:
+    """Mean KL of the logits with a rounded cache from those without."""
+    return float(divergence(log_softmax(want), log_softmax(unrounded)).mean())
+
+
+def agree(found: np.ndarray, want: np.ndarray, noise: float) -> None:
     """Both ``[batch, seq, vocab]``; a flip weighs more in the mean of a short case."""
-    ours, theirs = log_softmax(found), log_softmax(want)
-    positions = ours.shape[0] * ours.shape[1]
-    assert float(divergence(theirs, ours).mean()) <= FLIPS[bits] * (1 if positions > 60 else 8)
-    if positions > 60:
-        assert float((ours.argmax(-1) == theirs.argmax(-1)).mean()) >= TOP1
+    positions = found.shape[0] * found.shape[1]
+    apart = float(divergence(log_softmax(want), log_softmax(found)).mean())
+    assert apart <= FLIPS * noise * (1 if positions > 60 else 8)
 
 
 @pytest.mark.parametrize("granularity", ["per-tensor", "per-channel"])
@@ -57,6 +60,7 @@ def test_batches_lengths_and_depths(
     checkpoint = make_decoder(tmp_path / "m", max_position_embeddings=CONTEXT)
     exported = export_graph(checkpoint, kv=scheme)
     want = logits(exported.source.model(activations=False, cache=True), IDS)
+    noise = cost(want, logits(exported.source.model(activations=False), IDS))
     with exported.driver() as driver:
         for batch in (1, 3):
             for new in (1, 7, 128):
@@ -65,10 +69,10 @@ def test_batches_lengths_and_depths(
                     if depth + new > CONTEXT or (batch > 1 and depth and new > 1):
                         continue
                     found = driver.logits(IDS[:batch, : depth + new], depth=depth)
-                    agree(found, want[:batch, depth : depth + new], bits)
+                    agree(found, want[:batch, depth : depth + new], noise)
         ragged = driver.logits(IDS, lengths=[CONTEXT, 7, 128])
-        agree(ragged[1:2, :7], want[1:2, :7], bits)
-        agree(ragged[2:, :128], want[2:, :128], bits)
+        agree(ragged[1:2, :7], want[1:2, :7], noise)
+        agree(ragged[2:, :128], want[2:, :128], noise)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -82,12 +86,12 @@ def test_families(
     exported = export_graph(checkpoint, kv=KVScheme.model_validate({"bits": bits}))
     want = logits(exported.source.model(activations=False, cache=True), IDS[:1])
     unrounded = logits(exported.source.model(activations=False), IDS[:1])
+    noise = cost(want, unrounded)
+    assert noise > 1e-6  # far above the last digits of float32: the comparison can tell the two apart
     with exported.driver() as driver:
-        agree(driver.logits(IDS[:1]), want, bits)
-        agree(driver.logits(IDS[:1, :160], depth=70), want[:, 70:160], bits)
-        agree(driver.logits(IDS[:1, :101], depth=100), want[:, 100:101], bits)
-    noise = divergence(log_softmax(want), log_softmax(unrounded)).mean()
-    assert noise > 10 * FLIPS[bits]  # the comparison above can tell the two apart
+        agree(driver.logits(IDS[:1]), want, noise)
+        agree(driver.logits(IDS[:1, :160], depth=70), want[:, 70:160], noise)
+        agree(driver.logits(IDS[:1, :101], depth=100), want[:, 100:101], noise)
 
 
 @pytest.mark.parametrize("granularity", ["per-tensor", "per-channel"])
@@ -108,9 +112,10 @@ def test_the_cache_holds_torch_s_codes(
         cache = driver._run(IDS[:1], mask, driver.empty_cache(1, CONTEXT), keep=1)[1]
     for part, values, scale in zip(("key", "value"), seen[0], (scales.key, scales.value), strict=True):
         found = unpacked(cache[f"past_key_values.0.{part}"], bits)
-        want = scheme.codes(values, scale).numpy()
-        assert (found == want).mean() > 0.999
-        assert np.abs(found - want).max() <= 1
+        half = 1 << (bits - 1)
+        want = (values / scale).numpy().clip(-half, half - 1)
+        # The nearest code; of two as near either, with float32 sums good to 64 × 6e-8 of 127 steps.
+        assert np.abs(found - want).max() <= 0.5 + 1e-3
 
 
 def test_scales_of_another_channel_are_noticed(
@@ -127,8 +132,9 @@ def test_scales_of_another_channel_are_noticed(
     monkeypatch.setattr(WeightView, "kv_scales", swapped)
     exported = export_graph(make_decoder(tmp_path / "m"), kv=KVScheme(bits=8))
     want = logits(exported.source.model(activations=False, cache=True), IDS[:1])
+    noise = cost(want, logits(exported.source.model(activations=False), IDS[:1]))
     with exported.driver() as driver, pytest.raises(AssertionError):
-        agree(driver.logits(IDS[:1]), want, 8)
+        agree(driver.logits(IDS[:1]), want, noise)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gemma2"])

@@ -50,6 +50,14 @@ def expected(source: Any, linears: list[Linear], x: np.ndarray) -> np.ndarray:
     return torch.cat(parts, -1).numpy()
 
 
+def rounding(source: Any, linears: list[Linear], x: np.ndarray) -> np.ndarray:
+    """The largest error that inputs in 8 bits can make, ``[…, out]``: half a step of the largest of a row (of
+    a block of it, less) for every input, all with the sign of the weight.
+    """
+    sizes = torch.cat([source.dense(linear.name).abs().sum(1) for linear in linears]).numpy()
+    return np.abs(x).max(-1, keepdims=True) / 254 * sizes + 2e-4  # and the order of sums
+
+
 def inputs(width: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(3).standard_normal((*shape, width)).astype(np.float32)
 
@@ -64,7 +72,7 @@ def test_weight_only(scheme: str, matrices: Any, one_operation: Callable[..., An
     )
     np.testing.assert_allclose(exact, want, atol=2e-4)
     shipped = one_operation(source).run(lambda build, value: project(build, value, linears, "qkv"), x)
-    assert np.abs(shipped - want).max() < 0.03 * np.abs(want).max()
+    assert (np.abs(shipped - want) <= rounding(source, linears, x)).all()
 
 
 @pytest.mark.parametrize("width", [1, 7, 31, 100, 257])
@@ -74,7 +82,8 @@ def test_odd_widths(scheme: str | None, width: int, matrices: Any, one_operation
     x = inputs(width, 1, 3)
     found = one_operation(source).run(lambda build, value: project(build, value, linears, "q"), x)
     want = expected(source, linears, x)
-    assert np.abs(found - want).max() <= 0.03 * np.abs(want).max() + 1e-4
+    # W8A8 rounds in both; the others either do not, or in the kernel alone.
+    assert (np.abs(found - want) <= rounding(source, linears, x)).all()
 
 
 @pytest.mark.parametrize("scheme", ["W8A8", "W8A8_ASYM"])
@@ -94,6 +103,7 @@ def test_integer_products_are_those_of_the_torch_model(
     x[0, 0] = 0.0
     found = one_operation(source).run(lambda build, value: project(build, value, linears, "qkv"), x)
     want = expected(source, linears, x)
+    # The codes are the same on every processor: a maximum, two divisions and a rounding, number by number.
     np.testing.assert_allclose(found, want, rtol=2e-5, atol=1e-6 * np.abs(want).max(-1, keepdims=True).max())
     np.testing.assert_allclose(found[0], want[0], rtol=1e-4, atol=1e-9 + 1e-6 * float(np.abs(want[0]).max()))
 
@@ -134,7 +144,7 @@ def test_layers_of_unlike_storage_come_out_in_order(
         lambda build, value: project(build, value, linears, "qkv"), x, exact="W8A8" not in schemes
     )
     want = expected(source, linears, x)
-    np.testing.assert_allclose(found, want, atol=0.03 * np.abs(want).max() if "W8A8" in schemes else 2e-4)
+    assert (np.abs(found - want) <= (rounding(source, linears, x) if "W8A8" in schemes else 2e-4)).all()
 
 
 def test_bias_is_handed_back_when_asked(matrices: Any, one_operation: Callable[..., Any]) -> None:
