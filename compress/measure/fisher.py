@@ -69,7 +69,7 @@ class FisherPass:
         seed: int = 0,
     ) -> FisherPass:
         """The whole model of ``source`` on ``device``, and the first ``tokens`` of the text."""
-        model = load_model(source.reader.path, device=device, cache=False).requires_grad_(False)
+        model = load_model(source, device=device, cache=False).requires_grad_(False)
         micro_batches = first_tokens(micro_batches_of(calibration, batch_tokens), tokens)
         return cls(model, source.anatomy, micro_batches, device, progress, precision, seed)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from ..numbers.fake_quant import wrap
+from ..numbers.grid import quantize
 from ..numbers.input_rounding import rounding_of
-from ..numbers.qtensor import QTensor
 from .kv_tap import tap
 from .module_names import module_name, stored_name
 from .skeleton import Skeleton
@@ -19,23 +20,24 @@ from .weights import WeightSource
 
 
 def load_model(
-    path: Path,
+    checkpoint: Path | WeightSource,
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     embedding: bool = False,
+    activations: bool = True,
     cache: bool = True,
 ) -> nn.Module:
-    """The model at ``path``, dense or compressed, as a transformers module in eval mode.
+    """The model ``checkpoint``, dense or compressed, as a transformers module in eval mode.
 
-    Quantized weights are dequantized and layers whose scheme says so round their inputs. With ``embedding``
-    the embedding and the head are rounded as an export stores them. Attention reads keys and values as a
-    quantized cache gives them back, where the checkpoint has scales for one and ``cache`` is set.
+    Quantized weights are dequantized. With ``embedding`` the embedding and the head are rounded as an export
+    stores them; with ``activations`` layers whose scheme says so round their inputs; with ``cache`` attention
+    reads keys and values as a quantized cache gives them back, where the checkpoint has scales for one.
 
     Raises:
         CheckpointError: incomplete, inconsistent or unsupported files; non-finite weights (named).
     """
-    source = WeightSource.open(path)
+    source = WeightSource.open(checkpoint) if isinstance(checkpoint, Path) else checkpoint
     skeleton = Skeleton(source, torch.device(device))
     anatomy = source.anatomy
     tied, copies = anatomy.head if anatomy.tied else None, anatomy.copies()
@@ -44,24 +46,50 @@ def load_model(
         if stored in copies:
             continue
         skeleton.assign(skeleton.model, local, skeleton.value(stored))
-    if embedding:
-        for name in {anatomy.embedding, anatomy.head} - {None, tied}:
-            table = source.table(str(name))
-            if isinstance(table, QTensor):
-                skeleton.assign(skeleton.submodule(str(name)), "weight", table.dequantize())
     if tied is not None:
-        head, table_module = skeleton.submodule(tied), skeleton.submodule(anatomy.embedding)
-        head.weight = table_module.weight
+        skeleton.submodule(tied).weight = skeleton.submodule(anatomy.embedding).weight
     for name in anatomy.embedding_copies:  # one module: what becomes of the table becomes of them
         skeleton.model.set_submodule(module_name(anatomy, name), skeleton.submodule(anatomy.embedding))
-    for name, scheme in source.schemes.items():
-        if scheme.activations:
-            wrap(skeleton.model, module_name(anatomy, name), rounding_of(scheme, source.input_scale(name)))
+    if embedding:
+        round_tables(skeleton.model, source)
+    if activations:
+        round_inputs(skeleton.model, source)
     if cache:
-        for block in anatomy.blocks:
-            scales = source.kv_scales(block.attention)
-            if scales is not None:
-                tap(skeleton.submodule(block.attention.module), scales.round)
+        round_cache(skeleton.model, source)
     for parameter in skeleton.model.parameters():  # not the buffers: frequencies stay in float32
         parameter.data = parameter.data.to(dtype)
     return skeleton.model.eval()
+
+
+def round_tables(model: nn.Module, source: WeightSource) -> None:
+    """Round embedding and head of ``model``, in float32, as exports of ``source`` store them."""
+    anatomy, scheme = source.anatomy, source.embedding_scheme
+    if scheme is None:
+        return
+    tied = anatomy.head if anatomy.tied else None
+    for name in {anatomy.embedding, anatomy.head} - {None, tied}:
+        weight = model.get_submodule(module_name(anatomy, str(name))).weight
+        assert isinstance(weight, nn.Parameter)
+        # In place: a tied head shares the parameter. On the CPU: sums, and so scales, are the export's.
+        weight.data = quantize(weight.data.cpu(), scheme).dequantize().to(weight.device)
+
+
+def round_inputs(model: nn.Module, source: WeightSource) -> None:
+    """Let the layers of ``model`` whose scheme says so round their inputs."""
+    for name, scheme in source.schemes.items():
+        if scheme.activations:
+            rounding = rounding_of(scheme, source.input_scale(name))
+            wrap(model, module_name(source.anatomy, name), rounding)
+
+
+def round_cache(model: nn.Module, source: WeightSource) -> list[RemovableHandle]:
+    """Let attention of ``model`` read keys and values as the quantized cache of ``source`` gives them back,
+    until the handles are removed; none where its cache is in float.
+    """
+    handles = []
+    for block in source.anatomy.blocks:
+        scales = source.kv_scales(block.attention)
+        if scales is not None:
+            attention = model.get_submodule(module_name(source.anatomy, block.attention.module))
+            handles.append(tap(attention, scales.round))
+    return handles

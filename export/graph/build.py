@@ -92,11 +92,19 @@ class WeightView:
 
     The quantized view keeps codes as they are and quantizes embedding and head; the float view, which the
     proof builds on, is the same checkpoint with everything dequantized. Rows that a checkpoint interleaves
-    (q, k and v of one head after the other) come in the order in which attention reads them.
+    (q, k and v of one head after the other) come in the order in which attention reads them. ``read`` gives
+    a float32 tensor by name where the source need not be read for it.
     """
 
-    def __init__(self, source: Source, *, as_float: bool = False, kv_dtype: str = "float32") -> None:
-        self.source, self.as_float = source, as_float
+    def __init__(
+        self,
+        source: Source,
+        *,
+        as_float: bool = False,
+        kv_dtype: str = "float32",
+        read: Callable[[str], Tensor] | None = None,
+    ) -> None:
+        self.source, self.as_float, self._read = source, as_float, read or source.tensor
         self.kv_dtype = "float32" if as_float else kv_dtype
         self.anatomy = source.anatomy
         self.embedding_scheme = None if as_float else source.embedding_scheme
@@ -126,7 +134,7 @@ class WeightView:
     def tensor(self, name: str) -> Tensor:
         """A float32 tensor by full name."""
         order = self._orders.get(name.rpartition(".")[0])
-        tensor = self.source.tensor(name)
+        tensor = self._read(name)
         return tensor if order is None else tensor[order]
 
     def quantized(self, linear: str) -> QTensor:

@@ -25,15 +25,7 @@ from .distances import compare, elementwise_bound, gate, noise_bound, rounded
 from .drive import GraphDriver, Ids
 from .graphs import exact_session, write_float_graph
 from .proof_text import rows as token_rows
-from .reference import (
-    Floats,
-    float32_rounding,
-    float_model,
-    logits,
-    quantized_model,
-    with_float_activations,
-    with_rounded_activations,
-)
+from .reference import Floats, Reference, float32_rounding, logits, with_rounded_activations
 
 BATCHES, LENGTHS, DEPTHS = (1, 3), (1, 7, 33), (0, 1, 63)
 GREEDY_TOKENS, PROMPT = 64, 16
@@ -53,8 +45,9 @@ def prove_decoder(
     length = min(max(LENGTHS) + max(DEPTHS), section.context_length)
     ids = token_rows(job.path, job.text, max(BATCHES), length, section.vocab_size)
     task.advance(0, "float graph")
-    float_graph = write_float_graph(job, work, opset) if job.rounds else graph
-    model = float_model(job.path)
+    torch_model = Reference(job.source)
+    float_graph = write_float_graph(job, work, opset, torch_model.tensor) if job.rounds else graph
+    model = torch_model.model
     reference = logits(model, ids)
     driver = GraphDriver(open_session(float_graph))
     result: dict[str, Any] = {"float": _elementwise(driver, ids, reference, model)}
@@ -65,15 +58,20 @@ def prove_decoder(
     if not job.rounds:
         task.advance(2)
         return result
-    del driver, model  # a large model is held once
-    return result | _quantized(job, graph, section, ids, reference, task)
+    del driver
+    return result | _quantized(job, torch_model, graph, section, ids, reference, task)
 
 
 def _quantized(
-    job: ExportJob, graph: Path, section: DecoderSection, ids: Ids, unrounded: Floats, task: Task
+    job: ExportJob,
+    torch_model: Reference,
+    graph: Path,
+    section: DecoderSection,
+    ids: Ids,
+    unrounded: Floats,
+    task: Task,
 ) -> dict[str, Any]:
-    in_codes = job.kv_dtype in CODES
-    model = quantized_model(job.path, cache=in_codes)
+    model = torch_model.round(cache=job.kv_dtype in CODES)
     reference = logits(model, ids)
     shipped = GraphDriver(open_session(graph))
     agreement = rounded(float((_gaps(shipped, section, model, ids[0]) == 0).mean()))
@@ -88,10 +86,7 @@ def _quantized(
     quantized["greedy_agreement"] = agreement
     del shipped
     task.advance(1, "quantized weights")
-    if in_codes:
-        del model
-        model = quantized_model(job.path)
-    model = with_float_activations(model)
+    model = torch_model.with_float_activations()
     reference = logits(model, ids[:1])
     with exact_session(graph) as session:
         found = GraphDriver(session).logits(ids[:1])

@@ -31,13 +31,7 @@ from .graphs import exact_session, write_float_graph
 from .proof_text import padded
 from .proof_text import rows as token_rows
 from .proof_text import sentences as token_sentences
-from .reference import (
-    float_model,
-    hidden_states,
-    label_logits,
-    quantized_model,
-    with_float_activations,
-)
+from .reference import Reference, hidden_states, label_logits
 
 Floats = NDArray[np.float32]
 BATCHES, LENGTHS = (1, 3), (1, 7, 33)
@@ -59,20 +53,21 @@ def prove_encoder(
     """
     cases, texts = _cases(job, max_length), _sentences(job, max_length)
     task.advance(0, "float graph")
-    float_graph = write_float_graph(job, work, opset) if job.rounds else graph
-    model = float_model(job.path)
+    reference = Reference(job.source)
+    float_graph = write_float_graph(job, work, opset, reference.tensor) if job.rounds else graph
+    model = reference.model
     result = {"float": _elementwise(open_session(float_graph), model, cases, job, "the float graph")}
     task.advance(1, "quantized graph")
     if not job.rounds:
         task.advance(2)
         return result
     unrounded = [_expected(model, text, job) for text in texts]
-    model = quantized_model(job.path)
+    model = reference.round()
     session = open_session(graph)
     found = [_run(session, text) for text in texts]
     result["quantized"] = _as_shipped(found, [_expected(model, text, job) for text in texts], unrounded)
     task.advance(1, "quantized weights")
-    with_float_activations(model)
+    model = reference.with_float_activations()
     with exact_session(graph) as session:
         result["codes"] = _elementwise(session, model, cases, job, "quantized weights, float activations")
     task.advance(1)

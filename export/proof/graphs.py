@@ -4,12 +4,13 @@ arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from torch import Tensor
 
 from ...runtime.session.session import open_session
 from ...terminal import Silent
@@ -28,9 +29,13 @@ _CONFIG = {
 }
 
 
-def write_float_graph(job: ExportJob, directory: Path, opset: Opset) -> Path:
-    """Write the checkpoint's graph with every weight dequantized; returns its path."""
-    built = build_graph(WeightView(job.source, as_float=True), opset, job.pooling)
+def write_float_graph(
+    job: ExportJob, directory: Path, opset: Opset, read: Callable[[str], Tensor] | None = None
+) -> Path:
+    """Write the checkpoint's graph with every weight dequantized, as ``read`` has it in memory; returns its
+    path.
+    """
+    built = build_graph(WeightView(job.source, as_float=True, read=read), opset, job.pooling)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "float.onnx"
     with Silent().task("", built.nbytes) as task:

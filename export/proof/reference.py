@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-from ...compress.model.torch_model import load_model
+from ...compress.model.module_names import module_name
+from ...compress.model.torch_model import load_model, round_cache, round_inputs, round_tables
+from ...compress.model.weights import WeightSource
 from ...compress.numbers.fake_quant import TokenQuantLinear, unwrap, wrap
 
 Floats = NDArray[np.float32]
@@ -20,24 +22,40 @@ SHAKES = 8
 _LAST_PLACE = 2.0**-23
 
 
-def float_model(checkpoint: Path) -> nn.Module:
-    """The checkpoint dequantized, with activations left in float everywhere."""
-    return with_float_activations(load_model(checkpoint, cache=False))
+class Reference:
+    """The checkpoint as one torch model, read once and changed from proof to proof.
 
-
-def quantized_model(checkpoint: Path, *, cache: bool = False) -> nn.Module:
-    """The checkpoint as exports store it: embedding and head rounded, W8A8 activations rounded per token,
-    and keys and values as a quantized ``cache`` gives them back.
+    At first it is dequantized, with activations, cache, embedding and head in float: ``model`` computes what
+    a float graph does.
     """
-    return load_model(checkpoint, embedding=True, cache=cache)
 
+    def __init__(self, source: WeightSource) -> None:
+        self.source = source
+        self.model = load_model(source, activations=False, cache=False)
+        self._cache: list[RemovableHandle] = []
 
-def with_float_activations(model: nn.Module) -> nn.Module:
-    """``model``, changed to leave the inputs of its W8A8 layers alone."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, TokenQuantLinear):
-            unwrap(model, name)
-    return model
+    def tensor(self, name: str) -> torch.Tensor:
+        """The stored tensor ``name`` in float32, as long as the model is not rounded."""
+        return self.model.get_parameter(module_name(self.source.anatomy, name)).data
+
+    def round(self, *, cache: bool = False) -> nn.Module:
+        """The model as exports store it: embedding and head rounded, the activations of W8A8 layers too, and
+        keys and values as a quantized ``cache`` gives them back.
+        """
+        round_tables(self.model, self.source)
+        round_inputs(self.model, self.source)
+        if cache:
+            self._cache = round_cache(self.model, self.source)
+        return self.model
+
+    def with_float_activations(self) -> nn.Module:
+        """The model with rounded tables, and activations and cache left in float again."""
+        for handle in self._cache:
+            handle.remove()
+        for name, module in list(self.model.named_modules()):
+            if isinstance(module, TokenQuantLinear):
+                unwrap(self.model, name)
+        return self.model
 
 
 def with_rounded_activations(model: nn.Module, names: Sequence[str]) -> nn.Module:

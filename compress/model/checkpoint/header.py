@@ -8,11 +8,12 @@ tensors tile the rest of the file exactly, so that no tensor can overlap another
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ....errors import CheckpointError
 
@@ -55,22 +56,19 @@ class TensorEntry:
     end: int
 
 
-def read_header(path: Path) -> dict[str, TensorEntry]:
-    """The tensors of a safetensors file by name.
+def read_header(stream: BinaryIO, path: Path) -> dict[str, TensorEntry]:
+    """The tensors of the open safetensors file ``stream`` by name; errors name its ``path``.
 
     Raises:
-        CheckpointError: the file cannot be read, or breaks one of the bounds; names the file and the tensor.
+        CheckpointError: the file breaks one of the bounds; names the file and the tensor. OSError: it cannot
+        be read.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-                raise _refusal(path, f"its header claims {length} bytes, the file has {size}")
-            data = stream.read(length)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}", why=str(error)) from error
-    return parse_header(data, size, path)
+    size = os.fstat(stream.fileno()).st_size
+    stream.seek(0)
+    length = int.from_bytes(stream.read(8), "little")
+    if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+        raise _refusal(path, f"its header claims {length} bytes, the file has {size}")
+    return parse_header(stream.read(length), size, path)
 
 
 def parse_header(data: bytes, file_size: int, path: Path) -> dict[str, TensorEntry]:

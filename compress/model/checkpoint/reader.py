@@ -1,8 +1,8 @@
 """``CheckpointReader``: a model directory of safetensors, read a few tensors at a time, never whole.
 
-Bytes go from the file straight into memory that the caller owns. No mapping outlives a call (nor exists
-during it), so the resident set is the tensors asked for, whatever the size of the file, and a file that
-shrinks meanwhile is an error and not a bus error.
+Bytes go from the file straight into memory that the caller owns. Nothing is mapped, so the resident set is
+the tensors asked for, whatever the size of the file, and a file that shrinks meanwhile is an error and not a
+bus error. Every file is opened once and closed with the reader.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ....errors import CheckpointError, InputError
 from ....storage import sha256_file, sha256_json
 from .location import inside
 from .settings import CONFIG, read_config
-from .shards import INDEX, PICKLES, Location, locate, refused_pickle
+from .shards import INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
 
 COMPANIONS = (
     "tokenizer.json",
@@ -72,9 +72,11 @@ class CheckpointReader:
         dtypes: stored type of each tensor by its safetensors name (``F32``, ``BF16``, …).
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], tensors: dict[str, Location]) -> None:
+    def __init__(
+        self, path: Path, config: dict[str, Any], tensors: dict[str, Location], files: ShardFiles
+    ) -> None:
         self.path, self.config = path, config
-        self._tensors = tensors
+        self._tensors, self._files = tensors, files
         self.shapes = {name: location.entry.shape for name, location in tensors.items()}
         self.dtypes = {name: location.entry.dtype for name, location in tensors.items()}
 
@@ -90,9 +92,13 @@ class CheckpointReader:
             raise refused_pickle(path)
         if not path.is_dir():
             raise InputError(f"{path} is not a model directory", fix="give one with config.json and weights")
-        path = path.absolute()
+        path, files = path.absolute(), ShardFiles()
         config = read_config(path)
-        return cls(path, config, _modern_names(locate(path)))
+        return cls(path, config, _modern_names(locate(path, files)), files)
+
+    def close(self) -> None:
+        """Close the weight files now, before their directory is removed; reading opens them again."""
+        self._files.close()
 
     def nbytes(self, name: str) -> int:
         """Stored size of a tensor in bytes."""
@@ -105,7 +111,7 @@ class CheckpointReader:
         Raises:
             CheckpointError: no such tensor, or the file changed or cannot be read.
         """
-        return {name: _load(name, self._location(name)) for name in names}
+        return {name: self._load(name, self._location(name)) for name in names}
 
     def file(self, name: str) -> Path:
         """The path of a companion file, checked to lie inside the checkpoint."""
@@ -118,10 +124,22 @@ class CheckpointReader:
 
     def fingerprint(self) -> str:
         """Hex SHA-256 over the content of config, weights and companions: equal models have equal ones."""
-        weights = {location.path.relative_to(self.path).as_posix() for location in self._tensors.values()}
+        paths = {location.path for location in self._tensors.values()}
+        weights = {path.relative_to(self.path).as_posix(): self._files.sha256(path) for path in paths}
         index = {INDEX} if len(weights) > 1 else set()
-        names = sorted({CONFIG, *weights, *index, *self.companions()})
-        return sha256_json({name: sha256_file(self.file(name)) for name in names})
+        others = {CONFIG, *index, *self.companions()}
+        return sha256_json(weights | {name: sha256_file(self.file(name)) for name in others})
+
+    def _load(self, name: str, location: Location) -> Tensor:
+        entry, path = location.entry, location.path
+        buffer = torch.empty(entry.end - entry.start, dtype=torch.uint8)
+        try:
+            count = self._files.read_into(buffer.numpy().data, path, entry.start)
+        except OSError as error:
+            raise CheckpointError(f"cannot read tensor {name!r} from {path}", why=str(error)) from error
+        if count < len(buffer):
+            raise CheckpointError(f"{path} shrank while it was read: tensor {name!r} is cut short")
+        return buffer.view(TORCH_TYPES[entry.dtype]).view(entry.shape)
 
     def _location(self, name: str) -> Location:
         if name not in self._tensors:
@@ -145,19 +163,3 @@ def _modern_names(tensors: dict[str, Location]) -> dict[str, Location]:
             raise CheckpointError(f"{location.path} holds {modern!r} under its old name and its new one")
         renamed[modern] = location
     return renamed
-
-
-def _load(name: str, location: Location) -> Tensor:
-    entry = location.entry
-    buffer = torch.empty(entry.end - entry.start, dtype=torch.uint8)
-    view = buffer.numpy().data
-    try:
-        with location.path.open("rb", buffering=0) as stream:
-            stream.seek(entry.start)
-            while view and (count := stream.readinto(view)):
-                view = view[count:]
-    except OSError as error:
-        raise CheckpointError(f"cannot read tensor {name!r} from {location.path}", why=str(error)) from error
-    if view:
-        raise CheckpointError(f"{location.path} shrank while it was read: tensor {name!r} is cut short")
-    return buffer.view(TORCH_TYPES[entry.dtype]).view(entry.shape)

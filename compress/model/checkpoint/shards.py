@@ -2,14 +2,23 @@
 is loaded.
 
 With shards, ``model.safetensors.index.json`` says which file holds which tensor. It is believed only where
-every shard agrees: nothing missing, nothing extra, nothing twice, and no file outside the directory.
+every shard agrees: nothing missing, nothing extra, nothing twice, and no file outside the directory. Each
+file is opened once: its header is checked and its tensors are read through the same descriptor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
+import hashlib
+import os
+import sys
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from threading import Lock
 
 from ....errors import CheckpointError, RefusedByPolicy
 from ....storage import read_json
@@ -19,6 +28,9 @@ from .location import inside
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
+# Descriptors that one checkpoint holds: far below the 256 files that macOS lets a process open. Windows
+# neither renames nor deletes a file that is open, so that there none is held from one reading to the next.
+HELD = 0 if sys.platform == "win32" else 32
 
 
 @dataclass(frozen=True)
@@ -29,8 +41,92 @@ class Location:
     entry: TensorEntry
 
 
-def locate(directory: Path) -> dict[str, Location]:
-    """Every tensor of the checkpoint in ``directory``. One whole file wins over an index, as in transformers.
+class ShardFiles:
+    """The weight files of one checkpoint, opened when they are first read and closed with their last reader.
+
+    What was checked is what is read: a file that is renamed over goes on as it was. Of more files than
+    ``held`` the one unread for longest is closed, and opened again only while it is the same file.
+    """
+
+    def __init__(self, held: int = HELD) -> None:
+        self._held = held
+        self._open: OrderedDict[Path, FileIO] = OrderedDict()
+        self._identities: dict[Path, tuple[int, ...]] = {}
+        self._digests: dict[tuple[int, ...], str] = {}
+        self._lock = Lock()  # one position a descriptor, whatever the number of threads
+        weakref.finalize(self, _close, self._open)
+
+    def header(self, path: Path) -> dict[str, TensorEntry]:
+        """The tensors of the file ``path`` by name.
+
+        Raises:
+            CheckpointError: it cannot be read or is no valid safetensors file.
+        """
+        try:
+            with self._stream(path) as stream:
+                return read_header(stream, path)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}", why=str(error)) from error
+
+    def read_into(self, view: memoryview, path: Path, start: int) -> int:
+        """Fill ``view`` with the bytes of ``path`` from ``start``; returns how many there were.
+
+        Raises:
+            CheckpointError: the file was closed and is another one now. OSError: it cannot be read.
+        """
+        with self._stream(path) as stream:
+            stream.seek(start)
+            done = 0
+            while done < len(view) and (count := stream.readinto(view[done:])):
+                done += count
+            return done
+
+    def sha256(self, path: Path) -> str:
+        """Hex SHA-256 of the file's bytes, computed again only when the file has changed."""
+        with self._stream(path) as stream:
+            identity = _identity(stream)
+            if identity not in self._digests:
+                stream.seek(0)
+                self._digests[identity] = hashlib.file_digest(stream, "sha256").hexdigest()
+            return self._digests[identity]
+
+    def close(self) -> None:
+        """Close every file; reading opens it again."""
+        with self._lock:
+            _close(self._open)
+
+    @contextmanager
+    def _stream(self, path: Path) -> Iterator[FileIO]:
+        with self._lock:
+            if path not in self._open:
+                self._open[path] = path.open("rb", buffering=0)
+                found = _identity(self._open[path])
+                if self._identities.setdefault(path, found) != found:
+                    self._open.pop(path).close()
+                    raise CheckpointError(
+                        f"{path} was changed while it was read", fix="leave it alone and start again"
+                    )
+            self._open.move_to_end(path)
+            try:
+                yield self._open[path]
+            finally:
+                while len(self._open) > self._held:
+                    self._open.popitem(last=False)[1].close()
+
+
+def _identity(stream: FileIO) -> tuple[int, ...]:
+    found = os.fstat(stream.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _close(streams: OrderedDict[Path, FileIO]) -> None:
+    while streams:
+        streams.popitem()[1].close()
+
+
+def locate(directory: Path, files: ShardFiles) -> dict[str, Location]:
+    """Every tensor of the checkpoint in ``directory``, whose headers are read from ``files``. One whole file
+    wins over an index, as in transformers.
 
     Raises:
         CheckpointError: no weights, a damaged file, or an index and shards that disagree; names file and
@@ -38,9 +134,9 @@ def locate(directory: Path) -> dict[str, Location]:
     """
     if (directory / SINGLE).exists():
         path = inside(directory, SINGLE)
-        return {name: Location(path, entry) for name, entry in read_header(path).items()}
+        return {name: Location(path, entry) for name, entry in files.header(path).items()}
     if (directory / INDEX).exists():
-        return _sharded(directory)
+        return _sharded(directory, files)
     pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
     if pickles:
         raise refused_pickle(directory / pickles[0])
@@ -62,7 +158,7 @@ def refused_pickle(path: Path) -> RefusedByPolicy:
     )
 
 
-def _sharded(directory: Path) -> dict[str, Location]:
+def _sharded(directory: Path, files: ShardFiles) -> dict[str, Location]:
     index = inside(directory, INDEX)
     weight_map = _weight_map(index)
     by_shard: dict[str, set[str]] = {}
@@ -71,7 +167,7 @@ def _sharded(directory: Path) -> dict[str, Location]:
     located: dict[str, Location] = {}
     for shard, expected in sorted(by_shard.items()):
         path = _shard(directory, shard, expected)
-        entries = read_header(path)
+        entries = files.header(path)
         _check_shard(path, entries.keys(), expected, weight_map)
         located.update({name: Location(path, entry) for name, entry in entries.items()})
     return located

@@ -48,7 +48,7 @@ class Student:
     def __init__(self, source: WeightSource, device: torch.device) -> None:
         self.source, self.device = source, device
         # Scales of a quantized cache belong to the weights as they were: a model that learns has none.
-        self.model = load_model(source.reader.path, device=device, cache=False)
+        self.model = load_model(source, device=device, cache=False)
         self.model.requires_grad_(False)
         self.quantized: dict[str, QuantLinear | Coded] = {}
         for name in source.schemes:

@@ -101,7 +101,7 @@ def source_with_sub_norms(
     anatomy = with_sub_norms(source.anatomy)
     if source.schemes:
         raise RecipeError("a quantized model cannot get sub-norms", fix="put ternary first")
-    model = load_model(source.reader.path, device=device)
+    model = load_model(source, device=device)
     sizes = sizes_read(model, anatomy, first_tokens(micro_batches, _TOKENS), device)
     tensors = source.reader.read(source.reader.shapes)
     for norm, linear in _readers(anatomy):

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.model.checkpoint.header import ITEM_BYTES, MAX_HEADER_BYTES, read_header
+from edgepress.compress.model.checkpoint.header import ITEM_BYTES, MAX_HEADER_BYTES
 from edgepress.compress.model.checkpoint.reader import TORCH_TYPES
+from edgepress.compress.model.checkpoint.shards import ShardFiles
 from edgepress.errors import CheckpointError, EdgepressError
 from safetensors.torch import save_file
 
@@ -34,7 +35,7 @@ def test_every_stored_type_and_shape_agrees_with_the_library(tmp_path: Path) -> 
     }
     tensors |= {"scalar": torch.tensor(7.0), "empty": torch.empty(0, 4)}
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    found = read_header(tmp_path / "model.safetensors")
+    found = ShardFiles().header(tmp_path / "model.safetensors")
     assert {name: item.shape for name, item in found.items()} == {
         name: tuple(tensor.shape) for name, tensor in tensors.items()
     }
@@ -76,7 +77,7 @@ BAD = {
 def test_bounds(case: str, tmp_path: Path) -> None:
     header, message = BAD[case]
     with pytest.raises(CheckpointError, match=message) as caught:
-        read_header(write(tmp_path / "weights.safetensors", header, bytes(8)))
+        ShardFiles().header(write(tmp_path / "weights.safetensors", header, bytes(8)))
     assert "weights.safetensors" in caught.value.what
 
 
@@ -85,7 +86,7 @@ def test_header_length_is_bounded_by_the_file(claimed: int, tmp_path: Path) -> N
     path = tmp_path / "weights.safetensors"
     path.write_bytes(claimed.to_bytes(8, "little") + bytes(8))
     with pytest.raises(CheckpointError, match=f"claims {claimed} bytes"):
-        read_header(path)
+        ShardFiles().header(path)
 
 
 @pytest.mark.parametrize("size", range(8))
@@ -93,12 +94,12 @@ def test_a_file_shorter_than_the_length_field(size: int, tmp_path: Path) -> None
     path = tmp_path / "weights.safetensors"
     path.write_bytes(bytes(size))
     with pytest.raises(CheckpointError):
-        read_header(path)
+        ShardFiles().header(path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot read"):
-        read_header(tmp_path / "absent.safetensors")
+        ShardFiles().header(tmp_path / "absent.safetensors")
 
 
 Mutation = Callable[[bytearray, random.Random], None]
@@ -137,7 +138,7 @@ def test_mutants_raise_typed_errors_only(tmp_path: Path) -> None:
         generator.choice((_flip, _cut, _swap_digits, _splice))(data, generator)
         path.write_bytes(data)
         try:
-            entries = read_header(path)
+            entries = ShardFiles().header(path)
         except EdgepressError:
             refused += 1
         else:

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import torch
 from edgepress.compress.model.checkpoint.finite import refuse_non_finite
-from edgepress.compress.model.checkpoint.header import read_header
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
-from edgepress.compress.model.checkpoint.shards import INDEX, SINGLE
+from edgepress.compress.model.checkpoint.shards import INDEX, SINGLE, ShardFiles
 from edgepress.errors import CheckpointError, EdgepressError, InputError, RefusedByPolicy
 from safetensors.torch import load_file, save_file
 
@@ -90,13 +89,27 @@ def test_unknown_tensor_and_shrunken_file_are_named(pico_llama: Path, tmp_path: 
     reader = CheckpointReader.open(folder)
     with pytest.raises(CheckpointError, match="no tensor 'absent'"):
         reader.read(["absent"])
-    last = max(read_header(folder / SINGLE).items(), key=lambda item: item[1].end)[0]
+    last = max(ShardFiles().header(folder / SINGLE).items(), key=lambda item: item[1].end)[0]
     with (folder / SINGLE).open("r+b") as stream:
         stream.truncate(10_000)
     with pytest.raises(CheckpointError, match=f"{SINGLE} shrank.*{last}"):
         reader.read([last])
+    reader.close()
     (folder / SINGLE).unlink()
     with pytest.raises(CheckpointError, match=f"cannot read tensor '{NAME}'"):
+        reader.read([NAME])
+
+
+def test_a_file_that_is_replaced_is_read_as_it_was_or_refused(pico_llama: Path, tmp_path: Path) -> None:
+    folder = copied(pico_llama, tmp_path / "model")
+    reader = CheckpointReader.open(folder)
+    before = reader.read([NAME])[NAME]
+    tensors = {name: torch.zeros_like(tensor) for name, tensor in load_file(folder / SINGLE).items()}
+    save_file(tensors, tmp_path / SINGLE)
+    (tmp_path / SINGLE).replace(folder / SINGLE)
+    assert torch.equal(reader.read([NAME])[NAME], before)
+    reader.close()
+    with pytest.raises(CheckpointError, match="was changed while it was read"):
         reader.read([NAME])
 
 
@@ -326,7 +339,6 @@ def test_fingerprint_follows_the_content(pico_llama: Path, tmp_path: Path) -> No
 _MEASURE = """
 import sys, psutil
 from pathlib import Path
-from edgepress.compress.model.checkpoint.header import read_header
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 reader = CheckpointReader.open(Path(sys.argv[1]))
 reader.read(["0"])
