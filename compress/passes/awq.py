@@ -1,9 +1,9 @@
 """AWQ: channels with large activations are scaled up before rounding, and what feeds them is scaled down.
 
 Lin et al. 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", arXiv
-2306.00978. The factors are searched per link of a block (:mod:`edgepress.compress.solve.factor_search`) by
+2306.00978. The factors are searched per link of a block (:mod:`edgepress.compress.solve.folding`) by
 the errors they leave under the Gram, without a forward pass, and folded into the norm or linear that feeds
-the layers (:mod:`edgepress.compress.solve.channel_links`), so that the model computes the same function and
+the layers (:mod:`edgepress.compress.solve.folding`), so that the model computes the same function and
 nothing is left for the runtime to do. Then each group's span is clipped where the outputs of the group suffer
 least, under the diagonal blocks of the Gram.
 
@@ -30,10 +30,8 @@ from ..numbers.grid import quantize
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import BlockPass, SchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
-from ..solve.channel_links import Link, links
 from ..solve.damped_cholesky import all_finite
-from ..solve.factor_search import Found, powers, search
-from ..solve.folding import fold, foldable
+from ..solve.folding import Found, Link, fold, foldable, links, powers, search
 
 _ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
 

@@ -38,8 +38,15 @@ from ..pipeline.forward import Smaller
 from ..pipeline.part_writer import PartWriter
 from ..pipeline.stage import Stage, StageResult
 from ..rotate.learned_rotation import Learned, Reader, learn
-from ..rotate.orthogonal import mean_preserving, random_rotation
-from ..rotate.rotation import FusedTensors, rotate_heads, rotate_outside, rotate_residual, why_not
+from ..rotate.rotation import (
+    FusedTensors,
+    mean_preserving,
+    random_rotation,
+    rotate_heads,
+    rotate_outside,
+    rotate_residual,
+    why_not,
+)
 from ..rotate.rotation_readers import block_readers
 
 

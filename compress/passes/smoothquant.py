@@ -26,9 +26,7 @@ from ..numbers.input_rounding import input_scale_of, rounding_of
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import AnySchemeOption, BlockPass, float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
-from ..solve.channel_links import Link, links
-from ..solve.factor_search import Found, migrations, search
-from ..solve.folding import fold, foldable
+from ..solve.folding import Found, Link, fold, foldable, links, migrations, search
 
 _ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _ROWS = 384  # of the weights that a search rounds: the factors are one for all of them

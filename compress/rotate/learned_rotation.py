@@ -1,12 +1,18 @@
 """Rotations learned for a rounding: those under which the rounded products lose least.
 
 Liu et al. 2024, "SpinQuant: LLM Quantization with Learned Rotations", arXiv 2405.16406: random rotations
-differ much in what they leave of a model, so they are learned on the Cayley manifold
-(:mod:`edgepress.compress.rotate.cayley`). SpinQuant's loss is that of the whole network; here it is the
-squared error of the rounded products that read rotated inputs, each beside the power of its output, so that
-nothing is held but samples of rows. A rounding error grows with the peak of those values that share a scale,
-and the gradients know it only so. Every second row is held out, and the rotation that does best there is
-kept: at worst the one that it began with.
+differ much in what they leave of a model, so they are learned on the Cayley manifold. SpinQuant's loss is
+that of the whole network; here it is the squared error of the rounded products that read rotated inputs, each
+beside the power of its output, so that nothing is held but samples of rows. A rounding error grows with the
+peak of those values that share a scale, and the gradients know it only so. Every second row is held out, and
+the rotation that does best there is kept: at worst the one that it began with.
+
+Each step is the Cayley transform of a skew direction (Li, Li and Todorovic 2020, "Efficient Riemannian
+Optimization on the Stiefel Manifold via the Cayley Transform", arXiv 2002.01113), for square matrices, where
+the transform is solved exactly: with ``A`` skew, ``(I − A/2)⁻¹ (I + A/2)`` is orthogonal, so that no step
+ever leaves the manifold. The gradient ``G`` at ``R`` gives the skew direction ``R Gᵀ − G Rᵀ``, along which
+the loss falls fastest. A rate is an angle: the root mean square of the entries of ``A`` over a row, so that
+it means the same whatever the loss and the size.
 """
 
 from __future__ import annotations
@@ -20,7 +26,6 @@ from torch import Tensor
 from ..numbers.grid import quantize
 from ..numbers.input_rounding import input_scale_of, rounding_of
 from ..numbers.scheme import Scheme
-from .cayley import CayleyDescent
 
 _EVERY = 10  # steps between two looks at the rows that are held out
 _AT_ONCE = 20  # readers that a step asks, evenly over the model
@@ -136,3 +141,51 @@ def _gradient(readers: Sequence[Reader], rotation: Tensor, scheme: Scheme) -> Te
         (rounding_loss(reader, now, scheme) / len(readers)).backward()  # type: ignore[no-untyped-call]
     assert now.grad is not None
     return now.grad
+
+
+def skew_direction(rotation: Tensor, gradient: Tensor) -> Tensor:
+    """The skew ``[…, n, n]`` along which the loss falls fastest from ``rotation``, both ``[…, n, n]``."""
+    product = rotation @ gradient.mT
+    return product - product.mT
+
+
+def without(direction: Tensor, vector: Tensor) -> Tensor:
+    """``direction [..., n, n]``, skew, less what would move the unit ``vector [n]``: what rotates by it keeps
+    the vector where it is.
+    """
+    along = (direction @ vector).unsqueeze(-1) * vector
+    return direction - along + along.mT
+
+
+def cayley(direction: Tensor) -> Tensor:
+    """The orthogonal ``(I − A/2)⁻¹ (I + A/2)`` for ``direction`` ``A [..., n, n]``, skew."""
+    one = torch.eye(direction.shape[-1], dtype=direction.dtype, device=direction.device)
+    found: Tensor = torch.linalg.solve(one - direction / 2, one + direction / 2)
+    return found
+
+
+class CayleyDescent:
+    """Orthogonal ``rotation [..., n, n]`` float64, moved against gradients with momentum.
+
+    Args:
+        fixed: a unit vector ``[n]`` that no step may move; None leaves all free.
+    """
+
+    def __init__(self, rotation: Tensor, momentum: float = 0.9, fixed: Tensor | None = None) -> None:
+        self.rotation, self.momentum, self.fixed = rotation, momentum, fixed
+        self.direction = torch.zeros_like(rotation)
+
+    def step(self, gradient: Tensor, angle: float) -> None:
+        """Move by ``angle``, against ``gradient`` of the shape of the rotation."""
+        found = skew_direction(self.rotation, gradient.to(self.rotation))
+        if self.fixed is not None:
+            found = without(found, self.fixed.to(found))
+        self.direction = self.momentum * self.direction + found / _size(found)
+        size = _size(self.direction)
+        self.rotation = cayley(angle / size * self.direction) @ self.rotation
+
+
+def _size(direction: Tensor) -> Tensor:
+    """``[..., 1, 1]``: the root mean square over the rows of their norms; 1 for a direction of zeros."""
+    size = direction.square().sum(-1, keepdim=True).mean(-2, keepdim=True).sqrt()
+    return torch.where(size > 0, size, torch.ones_like(size))

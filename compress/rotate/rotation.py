@@ -1,12 +1,17 @@
 """Rotations fused into weights: other weights, other hidden states, the same model.
 
-With ``R`` orthogonal, hidden states ``x`` become ``x R``: what writes to the residual stream is multiplied by
-``R`` on its output, what reads from it (through a norm, whose scales go into its readers first) on its input.
-RMSNorm commutes with any rotation, LayerNorm with those that keep the mean. A norm's bias ``b`` cannot go
-where no linear has one, so it stays behind the norm as ``(b / g) R``, with ``g`` the norm's scales.
+With ``R`` orthogonal, hidden states ``x`` become ``x R``: the outputs of what adds to the residual stream are
+multiplied by ``R``, and so are the inputs of what reads it (through a norm, whose scales go into its readers
+first). RMSNorm commutes with any rotation, LayerNorm with those that keep the mean. A norm's bias ``b``
+cannot go where no linear has one, so it stays behind the norm as ``(b / g) R``, with ``g`` the norm's scales.
 
 Within a head, attention mixes tokens and never channels: the channels of v may be rotated if o turns them
-back (Ashkboos et al. 2024, arXiv 2404.00456).
+back (Ashkboos et al. 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", arXiv 2404.00456).
+
+Random rotations are randomised Hadamard matrices where the size has a power of two in it, else come from QR.
+A Hadamard matrix of order 2ᵏ (Sylvester 1867) spreads any one channel evenly over all, and random signs in
+front make it as good on average for every direction. A size ``2ᵏ · m`` gets the Kronecker product with a
+random orthogonal matrix of order m (576 = 64 · 9). All are float64.
 """
 
 from __future__ import annotations
@@ -19,13 +24,15 @@ from torch import Tensor
 from ...errors import InputError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear, Norm
-from ..solve.channel_links import index, values_link
+from ..solve.folding import index, values_link
 
 Read = Callable[[str], Tensor]
 Tensors = dict[str, Tensor]
 
 # A scale below this share of the norm's largest cannot divide its bias without losing digits.
 _SMALLEST_SCALE = 1e-4
+# With fewer rows than this in its Hadamard part, a product spreads less than a matrix from QR does.
+_SMALLEST_HADAMARD = 16
 _ROWS = 4096  # of a matrix that are float64 at once
 
 
@@ -145,3 +152,52 @@ def why_not(anatomy: Anatomy) -> str | None:
         if block.attention_norm is not None or block.mlp_norm is not None:
             return "it normalises what attention and MLP give, and these norms' scales cannot go into linears"
     return None
+
+
+def hadamard(order: int) -> Tensor:
+    """The Sylvester-Hadamard matrix ``[order, order]`` divided by the root of its order, a power of two.
+
+    Raises:
+        ValueError: the order is not a power of two.
+    """
+    if order < 1 or order & (order - 1):
+        raise ValueError(f"{order} is not a power of two")
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    while len(matrix) < order:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return matrix.mul_(order**-0.5)
+
+
+def random_orthogonal(size: int, generator: torch.Generator) -> Tensor:
+    """``[size, size]``, uniform over all orthogonal matrices: QR of a Gaussian one, signs made unique."""
+    gaussian = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    matrix, triangle = torch.linalg.qr(gaussian)
+    return torch.mul(matrix, triangle.diagonal().sign())
+
+
+def random_rotation(size: int, generator: torch.Generator) -> Tensor:
+    """``[size, size]`` orthogonal: random signs, then Hadamard ⊗ random orthogonal, or the latter alone."""
+    power = size & -size
+    if power < min(_SMALLEST_HADAMARD, size):
+        return random_orthogonal(size, generator)
+    signs = torch.randint(0, 2, (size,), generator=generator).to(torch.float64) * 2 - 1
+    rest = random_orthogonal(size // power, generator)
+    return signs.unsqueeze(1) * torch.kron(hadamard(power), rest.contiguous())
+
+
+def mean_preserving(size: int, generator: torch.Generator) -> Tensor:
+    """``[size, size]`` orthogonal that leaves the vector of equal entries where it is.
+
+    A LayerNorm takes out the mean, which is the part along that vector: so such a rotation, and only such a
+    one, passes through it.
+    """
+    inner = torch.eye(size, dtype=torch.float64)
+    inner[1:, 1:] = random_orthogonal(size - 1, generator)
+    # The Householder reflection that exchanges the first unit vector with that of equal entries.
+    normal = torch.full((size,), -(size**-0.5), dtype=torch.float64)
+    normal[0] += 1
+    length = normal.norm()
+    if length > 0:
+        normal /= length
+    reflection = torch.eye(size, dtype=torch.float64) - 2 * torch.outer(normal, normal)
+    return reflection @ inner @ reflection

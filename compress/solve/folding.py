@@ -1,18 +1,117 @@
 """Folding per-channel factors into the weights on both sides of a link; the model computes the same function.
 
-The source is divided, its readers multiplied. What is stored is rounded, so the readers are multiplied by
-what the source was really divided by: for a norm the two cancel exactly, whatever the precision. Where a
-later pass compares, the original block is folded alike: its inputs must be in the same units as the block's.
+A link says what feeds what with nothing but scaling-proof maps between: there the first may be divided by a
+factor and the second multiplied by it (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438; AWQ, Lin et al. 2023,
+arXiv 2306.00978). It is data, derived from the anatomy:
+
+- a norm and all linears that read it, where nothing else does: in ``pre`` and ``parallel`` blocks. The norms
+  of ``post`` blocks also give the residual and have no link.
+- v and o: attention mixes tokens, never channels. Query heads that share a value head share its factors.
+- up and down: through the product with the gate, or through ReLU, which lets positive factors pass.
+- where a norm stands between the two, that norm and o, or down.
+
+Which factors: powers of what the channels carry are tried, and the ones that do the least damage are taken;
+what a candidate damages is the caller's to say, and factors of one are tried first and win ties. AWQ raises
+weights whose activations are large, and may lower those that are large themselves; SmoothQuant shares the
+peaks between the two sides.
+
+What is stored is rounded, so the readers are multiplied by what the source was really divided by: for a norm
+the two cancel exactly, whatever the precision. Where a later pass compares, the original block is folded
+alike: its inputs must be in the same units as the block's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from ..model.block_anatomy import Linear, Norm
+from ..model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 from ..pipeline.block import Block
-from .channel_links import Link, index
+
+EXPONENTS = tuple(step / 10 for step in range(1, 11))
+_FLOOR = 1e-4  # of the largest magnitude: what a channel that never fires counts as
+
+Candidates = Iterable[tuple[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Link:
+    """``source`` feeds ``readers``, which all read the same channels.
+
+    Attributes:
+        rows: the rows of a linear ``source`` that are its channels, in order; None for all of them.
+        heads: ``(kv_heads, repeats, head_dim)`` where source channels are repeated for several readers'
+            channels; None where the two are the same.
+    """
+
+    source: Norm | Linear
+    readers: tuple[Linear, ...]
+    rows: tuple[int, ...] | None = None
+    heads: tuple[int, int, int] | None = None
+
+    def spread(self, factors: Tensor) -> Tensor:
+        """Factors of the source's channels ``[channels]`` as those of the readers' inputs ``[in]``."""
+        if self.heads is None:
+            return factors
+        kv_heads, repeats, head_dim = self.heads
+        return factors.view(kv_heads, 1, head_dim).expand(-1, repeats, -1).reshape(-1)
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """The mean over the readers' inputs ``[in]`` that share a channel of the source ``[channels]``."""
+        if self.heads is None:
+            return values
+        kv_heads, repeats, head_dim = self.heads
+        return values.view(kv_heads, repeats, head_dim).mean(1).reshape(-1)
+
+    def peaks(self, values: Tensor) -> Tensor:
+        """The largest of the readers' inputs ``[in]`` that share a channel of the source ``[channels]``."""
+        if self.heads is None:
+            return values
+        kv_heads, repeats, head_dim = self.heads
+        return values.view(kv_heads, repeats, head_dim).amax(1).reshape(-1)
+
+
+def links(block: BlockAnatomy) -> Iterator[Link]:
+    """The links of a block, in the order of the forward pass."""
+    attention, mlp = block.attention, block.mlp
+    shared = block.norm1 == block.norm2
+    if block.order != "post":
+        beside = mlp.projections if shared else ()
+        yield Link(block.norm1, (*attention.projections, *beside))
+    inner = attention.inner_norm
+    yield values_link(attention) if inner is None else Link(inner, (attention.o,))
+    if block.order != "post" and not shared:
+        yield Link(block.norm2, mlp.projections)
+    if mlp.inner_norm is not None:
+        yield Link(mlp.inner_norm, (mlp.down,))
+    elif mlp.gate is not None or mlp.activation == "relu":
+        yield _intermediate(mlp)
+
+
+def values_link(attention: Attention) -> Link:
+    """The link from v to o."""
+    heads = (attention.kv_heads, attention.heads // attention.kv_heads, attention.head_dim)
+    shape = None if heads[1] == 1 else heads
+    if attention.qkv is None:
+        return Link(attention.v, (attention.o,), heads=shape)
+    width = attention.v.out_features
+    order = attention.row_order() or range(attention.qkv.out_features)
+    return Link(attention.qkv, (attention.o,), tuple(order[-width:]), shape)
+
+
+def _intermediate(mlp: Mlp) -> Link:
+    if mlp.gate_up is None:
+        return Link(mlp.up, (mlp.down,))
+    width = mlp.up.out_features
+    return Link(mlp.gate_up, (mlp.down,), tuple(range(width, 2 * width)))
+
+
+def index(link: Link, device: torch.device) -> Tensor | slice:
+    """What selects the source's channels among its rows."""
+    return slice(None) if link.rows is None else torch.tensor(link.rows, device=device)
 
 
 def foldable(block: Block, link: Link) -> bool:
@@ -81,3 +180,51 @@ def _divide_rows(block: Block, linear: Linear, rows: Tensor | slice, factors: Te
         bias = block.parameter(name).clone()
         bias[rows] /= factors
         block.set_parameter(name, bias)
+
+
+@dataclass(frozen=True)
+class Found:
+    """``factors [channels]``, how they were made, and the share that they leave of the first one's damage."""
+
+    factors: Tensor
+    label: str
+    share: float
+
+
+def search(candidates: Candidates, damage: Callable[[Tensor], float]) -> Found:
+    """The candidate with the least ``damage``; the first one is what the others are measured by."""
+    found: Found | None = None
+    plain = 0.0
+    for label, factors in candidates:
+        loss = damage(factors)
+        if found is None:
+            found, plain = Found(factors, label, 1.0), loss
+        elif loss < found.share * plain:
+            found = Found(factors, label, loss / plain)
+    assert found is not None
+    return found
+
+
+def powers(activations: Tensor, weights: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Powers of the activations, alone and over the complementary power of the weights, ``[channels]``."""
+    yield "1", torch.ones_like(activations)
+    large, heavy = _floored(activations), _floored(weights)
+    for exponent in EXPONENTS:
+        yield f"x^{exponent:g}", _centred(large**exponent)
+        yield f"x^{exponent:g} / w^{1 - exponent:g}", _centred(large**exponent / heavy ** (1 - exponent))
+
+
+def migrations(activations: Tensor, weights: Tensor, exponents: Iterable[float]) -> Candidates:
+    """Peaks of the activations over those of the weights, ``x^α / w^(1−α)`` ``[channels]``."""
+    yield "1", torch.ones_like(activations)
+    large, heavy = _floored(activations), _floored(weights)
+    for exponent in exponents:
+        yield f"x^{exponent:g} / w^{1 - exponent:g}", _centred(large**exponent / heavy ** (1 - exponent))
+
+
+def _floored(magnitudes: Tensor) -> Tensor:
+    return magnitudes.clamp(min=max(float(magnitudes.max()) * _FLOOR, torch.finfo(torch.float32).tiny))
+
+
+def _centred(factors: Tensor) -> Tensor:
+    return factors / (factors.max().sqrt() * factors.min().sqrt())

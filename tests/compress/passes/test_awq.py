@@ -16,8 +16,7 @@ from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes.awq import Awq
 from edgepress.compress.pipeline.block import Block
-from edgepress.compress.solve.channel_links import Link
-from edgepress.compress.solve.factor_search import powers, search
+from edgepress.compress.solve.folding import Link, powers, search
 from edgepress.storage import read_json
 from torch import Tensor
 

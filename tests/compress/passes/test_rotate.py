@@ -12,7 +12,7 @@ import yaml
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.rotate.orthogonal import hadamard, mean_preserving, random_orthogonal, random_rotation
+from edgepress.compress.rotate.rotation import hadamard, mean_preserving, random_orthogonal, random_rotation
 from edgepress.errors import EdgepressError, InputError
 from edgepress.storage import read_json
 from safetensors.torch import load_file, save_file

@@ -20,8 +20,7 @@ from edgepress.compress.pipeline.assemble import assemble
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.pipeline.journal import Journal
 from edgepress.compress.pipeline.sweep import Sweep
-from edgepress.compress.solve.channel_links import links
-from edgepress.compress.solve.folding import fold, foldable
+from edgepress.compress.solve.folding import fold, foldable, links
 from edgepress.storage import read_json
 from edgepress.terminal import Silent
 

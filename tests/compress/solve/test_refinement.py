@@ -9,9 +9,7 @@ import torch
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.solve.coordinate_descent import descend
-from edgepress.compress.solve.refinement import refine
-from edgepress.compress.solve.scale_refit import refit
+from edgepress.compress.solve.refinement import descend, refine, refit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
