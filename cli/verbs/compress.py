@@ -113,7 +113,7 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
     manifest = read_json(path / MANIFEST)
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [f"{path}: {manifest['source']['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]
-    lines += [f"  {step['pass']}: {step_told(step)}" for step in manifest["steps"]]
+    lines += [f"  {step['pass']}: {step_summary(step)}" for step in manifest["steps"]]
     source = WeightSource.open(path)
     widths = mixed_strip(source.anatomy, source.schemes)
     lines += ["  bits by layer, block 0 to the last:", *(f"    {line}" for line in widths)] if widths else []
@@ -130,7 +130,7 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
 _MEASURES = {"kl": "KL", "distance": "distance"}
 
 
-def step_told(step: dict[str, Any]) -> str:
+def step_summary(step: dict[str, Any]) -> str:
     """What a step of the manifest says of itself: of layers it changed, and of the model after it."""
     parts = [", ".join(f"{count} {status}" for status, count in sorted(step["statuses"].items()))]
     if step["worst_error"] > 0:

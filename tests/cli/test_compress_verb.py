@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
-from edgepress.cli.verbs.compress import step_told
+from edgepress.cli.verbs.compress import step_summary
 
 
 def test_each_step_says_what_it_measured_and_nothing_else(
@@ -38,6 +38,6 @@ def test_a_pass_that_learned_tells_its_own_measure_and_what_did_not_go_well() ->
         "kept": 2,
         "retreats": 0,
     }
-    assert step_told(step) == "held-out sequence 0.0099, now 0.00129 over 256 tokens"
+    assert step_summary(step) == "held-out sequence 0.0099, now 0.00129 over 256 tokens"
     step["details"] |= {"kept": 0, "retreats": 3}
-    assert "kept as it was" in step_told(step) and "went back 3 ×" in step_told(step)
+    assert "kept as it was" in step_summary(step) and "rolled back 3 ×" in step_summary(step)

@@ -154,7 +154,7 @@ def test_energy_that_was_not_asked_for(
 ) -> None:
     file = ["--record", str(tmp_path / "run.jsonl")]
     assert run(["profile", str(decoder), *ARGUMENTS, "--no-energy", *file]) == 0
-    assert "energy: not measured: it was not asked for" in capsys.readouterr().out
+    assert "energy: not measured: it was not requested" in capsys.readouterr().out
 
 
 def test_a_counter_lost_on_the_way_costs_only_the_energy(
