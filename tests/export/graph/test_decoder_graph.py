@@ -12,8 +12,7 @@ import onnx_ir as ir
 import pytest
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.errors import CheckpointError, ShapeError, UnknownName
-from edgepress.export.proof.bounds import NOISE
-from edgepress.export.proof.distributions import divergence, log_softmax
+from edgepress.export.proof.distances import NOISE, divergence, log_softmax
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.export.proof.reference import logits, with_rounded_activations
 from edgepress.runtime.session.session import open_session
