@@ -19,6 +19,7 @@ from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import Batch, Smaller, propagate
 from edgepress.compress.plan import multiplications
 from edgepress.compress.recipe import parse
+from edgepress.compress.solve.damped_cholesky import factorize
 from edgepress.errors import (
     CalibrationError,
     Degraded,
@@ -46,15 +47,43 @@ def whole(pico_llama: Path, pico_text: Path, tmp_path_factory: pytest.TempPathFa
     )
 
 
+def inputs_of(model: torch.nn.Module, name: str, batches: Any) -> torch.Tensor:
+    """What the linear ``name`` reads on the calibration text ``[tokens, in]``."""
+    rows: list[torch.Tensor] = []
+    hook = model.get_submodule(name).register_forward_pre_hook(
+        lambda _, args: rows.append(args[0].flatten(0, 1))
+    )
+    with torch.no_grad():
+        for batch in batches:
+            model(batch.input_ids)
+    hook.remove()
+    return torch.cat(rows).double()
+
+
+def farthest_code(weight: torch.Tensor, tensor: QTensor, inputs: torch.Tensor) -> float:
+    """By how many steps a code of GPTQ lies at most from what it rounds, given the codes before it."""
+    gram = inputs.T @ inputs / len(inputs)
+    order = torch.sort(gram.diagonal(), descending=True, stable=True).indices
+    factor = factorize(gram[order][:, order], 0.01)
+    assert factor is not None
+    upper, work = factor.upper, weight.double()[:, order]
+    step = tensor.scale.double().repeat_interleave(weight.shape[1] // tensor.scale.shape[1], 1)[:, order]
+    codes, farthest = tensor.codes.double()[:, order], 0.0
+    for j in range(len(gram)):
+        wanted = (work[:, j] / step[:, j]).clamp(*tensor.scheme.code_range)
+        farthest = max(farthest, float((wanted - codes[:, j]).abs().max()))
+        error = (work[:, j] - codes[:, j] * step[:, j]) / upper[j, j]
+        work -= error[:, None] * upper[j]
+    return farthest
+
+
 def test_grams_are_those_of_the_partly_compressed_model(
     pico_llama: Path, whole: Path, pico_text: Path
 ) -> None:
-    """Block 2's inputs come from compressed blocks 0 and 1: rebuild them from the result and re-solve."""
-    from edgepress.compress.passes.gptq import Gptq
+    """Block 2's inputs come from compressed blocks 0 and 1: rebuild them and check each code."""
     from edgepress.compress.text.calibration import calibration_from
     from edgepress.runtime.text.tokenizer import Tokenizer
 
-    source = WeightSource.open(pico_llama)
     calibration = calibration_from(
         str(pico_text), Tokenizer.open(pico_llama), kind="decoder", batch_size=8, **CALIBRATED
     )
@@ -62,27 +91,14 @@ def test_grams_are_those_of_the_partly_compressed_model(
     for block in compressed.anatomy.blocks[:2]:
         for linear in block.linears():
             mixed.get_submodule(linear.name).weight.copy_(compressed.dense(linear.name))  # type: ignore[operator]
-    name = source.anatomy.blocks[2].mlp.down.name
-    rows: list[torch.Tensor] = []
-    mixed.get_submodule(name).register_forward_pre_hook(lambda _, args: rows.append(args[0].flatten(0, 1)))
-    with torch.no_grad():
-        for batch in calibration.batches:
-            mixed(batch.input_ids)
-    inputs = torch.cat(rows)
-    gram = inputs.T @ inputs / inputs.shape[0]
-    from edgepress.compress.numbers.grid import fit_grid
-    from edgepress.compress.solve.column_recursion import quantize_in_order
-    from edgepress.compress.solve.damped_cholesky import factorize
-
-    order = torch.sort(gram.diagonal(), descending=True, stable=True).indices
-    factor = factorize(gram[order][:, order], 0.01)
-    assert factor is not None
-    weight, scheme = dense.dense(name), Gptq(scheme="W4A16-g32").scheme
-    grid = fit_grid(weight, scheme, "mse", gram.diagonal())
-    expected = quantize_in_order(weight, *grid, factor, order, scheme)
-    got = compressed.linear(name)
+    name = dense.anatomy.blocks[2].mlp.down.name
+    weight, got = dense.dense(name), compressed.linear(name)
     assert isinstance(got, QTensor)
-    assert float((got.codes != expected.codes).float().mean()) < 0.01
+    # Half a step, and what float32 loses: 6e-8 times the condition of the damped Gram (at most 128 / 0.01) of
+    # at most 8 steps, 0.006. A tie may fall either way within that; the inputs of another model are far off.
+    assert farthest_code(weight, got, inputs_of(mixed, name, calibration.batches)) <= 0.5 + 0.01
+    original = inputs_of(load_model(pico_llama), name, calibration.batches)
+    assert farthest_code(weight, got, original) > 0.6
 
 
 def test_same_command_same_bytes(pico_llama: Path, whole: Path, pico_text: Path, tmp_path: Path) -> None:
