@@ -160,6 +160,7 @@ def test_steps_chunks_and_growth_agree_with_one_pass(
     found += [decoder.step(token).copy() for token in IDS[40:70]]
     found += [decoder.extend(IDS[70:]).copy()]
     positions = [*range(39, 70), 99]
+    # Rounding inputs to 8 bits costs 3e-4, a 4-bit cache up to 3e-2; two roundings lie twice as far apart.
     kl = divergence(want[positions], log_softmax(np.array(found)))
     assert float(kl.mean()) < (5e-2 if kv == "int4" else 5e-3)
     other = decoder.prefill(IDS[50:90]).copy()  # a new sequence in the same buffers
@@ -178,13 +179,18 @@ def test_batches_and_conversations_against_torch(
     options: dict[str, Any] = {"calibration": str(pico_text), "samples": 8, "length": 32}
     checkpoint = compress_model(str(pico_llama), recipe=str(recipe), output=tmp_path / "c", **options)
     bundle = Bundle.open(export_bundle(checkpoint, output=tmp_path / "b", validate=False))
-    single, model = Decoder.open(bundle, threads=1), load_model(checkpoint)
+    single, model, unrounded = Decoder.open(bundle, threads=1), load_model(checkpoint), load_model(pico_llama)
     batch = BatchDecoder(single.session, single.section)
     rows = [IDS[:1], IDS[10:17], (IDS * 2)[:128]]
 
     def check(found: np.ndarray) -> None:
-        want = np.stack([logits(model, np.array([row]))[0, -1] for row in rows])
-        assert float(divergence(log_softmax(want), log_softmax(found)).mean()) < {8: 2e-5, 4: 2e-4}[bits]
+        want, far = (
+            log_softmax(np.stack([logits(each, np.array([row]))[0, -1] for row in rows]))
+            for each in (model, unrounded)
+        )
+        # Of what rounding the cache costs: a code that falls the other way has 12 times the variance of a
+        # rounding, and a position reads 192 codes or more, so that one of them is 6 % at most.
+        assert divergence(want, log_softmax(found)).mean() < 0.1 * divergence(want, far).mean()
 
     check(batch.prefill(rows, new_tokens=8))
     for token in (5, 6, 7):
