@@ -33,7 +33,7 @@ def read(
     whole = bool(mask.all())
     reader, cached = _reader(model)
     maps = any(name.startswith(MAPS) for name in modules or {})
-    with _eager(model) if maps else nullcontext(), _heard(model, modules or {}) as outputs:
+    with _eager(model) if maps else nullcontext(), _captured(model, modules or {}) as outputs:
         output = reader(
             input_ids=batch.input_ids.to(device), attention_mask=None if whole else mask, **cached
         )
@@ -66,7 +66,7 @@ def _eager(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _heard(model: nn.Module, modules: Mapping[str, str]) -> Iterator[States]:
+def _captured(model: nn.Module, modules: Mapping[str, str]) -> Iterator[States]:
     outputs: States = {}
 
     def hook(name: str) -> Any:

@@ -35,7 +35,7 @@ from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
 from ..pipeline.forward import Batch, both_sound
-from ..solve.block_descent import BlockDescent, Course, Descent, Loss, Pair
+from ..solve.block_descent import BlockDescent, Descent, DescentSettings, Loss, Pair, original_weight
 from ..solve.learned_rounding import LearnedRounding
 
 # A step in units of the matrix products of a forward pass: measured where bfloat16 is fast, and where not.
@@ -98,7 +98,7 @@ class Autoround(BlockPass):
         layers = [linear for linear in block.anatomy.linears() if self.selects(linear)]
         if not layers:
             return
-        weights = {linear.name: self._target(block, linear) for linear in layers}
+        weights = {linear.name: original_weight(block, linear) for linear in layers}
         try:
             learned, descent = self._learn(block, layers, weights, alone=self.low_memory)
         except torch.OutOfMemoryError as error:
@@ -131,7 +131,7 @@ class Autoround(BlockPass):
         """The layers with their rounding learned from ``weights``, what they are to stand for."""
         roundings = {linear.name: self._rounding(block, linear, weights[linear.name]) for linear in layers}
         rate = self.learning_rate or 1 / max(self.iterations, 1)
-        course = Course(
+        settings = DescentSettings(
             pairs=lambda: self._pairs(block),
             steps=self.iterations,
             rate=rate,
@@ -141,7 +141,7 @@ class Autoround(BlockPass):
             alone=alone,
         )
         with _rounded_inputs(block, [one for one in layers if self.scheme_of(one).activations]):
-            descent = BlockDescent(block, roundings, course).run()
+            descent = BlockDescent(block, roundings, settings).run()
         return [rounding.tensor() for rounding in roundings.values()], descent
 
     def _pairs(self, block: Block) -> Iterator[Pair]:
@@ -164,14 +164,6 @@ class Autoround(BlockPass):
             start = quantize(weight, scheme, self.search, mask=mask)
         return LearnedRounding(weight, start, mask)
 
-    def _target(self, block: Block, linear: Linear) -> Tensor:
-        """What the codes of a layer are to stand for: its weight before it was quantized in this sweep."""
-        if linear.name not in block.quantized or block.original is None:
-            return block.weight(linear)
-        weight = block.original.get_parameter(f"{block.local(linear.name)}.weight").detach().to(torch.float32)
-        mask = block.masks.get(linear.name)
-        return weight if mask is None else weight * mask
-
     def _record(
         self, block: Block, linear: Linear, weight: Tensor, tensor: QTensor, descent: Descent
     ) -> None:
@@ -190,9 +182,9 @@ def _mixed(batch: Batch, reference: Batch, generator: torch.Generator) -> Batch:
 
 
 def _status(descent: Descent) -> tuple[str, str]:
-    if not descent.shares:
+    if not descent.ratios:
         return "fallback-start", f"the loss of the block is {descent.first:.3g} before anything is learned"
-    detail = f"the block's loss fell to {descent.shares[descent.best]:.0%} by step {descent.best}"
+    detail = f"the block's loss fell to {descent.ratios[descent.best]:.0%} by step {descent.best}"
     return "ok", detail if descent.best else "no step was better than the start"
 
 

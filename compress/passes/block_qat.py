@@ -32,6 +32,7 @@ from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
 from ..pipeline.forward import Batch, block_output, both_sound
+from ..solve.block_descent import original_weight
 from ..train.students.lsq_linear import LsqLinear
 from ..train.students.relative import Learned, learn
 from ..train.students.scale_side import on_its_side
@@ -88,7 +89,7 @@ class BlockQat(BlockPass):
         layers = [linear for linear in block.anatomy.linears() if self.selects(linear)]
         if not layers:
             return
-        targets = {linear.name: _target(block, linear) for linear in layers}
+        targets = {linear.name: original_weight(block, linear) for linear in layers}
         modules = {linear.name: self._module(block, linear, targets[linear.name]) for linear in layers}
         plain = {linear.name: block.linears[linear.name] for linear in layers}
         for linear in layers:
@@ -122,15 +123,6 @@ class BlockQat(BlockPass):
         error = weight_error(tensor.dequantize() - target, target)
         name = tensor.scheme.name
         block.statuses.append(LayerStatus(linear.name, "block_qat", name, status, error, "weight", detail))
-
-
-def _target(block: Block, linear: Linear) -> Tensor:
-    """The weight that the codes are to stand for: that before it was quantized in this sweep."""
-    if linear.name not in block.quantized or block.original is None:
-        return block.weight(linear)
-    weight = block.original.get_parameter(f"{block.local(linear.name)}.weight").detach().to(torch.float32)
-    mask = block.masks.get(linear.name)
-    return weight if mask is None else weight * mask
 
 
 def _learned(modules: dict[str, LsqLinear]) -> list[Learned]:

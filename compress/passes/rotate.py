@@ -7,7 +7,7 @@ graph: the rotations that QuaRot makes at run time (in front of down, and of que
 
 With ``learn`` the rotations are no longer left to chance: they start random and move on the Cayley manifold
 to where the rounding of the scheme named there loses least (Liu et al. 2024, "SpinQuant: LLM Quantization
-with Learned Rotations", arXiv 2405.16406; the loss is that of
+with LearnedRotation Rotations", arXiv 2405.16406; the loss is that of
 :mod:`edgepress.compress.rotate.learned_rotation`).
 
 A head that shares the embedding's matrix gets one of its own, because the final norm's scales go into it:
@@ -37,7 +37,7 @@ from ..pipeline.block import LayerStatus
 from ..pipeline.forward import Smaller
 from ..pipeline.part_writer import PartWriter
 from ..pipeline.stage import Stage, StageResult
-from ..rotate.learned_rotation import Learned, Reader, learn
+from ..rotate.learned_rotation import LearnedRotation, Reader, learn
 from ..rotate.rotation import (
     FusedTensors,
     mean_preserving,
@@ -153,7 +153,7 @@ class Rotate(ModelPass):
                 "learning a rotation needs calibration text", fix="pass --calibration FILE"
             )
         residual: list[Reader] = []
-        found: list[Learned] = []
+        found: list[LearnedRotation] = []
         smaller = Smaller(stage.progress.note)
         blocks = block_readers(
             stage.source, stage.calibration, stage.device, smaller, residual=rotation is not None
@@ -223,7 +223,7 @@ def _rotated(
     return writer.part(block, {}, tensors.changed, {})
 
 
-def _told(name: str, found: Sequence[Learned]) -> dict[str, list[float]]:
+def _told(name: str, found: Sequence[LearnedRotation]) -> dict[str, list[float]]:
     """The mean relative error on held-out rows before and after learning."""
     if not found:
         return {}

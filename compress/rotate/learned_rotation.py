@@ -4,8 +4,9 @@ Liu et al. 2024, "SpinQuant: LLM Quantization with Learned Rotations", arXiv 240
 differ much in what they leave of a model, so they are learned on the Cayley manifold. SpinQuant's loss is
 that of the whole network; here it is the squared error of the rounded products that read rotated inputs, each
 beside the power of its output, so that nothing is held but samples of rows. A rounding error grows with the
-peak of those values that share a scale, and the gradients know it only so. Every second row is held out, and
-the rotation that does best there is kept: at worst the one that it began with.
+peak of those values that share a scale, and gradients see it only through that peak.
+Every second row is held out, and the rotation that does best there is kept: at worst the one that it began
+with.
 
 Each step is the Cayley transform of a skew direction (Li, Li and Todorovic 2020, "Efficient Riemannian
 Optimization on the Stiefel Manifold via the Cayley Transform", arXiv 2002.01113), for square matrices, where
@@ -28,7 +29,7 @@ from ..numbers.input_rounding import input_scale_of, rounding_of
 from ..numbers.scheme import Scheme
 
 _EVERY = 10  # steps between two looks at the rows that are held out
-_AT_ONCE = 20  # readers that a step asks, evenly over the model
+_AT_ONCE = 20  # readers that a step goes by, evenly over the model
 _LEAST_POWER = torch.finfo(torch.float32).tiny
 
 
@@ -49,7 +50,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedRotation:
     """``rotation``, and the mean relative error on held-out rows of the first one and of this one."""
 
     rotation: Tensor
@@ -105,7 +106,7 @@ def learn(
     steps: int,
     angle: float,
     fixed: Tensor | None = None,
-) -> Learned:
+) -> LearnedRotation:
     """The rotation ``[count, n, n]`` float64 for ``readers`` that ``steps`` of descent from ``start`` find.
 
     Args:
@@ -119,13 +120,13 @@ def learn(
     first = _mean_loss(held_out, start, scheme)
     best, kept = first, start
     for step in range(steps):
-        asked = learned_from[step % turns :: turns]
-        descent.step(_gradient(asked, descent.rotation, scheme), angle * (1 - step / steps))
+        some = learned_from[step % turns :: turns]
+        descent.step(_gradient(some, descent.rotation, scheme), angle * (1 - step / steps))
         if (step + 1) % _EVERY == 0 or step + 1 == steps:
             loss = _mean_loss(held_out, descent.rotation, scheme)
             if loss < best:
                 best, kept = loss, descent.rotation
-    return Learned(kept, first, best)
+    return LearnedRotation(kept, first, best)
 
 
 def _mean_loss(readers: Sequence[Reader], rotation: Tensor, scheme: Scheme) -> float:

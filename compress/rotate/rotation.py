@@ -29,7 +29,7 @@ from ..solve.folding import index, values_link
 Read = Callable[[str], Tensor]
 Tensors = dict[str, Tensor]
 
-# A scale below this share of the norm's largest cannot divide its bias without losing digits.
+# A scale below this fraction of the norm's largest cannot divide its bias without losing digits.
 _SMALLEST_SCALE = 1e-4
 # With fewer rows than this in its Hadamard part, a product spreads less than a matrix from QR does.
 _SMALLEST_HADAMARD = 16

@@ -16,19 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from ..measure.precision import Precision, autocast
+from ..model.block_anatomy import Linear
 from ..pipeline.block import Block
 from ..pipeline.forward import Batch, block_output
 from .learned_rounding import LearnedRounding
 
 Loss = Literal["mse", "relative"]
 Roundings = Mapping[str, LearnedRounding]
-# A batch at the entrance of the block, and the output [batch, tokens, hidden] wanted.
+# A batch of block inputs, and the output [batch, tokens, hidden] wanted.
 Pair = tuple[Batch, Tensor]
 
 
 @dataclass(frozen=True)
-class Course:
-    """What is learned from, and how fast.
+class DescentSettings:
+    """Training data and rates of a descent.
 
     Attributes:
         rate, clip_rate: of the first step, for offsets and clip factors; they fall linearly to zero.
@@ -49,43 +50,53 @@ class Descent:
     """How a descent went.
 
     Attributes:
-        first: mean loss of the first iterate. shares: loss of each iterate as a share of the first one's.
+        first: mean loss of the first iterate. ratios: loss of each iterate over that of the first one on the
+            same batch.
         best: the iterate that was kept, 0 for the first.
     """
 
     first: float
-    shares: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
     best: int = 0
+
+
+def original_weight(block: Block, linear: Linear) -> Tensor:
+    """What the codes of a layer are to stand for ``[out, in]``: its weight before this sweep quantized it."""
+    if linear.name not in block.quantized or block.original is None:
+        return block.weight(linear)
+    weight = block.original.get_parameter(f"{block.local(linear.name)}.weight").detach().to(torch.float32)
+    mask = block.masks.get(linear.name)
+    return weight if mask is None else weight * mask
 
 
 class BlockDescent:
     """Learns ``roundings``, by the names of their linears. The weights of the block change meanwhile."""
 
-    def __init__(self, block: Block, roundings: Roundings, course: Course) -> None:
-        self.block, self.roundings, self.course = block, roundings, course
+    def __init__(self, block: Block, roundings: Roundings, settings: DescentSettings) -> None:
+        self.block, self.roundings, self.settings = block, roundings, settings
         self.device = next(block.module.parameters()).device
 
     def run(self) -> Descent:
         """Descend; the roundings are then the best iterate. A loss that is not finite ends it."""
-        course = self.course
+        settings = self.settings
         weights = self._weights(learning=False)
-        first = [self._loss(*pair, weights) for pair in islice(course.pairs(), course.steps + 1)]
+        first = [self._loss(*pair, weights) for pair in islice(settings.pairs(), settings.steps + 1)]
         found = Descent(sum(first) / len(first) if first else math.nan)
         if not math.isfinite(found.first) or min(first) <= 0:
             return found
         kept = {name: rounding.state() for name, rounding in self.roundings.items()}
-        again = chain.from_iterable(course.pairs() for _ in repeat(None))
-        for step, pair in enumerate(islice(again, course.steps + 1)):
-            weights = self._weights(learning=step < course.steps)
-            share = self._loss(*pair, weights) / first[step % len(first)]
-            if not math.isfinite(share):
+        again = chain.from_iterable(settings.pairs() for _ in repeat(None))
+        for step, pair in enumerate(islice(again, settings.steps + 1)):
+            weights = self._weights(learning=step < settings.steps)
+            ratio = self._loss(*pair, weights) / first[step % len(first)]
+            if not math.isfinite(ratio):
                 break
-            found.shares.append(share)
-            if share < found.shares[found.best]:
+            found.ratios.append(ratio)
+            if ratio < found.ratios[found.best]:
                 found.best = step
                 kept = {name: rounding.state() for name, rounding in self.roundings.items()}
-            if step < course.steps:
-                self._move(weights, 1 - step / course.steps)
+            if step < settings.steps:
+                self._move(weights, 1 - step / settings.steps)
         for name, rounding in self.roundings.items():
             rounding.restore(kept[name])
         return found
@@ -101,13 +112,13 @@ class BlockDescent:
     def _loss(self, batch: Batch, target: Tensor, weights: Mapping[str, nn.Parameter]) -> float:
         """The mean loss of a real token of ``batch``; adds its gradient where ``weights`` learn."""
         learning = any(weight.requires_grad for weight in weights.values())
-        parts = batch.hidden.shape[0] if self.course.alone else 1
-        pieces, total = batch.split(parts), 0.0
+        parts = batch.hidden.shape[0] if self.settings.alone else 1
+        parted, total = batch.split(parts), 0.0
         tokens = target.shape[:2].numel() if batch.mask is None else int(batch.mask.sum())
-        for piece, wanted in zip(pieces, torch.split(target, -(-len(target) // parts)), strict=True):
-            with torch.set_grad_enabled(learning), autocast(self.course.precision, self.device):
-                output = block_output(self.block.module, piece)
-            loss = self._distance(output, wanted, piece.mask) / tokens
+        for part, wanted in zip(parted, torch.split(target, -(-len(target) // parts)), strict=True):
+            with torch.set_grad_enabled(learning), autocast(self.settings.precision, self.device):
+                output = block_output(self.block.module, part)
+            loss = self._distance(output, wanted, part.mask) / tokens
             if learning:
                 loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
@@ -116,12 +127,13 @@ class BlockDescent:
     def _distance(self, output: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:
         """The summed loss of the real tokens."""
         distance = (output.to(torch.float32) - wanted).square().mean(-1)
-        if self.course.loss == "relative":
+        if self.settings.loss == "relative":
             distance = distance / wanted.square().mean(-1).clamp_min(torch.finfo(torch.float32).tiny)
         return distance.sum() if mask is None else distance[mask].sum()
 
-    def _move(self, weights: Mapping[str, nn.Parameter], share: float) -> None:
+    def _move(self, weights: Mapping[str, nn.Parameter], rate: float) -> None:
+        """A step of ``rate`` times the first one's."""
         for name, rounding in self.roundings.items():
             gradient = weights[name].grad
             if gradient is not None:
-                rounding.learn(gradient, share * self.course.rate, share * self.course.clip_rate)
+                rounding.learn(gradient, rate * self.settings.rate, rate * self.settings.clip_rate)

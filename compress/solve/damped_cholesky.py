@@ -1,9 +1,10 @@
 """Damped normal equations: every Cholesky factor of a Gram in the package, and what is solved with it.
 
-A Gram ``H`` of calibration inputs is often singular: it gets a share of its mean diagonal added (the damping)
-until it factors. Most fits want ``L`` with ``H = L Lᵀ``. GPTQ's recursion wants ``U`` upper triangular with
-``H⁻¹ = Uᵀ U``: with P the reversal of channels, ``P H P = L Lᵀ`` gives ``U = P L⁻¹ P``. There the
-factorization and the triangular inverse are done in place, and U is read off the inverse by panels of rows.
+A Gram ``H`` of calibration inputs is often singular: it gets a fraction of its mean diagonal added (the
+damping) until it factors. Most fits want ``L`` with ``H = L Lᵀ``. GPTQ's recursion wants ``U`` upper
+triangular with ``H⁻¹ = Uᵀ U``: with P the reversal of channels, ``P H P = L Lᵀ`` gives ``U = P L⁻¹ P``. There
+the factorization and the triangular inverse are done in place, and U is read off the inverse by panels of
+rows.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def solve_each(matrices: Tensor, right: Tensor, damping: float) -> Tensor:
     """``x [rows, n]`` with ``A x = b`` for each A of ``matrices [rows, n, n]`` and b of ``right [rows, n]``;
     NaN where one does not factor.
 
-    Here the damping is a share of each entry of the diagonal, since the unknowns differ in size, and 1 where
-    that is zero: what does not count stays where it is.
+    Here the damping is a fraction of each entry of the diagonal, since the unknowns differ in size, and 1
+    where that is zero: what does not count stays where it is.
     """
     diagonal = matrices.diagonal(dim1=1, dim2=2)
     ridge = torch.where(diagonal > 0, damping * diagonal, torch.ones_like(diagonal))
@@ -133,8 +134,8 @@ def fit_halves(
 
 @dataclass(frozen=True)
 class InverseFactor:
-    """``lower``: L⁻¹ ``[in, in]`` of the reversed Gram; ``damping``: share of the mean diagonal that had to
-    be added.
+    """``lower``: L⁻¹ ``[in, in]`` of the reversed Gram; ``damping``: fraction of the mean diagonal that was
+    added.
     """
 
     lower: Tensor

@@ -1,6 +1,6 @@
 """The range of a cache's codes: from the values seen in calibration to one scale for each group of them.
 
-``absmax`` spans the largest value. ``percentile`` spans that share of all values (McKinstry et al. 2018,
+``absmax`` spans the largest value. ``percentile`` spans that fraction of all values (McKinstry et al. 2018,
 "Discovering Low-Precision Networks", arXiv 1809.04191). ``mse`` takes from a ladder of spans the one with the
 smallest squared rounding error (Banner et al. 2018, "Post training 4-bit quantization of convolutional
 networks for rapid-deployment", arXiv 1810.05723, with the measured distribution in the place of a fitted
@@ -51,7 +51,7 @@ def span_to_scale(span: Tensor, bits: int) -> Tensor:
 
 
 def search(histogram: Histogram, bits: int, rule: RangeSearch, percentile: float) -> Tensor:
-    """The scale ``[groups]`` of each group by ``rule``; ``percentile`` is a share in percent."""
+    """The scale ``[groups]`` of each group by ``rule``; ``percentile`` is in percent."""
     if rule == "percentile":
         return span_to_scale(_percentile(histogram, percentile), bits)
     scale = span_to_scale(histogram.absmax, bits)
