@@ -10,7 +10,7 @@ absorbed their part, neglects the last ones: on SmolLM2 at three bits it ends at
 - ``sequential``: look at the inputs of each group of layers anew when those before it in the block are
   quantized: o after q, k and v; gate and up after o; down after gate and up.
 - ``correction``: aim at the outputs that the original model has here, not at what the layer itself would give
-  on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.solve.corrected_target`). It is
+  on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.solve.group_solving`). It is
   always sequential: an error that q, k and v made up for must not be made up for by o once more.
 - ``refinements``: afterwards, scales refitted and codes moved in turns under the same objective
   (:mod:`edgepress.compress.solve.refinement`).
@@ -37,9 +37,8 @@ from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import FORWARD, AnySchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
 from ..solve.column_recursion import quantize_in_order
-from ..solve.corrected_target import corrected
 from ..solve.damped_cholesky import all_finite, damped, damping_status, factorize
-from ..solve.group_solving import GroupSolving, Inputs
+from ..solve.group_solving import GroupSolving, Inputs, corrected
 from ..solve.refinement import refine
 
 

@@ -19,9 +19,8 @@ from torch import Tensor
 from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
-from ..solve.corrected_target import corrected
 from ..solve.damped_cholesky import InverseFactor, all_finite, damped, damping_status, factorize
-from ..solve.group_solving import GroupSolving, Inputs
+from ..solve.group_solving import GroupSolving, Inputs, corrected
 from .sparsity import Scope
 from .support_fit import fit_support
 from .unstructured_pruning import Pruning

@@ -9,7 +9,7 @@ import pytest
 import torch
 from edgepress.compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 from edgepress.compress.pipeline.block import Block
-from edgepress.compress.solve.corrected_target import HALVES
+from edgepress.compress.solve.group_solving import HALVES
 from torch import Tensor
 
 

@@ -14,7 +14,7 @@ from edgepress.compress.pipeline.algorithm import BlockPass
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.pipeline.journal import Journal
 from edgepress.compress.pipeline.sweep import Sweep
-from edgepress.compress.solve.corrected_target import HALVES
+from edgepress.compress.solve.group_solving import HALVES
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.terminal import Silent
