@@ -27,12 +27,12 @@ class Progress(Protocol):
     """Receives the advance of long work."""
 
     @contextmanager
-    def task(self, label: str, total: float) -> Iterator[Task]: ...
+    def task(self, label: str, total: float) -> Iterator[ProgressTask]: ...
 
     def note(self, text: str) -> None: ...
 
 
-class Task(Protocol):
+class ProgressTask(Protocol):
     """One piece of work with a known size."""
 
     def advance(self, amount: float = 1, detail: str = "") -> None: ...
@@ -63,7 +63,7 @@ class Silent:
     """The default in library calls: shows nothing."""
 
     @contextmanager
-    def task(self, label: str, total: float) -> Iterator[Task]:
+    def task(self, label: str, total: float) -> Iterator[ProgressTask]:
         yield _SilentTask()
 
     def note(self, text: str) -> None:
@@ -96,7 +96,7 @@ class Lines:
         self.interval = interval
 
     @contextmanager
-    def task(self, label: str, total: float) -> Iterator[Task]:
+    def task(self, label: str, total: float) -> Iterator[ProgressTask]:
         yield _LineTask(label, total, self.interval)
 
     def note(self, text: str) -> None:
@@ -110,7 +110,7 @@ class Bars:
         self.console = console
 
     @contextmanager
-    def task(self, label: str, total: float) -> Iterator[Task]:
+    def task(self, label: str, total: float) -> Iterator[ProgressTask]:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 

@@ -21,7 +21,7 @@ PRIOR_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Step:
+class ResumableStep:
     """One titled piece of work.
 
     Attributes:
@@ -42,7 +42,7 @@ class Step:
     work: Callable[[], None]
 
 
-def run_steps(steps: Sequence[Step], journal: Path, progress: Progress) -> list[str]:
+def run_steps(steps: Sequence[ResumableStep], journal: Path, progress: Progress) -> list[str]:
     """Run what is not there yet, in order; returns the titles of the steps that were skipped."""
     made: dict[str, str] = read_json(journal) if journal.is_file() else {}
     skipped: list[str] = []

@@ -23,7 +23,7 @@ from ...terminal import Progress, Silent
 from ..page.join import Aspect, aspect_of
 from ..records import record
 from .demo_plan import FULL, MODELS, DemoModel, DemoSize
-from .resumable import Step, run_steps
+from .resumable import ResumableStep, run_steps
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Chain:
         self.checkpoint, self.bundle = folder / "checkpoint", folder / "bundle"
         self.original, self.record = folder / "original-bundle", folder / "measurements.jsonl"
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[ResumableStep]:
         """In order; measuring depends on the hashes of what was exported before."""
         return [
             self._step("compress", "compress", self._compress, dict, lambda: _is_whole(self.checkpoint)),
@@ -122,7 +122,7 @@ class _Chain:
         work: Callable[[], None],
         inputs: Callable[[], Mapping[str, Any]],
         whole: Callable[[], bool],
-    ) -> Step:
+    ) -> ResumableStep:
         from ... import __version__
 
         made_by = {"version": __version__, "model": self.model.identity()}
@@ -131,7 +131,7 @@ class _Chain:
             return {**made_by, **inputs()}
 
         name = f"{self.model.described}: {title}"
-        return Step(f"{self.model.name}/{key}", name, self.model.seconds[key], identity, whole, work)
+        return ResumableStep(f"{self.model.name}/{key}", name, self.model.seconds[key], identity, whole, work)
 
     def _pair(self) -> dict[str, Any]:
         size = {"windows": self.size.windows, "length": self.size.length, "sentences": self.size.sentences}

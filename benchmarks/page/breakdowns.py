@@ -15,7 +15,7 @@ from . import svg
 from .account_table import AccountTable, account_tables
 from .headline import headline
 from .heat_grid import Damage, damage, heat_grid, widths
-from .join import Group, Row
+from .join import ResultGroup, ResultRow
 
 MOST_GRIDS = 6
 MOST_PROFILES = 4
@@ -34,7 +34,7 @@ class Drawing:
     note: str = ""
 
 
-def damage_drawings(group: Group, anchor: str) -> list[Drawing]:
+def damage_drawings(group: ResultGroup, anchor: str) -> list[Drawing]:
     found = [(row, d) for row in group.compressed if (d := damage(row.subject)) is not None][:MOST_GRIDS]
     drawings: list[Drawing] = []
     for index, (row, measured) in enumerate(found):
@@ -67,7 +67,7 @@ def _damage_text(measured: Damage) -> str:
     return f"{text}."
 
 
-def width_drawings(group: Group, anchor: str) -> list[Drawing]:
+def width_drawings(group: ResultGroup, anchor: str) -> list[Drawing]:
     """A grid of bits for each version whose layers have different widths."""
     found = [(row, w) for row in group.compressed if (w := widths(row.subject)) is not None][:MOST_GRIDS]
     drawings: list[Drawing] = []
@@ -90,22 +90,22 @@ def width_drawings(group: Group, anchor: str) -> list[Drawing]:
     return drawings
 
 
-def accounts(group: Group) -> list[tuple[str, list[AccountTable]]]:
+def accounts(group: ResultGroup) -> list[tuple[str, list[AccountTable]]]:
     """For each version that was profiled node by node, its scheme and the account of its time and bytes."""
     lines = [(row.subject.scheme, row.line("latency")) for row in _in_order(group)]
     found = [(scheme, line.per_op) for scheme, line in lines if line is not None and line.per_op]
     return [(scheme, account_tables(per_op)) for scheme, per_op in found[:MOST_PROFILES]]
 
 
-def _in_order(group: Group) -> list[Row]:
+def _in_order(group: ResultGroup) -> list[ResultRow]:
     """Every version once, the one of the headline first."""
-    ordered: list[Row] = [
+    ordered: list[ResultRow] = [
         row for row in (headline(group), *group.baselines, *group.compressed) if row is not None
     ]
     return list({row.subject.manifest_sha256: row for row in ordered}.values())
 
 
-def time_drawings(group: Group, anchor: str) -> list[Drawing]:
+def time_drawings(group: ResultGroup, anchor: str) -> list[Drawing]:
     drawings: list[Drawing] = []
     for index, row in enumerate(_in_order(group)):
         line = row.line("latency")
@@ -122,7 +122,7 @@ def time_drawings(group: Group, anchor: str) -> list[Drawing]:
     return drawings
 
 
-def _operators(entries: Sequence[dict[str, Any]]) -> list[svg.Bar]:
+def _operators(entries: Sequence[dict[str, Any]]) -> list[svg.HorizontalBar]:
     """The operators that take most of the time, and the rest as one bar."""
     shares = sorted(
         ((str(e.get("op", "?")), _number(e.get("ms")), _number(e.get("share"))) for e in entries),
@@ -134,7 +134,7 @@ def _operators(entries: Sequence[dict[str, Any]]) -> list[svg.Bar]:
         name = f"{len(rest)} other{'s' * (len(rest) > 1)}"
         shown.append((name, sum(ms for _, ms, _ in rest), sum(share for *_, share in rest)))
     return [
-        svg.Bar(
+        svg.HorizontalBar(
             op,
             share,
             f"{numerals.percent(share)} % · {numerals.significant(ms, 2)} ms",
@@ -152,7 +152,7 @@ MOST_CURVES = 6
 NAMES = {"kl": "held-out KL to the original, nats", "distance": "held-out distance to the original"}
 
 
-def curve_drawings(group: Group, anchor: str) -> list[Drawing]:
+def curve_drawings(group: ResultGroup, anchor: str) -> list[Drawing]:
     """One drawing for each pass that learned, of every compressed version."""
     entries = [(row.subject.scheme, curve) for row in group.compressed for curve in row.subject.learning]
     return [

@@ -17,7 +17,7 @@ from ..records.record import Measurement, read
 from . import results_table as table
 from .columns import COLUMNS, ENERGY
 from .energy_table import why_uncounted
-from .join import Group, Reading, Row, aspect_of, join
+from .join import MetricReading, ResultGroup, ResultRow, aspect_of, join
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,7 +40,7 @@ EXPENDABLE = (
 STYLES = {"valid": "", "suspect": "yellow", "invalid": "red strike", "missing": "dim"}
 
 
-def compare_runs(runs: Sequence[Path], *, sort: str = "size") -> list[Group]:
+def compare_runs(runs: Sequence[Path], *, sort: str = "size") -> list[ResultGroup]:
     """Read runs and group their rows, sorted by one of :data:`SORTS`: the best comes first but for ``size``.
 
     Raises:
@@ -52,7 +52,7 @@ def compare_runs(runs: Sequence[Path], *, sort: str = "size") -> list[Group]:
     return [_sorted(group, sort) for group in join(read(runs))]
 
 
-def _sorted(group: Group, sort: str) -> Group:
+def _sorted(group: ResultGroup, sort: str) -> ResultGroup:
     if sort == "size":
         return group
     if sort == "name":
@@ -61,19 +61,19 @@ def _sorted(group: Group, sort: str) -> Group:
     column = next(column for column in COLUMNS[group.kind] if column.key in SORTS[sort])
     sign = 1 if column.better == "lower" else -1
 
-    def order(row: Row) -> tuple[bool, float]:
+    def order(row: ResultRow) -> tuple[bool, float]:
         value = row.usable(column.metric or "")
         return value is None, 0.0 if value is None else sign * value
 
     return replace(group, rows=tuple(sorted(group.rows, key=order)))
 
 
-def document(groups: Sequence[Group]) -> dict[str, Any]:
+def document(groups: Sequence[ResultGroup]) -> dict[str, Any]:
     """The comparison as one JSON-ready document."""
     return {"schema": "edgepress.comparison/1", "groups": [_group_document(group) for group in groups]}
 
 
-def _group_document(group: Group) -> dict[str, Any]:
+def _group_document(group: ResultGroup) -> dict[str, Any]:
     shown = table.build(group)
     return {
         "source": group.source,
@@ -86,12 +86,12 @@ def _group_document(group: Group) -> dict[str, Any]:
     }
 
 
-def _row_document(group: Group, entry: table.TableRow) -> dict[str, Any]:
+def _row_document(group: ResultGroup, entry: table.TableRow) -> dict[str, Any]:
     subject = entry.row.subject
     metrics = {}
     for line in entry.row.lines:
         for name, metric in line.metrics.items():
-            reading = Reading(metric, line)
+            reading = MetricReading(metric, line)
             known = metric.model_dump(exclude_defaults=True, mode="json") | {"value": metric.value}
             known |= {"reasons": metric.validity.reasons} if metric.validity else {}
             metrics[name] = known | {"validity": reading.status, "measurement": line.id}
@@ -112,11 +112,11 @@ def _row_document(group: Group, entry: table.TableRow) -> dict[str, Any]:
     }
 
 
-def _examples(group: Group) -> list[Measurement]:
+def _examples(group: ResultGroup) -> list[Measurement]:
     return [line for line in (group.example("quality"), group.example("latency")) if line is not None]
 
 
-def render(groups: Sequence[Group], *, width: int = WIDTH) -> RenderableType:
+def render(groups: Sequence[ResultGroup], *, width: int = WIDTH) -> RenderableType:
     """The tables for a terminal of ``width`` columns; a narrow one leaves out columns and says so."""
     from rich.console import Group as Stack
 
@@ -126,7 +126,7 @@ def render(groups: Sequence[Group], *, width: int = WIDTH) -> RenderableType:
     return Stack(*parts)
 
 
-def as_text(groups: Sequence[Group], *, width: int = WIDTH) -> str:
+def as_text(groups: Sequence[ResultGroup], *, width: int = WIDTH) -> str:
     """The tables as plain text, for a pipe or a file."""
     from rich.console import Console
 
@@ -136,7 +136,7 @@ def as_text(groups: Sequence[Group], *, width: int = WIDTH) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def _render_group(group: Group, width: int) -> list[RenderableType]:
+def _render_group(group: ResultGroup, width: int) -> list[RenderableType]:
     from rich.console import Console
     from rich.text import Text
 
@@ -161,7 +161,7 @@ def _render_group(group: Group, width: int) -> list[RenderableType]:
     return [*parts, Text("")]
 
 
-def _energy_notes(group: Group, shown: table.Table) -> list[str]:
+def _energy_notes(group: ResultGroup, shown: table.Table) -> list[str]:
     partly = any(column in ENERGY.values() for column in shown.columns)
     title = "energy, where it is missing" if partly else "energy: not measured"
     return [f"{title}: {why}" for why in why_uncounted(group)]

@@ -12,7 +12,7 @@ from ..records import numerals
 from ..records.record import Measurement
 from .columns import ENERGY
 from .headline import LOSS, headline, loss_of, speed
-from .join import ASPECT_NAMES, Group, Row, aspect_of
+from .join import ASPECT_NAMES, ResultGroup, ResultRow, aspect_of
 
 SPEED = {
     "decoder": ("decode_tps", "in decoding", "tokens/s"),
@@ -27,14 +27,14 @@ AGREE = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class HeadlineNumber:
     """One large number and the words under it."""
 
     number: str
     caption: str
 
 
-def sentences(group: Group) -> list[str]:
+def sentences(group: ResultGroup) -> list[str]:
     """Up to four sentences: the headline version, the ends of the range, and what must not be trusted."""
     row = headline(group)
     if row is None:
@@ -44,13 +44,13 @@ def sentences(group: Group) -> list[str]:
     return [*filter(None, found), *_doubts(group)]
 
 
-def _is_bend(group: Group, row: Row) -> bool:
+def _is_bend(group: ResultGroup, row: ResultRow) -> bool:
     losses = [loss for other in group.compressed if (loss := loss_of(other)) is not None]
     own = loss_of(row)
     return own is not None and len(losses) > 2 and own != min(losses)
 
 
-def _lead(group: Group, row: Row, opening: str) -> str:
+def _lead(group: ResultGroup, row: ResultRow, opening: str) -> str:
     gains = [part for part in (_smaller(group, row), _faster(row)) if part]
     against = "the original" if group.reference is None else f"the original ({group.reference.scheme})"
     said = f"is {' and '.join(gains)} than {against}" if gains else "was measured"
@@ -58,14 +58,14 @@ def _lead(group: Group, row: Row, opening: str) -> str:
     return f"{opening}{row.subject.scheme} {said}; {costs}."
 
 
-def _smaller(group: Group, row: Row) -> str:
+def _smaller(group: ResultGroup, row: ResultRow) -> str:
     ratio = group.ratio(row)
     if ratio is None:
         return ""
     return f"{numerals.times(ratio)} smaller" if ratio >= 1 else f"{numerals.times(1 / ratio)} larger"
 
 
-def _faster(row: Row) -> str:
+def _faster(row: ResultRow) -> str:
     found = speed(row)
     if found is None:
         return ""
@@ -76,7 +76,7 @@ def _faster(row: Row) -> str:
     return f"{number} {found.verdict} {where}"
 
 
-def _costs(group: Group, row: Row) -> str:
+def _costs(group: ResultGroup, row: ResultRow) -> str:
     loss = LOSS[row.subject.kind]
     lost = row.usable(loss.metric)
     parts = [] if lost is None else [f"{loss.name} {loss_text(row, lost)}"]
@@ -95,7 +95,7 @@ def _costs(group: Group, row: Row) -> str:
     return ", ".join([*parts, *_energy(group, row)])
 
 
-def _energy(group: Group, row: Row) -> list[str]:
+def _energy(group: ResultGroup, row: ResultRow) -> list[str]:
     column = ENERGY[row.subject.kind]
     now, before = row.usable(column.key), original(group, column.key)
     if now is None:
@@ -104,17 +104,17 @@ def _energy(group: Group, row: Row) -> list[str]:
     return [f"{column.text(now)} {column.unit}{was}"]
 
 
-def original(group: Group, metric: str) -> float | None:
+def original(group: ResultGroup, metric: str) -> float | None:
     """The value of ``metric`` on the original, where it was measured under the same conditions."""
     return next((value for row in group.baselines if (value := row.usable(metric)) is not None), None)
 
 
-def loss_text(row: Row, loss: float) -> str:
+def loss_text(row: ResultRow, loss: float) -> str:
     """The KL or cosine of a row with the digits it carries."""
     return numerals.fixed(loss, LOSS[row.subject.kind].digits)
 
 
-def _ends(group: Group, lead: Row) -> str:
+def _ends(group: ResultGroup, lead: ResultRow) -> str:
     """Which version lies closest to the original and which is the smallest, unless the lead already is."""
     measured = [(loss, row) for row in group.compressed if (loss := loss_of(row)) is not None]
     if len(measured) < 2:
@@ -130,7 +130,7 @@ def _ends(group: Group, lead: Row) -> str:
     return f"Of the {len(measured)} compressed versions, {text}." if text else ""
 
 
-def _brief(group: Group, row: Row) -> str:
+def _brief(group: ResultGroup, row: ResultRow) -> str:
     loss = LOSS[row.subject.kind]
     lost = row.usable(loss.metric)
     value = "" if lost is None else f"{loss.name} {loss_text(row, lost)}"
@@ -138,7 +138,7 @@ def _brief(group: Group, row: Row) -> str:
     return f"{row.subject.scheme} ({facts})" if facts else row.subject.scheme
 
 
-def _doubts(group: Group) -> list[str]:
+def _doubts(group: ResultGroup) -> list[str]:
     """One sentence for the invalid lines, with their reasons, and one for the suspect ones."""
     found = []
     invalid = [
@@ -155,11 +155,11 @@ def _doubts(group: Group) -> list[str]:
     return found
 
 
-def _lines(group: Group, status: str) -> list[tuple[Row, Measurement]]:
+def _lines(group: ResultGroup, status: str) -> list[tuple[ResultRow, Measurement]]:
     return [(row, line) for row in group.rows for line in row.lines if line.validity.status == status]
 
 
-def _called(row: Row) -> str:
+def _called(row: ResultRow) -> str:
     return "the original" if row.is_baseline else row.subject.scheme
 
 
@@ -169,7 +169,7 @@ def _listed(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(unique[:-1]), unique[-1]]))
 
 
-def figures(group: Group) -> list[Figure]:
+def figures(group: ResultGroup) -> list[HeadlineNumber]:
     """The headline row's few large numbers."""
     row = headline(group)
     if row is None:
@@ -178,37 +178,37 @@ def figures(group: Group) -> list[Figure]:
     return [figure for figure in found if figure is not None]
 
 
-def _size_figure(group: Group, row: Row) -> Figure | None:
+def _size_figure(group: ResultGroup, row: ResultRow) -> HeadlineNumber | None:
     ratio = group.ratio(row)
     if ratio is None:
         return None
     word = "smaller" if ratio >= 1 else "larger"
     caption = f"{word}, {numerals.megabytes(row.subject.disk_bytes)} MB on disk"
-    return Figure(numerals.times(max(ratio, 1 / ratio)), caption)
+    return HeadlineNumber(numerals.times(max(ratio, 1 / ratio)), caption)
 
 
-def _speed_figure(row: Row) -> Figure | None:
+def _speed_figure(row: ResultRow) -> HeadlineNumber | None:
     rate, _, unit = SPEED[row.subject.kind]
     pace, compared = row.usable(rate), speed(row)
     if pace is None:
         return None
     if compared is None:
-        return Figure(numerals.significant(pace), unit)
+        return HeadlineNumber(numerals.significant(pace), unit)
     number = numerals.times(max(compared.ratio, 1 / compared.ratio))
     word = "the speed" if compared.verdict == "same" else compared.verdict
-    return Figure(number, f"{word}, {numerals.significant(pace)} {unit}")
+    return HeadlineNumber(number, f"{word}, {numerals.significant(pace)} {unit}")
 
 
-def _loss_figure(row: Row) -> Figure | None:
+def _loss_figure(row: ResultRow) -> HeadlineNumber | None:
     loss = LOSS[row.subject.kind]
     lost = row.usable(loss.metric)
-    return None if lost is None else Figure(loss_text(row, lost), f"{loss.name} to the original")
+    return None if lost is None else HeadlineNumber(loss_text(row, lost), f"{loss.name} to the original")
 
 
-def _agreement_figure(group: Group, row: Row) -> Figure | None:
+def _agreement_figure(group: ResultGroup, row: ResultRow) -> HeadlineNumber | None:
     metric, title = AGREE[row.subject.kind]
     now, before = row.usable(metric), original(group, metric)
     if now is None:
         return None
     was = f", was {numerals.significant(before)}" if before is not None else ""
-    return Figure(numerals.significant(now), f"{title}{was}")
+    return HeadlineNumber(numerals.significant(now), f"{title}{was}")

@@ -11,7 +11,7 @@ from ..records.energy_record import Energy
 from ..records.record import Measurement
 from ..speed.energy_windows import IDLE_WATTS, metric_name
 from .account_table import AccountTable
-from .join import Group, Row
+from .join import ResultGroup, ResultRow
 from .results_table import MARKS
 
 _NONE = "–"
@@ -40,13 +40,13 @@ def energy_remark(line: Measurement) -> list[str]:
     return [*found, *(f"{', '.join(names)}: {text}" for text, names in by_doubt.items())]
 
 
-def why_uncounted(group: Group) -> list[str]:
+def why_uncounted(group: ResultGroup) -> list[str]:
     """The reasons that the lines of a group give for having no energy, each once."""
     energies = [line.energy for row in group.rows for line in row.lines if line.energy is not None]
     return list(dict.fromkeys(clip(energy.in_words) for energy in energies if energy.kind is None))
 
 
-def energy_tables(group: Group) -> list[AccountTable]:
+def energy_tables(group: ResultGroup) -> list[AccountTable]:
     """One table of the rows whose energy was counted; none where no row's was."""
     rows = [(row, line.energy) for row in group.rows if (line := row.line("latency")) is not None]
     counted = [(row, energy) for row, energy in rows if energy is not None and energy.kind is not None]
@@ -60,7 +60,7 @@ def energy_tables(group: Group) -> list[AccountTable]:
     return [AccountTable("Energy", note + BESIDE * bool(beside), columns, tuple(cells))]
 
 
-def _cells(row: Row, energy: Energy, beside: Sequence[str]) -> list[tuple[str, ...]]:
+def _cells(row: ResultRow, energy: Energy, beside: Sequence[str]) -> list[tuple[str, ...]]:
     found = []
     for phase, unit in energy.units.items():
         numbers = [_text(row, metric_name(phase, unit, net=net)) for net in (False, True)]
@@ -71,7 +71,7 @@ def _cells(row: Row, energy: Energy, beside: Sequence[str]) -> list[tuple[str, .
     return found
 
 
-def _text(row: Row, name: str) -> str:
+def _text(row: ResultRow, name: str) -> str:
     """A number with the mark of its status."""
     reading = row.reading(name)
     if reading is None or reading.value is None:

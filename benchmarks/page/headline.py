@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .join import Group, Row
+from .join import ResultGroup, ResultRow
 from .pareto import pareto_front
 
 SMALLEST_LOSS = 1e-6
@@ -41,7 +41,7 @@ class Speed:
     verdict: str
 
 
-def headline(group: Group) -> Row | None:
+def headline(group: ResultGroup) -> ResultRow | None:
     """The compressed row that the verdict is about.
 
     The bend of the front of size against loss: the point farthest below the line between the front's two
@@ -63,14 +63,14 @@ def headline(group: Group) -> Row | None:
     return candidates[max(front[1:-1], key=depth)][0]
 
 
-def loss_of(row: Row) -> float | None:
+def loss_of(row: ResultRow) -> float | None:
     """What should be small: KL, or one minus the cosine; None where it was not measured or is invalid."""
     loss = LOSS[row.subject.kind]
     value = row.usable(loss.metric)
     return None if value is None else max(loss.of(value), SMALLEST_LOSS)
 
 
-def speed(row: Row) -> Speed | None:
+def speed(row: ResultRow) -> Speed | None:
     """The interleaved comparison of a row's latency line, or None where there is none that may be used."""
     line = row.line("latency")
     if line is None or line.compare is None or line.validity.status == "invalid":

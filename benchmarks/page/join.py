@@ -27,7 +27,7 @@ SEVERITY: dict[Status, int] = {"valid": 0, "suspect": 1, "invalid": 2}
 
 
 @dataclass(frozen=True)
-class Reading:
+class MetricReading:
     """A metric together with the line it stands on, which says what it is worth."""
 
     metric: Metric
@@ -47,7 +47,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One artifact and the newest line of each aspect."""
 
     subject: Subject
@@ -58,10 +58,12 @@ class Row:
         """The line of one aspect, or None when it was not measured."""
         return next((line for line in self.lines if aspect_of(line) == aspect), None)
 
-    def reading(self, name: str) -> Reading | None:
+    def reading(self, name: str) -> MetricReading | None:
         """The metric ``name``, whichever line holds it; a quality line wins over a latency line."""
         ordered = sorted(self.lines, key=lambda line: ASPECTS.index(aspect_of(line)))
-        return next((Reading(line.metrics[name], line) for line in ordered if name in line.metrics), None)
+        return next(
+            (MetricReading(line.metrics[name], line) for line in ordered if name in line.metrics), None
+        )
 
     def usable(self, name: str) -> float | None:
         """The value of ``name`` where it is there and its line is not invalid."""
@@ -75,24 +77,24 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Group:
+class ResultGroup:
     """The rows that were made from one model and measured under one set of conditions."""
 
     source: str
     kind: Literal["decoder", "encoder", "classifier"]
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     reference: Subject | None
-    further: tuple[Group, ...] = ()
+    further: tuple[ResultGroup, ...] = ()
 
     @property
-    def compressed(self) -> tuple[Row, ...]:
+    def compressed(self) -> tuple[ResultRow, ...]:
         return tuple(row for row in self.rows if not row.is_baseline)
 
     @property
-    def baselines(self) -> tuple[Row, ...]:
+    def baselines(self) -> tuple[ResultRow, ...]:
         return tuple(row for row in self.rows if row.is_baseline)
 
-    def ratio(self, row: Row) -> float | None:
+    def ratio(self, row: ResultRow) -> float | None:
         """How many times smaller ``row`` is on disk than the reference, or None without one."""
         if self.reference is None or row.subject.disk_bytes <= 0:
             return None
@@ -120,8 +122,8 @@ def conditions(line: Measurement) -> str:
     return canonical_json(fixed)
 
 
-def join(lines: Sequence[Measurement]) -> list[Group]:
-    """Group ``lines`` by model, decoders first; within a group baselines come first, then from large to
+def join(lines: Sequence[Measurement]) -> list[ResultGroup]:
+    """ResultGroup ``lines`` by model, decoders first; within a group baselines come first, then from large to
     small.
     """
     groups = [_group(members) for members in _by_model(lines)]
@@ -153,18 +155,18 @@ def _subjects(line: Measurement) -> list[Subject]:
     return [line.subject] if line.baseline is None else [line.subject, line.baseline]
 
 
-def _group(lines: list[Measurement]) -> Group:
+def _group(lines: list[Measurement]) -> ResultGroup:
     reference = _reference(lines)
     source = _source(lines, reference)
     newest = _newest(lines)
     shown = [line for aspect in ASPECTS for line in _most_shared(newest, aspect)]
     left = [line for line in newest if line not in shown]
-    further: list[Group] = []
+    further: list[ResultGroup] = []
     while left:
         now = [line for aspect in ASPECTS for line in _most_shared(left, aspect)]
-        further.append(Group(source, lines[0].subject.kind, _rows(now, lines, False), reference))
+        further.append(ResultGroup(source, lines[0].subject.kind, _rows(now, lines, False), reference))
         left = [line for line in left if line not in now]
-    return Group(source, lines[0].subject.kind, _rows(shown, lines, True), reference, tuple(further))
+    return ResultGroup(source, lines[0].subject.kind, _rows(shown, lines, True), reference, tuple(further))
 
 
 def _newest(lines: Iterable[Measurement]) -> list[Measurement]:
@@ -190,7 +192,7 @@ def _most_shared(lines: list[Measurement], aspect: Aspect) -> list[Measurement]:
     )
 
 
-def _rows(shown: list[Measurement], every: list[Measurement], with_unmeasured: bool) -> tuple[Row, ...]:
+def _rows(shown: list[Measurement], every: list[Measurement], with_unmeasured: bool) -> tuple[ResultRow, ...]:
     subjects: dict[str, Subject] = {}
     for line in every:
         for subject in _subjects(line):
@@ -200,7 +202,7 @@ def _rows(shown: list[Measurement], every: list[Measurement], with_unmeasured: b
     for identity, subject in subjects.items():
         lines = tuple(line for line in shown if line.subject.manifest_sha256 == identity)
         if lines or with_unmeasured:
-            rows.append(Row(subject, identity in baselines, lines))
+            rows.append(ResultRow(subject, identity in baselines, lines))
     return tuple(
         sorted(rows, key=lambda row: (not row.is_baseline, -row.subject.disk_bytes, row.subject.name))
     )

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from . import headline, svg
 from . import results_table as table
-from .join import Group, Row
+from .join import ResultGroup, ResultRow
 from .pareto import pareto_front
 
 WIDE, NARROW = (540.0, 360.0), (350.0, 330.0)
@@ -39,7 +39,7 @@ class Measure:
     higher: bool = False
     loss: headline.Loss | None = None
 
-    def of(self, row: Row) -> float | None:
+    def of(self, row: ResultRow) -> float | None:
         """The value of a row in the units of the axis, whatever its validity."""
         if self.metric is None:
             return row.subject.disk_bytes / 1e6
@@ -51,7 +51,7 @@ class Measure:
         lost = self.loss.of(reading.value)
         return lost if lost >= NO_LOSS else 0.0
 
-    def status(self, row: Row) -> str:
+    def status(self, row: ResultRow) -> str:
         """The validity of the line that the value stands on."""
         reading = None if self.metric is None else row.reading(self.metric)
         return "valid" if reading is None else reading.status
@@ -73,7 +73,7 @@ SPEED = {
 }
 
 
-def plots(group: Group, prefix: str) -> list[Plot]:
+def plots(group: ResultGroup, prefix: str) -> list[Plot]:
     """The plots that a group has numbers for; ``prefix`` makes identifiers unique in the page."""
     loss = LOSS[group.kind]
     axes = {"size": SIZE, "speed": SPEED[group.kind]}
@@ -84,7 +84,7 @@ def plots(group: Group, prefix: str) -> list[Plot]:
     ]
 
 
-def _points(group: Group, x: Measure, y: Measure) -> list[tuple[Row, str, float, float]]:
+def _points(group: ResultGroup, x: Measure, y: Measure) -> list[tuple[ResultRow, str, float, float]]:
     """The rows that have both numbers, with their labels; one row stands for all copies of the original."""
     found = []
     for row, label in zip(group.rows, _labels(group), strict=True):
@@ -95,7 +95,7 @@ def _points(group: Group, x: Measure, y: Measure) -> list[tuple[Row, str, float,
     return [entry for entry in found if entry not in copies][:MOST]
 
 
-def _labels(group: Group) -> list[str]:
+def _labels(group: ResultGroup) -> list[str]:
     """The scheme where it distinguishes a row from the others, else the scheme with its detail."""
     names = table.labels(group)
     schemes = [scheme for scheme, _ in names]
@@ -105,7 +105,7 @@ def _labels(group: Group) -> list[str]:
     ]
 
 
-def _plot(group: Group, identifier: str, x: Measure, y: Measure, name: str) -> Plot:
+def _plot(group: ResultGroup, identifier: str, x: Measure, y: Measure, name: str) -> Plot:
     entries = _points(group, x, y)
     valid = [i for i, (row, *_) in enumerate(entries) if "invalid" not in (x.status(row), y.status(row))]
     points = [((-1 if x.higher else 1) * entries[i][2], entries[i][3]) for i in valid]
@@ -139,7 +139,7 @@ def _plot(group: Group, identifier: str, x: Measure, y: Measure, name: str) -> P
     return Plot(title, caption, wide, narrow)
 
 
-def _kind(row: Row, x: Measure, y: Measure, on_front: bool) -> svg.Kind:
+def _kind(row: ResultRow, x: Measure, y: Measure, on_front: bool) -> svg.Kind:
     statuses = {x.status(row), y.status(row)}
     if "invalid" in statuses:
         return "doubtful"
@@ -148,7 +148,7 @@ def _kind(row: Row, x: Measure, y: Measure, on_front: bool) -> svg.Kind:
     return "baseline" if row.is_baseline else "front" if on_front else "plain"
 
 
-def _marked(label: str, x: Measure, y: Measure, row: Row) -> str:
+def _marked(label: str, x: Measure, y: Measure, row: ResultRow) -> str:
     marks = [table.MARKS[status] for status in (x.status(row), y.status(row)) if status != "valid"]
     return f"{label} {marks[0]}" if marks else label
 

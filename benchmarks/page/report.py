@@ -14,7 +14,7 @@ from ...storage import disk_full_is_typed, write_atomic
 from ..records.conditions import machine
 from ..records.record import Measurement, read
 from .heat_grid import SHADES
-from .join import Group, join
+from .join import ResultGroup, join
 from .sections import section
 
 MOST_BYTES = 300_000
@@ -73,7 +73,7 @@ def render_report(lines: Sequence[Measurement]) -> str:
     return page
 
 
-def _summary(groups: Sequence[Group], lines: Sequence[Measurement]) -> list[str]:
+def _summary(groups: Sequence[ResultGroup], lines: Sequence[Measurement]) -> list[str]:
     """The facts under the page's title."""
     versions = _count(sum(len(group.compressed) for group in groups), "compressed version")
     days = sorted({line.created_utc[:10] for line in lines})

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ..records.record import Measurement, Metric
 from .columns import COLUMNS, FRONT, Column
-from .join import ASPECT_NAMES, Group, Reading, Row, aspect_of
+from .join import ASPECT_NAMES, MetricReading, ResultGroup, ResultRow, aspect_of
 from .pareto import pareto_front
 
 CellStatus = Literal["valid", "suspect", "invalid", "missing"]
@@ -44,7 +44,7 @@ class TableRow:
 
     label: str
     detail: str
-    row: Row
+    row: ResultRow
     cells: tuple[Cell, ...]
     on_front: bool
 
@@ -63,7 +63,7 @@ class Table:
     front: str
 
 
-def build(group: Group) -> Table:
+def build(group: ResultGroup) -> Table:
     """The table of a group; columns that no row has a number for are left out."""
     notes = _notes(group)
     columns = tuple(
@@ -81,7 +81,7 @@ def build(group: Group) -> Table:
     return Table(columns, tuple(rows), tuple(notes), FRONT[group.kind][1])
 
 
-def labels(group: Group) -> list[tuple[str, str]]:
+def labels(group: ResultGroup) -> list[tuple[str, str]]:
     """For each row its scheme, and beside it what distinguishes it from the others."""
     schemes = [row.subject.scheme for row in group.rows]
     kinds = Counter((row.subject.scheme, row.subject.format) for row in group.rows)
@@ -95,7 +95,7 @@ def labels(group: Group) -> list[tuple[str, str]]:
     return found
 
 
-def _value(group: Group, row: Row, column: Column) -> float | None:
+def _value(group: ResultGroup, row: ResultRow, column: Column) -> float | None:
     if column.key == "size":
         return float(row.subject.disk_bytes)
     if column.key == "ratio":
@@ -104,7 +104,7 @@ def _value(group: Group, row: Row, column: Column) -> float | None:
     return None if reading is None else reading.value
 
 
-def _cell(group: Group, row: Row, column: Column, notes: list[str], best: float | None) -> Cell:
+def _cell(group: ResultGroup, row: ResultRow, column: Column, notes: list[str], best: float | None) -> Cell:
     value = _value(group, row, column)
     reading = None if column.metric is None else row.reading(column.metric)
     if value is None:
@@ -131,7 +131,7 @@ def _interval(metric: Metric, value: float, column: Column) -> tuple[str, str]:
     return column.interval(value, metric.ci95)
 
 
-def _best(group: Group, column: Column) -> float | None:
+def _best(group: ResultGroup, column: Column) -> float | None:
     """The best valid value among the compressed rows."""
     if column.metric is None:
         return None
@@ -142,7 +142,7 @@ def _best(group: Group, column: Column) -> float | None:
     return min(values) if column.better == "lower" else max(values)
 
 
-def _front(group: Group) -> set[int]:
+def _front(group: ResultGroup) -> set[int]:
     """Positions of the rows that nobody beats; rows that lack one of the objectives take no part."""
     columns = {column.key: column for column in COLUMNS[group.kind]}
     objectives = [columns[key] for key in FRONT[group.kind][0]]
@@ -160,7 +160,7 @@ def _front(group: Group) -> set[int]:
     return {positions[i] for i in pareto_front(list(points.values()))} if len(points) > 1 else set()
 
 
-def _notes(group: Group) -> list[str]:
+def _notes(group: ResultGroup) -> list[str]:
     """The sentences under the table: one for every doubtful line, one for every number that has a reason to
     lack.
     """
@@ -178,7 +178,7 @@ def _notes(group: Group) -> list[str]:
     return list(dict.fromkeys(text for text in found if text))
 
 
-def _why(group: Group, row: Row, column: Column, reading: Reading) -> str:
+def _why(group: ResultGroup, row: ResultRow, column: Column, reading: MetricReading) -> str:
     """Why a number is doubtful: by what is known of it alone, else by its line; empty when it is not."""
     if reading.status == "valid":
         return ""
@@ -188,16 +188,16 @@ def _why(group: Group, row: Row, column: Column, reading: Reading) -> str:
     return f"{_name(group, row)}, {column.title}: {own.status}: {'; '.join(own.reasons)}"
 
 
-def _doubt(group: Group, row: Row, line: Measurement) -> str:
+def _doubt(group: ResultGroup, row: ResultRow, line: Measurement) -> str:
     reasons = "; ".join(line.validity.reasons) or "no reason was recorded"
     return f"{_name(group, row)}, {ASPECT_NAMES[aspect_of(line)]}: {line.validity.status}: {reasons}"
 
 
-def _missing(group: Group, row: Row, column: Column, reason: str) -> str:
+def _missing(group: ResultGroup, row: ResultRow, column: Column, reason: str) -> str:
     return f"{_name(group, row)}, {column.title}: not available: {reason}" if reason else ""
 
 
-def _name(group: Group, row: Row) -> str:
+def _name(group: ResultGroup, row: ResultRow) -> str:
     label, detail = labels(group)[group.rows.index(row)]
     return f"{label} ({detail})"
 

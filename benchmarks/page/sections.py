@@ -20,10 +20,10 @@ from .breakdowns import (
     width_drawings,
 )
 from .columns import ENERGY
-from .conclusion import Figure, figures, sentences
+from .conclusion import HeadlineNumber, figures, sentences
 from .energy_table import energy_tables, why_uncounted
 from .headline import headline
-from .join import Group, aspect_of
+from .join import ResultGroup, aspect_of
 from .plots import Plot, plots
 
 LONGEST_COMMAND = 2000
@@ -59,7 +59,7 @@ class Section:
     source: str
     kind: str
     verdict: tuple[str, ...]
-    figures: tuple[Figure, ...]
+    figures: tuple[HeadlineNumber, ...]
     headline: str
     tables: tuple[tuple[str, table.Table], ...]
     plots: tuple[Plot, ...]
@@ -76,7 +76,7 @@ class Section:
     artifacts: tuple[Artifact, ...]
 
 
-def section(group: Group, number: int) -> Section:
+def section(group: ResultGroup, number: int) -> Section:
     """Everything the page says about one model."""
     anchor = f"m{number}"
     lead = headline(group)
@@ -105,7 +105,7 @@ def section(group: Group, number: int) -> Section:
     )
 
 
-def _conditions(group: Group) -> str:
+def _conditions(group: ResultGroup) -> str:
     examples = (group.example("quality"), group.example("latency"))
     return ". ".join(describe(line) for line in examples if line is not None)
 
@@ -130,7 +130,7 @@ def _commands(lines: Iterable[Measurement]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(clip(command, LONGEST_COMMAND) for command in every if command.strip()))
 
 
-def _artifacts(group: Group) -> list[Artifact]:
+def _artifacts(group: ResultGroup) -> list[Artifact]:
     found = []
     for row in group.rows:
         subject = row.subject
@@ -166,7 +166,7 @@ EXPECTED = {
 RELATIVE = ("kl", "cosine", "label_kl")
 
 
-def not_measured(group: Group) -> str:
+def not_measured(group: ResultGroup) -> str:
     """A sentence on what these numbers do not say."""
     gaps = []
     for metric, name in EXPECTED[group.kind]:

@@ -43,7 +43,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Bar:
+class HorizontalBar:
     """One horizontal bar: ``value`` sets its length, ``text`` is written at its end."""
 
     label: str
@@ -214,7 +214,7 @@ def _along(start: tuple[float, float], end: tuple[float, float]) -> list[Box]:
 
 
 def bars(
-    identifier: str, items: Sequence[Bar], *, title: str, description: str, width: float = 520
+    identifier: str, items: Sequence[HorizontalBar], *, title: str, description: str, width: float = 520
 ) -> Markup:
     """Horizontal bars from the top down, label on the left and number at the end."""
     row, longest = 22.0, max((bar.value for bar in items), default=0.0) or 1.0

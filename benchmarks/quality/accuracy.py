@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...errors import GateFailed, InputError
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
-from ..records.subjects import Subject, TokenModel
+from ..records.subjects import OpenModel, TokenModel
 from .scores import Rows, Scores, log_softmax, metric_files
 
 Ids = NDArray[np.int64]
@@ -98,8 +98,8 @@ def text_bytes(tokenizer: Tokenizer, window: Ids) -> int:
 
 
 def score_embeddings(
-    subject: Subject,
-    original: Subject,
+    subject: OpenModel,
+    original: OpenModel,
     sentences: Sequence[str],
     pair_sets: Mapping[str, WordPairs],
     *,
@@ -136,7 +136,7 @@ def _beside(numbers: NDArray[np.float64], ratings: NDArray[np.float64]) -> Rows:
 
 
 def _embeddings(
-    subject: Subject, original: Subject, texts: Sequence[str]
+    subject: OpenModel, original: OpenModel, texts: Sequence[str]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     theirs = original.embeddings(texts)
     mine = theirs if subject is original else subject.embeddings(texts)
@@ -148,13 +148,13 @@ def _embeddings(
     return mine, theirs
 
 
-def is_cut(subject: Subject, original: Subject) -> bool:
+def is_cut(subject: OpenModel, original: OpenModel) -> bool:
     """Whether the subject's tokens are some of the original's, and not all of them."""
     return subject.tokenizer.tokens < original.tokenizer.tokens
 
 
 def score_across(
-    subject: Subject, original: Subject, windows: Ids, *, progress: Progress | None = None
+    subject: OpenModel, original: OpenModel, windows: Ids, *, progress: Progress | None = None
 ) -> dict[str, Scores]:
     """Bits per byte on the text of ``windows [n, length]`` (ids of the original), each model in its own
     tokens.
@@ -174,7 +174,7 @@ def score_across(
     return {"bits_per_byte": Scores(metric, np.array(mine, np.float64), np.array(theirs, np.float64))}
 
 
-def _row(model: Subject, ids: Ids) -> tuple[float, int, int]:
+def _row(model: OpenModel, ids: Ids) -> tuple[float, int, int]:
     """Bits of all tokens but the first, how many they are, and the bytes of their text."""
     logits, targets = model.logits(ids[None])[0, :-1], ids[1:]
     if not np.isfinite(logits).all():

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from ...errors import GateFailed
 from ...terminal import Progress, Silent
-from ..records.subjects import Subject
+from ..records.subjects import OpenModel
 from .scores import Scores, log_softmax, metric_files
 
 
 def score_labels(
-    subject: Subject,
-    original: Subject,
+    subject: OpenModel,
+    original: OpenModel,
     texts: Sequence[str],
     targets: NDArray[np.int64] | None,
     *,
@@ -40,7 +40,7 @@ def score_labels(
     return scores
 
 
-def _log_probs(model: Subject, texts: Sequence[str], whose: str) -> NDArray[np.float64]:
+def _log_probs(model: OpenModel, texts: Sequence[str], whose: str) -> NDArray[np.float64]:
     logits = model.label_logits(texts)
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits)).any(axis=1).sum())

@@ -22,7 +22,7 @@ from ...errors import InputError
 from ...terminal import Progress, Silent
 from ..records import record as records
 from ..records.record import Measurement
-from ..records.subjects import Subject, open_subject
+from ..records.subjects import OpenModel, open_subject
 from ..records.summary import RESAMPLES
 from .accuracy import is_cut, score_across, score_embeddings, score_windows
 from .held_out_text import Placement, measured_rows, measured_sentences, measured_windows
@@ -36,7 +36,7 @@ DEFAULT_CORPUS = "wikipedia"
 
 
 @dataclass(frozen=True)
-class Sample:
+class MeasuredPart:
     """How much of the text is measured, and where in it."""
 
     windows: int = DEFAULT_WINDOWS
@@ -100,7 +100,7 @@ def validate_bundle(
     opened = original if same else open_subject(subject, device=device, threads=threads, progress=progress)
     _require_alike(opened, original, texts)
     source = Path(text).name if text else f"{corpus} held-out"
-    sample = Sample(windows, length, sentences, placement)
+    sample = MeasuredPart(windows, length, sentences, placement)
     if original.labels:
         result = _classifiers(opened, original, read, sample, progress)
     else:
@@ -114,7 +114,7 @@ def validate_bundle(
     return lines[-1]
 
 
-def _require_alike(subject: Subject, original: Subject, texts: list[str]) -> None:
+def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) -> None:
     if subject.kind != original.kind:
         raise InputError(f"a model of kind {subject.kind!r} is compared with one of kind {original.kind!r}")
     if subject.labels != original.labels:
@@ -133,12 +133,12 @@ def _require_alike(subject: Subject, original: Subject, texts: list[str]) -> Non
         )
 
 
-def _named(model: Subject) -> str:
+def _named(model: OpenModel) -> str:
     return ", ".join(model.labels) or "none"
 
 
 def _decoders(
-    subject: Subject, original: Subject, texts: list[str], sample: Sample, progress: Progress
+    subject: OpenModel, original: OpenModel, texts: list[str], sample: MeasuredPart, progress: Progress
 ) -> _Result:
     room = min(subject.max_length, original.max_length)
     if sample.length > room:
@@ -157,7 +157,7 @@ def _decoders(
 
 
 def _encoders(
-    subject: Subject, original: Subject, texts: list[str], sample: Sample, progress: Progress
+    subject: OpenModel, original: OpenModel, texts: list[str], sample: MeasuredPart, progress: Progress
 ) -> _Result:
     chosen = measured_sentences(texts, count=sample.sentences, placement=sample.placement)
     sets = {name: word_pairs.pairs(name) for name in word_pairs.FILES}
@@ -170,7 +170,7 @@ def _encoders(
 
 
 def _classifiers(
-    subject: Subject, original: Subject, corpus: Corpus, sample: Sample, progress: Progress
+    subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
 ) -> _Result:
     count, placement = sample.sentences, sample.placement
     targets = None
@@ -187,7 +187,7 @@ def _classifiers(
 
 
 def _lines(
-    subject: Subject, original: Subject, result: _Result, seed: int, command: str
+    subject: OpenModel, original: OpenModel, result: _Result, seed: int, command: str
 ) -> tuple[Measurement, Measurement]:
     """The original's line and the subject's, from one pass over the same input."""
     baseline = original.describe()

@@ -26,7 +26,7 @@ class TokenModel(Protocol):
         ...
 
 
-class Subject(Protocol):
+class OpenModel(Protocol):
     """A model that is open. A decoder has ``logits``, an encoder ``embeddings``, a classifier
     ``label_logits``.
 
@@ -61,7 +61,7 @@ class Subject(Protocol):
 
 def open_subject(
     model: str | Path, *, device: str = "cpu", threads: int | None = None, progress: Progress | None = None
-) -> Subject:
+) -> OpenModel:
     """Open a bundle directory, or a checkpoint by what ``compress`` takes: a directory, a ``.gguf`` file, a
     demo name.
 

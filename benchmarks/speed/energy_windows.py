@@ -17,7 +17,7 @@ from typing import Any
 
 from ...devices.energy import Meter, MeterLost, NoMeter
 from ...devices.state import disturbance, read_state
-from ...terminal import Progress, Silent, Task
+from ...terminal import Progress, ProgressTask, Silent
 from ..records.energy_record import IDLE, Energy, EnergyWindow
 from ..records.record import Metric, Validity
 from ..records.summary import summarize
@@ -87,7 +87,7 @@ def _counted(plan: _Plan, turns: list[dict[str, EnergyWindow]], disturbances: li
     )
 
 
-def _turn(arm: Arm, plan: _Plan, task: Task) -> dict[str, EnergyWindow]:
+def _turn(arm: Arm, plan: _Plan, task: ProgressTask) -> dict[str, EnergyWindow]:
     """A loaded model that rests, and then each of its phases."""
     found: dict[str, EnergyWindow | None] = {}
     with arm as worker:

@@ -13,13 +13,13 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
 
-from ...terminal import Progress, Silent, Task
+from ...terminal import Progress, ProgressTask, Silent
 from ..records.record import Metric
 from ..records.summary import summarize
 from .arm import Arm
 from .loaded_work import Sample
 from .protocol import Protocol
-from .timed_work import Embedding, Generation, Workload
+from .timed_work import Embedding, TimedGeneration, Workload
 
 
 @dataclass
@@ -73,7 +73,7 @@ def measure_arms(
 
 
 def _measure_pair(
-    turn: list[int], workers: list[Arm], arms: list[ArmSamples], protocol: Protocol, task: Task
+    turn: list[int], workers: list[Arm], arms: list[ArmSamples], protocol: Protocol, task: ProgressTask
 ) -> None:
     """One block of each arm; both are loaded and warm before the first is timed."""
     for index in turn:
@@ -115,10 +115,10 @@ class Quantity:
 
 def quantities(workload: Workload) -> list[Quantity]:
     """What a workload measures. The first is the one on which two arms are compared."""
-    return _of_generation(workload) if isinstance(workload, Generation) else _of_embedding(workload)
+    return _of_generation(workload) if isinstance(workload, TimedGeneration) else _of_embedding(workload)
 
 
-def _of_generation(workload: Generation) -> list[Quantity]:
+def _of_generation(workload: TimedGeneration) -> list[Quantity]:
     prompt = workload.prompt_tokens
     return [
         Quantity("decode_tps", "tok/s", "higher", lambda run: 1e9 / fmean(run["tokens"])),

@@ -28,7 +28,7 @@ Verdict = Literal["faster", "slower", "same", "invalid"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """The paired ratio of two rates, subject over baseline: above 1 the subject is faster."""
 
     ratio_median: float | None
@@ -44,7 +44,7 @@ class Comparison:
 
 def compare_rates(
     subject: Sequence[float | None], baseline: Sequence[float | None], *, noisy: bool = False, seed: int = 0
-) -> Comparison:
+) -> PairedComparison:
     """Judge pairs of rates (higher is better), block by block.
 
     Args:
@@ -55,12 +55,12 @@ def compare_rates(
     ratios = [a / b for a, b in pairs]
     if len(ratios) < MIN_PAIRS:
         reason = f"{len(ratios)} usable pairs, at least {MIN_PAIRS} are needed"
-        return Comparison(None, None, len(ratios), "invalid", reason)
+        return PairedComparison(None, None, len(ratios), "invalid", reason)
     interval = bootstrap_ci(ratios, lambda values: float(np.median(values)), seed)
     assert interval is not None, "two or more pairs have an interval"
     verdict = _verdict(ratios, *interval, NOISY_MARGIN if noisy else 0.0)
     reason = "" if verdict != "invalid" else _why_invalid(*interval, noisy)
-    return Comparison(float(np.median(ratios)), interval, len(ratios), verdict, reason)
+    return PairedComparison(float(np.median(ratios)), interval, len(ratios), verdict, reason)
 
 
 def sign_test(wins: int, pairs: int) -> float:

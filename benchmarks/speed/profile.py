@@ -32,7 +32,7 @@ from .paired import compare_rates
 from .per_op import with_bandwidth
 from .protocol import Protocol
 from .roofline import Roofline, best, measure_both
-from .timed_work import Embedding, Generation, Workload
+from .timed_work import Embedding, TimedGeneration, Workload
 
 
 def profile_bundle(
@@ -150,7 +150,7 @@ def _workload(bundles: list[Bundle], prompt_tokens: int, new_tokens: int, batch:
         raise InputError("a decoder and an encoder do not do the same work and cannot be compared")
     workload: Workload
     if kinds == {"decoder"}:
-        workload = Generation(prompt_tokens, new_tokens, seed=seed)
+        workload = TimedGeneration(prompt_tokens, new_tokens, seed=seed)
     else:
         workload = Embedding(prompt_tokens, batch, seed=seed)
     for opened in bundles:

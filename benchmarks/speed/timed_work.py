@@ -28,7 +28,7 @@ def _random_ids(shape: tuple[int, ...], vocab_size: int, seed: int) -> npt.NDArr
 
 
 @dataclass(frozen=True)
-class Generation:
+class TimedGeneration:
     """Generate ``new_tokens`` after a prompt of ``prompt_tokens`` at batch 1.
 
     Attributes:
@@ -88,7 +88,7 @@ class Generation:
 @dataclass(frozen=True)
 class Embedding:
     """Embed sentences of ``length`` tokens: one batch of ``batch``, then ``singles`` alone; ``units`` as of
-    :class:`Generation`.
+    :class:`TimedGeneration`.
     """
 
     units: ClassVar[dict[str, str]] = {"batch": "sentence"}
@@ -136,15 +136,15 @@ class Embedding:
         }
 
 
-Workload = Generation | Embedding
+Workload = TimedGeneration | Embedding
 
 
 def to_json(workload: Workload) -> dict[str, Any]:
     """The workload as a message for a worker."""
-    return {"kind": "generate" if isinstance(workload, Generation) else "embed", **asdict(workload)}
+    return {"kind": "generate" if isinstance(workload, TimedGeneration) else "embed", **asdict(workload)}
 
 
 def from_json(message: dict[str, Any]) -> Workload:
     """The inverse of :func:`to_json`."""
     fields = {key: value for key, value in message.items() if key != "kind"}
-    return Generation(**fields) if message["kind"] == "generate" else Embedding(**fields)
+    return TimedGeneration(**fields) if message["kind"] == "generate" else Embedding(**fields)

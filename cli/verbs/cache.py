@@ -14,7 +14,7 @@ from ...terminal import Terminal
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ...runtime.prepack.prepacked import Entry
+    from ...runtime.prepack.prepacked import PrepackedEntry
 
 
 @click.group("cache", short_help="List, make and clear the prepacked weights of this machine.")
@@ -50,7 +50,7 @@ def list_entries(check: bool, as_json: bool) -> None:
     terminal.say(f"{total / 1e9:.2f} of at most {limit_bytes() / 1e9:.0f} GB in {prepacked.folder()}")
 
 
-def _problems(entry: Entry) -> list[str]:
+def _problems(entry: PrepackedEntry) -> list[str]:
     from ...runtime.prepack.prepacked import damage
 
     if not entry.whole:
@@ -58,7 +58,7 @@ def _problems(entry: Entry) -> list[str]:
     return [f"{entry.path}: {problem}" for problem in damage(entry)]
 
 
-def _table(found: list[Entry]) -> Table:
+def _table(found: list[PrepackedEntry]) -> Table:
     from rich.table import Table
     from rich.text import Text
 

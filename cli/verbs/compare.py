@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ...benchmarks.page.join import Group
+    from ...benchmarks.page.join import ResultGroup
 
 
 @click.command("compare")
@@ -40,7 +40,7 @@ def command(runs: tuple[Path, ...], sort: str, as_json: bool, quiet: bool) -> No
     terminal.document(document(groups), None if as_json else table_text(groups))
 
 
-def table_text(groups: Sequence[Group]) -> object:
+def table_text(groups: Sequence[ResultGroup]) -> object:
     """The tables as wide as the terminal; plain text of 100 columns for a pipe."""
     from ...benchmarks.page.compare import as_text, render
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ...compress.model.pooling import Pooling
 from ...storage import disk_full_is_typed
-from ...terminal import Task
+from ...terminal import ProgressTask
 from .build import Build, WeightView
 from .decoder_graph import build_decoder
 from .encoder_graph import build_encoder
@@ -71,7 +71,7 @@ def build_graph(
     )
 
 
-def save(model: ir.Model, path: Path, nbytes: int, task: Task) -> None:
+def save(model: ir.Model, path: Path, nbytes: int, task: ProgressTask) -> None:
     """Write ``model`` to ``path``; if its weights (``nbytes`` in all) are large they go to ``path`` +
     ``.data``.
 

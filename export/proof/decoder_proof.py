@@ -17,7 +17,7 @@ from ...compress.model.module_names import module_name
 from ...runtime.bundle.manifest import DecoderSection
 from ...runtime.engine.decoder import Decoder
 from ...runtime.session.session import open_session
-from ...terminal import Task
+from ...terminal import ProgressTask
 from ..graph.attention.cache_io import CODES
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
@@ -33,7 +33,7 @@ STEPS = 4
 
 
 def prove_decoder(
-    job: ExportJob, graph: Path, section: DecoderSection, work: Path, opset: Opset, task: Task
+    job: ExportJob, graph: Path, section: DecoderSection, work: Path, opset: Opset, task: ProgressTask
 ) -> dict[str, Any]:
     """Compare ``graph`` with torch; returns the differences for the manifest. ``work`` is for scratch files.
 
@@ -69,7 +69,7 @@ def _quantized(
     section: DecoderSection,
     ids: Ids,
     unrounded: Floats,
-    task: Task,
+    task: ProgressTask,
 ) -> dict[str, Any]:
     model = torch_model.round(cache=job.kv_dtype in CODES)
     reference = logits(model, ids)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ...runtime.session.session import graph_errors_are_typed, open_session
-from ...terminal import Task
+from ...terminal import ProgressTask
 from ..graph.encoder_graph import LOGITS
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
@@ -42,7 +42,7 @@ Feeds = dict[str, Any]
 
 
 def prove_encoder(
-    job: ExportJob, graph: Path, max_length: int, work: Path, opset: Opset, task: Task
+    job: ExportJob, graph: Path, max_length: int, work: Path, opset: Opset, task: ProgressTask
 ) -> dict[str, Any]:
     """Compare ``graph`` with torch; returns the differences for the manifest. ``work`` is for scratch files.
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import BundleError, InputError
-from ...terminal import Progress, Silent, Task
+from ...terminal import Progress, ProgressTask, Silent
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import EncoderSection
 from ..session.session import graph_errors_are_typed
@@ -158,7 +158,7 @@ class Encoder:
             self._fill(ids, batch_size, result, task)
         return result
 
-    def _fill(self, ids: Sequence[Sequence[int]], batch_size: int, into: Vectors, task: Task) -> None:
+    def _fill(self, ids: Sequence[Sequence[int]], batch_size: int, into: Vectors, task: ProgressTask) -> None:
         """Write the answers to ``ids`` to the rows of ``into``."""
         self._check(ids, batch_size)
         plan = partial(length_buckets, [len(row) for row in ids], rows=batch_size)

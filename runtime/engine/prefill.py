@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import BundleError
 from ..bundle.bundle import Bundle
-from ..prepack.prepacked import Entry, find
+from ..prepack.prepacked import PrepackedEntry, find
 from ..session.session import PREFILL, PREFILL_PACKED, graph_errors_are_typed, open_session
 from .token_limits import Ids
 
@@ -105,7 +105,9 @@ def prefill_of(
     return Prefill(opening, packed=profile is not None)
 
 
-def _opened(entry: Entry, threads: int | None, profile: Path | None, config: Mapping[str, str]) -> Any:
+def _opened(
+    entry: PrepackedEntry, threads: int | None, profile: Path | None, config: Mapping[str, str]
+) -> Any:
     if not entry.prefill.is_file():
         return None
     try:

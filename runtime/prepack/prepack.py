@@ -51,7 +51,7 @@ def limit_bytes() -> int:
     return int(gigabytes * 1e9)
 
 
-def prepack(bundle: Bundle) -> prepacked.Entry | None:
+def prepack(bundle: Bundle) -> prepacked.PrepackedEntry | None:
     """Make the entry for ``bundle``, unless it is there; None when another process is making it.
 
     Raises:
@@ -106,7 +106,7 @@ def _write(bundle: Bundle, directory: Path, without: str | None) -> None:
     write_json(directory / MANIFEST, manifest)
 
 
-def make_room(limit: int) -> list[prepacked.Entry]:
+def make_room(limit: int) -> list[prepacked.PrepackedEntry]:
     """Drop the entries that were used least recently until the rest takes ``limit`` bytes, and what killed
     processes left; returns what was dropped.
     """
@@ -201,7 +201,7 @@ def _failure(bundle: Bundle) -> Path:
     return prepacked.entry_path(bundle).with_suffix(".failed")
 
 
-def clear() -> list[prepacked.Entry]:
+def clear() -> list[prepacked.PrepackedEntry]:
     """Drop every entry, and the memory of what could not be made; returns what was dropped."""
     for note in prepacked.folder().glob("*.failed"):
         note.unlink(missing_ok=True)

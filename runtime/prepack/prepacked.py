@@ -36,7 +36,7 @@ def folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PrepackedEntry:
     """One graph, prepacked. ``name`` is the model's and ``scheme`` its quantization, for tables;
     ``last_used`` in seconds since the epoch; ``without_prefill`` is why the prefill graph of the bundle is
     not in it.
@@ -101,7 +101,7 @@ def worth(bundle: Bundle) -> bool:
     return bundle.weight_bytes >= SMALLEST
 
 
-def find(bundle: Bundle) -> Entry | None:
+def find(bundle: Bundle) -> PrepackedEntry | None:
     """The entry for ``bundle``, if there is a valid one; one that is damaged is deleted."""
     entry = _read(entry_path(bundle))
     if entry is None:
@@ -113,7 +113,7 @@ def find(bundle: Bundle) -> Entry | None:
     return entry
 
 
-def entries() -> list[Entry]:
+def entries() -> list[PrepackedEntry]:
     """All of them, the least recently used first."""
     found = (_read(path) for path in _directories())
     return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.last_used)
@@ -131,7 +131,7 @@ def describe(path: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def damage(entry: Entry) -> list[str]:
+def damage(entry: PrepackedEntry) -> list[str]:
     """What differs from the hashes in its manifest, as sentences: reads every byte, which no start does."""
     files = read_json(entry.path / MANIFEST)["files"]
     return [
@@ -146,7 +146,7 @@ def _directories() -> Iterator[Path]:
         yield from (path for path in folder().iterdir() if not path.name.startswith("."))
 
 
-def _read(path: Path) -> Entry | None:
+def _read(path: Path) -> PrepackedEntry | None:
     """None where nothing is, or what belongs to somebody else; an entry that is not ``whole`` for ruins."""
     try:
         if not path.is_dir() or not _our_own(path):
@@ -162,8 +162,8 @@ def _read(path: Path) -> Entry | None:
         name, scheme = str(manifest["name"]), str(manifest["scheme"])
         without = manifest["without_prefill"]
     except (InputError, OSError, KeyError, TypeError, AttributeError, ValueError):
-        return Entry(path, "?", "?", size, used, whole=False)
-    return Entry(path, name, scheme, size, used, whole, without)
+        return PrepackedEntry(path, "?", "?", size, used, whole=False)
+    return PrepackedEntry(path, name, scheme, size, used, whole, without)
 
 
 def _as_written(path: Path, files: dict[str, dict[str, Any]]) -> bool:

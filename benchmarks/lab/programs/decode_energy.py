@@ -14,7 +14,7 @@ from ...records.energy_record import Energy
 from ...records.numerals import significant
 from ...speed.energy_windows import energy_metrics, measure_energy, metric_name
 from ...speed.protocol import Protocol
-from ...speed.timed_work import Generation
+from ...speed.timed_work import TimedGeneration
 from .interleaved import NEW_TOKENS, PROMPT
 
 _JOULES = metric_name("decode", "token")
@@ -32,7 +32,7 @@ def decode_energies(
     """
     found = measure_energy(
         list(bundles.values()),
-        Generation(PROMPT, NEW_TOKENS, seed=0),
+        TimedGeneration(PROMPT, NEW_TOKENS, seed=0),
         protocol or Protocol(),
         meter,
         threads=thread_budget(),

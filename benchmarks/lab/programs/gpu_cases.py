@@ -21,7 +21,7 @@ from ....errors import InputError
 from ....export.api import export_bundle
 from ....export.proof.proof_text import proof_text
 from ....runtime.text.tokenizer import Tokenizer
-from ....terminal import Progress, Task
+from ....terminal import Progress, ProgressTask
 from ...records.record import Measurement
 from ...speed.profile import profile_bundle
 from ...speed.protocol import Protocol
@@ -41,7 +41,7 @@ class Cost:
 class _Clock:
     """Notes the moment of every advance, and hands it on."""
 
-    def __init__(self, task: Task, moments: list[float]) -> None:
+    def __init__(self, task: ProgressTask, moments: list[float]) -> None:
         self.task, self.moments = task, moments
 
     def advance(self, amount: float = 1, detail: str = "") -> None:
@@ -58,7 +58,7 @@ class BlockTimes:
         self.moments: list[float] = []
 
     @contextmanager
-    def task(self, label: str, total: float) -> Iterator[Task]:
+    def task(self, label: str, total: float) -> Iterator[ProgressTask]:
         with self.progress.task(label, total) as task:
             if label == "compressing blocks":
                 self.moments = [time.monotonic()]

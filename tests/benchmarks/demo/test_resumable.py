@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgepress.benchmarks.demo.resumable import Step, run_steps
+from edgepress.benchmarks.demo.resumable import ResumableStep, run_steps
 from edgepress.terminal import Silent
 
 
@@ -26,7 +26,7 @@ class Bench:
 
     def run(self, progress: Any = None) -> list[str]:
         self.ran.clear()
-        one = Step(
+        one = ResumableStep(
             "one",
             "first",
             10,
@@ -34,7 +34,9 @@ class Bench:
             self.first.is_file,
             lambda: self._make(self.first),
         )
-        two = Step("two", "second", 20, self._content, self.second.is_file, lambda: self._make(self.second))
+        two = ResumableStep(
+            "two", "second", 20, self._content, self.second.is_file, lambda: self._make(self.second)
+        )
         return run_steps([one, two], self.journal, progress or Silent())
 
 

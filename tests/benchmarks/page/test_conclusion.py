@@ -9,7 +9,7 @@ import pytest
 from edgepress.benchmarks.page.conclusion import figures, sentences
 from edgepress.benchmarks.page.headline import headline
 from edgepress.benchmarks.page.heat_grid import damage, level
-from edgepress.benchmarks.page.join import Group, join
+from edgepress.benchmarks.page.join import ResultGroup, join
 from edgepress.benchmarks.page.plots import plots
 from edgepress.benchmarks.page.sections import not_measured
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
@@ -17,14 +17,14 @@ from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Va
 Make = Callable[..., Measurement]
 MakeSubject = Callable[..., Subject]
 MakeMetric = Callable[..., Metric]
-One = Callable[..., Group]
+One = Callable[..., ResultGroup]
 
 
 @pytest.fixture
 def one(make_subject: MakeSubject, make_quality: Make, make_latency: Make, make_metric: MakeMetric) -> One:
     """A group of one compressed decoder beside its original; ``compare`` and validity of latency may vary."""
 
-    def build(compare: dict[str, Any] | None, quality_status: str = "valid") -> Group:
+    def build(compare: dict[str, Any] | None, quality_status: str = "valid") -> ResultGroup:
         original, graph = make_subject("fp32", 540, form="hf"), make_subject("fp32", 540)
         made = make_subject("W4A16-g64 gptq", 83)
         doubt = Validity(status=quality_status, reasons=["logits differ"])  # type: ignore[arg-type]

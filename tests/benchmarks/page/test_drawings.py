@@ -73,7 +73,7 @@ def test_drawings_escape_what_they_write() -> None:
     scale = svg.Scale(HOSTILE)
     drawings = [
         svg.scatter("p", points, scale, scale, title=HOSTILE, description=HOSTILE, front=[0, 1]),
-        svg.bars("b", [svg.Bar(HOSTILE, 1, HOSTILE)], title=HOSTILE, description=HOSTILE),
+        svg.bars("b", [svg.HorizontalBar(HOSTILE, 1, HOSTILE)], title=HOSTILE, description=HOSTILE),
         heat_grid("h", [HOSTILE], 1, [[3]], [(0, 0)], title=HOSTILE, description=HOSTILE),
     ]
     for drawing in drawings:
@@ -83,7 +83,9 @@ def test_drawings_escape_what_they_write() -> None:
 
 
 def test_a_drawing_is_named_for_those_who_cannot_see_it() -> None:
-    root = ElementTree.fromstring(svg.bars("x", [svg.Bar("a", 1, "1")], title="Time", description="a 1"))
+    root = ElementTree.fromstring(
+        svg.bars("x", [svg.HorizontalBar("a", 1, "1")], title="Time", description="a 1")
+    )
     assert root.get("role") == "img"
     assert root.get("aria-labelledby") == "x-t x-d"
     assert [child.get("id") for child in root if child.tag in ("title", "desc")] == ["x-t", "x-d"]

@@ -10,10 +10,10 @@ from edgepress.benchmarks.speed.latency import (
     summarize_arm,
 )
 from edgepress.benchmarks.speed.loaded_work import Sample
-from edgepress.benchmarks.speed.timed_work import Embedding, Generation
+from edgepress.benchmarks.speed.timed_work import Embedding, TimedGeneration
 
 MS = 1_000_000
-GENERATION = Generation(prompt_tokens=100, new_tokens=5)
+GENERATION = TimedGeneration(prompt_tokens=100, new_tokens=5)
 
 
 def generation(token_ms: float) -> Sample:

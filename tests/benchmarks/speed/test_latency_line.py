@@ -11,14 +11,14 @@ from edgepress.benchmarks.speed.latency import ArmSamples
 from edgepress.benchmarks.speed.latency_line import Conditions, MeasuredArm, measurement_line
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.benchmarks.speed.roofline import Roofline
-from edgepress.benchmarks.speed.timed_work import Generation
+from edgepress.benchmarks.speed.timed_work import TimedGeneration
 from edgepress.devices.bandwidth import Bandwidth
 from edgepress.devices.probe import Machine, probe
 from edgepress.devices.state import State, read_state
 from edgepress.export.api import export_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 
-WORK = Generation(prompt_tokens=8, new_tokens=5)
+WORK = TimedGeneration(prompt_tokens=8, new_tokens=5)
 CPU = {"provider": "CPUExecutionProvider", "ms": 1.0, "share": 1.0, "nodes": 9, "ops": ["MatMul"]}
 
 

@@ -6,12 +6,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from edgepress.benchmarks.speed.paired import MIN_PAIRS, Comparison, compare_rates, sign_test
+from edgepress.benchmarks.speed.paired import MIN_PAIRS, PairedComparison, compare_rates, sign_test
 
 PAIRS = 10
 
 
-def arms(seed: int, *, effect: float = 1.0, noise: float = 0.01, drift: float = 0.3) -> Comparison:
+def arms(seed: int, *, effect: float = 1.0, noise: float = 0.01, drift: float = 0.3) -> PairedComparison:
     """Two arms under common drift and their own noise; ``effect`` is the true ratio."""
     generator = np.random.default_rng(seed)
     speed = 100 * (1 + drift * np.linspace(0, 1, PAIRS))

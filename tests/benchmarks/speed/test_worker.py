@@ -14,7 +14,7 @@ import pytest
 from edgepress.benchmarks.speed.arm import Arm, typed_error
 from edgepress.benchmarks.speed.page_cache import drop_from_cache
 from edgepress.benchmarks.speed.peak_memory import peak_rss
-from edgepress.benchmarks.speed.timed_work import Embedding, Generation, from_json, to_json
+from edgepress.benchmarks.speed.timed_work import Embedding, TimedGeneration, from_json, to_json
 from edgepress.compress.api import compress_model
 from edgepress.errors import (
     BundleError,
@@ -29,7 +29,7 @@ from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.prefill import PREFILL_CHUNK
 from edgepress.runtime.prepack import prepack, prepacked
 
-WORK = Generation(prompt_tokens=9, new_tokens=5)
+WORK = TimedGeneration(prompt_tokens=9, new_tokens=5)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_errors_cross_the_pipe(error: EdgepressError) -> None:
 
 
 @pytest.mark.parametrize("workload", [WORK, Embedding(length=7, batch=3, singles=2, seed=5)])
-def test_workloads_cross_the_pipe(workload: Generation | Embedding) -> None:
+def test_workloads_cross_the_pipe(workload: TimedGeneration | Embedding) -> None:
     assert from_json(json.loads(json.dumps(to_json(workload)))) == workload
 
 
@@ -209,7 +209,7 @@ def test_a_prompt_through_the_prefill_graph_is_accounted_for(
     opened = Bundle.open(export_bundle(tmp_path / "w4", output=tmp_path / "bundle", validate=False))
     assert opened.prefill is not None and prepack.prepack(opened) is not None
     prompt = PREFILL_CHUNK + 13
-    work = Generation(prompt_tokens=prompt, new_tokens=3)
+    work = TimedGeneration(prompt_tokens=prompt, new_tokens=3)
     with Arm(opened.path, work, threads=1, provider="cpu", cache=True) as worker:
         found = worker.operators(per_op=True)
     prefill, decode = found["accounts"]["prefill"], found["accounts"]["decode"]

@@ -61,7 +61,7 @@ def left() -> list[str]:
     return sorted(path.name for path in prepacked.folder().iterdir()) if prepacked.folder().exists() else []
 
 
-def made(bundle: Bundle) -> prepacked.Entry:
+def made(bundle: Bundle) -> prepacked.PrepackedEntry:
     entry = prepack.prepack(bundle)
     assert entry is not None and entry.whole
     return entry
