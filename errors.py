@@ -176,7 +176,6 @@ EXTRAS = {
     "torch": "compress",
     "transformers": "compress",
     "accelerate": "compress",
-    "compressed_tensors": "compress",
     "gguf": "compress",
     "onnx": "compress",
     "onnx_ir": "compress",

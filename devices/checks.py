@@ -34,7 +34,7 @@ CORE = (
     "psutil",
     "filelock",
 )
-COMPRESS = ("torch", "transformers", "accelerate", "compressed-tensors", "gguf", "onnx", "onnx-ir")
+COMPRESS = ("torch", "transformers", "accelerate", "gguf", "onnx", "onnx-ir")
 OLDEST_PYTHON = (3, 11)
 SMALL_DISK = 5e9
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -53,3 +54,30 @@ def test_the_extras_are_those_of_the_metadata() -> None:
         names = [re.split(r"[><=]", requirement)[0].replace("-", "_") for requirement in extras[extra]]
         assert module in names
     assert missing_extra("torch.nn") is not None and missing_extra("numpy") is None
+
+
+def imported() -> set[str]:
+    """The top-level modules that the product, without the lab, imports by a statement or by name."""
+    found: set[str] = set()
+    floors = ("benchmarks", "cli", "compress", "devices", "export", "runtime")
+    below = [path for floor in floors for path in (ROOT / floor).rglob("*.py") if "lab" not in path.parts]
+    for path in [*ROOT.glob("*.py"), *below]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(str(node.module).partition(".")[0])
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+                name = node.args[0]
+                found |= {str(name.value).partition(".")[0]} if isinstance(name, ast.Constant) else set()
+    return found
+
+
+def test_what_is_required_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [*project["dependencies"], *project["optional-dependencies"]["compress"]]
+    names = {re.split(r"[><=]", requirement)[0].replace("-", "_") for requirement in required}
+    imports = imported()
+    through_others = {"onnx"}  # onnx-ir writes its files
+    modules = {"pyyaml": "yaml"}
+    assert names - {name for name in names if modules.get(name, name) in imports} == through_others
