@@ -67,6 +67,8 @@ class Job:
             self.recipe = load_recipe(str(recipe))
         if max_time is not None:
             self.recipe = limited(self.recipe, max_time)
+        for note in self.recipe.notes:
+            progress.note(f"{self.recipe.name}: {note}")
         self.model = resolve(model, progress)
         self.source = WeightSource.open(self.model.path)
         self.choice, self.progress = choice, progress

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import RecipeError
 from .model.block_anatomy import BlockAnatomy, Linear
 from .model.weights import WeightSource
-from .pipeline.algorithm import FORWARD, PREPARED_AT_ONCE, BlockPass, ModelPass, Pass
+from .pipeline.algorithm import FORWARD, PREPARED_AT_ONCE, BlockPass, ModelPass, Pass, Selective
 from .pipeline.statistics import STATISTIC_BYTES
 from .recipe import Recipe
 from .shapes import check_cache, check_kind, check_shapes
@@ -72,7 +72,7 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
         if not selected:
             roles = sorted({linear.role for linear in source.anatomy.linears()})
             raise RecipeError(
-                f"pass {name}: its targets {list(step.targets)} match no layer of this model",
+                f"pass {name}: its targets {_targets(step)} match no layer of this model",
                 fix=f"targets are globs on names such as {next(source.anatomy.linears()).name}, "
                 f"or roles: {', '.join(roles)}",
             )
@@ -88,6 +88,10 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
         plans.append(StepPlan(name, label, len(selected), sum(map(_weights, selected)), before, after))
         anatomy = step.anatomy_after(anatomy)
     return plans
+
+
+def _targets(step: Pass) -> list[str]:
+    return list(step.targets) if isinstance(step, Selective) else ["*"]
 
 
 def _bytes_after(step: Pass, linear: Linear, left: Linear | None, stored: int) -> int:

@@ -5,6 +5,7 @@ name: w4a16-gptq
 passes:
   - pass: gptq
     scheme: W4A16-g64
+training: {epochs: 4}       # of every pass that trains; a pass may have its own
 embedding: W8A16-g32        # how exports store embedding and head; null leaves them in float
 calibration: {source: wikipedia, samples: 128, length: 512, seed: 0}
 """
@@ -23,8 +24,12 @@ from ..storage import sha256_json
 from ..yaml_safe import load_yaml
 from .model.weights import DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
+from .pass_help import summary_of
 from .pipeline.algorithm import Pass, pass_names, pass_type
+from .pipeline.pass_options import read_options, renamed_training, training_type
+from .train.training_options import TrainingOptions
 
+KEYS = ("name", "passes", "training", "embedding", "calibration")
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -34,9 +39,9 @@ class CalibrationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str | None = Field(None, description="a file, a directory, or the name of a demo corpus")
-    samples: int = Field(128, ge=1, le=100_000)
-    length: int = Field(512, ge=8, le=131_072)
-    seed: int = 0
+    samples: int = Field(128, ge=1, le=100_000, description="how many sequences are drawn")
+    length: int = Field(512, ge=8, le=131_072, description="tokens of a sequence, at most")
+    seed: int = Field(0, description="seed of what is drawn")
 
 
 class Step(BaseModel):
@@ -57,6 +62,7 @@ class Recipe(BaseModel):
     passes: tuple[Step, ...] = Field(min_length=1)
     embedding: str | None = DEFAULT_EMBEDDING
     calibration: CalibrationSettings = CalibrationSettings()
+    notes: tuple[str, ...] = ()  # old names that the recipe uses, and the new ones
 
     @field_validator("passes")
     @classmethod
@@ -89,10 +95,17 @@ class Recipe(BaseModel):
         return any(step.calibrated for _, step in self.steps)
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe with every default filled in, as it is hashed and stored."""
+        """The recipe with every default filled in, fixed options too, as it is hashed and stored."""
         return {
             "name": self.name,
-            "passes": [{"pass": name, **step.model_dump(mode="json")} for name, step in self.steps],
+            "passes": [
+                {
+                    "pass": name,
+                    **{key: fixed.value for key, fixed in step.fixed.items()},
+                    **step.model_dump(mode="json"),
+                }
+                for name, step in self.steps
+            ],
             "embedding": self.embedding,
             "calibration": self.calibration.model_dump(mode="json"),
         }
@@ -108,8 +121,8 @@ class Recipe(BaseModel):
         parts = []
         for name, step in self.steps:
             scheme = step.weight_scheme
-            label = scheme.name if scheme else step.label
-            parts.append(label if name == label.lower() else f"{label} {name}")
+            label, called = scheme.name if scheme else step.label, step.called(name)
+            parts.append(label if called in ("", label.lower()) else f"{label} {called}")
         return " + ".join(parts)
 
 
@@ -125,19 +138,36 @@ def _explain(error: ValidationError, keys: list[str], where: str) -> RecipeError
     return RecipeError(f"{where}: {key}: {first['msg']}{shown}", fix="see `edgepress recipe schema`")
 
 
-def _step(number: int, data: Any, where: str) -> Step:
+def _step(number: int, data: Any, where: str, training: Mapping[str, Any]) -> tuple[Step, tuple[str, ...]]:
     where = f"{where}, pass {number}"
     if not isinstance(data, Mapping) or not isinstance(data.get("pass"), str):
         raise RecipeError(
             f"{where}: each entry of 'passes' is a mapping with a 'pass' key",
             fix=f"for example {{pass: gptq, scheme: W4A16-g64}}; passes: {', '.join(pass_names())}",
         )
-    kind = pass_type(data["pass"])
-    options = {key: value for key, value in data.items() if key != "pass"}
+    where, options = f"{where} ({data['pass']})", {key: value for key, value in data.items() if key != "pass"}
     try:
-        return Step(name=data["pass"], options=kind.model_validate(options))
+        read = read_options(data["pass"], options, training)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error.what}", why=error.why, fix=error.fix) from None
+    try:
+        return Step(name=read.name, options=read.kind.model_validate(read.options)), read.notes
     except ValidationError as error:
-        raise _explain(error, list(kind.model_fields), f"{where} ({data['pass']})") from None
+        inside = error.errors()[0]["loc"][:1] == ("training",)
+        kind = training_type(read.kind) if inside else read.kind
+        raise _explain(error, list(kind.model_fields), where) from None
+
+
+def _training(given: Any, where: str) -> dict[str, Any]:
+    """The recipe's ``training`` section, for the passes that train."""
+    if not isinstance(given, Mapping):
+        raise RecipeError(f"{where}: 'training' must be a mapping", fix="for example training: {epochs: 4}")
+    options = renamed_training(given)
+    try:
+        TrainingOptions.model_validate(options)
+    except ValidationError as error:
+        raise _explain(error, list(TrainingOptions.model_fields), f"{where}, training") from None
+    return options
 
 
 def parse(data: Any, where: str) -> Recipe:
@@ -148,21 +178,23 @@ def parse(data: Any, where: str) -> Recipe:
         UnknownName: no such pass or scheme.
     """
     if not isinstance(data, Mapping):
-        raise RecipeError(
-            f"{where} is not a mapping", fix="a recipe has the keys name, passes, embedding, calibration"
-        )
-    known = list(Recipe.model_fields)
-    unknown = [key for key in data if key not in known]
+        raise RecipeError(f"{where} is not a mapping", fix=f"a recipe has the keys {', '.join(KEYS)}")
+    unknown = [key for key in data if key not in KEYS]
     if unknown:
-        near = difflib.get_close_matches(str(unknown[0]), known, n=1)
+        near = difflib.get_close_matches(str(unknown[0]), KEYS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise RecipeError(f"{where}: unknown key {unknown[0]!r}", fix=f"{hint}known keys: {', '.join(known)}")
+        raise RecipeError(f"{where}: unknown key {unknown[0]!r}", fix=f"{hint}known keys: {', '.join(KEYS)}")
     passes = data.get("passes")
     if not isinstance(passes, list) or not passes:
         raise RecipeError(f"{where}: 'passes' must be a list with at least one pass")
-    steps = [_step(number, entry, where) for number, entry in enumerate(passes, 1)]
+    training = _training(data.get("training", {}), where)
+    read = [_step(number, entry, where, training) for number, entry in enumerate(passes, 1)]
+    if training and not any("training" in type(step.options).model_fields for step, _ in read):
+        raise RecipeError(f"{where}: 'training' is given, and no pass trains", fix="leave it out")
+    notes = tuple(dict.fromkeys(note for _, found in read for note in found))
+    rest = {key: value for key, value in data.items() if key != "training"}
     try:
-        return Recipe.model_validate({**data, "passes": steps})
+        return Recipe.model_validate({**rest, "passes": [step for step, _ in read], "notes": notes})
     except ValidationError as error:
         known_settings = list(CalibrationSettings.model_fields)
         raise _explain(error, known_settings, where) from None
@@ -198,8 +230,8 @@ def load_recipe(recipe: str) -> Recipe:
 
 
 def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool) -> Recipe:
-    """The recipe behind ``--scheme``: W8A8 is ``w8a8``; all others are ``gptq`` with calibration text, else
-    ``rtn``; FP8 is ``rtn`` always, since there is little left to gain.
+    """The recipe behind ``--scheme``: ``gptq`` with calibration text, else ``rtn``; FP8 and int8 activations
+    are ``rtn`` always, since there is little left to gain.
     """
     parsed = Scheme.parse(scheme)
     if group_size is not None:
@@ -208,31 +240,28 @@ def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool) -> Reci
         except ValidationError as error:
             raise RecipeError(f"group size {group_size}: {error.errors()[0]['msg']}") from None
     if parsed.activations and parsed.format == "int":
-        return parse({"name": "w8a8", "passes": [{"pass": "w8a8"}]}, "--scheme")
+        return parse({"name": "w8a8", "passes": [{"pass": "rtn", "scheme": "W8A8"}]}, "--scheme")
     name = "gptq" if calibrated and parsed.format != "fp8" else "rtn"
     step = {"pass": name, "scheme": parsed.name}
     return parse({"name": f"{parsed.name.lower()}-{name}", "passes": [step]}, "--scheme")
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of a recipe file."""
-    choices = []
+    """JSON Schema of a recipe file, with the new names alone."""
+    choices, definitions = [], dict[str, Any]()
     for name in pass_names():
         entry = pass_type(name).model_json_schema(ref_template="#/$defs/{model}")
-        properties = {"pass": {"const": name}, **entry.get("properties", {})}
+        definitions |= entry.get("$defs", {})
         choices.append(
             {
                 "title": name,
+                "description": summary_of(name),
                 "type": "object",
-                "properties": properties,
+                "properties": {"pass": {"const": name}, **entry.get("properties", {})},
                 "required": ["pass", *entry.get("required", [])],
                 "additionalProperties": False,
-                "$defs": entry.get("$defs", {}),
             }
         )
-    definitions: dict[str, Any] = {}
-    for choice in choices:
-        definitions |= choice.pop("$defs")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "edgepress recipe",
@@ -240,6 +269,7 @@ def schema() -> dict[str, Any]:
         "properties": {
             "name": {"type": "string"},
             "passes": {"type": "array", "minItems": 1, "items": {"oneOf": choices}},
+            "training": TrainingOptions.model_json_schema(),
             "embedding": {"type": ["string", "null"], "default": DEFAULT_EMBEDDING},
             "calibration": CalibrationSettings.model_json_schema(),
         },

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import RecipeError
-from .pipeline.algorithm import ModelPass
 from .recipe import Recipe, Step
+from .train.learning import Learning
 
 
 def limited(recipe: Recipe, minutes: float) -> Recipe:
@@ -19,16 +19,17 @@ def limited(recipe: Recipe, minutes: float) -> Recipe:
         names = ", ".join(step.name for step in recipe.passes)
         raise RecipeError(
             f"--max-time bounds passes that learn, and the recipe {recipe.name} has none ({names})",
-            fix="leave --max-time out; distill, qat, recover, ternary and tune learn",
+            fix="leave --max-time out; distill, qat, ternary and tune learn",
         )
     return recipe.model_copy(update={"passes": tuple(_limited(step, minutes) for step in recipe.passes)})
 
 
 def _learns(step: Step) -> bool:
-    return isinstance(step.options, ModelPass) and "max_time" in type(step.options).model_fields
+    return isinstance(step.options, Learning)
 
 
 def _limited(step: Step, minutes: float) -> Step:
-    if not _learns(step):
+    if not isinstance(step.options, Learning):
         return step
-    return step.model_copy(update={"options": step.options.model_copy(update={"max_time": minutes})})
+    training = step.options.training.but(max_time=minutes)
+    return step.model_copy(update={"options": step.options.model_copy(update={"training": training})})

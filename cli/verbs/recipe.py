@@ -1,6 +1,10 @@
-"""``edgepress recipe list | show NAME | check FILE | schema``."""
+"""``edgepress recipe list | show NAME | check FILE | passes [NAME] | schema``."""
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -36,10 +40,10 @@ def show(name: str, as_json: bool) -> None:
     require("torch", "compress")
     from ...compress.recipe import load_recipe, text_of
 
-    recipe = load_recipe(name)
-    Terminal(as_json=as_json).document(
-        {**recipe.as_dict(), "sha256": recipe.sha256}, text_of(name)[0].rstrip()
-    )
+    recipe, terminal = load_recipe(name), Terminal(as_json=as_json)
+    for note in recipe.notes:
+        terminal.progress.note(note)
+    terminal.document({**recipe.as_dict(), "sha256": recipe.sha256}, text_of(name)[0].rstrip())
 
 
 @command.command("check")
@@ -53,8 +57,32 @@ def check(file: str, as_json: bool) -> None:
     from ...compress.recipe import load_recipe
 
     recipe = load_recipe(file)
+    terminal = Terminal(as_json=as_json)
+    for note in recipe.notes:
+        terminal.progress.note(note)
     document = {"ok": True, "name": recipe.name, "summary": recipe.summary, "sha256": recipe.sha256}
-    Terminal(as_json=as_json).document(document, f"{file}: ok, {recipe.summary}")
+    terminal.document(document, f"{file}: ok, {recipe.summary}")
+
+
+@command.command("passes")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True)
+def passes(name: str | None, as_json: bool) -> None:
+    """The passes that a recipe may have; with NAME the options of one, or of the section `training`."""
+    from ...errors import require
+
+    require("torch", "compress")
+    from ...compress.pass_help import all_passes, options_of, resolved
+
+    terminal = Terminal(as_json=as_json)
+    if name is None:
+        found = all_passes()
+        terminal.document(found, _list_of(found))
+        return
+    pass_name, alias = resolved(name)
+    options = options_of(pass_name)
+    heading = f"{name}: {alias}\n\n" if alias else ""
+    terminal.document({"pass": pass_name, "options": options}, heading + _table_of(options))
 
 
 @command.command("schema")
@@ -66,3 +94,47 @@ def schema_() -> None:
     from ...compress.recipe import schema
 
     Terminal(as_json=True).document(schema())
+
+
+# Widths of the columns of both tables: 80 with the spaces between them.
+_PASSES = (18, 44, 16)
+_OPTIONS = (19, 17, 10, 31)
+
+
+def _list_of(passes: list[dict[str, Any]]) -> str:
+    rows = [("pass", "what it does", "needs text")]
+    for one in passes:
+        rows.append((one["name"], one["summary"], one["text"]))
+    old = [f"{name}: {alias}" for one in passes for name, alias in one["aliases"].items()]
+    wrapped = [line for one in sorted(old) for line in textwrap.wrap(one, 78, subsequent_indent="  ")]
+    lines = [*_rows(rows, _PASSES), "", "Old names:", *(f"  {line}" for line in wrapped)]
+    return "\n".join([*lines, "", "Options of one: edgepress recipe passes NAME"])
+
+
+def _table_of(options: list[dict[str, Any]]) -> str:
+    rows = [("option", "type", "default", "description")]
+    for one in options:
+        default = _shown(one["default"]) if "default" in one else "(needed)"
+        rows.append((one["name"], one["type"], default, one["description"]))
+    return "\n".join(_rows(rows, _OPTIONS))
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it, on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _rows(rows: Sequence[tuple[str, ...]], widths: tuple[int, ...]) -> list[str]:
+    """``rows`` with each cell wrapped to the width of its column."""
+    lines = []
+    for row in rows:
+        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        for number in range(max(map(len, cells))):
+            parts = [cell[number] if number < len(cell) else "" for cell in cells]
+            padded = (part.ljust(width) for part, width in zip(parts, widths, strict=True))
+            lines.append(" ".join(padded).rstrip())
+    return lines

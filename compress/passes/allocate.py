@@ -2,28 +2,35 @@
 
 What each layer costs at each width is measured by gradients (:mod:`edgepress.compress.measure.sensitivity`);
 the choice is a multiple-choice knapsack, solved to optimality (:mod:`edgepress.compress.solve.knapsack`).
-Linears that read the same inputs get one scheme when ``packed`` is set, since fast runtimes keep them as one
-matrix. Costs and plan are kept in the manifest: the costs can be given again for another budget, and the
-plan, edited or as it is, in its place.
+Linears that read the same inputs get one scheme, since fast runtimes keep them as one matrix. Costs and plan
+are kept in the manifest: the costs can be given again for another budget, and the plan, edited or as it is,
+in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from ...errors import CalibrationError, RecipeError, ShapeError
 from ...storage import read_json, sha256_json, write_json
 from ..measure.fisher import FisherPass
-from ..measure.precision import Precision
 from ..measure.sensitivity import sensitivity
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..numbers.grid import quantize
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import BlockPass, ModelPass, SchemeOption
+from ..pipeline.algorithm import (
+    MEASURED,
+    MEASURED_TOKENS,
+    BlockPass,
+    Fixed,
+    ModelPass,
+    SchemeOption,
+    Selective,
+)
 from ..pipeline.journal import Journal
 from ..pipeline.stage import Stage, StageResult
 from ..pipeline.sweep import Sweep
@@ -34,24 +41,26 @@ from ..solve.knapsack import choose
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
 
 
-class Allocate(ModelPass):
+class Allocate(Selective, ModelPass):
     """Options of ``allocate``."""
 
-    bits: float | None = Field(None, gt=0, description="budget: stored bits a weight, scales included")
+    text: ClassVar[str] = "to measure"
+    fixed: ClassVar[Mapping[str, Fixed]] = MEASURED | {
+        "packed": Fixed(True, "fast runtimes keep linears that read the same inputs as one matrix")
+    }
+    bits: float | None = Field(None, gt=0, description="budget: stored bits per weight, scales included")
     plan: Annotated[Allocation | None, BeforeValidator(read_allocation)] = Field(
         None,
-        description="layers and their schemes, in place of a budget: a mapping, a YAML file, a checkpoint",
+        description="scheme of each layer in place of a budget: a mapping, a YAML file, or a checkpoint",
     )
     costs: Annotated[Costs | None, BeforeValidator(read_costs)] = Field(
         None,
-        description="measured before, for another budget: a mapping, or a checkpoint that this pass made",
+        description="sensitivities measured before: a mapping, or a checkpoint that this pass made",
     )
-    schemes: tuple[SchemeOption, ...] = Field(_DEFAULT, min_length=1, description="what a layer may become")
+    schemes: tuple[SchemeOption, ...] = Field(
+        _DEFAULT, min_length=1, description="schemes that a layer may get"
+    )
     using: dict[str, Any] = Field({"pass": "gptq"}, description="the pass that quantizes, with its options")
-    packed: bool = Field(True, description="linears that read the same inputs get one scheme")
-    measured_tokens: int = Field(4096, ge=1, description="calibration tokens that the costs are measured on")
-    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
-    seed: int = 0
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -101,7 +110,7 @@ class Allocate(ModelPass):
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """A forward and a backward pass with a product for each width, then the quantizing sweep."""
-        measured = min(tokens, self.measured_tokens) * (2 + len(self.schemes)) if self.measures else 0
+        measured = min(tokens, MEASURED_TOKENS) * (2 + len(self.schemes)) if self.measures else 0
         return float(weights) * (measured + 4 * tokens)
 
     def apply(self, stage: Stage) -> StageResult:
@@ -183,10 +192,8 @@ class Allocate(ModelPass):
         for block in anatomy.blocks:
             for group in block.inputs():
                 mine = [linear for linear in group if self.selects(linear)]
-                if mine and self.packed:
+                if mine:
                     yield mine
-                elif mine:
-                    yield from ([linear] for linear in mine)
 
     def _costs(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
         """The given ones, those that a killed run had measured, or measured now."""
@@ -209,11 +216,11 @@ class Allocate(ModelPass):
         run = FisherPass.load(
             stage.source,
             stage.calibration,
-            self.measured_tokens,
+            MEASURED_TOKENS,
             stage.device,
             stage.progress,
-            precision=self.precision,
-            seed=self.seed,
+            precision="auto",
+            seed=0,
         )
         fitting = {
             linear.name: [scheme for scheme in self.schemes if _divides(scheme, linear)] for linear in linears

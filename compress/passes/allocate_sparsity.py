@@ -10,7 +10,7 @@ kept in the manifest, and can be given to that pass again as its ``per_layer``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -19,28 +19,27 @@ from torch import Tensor
 from ...errors import CalibrationError, RecipeError
 from ...storage import sha256_json
 from ..measure.fisher import FisherPass
-from ..measure.precision import Precision
 from ..measure.removal_loss import weight_losses
 from ..model.block_anatomy import Linear
-from ..pipeline.algorithm import BlockPass, ModelPass
+from ..pipeline.algorithm import MEASURED, MEASURED_TOKENS, BlockPass, Fixed, ModelPass, Selective
 from ..pipeline.journal import Journal
 from ..pipeline.stage import Stage, StageResult
 from ..pipeline.sweep import Sweep
 from ..solve.inner_pass import inner_pass
 from ..solve.knapsack import choose
 
-_STEP = 0.05
+# How far a layer's fraction may be from the whole's, and in which steps.
+_SPREAD, _STEP = 0.2, 0.05
 
 
-class AllocateSparsity(ModelPass):
+class AllocateSparsity(Selective, ModelPass):
     """Options of ``allocate_sparsity``."""
 
-    sparsity: float = Field(gt=0, lt=1, description="share of all weights together that become zero")
-    spread: float = Field(0.2, ge=0, lt=1, description="how far a layer's share may be from the whole's")
+    fixed: ClassVar[Mapping[str, Fixed]] = MEASURED | {
+        "spread": Fixed(_SPREAD, "losses are measured near the whole's fraction, and add up there")
+    }
+    sparsity: float = Field(gt=0, lt=1, description="fraction of all weights together that become zero")
     using: dict[str, Any] = Field({"pass": "sparsegpt"}, description="the pass that prunes, with its options")
-    measured_tokens: int = Field(4096, ge=1, description="calibration tokens that losses are measured on")
-    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
-    seed: int = 0
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -59,7 +58,7 @@ class AllocateSparsity(ModelPass):
     @property
     def shares(self) -> list[float]:
         """What a layer's share may be."""
-        steps = range(-round(self.spread / _STEP), round(self.spread / _STEP) + 1)
+        steps = range(-round(_SPREAD / _STEP), round(_SPREAD / _STEP) + 1)
         found = (round(self.sparsity + step * _STEP, 6) for step in steps)
         return [share for share in found if 0 <= share < 1]
 
@@ -77,7 +76,7 @@ class AllocateSparsity(ModelPass):
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """A forward and a backward pass with the squares of the gradients, then the pruning sweep."""
-        return float(weights) * (3 * min(tokens, self.measured_tokens) + 4 * tokens)
+        return float(weights) * (3 * min(tokens, MEASURED_TOKENS) + 4 * tokens)
 
     def apply(self, stage: Stage) -> StageResult:
         """Measure, solve, prune.
@@ -122,11 +121,11 @@ class AllocateSparsity(ModelPass):
         run = FisherPass.load(
             stage.source,
             stage.calibration,
-            self.measured_tokens,
+            MEASURED_TOKENS,
             stage.device,
             stage.progress,
-            precision=self.precision,
-            seed=self.seed,
+            precision="auto",
+            seed=0,
         )
         losses = weight_losses(run, [linear.name for linear in linears])
         return [loss_at(losses[linear.name], [zeros(linear, s) for s in self.shares]) for linear in linears]

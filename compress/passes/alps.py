@@ -11,27 +11,37 @@ Of the pruning passes the slowest and the closest: two matrix products a round.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..prune.gram_pruning import GramPruning, Rows
+from ..pipeline.algorithm import Fixed
+from ..prune.gram_pruning import FIT_STEPS, GramPruning, Rows
 from ..solve.damped_cholesky import InverseFactor
+
+_PULL, _GROWTH = 0.1, 1.3  # the first ρ, where H has a unit diagonal, and the factor on it after each round
 
 
 class Alps(GramPruning):
     """Options of ``alps``."""
 
-    rounds: int = Field(20, ge=1, le=1000, description="of the splitting")
-    pull: float = Field(0.1, gt=0, description="the first ρ, where H has a unit diagonal")
-    growth: float = Field(1.3, ge=1, description="factor on ρ after each round")
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        **GramPruning.fixed,
+        "pull": Fixed(_PULL, "channels are scaled to a unit diagonal, so that one first ρ fits all layers"),
+        "growth": Fixed(_GROWTH, "twenty rounds take ρ from 0.1 to about 19, where both weights agree"),
+        "fit_steps": Fixed(FIT_STEPS, "the splitting leaves a weight near the least-squares one"),
+    }
+    rounds: int = Field(20, ge=1, le=1000, description="rounds of the splitting (ADMM)")
 
     def solve(self, rows: Rows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
         scale = hessian.diagonal().sqrt()
         unit = hessian / scale / scale.unsqueeze(1)
         scaled = rows.target * scale
         values, vectors = torch.linalg.eigh(unit)
-        image, pull = scaled @ unit, self.pull
+        image, pull = scaled @ unit, _PULL
         del unit
         mask = rows.choose(scaled.abs())
         sparse, gathered = scaled * mask, torch.zeros_like(scaled)
@@ -41,7 +51,7 @@ class Alps(GramPruning):
             mask = rows.choose(joined.abs())
             sparse = joined * mask
             gathered.add_(dense.sub_(sparse), alpha=pull)
-            pull *= self.growth
+            pull *= _GROWTH
         return sparse / scale, mask
 
 

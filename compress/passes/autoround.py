@@ -4,9 +4,9 @@ Cheng et al. 2023, "Optimize Weight Rounding via Signed Gradient Descent for the
 2309.05516 (the method of AutoRound). All layers of a block learn together, so that each may make up for the
 others: the loss is the squared distance of the block's output from what the original model has here. Steps
 follow the sign of the gradients at a linearly falling rate, and the best of all iterates is kept
-(:mod:`edgepress.compress.solve.learned_rounding`). Two options go beyond the paper:
+(:mod:`edgepress.compress.solve.learned_rounding`). Two things go beyond the paper:
 
-- ``start: codes`` begins with the codes that a pass before has found (``gptq``, then ``autoround``).
+- It begins with the codes that a pass before has found, if there is one (``gptq``, then ``autoround``).
 - ``loss: relative`` divides the distance of each token by the size of its hidden state, as the norm at the
   entrance of the next block will: a few tokens of huge states do not drown the others.
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -29,12 +29,12 @@ from ...errors import OutOfResource
 from ..measure.precision import Precision, computes_in_bfloat16
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import unwrap, wrap
-from ..numbers.grid import Search, quantize
+from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
+from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, SchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
-from ..pipeline.forward import Batch, both_sound
+from ..pipeline.forward import both_sound
 from ..solve.block_descent import BlockDescent, Descent, DescentSettings, Loss, Pair, original_weight
 from ..solve.learned_rounding import LearnedRounding
 
@@ -48,31 +48,29 @@ class Autoround(BlockPass):
     reads_batches = True
     compares = True
     learns = True
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        "search": Fixed(
+            "mse", "clip factors learn from there, and codes of the pass before stay as they are"
+        ),
+        "start": Fixed("codes", "codes that a pass before has found are the better start"),
+        "inputs": Fixed("quantized", "what the block will read"),
+        "learning_rate": Fixed(None, "1 / iterations, the paper's: an offset can just cross its range"),
+        "clip_rate": Fixed(None, "the learning rate of the offsets, as in the paper"),
+    }
     scheme: SchemeOption
     schemes: dict[str, SchemeOption] = Field(
-        {}, description="schemes of single layers by name, if not `scheme`"
+        {}, description="scheme of single layers by name, in place of `scheme`"
     )
-    search: Search = "mse"
-    start: Literal["codes", "grid"] = Field(
-        "codes", description="codes: those of the pass before, if there are any; grid: rounded to nearest"
+    loss: Loss = Field(
+        "relative", description="squared error of the block's output, or relative to each token's size"
     )
-    inputs: Literal["quantized", "original", "mixed"] = Field(
-        "quantized",
-        description="what the block reads: the inputs that quantized blocks give it, or the original's",
+    iterations: int = Field(100, ge=0, le=10_000, description="steps for each block, one batch each")
+    precision: Precision = Field(
+        "auto", description="autocast type; auto is bfloat16 where the processor computes in it"
     )
-    loss: Loss = Field("relative", description="mse, or relative to the size of each token's hidden state")
-    iterations: int = Field(100, ge=0, le=10_000, description="steps for each block, a batch each")
-    learning_rate: float | None = Field(
-        None, gt=0, le=1, description="of the offsets, in steps of the grid; null is 1 / iterations"
+    low_memory: bool = Field(
+        False, description="whether each sequence of a batch goes through the block alone"
     )
-    clip_rate: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="of the clip factors; null is the learning rate, 0 leaves the grid as it is",
-    )
-    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
-    low_memory: bool = Field(False, description="each sequence of a batch goes through the block alone")
 
     @property
     def weight_scheme(self) -> Scheme:
@@ -130,12 +128,12 @@ class Autoround(BlockPass):
     ) -> tuple[list[QTensor], Descent]:
         """The layers with their rounding learned from ``weights``, what they are to stand for."""
         roundings = {linear.name: self._rounding(block, linear, weights[linear.name]) for linear in layers}
-        rate = self.learning_rate or 1 / max(self.iterations, 1)
+        rate = 1 / max(self.iterations, 1)
         settings = DescentSettings(
             pairs=lambda: self._pairs(block),
             steps=self.iterations,
             rate=rate,
-            clip_rate=rate if self.clip_rate is None else self.clip_rate,
+            clip_rate=rate,
             loss=self.loss,
             precision=self.precision,
             alone=alone,
@@ -145,23 +143,17 @@ class Autoround(BlockPass):
         return [rounding.tensor() for rounding in roundings.values()], descent
 
     def _pairs(self, block: Block) -> Iterator[Pair]:
-        generator = torch.Generator().manual_seed(block.anatomy.index)
-        pairs = zip(block.batches(), block.references(), strict=True)
-        for (batch, reference), target in zip(pairs, block.targets(), strict=True):
-            if self.inputs == "original":
-                batch = reference
-            elif self.inputs == "mixed":
-                batch = _mixed(batch, reference, generator)
+        for batch, target in zip(block.batches(), block.targets(), strict=True):
             batch, target = both_sound(batch, target)
             if batch.mask is None or bool(batch.mask.any()):
                 yield batch, target.hidden
 
     def _rounding(self, block: Block, linear: Linear, weight: Tensor) -> LearnedRounding:
         mask = block.masks.get(linear.name)
-        start = block.quantized.get(linear.name) if self.start == "codes" else None
+        start = block.quantized.get(linear.name)
         scheme = self.scheme_of(linear)
         if start is None or start.scheme != scheme:
-            start = quantize(weight, scheme, self.search, mask=mask)
+            start = quantize(weight, scheme, mask=mask)
         return LearnedRounding(weight, start, mask)
 
     def _record(
@@ -173,12 +165,6 @@ class Autoround(BlockPass):
         block.statuses.append(
             LayerStatus(linear.name, "autoround", tensor.scheme.name, status, error, "weight", detail)
         )
-
-
-def _mixed(batch: Batch, reference: Batch, generator: torch.Generator) -> Batch:
-    """Each value from one of the two batches, by chance."""
-    chosen = torch.rand(batch.hidden.shape, generator=generator).to(batch.hidden.device) < 0.5
-    return Batch(torch.where(chosen, batch.hidden, reference.hidden), batch.arguments, batch.mask)
 
 
 def _status(descent: Descent) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ..model.block_anatomy import Linear
@@ -41,7 +42,7 @@ class Awq(BlockPass):
 
     needs = ("gram",)
     scheme: SchemeOption
-    quantize: bool = True
+    quantize: bool = Field(True, description="whether it rounds too; false only folds the factors")
 
     @property
     def weight_scheme(self) -> Scheme | None:

@@ -13,11 +13,11 @@ al. 2021, arXiv 2102.05426) but between dimensions too. That is measured ahead, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..measure.fisher import FisherPass
@@ -26,21 +26,34 @@ from ..measure.precision import Precision, autocast
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import TokenQuantLinear
-from ..numbers.grid import Search, quantize
+from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import ROUNDING, BlockPass, SchemeOption, float_bytes
+from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, SchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
 from ..pipeline.forward import Batch, block_output, both_sound
 from ..solve.block_descent import original_weight
 from ..train.students.lsq_linear import LsqLinear
 from ..train.students.relative import Learned, learn
 from ..train.students.scale_side import on_its_side
+from ..train.training_options import TrainingSection, own_training
 
 _FISHER = "output_fisher"
 _HELD_OUT = 8
 _LATENT_UNIT = 4.0
 Pair = tuple[Batch, Tensor]
+
+
+class BlockTraining(TrainingSection):
+    """The part of the ``training`` section that a block trains by."""
+
+    learning_rate: float = Field(
+        2e-2, gt=0, le=0.1, description="learning rate, relative to the size of each parameter"
+    )
+    epochs: int = Field(4, ge=1, le=1000, description="how often each block learns from the text")
+    precision: Precision = Field(
+        "auto", description="autocast type; auto is bfloat16 where the processor computes in it"
+    )
 
 
 class BlockQat(BlockPass):
@@ -49,15 +62,25 @@ class BlockQat(BlockPass):
     reads_batches = True
     compares = True
     learns = True
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        "search": Fixed("mse", "scales learn from there, and codes of the pass before are taken as they are")
+    }
     scheme: SchemeOption
-    search: Search = "mse"
-    epochs: int = Field(4, ge=1, le=100, description="times that each block learns from the text")
-    learning_rate: float = Field(2e-2, gt=0, le=0.1, description="in units of each parameter's own size")
-    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
     distance: Literal["relative", "fisher"] = Field(
-        "relative", description="from the original output: as it is, or as the whole model minds it"
+        "relative",
+        description="error of the block's output: relative to its size, or under its Fisher information",
     )
-    fisher_tokens: int = Field(32_768, ge=1, description="of text that the latter is measured on")
+    fisher_tokens: int = Field(
+        32_768, ge=1, description="calibration tokens that the Fisher information is measured on"
+    )
+    training: BlockTraining = Field(
+        BlockTraining(), description="how each block trains: epochs, learning_rate and precision"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults(cls, data: Any) -> Any:
+        return own_training(cls, data)
 
     @property
     def prepared_tokens(self) -> int | None:
@@ -83,7 +106,7 @@ class BlockQat(BlockPass):
     def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
         """A forward and a backward pass over the text for each epoch, and the held-out loss."""
         weights = sum(float_bytes(linear) / 4 for group in groups for linear in group)
-        return weights * (self.epochs * 3.2 * tokens + ROUNDING)
+        return weights * (self.training.epochs * 3.2 * tokens + ROUNDING)
 
     def apply(self, block: Block) -> None:
         layers = [linear for linear in block.anatomy.linears() if self.selects(linear)]
@@ -104,7 +127,7 @@ class BlockQat(BlockPass):
     def _module(self, block: Block, linear: Linear, target: Tensor) -> LsqLinear:
         mask, start = block.masks.get(linear.name), block.quantized.get(linear.name)
         if start is None or start.scheme != self.scheme:
-            start = quantize(target, self.scheme, self.search, mask=mask)
+            start = quantize(target, self.scheme, mask=mask)
         bias = block.linears[linear.name].bias
         return LsqLinear(start, None if bias is None else bias.detach(), target, mask)
 
@@ -173,9 +196,9 @@ class _Lesson:
         if losses[0] == 0:
             return losses
         count = sum(1 for _ in self._pairs(held_out=False))
-        for epoch in range(self.options.epochs):
+        for epoch in range(self.options.training.epochs):
             for index, pair in enumerate(self._pairs(held_out=False)):
-                done = (epoch * count + index) / (self.options.epochs * count)
+                done = (epoch * count + index) / (self.options.training.epochs * count)
                 self._step(pair, optimizer, 0.5 * (1 + math.cos(math.pi * done)))
             losses.append(self._mean(judged))
             if losses[-1] <= min(losses):
@@ -190,7 +213,7 @@ class _Lesson:
 
     def _step(self, pair: Pair, optimizer: Any, share: float) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = share * self.options.learning_rate
+            group["lr"] = share * self.options.training.learning_rate
         optimizer.zero_grad()
         loss = self._loss(*pair)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -206,7 +229,7 @@ class _Lesson:
         """Mean over real tokens of the squared distance, in units of the token's own size; in the metric of
         the block's exit where that was asked for.
         """
-        with autocast(self.options.precision, self.device):
+        with autocast(self.options.training.precision, self.device):
             output = block_output(self.block.module, batch)
         error = output.to(torch.float32) - target
         error = error if self.root is None else error @ self.root

@@ -2,10 +2,10 @@
 
 Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531. The student is
 what the passes before left: fewer layers (``layers``; DistilBERT, Sanh et al. 2019, arXiv 1910.01108), fewer
-heads, narrower MLPs; the teacher is the original. Its weights, norms and biases learn; the embedding stays,
-unless ``embedding`` is set. With ``cross_entropy`` alone a model is trained from scratch.
-The losses, each a term of ``training/``, with a weight that is the same all the time, or moves in a line from
-a first to a last one (what is held out is measured with the last):
+heads, narrower MLPs, weights at zero; the teacher is the original. Its weights, norms and biases learn; the
+embedding stays, unless ``embedding`` is set. With ``cross_entropy`` alone a model is trained from scratch.
+The losses, each a term of ``train/losses/``, with a weight that is constant, or moves in a line from a first
+to a last one (what is held out is measured with the last):
 
 - decoders: ``forward_kl``, ``reverse_kl`` and ``jensen_shannon`` of the next token, ``cross_entropy`` of the
   text itself;
@@ -17,6 +17,11 @@ a first to a last one (what is held out is measured with the last):
   (``attention``);
 - encoder–decoders: ``sequence``, the cross-entropy of what the teacher writes for each source text.
 
+``losses: outputs`` compares outputs alone: recovery after pruning (Sanh et al. 2020, arXiv 2005.07683). With
+``train: lora`` linears change by a product of low rank that is merged at the end (Hu et al. 2021, arXiv
+2106.09685), in a fraction of the memory; with ``train: norms`` only norms and biases learn. A pruned weight
+stays exactly zero. Quantized layers are refused: ``tune`` moves their scales, ``qat`` their codes.
+
 With ``student`` the model is not cut from the teacher: it is the checkpoint in that directory, or begins at
 random with the shape of that ``config.json``. ``student_layers`` of an encoder–decoder are cut from it here.
 With ``on_policy`` a share of the text is the student's own.
@@ -25,8 +30,9 @@ With ``on_policy`` a share of the text is the student's own.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,8 +41,9 @@ from ..model.anatomy import Anatomy
 from ..model.module_names import module_name
 from ..model.pooling import pooling_of
 from ..model.weights import WeightSource
+from ..pipeline.algorithm import Fixed, Selective
 from ..pipeline.stage import Stage, StageResult
-from ..train.learning import Learning
+from ..train.learning import TRAINING_OF_PASS, Learning
 from ..train.losses.attention_maps import AttentionMaps
 from ..train.losses.label_terms import LabelCrossEntropy, LabelDivergence
 from ..train.losses.logit_terms import CrossEntropy, LogitDivergence
@@ -51,38 +58,57 @@ from ..train.students.float_student import float_student
 from ..train.students.own_student import student_anatomy, student_source
 from ..train.students.shallow_student import shallow_anatomy, shallow_source
 from ..train.students.student import Student
+from ..train.training_options import TrainingOptions
 
 Layers = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WeightOption = NotNegative | tuple[NotNegative, NotNegative]
 
 
-class Distill(Learning):
+# Copies of the weights that are held: the model and what each weight was; its change, gradient, two moments
+# and best value are as large again where all of it learns.
+_COPIES = {"all": 7, "lora": 2, "norms": 1}
+
+
+_PROMPT = 0.25  # fraction of a text that the student goes on from
+
+
+class Distill(Selective, Learning):
     """Options of ``distill``."""
 
     knows_encoder_decoders: ClassVar[bool] = True
-    losses: dict[Loss, WeightOption] = Field(
-        {}, description="weight of each loss, or the first and the last; by default those of the kind"
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        "prompt": Fixed(_PROMPT, "it sets the subject, and leaves most of the text to the student")
+    }
+    losses: dict[Loss, WeightOption] | Literal["outputs"] = Field(
+        {},
+        description="weight of each loss, or its first and last; empty: the default of the kind of model; "
+        "outputs: of its outputs alone",
     )
-    temperature: float = Field(1.0, gt=0, description="that logits are divided by")
+    temperature: float = Field(1.0, gt=0, description="temperature that logits are divided by")
     relation_heads: int | None = Field(
-        None, ge=1, description="parts of a state; by default the teacher's heads"
+        None, ge=1, description="relation heads of the loss relations; null: the teacher's key/value heads"
     )
+    train: Literal["all", "lora", "norms"] = Field(
+        "all", description="linears: all weights, low-rank changes (lora), or none; norms and biases always"
+    )
+    rank: int = Field(16, ge=1, description="rank of the change of each linear, for lora")
     student: str | None = Field(
-        None, description="a checkpoint, or a config.json to begin at random with; null is what is left"
+        None,
+        description="a checkpoint, or a config.json to begin at random with; null: what earlier passes left",
     )
     student_layers: tuple[Layers, Layers] | None = Field(
-        None, description="of encoder and decoder that a student keeps, evenly spaced; null is what is left"
+        None, description="encoder and decoder layers that a student keeps, evenly spaced; null: all"
     )
-    beams: int = Field(4, ge=1, description="answers that an encoder–decoder follows at once; 1 is greedy")
-    answer_tokens: int = Field(64, ge=1, description="that an encoder–decoder answers at most")
+    beams: int = Field(4, ge=1, description="beams that an encoder–decoder teacher writes with; 1 is greedy")
+    answer_tokens: int = Field(64, ge=1, description="tokens that an encoder–decoder teacher writes, at most")
     on_policy: float = Field(
-        0.0, ge=0, le=1, description="share of the micro-batches that the student writes"
+        0.0, ge=0, le=1, description="fraction of the text that the student writes, after its first quarter"
     )
-    prompt: float = Field(0.25, gt=0, lt=1, description="share of such a micro-batch that is given")
-    embedding: bool = Field(False, description="the embedding learns too, and the head")
-    learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
-    epochs: int = Field(4, ge=1, le=100, description="times that the calibration text is learned from")
+    embedding: bool = Field(False, description="whether the embedding and the head learn too")
+    training: TrainingOptions = Field(
+        TrainingOptions(learning_rate=4e-3, epochs=4), description=TRAINING_OF_PASS
+    )
 
     @model_validator(mode="after")
     def _one_student(self) -> Self:
@@ -91,9 +117,10 @@ class Distill(Learning):
         return self
 
     def working_bytes(self, weights: int) -> int:
-        """What recovery takes, and the teacher."""
-        blocks = 1 if self.checkpointing else 12
-        return 8 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+        """The copies of the weights, a micro-batch, and the teacher where it stays."""
+        blocks = 1 if self.training.checkpointing else 12
+        activations = 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
+        return _COPIES[self.train] * weights + activations + self.teacher_bytes(weights)
 
     def reads(self) -> tuple[Path, ...]:
         return () if self.student is None else (Path(self.student),)
@@ -120,13 +147,15 @@ class Distill(Learning):
     def _own(self, stage: Stage) -> WeightSource:
         if self.student_layers is not None:
             return shallow_source(stage.original, self.student_layers, stage.directory)
-        return student_source(Path(str(self.student)), stage.original, stage.directory, self.seed)
+        return student_source(Path(str(self.student)), stage.original, stage.directory, self.training.seed)
 
     def on_policy_writing(self) -> OnPolicy | None:
-        return OnPolicy(self.on_policy, self.prompt, self.seed) if self.on_policy else None
+        return OnPolicy(self.on_policy, _PROMPT, self.training.seed) if self.on_policy else None
 
     def learner(self, stage: Stage) -> Student:
-        return float_student(stage, self.selected(stage.source.anatomy), embedding=self.embedding)
+        linears = [] if self.train == "norms" else self.selected(stage.source.anatomy)
+        rank = self.rank if self.train == "lora" else None
+        return float_student(stage, linears, rank, self.training.seed, embedding=self.embedding)
 
     @property
     def teacher_stays(self) -> bool:
@@ -134,6 +163,8 @@ class Distill(Learning):
         return super().teacher_stays or bool(self.on_policy)
 
     def measure(self, stage: Stage) -> str:
+        if self.losses == "outputs":
+            return super().measure(stage)
         losses = losses_of(stage.source.anatomy, self.losses)
         if set(losses) == {"forward_kl"} and self.temperature == 1:
             return "kl"
@@ -184,13 +215,15 @@ class Distill(Learning):
             return StateDistance()
         if name == "hidden":
             widths = (anatomy.hidden_size, stage.original.anatomy.hidden_size)
-            return HiddenDistance(_pairs(anatomy, stage.original.anatomy), widths, self.seed, stage.device)
+            return HiddenDistance(
+                _pairs(anatomy, stage.original.anatomy), widths, self.training.seed, stage.device
+            )
         if name == "relations":
             return self._relations(anatomy, stage.original.anatomy)
         if name == "attention":
             return AttentionMaps(anatomy, stage.original.anatomy)
         shared = self._shared(stage)
-        return LogitDivergence(name, self.top_k, anatomy.logit_softcap, self.temperature, shared)
+        return LogitDivergence(name, self.training.top_k, anatomy.logit_softcap, self.temperature, shared)
 
     def _sequence(self, stage: Stage) -> SequenceCrossEntropy:
         self._shared(stage)

@@ -8,7 +8,7 @@ its router fewer rows. One block is in memory at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +21,7 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Experts, Linear
 from ..model.family import size_keys
 from ..model.skeleton import Skeleton
-from ..pipeline.algorithm import ModelPass
+from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import block_inputs
 from ..pipeline.damage_probe import decoder_divergences
@@ -63,10 +63,15 @@ class ExpertsPass(ModelPass):
     """Options of ``experts``."""
 
     knows_experts: ClassVar[bool] = True
-
-    keep: float = Field(gt=0, lt=1, description="share of the experts of each block that stays, at most")
-    criterion: Criterion = "routed"
-    method: Literal["drop", "merge"] = Field("drop", description="what becomes of those that do not stay")
+    fixed: ClassVar[Mapping[str, Fixed]] = whole_model("every block keeps as many experts")
+    keep: float = Field(gt=0, lt=1, description="fraction of the experts of each block that stays, at most")
+    criterion: Criterion = Field(
+        "routed",
+        description="saliency of an expert: routed, its outputs as the router weighs them, or frequency",
+    )
+    method: Literal["drop", "merge"] = Field(
+        "drop", description="the other experts are dropped, or merged into those that they are most like"
+    )
 
     @property
     def calibrated(self) -> bool:
@@ -86,7 +91,7 @@ class ExpertsPass(ModelPass):
         found = [block.experts for block in anatomy.blocks if block.experts is not None]
         if not found:
             raise InputError(
-                f"a {anatomy.model_type} model has no experts", fix="prune its MLPs: pass ffn or narrow"
+                f"a {anatomy.model_type} model has no experts", fix="prune its MLPs: pass narrow"
             )
         count, chosen = min(one.count for one in found), max(one.chosen for one in found)
         kept = int(self.keep * count)

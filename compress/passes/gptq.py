@@ -22,34 +22,44 @@ so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ..model.block_anatomy import Linear
-from ..numbers.grid import Search, fit_grid, quantize
+from ..numbers.grid import fit_grid, quantize
 from ..numbers.input_rounding import input_scale_of
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import FORWARD, AnySchemeOption, float_bytes
+from ..pipeline.algorithm import FORWARD, AnySchemeOption, Fixed, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
 from ..solve.column_recursion import quantize_in_order
 from ..solve.damped_cholesky import all_finite, damped, damping_status, factorize
-from ..solve.group_solving import GroupSolving, Inputs, corrected
+from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
 from ..solve.refinement import refine
+
+_BLOCK = 64  # columns worked between two far updates: with their errors they fit the second-level cache
 
 
 class Gptq(GroupSolving):
     """Options of ``gptq``."""
 
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        "search": Fixed("mse", "grids are searched under the Hessian, which plain ranges ignore"),
+        "activation_order": Fixed(True, "grids are fixed beforehand, so that the better order costs nothing"),
+        "block": Fixed(_BLOCK, "it decides on speed, and on the result in the last bits alone"),
+    }
     scheme: AnySchemeOption
-    search: Search = "mse"
-    activation_order: bool = True
-    block: int = Field(64, ge=1, description="columns worked between two far updates")
-    refinements: int = Field(0, ge=0, le=100, description="rounds of scale refit and coordinate descent")
+    damping: float = Field(
+        DAMPING, gt=0, le=1, description="fraction of the mean Gram diagonal that is added before factoring"
+    )
+    refinements: int = Field(
+        0, ge=0, le=100, description="rounds of scale refit and coordinate descent on the codes afterwards"
+    )
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -84,18 +94,16 @@ class Gptq(GroupSolving):
         """Layers that read the same inputs share one factor, and their rows are worked together."""
         weight, mask = _stacked(block, layers)
         gram = inputs["gram"]
-        order = torch.arange(gram.shape[0], device=gram.device)
-        if self.activation_order:
-            order = torch.sort(gram.diagonal().nan_to_num(), descending=True, stable=True).indices
+        order = torch.sort(gram.diagonal().nan_to_num(), descending=True, stable=True).indices
         factor = factorize(gram, self.damping, order)
         if factor is None:
-            tensor = quantize(weight, self.scheme, self.search, mask=mask)
+            tensor = quantize(weight, self.scheme, "mse", mask=mask)
             return self._record(block, layers, self._whole(tensor, inputs), weight, gram, None)
         if self.correction:
             weight = corrected(weight, inputs, factor, order, self.correction)
             weight = weight if mask is None else weight * mask
-        grid = fit_grid(weight, self.scheme, self.search, gram.diagonal().clamp(min=0))
-        tensor = quantize_in_order(weight, *grid, factor, order, self.scheme, mask=mask, block=self.block)
+        grid = fit_grid(weight, self.scheme, "mse", gram.diagonal().clamp(min=0))
+        tensor = quantize_in_order(weight, *grid, factor, order, self.scheme, mask=mask, block=_BLOCK)
         damping = factor.damping
         del factor
         if self.refinements:

@@ -13,17 +13,18 @@ With ``power: 2`` and a strength of at most 1 nothing is set apart: plain least 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ..model.block_anatomy import Linear
-from ..numbers.grid import Search, encode, fit_grid, round_to_grid, storable
+from ..numbers.grid import encode, fit_grid, round_to_grid, storable
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import BlockPass, SchemeOption, float_bytes
+from ..pipeline.algorithm import BlockPass, Fixed, SchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
 
 _CHUNK_WEIGHTS = 1 << 17  # weights worked at once: the temporaries stay in the second-level cache
@@ -92,17 +93,26 @@ def half_quadratic(
     return best_scale, best_zero
 
 
+# β of the first iteration, the factor on it after each, and how many there are.
+_STRENGTH, _GROWTH, _ITERATIONS = 1.0, 1.01, 10
+
+
 class Hqq(BlockPass):
     """Options of ``hqq``."""
 
+    text: ClassVar[str] = "no"
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        "samples": Fixed(None, "no text is read"),
+        "search": Fixed("mse", "the fit begins at the grid of least squared error and never ends worse"),
+        "strength": Fixed(_STRENGTH, "errors above about a step are set apart, whatever the group's scale"),
+        "growth": Fixed(_GROWTH, "the authors' value"),
+        "iterations": Fixed(_ITERATIONS, "each group keeps the best grid on the way"),
+    }
+    samples: ClassVar[None] = None  # type: ignore[misc]  # not an option here
     scheme: SchemeOption
-    search: Search = "mse"
     power: float = Field(
         0.7, gt=0, le=2, description="p of the p-norm of the rounding error; 2 is least squares"
     )
-    strength: float = Field(1.0, gt=0, description="β: errors above about β^(1/(p−2)) steps are forgiven")
-    growth: float = Field(1.01, ge=1, description="factor on the strength after each iteration")
-    iterations: int = Field(10, ge=1, le=1000)
 
     @property
     def weight_scheme(self) -> Scheme:
@@ -125,7 +135,7 @@ class Hqq(BlockPass):
 
     def quantize(self, weight: Tensor, mask: Tensor | None = None) -> QTensor:
         """``weight [out, in]`` on its half-quadratic grid; exactly zero where ``mask`` is False."""
-        scale, zero_point = fit_grid(weight, self.scheme, self.search)
+        scale, zero_point = fit_grid(weight, self.scheme)
         rows = max(1, _CHUNK_WEIGHTS // weight.shape[1])
         for start in range(0, weight.shape[0], rows):
             chunk = slice(start, start + rows)
@@ -135,9 +145,9 @@ class Hqq(BlockPass):
                 None if zero_point is None else zero_point[chunk].clone(),
                 self.scheme,
                 power=self.power,
-                strength=self.strength,
-                growth=self.growth,
-                iterations=self.iterations,
+                strength=_STRENGTH,
+                growth=_GROWTH,
+                iterations=_ITERATIONS,
             )
             if zero_point is not None and zero is not None:
                 zero_point[chunk] = zero

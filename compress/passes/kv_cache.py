@@ -8,18 +8,18 @@ scales belong to the weights as they are: this is the last pass of a recipe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..model.kv_scheme import KVScales, KVScheme
 from ..model.kv_tap import tap
-from ..pipeline.algorithm import BlockPass
+from ..pipeline.algorithm import BlockPass, Fixed, whole_model
 from ..pipeline.block import Block, LayerStatus
 from ..pipeline.forward import Batch, run_block
 from ..solve.kv_search import BINS, Histogram, RangeSearch, error_of, power_of, search
@@ -32,25 +32,25 @@ class _Enough(Exception):
     """Ends a forward pass once keys and values have been seen."""
 
 
+_PERCENTILE = 99.99  # percent of the values that `search: percentile` spans
+
+
 class KVCache(BlockPass):
     """Options of ``kv_cache``."""
 
     reads_batches: ClassVar[bool] = True
-    bits: Literal[8, 4] = Field(8, description="of each cached number")
+    fixed: ClassVar[Mapping[str, Fixed]] = whole_model("the caches of all layers have one type") | {
+        "percentile": Fixed(_PERCENTILE, "search: mse finds a range of its own for each scale")
+    }
+    targets: ClassVar[tuple[str, ...]] = ("*",)  # type: ignore[misc]  # not options here
+    ignore: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]
+    bits: Literal[8, 4] = Field(8, description="bits of a cached key or value")
     granularity: Literal["per-tensor", "per-channel"] = Field(
-        "per-channel", description="one scale a layer, or one for each channel of each key/value head"
+        "per-channel", description="one scale per layer, or one per channel of each key/value head"
     )
-    search: RangeSearch = Field("mse", description="how the range of the codes is found")
-    percentile: float = Field(
-        99.99, gt=50, le=100, description="share of values, in percent, that `search: percentile` spans"
+    search: RangeSearch = Field(
+        "mse", description="how the range of the codes is found; percentile spans 99.99 %"
     )
-
-    @field_validator("targets", "ignore")
-    @classmethod
-    def _whole_model(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value not in (("*",), ()):
-            raise ValueError("the caches of all layers have one type: kv_cache takes no targets")
-        return value
 
     @property
     def kv_scheme(self) -> KVScheme:
@@ -81,7 +81,7 @@ class KVCache(BlockPass):
         histograms = [Histogram(largest) for largest in absmax]
         self._look(block, lambda part, values: histograms[part].update(values))
         shape = self.kv_scheme.scale_shape(block.anatomy.attention)
-        scales = [search(histogram, self.bits, self.search, self.percentile) for histogram in histograms]
+        scales = [search(histogram, self.bits, self.search, _PERCENTILE) for histogram in histograms]
         block.kv = KVScales(self.kv_scheme, *(scale.reshape(shape).cpu() for scale in scales))
         for part, histogram, scale in zip(("key", "value"), histograms, scales, strict=True):
             power = power_of(histogram)

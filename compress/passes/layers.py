@@ -8,10 +8,10 @@ form (:mod:`edgepress.compress.prune.structured.cut_refit`). The result loads in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,7 +23,7 @@ from ..model.block_anatomy import BlockAnatomy
 from ..model.checkpoint.block_sizes import without_blocks
 from ..model.skeleton import Skeleton
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import ModelPass
+from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.damage_probe import divergences
 from ..pipeline.forward import Smaller
@@ -39,19 +39,26 @@ from ..text.token_batch import TokenBatch
 _PROBE_TOKENS = 512
 
 
+_MEASURED = 512  # tokens that greedy measures each choice on
+
+
 class Layers(ModelPass):
     """Options of ``layers``."""
 
-    keep: float = Field(gt=0, lt=1, description="share of the budget, by default weights of blocks, at most")
+    fixed: ClassVar[Mapping[str, Fixed]] = whole_model("whole blocks go") | {
+        "damping": Fixed(None, "each refit takes what fits the other half of the text best"),
+        "measured_tokens": Fixed(_MEASURED, "greedy runs the rest of the model for every block that may go"),
+    }
+    keep: float = Field(gt=0, lt=1, description="fraction of the budget that is left, at most")
     budget: BudgetOption = WEIGHTS
-    criterion: Criterion = "influence"
-    repair: Literal["least_squares", "none"] = "least_squares"
-    damping: float | None = Field(
-        None,
-        gt=0,
-        description="share of the mean Gram diagonal added; null: what fits the other half of the text best",
+    criterion: Criterion = Field(
+        "influence",
+        description="influence: blocks that change the states least; contiguous: a run of them; greedy: one "
+        "by one, by measured KL",
     )
-    measured_tokens: int = Field(512, ge=1, description="tokens that greedy measures each choice on")
+    repair: Literal["least_squares", "none"] = Field(
+        "least_squares", description="closed-form refit of the block before each cut"
+    )
 
     @property
     def calibrated(self) -> bool:
@@ -78,7 +85,7 @@ class Layers(ModelPass):
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """The original and the shortened model once each, and what greedy tries."""
-        tried = 0.5 * (1 - self.keep) * 30**2 * self.measured_tokens if self.criterion == "greedy" else 0
+        tried = 0.5 * (1 - self.keep) * 30**2 * _MEASURED if self.criterion == "greedy" else 0
         return float(weights) * (3 * tokens + tried)
 
     def apply(self, stage: Stage) -> StageResult:
@@ -110,7 +117,7 @@ class Layers(ModelPass):
 
         if self.criterion == "greedy":
             assert stage.calibration is not None
-            few = _first(stage.calibration.batches, self.measured_tokens)
+            few = _first(stage.calibration.batches, _MEASURED)
             return greedy(Passage(passage.skeleton, few, smaller), enough, stage.progress)
         states, rows = passage.entrance, [passage.rows(passage.entrance)]
         with stage.progress.task("measuring layers", len(anatomy.blocks)) as task:
@@ -165,7 +172,7 @@ class Layers(ModelPass):
             )
         if not adds_plainly(block, block.mlp.down):
             return _status(block, run, "fallback-unrepaired", 1.0, "its MLP is normalized before it is added")
-        mended = mend(passage, passage.skeleton, block, states, wanted, self.damping)
+        mended = mend(passage, passage.skeleton, block, states, wanted, None)
         if mended.fit.damping is None:
             return _status(block, run, "fallback-unrepaired", 1.0, "the Gram is not positive definite")
         weight = mended.fit.weight

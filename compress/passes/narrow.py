@@ -1,9 +1,15 @@
-"""Fewer heads and fewer MLP channels at once, under one budget: the passes ``heads`` and ``ffn`` together.
+"""Fewer heads and fewer MLP channels under one budget; what reads them makes up for what goes.
 
-With solved widths the budget goes to where the model loses least, be it attention or MLP.
+Heads are rows of q, k and v and columns of o (Michel et al. 2019, "Are Sixteen Heads Really Better than
+One?", arXiv 1905.10650), channels rows of gate and up and columns of down. By default those go that the
+others can replace best (Ling et al. 2024, SlimGPT, arXiv 2412.18110), and how many in each block is solved
+from what the model loses without them (Molchanov et al. 2019, arXiv 1906.10771): with both ``parts`` the
+budget goes to where the model loses least, be it attention or MLP.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,14 +22,25 @@ from ..prune.structured.structured_pruning import StructuredPruning
 class Narrow(StructuredPruning):
     """Options of ``narrow``."""
 
-    multiple: int = Field(32, ge=1, description="MLP widths are multiples of it")
+    text: ClassVar[str] = "to measure or repair"
+    parts: tuple[Literal["attention", "mlp"], ...] = Field(
+        ("attention", "mlp"),
+        min_length=1,
+        description="what gets narrower: attention loses heads, mlp channels",
+    )
+    multiple: int = Field(
+        32, ge=1, description="MLP widths are multiples of it; groups of a later pass divide it"
+    )
     unit: Unit = Field(
-        "groups", description="groups: key/value heads with their queries; queries: as many from every group"
+        "groups",
+        description="heads go as groups, key/value heads with their queries, or as queries, as many from "
+        "every group",
     )
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        return Heads(self.unit), Channels(self.multiple)
+    def cut_parts(self) -> tuple[Part, ...]:
+        known: dict[str, Part] = {"attention": Heads(self.unit), "mlp": Channels(self.multiple)}
+        return tuple(part for name, part in known.items() if name in self.parts)
 
 
 PASS = Narrow

@@ -22,7 +22,7 @@ from ..model.block_anatomy import Linear
 from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import SchemeOption
+from ..pipeline.algorithm import SchemeOption, Selective
 from ..pipeline.block import LayerStatus, weight_error
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
@@ -37,23 +37,25 @@ from ..train.students.student import Coded, Student
 _STRANGE = 2.0
 
 
-class Qat(Learning):
+class Qat(Selective, Learning):
     """Options of ``qat``."""
 
-    scheme: SchemeOption | None = Field(None, description="of layers that are not quantized yet")
+    scheme: SchemeOption | None = Field(None, description="scheme of layers that are not quantized yet")
     observer: Literal["lsq", "minmax"] = Field(
-        "lsq", description="of scales: they learn, or follow the range"
+        "lsq", description="scales learn (lsq), or follow the range of each group (minmax)"
     )
-    activations: Activations = Field("float", description="rounded in training where the scheme leaves them")
-    kv: Literal["float", "int8", "int4"] = Field("float", description="keys and values, rounded in training")
+    activations: Activations = Field("float", description="rounding of activations in training")
+    kv: Literal["float", "int8", "int4"] = Field(
+        "float", description="rounding of keys and values in training"
+    )
     start: Literal["codes", "original"] = Field(
         "original",
-        description="where in its rounding cell a weight begins: its middle, or nearest the original",
+        description="initial latent weight: the bin centre (codes), or the original clamped to its bin",
     )
     codes_rate: float = Field(
-        1.0, gt=0, le=10, description="learning rate of the weights behind codes, in units of learning_rate"
+        1.0, gt=0, le=10, description="learning rate of the latent weights, relative to learning_rate"
     )
-    embedding: bool = Field(False, description="the embedding learns too, and the head")
+    embedding: bool = Field(False, description="whether the embedding and the head learn too")
 
     @property
     def weight_scheme(self) -> Scheme | None:
@@ -61,8 +63,8 @@ class Qat(Learning):
 
     def working_bytes(self, weights: int) -> int:
         """The model, latent weights with their change, gradient, two moments and best, and a micro-batch."""
-        blocks = 1 if self.checkpointing else 12
-        student = 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+        blocks = 1 if self.training.checkpointing else 12
+        student = 9 * weights + 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
         return student + self.teacher_bytes(weights)
 
     def learner(self, stage: Stage) -> Student:

@@ -18,10 +18,10 @@ refused, save with ``residual: false``, which leaves the value heads to rotate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -32,7 +32,7 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import AnySchemeOption, ModelPass
+from ..pipeline.algorithm import AnySchemeOption, Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.forward import Smaller
 from ..pipeline.part_writer import PartWriter
@@ -49,23 +49,28 @@ from ..rotate.rotation import (
 )
 from ..rotate.rotation_readers import block_readers
 
+_ANGLE = 0.1  # of the first step of learning, in radians
+_SEED = 0
+
 
 class Rotate(ModelPass):
     """Options of ``rotate``."""
 
-    residual: bool = Field(True, description="rotate the residual stream")
-    heads: bool = Field(True, description="rotate the channels of each value head")
+    text: ClassVar[str] = "to learn"
+    fixed: ClassVar[Mapping[str, Fixed]] = whole_model("a rotation takes in all layers") | {
+        "seed": Fixed(_SEED, "`learn` is the way to a better rotation than another draw"),
+        "angle": Fixed(_ANGLE, "of the first step in radians; later ones fall linearly to zero"),
+    }
+    residual: bool = Field(True, description="whether the residual stream is rotated")
+    heads: bool = Field(True, description="whether the channels of each value head are rotated")
     learn: AnySchemeOption | None = Field(
-        None, description="scheme whose rounding the rotations are learned for; null leaves them random"
+        None,
+        description="scheme whose rounding error learned rotations reduce; null: random ones",
     )
-    steps: int = Field(100, ge=1, le=10_000, description="of learning")
-    angle: float = Field(0.1, gt=0, le=1, description="of the first step of learning, in radians")
-    seed: int = 0
+    steps: int = Field(100, ge=1, le=10_000, description="steps that learned rotations take")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.targets != ("*",) or self.ignore:
-            raise ValueError("a rotation takes in all layers: targets and ignore do not apply")
         if not (self.residual or self.heads):
             raise ValueError("nothing to rotate: residual and heads are both false")
         return self
@@ -162,12 +167,12 @@ class Rotate(ModelPass):
             for block, own in zip_longest(blocks, heads):
                 residual += block.residual
                 if own is not None:
-                    found.append(learn([block.heads], own, scheme, self.steps, self.angle))
+                    found.append(learn([block.heads], own, scheme, self.steps, _ANGLE))
                 task.advance(1)
             told = _told("heads", found)
             if rotation is not None:
                 fixed = self._fixed(stage.source.anatomy)
-                whole = learn(residual, rotation.unsqueeze(0), scheme, self.steps, self.angle, fixed)
+                whole = learn(residual, rotation.unsqueeze(0), scheme, self.steps, _ANGLE, fixed)
                 rotation, told = whole.rotation.squeeze(0), told | _told("residual", [whole])
         return rotation, [one.rotation for one in found], {"learned": told}
 
@@ -187,7 +192,7 @@ class Rotate(ModelPass):
 
     def _residual(self, anatomy: Anatomy) -> Tensor:
         """The rotation ``[hidden, hidden]`` of the hidden states."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(_SEED)
         if self._fixed(anatomy) is not None:
             return mean_preserving(anatomy.hidden_size, generator)
         return random_rotation(anatomy.hidden_size, generator)
@@ -201,7 +206,7 @@ class Rotate(ModelPass):
 
     def _heads(self, block: BlockAnatomy) -> Tensor:
         """A rotation for each value head, ``[kv_heads, head_dim, head_dim]``."""
-        generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + block.index)
+        generator = torch.Generator().manual_seed(1_000_003 * (_SEED + 1) + block.index)
         attention = block.attention
         rotations = [random_rotation(attention.head_dim, generator) for _ in range(attention.kv_heads)]
         return torch.stack(rotations)

@@ -1,6 +1,8 @@
 """Round to nearest: each weight goes to the closest point of its group's grid. No data, seconds, the
 baseline.
 
+W8A8 takes the scale of a token's activations at run time, absmax / 127.5 of its row (token-wise as in
+ZeroQuant, Yao et al. 2022, arXiv 2206.01861): an outlier token hurts only itself.
 ``search: minmax`` is the plain rule (absmax / 7.5 at 4 bits); ``mse`` picks the span that rounds best. Of the
 calibration text only schemes with static activations take something: how large these become.
 """
@@ -8,6 +10,7 @@ calibration text only schemes with static activations take something: how large 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from ..model.block_anatomy import Linear
 from ..numbers.grid import Search, largest_weight, quantize
@@ -16,16 +19,23 @@ from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import AnySchemeOption, BlockPass
 from ..pipeline.block import Block, LayerStatus, weight_error
 
+_W8A8 = Scheme.parse("W8A8")
+
 
 class Rtn(BlockPass):
     """Options of ``rtn``."""
 
+    text: ClassVar[str] = "for static activations"
     scheme: AnySchemeOption
     search: Search = "mse"
 
     @property
     def weight_scheme(self) -> Scheme:
         return self.scheme
+
+    def called(self, name: str) -> str:
+        """Nothing beside the scheme of ``--scheme W8A8``, which needs no other pass."""
+        return "" if self.scheme == _W8A8 else name
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]

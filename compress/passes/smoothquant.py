@@ -38,9 +38,12 @@ class Smoothquant(BlockPass):
     needs = ("absmax", "sample")
     scheme: AnySchemeOption = Scheme.parse("W8A8")
     alpha: float | None = Field(
-        None, ge=0, le=1, description="share of the activations' peaks that moves; null searches it"
+        None,
+        ge=0,
+        le=1,
+        description="migration strength α, how much of the activations' peaks moves; null: searched",
     )
-    quantize: bool = True
+    quantize: bool = Field(True, description="whether it rounds too; false only folds the factors")
 
     @model_validator(mode="after")
     def _with_activations(self) -> Any:

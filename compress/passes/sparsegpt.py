@@ -12,13 +12,15 @@ channel absorb only what was pruned before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..prune.gram_pruning import GramPruning, Rows
+from ..pipeline.algorithm import Fixed
+from ..prune.gram_pruning import FIT_STEPS, GramPruning, Rows
 from ..solve.damped_cholesky import InverseFactor
 
 # The mask of some columns, ``[columns, out]``, from their costs and the slice of channels they are.
@@ -53,16 +55,27 @@ def prune_columns(weight: Tensor, factor: InverseFactor, choose: Choose, block: 
     return mask
 
 
+_BLOCK = 128  # columns whose zeros are chosen at once, worked between far updates
+
+
 class SparseGpt(GramPruning):
     """Options of ``sparsegpt``; ``fit_steps: 0`` is the paper's."""
 
-    block: int = Field(
-        128, ge=1, description="columns whose zeros are chosen at once, worked between far updates"
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        **GramPruning.fixed,
+        "block": Fixed(_BLOCK, "the paper's block size"),
+    }
+    fit_steps: int = Field(
+        FIT_STEPS, ge=0, le=1000, description="steps of the least-squares refit of what is left; 0 for none"
     )
+
+    @property
+    def refit_steps(self) -> int:
+        return self.fit_steps
 
     def solve(self, rows: Rows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
         multiple = self.inputs_multiple
-        width = -(-self.block // multiple) * multiple
+        width = -(-_BLOCK // multiple) * multiple
         weight = rows.target.T.contiguous()
         mask = prune_columns(
             weight,

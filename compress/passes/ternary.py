@@ -2,7 +2,7 @@
 
 BitNet b1.58, Ma et al. 2024, "The Era of 1-bit LLMs: All Large Language Models are in 1.58 Bits", arXiv
 2402.17764: absmean scales, int8 activations with a scale for each token. The rounding grows from nothing to
-the whole over the first steps (``grow``). ``scales: matrix`` is one scale for a whole matrix, as in the paper
+the whole over the first steps. ``scales: matrix`` is one scale for a whole matrix, as in the paper
 and as transformers' BitNet form holds it; with ``learned`` each group's scale begins at two thirds of its
 largest weight and learns (ParetoQ, Liu et al. 2025, arXiv 2502.02631). The paper's learning rate is
 ``schedule: two_stages``, with weight decay. The result is stored and exported as 2-bit weights whose codes
@@ -15,9 +15,9 @@ in.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -25,10 +25,11 @@ from torch import Tensor
 
 from ..model.anatomy import Anatomy
 from ..numbers.scheme import Scheme
+from ..pipeline.algorithm import Fixed, Selective
 from ..pipeline.block import LayerStatus, weight_error
 from ..pipeline.stage import Stage, StageResult
 from ..text.micro_batches import MicroBatch, micro_batches_of
-from ..train.learning import Learning
+from ..train.learning import TRAINING_OF_PASS, Learning
 from ..train.students.activations import ACTIVATION_BITS, Activations
 from ..train.students.codebooks import binary, elastic, ternary, ternary_of_matrix
 from ..train.students.lsq_linear import LsqLinear
@@ -36,6 +37,7 @@ from ..train.students.rounded_linear import RoundedLinear
 from ..train.students.student import Coded, Kind, Student
 from ..train.students.sub_norms import source_with_sub_norms, with_sub_norms
 from ..train.train_state import LoopSettings
+from ..train.training_options import TrainingOptions
 
 _BITS: Literal[2] = 2
 _CODEBOOKS = {
@@ -45,21 +47,33 @@ _CODEBOOKS = {
 }
 
 
-class Ternary(Learning):
+_GROW = 0.3  # fraction of the steps over which the rounding is blended in
+
+
+class Ternary(Selective, Learning):
     """Options of ``ternary``."""
 
-    group_size: int | None = Field(128, description="weights that share a scale; null is one for each output")
-    codes: Literal["ternary", "binary"] = Field("ternary", description="−1, 0 and 1, or −1 and 1")
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        "grow": Fixed(_GROW, "rounded at once, the first steps would undo what the model knows")
+    }
+    group_size: int | None = Field(
+        128, description="how many weights have one scale; null: one scale per output channel"
+    )
+    codes: Literal["ternary", "binary"] = Field(
+        "ternary", description="codes: −1, 0 and 1 (ternary), or −1 and 1 (binary)"
+    )
     scales: Literal["group", "matrix", "learned"] = Field(
         "group",
-        description="mean magnitude of a group or of the matrix; or begun at the largest, and learned",
+        description="scale: mean magnitude of each group or of the matrix; or learned, from the largest on",
     )
-    activations: Activations = Field("int8", description="that training computes with")
-    grow: float = Field(0.3, ge=0, lt=1, description="share of the steps in which the rounding grows")
-    embedding: bool = Field(False, description="the embedding learns too, and the head")
-    sub_norms: bool = Field(False, description="a Llama gets norms before o and down, which is BitNet's form")
-    learning_rate: float = Field(4e-3, gt=0, le=0.1, description="in units of each parameter's own size")
-    epochs: int = Field(8, ge=1, le=1000, description="times that the calibration text is learned from")
+    activations: Activations = Field("int8", description="rounding of activations in training")
+    embedding: bool = Field(False, description="whether the embedding and the head learn too")
+    sub_norms: bool = Field(
+        False, description="whether a Llama gets norms before o and down, as BitNet has them"
+    )
+    training: TrainingOptions = Field(
+        TrainingOptions(learning_rate=4e-3, epochs=8), description=TRAINING_OF_PASS
+    )
 
     @model_validator(mode="after")
     def _known_pair(self) -> Self:
@@ -73,8 +87,8 @@ class Ternary(Learning):
 
     def working_bytes(self, weights: int) -> int:
         """The model, latent weights with their change, gradient, two moments and best, and a micro-batch."""
-        blocks = 1 if self.checkpointing else 12
-        student = 9 * weights + 10 * blocks * self.piece_tokens * math.isqrt(weights)
+        blocks = 1 if self.training.checkpointing else 12
+        student = 9 * weights + 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
         return student + self.teacher_bytes(weights)
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
@@ -83,7 +97,7 @@ class Ternary(Learning):
     def apply(self, stage: Stage) -> StageResult:
         if not self.sub_norms or stage.calibration is None:
             return super().apply(stage)
-        micro_batches = micro_batches_of(stage.calibration, self.piece_tokens)
+        micro_batches = micro_batches_of(stage.calibration, self.training.micro_batch_tokens)
         make = partial(source_with_sub_norms, stage.source, micro_batches, stage.directory, stage.device)
         return self._apply_to(stage, make)
 
@@ -110,7 +124,7 @@ class Ternary(Learning):
         return LsqLinear(begun, bias, weight, mask, codes=(-1, 1))
 
     def _settings(self, stage: Stage, micro_batches: list[MicroBatch]) -> LoopSettings:
-        return super()._settings(stage, micro_batches).but(settled=self.grow)
+        return super()._settings(stage, micro_batches).but(settled=_GROW)
 
     def before_step(self, student: Student, done: float) -> None:
         """The rounding grows in a line where scales follow the weights; a measurement (``done`` 1) is of what
@@ -118,7 +132,7 @@ class Ternary(Learning):
         """
         for module in student.quantized.values():
             if isinstance(module, RoundedLinear):
-                module.share = min(1.0, done / self.grow) if self.grow else 1.0
+                module.share = min(1.0, done / _GROW)
 
     def statuses(self, student: Student, names: Sequence[str]) -> list[LayerStatus]:
         """Of each layer, how far it is from the weight that it began with."""

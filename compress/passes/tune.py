@@ -11,10 +11,13 @@ is held out, and the parameters that do best there are kept: at worst those the 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field
 
 from ...errors import TrainingError
+from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
 from ..train.students.student import Kind, Student
@@ -23,16 +26,21 @@ from ..train.students.student import Kind, Student
 class Tune(Learning):
     """Options of ``tune``."""
 
+    fixed: ClassVar[Mapping[str, Fixed]] = whole_model("it learns kinds of parameters, not layers")
     learn: tuple[Kind, ...] = Field(
         ("scales", "norms", "biases"),
         min_length=1,
-        description="what learns: scales, zero_points, norms, biases",
+        description="kinds of parameters that learn: scales, zero_points, norms, biases, embedding",
     )
 
     def working_bytes(self, weights: int) -> int:
         """The model in float32 as it is read, its codes, and the activations of one micro-batch."""
         student = weights + weights // 4
-        return student + self.teacher_bytes(weights) + 100 * self.piece_tokens * math.isqrt(weights)
+        return (
+            student
+            + self.teacher_bytes(weights)
+            + 100 * self.training.micro_batch_tokens * math.isqrt(weights)
+        )
 
     def learner(self, stage: Stage) -> Student:
         """The model with the parameters of ``learn`` free.

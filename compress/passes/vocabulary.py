@@ -7,8 +7,8 @@ any other is split into smaller pieces. A decoder can no longer say what was cut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from ...storage import read_json
 from ..model.checkpoint.reader import CheckpointReader
 from ..model.checkpoint.vocabulary_check import TOKENIZER
 from ..model.weights import WeightSource
-from ..pipeline.algorithm import ModelPass
+from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.part_writer import PartWriter
 from ..pipeline.stage import Stage, StageResult
@@ -41,10 +41,18 @@ _TEXTS_AT_ONCE = 256
 class Vocabulary(ModelPass):
     """Options of ``vocabulary``."""
 
+    text: ClassVar[str] = "without corpus"
+    fixed: ClassVar[Mapping[str, Fixed]] = whole_model("one vocabulary serves the whole model") | {
+        "samples": Fixed(None, "a token stays that occurs anywhere in the text")
+    }
+    samples: ClassVar[None] = None  # type: ignore[misc]  # not an option here
     corpus: str | None = Field(
-        None, description="text whose tokens stay: a file, a directory or a demo corpus; null: calibration"
+        None,
+        description="text whose tokens stay: a file, a directory or a demo corpus; null: calibration text",
     )
-    size: int | None = Field(None, ge=1, description="at most so many tokens, the most frequent; null: all")
+    size: int | None = Field(
+        None, ge=1, description="largest number of tokens, the most frequent stay; null: all that occur"
+    )
 
     @property
     def calibrated(self) -> bool:

@@ -16,17 +16,18 @@ scales are unusual.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from ...errors import CalibrationError, InputError, RecipeError
 from ..model.anatomy import Anatomy
 from ..model.checkpoint.block_sizes import hidden_fits
 from ..model.skeleton import Skeleton
-from ..pipeline.algorithm import ModelPass
+from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.damage_probe import decoder_divergences
 from ..pipeline.forward import Smaller
@@ -47,25 +48,26 @@ _PROBE_TOKENS = 512
 class Width(ModelPass):
     """Options of ``width``."""
 
-    keep: float = Field(gt=0, le=1, description="share of the budget, by default weights of blocks, at most")
+    fixed: ClassVar[Mapping[str, Fixed]] = whole_model("the hidden size is that of all layers")
+    keep: float = Field(gt=0, le=1, description="fraction of the budget that is left, at most")
     budget: BudgetOption = WEIGHTS
     multiple: int = Field(32, ge=1, description="the hidden size is a multiple of it")
-    basis: Basis = "activation"
-    repair: Literal["least_squares", "none"] = Field("least_squares", description="in closed form")
+    basis: Basis = Field(
+        "activation",
+        description="what stays: channels by activation or by reconstruction, or principal components (pca)",
+    )
+    repair: Literal["least_squares", "none"] = Field(
+        "least_squares", description="closed-form refit of what is left"
+    )
     damping: float | None = Field(
         None,
         gt=0,
-        description="share of the mean Gram diagonal added; null: what fits the other half of the text best",
+        description="fraction of the mean Gram diagonal that is added; null: what fits the other half of the "
+        "text best",
     )
     tied: Literal["keep", "separate"] = Field(
-        "keep", description="a head that is the embedding stays so, or becomes a matrix of its own"
+        "keep", description="a head tied to the embedding stays tied, or becomes a matrix of its own"
     )
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if self.targets != ("*",) or self.ignore:
-            raise ValueError("the hidden size is that of all layers: targets and ignore do not apply")
-        return self
 
     @property
     def calibrated(self) -> bool:

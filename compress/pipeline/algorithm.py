@@ -6,7 +6,8 @@ A file in ``passes/`` defines one subclass and names it ``PASS``; the fields are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -53,20 +54,27 @@ AnySchemeOption = Annotated[
 SchemeOption = Annotated[AnySchemeOption, AfterValidator(_integers)]
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """What an option is fixed at that recipes could set once, and why; equal values are still accepted."""
+
+    value: Any
+    why: str
+
+
 class Pass(BaseModel):
     """Options shared by all passes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    fixed: ClassVar[Mapping[str, Fixed]] = {}  # former options, by name
+
+    text: ClassVar[str] = "yes"  # when calibration text is needed, for the list of passes
     knows_experts: ClassVar[bool] = False  # whether it works on models with blocks of experts
     knows_encoder_decoders: ClassVar[bool] = False  # and on those that write from an encoder's states
 
-    targets: tuple[str, ...] = Field(
-        ("*",), description="globs on layer names, or roles: q k v o gate up down"
-    )
-    ignore: tuple[str, ...] = Field((), description="globs or roles to leave alone")
     samples: int | None = Field(
-        None, ge=1, description="of the calibration sequences that the pass reads; all by default"
+        None, ge=1, description="how many of the calibration sequences the pass reads; null reads all"
     )
 
     @property
@@ -107,6 +115,10 @@ class Pass(BaseModel):
         """How a table calls what the pass does, for a pass without a scheme."""
         return type(self).__name__.lower()
 
+    def called(self, name: str) -> str:
+        """How a summary calls the pass ``name`` beside its scheme or label; empty where those say it all."""
+        return name
+
     @property
     def note(self) -> str | None:
         """What whoever uses the result should know, kept in its manifest."""
@@ -127,11 +139,7 @@ class Pass(BaseModel):
 
     def selects(self, linear: Linear) -> bool:
         """Whether the pass works on ``linear``."""
-
-        def matches(patterns: tuple[str, ...]) -> bool:
-            return any(pattern == linear.role or fnmatchcase(linear.name, pattern) for pattern in patterns)
-
-        return matches(self.targets) and not matches(self.ignore)
+        return True
 
     def selected(self, anatomy: Anatomy) -> list[Linear]:
         """All layers of a model the pass works on."""
@@ -146,7 +154,40 @@ class Pass(BaseModel):
         return anatomy
 
 
-class BlockPass(Pass):
+class Selective(Pass):
+    """A pass that works on the layers that a recipe names."""
+
+    targets: tuple[str, ...] = Field(
+        ("*",), description="layers that it works on: globs on names, or roles (q k v o gate up down)"
+    )
+    ignore: tuple[str, ...] = Field((), description="layers to leave alone: globs on names, or roles")
+
+    def selects(self, linear: Linear) -> bool:
+        """Whether ``targets`` name ``linear`` and ``ignore`` does not."""
+
+        def matches(patterns: tuple[str, ...]) -> bool:
+            return any(pattern == linear.role or fnmatchcase(linear.name, pattern) for pattern in patterns)
+
+        return matches(self.targets) and not matches(self.ignore)
+
+
+# Calibration tokens that a pass measures sensitivities on, whatever it learns from them.
+MEASURED_TOKENS = 4096
+MEASURED = {
+    "measured_tokens": Fixed(
+        MEASURED_TOKENS, "sensitivities only rank layers and units: two batches of text do"
+    ),
+    "precision": Fixed("auto", "gradients are only compared with each other, in what is fast here"),
+    "seed": Fixed(0, "labels are drawn once, for all layers and units alike"),
+}
+
+
+def whole_model(why: str) -> dict[str, Fixed]:
+    """``targets`` and ``ignore`` of a pass that works on all layers."""
+    return {"targets": Fixed(("*",), why), "ignore": Fixed((), why)}
+
+
+class BlockPass(Selective):
     """A pass that works on one block with its statistics.
 
     ``needs`` names the statistics of the inputs that it reads; ``reads_batches`` says that it runs the

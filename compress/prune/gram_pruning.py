@@ -9,21 +9,22 @@ magnitude and says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ..model.block_anatomy import Linear
-from ..pipeline.algorithm import float_bytes
+from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
 from ..solve.damped_cholesky import InverseFactor, all_finite, damped, damping_status, factorize
-from ..solve.group_solving import GroupSolving, Inputs, corrected
-from .sparsity import Scope
+from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
 from .support_fit import fit_support
 from .unstructured_pruning import Pruning
+
+FIT_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class Rows:
     target: Tensor
     earlier: Sequence[Tensor | None]
     options: Pruning
-    scope: Scope
 
     def split(self, rows: Tensor) -> Sequence[Tensor]:
         """``rows [rows, …]`` by layer."""
@@ -45,7 +45,7 @@ class Rows:
         masks = []
         for linear, part, known in zip(self.layers, self.split(score), self.earlier, strict=True):
             masks.append(
-                self.options.keep(linear, part, self.scope, None if known is None else known[:, columns])
+                self.options.keep(linear, part, "layer", None if known is None else known[:, columns])
             )
         return torch.cat(masks)
 
@@ -53,10 +53,15 @@ class Rows:
 class GramPruning(GroupSolving, Pruning):
     """Options of every such pass."""
 
-    scope: Scope = "layer"
-    fit_steps: int = Field(
-        10, ge=0, le=1000, description="steps of the least-squares fit of what is left; 0 for none"
-    )
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        "damping": Fixed(DAMPING, "a Gram that does not factor is damped more, step by step"),
+        "scope": Fixed("layer", "errors under the Gram compare across the rows of a layer"),
+    }
+
+    @property
+    def refit_steps(self) -> int:
+        """Steps of the least-squares refit of what is left; 0 for none."""
+        return FIT_STEPS
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
         """Two squares, two more for a correction; five copies of the stacked weights; the statistics where
@@ -75,7 +80,7 @@ class GramPruning(GroupSolving, Pruning):
 
     def solve_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
         gram = inputs["gram"]
-        factor = factorize(gram, self.damping)
+        factor = factorize(gram, DAMPING)
         if factor is None:
             for linear in layers:
                 self._fall_back(block, linear, gram)
@@ -85,10 +90,10 @@ class GramPruning(GroupSolving, Pruning):
             channels = torch.arange(len(gram), device=gram.device)
             target = corrected(target, inputs, factor, channels, self.correction)
         earlier = [block.masks.get(linear.name) for linear in layers]
-        rows, hessian = Rows(layers, target, earlier, self, self.scope), damped(gram, factor.damping)
+        rows, hessian = Rows(layers, target, earlier, self), damped(gram, factor.damping)
         hessian /= hessian.diagonal().mean()  # its size does not matter, and products of it might overflow
         weight, mask = self.solve(rows, hessian, factor)
-        weight = fit_support(target, hessian, mask, weight, self.fit_steps)
+        weight = fit_support(target, hessian, mask, weight, self.refit_steps)
         parts = zip(layers, *map(rows.split, (weight, mask, target)), strict=True)
         for linear, pruned, kept, wanted in parts:
             block.masks[linear.name] = kept.clone()
@@ -97,13 +102,13 @@ class GramPruning(GroupSolving, Pruning):
             self._record(block, linear, error, "output", factor.damping)
 
     def _record(self, block: Block, linear: Linear, error: float, kind: str, damping: float | None) -> None:
-        status, detail = damping_status(self.damping, damping, "fallback-magnitude")
+        status, detail = damping_status(DAMPING, damping, "fallback-magnitude")
         step = type(self).__name__.lower()
         block.statuses.append(LayerStatus(linear.name, step, self.label, status, error, kind, detail))
 
     def _fall_back(self, block: Block, linear: Linear, gram: Tensor) -> None:
         weight = block.weight(linear)
-        change = self.prune(block, linear, weight.abs(), self.scope)
+        change = self.prune(block, linear, weight.abs(), "layer")
         finite = all_finite(gram)
         error = output_error(change, weight, gram) if finite else weight_error(change, weight)
         self._record(block, linear, error, "output" if finite else "weight", None)

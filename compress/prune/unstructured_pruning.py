@@ -34,12 +34,14 @@ class Pruning(BlockPass):
     """Options of every such pass; exactly one of ``sparsity`` and ``pattern`` is given."""
 
     sparsity: float | None = Field(
-        None, ge=0, lt=1, description="share of a layer's weights that become zero"
+        None, ge=0, lt=1, description="fraction of a layer's weights that become zero"
     )
-    pattern: str | None = Field(None, description="N:M keeps N of every M inputs of an output: 2:4, 4:8, …")
+    pattern: str | None = Field(
+        None, description="N:M keeps N of every M inputs of an output channel: 2:4, 4:8, …"
+    )
     per_layer: dict[str, float] = Field(
         {},
-        description="share for layers that a glob or role names, instead of sparsity; the last that fits",
+        description="sparsity of layers by glob or role, in place of the one for all; the last that fits",
     )
 
     @field_validator("pattern")

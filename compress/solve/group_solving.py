@@ -39,19 +39,19 @@ from .damped_cholesky import InverseFactor
 Inputs = Mapping[str, Tensor]
 # The statistics of C.
 HALVES = ("cross_gram_of_first_half", "cross_gram_of_second_half")
+DAMPING = 0.01  # fraction of the mean Gram diagonal that is added before factoring
 
 
 class GroupSolving(BlockPass):
     """Options of every such pass."""
 
-    damping: float = Field(
-        0.01, gt=0, le=1, description="share of the mean Gram diagonal added before factoring"
-    )
     correction: float = Field(
-        0.0, ge=0, le=1, description="share of the error of earlier layers that is made up for; true is 1"
+        0.0, ge=0, le=1, description="fraction of the error of earlier layers that is compensated; true is 1"
     )
     sequential: bool = Field(
-        False, description="collect the inputs of each group in a block anew; correction always does"
+        False,
+        description="collect the inputs of each group of layers again once those before it are done; "
+        "correction always does",
     )
 
     @property

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..pipeline.algorithm import BlockPass, pass_type
+from ..pipeline.algorithm import BlockPass
+from ..pipeline.pass_options import read_options
 
 
 def inner_pass(using: Mapping[str, Any], needed: str, **own: Any) -> BlockPass:
@@ -15,15 +16,16 @@ def inner_pass(using: Mapping[str, Any], needed: str, **own: Any) -> BlockPass:
 
     Raises:
         ValueError: no block pass with the option ``needed``, or its options are wrong.
+        RecipeError: an option that is fixed at another value.
     """
     options = {key: value for key, value in using.items() if key != "pass"}
     if "pass" not in using or own.keys() & options.keys():
         raise ValueError(f"using names a pass and its options but {', '.join(own)}")
-    kind = pass_type(str(using["pass"]))
-    if not issubclass(kind, BlockPass) or needed not in kind.model_fields:
+    read = read_options(str(using["pass"]), options)
+    if not issubclass(read.kind, BlockPass) or needed not in read.kind.model_fields:
         raise ValueError(f"using: {using['pass']} works on no block by itself or has no {needed}")
     try:
-        return kind.model_validate({**options, **own})
+        return read.kind.model_validate({**read.options, **own})
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"using: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...errors import CalibrationError, TrainingError
-from ..measure.precision import LoopPrecision, chosen
+from ..measure.precision import chosen
 from ..model.module_names import module_name
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
@@ -32,42 +32,31 @@ from .on_policy import OnPolicy
 from .students.sharding import whole
 from .students.student import Student
 from .teacher import LiveTeacher, Teacher, WrittenTeacher
-from .train_state import Course, LoopSettings, Schedule
+from .train_state import Course, LoopSettings
 from .trainer import Lesson
+from .training_options import TrainingOptions, own_training
+
+_OF_THE_LOOP = {
+    *("learning_rate", "batch_tokens", "seed", "warmup", "clip", "measurements"),
+    *("patience", "ema", "schedule", "weight_decay"),
+}
+TRAINING_OF_PASS = "how it trains, over the recipe's own training section; see `recipe passes training`"
 
 
 class Learning(ModelPass):
     """Options of every pass that learns."""
 
     together: ClassVar[bool] = True
-    learning_rate: float = Field(2e-3, gt=0, le=0.1, description="in units of each parameter's own size")
-    epochs: int = Field(2, ge=1, le=100, description="times that the calibration text is learned from")
-    tokens: int | None = Field(None, ge=1, description="budget of tokens to learn from, in place of epochs")
-    max_time: float | None = Field(None, gt=0, description="minutes after which learning ends")
-    batch_tokens: int = Field(2048, ge=1, description="tokens of one step, at least")
-    piece_tokens: int = Field(1024, ge=1, description="tokens that go through the model at once")
-    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps in which the learning rate rises")
-    schedule: Schedule = Field(
-        "cosine", description="how the learning rate falls: cosine, to a tenth, or two_stages, to zero"
-    )
-    weight_decay: float = Field(0.0, ge=0, le=10, description="share of the weights, times the learning rate")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the average of the parameters that is kept")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient of all parameters")
-    measurements: int = Field(6, ge=1, description="of the held-out loss, after the first")
-    patience: int | None = Field(None, ge=1, description="measurements without a new best one that end it")
-    checkpointing: bool = Field(False, description="compute activations twice to keep fewer")
-    top_k: int = Field(256, ge=1, description="the teacher's likeliest tokens that are kept apart")
-    cache: bool = Field(
-        True, description="the teacher's answers are written down; else it is asked every time"
-    )
-    precision: LoopPrecision = Field(
-        "auto", description="auto: bfloat16 where the processor computes in it, else float16 where that is"
-    )
-    seed: int = 0
+    training: TrainingOptions = Field(TrainingOptions(), description=TRAINING_OF_PASS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults(cls, data: Any) -> Any:
+        return own_training(cls, data)
 
     @property
     def max_seconds(self) -> float | None:
-        return None if self.max_time is None else 60 * self.max_time
+        return None if self.training.max_time is None else 60 * self.training.max_time
 
     @property
     def calibrated(self) -> bool:
@@ -75,15 +64,15 @@ class Learning(ModelPass):
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """The teacher, three passes a step, and the measurements of what is held out."""
-        learned = tokens * self.epochs if self.tokens is None else self.tokens
-        held_out = held_out_tokens(tokens) * (self.measurements + 1)
-        asked = tokens if self.cache else learned + held_out
-        return float(weights) * (asked + (4 if self.checkpointing else 3) * learned + held_out)
+        learned = tokens * self.training.epochs if self.training.tokens is None else self.training.tokens
+        held_out = held_out_tokens(tokens) * (self.training.measurements + 1)
+        asked = tokens if self.training.cache else learned + held_out
+        return float(weights) * (asked + (4 if self.training.checkpointing else 3) * learned + held_out)
 
     @property
     def teacher_stays(self) -> bool:
         """Whether the teacher is in memory beside the student, and asked every time."""
-        return not self.cache
+        return not self.training.cache
 
     def teacher_bytes(self, weights: int) -> int:
         """What a teacher takes that stays beside the student."""
@@ -95,7 +84,7 @@ class Learning(ModelPass):
 
     def objective(self, stage: Stage) -> Objective:
         """What is made small; by default the distance from the original's outputs."""
-        return objective_for(stage.source.anatomy, self.top_k)
+        return objective_for(stage.source.anatomy, self.training.top_k)
 
     def teacher(self, stage: Stage, objective: Objective) -> Teacher:
         """Whom the student learns from; by default the original, whose answers are written down."""
@@ -135,14 +124,14 @@ class Learning(ModelPass):
         if stage.calibration is None:
             name = type(self).__name__.lower()
             raise CalibrationError(f"{name} needs calibration text", fix="pass --calibration FILE")
-        micro_batches = micro_batches_of(stage.calibration, self.piece_tokens)
+        micro_batches = micro_batches_of(stage.calibration, self.training.micro_batch_tokens)
         objective = self.objective(stage)
         teacher = self.teacher(stage, objective)
         teacher.prepare(micro_batches, stage.progress)
         learned_from, held_out = hold_out(teacher.sound(micro_batches, stage.progress))
         own = self.on_policy_writing()
         student = self._student(stage, objective, own)
-        precision = chosen(self.precision, stage.device)
+        precision = chosen(self.training.precision, stage.device)
         lesson = Lesson(objective, teacher, learned_from, held_out, precision, stage.processes, own)
         course = lesson.give(
             student,
@@ -164,28 +153,20 @@ class Learning(ModelPass):
         if sharded:
             _require_spreadable(stage, objective, own)
         student = self.learner(replace(stage, device=torch.device("cpu")) if sharded else stage)
-        if self.checkpointing:
+        if self.training.checkpointing:
             checkpoint_blocks(student.blocks())
         if sharded:
             student.spread(stage.device, stage.processes)
         return student
 
     def _settings(self, stage: Stage, micro_batches: list[MicroBatch]) -> LoopSettings:
+        options, text = self.training, sum(batch.tokens for batch in micro_batches)
         return LoopSettings(
             state=stage.directory / "loop.pt",
             log=stage.directory / LOG,
-            learning_rate=self.learning_rate,
-            tokens=self.tokens or self.epochs * sum(batch.tokens for batch in micro_batches),
-            batch_tokens=self.batch_tokens,
-            seed=self.seed,
-            warmup=self.warmup,
-            clip=self.clip,
-            measurements=self.measurements,
-            patience=self.patience,
-            ema=self.ema,
-            schedule=self.schedule,
-            weight_decay=self.weight_decay,
+            tokens=options.tokens or options.epochs * text,
             max_seconds=self.max_seconds,
+            **options.model_dump(include=_OF_THE_LOOP),
         )
 
     def _written(self, student: Student, stage: Stage, course: Course, lesson: Lesson) -> StageResult:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from edgepress.cli.entry import run
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.pipeline.algorithm import pass_names
+from edgepress.compress.pipeline.algorithm import pass_names, pass_type
 from edgepress.compress.plan import multiplications
 from edgepress.compress.recipe import load_recipe, names, parse, recipe_for, schema
+from edgepress.compress.train.training_options import TrainingOptions
 from edgepress.errors import EdgepressError, RecipeError, UnknownName
 
 
@@ -80,7 +84,170 @@ def test_hash_changes_with_any_option() -> None:
     assert parse(base, "a").sha256 == parse(explicit, "b").sha256 != parse(changed, "c").sha256
 
 
-def test_schema_lists_every_pass_and_is_json() -> None:
+def test_schema_lists_every_pass_and_what_its_options_are() -> None:
     document = json.loads(json.dumps(schema()))
-    titles = {entry["title"] for entry in document["properties"]["passes"]["items"]["oneOf"]}
-    assert titles == set(pass_names()) >= {"gptq", "hqq", "rtn", "sparsegpt", "w8a8", "wanda"}
+    entries = {entry["title"]: entry for entry in document["properties"]["passes"]["items"]["oneOf"]}
+    assert set(entries) == set(pass_names()) >= {"gptq", "hqq", "rtn", "sparsegpt", "prune"}
+    for entry in entries.values():
+        options = entry["properties"].values()
+        assert entry["description"] and all("const" in one or one["description"] for one in options)
+    assert set(document["properties"]["training"]["properties"]) == set(TrainingOptions.model_fields)
+    assert "training" in entries["tune"]["properties"] and "training" not in entries["gptq"]["properties"]
+
+
+def steps(*passes: dict[str, Any], **recipe: Any) -> list[Any]:
+    return parse({"passes": list(passes), **recipe}, "r.yaml").as_dict()["passes"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "note"),
+    [
+        (
+            {"pass": "w8a8", "search": "minmax"},
+            {"pass": "rtn", "scheme": "W8A8", "search": "minmax"},
+            "rtn with",
+        ),
+        ({"pass": "ffn", "keep": 0.8}, {"pass": "narrow", "parts": ["mlp"], "keep": 0.8}, "parts: [mlp]"),
+        (
+            {"pass": "heads", "keep": 0.8},
+            {"pass": "narrow", "parts": ["attention"], "keep": 0.8},
+            "[attention]",
+        ),
+        (
+            {"pass": "magnitude", "sparsity": 0.5},
+            {"pass": "prune", "score": "magnitude", "sparsity": 0.5},
+            "prune",
+        ),
+        ({"pass": "wanda", "pattern": "2:4"}, {"pass": "prune", "score": "wanda", "pattern": "2:4"}, "prune"),
+        (
+            {"pass": "recover", "train": "lora", "tokens": 500},
+            {
+                "pass": "distill",
+                "losses": "outputs",
+                "train": "lora",
+                "training": {"learning_rate": 1e-3, "epochs": 2, "tokens": 500},
+            },
+            "losses: outputs",
+        ),
+        (
+            {"pass": "tune", "learning_rate": 0.01},
+            {"pass": "tune", "training": {"learning_rate": 0.01}},
+            "`learning_rate` of tune is now training.learning_rate",
+        ),
+        (
+            {"pass": "qat", "piece_tokens": 64, "seed": 3},
+            {"pass": "qat", "training": {"micro_batch_tokens": 64, "seed": 3}},
+            "training: {micro_batch_tokens, seed}",
+        ),
+        (
+            {"pass": "block_qat", "scheme": "W3A16-g64", "epochs": 2},
+            {"pass": "block_qat", "scheme": "W3A16-g64", "training": {"epochs": 2}},
+            "training.epochs",
+        ),
+        (
+            {"pass": "allocate_sparsity", "sparsity": 0.5, "using": {"pass": "wanda"}},
+            {"pass": "allocate_sparsity", "sparsity": 0.5, "using": {"pass": "prune", "score": "wanda"}},
+            "prune with score: wanda",
+        ),
+    ],
+)
+def test_old_names_are_the_new_ones_and_say_so_once(old: Any, new: Any, note: str) -> None:
+    recipe = parse({"passes": [old, old]}, "r.yaml")
+    assert recipe.sha256 == parse({"passes": [new, new]}, "r.yaml").sha256
+    assert sum(note in one for one in recipe.notes) == 1
+    assert not parse({"passes": [new]}, "r.yaml").notes
+
+
+def test_old_names_are_said_where_a_recipe_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("passes: [{pass: w8a8}]\n")
+    for verb in ("check", "show"):
+        assert run(["recipe", verb, str(path)]) == 0
+        assert "the pass w8a8 is now rtn with scheme: W8A8" in capsys.readouterr().err
+
+
+def test_training_is_the_recipes_and_over_it_the_passes_own() -> None:
+    first, second, blocks = steps(
+        {"pass": "tune", "training": {"epochs": 7}},
+        {"pass": "distill"},
+        {"pass": "block_qat", "scheme": "W3A16-g64"},
+        training={"epochs": 3, "tokens": 500},
+    )
+    assert (first["training"]["epochs"], first["training"]["tokens"]) == (7, 500)
+    assert (second["training"]["epochs"], second["training"]["learning_rate"]) == (3, 4e-3)
+    assert (blocks["training"]["epochs"], blocks["training"]["learning_rate"]) == (3, 2e-2)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"passes": [{"pass": "tune"}], "training": {"epochz": 3}}, "'epochs'"),
+        ({"passes": [{"pass": "tune", "training": {"epochz": 3}}]}, "'epochs'"),
+        ({"passes": [{"pass": "tune", "training": {"epochs": 0}}]}, "training.epochs"),
+        ({"passes": [{"pass": "tune", "training": 3}]}, "training"),
+        ({"passes": [{"pass": "tune"}], "training": [3]}, "must be a mapping"),
+        ({"passes": [{"pass": "rtn", "scheme": "W4A16"}], "training": {"epochs": 3}}, "no pass trains"),
+        ({"passes": [{"pass": "tune", "epochs": 3, "training": {"epochs": 3}}]}, "given twice"),
+        (
+            {"passes": [{"pass": "block_qat", "scheme": "W4A16", "training": {"tokens": 3}}]},
+            "'training.tokens'",
+        ),
+        ({"passes": [{"pass": "ffn", "keep": 0.5, "parts": ["mlp"]}]}, "no option 'parts'"),
+        ({"passes": [{"pass": "gptq", "scheme": "W4A16", "block": 32}]}, "block of gptq is fixed at 64"),
+        ({"passes": [{"pass": "rotate", "targets": ["q"]}]}, "targets of rotate is fixed at [*]"),
+        ({"passes": [{"pass": "allocate", "bits": 4, "using": {"pass": "gptq", "block": 3}}]}, "fixed at 64"),
+    ],
+)
+def test_what_cannot_be_set_says_why(recipe: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse(recipe, "r.yaml")
+    assert message in str(caught.value)
+
+
+def test_what_is_fixed_may_still_be_said_and_stays_in_the_record() -> None:
+    plain, said = (
+        {"pass": "gptq", "scheme": "W4A16", **more} for more in ({}, {"block": 64, "search": "mse"})
+    )
+    assert steps(plain) == steps(said) and steps(plain)[0]["block"] == 64
+    assert not parse({"passes": [said]}, "r.yaml").notes
+
+
+@pytest.mark.parametrize("name", [*pass_names(), "training"])
+def test_every_option_is_described_within_80_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["recipe", "passes", name, "--json"]) == 0
+    options = json.loads(capsys.readouterr().out)["options"]
+    assert options and all(option["description"] for option in options)
+    assert run(["recipe", "passes", name]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert all(option["name"] in shown for option in options)
+    private = r"\b(minds?|anew|told|spoilt|written down|in turns|share|pieces?|asked|heard|makes? up for)\b"
+    assert not [one for one in options if re.search(private, one["description"])]
+
+
+def test_the_passes_are_listed_with_their_old_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["recipe", "passes"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in pass_names()) and "ffn: narrow with parts: [mlp]" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert run(["recipe", "passes", "heads"]) == 0
+    assert capsys.readouterr().out.startswith("heads: narrow with parts: [attention]")
+    assert run(["recipe", "passes", "gptk"]) == 2
+    assert "did you mean 'gptq'" in capsys.readouterr().err
+
+
+def test_the_list_knows_which_passes_need_text() -> None:
+    given = {"scheme": "W4A16", "keep": 0.5, "sparsity": 0.5, "score": "magnitude", "bits": 4}
+    for name in pass_names():
+        kind = pass_type(name)
+        options = {key: value for key, value in given.items() if key in kind.model_fields}
+        if name == "smoothquant":
+            options["scheme"] = "W8A8"
+        always, never = (
+            kind.text == "yes",
+            kind.text in ("no", "for static activations", "for wanda", "to learn"),
+        )
+        calibrated = kind.model_validate(options).calibrated
+        assert calibrated >= always and not (calibrated and never), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,20 +14,21 @@ from edgepress.compress.time_limit import limited
 from edgepress.errors import RecipeError
 from edgepress.storage import read_json
 
-PASSES = [
-    {"pass": "magnitude", "sparsity": 0.5},
-    {"pass": "recover", "max_time": 90, "piece_tokens": 32, "batch_tokens": 64},
+PASSES: list[dict[str, Any]] = [
+    {"pass": "prune", "score": "magnitude", "sparsity": 0.5},
+    {"pass": "distill", "training": {"max_time": 90, "micro_batch_tokens": 32, "batch_tokens": 64}},
     {"pass": "rtn", "scheme": "W4A16-g32"},
-    {"pass": "tune", "piece_tokens": 32, "batch_tokens": 64},
+    {"pass": "tune", "training": {"micro_batch_tokens": 32, "batch_tokens": 64}},
 ]
 
 
 def test_all_that_learn_have_the_bound_and_nothing_else_changes() -> None:
     recipe = parse({"name": "r", "passes": PASSES}, "here")
     bounded = limited(recipe, 2.5)
-    expected = [
-        entry | ({"max_time": 2.5} if entry["pass"] in ("recover", "tune") else {}) for entry in PASSES
-    ]
+    expected: list[dict[str, Any]] = [dict(entry) for entry in PASSES]
+    for entry in expected:
+        if "training" in entry:
+            entry["training"] = entry["training"] | {"max_time": 2.5}
     assert bounded == parse({"name": "r", "passes": expected}, "here")
     assert bounded.sha256 != recipe.sha256
 

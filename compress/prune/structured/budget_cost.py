@@ -90,6 +90,6 @@ def _named(value: Any) -> Any:
 BudgetOption = Annotated[
     Budget,
     BeforeValidator(_named, json_schema_input_type=Literal["parameters", "bytes"] | dict[str, Any]),
-    Field(description="what keep is a share of: parameters, bytes, or {of: latency, bandwidth, peak, …}"),
+    Field(description="what keep counts: parameters of blocks, bytes, or {of: latency, bandwidth, peak, …}"),
 ]
 WEIGHTS = Budget()

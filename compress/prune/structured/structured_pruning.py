@@ -6,9 +6,9 @@ that is asked for, solve, and sweep with :class:`~edgepress.compress.prune.struc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -17,12 +17,11 @@ from ....errors import CalibrationError, RecipeError
 from ....storage import sha256_json
 from ...measure.fisher import FisherPass
 from ...measure.output_fisher import input_grams
-from ...measure.precision import Precision
 from ...measure.removal_loss import unit_losses
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import BlockAnatomy, Linear
 from ...model.checkpoint.block_sizes import config_changes, sizes_of
-from ...pipeline.algorithm import ModelPass
+from ...pipeline.algorithm import MEASURED, MEASURED_TOKENS, Fixed, ModelPass, Selective
 from ...pipeline.journal import Journal
 from ...pipeline.stage import Stage, StageResult
 from ...pipeline.sweep import Sweep
@@ -32,26 +31,33 @@ from .importance import Importance
 from .part import Part, weights_in
 from .part_pruning import Narrow, Repair, Widths
 
+# Fraction of the mean Gram diagonal that is added. A tenth, since least squares learn a short text by heart:
+# on SmolLM2 with 70 % of its blocks and 4,096 tokens a hundredth leaves a KL of 0.88, a tenth 0.82, a third
+# 0.84.
+DAMPING = 0.1
 
-class StructuredPruning(ModelPass):
+
+class StructuredPruning(Selective, ModelPass):
     """Options of every such pass."""
 
-    keep: float = Field(gt=0, lt=1, description="share of the budget, by default weights of blocks, at most")
+    fixed: ClassVar[Mapping[str, Fixed]] = MEASURED | {
+        "damping": Fixed(DAMPING, "least squares learn a short text by heart with less")
+    }
+    keep: float = Field(gt=0, lt=1, description="fraction of the budget that is left, at most")
     budget: BudgetOption = WEIGHTS
     widths: Literal["solved", "uniform"] = Field(
-        "solved", description="solved: as measured, under one budget; uniform: loads in plain transformers"
+        "solved",
+        description="solved: as measured, under one budget; uniform: all alike, for plain transformers",
     )
-    importance: Importance = "reconstruction"
-    repair: Repair = Field("least_squares", description="of what stays, in closed form")
-    # A tenth, since least squares learn a short text by heart: on SmolLM2 with 70 % of its blocks and 4,096
-    # tokens a hundredth leaves a KL of 0.88, a tenth 0.82, a third 0.84.
-    damping: float = Field(0.1, gt=0, le=1, description="share of the mean Gram diagonal added")
+    importance: Importance = Field(
+        "reconstruction",
+        description="saliency of a unit: magnitude, activation, taylor, or reconstruction, what the others "
+        "cannot replace",
+    )
+    repair: Repair = Field("least_squares", description="closed-form refit of what is left")
     correction: float = Field(
-        0.0, ge=0, le=1, description="share of the error of earlier blocks that the repair makes up for"
+        0.0, ge=0, le=1, description="fraction of the error of earlier blocks that the repair compensates"
     )
-    measured_tokens: int = Field(4096, ge=1, description="calibration tokens that losses are measured on")
-    precision: Precision = Field("auto", description="auto: bfloat16 where the processor computes in it")
-    seed: int = 0
 
     @model_validator(mode="after")
     def _repaired(self) -> Self:
@@ -60,9 +66,9 @@ class StructuredPruning(ModelPass):
         return self
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def cut_parts(self) -> tuple[Part, ...]:
         """What is made narrower, in the order of the forward pass."""
-        raise TypeError(f"{type(self).__name__} does not define parts")
+        raise TypeError(f"{type(self).__name__} does not define cut_parts")
 
     @property
     def measures(self) -> bool:
@@ -83,7 +89,7 @@ class StructuredPruning(ModelPass):
 
     def items(self, anatomy: Anatomy) -> list[Item]:
         """The parts of blocks whose reader (down, o) is among the targets."""
-        found = (Item(block, part, self.budget) for block in anatomy.blocks for part in self.parts)
+        found = (Item(block, part, self.budget) for block in anatomy.blocks for part in self.cut_parts)
         return [item for item in found if self.selects(item.part.reader(item.block))]
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
@@ -101,14 +107,14 @@ class StructuredPruning(ModelPass):
             raise RecipeError(
                 f"{normed.prefix} has norms inside attention and MLP, which take the mean over all channels",
                 why="cut channels would change what is left",
-                fix="drop whole blocks (pass layers), or prune weights (wanda, sparsegpt, alps)",
+                fix="drop whole blocks (pass layers), or prune weights (passes prune, sparsegpt, alps)",
             )
         widths = uniform(items, room_for(items, anatomy, self.keep, self.budget))
         if self.widths == "solved":
             for item in items:
                 odd = [n for n in item.counts if n <= widths[item.key] and n // item.counts[0] % 2]
                 widths[item.key] = odd[-1]
-        return narrowed(anatomy, self.parts, widths)
+        return narrowed(anatomy, self.cut_parts, widths)
 
     def working_bytes(self, weights: int) -> int:
         """The model in float32 and the activations of one micro-batch where losses are measured."""
@@ -122,8 +128,8 @@ class StructuredPruning(ModelPass):
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """A forward and a backward pass where losses are measured, then the sweep and its collections."""
-        measured = 3 * min(tokens, self.measured_tokens) if self.measures else 0
-        return float(weights) * (measured + (1 + len(self.parts)) * tokens * self.calibrated)
+        measured = 3 * min(tokens, MEASURED_TOKENS) if self.measures else 0
+        return float(weights) * (measured + (1 + len(self.cut_parts)) * tokens * self.calibrated)
 
     def apply(self, stage: Stage) -> StageResult:
         """Find the widths, cut and repair.
@@ -143,7 +149,7 @@ class StructuredPruning(ModelPass):
         else:
             found = uniform(items, room)
         del run  # it holds the model
-        after = narrowed(anatomy, self.parts, found)
+        after = narrowed(anatomy, self.cut_parts, found)
         sizes = [sizes_of(block) for block in after.blocks]
         details |= {"blocks": sizes, "weights": _share(after, anatomy)}
         details[self.budget.of] = self.budget.total(after) / self.budget.total(anatomy)
@@ -174,11 +180,11 @@ class StructuredPruning(ModelPass):
             targets=self.targets,
             ignore=self.ignore,
             step=type(self).__name__.lower(),
-            parts=self.parts,
+            parts=self.cut_parts,
             widths=dict(widths),
             importance=self.importance,
             repair=self.repair,
-            damping=self.damping,
+            damping=DAMPING,
             losses=losses,
             correction=self.correction,
         )
@@ -189,11 +195,11 @@ class StructuredPruning(ModelPass):
         return FisherPass.load(
             stage.source,
             stage.calibration,
-            self.measured_tokens,
+            MEASURED_TOKENS,
             stage.device,
             stage.progress,
-            precision=self.precision,
-            seed=self.seed,
+            precision="auto",
+            seed=0,
         )
 
     @staticmethod
@@ -216,7 +222,7 @@ class StructuredPruning(ModelPass):
             for item in items:
                 name = readers[item.key]
                 weight = stage.source.dense(name).to(stage.device)
-                costs[item.key] = repaired_costs(item, weight, grams.pop(name), self.damping)
+                costs[item.key] = repaired_costs(item, weight, grams.pop(name), DAMPING)
                 task.advance(1)
         return costs
 

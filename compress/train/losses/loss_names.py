@@ -40,13 +40,25 @@ _DEFAULT: dict[str, dict[Loss, Weight]] = {
 }
 
 
-def losses_of(anatomy: Anatomy, asked: Mapping[Loss, Weight]) -> dict[Loss, Weight]:
-    """The weights of the losses ``asked`` for, or of those that such a model has by default.
+_OUTPUTS: dict[str, dict[Loss, Weight]] = {
+    "decoder": {"forward_kl": 1.0},
+    "encoder": {"states": 1.0},
+    "classifier": {"label_kl": 1.0, "states": 1.0},
+    "encoder_decoder": {"sequence": 1.0},
+}
+
+
+def losses_of(anatomy: Anatomy, asked: Mapping[Loss, Weight] | Literal["outputs"]) -> dict[Loss, Weight]:
+    """The weights of the losses ``asked`` for, or of those that such a model has by default; ``outputs`` are
+    those that look at nothing inside of it.
 
     Raises:
         TrainingError: one that such a model does not have.
     """
-    default = _DEFAULT[anatomy.kind if anatomy.classifier is None else "classifier"]
+    kind = anatomy.kind if anatomy.classifier is None else "classifier"
+    if asked == "outputs":
+        return dict(_OUTPUTS[kind])
+    default = _DEFAULT[kind]
     for name in asked:
         if name not in _OF_KIND[anatomy.kind]:
             raise TrainingError(

@@ -12,6 +12,7 @@ from edgepress.benchmarks.lab.same_bytes.hash_comparison import compare_records
 from edgepress.benchmarks.lab.same_bytes.pico_models import MODELS, make_subjects
 from edgepress.compress.model.families import __path__ as families
 from edgepress.compress.passes import __path__ as passes
+from edgepress.compress.pipeline.pass_options import PASS_ALIASES
 
 RTN = [{"pass": "rtn", "scheme": "W4A16-g32"}]
 
@@ -48,6 +49,7 @@ def test_a_recorded_case_is_not_run_again(runner: Runner) -> None:
 def test_every_pass_and_every_family_has_a_case() -> None:
     cases = pico_cases()
     used = {str(step["pass"]) for case in cases for step in case.passes}
+    used |= {PASS_ALIASES[name].name for name in used & PASS_ALIASES.keys()}
     assert plug_ins(passes) <= used
     assert plug_ins(families) <= {MODELS[case.model][0] for case in cases}
     assert {case.model for case in demo_cases()} == {"smollm2", "minilm"}

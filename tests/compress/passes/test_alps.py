@@ -47,11 +47,11 @@ def pruned(layer_block: LayerBlock, weight: Tensor, gram: Tensor, options: GramP
 def test_equals_the_naive_loop(pattern: str | None, layer_block: LayerBlock) -> None:
     weight, gram = doubled(0)
     sparsity = None if pattern else 0.5
-    options = Alps(sparsity=sparsity, pattern=pattern, targets=("down",), rounds=6, fit_steps=0)
+    options = Alps(sparsity=sparsity, pattern=pattern, targets=("down",), rounds=6)
     _, linear = layer_block(weight.float(), gram.float())
-    factor = factorize(gram, options.damping)
+    factor = factorize(gram, 0.01)
     assert factor is not None and factor.damping == 0.01
-    rows = Rows([linear], weight, [None], options, "layer")
+    rows = Rows([linear], weight, [None], options)
     got, kept = options.solve(rows, damped(gram, 0.01), factor)
     expected = naive(weight, gram, pattern, 6)
     assert torch.equal(kept, expected != 0)
@@ -63,13 +63,11 @@ def test_equals_the_naive_loop(pattern: str | None, layer_block: LayerBlock) -> 
 def test_beats_the_recursion(options: dict[str, float | str], seed: int, layer_block: LayerBlock) -> None:
     weight, gram = problem(seed)
     errors = []
-    for fit_steps in (0, 10):
-        for kind in (SparseGpt, Alps):
-            result = pruned(
-                layer_block, weight, gram, kind(**options, targets=("down",), fit_steps=fit_steps)
-            )
-            errors.append(output_error(result - weight, weight, gram))
-    recursion, _, fitted, solved = errors
+    passes: list[GramPruning] = [SparseGpt(**options, targets=("down",), fit_steps=fits) for fits in (0, 10)]  # type: ignore[arg-type]
+    for one in (*passes, Alps(**options, targets=("down",))):  # type: ignore[arg-type]
+        result = pruned(layer_block, weight, gram, one)
+        errors.append(output_error(result - weight, weight, gram))
+    recursion, fitted, solved = errors
     assert fitted < recursion and solved < fitted
 
 

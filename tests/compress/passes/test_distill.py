@@ -24,7 +24,7 @@ from edgepress.terminal import Silent
 
 LEARN: dict[str, Any] = {
     "batch_tokens": 64,
-    "piece_tokens": 64,
+    "micro_batch_tokens": 64,
     "learning_rate": 0.01,
     "epochs": 3,
     "precision": "float32",
@@ -51,11 +51,11 @@ def losses_of(result: Any) -> list[float]:
     [
         {},
         {"losses": {"reverse_kl": 1.0, "cross_entropy": 0.1}, "temperature": 2.0},
-        {"losses": {"jensen_shannon": 1.0}, "cache": False},
+        {"losses": {"jensen_shannon": 1.0}, "training": {"cache": False}},
         {"losses": {"hidden": 1.0, "relations": 1.0, "states": 1.0}},
         {"losses": {"attention": 1.0, "forward_kl": 1.0}},
         {"losses": {"hidden": (1.0, 0.0), "forward_kl": (0.2, 1.0)}},
-        {"losses": {"reverse_kl": 1.0}, "on_policy": 0.5, "cache": False},
+        {"losses": {"reverse_kl": 1.0}, "on_policy": 0.5, "training": {"cache": False}},
     ],
 )
 def test_a_student_of_fewer_layers_learns(
@@ -67,11 +67,11 @@ def test_a_student_of_fewer_layers_learns(
 ) -> None:
     student = make_decoder(tmp_path / "s", num_hidden_layers=2)
     before = stage(student, pico_llama, tmp_path / "w", pico_text)
-    result = Distill(**LEARN, **options).apply(before)
+    result = Distill(**options | {"training": LEARN | options.get("training", {})}).apply(before)
     losses = losses_of(result)
     assert min(losses) < 0.9 * losses[0]
     assert result.details["measure"] == (" + ".join(options["losses"]) if options else "kl")
-    assert (tmp_path / "w" / "teacher").exists() == options.get("cache", True)
+    assert (tmp_path / "w" / "teacher").exists() == options.get("training", {}).get("cache", True)
 
 
 @pytest.mark.parametrize("losses", [{}, {"cosine": 1.0}, {"embedding": 1.0, "hidden": 0.5}])
@@ -90,7 +90,7 @@ def test_an_encoder_learns_from_embeddings_and_states(
     (teacher / "p").mkdir()
     write_json(teacher / "p" / "config.json", {"pooling_mode_mean_tokens": True})
     student = make_encoder(tmp_path / "s", num_hidden_layers=1)
-    result = Distill(**LEARN, losses=losses).apply(stage(student, teacher, tmp_path / "w", pico_text))
+    result = Distill(training=LEARN, losses=losses).apply(stage(student, teacher, tmp_path / "w", pico_text))
     assert min(losses_of(result)) < 0.8 * losses_of(result)[0]
 
 

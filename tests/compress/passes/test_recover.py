@@ -1,5 +1,5 @@
-"""``recover``: closer to the original on text it never learned from, pruned weights at zero, the same bytes
-after a kill.
+"""``distill`` after pruning, with ``losses: outputs``: closer to the original on text it never learned from,
+pruned weights at zero, the same bytes after a kill.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_the_log_tells_every_step_and_measurement(pico_llama: Path, pico_text: P
     path = recovered(pico_llama, tmp_path, pico_text, tokens=640)
     lines = [json.loads(line) for line in (path / "train.jsonl").read_text().splitlines()]
     details = read_json(path / "edgepress.json")["steps"][1]["details"]
-    assert lines[0] == {"stage": 1, "pass": "recover"}
+    assert lines[0] == {"stage": 1, "pass": "distill"}
     measured = [line for line in lines if "held_out" in line]
     assert [[line["step"], line["held_out"]] for line in measured] == details["held_out"]
     assert [line["tokens"] for line in measured] == details["tokens"]

@@ -11,7 +11,7 @@ from edgepress.compress.model.checkpoint.compressed import forms
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.passes.gptq import Gptq
-from edgepress.compress.passes.magnitude import Magnitude
+from edgepress.compress.passes.prune import Prune
 from edgepress.compress.passes.rtn import Rtn
 from edgepress.compress.pipeline import chain as chain_module
 from edgepress.compress.pipeline.algorithm import ModelPass
@@ -47,7 +47,7 @@ class Halved(ModelPass):
 
 
 STEPS: list[tuple[str, Any]] = [
-    ("magnitude", Magnitude(sparsity=0.5, targets=("down",))),
+    ("prune", Prune(score="magnitude", sparsity=0.5, targets=("down",))),
     ("halved", Halved()),
     ("rtn", Rtn(scheme="W4A16-g16", targets=("q", "k", "down"))),
     ("halved", Halved()),
@@ -63,7 +63,7 @@ def run(model: Path, work: Path, result: Path) -> Any:
 def test_block_passes_share_a_stage_and_model_passes_have_their_own() -> None:
     steps: list[tuple[str, Any]] = [("a", STEPS[0][1]), ("b", STEPS[2][1]), *STEPS]
     assert [[name for name, _ in stage] for stage in stages_of(steps)] == [
-        ["a", "b", "magnitude"],
+        ["a", "b", "prune"],
         ["halved"],
         ["rtn"],
         ["halved"],

@@ -1,10 +1,10 @@
-"""Wanda: against a loop over rows, and inputs without any size."""
+"""Pruning by a score: Wanda against a loop over rows, and inputs without any size."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from edgepress.compress.passes.wanda import Wanda, scores
+from edgepress.compress.passes.prune import Prune
 from edgepress.compress.pipeline.statistics import Gram, MeanSquare
 
 from .test_gptq import LayerBlock, problem
@@ -14,13 +14,13 @@ def test_each_row_loses_its_lowest_products(layer_block: LayerBlock) -> None:
     weight, gram = problem(0)
     block, linear = layer_block(weight, gram)
     block.statistics[linear.name]["meansquare"] = gram.diagonal()  # type: ignore[index]
-    Wanda(sparsity=0.5, targets=("down",)).apply(block)
+    Prune(score="wanda", sparsity=0.5, targets=("down",)).apply(block)
     for row in range(24):
         cost = [abs(float(weight[row, j])) * float(gram[j, j]) ** 0.5 for j in range(64)]
         kept = sorted(range(64), key=lambda j: (cost[j], j))[32:]
         assert block.masks[linear.name][row].nonzero().flatten().tolist() == sorted(kept)
-    expected = scores(weight, gram.diagonal()) * ~block.masks[linear.name]
-    whole = scores(weight, gram.diagonal()).square().sum()
+    scores = weight.abs() * gram.diagonal().sqrt()
+    expected, whole = scores * ~block.masks[linear.name], scores.square().sum()
     (status,) = block.statuses
     assert status.status == "ok" and status.error == pytest.approx(float(expected.square().sum() / whole))
 
@@ -30,7 +30,7 @@ def test_inputs_that_say_nothing_leave_magnitude(value: float, layer_block: Laye
     weight, gram = problem(1)
     block, linear = layer_block(weight, gram)
     block.statistics[linear.name]["meansquare"] = torch.full((64,), value)  # type: ignore[index]
-    Wanda(sparsity=0.5, targets=("down",)).apply(block)
+    Prune(score="wanda", sparsity=0.5, targets=("down",)).apply(block)
     (status,) = block.statuses
     assert status.status == "fallback-magnitude" and status.detail
     kept = block.masks[linear.name]

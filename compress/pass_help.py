@@ -1,0 +1,85 @@
+"""What ``edgepress recipe passes`` prints: every pass with a line, and the options of one as a table."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from .numbers.scheme import Scheme
+from .pipeline.algorithm import pass_names, pass_type
+from .pipeline.pass_options import PASS_ALIASES
+from .train.training_options import TrainingOptions
+
+TRAINING = "training"
+
+
+def summary_of(name: str) -> str:
+    """The first sentence of the docstring of a pass, on one line."""
+    text = " ".join(str(sys.modules[pass_type(name).__module__].__doc__).split("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z])", text)[0].rstrip(".")
+
+
+def all_passes() -> list[dict[str, Any]]:
+    """Each pass with its summary, when it needs text, and the old names that stand for it."""
+    return [
+        {
+            "name": name,
+            "summary": summary_of(name),
+            "text": pass_type(name).text,
+            "aliases": {old: alias.summary for old, alias in PASS_ALIASES.items() if alias.name == name},
+        }
+        for name in pass_names()
+    ]
+
+
+def options_of(name: str) -> list[dict[str, Any]]:
+    """The options of the pass ``name``, or of the section ``training``: name, type, default, description.
+
+    Raises:
+        UnknownName: no such pass.
+    """
+    kind: type[BaseModel] = TrainingOptions if name == TRAINING else pass_type(name)
+    properties = kind.model_json_schema()["properties"]
+    found = []
+    for key, field in kind.model_fields.items():
+        entry = {"name": key, "type": _type(properties[key]), "description": field.description}
+        if field.default is not PydanticUndefined:
+            entry["default"] = _default(field.default)
+        found.append(entry)
+    return found
+
+
+def resolved(name: str) -> tuple[str, str]:
+    """The name of a pass without alias, and what an old name stands for, or nothing."""
+    alias = PASS_ALIASES.get(name.replace("-", "_"))
+    return (alias.name, alias.summary) if alias else (name.replace("-", "_"), "")
+
+
+def _type(entry: dict[str, Any]) -> str:
+    """``a | b`` of a JSON Schema."""
+    if "enum" in entry:
+        return " | ".join(map(str, entry["enum"]))
+    if "anyOf" in entry or "oneOf" in entry:
+        kinds = [_type(one) for one in entry.get("anyOf", entry.get("oneOf", ()))]
+        return " | ".join(dict.fromkeys(kinds))
+    if entry.get("type") == "array":
+        items = entry.get("items", {})
+        return f"list of {_type(items)}" if items else "list"
+    if "$ref" in entry or entry.get("type") == "object":
+        return "mapping"
+    return str(entry.get("const", entry.get("type", "any")))
+
+
+def _default(value: Any) -> Any:
+    """A default as a recipe would say it."""
+    if isinstance(value, Scheme):
+        return value.name
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, list | tuple):
+        return [_default(item) for item in value]
+    return value

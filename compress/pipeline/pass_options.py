@@ -1,0 +1,143 @@
+"""What a recipe says of one pass, as the pass reads it: old names become new ones, fixed options are checked.
+
+All aliases stand here, as data. A pass that merged into another keeps its name in recipes, with the options
+that make the other one do the same; options that moved into ``training`` are accepted where they stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from ...errors import RecipeError
+from .algorithm import Pass, pass_names, pass_type
+
+
+@dataclass(frozen=True)
+class Alias:
+    """The pass that an old name stands for: ``options`` are set for it, ``training`` are its defaults."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """``narrow with parts: [mlp]``."""
+        said = [f"{key}: {_yaml(value)}" for key, value in self.options.items()]
+        said += [f"training: {_yaml(dict(self.training))}"] if self.training else []
+        return f"{self.name} with {', '.join(said)}" if said else self.name
+
+
+PASS_ALIASES = {
+    "ffn": Alias("narrow", {"parts": ["mlp"]}),
+    "heads": Alias("narrow", {"parts": ["attention"]}),
+    "magnitude": Alias("prune", {"score": "magnitude"}),
+    "recover": Alias("distill", {"losses": "outputs"}, {"learning_rate": 1e-3, "epochs": 2}),
+    "wanda": Alias("prune", {"score": "wanda"}),
+    "w8a8": Alias("rtn", {"scheme": "W8A8"}),
+}
+TRAINING_ALIASES = {"piece_tokens": "micro_batch_tokens"}
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """A pass, the options that a recipe gives it, and what to say of the names that the recipe used."""
+
+    name: str
+    kind: type[Pass]
+    options: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def read_options(name: str, given: Mapping[str, Any], shared: Mapping[str, Any] | None = None) -> PassOptions:
+    """The options ``given`` to the pass ``name``; ``shared`` is the recipe's ``training`` section.
+
+    Raises:
+        UnknownName: no such pass.
+        RecipeError: an option that is fixed at another value, is part of an alias, or is given twice.
+    """
+    old = name.replace("-", "_")
+    alias = PASS_ALIASES.get(old, Alias(name))
+    kind, options, notes = pass_type(alias.name), dict(given), []
+    if old in PASS_ALIASES:
+        notes.append(f"the pass {old} is now {alias.summary}")
+        if twice := sorted(alias.options.keys() & options.keys()):
+            raise RecipeError(f"{old} has no option {twice[0]!r}", fix=f"write {alias.summary}")
+        options |= alias.options
+    _check_fixed(alias.name, kind, options)
+    if "training" in kind.model_fields:
+        notes += _gather_training(alias, kind, options, shared or {})
+    if isinstance(options.get("using"), Mapping) and "pass" in options["using"]:
+        inner = dict(options["using"])
+        read = read_options(str(inner.pop("pass")), inner)
+        options["using"], notes = {"pass": read.name, **read.options}, [*notes, *read.notes]
+    return PassOptions(alias.name, kind, options, tuple(notes))
+
+
+def choices() -> list[str]:
+    """Names that ``pass:`` takes, old ones too."""
+    return sorted([*pass_names(), *PASS_ALIASES])
+
+
+def training_type(kind: type[Pass]) -> type[BaseModel]:
+    """The model of the ``training`` section of a pass that has one."""
+    return type(kind.model_fields["training"].default)
+
+
+def _check_fixed(name: str, kind: type[Pass], options: dict[str, Any]) -> None:
+    """Drop what says the value that an option is fixed at, and refuse any other."""
+    for key, fixed in kind.fixed.items():
+        if key not in options:
+            continue
+        if _plain(options[key]) != _plain(fixed.value):
+            raise RecipeError(
+                f"{key} of {name} is fixed at {_yaml(fixed.value)} (given: {_yaml(options[key])})",
+                why=fixed.why,
+                fix="leave it out",
+            )
+        del options[key]
+
+
+def _gather_training(
+    alias: Alias, kind: type[Pass], options: dict[str, Any], shared: Mapping[str, Any]
+) -> list[str]:
+    """Put the ``training`` section of a pass together: the recipe's, then the pass's own; returns notes."""
+    known = training_type(kind).model_fields
+    own = options.get("training", {})
+    if not isinstance(own, Mapping):
+        return []  # for the pass to refuse
+    names = {**{key: key for key in known}, **{a: b for a, b in TRAINING_ALIASES.items() if b in known}}
+    moved = {key: options.pop(key) for key in list(options) if key in names}
+    flat = {names[key]: value for key, value in moved.items()}
+    if twice := sorted(flat.keys() & own.keys()):
+        raise RecipeError(f"{twice[0]} of {alias.name} is given twice", fix="keep the one in training")
+    fitting = {key: value for key, value in shared.items() if key in known}
+    options["training"] = {**alias.training, **fitting, **renamed_training(own), **flat}
+    if not moved:
+        return []
+    said = ", ".join(f"`{key}`" for key in moved)
+    place = f"training.{next(iter(flat))}" if len(moved) == 1 else "in training: {" + ", ".join(flat) + "}"
+    return [f"{said} of {alias.name} {'is' if len(moved) == 1 else 'are'} now {place}"]
+
+
+def renamed_training(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``training`` section with the old names of its options replaced."""
+    return {TRAINING_ALIASES.get(key, key): value for key, value in given.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that values of YAML and of Python compare."""
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _yaml(value: Any) -> str:
+    """A value as a recipe would say it, on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_yaml, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
