@@ -20,11 +20,11 @@ from typing import IO, Any
 
 from .workspace import Place
 
-# The folder that holds the workers is a package of its own and no place to import from, so that none of our
+# The folder that holds the worker becomes a package of its own and is not on the path, so that none of our
 # names hides a peer's package.
 _LAUNCH = (
     "import runpy, sys, types; peers = sys.modules['peers'] = types.ModuleType('peers'); "
-    "peers.__path__ = [sys.argv[1]]; runpy.run_module('peers.' + sys.argv[2], run_name='__main__')"
+    "peers.__path__ = [sys.argv[1]]; runpy.run_module('peers.worker', run_name='__main__')"
 )
 _SHOWN = 400
 
@@ -47,12 +47,10 @@ class Outcome:
 
 def command(place: Place, peer: str, module: ModuleType) -> list[str]:
     """How the worker of ``peer`` is started."""
-    package = module.__name__.rpartition(".")[0]
     python = str(place.python(peer, module))
     if not module.PACKAGES:
-        return [python, "-P", "-m", f"{package}._worker"]
-    folder = Path(str(module.__file__)).parent
-    return [python, "-P", "-c", _LAUNCH, str(folder.parent), f"{folder.name}._worker"]
+        return [python, "-P", "-m", f"{__package__}.worker"]
+    return [python, "-P", "-c", _LAUNCH, str(Path(str(module.__file__)).parents[1])]
 
 
 def work(
@@ -64,7 +62,12 @@ def work(
     timeout: float,
     threads: int | None = None,
 ) -> Outcome:
-    """Run one job of ``peer`` in a fresh process and wait for it, ``timeout`` seconds at most."""
+    """Run one job of ``peer`` in a fresh process and wait for it, ``timeout`` seconds at most.
+
+    Args:
+        job: the variant and the fields of the task (see :mod:`.contract`); kind and peer are added here.
+    """
+    kind = module.__name__.split(".")[-2]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     # Installed packages are bytecode; one that runs from its sources may keep it from its first process on.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -73,9 +76,9 @@ def work(
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as ask:
-        ask.write(json.dumps({**job, "started": time.monotonic()}).encode())
-        ask.seek(0)
         began = time.monotonic()
+        ask.write(json.dumps({**job, "kind": kind, "peer": peer, "started": began}).encode())
+        ask.seek(0)
         child = subprocess.Popen(
             command(place, peer, module), stdin=ask, stdout=out, stderr=said, env=environment
         )

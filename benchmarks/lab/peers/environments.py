@@ -35,8 +35,9 @@ def setup(place: Place, peer: str, module: ModuleType) -> None:
         [sys.executable, "-m", "venv", str(folder)],
         [str(place.python(peer, module)), "-m", "pip", "install", "--quiet", *module.PACKAGES],
     ]
+    variables = {**os.environ, **getattr(module, "BUILD", {})}
     for step in steps:
-        done = subprocess.run(step, env={**os.environ, **module.BUILD}, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(step, env=variables, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             said = done.stderr.strip()[-_SHOWN:]
             write_json(_record(place, peer), {"status": "failed", "error": said})

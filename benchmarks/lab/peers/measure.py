@@ -132,7 +132,6 @@ def _result(place: Place, chosen: Subject, row: Row, plan: Plan, threads: int, n
         return Result(**common, error=row.error)
     job = {
         "do": "measure",
-        "engine": row.engine,
         "variant": row.variant,
         "artifact": str(row.artifact),
         "threads": threads,
@@ -146,7 +145,7 @@ def _result(place: Place, chosen: Subject, row: Row, plan: Plan, threads: int, n
         return Result(**common, error=done.error)
     return Result(
         **common,
-        **done.answer,
+        **{name: done.answer[name] for name in ("load_s", "first_token_s", "prompts", "versions")},
         peak_rss_bytes=done.peak_rss_bytes,
         artifact_bytes=row.artifact_bytes,
         bytes_per_token=_bytes_per_token(row.artifact),

@@ -45,7 +45,6 @@ def _convert(
     part.mkdir(parents=True)
     job = {
         "do": "convert",
-        "engine": engine,
         "variant": variant,
         "checkpoint": str(source),
         "artifact": str(part),

@@ -91,7 +91,6 @@ def _make(
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     job = {
-        "peer": peer,
         "variant": variant,
         "checkpoint": str(resolve(str(subject(SUBJECT).demo)).path),
         "calibration": str(calibrate(place)),
@@ -111,6 +110,7 @@ def _evaluate(place: Place, target: Path, texts: list[Path], threads: int) -> di
     """Metrics by text; those of :mod:`edgepress.benchmarks.lab.peers.evaluate`."""
     record = target / QUALITY
     if not record.exists():
+        # A workspace of an earlier version has the checkpoint among the tool's other files.
         checkpoint = target / "checkpoint" if (target / "checkpoint").is_dir() else target
         original = str(subject(SUBJECT).demo)
         command = [sys.executable, "-m", f"{__package__}.evaluate", str(checkpoint), original]

@@ -56,7 +56,6 @@ def _prune(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     job = {
-        "peer": peer,
         "variant": variant,
         "checkpoint": str(resolve(chain.model).path),
         "calibration": str(calibration),
@@ -65,9 +64,14 @@ def _prune(
     done = work(place, peer, module, job, timeout=_TIMEOUT, threads=1)
     if done.answer is None:
         raise SystemExit(f"{module.TITLE} {variant}: {done.error}")
-    cost = {"cpu_seconds": done.cpu_s, "rss_mb": done.peak_rss_bytes / 2**20, **done.answer}
+    cost = {
+        "versions": done.answer["versions"],
+        "cpu_seconds": done.cpu_s,
+        "rss_mb": done.peak_rss_bytes / 2**20,
+    }
     write_json(chain.work / f"{checkpoint.name}.cost.json", cost)
-    partial.rename(checkpoint)
+    (partial / "checkpoint").rename(checkpoint)
+    shutil.rmtree(partial)
 
 
 def calibration_tokens(chain: Chain, samples: int, length: int) -> Path:

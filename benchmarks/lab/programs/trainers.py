@@ -90,11 +90,10 @@ def run(place: Place, chain: Chain, arm: Arm) -> dict[str, Any]:
         target.mkdir(parents=True)
         student = chain.model if arm.variant == "w4" else chain.work / HALF.name
         job = {
-            "peer": arm.peer,
             "variant": arm.variant,
-            "student": str(student),
+            "checkpoint": str(student),
             "teacher": chain.model,
-            "tokens": str(sequences(chain)),
+            "calibration": str(sequences(chain)),
             "output": str(target),
             "rows": ROWS,
             "learning_rate": arm.learning_rate,

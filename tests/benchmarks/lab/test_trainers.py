@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from edgepress.benchmarks.lab.peers.contract import TrainingTask
 from edgepress.benchmarks.lab.peers.trainers import edgepress_passes
-from edgepress.benchmarks.lab.peers.trainers._contract import Task
 from edgepress.benchmarks.lab.peers.workspace import trainers
 from edgepress.benchmarks.lab.programs.trainers import ARMS
 from edgepress.compress.model.torch_model import load_model
@@ -34,10 +34,10 @@ def test_edgepress_learns_from_the_sequences(
     (tmp_path / "tokens.json").write_text(json.dumps(rows))
     output = tmp_path / "o"
     output.mkdir()
-    task = Task(student, pico_llama, tmp_path / "tokens.json", output, 2, 1e-3)
+    task = TrainingTask(student, tmp_path / "tokens.json", output, pico_llama, rows=2, learning_rate=1e-3)
     edgepress_passes.train(task, variant)
     task.copy_companions()
-    source = WeightSource.open(task.checkpoint)
+    source = WeightSource.open(task.result)
     assert bool(source.schemes) == (variant == "w4")
-    assert (task.checkpoint / "tokenizer.json").is_file()
-    load_model(task.checkpoint)
+    assert (task.result / "tokenizer.json").is_file()
+    load_model(task.result)

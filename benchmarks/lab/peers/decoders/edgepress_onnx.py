@@ -11,39 +11,38 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ._contract import Engine, Settings, Source, Stepwise, Variant
+from ..contract import ConversionTask, DecoderVariant, DecodingEngine, EngineSettings, StepwiseEngine
 
 TITLE = "edgepress"
 PACKAGES = ()
-BUILD: dict[str, str] = {}
 DISTRIBUTIONS = ("edgepress", "onnxruntime")
 VARIANTS = {
-    "w4-head8": Variant("W4, head 8", 4, 8),
-    "w4-head8-no-cache": Variant("W4, head 8, first run", 4, 8, stored_as="w4-head8"),
-    "w4-head4": Variant("W4, head 4", 4, 4),
-    "w2-head4": Variant("W2, head 4", 2, 4),
-    "w4-head8-kv8": Variant("W4, head 8, cache 8", 4, 8),
-    "w4-head4-kv8": Variant("W4, head 4, cache 8", 4, 4),
-    "w4-head4-kv8-no-cache": Variant("W4, head 4, cache 8, first run", 4, 4, stored_as="w4-head4-kv8"),
+    "w4-head8": DecoderVariant("W4, head 8", 4, 8),
+    "w4-head8-no-cache": DecoderVariant("W4, head 8, first run", 4, 8, stored_as="w4-head8"),
+    "w4-head4": DecoderVariant("W4, head 4", 4, 4),
+    "w2-head4": DecoderVariant("W2, head 4", 2, 4),
+    "w4-head8-kv8": DecoderVariant("W4, head 8, cache 8", 4, 8),
+    "w4-head4-kv8": DecoderVariant("W4, head 4, cache 8", 4, 4),
+    "w4-head4-kv8-no-cache": DecoderVariant("W4, head 4, cache 8, first run", 4, 4, stored_as="w4-head4-kv8"),
 }
 # Speed does not depend on the scales of a cache: a short text will do.
 KV8 = "  - {pass: kv_cache, bits: 8}\n"
 CALIBRATION = ("--calibration", "wikipedia", "--samples", "1", "--length", "64")
 
 
-def convert(source: Source, artifact: Path, variant: str) -> None:
+def convert(task: ConversionTask, variant: str) -> None:
     """``compress``, ``export`` and ``cache make`` as a user would call them."""
     weights, head, *cache = variant.upper().replace("HEAD", "").split("-")
-    groups = "W8A16-g32" if head == "8" else f"W{head}A16-g{source.group_size}"
-    recipe = artifact / "recipe.yaml"
-    scheme = f"{weights}A16-g{source.group_size}"
+    groups = "W8A16-g32" if head == "8" else f"W{head}A16-g{task.group_size}"
+    recipe = task.artifact / "recipe.yaml"
+    scheme = f"{weights}A16-g{task.group_size}"
     steps = f"passes:\n  - {{pass: rtn, scheme: {scheme}}}\n{KV8 if cache else ''}"
     recipe.write_text(f"name: {variant}\n{steps}embedding: {groups}\n", encoding="utf-8")
-    work = artifact / "checkpoint"
+    work = task.artifact / "checkpoint"
     edgepress = [sys.executable, "-m", "edgepress"]
-    compress = [*edgepress, "compress", str(source.checkpoint), "-r", str(recipe), "-o", str(work), "-q"]
+    compress = [*edgepress, "compress", str(task.checkpoint), "-r", str(recipe), "-o", str(work), "-q"]
     subprocess.run([*compress, *(CALIBRATION if cache else ())], check=True)
-    bundle = ["-o", str(artifact / "bundle"), "--no-validate", "-q"]
+    bundle = ["-o", str(task.artifact / "bundle"), "--no-validate", "-q"]
     subprocess.run([*edgepress, "export", str(work), *bundle], check=True)
 
 
@@ -53,7 +52,7 @@ def warm(artifact: Path) -> None:
     subprocess.run(command, check=True, stdout=sys.stderr)
 
 
-def load(artifact: Path, variant: str, settings: Settings) -> Engine:
+def load(artifact: Path, variant: str, settings: EngineSettings) -> DecodingEngine:
     """The bundle as ``open_bundle`` loads it, verified or from this machine's cache, but without
     its tokenizer: prompts are token ids, and llama.cpp's file has none either.
     """
@@ -66,4 +65,4 @@ def load(artifact: Path, variant: str, settings: Settings) -> Engine:
     def first(ids: Sequence[int]) -> int:
         return int(decoder.prefill(ids, new_tokens=settings.context - len(ids)).argmax())
 
-    return Stepwise(first, lambda token: int(decoder.step(token).argmax()))
+    return StepwiseEngine(first, lambda token: int(decoder.step(token).argmax()))

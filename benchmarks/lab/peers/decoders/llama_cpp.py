@@ -12,35 +12,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ._contract import Engine, Settings, Source, Stepwise, Variant
+from ..contract import ConversionTask, DecoderVariant, DecodingEngine, EngineSettings, StepwiseEngine
 
 TITLE = "llama.cpp"
 PACKAGES = ("--no-binary=llama-cpp-python", "llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors")
 BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"}
 DISTRIBUTIONS = ("llama-cpp-python",)
 VARIANTS = {
-    "q4-0": Variant("Q4_0", 4, 8),
-    "q4-0-all": Variant("Q4_0, embedding too", 4, 4),
-    "q8-0": Variant("Q8_0", 8, 8),
+    "q4-0": DecoderVariant("Q4_0", 4, 8),
+    "q4-0-all": DecoderVariant("Q4_0, embedding too", 4, 4),
+    "q8-0": DecoderVariant("Q8_0", 8, 8),
 }
 _FULL, _FILE = "llama-cpp-float32.gguf", "model.gguf"
 
 
-def convert(source: Source, artifact: Path, variant: str) -> None:
+def convert(task: ConversionTask, variant: str) -> None:
     """Write ``model.gguf``."""
     import llama_cpp
 
-    full = artifact.parent / _FULL  # shared by the variants of a model
+    full = task.artifact.parent / _FULL  # shared by the variants of a model
     if not full.exists():
         part = full.with_suffix(".part")
-        _write_gguf(source.checkpoint, part)
+        _write_gguf(task.checkpoint, part)
         part.rename(full)
     wanted = llama_cpp.llama_model_quantize_default_params()
     q8 = variant == "q8-0"
     wanted.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0 if q8 else llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0
     if variant == "q4-0-all":
         wanted.token_embedding_type = wanted.output_tensor_type = 2  # GGML_TYPE_Q4_0
-    target = str(artifact / _FILE).encode()
+    target = str(task.artifact / _FILE).encode()
     if llama_cpp.llama_model_quantize(str(full).encode(), target, ctypes.byref(wanted)) != 0:
         raise SystemExit("llama.cpp could not quantize the model")
 
@@ -112,7 +112,7 @@ def _reordered(name: str, tensor: Any, config: dict[str, Any]) -> Any:
     return pairs.swapaxes(1, 2).reshape(rows, columns).copy()
 
 
-def load(artifact: Path, variant: str, settings: Settings) -> Engine:
+def load(artifact: Path, variant: str, settings: EngineSettings) -> DecodingEngine:
     """The model with its weights repacked for this CPU, as llama.cpp does by default."""
     import llama_cpp
 
@@ -137,4 +137,4 @@ def load(artifact: Path, variant: str, settings: Settings) -> Engine:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
         return decode(ids)
 
-    return Stepwise(first, lambda token: decode([token]))
+    return StepwiseEngine(first, lambda token: decode([token]))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ._contract import Engine, Settings, Source, Stepwise, Variant
+from ..contract import ConversionTask, DecoderVariant, DecodingEngine, EngineSettings, StepwiseEngine
 
 TITLE = "onnxruntime-genai"
 PACKAGES = (
@@ -21,24 +21,23 @@ PACKAGES = (
     "torch",
     "safetensors",
 )
-BUILD: dict[str, str] = {}
 DISTRIBUTIONS = ("onnxruntime-genai", "onnxruntime")
 VARIANTS = {
-    "int4": Variant("int4", 4, 4),
-    "int8": Variant("int8", 8, 8),
+    "int4": DecoderVariant("int4", 4, 4),
+    "int8": DecoderVariant("int8", 8, 8),
 }
 
 
-def convert(source: Source, artifact: Path, variant: str) -> None:
+def convert(task: ConversionTask, variant: str) -> None:
     """Run the builder, with the fast integer kernels and the subject's group size."""
-    options = [f"int4_block_size={source.group_size}", "int4_accuracy_level=4"]
+    options = [f"int4_block_size={task.group_size}", "int4_accuracy_level=4"]
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
-    command += ["-i", str(source.checkpoint), "-o", str(artifact), "-p", variant, "-e", "cpu"]
-    command += ["-c", str(artifact / "cache"), "--extra_options", *options]
+    command += ["-i", str(task.checkpoint), "-o", str(task.artifact), "-p", variant, "-e", "cpu"]
+    command += ["-c", str(task.artifact / "cache"), "--extra_options", *options]
     subprocess.run(command, check=True)
 
 
-def load(artifact: Path, variant: str, settings: Settings) -> Engine:
+def load(artifact: Path, variant: str, settings: EngineSettings) -> DecodingEngine:
     """The model, with the threads set explicitly."""
     import numpy as np
     import onnxruntime_genai as genai
@@ -62,4 +61,4 @@ def load(artifact: Path, variant: str, settings: Settings) -> Engine:
         running[0].generate_next_token()
         return int(running[0].get_next_tokens()[0])
 
-    return Stepwise(first, following)
+    return StepwiseEngine(first, following)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ._contract import Engine, Generated, Settings, Source, Variant
+from ..contract import ConversionTask, DecoderVariant, DecodingEngine, EngineSettings, TimedTokens
 
 TITLE = "OpenVINO GenAI"
 PACKAGES = (
@@ -18,25 +18,24 @@ PACKAGES = (
     "nncf==3.4.0",
     "torch",
 )
-BUILD: dict[str, str] = {}
 DISTRIBUTIONS = ("openvino", "openvino-genai", "optimum-intel", "nncf")
 VARIANTS = {
-    "int4": Variant("int4", 4, 8),
-    "int8": Variant("int8", 8, 8),
+    "int4": DecoderVariant("int4", 4, 8),
+    "int8": DecoderVariant("int8", 8, 8),
 }
 
 
-def convert(source: Source, artifact: Path, variant: str) -> None:
+def convert(task: ConversionTask, variant: str) -> None:
     """Export with symmetric int4 in the subject's groups, or with int8."""
     command = [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "openvino"]
-    command += ["--model", str(source.checkpoint), "--task", "text-generation-with-past"]
+    command += ["--model", str(task.checkpoint), "--task", "text-generation-with-past"]
     command += ["--weight-format", variant]
     if variant == "int4":
-        command += ["--sym", "--ratio", "1.0", "--group-size", str(source.group_size)]
-    subprocess.run([*command, str(artifact)], check=True)
+        command += ["--sym", "--ratio", "1.0", "--group-size", str(task.group_size)]
+    subprocess.run([*command, str(task.artifact)], check=True)
 
 
-def load(artifact: Path, variant: str, settings: Settings) -> Engine:
+def load(artifact: Path, variant: str, settings: EngineSettings) -> DecodingEngine:
     """The pipeline on the CPU with the threads set explicitly."""
     import openvino_genai
 
@@ -49,13 +48,13 @@ class _Pipeline:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
 
-    def generate(self, ids: Sequence[int], new_tokens: int) -> Generated:
-        """See :class:`Engine`."""
+    def generate(self, ids: Sequence[int], new_tokens: int) -> TimedTokens:
+        """See :class:`DecodingEngine`."""
         import numpy as np
         import openvino
         import openvino_genai
 
-        found = Generated()
+        found = TimedTokens()
 
         class Streamer(openvino_genai.StreamerBase):  # type: ignore[misc]
             def write(self, token: int | list[int]) -> Any:

@@ -6,24 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ._contract import Engine, Settings, Source, Stepwise, Variant
+from ..contract import ConversionTask, DecoderVariant, DecodingEngine, EngineSettings, StepwiseEngine
 
 TITLE = "torch eager"
 PACKAGES = ()
-BUILD: dict[str, str] = {}
 DISTRIBUTIONS = ("torch", "transformers")
 VARIANTS = {
-    "float32": Variant("float32", 32, 32, slow=True),
-    "bfloat16": Variant("bfloat16", 16, 16, slow=True),
+    "float32": DecoderVariant("float32", 32, 32, slow=True),
+    "bfloat16": DecoderVariant("bfloat16", 16, 16, slow=True),
 }
 
 
-def convert(source: Source, artifact: Path, variant: str) -> None:
+def convert(task: ConversionTask, variant: str) -> None:
     """The checkpoint is what torch runs: only its place is written down."""
-    (artifact / "checkpoint.txt").write_text(str(source.checkpoint), encoding="utf-8")
+    (task.artifact / "checkpoint.txt").write_text(str(task.checkpoint), encoding="utf-8")
 
 
-def load(artifact: Path, variant: str, settings: Settings) -> Engine:
+def load(artifact: Path, variant: str, settings: EngineSettings) -> DecodingEngine:
     """The model in the variant's type."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -44,4 +43,4 @@ def load(artifact: Path, variant: str, settings: Settings) -> Engine:
         past[0] = None
         return run(ids)
 
-    return Stepwise(first, lambda token: run([token]))
+    return StepwiseEngine(first, lambda token: run([token]))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._contract import Task
+from ..contract import CompressionTask
 
 TITLE = "llm-compressor"
 PACKAGES = ("llmcompressor==0.14.0.1", "torch")
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 # By variant: what tables call it, and what is sparse.
 VARIANTS = {
@@ -20,7 +18,7 @@ VARIANTS = {
 }
 
 
-def prune(task: Task, variant: str) -> None:
+def prune(task: CompressionTask, variant: str) -> None:
     """``oneshot`` with the tool's own defaults; the zeros are saved dense."""
     import torch
     from datasets import Dataset
@@ -37,7 +35,7 @@ def prune(task: Task, variant: str) -> None:
         max_seq_length=max(map(len, tokens)),
         num_calibration_samples=len(tokens),
     )
-    model.save_pretrained(task.output, save_compressed=False)
+    model.save_pretrained(task.result, save_compressed=False)
 
 
 def _modifier(variant: str) -> Any:

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._contract import Task
+from ..contract import CompressionTask
 
 TITLE = "Torch-Pruning"
 PACKAGES = ("torch-pruning==1.6.1", "torch", "transformers==5.24.0")
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("torch-pruning", "transformers", "torch")
 SHARES = (90, 80, 70, 60, 50)
 # By variant: the criterion, and the share of all block weights that stays.
@@ -19,7 +17,7 @@ VARIANTS = {f"{name}-{share}": (name, share) for name in ("magnitude", "taylor")
 _ROUND_TO = 8
 
 
-def prune(task: Task, variant: str) -> None:
+def prune(task: CompressionTask, variant: str) -> None:
     """Prune the MLPs until the blocks keep their share of weights; saved as a plain model of its family."""
     import torch
     import torch_pruning
@@ -51,7 +49,7 @@ def prune(task: Task, variant: str) -> None:
     pruner.step()
     model.config.intermediate_size = next(iter(_makers(model))).out_features
     model.zero_grad()
-    model.save_pretrained(task.output)
+    model.save_pretrained(task.result)
 
 
 def _makers(model: Any) -> list[Any]:

@@ -9,12 +9,25 @@ import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._contract import Task, Variant
+from ..contract import CompressionTask, QuantizerVariant
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_BETWEEN: dict[str, tuple[int, int | None]] = {
+    "w3-channel": (3, None),
+    "w3-g32": (3, 32),
+    "w4-channel": (4, None),
+}
 _PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def between(method: str, **options: Any) -> dict[str, QuantizerVariant]:
+    """Uniform schemes of about 3, 3.5 and 4 bits a weight, beside plans of widths of that size."""
+    return {
+        name: QuantizerVariant(method, bits, group_size=group_size, **options)
+        for name, (bits, group_size) in _BETWEEN.items()
+    }
 
 
 def is_linear(name: str) -> bool:
@@ -23,9 +36,12 @@ def is_linear(name: str) -> bool:
 
 
 def write_dense(
-    task: Task, variant: Variant, weights: Mapping[str, Tensor], norms: Mapping[str, Tensor] | None = None
+    task: CompressionTask,
+    variant: QuantizerVariant,
+    weights: Mapping[str, Tensor],
+    norms: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the checkpoint in ``task.output``.
+    """Write the weights into ``task.result``.
 
     Args:
         weights: ``[out, in]`` by the name of the layer, for every quantized layer.
@@ -37,11 +53,12 @@ def write_dense(
     """
     from safetensors.torch import load_file, save_file
 
+    task.result.mkdir(exist_ok=True)
     pending = dict(weights)
     for file in sorted(task.checkpoint.iterdir()):
         if file.suffix != ".safetensors":
-            if file.is_file() and file.suffix in (".json", ".jinja", ".txt", ".model"):
-                shutil.copyfile(file, task.output / file.name)
+            if file.name.endswith(".index.json"):  # the shards are those of the original
+                shutil.copyfile(file, task.result / file.name)
             continue
         tensors = load_file(file)
         for name in [name for name in tensors if is_linear(name.removesuffix(".weight"))]:
@@ -52,12 +69,12 @@ def write_dense(
         for name in tensors.keys() & (norms or {}).keys():
             assert norms is not None
             tensors[name] = norms[name].detach().float().contiguous()
-        save_file(tensors, task.output / file.name, {"format": "pt"})
+        save_file(tensors, task.result / file.name, {"format": "pt"})
     if pending:
         raise SystemExit(f"quantized, but not in the checkpoint: {sorted(pending)[:3]}")
 
 
-def _checked(layer: str, found: Any, original: Any, variant: Variant) -> Any:
+def _checked(layer: str, found: Any, original: Any, variant: QuantizerVariant) -> Any:
     if found.shape != original.shape:
         raise SystemExit(f"{layer} has the shape {list(found.shape)}, not {list(original.shape)}")
     found = found.detach().float().contiguous()
@@ -71,7 +88,7 @@ def _checked(layer: str, found: Any, original: Any, variant: Variant) -> Any:
     return found
 
 
-def load_model(task: Task) -> Any:
+def load_model(task: CompressionTask) -> Any:
     """The checkpoint as a float32 model of transformers."""
     import torch
     from transformers import AutoModelForCausalLM

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from ._contract import Task, Variant, between
-from ._dense import linears, load_model, write_dense
+from ..contract import CompressionTask, QuantizerVariant
+from ._dense import between, linears, load_model, write_dense
 
 TITLE = "AutoRound"
 PACKAGES = (
     "auto-round==0.16.1",
     "torch",
 )
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("auto-round", "transformers", "torch")
 VARIANTS = {
-    f"w{bits}-{iterations}": Variant(f"AutoRound, {iterations} iterations", bits)
+    f"w{bits}-{iterations}": QuantizerVariant(f"AutoRound, {iterations} iterations", bits)
     for bits in (4, 3, 2)
     for iterations in (0, 20)
 } | {f"{name}-20": variant for name, variant in between("AutoRound, 20 iterations").items()}
 
 
-def quantize(task: Task, variant: str) -> None:
+def quantize(task: CompressionTask, variant: str) -> None:
     """``AutoRound.quantize`` over the calibration tokens, symmetric groups."""
     import torch
     from auto_round import AutoRound

@@ -6,12 +6,10 @@ import json
 from typing import Any
 
 from ...programs.ptq_rows import ALLOCATED, allocated
-from ._contract import Task, Variant
+from ..contract import CompressionTask, QuantizerVariant
 
 TITLE = "edgepress"
 PACKAGES = ()
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("edgepress", "torch")
 SAMPLES, LENGTH = 16, 512
 
@@ -59,16 +57,16 @@ _AT = {
 _DATALESS, _ASYMMETRIC = ("rtn", "hqq"), ("hqq",)
 
 
-def _variant(name: str, bits: int, **more: Any) -> Variant:
-    zero_bits = bits if name in _ASYMMETRIC else 0
-    return Variant(_RECIPES[name][0], bits, zero_bits=zero_bits, calibrated=name not in _DATALESS, **more)
+def _variant(name: str, bits: int, **more: Any) -> QuantizerVariant:
+    calibrated, zero_bits = name not in _DATALESS, bits if name in _ASYMMETRIC else 0
+    return QuantizerVariant(_RECIPES[name][0], bits, zero_bits=zero_bits, calibrated=calibrated, **more)
 
 
 VARIANTS = (
     {f"w{bits}-{name}": _variant(name, bits) for bits, names in _AT.items() for name in names}
     | {f"w8a8-{name}": _variant(name, 8, group_size=None, activations=8) for name in ("rtn", "smoothquant")}
     | {
-        f"{budget:g}-bits-allocate": Variant("AWQ, allocate with GPTQ, then tune", 8, budget=budget)
+        f"{budget:g}-bits-allocate": QuantizerVariant("AWQ, allocate with GPTQ, then tune", 8, budget=budget)
         for budget in ALLOCATED
     }
 )
@@ -86,7 +84,7 @@ def passes(variant: str) -> list[dict[str, Any]]:
     return [step if step["pass"] == "tune" else {**step, "scheme": scheme} for step in _RECIPES[name][1]]
 
 
-def quantize(task: Task, variant: str) -> None:
+def quantize(task: CompressionTask, variant: str) -> None:
     """Compress into ``output``; the checkpoint is evaluated as it is."""
     from .....compress.api import compress_model
 
@@ -96,7 +94,7 @@ def quantize(task: Task, variant: str) -> None:
     compress_model(
         str(task.checkpoint),
         recipe=str(recipe),
-        output=task.output / "checkpoint",
+        output=task.result,
         calibration="wikipedia" if chosen.calibrated else None,
         samples=SAMPLES if chosen.calibrated else None,
         length=LENGTH if chosen.calibrated else None,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ._contract import Task, Variant, between
-from ._dense import is_linear, write_dense
+from ..contract import CompressionTask, QuantizerVariant
+from ._dense import between, is_linear, write_dense
 
 TITLE = "GPTQModel"
 PACKAGES = (
@@ -14,14 +14,13 @@ PACKAGES = (
     "optimum",
     "torch",
 )
-BUILD: dict[str, str] = {}
 # On two cores it stops until it is told how many workers there may be.
 ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2"}
 DISTRIBUTIONS = ("gptqmodel", "transformers", "torch")
-VARIANTS = {f"w{bits}": Variant("GPTQ", bits) for bits in (4, 3, 2)} | between("GPTQ")
+VARIANTS = {f"w{bits}": QuantizerVariant("GPTQ", bits) for bits in (4, 3, 2)} | between("GPTQ")
 
 
-def quantize(task: Task, variant: str) -> None:
+def quantize(task: CompressionTask, variant: str) -> None:
     """``quantize`` and ``save``; the packed file is then decoded."""
     from gptqmodel import GPTQModel, QuantizeConfig
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._contract import Task, Variant, between
-from ._dense import linears, load_model, write_dense
+from ..contract import CompressionTask, QuantizerVariant
+from ._dense import between, linears, load_model, write_dense
 
 TITLE = "HQQ"
 PACKAGES = (
@@ -15,14 +15,14 @@ PACKAGES = (
     "accelerate",
     "safetensors",
 )
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("hqq", "transformers", "torch")
 _STORED: dict[str, Any] = {"zero_bits": 16, "calibrated": False}
-VARIANTS = {f"w{bits}": Variant("HQQ", bits, **_STORED) for bits in (4, 3, 2)} | between("HQQ", **_STORED)
+VARIANTS = {f"w{bits}": QuantizerVariant("HQQ", bits, **_STORED) for bits in (4, 3, 2)} | between(
+    "HQQ", **_STORED
+)
 
 
-def quantize(task: Task, variant: str) -> None:
+def quantize(task: CompressionTask, variant: str) -> None:
     """Every linear with HQQ's defaults for its bits."""
     import torch
     from hqq.core.quantize import BaseQuantizeConfig, HQQLinear

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
-from ._contract import Task, Variant, between
-from ._dense import linears, load_model, write_dense
+from ..contract import CompressionTask, QuantizerVariant
+from ._dense import between, linears, load_model, write_dense
 
 TITLE = "llm-compressor"
 PACKAGES = (
     "llmcompressor==0.14.0.1",
     "torch",
 )
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 VARIANTS = {
-    **{f"w{bits}-gptq": Variant("GPTQ", bits) for bits in (4, 3, 2)},
-    "w4-awq": Variant("AWQ", 4),
-    "w4-rtn": Variant("RTN", 4, calibrated=False),
-    "w8a8-smoothquant": Variant("SmoothQuant, then GPTQ", 8, group_size=None, activations=8),
+    **{f"w{bits}-gptq": QuantizerVariant("GPTQ", bits) for bits in (4, 3, 2)},
+    "w4-awq": QuantizerVariant("AWQ", 4),
+    "w4-rtn": QuantizerVariant("RTN", 4, calibrated=False),
+    "w8a8-smoothquant": QuantizerVariant("SmoothQuant, then GPTQ", 8, group_size=None, activations=8),
     **between("GPTQ"),
 }
 
 
-def quantize(task: Task, variant: str) -> None:
+def quantize(task: CompressionTask, variant: str) -> None:
     """``oneshot`` with modifiers, symmetric; W8A8 is kept as the tool saves it, for its activations."""
     from datasets import Dataset
     from llmcompressor import oneshot
@@ -42,15 +39,13 @@ def quantize(task: Task, variant: str) -> None:
         }
     oneshot(model=model, recipe=_modifiers(chosen, variant), **data)
     if chosen.activations == 8:
-        model.save_pretrained(task.output / "checkpoint", save_compressed=True)
-        for file in task.checkpoint.glob("*token*.json"):
-            shutil.copyfile(file, task.output / "checkpoint" / file.name)
+        model.save_pretrained(task.result, save_compressed=True)
         return
     norms = {name: weight for name, weight in model.named_parameters() if name.endswith("norm.weight")}
     write_dense(task, chosen, {name: _on_grid(layer) for name, layer in linears(model).items()}, norms)
 
 
-def _modifiers(chosen: Variant, variant: str) -> list[Any]:
+def _modifiers(chosen: QuantizerVariant, variant: str) -> list[Any]:
     from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 
     options: dict[str, Any] = {"ignore": ["lm_head"]}
@@ -76,7 +71,7 @@ def _leave_memory_unpinned() -> None:
         IntermediatesCache.pin_memory = lambda *_, **__: None
 
 
-def _scheme(chosen: Variant) -> Any:
+def _scheme(chosen: QuantizerVariant) -> Any:
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
     strategy = "group" if chosen.group_size else "channel"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._contract import Task, Variant
+from ..contract import CompressionTask, QuantizerVariant
 from ._dense import is_linear, write_dense
 
 TITLE = "onnxruntime"
@@ -15,18 +15,16 @@ PACKAGES = (
     "torch",
     "safetensors",
 )
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("onnxruntime", "onnx")
 VARIANTS = {
-    "w4-default": Variant("RTN", 4, scale_bits=32, calibrated=False),
-    "w4-k-quant": Variant("k-quant", 4, scale_bits=32, zero_bits=4, calibrated=False),
-    "w4-hqq": Variant("HQQ", 4, scale_bits=32, zero_bits=32, calibrated=False),
-    "w2-default": Variant("RTN", 2, scale_bits=32, calibrated=False),
+    "w4-default": QuantizerVariant("RTN", 4, scale_bits=32, calibrated=False),
+    "w4-k-quant": QuantizerVariant("k-quant", 4, scale_bits=32, zero_bits=4, calibrated=False),
+    "w4-hqq": QuantizerVariant("HQQ", 4, scale_bits=32, zero_bits=32, calibrated=False),
+    "w2-default": QuantizerVariant("RTN", 2, scale_bits=32, calibrated=False),
 }
 
 
-def quantize(task: Task, variant: str) -> None:
+def quantize(task: CompressionTask, variant: str) -> None:
     """One graph with a MatMul for every layer goes through ``MatMulNBitsQuantizer``."""
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
@@ -43,7 +41,7 @@ def quantize(task: Task, variant: str) -> None:
     write_dense(task, chosen, _decoded(quantizer.model.model, block))
 
 
-def _graph(task: Task) -> Any:
+def _graph(task: CompressionTask) -> Any:
     import onnx
     from onnx import helper, numpy_helper
     from safetensors.numpy import load_file

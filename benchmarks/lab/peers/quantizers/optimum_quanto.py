@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._contract import Task, Variant, between
-from ._dense import linears, load_model, write_dense
+from ..contract import CompressionTask, QuantizerVariant
+from ._dense import between, linears, load_model, write_dense
 
 TITLE = "optimum-quanto"
 PACKAGES = (
@@ -17,17 +17,15 @@ PACKAGES = (
     "torch",
     "accelerate",
 )
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("optimum-quanto", "transformers", "torch")
 _BITS = (4, 2)
 _STORED: dict[str, Any] = {"zero_bits": 16, "calibrated": False}
-VARIANTS = {f"w{bits}": Variant("RTN", bits, **_STORED) for bits in _BITS} | {
+VARIANTS = {f"w{bits}": QuantizerVariant("RTN", bits, **_STORED) for bits in _BITS} | {
     name: variant for name, variant in between("RTN", **_STORED).items() if variant.bits in _BITS
 }
 
 
-def quantize(task: Task, variant: str) -> None:
+def quantize(task: CompressionTask, variant: str) -> None:
     """``quantize`` and ``freeze`` with the package's defaults, but for the size of the groups."""
     from optimum import quanto
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._contract import Task, Variant, between
-from ._dense import linears, load_model, write_dense
+from ..contract import CompressionTask, QuantizerVariant
+from ._dense import between, linears, load_model, write_dense
 
 TITLE = "torchao"
 PACKAGES = (
@@ -12,17 +12,15 @@ PACKAGES = (
     "torch",
     "accelerate",
 )
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("torchao", "transformers", "torch")
 VARIANTS = {
-    **{f"w{bits}": Variant("RTN", bits, calibrated=False) for bits in (4, 3, 2)},
-    **{f"w{bits}-hqq": Variant("HQQ scales", bits, calibrated=False) for bits in (4, 3, 2)},
+    **{f"w{bits}": QuantizerVariant("RTN", bits, calibrated=False) for bits in (4, 3, 2)},
+    **{f"w{bits}-hqq": QuantizerVariant("HQQ scales", bits, calibrated=False) for bits in (4, 3, 2)},
     **between("RTN", calibrated=False),
 }
 
 
-def quantize(task: Task, variant: str) -> None:
+def quantize(task: CompressionTask, variant: str) -> None:
     """``quantize_`` with symmetric groups."""
     import torch
     from torchao.quantization import IntxWeightOnlyConfig, quantize_

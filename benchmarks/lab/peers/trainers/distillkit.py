@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._contract import Task
+from ..contract import TrainingTask
 
 TITLE = "DistillKit"
 PACKAGES = (
@@ -10,27 +10,26 @@ PACKAGES = (
     "transformers==4.57.3",
     "torch",
 )
-BUILD: dict[str, str] = {}
 ENVIRONMENT: dict[str, str] = {"WANDB_MODE": "disabled"}
 DISTRIBUTIONS = ("distillkit", "trl", "transformers", "torch")
 VARIANTS = {"distill": "KL, temperature 1"}
 
 
-def train(task: Task, variant: str) -> None:
+def train(task: TrainingTask, variant: str) -> None:
     """One epoch by :func:`distillkit.main.do_distill`, as its command line does."""
     from datasets import Dataset
     from distillkit.configuration import DistillationRunConfig
     from distillkit.main import do_distill
 
-    sequences = task.sequences()
+    sequences = task.tokens()
     Dataset.from_dict({"input_ids": sequences}).save_to_disk(str(task.output / "data"))
     steps = len(sequences) // task.rows
     told = {
-        "model": str(task.student),
+        "model": str(task.checkpoint),
         "dataset": {"train_dataset": {"disk_path": str(task.output / "data")}, "prepacked": True, "seed": 0},
         "teacher": {"kind": "hf", "path": str(task.teacher)},
         "sequence_length": len(sequences[0]),
-        "output_path": str(task.checkpoint),
+        "output_path": str(task.result),
         "use_flash_attention": False,
         "loss_functions": [{"function": "kl", "weight": 1.0, "temperature": 1.0}],
         "training_args": {

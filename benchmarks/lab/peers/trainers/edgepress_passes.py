@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._contract import Task
+from ..contract import TrainingTask
 
 if TYPE_CHECKING:
     from .....compress.text.calibration import Calibration
 
 TITLE = "edgepress"
 PACKAGES = ()
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("edgepress", "torch")
 # Beside the KL, how far the last states are from the teacher's: they say more of a token than its successor.
 STATES = {"forward_kl": 1.0, "states": 0.3}
@@ -23,7 +21,7 @@ VARIANTS = {
 }
 
 
-def train(task: Task, variant: str) -> None:
+def train(task: TrainingTask, variant: str) -> None:
     """The pass alone, with as many steps as the others have; ``learning_rate`` is in its own units."""
     import torch
 
@@ -35,7 +33,7 @@ def train(task: Task, variant: str) -> None:
     from .....compress.pipeline.stage import Stage
     from .....terminal import Silent
 
-    sequences = task.sequences()
+    sequences = task.tokens()
     rows_of = len(sequences[0])
     options = {
         "tokens": len(sequences) * rows_of,
@@ -46,7 +44,7 @@ def train(task: Task, variant: str) -> None:
     }
     work = task.output / "work"
     work.mkdir(exist_ok=True)
-    source = WeightSource.open(task.student)
+    source = WeightSource.open(task.checkpoint)
     chosen: Distill | Qat
     if variant == "w4":
         chosen = Qat.model_validate({**options, "scheme": "W4A16-g64"})
@@ -64,7 +62,7 @@ def train(task: Task, variant: str) -> None:
         torch.device("cpu"),
         Silent(),
     )
-    assemble(source, chosen.apply(stage), task.checkpoint)
+    assemble(source, chosen.apply(stage), task.result)
 
 
 def _calibration(sequences: list[list[int]], rows: int) -> Calibration:

@@ -7,19 +7,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._contract import Task
+from ..contract import TrainingTask
 
 TITLE = "torchao"
 PACKAGES = ("torchao==0.18.0", "transformers==5.24.0", "torch", "accelerate")
-BUILD: dict[str, str] = {}
-ENVIRONMENT: dict[str, str] = {}
 DISTRIBUTIONS = ("torchao", "transformers", "torch")
 VARIANTS = {"w4": "QAT, int4, group 64"}
 _GROUP = 64
 _PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def train(task: Task, variant: str) -> None:
+def train(task: TrainingTask, variant: str) -> None:
     """Prepare, train, and write what the simulated weights are at the end."""
     import torch
     from torchao.quantization import quantize_
@@ -28,7 +26,7 @@ def train(task: Task, variant: str) -> None:
 
     student, teacher = (
         AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        for path in (task.student, task.teacher)
+        for path in (task.checkpoint, task.teacher)
     )
     four_bits: Any = getattr(torch, "int4")  # noqa: B009 (an older torch's stubs do not know it)
     weights = IntxFakeQuantizeConfig(four_bits, group_size=_GROUP, is_symmetric=True)
@@ -43,15 +41,15 @@ def train(task: Task, variant: str) -> None:
         for name, module in student.named_modules():
             if name.endswith(_PARTS):
                 state[f"{name}.weight"] = module.weight_fake_quantizer(module.weight)
-    plain = AutoModelForCausalLM.from_pretrained(task.student, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(task.checkpoint, dtype=torch.float32)
     plain.load_state_dict(state)
-    plain.save_pretrained(task.checkpoint)
+    plain.save_pretrained(task.result)
 
 
-def _learn(student: Any, teacher: Any, task: Task) -> None:
+def _learn(student: Any, teacher: Any, task: TrainingTask) -> None:
     import torch
 
-    sequences = task.sequences()
+    sequences = task.tokens()
     steps = len(sequences) // task.rows
     warm = max(1, steps // 10)
     optimizer = torch.optim.AdamW(student.parameters(), lr=task.learning_rate, weight_decay=0.0)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._contract import Task
+from ..contract import TrainingTask
 
 TITLE = "TRL"
 PACKAGES = ("trl==1.16.0", "transformers==5.24.0", "torch", "datasets", "accelerate")
-BUILD: dict[str, str] = {}
 ENVIRONMENT: dict[str, str] = {"TRL_EXPERIMENTAL_SILENCE": "1"}
 DISTRIBUTIONS = ("trl", "transformers", "torch")
 VARIANTS = {"distill": "GKD, lmbda 0, beta 0"}
 
 
-def train(task: Task, variant: str) -> None:
+def train(task: TrainingTask, variant: str) -> None:
     """One epoch of :class:`GKDTrainer`."""
     import torch
     from datasets import Dataset
@@ -33,7 +32,7 @@ def train(task: Task, variant: str) -> None:
         num_train_epochs=1,
         learning_rate=task.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=max(1, len(task.sequences()) // task.rows // 10),
+        warmup_steps=max(1, len(task.tokens()) // task.rows // 10),
         save_strategy="no",
         report_to="none",
         bf16=True,
@@ -41,12 +40,12 @@ def train(task: Task, variant: str) -> None:
         seed=0,
     )
     trainer = GKDTrainer(
-        model=AutoModelForCausalLM.from_pretrained(task.student, dtype=torch.float32),
+        model=AutoModelForCausalLM.from_pretrained(task.checkpoint, dtype=torch.float32),
         teacher_model=AutoModelForCausalLM.from_pretrained(task.teacher, dtype=torch.float32),
         args=arguments,
         data_collator=batch,
-        train_dataset=Dataset.from_dict({"input_ids": task.sequences()}),
-        processing_class=AutoTokenizer.from_pretrained(task.student),
+        train_dataset=Dataset.from_dict({"input_ids": task.tokens()}),
+        processing_class=AutoTokenizer.from_pretrained(task.checkpoint),
     )
     trainer.train()
-    trainer.save_model(str(task.checkpoint))
+    trainer.save_model(str(task.result))

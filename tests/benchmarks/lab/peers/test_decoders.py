@@ -1,4 +1,4 @@
-"""The comparison of decoders: raw lines, bars and tables from them, and workers as child processes."""
+"""The comparison of decoders: raw lines, bars and tables from them, and environments."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.lab.peers import bars, lines, tables
-from edgepress.benchmarks.lab.peers.children import command, work
 from edgepress.benchmarks.lab.peers.decoder_models import prompts, subject
-from edgepress.benchmarks.lab.peers.decoders._contract import Stepwise
 from edgepress.benchmarks.lab.peers.environments import setup, trouble
 from edgepress.benchmarks.lab.peers.measure import Plan, Row, _turned
 from edgepress.benchmarks.lab.peers.workspace import Place, engines
@@ -180,12 +178,6 @@ def test_every_round_has_all_rows_in_another_order(tmp_path: Path) -> None:
     assert all(sorted(order) == ["0", "1", "2", "3"] for order in orders)
 
 
-def test_stepwise_feeds_every_token_on() -> None:
-    found = Stepwise(sum, lambda token: token + 1).generate([1, 2, 3], 4)
-    assert found.tokens == [6, 7, 8, 9]
-    assert found.moments == sorted(found.moments)
-
-
 @pytest.mark.parametrize("name", sorted(engines()))
 def test_engines_say_what_the_comparison_asks(name: str) -> None:
     module = engines()[name]
@@ -196,94 +188,11 @@ def test_engines_say_what_the_comparison_asks(name: str) -> None:
     assert callable(module.load)
 
 
-ENGINE = '''
-"""An engine for a test."""
-from ._contract import Stepwise
-PACKAGES = ("pinned==1",)
-BUILD = {}
-DISTRIBUTIONS = ("pip", "no-such-distribution")
-def load(artifact, variant, settings):
-    print("noise on stdout")
-    if variant == "broken":
-        raise SystemExit("no such kernel")
-    assert settings.context == 9
-    return Stepwise(lambda ids: len(ids), lambda token: token + 1)
-'''
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> tuple[Place, ModuleType]:
-    """A place with an environment (this interpreter's) for an engine that lies beside the workers."""
-    import sys
-
-    from edgepress.benchmarks.lab.peers.decoders import _worker
-
-    source = Path(str(_worker.__file__)).parent
-    folder = tmp_path / "elsewhere" / "decoders"
-    folder.mkdir(parents=True)
-    for name in ("../reply.py", "__init__.py", "_worker.py", "_contract.py"):
-        (folder / name).write_bytes((source / name).read_bytes())
-    (folder / "counting.py").write_text(ENGINE, encoding="utf-8")
-    place = Place(tmp_path / "place")
-    binary = place.environment("counting") / "bin"
-    binary.mkdir(parents=True)
-    (binary / "python").symlink_to(sys.executable)
-    module = ModuleType("decoders.counting")
-    module.__file__ = str(folder / "counting.py")
-    module.PACKAGES = ("pinned==1",)  # type: ignore[attr-defined]
-    return place, module
-
-
-def job(variant: str) -> dict[str, Any]:
-    asked = {"do": "measure", "engine": "counting", "variant": variant, "artifact": "x", "threads": 1}
-    return {**asked, "prompts": [[1, 2, 3, 4], [1, 2]], "new_tokens": 5, "passes": 2, "warm_up": True}
-
-
-def test_a_worker_needs_nothing_of_edgepress(peer: tuple[Place, ModuleType]) -> None:
-    place, module = peer
-    done = work(place, "counting", module, job("good"), timeout=60)
-    assert done.error == ""
-    assert done.answer is not None
-    assert [prompt["tokens"] for prompt in done.answer["prompts"]] == [[2, 3, 4, 5, 6], [4, 5, 6, 7, 8]]
-    assert all(len(prompt["decode_s"]) == 2 for prompt in done.answer["prompts"])
-    assert 0 < done.answer["first_token_s"] <= done.wall_s
-    assert set(done.answer["versions"]) <= {"pip"}
-    assert done.peak_rss_bytes > 1 << 20
-
-
-def test_no_pass_finds_its_beginning_in_the_cache_of_another() -> None:
-    from edgepress.benchmarks.lab.peers.decoders import _worker
-
-    seen: list[list[int]] = []
-
-    class Remembering:
-        def generate(self, ids: list[int], new_tokens: int) -> Any:
-            seen.append(list(ids))
-            return Stepwise(sum, lambda token: token + 1).generate(ids, new_tokens)
-
-    asked = {"warm_up": True, "passes": 3, "new_tokens": 2}
-    _worker.measure_prompt(Remembering(), [1, 2, 3, 4, 5], asked)
-    assert len({ids[0] for ids in seen}) == len(seen) == 4
-    assert seen[-1] == [1, 2, 3, 4, 5]
-
-
 def test_no_prompt_is_the_beginning_of_another(tmp_path: Path) -> None:
     place, chosen = Place(tmp_path), subject("smollm2")
     place.prompts(chosen.name).parent.mkdir(parents=True)
     place.prompts(chosen.name).write_text(json.dumps(list(range(100))), encoding="utf-8")
     assert prompts(place, chosen, (3, 5)) == [[0, 1, 2], [3, 4, 5, 6, 7]]
-
-
-def test_a_worker_that_fails_says_why(peer: tuple[Place, ModuleType]) -> None:
-    place, module = peer
-    done = work(place, "counting", module, job("broken"), timeout=60)
-    assert done.answer is None
-    assert "no such kernel" in done.error
-
-
-def test_our_own_engine_runs_in_this_environment(tmp_path: Path) -> None:
-    started = command(Place(tmp_path), "edgepress_onnx", engines()["edgepress_onnx"])
-    assert started[1:] == ["-P", "-m", "edgepress.benchmarks.lab.peers.decoders._worker"]
 
 
 def test_an_environment_that_is_missing_or_failed_is_trouble(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from edgepress.benchmarks.lab.peers.pruners import torch_pruning
-from edgepress.benchmarks.lab.peers.pruners._contract import Task
 from edgepress.benchmarks.lab.peers.workspace import pruners
 from edgepress.compress.model.torch_model import load_model
 
@@ -33,17 +32,3 @@ def test_the_blocks_keep_their_share(
     mlps = sum(one.weight.numel() for one in linears if makers[0].out_features in one.weight.shape)
     assert total - ratio * mlps == pytest.approx(0.7 * total)
     assert not any(torch_pruning._kept(maker, makers) for maker in makers)
-
-
-def test_companions_are_copied_and_nothing_is_overwritten(tmp_path: Path) -> None:
-    source, output = tmp_path / "m", tmp_path / "o"
-    (source / "1_Pooling").mkdir(parents=True)
-    output.mkdir()
-    (source / "config.json").write_text("old")
-    (source / "tokenizer.json").write_text("t")
-    (source / "1_Pooling" / "config.json").write_text("p")
-    (output / "config.json").write_text("new")
-    Task(source, tmp_path / "c", output).copy_companions()
-    assert (output / "config.json").read_text() == "new"
-    assert (output / "tokenizer.json").read_text() == "t"
-    assert (output / "1_Pooling" / "config.json").read_text() == "p"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from edgepress.benchmarks.lab.peers import quality
+from edgepress.benchmarks.lab.peers.contract import CompressionTask, QuantizerVariant
 from edgepress.benchmarks.lab.peers.quality import OURS, Quality
 from edgepress.benchmarks.lab.peers.quantize import NOT_RUN, Limits, quantize, with_earlier, write_raw
 from edgepress.benchmarks.lab.peers.quantizers import edgepress_passes, onnxruntime_nbits
-from edgepress.benchmarks.lab.peers.quantizers._contract import Task, Variant
 from edgepress.benchmarks.lab.peers.quantizers._dense import write_dense
 from edgepress.benchmarks.lab.peers.quantizers.gptqmodel import decode_layer, unpack
 from edgepress.benchmarks.lab.peers.workspace import Place, quantizers
@@ -142,7 +142,6 @@ def test_quantizers_say_what_the_comparison_asks(name: str) -> None:
     module = quantizers()[name]
     assert module.TITLE
     assert callable(module.quantize)
-    assert isinstance(module.ENVIRONMENT, dict)
     for one in module.VARIANTS.values():
         assert one.budget is not None or 2 <= one.bits <= one.stored_bits <= one.bits + 1
 
@@ -198,7 +197,7 @@ NAME = "model.layers.0.mlp.up_proj"
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task(tmp_path: Path) -> CompressionTask:
     """A checkpoint with one linear layer and an embedding."""
     checkpoint, output = tmp_path / "checkpoint", tmp_path / "output"
     checkpoint.mkdir()
@@ -208,16 +207,15 @@ def task(tmp_path: Path) -> Task:
         {f"{NAME}.weight": weight, "model.embed_tokens.weight": weight.clone()}, checkpoint / "m.safetensors"
     )
     (checkpoint / "config.json").write_text("{}", encoding="utf-8")
-    return Task(checkpoint, tmp_path / "none.json", output)
+    return CompressionTask(checkpoint, tmp_path / "none.json", output)
 
 
-def test_dense_weights_replace_only_the_linear_layers(task: Task) -> None:
+def test_dense_weights_replace_only_the_linear_layers(task: CompressionTask) -> None:
     signs = torch.ones(24, 128)
-    write_dense(task, Variant("x", 2), {NAME: signs})
-    before, after = (load_file(folder / "m.safetensors") for folder in (task.checkpoint, task.output))
+    write_dense(task, QuantizerVariant("x", 2), {NAME: signs})
+    before, after = (load_file(folder / "m.safetensors") for folder in (task.checkpoint, task.result))
     assert torch.equal(after[f"{NAME}.weight"], signs)
     assert torch.equal(after["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
-    assert (task.output / "config.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -229,15 +227,17 @@ def test_dense_weights_replace_only_the_linear_layers(task: Task) -> None:
         ({NAME: torch.ones(24, 128), "other.up_proj": torch.ones(1)}, "not in the checkpoint"),
     ],
 )
-def test_what_is_not_as_asked_is_refused(task: Task, weights: dict[str, torch.Tensor], said: str) -> None:
+def test_what_is_not_as_asked_is_refused(
+    task: CompressionTask, weights: dict[str, torch.Tensor], said: str
+) -> None:
     with pytest.raises(SystemExit, match=said):
-        write_dense(task, Variant("x", 2), weights)
+        write_dense(task, QuantizerVariant("x", 2), weights)
 
 
-def test_onnxruntime_rounds_to_the_grid_it_was_asked_for(task: Task) -> None:
+def test_onnxruntime_rounds_to_the_grid_it_was_asked_for(task: CompressionTask) -> None:
     onnxruntime_nbits.quantize(task, "w4-default")
     before, after = (
-        load_file(folder / "m.safetensors")[f"{NAME}.weight"] for folder in (task.checkpoint, task.output)
+        load_file(folder / "m.safetensors")[f"{NAME}.weight"] for folder in (task.checkpoint, task.result)
     )
     step = before.reshape(24, 2, 64).abs().amax(-1) / 8
     assert ((before - after).reshape(24, 2, 64).abs().amax(-1) <= 1.001 * step).all()
