@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, InputError, UnknownName, require
 from ..plugins import load
+from ..runtime.bundle.directory import MANIFEST
 from ..staging import Staging
 from ..storage import disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
 from ..terminal import Progress, Silent
@@ -18,6 +19,7 @@ from .graph.forms.providers import CPU, provider_form
 
 if TYPE_CHECKING:
     from ..compress.model.anatomy import Anatomy
+    from .format import ExportFormat, OutputKind, Prepared
     from .job import ExportJob
 
 FORMATS = "edgepress.export.formats"
@@ -70,20 +72,21 @@ def export_bundle(
     """
     for module in ("torch", "transformers", "onnx_ir"):
         require(module, "compress")
-    plugin = load(FORMATS, format, "export format")
+    plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
     target, progress = Path(output), progress or Silent()
     with Staging(target, overwrite=overwrite) as stage:
         job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, provider, progress)
         job = replace(job, prefill=_prefill(prefill))
-        if hasattr(plugin, "save"):
-            _save(plugin, job, stage, validate, gate, f"edgepress export --format {format}")
-            return stage.target
+        if gate is not None and plugin.kind != "bundle":
+            raise InputError("only bundles are timed here", fix="leave the gate out, or export to onnx")
         prepared = plugin.prepare(job, validate=validate)
         twin = None if gate is None else _twin(job, plugin)
         needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
         require_disk(stage.target, needed + _SMALL_FILES)
         bundle, work = stage.directory / "bundle", stage.directory / "work"
-        command = _command(checkpoint, format, output, validate, kv, provider, prefill)
+        command = f"edgepress export --format {format}"
+        if plugin.kind == "bundle":
+            command = _command(checkpoint, format, output, validate, kv, provider, prefill)
         with disk_full_is_typed(stage.target):
             _write(plugin, job, prepared, bundle, command, work if validate else None)
             shutil.rmtree(work, ignore_errors=True)
@@ -94,21 +97,7 @@ def export_bundle(
     return stage.target
 
 
-def _save(
-    plugin: Any, job: ExportJob, stage: Staging, validate: bool, gate: Gate | None, command: str
-) -> None:
-    """The output of a format that other runtimes load."""
-    from .formats._saved import save_form
-
-    if gate is not None:
-        raise InputError("only bundles are timed here", fix="leave the gate out, or export to onnx")
-    require_disk(stage.target, 4 * sum(map(job.source.reader.nbytes, job.source.reader.shapes)))
-    with disk_full_is_typed(stage.target):
-        save_form(plugin, job, stage.directory / "bundle", command, validate=validate)
-    stage.publish("bundle")
-
-
-def _twin(job: ExportJob, plugin: Any) -> tuple[ExportJob, Any]:
+def _twin(job: ExportJob, plugin: ExportFormat[Any]) -> tuple[ExportJob, Prepared]:
     """The job of the same model in float32, and its graph."""
     if job.form != CPU:
         raise InputError(
@@ -125,14 +114,22 @@ def _twin(job: ExportJob, plugin: Any) -> tuple[ExportJob, Any]:
 
 
 def _write(
-    plugin: Any, job: ExportJob, prepared: Any, directory: Path, command: str, work: Path | None
+    plugin: ExportFormat[Any],
+    job: ExportJob,
+    prepared: Prepared,
+    directory: Path,
+    command: str,
+    work: Path | None,
 ) -> None:
-    """A whole bundle in ``directory``, the manifest last; proven when there is a directory to work in."""
+    """A whole output in ``directory``, the manifest last; proven when there is a directory to work in."""
+    from .bundle_manifest import unproven
+
     directory.mkdir()
     sections = plugin.write(job, prepared, directory)
-    _copy_companions(job, directory)
-    parity = _unproven() if work is None else plugin.check(job, prepared, directory, sections, work)
-    _describe(job, directory, sections, parity, command)
+    if plugin.kind == "bundle":
+        _copy_companions(job, directory)
+    parity = unproven(plugin.kind) if work is None else plugin.check(job, prepared, directory, sections, work)
+    _describe(plugin.kind, job, directory, sections, parity, command)
 
 
 def _job(
@@ -185,14 +182,7 @@ def _require_graph(anatomy: Anatomy) -> None:
         )
 
 
-def _unproven() -> dict[str, Any]:
-    return {
-        "status": "skipped",
-        "warning": "exported with --no-validate: this graph was not compared with its model",
-    }
-
-
-def _copy_companions(job: Any, bundle: Path) -> None:
+def _copy_companions(job: ExportJob, bundle: Path) -> None:
     reader = job.source.reader
     names = reader.companions()
     redundant = _REDUNDANT if "tokenizer.json" in names else frozenset()
@@ -204,13 +194,26 @@ def _copy_companions(job: Any, bundle: Path) -> None:
     write_json(bundle / "config.json", config)
 
 
-def _describe(job: Any, bundle: Path, sections: dict[str, Any], parity: dict[str, Any], command: str) -> None:
-    from .bundle_manifest import MANIFEST, manifest_of
+def _describe(
+    kind: OutputKind,
+    job: ExportJob,
+    directory: Path,
+    sections: dict[str, Any],
+    parity: dict[str, Any],
+    command: str,
+) -> None:
+    """Write the manifest, with the hash of every other file; a bundle's card first."""
+    from .bundle_manifest import manifest_of, saved_manifest
     from .card import card_of, license_of
 
-    manifest = manifest_of(job, sections, parity)
-    write_atomic(bundle / "README.md", card_of(manifest, license_of(job.path), command).encode())
-    write_json(bundle / MANIFEST, {**manifest, "files": hash_tree(bundle, skip=frozenset({MANIFEST}))})
+    if kind == "bundle":
+        manifest = manifest_of(job, sections, parity)
+        write_atomic(directory / "README.md", card_of(manifest, license_of(job.path), command).encode())
+    else:
+        stored = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+        manifest = saved_manifest(job, sections, parity, stored, command)
+    files = hash_tree(directory, skip=frozenset({MANIFEST}))
+    write_json(directory / MANIFEST, {**manifest, "files": files})
 
 
 def _prefill(asked: str) -> bool:

@@ -1,5 +1,5 @@
-"""``manifest.json`` of a bundle: what it holds, what it was made from, how it was proven, and the hash of
-every file.
+"""``manifest.json`` of an export: what it holds, what it was made from and how it was proven; the hash of
+every file is added when all are there.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from .. import __version__
 from ..runtime.bundle.manifest import DecoderSection
 from ..runtime.bundle.typed_json import read
 from ..storage import read_json
+from .format import OutputKind
 from .graph.attention.cache_io import CODES, FLOAT, cache_label
 from .job import ExportJob
 
-MANIFEST = "manifest.json"
 SCHEMA = "edgepress.bundle/1"
+SAVED_SCHEMA = "edgepress.saved/1"
 FLOAT_SCHEME = "fp32"
 _GENERATION = "generation_config.json"
 
@@ -45,6 +46,30 @@ def manifest_of(job: ExportJob, sections: dict[str, Any], parity: dict[str, Any]
         **sections,
         "weights": weights,
     }
+
+
+def saved_manifest(
+    job: ExportJob, sections: dict[str, Any], parity: dict[str, Any], stored: int, command: str
+) -> dict[str, Any]:
+    """The same of a model that another runtime loads: its files have ``stored`` bytes."""
+    return {
+        "schema": SAVED_SCHEMA,
+        "tool": {"name": "edgepress", "version": __version__},
+        "kind": job.source.anatomy.kind,
+        "name": job.name,
+        "described": job.described,
+        "scheme": scheme_label(job),
+        "command": command,
+        "weights": {"params": parameters(job), "bytes": stored},
+        "parity": parity,
+        **sections,
+    }
+
+
+def unproven(kind: OutputKind) -> dict[str, Any]:
+    """``parity`` of an export that was not checked."""
+    missing = {"bundle": "this graph was not compared with its model", "saved": "this file was not read back"}
+    return {"status": "skipped", "warning": f"exported with --no-validate: {missing[kind]}"}
 
 
 def scheme_label(job: ExportJob) -> str:

@@ -43,6 +43,12 @@ class ExportJob:
         return self.source.reader.path
 
     @property
+    def stored_bytes(self) -> int:
+        """Bytes of all tensors of the checkpoint."""
+        reader = self.source.reader
+        return sum(map(reader.nbytes, reader.shapes))
+
+    @property
     def rounds(self) -> bool:
         """Whether anything in the exported graph is quantized."""
         source = self.source

@@ -32,7 +32,16 @@ ROOMS = {
         {"passes"},
         {""},
     ],
-    "export": [{"graph"}, {"job"}, {"bundle_manifest"}, {"proof"}, {"prefill"}, {"formats"}, {""}],
+    "export": [
+        {"graph"},
+        {"job"},
+        {"format"},
+        {"bundle_manifest"},
+        {"proof"},
+        {"prefill"},
+        {"formats"},
+        {""},
+    ],
     "runtime": [{"bundle", "text", "session"}, {"prepack"}, {"engine"}, {""}],
     "benchmarks": [{"records"}, {"speed"}, {"quality"}, {"page"}, {"demo"}, {"lab"}, {""}],
 }

@@ -74,7 +74,7 @@ def command(
     an encoder embed more sentences.
     """
     from ...export.api import export_bundle
-    from ...export.bundle_manifest import MANIFEST
+    from ...runtime.bundle.directory import MANIFEST
     from ...storage import read_json
 
     terminal = Terminal(as_json=as_json, quiet=quiet)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,43 +17,75 @@ from ...compress.model.module_names import module_name
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError
 from ...storage import write_json
+from ..format import ExportFormat, OutputKind, Prepared, read_back
 from ..job import ExportJob
 from ._ternary import codes_and_scales, four_rows, is_ternary, one_scale
 
 WEIGHTS = "model.safetensors"
+# The checkpoint may store in 8 bits what the file holds in 32.
+_COPIES = 4
 
 
-def save(job: ExportJob, directory: Path) -> list[str]:
-    """Write weights, config and the tokenizer's files.
+class BitnetFormat:
+    """A directory for ``AutoModelForCausalLM.from_pretrained``."""
 
-    Raises:
-        ShapeError: a linear that is not ternary, has several scales, or rows that are no multiple of four.
-    """
-    source, tensors = job.source, dict[str, Tensor]()
-    linears = [linear.name for linear in source.anatomy.linears()]
-    for name in source.names():
-        layer = name.removesuffix(".weight")
-        if layer not in linears:
-            tensors[name] = source.stored(name)
+    kind: OutputKind = "saved"
+
+    def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
+        """The room that the files take; what they cannot hold is found as they are written."""
+        return Prepared(_COPIES * job.stored_bytes)
+
+    def write(self, job: ExportJob, prepared: Prepared, directory: Path) -> dict[str, Any]:
+        """Write weights, config and the tokenizer's files.
+
+        Raises:
+            ShapeError: a linear that is not ternary, has several scales, or rows that are no multiple of
+                four.
+        """
+        source = job.source
+        save_file(_tensors(job), directory / WEIGHTS, {"format": "pt"})
+        config = dict(source.reader.config)
+        head = source.anatomy.head
+        config["quantization_config"] = {
+            "quant_method": "bitnet",
+            "linear_class": "autobitlinear",
+            "quantization_mode": "offline",
+            "modules_to_not_convert": [] if head is None else [module_name(source.anatomy, head)],
+        }
+        write_json(directory / "config.json", config)
+        for name in source.reader.companions():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.reader.file(name), directory / name)
+        return {"graph": {"notes": ["transformers rounds activations to int8, a scale for each token"]}}
+
+    def check(
+        self, job: ExportJob, prepared: Prepared, directory: Path, sections: dict[str, Any], work: Path
+    ) -> dict[str, Any]:
+        """Unpack every matrix and compare it with the checkpoint's.
+
+        Raises:
+            GateFailed: one differs.
+        """
+        tensors = load_file(directory / WEIGHTS)
+        for linear in job.source.anatomy.linears():
+            packed = tensors[f"{linear.name}.weight"].numpy()
+            rows = [(packed >> shift) & 3 for shift in (0, 2, 4, 6)]
+            codes = np.concatenate(rows).astype(np.float32) - 1
+            found = codes * float(tensors[f"{linear.name}.weight_scale"])
+            if not np.array_equal(found, job.source.dense(linear.name).numpy()):
+                raise GateFailed(f"{linear.name} is not read back as it was written")
+        return read_back()
+
+
+def _tensors(job: ExportJob) -> dict[str, Tensor]:
+    """By stored name: every linear packed, with its scale, and the rest as the checkpoint stores it."""
+    linears = [linear.name for linear in job.source.anatomy.linears()]
+    names = [name for name in job.source.names() if name.removesuffix(".weight") not in linears]
+    tensors = {name: job.source.stored(name) for name in names}
     for name in linears:
         packed, scale = _packed(job, name)
         tensors |= {f"{name}.weight": packed, f"{name}.weight_scale": scale}
-    save_file(
-        {name: value.contiguous() for name, value in tensors.items()}, directory / WEIGHTS, {"format": "pt"}
-    )
-    config = dict(source.reader.config)
-    head = source.anatomy.head
-    config["quantization_config"] = {
-        "quant_method": "bitnet",
-        "linear_class": "autobitlinear",
-        "quantization_mode": "offline",
-        "modules_to_not_convert": [] if head is None else [module_name(source.anatomy, head)],
-    }
-    write_json(directory / "config.json", config)
-    for name in source.reader.companions():
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.reader.file(name), directory / name)
-    return ["transformers rounds activations to int8, a scale for each token"]
+    return {name: value.contiguous() for name, value in tensors.items()}
 
 
 def _packed(job: ExportJob, name: str) -> tuple[Tensor, Tensor]:
@@ -66,18 +99,4 @@ def _packed(job: ExportJob, name: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(packed), torch.tensor([one_scale(tensor, name)])
 
 
-def prove(job: ExportJob, directory: Path) -> float:
-    """Unpack every matrix and compare it with the checkpoint's.
-
-    Raises:
-        GateFailed: one differs.
-    """
-    tensors = load_file(directory / WEIGHTS)
-    for linear in job.source.anatomy.linears():
-        packed = tensors[f"{linear.name}.weight"].numpy()
-        rows = [(packed >> shift) & 3 for shift in (0, 2, 4, 6)]
-        codes = np.concatenate(rows).astype(np.float32) - 1
-        found = codes * float(tensors[f"{linear.name}.weight_scale"])
-        if not np.array_equal(found, job.source.dense(linear.name).numpy()):
-            raise GateFailed(f"{linear.name} is not read back as it was written")
-    return 0.0
+FORMAT: ExportFormat[Prepared] = BitnetFormat()

@@ -16,42 +16,77 @@ from numpy.typing import NDArray
 from ...compress.model.block_anatomy import Attention
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, InputError, ShapeError, require
+from ..format import ExportFormat, OutputKind, Prepared, read_back
 from ..job import ExportJob
 from ._gguf_tokenizer import add_tokenizer
 from ._ternary import block_scales, codes_and_scales, is_ternary, tq1_0, tq2_0
 
 FAMILIES = ("llama", "mistral")
+# The checkpoint may store in 8 bits what the file holds in 32.
+_COPIES = 4
 _NAMES = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
 _MLP = {"gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
 
 
-def save(job: ExportJob, directory: Path) -> list[str]:
-    """Write ``NAME.gguf``, ternary weights as ``TQ2_0``; see :func:`save_as`."""
-    return save_as(job, directory, "TQ2_0")
+class GgufFormat:
+    """``NAME.gguf`` with ternary weights of the type ``ternary``: ``TQ1_0`` or ``TQ2_0``."""
 
+    kind: OutputKind = "saved"
 
-def save_as(job: ExportJob, directory: Path, ternary: str) -> list[str]:
-    """Write ``NAME.gguf``; ``ternary`` is the type of ternary weights, ``TQ1_0`` or ``TQ2_0``.
+    def __init__(self, ternary: str) -> None:
+        self.ternary = ternary
 
-    Raises:
-        InputError: another family, scaled rotary positions, or a tokenizer that is no byte-level BPE.
-        ShapeError: codes that GGUF has no type for.
-    """
-    require("gguf", "compress")
-    from gguf import GGUFWriter
+    def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
+        """Look at the family and its positions.
 
-    _check(job)
-    writer = GGUFWriter(directory / f"{job.name}.gguf", "llama")
-    _describe(writer, job)
-    add_tokenizer(writer, job.path)
-    for stored, (name, heads) in _tensors(job).items():
-        array, kind = _stored(job, stored, heads, ternary)
-        writer.add_tensor(name, array, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return []
+        Raises:
+            InputError: another family, or scaled rotary positions.
+            MissingDependency: the gguf package is not installed.
+        """
+        require("gguf", "compress")
+        _check(job)
+        return Prepared(_COPIES * job.stored_bytes)
+
+    def write(self, job: ExportJob, prepared: Prepared, directory: Path) -> dict[str, Any]:
+        """Write the file.
+
+        Raises:
+            InputError: a bias, or a tokenizer that is no byte-level BPE.
+            ShapeError: codes that GGUF has no type for.
+        """
+        from gguf import GGUFWriter
+
+        writer = GGUFWriter(directory / f"{job.name}.gguf", "llama")
+        _describe(writer, job)
+        add_tokenizer(writer, job.path)
+        for stored, (name, heads) in _tensors(job).items():
+            array, kind = _stored(job, stored, heads, self.ternary)
+            writer.add_tensor(name, array, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return {"graph": {"notes": []}}
+
+    def check(
+        self, job: ExportJob, prepared: Prepared, directory: Path, sections: dict[str, Any], work: Path
+    ) -> dict[str, Any]:
+        """Read the file back with the gguf package and compare every tensor with the checkpoint's.
+
+        Raises:
+            GateFailed: one differs.
+        """
+        from gguf import GGUFReader
+        from gguf.quants import dequantize
+
+        reader = GGUFReader(directory / f"{job.name}.gguf")
+        kept = {tensor.name: tensor for tensor in reader.tensors}
+        for stored, (name, heads) in _tensors(job).items():
+            dense = _dense(job, stored)
+            found = dequantize(kept[name].data, kept[name].tensor_type)
+            if not np.array_equal(found, dense if heads is None else interleaved(dense, heads)):
+                raise GateFailed(f"{name} of the file is not {stored} of the checkpoint")
+        return read_back()
 
 
 def _check(job: ExportJob) -> None:
@@ -85,7 +120,7 @@ def _describe(writer: Any, job: ExportJob) -> None:
 
 
 def _tensors(job: ExportJob) -> dict[str, tuple[str, int | None]]:
-    """By stored name: what GGUF calls it, and the heads by which its rows are turned, or None."""
+    """By stored name: what GGUF calls it, and the heads whose rows are interleaved, or None."""
     anatomy = job.source.anatomy
     found: dict[str, tuple[str, int | None]] = {
         f"{anatomy.embedding}.weight": ("token_embd.weight", None),
@@ -95,12 +130,12 @@ def _tensors(job: ExportJob) -> dict[str, tuple[str, int | None]]:
     if anatomy.head is not None and not anatomy.tied:
         found[f"{anatomy.head}.weight"] = ("output.weight", None)
     for block in anatomy.blocks:
-        place = f"blk.{block.index}"
-        found[f"{block.norm1.name}.weight"] = (f"{place}.attn_norm.weight", None)
-        found[f"{block.norm2.name}.weight"] = (f"{place}.ffn_norm.weight", None)
+        prefix = f"blk.{block.index}"
+        found[f"{block.norm1.name}.weight"] = (f"{prefix}.attn_norm.weight", None)
+        found[f"{block.norm2.name}.weight"] = (f"{prefix}.ffn_norm.weight", None)
         for linear in block.linears():
             name = (_NAMES | _MLP)[linear.role]
-            found[f"{linear.name}.weight"] = (f"{place}.{name}.weight", _heads(block.attention, linear.role))
+            found[f"{linear.name}.weight"] = (f"{prefix}.{name}.weight", _heads(block.attention, linear.role))
             if linear.bias:
                 raise InputError(f"{linear.name} has a bias, which GGUF's llama has not")
     return found
@@ -110,9 +145,9 @@ def _heads(attention: Attention, role: str) -> int | None:
     return {"q": attention.heads, "k": attention.kv_heads}.get(role)
 
 
-def turned(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Rows of a query or key projection in GGUF's order: the two halves of a head that rotate together take
-    turns.
+def interleaved(rows: NDArray[Any], heads: int) -> NDArray[Any]:
+    """Rows of a query or key projection in GGUF's order: the two halves of a head that rotate together
+    alternate.
     """
     shape = (heads, 2, len(rows) // heads // 2, *rows.shape[1:])
     return rows.reshape(shape).swapaxes(1, 2).reshape(rows.shape)
@@ -129,10 +164,10 @@ def _stored(job: ExportJob, stored: str, heads: int | None, ternary: str) -> tup
     if isinstance(weight, QTensor):
         codes, scales = codes_and_scales(weight)
         if heads is not None:
-            codes, scales = turned(codes, heads), turned(scales, heads)
+            codes, scales = interleaved(codes, heads), interleaved(scales, heads)
         return _blocks(weight, codes, scales, module, ternary)
     array = weight.numpy()
-    return (array if heads is None else turned(array, heads)), None
+    return (array if heads is None else interleaved(array, heads)), None
 
 
 def _blocks(
@@ -159,23 +194,12 @@ def _blocks(
     )
 
 
-def prove(job: ExportJob, directory: Path) -> float:
-    """Read the file back with the gguf package and compare every tensor with the checkpoint's.
+def _dense(job: ExportJob, stored: str) -> NDArray[np.float32]:
+    """The tensor that the checkpoint stands for, in float."""
+    module = stored.removesuffix(".weight")
+    table = module in (job.source.anatomy.embedding, job.source.anatomy.head)
+    weight = job.source.table(module) if table else job.source.tensor(stored)
+    return np.asarray((weight.dequantize() if isinstance(weight, QTensor) else weight).numpy())
 
-    Raises:
-        GateFailed: one differs.
-    """
-    from gguf import GGUFReader
-    from gguf.quants import dequantize
 
-    reader = GGUFReader(directory / f"{job.name}.gguf")
-    kept = {tensor.name: tensor for tensor in reader.tensors}
-    for stored, (name, heads) in _tensors(job).items():
-        module = stored.removesuffix(".weight")
-        table = module in (job.source.anatomy.embedding, job.source.anatomy.head)
-        weight = job.source.table(module) if table else job.source.tensor(stored)
-        dense = (weight.dequantize() if isinstance(weight, QTensor) else weight).numpy()
-        found = dequantize(kept[name].data, kept[name].tensor_type)
-        if not np.array_equal(found, dense if heads is None else turned(dense, heads)):
-            raise GateFailed(f"{name} of the file is not {stored} of the checkpoint")
-    return 0.0
+FORMAT: ExportFormat[Prepared] = GgufFormat("TQ2_0")

@@ -4,14 +4,7 @@ to store than ``TQ2_0``, and slower to compute with.
 
 from __future__ import annotations
 
-from pathlib import Path
+from ..format import ExportFormat, Prepared
+from .gguf import GgufFormat
 
-from ..job import ExportJob
-from .gguf import prove, save_as
-
-__all__ = ["prove", "save"]
-
-
-def save(job: ExportJob, directory: Path) -> list[str]:
-    """Write ``NAME.gguf``; see :func:`.gguf.save_as`."""
-    return save_as(job, directory, "TQ1_0")
+FORMAT: ExportFormat[Prepared] = GgufFormat("TQ1_0")

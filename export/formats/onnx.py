@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle_manifest import decoder_section, encoder_section
+from ..format import ExportFormat, OutputKind, Prepared
 from ..graph.attention.cache_io import FLOAT
 from ..graph.build import WeightView
 from ..graph.forms.providers import CPU
@@ -29,54 +30,74 @@ _FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
-class PreparedOnnx:
-    """A graph that is known to be expressible, and what writing and proving it need on disk."""
+class PreparedOnnx(Prepared):
+    """A graph that is known to be expressible, and the operator set that it is written in."""
 
     graph: BuiltGraph
     opset: Opset
-    disk_bytes: int
 
 
-def prepare(job: ExportJob, *, validate: bool) -> PreparedOnnx:
-    """Build the graph in memory, without weights.
+class OnnxFormat:
+    """A bundle: ``model.onnx``, beside a decoder also its prefill graph and what onnxruntime-genai needs."""
 
-    Raises:
-        InputError: it cannot be exported (of its kinds: shapes, names, formats of numbers); nothing has been
-            written.
-        MissingDependency: ONNX Runtime is missing or too old.
-    """
-    check_numbers(job)
-    check_form(job)
-    kind: Kind = "decoder" if job.source.anatomy.kind == "decoder" else "encoder"
-    opset = opset_for(installed_runtime(), kind)
-    view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)
-    built = build_graph(view, opset, job.pooling, job.form)
-    needed = built.nbytes
-    if validate:
-        needed += build_graph(WeightView(job.source, as_float=True), opset, job.pooling).nbytes
-    return PreparedOnnx(built, opset, needed)
+    kind: OutputKind = "bundle"
 
+    def prepare(self, job: ExportJob, *, validate: bool) -> PreparedOnnx:
+        """Build the graph in memory, without weights.
 
-def write(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
-    """Write ``model.onnx`` and its weights, beside a decoder also its prefill graph and what
-    onnxruntime-genai needs; returns the manifest's sections about them.
+        Raises:
+            InputError: it cannot be exported (of its kinds: shapes, names, formats of numbers).
+            MissingDependency: ONNX Runtime is missing or too old.
+        """
+        check_numbers(job)
+        check_form(job)
+        kind: Kind = "decoder" if job.source.anatomy.kind == "decoder" else "encoder"
+        opset = opset_for(installed_runtime(), kind)
+        view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)
+        built = build_graph(view, opset, job.pooling, job.form)
+        needed = built.nbytes
+        if validate:
+            needed += build_graph(WeightView(job.source, as_float=True), opset, job.pooling).nbytes
+        return PreparedOnnx(needed, built, opset)
 
-    Raises:
-        OutOfResource: the disk is full.
-    """
-    sections = write_graph(job, prepared, directory)
-    if "decoder" in sections and job.form == CPU:
-        write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
-    if has_prefill(job):
-        view = WeightView(job.source, kv_dtype=job.kv_dtype)
-        ids = token_rows(job.path, job.text, 1, SMOOTHING_TOKENS, sections["decoder"]["vocab_size"])
-        ids = ids[:, : job.source.anatomy.max_positions]
-        sections["prefill"] = write_prefill(view, prepared.opset, directory / GRAPH, ids)
-    return sections
+    def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
+        """Write all graphs and their weights.
+
+        Raises:
+            OutOfResource: the disk is full.
+        """
+        sections = write_graph(job, prepared, directory)
+        if "decoder" in sections and job.form == CPU:
+            write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
+        if has_prefill(job):
+            view = WeightView(job.source, kv_dtype=job.kv_dtype)
+            ids = token_rows(job.path, job.text, 1, SMOOTHING_TOKENS, sections["decoder"]["vocab_size"])
+            ids = ids[:, : job.source.anatomy.max_positions]
+            sections["prefill"] = write_prefill(view, prepared.opset, directory / GRAPH, ids)
+        return sections
+
+    def check(
+        self, job: ExportJob, prepared: PreparedOnnx, directory: Path, sections: dict[str, Any], work: Path
+    ) -> dict[str, Any]:
+        """Prove the written graph against torch. The form of another provider is compared with that of the
+        CPU, which is proven.
+
+        Raises:
+            GateFailed: a difference beyond its bound.
+        """
+        if job.form == CPU:
+            parity = prove(job, directory / GRAPH, sections, work, prepared.opset)
+            return parity | _prefill_proof(job, prepared, directory, sections, work, parity)
+        twin = replace(job, form=CPU, kv_dtype=FLOAT)
+        folder = work / "cpu"
+        folder.mkdir(parents=True)
+        written = write_graph(twin, self.prepare(twin, validate=False), folder)
+        parity = prove(twin, folder / GRAPH, written, work, prepared.opset)
+        return {**parity, "form": prove_form(job, directory / GRAPH, folder / GRAPH, sections, written)}
 
 
 def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
-    """:func:`write` without the other graphs.
+    """Write ``model.onnx`` and its weights; returns the sections about them.
 
     Raises:
         OutOfResource: the disk is full.
@@ -102,27 +123,6 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict
     }
 
 
-def check(
-    job: ExportJob, prepared: PreparedOnnx, directory: Path, sections: dict[str, Any], work: Path
-) -> dict[str, Any]:
-    """Prove the written graph against torch; returns the manifest's ``parity``. The form of another provider
-    is held against that of the CPU, which is proven.
-
-    Raises:
-        GateFailed: a difference beyond its bound.
-    """
-    if job.form == CPU:
-        parity = prove(job, directory / GRAPH, sections, work, prepared.opset)
-        return parity | _prefill_proof(job, prepared, directory, sections, work, parity)
-    twin = replace(job, form=CPU, kv_dtype=FLOAT)
-    plain = prepare(twin, validate=False)
-    folder = work / "cpu"
-    folder.mkdir(parents=True)
-    written = write_graph(twin, plain, folder)
-    parity = prove(twin, folder / GRAPH, written, work, prepared.opset)
-    return {**parity, "form": prove_form(job, directory / GRAPH, folder / GRAPH, sections, written)}
-
-
 def _prefill_proof(
     job: ExportJob,
     prepared: PreparedOnnx,
@@ -140,3 +140,6 @@ def _prefill_proof(
     if proof["status"] != "passed":
         (directory / sections.pop("prefill")["file"]).unlink()
     return {"prefill": proof}
+
+
+FORMAT: ExportFormat[PreparedOnnx] = OnnxFormat()

@@ -114,6 +114,8 @@ def smoothing_factors(
     model: Path, norms: Sequence[str], ids: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float32]]:
     """Factors ``[hidden]`` with a geometric mean of one by norm, from a run of the graph ``model``."""
+    if not norms:  # asked for no output, a session returns all of them
+        return {}
     found = {}
     for name, values in _outputs(model, norms, ids).items():
         peaks = np.abs(values).max(axis=tuple(range(values.ndim - 1)))

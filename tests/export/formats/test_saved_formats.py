@@ -112,13 +112,13 @@ def test_a_file_that_differs_is_not_published(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = compressed(pico_llama, tmp_path, tmp_path, **{"pass": "rtn", "scheme": "W4A16-g32"})
-    real, calls = gguf_format.turned, list[int]()
+    real, calls = gguf_format.interleaved, list[int]()
 
     def wrong(rows: Any, heads: int) -> Any:
         calls.append(1)
         return rows if len(calls) == 1 else real(rows, heads)
 
-    monkeypatch.setattr(gguf_format, "turned", wrong)
+    monkeypatch.setattr(gguf_format, "interleaved", wrong)
     with pytest.raises(GateFailed, match=r"blk\.0\.attn_q"):
         export_bundle(str(path), format="gguf", output=tmp_path / "g")
     assert not (tmp_path / "g").exists()
