@@ -39,6 +39,10 @@ def test_factors_are_roots_of_peaks(seed: int, channels: int, silent: bool) -> N
     assert np.isfinite(found).all() and (found > 0).all()
 
 
+def test_without_norms_to_smooth_there_are_no_factors(pico_llama: Path, export_graph: Any) -> None:
+    assert prefill_graph.smoothing_factors(export_graph(pico_llama).path, [], IDS) == {}
+
+
 def test_peaks_are_those_of_torch(pico_llama: Path, export_graph: Any) -> None:
     exported = export_graph(pico_llama)
     names = [block.norm2.name for block in exported.source.anatomy.blocks[:-1]]
