@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .job import ExportJob
 
 FORMATS = "edgepress.export.formats"
-# What tokenizer.json already says in another form: a bundle carries it once.
+# The same as tokenizer.json in another form: a bundle carries it once.
 _REDUNDANT = frozenset({"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"})
 _SMALL_FILES = 16 << 20
 PREFILLS = ("int8", "none")
@@ -61,7 +61,7 @@ def export_bundle(
         provider: what the graph is written for: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``. One that is
             not on this machine gives a bundle that is marked as built, not run.
         prefill: ``int8`` gives a decoder's bundle a second graph that fills the cache in 8-bit integers, with
-            weights that the device makes after its first run; ``none`` does without.
+            weights that are prepacked on the device after its first run; ``none`` does without.
         gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:
@@ -216,10 +216,10 @@ def _describe(
     write_json(directory / MANIFEST, {**manifest, "files": files})
 
 
-def _prefill(asked: str) -> bool:
-    if asked not in PREFILLS:
-        raise UnknownName("prefill", asked, PREFILLS)
-    return asked != "none"
+def _prefill(requested: str) -> bool:
+    if requested not in PREFILLS:
+        raise UnknownName("prefill", requested, PREFILLS)
+    return requested != "none"
 
 
 def _command(

@@ -1,4 +1,4 @@
-"""The model card, ``README.md``: what the bundle is, how it was made and proven, and what it loses."""
+"""The model card, ``README.md``: what the bundle is, how it was made and proven, and its known losses."""
 
 from __future__ import annotations
 

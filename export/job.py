@@ -17,7 +17,7 @@ class ExportJob:
     """What is exported.
 
     Attributes:
-        source: the checkpoint. name, described: what it is called, and how tables must call it.
+        source: the checkpoint. name, described: what it is called, and its name in tables.
         pooling: of an encoder, from the files beside it; None for a decoder.
         text: file whose text the proof uses; the built-in passage when None.
         as_float: export the weights dequantized and the cache in float32, whatever the checkpoint stores.

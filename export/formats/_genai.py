@@ -1,11 +1,11 @@
 """What onnxruntime-genai needs to open a decoder bundle as its model folder: its configuration and a graph.
 
 That runtime allocates the logits itself: of one position if the graph declares one, else of every position of
-the prompt. Ours keep as many as ``logits_to_keep`` says, so the bundle holds a second graph with that number
+the prompt. Ours keep ``logits_to_keep`` of them, so the bundle holds a second graph with that number
 fixed at 1. It reads the same weights file and costs the bytes of its nodes.
 
 A prompt goes through in chunks, as in our runtime: attention keeps the scores of a whole chunk
-(:mod:`..graph.attention.attention_kernel`).
+(:mod:`..graph.attention.attention`).
 
 Sizes of the cache are read from the graph, layer by layer. A sliding window is in the graph's attention, over
 a cache of full length: the configuration's own ``sliding_window`` is for caches that slide, and stays out.

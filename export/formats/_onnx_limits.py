@@ -12,7 +12,7 @@ def check_numbers(job: ExportJob) -> None:
     """Refuse layers in FP8, MXFP4 or NVFP4, unless they are exported in float.
 
     Raises:
-        InputError: says which runtime executes them.
+        InputError: names the runtime that executes them.
     """
     floats = {scheme for scheme in job.source.schemes.values() if scheme.format != "int"}
     if not floats or job.as_float:

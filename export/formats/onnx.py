@@ -14,14 +14,12 @@ from ..graph.attention.cache_io import FLOAT
 from ..graph.build import WeightView
 from ..graph.forms.providers import CPU
 from ..graph.graph_writer import Kind, Opset, installed_runtime, opset_for
-from ..graph.whole_graph import BuiltGraph, build_graph
-from ..graph.whole_graph import save as save_graph
+from ..graph.whole_graph import BuiltGraph, build_graph, save_graph
 from ..job import ExportJob
-from ..prefill.prefill_graph import TOKENS as SMOOTHING_TOKENS
-from ..prefill.prefill_graph import has_prefill, write_prefill
+from ..prefill.prefill_graph import SMOOTHING_TOKENS, has_prefill, write_prefill
 from ..prefill.prefill_proof import judged, prove_prefill
 from ..proof.parity import prove, prove_form
-from ..proof.proof_text import rows as token_rows
+from ..proof.proof_text import token_rows
 from ._genai import write_genai
 from ._onnx_limits import check_form, check_numbers
 

@@ -37,8 +37,8 @@ class Build:
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
         smooth: factors ``[hidden]`` by the name of the norm whose outputs are divided by them.
-        prepacked: None in a graph that has its weights; in one for prefill, the products whose weights the
-            device makes of those of the model's graph.
+        prepacked: None in a graph that has its weights; in one for prefill, the products whose weights are
+            prepacked on the device from those of the model's graph.
     """
 
     graph: GraphWriter
@@ -66,7 +66,7 @@ class Build:
         )
 
 
-class Source(Protocol):
+class GraphSource(Protocol):
     """What the builders need of :class:`edgepress.compress.model.weights.WeightSource`."""
 
     anatomy: Anatomy
@@ -92,13 +92,13 @@ class WeightView:
 
     The quantized view keeps codes as they are and quantizes embedding and head; the float view, which the
     proof builds on, is the same checkpoint with everything dequantized. Rows that a checkpoint interleaves
-    (q, k and v of one head after the other) come in the order in which attention reads them. ``read`` gives
-    a float32 tensor by name where the source need not be read for it.
+    (q, k and v of one head after the other) come in the order in which attention reads them. ``read``
+    returns a float32 tensor by name, by default from the source.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: GraphSource,
         *,
         as_float: bool = False,
         kv_dtype: str = "float32",
@@ -138,16 +138,16 @@ class WeightView:
         return tensor if order is None else tensor[order]
 
     def quantized(self, linear: str) -> QTensor:
-        """The codes of a quantized linear. The last one is kept: codes, scales and zero points are written in
-        turn.
+        """The codes of a quantized linear. The last one is cached, since its codes, scales and zero points
+        are written one after the other.
         """
-        return self._kept(linear, self.source.linear)
+        return self._cached(linear, self.source.linear)
 
     def quantized_table(self, module: str) -> QTensor:
         """Embedding or head ``module``, rounded to the codes of ``embedding_scheme``."""
-        return self._kept(module, self.source.table)
+        return self._cached(module, self.source.table)
 
-    def _kept(self, module: str, read: Callable[[str], QTensor | Tensor]) -> QTensor:
+    def _cached(self, module: str, read: Callable[[str], QTensor | Tensor]) -> QTensor:
         if self._last is None or self._last[0] != module:
             weight = read(module)
             assert isinstance(weight, QTensor), f"{module} has a scheme and no codes"

@@ -5,7 +5,7 @@ differ in every size. Only the last ``logits_to_keep`` positions go on after the
 through its MLP, the final norm and the head; 0 keeps all.
 
 The sum of a row of ``attention_mask`` is the number of its tokens, cached and new, which lie side by side
-from the first place of the cache on: a batch of prompts is padded on the right, and one step extends every
+from the start of the cache: a batch of prompts is padded on the right, and one step extends every
 row by one token. A cached row takes several tokens at a time at batch 1 only.
 """
 

@@ -207,8 +207,8 @@ def _masked_mean(graph: GraphWriter, hidden: ir.Value, mask: ir.Value, axis: ir.
 def label_logits(build: Build, hidden: ir.Value, head: Classifier) -> ir.Value:
     """``[batch, labels]`` from states ``[batch, seq, hidden]``."""
     graph = build.graph
-    place = graph.constant("classifier.place", np.array(0, np.int64))
-    first = graph.node("Gather", "classifier.first", [hidden, place], axis=1)
+    position = graph.constant("classifier.place", np.array(0, np.int64))
+    first = graph.node("Gather", "classifier.first", [hidden, position], axis=1)
     middle = graph.node(
         _OPERATORS[head.activation], "classifier.activation", [_linear(build, first, head.dense)]
     )

@@ -1,4 +1,4 @@
-"""``GraphWriter``: an ONNX graph under construction, whose weights are made when the file is written.
+"""``GraphWriter``: an ONNX graph under construction, whose weights are computed when the file is written.
 
 An initializer is a shape, a type and a function; the array exists only while its bytes go to disk. So
 building a graph costs no memory, every shape is known (and refused if impossible) before the first byte is

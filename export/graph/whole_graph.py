@@ -71,7 +71,7 @@ def build_graph(
     )
 
 
-def save(model: ir.Model, path: Path, nbytes: int, task: ProgressTask) -> None:
+def save_graph(model: ir.Model, path: Path, nbytes: int, task: ProgressTask) -> None:
     """Write ``model`` to ``path``; if its weights (``nbytes`` in all) are large they go to ``path`` +
     ``.data``.
 
@@ -82,7 +82,7 @@ def save(model: ir.Model, path: Path, nbytes: int, task: ProgressTask) -> None:
         EdgepressError: whatever reading a weight raises.
     """
     external = nbytes >= EXTERNAL_FROM
-    # What stays inside the graph is made now: the serializer would bury an error in one of its own.
+    # What stays inside the graph is computed here: the serializer would bury an error in one of its own.
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.LazyTensor) and (not external or tensor.nbytes < _SMALLEST_EXTERNAL):

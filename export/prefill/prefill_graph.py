@@ -30,9 +30,9 @@ from ..graph.graph_writer import GraphWriter, Opset
 from ..job import ExportJob
 from ..proof.drive import GraphDriver
 
-TOKENS = 256
-_SHARE = 0.5
-# A channel that is never heard of is not divided by next to nothing.
+SMOOTHING_TOKENS = 256
+_ALPHA = 0.5
+# A channel that is silent on this text is not divided by next to nothing.
 _SMALLEST = 1e-2
 GRAPH = "prefill.onnx"
 
@@ -92,7 +92,7 @@ def _smoothable(view: WeightView) -> list[str]:
 
 
 def section(linears: list[PrepackedLinear]) -> dict[str, Any]:
-    """``prefill`` in the manifest: the graph, and which weights the device makes, of how many bytes."""
+    """``prefill`` in the manifest: the graph, and the weights that are prepacked on the device, in bytes."""
     made = sum(linear.out * linear.columns for linear in linears)
     return {"file": GRAPH, "made_bytes": made, "linears": [asdict(linear) for linear in linears]}
 
@@ -114,13 +114,13 @@ def smoothing_factors(
     model: Path, norms: Sequence[str], ids: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float32]]:
     """Factors ``[hidden]`` with a geometric mean of one by norm, from a run of the graph ``model``."""
-    if not norms:  # asked for no output, a session returns all of them
+    if not norms:  # a session that is to return no output returns all of them
         return {}
     found = {}
     for name, values in _outputs(model, norms, ids).items():
         peaks = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
         peaks = np.maximum(peaks, _SMALLEST * peaks.max())
-        logarithms = _SHARE * np.log(np.where(peaks > 0, peaks, 1))
+        logarithms = _ALPHA * np.log(np.where(peaks > 0, peaks, 1))
         found[name] = np.exp(logarithms - logarithms.mean()).astype(np.float32)
     return found
 

@@ -1,8 +1,8 @@
 """The proof of a prefill graph: in float32 it fills the cache as the model's own graph does, elementwise; as
-shipped, what the model says after it stays near what it says after its own.
+shipped, the model's logits after it stay near those after the model's own graph.
 
 It is an addition that a bundle can do without: where its rounding moves the model farther than the proof of
-the model's own graph allows, it is left out and the manifest says so.
+the model's own graph allows, it is left out and the manifest records that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..job import ExportJob
 from ..proof.distances import KL_MEAN, divergence, elementwise_bound, gate, log_softmax, noise_bound, rounded
 from ..proof.drive import GraphDriver, Ids, presents
 from ..proof.graphs import write_float_graph
-from ..proof.proof_text import rows as token_rows
+from ..proof.proof_text import token_rows
 from .prefill_graph import write_prefill
 
 CASES = ((0, 1), (0, 33), (1, 7), (63, 33))  # tokens that are cached, and new ones

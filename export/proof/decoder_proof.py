@@ -1,7 +1,7 @@
 """The proof of a decoder graph: elementwise in float, as distributions when quantized, and token by token.
 
-One torch pass over a few rows answers for every batch, length and cache depth at once: attention is causal,
-so that the logits of a prefix are a prefix of the logits.
+One torch pass over a few rows serves every batch, length and cache depth at once: attention is causal, so
+that the logits of a prefix are a prefix of the logits.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ..job import ExportJob
 from .distances import compare, elementwise_bound, gate, noise_bound, rounded
 from .drive import GraphDriver, Ids
 from .graphs import exact_session, write_float_graph
-from .proof_text import rows as token_rows
+from .proof_text import token_rows
 from .reference import Floats, Reference, float32_rounding, logits, with_rounded_activations
 
 BATCHES, LENGTHS, DEPTHS = (1, 3), (1, 7, 33), (0, 1, 63)
 GREEDY_TOKENS, PROMPT = 64, 16
-STEPS = 4
+DECODER_STEPS = 4
 
 
 def prove_decoder(
@@ -37,7 +37,7 @@ def prove_decoder(
 ) -> dict[str, Any]:
     """Compare ``graph`` with torch; returns the differences for the manifest. ``work`` is for scratch files.
 
-    ``task`` advances :data:`STEPS` times.
+    ``task`` advances :data:`DECODER_STEPS` times.
 
     Raises:
         GateFailed: a difference beyond its bound.

@@ -60,7 +60,7 @@ def gate(what: str, value: float, bound: float, *, at_least: bool = False) -> No
         raise GateFailed(
             f"the exported graph failed its proof: {what} is {value:.4g}",
             why=f"it must be {side} {bound:.4g}; nothing was published",
-            fix="if the model itself is sound this is a bug in the exporter: please report it; --no-validate "
+            fix="if the model itself is right this is a bug in the exporter: please report it; --no-validate "
             "publishes the bundle with a warning in its manifest",
         )
 

@@ -33,7 +33,7 @@ class GraphDriver:
         from the cache.
 
         ``lengths`` are the valid tokens of each row, the rest is padding on the right. ``filler`` is a
-        session over a prefill graph, which fills the cache in the place of this one.
+        session over a prefill graph, which fills the cache instead of this one.
         """
         batch, total = ids.shape
         cache = self.cache(ids, depth, filler)

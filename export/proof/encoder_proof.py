@@ -28,16 +28,14 @@ from .distances import (
     rounded,
 )
 from .graphs import exact_session, write_float_graph
-from .proof_text import padded
-from .proof_text import rows as token_rows
-from .proof_text import sentences as token_sentences
+from .proof_text import padded, token_rows, token_sentences
 from .reference import Reference, hidden_states, label_logits
 
 Floats = NDArray[np.float32]
 BATCHES, LENGTHS = (1, 3), (1, 7, 33)
 SENTENCES, LONGEST = 16, 64
 POOLED = "sentence_embedding"
-STEPS = 3
+ENCODER_STEPS = 3
 Feeds = dict[str, Any]
 
 
@@ -46,7 +44,7 @@ def prove_encoder(
 ) -> dict[str, Any]:
     """Compare ``graph`` with torch; returns the differences for the manifest. ``work`` is for scratch files.
 
-    ``task`` advances :data:`STEPS` times.
+    ``task`` advances :data:`ENCODER_STEPS` times.
 
     Raises:
         GateFailed: a difference beyond its bound.

@@ -17,10 +17,10 @@ from ...terminal import Silent
 from ..graph.attention.cache_io import CODE_ATTRIBUTES, SCALES_AT
 from ..graph.build import WeightView
 from ..graph.graph_writer import Opset
-from ..graph.whole_graph import build_graph, save
+from ..graph.whole_graph import build_graph, save_graph
 from ..job import ExportJob
 
-# Accuracy level of MatMulNBits, written or made by fusion, that computes in float32, slowly.
+# Accuracy level of MatMulNBits, written or left by fusion, that computes in float32, slowly.
 _EXACT = 0
 _CONFIG = {
     "session.qdq_matmulnbits_accuracy_level": str(_EXACT),
@@ -39,7 +39,7 @@ def write_float_graph(
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "float.onnx"
     with Silent().task("", built.nbytes) as task:
-        save(built.model, path, built.nbytes, task)
+        save_graph(built.model, path, built.nbytes, task)
     return path
 
 
@@ -84,8 +84,8 @@ def _without_codes(attention: ir.Node) -> None:
 
 
 def _in_float(graph: ir.Graph, integer: ir.Node) -> None:
-    """Put ``activations · dequantized weights`` in the place of an integer product and its token scale, if
-    the scale is not static: the product's own.
+    """Replace an integer product, and its token scale where that is not static, by ``activations ·
+    dequantized weights``.
     """
     rounding = integer.inputs[0].producer()
     replaced = [integer]

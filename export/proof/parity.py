@@ -24,13 +24,10 @@ from ...storage import sha256_file
 from ..graph.forms.providers import NOT_RUN
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
-from .decoder_proof import STEPS as DECODER_STEPS
-from .decoder_proof import prove_decoder
+from .decoder_proof import DECODER_STEPS, prove_decoder
 from .distances import Floats, divergence, gate, log_softmax, rounded
-from .encoder_proof import STEPS as ENCODER_STEPS
-from .encoder_proof import prove_encoder
-from .proof_text import Ids
-from .proof_text import rows as token_rows
+from .encoder_proof import ENCODER_STEPS, prove_encoder
+from .proof_text import Ids, token_rows
 
 # Mean KL divergence in nats: what half precision and other kernels for 8-bit inputs may cost.
 FORM_KL = 0.02
@@ -38,7 +35,7 @@ FORM_LENGTH = 96
 
 
 def prove(job: ExportJob, graph: Path, sections: dict[str, Any], work: Path, opset: Opset) -> dict[str, Any]:
-    """What the manifest says under ``parity``; ``work`` is a directory for scratch files.
+    """The manifest's ``parity``; ``work`` is a directory for scratch files.
 
     Raises:
         GateFailed: a difference beyond its bound.

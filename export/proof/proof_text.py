@@ -68,7 +68,7 @@ def proof_text(file: Path | None) -> str:
     return text
 
 
-def rows(checkpoint: Path, text: Path | None, count: int, length: int, vocab_size: int) -> Ids:
+def token_rows(checkpoint: Path, text: Path | None, count: int, length: int, vocab_size: int) -> Ids:
     """``[count, length]`` consecutive tokens of the text, repeated if it is short; seeded random ids when the
     checkpoint has no ``tokenizer.json``.
     """
@@ -78,7 +78,9 @@ def rows(checkpoint: Path, text: Path | None, count: int, length: int, vocab_siz
     return np.resize(ids, (count, length))
 
 
-def sentences(checkpoint: Path, text: Path | None, count: int, longest: int, vocab_size: int) -> list[Ids]:
+def token_sentences(
+    checkpoint: Path, text: Path | None, count: int, longest: int, vocab_size: int
+) -> list[Ids]:
     """Ids of up to ``count`` sentences with their special tokens, each of at most ``longest`` tokens."""
     if not (checkpoint / _TOKENIZER).is_file():
         generator = np.random.default_rng(0)

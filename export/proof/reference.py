@@ -40,7 +40,7 @@ class Reference:
 
     def round(self, *, cache: bool = False) -> nn.Module:
         """The model as exports store it: embedding and head rounded, the activations of W8A8 layers too, and
-        keys and values as a quantized ``cache`` gives them back.
+        keys and values as a quantized ``cache`` returns them.
         """
         round_tables(self.model, self.source)
         round_inputs(self.model, self.source)

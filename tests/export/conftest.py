@@ -26,7 +26,7 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.solve.kv_search import span_to_scale
 from edgepress.export.graph.build import Build, WeightView
 from edgepress.export.graph.graph_writer import GraphWriter, Opset, installed_runtime, opset_for
-from edgepress.export.graph.whole_graph import BuiltGraph, build_graph, save
+from edgepress.export.graph.whole_graph import BuiltGraph, build_graph, save_graph
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.export.proof.graphs import exact_session
 from edgepress.runtime.session.session import open_session
@@ -156,7 +156,7 @@ def export_graph(tmp_path: Path) -> Callable[..., Exported]:
         built = build_graph(WeightView(source, kv_dtype=dtype), opset, pooling)
         path = tmp_path / "model.onnx"
         with Silent().task("", built.nbytes) as task:
-            save(built.model, path, built.nbytes, task)
+            save_graph(built.model, path, built.nbytes, task)
         return Exported(source, built, path)
 
     return make

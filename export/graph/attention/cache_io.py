@@ -37,27 +37,27 @@ SCALES_AT = 12
 CODE_ATTRIBUTES = ("kv_cache_bit_width", "k_quant_type", "v_quant_type")
 
 
-def cache_type(source: WeightSource, name: str, asked: str | None) -> str:
-    """The type of the cache: ``asked``, a key of :data:`TYPES`, or as the checkpoint ``name`` says when None.
+def cache_type(source: WeightSource, name: str, requested: str | None) -> str:
+    """The type of the cache: ``requested``, a key of :data:`TYPES`, or when None that of the checkpoint.
 
     Raises:
         InputError: an encoder, or codes that the checkpoint has no scales for.
     """
-    if asked is not None and source.anatomy.kind != "decoder":
+    if requested is not None and source.anatomy.kind != "decoder":
         raise InputError(f"{name} is an encoder: it has no key/value cache", fix="leave --kv out")
     found = source.kv_scheme
-    if asked is None:
+    if requested is None:
         return FLOAT if found is None else TYPES[f"int{found.bits}"]
-    bits = _BITS.get(asked)
+    bits = _BITS.get(requested)
     if bits is not None and (found is None or found.bits != bits):
         has = "a cache in float" if found is None else f"the scales of {found.name}"
         raise InputError(
-            f"{name} cannot be exported with an {asked} cache",
+            f"{name} cannot be exported with an {requested} cache",
             why=f"its scales come from calibration text, and the checkpoint has {has}",
             fix=f"compress the model with the pass {{pass: kv_cache, bits: {bits}}} at the end of the recipe "
             "(w4a16-gptq-kv8 has it), or take --kv fp32 or fp16",
         )
-    return TYPES[asked]
+    return TYPES[requested]
 
 
 def cache_label(source: WeightSource, dtype: str) -> str:
@@ -82,7 +82,7 @@ def present(build: Build, block: BlockAnatomy, values: tuple[ir.Value, ir.Value]
 
 
 def codes(build: Build, part: Attention) -> tuple[list[ir.Value | None], dict[str, Any]]:
-    """What attention is given beside its usual inputs to work on codes: further inputs, and attributes."""
+    """What attention needs beside its usual inputs to work on codes: further inputs, and attributes."""
     scales = build.weights.kv_scales(part)
     if scales is None:
         return [], {}

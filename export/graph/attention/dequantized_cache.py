@@ -52,7 +52,8 @@ class OpenedCache:
         return found[0], found[1]
 
     def codes(self, present: Pair) -> Pair:
-        """The whole cache, with codes of what ``present`` (float32) has from ``start`` on in their place."""
+        """The whole cache, where the codes from ``start`` to ``end`` are those of ``present``
+        (float32)."""
         graph = self.build.graph
         least, most = (
             graph.constant(f"kv.{limit:.0f}", np.array(limit, np.float32)) for limit in self._limits
@@ -112,8 +113,8 @@ def write_pairs(graph: GraphWriter, name: str, steps: ir.Value, channels: int) -
     weight = graph.constant("kv.halves", np.array([[1.0], [_HALVES]], np.float32))
     offset = graph.constant("kv.offset", np.array(_OFFSET * (1 + _HALVES), np.float32))
     pairs = _last_axes(graph, f"{name}.pairs", steps, channels // 2, 2)
-    joined = graph.node("MatMul", f"{name}.joined", [pairs, weight])
-    flat = _last_axes(graph, f"{name}.flat", joined, channels // 2)
+    byte = graph.node("MatMul", f"{name}.joined", [pairs, weight])
+    flat = _last_axes(graph, f"{name}.flat", byte, channels // 2)
     moved = graph.node("Add", f"{name}.byte", [flat, offset])
     return graph.node("Cast", f"{name}.codes", [moved], to=ir.DataType.UINT8)
 

@@ -1,1 +1,4 @@
-"""The forms a graph takes for an execution provider: half, standard operators, float weights."""
+"""The forms of a graph for execution providers: standard operators, blocked ``DequantizeLinear``, float16.
+
+Import ``providers`` for the data and ``forms.rewrite``.
+"""

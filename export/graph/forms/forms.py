@@ -19,7 +19,7 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 def rewrite(model: ir.Model, graph: GraphWriter, form: ProviderForm) -> None:
-    """Change ``model``, which ``graph`` made, in place; the sizes in ``graph`` follow.
+    """Rewrite ``model``, which came of ``graph``, in place; the sizes in ``graph`` follow.
 
     Raises:
         ShapeError: a weight whose blocks do not divide its inputs.

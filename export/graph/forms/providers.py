@@ -1,7 +1,7 @@
 """Execution providers as data: in which form a graph is written for each, read by :mod:`.forms`.
 
-The builders know one form, that of the CPU; the others are made of it by rewriting. What a provider does not
-take (``GroupQueryAttention`` in TensorRT) runs on the one behind it.
+The builders know one form, that of the CPU; the others come of rewriting it. What a provider does not
+support (``GroupQueryAttention`` in TensorRT) runs on the next one.
 """
 
 from __future__ import annotations

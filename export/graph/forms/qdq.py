@@ -1,6 +1,6 @@
 """Quantized weights in standard ONNX: ``DequantizeLinear`` by blocks, then ``MatMul`` or a look-up.
 
-ONNX Runtime fuses such a pair into the ``MatMulNBits`` that it was made of; OpenVINO and TensorRT have their
+ONNX Runtime fuses such a pair into the ``MatMulNBits`` that it replaced; OpenVINO and TensorRT have their
 own fusions. Codes stand as ``[in, out]``, signed without zero points or unsigned with them. The rows of an
 embedding are looked up as codes and multiplied after, since OpenVINO dequantizes blocks of constants only.
 Standard ``Gather`` knows no code below a byte, so that a table that is tied to the head is held a second
@@ -123,7 +123,7 @@ def _look_up(graph: ir.Graph, node: ir.Node, read_per_token: dict[str, int]) -> 
     kind, change = _TYPES[8, packed.symmetric], Rewriter(graph, node)
 
     def row(part: str, kind: ir.DataType, width: int, read: Callable[[], Array]) -> ir.Value:
-        """The rows that are asked for, by blocks ``[batch, seq, blocks, width]``, as floats."""
+        """The rows that are looked up, by blocks ``[batch, seq, blocks, width]``, as floats."""
         shape = [rows, blocks, width]
         table = _weight(graph, f"{name}.{part}", kind, shape, lambda: read().reshape(shape))
         assert table.const_value is not None
@@ -152,7 +152,7 @@ def _check(packed: Packed, name: str) -> None:
 
 
 def _stored(value: ir.Value | None) -> ir.Value:
-    """``value``, or the initializer that a ``Reshape`` made it of."""
+    """``value``, or the initializer that a ``Reshape`` takes it from."""
     assert value is not None
     producer = value.producer()
     if producer is None:

@@ -18,7 +18,7 @@ KEPT = "GroupQueryAttention"
 
 
 class Rewriter:
-    """Puts nodes in the place of ``node``, of the same name and with the same outputs."""
+    """Replaces ``node`` by nodes of the same name, with the same outputs."""
 
     def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
         self.graph, self.node, self.name = graph, node, str(node.name)
@@ -35,7 +35,7 @@ class Rewriter:
         return made.outputs[0]
 
     def number(self, value: float) -> ir.Value:
-        """A float32 scalar, the same for all that ask for this ``value``."""
+        """A float32 scalar, one for each ``value``."""
         return self._constant(f"standard.{value}", np.array(value, np.float32))
 
     def shape(self, *sizes: int) -> ir.Value:
@@ -109,8 +109,8 @@ def _gelu(approximate: str) -> Callable[[Rewriter], None]:
 
 def _transposed_product(change: Rewriter) -> None:
     value, weight = change.node.inputs
-    turned = change.add("Transpose", [weight])
-    change.finish(change.add("MatMul", [value, turned]))
+    transposed = change.add("Transpose", [weight])
+    change.finish(change.add("MatMul", [value, transposed]))
 
 
 _FORMS: dict[str, Callable[[Rewriter], None]] = {

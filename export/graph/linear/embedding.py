@@ -52,12 +52,12 @@ def table_layout(build: Build, module: str, scheme: Scheme) -> Layout:
     fix = "set `embedding: null` in the recipe to leave it in float, or choose a group size that divides"
     if scheme.activations:
         raise ShapeError(
-            f"{module}: an embedding has no activations to quantize as {scheme.name} asks", fix=fix
+            f"{module}: an embedding has no activations to quantize as {scheme.name} needs", fix=fix
         )
     layout = layout_of(scheme, hidden, module)
     if layout.blocks * layout.block != hidden:
         raise ShapeError(
-            f"{module}: rows of {hidden} cannot be looked up in whole blocks as {scheme.name} asks", fix=fix
+            f"{module}: rows of {hidden} cannot be looked up in whole blocks as {scheme.name} needs", fix=fix
         )
     return layout
 

@@ -48,19 +48,21 @@ def integer_product(
         )
     graph, width = build.graph, sum(linear.out_features for linear in linears)
 
-    def joined(part: str) -> Array:
+    def concatenated(part: str) -> Array:
         parts = [getattr(_checked(build.weights.quantized(linear.name)), part).numpy() for linear in linears]
         return np.concatenate(parts)
 
     weight_shape = [linears[0].in_features, width]
-    weight = graph.weight(f"{name}.codes", ir.DataType.INT8, weight_shape, lambda: joined("codes").T)
+    weight = graph.weight(f"{name}.codes", ir.DataType.INT8, weight_shape, lambda: concatenated("codes").T)
     stored = [
         weight,
-        graph.weight(f"{name}.scales", ir.DataType.FLOAT, [width], lambda: joined("scale")[:, 0]),
+        graph.weight(f"{name}.scales", ir.DataType.FLOAT, [width], lambda: concatenated("scale")[:, 0]),
     ]
     if not scheme.symmetric:
         zeros = f"{name}.zero_points"
-        stored.append(graph.weight(zeros, ir.DataType.INT8, [width], lambda: joined("zero_point")[:, 0]))
+        stored.append(
+            graph.weight(zeros, ir.DataType.INT8, [width], lambda: concatenated("zero_point")[:, 0])
+        )
     if scheme.calibrated:
         return _static_product(build, value, stored, name, linears, bias)
     return _product(build, value, stored, name, linears[0].in_features, bias)
@@ -103,8 +105,8 @@ def prepacked_product(
     of: str,
     first: int = 0,
 ) -> ir.Value:
-    """:func:`integer_product` with int8 weights that the device makes of the rows of the product ``of`` in
-    the model's own graph, from row ``first`` on.
+    """:func:`integer_product` with int8 weights that are prepacked on the device from the rows of the product
+    ``of`` in the model's own graph, from row ``first`` on.
     """
     assert build.prepacked is not None
     graph, width = build.graph, sum(linear.out_features for linear in linears)
@@ -119,7 +121,7 @@ def prepacked_product(
 
 
 def _not_here() -> Array:
-    raise AssertionError("weights that the device makes are not written")
+    raise AssertionError("weights that are prepacked on the device are not written")
 
 
 def _product(
@@ -146,7 +148,7 @@ def _activation_zero(build: Build) -> ir.Value:
 
 
 def _quantized_input(build: Build, value: ir.Value, width: int) -> tuple[ir.Value, ir.Value]:
-    """Codes ``[…, width]`` uint8 and scale ``[…, 1]`` of ``value``; made once for all that read it."""
+    """Codes ``[…, width]`` uint8 and scale ``[…, 1]`` of ``value``; computed once for all that read it."""
     if value not in build.int8_inputs:
         graph, name = build.graph, f"{value.name}.int8"
         last = graph.constant("int8.last_axis", np.array([-1], np.int64))

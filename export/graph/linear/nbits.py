@@ -69,18 +69,18 @@ def packed_weight(
     returns.
     """
 
-    def joined(pack: Callable[[QTensor, Layout], Array]) -> Callable[[], Array]:
+    def concatenated(pack: Callable[[QTensor, Layout], Array]) -> Callable[[], Array]:
         return lambda: np.concatenate([pack(tensor, layout) for tensor in read()])
 
     graph, blocks = build.graph, layout.blocks
     codes_shape = [width, blocks, layout.blob]
     packed = [
-        graph.weight(f"{name}.codes", ir.DataType.UINT8, codes_shape, joined(pack_codes)),
-        graph.weight(f"{name}.scales", ir.DataType.FLOAT, [width, blocks], joined(pack_scales)),
+        graph.weight(f"{name}.codes", ir.DataType.UINT8, codes_shape, concatenated(pack_codes)),
+        graph.weight(f"{name}.scales", ir.DataType.FLOAT, [width, blocks], concatenated(pack_scales)),
     ]
     if not scheme.symmetric:
         zeros_shape = [width, layout.zero_point_bytes]
-        zeros = joined(pack_zero_points)
+        zeros = concatenated(pack_zero_points)
         packed.append(graph.weight(f"{name}.zero_points", ir.DataType.UINT8, zeros_shape, zeros))
     return packed
 

@@ -15,7 +15,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import GateFailed, InputError, ShapeError
 from edgepress.export.api import export_bundle
-from edgepress.export.formats import gguf as gguf_format
+from edgepress.export.formats import gguf
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
 
@@ -112,13 +112,13 @@ def test_a_file_that_differs_is_not_published(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = compressed(pico_llama, tmp_path, tmp_path, **{"pass": "rtn", "scheme": "W4A16-g32"})
-    real, calls = gguf_format.interleaved, list[int]()
+    real, calls = gguf.interleaved, list[int]()
 
     def wrong(rows: Any, heads: int) -> Any:
         calls.append(1)
         return rows if len(calls) == 1 else real(rows, heads)
 
-    monkeypatch.setattr(gguf_format, "interleaved", wrong)
+    monkeypatch.setattr(gguf, "interleaved", wrong)
     with pytest.raises(GateFailed, match=r"blk\.0\.attn_q"):
         export_bundle(str(path), format="gguf", output=tmp_path / "g")
     assert not (tmp_path / "g").exists()

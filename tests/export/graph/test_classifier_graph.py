@@ -13,7 +13,7 @@ import torch
 from edgepress.compress.api import compress_model
 from edgepress.errors import GateFailed
 from edgepress.export.api import export_bundle
-from edgepress.export.proof import encoder_proof as encoder
+from edgepress.export.proof import encoder_proof
 from edgepress.export.proof.distances import KL_MEAN, noise_bound
 from edgepress.export.proof.encoder_proof import compare_labels
 from edgepress.export.proof.reference import label_logits
@@ -110,7 +110,7 @@ def test_a_bundle_from_end_to_end(classifier: Path, compressed: Path, tmp_path: 
 def test_a_wrong_head_fails_the_proof(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "label_logits", lambda model, feeds: label_logits(model, feeds) + 0.01)
+    monkeypatch.setattr(encoder_proof, "label_logits", lambda model, feeds: label_logits(model, feeds) + 0.01)
     with pytest.raises(GateFailed, match="output"):
         export_bundle(classifier, output=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -24,7 +24,7 @@ IDS = np.arange(12)[None]
 
 def written(model: ir.Model, path: Path, nbytes: int) -> None:
     with Silent().task("", nbytes) as task:
-        whole_graph.save(model, path, nbytes, task)
+        whole_graph.save_graph(model, path, nbytes, task)
 
 
 def test_nothing_is_read_before_saving(pico_llama: Path, export_graph: Any, opset: Opset) -> None:

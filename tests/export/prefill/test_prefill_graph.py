@@ -16,7 +16,7 @@ from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.kv_scheme import KVScheme
 from edgepress.errors import GateFailed, UnknownName
 from edgepress.export.api import export_bundle
-from edgepress.export.graph import decoder_graph as decoder
+from edgepress.export.graph import decoder_graph
 from edgepress.export.graph.build import WeightView
 from edgepress.export.graph.graph_writer import Opset
 from edgepress.export.prefill import prefill_graph
@@ -159,11 +159,13 @@ def test_one_that_rounds_too_much_is_left_out(
 def test_one_that_computes_something_else_is_not_published(
     w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_prefill, add_and_normalize = prefill_graph.build_prefill, decoder.add_and_normalize
+    build_prefill, add_and_normalize = prefill_graph.build_prefill, decoder_graph.add_and_normalize
 
     def wrong(build: Any) -> None:
         with monkeypatch.context() as changed:
-            changed.setattr(decoder, "add_and_normalize", lambda b, v, s, n, _: add_and_normalize(b, v, v, n))
+            changed.setattr(
+                decoder_graph, "add_and_normalize", lambda b, v, s, n, _: add_and_normalize(b, v, v, n)
+            )
             build_prefill(build)
 
     monkeypatch.setattr(prefill_graph, "build_prefill", wrong)

@@ -18,8 +18,7 @@ from edgepress.export.graph.build import WeightView
 from edgepress.export.proof.distances import divergence, log_softmax
 from edgepress.export.proof.reference import logits
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.runtime.engine import batch_decoder as batch_module
-from edgepress.runtime.engine import decoder as decoder_module
+from edgepress.runtime.engine import batch_decoder
 from edgepress.runtime.engine.batch_decoder import BatchDecoder
 from edgepress.runtime.engine.decoder import Decoder
 from edgepress.storage import hash_tree
@@ -152,8 +151,8 @@ def test_steps_chunks_and_growth_agree_with_one_pass(
     bundles: dict[str, Path], kv: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernels round activations to 8 bits, so that the same tokens in other pieces differ a little."""
-    monkeypatch.setattr(decoder_module, "PREFILL_CHUNK", 13)
-    monkeypatch.setattr(decoder_module, "CAPACITY_STEP", 8)
+    monkeypatch.setattr("edgepress.runtime.engine.decoder.PREFILL_CHUNK", 13)
+    monkeypatch.setattr("edgepress.runtime.engine.decoder.CAPACITY_STEP", 8)
     decoder = Decoder.open(Bundle.open(bundles[kv]), threads=1)
     want = log_softmax(decoder.logits(np.array([IDS]))[0])
     found = [decoder.prefill(IDS[:40]).copy()]
@@ -173,7 +172,7 @@ def test_batches_and_conversations_against_torch(
     bits: int, pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Float weights, so that only flipped codes can tell the two apart; rows of 1, 7 and 128 tokens."""
-    monkeypatch.setattr(batch_module, "PREFILL_CHUNK", 50)
+    monkeypatch.setattr(batch_decoder, "PREFILL_CHUNK", 50)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"passes:\n  - {{pass: kv_cache, bits: {bits}}}\nembedding: null\n")
     options: dict[str, Any] = {"calibration": str(pico_text), "samples": 8, "length": 32}

@@ -17,7 +17,7 @@ from edgepress.export.graph.build import WeightView
 from edgepress.export.graph.forms.providers import FORMS, ProviderForm
 from edgepress.export.graph.graph_writer import Opset
 from edgepress.export.graph.linear.nbits import _packed
-from edgepress.export.graph.whole_graph import build_graph, save
+from edgepress.export.graph.whole_graph import build_graph, save_graph
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.runtime.prepack.int8_weights import unpacked
 from edgepress.runtime.session.session import open_session
@@ -40,7 +40,7 @@ def write(tmp_path: Path, opset: Opset, export_graph: Callable[..., Any]) -> Cal
         built = build_graph(view, opset, form=form)
         path = tmp_path / f"{form.name}.onnx"
         with Silent().task("", built.nbytes) as task:
-            save(built.model, path, built.nbytes, task)
+            save_graph(built.model, path, built.nbytes, task)
         assert built.nbytes >= built.bytes_per_token > 0
         return path
 
