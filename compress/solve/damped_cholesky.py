@@ -52,7 +52,7 @@ def cholesky(matrix: Tensor) -> Tensor | None:
     return None if int(info) or not bool(torch.isfinite(factor).all()) else factor
 
 
-def damped_cholesky(square: Tensor, damping: float) -> tuple[Tensor | None, float]:
+def damp_until_factored(square: Tensor, damping: float) -> tuple[Tensor | None, float]:
     """L of ``square [n, n]``, damped ten times stronger until it factors, and the damping that this took; no
     L where none up to 10 suffices.
     """

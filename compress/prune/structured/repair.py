@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...solve.damped_cholesky import damped_cholesky
+from ...solve.damped_cholesky import damp_until_factored
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def least_squares(
         if bias is not None and mean is not None and shift is not None:
             wanted -= torch.outer(shift, mean[kept])
     square = centred[kept][:, kept]
-    factor, used = damped_cholesky(square, damping)
+    factor, used = damp_until_factored(square, damping)
     if factor is None:
         return Repaired(weight[:, kept], bias, None)
     change = torch.cholesky_solve(wanted.T, factor).T

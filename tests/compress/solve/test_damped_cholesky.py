@@ -9,9 +9,14 @@ from edgepress.compress.solve.damped_cholesky import (
     MAX_DAMPING,
     all_finite,
     cholesky_in_place,
+    damp_until_factored,
+    damped,
+    damping_status,
     factorize,
     invert_lower_in_place,
+    inverted,
     permuted,
+    solve_each,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,3 +95,43 @@ def test_one_bad_value_is_seen(value: float) -> None:
     square = gram_of(9)
     square[3, 4] = value
     assert factorize(square, 0.01) is None
+
+
+def test_what_does_not_factor_is_damped_more_until_it_does() -> None:
+    size = 6
+    ones = torch.ones(size, size)
+    ones[0, 1] = ones[1, 0] = 1.5  # indefinite: its least eigenvalue is about -0.6
+    factor, used = damp_until_factored(ones, 0.01)
+    assert factor is not None and used == pytest.approx(1)
+    assert torch.allclose(factor @ factor.T, ones + used * torch.eye(size), atol=1e-5)
+    assert damping_status(0.01, used, "fallback-rtn") == ("damped", "damping 1 instead of 0.01")
+    assert damping_status(0.01, 0.01, "fallback-rtn") == ("ok", "")
+    for hopeless in (-gram_of(size), torch.zeros(size, size), torch.full((size, size), torch.nan)):
+        assert damp_until_factored(hopeless, 0.01)[0] is None
+        assert inverted(hopeless, 0.01) is None
+    assert damping_status(0.01, None, "fallback-rtn")[0] == "fallback-rtn"
+
+
+def test_the_inverse_is_that_of_the_damped_gram() -> None:
+    gram = gram_of(12)
+    gram[3], gram[:, 3] = 0, 0  # a channel that never fired
+    found = inverted(gram, 0.1)
+    assert found is not None
+    expected = torch.linalg.inv(damped(gram, 0.1).double())
+    assert torch.allclose(found.double(), expected, rtol=1e-3, atol=1e-5)
+    assert float(damped(gram, 0.1)[3, 3]) == pytest.approx(float(gram.diagonal().mean()))
+
+
+def test_each_system_is_solved_alone() -> None:
+    """Naive: one dense solve a row in float64; a system that does not factor is NaN and leaves the others."""
+    matrices = torch.stack([gram_of(5, seed) * 10.0**seed for seed in range(4)])
+    matrices[1, 2], matrices[1, :, 2] = 0, 0
+    matrices[3] *= -1
+    right = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    found = solve_each(matrices, right, 1e-3)
+    for row in range(3):
+        matrix = matrices[row].double()
+        ridge = torch.where(matrix.diagonal() > 0, 1e-3 * matrix.diagonal(), 1.0)
+        expected = torch.linalg.solve(matrix + torch.diag(ridge), right[row].double())
+        assert torch.allclose(found[row].double(), expected, rtol=1e-3, atol=1e-6)
+    assert bool(found[3].isnan().all())
