@@ -32,10 +32,10 @@ from ..pipeline.algorithm import (
     Selective,
 )
 from ..pipeline.journal import Journal
+from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import Stage, StageResult
 from ..pipeline.sweep import Sweep
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
-from ..solve.inner_pass import inner_pass
 from ..solve.knapsack import choose
 
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))

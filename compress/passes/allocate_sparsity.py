@@ -1,6 +1,6 @@
-"""Sparsity where it hurts least: which share of each layer becomes zero, solved exactly under one budget.
+"""Sparsity where it hurts least: which fraction of each layer becomes zero, solved exactly under one budget.
 
-What each layer loses at each share is measured by gradients on the whole model
+What each layer loses at each fraction is measured by gradients on the whole model
 (:mod:`edgepress.compress.measure.removal_loss`), in place of the outlier counts of Yin et al. 2023, "Outlier
 Weighed Layerwise Sparsity", arXiv 2310.05175; the choice is a multiple-choice knapsack
 (:mod:`edgepress.compress.solve.knapsack`). Then the pass that ``using`` names prunes so. The fractions are
@@ -23,9 +23,9 @@ from ..measure.removal_loss import weight_losses
 from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import MEASURED, MEASURED_TOKENS, BlockPass, Fixed, ModelPass, Selective
 from ..pipeline.journal import Journal
+from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import Stage, StageResult
 from ..pipeline.sweep import Sweep
-from ..solve.inner_pass import inner_pass
 from ..solve.knapsack import choose
 
 # How far a layer's fraction may be from the whole's, and in which steps.
@@ -46,21 +46,26 @@ class AllocateSparsity(Selective, ModelPass):
         self.pruner({}, ())
         return self
 
-    def pruner(self, shares: Mapping[str, float], targets: Sequence[str]) -> BlockPass:
-        """The pass ``using`` with the share of each layer.
+    def pruner(self, fractions: Mapping[str, float], targets: Sequence[str]) -> BlockPass:
+        """The pass ``using`` with the fraction of each layer.
 
         Raises:
             ValueError: it is no pass that prunes single weights, or its options are wrong.
         """
-        own = {"sparsity": self.sparsity, "per_layer": dict(shares), "targets": tuple(targets), "ignore": ()}
+        own = {
+            "sparsity": self.sparsity,
+            "per_layer": dict(fractions),
+            "targets": tuple(targets),
+            "ignore": (),
+        }
         return inner_pass(self.using, "per_layer", **own, samples=self.samples)
 
     @property
-    def shares(self) -> list[float]:
-        """What a layer's share may be."""
+    def fractions(self) -> list[float]:
+        """What a layer's fraction may be."""
         steps = range(-round(_SPREAD / _STEP), round(_SPREAD / _STEP) + 1)
         found = (round(self.sparsity + step * _STEP, 6) for step in steps)
-        return [share for share in found if 0 <= share < 1]
+        return [fraction for fraction in found if 0 <= fraction < 1]
 
     @property
     def label(self) -> str:
@@ -91,23 +96,26 @@ class AllocateSparsity(Selective, ModelPass):
             raise RecipeError(f"{quantized[0]} is quantized already", fix="prune before quantizing")
         costs = self._measured(stage, linears)
         sizes = [
-            [linear.out_features * linear.in_features - zeros(linear, share) for share in self.shares]
+            [
+                linear.out_features * linear.in_features - zeros(linear, fraction)
+                for fraction in self.fractions
+            ]
             for linear in linears
         ]
         total = sum(linear.out_features * linear.in_features for linear in linears)
         choice = choose(costs, sizes, total - int(self.sparsity * total))
         picked = zip(linears, choice.options, strict=True)
-        shares = {linear.name: self.shares[option] for linear, option in picked}
-        result = self._sweep(stage, shares)
+        fractions = {linear.name: self.fractions[option] for linear, option in picked}
+        result = self._sweep(stage, fractions)
         result.details.update(
-            {"shares": shares, "sparsity": 1 - choice.size / total, "predicted": choice.cost}
+            {"shares": fractions, "sparsity": 1 - choice.size / total, "predicted": choice.cost}
         )
         return result
 
-    def _sweep(self, stage: Stage, shares: Mapping[str, float]) -> StageResult:
-        pruner = self.pruner(shares, tuple(shares))
+    def _sweep(self, stage: Stage, fractions: Mapping[str, float]) -> StageResult:
+        pruner = self.pruner(fractions, tuple(fractions))
         calibration = stage.calibration if pruner.calibrated else None
-        journal = Journal.open(stage.directory, sha256_json(shares))
+        journal = Journal.open(stage.directory, sha256_json(fractions))
         schemes = dict(stage.source.schemes)
         steps = [[(str(self.using["pass"]), pruner)]]
         return Sweep(
@@ -115,7 +123,7 @@ class AllocateSparsity(Selective, ModelPass):
         ).run()
 
     def _measured(self, stage: Stage, linears: Sequence[Linear]) -> list[list[float]]:
-        """For each layer, the loss at each share: that of its least costly weights, added up."""
+        """For each layer, the loss at each fraction: that of its least costly weights, added up."""
         if stage.calibration is None:
             raise CalibrationError("allocate_sparsity needs calibration text", fix="pass --calibration FILE")
         run = FisherPass.load(
@@ -128,12 +136,14 @@ class AllocateSparsity(Selective, ModelPass):
             seed=0,
         )
         losses = weight_losses(run, [linear.name for linear in linears])
-        return [loss_at(losses[linear.name], [zeros(linear, s) for s in self.shares]) for linear in linears]
+        return [
+            loss_at(losses[linear.name], [zeros(linear, s) for s in self.fractions]) for linear in linears
+        ]
 
 
-def zeros(linear: Linear, share: float) -> int:
-    """How many weights of a layer a share is."""
-    return round(share * linear.out_features * linear.in_features)
+def zeros(linear: Linear, fraction: float) -> int:
+    """How many weights of a layer a fraction is."""
+    return round(fraction * linear.out_features * linear.in_features)
 
 
 def loss_at(losses: Tensor, counts: Sequence[int]) -> list[float]:

@@ -1,14 +1,14 @@
 """SignRound: the rounding of every weight and the clipping of every group learned, a block at a time.
 
 Cheng et al. 2023, "Optimize Weight Rounding via Signed Gradient Descent for the Quantization of LLMs", arXiv
-2309.05516 (the method of AutoRound). All layers of a block learn together, so that each may make up for the
+2309.05516 (the method of AutoRound). All layers of a block learn together, so that each may compensate the
 others: the loss is the squared distance of the block's output from what the original model has here. Steps
 follow the sign of the gradients at a linearly falling rate, and the best of all iterates is kept
 (:mod:`edgepress.compress.solve.learned_rounding`). Two things go beyond the paper:
 
 - It begins with the codes that a pass before has found, if there is one (``gptq``, then ``autoround``).
 - ``loss: relative`` divides the distance of each token by the size of its hidden state, as the norm at the
-  entrance of the next block will: a few tokens of huge states do not drown the others.
+  input of the next block will: a few tokens of huge states do not drown the others.
 
 Batches and targets are read from disk one at a time and nothing of the whole calibration text is held.
 ``low_memory`` also runs each sequence of a batch alone, so that only its activations wait for the way back;

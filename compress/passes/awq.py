@@ -62,8 +62,8 @@ class Awq(BlockPass):
                 continue
             found = self._search(block, link, readers)
             if found is not None:
-                spread = fold(block, link, found.factors) if found.share < 1 else None
-                details |= {r.name: f"{found.label} leaves {found.share:.0%}" for r in readers}
+                spread = fold(block, link, found.factors) if found.ratio < 1 else None
+                details |= {r.name: f"{found.label} leaves {found.ratio:.0%}" for r in readers}
                 factors |= {} if spread is None else {r.name: spread for r in readers}
         for linear in filter(self.selects, block.anatomy.linears()):
             self._finish(block, linear, factors.get(linear.name), details.get(linear.name))

@@ -6,7 +6,7 @@ forward pass and learn through the float weight behind them, step sizes by LSQ. 
 memory, as in any sweep. An eighth of the batches is held out, and what does best there is kept: at worst the
 start.
 
-With ``distance: fisher`` an error of the output counts as the rest of the model minds it, as in BRECQ (Li et
+With ``distance: fisher`` an error of the output counts by its Fisher information, as in BRECQ (Li et
 al. 2021, arXiv 2102.05426) but between dimensions too. That is measured ahead, on the whole model.
 """
 
@@ -117,7 +117,7 @@ class BlockQat(BlockPass):
         plain = {linear.name: block.linears[linear.name] for linear in layers}
         for linear in layers:
             self._place(block, linear, modules[linear.name])
-        losses = _Lesson(block, _learned(modules), self).run()
+        losses = _BlockTrainer(block, _learned(modules), self).run()
         for linear in layers:
             block.module.set_submodule(block.local(linear.name), plain[linear.name])
             tensor = modules[linear.name].tensor()
@@ -162,8 +162,8 @@ def _learned(modules: dict[str, LsqLinear]) -> list[Learned]:
     return found
 
 
-class _Lesson:
-    """The learning of one block, whose quantized layers are in their places."""
+class _BlockTrainer:
+    """Trains one block, whose quantized layers are in their places."""
 
     def __init__(self, block: Block, learned: Sequence[Learned], options: BlockQat) -> None:
         self.block, self.options = block, options
@@ -178,9 +178,9 @@ class _Lesson:
         batches = zip(self.block.batches(), self.block.targets(), strict=True)
         for index, (batch, target) in enumerate(batches):
             if (index % _HELD_OUT == _HELD_OUT - 1) == held_out:
-                yield self._sound(batch, target)
+                yield self._finite(batch, target)
 
-    def _sound(self, batch: Batch, target: Batch) -> Pair:
+    def _finite(self, batch: Batch, target: Batch) -> Pair:
         batch, target = both_sound(batch, target)
         return batch, target.hidden
 
@@ -211,9 +211,9 @@ class _Lesson:
     def _state(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self.parameters]
 
-    def _step(self, pair: Pair, optimizer: Any, share: float) -> None:
+    def _step(self, pair: Pair, optimizer: Any, rate: float) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = share * self.options.training.learning_rate
+            group["lr"] = rate * self.options.training.learning_rate
         optimizer.zero_grad()
         loss = self._loss(*pair)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -226,8 +226,8 @@ class _Lesson:
             return sum(float(self._loss(*pair)) for pair in pairs) / len(pairs)
 
     def _loss(self, batch: Batch, target: Tensor) -> Tensor:
-        """Mean over real tokens of the squared distance, in units of the token's own size; in the metric of
-        the block's exit where that was asked for.
+        """Mean over real tokens of the squared distance, in units of the token's own size; weighed by
+        the Fisher information of the block's output where that was asked for.
         """
         with autocast(self.options.training.precision, self.device):
             output = block_output(self.block.module, batch)

@@ -7,12 +7,12 @@ Hessian: an error of a channel weighs ``H_jj``. (``U_jj⁻²``, what is left of 
 absorbed their part, neglects the last ones: on SmolLM2 at three bits it ends at a KL of 0.60, ``H_jj`` at
 0.52.) Three options go further:
 
-- ``sequential``: look at the inputs of each group of layers anew when those before it in the block are
+- ``sequential``: collect the inputs of each group of layers again once those before it in the block are
   quantized: o after q, k and v; gate and up after o; down after gate and up.
 - ``correction``: aim at the outputs that the original model has here, not at what the layer itself would give
-  on inputs that earlier layers have already spoilt (:mod:`edgepress.compress.solve.group_solving`). It is
-  always sequential: an error that q, k and v made up for must not be made up for by o once more.
-- ``refinements``: afterwards, scales refitted and codes moved in turns under the same objective
+  on inputs that earlier layers have already changed (:mod:`edgepress.compress.solve.group_solving`). It is
+  always sequential: an error that q, k and v compensate must not be compensated by o once more.
+- ``refinements``: afterwards, scales refitted and codes moved one after the other under the same objective
   (:mod:`edgepress.compress.solve.refinement`).
 
 Faults are part of the algorithm: a channel that never fired keeps its rounded weights; a Gram that does not
@@ -87,7 +87,7 @@ class Gptq(GroupSolving):
             wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
             total += 4 * self.refinements * rows * wide**2
             total += (self.correction > 0) * tokens * (1.5 * wide**2 + FORWARD * rows * wide)
-            total += self.collects_anew * FORWARD * tokens * rows * wide
+            total += self.collects_again * FORWARD * tokens * rows * wide
         return total
 
     def solve_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
@@ -125,7 +125,7 @@ class Gptq(GroupSolving):
         gram: Tensor,
         damping: float | None,
     ) -> None:
-        """Set the quantized layers; the error told is against ``target``, what they were to stand for."""
+        """Set the quantized layers; the error reported is against ``target``, what they were to stand for."""
         status, detail = damping_status(self.damping, damping, "fallback-rtn")
         finite = damping is not None or all_finite(gram)
         row = 0

@@ -1,4 +1,4 @@
-"""Rotation: hidden states and value heads turned by orthogonal matrices, fused into the weights.
+"""Rotation: hidden states and value heads rotated by orthogonal matrices, fused into the weights.
 
 Ashkboos et al. 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", arXiv 2404.00456, its offline
 part. The model computes the same function; what changes is that no channel of the hidden states stands out,
@@ -11,8 +11,8 @@ with LearnedRotation Rotations", arXiv 2405.16406; the loss is that of
 :mod:`edgepress.compress.rotate.learned_rotation`).
 
 A head that shares the embedding's matrix gets one of its own, because the final norm's scales go into it:
-the checkpoint grows by that matrix, and the details of the step say by how much. LayerNorm models are turned
-by rotations that keep the mean. Models whose norms cannot give their scales away (BERT, Gemma 2) are
+the checkpoint grows by that matrix, and the details of the step say by how much. LayerNorm models are rotated
+by matrices that keep the mean. Models whose norms cannot give their scales away (BERT, Gemma 2) are
 refused, save with ``residual: false``, which leaves the value heads to rotate.
 """
 
@@ -148,7 +148,7 @@ class Rotate(ModelPass):
     def _learned(
         self, stage: Stage, scheme: Scheme, rotation: Tensor | None, heads: list[Tensor]
     ) -> tuple[Tensor | None, list[Tensor], dict[str, Any]]:
-        """Both kinds of rotations as they are learned from those given, and what is told of it.
+        """Both kinds of rotations as they are learned from those given, and their errors.
 
         Raises:
             CalibrationError: there is no text.
@@ -169,12 +169,12 @@ class Rotate(ModelPass):
                 if own is not None:
                     found.append(learn([block.heads], own, scheme, self.steps, _ANGLE))
                 task.advance(1)
-            told = _told("heads", found)
+            errors = _errors("heads", found)
             if rotation is not None:
                 fixed = self._fixed(stage.source.anatomy)
                 whole = learn(residual, rotation.unsqueeze(0), scheme, self.steps, _ANGLE, fixed)
-                rotation, told = whole.rotation.squeeze(0), told | _told("residual", [whole])
-        return rotation, [one.rotation for one in found], {"learned": told}
+                rotation, errors = whole.rotation.squeeze(0), errors | _errors("residual", [whole])
+        return rotation, [one.rotation for one in found], {"learned": errors}
 
     def _outside(
         self, source: WeightSource, writer: PartWriter, rotation: Tensor
@@ -219,7 +219,7 @@ def _rotated(
     rotation: Tensor | None,
     heads: Tensor | None,
 ) -> Path:
-    """Write a block whose residual states and value heads are turned."""
+    """Write a block whose residual states and value heads are rotated."""
     tensors = FusedTensors(source.tensor, source.names(f"{block.prefix}."))
     if rotation is not None:
         rotate_residual(tensors, block, rotation)
@@ -228,7 +228,7 @@ def _rotated(
     return writer.part(block, {}, tensors.changed, {})
 
 
-def _told(name: str, found: Sequence[LearnedRotation]) -> dict[str, list[float]]:
+def _errors(name: str, found: Sequence[LearnedRotation]) -> dict[str, list[float]]:
     """The mean relative error on held-out rows before and after learning."""
     if not found:
         return {}

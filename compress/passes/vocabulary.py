@@ -1,8 +1,8 @@
 """Cutting the vocabulary: tokens that a corpus never uses leave the tokenizer, the embedding and the head.
 
 After Abdaoui et al. 2020, "Load What You Need: Smaller Versions of Multilingual BERT", arXiv 2010.05609. What
-stays is computed as before: the same rows, numbered anew. A text whose tokens all stay is split as before;
-any other is split into smaller pieces. A decoder can no longer say what was cut.
+stays is computed as before: the same rows, renumbered. A text whose tokens all stay is split as before;
+any other is split into shorter tokens. A decoder can no longer say what was cut.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _companion(reader: CheckpointReader, name: str) -> dict[str, Any]:
 
 
 def _renumbered(settings: dict[str, Any], cut: Cut) -> dict[str, Any]:
-    """The entries of ``settings`` that hold ids, numbered anew."""
+    """The entries of ``settings`` that hold ids, renumbered."""
     new = {old: index for index, old in enumerate(cut.kept)}
 
     def ids(value: Any) -> Any:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ...errors import RecipeError
-from .algorithm import Pass, pass_names, pass_type
+from .algorithm import BlockPass, Pass, pass_names, pass_type
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,27 @@ def read_options(name: str, given: Mapping[str, Any], shared: Mapping[str, Any] 
         read = read_options(str(inner.pop("pass")), inner)
         options["using"], notes = {"pass": read.name, **read.options}, [*notes, *read.notes]
     return PassOptions(alias.name, kind, options, tuple(notes))
+
+
+def inner_pass(using: Mapping[str, Any], needed: str, **own: Any) -> BlockPass:
+    """The block pass that another pass runs and names in its option ``using: {pass: NAME, …}``, with its
+    options and those in ``own``, which it may not set.
+
+    Raises:
+        ValueError: no block pass with the option ``needed``, or its options are wrong.
+        RecipeError: an option that is fixed at another value.
+    """
+    options = {key: value for key, value in using.items() if key != "pass"}
+    if "pass" not in using or own.keys() & options.keys():
+        raise ValueError(f"using names a pass and its options but {', '.join(own)}")
+    read = read_options(str(using["pass"]), options)
+    if not issubclass(read.kind, BlockPass) or needed not in read.kind.model_fields:
+        raise ValueError(f"using: {using['pass']} works on no block by itself or has no {needed}")
+    try:
+        return read.kind.model_validate({**read.options, **own})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"using: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def choices() -> list[str]:

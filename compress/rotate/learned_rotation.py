@@ -58,7 +58,7 @@ class LearnedRotation:
     best: float
 
 
-def turned(values: Tensor, rotation: Tensor) -> Tensor:
+def rotated_values(values: Tensor, rotation: Tensor) -> Tensor:
     """``values [rows, in]``: each head, or all of ``in``, multiplied by its ``rotation [count, n, n]``."""
     count, size, _ = rotation.shape
     grouped = values.view(len(values), count, -1, size)
@@ -67,7 +67,7 @@ def turned(values: Tensor, rotation: Tensor) -> Tensor:
 
 def rounding_loss(reader: Reader, rotation: Tensor, scheme: Scheme) -> Tensor:
     """The squared error of the product of rotated and rounded inputs and weights over its power; scalar."""
-    rows, weight = turned(reader.rows, rotation), turned(reader.weight, rotation)
+    rows, weight = rotated_values(reader.rows, rotation), rotated_values(reader.weight, rotation)
     with torch.no_grad():
         rounded_weight = quantize(weight, scheme, "minmax").dequantize()
         wanted = reader.rows @ reader.weight.T

@@ -122,8 +122,8 @@ def rotate_heads(tensors: FusedTensors, block: BlockAnatomy, rotations: Tensor) 
     name = f"{attention.o.name}.weight"
     repeated = rotations.repeat_interleave(attention.heads // heads, 0)
     columns = tensors.get(name).to(torch.float64).view(-1, attention.heads, size)
-    turned = torch.einsum("ohd,hde->ohe", columns, repeated).reshape(len(columns), -1)
-    tensors.changed[name] = turned.to(torch.float32)
+    rotated = torch.einsum("ohd,hde->ohe", columns, repeated).reshape(len(columns), -1)
+    tensors.changed[name] = rotated.to(torch.float32)
 
 
 def rotate_outside(tensors: FusedTensors, anatomy: Anatomy, rotation: Tensor) -> None:

@@ -26,7 +26,7 @@ from .learned_rotation import Reader
 
 _SEQUENCES = 4  # sequences of calibration text that are looked at
 _ROWS = 512  # of the stacked weights that read the same inputs
-# A norm's scale below this share of the largest takes its channel out of the sample.
+# A norm's scale below this fraction of the largest takes its channel out of the sample.
 _SMALLEST_SCALE = 1e-4
 
 
@@ -108,8 +108,8 @@ class _Samples:
 
     def _behind(self, norm: Norm, layers: Sequence[Linear]) -> Reader:
         scales = norm.offset + self._parameter(f"{norm.name}.weight")
-        sound = scales.abs() > _SMALLEST_SCALE * scales.abs().max()
-        rows = torch.where(sound, self.rows[layers[0].name] / scales, 0.0)
+        usable = scales.abs() > _SMALLEST_SCALE * scales.abs().max()
+        rows = torch.where(usable, self.rows[layers[0].name] / scales, 0.0)
         return Reader(rows, self._weight(layers) * scales)
 
     def _parameter(self, name: str) -> Tensor:

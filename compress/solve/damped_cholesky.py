@@ -92,11 +92,11 @@ def solve_each(matrices: Tensor, right: Tensor, damping: float) -> Tensor:
     return found.to(device)
 
 
-def damping_status(asked: float, used: float | None, fallback: str) -> tuple[str, str]:
+def damping_status(wanted: float, used: float | None, fallback: str) -> tuple[str, str]:
     """Status and detail of a layer that was solved with the damping ``used``, or not at all."""
     if used is None:
         return fallback, f"the Gram is not positive definite even with damping {MAX_DAMPING:g}"
-    return ("damped", f"damping {used:g} instead of {asked:g}") if used > asked else ("ok", "")
+    return ("damped", f"damping {used:g} instead of {wanted:g}") if used > wanted else ("ok", "")
 
 
 class Sums(Protocol):

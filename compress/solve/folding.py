@@ -184,11 +184,11 @@ def _divide_rows(block: Block, linear: Linear, rows: Tensor | slice, factors: Te
 
 @dataclass(frozen=True)
 class Found:
-    """``factors [channels]``, how they were made, and the share that they leave of the first one's damage."""
+    """``factors [channels]``, how they were made, and their damage as a ratio to the first one's."""
 
     factors: Tensor
     label: str
-    share: float
+    ratio: float
 
 
 def search(candidates: Candidates, damage: Callable[[Tensor], float]) -> Found:
@@ -199,7 +199,7 @@ def search(candidates: Candidates, damage: Callable[[Tensor], float]) -> Found:
         loss = damage(factors)
         if found is None:
             found, plain = Found(factors, label, 1.0), loss
-        elif loss < found.share * plain:
+        elif loss < found.ratio * plain:
             found = Found(factors, label, loss / plain)
     assert found is not None
     return found

@@ -60,17 +60,17 @@ class GroupSolving(BlockPass):
         return ("gram", *HALVES) if self.correction else ("gram",)
 
     @property
-    def collects_anew(self) -> bool:
+    def collects_again(self) -> bool:
         """Whether the inputs of each group are looked at when those before it in the block are done."""
         return self.sequential or self.correction > 0
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
-        return () if self.collects_anew else self.statistics
+        return () if self.collects_again else self.statistics
 
     @property
     def reads_batches(self) -> bool:  # type: ignore[override]
-        return self.collects_anew
+        return self.collects_again
 
     @property
     def compares(self) -> bool:  # type: ignore[override]
@@ -79,13 +79,15 @@ class GroupSolving(BlockPass):
     def statistics_bytes(self, layers: Sequence[Linear]) -> int:
         """Of the statistics of one group, where they are collected here."""
         wide = layers[0].in_features
-        return sum(STATISTIC_BYTES[name](wide) for name in self.statistics) if self.collects_anew else 0
+        return sum(STATISTIC_BYTES[name](wide) for name in self.statistics) if self.collects_again else 0
 
     def apply(self, block: Block) -> None:
         for group in block.anatomy.inputs():
             layers = [linear for linear in group if self.selects(linear)]
             if layers:
-                collected = block.collect(layers, self.statistics) if self.collects_anew else block.statistics
+                collected = (
+                    block.collect(layers, self.statistics) if self.collects_again else block.statistics
+                )
                 self.solve_group(block, layers, collected[layers[0].name])
 
     def solve_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:

@@ -33,9 +33,9 @@ class Histogram:
 
     def update(self, values: Tensor) -> None:
         """Count ``values [groups, n]``."""
-        place = (values.to(torch.float32) / self.absmax[:, None] + 1) * (BINS / 2)
-        place = place.to(torch.int64).clamp_(0, BINS - 1)
-        self.counts.scatter_add_(1, place, torch.ones_like(place))
+        bins = (values.to(torch.float32) / self.absmax[:, None] + 1) * (BINS / 2)
+        bins = bins.to(torch.int64).clamp_(0, BINS - 1)
+        self.counts.scatter_add_(1, bins, torch.ones_like(bins))
 
     def centres(self) -> Tensor:
         """The middle of each bin ``[groups, bins]``."""

@@ -51,16 +51,16 @@ def test_the_factors_are_those_that_a_loop_over_the_inputs_finds(name: str, laye
     found = Awq(scheme=name)._search(block, Link(linear, (linear,)), [linear])
     assert found is not None
     assert found.label == best[1]
-    assert found.share == pytest.approx(best[0] / plain, rel=1e-3)
-    assert found.share < 0.9 or scheme.bits == 2
+    assert found.ratio == pytest.approx(best[0] / plain, rel=1e-3)
+    assert found.ratio < 0.9 or scheme.bits == 2
 
 
 def test_the_search_keeps_the_first_of_equals() -> None:
     tried = [("one", torch.ones(3)), ("two", 2 * torch.ones(3)), ("three", 3 * torch.ones(3))]
     assert search(tried, lambda _: 1.0).label == "one"
     found = search(tried, lambda factors: abs(float(factors[0]) - 2.2))
-    assert found.label == "two" and found.share == pytest.approx(0.2 / 1.2)
-    assert search(tried, lambda _: 0.0).share == 1
+    assert found.label == "two" and found.ratio == pytest.approx(0.2 / 1.2)
+    assert search(tried, lambda _: 0.0).ratio == 1
 
 
 def test_powers_are_positive_and_finite_for_dead_channels_too() -> None:

@@ -67,8 +67,8 @@ def test_the_search_takes_the_least_error_of_the_product(layer_block: LayerBlock
     tried = migrations(peaks, largest, [n / 10 for n in range(2, 9)])
     errors = {label: product_error(weight, inputs, factors) for label, factors in tried}
     assert found.label == min(errors, key=lambda label: errors[label])
-    assert found.share == pytest.approx(min(errors.values()) / errors["1"], rel=1e-3)
-    assert found.share < 0.5
+    assert found.ratio == pytest.approx(min(errors.values()) / errors["1"], rel=1e-3)
+    assert found.ratio < 0.5
 
 
 def test_useless_statistics_scale_nothing(layer_block: LayerBlock) -> None:

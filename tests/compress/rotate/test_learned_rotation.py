@@ -19,9 +19,9 @@ from edgepress.compress.rotate.learned_rotation import (
     Reader,
     cayley,
     learn,
+    rotated_values,
     rounding_loss,
     skew_direction,
-    turned,
     without,
 )
 from edgepress.compress.rotate.rotation import mean_preserving, random_orthogonal, random_rotation
@@ -121,7 +121,7 @@ def test_heads_are_turned_one_by_one() -> None:
     rotations = torch.stack([random_rotation(4, generator(seed)) for seed in range(2)]).float()
     values = torch.randn(5, 24, generator=generator(3))  # 2 value heads, 3 query heads each
     whole = torch.block_diag(*[rotations[head] for head in (0, 0, 0, 1, 1, 1)])
-    assert torch.allclose(turned(values, rotations), values @ whole, atol=1e-6)
+    assert torch.allclose(rotated_values(values, rotations), values @ whole, atol=1e-6)
 
 
 def test_the_loss_is_that_of_int8_by_hand() -> None:
