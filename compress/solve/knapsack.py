@@ -19,7 +19,7 @@ LARGEST = 1 << 18
 
 
 @dataclass(frozen=True)
-class Choice:
+class Solution:
     """The chosen ``options``, an index for each item; their total ``cost`` and ``size``; ``exact`` unless the
     sizes had to be rounded.
     """
@@ -30,7 +30,7 @@ class Choice:
     exact: bool
 
 
-def choose(costs: Sequence[Sequence[float]], sizes: Sequence[Sequence[int]], budget: int) -> Choice:
+def choose(costs: Sequence[Sequence[float]], sizes: Sequence[Sequence[int]], budget: int) -> Solution:
     """The cheapest choice whose sizes add up to at most ``budget``; ``costs[item][option]`` likewise.
 
     Raises:
@@ -51,7 +51,7 @@ def choose(costs: Sequence[Sequence[float]], sizes: Sequence[Sequence[int]], bud
         unit = -(-room // LARGEST)
     steps = [[-(-size // unit) for size in row] for row in extra]
     picked = _fill(costs, steps, room // unit)
-    return Choice(
+    return Solution(
         tuple(picked),
         sum(row[option] for row, option in zip(costs, picked, strict=True)),
         sum(row[option] for row, option in zip(sizes, picked, strict=True)),
