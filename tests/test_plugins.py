@@ -68,7 +68,7 @@ def test_a_broken_plugin_raises_its_own_error(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "expected"),
     [
-        ("compress.passes", {"rtn", "gptq", "magnitude", "w8a8"}),
+        ("compress.passes", {"rtn", "gptq", "prune", "awq"}),
         ("compress.model.families", {"llama", "bert"}),
         ("export.formats", {"bitnet", "gguf", "gguf_tq1_0", "onnx"}),
     ],
