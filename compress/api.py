@@ -212,9 +212,8 @@ def compress_model(
 
 def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers: Path | None) -> str:
     from .checkpoint_manifest import write_manifest
-    from .pipeline.allocator import return_large_blocks
     from .pipeline.chain import Chain
-    from .pipeline.device import choose_device
+    from .pipeline.device import choose_device, return_large_blocks
     from .pipeline.journal import Journal
 
     return_large_blocks()

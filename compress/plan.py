@@ -145,8 +145,12 @@ def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> in
     return tokens * FLOAT * (4 * source.anatomy.hidden_size + peak)
 
 
-def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resident: int = LIBRARIES) -> int:
-    """Peak resident bytes of the sweep; ``resident`` is what the process holds before it starts."""
+def predict_memory(
+    source: WeightSource, recipe: Recipe, batch_tokens: int, tokens: int, resident: int = LIBRARIES
+) -> int:
+    """Peak resident bytes of the sweep with so many ``tokens`` of calibration text, ``batch_tokens`` at once;
+    ``resident`` is what the process holds before it starts.
+    """
     anatomy = source.anatomy
     peaks = [source.outer_bytes()]
     codes = any(step.bits_per_weight(1024) is not None for _, step in recipe.steps)
@@ -170,7 +174,7 @@ def predict_memory(source: WeightSource, recipe: Recipe, batch_tokens: int, resi
     for _, step in recipe.steps:
         if isinstance(step, ModelPass):
             # What is added is held beside what it was made from and what it becomes on disk.
-            work = max(step.working_bytes(whole), step.sweep_bytes(anatomy))
+            work = max(step.working_bytes(whole), step.sweep_bytes(anatomy, tokens))
             peaks.append(work + 3 * step.added_bytes(anatomy))
     return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
 
@@ -252,7 +256,7 @@ def plan(
         calibration_tokens=tokens,
         checkpoint_bytes=checkpoint,
         result_bytes=result,
-        peak_memory=predict_memory(source, recipe, at_once, max(resident(), LIBRARIES)),
+        peak_memory=predict_memory(source, recipe, at_once, tokens, max(resident(), LIBRARIES)),
         disk=2 * result + activations,
         seconds=10 + multiplications(source, recipe, samples, length, at_once, rate) / rate,
     )

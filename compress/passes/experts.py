@@ -9,12 +9,10 @@ its router fewer rows. One block is in memory at a time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from ...errors import CalibrationError, InputError, RecipeError
 from ..model.anatomy import Anatomy
@@ -23,40 +21,15 @@ from ..model.family import size_keys
 from ..model.skeleton import Skeleton
 from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
-from ..pipeline.block_inputs import block_inputs
+from ..pipeline.block_inputs import Stream
 from ..pipeline.damage_probe import decoder_divergences
-from ..pipeline.forward import Batch, Smaller, propagate
+from ..pipeline.forward import Smaller
 from ..pipeline.part_writer import PartWriter
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.expert_use import Criterion, Use
 from ..prune.structured.mixture import replace_experts, used, with_experts
 
 _PROBE_TOKENS = 512
-
-
-@dataclass(frozen=True)
-class _Streams:
-    """The states of each batch in the original and in the pruned model, its arguments by block, and its mask
-    of real tokens or None.
-    """
-
-    original: list[Tensor]
-    pruned: list[Tensor]
-    arguments: list[list[dict[str, Any]]]
-    masks: list[Tensor | None]
-
-    def batches(self, index: int, states: Sequence[Tensor]) -> list[Batch]:
-        """``states`` at the entrance of the block ``index``."""
-        sides = zip(states, self.arguments, self.masks, strict=True)
-        return [Batch(hidden, arguments[index], mask) for hidden, arguments, mask in sides]
-
-    def rows(self, states: Sequence[Tensor]) -> Tensor:
-        """The states of real tokens, as many as a probe has."""
-        parts = [
-            hidden.flatten(0, 1) if mask is None else hidden[mask]
-            for hidden, mask in zip(states, self.masks, strict=True)
-        ]
-        return torch.cat(parts)[:_PROBE_TOKENS]
 
 
 class ExpertsPass(ModelPass):
@@ -129,15 +102,17 @@ class ExpertsPass(ModelPass):
             raise CalibrationError("experts needs calibration text", fix="pass --calibration FILE")
         source, anatomy, kept = stage.source, stage.source.anatomy, self.kept(stage.source.anatomy)
         skeleton, smaller = Skeleton(source, stage.device), Smaller(stage.progress.note)
-        streams, writer = _entrance(skeleton, stage), PartWriter(source, {}, stage.directory)
+        folder, writer = stage.directory / "activations", PartWriter(source, {}, stage.directory)
+        original = Stream.capture(folder / "original", skeleton, stage.calibration.batches)
+        pruned = original.fork("pruned", 0)
         parts, statuses, gone = [], list[LayerStatus](), dict[str, list[int]]()
         with stage.progress.task("pruning experts", len(anatomy.blocks)) as task:
             for block in anatomy.blocks:
                 module = skeleton.fill(block.prefix)
                 tensors = source.reader.read(source.names(f"{block.prefix}."))
-                entering = streams.batches(block.index, streams.original)
+                entering = original.raw(block.index)
                 use = None if block.experts is None else used(skeleton, block.experts, module, entering)
-                left = [propagate(module, batch, smaller) for batch in entering]
+                original.advance(block.index, module, smaller)
                 if use is not None and block.experts is not None:
                     stays = use.kept(self.criterion, kept).tolist()
                     weights = use.merged(stays) if self.method == "merge" else use.left(stays)
@@ -145,14 +120,12 @@ class ExpertsPass(ModelPass):
                     tensors = with_experts(tensors, block.experts, weights)
                     statuses.append(self._status(block.experts, use, stays))
                     gone[block.prefix] = sorted(set(range(block.experts.count)) - set(stays))
-                entering = streams.batches(block.index, streams.pruned)
-                pruned = [propagate(module, batch, smaller) for batch in entering]
-                streams = replace(streams, original=left, pruned=pruned)
+                pruned.advance(block.index, module, smaller)
                 parts.append(writer.exactly(block, tensors))
                 skeleton.free(block.prefix)
                 task.advance(1)
         with skeleton.head() as head:
-            sides = [streams.rows(side) for side in (streams.original, streams.pruned)]
+            sides = [side.first_rows(len(anatomy.blocks), _PROBE_TOKENS) for side in (original, pruned)]
             damage = decoder_divergences(sides, [head, head])
         config = {key: kept for key in size_keys(source.reader.config).experts if key in source.reader.config}
         details = {"experts": kept, "removed": gone}
@@ -167,22 +140,6 @@ class ExpertsPass(ModelPass):
         detail = f"{unused} of {experts.count} were never chosen" if unused else ""
         label = f"experts {experts.count} → {len(stays)}"
         return LayerStatus(experts.router, "experts", label, "ok", lost, "saliency", detail)
-
-
-def _entrance(skeleton: Skeleton, stage: Stage) -> _Streams:
-    assert stage.calibration is not None
-    states: list[Tensor] = []
-    arguments: list[list[dict[str, Any]]] = []
-    masks: list[Tensor | None] = []
-    with skeleton.embeddings() as model:
-        for batch in stage.calibration.batches:
-            padded = not bool(batch.attention_mask.all())
-            mask = batch.attention_mask.to(stage.device) if padded else None
-            hidden, named = block_inputs(skeleton, model, batch.input_ids.to(stage.device), mask)
-            states.append(hidden)
-            arguments.append(named)
-            masks.append(None if mask is None else mask.to(torch.bool))
-    return _Streams(states, states, arguments, masks)
 
 
 PASS = ExpertsPass

@@ -9,6 +9,7 @@ scales belong to the weights as they are: this is the last pass of a recipe.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -21,15 +22,11 @@ from ..model.kv_scheme import KVScales, KVScheme
 from ..model.kv_tap import tap
 from ..pipeline.algorithm import BlockPass, Fixed, whole_model
 from ..pipeline.block import Block, LayerStatus
-from ..pipeline.forward import Batch, run_block
+from ..pipeline.forward import Batch, StopForward, run_block, until_stopped
 from ..solve.kv_search import BINS, Histogram, RangeSearch, error_of, power_of, search
 
 # Sees the values ``[groups, n]`` of keys (0) or of values (1).
 See = Callable[[int, Tensor], None]
-
-
-class _Enough(Exception):
-    """Ends a forward pass once keys and values have been seen."""
 
 
 _PERCENTILE = 99.99  # percent of the values that `search: percentile` spans
@@ -99,13 +96,11 @@ class KVCache(BlockPass):
                     grouped = self._grouped(values, batch.mask)
                     if grouped.numel():
                         see(part, grouped)
-                raise _Enough
+                raise StopForward
 
             handle = tap(module, watch)
             try:
-                run_block(block.module, batch)
-            except _Enough:
-                pass
+                until_stopped(partial(run_block, block.module, batch))
             finally:
                 handle.remove()
 

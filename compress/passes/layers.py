@@ -1,9 +1,9 @@
-"""Fewer layers: whole blocks go, those that change the hidden states least, and the one before makes up for
-them.
+"""Fewer layers: whole blocks go, those that change the hidden states least, and the one before compensates.
 
 Chosen as in ShortGPT (Men et al. 2024, arXiv 2403.03853), as a run (Gromov et al. 2024, arXiv 2403.17887),
-or one by one by measured damage (:mod:`edgepress.compress.prune.structured.layer_choice`). Mended in closed
-form (:mod:`edgepress.compress.prune.structured.cut_refit`). The result loads in plain transformers.
+or one by one by measured damage; what comes before a cut is refitted in closed form
+(:mod:`edgepress.compress.prune.structured.layer_removal`). One block is in memory at a time. The result loads
+in plain transformers.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from ..model.block_anatomy import BlockAnatomy
 from ..model.checkpoint.block_sizes import without_blocks
 from ..model.skeleton import Skeleton
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import Fixed, ModelPass, whole_model
+from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
+from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.damage_probe import divergences
 from ..pipeline.forward import Smaller
 from ..pipeline.part_writer import PartWriter, numbered
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget_cost import WEIGHTS, BudgetOption
-from ..prune.structured.cut_refit import mend
-from ..prune.structured.layer_choice import Choice, Criterion, greedy, least_influence, least_run
-from ..prune.structured.model_batches import Passage, States
-from ..prune.structured.residual_error import adds_plainly
+from ..prune.structured.layer_removal import Choice, Criterion, choose, refit
+from ..prune.structured.residual_error import adds_plainly, refit_bytes
 from ..text.token_batch import TokenBatch
 
 _PROBE_TOKENS = 512
@@ -80,8 +79,13 @@ class Layers(ModelPass):
         )
 
     def working_bytes(self, weights: int) -> int:
-        """The model in float32."""
-        return weights
+        """Blocks come one at a time: see :meth:`sweep_bytes`."""
+        return 0
+
+    def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+        """A block, and the sums, products and factors of the refit of its down."""
+        refit = 0 if self.repair == "none" else max(refit_bytes(block.mlp.down) for block in anatomy.blocks)
+        return max(sum(map(float_bytes, block.linears())) for block in anatomy.blocks) + refit
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """The original and the shortened model once each, and what greedy tries."""
@@ -89,81 +93,84 @@ class Layers(ModelPass):
         return float(weights) * (3 * tokens + tried)
 
     def apply(self, stage: Stage) -> StageResult:
-        """Choose, mend, and write the model with the blocks that stay, numbered anew.
+        """Choose, refit, and write the model with the blocks that stay, numbered again.
 
         Raises:
             CalibrationError: no text to choose by.
-            RecipeError: blocks that would have to be mended are quantized.
+            RecipeError: blocks that would have to be refitted are quantized.
         """
         if stage.calibration is None:
             raise CalibrationError("layers needs calibration text", fix="pass --calibration FILE")
-        smaller = Smaller(stage.progress.note)
-        skeleton = Skeleton(stage.source, stage.device)
-        passage = Passage(skeleton, stage.calibration.batches, smaller)
-        choice = self._choose(stage, passage, smaller)
-        changed, statuses, damage = self._mended(stage, passage, choice.removed)
+        runner = BlockRunner(Skeleton(stage.source, stage.device), Smaller(stage.progress.note))
+        folder, batches = stage.directory / "activations", stage.calibration.batches
+        inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)
+        measured = inputs
+        if self.criterion == "greedy":
+            few = _first(batches, _MEASURED)
+            measured = Stream.capture(folder / "measured", runner.skeleton, few)
+        choice = self._choose(stage, runner, measured)
+        changed, statuses, damage = self._refitted(stage, runner, inputs, choice.removed)
         return self._written(stage, choice, changed, statuses, damage)
 
     def _enough(self, anatomy: Anatomy, removed: Sequence[int]) -> bool:
         kept = tuple(block for block in anatomy.blocks if block.index not in removed)
         return self.budget.total(replace(anatomy, blocks=kept)) <= self.keep * self.budget.total(anatomy)
 
-    def _choose(self, stage: Stage, passage: Passage, smaller: Smaller) -> Choice:
+    def _choose(self, stage: Stage, runner: BlockRunner, measured: Stream) -> Choice:
         anatomy = stage.source.anatomy
         self.anatomy_after(anatomy)
 
         def enough(removed: Sequence[int]) -> bool:
             return self._enough(anatomy, removed)
 
-        if self.criterion == "greedy":
-            assert stage.calibration is not None
-            few = _first(stage.calibration.batches, _MEASURED)
-            return greedy(Passage(passage.skeleton, few, smaller), enough, stage.progress)
-        states, rows = passage.entrance, [passage.rows(passage.entrance)]
-        with stage.progress.task("measuring layers", len(anatomy.blocks)) as task:
-            for index in range(len(anatomy.blocks)):
-                states = passage.through(index, states)
-                rows.append(passage.rows(states))
-                task.advance(1)
-        return least_influence(rows, enough) if self.criterion == "influence" else least_run(rows, enough)
+        return choose(self.criterion, runner, measured, enough, stage.progress)
 
-    def _mended(
-        self, stage: Stage, passage: Passage, removed: Sequence[int]
+    def _refitted(
+        self, stage: Stage, runner: BlockRunner, inputs: Stream, removed: Sequence[int]
     ) -> tuple[dict[str, Tensor], list[LayerStatus], list[dict[str, Any]]]:
-        """New parameters by stored name, a status for each cut, and the damage of it all."""
-        blocks = stage.source.anatomy.blocks
+        """New parameters by stored name, a status for each cut, and the damage of it all.
+
+        The ``inputs`` of the first block go through all blocks, and beside them through those that stay.
+        """
+        blocks, end = runner.blocks, len(runner.blocks)
         changed: dict[str, Tensor] = {}
         statuses: list[LayerStatus] = []
-        original = states = passage.entrance
-        with stage.progress.task("mending cuts", len(blocks)) as task:
+        first = _run_after(-1, removed)
+        # A cut at the very beginning has nothing before it: both sides begin behind it.
+        original, shortened = (inputs.fork(name, 0, len(first)) for name in ("original", "shortened"))
+        with stage.progress.task("refitting cuts", end) as task:
             for block in blocks:
                 task.advance(1)
                 if block.index in removed:
                     continue
                 run = _run_after(block.index, removed)
                 for index in (block.index, *run):
-                    original = passage.through(index, original)
-                if run and self.repair != "none":
-                    statuses.append(self._mend(stage, passage, block, run, states, original, changed))
-                states = passage.through(block.index, states)
-            # A cut at the very beginning has nothing before it.
-        first = _run_after(-1, removed)
+                    with runner.loaded(index) as module:
+                        runner.advance(original, index, module)
+                with runner.loaded(block.index) as module:
+                    after = block.index + len(run) + 1
+                    if run and self.repair != "none":
+                        sides = original, shortened
+                        statuses.append(self._refit(stage, runner, block, run, sides, changed))
+                    runner.advance(shortened, block.index, module, after)
         if first and self.repair != "none":
             detail = "no layer comes before it"
             statuses.append(_status(blocks[0], first, "fallback-unrepaired", 1.0, detail))
-        rows = [passage.rows(one)[:_PROBE_TOKENS] for one in (original, states)]
-        return changed, statuses, divergences(passage.skeleton, rows)
+        rows = [stream.first_rows(end, _PROBE_TOKENS) for stream in (original, shortened)]
+        return changed, statuses, divergences(runner.skeleton, rows)
 
-    def _mend(
+    def _refit(
         self,
         stage: Stage,
-        passage: Passage,
+        runner: BlockRunner,
         block: BlockAnatomy,
         run: Sequence[int],
-        states: States,
-        wanted: States,
+        streams: tuple[Stream, Stream],
         changed: dict[str, Tensor],
     ) -> LayerStatus:
+        """Fit down of ``block``, which is loaded, so that what leaves it for the second of ``streams`` comes
+        closest to what leaves ``run`` for the first.
+        """
         name = block.mlp.down.name
         if name in stage.source.schemes:
             raise RecipeError(
@@ -172,21 +179,23 @@ class Layers(ModelPass):
             )
         if not adds_plainly(block, block.mlp.down):
             return _status(block, run, "fallback-unrepaired", 1.0, "its MLP is normalized before it is added")
-        mended = mend(passage, passage.skeleton, block, states, wanted, None)
-        if mended.fit.damping is None:
+        original, shortened = streams
+        fitted = refit(runner.skeleton, block, shortened, original, run[-1] + 1, None)
+        if fitted.fit.damping is None:
             return _status(block, run, "fallback-unrepaired", 1.0, "the Gram is not positive definite")
-        weight = mended.fit.weight
+        weight = fitted.fit.weight
         mask = stage.masks.of(block, stage.device).get(name)
         weight = weight if mask is None else weight * mask
         new = {f"{name}.weight": weight}
-        if mended.fit.bias is not None:
-            new[f"{name}.bias"] = mended.fit.bias
+        if fitted.fit.bias is not None:
+            new[f"{name}.bias"] = fitted.fit.bias
+        module = runner.skeleton.submodule(block.prefix)
         for parameter, value in new.items():
             stored = value.to(stage.source.stored_type(parameter))
             changed[parameter] = stored
             local = parameter.removeprefix(f"{block.prefix}.")
-            passage.skeleton.assign(passage.modules[block.index], local, stored.to(torch.float32))
-        return _status(block, run, "ok", mended.error, "")
+            runner.skeleton.assign(module, local, stored.to(torch.float32))
+        return _status(block, run, "ok", fitted.error, "")
 
     def _written(
         self,

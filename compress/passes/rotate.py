@@ -160,8 +160,9 @@ class Rotate(ModelPass):
         residual: list[Reader] = []
         found: list[LearnedRotation] = []
         smaller = Smaller(stage.progress.note)
+        folder, wanted = stage.directory / "activations" / "inputs", rotation is not None
         blocks = block_readers(
-            stage.source, stage.calibration, stage.device, smaller, residual=rotation is not None
+            stage.source, stage.calibration, stage.device, folder, smaller, residual=wanted
         )
         with stage.progress.task("learning rotations", len(stage.source.anatomy.blocks)) as task:
             for block, own in zip_longest(blocks, heads):

@@ -27,19 +27,19 @@ from ...errors import CalibrationError, InputError, RecipeError
 from ..model.anatomy import Anatomy
 from ..model.checkpoint.block_sizes import hidden_fits
 from ..model.skeleton import Skeleton
-from ..pipeline.algorithm import Fixed, ModelPass, whole_model
+from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
+from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.damage_probe import decoder_divergences
 from ..pipeline.forward import Smaller
 from ..pipeline.part_writer import PartWriter
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget_cost import WEIGHTS, BudgetOption
-from ..prune.structured.model_batches import Passage
 from ..prune.structured.narrow_ends import Ends
-from ..prune.structured.residual_basis import Basis, basis_of, unusual
+from ..prune.structured.residual_basis import Basis, basis_of, norm_inputs, unusual
 from ..prune.structured.residual_cut import cut_block, narrower, why_not
+from ..prune.structured.residual_error import refit_bytes
 from ..prune.structured.residual_repair import NarrowBlock
-from ..prune.structured.residual_seen import seen_by_norms
 from ..rotate.rotation import FusedTensors
 
 _PROBE_TOKENS = 512
@@ -111,8 +111,20 @@ class Width(ModelPass):
         return 4 * anatomy.vocab_size * self.kept(anatomy) * self.separates(anatomy)
 
     def working_bytes(self, weights: int) -> int:
-        """The model in float32, and a block twice."""
-        return weights
+        """Blocks come one at a time: see :meth:`sweep_bytes`."""
+        return 0
+
+    def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+        """The largest of three: the basis; a block in three copies, and the refit of its down; the embedding
+        and the head, and the last states of all tokens, which the final norm and the head are fitted to.
+        """
+        hidden, kept = anatomy.hidden_size, self.kept(anatomy)
+        blocks = [
+            3 * sum(map(float_bytes, block.linears())) + refit_bytes(block.mlp.down)
+            for block in anatomy.blocks
+        ]
+        ends = 4 * (anatomy.vocab_size * 2 * (hidden + kept) + tokens * (2 * hidden + kept))
+        return max(*blocks, ends, 40 * hidden**2)
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """The original twice, the narrower model once, and their Grams."""
@@ -127,9 +139,10 @@ class Width(ModelPass):
         """
         self._check(stage)
         assert stage.calibration is not None
-        skeleton = Skeleton(stage.source, stage.device)
-        passage = Passage(skeleton, stage.calibration.batches, Smaller(stage.progress.note))
-        return self._cut(stage, passage, self._basis(stage, passage))
+        runner = BlockRunner(Skeleton(stage.source, stage.device), Smaller(stage.progress.note))
+        folder, batches = stage.directory / "activations", stage.calibration.batches
+        inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)
+        return self._cut(stage, runner, inputs, self._basis(stage, runner, inputs))
 
     def _check(self, stage: Stage) -> None:
         anatomy = stage.source.anatomy
@@ -149,10 +162,10 @@ class Width(ModelPass):
         if stage.calibration is None:
             raise CalibrationError("width needs calibration text", fix="pass --calibration FILE")
 
-    def _basis(self, stage: Stage, passage: Passage) -> Tensor:
+    def _basis(self, stage: Stage, runner: BlockRunner, inputs: Stream) -> Tensor:
         """The basis ``[hidden, kept]``; channels by activation where another cannot be found."""
         anatomy = stage.source.anatomy
-        found, apart = seen_by_norms(passage, stage.source, stage.progress), None
+        found, apart = norm_inputs(runner, stage.source, inputs, stage.progress), None
         if anatomy.tied and not self.separates(anatomy):
             assert anatomy.final_norm is not None
             weight = stage.source.tensor(f"{anatomy.final_norm.name}.weight")
@@ -164,12 +177,13 @@ class Width(ModelPass):
         assert basis is not None
         return basis
 
-    def _cut(self, stage: Stage, passage: Passage, basis: Tensor) -> StageResult:
+    def _cut(self, stage: Stage, runner: BlockRunner, inputs: Stream, basis: Tensor) -> StageResult:
         source, anatomy = stage.source, stage.source.anatomy
         writer = PartWriter(source, {}, stage.directory)
         options: dict[str, Any] = {"repairs": self.repair != "none", "damping": self.damping}
-        narrow = basis.to(torch.float32)
-        wide, cut = passage.entrance, [hidden @ narrow for hidden in passage.entrance]
+        wide, narrow = inputs, inputs.empty("narrow")
+        for number, batch in enumerate(inputs.raw(0)):
+            narrow.write(0, number, batch.hidden @ basis.to(torch.float32))
         parts, statuses = [], list[LayerStatus]()
         with stage.progress.task("narrowing blocks", len(anatomy.blocks)) as task:
             for block in anatomy.blocks:
@@ -177,17 +191,17 @@ class Width(ModelPass):
                     lambda name: source.tensor(name).to(stage.device), source.names(f"{block.prefix}.")
                 )
                 cut_block(tensors, block, basis)
-                module = NarrowBlock(block, passage.modules[block.index], tensors, basis, **options)
-                index = block.index
-                wide, cut = module.forward(passage.batches(index, wide), passage.batches(index, cut))
+                with runner.loaded(block.index) as module:
+                    cut = NarrowBlock(block, module, tensors, basis, **options)
+                    cut.run(wide, narrow)
                 parts.append(writer.part(block, {}, tensors.changed, {}))
-                statuses += module.statuses
+                statuses += cut.statuses
                 task.advance(1)
         ends = Ends(source, basis, separate=not anatomy.tied or self.separates(anatomy))
-        rows = passage.rows(wide), passage.rows(cut)
-        statuses.append(ends.fit(*rows, **options))
-        with passage.skeleton.head() as head:
-            damage = decoder_divergences([part[:_PROBE_TOKENS] for part in rows], [head, ends.logits])
+        statuses.append(ends.fit(wide, narrow, **options))
+        rows = [stream.first_rows(len(anatomy.blocks), _PROBE_TOKENS) for stream in (wide, narrow)]
+        with runner.skeleton.head() as head:
+            damage = decoder_divergences(rows, [head, ends.logits])
         details = {"hidden": basis.shape[1], "of": len(basis), "weights": basis.shape[1] / len(basis)}
         outside = writer.outer(*ends.tensors())
         return StageResult(

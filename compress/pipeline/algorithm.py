@@ -266,8 +266,10 @@ class ModelPass(Pass):
         """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
         return 2 * weights
 
-    def sweep_bytes(self, anatomy: Anatomy) -> int:
-        """Peak memory of a sweep of its own over the blocks of ``anatomy``; none by default."""
+    def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+        """Peak memory of a sweep of its own over the blocks of ``anatomy``, with so many ``tokens`` of
+        calibration text; none by default.
+        """
         return 0
 
     def multiplications(self, weights: int, tokens: int) -> float:

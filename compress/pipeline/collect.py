@@ -14,14 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..model.block_anatomy import BlockAnatomy, Linear
-from .forward import Batch, Smaller, both_sound, run_block
+from .forward import Batch, Smaller, Watched, both_sound, run_block, watch_inputs
 from .statistics import STATISTICS, Statistic
 
 Batches = Callable[[], Iterator[Batch]]
-
-
-class _Enough(Exception):
-    """Ends a forward pass once the last tap has seen its rows."""
 
 
 @dataclass(frozen=True)
@@ -114,23 +110,12 @@ def _tapped(
 ) -> None:
     """Run ``batch`` through the block and show ``see`` the input rows ``[tokens, in]`` of each group."""
 
-    def tap(index: int) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
-            rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+    def tap(index: int) -> Callable[[Tensor], None]:
+        def show(inputs: Tensor) -> None:
+            rows = inputs.reshape(-1, inputs.shape[-1])
             see(index, rows if batch.mask is None else rows[batch.mask.reshape(-1)])
-            if index == len(groups) - 1:
-                raise _Enough
 
-        return hook
+        return show
 
-    handles = [
-        side.linears[group[0].name].register_forward_pre_hook(tap(index))
-        for index, group in enumerate(groups)
-    ]
-    try:
-        run_block(side.module, batch)
-    except _Enough:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
+    watched: list[Watched] = [(side.linears[group[0].name], tap(index)) for index, group in enumerate(groups)]
+    watch_inputs(lambda: run_block(side.module, batch), watched, stop=True)

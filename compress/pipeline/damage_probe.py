@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..model.skeleton import Skeleton
 from ..text.token_batch import TokenBatch
-from .streams import Stream
+from .block_inputs import Stream
 
 TOKENS = 512
 _AT_ONCE = 64  # tokens whose logits are held at once: a row is as long as the vocabulary
@@ -32,32 +32,23 @@ def damage(skeleton: Skeleton, probes: Sequence[Stream], block: int) -> list[dic
     Decoders: ``kl`` (mean nats a token, original ‖ compressed) and ``top1`` (the likeliest token agrees).
     Encoders: ``distance``, one less the mean cosine of the tokens' last hidden states.
     """
-    return divergences(skeleton, [_rows(probe, block) for probe in probes])
+    return divergences(skeleton, [torch.cat(list(probe.rows(block))) for probe in probes])
 
 
 def divergences(skeleton: Skeleton, hidden: Sequence[Tensor]) -> list[dict[str, Any]]:
     """As :func:`damage`, of rows ``[tokens, hidden]`` that leave the last block: the original's come
     first."""
-    hidden = _sound(hidden)
+    hidden = _finite(hidden)
     if skeleton.anatomy.kind == "encoder":
         return [_distance(hidden[0], rows) for rows in hidden[1:]]
     with skeleton.head() as logits:
         return decoder_divergences(hidden, [logits] * len(hidden))
 
 
-def _sound(hidden: Sequence[Tensor]) -> Sequence[Tensor]:
+def _finite(hidden: Sequence[Tensor]) -> Sequence[Tensor]:
     """Without the tokens that are not finite in any of the probes, which hold the same ones."""
     keep = torch.stack([torch.isfinite(rows).all(1) for rows in hidden]).all(0)
     return hidden if bool(keep.all()) else [rows[keep] for rows in hidden]
-
-
-def _rows(probe: Stream, block: int) -> Tensor:
-    """The real tokens' hidden states ``[tokens, hidden]`` at the entrance of ``block``."""
-    parts = []
-    for batch in probe.raw(block):
-        rows = batch.hidden.flatten(0, 1)
-        parts.append(rows if batch.mask is None else rows[batch.mask.flatten()])
-    return torch.cat(parts)
 
 
 def decoder_divergences(

@@ -1,8 +1,8 @@
-"""Running token batches through one block, in pieces when memory is short."""
+"""Running token batches through one block: in pieces when memory is short, and no further than is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,46 @@ def run_block(module: nn.Module, batch: Batch) -> Tensor:
     """The block's output ``[batch, tokens, hidden]``, without gradients."""
     with torch.no_grad():
         return block_output(module, batch)
+
+
+class StopForward(Exception):
+    """Raised below :func:`until_stopped` to end a forward pass once what was wanted has been seen."""
+
+
+def until_stopped(run: Callable[[], object]) -> None:
+    """Call ``run`` without gradients, until it ends or something in it raises :class:`StopForward`."""
+    try:
+        with torch.no_grad():
+            run()
+    except StopForward:
+        pass
+
+
+# A module, and what is shown the first of its positional inputs.
+Watched = tuple[nn.Module, Callable[[Tensor], None]]
+
+
+def watch_inputs(run: Callable[[], object], watched: Sequence[Watched], *, stop: bool) -> None:
+    """Call ``run`` without gradients and show the inputs of the ``watched`` modules, which are called in this
+    order; with ``stop`` it ends at the last of them.
+    """
+
+    def hook(index: int, see: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            see(inputs[0])
+            if stop and index + 1 == len(watched):
+                raise StopForward
+
+        return look
+
+    handles = [
+        module.register_forward_pre_hook(hook(index, see)) for index, (module, see) in enumerate(watched)
+    ]
+    try:
+        until_stopped(run)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Smaller:

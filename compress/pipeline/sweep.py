@@ -28,17 +28,16 @@ from ..numbers.input_rounding import rounding_of
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from .algorithm import BlockPass
-from .allocator import return_small_blocks
 from .block import Block, LayerStatus, Statistics
-from .block_inputs import block_inputs
+from .block_inputs import Entry, Stream, capture
 from .collect import Side, collect
 from .damage_probe import damage, probe_rows
-from .forward import Batch, Smaller, propagate, spoilt
+from .device import return_small_blocks
+from .forward import Batch, Smaller, spoilt
 from .journal import Journal
 from .masks import Masks
 from .part_writer import PartWriter
 from .stage import StageResult, prepared
-from .streams import Entry, Stream
 
 # A step is the passes that one entry of a recipe stands for; they share statistics.
 Step = Sequence[tuple[str, BlockPass]]
@@ -96,7 +95,7 @@ class Sweep:
         )
         skeleton = Skeleton(self.source, self.device)
         if self.calibration is not None:
-            self._enter(skeleton, write=start == 0)
+            self._capture(skeleton, write=start == 0)
         with self.progress.task("compressing blocks", len(blocks)) as task:
             task.advance(start)
             for anatomy in blocks[start:]:
@@ -113,26 +112,22 @@ class Sweep:
             kv_scheme=self.steps[-1][-1][1].kv_scheme,  # the last pass, if any
         )
 
-    def _enter(self, skeleton: Skeleton, *, write: bool) -> None:
+    def _capture(self, skeleton: Skeleton, *, write: bool) -> None:
         """Embed the batches: what each keeps for all blocks, and the first block's inputs."""
         assert self.calibration is not None
         entries: list[Entry] = []
-        with skeleton.embeddings() as model:
-            for number, batch in enumerate(self.calibration.batches):
-                padded = not bool(batch.attention_mask.all())
-                mask = batch.attention_mask.to(self.device) if padded else None
-                hidden, arguments = block_inputs(skeleton, model, batch.input_ids.to(self.device), mask)
-                entries.append(Entry(arguments, None if mask is None else mask.to(torch.bool)))
-                if number == 0:
-                    parts = -(-hidden.shape[0] // probe_rows(batch))
-                    whole = [Batch(hidden, kept, entries[0].mask) for kept in arguments]
-                    probe = [next(batch.split(parts)) for batch in whole]
-                    self._start(self.probes, 0, probe[0].hidden, write)
-                self._start(self._runs, number, hidden, write)
+        for number, (hidden, entry) in enumerate(capture(skeleton, self.calibration.batches)):
+            entries.append(entry)
+            if number == 0:
+                parts = -(-hidden.shape[0] // probe_rows(self.calibration.batches[0]))
+                whole = [Batch(hidden, kept, entry.mask) for kept in entry.arguments]
+                probe = [next(batch.split(parts)) for batch in whole]
+                self._start(self.probes, 0, probe[0].hidden, write)
+            self._start(self._runs, number, hidden, write)
         for stream in self._runs:
             stream.entries = entries
         for stream in self.probes:
-            stream.entries = [Entry([piece.arguments for piece in probe], probe[0].mask)]
+            stream.entries = [Entry([part.arguments for part in probe], probe[0].mask)]
 
     @staticmethod
     def _start(streams: Sequence[Stream], number: int, hidden: Tensor, write: bool) -> None:
@@ -211,18 +206,19 @@ class Sweep:
         """Run ``streams`` through the block as it is; returns the files that hold the next block's inputs."""
         if self.calibration is None:
             return []
-        index, files = block.anatomy.index, []
+        files: list[Path] = []
         with _simulated(skeleton, block):
             for stream in streams:
-                stream.drop(index + 1)
-                bad, total = 0, 0
-                for number, batch in enumerate(stream.raw(index)):
-                    output = propagate(block.module, batch, self.smaller)
-                    files.append(stream.write(index + 1, number, output))
-                    bad += int(spoilt(output, batch.mask).sum())
-                    total += len(output) if batch.mask is None else int(batch.mask.any(1).sum())
-                self.spoilt = (bad, total)
+                self.spoilt = (0, 0)
+                files += stream.advance(
+                    block.anatomy.index, block.module, self.smaller, keep=True, check=self._count
+                )
         return files
+
+    def _count(self, output: Tensor, batch: Batch) -> None:
+        bad, total = self.spoilt
+        samples = len(output) if batch.mask is None else int(batch.mask.any(1).sum())
+        self.spoilt = bad + int(spoilt(output, batch.mask).sum()), total + samples
 
     def _tell_spoilt(self, block: Block) -> None:
         """Say which layers were calibrated without some of the samples: those that end in NaN or infinity.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from ..model.block_anatomy import BlockAnatomy, Linear, Norm
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
-from ..pipeline.block_inputs import block_inputs
+from ..pipeline.block_inputs import Stream
 from ..pipeline.collect import Side, collect
-from ..pipeline.forward import Batch, Smaller, propagate
+from ..pipeline.forward import Smaller
 from ..text.calibration import Calibration
 from ..text.micro_batches import micro_batches_of
 from .learned_rotation import Reader
 
-_SEQUENCES = 4  # sequences of calibration text that are looked at
+_SEQUENCES = 4  # of calibration text that are looked at
 _ROWS = 512  # of the stacked weights that read the same inputs
 # A norm's scale below this fraction of the largest takes its channel out of the sample.
 _SMALLEST_SCALE = 1e-4
@@ -38,50 +38,32 @@ class BlockReaders:
     heads: Reader
 
 
-@dataclass
-class _Running:
-    """A sequence on its way: its states ``[1, tokens, hidden]``, each block's arguments, its real tokens."""
-
-    hidden: Tensor
-    arguments: Sequence[Mapping[str, Any]]
-    mask: Tensor | None
-
-    def at(self, block: int) -> Batch:
-        return Batch(self.hidden, self.arguments[block], self.mask)
-
-
 def block_readers(
-    source: WeightSource, calibration: Calibration, device: torch.device, smaller: Smaller, *, residual: bool
+    source: WeightSource,
+    calibration: Calibration,
+    device: torch.device,
+    directory: Path,
+    smaller: Smaller,
+    *,
+    residual: bool,
 ) -> Iterator[BlockReaders]:
-    """The readers of each block in turn, with the inputs that the model in float gives them."""
-    skeleton = Skeleton(source, device)
-    running = _entrance(skeleton, calibration)
+    """The readers of each block, one after another, with the inputs that the model in float gives them.
+
+    Some sequences, evenly over the text, go through the blocks; their states wait in ``directory``.
+    """
+    skeleton, rows = Skeleton(source, device), micro_batches_of(calibration, 1)
+    chosen = rows[:: max(1, len(rows) // _SEQUENCES)][:_SEQUENCES]
+    inputs = Stream.capture(directory, skeleton, chosen)
     for block in source.anatomy.blocks:
         module = skeleton.fill(block.prefix)
         modules = {linear.name: skeleton.submodule(linear.name) for linear in block.linears()}
-        batches = [one.at(block.index) for one in running]
         wanted = {linear.name: ("sample",) for linear in block.linears()}
-        side = Side(module, modules, partial(iter, batches))
+        side = Side(module, modules, partial(inputs.raw, block.index))
         found = collect(side, None, block, wanted, smaller)
         samples = _Samples(skeleton, block, {name: kept["sample"] for name, kept in found.items()})
         yield BlockReaders(samples.residual() if residual else (), samples.heads())
-        for one, batch in zip(running, batches, strict=True):
-            one.hidden = propagate(module, batch, smaller)
+        inputs.advance(block.index, module, smaller)
         skeleton.free(block.prefix)
-
-
-def _entrance(skeleton: Skeleton, calibration: Calibration) -> list[_Running]:
-    """Some sequences, evenly over the text, at the first block."""
-    micro_batches = micro_batches_of(calibration, 1)
-    chosen = micro_batches[:: max(1, len(micro_batches) // _SEQUENCES)][:_SEQUENCES]
-    running = []
-    with skeleton.embeddings() as model:
-        for micro_batch in chosen:
-            padded = not bool(micro_batch.attention_mask.all())
-            mask = micro_batch.attention_mask.to(skeleton.device) if padded else None
-            hidden, arguments = block_inputs(skeleton, model, micro_batch.input_ids.to(skeleton.device), mask)
-            running.append(_Running(hidden, arguments, None if mask is None else mask.to(torch.bool)))
-    return running
 
 
 class _Samples:

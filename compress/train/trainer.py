@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...terminal import Progress
 from ..measure.precision import LoopPrecision, autocast
-from ..pipeline.allocator import small_blocks_kept
+from ..pipeline.device import small_blocks_kept
 from ..pipeline.processes import ALONE, Processes
 from ..text.micro_batches import MicroBatch
 from .loop import Loop

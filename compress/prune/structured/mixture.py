@@ -4,7 +4,7 @@ their place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ...pipeline.forward import Batch
 from .expert_use import Use, Weights
 
 
-def used(skeleton: Skeleton, experts: Experts, module: nn.Module, batches: Sequence[Batch]) -> Use:
+def used(skeleton: Skeleton, experts: Experts, module: nn.Module, batches: Iterable[Batch]) -> Use:
     """The use of a block's experts by ``batches``."""
     held, router = _modules(skeleton, experts)
     weights = Weights(

@@ -4,6 +4,7 @@ read it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from ...model.block_anatomy import Norm
 from ...model.checkpoint.block_sizes import with_hidden_size
 from ...model.weights import WeightSource
 from ...pipeline.block import LayerStatus
+from ...pipeline.block_inputs import Stream
 from ...solve.damped_cholesky import DAMPINGS
+from .residual_basis import normalized
 from .residual_cut import norm_weight, scale_of, tied_scales
 from .residual_fit import Reading, fit_reading, fitted_scales
 from .residual_repair import UNREPAIRED
-from .residual_seen import normalized
 
 Tensors = dict[str, Tensor]
 
@@ -43,12 +45,24 @@ class Ends:
         else:
             self.scales, self.head = tied_scales(self.old_scales, basis), self.embedding
 
-    def fit(self, wide: Tensor, narrow: Tensor, *, repairs: bool, damping: float | None) -> LayerStatus:
-        """Repair what reads the last states ``narrow [tokens, kept]``, which were ``wide [tokens, hidden]``;
-        the error is that of what the head reads. ``damping`` as in :class:`.residual_repair.NarrowBlock`.
+    def fit(self, wide: Stream, narrow: Stream, *, repairs: bool, damping: float | None) -> LayerStatus:
+        """Repair what reads the last states of the stream ``narrow [tokens, kept]``, which are those of
+        ``wide [tokens, hidden]`` in the original; the error is that of what the head reads. ``damping`` as in
+        :class:`.residual_repair.NarrowBlock`.
+
+        All tokens are in memory at once, so that each half is one product whose order of sums is fixed.
         """
-        given, now = normalized(wide, self.norm.eps), normalized(narrow, self.eps)
-        given, now = (given, now * self.scales) if self.separate else (given * self.old_scales, now)
+        end = len(self.source.anatomy.blocks)
+
+        def before(rows: Tensor) -> Tensor:
+            given = normalized(rows, self.norm.eps)
+            return given if self.separate else given * self.old_scales
+
+        def after(rows: Tensor) -> Tensor:
+            now = normalized(rows, self.eps)
+            return now * self.scales if self.separate else now
+
+        given, now = _stacked(wide, end, before), _stacked(narrow, end, after)
         halves = Reading(self.basis), Reading(self.basis)
         for number, half in enumerate(halves):
             half.add(given[number::2], now[number::2])
@@ -114,3 +128,13 @@ class Ends:
 
     def _read(self, name: str) -> Tensor:
         return self.source.tensor(name).to(self.basis.device)
+
+
+def _stacked(stream: Stream, block: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The states of all real tokens at ``block`` ``[tokens, channels]``, after ``change``, in one copy."""
+    first, tokens = next(stream.rows(block)), sum(map(len, stream.rows(block)))
+    table, start = first.new_empty(tokens, first.shape[1]), 0
+    for rows in stream.rows(block):
+        table[start : start + len(rows)] = change(rows)
+        start += len(rows)
+    return table

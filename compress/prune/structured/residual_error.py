@@ -8,15 +8,16 @@ instead of at the linear's own output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ...model.block_anatomy import BlockAnatomy, Linear, Norm
-from ...pipeline.forward import Batch, run_block
+from ...pipeline.forward import Batch, run_block, watch_inputs
 from ...solve.damped_cholesky import fit_halves
 from .repair import Repaired, least_squares
 
@@ -48,20 +49,22 @@ def reader_of_sum(block: BlockAnatomy, linear: Linear) -> Norm | None:
 def seen(module: nn.Module, watched: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
     """The inputs of the ``watched`` parts of a block while ``batch`` goes through it, and its ``output``."""
     found: dict[str, Tensor] = {}
-    handles = [part.register_forward_pre_hook(_keep(found, name)) for name, part in watched.items()]
-    try:
+
+    def run() -> None:
         found["output"] = run_block(module, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    parts = [(part, partial(found.__setitem__, name)) for name, part in watched.items()]
+    watch_inputs(run, parts, stop=False)
     return found
 
 
-def _keep(found: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found[name] = inputs[0]
+def refit_bytes(linear: Linear) -> int:
+    """The most memory that a fit of ``linear`` by :func:`fit_gap` takes, in bytes.
 
-    return hook
+    Three pairs of sums (two halves and both), and what a fit solves with: four squares and two weights.
+    """
+    inputs, outputs = linear.in_features, linear.out_features
+    return 4 * (7 * inputs**2 + 5 * inputs * outputs)
 
 
 class Gap:

@@ -1,14 +1,15 @@
-"""What makes up for directions that the residual stream has lost, in closed form, block after block.
+"""What compensates for directions that the residual stream has lost, in closed form, block after block.
 
 Two streams run side by side: the original's states, and those of the narrower model as it is by then. Each
-group of linears that reads a norm takes in the map from the states it has now to those it had
-(:mod:`.residual_fit`); each linear that writes is fitted to its own inputs, so that the narrow sum comes
-closest to the original's (:mod:`.residual_error`).
+group of linears behind a norm takes in the map from the states it has now to those it had
+(:mod:`.residual_fit`); each linear that adds to the residual stream is fitted to its own inputs, so that the
+narrow stream comes closest to the original's (:mod:`.residual_error`). States wait on disk in between: in
+memory are the block twice, one batch, and the sums of one fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -18,38 +19,24 @@ from torch import Tensor, nn
 
 from ...model.block_anatomy import BlockAnatomy, Linear, Norm
 from ...pipeline.block import LayerStatus
-from ...pipeline.forward import Batch
+from ...pipeline.block_inputs import Stream
+from ...pipeline.forward import Batch, watch_inputs
 from ...rotate.rotation import FusedTensors
+from .residual_basis import normalized, real
 from .residual_cut import scale_of
 from .residual_error import Gap, fit_gap, seen
 from .residual_fit import Reading, fit_reading
-from .residual_seen import normalized, real
 
-Masks = Sequence[Tensor | None]
+# Batches of states, read from disk once more with each call.
+States = Callable[[], Iterator[Batch]]
 
 UNREPAIRED = ("fallback-unrepaired", "the Gram is not positive definite")
 
 
-class _Reached(Exception):
-    pass
-
-
 def inputs_of(linear: nn.Module, run: Callable[[], object]) -> Tensor:
-    """What ``linear`` is given while ``run`` goes on, which ends there."""
+    """The inputs of ``linear`` while ``run`` goes on, which ends there."""
     found: list[Tensor] = []
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0])
-        raise _Reached
-
-    handle = linear.register_forward_pre_hook(keep)
-    try:
-        with torch.no_grad():
-            run()
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
+    watch_inputs(run, [(linear, found.append)], stop=True)
     return found[0]
 
 
@@ -65,7 +52,7 @@ class _Rms(nn.Module):
 class NarrowBlock:
     """A block cut to ``basis [hidden, kept]``; ``tensors`` are its parameters, which the repair changes.
 
-    ``damping`` None is chosen anew for each fit, by halves of the text.
+    ``damping`` None is chosen again for each fit, by halves of the text.
     """
 
     def __init__(
@@ -89,39 +76,47 @@ class NarrowBlock:
         for norm in (block.norm1, block.norm2):
             self.module.set_submodule(self._local(norm.name), self._norm(norm))
 
-    def forward(self, wide: Sequence[Batch], narrow: Sequence[Batch]) -> tuple[list[Tensor], list[Tensor]]:
-        """What leaves the original and this block, entered by ``wide`` and ``narrow``; repaired on the
-        way.
+    def run(self, wide: Stream, narrow: Stream) -> None:
+        """Run the stream ``wide`` through the original, and ``narrow`` through this block, which is repaired
+        on the way. The inputs of the block are dropped.
         """
-        block, masks = self.block, [batch.mask for batch in narrow]
-        norm = {"sum": self.original.get_submodule(self._local(block.norm2.name))}
-        left = [seen(self.original, norm, batch) for batch in wide]
-        sums, outputs = [found["sum"] for found in left], [found["output"] for found in left]
-        states, entering = [batch.hidden for batch in narrow], [batch.hidden for batch in wide]
-        self._read(block.norm1, block.attention.projections, entering, states, masks)
-        o = self._part(block.attention.o.name)
-        runs = (partial(self.module, batch.hidden, **batch.arguments) for batch in narrow)
-        states = self._write(block.attention.o, sums, states, [inputs_of(o, run) for run in runs], masks)
-        self._read(block.norm2, block.mlp.projections, sums, states, masks)
-        down, norm2 = self._part(block.mlp.down.name), self._norm(block.norm2)
-        mlp = self._part(block.mlp.down.name.rpartition(".")[0])
-        rows = [inputs_of(down, partial(mlp, norm2(state))) for state in states]
-        return outputs, self._write(block.mlp.down, outputs, states, rows, masks)
+        block, index = self.block, self.block.index
+        sums, rows, middle = (wide.empty(name) for name in ("sums", "rows", "middle"))
+        self._run_original(wide, sums)
+        entering, between = partial(narrow.raw, index), partial(middle.raw, index)
+        self._fit_inputs(block.norm1, block.attention.projections, partial(wide.raw, index), entering)
+        o, down = self._part(block.attention.o.name), self._part(block.mlp.down.name)
+        for number, batch in enumerate(entering()):
+            run = partial(self.module, batch.hidden, **batch.arguments)
+            rows.write(index, number, inputs_of(o, run))
+        wanted, given = partial(sums.raw, index), partial(rows.raw, index)
+        self._fit_outputs(block.attention.o, wanted, entering, given, partial(middle.write, index))
+        self._fit_inputs(block.norm2, block.mlp.projections, wanted, between)
+        norm2, mlp = self._norm(block.norm2), self._part(block.mlp.down.name.rpartition(".")[0])
+        for number, batch in enumerate(between()):
+            rows.write(index, number, inputs_of(down, partial(mlp, norm2(batch.hidden))))
+        wanted = partial(wide.raw, index + 1)
+        self._fit_outputs(block.mlp.down, wanted, between, given, partial(narrow.write, index + 1))
+        for stream in (sums, rows, middle, wide, narrow):
+            stream.drop(index)
 
-    def _read(
-        self,
-        norm: Norm,
-        readers: Sequence[Linear],
-        wide: Sequence[Tensor],
-        narrow: Sequence[Tensor],
-        masks: Masks,
-    ) -> None:
-        """Fit what reads a norm, whose scales are in the readers: normalized states are compared."""
+    def _run_original(self, wide: Stream, sums: Stream) -> None:
+        """Leave what the original's second norm reads in ``sums``, and its outputs in ``wide``."""
+        index = self.block.index
+        norm = {"sum": self.original.get_submodule(self._local(self.block.norm2.name))}
+        for number, batch in enumerate(wide.raw(index)):
+            found = seen(self.original, norm, batch)
+            sums.write(index, number, found["sum"])
+            wide.write(index + 1, number, found["output"])
+
+    def _fit_inputs(self, norm: Norm, readers: Sequence[Linear], wide: States, narrow: States) -> None:
+        """Fit the ``readers`` of a norm, whose scales are in them: normalized states are compared."""
         if not self.repairs:
             return
         halves, now = (Reading(self.basis), Reading(self.basis)), self._norm(norm)
-        for number, (before, after, mask) in enumerate(zip(wide, narrow, masks, strict=True)):
-            halves[number % 2].add(normalized(real(before, mask), norm.eps), now(real(after, mask)))
+        for number, (before, after) in enumerate(zip(wide(), narrow(), strict=True)):
+            given = normalized(real(before.hidden, after.mask), norm.eps)
+            halves[number % 2].add(given, now(real(after.hidden, after.mask)))
         found, reading = fit_reading(halves, self.damping), halves[0] + halves[1]
         scales = norm.offset + self.tensors.read(f"{norm.name}.weight")
         for linear in readers:
@@ -130,33 +125,33 @@ class NarrowBlock:
                 self._set(f"{linear.name}.weight", weight @ found)
             self._note(linear, found is None, reading.error(self.basis if found is None else found))
 
-    def _write(
+    def _fit_outputs(
         self,
         linear: Linear,
-        wanted: Sequence[Tensor],
-        states: Sequence[Tensor],
-        rows: Sequence[Tensor],
-        masks: Masks,
-    ) -> list[Tensor]:
-        """``states`` with what ``linear`` adds to them, after it was fitted so that they come closest to
-        ``wanted`` in the basis.
+        wanted: States,
+        states: States,
+        rows: States,
+        write: Callable[[int, Tensor], object],
+    ) -> None:
+        """Fit ``linear`` to its inputs ``rows`` so that ``states``, which it adds to, come closest to
+        ``wanted`` in the basis; ``write`` gets the sums by number of the batch.
         """
         weight = self.tensors.get(f"{linear.name}.weight")
         bias = self.tensors.get(f"{linear.name}.bias") if linear.bias else None
         if self.repairs:
             narrow = replace(linear, out_features=self.basis.shape[1])
             halves = Gap(narrow, weight.device), Gap(narrow, weight.device)
-            for number, (aim, state, row, mask) in enumerate(zip(wanted, states, rows, masks, strict=True)):
-                lacking = aim @ self.basis - state - nn.functional.linear(row, weight, bias)
-                halves[number % 2].add(row, lacking, mask)
+            for number, (aim, state, row) in enumerate(zip(wanted(), states(), rows(), strict=True)):
+                added = nn.functional.linear(row.hidden, weight, bias)
+                halves[number % 2].add(row.hidden, aim.hidden @ self.basis - state.hidden - added, state.mask)
             kept = torch.arange(linear.in_features, device=weight.device)
             fitted = fit_gap(halves, weight, bias, kept, self.damping)
             self._note(linear, fitted.fit.damping is None, fitted.error)
             weight = self._set(f"{linear.name}.weight", fitted.fit.weight)
             if fitted.fit.bias is not None:
                 bias = self._set(f"{linear.name}.bias", fitted.fit.bias)
-        added = [nn.functional.linear(row, weight, bias) for row in rows]
-        return [state + more for state, more in zip(states, added, strict=True)]
+        for number, (state, row) in enumerate(zip(states(), rows(), strict=True)):
+            write(number, state.hidden + nn.functional.linear(row.hidden, weight, bias))
 
     def _note(self, linear: Linear, failed: bool, error: float) -> None:
         status, detail = UNREPAIRED if failed else ("ok", "")

@@ -120,7 +120,7 @@ class StructuredPruning(Selective, ModelPass):
         """The model in float32 and the activations of one micro-batch where losses are measured."""
         return 2 * weights if self.measures else 0
 
-    def sweep_bytes(self, anatomy: Anatomy) -> int:
+    def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
         """The block, and the Gram of a reader four times over."""
         readers = [item.part.reader(item.block).in_features for item in self.items(anatomy)]
         largest = max(weights_in(list(block.linears())) for block in anatomy.blocks)

@@ -1,4 +1,4 @@
-"""Fewer layers: which go, what makes up for them, and what the result is."""
+"""Fewer layers: which go, what compensates for them, and what the result is."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.prune.structured.layer_choice import least_influence, least_run
+from edgepress.compress.pipeline.block_inputs import Entry, Stream
+from edgepress.compress.prune.structured.layer_removal import lowest, shortest_runs, turning
 from edgepress.compress.prune.structured.residual_error import Gap
+from edgepress.compress.text.calibration import calibration_from
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
+from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
 from torch import Tensor
 
@@ -49,37 +52,63 @@ def details(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_lowest_influence_goes_and_the_lowest_run() -> None:
+def test_the_lowest_influence_goes_and_the_shortest_runs_compete(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     states = [torch.randn(20, 6, generator=generator)]
     for size in (1.0, 0.2, 0.5, 0.1, 0.4):
         states.append(states[-1] + size * torch.randn(20, 6, generator=generator))
+    stream = Stream(tmp_path, [Entry([], None), Entry([], None)], torch.device("cpu"))
+    for block, rows in enumerate(states):
+        for number, part in enumerate(rows.unsqueeze(0).split(12, 1)):
+            stream.write(block, number, part)
     influence = []
     for before, after in pairwise(states):
         cosines = [float(a @ b / a.norm() / b.norm()) for a, b in zip(before, after, strict=True)]
         influence.append(1 - sum(cosines) / len(cosines))
-    found = least_influence(states, lambda removed: len(removed) >= 2)
-    assert found.scores == pytest.approx(influence, abs=1e-5)
+    scores = [turning(stream, block, block + 1) for block in range(5)]
+    assert scores == pytest.approx(influence, abs=1e-5)
+    found = lowest(scores, lambda removed: len(removed) >= 2)
     assert found.removed == sorted(sorted(range(5), key=lambda index: influence[index])[:2])
-    run = least_run(states, lambda removed: len(removed) >= 2)
-    assert len(run.removed) == 2 and run.removed[1] == run.removed[0] + 1
-    assert len(run.scores) == 4 and run.scores[run.removed[0]] == min(run.scores)
+    assert shortest_runs(5, lambda removed: len(removed) >= 2) == [[0, 1], [1, 2], [2, 3], [3, 4]]
+
+
+def test_runs_are_scored_by_the_states_of_the_whole_model(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    step = {"pass": "layers", "keep": 0.4, "criterion": "contiguous", "repair": "none"}
+    out = run(pico_llama, pico_text, tmp_path, step)
+    model, states = load_model(pico_llama), list[list[Tensor]]()
+    blocks = model.get_submodule("model.layers")
+    for block in blocks:  # type: ignore[attr-defined]
+        block.register_forward_pre_hook(lambda _, args: states[-1].append(args[0].flatten(0, 1)))
+    blocks[-1].register_forward_hook(lambda _, args, out: states[-1].append(out.flatten(0, 1)))  # type: ignore[index]
+    text = Tokenizer.open(pico_llama)
+    calibration = calibration_from(str(pico_text), text, kind="decoder", batch_size=8, **CALIBRATED)
+    for batch in calibration.batches:
+        states.append([])
+        with torch.no_grad():
+            model(batch.input_ids)
+    whole = [torch.cat(parts) for parts in zip(*states, strict=True)]
+    expected = [1 - float(torch.cosine_similarity(whole[n], whole[n + 2], -1).mean()) for n in (0, 1)]
+    assert details(out)["scores"] == pytest.approx(expected, abs=1e-5)
+    first = expected.index(min(expected))
+    assert details(out)["removed"] == [first, first + 1]
 
 
 @pytest.mark.parametrize("biased", [False, True])
-def test_the_mending_fit_is_numpys_least_squares(biased: bool) -> None:
+def test_the_refit_is_numpys_least_squares(biased: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     rows, lacking = torch.randn(200, 6, generator=generator) + 1, torch.randn(200, 3, generator=generator) + 1
     weight, bias = torch.randn(3, 6, generator=generator), torch.randn(3) if biased else None
     gap = Gap(Linear("d", "down", 3, 6, biased), torch.device("cpu"))
     for part in (slice(0, 90), slice(90, 200)):
         gap.add(rows[part].unsqueeze(0), lacking[part].unsqueeze(0), None)
-    mended = gap.fit(weight, bias, torch.arange(6), 1e-9)
+    fitted = gap.fit(weight, bias, torch.arange(6), 1e-9)
     design = np.concatenate([rows.numpy(), np.ones((200, int(biased)))], 1)
     expected, *_ = np.linalg.lstsq(design, lacking.numpy(), rcond=None)
-    assert np.allclose((mended.fit.weight - weight).numpy(), expected[:6].T, atol=1e-3)
+    assert np.allclose((fitted.fit.weight - weight).numpy(), expected[:6].T, atol=1e-3)
     left = np.square(lacking.numpy() - design @ expected).sum() / np.square(lacking.numpy()).sum()
-    assert mended.error == pytest.approx(left, rel=1e-2)
+    assert fitted.error == pytest.approx(left, rel=1e-2)
 
 
 @pytest.mark.parametrize("criterion", ["influence", "contiguous", "greedy"])
@@ -103,7 +132,7 @@ def test_a_block_that_does_nothing_goes(
 
 
 @pytest.mark.parametrize("model", ["pico_llama", "pico_bert"])
-def test_mending_brings_the_output_closer_and_the_result_exports(
+def test_the_refit_brings_the_output_closer_and_the_result_exports(
     model: str, pico_text: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     path: Path = request.getfixturevalue(model)
@@ -127,7 +156,7 @@ def test_families(
     pico_text: Path,
     tmp_path: Path,
 ) -> None:
-    """Unmended, what is left is the original with some of its modules taken out."""
+    """Without a refit, what is left is the original with some of its modules taken out."""
     make = make_encoder if model_type == "distilbert" else make_decoder
     model = make(tmp_path / "m", model_type)
     out = run(model, pico_text, tmp_path, {"pass": "layers", "keep": 0.7, "repair": "none"})

@@ -11,7 +11,7 @@ import pytest
 LARGE = """
 import sys
 import numpy as np
-from edgepress.compress.pipeline.allocator import return_large_blocks
+from edgepress.compress.pipeline.device import return_large_blocks
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
@@ -30,7 +30,7 @@ print(resident() - before)
 SMALL = """
 import sys
 import numpy as np
-from edgepress.compress.pipeline.allocator import return_small_blocks
+from edgepress.compress.pipeline.device import return_small_blocks
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
@@ -49,7 +49,7 @@ import resource
 import sys
 from contextlib import nullcontext
 import numpy as np
-from edgepress.compress.pipeline.allocator import return_large_blocks, small_blocks_kept
+from edgepress.compress.pipeline.device import return_large_blocks, small_blocks_kept
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20

@@ -1,0 +1,197 @@
+"""Which layers can go, and the closed-form refit of the linear before them.
+
+The choice:
+
+- ``influence``: one less the mean cosine of what enters and leaves a block (Men et al. 2024, "ShortGPT:
+  Layers in Large Language Models are More Redundant Than You Expect", arXiv 2403.03853); the lowest go.
+- ``contiguous``: the same of a run of blocks, which go together (Gromov et al. 2024, "The Unreasonable
+  Ineffectiveness of the Deeper Layers", arXiv 2403.17887).
+- ``greedy``: one after another, each time the block without which the output is closest to the original's:
+  by KL, or for an encoder by cosine.
+
+The refit: of the last block before a cut, down (and its bias) is fitted by least squares to its own inputs,
+so that what leaves the block is closest to what left the last dropped one in the original, with all that
+earlier cuts have changed counted in. As in Shopkhoev et al. 2025, "ReplaceMe: Network Simplification via
+Depth Pruning and Transformer Block Linearization", arXiv 2505.02819, the map is folded into a matrix that is
+there already; here it is that matrix itself that is fitted, from its inputs on.
+
+Streams run through one loaded block after another; no more than that is in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ....terminal import Progress
+from ...model.block_anatomy import BlockAnatomy
+from ...model.skeleton import Skeleton
+from ...pipeline.block_inputs import BlockRunner, Stream
+from ...pipeline.damage_probe import divergences
+from .residual_error import Fitted, Gap, fit_gap, reader_of_sum, seen
+
+Criterion = Literal["influence", "contiguous", "greedy"]
+
+# Whether what is left without the given blocks is little enough.
+Enough = Callable[[Sequence[int]], bool]
+
+# Channels that the norm scales by less than this fraction of its largest are left as they are.
+_LEAST_SCALE = 1e-2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The blocks that go, ascending, and what the choice was made by: a number for each step."""
+
+    removed: list[int]
+    scores: list[float]
+
+
+def lowest(scores: Sequence[float], enough: Enough) -> Choice:
+    """Blocks in ascending order of their ``scores``, until it is enough."""
+    order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
+    count = next(n for n in range(1, len(order) + 1) if enough(order[:n]))
+    return Choice(sorted(order[:count]), list(scores))
+
+
+def shortest_runs(blocks: int, enough: Enough) -> list[list[int]]:
+    """Of ``blocks`` the shortest runs without which it is enough, all of one length."""
+    for length in range(1, blocks + 1):
+        runs = [list(range(start, start + length)) for start in range(blocks - length + 1)]
+        fitting = [run for run in runs if enough(run)]
+        if fitting:
+            return fitting
+    raise AssertionError("all blocks are enough")
+
+
+def choose(
+    criterion: Criterion, runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progress
+) -> Choice:
+    """The blocks that go by ``criterion``; ``inputs`` are those of the first block, which stay.
+
+    Raises:
+        CalibrationError: a block turns samples into NaN or infinity.
+    """
+    blocks = len(runner.blocks)
+    if criterion == "greedy":
+        return greedy(runner, inputs, enough, progress)
+    if criterion == "influence":
+        runs = [[index] for index in range(blocks)]
+        return lowest(_turned(runner, inputs, runs, progress), enough)
+    runs = shortest_runs(blocks, enough)
+    scores = _turned(runner, inputs, runs, progress)
+    return Choice(runs[scores.index(min(scores))], scores)
+
+
+def _turned(
+    runner: BlockRunner, inputs: Stream, runs: Sequence[Sequence[int]], progress: Progress
+) -> list[float]:
+    """How much each of ``runs``, all of one length, turns the hidden states: one less their mean cosine.
+
+    On disk are the inputs of as many blocks as a run has, and those of the first.
+    """
+    blocks, length, scores = len(runner.blocks), len(runs[0]), []
+    starts = {run[0] for run in runs}
+    with progress.task("measuring layers", blocks) as task:
+        for index in range(blocks):
+            with runner.loaded(index) as module:
+                runner.advance(inputs, index, module, keep=True)
+            start = index + 1 - length
+            if start in starts:
+                scores.append(turning(inputs, start, index + 1))
+            if start > 0:
+                inputs.drop(start)
+            task.advance(1)
+    for index in range(max(1, blocks + 1 - length), blocks + 1):
+        inputs.drop(index)
+    return scores
+
+
+def turning(stream: Stream, before: int, after: int) -> float:
+    """One less the mean cosine of the states of real tokens at the blocks ``before`` and ``after``."""
+    sides = zip(stream.rows(before), stream.rows(after), strict=True)
+    cosines = [torch.nn.functional.cosine_similarity(*rows, dim=-1) for rows in sides]
+    return 1 - float(torch.cat(cosines).mean())
+
+
+def greedy(runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progress) -> Choice:
+    """One block after another, by the measured damage of the whole model without it."""
+    kept = list(range(len(runner.blocks)))
+    original: Tensor | None = None
+    removed: list[int] = []
+    scores: list[float] = []
+    with progress.task("choosing layers", len(kept)) as task:
+        while not removed or not enough(removed):
+            whole, without = _without_each(runner, inputs, kept)
+            original = whole if original is None else original
+            found = [_damage(runner, original, rows) for rows in without]
+            place = found.index(min(found))
+            scores.append(found[place])
+            removed.append(kept.pop(place))
+            task.advance(1, f"without block {removed[-1]}: {scores[-1]:.3g}")
+    return Choice(sorted(removed), scores)
+
+
+def _without_each(runner: BlockRunner, inputs: Stream, kept: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    """What leaves the last of the blocks ``kept``, rows ``[tokens, hidden]``; and what does without each one.
+
+    All go forward together, so that each block is loaded once.
+    """
+    end = len(runner.blocks)
+    whole, without = inputs.fork("whole", 0, kept[0]), list[Stream]()
+    for index, following in zip(kept, [*kept[1:], end], strict=True):
+        skipping = whole.fork(f"without-{index:04d}", index, following)
+        with runner.loaded(index) as module:
+            for stream in (whole, *without):
+                runner.advance(stream, index, module, following)
+        without.append(skipping)
+    rows = [torch.cat(list(stream.rows(end))) for stream in (whole, *without)]
+    for stream in (whole, *without):
+        stream.drop(end)
+    return rows[0], rows[1:]
+
+
+def _damage(runner: BlockRunner, original: Tensor, rows: Tensor) -> float:
+    (found,) = divergences(runner.skeleton, [original, rows])
+    return float(found["kl"] if "kl" in found else found["distance"])
+
+
+def refit(
+    skeleton: Skeleton, block: BlockAnatomy, states: Stream, wanted: Stream, at: int, damping: float | None
+) -> Fitted:
+    """Fit down of ``block``, which is loaded, so that for ``states`` it leaves what ``wanted`` has at the
+    block ``at``; the module is not changed.
+
+    A block that normalizes at its end (BERT) is fitted before that norm: its output is taken back through the
+    norm with the mean and deviation that the residual stream has now. ``damping`` as in
+    :func:`~edgepress.compress.solve.damped_cholesky.fit_halves`.
+    """
+    linear, norm = block.mlp.down, reader_of_sum(block, block.mlp.down)
+    module, down = skeleton.submodule(block.prefix), skeleton.submodule(linear.name)
+    halves, watched = (Gap(linear, skeleton.device), Gap(linear, skeleton.device)), {"rows": down}
+    if norm is not None:
+        watched["sum"] = skeleton.submodule(norm.name)
+    targets = (batch.hidden for batch in wanted.raw(at))
+    for number, (batch, target) in enumerate(zip(states.raw(block.index), targets, strict=True)):
+        found = seen(module, watched, batch)
+        lacking = target - found["output"]
+        if norm is not None:
+            lacking = _before_norm(watched["sum"], found["sum"], target)
+        halves[number % 2].add(found["rows"], lacking, batch.mask)
+    weight = down.get_parameter("weight")
+    kept = torch.arange(linear.in_features, device=weight.device)
+    return fit_gap(halves, weight, down.get_parameter("bias") if linear.bias else None, kept, damping)
+
+
+def _before_norm(norm: nn.Module, total: Tensor, wanted: Tensor) -> Tensor:
+    """What ``total``, the input of a LayerNorm, lacks to give ``wanted`` at its own mean and deviation."""
+    scale, offset = norm.get_parameter("weight"), norm.get_parameter("bias")
+    mean = total.mean(-1, keepdim=True)
+    deviation = total.var(-1, keepdim=True, unbiased=False).sqrt()
+    usable = scale.abs() > _LEAST_SCALE * scale.abs().max()
+    needed = (wanted - offset) / torch.where(usable, scale, torch.ones_like(scale)) * deviation + mean
+    return torch.where(usable, needed - total, torch.zeros_like(total))
