@@ -1,7 +1,7 @@
 """Fewer experts: those of a mixture that are used least go, or are merged into those that they are most like.
 
 By routed saliency (Lasby et al. 2025, REAP, arXiv 2510.13999) or frequency, on the original model; merging
-after Chen et al. 2024, arXiv 2410.08589 (:mod:`edgepress.compress.prune.structured.expert_use`). Every block
+after Chen et al. 2024, arXiv 2410.08589 (:mod:`edgepress.compress.prune.structured.experts`). Every block
 keeps as many, so that the result is a plain model of its family: its config has another number of experts,
 its router fewer rows. One block is in memory at a time.
 """
@@ -24,10 +24,9 @@ from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import Stream
 from ..pipeline.damage_probe import decoder_divergences
 from ..pipeline.forward import Smaller
-from ..pipeline.part_writer import PartWriter
+from ..pipeline.shards import PartWriter
 from ..pipeline.stage import Stage, StageResult
-from ..prune.structured.expert_use import Criterion, Use
-from ..prune.structured.mixture import replace_experts, used, with_experts
+from ..prune.structured.experts import Criterion, Use, replace_experts, used, with_experts
 
 _PROBE_TOKENS = 512
 

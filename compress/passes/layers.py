@@ -28,11 +28,11 @@ from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.damage_probe import divergences
 from ..pipeline.forward import Smaller
-from ..pipeline.part_writer import PartWriter, numbered
+from ..pipeline.shards import PartWriter, numbered
 from ..pipeline.stage import Stage, StageResult
-from ..prune.structured.budget_cost import WEIGHTS, BudgetOption
+from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.layer_removal import Choice, Criterion, choose, refit
-from ..prune.structured.residual_error import adds_plainly, refit_bytes
+from ..prune.structured.residual_fit import adds_plainly, refit_bytes
 from ..text.token_batch import TokenBatch
 
 _PROBE_TOKENS = 512

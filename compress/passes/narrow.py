@@ -13,10 +13,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ..prune.structured.channel_units import Channels
-from ..prune.structured.head_units import Heads, Unit
-from ..prune.structured.part import Part
 from ..prune.structured.structured_pruning import StructuredPruning
+from ..prune.structured.units import Channels, Heads, Part, Unit
 
 
 class Narrow(StructuredPruning):

@@ -18,8 +18,7 @@ from torch import Tensor
 from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
-from ..prune.sparsity import Scope
-from ..prune.unstructured_pruning import Pruning
+from ..prune.unstructured import Pruning, Scope
 
 # Each as in its paper: magnitudes compare across a layer, outputs' errors within the row that they belong to.
 _SCOPE: dict[str, Scope] = {"magnitude": "layer", "wanda": "row"}

@@ -35,7 +35,7 @@ from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import AnySchemeOption, Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.forward import Smaller
-from ..pipeline.part_writer import PartWriter
+from ..pipeline.shards import PartWriter
 from ..pipeline.stage import Stage, StageResult
 from ..rotate.learned_rotation import LearnedRotation, Reader, learn
 from ..rotate.rotation import (

@@ -32,13 +32,12 @@ from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.damage_probe import decoder_divergences
 from ..pipeline.forward import Smaller
-from ..pipeline.part_writer import PartWriter
+from ..pipeline.shards import PartWriter
 from ..pipeline.stage import Stage, StageResult
-from ..prune.structured.budget_cost import WEIGHTS, BudgetOption
-from ..prune.structured.narrow_ends import Ends
+from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.residual_basis import Basis, basis_of, norm_inputs, unusual
-from ..prune.structured.residual_cut import cut_block, narrower, why_not
-from ..prune.structured.residual_error import refit_bytes
+from ..prune.structured.residual_cut import Ends, cut_block, narrower, why_not
+from ..prune.structured.residual_fit import refit_bytes
 from ..prune.structured.residual_repair import NarrowBlock
 from ..rotate.rotation import FusedTensors
 

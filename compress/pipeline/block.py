@@ -23,6 +23,8 @@ from .forward import Batch
 
 FALLBACK = "fallback"
 
+Statistics = Mapping[str, Mapping[str, Tensor]]
+
 
 @dataclass
 class LayerStatus:
@@ -48,9 +50,6 @@ class LayerStatus:
     def as_dict(self) -> dict[str, Any]:
         """JSON for the manifest."""
         return {key: value for key, value in self.__dict__.items() if value != ""}
-
-
-Statistics = Mapping[str, Mapping[str, Tensor]]
 
 
 def _no_batches() -> Iterator[Batch]:

@@ -18,12 +18,11 @@ from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from .algorithm import BlockPass, ModelPass, Pass
-from .assemble import assemble
 from .block import LayerStatus
 from .journal import Journal
-from .masks import Masks
 from .processes import ALONE, Processes
-from .stage import LOG, Record, Stage, StageResult, Steps
+from .shards import Masks
+from .stage import LOG, Record, Stage, StageResult, Steps, assemble
 from .sweep import Sweep
 
 RECORD = "stage.json"

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from ...errors import OutOfResource
 
+# A module, and what is shown the first of its positional inputs.
+Watched = tuple[nn.Module, Callable[[Tensor], None]]
+
 
 class Batch:
     """One calibration batch at the entrance of a block.
@@ -60,10 +63,6 @@ def until_stopped(run: Callable[[], object]) -> None:
             run()
     except StopForward:
         pass
-
-
-# A module, and what is shown the first of its positional inputs.
-Watched = tuple[nn.Module, Callable[[Tensor], None]]
 
 
 def watch_inputs(run: Callable[[], object], watched: Sequence[Watched], *, stop: bool) -> None:

@@ -1,11 +1,13 @@
 """A stage of a recipe: what runs between two barriers, from one checkpoint to the next.
 
 A sweep of block passes is one stage, a ``ModelPass`` is another. Each reads a whole checkpoint and leaves the
-parts of the next, so that any pass may follow any other.
+shards of the next, so that any pass may follow any other. :func:`assemble` joins them into a checkpoint
+directory; its manifest is not written here.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +17,22 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ...storage import write_atomic
+from ...storage import write_atomic, write_json
 from ...terminal import Progress
 from ..measure.fisher import FisherPass
+from ..model.checkpoint.block_sizes import BLOCK_SIZES
+from ..model.checkpoint.compressed import quantization_config
+from ..model.checkpoint.kv_scales import OWN_KEY, ecosystem_form, own_form
+from ..model.checkpoint.shard_writer import copy_companions, join
 from ..model.kv_scheme import KVScheme
+from ..model.module_names import module_name
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from .algorithm import PREPARED_AT_ONCE, BlockPass, Pass
 from .block import LayerStatus
-from .masks import Masks
 from .processes import ALONE, Processes
+from .shards import Masks
 
 Steps = Sequence[tuple[str, Pass]]
 LOG = "train.jsonl"
@@ -128,3 +135,41 @@ def prepared(
             write_atomic(file, save(kind.prepare(run)))
         found |= load_file(file)
     return found
+
+
+def assemble(source: WeightSource, result: StageResult, directory: Path) -> None:
+    """Write weights, ``config.json`` and the companions of ``source`` into ``directory``, made anew."""
+    source = result.form or source
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    join(result.parts, directory)
+    config = {name: value for name, value in source.reader.config.items() if name != "quantization_config"}
+    config.pop(OWN_KEY, None)
+    config |= result.config | own_form(result.kv_scheme)
+    if config.get(BLOCK_SIZES) is None:
+        config.pop(BLOCK_SIZES, None)
+    cache = None if result.kv_scheme is None else ecosystem_form(result.kv_scheme)
+    if result.schemes or cache is not None:
+        config["quantization_config"] = quantization_config(
+            result.schemes, result.forms, _others(source, result), cache
+        )
+    write_json(directory / "config.json", config)
+    copy_companions(source.reader, directory)
+    for name, content in result.files.items():
+        if content is None:
+            (directory / name).unlink()
+        else:
+            write_json(directory / name, content)
+
+
+def _others(source: WeightSource, result: StageResult) -> list[str]:
+    """The linear modules of the model that stay in float."""
+    anatomy = source.anatomy
+    names = [linear.name for linear in anatomy.linears() if linear.name not in result.schemes]
+    if anatomy.classifier is not None:
+        names += [anatomy.classifier.dense, anatomy.classifier.out]
+    elif anatomy.kind == "encoder":
+        names.append("pooler.dense")  # transformers adds one to a model that was saved without it
+    if anatomy.head is not None:
+        names.append(module_name(anatomy, anatomy.head))
+    return names

@@ -35,8 +35,7 @@ from .damage_probe import damage, probe_rows
 from .device import return_small_blocks
 from .forward import Batch, Smaller, spoilt
 from .journal import Journal
-from .masks import Masks
-from .part_writer import PartWriter
+from .shards import Masks, PartWriter
 from .stage import StageResult, prepared
 
 # A step is the passes that one entry of a recipe stands for; they share statistics.

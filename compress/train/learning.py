@@ -23,7 +23,7 @@ from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ModelPass
 from ..pipeline.block import LayerStatus
-from ..pipeline.part_writer import PartWriter
+from ..pipeline.shards import PartWriter
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
 from .checkpointing import checkpoint_blocks

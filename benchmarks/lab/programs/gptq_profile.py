@@ -41,9 +41,9 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "weights read and written": (
         ("compress/model/skeleton.py", "fill"),
-        ("compress/pipeline/part_writer.py", "write"),
-        ("compress/pipeline/part_writer.py", "outer"),
-        ("compress/pipeline/assemble.py", "assemble"),
+        ("compress/pipeline/shards.py", "write"),
+        ("compress/pipeline/shards.py", "outer"),
+        ("compress/pipeline/stage.py", "assemble"),
     ),
     "the damage measured on probes": (("compress/pipeline/damage_probe.py", "damage"),),
     "calibration text, tokenized": (("compress/text/calibration.py", "calibration_from"),),

@@ -17,7 +17,7 @@ from typing import Any
 
 from ....compress.model.models import resolve
 from ....compress.model.weights import WeightSource
-from ....compress.prune.structured.budget_cost import WEIGHTS, Budget
+from ....compress.prune.structured.budget import WEIGHTS, Budget
 from ....storage import read_json, write_atomic
 from ...records.record import Measurement, read
 from ..peers.pruners import torch_pruning

@@ -32,7 +32,7 @@ from ...model.block_anatomy import BlockAnatomy
 from ...model.skeleton import Skeleton
 from ...pipeline.block_inputs import BlockRunner, Stream
 from ...pipeline.damage_probe import divergences
-from .residual_error import Fitted, Gap, fit_gap, reader_of_sum, seen
+from .residual_fit import Fitted, Gap, fit_gap, reader_of_sum, seen
 
 Criterion = Literal["influence", "contiguous", "greedy"]
 

@@ -1,8 +1,15 @@
-"""``Narrow``: the block pass behind the structured ones: each part of each block down to the width it was
-given.
+"""``UnitPruning``: the block pass behind the structured ones: each part of each block down to its width.
 
-The statistics of a part are collected from the block as the parts before it left it. What stays is repaired
-at once, so that the next block sees the repaired outputs.
+The statistics of a part are collected from the block as the parts before it left it. What stays is refitted
+at once, so that the next block sees the refitted outputs. Which units stay goes by one of four measures:
+
+- ``magnitude``: the product of the norms of its column of the reader and of the rows that make it (Li et al.
+  2017, arXiv 1608.08710); no data.
+- ``activation``: the norm of what it adds to the reader's output on the calibration tokens.
+- ``taylor``: the squared first-order change of the loss without it, summed over tokens (Molchanov et al.
+  2019, arXiv 1906.10771); measured by one backward pass (:mod:`edgepress.compress.measure.removal_loss`).
+- ``reconstruction``: the error that is left when the other units compensate
+  (:mod:`edgepress.compress.solve.elimination`).
 """
 
 from __future__ import annotations
@@ -10,25 +17,89 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
 from ...model.block_anatomy import Linear
 from ...pipeline.algorithm import BlockPass
 from ...pipeline.block import Block, LayerStatus, output_error, weight_error
-from ...solve.damped_cholesky import all_finite, damp, damping_status
-from ..support_fit import fit_support
-from .importance import Importance, kept_units
-from .part import Part, columns_of
-from .repair import Repaired, bias_only, least_squares
-from .residual_error import Gap, adds_plainly, reader_of_sum, seen
+from ...solve.damped_cholesky import all_finite, damp, damping_status, inverted
+from ...solve.elimination import (
+    Repaired,
+    bias_only,
+    columns_of,
+    eliminate,
+    in_rounds,
+    least_of,
+    least_squares,
+)
+from ...solve.support_fit import fit_support
+from .residual_fit import Gap, adds_plainly, reader_of_sum, seen
+from .units import Part
+
+Importance = Literal["magnitude", "activation", "taylor", "reconstruction"]
+
+_ROUNDS = 32
 
 Repair = Literal["least_squares", "bias", "none"]
-
 # Units kept, by block and the name of the part.
 Widths = Mapping[tuple[int, str], int]
-
 _FIT_STEPS = 30
+
+
+def kept_units(
+    block: Block,
+    part: Part,
+    count: int,
+    importance: Importance,
+    inputs: Mapping[str, Tensor],
+    losses: Mapping[str, Tensor],
+    damping: float,
+) -> Tensor | None:
+    """The ``count`` units of ``part`` that stay, ascending; None where the Gram cannot be inverted.
+
+    ``inputs`` are statistics of the reader's inputs, ``losses`` the measured ones of units by reader.
+    """
+    anatomy = block.anatomy
+    reader, size, partitions = part.reader(anatomy), part.unit(anatomy), part.partitions(anatomy)
+    weight = block.weight(reader)
+    units = reader.in_features // size
+    gone = (units - count) // partitions
+    if importance == "reconstruction":
+        inverse = inverted(inputs["gram"], damping)
+        if inverse is None:
+            return None
+        return eliminate(weight.clone(), inverse, size, partitions, in_rounds(gone, _ROUNDS))[0]
+    if importance == "taylor":
+        scores = losses[reader.name].to(weight.device)
+    elif importance == "activation":
+        scores = added_power(weight, inputs["gram"], size)
+    else:
+        scores = magnitudes(block, part)
+    stays = torch.ones(units, dtype=torch.bool, device=weight.device)
+    stays[least_of(scores, partitions, gone)] = False
+    return stays.nonzero().flatten()
+
+
+def added_power(weight: Tensor, gram: Tensor, size: int) -> Tensor:
+    """``E‖W_S x_S‖²`` of each unit ``[units]``."""
+    if size == 1:
+        return weight.square().sum(0) * gram.diagonal()
+    units = weight.shape[1] // size
+    blocks = gram.view(units, size, units, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    parts = weight.T.reshape(units, size, -1)
+    return ((blocks @ parts) * parts).sum((1, 2))
+
+
+def magnitudes(block: Block, part: Part) -> Tensor:
+    """The product over the reader and the linears that feed it of the norms of each unit's weights."""
+    anatomy = block.anatomy
+    reader, size = part.reader(anatomy), part.unit(anatomy)
+    total = block.weight(reader).square().sum(0).view(-1, size).sum(1).sqrt()
+    for rows in part.makers(block):
+        total = total * rows.square().sum(1).view(len(total), -1).sum(1).sqrt()
+    return total
 
 
 class Narrow(BlockPass):

@@ -4,7 +4,8 @@ kept]``, one for the whole model, chosen by what all norms receive on the calibr
 - ``activation``: the channels of largest mean ``|activation|`` behind the norms, layers counted alike
   (Muralidharan et al. 2024, "Compact Language Models via Pruning and Knowledge Distillation", arXiv
   2407.14679).
-- ``reconstruction``: the channels that the readers of the norms can compensate best (:mod:`.elimination`).
+- ``reconstruction``: without the channels that the readers of the norms can best compensate for
+  (:mod:`...solve.elimination`).
 - ``pca``: the principal directions of the normalized states (Ashkboos et al. 2024, "SliceGPT: Compress Large
   Language Models by Deleting Rows and Columns", arXiv 2401.15024), pooled over all norms: SliceGPT turns
   each block by its own matrix and pays for it with a product in every residual connection.
@@ -24,8 +25,8 @@ from ...model.block_anatomy import Norm
 from ...model.weights import WeightSource
 from ...pipeline.block_inputs import BlockRunner, Stream
 from ...solve.damped_cholesky import inverted
-from .elimination import eliminate, in_rounds
-from .residual_error import seen
+from ...solve.elimination import eliminate, in_rounds
+from .residual_fit import seen
 
 Basis = Literal["activation", "reconstruction", "pca"]
 

@@ -1,13 +1,161 @@
-"""Least squares for what reads a narrower residual stream: a map from the states a norm gives now to those it
-gave, which its linears take in, or the norm's scales alone.
+"""Least squares around the residual stream, to which a block adds the outputs of o and of down.
+
+Two fits. A linear that adds to the stream: earlier blocks have changed, so that the stream has an error
+against the original's; the linear is fitted to its own inputs so that what it adds to comes closest to the
+original (:class:`ResidualError`). That is the correction of Li et al. 2025, "GPTAQ", arXiv 2504.02692, aimed
+at the hidden states instead of at the linear's own output. And what is behind a norm of a narrower stream: a
+map from the states that the norm gives now to those it gave, which its linears take in
+(:class:`NormOutputs`), or the scales of the final norm alone.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
 
+import torch
+from torch import Tensor, nn
+
+from ...model.block_anatomy import BlockAnatomy, Linear, Norm
+from ...pipeline.forward import Batch, run_block, watch_inputs
 from ...solve.damped_cholesky import cholesky, damp, fit_halves
+from ...solve.elimination import Repaired, least_squares
+
+# Status and detail of a layer whose least squares could not be solved.
+UNREPAIRED = ("fallback-unrepaired", "the Gram is not positive definite")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """``fit``: the new linear; ``error``: what is left of the gap, squared and relative to the gap."""
+
+    fit: Repaired
+    error: float
+
+
+def adds_plainly(block: BlockAnatomy, linear: Linear) -> bool:
+    """Whether what ``linear``, o or down, gives is added to the hidden states as it is."""
+    return (block.mlp_norm if linear == block.mlp.down else block.attention_norm) is None
+
+
+def reader_of_sum(block: BlockAnatomy, linear: Linear) -> Norm | None:
+    """The norm whose input is the sum that ``linear``, o or down, adds to; None where that leaves the
+    block.
+    """
+    if linear == block.mlp.down:
+        return block.norm2 if block.order == "post" else None
+    if block.order == "parallel":
+        return None
+    return block.norm1 if block.order == "post" else block.norm2
+
+
+def seen(module: nn.Module, watched: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+    """The inputs of the ``watched`` parts of a block while ``batch`` goes through it, and its ``output``."""
+    found: dict[str, Tensor] = {}
+
+    def run() -> None:
+        found["output"] = run_block(module, batch)
+
+    parts = [(part, partial(found.__setitem__, name)) for name, part in watched.items()]
+    watch_inputs(run, parts, stop=False)
+    return found
+
+
+def refit_bytes(linear: Linear) -> int:
+    """The most memory that a fit of ``linear`` by :func:`fit_gap` takes, in bytes.
+
+    Three pairs of sums (two halves and both), and what a fit solves with: four squares and two weights.
+    """
+    inputs, outputs = linear.in_features, linear.out_features
+    return 4 * (7 * inputs**2 + 5 * inputs * outputs)
+
+
+class Gap:
+    """Sums over tokens of what the linear's sum lacks, and of the linear's inputs."""
+
+    def __init__(self, linear: Linear, device: torch.device) -> None:
+        inputs, outputs = linear.in_features, linear.out_features
+        self._gram = torch.zeros(inputs, inputs, device=device)
+        self._gap = torch.zeros(outputs, inputs, device=device)
+        self._mean, self._shift = torch.zeros(inputs, device=device), torch.zeros(outputs, device=device)
+        self._power, self.tokens = 0.0, 0
+
+    def add(self, rows: Tensor, lacking: Tensor, mask: Tensor | None) -> None:
+        """``rows [batch, tokens, in]`` of inputs, ``lacking [batch, tokens, out]``; ``mask`` of real
+        tokens.
+        """
+        rows, lacking = rows.flatten(0, -2), lacking.flatten(0, -2)
+        if mask is not None:
+            rows, lacking = rows[mask.flatten()], lacking[mask.flatten()]
+        self._gram.addmm_(rows.T, rows)
+        self._gap.addmm_(lacking.T, rows)
+        self._mean += rows.sum(0)
+        self._shift += lacking.sum(0)
+        self._power += float(lacking.square().sum())
+        self.tokens += len(rows)
+
+    def __add__(self, other: Gap) -> Gap:
+        """The sums over the tokens of both."""
+        both = copy(self)
+        both._gram, both._gap = self._gram + other._gram, self._gap + other._gap
+        both._mean, both._shift = self._mean + other._mean, self._shift + other._shift
+        both._power, both.tokens = self._power + other._power, self.tokens + other.tokens
+        return both
+
+    @property
+    def empty(self) -> bool:
+        """Whether no token counted."""
+        return not self.tokens
+
+    @property
+    def gram(self) -> Tensor:
+        """``E[x xᵀ]`` of the inputs ``[in, in]``."""
+        return self._gram / self.tokens
+
+    def fit(
+        self, weight: Tensor, bias: Tensor | None, kept: Tensor, damping: float, strength: float = 1.0
+    ) -> Fitted:
+        """The linear on its columns ``kept`` that closes ``strength`` of the gap; the error counts the
+        rest.
+        """
+        gap, mean = strength * self._gap / self.tokens, self._mean / self.tokens
+        shift = strength * self._shift / self.tokens
+        centre, offset = (None, None) if bias is None else (mean, shift)
+        found = least_squares(weight, bias, self.gram, centre, kept, damping, gap, offset)
+        return Fitted(found, self.error(found, weight, bias, kept, strength))
+
+    def error(
+        self, found: Repaired, weight: Tensor, bias: Tensor | None, kept: Tensor, strength: float = 1.0
+    ) -> float:
+        """What is left of ``strength`` of the gap, squared and relative to it, when the linear becomes
+        ``found``.
+        """
+        gap, shift = strength * self._gap / self.tokens, strength * self._shift / self.tokens
+        change = -weight
+        change[:, kept] += found.weight
+        moved = torch.zeros_like(shift) if found.bias is None or bias is None else found.bias - bias
+        # E‖lacking − ΔW x − Δb‖², multiplied out.
+        power = strength**2 * self._power / self.tokens
+        left = power - 2 * float((change * gap).sum()) - 2 * float(moved @ shift) + float(moved @ moved)
+        left += 2 * float(moved @ (change @ self._mean)) / self.tokens
+        left += float(((change @ self.gram) * change).sum())
+        return max(left, 0.0) / power if power > 0 else 0.0
+
+
+def fit_gap(
+    halves: tuple[Gap, Gap], weight: Tensor, bias: Tensor | None, kept: Tensor, damping: float | None
+) -> Fitted:
+    """The linear fitted to both halves of the text, as :func:`fit_halves` says."""
+
+    def fit(half: Gap, tried: float) -> Fitted:
+        return half.fit(weight, bias, kept, tried)
+
+    def error(half: Gap, found: Fitted) -> float:
+        return half.error(found.fit, weight, bias, kept)
+
+    return fit_halves(halves, damping, fit, error)
 
 
 class Reading:

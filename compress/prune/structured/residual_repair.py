@@ -3,7 +3,7 @@
 Two streams run side by side: the original's states, and those of the narrower model as it is by then. Each
 group of linears behind a norm takes in the map from the states it has now to those it had
 (:mod:`.residual_fit`); each linear that adds to the residual stream is fitted to its own inputs, so that the
-narrow stream comes closest to the original's (:mod:`.residual_error`). States wait on disk in between: in
+narrow stream comes closest to the original's (:mod:`.residual_fit`). States wait on disk in between: in
 memory are the block twice, one batch, and the sums of one fit.
 """
 
@@ -24,13 +24,10 @@ from ...pipeline.forward import Batch, watch_inputs
 from ...rotate.rotation import FusedTensors
 from .residual_basis import normalized, real
 from .residual_cut import scale_of
-from .residual_error import Gap, fit_gap, seen
-from .residual_fit import Reading, fit_reading
+from .residual_fit import UNREPAIRED, Gap, Reading, fit_gap, fit_reading, seen
 
 # Batches of states, read from disk once more with each call.
 States = Callable[[], Iterator[Batch]]
-
-UNREPAIRED = ("fallback-unrepaired", "the Gram is not positive definite")
 
 
 def inputs_of(linear: nn.Module, run: Callable[[], object]) -> Tensor:

@@ -25,11 +25,9 @@ from ...pipeline.algorithm import MEASURED, MEASURED_TOKENS, Fixed, ModelPass, S
 from ...pipeline.journal import Journal
 from ...pipeline.stage import Stage, StageResult
 from ...pipeline.sweep import Sweep
-from .block_widths import Item, repaired_costs, room_for, solved, uniform
-from .budget_cost import WEIGHTS, BudgetOption
-from .importance import Importance
-from .part import Part, weights_in
-from .part_pruning import Narrow, Repair, Widths
+from .budget import WEIGHTS, BudgetOption, Item, repaired_costs, room_for, solved, uniform
+from .part_pruning import Importance, Narrow, Repair, Widths
+from .units import Part, weights_in
 
 # Fraction of the mean Gram diagonal that is added. A tenth, since least squares learn a short text by heart:
 # on SmolLM2 with 70 % of its blocks and 4,096 tokens a hundredth leaves a KL of 0.88, a tenth 0.82, a third

@@ -14,9 +14,8 @@ from ....errors import RecipeError
 from ...model.anatomy import Anatomy
 from ...model.family import size_keys
 from ...model.weights import WeightSource
-from ...pipeline.assemble import assemble
-from ...pipeline.part_writer import PartWriter
-from ...pipeline.stage import StageResult
+from ...pipeline.shards import PartWriter
+from ...pipeline.stage import StageResult, assemble
 
 Layers = tuple[int, int]  # of the encoder, and of the decoder
 

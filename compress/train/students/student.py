@@ -22,8 +22,8 @@ from ...model.weights import WeightSource
 from ...numbers.fake_quant import TokenQuantLinear, quantize_tokens
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
-from ...pipeline.masks import Masks
 from ...pipeline.processes import Processes
+from ...pipeline.shards import Masks
 from .low_rank import learn_low_rank
 from .lsq_linear import LsqLinear
 from .quant_linear import QuantLinear

@@ -8,7 +8,7 @@ from edgepress.compress.passes.alps import Alps
 from edgepress.compress.passes.sparsegpt import SparseGpt
 from edgepress.compress.pipeline.block import output_error
 from edgepress.compress.prune.gram_pruning import GramPruning, Rows
-from edgepress.compress.prune.sparsity import Pattern, keep_highest, keep_pattern
+from edgepress.compress.prune.unstructured import Pattern, keep_highest, keep_pattern
 from edgepress.compress.solve.damped_cholesky import damped, factorize
 from torch import Tensor
 

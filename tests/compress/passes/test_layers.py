@@ -17,7 +17,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.block_inputs import Entry, Stream
 from edgepress.compress.prune.structured.layer_removal import lowest, shortest_runs, turning
-from edgepress.compress.prune.structured.residual_error import Gap
+from edgepress.compress.prune.structured.residual_fit import Gap
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle

@@ -8,8 +8,7 @@ from edgepress.compress.passes.prune import Prune
 from edgepress.compress.passes.sparsegpt import SparseGpt, prune_columns
 from edgepress.compress.pipeline.block import output_error
 from edgepress.compress.prune.gram_pruning import Rows
-from edgepress.compress.prune.sparsity import Pattern, keep_highest, keep_pattern
-from edgepress.compress.prune.unstructured_pruning import Pruning
+from edgepress.compress.prune.unstructured import Pattern, Pruning, keep_highest, keep_pattern
 from edgepress.compress.solve.damped_cholesky import factorize
 from torch import Tensor
 

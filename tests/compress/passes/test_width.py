@@ -14,10 +14,8 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.prune.structured.residual_basis import basis_of
-from edgepress.compress.prune.structured.residual_error import Gap, fit_gap
-from edgepress.compress.prune.structured.residual_fit import Reading, fit_reading, fitted_scales
-from edgepress.compress.prune.structured.residual_seen import Seen
+from edgepress.compress.prune.structured.residual_basis import NormInputs, basis_of
+from edgepress.compress.prune.structured.residual_fit import Gap, Reading, fit_gap, fit_reading, fitted_scales
 from edgepress.errors import InputError, RecipeError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json
@@ -50,8 +48,8 @@ def step_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def seen(rows: Tensor, scales: Tensor, weight: Tensor) -> Seen:
-    found = Seen.nothing(rows.shape[1], torch.device("cpu"))
+def seen(rows: Tensor, scales: Tensor, weight: Tensor) -> NormInputs:
+    found = NormInputs.zeros(rows.shape[1], torch.device("cpu"))
     found.add(rows, scales)
     found.want(weight)
     return found

@@ -16,9 +16,9 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.pipeline.algorithm import BlockPass
-from edgepress.compress.pipeline.assemble import assemble
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.pipeline.journal import Journal
+from edgepress.compress.pipeline.stage import assemble
 from edgepress.compress.pipeline.sweep import Sweep
 from edgepress.compress.solve.folding import fold, foldable, links
 from edgepress.storage import read_json

@@ -28,9 +28,8 @@ def train(task: TrainingTask, variant: str) -> None:
     from .....compress.model.weights import WeightSource
     from .....compress.passes.distill import Distill
     from .....compress.passes.qat import Qat
-    from .....compress.pipeline.assemble import assemble
-    from .....compress.pipeline.masks import Masks
-    from .....compress.pipeline.stage import Stage
+    from .....compress.pipeline.shards import Masks
+    from .....compress.pipeline.stage import Stage, assemble
     from .....terminal import Silent
 
     sequences = task.tokens()

@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from edgepress.compress.prune.structured.elimination import eliminate, in_rounds, removal_costs
-from edgepress.compress.prune.structured.part import columns_of
-from edgepress.compress.prune.structured.repair import bias_only, least_squares
+from edgepress.compress.solve.elimination import (
+    bias_only,
+    columns_of,
+    eliminate,
+    in_rounds,
+    least_squares,
+    removal_costs,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor

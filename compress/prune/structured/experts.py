@@ -1,8 +1,8 @@
-"""How much each expert of a mixture is used, and which of them can go or be merged.
+"""How much each expert of a mixture is used, which can go or be merged, and putting others in their place.
 
 - ``routed``: the mean over the tokens that an expert is chosen for of its routing weight times the norm of
-  what it gives (Lasby et al. 2025, "REAP the Experts: Why Pruning Prevails for One-Shot MoE Compression",
-  arXiv 2510.13999).
+  its output (Lasby et al. 2025, "REAP the Experts: Why Pruning Prevails for One-Shot MoE Compression", arXiv
+  2510.13999).
 - ``frequency``: how many tokens it is chosen for.
 
 An expert that goes may be merged into the one that stays whose outputs on a sample of the tokens are most
@@ -13,12 +13,16 @@ experts that are gone leave it, so that the result is a plain model).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from ...model.block_anatomy import Experts
+from ...model.skeleton import Skeleton
+from ...pipeline.forward import Batch
 
 Criterion = Literal["routed", "frequency"]
 
@@ -100,3 +104,55 @@ class Use:
         """The experts ``kept`` as they are."""
         chosen = list(kept)
         return Weights(self.weights.gate_up[chosen], self.weights.down[chosen], self.weights.router[chosen])
+
+
+def used(skeleton: Skeleton, experts: Experts, module: nn.Module, batches: Iterable[Batch]) -> Use:
+    """The use of a block's experts by ``batches``."""
+    held, router = _modules(skeleton, experts)
+    weights = Weights(
+        held.get_parameter("gate_up_proj").detach(),
+        held.get_parameter("down_proj").detach(),
+        router.get_parameter("weight").detach(),
+    )
+    use = Use(weights, held.act_fn)  # type: ignore[arg-type]
+    for batch in batches:
+        real = None if batch.mask is None else batch.mask.flatten()
+
+        def look(_: nn.Module, inputs: tuple[Tensor, ...], output: Any, real: Tensor | None = real) -> None:
+            rows, (_, scores, indices) = inputs[0].flatten(0, -2), output
+            if real is not None:
+                rows, scores, indices = rows[real], scores[real], indices[real]
+            use.add(rows, scores, indices)
+
+        handle = router.register_forward_hook(look)
+        with torch.no_grad():
+            module(batch.hidden, **batch.arguments)
+        handle.remove()
+    return use
+
+
+def _modules(skeleton: Skeleton, experts: Experts) -> tuple[nn.Module, nn.Module]:
+    return skeleton.submodule(f"{experts.built}.experts"), skeleton.submodule(f"{experts.built}.gate")
+
+
+def replace_experts(skeleton: Skeleton, experts: Experts, weights: Weights) -> None:
+    """Make transformers' modules those of the experts that are left."""
+    held, router = _modules(skeleton, experts)
+    skeleton.assign(held, "gate_up_proj", weights.gate_up)
+    skeleton.assign(held, "down_proj", weights.down)
+    skeleton.assign(router, "weight", weights.router)
+    held.num_experts = router.num_experts = len(weights.router)  # type: ignore[assignment]
+
+
+def with_experts(tensors: Mapping[str, Tensor], experts: Experts, weights: Weights) -> dict[str, Tensor]:
+    """The stored ``tensors`` of a block with the experts ``weights`` in the place of its own."""
+    left = {name: value for name, value in tensors.items() if not name.startswith(f"{experts.prefix}.")}
+    router = f"{experts.router}.weight"
+    left[router] = weights.router.to(tensors[router].dtype)
+    width = weights.down.shape[2]
+    for index in range(len(weights.router)):
+        gate, up, down = experts.stored(index)
+        kind = tensors[gate].dtype
+        left[gate], left[up] = (part.to(kind) for part in torch.split(weights.gate_up[index], width))
+        left[down] = weights.down[index].to(kind)
+    return left

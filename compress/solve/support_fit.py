@@ -4,6 +4,7 @@ For each row ``w`` of the wanted weight, ``(q − w) H (q − w)ᵀ`` is lessene
 the mask is False, by conjugate gradients with the diagonal of ``H`` as preconditioner, all rows at once (as
 the last stage of Meng et al. 2024, "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
 Language Models", arXiv 2406.07831). A step costs one matrix product, and no step makes the error larger.
+
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edgepress.compress.prune.sparsity import Pattern, keep_highest, keep_pattern
+from edgepress.compress.prune.unstructured import Pattern, keep_highest, keep_pattern
 from edgepress.compress.recipe import parse
 from edgepress.errors import RecipeError, ShapeError
 from hypothesis import given

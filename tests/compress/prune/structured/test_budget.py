@@ -9,7 +9,7 @@ import pytest
 import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.prune.structured.budget_cost import Budget
+from edgepress.compress.prune.structured.budget import Budget
 from edgepress.compress.recipe import load_recipe
 from edgepress.errors import RecipeError
 from edgepress.storage import read_json

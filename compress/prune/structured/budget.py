@@ -1,0 +1,192 @@
+"""What a budget counts, and how wide each part of each block stays under it.
+
+It counts weights of the blocks, bytes of the whole model, or its modelled time on a machine. Time follows the
+roofline (Williams, Waterman, Patterson 2009, CACM 52:4), a linear at a time: the longer of reading its
+weights once and multiplying ``tokens`` rows with them; attention adds the products of queries with
+``context`` keys and of the scores with as many values. The two numbers of a machine are those that
+``edgepress devices show NAME`` prints. One token at a time is bound by bytes nearly everywhere, a prompt or a
+sentence by arithmetic.
+
+Widths are the same fraction of every part, or solved: units of least measured loss go first, their losses
+added up, and the multiple-choice knapsack of :mod:`edgepress.compress.solve.knapsack` over all blocks is
+solved exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from ....errors import RecipeError
+from ...measure.output_fisher import InputGram
+from ...model.anatomy import Anatomy
+from ...model.block_anatomy import Attention, BlockAnatomy, Linear
+from ...solve.damped_cholesky import inverted
+from ...solve.elimination import eliminate
+from ...solve.knapsack import choose
+from .units import Part
+
+# Times are whole femtoseconds, since the solver of widths counts in integers.
+_UNITS = 1e15
+
+
+class Budget(BaseModel):
+    """What ``keep`` is a share of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    of: Literal["parameters", "bytes", "latency"] = Field(
+        "parameters",
+        description="weights of the blocks; bytes of blocks, embedding and head; or modelled time of all",
+    )
+    block_bits: float = Field(32, gt=0, description="a weight of a block, once later passes are through")
+    outside_bits: float = Field(32, gt=0, description="a weight of the embedding or the head")
+    bandwidth: float | None = Field(None, gt=0, description="of the machine's memory, in GB/s")
+    peak: float | None = Field(None, gt=0, description="of the machine's arithmetic, in TFLOPS")
+    tokens: int = Field(1, ge=1, description="rows at once: 1 for decoding, the prompt's length for prefill")
+    context: int = Field(0, ge=0, description="keys that a query sees, on average")
+
+    @model_validator(mode="after")
+    def _told(self) -> Self:
+        if self.of == "latency" and (self.bandwidth is None or self.peak is None):
+            raise ValueError("latency needs the machine's bandwidth (GB/s) and peak (TFLOPS)")
+        return self
+
+    def linear(self, linear: Linear) -> int:
+        """The price of a linear of a block."""
+        return self._matrix(linear.out_features * linear.in_features, self.block_bits)
+
+    def attention(self, attention: Attention) -> int:
+        """The price of what has no weights: scores and their products with values."""
+        if self.of != "latency":
+            return 0
+        return self._time(4 * self.tokens * self.context * attention.heads * attention.head_dim)
+
+    def outside(self, anatomy: Anatomy) -> int:
+        """The price of embedding and head; a table that is only looked up takes no time."""
+        table = anatomy.vocab_size * anatomy.hidden_size
+        if self.of == "parameters":
+            return 0
+        if self.of == "bytes":
+            return self._matrix(table, self.outside_bits) * (2 if anatomy.head and not anatomy.tied else 1)
+        return self._matrix(table, self.outside_bits) if anatomy.head is not None else 0
+
+    def total(self, anatomy: Anatomy) -> int:
+        """The price of a whole model."""
+        blocks = sum(map(self.linear, anatomy.linears()))
+        return (
+            blocks + sum(self.attention(block.attention) for block in anatomy.blocks) + self.outside(anatomy)
+        )
+
+    def _matrix(self, weights: int, bits: float) -> int:
+        if self.of == "parameters":
+            return weights
+        if self.of == "bytes":
+            return round(weights * bits / 8)
+        assert self.bandwidth is not None
+        return max(
+            round(_UNITS * weights * bits / 8 / (self.bandwidth * 1e9)), self._time(2 * self.tokens * weights)
+        )
+
+    def _time(self, operations: int) -> int:
+        assert self.peak is not None
+        return round(_UNITS * operations / (self.peak * 1e12))
+
+
+def _named(value: Any) -> Any:
+    return {"of": value} if isinstance(value, str) else value
+
+
+BudgetOption = Annotated[
+    Budget,
+    BeforeValidator(_named, json_schema_input_type=Literal["parameters", "bytes"] | dict[str, Any]),
+    Field(description="what keep counts: parameters of blocks, bytes, or {of: latency, bandwidth, peak, …}"),
+]
+WEIGHTS = Budget()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A part of a block that may be narrowed, with the ``counts`` of units it may keep."""
+
+    block: BlockAnatomy
+    part: Part
+    budget: Budget = WEIGHTS
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """The block's index and the part's name."""
+        return self.block.index, self.part.name
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many units may be kept, ascending."""
+        return self.part.counts(self.block)
+
+    def price(self, count: int) -> int:
+        """What the budget counts of the part with ``count`` units."""
+        names = {linear.name for linear in self.part.linears(self.block)}
+        narrow = self.part.narrowed(self.block, count)
+        price = sum(self.budget.linear(linear) for linear in narrow.linears() if linear.name in names)
+        return price + self.budget.attention(narrow.attention) * (narrow.attention.o.name in names)
+
+
+def room_for(items: Sequence[Item], anatomy: Anatomy, keep: float, budget: Budget = WEIGHTS) -> int:
+    """What ``items`` may cost so that the model keeps the share ``keep`` of its price.
+
+    Raises:
+        RecipeError: even at their narrowest the items exceed it; says the least share that can be kept.
+    """
+    total = budget.total(anatomy)
+    others = total - sum(item.price(item.counts[-1]) for item in items)
+    least = sum(item.price(item.counts[0]) for item in items)
+    if others + least > keep * total:
+        share = (others + least) / total
+        kind = "weights of the blocks" if budget.of == "parameters" else f"{budget.of} of the model"
+        raise RecipeError(
+            f"keeping {keep:.0%} of the {kind} would take more than all that may go",
+            fix=f"keep at least {share:.3f}, or prune other parts too (passes ffn, heads, narrow, layers)",
+        )
+    return int(keep * total) - others
+
+
+def uniform(items: Sequence[Item], room: int) -> dict[tuple[int, str], int]:
+    """The same share of units of every item, the largest that fits ``room``."""
+    shares = sorted({count / item.counts[-1] for item in items for count in item.counts})
+
+    def at(share: float) -> dict[Item, int]:
+        reached = {item: [n for n in item.counts if n <= share * item.counts[-1]] for item in items}
+        return {item: counts[-1] if counts else item.counts[0] for item, counts in reached.items()}
+
+    fitting = [share for share in shares if sum(item.price(n) for item, n in at(share).items()) <= room]
+    return {item.key: count for item, count in at(fitting[-1] if fitting else 0.0).items()}
+
+
+def solved(
+    items: Sequence[Item], room: int, costs: Mapping[tuple[int, str], Sequence[float]]
+) -> tuple[dict[tuple[int, str], int], float]:
+    """The widths of least cost within ``room``, and that cost; ``costs`` by item, one for each count."""
+    sizes = [[item.price(count) for count in item.counts] for item in items]
+    choice = choose([costs[item.key] for item in items], sizes, room)
+    picked = zip(items, choice.options, strict=True)
+    return {item.key: item.counts[option] for item, option in picked}, choice.cost
+
+
+def repaired_costs(item: Item, weight: Tensor, measured: InputGram, damping: float) -> list[float]:
+    """The damage with each count of an item, when what stays makes up for what goes.
+
+    ``weight [out, in]`` is the reader's. A Gram that cannot be inverted makes every cut cost without bound.
+    """
+    counts, partitions = list(item.counts), item.part.partitions(item.block)
+    inverse = inverted(measured.gram, damping)
+    if inverse is None:
+        return [float("inf")] * (len(counts) - 1) + [0.0]
+    rounds = [(more - fewer) // partitions for fewer, more in pairwise(counts)][::-1]
+    scaled = weight * measured.output_fisher.sqrt().unsqueeze(1)
+    _, raised = eliminate(scaled, inverse, item.part.unit(item.block), partitions, rounds)
+    return [0.0, *accumulate(raised)][::-1]

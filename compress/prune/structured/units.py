@@ -1,0 +1,224 @@
+"""The units that a block can lose: the channels of its MLP, or the heads of its attention.
+
+A unit is a run of input columns of one linear, the ``reader`` (down, or o), with the rows of other linears
+that make them. Units fall into ``partitions`` that lose equally many, as the query heads of a key/value head
+must: with grouped queries either whole groups go, a key/value head with the query heads that share it, or the
+same number of query heads out of every group, so that the rest still shares evenly (Ainslie et al. 2023,
+arXiv 2305.13245). ``head_dim`` stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ...model.block_anatomy import Attention, BlockAnatomy, Linear
+from ...model.meta_model import set_heads
+from ...pipeline.block import Block
+from ...solve.elimination import columns_of
+
+MOST_CHOICES = 64
+Unit = Literal["groups", "queries"]
+
+
+class Part(Protocol):
+    """What the passes know of a part. Counts are of units kept in a block."""
+
+    @property
+    def name(self) -> str:
+        """``ffn`` or ``heads``."""
+
+    def reader(self, block: BlockAnatomy) -> Linear:
+        """The linear whose inputs are the units."""
+
+    def linears(self, block: BlockAnatomy) -> tuple[Linear, ...]:
+        """All linears that shrink, the reader last."""
+
+    def unit(self, block: BlockAnatomy) -> int:
+        """Input columns of the reader that one unit has."""
+
+    def partitions(self, block: BlockAnatomy) -> int:
+        """Runs of units, equally long, that lose equally many."""
+
+    def makers(self, block: Block) -> list[Tensor]:
+        """The rows that make the units, unit after unit: one matrix ``[units · …, hidden]`` a linear."""
+
+    def counts(self, block: BlockAnatomy) -> Sequence[int]:
+        """How many units may be kept, ascending; the last is all of them."""
+
+    def narrowed(self, block: BlockAnatomy, count: int) -> BlockAnatomy:
+        """The block with ``count`` units."""
+
+    def cut(self, block: Block, units: Tensor, weight: Tensor) -> None:
+        """Keep ``units`` (ascending) of ``block``, whose reader gets ``weight [out, kept columns]``."""
+
+
+def weights_in(linears: Sequence[Linear]) -> int:
+    """How many weights ``linears`` have, biases aside."""
+    return sum(linear.out_features * linear.in_features for linear in linears)
+
+
+def keep_rows(block: Block, linear: Linear, rows: Tensor) -> Linear:
+    """Keep the outputs ``rows`` of a linear: its weight, bias and mask; returns what it is now."""
+    weight, mask = block.weight(linear)[rows], block.masks.get(linear.name)
+    if linear.bias:
+        name = f"{linear.name}.bias"
+        block.set_parameter(name, block.parameter(name)[rows])
+    if mask is not None:
+        block.masks[linear.name] = mask[rows]
+    return _resized(block, replace(linear, out_features=len(rows)), weight)
+
+
+def keep_columns(block: Block, linear: Linear, columns: Tensor, weight: Tensor) -> Linear:
+    """Keep the inputs ``columns`` of a linear, whose weight becomes ``weight [out, columns]``."""
+    mask = block.masks.get(linear.name)
+    if mask is not None:
+        block.masks[linear.name] = mask[:, columns]
+    return _resized(block, replace(linear, in_features=len(columns)), weight)
+
+
+def _resized(block: Block, linear: Linear, weight: Tensor) -> Linear:
+    module = block.linears[linear.name]
+    module.out_features, module.in_features = linear.out_features, linear.in_features
+    block.set_weight(linear, weight.contiguous())
+    return linear
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Widths are multiples of ``multiple``, so that kernels and quantization groups fit."""
+
+    multiple: int
+    name: str = "ffn"
+
+    def reader(self, block: BlockAnatomy) -> Linear:
+        return block.mlp.down
+
+    def linears(self, block: BlockAnatomy) -> tuple[Linear, ...]:
+        return (*block.mlp.projections, block.mlp.down)
+
+    def unit(self, block: BlockAnatomy) -> int:
+        return 1
+
+    def partitions(self, block: BlockAnatomy) -> int:
+        return 1
+
+    def makers(self, block: Block) -> list[Tensor]:
+        mlp = block.anatomy.mlp
+        weights = [block.weight(linear) for linear in mlp.projections]
+        return weights if mlp.gate_up is None else list(weights[0].chunk(2))
+
+    def counts(self, block: BlockAnatomy) -> Sequence[int]:
+        """At most about ``MOST_CHOICES`` multiples, and the whole width."""
+        width = block.mlp.up.out_features
+        step = self.multiple * -(-width // (self.multiple * MOST_CHOICES))
+        return [*range(step, width, step), width]
+
+    def narrowed(self, block: BlockAnatomy, count: int) -> BlockAnatomy:
+        mlp = block.mlp
+        gate = mlp.gate and replace(mlp.gate, out_features=count)
+        up, down = replace(mlp.up, out_features=count), replace(mlp.down, in_features=count)
+        both = mlp.gate_up and replace(mlp.gate_up, out_features=2 * count)
+        return replace(block, mlp=replace(mlp, gate=gate, up=up, down=down, gate_up=both))
+
+    def cut(self, block: Block, units: Tensor, weight: Tensor) -> None:
+        before = block.anatomy
+        width = before.mlp.up.out_features
+        rows = units if before.mlp.gate_up is None else torch.cat([units, width + units])
+        for linear in before.mlp.projections:
+            keep_rows(block, linear, rows)
+        keep_columns(block, before.mlp.down, units, weight)
+        block.anatomy = self.narrowed(before, len(units))
+
+
+@dataclass(frozen=True)
+class Heads:
+    """``whole``: what a unit is: a key/value head with its query heads, or one query head."""
+
+    whole: Unit
+    name: str = "heads"
+
+    def reader(self, block: BlockAnatomy) -> Linear:
+        return block.attention.o
+
+    def linears(self, block: BlockAnatomy) -> tuple[Linear, ...]:
+        attention = block.attention
+        if attention.qkv is None and self.whole == "queries" and attention.heads != attention.kv_heads:
+            return attention.q, attention.o
+        return (*attention.projections, attention.o)
+
+    def unit(self, block: BlockAnatomy) -> int:
+        return self._shared(block.attention) * block.attention.head_dim
+
+    def partitions(self, block: BlockAnatomy) -> int:
+        attention = block.attention
+        return attention.kv_heads if self._shared(attention) == 1 != _repeats(attention) else 1
+
+    def makers(self, block: Block) -> list[Tensor]:
+        attention = block.anatomy.attention
+        if attention.qkv is None:
+            query, value = block.weight(attention.q), block.weight(attention.v)
+        else:
+            rows = block.weight(attention.qkv)[_row_order(attention, torch.device("cpu"))]
+            query, value = rows[: attention.q.out_features], rows[-attention.v.out_features :]
+        return [query] if self.partitions(block.anatomy) > 1 else [query, value]
+
+    def counts(self, block: BlockAnatomy) -> Sequence[int]:
+        units = block.attention.heads // self._shared(block.attention)
+        step = self.partitions(block)
+        return range(step, units + 1, step)
+
+    def narrowed(self, block: BlockAnatomy, count: int) -> BlockAnatomy:
+        attention, size = block.attention, block.attention.head_dim
+        heads = count * self._shared(attention)
+        kv_heads = attention.kv_heads if self.partitions(block) > 1 else heads // _repeats(attention)
+        wide = {"q": heads, "k": kv_heads, "v": kv_heads}
+        parts = {name: replace(getattr(attention, name), out_features=n * size) for name, n in wide.items()}
+        both = attention.qkv and replace(attention.qkv, out_features=sum(wide.values()) * size)
+        o = replace(attention.o, in_features=heads * size)
+        narrow = replace(attention, **parts, qkv=both, o=o, heads=heads, kv_heads=kv_heads)
+        return replace(block, attention=narrow)
+
+    def cut(self, block: Block, units: Tensor, weight: Tensor) -> None:
+        before, attention = block.anatomy, block.anatomy.attention
+        after = self.narrowed(before, len(units))
+        queries = columns_of(units, self.unit(before))
+        values = torch.arange(attention.v.out_features, device=units.device)
+        if after.attention.kv_heads < attention.kv_heads:
+            values = columns_of(units, attention.head_dim)
+        for linear, rows in _rows(attention, queries, values):
+            if len(rows) < linear.out_features:
+                keep_rows(block, linear, rows)
+        keep_columns(block, attention.o, queries, weight)
+        block.anatomy = after
+        set_heads(block.module.get_submodule(block.local(attention.module)), after.attention)
+
+    def _shared(self, attention: Attention) -> int:
+        """Query heads of a unit."""
+        return _repeats(attention) if self.whole == "groups" else 1
+
+
+def _repeats(attention: Attention) -> int:
+    return attention.heads // attention.kv_heads
+
+
+def _rows(attention: Attention, queries: Tensor, values: Tensor) -> list[tuple[Linear, Tensor]]:
+    """The stored rows of each projection that make the channels ``queries`` of q and ``values`` of k and
+    v.
+    """
+    if attention.qkv is None:
+        return [(attention.q, queries), (attention.k, values), (attention.v, values)]
+    widths = [attention.q.out_features, attention.k.out_features, attention.v.out_features]
+    order = torch.split(_row_order(attention, queries.device), widths)
+    kept = torch.cat([order[0][queries], order[1][values], order[2][values]])
+    return [(attention.qkv, kept.sort().values)]
+
+
+def _row_order(attention: Attention, device: torch.device) -> Tensor:
+    """The rows of the fused matrix in the order q, k, v ``[rows]``."""
+    assert attention.qkv is not None
+    return torch.tensor(attention.row_order() or range(attention.qkv.out_features), device=device)
