@@ -212,7 +212,7 @@ def compress_model(
 
 def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers: Path | None) -> str:
     from .checkpoint_manifest import write_manifest
-    from .pipeline.chain import Chain
+    from .pipeline.chain import StageChain
     from .pipeline.device import choose_device, return_large_blocks
     from .pipeline.journal import Journal
 
@@ -232,7 +232,7 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
         stage.restart()
     work.mkdir(exist_ok=True)
     journal.claim()
-    chain = Chain(
+    chain = StageChain(
         job.source, job.recipe.steps, calibration, device, work, key, job.progress, processes, answers
     )
     record = chain.run(result)
@@ -251,13 +251,13 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
 
 def _follow(job: Job, stage: Staging, device_name: str, answers: Path | None) -> Path:
     """What every process but the first does; returns when the result is there."""
-    from .pipeline.chain import Chain
+    from .pipeline.chain import StageChain
     from .pipeline.device import choose_device
 
     device = choose_device(device_name)
     processes = Processes.launched(device)
     device, work = processes.device(device), stage.directory / "work"
-    Chain(
+    StageChain(
         job.source, job.recipe.steps, job.calibration(), device, work, "", job.progress, processes, answers
     ).follow()
     processes.agree(None)

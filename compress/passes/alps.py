@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..pipeline.algorithm import Fixed
-from ..prune.gram_pruning import FIT_STEPS, GramPruning, Rows
+from ..prune.gram_pruning import FIT_STEPS, GramPruning, StackedRows
 from ..solve.damped_cholesky import InverseFactor
 
 _PULL, _GROWTH = 0.1, 1.3  # the first ρ, where H has a unit diagonal, and the factor on it after each round
@@ -36,7 +36,7 @@ class Alps(GramPruning):
     }
     rounds: int = Field(20, ge=1, le=1000, description="rounds of the splitting (ADMM)")
 
-    def solve(self, rows: Rows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
+    def solve(self, rows: StackedRows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
         scale = hessian.diagonal().sqrt()
         unit = hessian / scale / scale.unsqueeze(1)
         scaled = rows.target * scale

@@ -34,7 +34,7 @@ from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, SchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
-from ..pipeline.forward import both_sound
+from ..pipeline.forward import same_mask
 from ..solve.block_descent import BlockDescent, Descent, DescentSettings, Loss, Pair, original_weight
 from ..solve.learned_rounding import LearnedRounding
 
@@ -144,7 +144,7 @@ class Autoround(BlockPass):
 
     def _pairs(self, block: Block) -> Iterator[Pair]:
         for batch, target in zip(block.batches(), block.targets(), strict=True):
-            batch, target = both_sound(batch, target)
+            batch, target = same_mask(batch, target)
             if batch.mask is None or bool(batch.mask.any()):
                 yield batch, target.hidden
 

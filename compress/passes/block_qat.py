@@ -31,7 +31,7 @@ from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, SchemeOption, float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
-from ..pipeline.forward import Batch, block_output, both_sound
+from ..pipeline.forward import Batch, block_output, same_mask
 from ..solve.block_descent import original_weight
 from ..train.students.lsq_linear import LsqLinear
 from ..train.students.relative import Learned, learn
@@ -181,7 +181,7 @@ class _BlockTrainer:
                 yield self._finite(batch, target)
 
     def _finite(self, batch: Batch, target: Batch) -> Pair:
-        batch, target = both_sound(batch, target)
+        batch, target = same_mask(batch, target)
         return batch, target.hidden
 
     def run(self) -> list[float]:

@@ -23,10 +23,10 @@ from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import Stream
 from ..pipeline.damage_probe import decoder_divergences
-from ..pipeline.forward import Smaller
-from ..pipeline.shards import PartWriter
+from ..pipeline.forward import BatchSplitter
+from ..pipeline.shards import BlockWriter
 from ..pipeline.stage import Stage, StageResult
-from ..prune.structured.experts import Criterion, Use, replace_experts, used, with_experts
+from ..prune.structured.experts import ExpertCriterion, ExpertUse, replace_experts, used, with_experts
 
 _PROBE_TOKENS = 512
 
@@ -37,7 +37,7 @@ class ExpertsPass(ModelPass):
     knows_experts: ClassVar[bool] = True
     fixed: ClassVar[Mapping[str, Fixed]] = whole_model("every block keeps as many experts")
     keep: float = Field(gt=0, lt=1, description="fraction of the experts of each block that stays, at most")
-    criterion: Criterion = Field(
+    criterion: ExpertCriterion = Field(
         "routed",
         description="saliency of an expert: routed, its outputs as the router weighs them, or frequency",
     )
@@ -100,8 +100,8 @@ class ExpertsPass(ModelPass):
         if stage.calibration is None:
             raise CalibrationError("experts needs calibration text", fix="pass --calibration FILE")
         source, anatomy, kept = stage.source, stage.source.anatomy, self.kept(stage.source.anatomy)
-        skeleton, smaller = Skeleton(source, stage.device), Smaller(stage.progress.note)
-        folder, writer = stage.directory / "activations", PartWriter(source, {}, stage.directory)
+        skeleton, smaller = Skeleton(source, stage.device), BatchSplitter(stage.progress.note)
+        folder, writer = stage.directory / "activations", BlockWriter(source, {}, stage.directory)
         original = Stream.capture(folder / "original", skeleton, stage.calibration.batches)
         pruned = original.fork("pruned", 0)
         parts, statuses, gone = [], list[LayerStatus](), dict[str, list[int]]()
@@ -132,7 +132,7 @@ class ExpertsPass(ModelPass):
             [*parts, writer.outer()], statuses, {}, writer.forms, damage, config=config, details=details
         )
 
-    def _status(self, experts: Experts, use: Use, stays: Sequence[int]) -> LayerStatus:
+    def _status(self, experts: Experts, use: ExpertUse, stays: Sequence[int]) -> LayerStatus:
         saliency = use.saliency(self.criterion)
         lost = 1 - float(saliency[list(stays)].sum() / saliency.sum().clamp_min(1e-30))
         unused = int((use.chosen == 0).sum())

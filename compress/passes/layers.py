@@ -27,11 +27,11 @@ from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.damage_probe import divergences
-from ..pipeline.forward import Smaller
-from ..pipeline.shards import PartWriter, numbered
+from ..pipeline.forward import BatchSplitter
+from ..pipeline.shards import BlockWriter, numbered
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
-from ..prune.structured.layer_removal import Choice, Criterion, choose, refit
+from ..prune.structured.layer_removal import LayerChoice, LayerCriterion, choose, refit
 from ..prune.structured.residual_fit import adds_plainly, refit_bytes
 from ..text.token_batch import TokenBatch
 
@@ -50,7 +50,7 @@ class Layers(ModelPass):
     }
     keep: float = Field(gt=0, lt=1, description="fraction of the budget that is left, at most")
     budget: BudgetOption = WEIGHTS
-    criterion: Criterion = Field(
+    criterion: LayerCriterion = Field(
         "influence",
         description="influence: blocks that change the states least; contiguous: a run of them; greedy: one "
         "by one, by measured KL",
@@ -101,7 +101,7 @@ class Layers(ModelPass):
         """
         if stage.calibration is None:
             raise CalibrationError("layers needs calibration text", fix="pass --calibration FILE")
-        runner = BlockRunner(Skeleton(stage.source, stage.device), Smaller(stage.progress.note))
+        runner = BlockRunner(Skeleton(stage.source, stage.device), BatchSplitter(stage.progress.note))
         folder, batches = stage.directory / "activations", stage.calibration.batches
         inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)
         measured = inputs
@@ -116,7 +116,7 @@ class Layers(ModelPass):
         kept = tuple(block for block in anatomy.blocks if block.index not in removed)
         return self.budget.total(replace(anatomy, blocks=kept)) <= self.keep * self.budget.total(anatomy)
 
-    def _choose(self, stage: Stage, runner: BlockRunner, measured: Stream) -> Choice:
+    def _choose(self, stage: Stage, runner: BlockRunner, measured: Stream) -> LayerChoice:
         anatomy = stage.source.anatomy
         self.anatomy_after(anatomy)
 
@@ -200,13 +200,13 @@ class Layers(ModelPass):
     def _written(
         self,
         stage: Stage,
-        choice: Choice,
+        choice: LayerChoice,
         changed: dict[str, Tensor],
         statuses: list[LayerStatus],
         damage: list[dict[str, Any]],
     ) -> StageResult:
         source = stage.source
-        writer = PartWriter(source, source.schemes, stage.directory)
+        writer = BlockWriter(source, source.schemes, stage.directory)
         kept = [block for block in source.anatomy.blocks if block.index not in choice.removed]
         parts: list[Path] = []
         schemes: dict[str, Scheme] = {}

@@ -1,4 +1,4 @@
-"""Fewer heads and fewer MLP channels under one budget; what reads them makes up for what goes.
+"""Fewer heads and fewer MLP channels under one budget; what reads them compensates for what goes.
 
 Heads are rows of q, k and v and columns of o (Michel et al. 2019, "Are Sixteen Heads Really Better than
 One?", arXiv 1905.10650), channels rows of gate and up and columns of down. By default those go that the
@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ..prune.structured.structured_pruning import StructuredPruning
-from ..prune.structured.units import Channels, Heads, Part, Unit
+from ..prune.structured.units import ChannelUnits, HeadUnits, PrunablePart, Unit
 
 
 class Narrow(StructuredPruning):
@@ -36,8 +36,11 @@ class Narrow(StructuredPruning):
     )
 
     @property
-    def cut_parts(self) -> tuple[Part, ...]:
-        known: dict[str, Part] = {"attention": Heads(self.unit), "mlp": Channels(self.multiple)}
+    def cut_parts(self) -> tuple[PrunablePart, ...]:
+        known: dict[str, PrunablePart] = {
+            "attention": HeadUnits(self.unit),
+            "mlp": ChannelUnits(self.multiple),
+        }
         return tuple(part for name, part in known.items() if name in self.parts)
 
 

@@ -18,13 +18,13 @@ from torch import Tensor
 from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error
-from ..prune.unstructured import Pruning, Scope
+from ..prune.unstructured import Scope, UnstructuredPruning
 
 # Each as in its paper: magnitudes compare across a layer, outputs' errors within the row that they belong to.
 _SCOPE: dict[str, Scope] = {"magnitude": "layer", "wanda": "row"}
 
 
-class Prune(Pruning):
+class Prune(UnstructuredPruning):
     """Options of ``prune``."""
 
     text: ClassVar[str] = "for wanda"

@@ -34,8 +34,8 @@ from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import AnySchemeOption, Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
-from ..pipeline.forward import Smaller
-from ..pipeline.shards import PartWriter
+from ..pipeline.forward import BatchSplitter
+from ..pipeline.shards import BlockWriter
 from ..pipeline.stage import Stage, StageResult
 from ..rotate.learned_rotation import LearnedRotation, Reader, learn
 from ..rotate.rotation import (
@@ -103,7 +103,7 @@ class Rotate(ModelPass):
         """
         source, anatomy = stage.source, stage.source.anatomy
         self._check(stage)
-        writer = PartWriter(source, {}, stage.directory)
+        writer = BlockWriter(source, {}, stage.directory)
         rotation = self._residual(anatomy) if self.residual else None
         heads = [self._heads(block) for block in anatomy.blocks] if self.heads else []
         learned: dict[str, Any] = {}
@@ -159,7 +159,7 @@ class Rotate(ModelPass):
             )
         residual: list[Reader] = []
         found: list[LearnedRotation] = []
-        smaller = Smaller(stage.progress.note)
+        smaller = BatchSplitter(stage.progress.note)
         folder, wanted = stage.directory / "activations" / "inputs", rotation is not None
         blocks = block_readers(
             stage.source, stage.calibration, stage.device, folder, smaller, residual=wanted
@@ -178,7 +178,7 @@ class Rotate(ModelPass):
         return rotation, [one.rotation for one in found], {"learned": errors}
 
     def _outside(
-        self, source: WeightSource, writer: PartWriter, rotation: Tensor
+        self, source: WeightSource, writer: BlockWriter, rotation: Tensor
     ) -> tuple[Path, dict[str, Any]]:
         """Write embeddings, final norm and head; a tied head becomes a matrix of its own."""
         anatomy = source.anatomy
@@ -215,7 +215,7 @@ class Rotate(ModelPass):
 
 def _rotated(
     source: WeightSource,
-    writer: PartWriter,
+    writer: BlockWriter,
     block: BlockAnatomy,
     rotation: Tensor | None,
     heads: Tensor | None,

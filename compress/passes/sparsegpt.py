@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..pipeline.algorithm import Fixed
-from ..prune.gram_pruning import FIT_STEPS, GramPruning, Rows
+from ..prune.gram_pruning import FIT_STEPS, GramPruning, StackedRows
 from ..solve.damped_cholesky import InverseFactor
 
 # The mask of some columns, ``[columns, out]``, from their costs and the slice of channels they are.
@@ -73,7 +73,7 @@ class SparseGpt(GramPruning):
     def refit_steps(self) -> int:
         return self.fit_steps
 
-    def solve(self, rows: Rows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
+    def solve(self, rows: StackedRows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
         multiple = self.inputs_multiple
         width = -(-_BLOCK // multiple) * multiple
         weight = rows.target.T.contiguous()

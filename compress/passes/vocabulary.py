@@ -23,7 +23,7 @@ from ..model.checkpoint.vocabulary_check import TOKENIZER
 from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
-from ..pipeline.shards import PartWriter
+from ..pipeline.shards import BlockWriter
 from ..pipeline.stage import Stage, StageResult
 from ..text.corpus import texts_from
 from ..text.tokenizer_cut import Cut, cut_tokenizer
@@ -173,7 +173,7 @@ def _files(reader: CheckpointReader, cut: Cut) -> dict[str, Any]:
 def _write(stage: Stage, cut: Cut) -> tuple[list[Any], dict[Any, str]]:
     """The blocks as they are, and everything outside them with the rows that stay."""
     source = stage.source
-    writer = PartWriter(source, source.schemes, stage.directory)
+    writer = BlockWriter(source, source.schemes, stage.directory)
     parts = [
         writer.part(block, source.quantized(block, stage.device), {}, stage.masks.of(block, stage.device))
         for block in source.anatomy.blocks

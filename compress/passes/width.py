@@ -2,7 +2,7 @@
 
 One orthonormal basis for the whole residual stream, so that the result is a plain model with nothing added to
 its graph: channels ranked by their activations behind the norms (Muralidharan et al. 2024, arXiv 2407.14679),
-by what the readers can make up for least, or principal directions (Ashkboos et al. 2024, SliceGPT, arXiv
+by what the readers can compensate for least, or principal directions (Ashkboos et al. 2024, SliceGPT, arXiv
 2401.15024). How parameters change: :mod:`edgepress.compress.prune.structured.residual_cut`; the rest is
 repaired in closed form: :mod:`edgepress.compress.prune.structured.residual_repair`. A Llama whose heads no
 longer divide its hidden size is written as the Mistral that it is: transformers refuses it under the other
@@ -31,11 +31,11 @@ from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.damage_probe import decoder_divergences
-from ..pipeline.forward import Smaller
-from ..pipeline.shards import PartWriter
+from ..pipeline.forward import BatchSplitter
+from ..pipeline.shards import BlockWriter
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
-from ..prune.structured.residual_basis import Basis, basis_of, norm_inputs, unusual
+from ..prune.structured.residual_basis import Basis, basis_of, measure_norm_inputs, unusual
 from ..prune.structured.residual_cut import Ends, cut_block, narrower, why_not
 from ..prune.structured.residual_fit import refit_bytes
 from ..prune.structured.residual_repair import NarrowBlock
@@ -138,7 +138,7 @@ class Width(ModelPass):
         """
         self._check(stage)
         assert stage.calibration is not None
-        runner = BlockRunner(Skeleton(stage.source, stage.device), Smaller(stage.progress.note))
+        runner = BlockRunner(Skeleton(stage.source, stage.device), BatchSplitter(stage.progress.note))
         folder, batches = stage.directory / "activations", stage.calibration.batches
         inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)
         return self._cut(stage, runner, inputs, self._basis(stage, runner, inputs))
@@ -164,7 +164,7 @@ class Width(ModelPass):
     def _basis(self, stage: Stage, runner: BlockRunner, inputs: Stream) -> Tensor:
         """The basis ``[hidden, kept]``; channels by activation where another cannot be found."""
         anatomy = stage.source.anatomy
-        found, apart = norm_inputs(runner, stage.source, inputs, stage.progress), None
+        found, apart = measure_norm_inputs(runner, stage.source, inputs, stage.progress), None
         if anatomy.tied and not self.separates(anatomy):
             assert anatomy.final_norm is not None
             weight = stage.source.tensor(f"{anatomy.final_norm.name}.weight")
@@ -178,7 +178,7 @@ class Width(ModelPass):
 
     def _cut(self, stage: Stage, runner: BlockRunner, inputs: Stream, basis: Tensor) -> StageResult:
         source, anatomy = stage.source, stage.source.anatomy
-        writer = PartWriter(source, {}, stage.directory)
+        writer = BlockWriter(source, {}, stage.directory)
         options: dict[str, Any] = {"repairs": self.repair != "none", "damping": self.damping}
         wide, narrow = inputs, inputs.empty("narrow")
         for number, batch in enumerate(inputs.raw(0)):

@@ -63,9 +63,9 @@ class Block:
     Attributes:
         module: transformers' own block; ``linears`` its linears.
         statistics: of the inputs of linears, by linear and statistic name.
-        batches: the calibration batches at the entrance of the block, in the partly compressed model.
+        batches: the calibration batches as inputs of the block, in the partly compressed model.
         original, references, targets: where a pass compares, the block as it was, and the original model's
-            batches at its entrance and at its exit.
+            batches before it and behind it.
         stored_types: precision on disk of the block's parameters; float32 for those not named.
         masks: bool ``[out, in]``, True keeps. quantized: the layers that are quantized by now.
         changed: parameters that passes replaced.

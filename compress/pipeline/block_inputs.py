@@ -25,7 +25,7 @@ from ...errors import CalibrationError, CheckpointError
 from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Skeleton
 from .device import return_small_blocks
-from .forward import Batch, Smaller, StopForward, propagate, spoilt, until_stopped, without_spoilt
+from .forward import Batch, BatchSplitter, StopForward, finite_samples, nonfinite, propagate, until_stopped
 
 
 class Tokens(Protocol):
@@ -39,7 +39,7 @@ class Tokens(Protocol):
 
 
 @dataclass(frozen=True)
-class Entry:
+class BatchContext:
     """What a batch keeps: the keyword arguments of each block, and the mask of its real tokens."""
 
     arguments: Sequence[Mapping[str, Any]]
@@ -90,7 +90,7 @@ def block_inputs(
     return hidden, [recorder.arguments for recorder in recorders]
 
 
-def capture(skeleton: Skeleton, batches: Iterable[Tokens]) -> Iterator[tuple[Tensor, Entry]]:
+def capture(skeleton: Skeleton, batches: Iterable[Tokens]) -> Iterator[tuple[Tensor, BatchContext]]:
     """For each of ``batches`` its hidden states ``[batch, tokens, hidden]`` at the first block, and what it
     keeps for all blocks.
     """
@@ -100,7 +100,7 @@ def capture(skeleton: Skeleton, batches: Iterable[Tokens]) -> Iterator[tuple[Ten
             padded = not bool(batch.attention_mask.all())
             mask = batch.attention_mask.to(device) if padded else None
             hidden, arguments = block_inputs(skeleton, model, batch.input_ids.to(device), mask)
-            yield hidden, Entry(arguments, None if mask is None else mask.to(torch.bool))
+            yield hidden, BatchContext(arguments, None if mask is None else mask.to(torch.bool))
 
 
 class Stream:
@@ -110,14 +110,14 @@ class Stream:
         entries: one a batch.
     """
 
-    def __init__(self, directory: Path, entries: Sequence[Entry], device: torch.device) -> None:
+    def __init__(self, directory: Path, entries: Sequence[BatchContext], device: torch.device) -> None:
         self.directory, self.entries, self.device = directory, entries, device
 
     @classmethod
     def capture(cls, directory: Path, skeleton: Skeleton, batches: Iterable[Tokens]) -> Stream:
         """A stream of ``batches`` at the first block, in the place of what was in ``directory``."""
         shutil.rmtree(directory, ignore_errors=True)  # a killed run may have left a longer one
-        entries: list[Entry] = []
+        entries: list[BatchContext] = []
         stream = cls(directory, entries, skeleton.device)
         for number, (hidden, entry) in enumerate(capture(skeleton, batches)):
             stream.write(0, number, hidden)
@@ -150,7 +150,7 @@ class Stream:
         """The inputs of ``block``, one batch at a time; one past the last block, the outputs of that. Samples
         that hold NaN or infinity are masked: see :meth:`raw`.
         """
-        yield from map(without_spoilt, self.raw(block))
+        yield from map(finite_samples, self.raw(block))
 
     def raw(self, block: int) -> Iterator[Batch]:
         """:meth:`batches` as they are: a sample that is not finite once stays so, since NaN only spreads."""
@@ -178,7 +178,7 @@ class Stream:
         self,
         block: int,
         module: nn.Module,
-        smaller: Smaller,
+        smaller: BatchSplitter,
         *,
         to: int | None = None,
         keep: bool = False,
@@ -208,10 +208,10 @@ class Stream:
 class BlockRunner:
     """Runs streams through the blocks of a model in float32, each loaded when it is needed.
 
-    ``smaller`` says in how many pieces a batch is run.
+    ``smaller`` says in how many micro-batches a batch is run.
     """
 
-    def __init__(self, skeleton: Skeleton, smaller: Smaller) -> None:
+    def __init__(self, skeleton: Skeleton, smaller: BatchSplitter) -> None:
         self.skeleton, self.smaller = skeleton, smaller
         self.blocks: Sequence[BlockAnatomy] = skeleton.anatomy.blocks
 
@@ -242,7 +242,7 @@ class BlockRunner:
 
     def check(self, index: int, output: Tensor, mask: Tensor | None) -> None:
         """Refuse an ``output [batch, tokens, hidden]`` of the block ``index``; raises as :meth:`advance`."""
-        if bool(spoilt(output, mask).any()):
+        if bool(nonfinite(output, mask).any()):
             raise CalibrationError(
                 f"{self.blocks[index].prefix} turns samples into NaN or infinity",
                 fix="check the model with `edgepress inspect`, or calibrate on other text",

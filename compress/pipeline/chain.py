@@ -53,7 +53,7 @@ def schemes_after(steps: Steps, source: WeightSource) -> dict[str, Scheme]:
     }
 
 
-class Chain:
+class StageChain:
     """Runs ``steps`` on ``source``; everything it needs to continue after a kill is below ``work``.
 
     Of several ``processes`` the first one runs, and the others follow.

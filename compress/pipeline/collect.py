@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model.block_anatomy import BlockAnatomy, Linear
-from .forward import Batch, Smaller, Watched, both_sound, run_block, watch_inputs
+from .forward import Batch, BatchSplitter, Watched, run_block, same_mask, watch_inputs
 from .statistics import STATISTICS, Statistic
 
 Batches = Callable[[], Iterator[Batch]]
@@ -34,13 +34,13 @@ def collect(
     original: Side | None,
     anatomy: BlockAnatomy,
     wanted: Mapping[str, tuple[str, ...]],
-    smaller: Smaller,
+    smaller: BatchSplitter,
 ) -> dict[str, dict[str, Tensor]]:
     """Statistics of the inputs of linears, by linear and statistic name; linears with shared inputs share
     tensors.
 
     ``wanted`` maps a linear to the statistics asked for; ``original`` is needed by paired ones. Starts over
-    with smaller pieces when memory runs out, so that nothing is counted twice.
+    with smaller micro-batches when memory runs out, so that nothing is counted twice.
     """
     while True:
         try:
@@ -68,10 +68,10 @@ def _collect(
             statistic.update(rows, original_rows)
 
     references = original.batches if paired and original is not None else None
-    for piece, reference in _pieces(current.batches, references, parts):
+    for part, reference in _micro_batches(current.batches, references, parts):
         if reference is not None and original is not None:
             _tapped(original, groups, reference, expected.__setitem__)
-        _tapped(current, groups, piece, update)
+        _tapped(current, groups, part, update)
     values = [{name: statistic.value() for name, statistic in tap.items()} for tap in statistics]
     return {linear.name: values[i] for i, group in enumerate(groups) for linear in group}
 
@@ -83,14 +83,16 @@ def _statistics_of(
     return {name: STATISTICS[name](group[0].in_features, device) for name in needed}
 
 
-def _pieces(batches: Batches, references: Batches | None, parts: int) -> Iterator[tuple[Batch, Batch | None]]:
-    """Each batch in ``parts`` pieces, beside the same piece of the original's."""
+def _micro_batches(
+    batches: Batches, references: Batches | None, parts: int
+) -> Iterator[tuple[Batch, Batch | None]]:
+    """Each batch in ``parts`` micro-batches, beside the same one of the original's."""
     if references is None:
         for batch in batches():
-            yield from ((piece, None) for piece in batch.split(parts))
+            yield from ((part, None) for part in batch.split(parts))
         return
     for batch, reference in zip(batches(), references(), strict=True):
-        yield from zip(*(side.split(parts) for side in both_sound(batch, reference)), strict=True)
+        yield from zip(*(side.split(parts) for side in same_mask(batch, reference)), strict=True)
 
 
 def _finite(rows: Tensor, original: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -1,4 +1,4 @@
-"""Running token batches through one block: in pieces when memory is short, and no further than is needed."""
+"""Running token batches through one block: in micro-batches when memory is short, no further than needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Watched = tuple[nn.Module, Callable[[Tensor], None]]
 
 
 class Batch:
-    """One calibration batch at the entrance of a block.
+    """One calibration batch as it enters a block.
 
     ``hidden [batch, tokens, hidden]``; ``arguments`` are the block's keyword arguments; ``mask [batch,
     tokens]`` bool marks real tokens, or None when all are.
@@ -25,7 +25,7 @@ class Batch:
         self.hidden, self.arguments, self.mask = hidden, arguments, mask
 
     def split(self, parts: int) -> Iterator[Batch]:
-        """The batch in up to ``parts`` pieces along its first axis."""
+        """The batch in up to ``parts`` micro-batches along its first axis."""
         size = self.hidden.shape[0]
         step = max(1, -(-size // parts))
         for start in range(0, size, step):
@@ -88,8 +88,8 @@ def watch_inputs(run: Callable[[], object], watched: Sequence[Watched], *, stop:
             handle.remove()
 
 
-class Smaller:
-    """How many pieces a batch is run in: doubled when the device runs out of memory, and said aloud once."""
+class BatchSplitter:
+    """How many micro-batches a batch is run in: doubled when the device runs out of memory, with a note."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self.parts, self.note = 1, note
@@ -110,32 +110,32 @@ class Smaller:
         self.note(f"the device ran out of memory: batches are now run in {self.parts} pieces")
 
 
-def propagate(module: nn.Module, batch: Batch, smaller: Smaller) -> Tensor:
-    """The block's output for ``batch``, in pieces when memory is short."""
+def propagate(module: nn.Module, batch: Batch, smaller: BatchSplitter) -> Tensor:
+    """The block's output for ``batch``, in micro-batches when memory is short."""
     while True:
         try:
-            return torch.cat([run_block(module, piece) for piece in batch.split(smaller.parts)])
+            return torch.cat([run_block(module, part) for part in batch.split(smaller.parts)])
         except torch.OutOfMemoryError as error:
             smaller.after(error, batch.hidden.shape[0])
 
 
-def spoilt(hidden: Tensor, mask: Tensor | None) -> Tensor:
+def nonfinite(hidden: Tensor, mask: Tensor | None) -> Tensor:
     """``[batch]``: the samples of ``hidden [batch, tokens, hidden]`` with NaN or infinity in a real token."""
     broken = ~torch.isfinite(hidden).all(-1)
     return (broken if mask is None else broken & mask).any(-1)
 
 
-def without_spoilt(batch: Batch) -> Batch:
-    """``batch`` with its spoilt samples out of the mask, and zero wherever a value is not finite."""
+def finite_samples(batch: Batch) -> Batch:
+    """``batch`` with its nonfinite samples out of the mask, and zero wherever a value is not finite."""
     if bool(torch.isfinite(batch.hidden).all()):
         return batch
-    bad = spoilt(batch.hidden, batch.mask).unsqueeze(1)
+    bad = nonfinite(batch.hidden, batch.mask).unsqueeze(1)
     real = torch.ones(batch.hidden.shape[:2], dtype=torch.bool, device=batch.hidden.device)
     mask = (real if batch.mask is None else batch.mask) & ~bad
     return Batch(torch.where(torch.isfinite(batch.hidden), batch.hidden, 0.0), batch.arguments, mask)
 
 
-def both_sound(batch: Batch, reference: Batch) -> tuple[Batch, Batch]:
+def same_mask(batch: Batch, reference: Batch) -> tuple[Batch, Batch]:
     """Both with one mask: of the tokens that count on either side."""
     if batch.mask is None and reference.mask is None:
         return batch, reference

@@ -52,20 +52,20 @@ class Journal:
         if not self.path.exists():
             write_json(self.path, {"key": self.key, "units": []})
 
-    def sound(self, unit: Mapping[str, Any], kind: str) -> bool:
+    def intact(self, unit: Mapping[str, Any], kind: str) -> bool:
         """Whether the files of ``kind`` (``part``, ``activations``) that a unit left are unchanged."""
         files: Mapping[str, str] = unit[kind]
         paths = ((self.directory / name, digest) for name, digest in files.items())
         return all(path.is_file() and sha256_file(path) == digest for path, digest in paths)
 
     def resume(self) -> int:
-        """How many leading units can be kept: all parts sound, and the last one's activations too."""
+        """How many leading units can be kept: all shards intact, and the last one's activations too."""
         count = 0
         for unit in self.units:
-            if not self.sound(unit, "part"):
+            if not self.intact(unit, "part"):
                 break
             count += 1
-        if count < len(self.units) or (self.units and not self.sound(self.units[-1], "activations")):
+        if count < len(self.units) or (self.units and not self.intact(self.units[-1], "activations")):
             # Only the newest activations are kept, so what follows a damaged unit cannot be continued.
             count = 0
         self.units = self.units[:count]

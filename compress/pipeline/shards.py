@@ -24,7 +24,7 @@ from ..numbers.scheme import Scheme
 from .block import Block
 
 
-class PartWriter:
+class BlockWriter:
     """Writes the parts of a changed ``source`` below ``directory``.
 
     ``schemes``: the scheme that each linear ends with, which decides the form it is stored in.
@@ -63,8 +63,8 @@ class PartWriter:
         def named(name: str) -> str:
             return name if place is None else numbered(name, anatomy, place)
 
-        joined = _largest_scales(anatomy, quantized)
-        tensors = self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed, joined)
+        group_scales = _largest_scales(anatomy, quantized)
+        tensors = self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed, group_scales)
         tensors |= extra or {}
         if masks:
             bits = {named(name): packed(mask) for name, mask in masks.items()}
@@ -94,14 +94,14 @@ class PartWriter:
         names: Sequence[str],
         quantized: Mapping[str, QTensor],
         changed: Mapping[str, Tensor],
-        joined: Mapping[str, float],
+        group_scales: Mapping[str, float],
     ) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for name in names:
             module = name.removesuffix(".weight")
             if module in quantized:
                 tensor = quantized[module]
-                tensors |= stored(module, tensor, self.forms[tensor.scheme], joined.get(module))
+                tensors |= stored(module, tensor, self.forms[tensor.scheme], group_scales.get(module))
             elif name in changed:
                 value = self.source.as_stored(name, changed[name])
                 tensors[name] = value.to(self.source.stored_type(name))
@@ -121,7 +121,7 @@ def numbered(name: str, block: BlockAnatomy, index: int) -> str:
 
 
 def _largest_scales(anatomy: BlockAnatomy, quantized: Mapping[str, QTensor]) -> dict[str, float]:
-    """By linear in NVFP4, the largest scale of all that read the same inputs: runtimes join them into one."""
+    """By linear in NVFP4, the largest scale of all that read the same inputs: runtimes fuse them into one."""
     largest: dict[str, float] = {}
     for group in anatomy.inputs():
         names = [linear.name for linear in group if linear.name in quantized]

@@ -48,7 +48,7 @@ class Stage:
             ends up in the result.
         masks: of the weights that are pruned by now; a stage leaves its own in ``directory / "masks"``.
         processes: that work on the stage together, where the pass is one for all of them.
-        answers: where what the original says is kept for other runs too; None where it goes with this one.
+        answers: where teacher logits are cached for other runs too; None where they go with this one.
     """
 
     source: WeightSource
@@ -91,7 +91,7 @@ class StageResult:
 
 @dataclass
 class Record:
-    """What the stages so far have to say in the manifest.
+    """What the manifest says of the stages so far.
 
     Attributes:
         damage: one entry a step, None where a step was not measured.
@@ -138,7 +138,7 @@ def prepared(
 
 
 def assemble(source: WeightSource, result: StageResult, directory: Path) -> None:
-    """Write weights, ``config.json`` and the companions of ``source`` into ``directory``, made anew."""
+    """Write weights, ``config.json`` and the companions of ``source`` into ``directory``, made again."""
     source = result.form or source
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)

@@ -55,23 +55,6 @@ class Gram:
         return self.total.div_(max(self.count, 1))
 
 
-class AbsMean:
-    """``absmean``: mean over tokens of ``|x|`` per input channel, ``[in]`` float32."""
-
-    paired = False
-
-    def __init__(self, in_features: int, device: torch.device) -> None:
-        self.total = torch.zeros(in_features, device=device)
-        self.count = 0
-
-    def update(self, rows: Tensor, original: Tensor | None) -> None:
-        self.total += rows.to(torch.float32).abs().sum(0)
-        self.count += rows.shape[0]
-
-    def value(self) -> Tensor:
-        return self.total / max(self.count, 1)
-
-
 class Mean:
     """``mean``: mean over tokens of ``x`` per input channel, ``[in]`` float32."""
 
@@ -82,28 +65,32 @@ class Mean:
         self.count = 0
 
     def update(self, rows: Tensor, original: Tensor | None) -> None:
-        self.total += rows.to(torch.float32).sum(0)
+        self.total += self.terms(rows.to(torch.float32)).sum(0)
         self.count += rows.shape[0]
+
+    @staticmethod
+    def terms(rows: Tensor) -> Tensor:
+        """What is averaged, ``[tokens, in]``."""
+        return rows
 
     def value(self) -> Tensor:
         return self.total / max(self.count, 1)
 
 
-class MeanSquare:
+class AbsMean(Mean):
+    """``absmean``: mean over tokens of ``|x|`` per input channel, ``[in]`` float32."""
+
+    @staticmethod
+    def terms(rows: Tensor) -> Tensor:
+        return rows.abs()
+
+
+class MeanSquare(Mean):
     """``meansquare``: mean over tokens of ``x²`` per input channel, ``[in]`` float32: the Gram's diagonal."""
 
-    paired = False
-
-    def __init__(self, in_features: int, device: torch.device) -> None:
-        self.total = torch.zeros(in_features, device=device)
-        self.count = 0
-
-    def update(self, rows: Tensor, original: Tensor | None) -> None:
-        self.total += rows.to(torch.float32).square().sum(0)
-        self.count += rows.shape[0]
-
-    def value(self) -> Tensor:
-        return self.total / max(self.count, 1)
+    @staticmethod
+    def terms(rows: Tensor) -> Tensor:
+        return rows.square()
 
 
 class AbsMax:
@@ -122,8 +109,8 @@ class AbsMax:
         return self.peak
 
 
-class Sample:
-    """``sample``: some of the rows as they are, evenly from each piece seen, ``[rows, in]`` float32."""
+class SampledRows:
+    """``sample``: some of the rows as they are, evenly from each micro-batch seen, ``[rows, in]`` float32."""
 
     paired = False
     ROWS = 512
@@ -147,7 +134,7 @@ class Sample:
 class CrossGramOfFirstHalf:
     """``cross_gram_of_first_half``: mean over tokens of ``(x̃ − x) xᵀ``, ``[in, in]`` float32, where ``x̃`` are
     the original model's inputs and ``x`` those of the partly compressed one; of the first half of the rows of
-    every piece. The second half is of other sequences: what is found in one can be checked in the other."""
+    every micro-batch. The second half is of other sequences: what is found in one is checked in the other."""
 
     paired = True
     SECOND = False
@@ -180,7 +167,7 @@ STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "mean": Mean,
     "meansquare": MeanSquare,
     "absmax": AbsMax,
-    "sample": Sample,
+    "sample": SampledRows,
     "cross_gram_of_first_half": CrossGramOfFirstHalf,
     "cross_gram_of_second_half": CrossGramOfSecondHalf,
 }
@@ -192,7 +179,7 @@ STATISTIC_BYTES = {
     "mean": lambda in_features: 4 * in_features,
     "meansquare": lambda in_features: 4 * in_features,
     "absmax": lambda in_features: 4 * in_features,
-    "sample": lambda in_features: 4 * Sample.ROWS * in_features,
+    "sample": lambda in_features: 4 * SampledRows.ROWS * in_features,
     "cross_gram_of_first_half": lambda in_features: 4 * in_features**2,
     "cross_gram_of_second_half": lambda in_features: 4 * in_features**2,
 }

@@ -29,17 +29,17 @@ from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from .algorithm import BlockPass
 from .block import Block, LayerStatus, Statistics
-from .block_inputs import Entry, Stream, capture
+from .block_inputs import BatchContext, Stream, capture
 from .collect import Side, collect
 from .damage_probe import damage, probe_rows
 from .device import return_small_blocks
-from .forward import Batch, Smaller, spoilt
+from .forward import Batch, BatchSplitter, nonfinite
 from .journal import Journal
-from .shards import Masks, PartWriter
+from .shards import BlockWriter, Masks
 from .stage import StageResult, prepared
 
 # A step is the passes that one entry of a recipe stands for; they share statistics.
-Step = Sequence[tuple[str, BlockPass]]
+StepPasses = Sequence[tuple[str, BlockPass]]
 
 
 class Sweep:
@@ -54,7 +54,7 @@ class Sweep:
     def __init__(
         self,
         source: WeightSource,
-        steps: Sequence[Step],
+        steps: Sequence[StepPasses],
         schemes: Mapping[str, Scheme],
         calibration: Calibration | None,
         device: torch.device,
@@ -66,15 +66,15 @@ class Sweep:
         self.device, self.journal, self.progress = device, journal, progress
         self.masks = masks or Masks()
         self.prepared: Mapping[str, Tensor] = {}
-        self.smaller = Smaller(progress.note)
-        self.writer = PartWriter(source, schemes, journal.directory)
-        self.spoilt = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
+        self.smaller = BatchSplitter(progress.note)
+        self.writer = BlockWriter(source, schemes, journal.directory)
+        self.nonfinite = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
         self.compares = any(step.compares for group in steps for _, step in group)
         self.inputs = self._stream("inputs", [])
         self.originals = self._stream("originals", [])
         self.probes = [self._stream(f"probe-{number}", []) for number in range(len(steps) + 1)]
 
-    def _stream(self, name: str, entries: Sequence[Entry]) -> Stream:
+    def _stream(self, name: str, entries: Sequence[BatchContext]) -> Stream:
         return Stream(self.journal.directory / "activations" / name, entries, self.device)
 
     @property
@@ -114,7 +114,7 @@ class Sweep:
     def _capture(self, skeleton: Skeleton, *, write: bool) -> None:
         """Embed the batches: what each keeps for all blocks, and the first block's inputs."""
         assert self.calibration is not None
-        entries: list[Entry] = []
+        entries: list[BatchContext] = []
         for number, (hidden, entry) in enumerate(capture(skeleton, self.calibration.batches)):
             entries.append(entry)
             if number == 0:
@@ -126,7 +126,7 @@ class Sweep:
         for stream in self._runs:
             stream.entries = entries
         for stream in self.probes:
-            stream.entries = [Entry([part.arguments for part in probe], probe[0].mask)]
+            stream.entries = [BatchContext([part.arguments for part in probe], probe[0].mask)]
 
     @staticmethod
     def _start(streams: Sequence[Stream], number: int, hidden: Tensor, write: bool) -> None:
@@ -148,7 +148,7 @@ class Sweep:
             left += self._leave(skeleton, block, [probe])
         block.statistics, block.original = {}, None
         left += self._leave(skeleton, block, [self.inputs])
-        self._tell_spoilt(block)
+        self._report_nonfinite(block)
         self.journal.add(
             {
                 "part": self.journal.hashes([self.writer.write(block)]),
@@ -180,7 +180,7 @@ class Sweep:
             },
         )
 
-    def _apply(self, block: Block, step: Step) -> None:
+    def _apply(self, block: Block, step: StepPasses) -> None:
         wanted: dict[str, tuple[str, ...]] = {}
         for linear in block.anatomy.linears():
             needs = {need for _, options in step if options.selects(linear) for need in options.needs}
@@ -208,24 +208,24 @@ class Sweep:
         files: list[Path] = []
         with _simulated(skeleton, block):
             for stream in streams:
-                self.spoilt = (0, 0)
+                self.nonfinite = (0, 0)
                 files += stream.advance(
                     block.anatomy.index, block.module, self.smaller, keep=True, check=self._count
                 )
         return files
 
     def _count(self, output: Tensor, batch: Batch) -> None:
-        bad, total = self.spoilt
+        bad, total = self.nonfinite
         samples = len(output) if batch.mask is None else int(batch.mask.any(1).sum())
-        self.spoilt = bad + int(spoilt(output, batch.mask).sum()), total + samples
+        self.nonfinite = bad + int(nonfinite(output, batch.mask).sum()), total + samples
 
-    def _tell_spoilt(self, block: Block) -> None:
+    def _report_nonfinite(self, block: Block) -> None:
         """Say which layers were calibrated without some of the samples: those that end in NaN or infinity.
 
         Raises:
             CalibrationError: no sample is left; names the block.
         """
-        bad, total = self.spoilt
+        bad, total = self.nonfinite
         if bad and bad == total:
             raise CalibrationError(
                 f"{block.anatomy.prefix} turns every sample into NaN or infinity",

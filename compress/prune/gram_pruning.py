@@ -22,19 +22,19 @@ from ..pipeline.block import Block, LayerStatus, output_error, weight_error
 from ..solve.damped_cholesky import InverseFactor, all_finite, damped, damping_status, factorize
 from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
 from ..solve.support_fit import fit_support
-from .unstructured import Pruning
+from .unstructured import UnstructuredPruning
 
 FIT_STEPS = 10
 
 
 @dataclass(frozen=True)
-class Rows:
+class StackedRows:
     """Layers above one another: ``target [rows, in]``, and for each its rows and what is pruned already."""
 
     layers: Sequence[Linear]
     target: Tensor
     earlier: Sequence[Tensor | None]
-    options: Pruning
+    options: UnstructuredPruning
 
     def split(self, rows: Tensor) -> Sequence[Tensor]:
         """``rows [rows, …]`` by layer."""
@@ -50,7 +50,7 @@ class Rows:
         return torch.cat(masks)
 
 
-class GramPruning(GroupSolving, Pruning):
+class GramPruning(GroupSolving, UnstructuredPruning):
     """Options of every such pass."""
 
     fixed: ClassVar[Mapping[str, Fixed]] = {
@@ -74,7 +74,7 @@ class GramPruning(GroupSolving, Pruning):
             + self.statistics_bytes(layers)
         )
 
-    def solve(self, rows: Rows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
+    def solve(self, rows: StackedRows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
         """The pruned weight and its mask, both ``[rows, in]``; ``factor`` is of a multiple of ``hessian``."""
         raise TypeError(f"{type(self).__name__} does not define solve")
 
@@ -90,7 +90,7 @@ class GramPruning(GroupSolving, Pruning):
             channels = torch.arange(len(gram), device=gram.device)
             target = corrected(target, inputs, factor, channels, self.correction)
         earlier = [block.masks.get(linear.name) for linear in layers]
-        rows, hessian = Rows(layers, target, earlier, self), damped(gram, factor.damping)
+        rows, hessian = StackedRows(layers, target, earlier, self), damped(gram, factor.damping)
         hessian /= hessian.diagonal().mean()  # its size does not matter, and products of it might overflow
         weight, mask = self.solve(rows, hessian, factor)
         weight = fit_support(target, hessian, mask, weight, self.refit_steps)

@@ -55,7 +55,7 @@ class Pattern(NamedTuple):
 
     @property
     def sparsity(self) -> float:
-        """The share of weights that become zero."""
+        """The fraction of weights that become zero."""
         return 1 - self.kept / self.size
 
 
@@ -101,7 +101,7 @@ def _keep(rows: Tensor, drop: int) -> Tensor:
     return ~(lower | (equal & (equal.cumsum(1) <= room)))
 
 
-class Pruning(BlockPass):
+class UnstructuredPruning(BlockPass):
     """Options of every such pass; exactly one of ``sparsity`` and ``pattern`` is given."""
 
     sparsity: float | None = Field(
@@ -150,8 +150,8 @@ class Pruning(BlockPass):
     def inputs_multiple(self) -> int:
         return Pattern.parse(self.pattern).size if self.pattern else 1
 
-    def share(self, linear: Linear) -> float:
-        """The share of the weights of ``linear`` that become zero."""
+    def fraction(self, linear: Linear) -> float:
+        """The fraction of the weights of ``linear`` that become zero."""
         if self.pattern is not None:
             return Pattern.parse(self.pattern).sparsity
         fitting = [
@@ -165,7 +165,7 @@ class Pruning(BlockPass):
         """The mask for some columns of ``linear`` with the given ``score``; lower ones go first."""
         if self.pattern is not None:
             return keep_pattern(score, Pattern.parse(self.pattern), earlier)
-        return keep_highest(score, self.share(linear), scope, earlier)
+        return keep_highest(score, self.fraction(linear), scope, earlier)
 
     def prune(self, block: Block, linear: Linear, score: Tensor, scope: Scope) -> Tensor:
         """Set the weights with the lowest ``score [out, in]`` to zero; returns the change of the weight."""

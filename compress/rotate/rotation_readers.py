@@ -19,7 +19,7 @@ from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..pipeline.block_inputs import Stream
 from ..pipeline.collect import Side, collect
-from ..pipeline.forward import Smaller
+from ..pipeline.forward import BatchSplitter
 from ..text.calibration import Calibration
 from ..text.micro_batches import micro_batches_of
 from .learned_rotation import Reader
@@ -43,7 +43,7 @@ def block_readers(
     calibration: Calibration,
     device: torch.device,
     directory: Path,
-    smaller: Smaller,
+    smaller: BatchSplitter,
     *,
     residual: bool,
 ) -> Iterator[BlockReaders]:

@@ -27,7 +27,7 @@ def columns_of(units: Tensor, size: int) -> Tensor:
     return (units.unsqueeze(1) * size + torch.arange(size, device=units.device)).flatten()
 
 
-def removal_costs(weight: Tensor, inverse: Tensor, size: int) -> Tensor:
+def removal_errors(weight: Tensor, inverse: Tensor, size: int) -> Tensor:
     """The least output error of dropping each unit of ``size`` columns alone ``[units]``.
 
     ``weight [out, in]``, ``inverse [in, in]`` of the Gram.
@@ -41,7 +41,7 @@ def removal_costs(weight: Tensor, inverse: Tensor, size: int) -> Tensor:
     return (solved * parts).sum((1, 2))
 
 
-def least_of(scores: Tensor, partitions: int, count: int) -> Tensor:
+def lowest(scores: Tensor, partitions: int, count: int) -> Tensor:
     """The ``count`` units of lowest ``scores [units]`` in each of the ``partitions``, ties by position."""
     rows = scores.view(partitions, -1)
     first = torch.arange(partitions, device=scores.device).unsqueeze(1) * rows.shape[1]
@@ -63,8 +63,8 @@ def eliminate(
         columns = columns_of(units, size)
         costs = torch.full(alive.shape, torch.inf, dtype=weight.dtype, device=weight.device)
         square = inverse if len(columns) == len(inverse) else inverse[columns][:, columns]
-        costs[units] = removal_costs(weight[:, columns], square, size)
-        gone = least_of(costs, partitions, number)
+        costs[units] = removal_errors(weight[:, columns], square, size)
+        gone = lowest(costs, partitions, number)
         alive[gone] = False
         gone = columns_of(gone, size)
         rows = inverse[gone]
@@ -83,9 +83,9 @@ def in_rounds(total: int, rounds: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Repaired:
-    """``weight [out, kept]``, ``bias [out]`` or None; the share of the mean diagonal that had to be added, or
-    None where the Gram does not factor and nothing was repaired.
+class RefitLinear:
+    """``weight [out, kept]``, ``bias [out]`` or None; the fraction of the mean diagonal that had to be
+    added, or None where the Gram does not factor and nothing was refitted.
     """
 
     weight: Tensor
@@ -102,7 +102,7 @@ def least_squares(
     damping: float,
     gap: Tensor | None = None,
     shift: Tensor | None = None,
-) -> Repaired:
+) -> RefitLinear:
     """The repaired linear of ``weight [out, in]`` on its columns ``kept``.
 
     ``gram [in, in]`` and ``mean [in]`` are of the inputs; the mean is needed for a ``bias [out]``. Where
@@ -120,12 +120,12 @@ def least_squares(
     square = centred[kept][:, kept]
     factor, used = damp_until_factored(square, damping)
     if factor is None:
-        return Repaired(weight[:, kept], bias, None)
+        return RefitLinear(weight[:, kept], bias, None)
     change = torch.cholesky_solve(wanted.T, factor).T
     if bias is not None and mean is not None:
         bias = bias + weight[:, pruned] @ mean[pruned] - change @ mean[kept]
         bias = bias if shift is None else bias + shift
-    return Repaired(weight[:, kept] + change, bias, used)
+    return RefitLinear(weight[:, kept] + change, bias, used)
 
 
 def bias_only(weight: Tensor, bias: Tensor | None, mean: Tensor, kept: Tensor) -> Tensor | None:

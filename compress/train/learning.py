@@ -23,7 +23,7 @@ from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ModelPass
 from ..pipeline.block import LayerStatus
-from ..pipeline.shards import PartWriter
+from ..pipeline.shards import BlockWriter
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
 from .checkpointing import checkpoint_blocks
@@ -171,7 +171,7 @@ class Learning(ModelPass):
 
     def _written(self, student: Student, stage: Stage, course: Course, lesson: Lesson) -> StageResult:
         schemes: dict[str, Scheme] = student.schemes()
-        writer = PartWriter(stage.source, schemes, stage.directory)
+        writer = BlockWriter(stage.source, schemes, stage.directory)
         parts, statuses = [], []
         for block, module in zip(stage.source.anatomy.blocks, student.blocks(), strict=True):
             with whole(module):

@@ -16,7 +16,7 @@ from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.pipeline import sweep as sweep_module
 from edgepress.compress.pipeline.block_inputs import block_inputs
 from edgepress.compress.pipeline.collect import Side, collect
-from edgepress.compress.pipeline.forward import Batch, Smaller, propagate
+from edgepress.compress.pipeline.forward import Batch, BatchSplitter, propagate
 from edgepress.errors import MissingDependency, OutOfResource
 from edgepress.storage import hash_tree
 
@@ -159,7 +159,7 @@ def test_out_of_memory_halves_the_batch(
     notes: list[str] = []
 
     def gather() -> tuple[torch.Tensor, torch.Tensor]:
-        smaller = Smaller(notes.append)
+        smaller = BatchSplitter(notes.append)
         found = collect(side, None, anatomy, wanted, smaller)
         return found[anatomy.mlp.down.name]["absmean"], propagate(module, batch, smaller)
 

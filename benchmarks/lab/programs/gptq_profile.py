@@ -35,8 +35,8 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "factors of the damped Grams": (("compress/solve/damped_cholesky.py", "factorize"),),
     "errors told of each layer": (("compress/pipeline/block.py", "output_error"),),
     "activations to disk and back, hashed": (
-        ("compress/pipeline/streams.py", "write"),
-        ("compress/pipeline/streams.py", "raw"),
+        ("compress/pipeline/block_inputs.py", "write"),
+        ("compress/pipeline/block_inputs.py", "raw"),
         ("compress/pipeline/journal.py", "hashes"),
     ),
     "weights read and written": (

@@ -29,14 +29,14 @@ from ...model.block_anatomy import Attention, BlockAnatomy, Linear
 from ...solve.damped_cholesky import inverted
 from ...solve.elimination import eliminate
 from ...solve.knapsack import choose
-from .units import Part
+from .units import PrunablePart
 
 # Times are whole femtoseconds, since the solver of widths counts in integers.
 _UNITS = 1e15
 
 
 class Budget(BaseModel):
-    """What ``keep`` is a share of."""
+    """What ``keep`` is a fraction of."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,23 +52,23 @@ class Budget(BaseModel):
     context: int = Field(0, ge=0, description="keys that a query sees, on average")
 
     @model_validator(mode="after")
-    def _told(self) -> Self:
+    def _has_machine(self) -> Self:
         if self.of == "latency" and (self.bandwidth is None or self.peak is None):
             raise ValueError("latency needs the machine's bandwidth (GB/s) and peak (TFLOPS)")
         return self
 
     def linear(self, linear: Linear) -> int:
-        """The price of a linear of a block."""
+        """The budget cost of a linear of a block."""
         return self._matrix(linear.out_features * linear.in_features, self.block_bits)
 
     def attention(self, attention: Attention) -> int:
-        """The price of what has no weights: scores and their products with values."""
+        """The budget cost of what has no weights: scores and their products with values."""
         if self.of != "latency":
             return 0
         return self._time(4 * self.tokens * self.context * attention.heads * attention.head_dim)
 
     def outside(self, anatomy: Anatomy) -> int:
-        """The price of embedding and head; a table that is only looked up takes no time."""
+        """The budget cost of embedding and head; a table that is only looked up takes no time."""
         table = anatomy.vocab_size * anatomy.hidden_size
         if self.of == "parameters":
             return 0
@@ -77,7 +77,7 @@ class Budget(BaseModel):
         return self._matrix(table, self.outside_bits) if anatomy.head is not None else 0
 
     def total(self, anatomy: Anatomy) -> int:
-        """The price of a whole model."""
+        """The budget cost of a whole model."""
         blocks = sum(map(self.linear, anatomy.linears()))
         return (
             blocks + sum(self.attention(block.attention) for block in anatomy.blocks) + self.outside(anatomy)
@@ -111,11 +111,11 @@ WEIGHTS = Budget()
 
 
 @dataclass(frozen=True)
-class Item:
+class BlockPart:
     """A part of a block that may be narrowed, with the ``counts`` of units it may keep."""
 
     block: BlockAnatomy
-    part: Part
+    part: PrunablePart
     budget: Budget = WEIGHTS
 
     @property
@@ -128,23 +128,23 @@ class Item:
         """How many units may be kept, ascending."""
         return self.part.counts(self.block)
 
-    def price(self, count: int) -> int:
+    def cost(self, count: int) -> int:
         """What the budget counts of the part with ``count`` units."""
         names = {linear.name for linear in self.part.linears(self.block)}
         narrow = self.part.narrowed(self.block, count)
-        price = sum(self.budget.linear(linear) for linear in narrow.linears() if linear.name in names)
-        return price + self.budget.attention(narrow.attention) * (narrow.attention.o.name in names)
+        cost = sum(self.budget.linear(linear) for linear in narrow.linears() if linear.name in names)
+        return cost + self.budget.attention(narrow.attention) * (narrow.attention.o.name in names)
 
 
-def room_for(items: Sequence[Item], anatomy: Anatomy, keep: float, budget: Budget = WEIGHTS) -> int:
-    """What ``items`` may cost so that the model keeps the share ``keep`` of its price.
+def room_for(items: Sequence[BlockPart], anatomy: Anatomy, keep: float, budget: Budget = WEIGHTS) -> int:
+    """What ``items`` may cost so that the model keeps the fraction ``keep`` of its cost.
 
     Raises:
-        RecipeError: even at their narrowest the items exceed it; says the least share that can be kept.
+        RecipeError: even at their narrowest the items exceed it; says the least fraction that can be kept.
     """
     total = budget.total(anatomy)
-    others = total - sum(item.price(item.counts[-1]) for item in items)
-    least = sum(item.price(item.counts[0]) for item in items)
+    others = total - sum(item.cost(item.counts[-1]) for item in items)
+    least = sum(item.cost(item.counts[0]) for item in items)
     if others + least > keep * total:
         share = (others + least) / total
         kind = "weights of the blocks" if budget.of == "parameters" else f"{budget.of} of the model"
@@ -155,30 +155,30 @@ def room_for(items: Sequence[Item], anatomy: Anatomy, keep: float, budget: Budge
     return int(keep * total) - others
 
 
-def uniform(items: Sequence[Item], room: int) -> dict[tuple[int, str], int]:
-    """The same share of units of every item, the largest that fits ``room``."""
-    shares = sorted({count / item.counts[-1] for item in items for count in item.counts})
+def uniform(items: Sequence[BlockPart], room: int) -> dict[tuple[int, str], int]:
+    """The same fraction of units of every item, the largest that fits ``room``."""
+    fractions = sorted({count / item.counts[-1] for item in items for count in item.counts})
 
-    def at(share: float) -> dict[Item, int]:
-        reached = {item: [n for n in item.counts if n <= share * item.counts[-1]] for item in items}
+    def at(fraction: float) -> dict[BlockPart, int]:
+        reached = {item: [n for n in item.counts if n <= fraction * item.counts[-1]] for item in items}
         return {item: counts[-1] if counts else item.counts[0] for item, counts in reached.items()}
 
-    fitting = [share for share in shares if sum(item.price(n) for item, n in at(share).items()) <= room]
+    fitting = [one for one in fractions if sum(item.cost(n) for item, n in at(one).items()) <= room]
     return {item.key: count for item, count in at(fitting[-1] if fitting else 0.0).items()}
 
 
 def solved(
-    items: Sequence[Item], room: int, costs: Mapping[tuple[int, str], Sequence[float]]
+    items: Sequence[BlockPart], room: int, losses: Mapping[tuple[int, str], Sequence[float]]
 ) -> tuple[dict[tuple[int, str], int], float]:
-    """The widths of least cost within ``room``, and that cost; ``costs`` by item, one for each count."""
-    sizes = [[item.price(count) for count in item.counts] for item in items]
-    choice = choose([costs[item.key] for item in items], sizes, room)
+    """The widths of least loss within ``room``, and that loss; ``losses`` by item, one for each count."""
+    sizes = [[item.cost(count) for count in item.counts] for item in items]
+    choice = choose([losses[item.key] for item in items], sizes, room)
     picked = zip(items, choice.options, strict=True)
     return {item.key: item.counts[option] for item, option in picked}, choice.cost
 
 
-def repaired_costs(item: Item, weight: Tensor, measured: InputGram, damping: float) -> list[float]:
-    """The damage with each count of an item, when what stays makes up for what goes.
+def refit_losses(item: BlockPart, weight: Tensor, measured: InputGram, damping: float) -> list[float]:
+    """The loss with each count of an item, when what stays compensates for what goes.
 
     ``weight [out, in]`` is the reader's. A Gram that cannot be inverted makes every cut cost without bound.
     """

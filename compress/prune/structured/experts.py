@@ -24,13 +24,13 @@ from ...model.block_anatomy import Experts
 from ...model.skeleton import Skeleton
 from ...pipeline.forward import Batch
 
-Criterion = Literal["routed", "frequency"]
+ExpertCriterion = Literal["routed", "frequency"]
 
 _SAMPLE = 256
 
 
 @dataclass(frozen=True)
-class Weights:
+class ExpertWeights:
     """All experts of a block: ``gate_up [count, 2 width, hidden]``, ``down [count, hidden, width]``, and the
     router ``[count, hidden]``.
     """
@@ -39,16 +39,16 @@ class Weights:
     down: Tensor
     router: Tensor
 
-    def give(self, expert: int, rows: Tensor, activation: nn.Module) -> Tensor:
-        """What an expert gives for ``rows [tokens, hidden]``."""
+    def output(self, expert: int, rows: Tensor, activation: nn.Module) -> Tensor:
+        """The output of an expert for ``rows [tokens, hidden]``."""
         gate, up = nn.functional.linear(rows, self.gate_up[expert]).chunk(2, dim=-1)
         return nn.functional.linear(activation(gate) * up, self.down[expert])
 
 
-class Use:
+class ExpertUse:
     """Sums over tokens, for each expert: how often it is chosen, and its routed outputs."""
 
-    def __init__(self, weights: Weights, activation: nn.Module) -> None:
+    def __init__(self, weights: ExpertWeights, activation: nn.Module) -> None:
         self.weights, self.activation = weights, activation
         count = len(weights.router)
         self.chosen = torch.zeros(count, device=weights.router.device)
@@ -61,9 +61,9 @@ class Use:
         """
         for expert in range(len(self.chosen)):
             tokens, places = (indices == expert).nonzero(as_tuple=True)
-            given = self.weights.give(expert, rows[tokens], self.activation).norm(dim=-1)
+            norms = self.weights.output(expert, rows[tokens], self.activation).norm(dim=-1)
             self.chosen[expert] += len(tokens)
-            self.routed[expert] += (scores[tokens, places] * given).sum()
+            self.routed[expert] += (scores[tokens, places] * norms).sum()
         room = _SAMPLE - len(self.sample)
         if room > 0 and len(rows):
             spread = (
@@ -71,50 +71,52 @@ class Use:
             )
             self.sample = torch.cat([self.sample, rows[spread]])
 
-    def saliency(self, criterion: Criterion) -> Tensor:
+    def saliency(self, criterion: ExpertCriterion) -> Tensor:
         """How much each expert matters ``[count]``; those that are never chosen do not."""
         return self.chosen if criterion == "frequency" else self.routed / self.chosen.clamp_min(1)
 
-    def kept(self, criterion: Criterion, count: int) -> Tensor:
+    def kept(self, criterion: ExpertCriterion, count: int) -> Tensor:
         """The experts that stay, ascending; of equals the first."""
         order = self.saliency(criterion).sort(descending=True, stable=True).indices
         return order[:count].sort().values
 
-    def merged(self, kept: Sequence[int]) -> Weights:
+    def merged(self, kept: Sequence[int]) -> ExpertWeights:
         """The experts ``kept``, each the average of itself and of those that are most like it."""
         count, alike = len(self.chosen), nn.functional.cosine_similarity
-        given = [self.weights.give(one, self.sample, self.activation).flatten() for one in range(count)]
+        outputs = [self.weights.output(one, self.sample, self.activation).flatten() for one in range(count)]
         groups: dict[int, list[int]] = {expert: [expert] for expert in kept}
         for expert in sorted(set(range(count)) - set(kept)):
-            likeness = [float(alike(given[expert], given[one], 0)) for one in kept]
+            likeness = [float(alike(outputs[expert], outputs[one], 0)) for one in kept]
             groups[kept[likeness.index(max(likeness))]].append(expert)
-        return Weights(
+        return ExpertWeights(
             torch.stack([self._mean(self.weights.gate_up, groups[expert]) for expert in kept]),
             torch.stack([self._mean(self.weights.down, groups[expert]) for expert in kept]),
             self.weights.router[list(kept)],
         )
 
     def _mean(self, tensor: Tensor, group: Sequence[int]) -> Tensor:
-        share = self.chosen[list(group)]
-        share = share / share.sum() if float(share.sum()) else torch.full_like(share, 1 / len(group))
-        share[0] += 1 - share.sum()  # so that an expert by itself stays what it is
-        return (share.view(-1, 1, 1) * tensor[list(group)]).sum(0)
+        part = self.chosen[list(group)]
+        part = part / part.sum() if float(part.sum()) else torch.full_like(part, 1 / len(group))
+        part[0] += 1 - part.sum()  # so that an expert by itself stays what it is
+        return (part.view(-1, 1, 1) * tensor[list(group)]).sum(0)
 
-    def left(self, kept: Sequence[int]) -> Weights:
+    def left(self, kept: Sequence[int]) -> ExpertWeights:
         """The experts ``kept`` as they are."""
         chosen = list(kept)
-        return Weights(self.weights.gate_up[chosen], self.weights.down[chosen], self.weights.router[chosen])
+        return ExpertWeights(
+            self.weights.gate_up[chosen], self.weights.down[chosen], self.weights.router[chosen]
+        )
 
 
-def used(skeleton: Skeleton, experts: Experts, module: nn.Module, batches: Iterable[Batch]) -> Use:
+def used(skeleton: Skeleton, experts: Experts, module: nn.Module, batches: Iterable[Batch]) -> ExpertUse:
     """The use of a block's experts by ``batches``."""
     held, router = _modules(skeleton, experts)
-    weights = Weights(
+    weights = ExpertWeights(
         held.get_parameter("gate_up_proj").detach(),
         held.get_parameter("down_proj").detach(),
         router.get_parameter("weight").detach(),
     )
-    use = Use(weights, held.act_fn)  # type: ignore[arg-type]
+    use = ExpertUse(weights, held.act_fn)  # type: ignore[arg-type]
     for batch in batches:
         real = None if batch.mask is None else batch.mask.flatten()
 
@@ -135,7 +137,7 @@ def _modules(skeleton: Skeleton, experts: Experts) -> tuple[nn.Module, nn.Module
     return skeleton.submodule(f"{experts.built}.experts"), skeleton.submodule(f"{experts.built}.gate")
 
 
-def replace_experts(skeleton: Skeleton, experts: Experts, weights: Weights) -> None:
+def replace_experts(skeleton: Skeleton, experts: Experts, weights: ExpertWeights) -> None:
     """Make transformers' modules those of the experts that are left."""
     held, router = _modules(skeleton, experts)
     skeleton.assign(held, "gate_up_proj", weights.gate_up)
@@ -144,7 +146,9 @@ def replace_experts(skeleton: Skeleton, experts: Experts, weights: Weights) -> N
     held.num_experts = router.num_experts = len(weights.router)  # type: ignore[assignment]
 
 
-def with_experts(tensors: Mapping[str, Tensor], experts: Experts, weights: Weights) -> dict[str, Tensor]:
+def with_experts(
+    tensors: Mapping[str, Tensor], experts: Experts, weights: ExpertWeights
+) -> dict[str, Tensor]:
     """The stored ``tensors`` of a block with the experts ``weights`` in the place of its own."""
     left = {name: value for name, value in tensors.items() if not name.startswith(f"{experts.prefix}.")}
     router = f"{experts.router}.weight"

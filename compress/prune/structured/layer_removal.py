@@ -32,9 +32,9 @@ from ...model.block_anatomy import BlockAnatomy
 from ...model.skeleton import Skeleton
 from ...pipeline.block_inputs import BlockRunner, Stream
 from ...pipeline.damage_probe import divergences
-from .residual_fit import Fitted, Gap, fit_gap, reader_of_sum, seen
+from .residual_fit import Fitted, ResidualError, fit_residual, inputs_and_output, norm_after
 
-Criterion = Literal["influence", "contiguous", "greedy"]
+LayerCriterion = Literal["influence", "contiguous", "greedy"]
 
 # Whether what is left without the given blocks is little enough.
 Enough = Callable[[Sequence[int]], bool]
@@ -44,18 +44,18 @@ _LEAST_SCALE = 1e-2
 
 
 @dataclass(frozen=True)
-class Choice:
+class LayerChoice:
     """The blocks that go, ascending, and what the choice was made by: a number for each step."""
 
     removed: list[int]
     scores: list[float]
 
 
-def lowest(scores: Sequence[float], enough: Enough) -> Choice:
+def lowest(scores: Sequence[float], enough: Enough) -> LayerChoice:
     """Blocks in ascending order of their ``scores``, until it is enough."""
     order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
     count = next(n for n in range(1, len(order) + 1) if enough(order[:n]))
-    return Choice(sorted(order[:count]), list(scores))
+    return LayerChoice(sorted(order[:count]), list(scores))
 
 
 def shortest_runs(blocks: int, enough: Enough) -> list[list[int]]:
@@ -69,8 +69,8 @@ def shortest_runs(blocks: int, enough: Enough) -> list[list[int]]:
 
 
 def choose(
-    criterion: Criterion, runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progress
-) -> Choice:
+    criterion: LayerCriterion, runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progress
+) -> LayerChoice:
     """The blocks that go by ``criterion``; ``inputs`` are those of the first block, which stay.
 
     Raises:
@@ -84,7 +84,7 @@ def choose(
         return lowest(_turned(runner, inputs, runs, progress), enough)
     runs = shortest_runs(blocks, enough)
     scores = _turned(runner, inputs, runs, progress)
-    return Choice(runs[scores.index(min(scores))], scores)
+    return LayerChoice(runs[scores.index(min(scores))], scores)
 
 
 def _turned(
@@ -118,7 +118,7 @@ def turning(stream: Stream, before: int, after: int) -> float:
     return 1 - float(torch.cat(cosines).mean())
 
 
-def greedy(runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progress) -> Choice:
+def greedy(runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progress) -> LayerChoice:
     """One block after another, by the measured damage of the whole model without it."""
     kept = list(range(len(runner.blocks)))
     original: Tensor | None = None
@@ -133,7 +133,7 @@ def greedy(runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progre
             scores.append(found[place])
             removed.append(kept.pop(place))
             task.advance(1, f"without block {removed[-1]}: {scores[-1]:.3g}")
-    return Choice(sorted(removed), scores)
+    return LayerChoice(sorted(removed), scores)
 
 
 def _without_each(runner: BlockRunner, inputs: Stream, kept: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
@@ -170,25 +170,27 @@ def refit(
     norm with the mean and deviation that the residual stream has now. ``damping`` as in
     :func:`~edgepress.compress.solve.damped_cholesky.fit_halves`.
     """
-    linear, norm = block.mlp.down, reader_of_sum(block, block.mlp.down)
+    linear, norm = block.mlp.down, norm_after(block, block.mlp.down)
     module, down = skeleton.submodule(block.prefix), skeleton.submodule(linear.name)
-    halves, watched = (Gap(linear, skeleton.device), Gap(linear, skeleton.device)), {"rows": down}
+    halves, watched = ResidualError.halves(linear, skeleton.device), {"rows": down}
     if norm is not None:
         watched["sum"] = skeleton.submodule(norm.name)
     targets = (batch.hidden for batch in wanted.raw(at))
     for number, (batch, target) in enumerate(zip(states.raw(block.index), targets, strict=True)):
-        found = seen(module, watched, batch)
-        lacking = target - found["output"]
+        found = inputs_and_output(module, watched, batch)
+        missing = target - found["output"]
         if norm is not None:
-            lacking = _before_norm(watched["sum"], found["sum"], target)
-        halves[number % 2].add(found["rows"], lacking, batch.mask)
+            missing = _before_norm(watched["sum"], found["sum"], target)
+        halves[number % 2].add(found["rows"], missing, batch.mask)
     weight = down.get_parameter("weight")
     kept = torch.arange(linear.in_features, device=weight.device)
-    return fit_gap(halves, weight, down.get_parameter("bias") if linear.bias else None, kept, damping)
+    return fit_residual(halves, weight, down.get_parameter("bias") if linear.bias else None, kept, damping)
 
 
 def _before_norm(norm: nn.Module, total: Tensor, wanted: Tensor) -> Tensor:
-    """What ``total``, the input of a LayerNorm, lacks to give ``wanted`` at its own mean and deviation."""
+    """What has to be added to ``total``, the input of a LayerNorm, for the output ``wanted`` at its own mean
+    and deviation.
+    """
     scale, offset = norm.get_parameter("weight"), norm.get_parameter("bias")
     mean = total.mean(-1, keepdim=True)
     deviation = total.var(-1, keepdim=True, unbiased=False).sqrt()

@@ -26,17 +26,17 @@ from ...pipeline.algorithm import BlockPass
 from ...pipeline.block import Block, LayerStatus, output_error, weight_error
 from ...solve.damped_cholesky import all_finite, damp, damping_status, inverted
 from ...solve.elimination import (
-    Repaired,
+    RefitLinear,
     bias_only,
     columns_of,
     eliminate,
     in_rounds,
-    least_of,
     least_squares,
+    lowest,
 )
 from ...solve.support_fit import fit_support
-from .residual_fit import Gap, adds_plainly, reader_of_sum, seen
-from .units import Part
+from .residual_fit import ResidualError, adds_plainly, inputs_and_output, norm_after
+from .units import PrunablePart
 
 Importance = Literal["magnitude", "activation", "taylor", "reconstruction"]
 
@@ -50,7 +50,7 @@ _FIT_STEPS = 30
 
 def kept_units(
     block: Block,
-    part: Part,
+    part: PrunablePart,
     count: int,
     importance: Importance,
     inputs: Mapping[str, Tensor],
@@ -78,7 +78,7 @@ def kept_units(
     else:
         scores = magnitudes(block, part)
     stays = torch.ones(units, dtype=torch.bool, device=weight.device)
-    stays[least_of(scores, partitions, gone)] = False
+    stays[lowest(scores, partitions, gone)] = False
     return stays.nonzero().flatten()
 
 
@@ -92,7 +92,7 @@ def added_power(weight: Tensor, gram: Tensor, size: int) -> Tensor:
     return ((blocks @ parts) * parts).sum((1, 2))
 
 
-def magnitudes(block: Block, part: Part) -> Tensor:
+def magnitudes(block: Block, part: PrunablePart) -> Tensor:
     """The product over the reader and the linears that feed it of the norms of each unit's weights."""
     anatomy = block.anatomy
     reader, size = part.reader(anatomy), part.unit(anatomy)
@@ -102,7 +102,7 @@ def magnitudes(block: Block, part: Part) -> Tensor:
     return total
 
 
-class Narrow(BlockPass):
+class UnitPruning(BlockPass):
     """Not a pass of recipes: those that are one run it with the widths that they have found."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -136,7 +136,7 @@ class Narrow(BlockPass):
             if count is not None and (self.compares or count < part.counts(block.anatomy)[-1]):
                 self._narrow(block, part, count)
 
-    def _narrow(self, block: Block, part: Part, count: int) -> None:
+    def _narrow(self, block: Block, part: PrunablePart, count: int) -> None:
         before = block.anatomy
         reader, size = part.reader(before), part.unit(before)
         needs = self.statistics(reader)
@@ -161,13 +161,13 @@ class Narrow(BlockPass):
 
     def _repaired(
         self, block: Block, reader: Linear, weight: Tensor, kept: Tensor, inputs: Mapping[str, Tensor]
-    ) -> Repaired:
+    ) -> RefitLinear:
         bias = block.parameter(f"{reader.name}.bias") if reader.bias else None
         if self.repair == "none":
-            return Repaired(weight[:, kept], None, self.damping)
+            return RefitLinear(weight[:, kept], None, self.damping)
         if self.repair == "bias":
             fitted = None if bias is None else bias_only(weight, bias, inputs["mean"], kept)
-            return Repaired(weight[:, kept], fitted, self.damping)
+            return RefitLinear(weight[:, kept], fitted, self.damping)
         found = least_squares(weight, bias, inputs["gram"], inputs.get("mean"), kept, self.damping)
         mask = block.masks.get(reader.name)
         if mask is None or found.damping is None:
@@ -176,16 +176,16 @@ class Narrow(BlockPass):
         hessian = damp(inputs["gram"][kept][:, kept].clone(), found.damping)
         stays = mask[:, kept]
         start = weight[:, kept] * stays
-        return Repaired(fit_support(found.weight, hessian, stays, start, _FIT_STEPS), bias, found.damping)
+        return RefitLinear(fit_support(found.weight, hessian, stays, start, _FIT_STEPS), bias, found.damping)
 
-    def _corrected(self, block: Block, reader: Linear, weight: Tensor, kept: Tensor) -> Repaired | None:
-        """The repair that also makes up for earlier blocks; None where the part adds to no plain sum, or
+    def _corrected(self, block: Block, reader: Linear, weight: Tensor, kept: Tensor) -> RefitLinear | None:
+        """The refit that also compensates for earlier blocks; None where a norm stands before the sum, or
         zeros of an earlier pass have to stay.
         """
         anatomy = block.anatomy
         if block.original is None or not adds_plainly(anatomy, reader) or reader.name in block.masks:
             return None
-        norm = reader_of_sum(anatomy, reader)
+        norm = norm_after(anatomy, reader)
         before, after = (
             ({}, {})
             if norm is None
@@ -194,13 +194,13 @@ class Narrow(BlockPass):
                 {"sum": block.module.get_submodule(block.local(norm.name))},
             )
         )
-        gap, point = Gap(reader, weight.device), "output" if norm is None else "sum"
+        error, point = ResidualError(reader, weight.device), "output" if norm is None else "sum"
         for batch, reference in zip(block.batches(), block.references(), strict=True):
-            now = seen(block.module, {**after, "rows": block.linears[reader.name]}, batch)
-            lacking = seen(block.original, before, reference)[point] - now[point]
-            gap.add(now["rows"], lacking, batch.mask)
+            now = inputs_and_output(block.module, {**after, "rows": block.linears[reader.name]}, batch)
+            missing = inputs_and_output(block.original, before, reference)[point] - now[point]
+            error.add(now["rows"], missing, batch.mask)
         bias = block.parameter(f"{reader.name}.bias") if reader.bias else None
-        return gap.fit(weight, bias, kept, self.damping, self.correction).fit
+        return error.fit(weight, bias, kept, self.damping, self.correction).fit
 
     @staticmethod
     def _error(weight: Tensor, after: Tensor, kept: Tensor, gram: Tensor | None) -> float:

@@ -26,7 +26,7 @@ from ...model.weights import WeightSource
 from ...pipeline.block_inputs import BlockRunner, Stream
 from ...solve.damped_cholesky import inverted
 from ...solve.elimination import eliminate, in_rounds
-from .residual_fit import seen
+from .residual_fit import inputs_and_output
 
 Basis = Literal["activation", "reconstruction", "pca"]
 
@@ -79,7 +79,9 @@ class NormInputs:
         self.wanted.addmm_(weight.T, weight)
 
 
-def norm_inputs(runner: BlockRunner, source: WeightSource, inputs: Stream, progress: Progress) -> NormInputs:
+def measure_norm_inputs(
+    runner: BlockRunner, source: WeightSource, inputs: Stream, progress: Progress
+) -> NormInputs:
     """One run of the calibration text through the whole model, from the ``inputs`` of its first block, which
     stay.
     """
@@ -105,7 +107,7 @@ def norm_inputs(runner: BlockRunner, source: WeightSource, inputs: Stream, progr
             watched = {"sum": runner.skeleton.submodule(block.norm2.name)}
             with runner.loaded(index) as module:
                 for number, batch in enumerate(inputs.raw(index)):
-                    left = seen(module, watched, batch)
+                    left = inputs_and_output(module, watched, batch)
                     add(block.norm2, scales, [real(left["sum"], batch.mask)])
                     runner.check(index, left["output"], batch.mask)
                     inputs.write(index + 1, number, left["output"])

@@ -29,7 +29,7 @@ from ...rotate.rotation import FusedTensors, rotate_residual
 from ...rotate.rotation import why_not as why_not_rotated
 from ...solve.damped_cholesky import DAMPINGS
 from .residual_basis import normalized
-from .residual_fit import UNREPAIRED, Reading, fit_reading, fitted_scales
+from .residual_fit import UNREPAIRED, NormOutputs, fit_norm_outputs, fitted_scales
 
 Tensors = dict[str, Tensor]
 
@@ -132,17 +132,17 @@ class Ends:
         end = len(self.source.anatomy.blocks)
 
         def before(rows: Tensor) -> Tensor:
-            given = normalized(rows, self.norm.eps)
-            return given if self.separate else given * self.old_scales
+            wide = normalized(rows, self.norm.eps)
+            return wide if self.separate else wide * self.old_scales
 
         def after(rows: Tensor) -> Tensor:
             now = normalized(rows, self.eps)
             return now * self.scales if self.separate else now
 
-        given, now = _stacked(wide, end, before), _stacked(narrow, end, after)
-        halves = Reading(self.basis), Reading(self.basis)
+        wanted, now = _stacked(wide, end, before), _stacked(narrow, end, after)
+        halves = NormOutputs(self.basis), NormOutputs(self.basis)
         for number, half in enumerate(halves):
-            half.add(given[number::2], now[number::2])
+            half.add(wanted[number::2], now[number::2])
         both = halves[0] + halves[1]
         fitted = None
         if repairs:
@@ -155,13 +155,13 @@ class Ends:
         error = both.error(unfitted if fitted is None else fitted)
         return LayerStatus(self.norm.name, "width", label, status, error, "output", detail)
 
-    def _fitted_head(self, halves: tuple[Reading, Reading], damping: float | None) -> Tensor | None:
-        found = fit_reading(halves, damping)
+    def _fitted_head(self, halves: tuple[NormOutputs, NormOutputs], damping: float | None) -> Tensor | None:
+        found = fit_norm_outputs(halves, damping)
         if found is not None:
             self.head = self._folded_head() @ found
         return found
 
-    def _fitted_scales(self, reading: Reading, damping: float | None) -> Tensor | None:
+    def _fitted_scales(self, reading: NormOutputs, damping: float | None) -> Tensor | None:
         table = self._read(f"{self.source.anatomy.embedding}.weight")
         table = table - table.mean(0)
         used = DAMPINGS[0] if damping is None else damping

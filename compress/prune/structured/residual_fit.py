@@ -4,7 +4,7 @@ Two fits. A linear that adds to the stream: earlier blocks have changed, so that
 against the original's; the linear is fitted to its own inputs so that what it adds to comes closest to the
 original (:class:`ResidualError`). That is the correction of Li et al. 2025, "GPTAQ", arXiv 2504.02692, aimed
 at the hidden states instead of at the linear's own output. And what is behind a norm of a narrower stream: a
-map from the states that the norm gives now to those it gave, which its linears take in
+map from what the norm outputs now to what it did, which its linears take in
 (:class:`NormOutputs`), or the scales of the final norm alone.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...model.block_anatomy import BlockAnatomy, Linear, Norm
 from ...pipeline.forward import Batch, run_block, watch_inputs
 from ...solve.damped_cholesky import cholesky, damp, fit_halves
-from ...solve.elimination import Repaired, least_squares
+from ...solve.elimination import RefitLinear, least_squares
 
 # Status and detail of a layer whose least squares could not be solved.
 UNREPAIRED = ("fallback-unrepaired", "the Gram is not positive definite")
@@ -29,20 +29,20 @@ UNREPAIRED = ("fallback-unrepaired", "the Gram is not positive definite")
 
 @dataclass(frozen=True)
 class Fitted:
-    """``fit``: the new linear; ``error``: what is left of the gap, squared and relative to the gap."""
+    """``fit``: the new linear; ``error``: what is left of the residual error, squared and relative to it."""
 
-    fit: Repaired
+    fit: RefitLinear
     error: float
 
 
 def adds_plainly(block: BlockAnatomy, linear: Linear) -> bool:
-    """Whether what ``linear``, o or down, gives is added to the hidden states as it is."""
+    """Whether the output of ``linear``, o or down, is added to the residual stream as it is."""
     return (block.mlp_norm if linear == block.mlp.down else block.attention_norm) is None
 
 
-def reader_of_sum(block: BlockAnatomy, linear: Linear) -> Norm | None:
-    """The norm whose input is the sum that ``linear``, o or down, adds to; None where that leaves the
-    block.
+def norm_after(block: BlockAnatomy, linear: Linear) -> Norm | None:
+    """The norm that reads the residual stream after ``linear``, o or down, has added to it; None where the
+    stream leaves the block.
     """
     if linear == block.mlp.down:
         return block.norm2 if block.order == "post" else None
@@ -51,7 +51,7 @@ def reader_of_sum(block: BlockAnatomy, linear: Linear) -> Norm | None:
     return block.norm1 if block.order == "post" else block.norm2
 
 
-def seen(module: nn.Module, watched: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+def inputs_and_output(module: nn.Module, watched: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
     """The inputs of the ``watched`` parts of a block while ``batch`` goes through it, and its ``output``."""
     found: dict[str, Tensor] = {}
 
@@ -64,7 +64,7 @@ def seen(module: nn.Module, watched: Mapping[str, nn.Module], batch: Batch) -> d
 
 
 def refit_bytes(linear: Linear) -> int:
-    """The most memory that a fit of ``linear`` by :func:`fit_gap` takes, in bytes.
+    """The most memory that a fit of ``linear`` by :func:`fit_residual` takes, in bytes.
 
     Three pairs of sums (two halves and both), and what a fit solves with: four squares and two weights.
     """
@@ -72,34 +72,39 @@ def refit_bytes(linear: Linear) -> int:
     return 4 * (7 * inputs**2 + 5 * inputs * outputs)
 
 
-class Gap:
-    """Sums over tokens of what the linear's sum lacks, and of the linear's inputs."""
+class ResidualError:
+    """Sums over tokens of the residual error behind a linear, and of the linear's inputs."""
 
     def __init__(self, linear: Linear, device: torch.device) -> None:
         inputs, outputs = linear.in_features, linear.out_features
         self._gram = torch.zeros(inputs, inputs, device=device)
-        self._gap = torch.zeros(outputs, inputs, device=device)
+        self._cross = torch.zeros(outputs, inputs, device=device)
         self._mean, self._shift = torch.zeros(inputs, device=device), torch.zeros(outputs, device=device)
         self._power, self.tokens = 0.0, 0
 
-    def add(self, rows: Tensor, lacking: Tensor, mask: Tensor | None) -> None:
-        """``rows [batch, tokens, in]`` of inputs, ``lacking [batch, tokens, out]``; ``mask`` of real
+    @classmethod
+    def halves(cls, linear: Linear, device: torch.device) -> tuple[ResidualError, ResidualError]:
+        """Two, each for half of the text."""
+        return cls(linear, device), cls(linear, device)
+
+    def add(self, rows: Tensor, missing: Tensor, mask: Tensor | None) -> None:
+        """``rows [batch, tokens, in]`` of inputs, ``missing [batch, tokens, out]``; ``mask`` of real
         tokens.
         """
-        rows, lacking = rows.flatten(0, -2), lacking.flatten(0, -2)
+        rows, missing = rows.flatten(0, -2), missing.flatten(0, -2)
         if mask is not None:
-            rows, lacking = rows[mask.flatten()], lacking[mask.flatten()]
+            rows, missing = rows[mask.flatten()], missing[mask.flatten()]
         self._gram.addmm_(rows.T, rows)
-        self._gap.addmm_(lacking.T, rows)
+        self._cross.addmm_(missing.T, rows)
         self._mean += rows.sum(0)
-        self._shift += lacking.sum(0)
-        self._power += float(lacking.square().sum())
+        self._shift += missing.sum(0)
+        self._power += float(missing.square().sum())
         self.tokens += len(rows)
 
-    def __add__(self, other: Gap) -> Gap:
+    def __add__(self, other: ResidualError) -> ResidualError:
         """The sums over the tokens of both."""
         both = copy(self)
-        both._gram, both._gap = self._gram + other._gram, self._gap + other._gap
+        both._gram, both._cross = self._gram + other._gram, self._cross + other._cross
         both._mean, both._shift = self._mean + other._mean, self._shift + other._shift
         both._power, both.tokens = self._power + other._power, self.tokens + other.tokens
         return both
@@ -117,49 +122,53 @@ class Gap:
     def fit(
         self, weight: Tensor, bias: Tensor | None, kept: Tensor, damping: float, strength: float = 1.0
     ) -> Fitted:
-        """The linear on its columns ``kept`` that closes ``strength`` of the gap; the error counts the
-        rest.
+        """The linear on its columns ``kept`` that removes ``strength`` of the error, and what is left
+        of that.
         """
-        gap, mean = strength * self._gap / self.tokens, self._mean / self.tokens
+        cross, mean = strength * self._cross / self.tokens, self._mean / self.tokens
         shift = strength * self._shift / self.tokens
         centre, offset = (None, None) if bias is None else (mean, shift)
-        found = least_squares(weight, bias, self.gram, centre, kept, damping, gap, offset)
+        found = least_squares(weight, bias, self.gram, centre, kept, damping, cross, offset)
         return Fitted(found, self.error(found, weight, bias, kept, strength))
 
     def error(
-        self, found: Repaired, weight: Tensor, bias: Tensor | None, kept: Tensor, strength: float = 1.0
+        self, found: RefitLinear, weight: Tensor, bias: Tensor | None, kept: Tensor, strength: float = 1.0
     ) -> float:
-        """What is left of ``strength`` of the gap, squared and relative to it, when the linear becomes
-        ``found``.
+        """What is left of ``strength`` of the residual error, squared and relative to it, when the linear
+        becomes ``found``.
         """
-        gap, shift = strength * self._gap / self.tokens, strength * self._shift / self.tokens
+        cross, shift = strength * self._cross / self.tokens, strength * self._shift / self.tokens
         change = -weight
         change[:, kept] += found.weight
         moved = torch.zeros_like(shift) if found.bias is None or bias is None else found.bias - bias
-        # E‖lacking − ΔW x − Δb‖², multiplied out.
+        # E‖missing − ΔW x − Δb‖², multiplied out.
         power = strength**2 * self._power / self.tokens
-        left = power - 2 * float((change * gap).sum()) - 2 * float(moved @ shift) + float(moved @ moved)
+        left = power - 2 * float((change * cross).sum()) - 2 * float(moved @ shift) + float(moved @ moved)
         left += 2 * float(moved @ (change @ self._mean)) / self.tokens
         left += float(((change @ self.gram) * change).sum())
         return max(left, 0.0) / power if power > 0 else 0.0
 
 
-def fit_gap(
-    halves: tuple[Gap, Gap], weight: Tensor, bias: Tensor | None, kept: Tensor, damping: float | None
+def fit_residual(
+    halves: tuple[ResidualError, ResidualError],
+    weight: Tensor,
+    bias: Tensor | None,
+    kept: Tensor,
+    damping: float | None,
 ) -> Fitted:
     """The linear fitted to both halves of the text, as :func:`fit_halves` says."""
 
-    def fit(half: Gap, tried: float) -> Fitted:
+    def fit(half: ResidualError, tried: float) -> Fitted:
         return half.fit(weight, bias, kept, tried)
 
-    def error(half: Gap, found: Fitted) -> float:
+    def error(half: ResidualError, found: Fitted) -> float:
         return half.error(found.fit, weight, bias, kept)
 
     return fit_halves(halves, damping, fit, error)
 
 
-class Reading:
-    """Sums over tokens of what a norm gave, ``t [hidden]``, and gives now, ``n [kept]``.
+class NormOutputs:
+    """Sums over tokens of a norm's outputs: before, ``t [hidden]``, and now, ``n [kept]``.
 
     ``start [hidden, kept]`` is the map that the damping holds the fit to.
     """
@@ -171,15 +180,15 @@ class Reading:
         self.cross = torch.zeros_like(self.start)
         self.power = 0.0
 
-    def add(self, given: Tensor, now: Tensor) -> None:
-        """Rows ``given [tokens, hidden]`` of the original and ``now [tokens, kept]``."""
+    def add(self, before: Tensor, now: Tensor) -> None:
+        """Rows ``before [tokens, hidden]`` of the original and ``now [tokens, kept]``."""
         self.gram.addmm_(now.T, now)
-        self.cross.addmm_(given.T, now)
-        self.power += float(given.square().sum())
+        self.cross.addmm_(before.T, now)
+        self.power += float(before.square().sum())
 
-    def __add__(self, other: Reading) -> Reading:
+    def __add__(self, other: NormOutputs) -> NormOutputs:
         """The sums over the tokens of both."""
-        both = Reading(self.start)
+        both = NormOutputs(self.start)
         both.gram, both.cross = self.gram + other.gram, self.cross + other.cross
         both.power = self.power + other.power
         return both
@@ -204,15 +213,15 @@ class Reading:
         return max(left, 0.0) / self.power if self.power > 0 else 0.0
 
 
-def fit_reading(halves: tuple[Reading, Reading], damping: float | None) -> Tensor | None:
+def fit_norm_outputs(halves: tuple[NormOutputs, NormOutputs], damping: float | None) -> Tensor | None:
     """The map fitted to both halves of the text, as :func:`fit_halves` says; None where a Gram does not
     factor.
     """
-    return fit_halves(halves, damping, Reading.fit, Reading.error)
+    return fit_halves(halves, damping, NormOutputs.fit, NormOutputs.error)
 
 
 def fitted_scales(
-    reading: Reading, start: Tensor, table_gram: Tensor, basis: Tensor, damping: float
+    reading: NormOutputs, start: Tensor, table_gram: Tensor, basis: Tensor, damping: float
 ) -> Tensor | None:
     """The final norm's scales ``w [kept]`` of least squared error of the logits ``E B (w ∘ n)``, where
     ``E [vocab, hidden]`` is the embedding and ``B [hidden, kept]`` the basis; ``start`` are those that the

@@ -24,7 +24,14 @@ from ...pipeline.forward import Batch, watch_inputs
 from ...rotate.rotation import FusedTensors
 from .residual_basis import normalized, real
 from .residual_cut import scale_of
-from .residual_fit import UNREPAIRED, Gap, Reading, fit_gap, fit_reading, seen
+from .residual_fit import (
+    UNREPAIRED,
+    NormOutputs,
+    ResidualError,
+    fit_norm_outputs,
+    fit_residual,
+    inputs_and_output,
+)
 
 # Batches of states, read from disk once more with each call.
 States = Callable[[], Iterator[Batch]]
@@ -86,14 +93,14 @@ class NarrowBlock:
         for number, batch in enumerate(entering()):
             run = partial(self.module, batch.hidden, **batch.arguments)
             rows.write(index, number, inputs_of(o, run))
-        wanted, given = partial(sums.raw, index), partial(rows.raw, index)
-        self._fit_outputs(block.attention.o, wanted, entering, given, partial(middle.write, index))
+        wanted, inputs = partial(sums.raw, index), partial(rows.raw, index)
+        self._fit_outputs(block.attention.o, wanted, entering, inputs, partial(middle.write, index))
         self._fit_inputs(block.norm2, block.mlp.projections, wanted, between)
         norm2, mlp = self._norm(block.norm2), self._part(block.mlp.down.name.rpartition(".")[0])
         for number, batch in enumerate(between()):
             rows.write(index, number, inputs_of(down, partial(mlp, norm2(batch.hidden))))
         wanted = partial(wide.raw, index + 1)
-        self._fit_outputs(block.mlp.down, wanted, between, given, partial(narrow.write, index + 1))
+        self._fit_outputs(block.mlp.down, wanted, between, inputs, partial(narrow.write, index + 1))
         for stream in (sums, rows, middle, wide, narrow):
             stream.drop(index)
 
@@ -102,7 +109,7 @@ class NarrowBlock:
         index = self.block.index
         norm = {"sum": self.original.get_submodule(self._local(self.block.norm2.name))}
         for number, batch in enumerate(wide.raw(index)):
-            found = seen(self.original, norm, batch)
+            found = inputs_and_output(self.original, norm, batch)
             sums.write(index, number, found["sum"])
             wide.write(index + 1, number, found["output"])
 
@@ -110,11 +117,11 @@ class NarrowBlock:
         """Fit the ``readers`` of a norm, whose scales are in them: normalized states are compared."""
         if not self.repairs:
             return
-        halves, now = (Reading(self.basis), Reading(self.basis)), self._norm(norm)
+        halves, now = (NormOutputs(self.basis), NormOutputs(self.basis)), self._norm(norm)
         for number, (before, after) in enumerate(zip(wide(), narrow(), strict=True)):
-            given = normalized(real(before.hidden, after.mask), norm.eps)
-            halves[number % 2].add(given, now(real(after.hidden, after.mask)))
-        found, reading = fit_reading(halves, self.damping), halves[0] + halves[1]
+            wanted = normalized(real(before.hidden, after.mask), norm.eps)
+            halves[number % 2].add(wanted, now(real(after.hidden, after.mask)))
+        found, reading = fit_norm_outputs(halves, self.damping), halves[0] + halves[1]
         scales = norm.offset + self.tensors.read(f"{norm.name}.weight")
         for linear in readers:
             if found is not None:
@@ -137,12 +144,12 @@ class NarrowBlock:
         bias = self.tensors.get(f"{linear.name}.bias") if linear.bias else None
         if self.repairs:
             narrow = replace(linear, out_features=self.basis.shape[1])
-            halves = Gap(narrow, weight.device), Gap(narrow, weight.device)
+            halves = ResidualError.halves(narrow, weight.device)
             for number, (aim, state, row) in enumerate(zip(wanted(), states(), rows(), strict=True)):
                 added = nn.functional.linear(row.hidden, weight, bias)
                 halves[number % 2].add(row.hidden, aim.hidden @ self.basis - state.hidden - added, state.mask)
             kept = torch.arange(linear.in_features, device=weight.device)
-            fitted = fit_gap(halves, weight, bias, kept, self.damping)
+            fitted = fit_residual(halves, weight, bias, kept, self.damping)
             self._note(linear, fitted.fit.damping is None, fitted.error)
             weight = self._set(f"{linear.name}.weight", fitted.fit.weight)
             if fitted.fit.bias is not None:

@@ -25,9 +25,9 @@ from ...pipeline.algorithm import MEASURED, MEASURED_TOKENS, Fixed, ModelPass, S
 from ...pipeline.journal import Journal
 from ...pipeline.stage import Stage, StageResult
 from ...pipeline.sweep import Sweep
-from .budget import WEIGHTS, BudgetOption, Item, repaired_costs, room_for, solved, uniform
-from .part_pruning import Importance, Narrow, Repair, Widths
-from .units import Part, weights_in
+from .budget import WEIGHTS, BlockPart, BudgetOption, refit_losses, room_for, solved, uniform
+from .part_pruning import Importance, Repair, UnitPruning, Widths
+from .units import PrunablePart, weights_in
 
 # Fraction of the mean Gram diagonal that is added. A tenth, since least squares learn a short text by heart:
 # on SmolLM2 with 70 % of its blocks and 4,096 tokens a hundredth leaves a KL of 0.88, a tenth 0.82, a third
@@ -64,7 +64,7 @@ class StructuredPruning(Selective, ModelPass):
         return self
 
     @property
-    def cut_parts(self) -> tuple[Part, ...]:
+    def cut_parts(self) -> tuple[PrunablePart, ...]:
         """What is made narrower, in the order of the forward pass."""
         raise TypeError(f"{type(self).__name__} does not define cut_parts")
 
@@ -85,9 +85,9 @@ class StructuredPruning(Selective, ModelPass):
         """The linears that get narrower."""
         return [linear for item in self.items(anatomy) for linear in item.part.linears(item.block)]
 
-    def items(self, anatomy: Anatomy) -> list[Item]:
+    def items(self, anatomy: Anatomy) -> list[BlockPart]:
         """The parts of blocks whose reader (down, o) is among the targets."""
-        found = (Item(block, part, self.budget) for block in anatomy.blocks for part in self.cut_parts)
+        found = (BlockPart(block, part, self.budget) for block in anatomy.blocks for part in self.cut_parts)
         return [item for item in found if self.selects(item.part.reader(item.block))]
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
@@ -143,7 +143,7 @@ class StructuredPruning(Selective, ModelPass):
         losses = self._losses(items, run) if run and self.importance == "taylor" else {}
         details: dict[str, Any] = {}
         if run is not None and self.widths == "solved":
-            found, details["predicted"] = solved(items, room, self._costs(stage, items, run))
+            found, details["predicted"] = solved(items, room, self._refit_losses(stage, items, run))
         else:
             found = uniform(items, room)
         del run  # it holds the model
@@ -173,8 +173,8 @@ class StructuredPruning(Selective, ModelPass):
             stage.masks,
         ).run()
 
-    def _narrow(self, widths: Widths, losses: dict[str, Tensor]) -> Narrow:
-        return Narrow(
+    def _narrow(self, widths: Widths, losses: dict[str, Tensor]) -> UnitPruning:
+        return UnitPruning(
             targets=self.targets,
             ignore=self.ignore,
             step=type(self).__name__.lower(),
@@ -201,7 +201,7 @@ class StructuredPruning(Selective, ModelPass):
         )
 
     @staticmethod
-    def _losses(items: Sequence[Item], run: FisherPass) -> dict[str, Tensor]:
+    def _losses(items: Sequence[BlockPart], run: FisherPass) -> dict[str, Tensor]:
         """The loss without each unit alone, by reader."""
         readers = {item.part.reader(item.block): item for item in items}
         units = {
@@ -209,23 +209,23 @@ class StructuredPruning(Selective, ModelPass):
         }
         return unit_losses(run, units)
 
-    def _costs(
-        self, stage: Stage, items: Sequence[Item], run: FisherPass
+    def _refit_losses(
+        self, stage: Stage, items: Sequence[BlockPart], run: FisherPass
     ) -> dict[tuple[int, str], list[float]]:
-        """The damage with each count of each item."""
+        """The loss with each count of each item, when what stays is refitted."""
         readers = {item.key: item.part.reader(item.block).name for item in items}
         grams = input_grams(run, list(readers.values()))
-        costs = {}
-        with stage.progress.task("weighing widths", len(items)) as task:
+        losses = {}
+        with stage.progress.task("measuring widths", len(items)) as task:
             for item in items:
                 name = readers[item.key]
                 weight = stage.source.dense(name).to(stage.device)
-                costs[item.key] = repaired_costs(item, weight, grams.pop(name), DAMPING)
+                losses[item.key] = refit_losses(item, weight, grams.pop(name), DAMPING)
                 task.advance(1)
-        return costs
+        return losses
 
 
-def narrowed(anatomy: Anatomy, parts: Sequence[Part], widths: Widths) -> Anatomy:
+def narrowed(anatomy: Anatomy, parts: Sequence[PrunablePart], widths: Widths) -> Anatomy:
     """``anatomy`` with its blocks at ``widths``."""
 
     def narrow(block: BlockAnatomy) -> BlockAnatomy:

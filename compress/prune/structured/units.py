@@ -25,7 +25,7 @@ MOST_CHOICES = 64
 Unit = Literal["groups", "queries"]
 
 
-class Part(Protocol):
+class PrunablePart(Protocol):
     """What the passes know of a part. Counts are of units kept in a block."""
 
     @property
@@ -89,7 +89,7 @@ def _resized(block: Block, linear: Linear, weight: Tensor) -> Linear:
 
 
 @dataclass(frozen=True)
-class Channels:
+class ChannelUnits:
     """Widths are multiples of ``multiple``, so that kernels and quantization groups fit."""
 
     multiple: int
@@ -136,7 +136,7 @@ class Channels:
 
 
 @dataclass(frozen=True)
-class Heads:
+class HeadUnits:
     """``whole``: what a unit is: a key/value head with its query heads, or one query head."""
 
     whole: Unit

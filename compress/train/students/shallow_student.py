@@ -14,7 +14,7 @@ from ....errors import RecipeError
 from ...model.anatomy import Anatomy
 from ...model.family import size_keys
 from ...model.weights import WeightSource
-from ...pipeline.shards import PartWriter
+from ...pipeline.shards import BlockWriter
 from ...pipeline.stage import StageResult, assemble
 
 Layers = tuple[int, int]  # of the encoder, and of the decoder
@@ -58,10 +58,10 @@ def shallow_source(teacher: WeightSource, layers: Layers, directory: Path) -> We
     if not made.exists():
         first = teacher.anatomy.layers()[0]
         encoder, decoder = teacher.anatomy.blocks[:first], teacher.anatomy.blocks[first:]
-        writer = PartWriter(teacher, {}, directory / "cut" / "outer")
+        writer = BlockWriter(teacher, {}, directory / "cut" / "outer")
         parts = [writer.outer()]
         for name, blocks, kept in (("encoder", encoder, layers[0]), ("decoder", decoder, layers[1])):
-            writer = PartWriter(teacher, {}, directory / "cut" / name)
+            writer = BlockWriter(teacher, {}, directory / "cut" / name)
             chosen = [blocks[index] for index in evenly_spaced(len(blocks), kept)]
             parts += [writer.part(block, {}, {}, {}, place=place) for place, block in enumerate(chosen)]
         keys = size_keys(teacher.reader.config)

@@ -7,7 +7,7 @@ import torch
 from edgepress.compress.passes.alps import Alps
 from edgepress.compress.passes.sparsegpt import SparseGpt
 from edgepress.compress.pipeline.block import output_error
-from edgepress.compress.prune.gram_pruning import GramPruning, Rows
+from edgepress.compress.prune.gram_pruning import GramPruning, StackedRows
 from edgepress.compress.prune.unstructured import Pattern, keep_highest, keep_pattern
 from edgepress.compress.solve.damped_cholesky import damped, factorize
 from torch import Tensor
@@ -51,7 +51,7 @@ def test_equals_the_naive_loop(pattern: str | None, layer_block: LayerBlock) -> 
     _, linear = layer_block(weight.float(), gram.float())
     factor = factorize(gram, 0.01)
     assert factor is not None and factor.damping == 0.01
-    rows = Rows([linear], weight, [None], options)
+    rows = StackedRows([linear], weight, [None], options)
     got, kept = options.solve(rows, damped(gram, 0.01), factor)
     expected = naive(weight, gram, pattern, 6)
     assert torch.equal(kept, expected != 0)

@@ -12,7 +12,7 @@ import yaml
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.prune.structured.experts import Use, Weights
+from edgepress.compress.prune.structured.experts import ExpertUse, ExpertWeights
 from edgepress.errors import CheckpointError, InputError, RecipeError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json
@@ -48,10 +48,10 @@ def mixture(request: pytest.FixtureRequest, make_decoder: Callable[..., Path], t
     return make_decoder(tmp_path / "m", request.param, **SIZES[request.param])
 
 
-def experts(seed: int = 0) -> tuple[Weights, Tensor, Tensor, Tensor]:
+def experts(seed: int = 0) -> tuple[ExpertWeights, Tensor, Tensor, Tensor]:
     """Four experts, and rows with their routing: two experts a token, the last one never."""
     generator = torch.Generator().manual_seed(seed)
-    weights = Weights(
+    weights = ExpertWeights(
         torch.randn(4, 6, 5, generator=generator),
         torch.randn(4, 5, 3, generator=generator),
         torch.randn(4, 5, generator=generator),
@@ -63,7 +63,7 @@ def experts(seed: int = 0) -> tuple[Weights, Tensor, Tensor, Tensor]:
 
 def test_saliency_is_the_naive_mean_of_routed_outputs() -> None:
     weights, rows, scores, indices = experts()
-    use, activation = Use(weights, torch.nn.SiLU()), torch.nn.SiLU()
+    use, activation = ExpertUse(weights, torch.nn.SiLU()), torch.nn.SiLU()
     for part in (slice(0, 15), slice(15, 40)):
         use.add(rows[part], scores[part], indices[part])
     totals: dict[int, list[float]] = {expert: [] for expert in range(4)}
@@ -80,7 +80,7 @@ def test_saliency_is_the_naive_mean_of_routed_outputs() -> None:
 def test_an_expert_that_is_another_ones_twin_is_merged_into_it() -> None:
     weights, rows, scores, indices = experts()
     weights.gate_up[3], weights.down[3] = weights.gate_up[1], weights.down[1]
-    use = Use(weights, torch.nn.SiLU())
+    use = ExpertUse(weights, torch.nn.SiLU())
     use.add(rows, scores, indices)
     merged = use.merged([0, 1, 2])
     assert torch.equal(merged.router, weights.router[:3])
@@ -141,13 +141,13 @@ def test_dropped_experts_are_the_originals_without_their_rows(
 def test_what_cannot_be_done_is_refused_before_any_work(
     mixture: Path, pico_llama: Path, pico_text: Path, tmp_path: Path
 ) -> None:
-    for step, model, error, told in (
+    for step, model, error, text in (
         ({"pass": "experts", "keep": 0.2}, mixture, RecipeError, "a token takes 2"),
         ({"pass": "experts", "keep": 0.7}, pico_llama, InputError, "no experts"),
         ({"pass": "rtn", "scheme": "W4A16-g32"}, mixture, RecipeError, "mixture of experts"),
         ({"pass": "narrow", "keep": 0.7}, mixture, RecipeError, "mixture of experts"),
     ):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=text):
             plan_model(str(model), recipe=recipe(tmp_path, step))
     with pytest.raises(CheckpointError, match="mixture of experts"):
         export_bundle(mixture, output=tmp_path / "b")

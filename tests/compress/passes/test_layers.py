@@ -15,9 +15,9 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.pipeline.block_inputs import Entry, Stream
+from edgepress.compress.pipeline.block_inputs import BatchContext, Stream
 from edgepress.compress.prune.structured.layer_removal import lowest, shortest_runs, turning
-from edgepress.compress.prune.structured.residual_fit import Gap
+from edgepress.compress.prune.structured.residual_fit import ResidualError
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
@@ -57,7 +57,7 @@ def test_the_lowest_influence_goes_and_the_shortest_runs_compete(tmp_path: Path)
     states = [torch.randn(20, 6, generator=generator)]
     for size in (1.0, 0.2, 0.5, 0.1, 0.4):
         states.append(states[-1] + size * torch.randn(20, 6, generator=generator))
-    stream = Stream(tmp_path, [Entry([], None), Entry([], None)], torch.device("cpu"))
+    stream = Stream(tmp_path, [BatchContext([], None), BatchContext([], None)], torch.device("cpu"))
     for block, rows in enumerate(states):
         for number, part in enumerate(rows.unsqueeze(0).split(12, 1)):
             stream.write(block, number, part)
@@ -98,16 +98,16 @@ def test_runs_are_scored_by_the_states_of_the_whole_model(
 @pytest.mark.parametrize("biased", [False, True])
 def test_the_refit_is_numpys_least_squares(biased: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    rows, lacking = torch.randn(200, 6, generator=generator) + 1, torch.randn(200, 3, generator=generator) + 1
+    rows, missing = torch.randn(200, 6, generator=generator) + 1, torch.randn(200, 3, generator=generator) + 1
     weight, bias = torch.randn(3, 6, generator=generator), torch.randn(3) if biased else None
-    gap = Gap(Linear("d", "down", 3, 6, biased), torch.device("cpu"))
+    error = ResidualError(Linear("d", "down", 3, 6, biased), torch.device("cpu"))
     for part in (slice(0, 90), slice(90, 200)):
-        gap.add(rows[part].unsqueeze(0), lacking[part].unsqueeze(0), None)
-    fitted = gap.fit(weight, bias, torch.arange(6), 1e-9)
+        error.add(rows[part].unsqueeze(0), missing[part].unsqueeze(0), None)
+    fitted = error.fit(weight, bias, torch.arange(6), 1e-9)
     design = np.concatenate([rows.numpy(), np.ones((200, int(biased)))], 1)
-    expected, *_ = np.linalg.lstsq(design, lacking.numpy(), rcond=None)
+    expected, *_ = np.linalg.lstsq(design, missing.numpy(), rcond=None)
     assert np.allclose((fitted.fit.weight - weight).numpy(), expected[:6].T, atol=1e-3)
-    left = np.square(lacking.numpy() - design @ expected).sum() / np.square(lacking.numpy()).sum()
+    left = np.square(missing.numpy() - design @ expected).sum() / np.square(missing.numpy()).sum()
     assert fitted.error == pytest.approx(left, rel=1e-2)
 
 

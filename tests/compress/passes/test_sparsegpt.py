@@ -7,8 +7,8 @@ import torch
 from edgepress.compress.passes.prune import Prune
 from edgepress.compress.passes.sparsegpt import SparseGpt, prune_columns
 from edgepress.compress.pipeline.block import output_error
-from edgepress.compress.prune.gram_pruning import Rows
-from edgepress.compress.prune.unstructured import Pattern, Pruning, keep_highest, keep_pattern
+from edgepress.compress.prune.gram_pruning import StackedRows
+from edgepress.compress.prune.unstructured import Pattern, UnstructuredPruning, keep_highest, keep_pattern
 from edgepress.compress.solve.damped_cholesky import factorize
 from torch import Tensor
 
@@ -41,7 +41,7 @@ def naive(weight: Tensor, gram: Tensor, sparsity: float, pattern: str | None, bl
     return work * chosen
 
 
-def pruned(layer_block: LayerBlock, weight: Tensor, gram: Tensor, options: Pruning) -> Tensor:
+def pruned(layer_block: LayerBlock, weight: Tensor, gram: Tensor, options: UnstructuredPruning) -> Tensor:
     block, linear = layer_block(weight, gram)
     options.apply(block)
     block.check("test")
@@ -58,7 +58,10 @@ def test_equals_the_naive_loop(pattern: str | None, block: int, layer_block: Lay
     _, linear = layer_block(weight.float(), gram.float())
     factor = factorize(gram, 0.01)
     assert factor is not None and factor.damping == 0.01
-    rows, group = Rows([linear], weight, [None], options), Pattern.parse(pattern).size if pattern else block
+    rows, group = (
+        StackedRows([linear], weight, [None], options),
+        Pattern.parse(pattern).size if pattern else block,
+    )
     got = weight.T.contiguous()
     kept = prune_columns(got, factor, lambda cost, columns: rows.choose(cost.T, columns).T, block, group)
     expected = naive(weight, gram, 0.6, pattern, block)

@@ -15,7 +15,13 @@ from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.prune.structured.residual_basis import NormInputs, basis_of
-from edgepress.compress.prune.structured.residual_fit import Gap, Reading, fit_gap, fit_reading, fitted_scales
+from edgepress.compress.prune.structured.residual_fit import (
+    NormOutputs,
+    ResidualError,
+    fit_norm_outputs,
+    fit_residual,
+    fitted_scales,
+)
 from edgepress.errors import InputError, RecipeError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json
@@ -89,7 +95,7 @@ def test_fits_are_numpys_least_squares() -> None:
     generator = torch.Generator().manual_seed(0)
     given, now = torch.randn(200, 6, generator=generator), torch.randn(200, 4, generator=generator)
     basis = torch.linalg.qr(torch.randn(6, 4, dtype=torch.float64, generator=generator))[0]
-    reading = Reading(basis)
+    reading = NormOutputs(basis)
     for part in (slice(0, 90), slice(90, 200)):
         reading.add(given[part], now[part])
     expected, *_ = np.linalg.lstsq(now.numpy(), given.numpy(), rcond=None)
@@ -111,17 +117,17 @@ def test_the_damping_is_the_one_that_the_other_half_likes() -> None:
     now, noise = torch.randn(60, 20, generator=generator), torch.randn(60, 24, generator=generator)
     basis = torch.linalg.qr(torch.randn(24, 20, dtype=torch.float64, generator=generator))[0]
     for given, expected in ((noise + now @ basis.T.float(), 10.0), (3 * now @ basis.T.float(), 0.01)):
-        halves = Reading(basis), Reading(basis)
+        halves = NormOutputs(basis), NormOutputs(basis)
         for number, half in enumerate(halves):
             half.add(given[number::2], now[number::2])
-        chosen, direct = fit_reading(halves, None), (halves[0] + halves[1]).fit(expected)
+        chosen, direct = fit_norm_outputs(halves, None), (halves[0] + halves[1]).fit(expected)
         assert chosen is not None and direct is not None and torch.allclose(chosen, direct)
-        gaps = Gap(LINEAR, torch.device("cpu")), Gap(LINEAR, torch.device("cpu"))
+        gaps = ResidualError(LINEAR, torch.device("cpu")), ResidualError(LINEAR, torch.device("cpu"))
         weight = torch.zeros(24, 20)
         lacking = noise if expected == 10.0 else given
         for number, gap in enumerate(gaps):
             gap.add(now[number::2].unsqueeze(0), lacking[number::2].unsqueeze(0), None)
-        fitted = fit_gap(gaps, weight, None, torch.arange(20), None)
+        fitted = fit_residual(gaps, weight, None, torch.arange(20), None)
         whole = (gaps[0] + gaps[1]).fit(weight, None, torch.arange(20), expected)
         assert torch.allclose(fitted.fit.weight, whole.fit.weight)
         assert fitted.error == pytest.approx(whole.error)

@@ -31,7 +31,7 @@ def recipe(folder: Path, step: dict[str, Any]) -> str:
     [
         {"pass": "layers", "keep": 0.7},
         {"pass": "layers", "keep": 0.4, "criterion": "contiguous"},
-        {"pass": "layers", "keep": 0.4, "criterion": "greedy", "measured_tokens": 64},
+        {"pass": "layers", "keep": 0.4, "criterion": "greedy"},
         {"pass": "width", "keep": 0.7, "multiple": 16},
         {"pass": "rotate", "learn": "W4A16-g32", "steps": 2},
         {"pass": "rtn", "scheme": "W4A16-g32"},

@@ -15,7 +15,7 @@ from edgepress.compress.passes.prune import Prune
 from edgepress.compress.passes.rtn import Rtn
 from edgepress.compress.pipeline import chain as chain_module
 from edgepress.compress.pipeline.algorithm import ModelPass
-from edgepress.compress.pipeline.chain import Chain, stages_of
+from edgepress.compress.pipeline.chain import StageChain, stages_of
 from edgepress.compress.pipeline.stage import Stage, StageResult
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.runtime.text.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ STEPS: list[tuple[str, Any]] = [
 
 def run(model: Path, work: Path, result: Path) -> Any:
     source = WeightSource.open(model)
-    return Chain(source, STEPS, None, torch.device("cpu"), work, "key", Silent()).run(result)
+    return StageChain(source, STEPS, None, torch.device("cpu"), work, "key", Silent()).run(result)
 
 
 def test_block_passes_share_a_stage_and_model_passes_have_their_own() -> None:
@@ -83,7 +83,7 @@ def test_block_passes_that_read_other_samples_have_stages_of_their_own(
 
     def codes(name: str, step: Gptq, known: Calibration) -> torch.Tensor:
         steps, work = [("gptq", step)], tmp_path / f"{name}-work"
-        Chain(source, steps, known, device, work, "key", Silent()).run(tmp_path / name)
+        StageChain(source, steps, known, device, work, "key", Silent()).run(tmp_path / name)
         made = WeightSource.open(tmp_path / name)
         tensor = made.linear(next(one.name for one in made.anatomy.linears() if one.role == "q"))
         assert isinstance(tensor, QTensor)
@@ -129,17 +129,17 @@ def test_a_kill_between_stages_costs_one_stage_and_changes_nothing(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int
 ) -> None:
     run(pico_llama, tmp_path / "w", tmp_path / "whole")
-    real = chain_module.Chain._run_stage
+    real = chain_module.StageChain._run_stage
     runs: list[int] = []
 
-    def interrupted(self: Chain, source: Any, steps: Any, directory: Path, number: int) -> StageResult:
+    def interrupted(self: StageChain, source: Any, steps: Any, directory: Path, number: int) -> StageResult:
         if number == stage and stage not in runs:
             runs.append(number)
             raise Killed
         runs.append(number)
         return real(self, source, steps, directory, number)
 
-    monkeypatch.setattr(chain_module.Chain, "_run_stage", interrupted)
+    monkeypatch.setattr(chain_module.StageChain, "_run_stage", interrupted)
     with pytest.raises(Killed):
         run(pico_llama, tmp_path / "work", tmp_path / "o")
     run(pico_llama, tmp_path / "work", tmp_path / "o")

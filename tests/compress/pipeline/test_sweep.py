@@ -16,7 +16,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.pipeline import sweep as sweep_module
 from edgepress.compress.pipeline.collect import Side, collect
-from edgepress.compress.pipeline.forward import Batch, Smaller, propagate
+from edgepress.compress.pipeline.forward import Batch, BatchSplitter, propagate
 from edgepress.compress.plan import multiplications
 from edgepress.compress.recipe import parse
 from edgepress.compress.solve.damped_cholesky import factorize
@@ -288,7 +288,7 @@ def test_out_of_memory_halves_the_batch_and_counts_nothing_twice(
     notes: list[str] = []
 
     def gather() -> tuple[Any, torch.Tensor]:
-        smaller = Smaller(notes.append)
+        smaller = BatchSplitter(notes.append)
         statistics = collect(side, None, anatomy, wanted, smaller)
         return statistics, propagate(module, batch, smaller)
 
@@ -367,7 +367,9 @@ def test_blocks_run_one_by_one_are_the_whole_model(
     with skeleton.embeddings() as model:
         hidden, arguments = block_inputs(skeleton, model, ids, given)
     for block, named in zip(source.anatomy.blocks, arguments, strict=True):
-        hidden = propagate(skeleton.fill(block.prefix), Batch(hidden, named, None), Smaller(lambda _: None))
+        hidden = propagate(
+            skeleton.fill(block.prefix), Batch(hidden, named, None), BatchSplitter(lambda _: None)
+        )
     with skeleton.head() as logits:
         found = logits(hidden)
     with torch.no_grad():

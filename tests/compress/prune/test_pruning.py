@@ -89,7 +89,7 @@ def test_a_pattern_that_does_not_divide_is_refused_before_any_work(pico_llama: P
 
 
 @pytest.mark.parametrize("name", ["sparsegpt", "alps"])
-def test_inputs_collected_anew_and_corrected(
+def test_inputs_collected_again_and_corrected(
     name: str, pico_llama: Path, pico_text: Path, tmp_path: Path
 ) -> None:
     """Each option changes what is left, and none changes how much."""
