@@ -2,5 +2,5 @@
 
 python -m edgepress.benchmarks.lab.peers setup llama-cpp      # its environment, below runs/peers
 python -m edgepress.benchmarks.lab.peers prepare smollm2      # the model in every peer's form
-python -m edgepress.benchmarks.lab.peers measure smollm2      # in turns, into benchmarks/lab/results/
+python -m edgepress.benchmarks.lab.peers measure smollm2      # interleaved, into benchmarks/lab/results/
 """

@@ -1,4 +1,4 @@
-"""A worker as a child process: one JSON job in, one JSON answer out, with its peak memory and CPU time.
+"""A worker as a child process: one JSON job in, one JSON reply out, with its peak memory and CPU time.
 
 The parent must be small itself: on Linux a child's peak begins with what its parent held when it was started.
 """
@@ -31,7 +31,7 @@ _SHOWN = 400
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker answered, or the end of what it said on stderr.
+    """What a worker replied, or the end of what it printed on stderr.
 
     Attributes:
         answer: None when it failed.
@@ -53,6 +53,24 @@ def command(place: Place, peer: str, module: ModuleType) -> list[str]:
     return [python, "-P", "-c", _LAUNCH, str(Path(str(module.__file__)).parents[1])]
 
 
+def variables(module: ModuleType, threads: int | None) -> dict[str, str]:
+    """The environment variables of a worker."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Installed packages are bytecode; one that runs from its sources may keep it from its first process on.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    if module.PACKAGES:
+        environment.pop("PYTHONPATH", None)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    return environment
+
+
+def job_line(peer: str, module: ModuleType, job: Mapping[str, Any]) -> str:
+    """The line of a job for ``peer``, whose kind is its folder."""
+    kind = module.__name__.split(".")[-2]
+    return json.dumps({**job, "kind": kind, "peer": peer}) + "\n"
+
+
 def work(
     place: Place,
     peer: str,
@@ -67,20 +85,17 @@ def work(
     Args:
         job: the variant and the fields of the task (see :mod:`.contract`); kind and peer are added here.
     """
-    kind = module.__name__.split(".")[-2]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    # Installed packages are bytecode; one that runs from its sources may keep it from its first process on.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    if module.PACKAGES:
-        environment.pop("PYTHONPATH", None)
-    if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as ask:
+    environment = variables(module, threads)
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        tempfile.TemporaryFile() as given,
+    ):
         began = time.monotonic()
-        ask.write(json.dumps({**job, "kind": kind, "peer": peer, "started": began}).encode())
-        ask.seek(0)
+        given.write(job_line(peer, module, {**job, "started": began}).encode())
+        given.seek(0)
         child = subprocess.Popen(
-            command(place, peer, module), stdin=ask, stdout=out, stderr=said, env=environment
+            command(place, peer, module), stdin=given, stdout=out, stderr=err, env=environment
         )
         end = threading.Timer(timeout, child.kill)
         end.start()
@@ -96,7 +111,7 @@ def work(
             f"stopped after {wall:.0f} s ({cpu:.0f} CPU s and a peak RSS of {peak / 1e6:.0f} MB until then)"
         )
         how = late if wall >= timeout else f"exit code {child.returncode}"
-        error = "" if child.returncode == 0 else f"{how}: {_end(said)}"
+        error = "" if child.returncode == 0 else f"{how}: {_end(err)}"
         answer = None if error else json.loads(_read(out))
     return Outcome(answer, error, wall, cpu, peak)
 

@@ -5,6 +5,7 @@ A peer is a module with ``TITLE``, ``PACKAGES`` (of its environment; none: edgep
 variables for installing and for running. Its folder is its kind, which says what functions it has:
 
     decoders     ``convert(ConversionTask, variant)``, ``load(artifact, variant, EngineSettings)``
+    encoders     ``convert(EncoderConversionTask, variant)``, ``load(artifact, variant, threads)``
     quantizers   ``quantize(CompressionTask, variant)``
     pruners      ``prune(CompressionTask, variant)``
     trainers     ``train(TrainingTask, variant)``
@@ -23,7 +24,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-AnyTask = TypeVar("AnyTask", bound="ConversionTask | CompressionTask")
+AnyTask = TypeVar("AnyTask", bound="ConversionTask | EncoderConversionTask | CompressionTask")
+# From sentences and the size of a batch to vectors ``[sentences, hidden]``, an array of numpy.
+EmbedSentences = Callable[[Sequence[str], int], Any]
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,21 @@ class ConversionTask:
     checkpoint: Path
     artifact: Path
     group_size: int
+
+
+@dataclass(frozen=True)
+class EncoderConversionTask:
+    """An encoder's checkpoint to convert.
+
+    Attributes:
+        checkpoint: a directory of sentence-transformers with float32 safetensors and a tokenizer.
+        artifact: a directory for all variants of the tool; what is there already is kept.
+        calibration: JSON file, a list of texts.
+    """
+
+    checkpoint: Path
+    artifact: Path
+    calibration: Path
 
 
 @dataclass(frozen=True)

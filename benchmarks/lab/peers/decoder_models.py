@@ -1,19 +1,27 @@
-"""The models of a comparison of decoders, and the tokens they are asked to continue."""
+"""The models of a comparison of decoders: their checkpoints, prompts, and their form for every engine.
+
+What an engine runs is made once, so that a measurement only measures.
+"""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from ....errors import UnknownName
 from ....storage import read_json, write_json
+from .children import work
+from .environments import trouble
 from .workspace import Place
 
 LONGEST = 4096
 
 
 @dataclass(frozen=True)
-class Subject:
+class DecoderModel:
     """A model of a comparison.
 
     Attributes:
@@ -28,25 +36,25 @@ class Subject:
     demo: str | None = None
 
 
-SUBJECTS = {
-    "smollm2": Subject("smollm2", "SmolLM2-135M", 64, "smollm2"),
-    "llama-0.9b": Subject("llama-0.9b", "a random-weight Llama of 0.9 B", 128),
+DECODER_MODELS = {
+    "smollm2": DecoderModel("smollm2", "SmolLM2-135M", 64, "smollm2"),
+    "llama-0.9b": DecoderModel("llama-0.9b", "a random-weight Llama of 0.9 B", 128),
 }
 HIDDEN, FFN, BLOCKS = 2048, 5632, 18
 
 
-def subject(name: str) -> Subject:
+def subject(name: str) -> DecoderModel:
     """The subject called ``name``.
 
     Raises:
         UnknownName: there is none.
     """
-    if name not in SUBJECTS:
-        raise UnknownName("subject", name, SUBJECTS)
-    return SUBJECTS[name]
+    if name not in DECODER_MODELS:
+        raise UnknownName("subject", name, DECODER_MODELS)
+    return DECODER_MODELS[name]
 
 
-def checkpoint(place: Place, chosen: Subject) -> Path:
+def checkpoint(place: Place, chosen: DecoderModel) -> Path:
     """The float32 checkpoint of a subject, made if it is not there."""
     from ....compress.model.models import resolve
     from ..programs.random_llama import Size, save_random_llama
@@ -61,7 +69,7 @@ def checkpoint(place: Place, chosen: Subject) -> Path:
     return target
 
 
-def write_prompt(place: Place, chosen: Subject, source: Path) -> None:
+def write_prompt(place: Place, chosen: DecoderModel, source: Path) -> None:
     """Token ids of held-out Wikipedia, as many as all prompts have together at most."""
     from ....compress.text.corpus import texts_from
     from ....compress.text.token_windows import token_stream
@@ -72,8 +80,76 @@ def write_prompt(place: Place, chosen: Subject, source: Path) -> None:
     write_json(place.prompts(chosen.name), ids.tolist())
 
 
-def prompts(place: Place, chosen: Subject, lengths: tuple[int, ...]) -> list[list[int]]:
+def prompts(place: Place, chosen: DecoderModel, lengths: tuple[int, ...]) -> list[list[int]]:
     """Stretches of the text, one after the other: none is the beginning of another."""
     ids = read_json(place.prompts(chosen.name))
     starts = [sum(lengths[:index]) for index in range(len(lengths))]
     return [ids[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+
+
+RECORD = "prepared.json"
+TIMEOUT = 3600.0
+
+
+def prepare(place: Place, chosen: DecoderModel, engines: dict[str, ModuleType]) -> list[str]:
+    """Make what is missing; returns a sentence for every variant that could not be made."""
+    source = checkpoint(place, chosen)
+    write_prompt(place, chosen, source)
+    problems = []
+    for engine, module in engines.items():
+        for variant in (name for name, found in module.VARIANTS.items() if not found.stored_as):
+            artifact = place.artifact(chosen.name, engine, variant)
+            error = trouble(place, engine, module) or ""
+            if not error and not (artifact / RECORD).is_file():
+                error = _convert(place, chosen, source, engine, module, variant)
+            if error:
+                problems.append(f"{module.TITLE} {variant}: {error}")
+            elif hasattr(module, "warm"):
+                module.warm(artifact)
+    return problems
+
+
+def _convert(
+    place: Place, chosen: DecoderModel, source: Path, engine: str, module: ModuleType, variant: str
+) -> str:
+    """Convert into a directory beside the artifact's and rename it; returns the error, or nothing."""
+    target = place.artifact(chosen.name, engine, variant)
+    part = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    job = {
+        "do": "convert",
+        "variant": variant,
+        "checkpoint": str(source),
+        "artifact": str(part),
+        "group_size": chosen.group_size,
+    }
+    print(f"{chosen.name}: {module.TITLE} {variant}", file=sys.stderr, flush=True)
+    done = work(place, engine, module, job, timeout=TIMEOUT)
+    if done.error:
+        write_json(target.with_name(f"{target.name}.error.json"), {"error": done.error})
+        shutil.rmtree(part, ignore_errors=True)
+        return done.error
+    size = sum(file.stat().st_size for file in _kept(part))
+    write_json(part / RECORD, {"bytes": size, "cpu_s": done.cpu_s, "peak_rss_bytes": done.peak_rss_bytes})
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    target.with_name(f"{target.name}.error.json").unlink(missing_ok=True)
+    return ""
+
+
+def _kept(artifact: Path) -> list[Path]:
+    """The files that are the artifact; a bundle is one by itself, without what it was made from."""
+    bundle = artifact / "bundle"
+    return [file for file in (bundle if bundle.is_dir() else artifact).rglob("*") if file.is_file()]
+
+
+def prepared(
+    place: Place, subject: str, engine: str, module: ModuleType, variant: str
+) -> tuple[Path, int, str]:
+    """Directory and bytes of an artifact, and why there is none."""
+    target = place.artifact(subject, engine, module.VARIANTS[variant].stored_as or variant)
+    if (target / RECORD).is_file():
+        return target, int(read_json(target / RECORD)["bytes"]), ""
+    failed = target.with_name(f"{target.name}.error.json")
+    return target, 0, str(read_json(failed)["error"]) if failed.is_file() else "not prepared"

@@ -24,7 +24,7 @@ def setup(place: Place, peer: str, module: ModuleType) -> None:
     """Make the environment of ``peer``, or bring it up to date.
 
     Raises:
-        MissingDependency: it could not be made; says what pip said last.
+        MissingDependency: it could not be made; says what pip printed last.
     """
     if not module.PACKAGES:
         return
@@ -39,9 +39,9 @@ def setup(place: Place, peer: str, module: ModuleType) -> None:
     for step in steps:
         done = subprocess.run(step, env=variables, stderr=subprocess.PIPE, text=True)
         if done.returncode:
-            said = done.stderr.strip()[-_SHOWN:]
-            write_json(_record(place, peer), {"status": "failed", "error": said})
-            raise MissingDependency(f"the environment of {peer} could not be made", why=said)
+            error = done.stderr.strip()[-_SHOWN:]
+            write_json(_record(place, peer), {"status": "failed", "error": error})
+            raise MissingDependency(f"the environment of {peer} could not be made", why=error)
     seconds = round(time.monotonic() - began)
     write_json(_record(place, peer), {"status": "ok", "seconds": seconds, "packages": list(module.PACKAGES)})
 

@@ -30,7 +30,7 @@ Ids = NDArray[np.int64]
 
 
 @dataclass
-class Recorded:
+class RecordedLogits:
     """The original as its logits ``[windows, length, vocab]``, mapped from a file."""
 
     tokenizer: Tokenizer
@@ -43,7 +43,7 @@ class Recorded:
         return self.rows[where : where + 1]
 
 
-def recorded(original: str, tokenizer: Tokenizer, ids: Ids, folder: Path, threads: int) -> Recorded:
+def recorded(original: str, tokenizer: Tokenizer, ids: Ids, folder: Path, threads: int) -> RecordedLogits:
     """The original's logits over ``ids [windows, length]``, from ``folder`` or put there."""
     path = folder / f"{hashlib.sha256(ids.astype('<i8').tobytes()).hexdigest()[:16]}.npy"
     if not path.exists():
@@ -58,10 +58,10 @@ def recorded(original: str, tokenizer: Tokenizer, ids: Ids, folder: Path, thread
             rows[index] = logits[0]
         del rows, model
         part.rename(path)
-    return Recorded(tokenizer, ids, np.load(path, mmap_mode="r"))
+    return RecordedLogits(tokenizer, ids, np.load(path, mmap_mode="r"))
 
 
-def evaluate(subject: TokenModel, original: Recorded) -> dict[str, float]:
+def evaluate(subject: TokenModel, original: RecordedLogits) -> dict[str, float]:
     """Metrics of ``subject`` by name, and the original's perplexity."""
     scores = score_windows(subject, original, original.ids)
     found = {name: one.metric.value(one.subject) for name, one in scores.items()}
@@ -78,15 +78,15 @@ def main() -> None:
     parser.add_argument("--windows", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--text", type=Path, nargs="*", default=[])
-    asked = parser.parse_args()
-    subject = open_subject(asked.checkpoint, threads=asked.threads)
+    arguments = parser.parse_args()
+    subject = open_subject(arguments.checkpoint, threads=arguments.threads)
     found = {}
-    for text in (None, *asked.text):
+    for text in (None, *arguments.text):
         texts = texts_from(str(text or HELD_OUT), split="held-out")
         ids = measured_windows(
-            subject.tokenizer, texts, count=asked.windows, length=LENGTH, placement="spread"
+            subject.tokenizer, texts, count=arguments.windows, length=LENGTH, placement="spread"
         )
-        original = recorded(asked.original, subject.tokenizer, ids, asked.logits, asked.threads)
+        original = recorded(arguments.original, subject.tokenizer, ids, arguments.logits, arguments.threads)
         found[text.name if text else HELD_OUT] = evaluate(subject, original)
     print(json.dumps(found))
 

@@ -16,8 +16,8 @@ from ....errors import InputError
 SCHEMA = "edgepress.peers/1"
 
 
-class Run(BaseModel):
-    """The first line: what was asked for, and where."""
+class RunLine(BaseModel):
+    """The first line: what was run, and where."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ class Run(BaseModel):
     settings: dict[str, Any]
 
 
-class Round(BaseModel):
+class RoundLine(BaseModel):
     """The machine in one round: bandwidth in bytes per second by number of threads, and what disturbed it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +43,7 @@ class Round(BaseModel):
     reasons: list[str]
 
 
-class Prompt(BaseModel):
+class PromptTimes(BaseModel):
     """The passes over one prompt, in seconds: to the first token, and from there to the last."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,7 +66,7 @@ class Prompt(BaseModel):
         return [(self.new_tokens - 1) / seconds for seconds in self.decode_s]
 
 
-class Result(BaseModel):
+class EngineResult(BaseModel):
     """One process of one engine. ``error`` is empty when it worked, and the numbers are there then."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,7 +85,7 @@ class Result(BaseModel):
     peak_rss_bytes: int | None = None
     artifact_bytes: int | None = None
     bytes_per_token: int | None = None
-    prompts: list[Prompt] = Field(default_factory=list)
+    prompts: list[PromptTimes] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -94,8 +94,8 @@ class Result(BaseModel):
         return self.engine, self.variant
 
 
-Line = Annotated[Run | Round | Result, Field(discriminator="kind")]
-_LINE: TypeAdapter[Run | Round | Result] = TypeAdapter(Line)
+Line = Annotated[RunLine | RoundLine | EngineResult, Field(discriminator="kind")]
+_LINE: TypeAdapter[RunLine | RoundLine | EngineResult] = TypeAdapter(Line)
 
 
 def append(path: Path, line: BaseModel) -> None:
@@ -107,14 +107,14 @@ def append(path: Path, line: BaseModel) -> None:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class DecoderComparison:
     """All lines of a run."""
 
-    run: Run
-    rounds: tuple[Round, ...]
-    results: tuple[Result, ...]
+    run: RunLine
+    rounds: tuple[RoundLine, ...]
+    results: tuple[EngineResult, ...]
 
-    def of(self, key: tuple[str, str], threads: int) -> list[Result]:
+    def of(self, key: tuple[str, str], threads: int) -> list[EngineResult]:
         """The processes of an engine's variant that worked, in the order of rounds."""
         return [r for r in self.results if r.key == key and r.threads == threads and not r.error]
 
@@ -163,7 +163,7 @@ class Comparison:
         return next((r.bits, r.head_bits) for r in self.results if r.key == key)
 
 
-def read(path: Path) -> Comparison:
+def read(path: Path) -> DecoderComparison:
     """The comparison in a raw file.
 
     Raises:
@@ -174,13 +174,15 @@ def read(path: Path) -> Comparison:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read a comparison from {path}", why=str(error)) from None
     found = [_parsed(path, number, text) for number, text in enumerate(texts, 1) if text.strip()]
-    if not found or not isinstance(found[0], Run):
+    if not found or not isinstance(found[0], RunLine):
         raise InputError(f"{path} does not begin with the line of a run")
-    rounds = tuple(line for line in found if isinstance(line, Round))
-    return Comparison(found[0], rounds, tuple(line for line in found if isinstance(line, Result)))
+    rounds = tuple(line for line in found if isinstance(line, RoundLine))
+    return DecoderComparison(
+        found[0], rounds, tuple(line for line in found if isinstance(line, EngineResult))
+    )
 
 
-def _parsed(path: Path, number: int, text: str) -> Run | Round | Result:
+def _parsed(path: Path, number: int, text: str) -> RunLine | RoundLine | EngineResult:
     try:
         return _LINE.validate_json(text)
     except ValidationError as error:

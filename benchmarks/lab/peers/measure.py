@@ -1,4 +1,4 @@
-"""The comparison of decoders: every engine in turns, a fresh process each, for some rounds in one run."""
+"""The comparison of decoders: interleaved engines, a fresh process each, for some rounds in one run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from ....errors import InputError
 from ....storage import read_json
 from ..programs.results_page import machine
 from .children import work
-from .decoder_models import LONGEST, Subject, prompts
+from .decoder_models import LONGEST, DecoderModel, prepared, prompts
 from .environments import trouble
-from .lines import Result, Round, Run, append
-from .prepare import prepared
+from .lines import EngineResult, RoundLine, RunLine, append
 from .workspace import Place
 
 SLOW_TOKENS = 32
 
 
 @dataclass(frozen=True)
-class Plan:
+class DecoderPlan:
     """How a comparison is run.
 
     Attributes:
@@ -50,14 +49,14 @@ class Plan:
         if min(self.rounds, self.passes, *self.threads, *self.prompt_lengths) < 1 or self.new_tokens < 2:
             raise InputError(
                 "rounds, passes, threads and prompts must be at least 1, new tokens at least 2",
-                why=f"asked for: {asdict(self)}",
+                why=f"given: {asdict(self)}",
             )
         if not self.threads or not self.prompt_lengths or sum(self.prompt_lengths) > LONGEST:
             raise InputError(f"a comparison needs threads, and prompts of at most {LONGEST} tokens in all")
 
 
 @dataclass(frozen=True)
-class Row:
+class EngineRow:
     """One engine's variant, ready to run, or the reason why not."""
 
     engine: str
@@ -80,7 +79,12 @@ class Row:
 
 
 def measure(
-    place: Place, chosen: Subject, engines: dict[str, ModuleType], plan: Plan, raw: Path, command: str
+    place: Place,
+    chosen: DecoderModel,
+    engines: dict[str, ModuleType],
+    plan: DecoderPlan,
+    raw: Path,
+    command: str,
 ) -> None:
     """Run the plan and append its lines to ``raw``, each as soon as it is known."""
     rows = [row for row in _rows(place, chosen, engines) if not plan.variants or row.variant in plan.variants]
@@ -93,24 +97,24 @@ def measure(
                 if number == 0 or not (row.error or row.module.VARIANTS[row.variant].slow):
                     append(raw, _result(place, chosen, row, plan, threads, number))
         found, reasons = disturbance(before, read_state())
-        append(raw, Round(round=number, bandwidth=bandwidth, disturbance=found, reasons=reasons))
+        append(raw, RoundLine(round=number, bandwidth=bandwidth, disturbance=found, reasons=reasons))
 
 
-def _turned(rows: list[Row], number: int) -> list[Row]:
+def _turned(rows: list[EngineRow], number: int) -> list[EngineRow]:
     """Another order in every round, so that no engine always follows the same one."""
     start = (number * 3) % len(rows)
     return rows[start:] + rows[:start]
 
 
-def _rows(place: Place, chosen: Subject, engines: dict[str, ModuleType]) -> Iterator[Row]:
+def _rows(place: Place, chosen: DecoderModel, engines: dict[str, ModuleType]) -> Iterator[EngineRow]:
     for engine, module in engines.items():
         for variant in module.VARIANTS:
             artifact, size, error = prepared(place, chosen.name, engine, module, variant)
-            yield Row(engine, module, variant, artifact, size, trouble(place, engine, module) or error)
+            yield EngineRow(engine, module, variant, artifact, size, trouble(place, engine, module) or error)
 
 
-def _run_line(chosen: Subject, plan: Plan, command: str) -> Run:
-    return Run(
+def _run_line(chosen: DecoderModel, plan: DecoderPlan, command: str) -> RunLine:
+    return RunLine(
         schema="edgepress.peers/1",
         subject=chosen.name,
         title=f"{chosen.title}, groups of {chosen.group_size}",
@@ -121,15 +125,17 @@ def _run_line(chosen: Subject, plan: Plan, command: str) -> Run:
     )
 
 
-def _bandwidth(plan: Plan) -> dict[int, float]:
+def _bandwidth(plan: DecoderPlan) -> dict[int, float]:
     size = beyond_cache(probe().cpu.last_level_cache_bytes)
     return {count: measure_bandwidth(size, threads=count).bytes_per_second for count in plan.threads}
 
 
-def _result(place: Place, chosen: Subject, row: Row, plan: Plan, threads: int, number: int) -> Result:
+def _result(
+    place: Place, chosen: DecoderModel, row: EngineRow, plan: DecoderPlan, threads: int, number: int
+) -> EngineResult:
     common = {**row.describe(), "threads": threads, "round": number}
     if row.error:
-        return Result(**common, error=row.error)
+        return EngineResult(**common, error=row.error)
     job = {
         "do": "measure",
         "variant": row.variant,
@@ -139,11 +145,11 @@ def _result(place: Place, chosen: Subject, row: Row, plan: Plan, threads: int, n
         **_effort(row, plan),
     }
     done = work(place, row.engine, row.module, job, timeout=plan.timeout, threads=threads)
-    told = f"round {number + 1}: {row.module.TITLE} {row.variant}, {threads} t: {done.wall_s:.1f} s"
-    print(told, done.error, file=sys.stderr, flush=True)
+    report = f"round {number + 1}: {row.module.TITLE} {row.variant}, {threads} t: {done.wall_s:.1f} s"
+    print(report, done.error, file=sys.stderr, flush=True)
     if done.answer is None:
-        return Result(**common, error=done.error)
-    return Result(
+        return EngineResult(**common, error=done.error)
+    return EngineResult(
         **common,
         **{name: done.answer[name] for name in ("load_s", "first_token_s", "prompts", "versions")},
         peak_rss_bytes=done.peak_rss_bytes,
@@ -152,7 +158,7 @@ def _result(place: Place, chosen: Subject, row: Row, plan: Plan, threads: int, n
     )
 
 
-def _effort(row: Row, plan: Plan) -> dict[str, int | bool]:
+def _effort(row: EngineRow, plan: DecoderPlan) -> dict[str, int | bool]:
     """How much one process generates; slow engines less, since nothing is decided by their last digit."""
     if row.module.VARIANTS[row.variant].slow:
         return {"new_tokens": min(plan.new_tokens, SLOW_TOKENS), "passes": 1, "warm_up": False}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .bars import Bar
+from .bars import PeerBar
 from .tables import shown, table
 
 OURS = "edgepress_passes"
@@ -19,7 +19,7 @@ TEXT = "wikipedia"
 COMPARED = ("W4-g64", "W3-g64", "W2-g64")
 
 
-class Quality(BaseModel):
+class QuantizerResult(BaseModel):
     """One tool, one scheme. ``error`` is empty when it worked, and the numbers are there then."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,7 +69,7 @@ class Quality(BaseModel):
         return self.metrics.get(TEXT, {}).get("kl")
 
 
-def bars(found: Sequence[Quality]) -> list[Bar]:
+def bars(found: Sequence[QuantizerResult]) -> list[PeerBar]:
     """Quality by bits; CPU time and memory by method. A ratio at or above the target is met.
 
     The ratio of quality is the best peer's KL over ours, so that its target is 1 / 0.8.
@@ -83,24 +83,24 @@ def bars(found: Sequence[Quality]) -> list[Bar]:
     ]
 
 
-def _best(found: Iterable[Quality], field: str) -> Quality | None:
+def _best(found: Iterable[QuantizerResult], field: str) -> QuantizerResult | None:
     worked = [one for one in found if getattr(one, field) is not None]
     return min(worked, key=lambda one: getattr(one, field), default=None)
 
 
-def _quality(found: Sequence[Quality], scheme: str) -> Bar:
+def _quality(found: Sequence[QuantizerResult], scheme: str) -> PeerBar:
     same = [one for one in found if one.scheme == scheme]
     ours = _best((one for one in same if one.peer == OURS), "kl")
     peer = _best((one for one in same if one.peer != OURS), "kl")
     ratio = peer.kl / ours.kl if ours and peer and ours.kl and peer.kl else None
-    return Bar("KL to the original", scheme, _judged(ours), _judged(peer), ratio, 1 / KL)
+    return PeerBar("KL to the original", scheme, _kl_label(ours), _kl_label(peer), ratio, 1 / KL)
 
 
-def _judged(one: Quality | None) -> str:
+def _kl_label(one: QuantizerResult | None) -> str:
     return f"{one.label}: KL {one.kl:.4f}" if one else "–"
 
 
-def _mixed(found: Sequence[Quality]) -> Iterable[Bar]:
+def _mixed(found: Sequence[QuantizerResult]) -> Iterable[PeerBar]:
     """A plan of widths against every uniform scheme that is no more than a hundredth of a bit larger."""
     budgets = sorted({one.budget for one in found if one.budget is not None and one.kl is not None})
     for budget in budgets:
@@ -109,19 +109,19 @@ def _mixed(found: Sequence[Quality]) -> Iterable[Bar]:
         other = _best(uniform, "kl")
         ratio = other.kl / ours.kl if ours and other and ours.kl and other.kl else None
         name = "KL of a plan, against uniform schemes of its size"
-        yield Bar(name, f"{budget:g} bits", _judged(ours), _judged(other), ratio, 1.0)
+        yield PeerBar(name, f"{budget:g} bits", _kl_label(ours), _kl_label(other), ratio, 1.0)
 
 
-def _perplexity(found: Sequence[Quality]) -> Iterable[Bar]:
+def _perplexity(found: Sequence[QuantizerResult]) -> Iterable[PeerBar]:
     """The original's perplexity over that of our best W8A8, on each text."""
     ours = _best((one for one in found if one.peer == OURS and one.scheme == "W8A8"), "kl")
     for text, metrics in (ours.metrics if ours else {}).items():
         mine, original = metrics["perplexity"], metrics["original_perplexity"]
         shown_ours, other = f"{ours.label if ours else ''}: {mine:.2f}", f"original: {original:.2f}"
-        yield Bar("perplexity", f"W8A8, {text}", shown_ours, other, original / mine, 1 / PERPLEXITY)
+        yield PeerBar("perplexity", f"W8A8, {text}", shown_ours, other, original / mine, 1 / PERPLEXITY)
 
 
-def _costs(found: Sequence[Quality]) -> Iterable[Bar]:
+def _costs(found: Sequence[QuantizerResult]) -> Iterable[PeerBar]:
     for mine in (one for one in found if one.peer == OURS and one.cpu_s and one.calibrated):
         same = [one for one in found if one.peer != OURS and not one.error and _work(one) == _work(mine)]
         for field, name, target in (("cpu_s", "CPU time", 1.0), ("peak_rss_bytes", "peak RSS", 1 / MEMORY)):
@@ -130,10 +130,10 @@ def _costs(found: Sequence[Quality]) -> Iterable[Bar]:
                 continue
             ratio = float(getattr(peer, field)) / float(getattr(mine, field))
             ours, other = _costed(mine, field), _costed(peer, field)
-            yield Bar(f"{name} of {mine.method}", mine.scheme, ours, other, ratio, target)
+            yield PeerBar(f"{name} of {mine.method}", mine.scheme, ours, other, ratio, target)
 
 
-def _work(one: Quality) -> tuple[str, str, str]:
+def _work(one: QuantizerResult) -> tuple[str, str, str]:
     """What is the same work: a method of one name (its options follow a comma; a pass that comes "then" is
     more), one scheme, one machine.
     """
@@ -141,12 +141,12 @@ def _work(one: Quality) -> tuple[str, str, str]:
     return name, one.scheme, one.machine
 
 
-def _costed(one: Quality, field: str) -> str:
+def _costed(one: QuantizerResult, field: str) -> str:
     value = float(getattr(one, field))
     return f"{one.label}: {value:.0f} s" if field == "cpu_s" else f"{one.label}: {value / 1e6:.0f} MB"
 
 
-def page(found: Sequence[Quality], notes: Sequence[str]) -> str:
+def page(found: Sequence[QuantizerResult], notes: Sequence[str]) -> str:
     """The whole file as Markdown."""
     rows = [
         [bar.name, bar.where, bar.ours, bar.peer, shown(bar.ratio, 2), f"{bar.target:.3g}", bar.verdict]
@@ -167,12 +167,12 @@ def page(found: Sequence[Quality], notes: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _plain(said: str) -> str:
+def _plain(error: str) -> str:
     """A tool's last words without the colours of a terminal, and without what would end a table's cell."""
-    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said).replace("|", "¦")
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", error).replace("|", "¦")
 
 
-def _results(found: Sequence[Quality]) -> str:
+def _results(found: Sequence[QuantizerResult]) -> str:
     texts = list(dict.fromkeys(text for one in found for text in one.metrics))
     names = ("kl", "top1_agreement", "perplexity")
     header = [
@@ -199,6 +199,6 @@ def _results(found: Sequence[Quality]) -> str:
     return table(header, rows)
 
 
-def _versions(found: Sequence[Quality]) -> str:
+def _versions(found: Sequence[QuantizerResult]) -> str:
     named = {f"{name} {number}" for one in found for name, number in one.versions.items()}
     return ", ".join(sorted(named))

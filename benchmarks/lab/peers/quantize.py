@@ -21,7 +21,7 @@ from .children import work
 from .decoder_models import subject
 from .environments import trouble
 from .floor import floor
-from .quality import Quality
+from .quality import QuantizerResult
 from .workspace import Place
 
 SUBJECT, SAMPLES, LENGTH, WINDOWS = "smollm2", 16, 512, 8
@@ -45,7 +45,7 @@ def calibrate(place: Place) -> Path:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ToolLimits:
     """How every tool runs: threads, the seconds it may take, whether those that failed try again, whether
     what was made is evaluated at once, and whether anything is run at all or only what is known is shown.
     """
@@ -53,13 +53,13 @@ class Limits:
     threads: int = 1
     timeout: float = 1800.0
     retry: bool = False
-    judge: bool = True
+    evaluate: bool = True
     run: bool = True
 
 
 def quantize(
-    place: Place, peer: str, module: ModuleType, variant: str, limits: Limits, texts: list[Path]
-) -> Quality:
+    place: Place, peer: str, module: ModuleType, variant: str, limits: ToolLimits, texts: list[Path]
+) -> QuantizerResult:
     """Quantize and evaluate, unless that was done before; an error is kept as the result."""
     chosen = module.VARIANTS[variant]
     common = {"peer": peer, "title": module.TITLE, "variant": variant, **asdict(chosen)}
@@ -67,15 +67,15 @@ def quantize(
     target = place.root / "quantized" / f"{peer.replace('_', '-')}-{variant}"
     made: dict[str, Any] = read_json(target / RECORD) if (target / RECORD).is_file() else {}
     if not limits.run and not (target / QUALITY).exists():
-        return Quality(**{**common, "error": NOT_RUN, **made})
+        return QuantizerResult(**{**common, "error": NOT_RUN, **made})
     if not made or (made["error"] and limits.retry):
         error = trouble(place, peer, module)
         made = {"error": error} if error else _make(place, peer, module, variant, target, limits)
     if made["error"]:
-        return Quality(**common, error=made["error"])
-    if not limits.judge:
-        return Quality(**common, **made)
-    return Quality(**common, **made, metrics=_evaluate(place, target, texts, limits.threads))
+        return QuantizerResult(**common, error=made["error"])
+    if not limits.evaluate:
+        return QuantizerResult(**common, **made)
+    return QuantizerResult(**common, **made, metrics=_evaluate(place, target, texts, limits.threads))
 
 
 def _make(
@@ -84,7 +84,7 @@ def _make(
     module: ModuleType,
     variant: str,
     target: Path,
-    limits: Limits,
+    limits: ToolLimits,
 ) -> dict[str, Any]:
     from ....compress.model.models import resolve
 
@@ -122,18 +122,18 @@ def _evaluate(place: Place, target: Path, texts: list[Path], threads: int) -> di
     return found
 
 
-def with_earlier(found: list[Quality], path: Path) -> list[Quality]:
+def with_earlier(found: list[QuantizerResult], path: Path) -> list[QuantizerResult]:
     """``found``, and in place of what was not run now what ``path`` knows of it from an earlier run."""
     if not path.exists():
         return found
     lines = path.read_text(encoding="utf-8").splitlines()
-    earlier = {(one.peer, one.variant): one for one in map(Quality.model_validate_json, lines)}
+    earlier = {(one.peer, one.variant): one for one in map(QuantizerResult.model_validate_json, lines)}
     return [
         earlier.get((one.peer, one.variant), one) if one.error.startswith(NOT_RUN) else one for one in found
     ]
 
 
-def write_raw(path: Path, found: list[Quality]) -> None:
+def write_raw(path: Path, found: list[QuantizerResult]) -> None:
     """One JSON line for each result."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(one.model_dump(mode="json"), sort_keys=True, allow_nan=False) for one in found]

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from statistics import median
 
 from .bars import bars
-from .lines import Comparison
+from .lines import DecoderComparison
 
 REFERENCE = ("torch_eager", "float32")
 
 Rows = Sequence[Sequence[str]]
 
 
-def page(found: Comparison, notes: Sequence[str] = ()) -> str:
+def page(found: DecoderComparison, notes: Sequence[str] = ()) -> str:
     """The whole file as Markdown."""
     parts = [
         f"# Decoders against the peers: {found.run.title}",
@@ -43,7 +43,7 @@ def shown(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _rates(found: Comparison, phase: str) -> str:
+def _rates(found: DecoderComparison, phase: str) -> str:
     settings = [(threads, length) for length in found.prompt_lengths for threads in found.threads]
     header = ["engine", "bits", "head", *(f"{length}, {threads} t" for threads, length in settings)]
     rows = []
@@ -54,7 +54,7 @@ def _rates(found: Comparison, phase: str) -> str:
     return table(header, rows)
 
 
-def _start(found: Comparison) -> str:
+def _start(found: DecoderComparison) -> str:
     header = ["engine", "artifact MB"]
     columns = {"first_token_s": "first token, s", "load_s": "load, s", "peak_rss_bytes": "peak RSS, MB"}
     header += [f"{name} ({threads} t)" for name in columns.values() for threads in found.threads]
@@ -71,7 +71,7 @@ def _start(found: Comparison) -> str:
     return table(header, rows)
 
 
-def _agreement(found: Comparison, key: tuple[str, str]) -> str:
+def _agreement(found: DecoderComparison, key: tuple[str, str]) -> str:
     """How many tokens came out as torch's in float32 before the first other one."""
     mine, reference = found.tokens(key), found.tokens(REFERENCE)
     if mine is None or reference is None:
@@ -84,7 +84,7 @@ def _megabytes(value: float | None) -> str:
     return shown(None if value is None else value / 1e6)
 
 
-def _bars(found: Comparison) -> str:
+def _bars(found: DecoderComparison) -> str:
     rows = [
         [bar.name, bar.where, bar.ours, bar.peer, shown(bar.ratio, 2), f"{bar.target:g}", bar.verdict]
         for bar in bars(found)
@@ -92,14 +92,14 @@ def _bars(found: Comparison) -> str:
     return table(["bar", "setting", "ours", "best peer", "ratio", "target", "verdict"], rows)
 
 
-def _failures(found: Comparison) -> list[str]:
+def _failures(found: DecoderComparison) -> list[str]:
     failed = {(result.label, result.error) for result in found.results if result.error}
     if not failed:
         return []
     return ["## What could not run", table(["engine", "error"], sorted(failed))]
 
 
-def _circumstances(found: Comparison) -> list[str]:
+def _circumstances(found: DecoderComparison) -> list[str]:
     run, settings = found.run, found.run.settings
     rates = [
         f"{median(line.bandwidth[count] for line in found.rounds) / 1e9:.1f} GB/s at {count} threads"
@@ -111,9 +111,9 @@ def _circumstances(found: Comparison) -> list[str]:
         versions |= result.versions
     return [
         f"Greedy, batch 1, {settings.get('new_tokens')} new tokens; medians over {settings.get('rounds')} "
-        f"rounds with {settings.get('passes')} in each, engines in turns, a fresh process each (torch: one "
-        "round, 32 new tokens); columns are prompt tokens and threads (t). Prefill ends when the first token "
-        "is chosen. Peak RSS is of the whole process with all prompts; the first token is that of the "
+        f"rounds with {settings.get('passes')} in each, engines interleaved, a fresh process each (torch: "
+        "one round, 32 new tokens); columns are prompt tokens and threads (t). Prefill ends when the first "
+        "token is chosen. Peak RSS is of the whole process with all prompts; the first token is that of the "
         "shortest prompt, with the files in the page cache.",
         "Caches: of edgepress and onnxruntime-genai float32, or int8 where it says 8; of llama.cpp float16, "
         "of OpenVINO uint8, as they are by default.",

@@ -1,8 +1,9 @@
-"""A fresh process in a peer's environment: one JSON job on stdin, one JSON reply on stdout.
+"""A fresh process in a peer's environment: one JSON job on stdin, one JSON reply on stdout, a line each.
 
 The reply has the ``versions`` that were used, the ``seconds`` that the peer's function took with loading and
 writing, and of a measured engine its times. Peak memory is measured by the parent, which sees the children
-of this process too. Standard library only: edgepress is not installed where this runs.
+of this process too. An encoder that is measured stays loaded: its reply is followed by one for each further
+line of stdin. Standard library only: edgepress is not installed where this runs.
 """
 
 from __future__ import annotations
@@ -11,14 +12,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
-from .contract import CompressionTask, ConversionTask, DecodingEngine, EngineSettings, TrainingTask, task_of
+from .contract import (
+    CompressionTask,
+    ConversionTask,
+    DecodingEngine,
+    EmbedSentences,
+    EncoderConversionTask,
+    EngineSettings,
+    TrainingTask,
+    task_of,
+)
 
 _MAKERS: dict[str, tuple[str, type[CompressionTask]]] = {
     "quantizers": ("quantize", CompressionTask),
@@ -97,6 +107,14 @@ def measure_engine(module: ModuleType, job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def embed(encode: EmbedSentences, job: dict[str, Any]) -> dict[str, Any]:
+    """Seconds for ``sentences`` in batches of ``batch_size``, tokenizing included; ``vectors`` on demand."""
+    began, cpu = time.perf_counter(), time.process_time()
+    vectors = encode(job["sentences"], job["batch_size"])
+    reply = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    return reply | ({"vectors": vectors.astype("float64").tolist()} if job.get("vectors") else {})
+
+
 def make_checkpoint(module: ModuleType, job: dict[str, Any]) -> None:
     """Quantize, prune or train, in the directory of the task."""
     verb, kind = _MAKERS[job["kind"]]
@@ -106,27 +124,33 @@ def make_checkpoint(module: ModuleType, job: dict[str, Any]) -> None:
     task.copy_companions()
 
 
-def reply_to(job: dict[str, Any]) -> dict[str, Any]:
-    """Do the job."""
+def replies_to(job: dict[str, Any], following: TextIO) -> Iterator[dict[str, Any]]:
+    """Do the job, and for a loaded encoder those of the ``following`` lines."""
     module = import_module(f"{__package__}.{job['kind']}.{job['peer']}")
     os.environ.update(getattr(module, "ENVIRONMENT", {}))
-    begin, measured = time.perf_counter(), {}
+    begin, measured, encode = time.perf_counter(), {}, None
     if job["kind"] in _MAKERS:
         make_checkpoint(module, job)
     elif job["do"] == "convert":
-        module.convert(task_of(ConversionTask, job), job["variant"])
+        kind = EncoderConversionTask if job["kind"] == "encoders" else ConversionTask
+        module.convert(task_of(kind, job), job["variant"])
+    elif job["kind"] == "encoders":
+        encode = module.load(Path(job["artifact"]), job["variant"], job["threads"])
     else:
         measured = measure_engine(module, job)
     seconds = time.perf_counter() - begin
-    return {"versions": versions(module.DISTRIBUTIONS), "seconds": seconds, **measured}
+    yield {"versions": versions(module.DISTRIBUTIONS), "seconds": seconds, **measured}
+    if encode is not None:
+        yield from (embed(encode, json.loads(line)) for line in following)
 
 
 def main() -> None:
     """Reply to the job on stdin, and end this process."""
-    # The reply has a descriptor of its own, so that a library that prints to stdout cannot break it.
+    # Replies have a descriptor of their own, so that a library that prints to stdout cannot break them.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    print(json.dumps(reply_to(json.loads(sys.stdin.read()))), file=channel, flush=True)
+    for reply in replies_to(json.loads(sys.stdin.readline()), sys.stdin):
+        print(json.dumps(reply), file=channel, flush=True)
     channel.close()
     # Engines with threads of their own may hang or crash in their destructors; the work is done.
     os._exit(0)

@@ -17,6 +17,7 @@ DECODERS = f"{__package__}.decoders"
 QUANTIZERS = f"{__package__}.quantizers"
 PRUNERS = f"{__package__}.pruners"
 TRAINERS = f"{__package__}.trainers"
+ENCODERS = f"{__package__}.encoders"
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,8 @@ def pruners() -> dict[str, ModuleType]:
 def trainers() -> dict[str, ModuleType]:
     """The modules of all trainers by their name, in alphabetical order."""
     return {name: load(TRAINERS, name, "trainer") for name in names(TRAINERS)}
+
+
+def encoders() -> dict[str, ModuleType]:
+    """The modules of all tools that embed sentences by their name, in alphabetical order."""
+    return {name: load(ENCODERS, name, "encoder") for name in names(ENCODERS)}

@@ -14,7 +14,7 @@ PACKAGES = (
     "optimum",
     "torch",
 )
-# On two cores it stops until it is told how many workers there may be.
+# On two cores it stops until it is given how many workers there may be.
 ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2"}
 DISTRIBUTIONS = ("gptqmodel", "transformers", "torch")
 VARIANTS = {f"w{bits}": QuantizerVariant("GPTQ", bits) for bits in (4, 3, 2)} | between("GPTQ")

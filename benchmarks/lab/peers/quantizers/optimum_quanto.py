@@ -1,6 +1,6 @@
 """optimum-quanto: rounding with its own optimizer of scales, no data. It has 2, 4 and 8 bits.
 
-Left alone it takes groups of 96 and of 128 for the layers of the subject: they are told to take 64 here.
+Left alone it takes groups of 96 and of 128 for the layers of the subject: here they take 64.
 """
 
 from __future__ import annotations

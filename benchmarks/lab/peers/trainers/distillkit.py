@@ -1,4 +1,4 @@
-"""DistillKit: its trainer with the KL alone, the teacher asked as it goes."""
+"""DistillKit: its trainer with the KL alone, with the teacher in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def train(task: TrainingTask, variant: str) -> None:
     sequences = task.tokens()
     Dataset.from_dict({"input_ids": sequences}).save_to_disk(str(task.output / "data"))
     steps = len(sequences) // task.rows
-    told = {
+    settings = {
         "model": str(task.checkpoint),
         "dataset": {"train_dataset": {"disk_path": str(task.output / "data")}, "prepacked": True, "seed": 0},
         "teacher": {"kind": "hf", "path": str(task.teacher)},
@@ -45,4 +45,4 @@ def train(task: TrainingTask, variant: str) -> None:
             "seed": 0,
         },
     }
-    do_distill(DistillationRunConfig.model_validate(told))
+    do_distill(DistillationRunConfig.model_validate(settings))

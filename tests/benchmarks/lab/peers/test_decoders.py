@@ -11,7 +11,7 @@ import pytest
 from edgepress.benchmarks.lab.peers import bars, lines, tables
 from edgepress.benchmarks.lab.peers.decoder_models import prompts, subject
 from edgepress.benchmarks.lab.peers.environments import setup, trouble
-from edgepress.benchmarks.lab.peers.measure import Plan, Row, _turned
+from edgepress.benchmarks.lab.peers.measure import DecoderPlan, EngineRow, _turned
 from edgepress.benchmarks.lab.peers.workspace import Place, engines
 from edgepress.errors import InputError, MissingDependency
 from edgepress.storage import write_json
@@ -52,13 +52,13 @@ def result(
     }
 
 
-def comparison(tmp_path: Path, *found: dict[str, Any]) -> lines.Comparison:
+def comparison(tmp_path: Path, *found: dict[str, Any]) -> lines.DecoderComparison:
     raw = tmp_path / "raw.jsonl"
     raw.write_text("".join(json.dumps(line) + "\n" for line in (RUN, ROUND, *found)), encoding="utf-8")
     return lines.read(raw)
 
 
-def bar(found: lines.Comparison, beginning: str) -> bars.Bar:
+def bar(found: lines.DecoderComparison, beginning: str) -> bars.PeerBar:
     return next(one for one in bars.bars(found) if one.name.startswith(beginning))
 
 
@@ -168,11 +168,11 @@ def test_a_file_without_its_first_line_is_refused(tmp_path: Path) -> None:
 )
 def test_a_plan_that_cannot_be_run_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        Plan(**wrong)
+        DecoderPlan(**wrong)
 
 
 def test_every_round_has_all_rows_in_another_order(tmp_path: Path) -> None:
-    rows = [Row("x", ModuleType("x"), str(index), tmp_path, 0, "") for index in range(4)]
+    rows = [EngineRow("x", ModuleType("x"), str(index), tmp_path, 0, "") for index in range(4)]
     orders = [tuple(row.variant for row in _turned(rows, number)) for number in range(4)]
     assert len(set(orders)) == 4
     assert all(sorted(order) == ["0", "1", "2", "3"] for order in orders)

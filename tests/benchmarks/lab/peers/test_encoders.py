@@ -1,4 +1,4 @@
-"""The comparison of encoders: its arms answer alike, texts have the length asked for, and bars are judged."""
+"""The comparison of encoders: models that stay loaded, texts of the wanted length, and bars."""
 
 from __future__ import annotations
 
@@ -10,25 +10,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgepress.benchmarks.lab.peers import encoders
-from edgepress.benchmarks.lab.peers.encoders import Arm, bars, cosines, in_turns, rows_of, sentences_of
-from edgepress.export.api import export_bundle
+from edgepress.benchmarks.lab.peers import encoder_speed
+from edgepress.benchmarks.lab.peers.children import work
+from edgepress.benchmarks.lab.peers.encoder_speed import (
+    EncoderProcess,
+    bars,
+    cosines,
+    interleaved,
+    rows_of,
+    sentences_of,
+)
+from edgepress.benchmarks.lab.peers.encoders import edgepress_bundle
+from edgepress.benchmarks.lab.peers.workspace import Place
 from edgepress.runtime.api import EmbeddingModel, open_bundle
 from edgepress.runtime.text.tokenizer import Tokenizer
 
 FAKE = """
-import json, sys, time
-print(json.dumps({"versions": {"fake": "1"}}), flush=True)
+import json, sys
 for line in sys.stdin:
     job = json.loads(line)
-    answer = {"seconds": 0.5}
+    reply = {"seconds": 0.5}
     if job["vectors"]:
-        answer["vectors"] = [[len(text), float(sys.argv[1])] for text in job["sentences"]]
-    print(json.dumps(answer), flush=True)
+        reply["vectors"] = [[len(text), float(sys.argv[1])] for text in job["sentences"]]
+    print(json.dumps(reply), flush=True)
 """
 
 
-def test_our_worker_answers_as_the_runtime_does(pico_bert: Path, tmp_path: Path) -> None:
+def test_our_worker_replies_as_the_runtime_does(pico_bert: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "model"
     shutil.copytree(pico_bert, checkpoint)
     modules = [{"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
@@ -37,39 +45,56 @@ def test_our_worker_answers_as_the_runtime_does(pico_bert: Path, tmp_path: Path)
     (checkpoint / "1_Pooling" / "config.json").write_text(
         '{"pooling_mode_mean_tokens": true}', encoding="utf-8"
     )
-    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", validate=False)
-    command = [sys.executable, "-m", "edgepress.benchmarks.lab.peers.encoder_worker", str(bundle)]
-    arm = Arm.start("edgepress", [*command, "--threads", "1"], 1)
+    place, peer, made = Place(tmp_path), "edgepress_bundle", tmp_path / "made"
+    job = {"do": "convert", "variant": "fp32", "checkpoint": str(checkpoint), "artifact": str(made)}
+    done = work(place, peer, edgepress_bundle, {**job, "calibration": ""}, timeout=300)
+    assert done.error == ""
+    ours = EncoderProcess.start(place, peer, edgepress_bundle, "fp32", made, 1)
     texts = ["a short text", "and one that is a little longer"]
-    answer = arm.encode(texts, vectors=True)
-    arm.stop()
-    model = open_bundle(bundle, threads=1)
+    reply = ours.encode(texts, vectors=True)
+    ours.stop()
+    model = open_bundle(made / "fp32" / "bundle", threads=1)
     assert isinstance(model, EmbeddingModel)
-    np.testing.assert_allclose(answer["vectors"], model.encode(texts), rtol=1e-5, atol=1e-6)
-    assert answer["seconds"] > 0
-    assert set(arm.versions) == {"edgepress", "onnxruntime"}
+    np.testing.assert_allclose(reply["vectors"], model.encode(texts), rtol=1e-5, atol=1e-6)
+    assert reply["seconds"] > 0
+    assert ours.name == "edgepress fp32"
+    assert set(ours.versions) == {"edgepress", "onnxruntime"}
 
 
-def test_arms_take_turns_on_the_same_sentences() -> None:
-    names = [encoders.REFERENCE, "edgepress W8A8"]
-    arms = [Arm.start(name, [sys.executable, "-c", FAKE, str(i)], 1) for i, name in enumerate(names)]
-    rates = in_turns(arms, ["a", "b"], rounds=3)
+def fake(name: str, code: str, *arguments: str) -> EncoderProcess:
+    """A model that is loaded, of any code."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code, *arguments]
+    return EncoderProcess(name, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True), {})
+
+
+def test_models_are_interleaved_on_the_same_sentences() -> None:
+    names = [encoder_speed.REFERENCE, "edgepress W8A8"]
+    running = [fake(name, FAKE, str(index)) for index, name in enumerate(names)]
+    rates = interleaved(running, ["a", "b"], rounds=3)
     assert rates == {name: [4.0] * 3 for name in names}
-    same = cosines(arms, ["abc"])
-    assert same[encoders.REFERENCE] == pytest.approx(1)
+    same = cosines(running, ["abc"])
+    assert same[encoder_speed.REFERENCE] == pytest.approx(1)
     assert same["edgepress W8A8"] == pytest.approx(3 / np.hypot(3, 1))
-    for arm in arms:
-        arm.stop()
-        assert arm.child.returncode == 0
+    for one in running:
+        one.stop()
+        assert one.child.returncode == 0
 
 
-def test_an_arm_that_does_not_load_is_named() -> None:
-    with pytest.raises(SystemExit, match="broken could not be loaded"):
-        Arm.start("broken", [sys.executable, "-c", "pass"], 1)
+def test_a_model_that_does_not_load_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="edgepress fp32 could not be loaded"):
+        EncoderProcess.start(Place(tmp_path), "edgepress_bundle", edgepress_bundle, "fp32", tmp_path, 1)
+
+
+def test_a_model_that_ends_is_named() -> None:
+    with pytest.raises(SystemExit, match="broken ended instead of replying"):
+        fake("broken", "pass").encode(["a"])
 
 
 def test_texts_have_the_length_asked_for(pico_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "texts_from", lambda *_args, **_options: ["one two three four five"] * 40)
+    monkeypatch.setattr(
+        encoder_speed, "texts_from", lambda *_args, **_options: ["one two three four five"] * 40
+    )
     tokenizer = Tokenizer.open(pico_bert)
     found = sentences_of(tokenizer, 16, 5)
     lengths = [len(tokenizer.encode(text)) for text in found]
@@ -82,9 +107,3 @@ def test_bars_compare_the_best_of_both_sides() -> None:
     assert bars(rates) == ["1 t, length 16: edgepress W8A8 30 over peer a 20 = 1.50 (target 1.5: met)."]
     same = {"edgepress fp32": 1.0, "edgepress W8A8": 0.99, "peer a": 1.0}
     assert rows_of(rates, same)[1] == ["edgepress W8A8", "0.9900", "30"]
-
-
-def test_the_peers_worker_needs_only_its_own_environment() -> None:
-    path = Path(encoders.__file__).with_name("sentence_transformers_peer.py")
-    done = subprocess.run([sys.executable, "-P", str(path), "--help"], check=True, capture_output=True)
-    assert b"serve" in done.stdout

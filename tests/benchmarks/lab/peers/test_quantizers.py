@@ -9,8 +9,8 @@ import pytest
 import torch
 from edgepress.benchmarks.lab.peers import quality
 from edgepress.benchmarks.lab.peers.contract import CompressionTask, QuantizerVariant
-from edgepress.benchmarks.lab.peers.quality import OURS, Quality
-from edgepress.benchmarks.lab.peers.quantize import NOT_RUN, Limits, quantize, with_earlier, write_raw
+from edgepress.benchmarks.lab.peers.quality import OURS, QuantizerResult
+from edgepress.benchmarks.lab.peers.quantize import NOT_RUN, ToolLimits, quantize, with_earlier, write_raw
 from edgepress.benchmarks.lab.peers.quantizers import edgepress_passes, onnxruntime_nbits
 from edgepress.benchmarks.lab.peers.quantizers._dense import write_dense
 from edgepress.benchmarks.lab.peers.quantizers.gptqmodel import decode_layer, unpack
@@ -20,7 +20,7 @@ from edgepress.storage import write_json
 from safetensors.torch import load_file, save_file
 
 
-def row(peer: str, kl: float | None, bits: int = 4, method: str = "GPTQ", **more: Any) -> Quality:
+def row(peer: str, kl: float | None, bits: int = 4, method: str = "GPTQ", **more: Any) -> QuantizerResult:
     metrics = {} if kl is None else {"wikipedia": {"kl": kl, "top1_agreement": 0.8, "perplexity": 20.0}}
     fields: dict[str, Any] = {
         "peer": peer,
@@ -37,7 +37,7 @@ def row(peer: str, kl: float | None, bits: int = 4, method: str = "GPTQ", **more
         "peak_rss_bytes": 10**9,
         "metrics": metrics,
     }
-    return Quality(**{**fields, **more})
+    return QuantizerResult(**{**fields, **more})
 
 
 def test_quality_is_compared_at_the_same_bits() -> None:
@@ -120,7 +120,7 @@ def test_what_an_earlier_run_knows_fills_the_gaps(tmp_path: Path) -> None:
 
 
 def test_what_is_known_is_shown_without_running_anything(tmp_path: Path) -> None:
-    place, limits = Place(tmp_path), Limits(run=False)
+    place, limits = Place(tmp_path), ToolLimits(run=False)
     folder = tmp_path / "quantized" / "onnxruntime-nbits-w4-default"
     folder.mkdir(parents=True)
     cost = {"cpu_s": 3.0, "wall_s": 4.0, "peak_rss_bytes": 5, "versions": {}}

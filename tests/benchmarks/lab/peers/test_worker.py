@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from edgepress.benchmarks.lab.peers import contract, worker
 from edgepress.benchmarks.lab.peers.children import command, work
 from edgepress.benchmarks.lab.peers.contract import CompressionTask, StepwiseEngine, TimedTokens
 from edgepress.benchmarks.lab.peers.quantizers import _dense
-from edgepress.benchmarks.lab.peers.workspace import Place, engines, pruners, quantizers, trainers
+from edgepress.benchmarks.lab.peers.workspace import Place, encoders, engines, pruners, quantizers, trainers
 
 
 def test_stepwise_feeds_every_token_on() -> None:
@@ -146,11 +147,8 @@ def test_companions_are_copied_and_nothing_is_overwritten(tmp_path: Path) -> Non
     assert found == {"config.json": "new", "tokenizer.json": "old", "1_Pooling/config.json": "old"}
 
 
-FOREIGN = [
-    module
-    for module in (*engines().values(), *quantizers().values(), *pruners().values(), *trainers().values())
-    if module.PACKAGES
-]
+KINDS = (engines(), encoders(), quantizers(), pruners(), trainers())
+FOREIGN = [module for kind in KINDS for module in kind.values() if module.PACKAGES]
 
 
 @pytest.mark.parametrize("module", [worker, contract, _dense, *FOREIGN], ids=lambda module: module.__name__)
@@ -163,3 +161,16 @@ def test_what_runs_elsewhere_imports_only_what_is_there(module: ModuleType) -> N
             assert (node.level, node.module) in {(1, "contract"), (2, "contract"), (1, "_dense")}
         elif isinstance(node, ast.ImportFrom):
             assert str(node.module).split(".")[0] in sys.stdlib_module_names
+
+
+def test_a_tool_of_two_kinds_has_one_environment() -> None:
+    for one, other in itertools.combinations(KINDS, 2):
+        for name in one.keys() & other.keys():
+            assert one[name].PACKAGES == other[name].PACKAGES
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["engines", "encoders", "quantizers", "pruners", "trainers"])
+def test_every_peer_says_what_it_needs_and_offers(kind: dict[str, ModuleType]) -> None:
+    for name, module in kind.items():
+        assert module.TITLE and module.VARIANTS and module.DISTRIBUTIONS
+        assert bool(module.PACKAGES) == (not name.startswith("edgepress") and name != "torch_eager")

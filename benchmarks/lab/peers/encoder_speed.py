@@ -1,0 +1,254 @@
+"""The comparison of encoders: MiniLM's sentences a second, edgepress against sentence-transformers' backends.
+
+    python -m edgepress.benchmarks.lab.peers --place PLACE setup sentence-transformers
+    python -m edgepress.benchmarks.lab.peers.encoder_speed PLACE [benchmarks/lab/results]
+
+What is made stays below PLACE. All variants are loaded at once, a process each, and are interleaved: in a
+round each embeds the same sentences, tokenizing included. Raw lines are kept beside the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any, Self
+
+import numpy as np
+
+from ....compress.model.models import resolve
+from ....compress.text.corpus import texts_from
+from ....devices.state import disturbance, read_state
+from ....runtime.text.tokenizer import Tokenizer
+from ....storage import write_atomic, write_json
+from ...quality.held_out_text import measured_sentences
+from ..programs.results_page import write_table
+from .children import command, job_line, variables, work
+from .environments import trouble
+from .workspace import Place, encoders
+
+MODEL = "minilm"
+LENGTHS, TOKENS, BATCH = (16, 64, 256), 8192, 32
+TARGET = 1.5
+REFERENCE = "sentence-transformers torch"
+COMMAND = "python -m edgepress.benchmarks.lab.peers.encoder_speed PLACE benchmarks/lab/results"
+TIMEOUT = 3600.0
+
+RateByName = dict[str, list[float]]
+Rates = dict[tuple[int, int], RateByName]
+
+
+@dataclass
+class EncoderProcess:
+    """A loaded model in a process of its own."""
+
+    name: str
+    child: subprocess.Popen[str]
+    versions: dict[str, str]
+
+    @classmethod
+    def start(
+        cls, place: Place, peer: str, module: ModuleType, variant: str, artifact: Path, threads: int
+    ) -> Self:
+        """Start it and wait until it is loaded.
+
+        Raises:
+            SystemExit: it could not be loaded.
+        """
+        environment = variables(module, threads)
+        del environment["TOKENIZERS_PARALLELISM"]  # tokenizing is timed: threads as a user has them
+        pipe, arguments = subprocess.PIPE, command(place, peer, module)
+        child = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True, env=environment)
+        job = {"do": "measure", "variant": variant, "artifact": str(artifact), "threads": threads}
+        started = cls(f"{module.TITLE} {variant}", child, {})
+        reply = started.ask(job_line(peer, module, job), "could not be loaded")
+        return replace(started, versions=reply["versions"])
+
+    def ask(self, line: str, failure: str) -> dict[str, Any]:
+        """The reply to a line."""
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
+        with suppress(BrokenPipeError):  # it has ended: there is no reply either
+            self.child.stdin.write(line)
+            self.child.stdin.flush()
+        reply = self.child.stdout.readline()
+        if not reply:
+            self.child.communicate()
+            raise SystemExit(f"{self.name} {failure}")
+        found: dict[str, Any] = json.loads(reply)
+        return found
+
+    def encode(self, sentences: Sequence[str], *, vectors: bool = False) -> dict[str, Any]:
+        """Seconds, and vectors where they are wanted."""
+        job = {"sentences": list(sentences), "batch_size": BATCH, "vectors": vectors}
+        return self.ask(json.dumps(job) + "\n", "ended instead of replying")
+
+    def stop(self) -> None:
+        """End the process."""
+        self.child.communicate()
+
+
+def sentences_of(tokenizer: Tokenizer, length: int, count: int) -> list[str]:
+    """``count`` texts of held-out Wikipedia of ``length`` tokens or just less, special ones included."""
+    words = " ".join(texts_from("wikipedia", split="held-out")).split()
+    found: list[str] = []
+    start = 0
+    while len(found) < count:
+        size = length
+        while len(tokenizer.encode(" ".join(words[start : start + size]))) > length:
+            size -= 1
+        found.append(" ".join(words[start : start + size]))
+        start = (start + size) % (len(words) - length)
+    return found
+
+
+def prepare(place: Place, artifacts: Path) -> None:
+    """Make every variant's files.
+
+    Raises:
+        SystemExit: a tool has no environment, or failed; says what it printed last.
+    """
+    artifacts.mkdir(parents=True, exist_ok=True)
+    texts = artifacts / "texts.json"
+    chosen = measured_sentences(texts_from("wikipedia"), count=128, placement="spread")
+    write_json(texts, chosen)
+    for peer, module in encoders().items():
+        job = {"do": "convert", "checkpoint": str(resolve(MODEL).path), "calibration": str(texts)}
+        job["artifact"] = str(artifacts / peer)
+        (artifacts / peer).mkdir(exist_ok=True)
+        for variant in module.VARIANTS:
+            error = trouble(place, peer, module)
+            error = error or work(place, peer, module, {**job, "variant": variant}, timeout=TIMEOUT).error
+            if error:
+                raise SystemExit(f"{module.TITLE} {variant}: {error}")
+
+
+def interleaved(running: Sequence[EncoderProcess], sentences: Sequence[str], rounds: int) -> RateByName:
+    """Sentences a second by name, after a pass to warm up; every other round is in reverse."""
+    rates: RateByName = {one.name: [] for one in running}
+    for one in running:
+        one.encode(sentences)
+    for number in range(rounds):
+        for one in running if number % 2 == 0 else reversed(running):
+            rates[one.name].append(len(sentences) / one.encode(sentences)["seconds"])
+    return rates
+
+
+def cosines(running: Sequence[EncoderProcess], sentences: Sequence[str]) -> dict[str, float]:
+    """Mean cosine of each one's vectors to those of the reference."""
+    vectors = {one.name: np.array(one.encode(sentences, vectors=True)["vectors"]) for one in running}
+    units = {name: v / np.linalg.norm(v, axis=1, keepdims=True) for name, v in vectors.items()}
+    return {name: float((unit * units[REFERENCE]).sum(axis=1).mean()) for name, unit in units.items()}
+
+
+def bars(rates: Rates) -> list[str]:
+    """A sentence for each setting: our best over the best peer's."""
+    sentences = []
+    for (threads, length), found in rates.items():
+        ours, peer = (
+            max((median(values), name) for name, values in found.items() if name.startswith("edge") == mine)
+            for mine in (True, False)
+        )
+        ratio = ours[0] / peer[0]
+        verdict = "met" if ratio >= TARGET else "missed"
+        sentences.append(
+            f"{threads} t, length {length}: {ours[1]} {ours[0]:.0f} over {peer[1]} {peer[0]:.0f} = "
+            f"{ratio:.2f} (target {TARGET}: {verdict})."
+        )
+    return sentences
+
+
+def rows_of(rates: Rates, same: dict[str, float]) -> list[list[str]]:
+    """The table: a variant a row, settings in columns."""
+    names = next(iter(rates.values()))
+    return [
+        [name, f"{same[name]:.4f}", *(f"{median(found[name]):.0f}" for found in rates.values())]
+        for name in names
+    ]
+
+
+@dataclass
+class EncoderMeasurement:
+    """Rates by threads and length, cosines to the reference, and the versions of all tools."""
+
+    rates: Rates = field(default_factory=dict)
+    same: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def add(self, running: Sequence[EncoderProcess], threads: int, rounds: int) -> None:
+        """Measure loaded models at all lengths."""
+        tokenizer = Tokenizer.open(resolve(MODEL).path)
+        for length in LENGTHS:
+            sentences = sentences_of(tokenizer, length, TOKENS // length)
+            self.rates[threads, length] = interleaved(running, sentences, rounds)
+        self.same = self.same or cosines(running, sentences_of(tokenizer, 64, 64))
+        for one in running:
+            self.versions |= one.versions
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The raw lines."""
+        return [
+            {"arm": name, "threads": threads, "length": length, "sentences_s": values}
+            for (threads, length), found in self.rates.items()
+            for name, values in found.items()
+        ]
+
+
+def measure(place: Place, artifacts: Path, threads: Sequence[int], rounds: int) -> EncoderMeasurement:
+    """Load every variant with each number of threads, and measure them together."""
+    found = EncoderMeasurement()
+    for count in threads:
+        running = [
+            EncoderProcess.start(place, peer, module, variant, artifacts / peer, count)
+            for peer, module in encoders().items()
+            for variant in module.VARIANTS
+        ]
+        found.add(running, count, rounds)
+        for one in running:
+            one.stop()
+    return found
+
+
+def main() -> None:
+    """The command line of this comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("place", type=Path)
+    parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--prepare-only", action="store_true")
+    arguments = parser.parse_args()
+    place = Place(arguments.place.absolute())
+    artifacts = place.root / "encoders"
+    prepare(place, artifacts)
+    if arguments.prepare_only:
+        return
+    before = read_state()
+    found = measure(place, artifacts, arguments.threads, arguments.rounds)
+    reasons = disturbance(before, read_state())[1]
+    raw = arguments.results / "raw" / "encoder-speed.jsonl"
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(raw, "".join(json.dumps(line) + "\n" for line in found.lines()).encode())
+    header = ["arm", "cosine to torch", *(f"{length} tokens, {threads} t" for threads, length in found.rates)]
+    notes = [
+        f"Sentences a second, tokenizing included; {TOKENS} tokens a pass, batch size {BATCH} (sentence-"
+        f"transformers' default), medians of {arguments.rounds} interleaved rounds, all loaded. Sentences: "
+        "held-out Wikipedia cut to the length, special tokens included. t: threads.",
+        "OpenVINO computes a float32 model in bfloat16 where the CPU is made for it, by its own default.",
+        *bars(found.rates),
+        f"Disturbances: {'; '.join(reasons) or 'none'}.",
+        f"Peers: {', '.join(f'{name} {number}' for name, number in sorted(found.versions.items()))}.",
+    ]
+    path = arguments.results / "encoder-speed.md"
+    rows = rows_of(found.rates, found.same)
+    write_table(path, "Encoder speed: all-MiniLM-L6-v2", COMMAND, header, rows, notes)
+
+
+if __name__ == "__main__":
+    main()
