@@ -48,7 +48,7 @@ check-all: check
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_OPTIONS)
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.kill_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.memory_test
-	@$(BIN)/python -m edgepress.benchmarks.lab.programs.small_models runs/checks benchmarks/lab/results \
+	@$(BIN)/python -m edgepress.benchmarks.lab.run_study demo-models runs/checks benchmarks/lab/results \
 		$(if $(WIKITEXT),--wikitext $(WIKITEXT))
 
 check-gpu:

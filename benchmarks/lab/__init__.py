@@ -1,4 +1,5 @@
-"""The evidence: programs and peers behind the published figures, and their results. Not packaged.
+"""The evidence: studies and programs behind the published figures, peers, and their results. Not packaged.
 
-It may use every floor; nothing outside this folder imports from it.
+A study is a YAML of rows in studies/; run_study.py makes, measures and times them and writes their page.
+The lab may use every floor; nothing outside this folder imports from it.
 """

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ....errors import EdgepressError, UnknownName
 from ....storage import write_atomic
-from ..programs.results_page import machine
+from ..study.page import machine
 from .decoder_models import DECODER_MODELS, prepare, subject
 from .environments import setup
 from .lines import read

@@ -57,7 +57,7 @@ def subject(name: str) -> DecoderModel:
 def checkpoint(place: Place, chosen: DecoderModel) -> Path:
     """The float32 checkpoint of a subject, made if it is not there."""
     from ....compress.model.models import resolve
-    from ..programs.random_llama import Size, save_random_llama
+    from ..makers.random_llama import Size, save_random_llama
 
     if chosen.demo is not None:
         return resolve(chosen.demo).path

@@ -28,7 +28,7 @@ from ....devices.state import disturbance, read_state
 from ....runtime.text.tokenizer import Tokenizer
 from ....storage import write_atomic, write_json
 from ...quality.held_out_text import measured_sentences
-from ..programs.results_page import write_table
+from ..study.page import write_table
 from .children import command, job_line, variables, work
 from .environments import trouble
 from .workspace import Place, encoders

@@ -15,7 +15,7 @@ from ....devices.probe import probe
 from ....devices.state import disturbance, read_state
 from ....errors import InputError
 from ....storage import read_json
-from ..programs.results_page import machine
+from ..study.page import machine
 from .children import work
 from .decoder_models import LONGEST, DecoderModel, prepared, prompts
 from .environments import trouble

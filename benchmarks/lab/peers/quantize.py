@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from ....storage import read_json, write_json
-from ..programs.results_page import machine
+from ..study.page import machine
 from .children import work
 from .decoder_models import subject
 from .environments import trouble

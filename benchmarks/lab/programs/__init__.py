@@ -1,1 +1,1 @@
-"""Programs that make the pages of ``results/``; each says with which command."""
+"""What is no table of recipes: kills, memory, starts, a GPU, attention, GPTQ's time."""

@@ -1,9 +1,9 @@
-"""Attention of one layer in ONNX Runtime: its scores in tiles or in whole rows, and their factor where.
+"""Attention of one layer in ONNX Runtime: scores in tiles or in whole rows, and where they are multiplied.
 
     python -m edgepress.benchmarks.lab.programs.attention_speed [benchmarks/lab/results] [--rounds 40]
 
 One ``GroupQueryAttention`` node of random numbers for each way, over a float32 cache that is full up to the
-tokens that are new; all ways in turns in one process. What
+tokens that are new; all ways interleaved in one process. What
 :mod:`edgepress.export.graph.attention.attention` chooses by.
 """
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ....export.graph.attention.attention import NO_SINK, SINK_AT
 from ....runtime.session.session import open_session, owned_value
-from .results_page import write_table
+from ..study.page import write_table
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.attention_speed benchmarks/lab/results"
 # Layers by name: heads, key/value heads, channels of a head.
@@ -144,7 +144,7 @@ def measured(layer: str, setting: tuple[int, int], threads: int, rounds: int) ->
 
 
 def main() -> None:
-    """The command line of this check."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
     parser.add_argument("--rounds", type=int, default=40)
@@ -163,7 +163,7 @@ def main() -> None:
         for threads in THREADS
     ]
     notes = [
-        "Microseconds of one layer: medians, all ways in turns in one process, the same nodes over and over. "
+        "Microseconds of one layer: medians, all ways interleaved in one process, the same nodes each time. "
         "Heads, key/value heads and channels: "
         + "; ".join(f"{name} {', '.join(map(str, sizes))}" for name, sizes in LAYERS.items())
         + ".",
@@ -172,8 +172,8 @@ def main() -> None:
         f"Load average: {before:.1f} before, {os.getloadavg()[0]:.1f} after.",
     ]
     header = ["layer", "new tokens", "of a total", "threads", *(way.name for way in WAYS)]
-    path = asked.results / "attention.md"
-    write_table(path, "Attention of one layer, in microseconds", COMMAND, header, rows, notes)
+    path, title = asked.results / "prefill.md", "Attention of one layer, in microseconds"
+    write_table(path, title, COMMAND, header, rows, notes, page="Filling the cache")
 
 
 if __name__ == "__main__":

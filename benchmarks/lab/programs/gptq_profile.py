@@ -20,12 +20,12 @@ from ....compress.api import BATCH_TOKENS, compress_model
 from ....compress.model.models import resolve
 from ....compress.model.weights import WeightSource
 from ..peers.floor import Floor, floor
-from .results_page import write_table
+from ..study.page import write_table
 
 MODEL, SCHEME, SAMPLES, LENGTH = "smollm2", "W4A16-g64", 16, 512
 COMMAND = "python -m edgepress.benchmarks.lab.programs.gptq_profile WORK benchmarks/lab/results"
 # Kinds of work, by the functions that do it: (file, function). None of them calls another, save that Grams
-# are added up inside forward passes: their share is taken out of those.
+# are added up inside forward passes: they are taken out of those.
 GRAMS, FORWARD = "Grams", "forward passes"
 KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     FORWARD: (("compress/pipeline/forward.py", "run_block"),),
@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "grids searched under the Hessian": (("compress/numbers/grid.py", "fit_grid"),),
     "recursion over the columns": (("compress/solve/column_recursion.py", "quantize_in_order"),),
     "factors of the damped Grams": (("compress/solve/damped_cholesky.py", "factorize"),),
-    "errors told of each layer": (("compress/pipeline/block.py", "output_error"),),
+    "output error of each layer": (("compress/pipeline/block.py", "output_error"),),
     "activations to disk and back, hashed": (
         ("compress/pipeline/block_inputs.py", "write"),
         ("compress/pipeline/block_inputs.py", "raw"),
@@ -92,7 +92,7 @@ def filled(seconds: Mapping[str, float], whole: float, least: Floor) -> list[lis
 
 
 def main() -> None:
-    """The command line of this check."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path)
@@ -104,7 +104,7 @@ def main() -> None:
     anatomy = WeightSource.open(resolve(MODEL).path).anatomy
     least = floor(anatomy, SAMPLES * LENGTH, LENGTH, BATCH_TOKENS)
     write_table(
-        arguments.results / "gptq-profile.md",
+        arguments.results / "compression-cost.md",
         "Where GPTQ's time goes: SmolLM2-135M",
         COMMAND,
         ["work", "CPU s", "% of the whole", "floor, CPU s"],
@@ -113,6 +113,7 @@ def main() -> None:
             f"{SCHEME} with {SAMPLES} × {LENGTH} tokens of Wikipedia, one thread. {least.sentence()}",
             "Forward passes: one to see a block's inputs, one with the quantized weights, and short probes.",
         ],
+        page="What a compression costs",
     )
 
 

@@ -28,7 +28,7 @@ from ...speed.protocol import Protocol
 
 
 @dataclass(frozen=True)
-class Cost:
+class DeviceCost:
     """What a compression took: seconds in all, seconds of each block, and the peak of allocated VRAM in bytes
     (None where the device has none).
     """
@@ -38,7 +38,7 @@ class Cost:
     peak_vram: int | None
 
 
-class _Clock:
+class _BlockClock:
     """Notes the moment of every advance, and hands it on."""
 
     def __init__(self, task: ProgressTask, moments: list[float]) -> None:
@@ -62,7 +62,7 @@ class BlockTimes:
         with self.progress.task(label, total) as task:
             if label == "compressing blocks":
                 self.moments = [time.monotonic()]
-                yield _Clock(task, self.moments)
+                yield _BlockClock(task, self.moments)
             else:
                 yield task
 
@@ -75,7 +75,9 @@ class BlockTimes:
         return tuple(after - before for before, after in zip(self.moments, self.moments[1:], strict=False))
 
 
-def compress_on(device: str, model: str, output: Path, options: dict[str, Any], progress: Progress) -> Cost:
+def compress_on(
+    device: str, model: str, output: Path, options: dict[str, Any], progress: Progress
+) -> DeviceCost:
     """Compress ``model`` on ``device``; ``options`` go to :func:`compress_model`."""
     on_cuda = device.startswith("cuda")
     if on_cuda:
@@ -83,11 +85,11 @@ def compress_on(device: str, model: str, output: Path, options: dict[str, Any], 
     times, started = BlockTimes(progress), time.monotonic()
     compress_model(model, output=output, device=device, progress=times, **options)
     peak = torch.cuda.max_memory_allocated() if on_cuda else None
-    return Cost(time.monotonic() - started, times.seconds, peak)
+    return DeviceCost(time.monotonic() - started, times.seconds, peak)
 
 
 def equal_codes(one: Path, other: Path) -> float:
-    """Share of the codes that two compressed checkpoints of one model have in common.
+    """Fraction of the codes that two compressed checkpoints of one model have in common.
 
     Raises:
         InputError: nothing in them is quantized, or not the same layers.
@@ -105,8 +107,8 @@ def equal_codes(one: Path, other: Path) -> float:
 
 
 def logits_agreement(model: Path, device: str, tokens: int = 256) -> tuple[float, float]:
-    """Largest absolute difference of the logits on ``device`` and on the CPU, and the share of positions with
-    the same most likely token, on the first ``tokens`` of a fixed passage.
+    """Largest absolute difference of the logits on ``device`` and on the CPU, and the fraction of positions
+    with the same most likely token, on the first ``tokens`` of a fixed passage.
     """
     ids = torch.tensor([Tokenizer.open(model).encode(proof_text(None))[:tokens]])
     with torch.no_grad():

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from ....devices.nvidia import Gpu, read_gpus
 from ....errors import EdgepressError, MissingDependency, require
 from ....terminal import Progress, Terminal
-from .results_page import write_table
+from ..study.page import write_table
 
 if TYPE_CHECKING:
-    from .gpu_cases import Cost
+    from .gpu_cases import DeviceCost
 
 COMMAND = "make check-gpu"
 ROOT = Path(__file__).parents[3]
@@ -43,7 +43,7 @@ HEADER = ["what", "quantity", "on the GPU", "on the CPU"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class GpuPlan:
     """What is measured, and on which device; the defaults are the check, other values serve its test.
 
     Attributes:
@@ -101,7 +101,7 @@ def gigabytes(size: int | None) -> str:
     return "–" if size is None else f"{size / 1e9:.2f}"
 
 
-def cost_rows(what: str, there: Cost, here: Cost | None) -> list[list[str]]:
+def cost_rows(what: str, there: DeviceCost, here: DeviceCost | None) -> list[list[str]]:
     """Seconds, seconds per block and peak VRAM of one compression."""
     return [
         [what, "seconds", f"{there.seconds:.1f}", f"{here.seconds:.1f}" if here else "–"],
@@ -115,7 +115,7 @@ def cost_rows(what: str, there: Cost, here: Cost | None) -> list[list[str]]:
     ]
 
 
-def both_devices(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
+def both_devices(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
     """One model compressed on the device and on the CPU, and the two results compared."""
     from .gpu_cases import compress_on, equal_codes, logits_agreement
 
@@ -125,16 +125,16 @@ def both_devices(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
     difference, same = logits_agreement(work / "device", plan.device)
     return [
         *cost_rows(what, there, here),
-        [what, "share of equal codes", f"{equal_codes(work / 'device', work / 'cpu'):.4%}", "reference"],
+        [what, "fraction of equal codes", f"{equal_codes(work / 'device', work / 'cpu'):.4%}", "reference"],
         ["torch logits of the result", "largest absolute difference", f"{difference:.2g}", "reference"],
         ["torch logits of the result", "same most likely token", f"{same:.2%}", "reference"],
     ]
 
 
-def wide_blocks(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
+def wide_blocks(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
     """A few random blocks of the size of a large model, on the device alone."""
+    from ..makers.random_llama import Size, save_random_llama
     from .gpu_cases import compress_on
-    from .random_llama import Size, save_random_llama
 
     progress.note(f"writing {plan.wide_blocks} random blocks of hidden size {plan.wide_hidden}")
     size = Size(plan.wide_hidden, plan.wide_ffn, plan.wide_blocks)
@@ -144,7 +144,7 @@ def wide_blocks(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
     return cost_rows(what, cost, None)
 
 
-def profiled(plan: Plan, work: Path, progress: Progress) -> list[list[str]]:
+def profiled(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
     """Speed and energy of the exported result through the runtime."""
     what = f"`edgepress profile --provider {plan.provider or 'cuda'} --quick`"
     if plan.provider is None:
@@ -174,7 +174,7 @@ def card(gpus: list[Gpu]) -> tuple[str, str]:
     return slug, f"Card: {gpu.name}, {memory}, driver {gpu.driver or 'unknown'}{power}"
 
 
-def check(results: Path, parent: Path | None, progress: Progress, wanted: Plan | None = None) -> int:
+def check(results: Path, parent: Path | None, progress: Progress, wanted: GpuPlan | None = None) -> int:
     """Run everything and write the table; the exit code.
 
     Raises:
@@ -183,7 +183,7 @@ def check(results: Path, parent: Path | None, progress: Progress, wanted: Plan |
     require_cuda()
     started = time.monotonic()
     passed, row = run_tests()
-    plan, rows = replace(wanted or Plan(), provider=cuda_provider()), [row]
+    plan, rows = replace(wanted or GpuPlan(), provider=cuda_provider()), [row]
     with tempfile.TemporaryDirectory(dir=parent, prefix="edgepress-gpu-") as work:
         for part in (both_devices, wide_blocks, profiled):
             rows += part(plan, Path(work), progress)
@@ -201,14 +201,14 @@ def check(results: Path, parent: Path | None, progress: Progress, wanted: Plan |
 
 
 def main() -> None:
-    """The command line of this check."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
     parser.add_argument("--work", type=Path, help="parent of the scratch directory")
     parser.add_argument("--model", default="smollm2", help="the Llama to compress")
     parser.add_argument("--calibration", default=GPTQ["calibration"], help="a text file, or a demo corpus")
     arguments = parser.parse_args()
-    plan = Plan(model=arguments.model, options=GPTQ | {"calibration": arguments.calibration})
+    plan = GpuPlan(model=arguments.model, options=GPTQ | {"calibration": arguments.calibration})
     try:
         sys.exit(check(arguments.results, arguments.work, Terminal().progress, plan))
     except EdgepressError as error:

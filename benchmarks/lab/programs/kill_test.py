@@ -25,8 +25,8 @@ from typing import Any
 from ....errors import InputError
 from ....runtime.bundle.verification import verify_directory
 from ....storage import hash_tree, read_json
-from .child import run_module
-from .results_page import write_table
+from ..study.child import run_module
+from ..study.page import write_table
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.kill_test"
 SHAPE = ("--hidden", "256", "--ffn", "704", "--blocks", "8")
@@ -164,9 +164,9 @@ def kill_moments(spans: dict[str, float], seed: int) -> list[list[Moment]]:
     """
     generator = random.Random(seed)
     first = [
-        Moment(part, (piece + generator.random()) * spans[part] / runs)
+        Moment(part, (interval + generator.random()) * spans[part] / runs)
         for part, runs in SPANS.items()
-        for piece in range(runs)
+        for interval in range(runs)
     ]
     generator.shuffle(first)
     return [
@@ -204,7 +204,7 @@ def row_of(number: int, victim: Victim, kills: list[Kill]) -> list[str]:
 def measure(work: Path, seed: int) -> tuple[list[list[str]], dict[str, float]]:
     """The rows of the table, and the spans of an undisturbed run."""
     model = work / "model"
-    run_module("edgepress.benchmarks.lab.programs.random_llama", [str(model), *SHAPE])
+    run_module("edgepress.benchmarks.lab.makers.random_llama", [str(model), *SHAPE])
     for name in ("warm-up", "whole"):  # the first run reads everything into the page cache
         (work / name).mkdir()
         spans = undisturbed(Victim(model, work / name / "out", {}))
@@ -220,7 +220,7 @@ def measure(work: Path, seed: int) -> tuple[list[list[str]], dict[str, float]]:
 
 
 def main() -> None:
-    """The command line of this check."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
     parser.add_argument("--work", type=Path, help="parent of the scratch directory")
@@ -233,7 +233,7 @@ def main() -> None:
     good = [row for row in rows if row[4] == "yes" and row[5] == "none"]
     kills = sum(row[1].count(",") + 1 for row in rows)
     write_table(
-        arguments.results / "kill-test.md",
+        arguments.results / "kills.md",
         "Kills during a compression",
         COMMAND,
         ["run", "killed after s", "blocks finished at the kill", "during", "identical", "leftovers"],

@@ -16,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .child import Cost, run_module
-from .results_page import write_table
+from ..study.child import Cost, run_module
+from ..study.page import write_table
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.memory_test"
 SHAPE = ("--hidden", "2048", "--ffn", "5632", "--blocks", "22")
@@ -55,7 +55,7 @@ def row(name: str, options: str, predicted: int, cost: Cost) -> list[str]:
 def measure(work: Path) -> tuple[list[list[str]], int]:
     """The rows of the table, and the bytes of the model's weights."""
     model = work / "model"
-    run_module("edgepress.benchmarks.lab.programs.random_llama", [str(model), *SHAPE])
+    run_module("edgepress.benchmarks.lab.makers.random_llama", [str(model), *SHAPE])
     rows = []
     for name, options in RECIPES.items():
         output = work / "out"
@@ -67,7 +67,7 @@ def measure(work: Path) -> tuple[list[list[str]], int]:
 
 
 def main() -> None:
-    """The command line of this check."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, help="parent of the scratch directory")
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.work, prefix="edgepress-memory-") as work:
         rows, weight_bytes = measure(Path(work))
     write_table(
-        arguments.results / "memory.md",
+        arguments.results / "compression-cost.md",
         "Peak memory of a compression",
         COMMAND,
         ["pass", "options", "predicted GB", "measured GB", "prediction error", "wall s", "target"],
@@ -85,6 +85,7 @@ def main() -> None:
             f"Target: peak resident set below {LIMIT / 1e9:.1f} GB, predicted within {TOLERANCE:.0%}.",
             "Measured: ru_maxrss of the whole process, interpreter and libraries included.",
         ],
+        page="What a compression costs",
     )
     sys.exit(1 if any(line[-1] == "missed" for line in rows) else 0)
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .results_page import write_table
+from ..study.page import write_table
 from .startup_child import STEPS
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.startup"
@@ -61,7 +61,7 @@ def bundles(work: Path, models: Sequence[str] = tuple(MODELS)) -> dict[str, Path
         if bundle.is_dir():
             continue
         if index:
-            _module("edgepress.benchmarks.lab.programs.random_llama", str(source), *SHAPE)
+            _module("edgepress.benchmarks.lab.makers.random_llama", str(source), *SHAPE)
         scheme = ("--scheme", "W4A16", "--group-size", group)
         _edgepress("compress", str(source) if index else "smollm2", *scheme, "-o", str(checkpoint), "-q")
         _edgepress("export", str(checkpoint), "-o", str(bundle), "--no-validate", "-q")
@@ -126,7 +126,7 @@ ROWS = (
 
 
 def measure(work: Path, rounds: int, models: Sequence[str] = tuple(MODELS)) -> list[list[str]]:
-    """The rows of the table. Models and arms take turns."""
+    """The rows of the table. Models and arms are interleaved."""
     found = bundles(work, models)
     os.environ["EDGEPRESS_CACHE"] = str(work / "cache")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is bytecode
@@ -141,7 +141,7 @@ def measure(work: Path, rounds: int, models: Sequence[str] = tuple(MODELS)) -> l
 
 
 def main() -> None:
-    """The command line of this check."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, help="where the models are or will be; kept if given")
     parser.add_argument("--rounds", type=int, default=9)
@@ -162,7 +162,7 @@ def main() -> None:
         rows,
         [
             f"The weights have 4 bits, the prompt {PROMPT_TOKENS} tokens; medians of {wanted.rounds} "
-            "rounds in turns, files in the page cache.",
+            "rounds interleaved, files in the page cache.",
             "Without: as a first run, or with `--no-cache`. Prepacked: after `edgepress cache make` or a "
             "first run; the weights of the bundle are then neither read nor hashed, and the prompt goes "
             "through the prefill graph, whose opening counts as prefill.",

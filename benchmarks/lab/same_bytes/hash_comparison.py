@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..programs.results_page import write_table
+from ..study.page import write_table
 
 Record = dict[str, dict[str, str]]
 

@@ -2,7 +2,7 @@
 by the fastest of ONNX Runtime's kernels for float32 caches on a CPU.
 
 ``GroupQueryAttention`` takes a head's scores in tiles ("flash"), or all at once. The tiles save memory and
-cost time at nearly every length (benchmarks/lab/results/attention.md): for one token each tile is unpacked
+cost time at nearly every length (benchmarks/lab/results/prefill.md): for one token each tile is unpacked
 into a matrix product, where all at once is a product of a vector and a matrix, if the factor of the scores is
 1. So attention gets a sink, for which the kernel has no tiles, and the factor goes into the rope tables, a
 square root on the side of the queries and one on that of the keys, so that cached keys carry theirs.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...programs.ptq_rows import ALLOCATED, allocated
 from ..contract import CompressionTask, QuantizerVariant
 
 TITLE = "edgepress"
 PACKAGES = ()
 DISTRIBUTIONS = ("edgepress", "torch")
 SAMPLES, LENGTH = 16, 512
+ALLOCATED = (3.0, 3.5, 4.0)  # budgets, in bits a weight
 
 _LEARNED = {"pass": "autoround", "iterations": 20}
 _REFINED = {"pass": "gptq", "refinements": 2}
@@ -76,7 +76,8 @@ def passes(variant: str) -> list[dict[str, Any]]:
     """The passes of a variant, as a recipe lists them."""
     chosen = VARIANTS[variant]
     if chosen.budget is not None:
-        return allocated(chosen.budget)["allocate-awq-gptq-tune"]
+        fold = {**_FOLDED, "scheme": "W3A16-g64" if chosen.budget < 4 else "W4A16-g64"}
+        return [fold, {"pass": "allocate", "bits": chosen.budget, "using": _REFINED}, _TUNE_LONG]
     name = variant.split("-", 1)[1]
     scheme = "W8A8" if chosen.activations == 8 else f"W{chosen.bits}A16"
     scheme += "_ASYM" if chosen.zero_bits else ""

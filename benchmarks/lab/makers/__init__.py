@@ -1,0 +1,1 @@
+"""Models and texts that no package carries, made here from a fixed seed: ``{make: NAME, …}`` in a study."""
