@@ -61,7 +61,7 @@ def filled(value: Any, point: Point) -> Any:
         return _PART.sub(lambda found: point[found[1]][0] if found[1] in point else found[0], value)
     if isinstance(value, Mapping):
         found = {key: filled(entry, point) for key, entry in value.items()}
-        return {**found.pop("is"), **found} if isinstance(found.get("is"), Mapping) else found
+        return _merged(found.pop("is"), found) if isinstance(found.get("is"), Mapping) else found
     if isinstance(value, list):
         joined: list[Any] = []
         for entry in value:
@@ -70,3 +70,12 @@ def filled(value: Any, point: Point) -> Any:
             joined += made if isinstance(made, list) and isinstance(entry, str) else [made]
         return joined
     return value
+
+
+def _merged(first: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """``first`` with the keys of ``more``; mappings that both have are merged."""
+    found = dict(first)
+    for key, value in more.items():
+        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+        found[key] = _merged(found[key], value) if both else value
+    return found

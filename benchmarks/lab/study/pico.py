@@ -18,7 +18,6 @@ MOST = {
     "tokens": 256,
     "batch_tokens": 64,
     "micro_batch_tokens": 64,
-    "piece_tokens": 64,
     "fisher_tokens": 128,
     "answer_tokens": 4,
     "samples": 8,
@@ -73,6 +72,7 @@ def _kinds(row: StudyRow) -> list[str]:
     for step in row.passes:
         using = (step.get("using") or {}).get("pass")
         parts = [step.get(key) for key in ("pass", "student_layers", "parts", "score")]
+        parts.append("outputs" if step.get("losses") == "outputs" else None)
         kinds.append(sha256_json([*parts, using]))
     return [kind for kind in kinds if kind]
 

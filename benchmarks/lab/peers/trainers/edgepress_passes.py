@@ -34,11 +34,10 @@ def train(task: TrainingTask, variant: str) -> None:
 
     sequences = task.tokens()
     rows_of = len(sequences[0])
-    options = {
+    training = {
         "tokens": len(sequences) * rows_of,
         "batch_tokens": task.rows * rows_of,
-        "piece_tokens": task.rows * rows_of,
-        "top_k": 256,
+        "micro_batch_tokens": task.rows * rows_of,
         "learning_rate": task.learning_rate,
     }
     work = task.output / "work"
@@ -46,12 +45,12 @@ def train(task: TrainingTask, variant: str) -> None:
     source = WeightSource.open(task.checkpoint)
     chosen: Distill | Qat
     if variant == "w4":
-        chosen = Qat.model_validate({**options, "scheme": "W4A16-g64"})
+        chosen = Qat.model_validate({"training": training, "scheme": "W4A16-g64"})
     else:
         losses = STATES if variant == "states" else {}
         # Of all logits, as the others.
-        whole = {"embedding": True, "losses": losses, "top_k": source.anatomy.vocab_size}
-        chosen = Distill.model_validate({**options, **whole})
+        training["top_k"] = source.anatomy.vocab_size
+        chosen = Distill.model_validate({"training": training, "embedding": True, "losses": losses})
     stage = Stage(
         source,
         WeightSource.open(task.teacher),
