@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ....compress.prune.structured.budget_cost import WEIGHTS
+from ....compress.prune.structured.budget import WEIGHTS
 from ....errors import UnknownName
 from ....storage import read_json
 from ...records.record import Measurement

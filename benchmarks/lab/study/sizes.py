@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ....compress.model.models import resolve
 from ....compress.model.weights import WeightSource
-from ....compress.prune.structured.budget_cost import WEIGHTS, Budget
+from ....compress.prune.structured.budget import WEIGHTS, Budget
 from ....runtime.bundle.bundle import Bundle
 from .making import Workshop
 from .schema import StudyRow
