@@ -245,7 +245,7 @@ def main() -> None:
         f"Disturbances: {'; '.join(reasons) or 'none'}.",
         f"Peers: {', '.join(f'{name} {number}' for name, number in sorted(found.versions.items()))}.",
     ]
-    path = arguments.results / "encoder-speed.md"
+    path = arguments.results / "peers-encoders.md"
     rows = rows_of(found.rates, found.same)
     write_table(path, "Encoder speed: all-MiniLM-L6-v2", COMMAND, header, rows, notes)
 
