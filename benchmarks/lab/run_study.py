@@ -21,7 +21,7 @@ from pathlib import Path
 from ...errors import EdgepressError, UnknownName
 from ...storage import sha256_json
 from ..records.record import learning_curves
-from .peers.workspace import Place
+from .peers.workspace import Workspace
 from .study.cells import Known, KnownRows, columns, described
 from .study.interleaved import Rates, TimedWork, recorded
 from .study.making import RowQuality, Workshop
@@ -48,7 +48,7 @@ class Wanted:
     untimed: bool = False
     rounds: int | None = None
     processes: int | None = None
-    place: Place | None = None
+    place: Workspace | None = None
     command: str = "python -m edgepress.benchmarks.lab.run_study"
 
 
@@ -189,7 +189,7 @@ def main() -> None:
     given = _parser().parse_args()
     texts = {name: Path(file) for name, file in _pairs(given.text).items()}
     texts |= {"wikitext": given.wikitext} if given.wikitext else {}
-    place = None if given.peers is None else Place(given.peers.absolute())
+    place = None if given.peers is None else Workspace(given.peers.absolute())
     only = tuple(given.only)
     wanted = Wanted(only, given.untimed, given.rounds, given.processes, place, _command(given))
     try:

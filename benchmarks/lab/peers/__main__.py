@@ -12,13 +12,12 @@ from ....errors import EdgepressError, UnknownName
 from ....storage import write_atomic
 from ..study.page import machine
 from .decoder_models import DECODER_MODELS, prepare, subject
-from .environments import setup
 from .lines import read
 from .measure import DecoderPlan, measure
 from .quality import page as quality_page
 from .quantize import ToolLimits, circumstances, quantize, with_earlier, write_raw
 from .tables import page
-from .workspace import Place, encoders, engines, pruners, quantizers, trainers
+from .workspace import Workspace, encoders, engines, pruners, quantizers, setup, trainers
 
 RESULTS = Path("benchmarks/lab/results")
 
@@ -76,7 +75,7 @@ def _require_variants(arguments: list[str] | None, peers: dict[str, ModuleType])
             raise UnknownName("variant", name, known)
 
 
-def _measure(place: Place, arguments: argparse.Namespace) -> None:
+def _measure(workspace: Workspace, arguments: argparse.Namespace) -> None:
     plan = DecoderPlan(
         rounds=arguments.rounds,
         passes=arguments.passes,
@@ -88,9 +87,9 @@ def _measure(place: Place, arguments: argparse.Namespace) -> None:
     )
     chosen = _chosen(arguments.only, engines())
     _require_variants(arguments.variants, chosen)
-    raw = place.root / "runs" / f"{arguments.subject}.jsonl"
+    raw = workspace.root / "runs" / f"{arguments.subject}.jsonl"
     raw.unlink(missing_ok=True)
-    measure(place, subject(arguments.subject), chosen, plan, raw, _command(arguments))
+    measure(workspace, subject(arguments.subject), chosen, plan, raw, _command(arguments))
     kept = arguments.results / "raw" / f"peers-{arguments.subject}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, raw.read_bytes())
@@ -99,13 +98,13 @@ def _measure(place: Place, arguments: argparse.Namespace) -> None:
 
 def _command(arguments: argparse.Namespace) -> str:
     """The command line as it can be given anywhere: this machine's directories by their role."""
-    places = {str(arguments.place): "PLACE", str(arguments.results): "RESULTS"}
-    places |= {str(text): text.name for text in getattr(arguments, "text", [])}
-    given = [places.get(word, word) for word in sys.argv[1:]]
+    roles = {str(arguments.place): "PLACE", str(arguments.results): "RESULTS"}
+    roles |= {str(text): text.name for text in getattr(arguments, "text", [])}
+    given = [roles.get(word, word) for word in sys.argv[1:]]
     return shlex.join(["python", "-m", "edgepress.benchmarks.lab.peers", *given])
 
 
-def _quantize(place: Place, arguments: argparse.Namespace) -> None:
+def _quantize(workspace: Workspace, arguments: argparse.Namespace) -> None:
     limits = ToolLimits(
         threads=arguments.threads,
         timeout=arguments.timeout,
@@ -116,7 +115,7 @@ def _quantize(place: Place, arguments: argparse.Namespace) -> None:
     chosen = _chosen(arguments.only, quantizers())
     _require_variants(arguments.variants, chosen)
     found = [
-        quantize(place, peer, module, variant, limits, arguments.text)
+        quantize(workspace, peer, module, variant, limits, arguments.text)
         for peer, module in chosen.items()
         for variant in module.VARIANTS
         if not arguments.variants or variant in arguments.variants
@@ -137,18 +136,18 @@ def _quantize(place: Place, arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Do what the command line says."""
     arguments = _arguments()
-    place = Place(arguments.place.absolute())
+    workspace = Workspace(arguments.place.absolute())
     if arguments.verb == "setup":
         everything = pruners() | trainers() | engines() | quantizers() | encoders()
         for name, module in _chosen(arguments.peers, everything).items():
-            setup(place, name, module)
+            setup(workspace, name, module)
     elif arguments.verb == "prepare":
-        for problem in prepare(place, subject(arguments.subject), _chosen(arguments.only, engines())):
+        for problem in prepare(workspace, subject(arguments.subject), _chosen(arguments.only, engines())):
             print(problem, file=sys.stderr)
     elif arguments.verb == "measure":
-        _measure(place, arguments)
+        _measure(workspace, arguments)
     elif arguments.verb == "quantize":
-        _quantize(place, arguments)
+        _quantize(workspace, arguments)
     else:
         write_atomic(arguments.output, page(read(arguments.raw)).encode())
 

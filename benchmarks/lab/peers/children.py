@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from .workspace import Place
+from .workspace import Workspace
 
 # The folder that holds the worker becomes a package of its own and is not on the path, so that none of our
 # names hides a peer's package.
@@ -34,20 +34,20 @@ class Outcome:
     """What a worker replied, or the end of what it printed on stderr.
 
     Attributes:
-        answer: None when it failed.
+        reply: None when it failed.
         error: empty when it did not.
     """
 
-    answer: dict[str, Any] | None
+    reply: dict[str, Any] | None
     error: str
     wall_s: float
     cpu_s: float
     peak_rss_bytes: int
 
 
-def command(place: Place, peer: str, module: ModuleType) -> list[str]:
+def command(workspace: Workspace, peer: str, module: ModuleType) -> list[str]:
     """How the worker of ``peer`` is started."""
-    python = str(place.python(peer, module))
+    python = str(workspace.python(peer, module))
     if not module.PACKAGES:
         return [python, "-P", "-m", f"{__package__}.worker"]
     return [python, "-P", "-c", _LAUNCH, str(Path(str(module.__file__)).parents[1])]
@@ -72,7 +72,7 @@ def job_line(peer: str, module: ModuleType, job: Mapping[str, Any]) -> str:
 
 
 def work(
-    place: Place,
+    workspace: Workspace,
     peer: str,
     module: ModuleType,
     job: Mapping[str, Any],
@@ -95,7 +95,7 @@ def work(
         given.write(job_line(peer, module, {**job, "started": began}).encode())
         given.seek(0)
         child = subprocess.Popen(
-            command(place, peer, module), stdin=given, stdout=out, stderr=err, env=environment
+            command(workspace, peer, module), stdin=given, stdout=out, stderr=err, env=environment
         )
         end = threading.Timer(timeout, child.kill)
         end.start()
@@ -112,8 +112,8 @@ def work(
         )
         how = late if wall >= timeout else f"exit code {child.returncode}"
         error = "" if child.returncode == 0 else f"{how}: {_end(err)}"
-        answer = None if error else json.loads(_read(out))
-    return Outcome(answer, error, wall, cpu, peak)
+        reply = None if error else json.loads(_read(out))
+    return Outcome(reply, error, wall, cpu, peak)
 
 
 def _end(stream: IO[bytes]) -> str:

@@ -14,8 +14,7 @@ from types import ModuleType
 from ....errors import UnknownName
 from ....storage import read_json, write_json
 from .children import work
-from .environments import trouble
-from .workspace import Place
+from .workspace import Workspace, trouble
 
 LONGEST = 4096
 
@@ -54,14 +53,14 @@ def subject(name: str) -> DecoderModel:
     return DECODER_MODELS[name]
 
 
-def checkpoint(place: Place, chosen: DecoderModel) -> Path:
+def checkpoint(workspace: Workspace, chosen: DecoderModel) -> Path:
     """The float32 checkpoint of a subject, made if it is not there."""
     from ....compress.model.models import resolve
     from ..makers.random_llama import Size, save_random_llama
 
     if chosen.demo is not None:
         return resolve(chosen.demo).path
-    target = place.checkpoint(chosen.name)
+    target = workspace.checkpoint(chosen.name)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.partial")
@@ -69,20 +68,20 @@ def checkpoint(place: Place, chosen: DecoderModel) -> Path:
     return target
 
 
-def write_prompt(place: Place, chosen: DecoderModel, source: Path) -> None:
+def write_prompt(workspace: Workspace, chosen: DecoderModel, source: Path) -> None:
     """Token ids of held-out Wikipedia, as many as all prompts have together at most."""
     from ....compress.text.corpus import texts_from
     from ....compress.text.token_windows import token_stream
     from ....runtime.text.tokenizer import Tokenizer
 
     ids = token_stream(Tokenizer.open(source), texts_from("wikipedia", split="held-out"), limit=LONGEST)
-    place.prompts(chosen.name).parent.mkdir(parents=True, exist_ok=True)
-    write_json(place.prompts(chosen.name), ids.tolist())
+    workspace.prompts(chosen.name).parent.mkdir(parents=True, exist_ok=True)
+    write_json(workspace.prompts(chosen.name), ids.tolist())
 
 
-def prompts(place: Place, chosen: DecoderModel, lengths: tuple[int, ...]) -> list[list[int]]:
+def prompts(workspace: Workspace, chosen: DecoderModel, lengths: tuple[int, ...]) -> list[list[int]]:
     """Stretches of the text, one after the other: none is the beginning of another."""
-    ids = read_json(place.prompts(chosen.name))
+    ids = read_json(workspace.prompts(chosen.name))
     starts = [sum(lengths[:index]) for index in range(len(lengths))]
     return [ids[start : start + length] for start, length in zip(starts, lengths, strict=True)]
 
@@ -91,17 +90,17 @@ RECORD = "prepared.json"
 TIMEOUT = 3600.0
 
 
-def prepare(place: Place, chosen: DecoderModel, engines: dict[str, ModuleType]) -> list[str]:
+def prepare(workspace: Workspace, chosen: DecoderModel, engines: dict[str, ModuleType]) -> list[str]:
     """Make what is missing; returns a sentence for every variant that could not be made."""
-    source = checkpoint(place, chosen)
-    write_prompt(place, chosen, source)
+    source = checkpoint(workspace, chosen)
+    write_prompt(workspace, chosen, source)
     problems = []
     for engine, module in engines.items():
         for variant in (name for name, found in module.VARIANTS.items() if not found.stored_as):
-            artifact = place.artifact(chosen.name, engine, variant)
-            error = trouble(place, engine, module) or ""
+            artifact = workspace.artifact(chosen.name, engine, variant)
+            error = trouble(workspace, engine, module) or ""
             if not error and not (artifact / RECORD).is_file():
-                error = _convert(place, chosen, source, engine, module, variant)
+                error = _convert(workspace, chosen, source, engine, module, variant)
             if error:
                 problems.append(f"{module.TITLE} {variant}: {error}")
             elif hasattr(module, "warm"):
@@ -110,10 +109,10 @@ def prepare(place: Place, chosen: DecoderModel, engines: dict[str, ModuleType]) 
 
 
 def _convert(
-    place: Place, chosen: DecoderModel, source: Path, engine: str, module: ModuleType, variant: str
+    workspace: Workspace, chosen: DecoderModel, source: Path, engine: str, module: ModuleType, variant: str
 ) -> str:
     """Convert into a directory beside the artifact's and rename it; returns the error, or nothing."""
-    target = place.artifact(chosen.name, engine, variant)
+    target = workspace.artifact(chosen.name, engine, variant)
     part = target.with_name(f".{target.name}.partial")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -125,7 +124,7 @@ def _convert(
         "group_size": chosen.group_size,
     }
     print(f"{chosen.name}: {module.TITLE} {variant}", file=sys.stderr, flush=True)
-    done = work(place, engine, module, job, timeout=TIMEOUT)
+    done = work(workspace, engine, module, job, timeout=TIMEOUT)
     if done.error:
         write_json(target.with_name(f"{target.name}.error.json"), {"error": done.error})
         shutil.rmtree(part, ignore_errors=True)
@@ -145,10 +144,10 @@ def _kept(artifact: Path) -> list[Path]:
 
 
 def prepared(
-    place: Place, subject: str, engine: str, module: ModuleType, variant: str
+    workspace: Workspace, subject: str, engine: str, module: ModuleType, variant: str
 ) -> tuple[Path, int, str]:
     """Directory and bytes of an artifact, and why there is none."""
-    target = place.artifact(subject, engine, module.VARIANTS[variant].stored_as or variant)
+    target = workspace.artifact(subject, engine, module.VARIANTS[variant].stored_as or variant)
     if (target / RECORD).is_file():
         return target, int(read_json(target / RECORD)["bytes"]), ""
     failed = target.with_name(f"{target.name}.error.json")

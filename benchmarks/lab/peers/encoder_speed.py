@@ -30,8 +30,7 @@ from ....storage import write_atomic, write_json
 from ...quality.held_out_text import measured_sentences
 from ..study.page import write_table
 from .children import command, job_line, variables, work
-from .environments import trouble
-from .workspace import Place, encoders
+from .workspace import Workspace, encoders, trouble
 
 MODEL = "minilm"
 LENGTHS, TOKENS, BATCH = (16, 64, 256), 8192, 32
@@ -54,7 +53,7 @@ class EncoderProcess:
 
     @classmethod
     def start(
-        cls, place: Place, peer: str, module: ModuleType, variant: str, artifact: Path, threads: int
+        cls, workspace: Workspace, peer: str, module: ModuleType, variant: str, artifact: Path, threads: int
     ) -> Self:
         """Start it and wait until it is loaded.
 
@@ -63,7 +62,7 @@ class EncoderProcess:
         """
         environment = variables(module, threads)
         del environment["TOKENIZERS_PARALLELISM"]  # tokenizing is timed: threads as a user has them
-        pipe, arguments = subprocess.PIPE, command(place, peer, module)
+        pipe, arguments = subprocess.PIPE, command(workspace, peer, module)
         child = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True, env=environment)
         job = {"do": "measure", "variant": variant, "artifact": str(artifact), "threads": threads}
         started = cls(f"{module.TITLE} {variant}", child, {})
@@ -108,7 +107,7 @@ def sentences_of(tokenizer: Tokenizer, length: int, count: int) -> list[str]:
     return found
 
 
-def prepare(place: Place, artifacts: Path) -> None:
+def prepare(workspace: Workspace, artifacts: Path) -> None:
     """Make every variant's files.
 
     Raises:
@@ -123,8 +122,8 @@ def prepare(place: Place, artifacts: Path) -> None:
         job["artifact"] = str(artifacts / peer)
         (artifacts / peer).mkdir(exist_ok=True)
         for variant in module.VARIANTS:
-            error = trouble(place, peer, module)
-            error = error or work(place, peer, module, {**job, "variant": variant}, timeout=TIMEOUT).error
+            error = trouble(workspace, peer, module)
+            error = error or work(workspace, peer, module, {**job, "variant": variant}, timeout=TIMEOUT).error
             if error:
                 raise SystemExit(f"{module.TITLE} {variant}: {error}")
 
@@ -200,12 +199,12 @@ class EncoderMeasurement:
         ]
 
 
-def measure(place: Place, artifacts: Path, threads: Sequence[int], rounds: int) -> EncoderMeasurement:
+def measure(workspace: Workspace, artifacts: Path, threads: Sequence[int], rounds: int) -> EncoderMeasurement:
     """Load every variant with each number of threads, and measure them together."""
     found = EncoderMeasurement()
     for count in threads:
         running = [
-            EncoderProcess.start(place, peer, module, variant, artifacts / peer, count)
+            EncoderProcess.start(workspace, peer, module, variant, artifacts / peer, count)
             for peer, module in encoders().items()
             for variant in module.VARIANTS
         ]
@@ -224,13 +223,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--prepare-only", action="store_true")
     arguments = parser.parse_args()
-    place = Place(arguments.place.absolute())
-    artifacts = place.root / "encoders"
-    prepare(place, artifacts)
+    workspace = Workspace(arguments.place.absolute())
+    artifacts = workspace.root / "encoders"
+    prepare(workspace, artifacts)
     if arguments.prepare_only:
         return
     before = read_state()
-    found = measure(place, artifacts, arguments.threads, arguments.rounds)
+    found = measure(workspace, artifacts, arguments.threads, arguments.rounds)
     reasons = disturbance(before, read_state())[1]
     raw = arguments.results / "raw" / "encoder-speed.jsonl"
     raw.parent.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,8 @@ from ....storage import read_json
 from ..study.page import machine
 from .children import work
 from .decoder_models import LONGEST, DecoderModel, prepared, prompts
-from .environments import trouble
 from .lines import EngineResult, RoundLine, RunLine, append
-from .workspace import Place
+from .workspace import Workspace, trouble
 
 SLOW_TOKENS = 32
 
@@ -79,7 +78,7 @@ class EngineRow:
 
 
 def measure(
-    place: Place,
+    workspace: Workspace,
     chosen: DecoderModel,
     engines: dict[str, ModuleType],
     plan: DecoderPlan,
@@ -87,7 +86,9 @@ def measure(
     command: str,
 ) -> None:
     """Run the plan and append its lines to ``raw``, each as soon as it is known."""
-    rows = [row for row in _rows(place, chosen, engines) if not plan.variants or row.variant in plan.variants]
+    rows = [
+        row for row in _rows(workspace, chosen, engines) if not plan.variants or row.variant in plan.variants
+    ]
     append(raw, _run_line(chosen, plan, command))
     for number in range(plan.rounds):
         before = read_state()
@@ -95,7 +96,7 @@ def measure(
         for threads in plan.threads:
             for row in _turned(rows, number):
                 if number == 0 or not (row.error or row.module.VARIANTS[row.variant].slow):
-                    append(raw, _result(place, chosen, row, plan, threads, number))
+                    append(raw, _result(workspace, chosen, row, plan, threads, number))
         found, reasons = disturbance(before, read_state())
         append(raw, RoundLine(round=number, bandwidth=bandwidth, disturbance=found, reasons=reasons))
 
@@ -106,11 +107,13 @@ def _turned(rows: list[EngineRow], number: int) -> list[EngineRow]:
     return rows[start:] + rows[:start]
 
 
-def _rows(place: Place, chosen: DecoderModel, engines: dict[str, ModuleType]) -> Iterator[EngineRow]:
+def _rows(workspace: Workspace, chosen: DecoderModel, engines: dict[str, ModuleType]) -> Iterator[EngineRow]:
     for engine, module in engines.items():
         for variant in module.VARIANTS:
-            artifact, size, error = prepared(place, chosen.name, engine, module, variant)
-            yield EngineRow(engine, module, variant, artifact, size, trouble(place, engine, module) or error)
+            artifact, size, error = prepared(workspace, chosen.name, engine, module, variant)
+            yield EngineRow(
+                engine, module, variant, artifact, size, trouble(workspace, engine, module) or error
+            )
 
 
 def _run_line(chosen: DecoderModel, plan: DecoderPlan, command: str) -> RunLine:
@@ -131,7 +134,7 @@ def _bandwidth(plan: DecoderPlan) -> dict[int, float]:
 
 
 def _result(
-    place: Place, chosen: DecoderModel, row: EngineRow, plan: DecoderPlan, threads: int, number: int
+    workspace: Workspace, chosen: DecoderModel, row: EngineRow, plan: DecoderPlan, threads: int, number: int
 ) -> EngineResult:
     common = {**row.describe(), "threads": threads, "round": number}
     if row.error:
@@ -141,17 +144,17 @@ def _result(
         "variant": row.variant,
         "artifact": str(row.artifact),
         "threads": threads,
-        "prompts": prompts(place, chosen, plan.prompt_lengths),
+        "prompts": prompts(workspace, chosen, plan.prompt_lengths),
         **_effort(row, plan),
     }
-    done = work(place, row.engine, row.module, job, timeout=plan.timeout, threads=threads)
+    done = work(workspace, row.engine, row.module, job, timeout=plan.timeout, threads=threads)
     report = f"round {number + 1}: {row.module.TITLE} {row.variant}, {threads} t: {done.wall_s:.1f} s"
     print(report, done.error, file=sys.stderr, flush=True)
-    if done.answer is None:
+    if done.reply is None:
         return EngineResult(**common, error=done.error)
     return EngineResult(
         **common,
-        **{name: done.answer[name] for name in ("load_s", "first_token_s", "prompts", "versions")},
+        **{name: done.reply[name] for name in ("load_s", "first_token_s", "prompts", "versions")},
         peak_rss_bytes=done.peak_rss_bytes,
         artifact_bytes=row.artifact_bytes,
         bytes_per_token=_bytes_per_token(row.artifact),

@@ -1,7 +1,7 @@
 """The comparison of quantizers: each tool once for each of its schemes, and one evaluation for all results.
 
 Every tool sees the same calibration tokens, those that edgepress draws, and runs alone in a fresh process at
-the same number of threads. What it made stays below the place: an interrupted run goes on where it was.
+the same number of threads. What it made stays below the workspace: an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ from ....storage import read_json, write_json
 from ..study.page import machine
 from .children import work
 from .decoder_models import subject
-from .environments import trouble
 from .floor import floor
 from .quality import QuantizerResult
-from .workspace import Place
+from .workspace import Workspace, trouble
 
 SUBJECT, SAMPLES, LENGTH, WINDOWS = "smollm2", 16, 512, 8
 RECORD, QUALITY = "made.json", "quality.json"
 NOT_RUN = "not run: left out of this comparison for want of time"
 
 
-def calibrate(place: Place) -> Path:
+def calibrate(workspace: Workspace) -> Path:
     """The calibration sequences as a JSON file, made if it is not there."""
     from ....compress.model.models import resolve
     from ....compress.text.calibration import calibration_from
     from ....runtime.text.tokenizer import Tokenizer
 
-    target = place.root / "calibration" / f"{SUBJECT}.json"
+    target = workspace.root / "calibration" / f"{SUBJECT}.json"
     if not target.exists():
         tokenizer = Tokenizer.open(resolve(str(subject(SUBJECT).demo)).path)
         found = calibration_from("wikipedia", tokenizer, kind="decoder", samples=SAMPLES, length=LENGTH)
@@ -58,28 +57,28 @@ class ToolLimits:
 
 
 def quantize(
-    place: Place, peer: str, module: ModuleType, variant: str, limits: ToolLimits, texts: list[Path]
+    workspace: Workspace, peer: str, module: ModuleType, variant: str, limits: ToolLimits, texts: list[Path]
 ) -> QuantizerResult:
     """Quantize and evaluate, unless that was done before; an error is kept as the result."""
     chosen = module.VARIANTS[variant]
     common = {"peer": peer, "title": module.TITLE, "variant": variant, **asdict(chosen)}
     common["stored_bits"] = chosen.stored_bits
-    target = place.root / "quantized" / f"{peer.replace('_', '-')}-{variant}"
+    target = workspace.root / "quantized" / f"{peer.replace('_', '-')}-{variant}"
     made: dict[str, Any] = read_json(target / RECORD) if (target / RECORD).is_file() else {}
     if not limits.run and not (target / QUALITY).exists():
         return QuantizerResult(**{**common, "error": NOT_RUN, **made})
     if not made or (made["error"] and limits.retry):
-        error = trouble(place, peer, module)
-        made = {"error": error} if error else _make(place, peer, module, variant, target, limits)
+        error = trouble(workspace, peer, module)
+        made = {"error": error} if error else _make(workspace, peer, module, variant, target, limits)
     if made["error"]:
         return QuantizerResult(**common, error=made["error"])
     if not limits.evaluate:
         return QuantizerResult(**common, **made)
-    return QuantizerResult(**common, **made, metrics=_evaluate(place, target, texts, limits.threads))
+    return QuantizerResult(**common, **made, metrics=_evaluate(workspace, target, texts, limits.threads))
 
 
 def _make(
-    place: Place,
+    workspace: Workspace,
     peer: str,
     module: ModuleType,
     variant: str,
@@ -93,20 +92,22 @@ def _make(
     job = {
         "variant": variant,
         "checkpoint": str(resolve(str(subject(SUBJECT).demo)).path),
-        "calibration": str(calibrate(place)),
+        "calibration": str(calibrate(workspace)),
         "output": str(target),
     }
-    done = work(place, peer, module, job, timeout=limits.timeout, threads=limits.threads)
+    done = work(workspace, peer, module, job, timeout=limits.timeout, threads=limits.threads)
     print(f"{module.TITLE} {variant}: {done.wall_s:.0f} s {done.error}", file=sys.stderr, flush=True)
     cost = {"cpu_s": done.cpu_s, "wall_s": done.wall_s, "peak_rss_bytes": done.peak_rss_bytes}
     made: dict[str, Any] = {"error": done.error}
-    if done.answer is not None:
-        made |= {**cost, "versions": done.answer["versions"], "machine": machine()}
+    if done.reply is not None:
+        made |= {**cost, "versions": done.reply["versions"], "machine": machine()}
     write_json(target / RECORD, made)
     return made
 
 
-def _evaluate(place: Place, target: Path, texts: list[Path], threads: int) -> dict[str, dict[str, float]]:
+def _evaluate(
+    workspace: Workspace, target: Path, texts: list[Path], threads: int
+) -> dict[str, dict[str, float]]:
     """Metrics by text; those of :mod:`edgepress.benchmarks.lab.peers.evaluate`."""
     record = target / QUALITY
     if not record.exists():
@@ -114,7 +115,7 @@ def _evaluate(place: Place, target: Path, texts: list[Path], threads: int) -> di
         checkpoint = target / "checkpoint" if (target / "checkpoint").is_dir() else target
         original = str(subject(SUBJECT).demo)
         command = [sys.executable, "-m", f"{__package__}.evaluate", str(checkpoint), original]
-        command += [str(place.root / "logits"), "--windows", str(WINDOWS), "--threads", str(threads)]
+        command += [str(workspace.root / "logits"), "--windows", str(WINDOWS), "--threads", str(threads)]
         command += ["--text", *map(str, texts)] if texts else []
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         write_json(record, json.loads(done.stdout))

@@ -1,17 +1,25 @@
-"""Where a comparison keeps what it makes: environments, models in every engine's form, and prompts.
+"""Where a comparison keeps what it makes: models in every engine's form, prompts, and environments of peers.
 
-All of it is below one directory that the user names; nothing goes into the repository.
+All of it is below one directory that the user names; nothing goes into the repository. An environment is a
+virtual one with pinned packages. What became of it is written beside it, so that a peer that cannot be built
+is listed with its error. The settings of pip apply: where torch should be the build for CPUs,
+PIP_EXTRA_INDEX_URL names its index.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from ....errors import MissingDependency
 from ....plugins import load, names
+from ....storage import read_json, write_json
 
 DECODERS = f"{__package__}.decoders"
 QUANTIZERS = f"{__package__}.quantizers"
@@ -21,7 +29,7 @@ ENCODERS = f"{__package__}.encoders"
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """The directory of a comparison."""
 
     root: Path
@@ -73,3 +81,52 @@ def trainers() -> dict[str, ModuleType]:
 def encoders() -> dict[str, ModuleType]:
     """The modules of all tools that embed sentences by their name, in alphabetical order."""
     return {name: load(ENCODERS, name, "encoder") for name in names(ENCODERS)}
+
+
+_SHOWN = 600
+
+
+def setup(workspace: Workspace, peer: str, module: ModuleType) -> None:
+    """Make the environment of ``peer``, or bring it up to date.
+
+    Raises:
+        MissingDependency: it could not be made; says what pip printed last.
+    """
+    if not module.PACKAGES:
+        return
+    folder = workspace.environment(peer)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    steps = [
+        [sys.executable, "-m", "venv", str(folder)],
+        [str(workspace.python(peer, module)), "-m", "pip", "install", "--quiet", *module.PACKAGES],
+    ]
+    variables = {**os.environ, **getattr(module, "BUILD", {})}
+    for step in steps:
+        done = subprocess.run(step, env=variables, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            error = done.stderr.strip()[-_SHOWN:]
+            write_json(_record(workspace, peer), {"status": "failed", "error": error})
+            raise MissingDependency(f"the environment of {peer} could not be made", why=error)
+    seconds = round(time.monotonic() - began)
+    write_json(
+        _record(workspace, peer), {"status": "ok", "seconds": seconds, "packages": list(module.PACKAGES)}
+    )
+
+
+def trouble(workspace: Workspace, peer: str, module: ModuleType) -> str | None:
+    """Why ``peer`` cannot run, as far as its environment says; None when there is nothing to say."""
+    if not module.PACKAGES:
+        return None
+    if _record(workspace, peer).is_file():
+        found: dict[str, Any] = read_json(_record(workspace, peer))
+        if found["status"] != "ok":
+            return str(found["error"])
+    if not workspace.python(peer, module).exists():
+        return f"no environment: make it with `setup {peer.replace('_', '-')}`"
+    return None
+
+
+def _record(workspace: Workspace, peer: str) -> Any:
+    folder = workspace.environment(peer)
+    return folder.with_name(f"{folder.name}.json")

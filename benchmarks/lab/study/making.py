@@ -19,7 +19,7 @@ from ....errors import InputError
 from ....plugins import load
 from ....storage import read_json, sha256_json, write_json
 from ...records.record import Measurement, read
-from ..peers.workspace import Place
+from ..peers.workspace import Workspace
 from .peer_rows import make_by_peer, write_failure
 from .schema import HeldOut, Peer, StudyRow, StudyTable
 from .sources import CORPORA, MAKERS, Sources, cost_record
@@ -40,7 +40,7 @@ class Workshop:
         folder: of this table's subject; tables with one subject share its rows.
     """
 
-    def __init__(self, table: StudyTable, sources: Sources, work: Path, place: Place | None) -> None:
+    def __init__(self, table: StudyTable, sources: Sources, work: Path, place: Workspace | None) -> None:
         self.table, self.sources, self.place, self.work = table, sources, place, work
         self.rows = {row.name: row for row in table.rows}
 
@@ -164,7 +164,7 @@ class Workshop:
     def _by_peer(self, row: StudyRow, peer: Peer, target: Path) -> dict[str, Any] | None:
         student = self.checkpoint(self.rows[row.after]) if row.after else self.subject(row)
         tokens = self.sources.sequences(row.calibration or self.table.calibration, student)
-        place = self.place or Place(self.work)  # a tool without packages of its own needs none
+        place = self.place or Workspace(self.work)  # a tool without packages of its own needs none
         failed = self.folder(row) / f"{row.name}.failed.json"
         failed.unlink(missing_ok=True)
         made, error = make_by_peer(peer, self.subject(row), student, tokens, target, place)

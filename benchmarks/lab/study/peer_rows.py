@@ -12,8 +12,7 @@ from ....compress.model.models import resolve
 from ....storage import write_json
 from ..peers import workspace
 from ..peers.children import work
-from ..peers.environments import trouble
-from ..peers.workspace import Place
+from ..peers.workspace import Workspace, trouble
 from .schema import Peer
 
 _TIMEOUT = 3600.0
@@ -38,7 +37,7 @@ def described(peer: Peer) -> str:
 
 
 def make_by_peer(
-    peer: Peer, teacher: str, student: str, tokens: Path, target: Path, place: Place
+    peer: Peer, teacher: str, student: str, tokens: Path, target: Path, place: Workspace
 ) -> tuple[dict[str, Any] | None, str]:
     """Let the tool write the checkpoint ``target`` from ``student``, and ``teacher`` where it has one.
 
@@ -56,12 +55,12 @@ def make_by_peer(
     job |= {"checkpoint": str(resolve(student).path), "calibration": str(tokens)}
     job |= {"teacher": str(resolve(teacher).path)}
     done = work(place, peer.tool, module, job, timeout=_TIMEOUT, threads=1)
-    if done.answer is None:
+    if done.reply is None:
         return None, done.error
     (partial / "checkpoint").rename(target)
     shutil.rmtree(partial)
     cost = {"cpu_seconds": done.cpu_s, "rss_mb": done.peak_rss_bytes / 2**20}
-    return {"versions": done.answer["versions"], **cost}, ""
+    return {"versions": done.reply["versions"], **cost}, ""
 
 
 def write_failure(file: Path, error: str) -> None:

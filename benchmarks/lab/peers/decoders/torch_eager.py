@@ -18,7 +18,7 @@ VARIANTS = {
 
 
 def convert(task: ConversionTask, variant: str) -> None:
-    """The checkpoint is what torch runs: only its place is written down."""
+    """The checkpoint is what torch runs: only its path is written down."""
     (task.artifact / "checkpoint.txt").write_text(str(task.checkpoint), encoding="utf-8")
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from edgepress.benchmarks.lab.peers import bars, lines, tables
 from edgepress.benchmarks.lab.peers.decoder_models import prompts, subject
-from edgepress.benchmarks.lab.peers.environments import setup, trouble
 from edgepress.benchmarks.lab.peers.measure import DecoderPlan, EngineRow, _turned
-from edgepress.benchmarks.lab.peers.workspace import Place, engines
+from edgepress.benchmarks.lab.peers.workspace import Workspace, engines, setup, trouble
 from edgepress.errors import InputError, MissingDependency
 from edgepress.storage import write_json
 
@@ -189,26 +188,28 @@ def test_engines_say_what_the_comparison_asks(name: str) -> None:
 
 
 def test_no_prompt_is_the_beginning_of_another(tmp_path: Path) -> None:
-    place, chosen = Place(tmp_path), subject("smollm2")
-    place.prompts(chosen.name).parent.mkdir(parents=True)
-    place.prompts(chosen.name).write_text(json.dumps(list(range(100))), encoding="utf-8")
-    assert prompts(place, chosen, (3, 5)) == [[0, 1, 2], [3, 4, 5, 6, 7]]
+    workspace, chosen = Workspace(tmp_path), subject("smollm2")
+    workspace.prompts(chosen.name).parent.mkdir(parents=True)
+    workspace.prompts(chosen.name).write_text(json.dumps(list(range(100))), encoding="utf-8")
+    assert prompts(workspace, chosen, (3, 5)) == [[0, 1, 2], [3, 4, 5, 6, 7]]
 
 
 def test_an_environment_that_is_missing_or_failed_is_trouble(tmp_path: Path) -> None:
-    place, module = Place(tmp_path), engines()["llama_cpp"]
-    assert "setup llama-cpp" in str(trouble(place, "llama_cpp", module))
-    assert trouble(place, "edgepress_onnx", engines()["edgepress_onnx"]) is None
-    place.environment("llama_cpp").parent.mkdir()
-    write_json(place.root / "environments" / "llama-cpp.json", {"status": "failed", "error": "no compiler"})
-    assert trouble(place, "llama_cpp", module) == "no compiler"
+    workspace, module = Workspace(tmp_path), engines()["llama_cpp"]
+    assert "setup llama-cpp" in str(trouble(workspace, "llama_cpp", module))
+    assert trouble(workspace, "edgepress_onnx", engines()["edgepress_onnx"]) is None
+    workspace.environment("llama_cpp").parent.mkdir()
+    write_json(
+        workspace.root / "environments" / "llama-cpp.json", {"status": "failed", "error": "no compiler"}
+    )
+    assert trouble(workspace, "llama_cpp", module) == "no compiler"
 
 
 def test_an_environment_that_cannot_be_made_keeps_its_error(tmp_path: Path) -> None:
     module = ModuleType("nothing")
     module.PACKAGES = ("--no-index", "--find-links=.", "edgepress-no-such-package==0")  # type: ignore[attr-defined]
     module.BUILD = {}  # type: ignore[attr-defined]
-    place = Place(tmp_path)
+    workspace = Workspace(tmp_path)
     with pytest.raises(MissingDependency, match="nothing"):
-        setup(place, "nothing", module)
-    assert "edgepress-no-such-package" in str(trouble(place, "nothing", module))
+        setup(workspace, "nothing", module)
+    assert "edgepress-no-such-package" in str(trouble(workspace, "nothing", module))

@@ -21,7 +21,7 @@ from edgepress.benchmarks.lab.peers.encoder_speed import (
     sentences_of,
 )
 from edgepress.benchmarks.lab.peers.encoders import edgepress_bundle
-from edgepress.benchmarks.lab.peers.workspace import Place
+from edgepress.benchmarks.lab.peers.workspace import Workspace
 from edgepress.runtime.api import EmbeddingModel, open_bundle
 from edgepress.runtime.text.tokenizer import Tokenizer
 
@@ -45,11 +45,11 @@ def test_our_worker_replies_as_the_runtime_does(pico_bert: Path, tmp_path: Path)
     (checkpoint / "1_Pooling" / "config.json").write_text(
         '{"pooling_mode_mean_tokens": true}', encoding="utf-8"
     )
-    place, peer, made = Place(tmp_path), "edgepress_bundle", tmp_path / "made"
+    workspace, peer, made = Workspace(tmp_path), "edgepress_bundle", tmp_path / "made"
     job = {"do": "convert", "variant": "fp32", "checkpoint": str(checkpoint), "artifact": str(made)}
-    done = work(place, peer, edgepress_bundle, {**job, "calibration": ""}, timeout=300)
+    done = work(workspace, peer, edgepress_bundle, {**job, "calibration": ""}, timeout=300)
     assert done.error == ""
-    ours = EncoderProcess.start(place, peer, edgepress_bundle, "fp32", made, 1)
+    ours = EncoderProcess.start(workspace, peer, edgepress_bundle, "fp32", made, 1)
     texts = ["a short text", "and one that is a little longer"]
     reply = ours.encode(texts, vectors=True)
     ours.stop()
@@ -83,7 +83,7 @@ def test_models_are_interleaved_on_the_same_sentences() -> None:
 
 def test_a_model_that_does_not_load_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="edgepress fp32 could not be loaded"):
-        EncoderProcess.start(Place(tmp_path), "edgepress_bundle", edgepress_bundle, "fp32", tmp_path, 1)
+        EncoderProcess.start(Workspace(tmp_path), "edgepress_bundle", edgepress_bundle, "fp32", tmp_path, 1)
 
 
 def test_a_model_that_ends_is_named() -> None:

@@ -14,7 +14,7 @@ from edgepress.benchmarks.lab.peers.quantize import NOT_RUN, ToolLimits, quantiz
 from edgepress.benchmarks.lab.peers.quantizers import edgepress_passes, onnxruntime_nbits
 from edgepress.benchmarks.lab.peers.quantizers._dense import write_dense
 from edgepress.benchmarks.lab.peers.quantizers.gptqmodel import decode_layer, unpack
-from edgepress.benchmarks.lab.peers.workspace import Place, quantizers
+from edgepress.benchmarks.lab.peers.workspace import Workspace, quantizers
 from edgepress.compress.recipe import parse
 from edgepress.storage import write_json
 from safetensors.torch import load_file, save_file
@@ -120,19 +120,19 @@ def test_what_an_earlier_run_knows_fills_the_gaps(tmp_path: Path) -> None:
 
 
 def test_what_is_known_is_shown_without_running_anything(tmp_path: Path) -> None:
-    place, limits = Place(tmp_path), ToolLimits(run=False)
+    workspace, limits = Workspace(tmp_path), ToolLimits(run=False)
     folder = tmp_path / "quantized" / "onnxruntime-nbits-w4-default"
     folder.mkdir(parents=True)
     cost = {"cpu_s": 3.0, "wall_s": 4.0, "peak_rss_bytes": 5, "versions": {}}
     write_json(folder / "made.json", {"error": "", **cost})
     write_json(folder / "quality.json", {"wikipedia": {"kl": 0.5}})
     known, missing = (
-        quantize(place, "onnxruntime_nbits", onnxruntime_nbits, variant, limits, [])
+        quantize(workspace, "onnxruntime_nbits", onnxruntime_nbits, variant, limits, [])
         for variant in ("w4-default", "w2-default")
     )
     assert (known.kl, known.cpu_s, known.error) == (0.5, 3.0, "")
     (folder / "quality.json").unlink()  # made, and not judged: its costs are known
-    cost_only = quantize(place, "onnxruntime_nbits", onnxruntime_nbits, "w4-default", limits, [])
+    cost_only = quantize(workspace, "onnxruntime_nbits", onnxruntime_nbits, "w4-default", limits, [])
     assert (cost_only.kl, cost_only.cpu_s, cost_only.error) == (None, 3.0, "")
     assert missing.error == NOT_RUN
 
@@ -166,8 +166,8 @@ def packed(codes: torch.Tensor, bits: int) -> torch.Tensor:
     words = torch.zeros(codes.shape[0] * bits // 32, codes.shape[1], dtype=torch.int64)
     for index in range(codes.shape[0]):
         for bit in range(bits):
-            place = index * bits + bit
-            words[place // 32] |= ((codes[index].long() >> bit) & 1) << (place % 32)
+            position = index * bits + bit
+            words[position // 32] |= ((codes[index].long() >> bit) & 1) << (position % 32)
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 

@@ -15,7 +15,14 @@ from edgepress.benchmarks.lab.peers import contract, worker
 from edgepress.benchmarks.lab.peers.children import command, work
 from edgepress.benchmarks.lab.peers.contract import CompressionTask, StepwiseEngine, TimedTokens
 from edgepress.benchmarks.lab.peers.quantizers import _dense
-from edgepress.benchmarks.lab.peers.workspace import Place, encoders, engines, pruners, quantizers, trainers
+from edgepress.benchmarks.lab.peers.workspace import (
+    Workspace,
+    encoders,
+    engines,
+    pruners,
+    quantizers,
+    trainers,
+)
 
 
 def test_stepwise_feeds_every_token_on() -> None:
@@ -51,9 +58,9 @@ def quantize(task, variant):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def workspace(tmp_path: Path) -> Workspace:
     """A workspace whose environments are the interpreter of this one without its packages."""
-    made = Place(tmp_path / "place")
+    made = Workspace(tmp_path / "workspace")
     for peer in ("counting", "halving"):
         binary = made.environment(peer) / "bin"
         binary.mkdir(parents=True)
@@ -79,15 +86,15 @@ def job(variant: str) -> dict[str, Any]:
     return {**chosen, "prompts": [[1, 2, 3, 4], [1, 2]], "new_tokens": 5, "passes": 2, "warm_up": True}
 
 
-def test_a_worker_needs_nothing_of_edgepress(tmp_path: Path, place: Place) -> None:
+def test_a_worker_needs_nothing_of_edgepress(tmp_path: Path, workspace: Workspace) -> None:
     module = installed(tmp_path, "decoders", "counting", COUNTING)
-    done = work(place, "counting", module, job("good"), timeout=60)
+    done = work(workspace, "counting", module, job("good"), timeout=60)
     assert done.error == ""
-    assert done.answer is not None
-    assert [prompt["tokens"] for prompt in done.answer["prompts"]] == [[2, 3, 4, 5, 6], [4, 5, 6, 7, 8]]
-    assert all(len(prompt["decode_s"]) == 2 for prompt in done.answer["prompts"])
-    assert 0 < done.answer["first_token_s"] <= done.wall_s
-    assert set(done.answer["versions"]) <= {"pip"}
+    assert done.reply is not None
+    assert [prompt["tokens"] for prompt in done.reply["prompts"]] == [[2, 3, 4, 5, 6], [4, 5, 6, 7, 8]]
+    assert all(len(prompt["decode_s"]) == 2 for prompt in done.reply["prompts"])
+    assert 0 < done.reply["first_token_s"] <= done.wall_s
+    assert set(done.reply["versions"]) <= {"pip"}
     assert done.peak_rss_bytes > 1 << 20
 
 
@@ -105,19 +112,19 @@ def test_no_pass_finds_its_beginning_in_the_cache_of_another() -> None:
     assert seen[-1] == [1, 2, 3, 4, 5]
 
 
-def test_a_worker_that_fails_says_why(tmp_path: Path, place: Place) -> None:
+def test_a_worker_that_fails_says_why(tmp_path: Path, workspace: Workspace) -> None:
     module = installed(tmp_path, "decoders", "counting", COUNTING)
-    done = work(place, "counting", module, job("broken"), timeout=60)
-    assert done.answer is None
+    done = work(workspace, "counting", module, job("broken"), timeout=60)
+    assert done.reply is None
     assert "no such kernel" in done.error
 
 
 def test_our_own_engine_runs_in_this_environment(tmp_path: Path) -> None:
-    started = command(Place(tmp_path), "edgepress_onnx", engines()["edgepress_onnx"])
+    started = command(Workspace(tmp_path), "edgepress_onnx", engines()["edgepress_onnx"])
     assert started[1:] == ["-P", "-m", "edgepress.benchmarks.lab.peers.worker"]
 
 
-def test_a_checkpoint_is_made_where_the_tool_may_write(tmp_path: Path, place: Place) -> None:
+def test_a_checkpoint_is_made_where_the_tool_may_write(tmp_path: Path, workspace: Workspace) -> None:
     module = installed(tmp_path, "quantizers", "halving", HALVING)
     checkpoint, calibration, output = (tmp_path / name for name in ("model", "tokens.json", "output"))
     checkpoint.mkdir()
@@ -126,10 +133,10 @@ def test_a_checkpoint_is_made_where_the_tool_may_write(tmp_path: Path, place: Pl
     (checkpoint / "tokenizer.json").write_text("t", encoding="utf-8")
     calibration.write_text("[[2, 4], [6]]", encoding="utf-8")
     paths = {"checkpoint": str(checkpoint), "calibration": str(calibration), "output": str(output)}
-    done = work(place, "halving", module, {"variant": "w4", **paths}, timeout=60)
+    done = work(workspace, "halving", module, {"variant": "w4", **paths}, timeout=60)
     assert done.error == ""
-    assert done.answer is not None
-    assert 0 < done.answer["seconds"] < done.wall_s
+    assert done.reply is not None
+    assert 0 < done.reply["seconds"] < done.wall_s
     assert (output / "checkpoint" / "config.json").read_text() == "[[1, 2], [3]] 8 w4"
     assert (output / "checkpoint" / "tokenizer.json").read_text() == "t"
     assert (output / "tool.log").exists()
