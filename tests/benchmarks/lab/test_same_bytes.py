@@ -60,10 +60,38 @@ def plug_ins(folders: list[str]) -> set[str]:
     return {path.stem for path in Path(folders[0]).glob("[!_]*.py")}
 
 
+MANIFEST = {
+    "edgepress.json": "0" * 64,
+    "edgepress.json#recipe": "0" * 64,
+    "edgepress.json#steps": "0" * 64,
+    "edgepress.json#steps without names": "0" * 64,
+    "model.safetensors": "0" * 64,
+}
+REWORDED = dict.fromkeys(("edgepress.json", "edgepress.json#recipe", "edgepress.json#steps"), "1" * 64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        (REWORDED, 0),
+        (REWORDED | {"model.safetensors": "1" * 64}, 1),
+        (REWORDED | {"edgepress.json#steps without names": "1" * 64}, 1),
+        ({"edgepress.json": "1" * 64}, 1),
+    ],
+)
+def test_other_words_for_a_recipe_are_no_difference(
+    changes: dict[str, str], code: int, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "before.json", tmp_path / "after.json"]
+    for path, case in zip(paths, (MANIFEST, MANIFEST | changes), strict=True):
+        path.write_text(json.dumps({"llama/w8a8": case}))
+    assert compare_records(paths[:1], paths[1:]) == code
+
+
 @pytest.mark.parametrize(
     ("after", "code", "shown"),
     [
-        ({"a/x": {"w": "0" * 64}}, 0, "1 of 1 cases are the same"),
+        ({"a/x": {"w": "0" * 64}}, 0, "1 cases, 1 values: 0 cases differ"),
         ({"a/x": {"w": "1" * 64}}, 1, "w differs"),
         ({"a/x": {"compress": "refused E-SHAPE, exit 2"}}, 1, "w is gone"),
         ({"a/x": {"w": "0" * 64}, "a/y": {}}, 1, "only after"),
