@@ -33,9 +33,8 @@ from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, SchemeOption, float
 from ..pipeline.block import Block, LayerStatus, weight_error
 from ..pipeline.forward import Batch, block_output, same_mask
 from ..solve.block_descent import original_weight
-from ..train.students.lsq_linear import LsqLinear
+from ..train.students.lsq_linear import LsqLinear, on_its_side
 from ..train.students.relative import Learned, learn
-from ..train.students.scale_side import on_its_side
 from ..train.training_options import TrainingSection, own_training
 
 _FISHER = "output_fisher"

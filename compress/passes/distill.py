@@ -44,19 +44,22 @@ from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, Selective
 from ..pipeline.stage import Stage, StageResult
 from ..train.learning import TRAINING_OF_PASS, Learning
-from ..train.losses.attention_maps import AttentionMaps
+from ..train.losses.attention_terms import AttentionMaps, Relations
 from ..train.losses.label_terms import LabelCrossEntropy, LabelDivergence
 from ..train.losses.logit_terms import CrossEntropy, LogitDivergence
 from ..train.losses.loss_names import Loss, called, losses_of
 from ..train.losses.objective import Objective, Term
-from ..train.losses.relations import Relations
 from ..train.losses.sequence_terms import SequenceCrossEntropy
 from ..train.losses.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
 from ..train.on_policy import OnPolicy
-from ..train.shared_vocabulary import shared_ids
-from ..train.students.float_student import float_student
-from ..train.students.own_student import student_anatomy, student_source
-from ..train.students.shallow_student import shallow_anatomy, shallow_source
+from ..train.students.distill_students import (
+    float_student,
+    shallow_anatomy,
+    shallow_source,
+    shared_ids,
+    student_anatomy,
+    student_source,
+)
 from ..train.students.student import Student
 from ..train.training_options import TrainingOptions
 

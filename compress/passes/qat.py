@@ -26,11 +26,9 @@ from ..pipeline.algorithm import SchemeOption, Selective
 from ..pipeline.block import LayerStatus, weight_error
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
-from ..train.students.activations import ACTIVATION_BITS, Activations
-from ..train.students.codebooks import minmax
-from ..train.students.kv_rounding import round_cache
 from ..train.students.lsq_linear import LsqLinear
-from ..train.students.rounded_linear import RoundedLinear
+from ..train.students.rounded_activations import ACTIVATION_BITS, Activations, round_cache
+from ..train.students.rounded_linear import RoundedLinear, minmax
 from ..train.students.student import Coded, Student
 
 # Median distance in steps between codes and original beyond which the two are not the same weight.

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ...errors import CalibrationError, TrainingError
 from ..measure.precision import chosen
@@ -26,7 +29,6 @@ from ..pipeline.block import LayerStatus
 from ..pipeline.shards import BlockWriter
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
-from .checkpointing import checkpoint_blocks
 from .losses.objective import Objective, objective_for
 from .on_policy import OnPolicy
 from .students.sharding import whole
@@ -227,3 +229,9 @@ def _require_spreadable(stage: Stage, objective: Objective, own: OnPolicy | None
             why="a block is gathered for the way back when a gradient comes to its output",
             fix="add a loss of outputs, such as states, hidden or forward_kl; or launch without FSDP",
         )
+
+
+def checkpoint_blocks(blocks: nn.ModuleList) -> None:
+    """Let each of ``blocks`` forget its activations in the forward pass; values and gradients stay."""
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)

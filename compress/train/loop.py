@@ -24,12 +24,8 @@ from ...errors import TrainingError
 from ...terminal import Progress
 from ..pipeline.processes import ALONE, Processes
 from ..text.micro_batches import MicroBatch
-from .average import Average
-from .gradients import Gradients
-from .loss_scale import LossScale
-from .saved_state import Saved
-from .train_log import Log
-from .train_state import Course, LoopSettings
+from .optimization import Average, Gradients, LossScale
+from .train_state import Course, Log, LoopSettings, Saved
 
 _LEAP = 5.0  # a loss so many times the recent mean is a leap
 _RETREATS = 3

@@ -1,11 +1,23 @@
-"""How a training run is to go, and how it went."""
+"""How a training run is to go and how it goes: its settings, its state, where that is saved, and its log.
+
+The state is on disk whole or not at all, and a killed run goes on from it. Where a model is spread, each
+process keeps the state of its rows in a file of its own. The first one's is written last and says which step
+the others are of, so that a kill at any moment leaves a step that all have.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
+
+from ...errors import TrainingError
+from ..pipeline.processes import Processes
 
 _LAST = 0.1  # share of the learning rate that a cosine leaves at the end
 _SECOND = 2 / 3  # the second stage's learning rate beside the first one's
@@ -91,3 +103,92 @@ class Course:
     def best(self) -> tuple[int, float]:
         """The step whose parameters are kept, the earliest of equals."""
         return min(self.held_out, key=lambda pair: pair[1])
+
+
+class Saved:
+    """The state at ``path``, and of other processes beside it."""
+
+    def __init__(self, path: Path, processes: Processes) -> None:
+        self.path, self.processes = path, processes
+
+    def exists(self) -> bool:
+        """Whether there is one, as the first process sees it."""
+        return self.processes.agree(self.path.exists())
+
+    def _own(self, step: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{self.processes.index}.{step}")
+
+    @property
+    def _holders(self) -> int:
+        return self.processes.count if self.processes.sharded else 1
+
+    def write(self, step: int, data: dict[str, Any]) -> None:
+        """Keep ``data``, tensors and plain values, in the place of what is there."""
+        if self.processes.sharded:
+            if not self.processes.first:
+                _write(self._own(step), data)
+            self.processes.meet()
+        if self.processes.first:
+            _write(self.path, data | {"holders": self._holders})
+        if self.processes.sharded:
+            self.processes.meet()
+            for older in self.path.parent.glob(self._own(step).stem + ".*"):
+                if older != self._own(step):
+                    older.unlink()
+
+    def read(self) -> dict[str, Any]:
+        """What was kept last, its tensors on the CPU: another process may have written them from its own GPU.
+
+        Raises:
+            TrainingError: by another number of processes than there are now.
+        """
+        data: dict[str, Any] = {}
+        if self.processes.first or not self.processes.sharded:
+            data = torch.load(self.path, map_location="cpu", weights_only=True)
+        kept = self.processes.agree((data.get("holders", 1), data["course"]["step"]) if data else None)
+        assert kept is not None
+        holders, step = kept
+        if holders != self._holders:
+            raise TrainingError(
+                f"this run was begun by {holders} processes, and cannot go on with {self._holders}",
+                why="where a model is spread over processes (FSDP), each keeps the state of its part",
+                fix="launch it as it was, or begin anew with --restart",
+            )
+        return data or torch.load(self._own(step), map_location="cpu", weights_only=True)
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as stream:
+        torch.save(data, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+class Log:
+    """Appends lines to the file at ``path``, if it ``writes``: of several processes one does."""
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file; 0 where there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def truncate(self, size: int) -> None:
+        """Keep the first ``size`` bytes."""
+        if self.writes and self.size > size:
+            os.truncate(self.path, size)
+
+    def write(self, **entries: float) -> None:
+        """Add a line; numbers that are not finite are null."""
+        if not self.writes:
+            return
+        line = {
+            name: value if isinstance(value, int) or math.isfinite(value) else None
+            for name, value in entries.items()
+        }
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")

@@ -16,7 +16,7 @@ from ...model.anatomy import Anatomy
 from ...model.classifier import Classifier
 from ...model.module_names import module_name
 from ...text.micro_batches import MicroBatch
-from .divergences import forward_kl
+from .logit_terms import forward_kl
 
 
 class LabelDivergence:

@@ -19,7 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...numbers.grid import storable
 from ...numbers.qtensor import QTensor
+
+_SMALLEST = 1 / 16  # of the size that a scale began with
+
+
+def on_its_side(scale: Tensor, start: Tensor) -> Tensor:
+    """``scale`` as it is stored: of the sign of ``start``, no smaller than a share of it."""
+    side = start.sign()
+    return storable(side * torch.maximum(side * scale, start.abs() * _SMALLEST))
+
 
 Codes = tuple[int, int]  # the smallest and the largest
 

@@ -1,19 +1,77 @@
-"""``RoundedLinear``: a linear whose weight is what a codebook makes of a float weight behind it.
+"""``RoundedLinear``: a linear whose weight is what a codebook makes of a latent weight.
 
-The gradient of the rounded weight is given to the float one as it is. While ``share`` is below 1 the linear
-computes with as much of the rounding, the float weight making up the rest: a trained model is led there
-rather than thrown (Mekkouri et al. 2024, "Fine-tuning LLMs to 1.58bit").
+The gradient of the rounded weight is given to the latent one as it is. While ``share`` is below 1 the linear
+computes with that fraction of the rounding, the latent weight being the rest: a trained model is led there
+rather than thrown (Mekkouri et al. 2024, "Fine-tuning LLMs to 1.58bit"). The codebooks, with nothing to learn
+but the weight itself:
+
+- ``ternary``: −1, 0 and 1 times the mean magnitude of a group (BitNet b1.58, Ma et al. 2024, arXiv
+  2402.17764), or of the whole matrix, as there.
+- ``binary``: −1 and 1 times the same (BitNet, Wang et al. 2023, arXiv 2310.11453).
+- ``minmax``: the whole range of a group, as an observer sees it in every step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from ...numbers.grid import quantize, storable
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from ...numbers.straight_through import straight_through
-from .codebooks import Codebook
+
+# From a weight ``[out, groups, size]``, a scheme and a mask of the same shape (False is zero) to the codes.
+Codebook = Callable[[Tensor, Scheme, Tensor | None], QTensor]
+
+# The rounding cells of −1, 0 and 1 are then each a third of the range.
+_ELASTIC = 2 / 3
+
+
+def _scale(magnitude: Tensor) -> Tensor:
+    """As it is stored; 1 where all weights are zero."""
+    return storable(torch.where(magnitude > 1e-7, magnitude, torch.ones_like(magnitude)))
+
+
+def _signs(weight: Tensor, scale: Tensor, scheme: Scheme, mask: Tensor | None) -> QTensor:
+    codes = (weight / scale.unsqueeze(-1)).round_().clamp_(-1, 1)
+    if mask is not None:
+        codes *= mask
+    return QTensor(scheme, codes.flatten(1).to(torch.int8), scale)
+
+
+def ternary(weight: Tensor, scheme: Scheme, mask: Tensor | None = None) -> QTensor:
+    """Codes −1, 0, 1 and the mean magnitude of each group as its scale."""
+    return _signs(weight, _scale(weight.abs().mean(-1)), scheme, mask)
+
+
+def ternary_of_matrix(weight: Tensor, scheme: Scheme, mask: Tensor | None = None) -> QTensor:
+    """The same with one scale for the whole matrix, which each group repeats."""
+    scale = _scale(weight.abs().mean()).expand(weight.shape[:2]).contiguous()
+    return _signs(weight, scale, scheme, mask)
+
+
+def binary(weight: Tensor, scheme: Scheme, mask: Tensor | None = None) -> QTensor:
+    """Codes −1 and 1 (0 where the mask says so); zero counts as positive."""
+    codes = torch.where(weight < 0, -1, 1).to(torch.int8)
+    if mask is not None:
+        codes *= mask
+    return QTensor(scheme, codes.flatten(1), _scale(weight.abs().mean(-1)))
+
+
+def minmax(weight: Tensor, scheme: Scheme, mask: Tensor | None = None) -> QTensor:
+    """All codes of ``scheme``, over the range that each group has now."""
+    flat = None if mask is None else mask.flatten(1)
+    return quantize(weight.flatten(1), scheme, "minmax", mask=flat)
+
+
+def elastic(weight: Tensor, scheme: Scheme, mask: Tensor | None = None) -> QTensor:
+    """Codes −1, 0, 1 whose scale is two thirds of the largest weight of each group: where a scale that learns
+    begins (ParetoQ, Liu et al. 2025, arXiv 2502.02631).
+    """
+    return _signs(weight, _scale(weight.abs().amax(-1) * _ELASTIC), scheme, mask)
 
 
 class RoundedLinear(nn.Module):

@@ -24,14 +24,11 @@ from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from ...pipeline.processes import Processes
 from ...pipeline.shards import Masks
-from .low_rank import learn_low_rank
-from .lsq_linear import LsqLinear
+from .lsq_linear import LsqLinear, on_its_side
 from .quant_linear import QuantLinear
-from .relative import Learned, Rounding, learn
+from .relative import Learned, Rounding, learn, learn_low_rank
 from .rounded_linear import RoundedLinear
-from .scale_side import on_its_side
 from .sharding import block_modules, spread
-from .tied_head import TiedHead
 
 Coded = LsqLinear | RoundedLinear
 Kind = Literal["scales", "zero_points", "norms", "biases", "embedding"]
@@ -243,3 +240,22 @@ class Student:
     def _as_stored(self, name: str) -> Rounding:
         stored = self.source.stored_type(name)
         return lambda value: value.to(stored).to(torch.float32)
+
+
+class TiedHead(nn.Module):
+    """States ``[..., hidden]`` to logits ``[..., vocab]`` by the weight of ``embedding [vocab, hidden]``, as
+    it is at the moment.
+    """
+
+    def __init__(self, embedding: nn.Module, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # in a tuple: the module has its place in the model already
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """``[vocab, hidden]``."""
+        return self._embedding[0].weight  # type: ignore[return-value]
+
+    def forward(self, states: Tensor) -> Tensor:
+        return nn.functional.linear(states, self.weight, self.bias)

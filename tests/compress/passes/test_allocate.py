@@ -34,11 +34,10 @@ def details(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("bits", [2.5, 3.0, 3.5, 4.5, 6.0])
-@pytest.mark.parametrize("packed", [True, False])
 def test_it_keeps_the_budget_and_beats_what_is_uniform(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, bits: float, packed: bool
+    pico_llama: Path, pico_text: Path, tmp_path: Path, bits: float
 ) -> None:
-    path = run(pico_llama, pico_text, tmp_path, bits=bits, packed=packed)
+    path = run(pico_llama, pico_text, tmp_path, bits=bits)
     source, found = WeightSource.open(path), details(path)
     linears = list(source.anatomy.linears())
     assert {linear.name: source.schemes[linear.name].name for linear in linears} == found["allocation"]
@@ -52,10 +51,9 @@ def test_it_keeps_the_budget_and_beats_what_is_uniform(
         if Scheme.parse(scheme).bits_per_weight(64) <= bits:
             uniform = sum(found["costs"][linear.name][scheme] for linear in linears)
             assert found["predicted"] <= uniform * (1 + 1e-9)
-    if packed:
-        for block in source.anatomy.blocks:
-            for group in block.inputs():
-                assert len({source.schemes[linear.name] for linear in group}) == 1
+    for block in source.anatomy.blocks:
+        for group in block.inputs():
+            assert len({source.schemes[linear.name] for linear in group}) == 1
 
 
 def test_a_plan_can_be_read_back_edited_and_used_again(

@@ -17,7 +17,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.shards import Masks
 from edgepress.compress.train import loop as loop_module
-from edgepress.compress.train.checkpointing import checkpoint_blocks
+from edgepress.compress.train.learning import checkpoint_blocks
 from edgepress.compress.train.students.student import Student
 from edgepress.errors import TrainingError
 from edgepress.storage import hash_tree, read_json

@@ -18,7 +18,7 @@ from edgepress.compress.pipeline.processes import Processes
 from edgepress.compress.pipeline.shards import Masks
 from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import calibration_from
-from edgepress.compress.train.students.shallow_student import shallow_source
+from edgepress.compress.train.students.distill_students import shallow_source
 from edgepress.errors import RecipeError, TrainingError
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import hash_tree, read_json, write_json

@@ -43,7 +43,7 @@ import torch
 from edgepress.compress.api import compress_model
 from edgepress.compress.pipeline.shards import Masks
 from edgepress.compress.pipeline.processes import Processes
-from edgepress.compress.train import gradients
+from edgepress.compress.train import optimization as gradients
 from edgepress.compress.train import loop
 from edgepress.compress.train.students.sharding import own_rows, whole
 from edgepress.compress.train.students.student import Student

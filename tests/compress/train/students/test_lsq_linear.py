@@ -8,7 +8,7 @@ import pytest
 import torch
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.train.students.lsq_linear import LsqLinear, latent_of
+from edgepress.compress.train.students.lsq_linear import LsqLinear, latent_of, on_its_side
 from torch import Tensor
 
 SCHEMES = ["W2A16-g16", "W3A16-g16", "W4A16_ASYM-g16", "W2A16_ASYM-channel", "W8A16-g32"]
@@ -95,3 +95,18 @@ def test_it_begins_with_the_codes_it_is_given(scheme: str, leaning: bool) -> Non
     assert torch.equal(module.latent, middle) != leaning
     near, far = ((start.flatten(1) - weight).abs() for start in (module.latent, middle))
     assert bool((near <= far + 1e-6).all())
+
+
+@pytest.mark.parametrize(
+    ("start", "now", "expected"),
+    [
+        (1.0, 2.0, 2.0),
+        (1.0, -2.0, 1 / 16),
+        (1.0, 0.01, 1 / 16),
+        (-1.0, -2.0, -2.0),
+        (-1.0, 2.0, -1 / 16),
+        (-1.0, -0.01, -1 / 16),
+    ],
+)
+def test_no_scale_crosses_zero(start: float, now: float, expected: float) -> None:
+    assert float(on_its_side(torch.tensor([now]), torch.tensor([start]))) == expected

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.train.students.codebooks import (
+from edgepress.compress.train.students.rounded_linear import (
     Codebook,
+    RoundedLinear,
     binary,
     elastic,
     minmax,
     ternary,
     ternary_of_matrix,
 )
-from edgepress.compress.train.students.rounded_linear import RoundedLinear
 from torch import Tensor, nn
 
 

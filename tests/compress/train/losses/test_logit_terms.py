@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from edgepress.compress.train.losses.divergences import forward_kl, jensen_shannon, reverse_kl, with_rest
+from edgepress.compress.train.losses.logit_terms import forward_kl, jensen_shannon, reverse_kl, with_rest
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from edgepress.compress.train.loss_scale import LossScale
+from edgepress.compress.train.optimization import LossScale
 
 
 def test_it_halves_when_a_gradient_overflows_and_doubles_after_a_calm() -> None:

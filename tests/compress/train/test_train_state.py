@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from edgepress.compress.pipeline.processes import ALONE, Processes
-from edgepress.compress.train.saved_state import Saved
+from edgepress.compress.train.train_state import Saved
 from edgepress.errors import TrainingError
 
 

@@ -1,10 +1,13 @@
-"""Keys and values rounded in training as a quantized cache would hand them back: a scale for each token and
-head, and a gradient that passes straight through.
+"""Activations, keys and values rounded in training, as a runtime will round them.
+
+Keys and values come as a quantized cache would hand them back: a scale for each token and head, and a
+gradient that passes straight through.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,6 +16,10 @@ from ...model.kv_tap import tap
 from ...model.module_names import module_name
 from ...numbers.fake_quant import quantize_tokens
 from ...numbers.straight_through import straight_through
+
+Activations = Literal["float", "int8", "int4"]
+
+ACTIVATION_BITS: dict[Activations, int | None] = {"float": None, "int8": 8, "int4": 4}
 
 
 def round_cache(model: nn.Module, anatomy: Anatomy, bits: int) -> None:

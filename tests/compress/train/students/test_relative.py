@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edgepress.compress.train.students.low_rank import LowRank, learn_low_rank
+from edgepress.compress.train.students.relative import LowRank, learn_low_rank
 from torch import Tensor, nn
 
 
