@@ -33,9 +33,9 @@ from .losses.objective import Objective, objective_for
 from .on_policy import OnPolicy
 from .students.sharding import whole
 from .students.student import Student
-from .teacher import LiveTeacher, Teacher, WrittenTeacher
-from .train_state import Course, LoopSettings
-from .trainer import Lesson
+from .teacher import CachedTeacher, LiveTeacher, Teacher
+from .train_state import LoopSettings, TrainState
+from .trainer import Trainer
 from .training_options import TrainingOptions, own_training
 
 _OF_THE_LOOP = {
@@ -95,7 +95,7 @@ class Learning(ModelPass):
         reader, directory = stage.original.reader, stage.directory / "teacher"
         if stage.answers is not None:
             directory = stage.answers / reader.fingerprint()[:24]
-        return WrittenTeacher(reader.path, directory, objective, stage.device, stage.processes)
+        return CachedTeacher(reader.path, directory, objective, stage.device, stage.processes)
 
     def on_policy_writing(self) -> OnPolicy | None:
         """How the student writes what it learns from; None where all is given."""
@@ -134,14 +134,14 @@ class Learning(ModelPass):
         own = self.on_policy_writing()
         student = self._student(stage, objective, own)
         precision = chosen(self.training.precision, stage.device)
-        lesson = Lesson(objective, teacher, learned_from, held_out, precision, stage.processes, own)
-        course = lesson.give(
+        trainer = Trainer(objective, teacher, learned_from, held_out, precision, stage.processes, own)
+        train_state = trainer.fit(
             student,
             self._settings(stage, learned_from),
             stage.progress,
             lambda done: self.before_step(student, done),
         )
-        return self._written(student, stage, course, lesson)
+        return self._written(student, stage, train_state, trainer)
 
     def _apply_to(self, stage: Stage, make: Callable[[], WeightSource]) -> StageResult:
         """Learn a student of its own, which the first process ``make``s."""
@@ -171,7 +171,9 @@ class Learning(ModelPass):
             **options.model_dump(include=_OF_THE_LOOP),
         )
 
-    def _written(self, student: Student, stage: Stage, course: Course, lesson: Lesson) -> StageResult:
+    def _written(
+        self, student: Student, stage: Stage, train_state: TrainState, trainer: Trainer
+    ) -> StageResult:
         schemes: dict[str, Scheme] = student.schemes()
         writer = BlockWriter(stage.source, schemes, stage.directory)
         parts, statuses = [], []
@@ -191,25 +193,25 @@ class Learning(ModelPass):
             statuses,
             schemes,
             writer.forms,
-            [{"tokens": lesson.held_out_tokens, measure: course.best[1]}],
-            details=self._details(student, course, measure) | {"precision": lesson.precision},
+            [{"tokens": trainer.held_out_tokens, measure: train_state.best[1]}],
+            details=self._details(student, train_state, measure) | {"precision": trainer.precision},
         )
 
-    def _details(self, student: Student, course: Course, measure: str) -> dict[str, Any]:
-        """What the manifest keeps of the course; ``tokens`` go with ``held_out``."""
+    def _details(self, student: Student, train_state: TrainState, measure: str) -> dict[str, Any]:
+        """What the manifest keeps of the training run; ``tokens`` go with ``held_out``."""
         told = [
             (pair, tokens)
-            for pair, tokens in zip(course.held_out, course.tokens, strict=True)
+            for pair, tokens in zip(train_state.held_out, train_state.tokens, strict=True)
             if math.isfinite(pair[1])
         ]
         return {
             "measure": measure,
             "held_out": [list(pair) for pair, _ in told],
             "tokens": [tokens for _, tokens in told],
-            "kept": course.best[0],
-            "stopped": course.stopped,
-            "retreats": course.retreats,
-            "skipped": course.skipped,
+            "kept": train_state.best[0],
+            "stopped": train_state.stopped,
+            "retreats": train_state.rollbacks,
+            "skipped": train_state.skipped,
             "parameters": sum(parameter.numel() for parameter in student.changes()),
         }
 

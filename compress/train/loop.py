@@ -4,7 +4,7 @@ cosine, clipped gradients, a held-out loss that decides what is kept.
 It knows nothing about models: it is given parameters, a function that adds the gradient of one micro-batch,
 and one that measures the held-out loss. It ends when the budget of tokens or of time is spent, or when the
 held-out loss no longer falls. The state is saved at every measurement; a killed run goes on from the last one
-and ends with the same bytes. A loss that is not finite, or leaps, takes it back there with half the learning
+and ends with the same bytes. A loss that is not finite, or spikes, takes it back there with half the learning
 rate; where losses are scaled, a gradient that overflows only passes over its step. Of several processes each
 learns from its share of every step.
 """
@@ -25,10 +25,10 @@ from ...terminal import Progress
 from ..pipeline.processes import ALONE, Processes
 from ..text.micro_batches import MicroBatch
 from .optimization import Average, Gradients, LossScale
-from .train_state import Course, Log, LoopSettings, Saved
+from .train_state import Log, LoopSettings, Saved, TrainState
 
-_LEAP = 5.0  # a loss so many times the recent mean is a leap
-_RETREATS = 3
+_SPIKE = 5.0  # a loss so many times the recent mean is a loss spike
+_MOST_ROLLBACKS = 3
 _RECENT = 0.9  # weight of the past in the recent mean
 
 
@@ -66,7 +66,7 @@ class Loop:
             self.parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
         )
         self.best: list[Tensor] = []
-        self.course, self.log = Course(), Log(settings.log, writes=processes.first)
+        self.state, self.log = TrainState(), Log(settings.log, writes=processes.first)
         self.scale = LossScale.begun(moves=scaled)
         self.steps = self._batches()
 
@@ -94,7 +94,7 @@ class Loop:
         if batch:
             yield batch
 
-    def run(self, progress: Progress) -> Course:
+    def run(self, progress: Progress) -> TrainState:
         """Learn; the parameters are then those with the least held-out loss.
 
         Raises:
@@ -102,47 +102,47 @@ class Loop:
         """
         if self.saved.exists():
             self._restore()
-            progress.note(f"continuing after step {self.course.step} of {len(self.steps)}")
+            progress.note(f"continuing after step {self.state.step} of {len(self.steps)}")
         else:
             self.log.truncate(0)
             self._measure()
         every = max(1, len(self.steps) // self.settings.measurements)
-        started, before = time.monotonic(), self.course.seconds
+        started, before = time.monotonic(), self.state.seconds
         with progress.task("learning", len(self.steps)) as task:
-            task.advance(self.course.step)
-            while not self.course.stopped:
-                if not self._step(self.steps[self.course.step]):
-                    self._retreat(progress)
+            task.advance(self.state.step)
+            while not self.state.stopped:
+                if not self._step(self.steps[self.state.step]):
+                    self._roll_back(progress)
                     continue
                 if self.settings.max_seconds is not None:
-                    self.course.seconds = self.processes.agree(before + time.monotonic() - started)
-                task.advance(1, f"loss {self.course.recent:.4g}, held out {self.course.held_out[-1][1]:.4g}")
-                if self._spent() or self.course.step % every == 0:
+                    self.state.seconds = self.processes.agree(before + time.monotonic() - started)
+                task.advance(1, f"loss {self.state.recent:.4g}, held out {self.state.held_out[-1][1]:.4g}")
+                if self._spent() or self.state.step % every == 0:
                     self._measure()
         self._assign(self.best)
-        return self.course
+        return self.state
 
     def _spent(self) -> str:
         """Which budget is spent, or nothing."""
         limit = self.settings.max_seconds
-        if self.course.step == len(self.steps):
+        if self.state.step == len(self.steps):
             return "tokens"
-        return "max_time" if limit is not None and self.course.seconds >= limit else ""
+        return "max_time" if limit is not None and self.state.seconds >= limit else ""
 
     def rate(self, step: int) -> float:
         """The learning rate of ``step``, counted from 0."""
         return (
             self.settings.share(step, len(self.steps))
             * self.settings.learning_rate
-            * 0.5**self.course.retreats
+            * 0.5**self.state.rollbacks
         )
 
     def _step(self, batch: Sequence[MicroBatch]) -> bool:
         """One step; False, with nothing changed, when the loss or its gradient is out of hand."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.course.step)
+            group["lr"] = self.rate(self.state.step)
         self.gradients.clear()
-        done = self.course.step / len(self.steps)
+        done = self.state.step / len(self.steps)
         self.before_step(done)
         tokens = sum(micro_batch.tokens for micro_batch in batch)
         factor = self.scale.factor
@@ -153,19 +153,19 @@ class Loop:
         loss = self.processes.sum(sum(losses)) / tokens
         self.gradients.join(factor)
         norm = self.gradients.clip(self.settings.clip)
-        unsettled = math.isnan(self.course.recent) or done < self.settings.settled
-        recent = loss if unsettled else self.course.recent
-        leap = loss - recent > (_LEAP - 1) * abs(recent) + 1e-3
-        if not math.isfinite(loss) or leap or not (math.isfinite(norm) or self.scale.moves):
+        unsettled = math.isnan(self.state.recent) or done < self.settings.settled
+        recent = loss if unsettled else self.state.recent
+        spike = loss - recent > (_SPIKE - 1) * abs(recent) + 1e-3
+        if not math.isfinite(loss) or spike or not (math.isfinite(norm) or self.scale.moves):
             return False
         if math.isfinite(norm):
             self._move(done, group["lr"])
         else:
             self.scale.overflowed()
-        self.course.recent = _RECENT * recent + (1 - _RECENT) * loss
-        self.course.step += 1
-        self.course.skipped = self.scale.skipped
-        self.log.write(step=self.course.step, tokens=tokens, loss=loss, norm=norm, rate=group["lr"])
+        self.state.recent = _RECENT * recent + (1 - _RECENT) * loss
+        self.state.step += 1
+        self.state.skipped = self.scale.skipped
+        self.log.write(step=self.state.step, tokens=tokens, loss=loss, norm=norm, rate=group["lr"])
         return True
 
     def _move(self, done: float, rate: float) -> None:
@@ -173,49 +173,49 @@ class Loop:
         self.optimizer.step()
         if decayed := self.settings.decay(done) * rate:
             self.decay(decayed)
-        self.average.update(self.course.step + 1)
+        self.average.update(self.state.step + 1)
         self.scale.held()
 
-    def _retreat(self, progress: Progress) -> None:
+    def _roll_back(self, progress: Progress) -> None:
         """Go back to the last measurement with half the learning rate; too many times end it."""
-        retreats, step = self.course.retreats + 1, self.course.step
+        rollbacks, step = self.state.rollbacks + 1, self.state.step
         self._restore()
-        self.course.retreats = retreats
-        progress.note(f"the loss left its course at step {step}: back to step {self.course.step}")
-        self.log.write(step=self.course.step, retreat=retreats)
-        if retreats > _RETREATS:
-            self.course.stopped = "the loss left its course"
+        self.state.rollbacks = rollbacks
+        progress.note(f"the loss left its course at step {step}: back to step {self.state.step}")
+        self.log.write(step=self.state.step, retreat=rollbacks)
+        if rollbacks > _MOST_ROLLBACKS:
+            self.state.stopped = "the loss left its course"
 
     def _measure(self) -> None:
         self.before_step(1.0)
         with self.average.in_place():
             self._judge(self.measure())
         self.log.write(
-            step=self.course.step, tokens=self.course.tokens[-1], held_out=self.course.held_out[-1][1]
+            step=self.state.step, tokens=self.state.tokens[-1], held_out=self.state.held_out[-1][1]
         )
-        self.course.logged = self.log.size
+        self.state.logged = self.log.size
         self._save()
 
     def _judge(self, loss: float) -> None:
         """Note the held-out loss of the parameters as they are, and keep them if they are the best."""
         if not math.isfinite(loss):
-            if not self.course.held_out:
+            if not self.state.held_out:
                 raise TrainingError(
                     "the loss of the model is not finite before anything is learned",
                     fix="check the model with `edgepress inspect`; give other calibration text",
                 )
             loss = math.inf
-        course, patience = self.course, self.settings.patience
-        course.held_out.append((course.step, loss))
-        course.tokens.append(
-            sum(micro_batch.tokens for batch in self.steps[: course.step] for micro_batch in batch)
+        state, patience = self.state, self.settings.patience
+        state.held_out.append((state.step, loss))
+        state.tokens.append(
+            sum(micro_batch.tokens for batch in self.steps[: state.step] for micro_batch in batch)
         )
-        if course.best[0] == course.step:
+        if state.best[0] == state.step:
             self.best = [parameter.detach().clone() for parameter in self.parameters]
-        kept = next(index for index, (step, _) in enumerate(course.held_out) if step == course.best[0])
-        course.stopped = self._spent()
-        if not course.stopped and patience is not None and len(course.held_out) - 1 - kept >= patience:
-            course.stopped = "patience"
+        kept = next(index for index, (step, _) in enumerate(state.held_out) if step == state.best[0])
+        state.stopped = self._spent()
+        if not state.stopped and patience is not None and len(state.held_out) - 1 - kept >= patience:
+            state.stopped = "patience"
 
     def _assign(self, values: Sequence[Tensor]) -> None:
         with torch.no_grad():
@@ -224,22 +224,22 @@ class Loop:
 
     def _save(self) -> None:
         data: dict[str, Any] = {
-            "course": asdict(self.course),
+            "train_state": asdict(self.state),
             "parameters": [parameter.detach() for parameter in self.parameters],
             "best": self.best,
             "average": self.average.values,
             "optimizer": self.optimizer.state_dict(),
             "scale": asdict(self.scale),
         }
-        self.saved.write(self.course.step, data)
+        self.saved.write(self.state.step, data)
 
     def _restore(self) -> None:
         data = self.saved.read()
         device = self.parameters[0].device
-        self.course, self.scale = Course(**data["course"]), LossScale(**data["scale"])
+        self.state, self.scale = TrainState(**data["train_state"]), LossScale(**data["scale"])
         self.best, self.average.values = (
             [one.to(device) for one in data[key]] for key in ("best", "average")
         )
         self._assign(data["parameters"])
         self.optimizer.load_state_dict(data["optimizer"])
-        self.log.truncate(self.course.logged)
+        self.log.truncate(self.state.logged)

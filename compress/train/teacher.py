@@ -36,7 +36,7 @@ class Teacher(Protocol):
         """What is said about ``batch``, by name of term and tensor."""
 
 
-class WrittenTeacher:
+class CachedTeacher:
     """The answers of the model at ``path``, kept in ``directory``, which holds those of no other model.
 
     A file is named by the hash of the micro-batch and of the terms that it answers to, and is there whole or
@@ -121,7 +121,7 @@ class LiveTeacher:
 def _settings(term: Term) -> dict[str, object]:
     """The names and numbers of a term, which decide with its kind what it asks."""
     plain = {key: value for key, value in vars(term).items() if isinstance(value, str | int | float | None)}
-    return {**plain, "asked": dict(term.asked)}
+    return {**plain, "asked": dict(term.teacher_taps)}
 
 
 def _damaged(file: Path, why: str) -> CheckpointError:

@@ -37,7 +37,7 @@ class LoopSettings:
         clip: largest norm of the gradient of all parameters.
         measurements: of the held-out loss, after the first.
         patience: measurements in a row without a new best one that end it; None goes on.
-        settled: share of the steps before which a loss that leaps is no fault: the model itself changes.
+        settled: fraction of the steps before which a loss spike is no fault: the model itself changes.
         max_seconds: of learning, over all runs of a resumed one; None is no limit.
         schedule: after the warm-up the rate falls as a cosine, to a tenth; or in ``two_stages``, each a line
             to zero at the end, the second one a third lower and without weight decay.
@@ -83,7 +83,7 @@ class LoopSettings:
 
 
 @dataclass
-class Course:
+class TrainState:
     """What happened: ``held_out`` are pairs of a step and the loss after it, ``tokens`` what had been learned
     from by then; the parameters of the least loss are kept. The gradient of ``skipped`` steps overflowed, in
     float16. ``stopped`` says why it ended.
@@ -92,7 +92,7 @@ class Course:
     step: int = 0
     held_out: list[tuple[int, float]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    retreats: int = 0
+    rollbacks: int = 0
     skipped: int = 0
     recent: float = math.nan
     stopped: str = ""
@@ -145,7 +145,7 @@ class Saved:
         data: dict[str, Any] = {}
         if self.processes.first or not self.processes.sharded:
             data = torch.load(self.path, map_location="cpu", weights_only=True)
-        kept = self.processes.agree((data.get("holders", 1), data["course"]["step"]) if data else None)
+        kept = self.processes.agree((data.get("holders", 1), data["train_state"]["step"]) if data else None)
         assert kept is not None
         holders, step = kept
         if holders != self._holders:

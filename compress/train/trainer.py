@@ -1,4 +1,4 @@
-"""``Lesson``: a student learns from a teacher's answers, and is measured on those that were held out."""
+"""``Trainer``: a student learns from its teacher, and is measured on text that was held out."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .losses.objective import Objective, learn_from, total_loss
 from .on_policy import OnPolicy
 from .students.student import Student
 from .teacher import Teacher
-from .train_state import Course, LoopSettings
+from .train_state import LoopSettings, TrainState
 
 
 @dataclass
-class Lesson:
-    """What is taught: ``micro_batches`` to learn from and ``held_out`` ones, by ``teacher`` under
+class Trainer:
+    """Training data: ``micro_batches`` to learn from and ``held_out`` ones, by ``teacher`` under
     ``objective``, to one student, to its copies in several ``processes`` or to one that is spread over them.
-    ``done`` is the share of the steps that are over.
+    ``done`` is the fraction of the steps that are over.
     """
 
     objective: Objective
@@ -57,13 +57,13 @@ class Lesson:
         """Tokens that the held-out loss is a mean over."""
         return sum(batch.tokens for batch in self.held_out)
 
-    def give(
+    def fit(
         self,
         student: Student,
         loop: LoopSettings,
         progress: Progress,
         before_step: Callable[[float], None] = lambda done: None,
-    ) -> Course:
+    ) -> TrainState:
         """Let the student learn; its parameters are then the best ones. Resumes from ``loop.state``."""
 
         def begin(done: float) -> None:

@@ -40,12 +40,15 @@ def relation_loss(student: Tensor, teacher: Tensor, heads: int) -> Tensor:
 class Relations:
     """The relations in one block of each model: by ``block`` of the anatomies, −1 the last."""
 
-    name, by_token, asks = "relations", False, True
+    name, by_token, needs_teacher = "relations", False, True
 
     def __init__(self, student: Anatomy, teacher: Anatomy, heads: int, block: int = -1) -> None:
         self.heads = heads
         self.mine, self.theirs = (anatomy.blocks[block].attention for anatomy in (student, teacher))
-        self.heard, self.asked = _projections(student, self.mine), _projections(teacher, self.theirs)
+        self.student_taps, self.teacher_taps = (
+            _projections(student, self.mine),
+            _projections(teacher, self.theirs),
+        )
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``q``, ``k`` and ``v`` ``[tokens, width]`` float32."""
@@ -90,12 +93,12 @@ _SMALLEST = 1e-6
 class AttentionMaps:
     """The maps of one block in each model: by ``block`` of the anatomies, −1 the last."""
 
-    name, by_token, asks = "attention", True, True
+    name, by_token, needs_teacher = "attention", True, True
 
     def __init__(self, student: Anatomy, teacher: Anatomy, block: int = -1) -> None:
         mine, theirs = (anatomy.blocks[block].attention for anatomy in (student, teacher))
-        self.heard = {f"{MAPS}0": module_name(student, mine.module)}
-        self.asked = {f"{MAPS}0": module_name(teacher, theirs.module)}
+        self.student_taps = {f"{MAPS}0": module_name(student, mine.module)}
+        self.teacher_taps = {f"{MAPS}0": module_name(teacher, theirs.module)}
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``maps [tokens, heads, keys]`` float32: each token's attention over the places of its row."""

@@ -25,12 +25,12 @@ class LabelDivergence:
     ``student`` and ``teacher`` are classifiers of the same labels.
     """
 
-    name, by_token, asks = "label_kl", False, True
+    name, by_token, needs_teacher = "label_kl", False, True
 
     def __init__(self, student: Anatomy, teacher: Anatomy, temperature: float = 1.0) -> None:
         self.temperature = temperature
-        self.heard: dict[str, str] = {}
-        self.asked: dict[str, str] = {}
+        self.student_taps: dict[str, str] = {}
+        self.teacher_taps: dict[str, str] = {}
         self._student, self._teacher = student, teacher
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
@@ -54,11 +54,11 @@ class LabelDivergence:
 class LabelCrossEntropy:
     """Minus the log-probability of the label that a row of the text has; rows without one have no loss."""
 
-    name, by_token, asks = "label_cross_entropy", False, False
+    name, by_token, needs_teacher = "label_cross_entropy", False, False
 
     def __init__(self, student: Anatomy) -> None:
-        self.heard: dict[str, str] = {}
-        self.asked: dict[str, str] = {}
+        self.student_taps: dict[str, str] = {}
+        self.teacher_taps: dict[str, str] = {}
         self._student = student
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ class LogitDivergence:
     ``vocabulary`` ids are those that both models have, where one has more.
     """
 
-    by_token, asks = True, True
+    by_token, needs_teacher = True, True
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class LogitDivergence:
         vocabulary: int | None = None,
     ) -> None:
         self.name: str = divergence
-        self.heard: dict[str, str] = {}
-        self.asked: dict[str, str] = {}
+        self.student_taps: dict[str, str] = {}
+        self.teacher_taps: dict[str, str] = {}
         self.between = _DIVERGENCES[divergence]
         self.top_k, self.softcap, self.temperature = top_k, softcap, temperature
         self.vocabulary = vocabulary
@@ -126,12 +126,12 @@ class LogitDivergence:
 class CrossEntropy:
     """Minus the log-probability of the token that follows; the last of a row has none."""
 
-    name, by_token, asks = "cross_entropy", True, False
+    name, by_token, needs_teacher = "cross_entropy", True, False
 
     def __init__(self, softcap: float | None) -> None:
         self.softcap = softcap
-        self.heard: dict[str, str] = {}
-        self.asked: dict[str, str] = {}
+        self.student_taps: dict[str, str] = {}
+        self.teacher_taps: dict[str, str] = {}
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``labels [tokens]``: the id that follows, or −1."""

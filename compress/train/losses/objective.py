@@ -39,15 +39,15 @@ class Term(Protocol):
         """Whether some tokens of a micro-batch may be looked at without the others."""
 
     @property
-    def asks(self) -> bool:
+    def needs_teacher(self) -> bool:
         """Whether the teacher has to look at the micro-batch at all."""
 
     @property
-    def heard(self) -> Mapping[str, str]:
+    def student_taps(self) -> Mapping[str, str]:
         """The modules of the student whose outputs it reads, as ``read`` takes them."""
 
     @property
-    def asked(self) -> Mapping[str, str]:
+    def teacher_taps(self) -> Mapping[str, str]:
         """The modules of the teacher whose outputs it reads."""
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
@@ -75,18 +75,18 @@ class Objective:
             yield begin + done * (end - begin), term
 
     @property
-    def heard(self) -> dict[str, str]:
+    def student_taps(self) -> dict[str, str]:
         """The modules of the student that are read."""
-        return {name: path for _, term in self.terms for name, path in term.heard.items()}
+        return {name: path for _, term in self.terms for name, path in term.student_taps.items()}
 
     @property
-    def asked(self) -> dict[str, str]:
+    def teacher_taps(self) -> dict[str, str]:
         """The modules of the teacher that are read."""
-        return {name: path for _, term in self.terms for name, path in term.asked.items()}
+        return {name: path for _, term in self.terms for name, path in term.teacher_taps.items()}
 
     def reads_outputs(self, blocks: Collection[str]) -> bool:
         """Whether a term reads the last states, or what ``blocks`` give: not only what is inside of them."""
-        return any(set(term.heard.values()) <= set(blocks) for _, term in self.terms)
+        return any(set(term.student_taps.values()) <= set(blocks) for _, term in self.terms)
 
     def parameters(self) -> list[nn.Parameter]:
         """What the terms themselves learn."""
@@ -114,8 +114,8 @@ def ask(objective: Objective, teacher: nn.Module, batch: MicroBatch, device: tor
     """The teacher's answers to a micro-batch."""
     found: Answers = {}
     with torch.no_grad():
-        looks = any(term.asks for _, term in objective.terms)
-        states = read(teacher, batch, device, objective.asked) if looks else {}
+        looks = any(term.needs_teacher for _, term in objective.terms)
+        states = read(teacher, batch, device, objective.teacher_taps) if looks else {}
         for _, term in objective.terms:
             parts = [
                 term.answers(teacher, _some(states, part), batch, part) for part in _parts(term, batch.tokens)
@@ -155,7 +155,7 @@ def learn_from(
     The logits of a few tokens exist at a time: their gradients are gathered at the states that were read and
     go back through the model once. Terms are computed in float32 whatever the model computes in.
     """
-    states, total = read(model, batch, device, objective.heard), 0.0
+    states, total = read(model, batch, device, objective.student_taps), 0.0
     counts = batch.counts().to(device)
     entrance = {name: rows.detach().requires_grad_(True) for name, rows in states.items()}
     with torch.autocast(device.type, enabled=False):
@@ -176,7 +176,7 @@ def total_loss(
 ) -> float:
     """The summed loss of a micro-batch with the weights at the end, without learning."""
     with torch.no_grad():
-        states = read(model, batch, device, objective.heard)
+        states = read(model, batch, device, objective.student_taps)
         parts = [
             weight
             * float(term.losses(model, _some(states, part), _known(term, answers, part, device), batch).sum())

@@ -27,12 +27,12 @@ class SequenceCrossEntropy:
     is as the teacher's ``generation_config.json`` has it, but for chance. The decoder computes in float32.
     """
 
-    name, by_token, asks = "sequence", False, True
+    name, by_token, needs_teacher = "sequence", False, True
 
     def __init__(self, beams: int, answer_tokens: int) -> None:
         self.beams, self.answer_tokens = beams, answer_tokens
-        self.heard: dict[str, str] = {}
-        self.asked: dict[str, str] = {}
+        self.student_taps: dict[str, str] = {}
+        self.teacher_taps: dict[str, str] = {}
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``labels [rows, answer]`` int32: the ids that are written after the start, the end among them, and

@@ -27,11 +27,11 @@ def relative_distance(student: Tensor, teacher: Tensor) -> Tensor:
 class StateDistance:
     """The relative squared distance of the tokens' last hidden states."""
 
-    name, by_token, asks = "states", True, True
+    name, by_token, needs_teacher = "states", True, True
 
     def __init__(self) -> None:
-        self.heard: dict[str, str] = {}
-        self.asked: dict[str, str] = {}
+        self.student_taps: dict[str, str] = {}
+        self.teacher_taps: dict[str, str] = {}
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``rows [tokens, hidden]`` float32."""
@@ -53,30 +53,30 @@ class HiddenDistance:
     first.
     """
 
-    name, by_token, asks = "hidden", True, True
+    name, by_token, needs_teacher = "hidden", True, True
 
     def __init__(
         self, pairs: Mapping[str, str], widths: tuple[int, int], seed: int, device: torch.device
     ) -> None:
-        self.heard = {f"hidden.{index}": mine for index, mine in enumerate(pairs)}
-        self.asked = {f"hidden.{index}": theirs for index, theirs in enumerate(pairs.values())}
+        self.student_taps = {f"hidden.{index}": mine for index, mine in enumerate(pairs)}
+        self.teacher_taps = {f"hidden.{index}": theirs for index, theirs in enumerate(pairs.values())}
         self.projections: dict[str, nn.Parameter] = {}
         narrow, wide = widths
         if narrow != wide:
             generator = torch.Generator().manual_seed(seed)
-            for name in self.heard:
+            for name in self.student_taps:
                 start = torch.randn(wide, narrow, generator=generator) * narrow**-0.5
                 self.projections[name] = nn.Parameter(start.to(device))
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
         """``hidden.N [tokens, hidden]`` float32 after each of the teacher's blocks."""
-        return {name: states[name].to(torch.float32) for name in self.asked}
+        return {name: states[name].to(torch.float32) for name in self.teacher_taps}
 
     def losses(
         self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
     ) -> Tensor:
         distances = []
-        for name in self.heard:
+        for name in self.student_taps:
             mine = states[name].to(torch.float32)
             if name in self.projections:
                 mine = mine @ self.projections[name].T
@@ -93,13 +93,13 @@ class EmbeddingDistance:
     Every row of a micro-batch counts alike, and all of them together as the micro-batch's tokens.
     """
 
-    by_token, asks = False, True
+    by_token, needs_teacher = False, True
 
     def __init__(self, pooling: Pooling, *, cosine: bool) -> None:
         self.name = "cosine" if cosine else "embedding"
         self.pooling, self.cosine = pooling, cosine
-        self.heard: dict[str, str] = {}
-        self.asked: dict[str, str] = {}
+        self.student_taps: dict[str, str] = {}
+        self.teacher_taps: dict[str, str] = {}
 
     def _embeddings(self, states: States, batch: MicroBatch) -> Tensor:
         mask = batch.attention_mask.to(states[LAST].device)

@@ -76,14 +76,14 @@ def test_the_rounding_grows_over_the_first_steps_and_measurements_have_all_of_it
 ) -> None:
     shares: list[float] = []
     measured: list[float] = []
-    lesson = learning_module.Lesson
+    trainer = learning_module.Trainer
 
     def share(student: Student) -> float:
         module = next(iter(student.quantized.values()))
         assert isinstance(module, RoundedLinear)
         return module.share
 
-    learn, measure = lesson.learn, lesson.measure
+    learn, measure = trainer.learn, trainer.measure
 
     def watched_learn(self: Any, student: Student, *rest: Any) -> float:
         shares.append(share(student))
@@ -93,11 +93,11 @@ def test_the_rounding_grows_over_the_first_steps_and_measurements_have_all_of_it
         measured.append(share(student))
         return measure(self, student)
 
-    monkeypatch.setattr(lesson, "learn", watched_learn)
-    monkeypatch.setattr(lesson, "measure", watched_measure)
-    compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "grow": 0.5, "tokens": 640})
+    monkeypatch.setattr(trainer, "learn", watched_learn)
+    monkeypatch.setattr(trainer, "measure", watched_measure)
+    compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "tokens": 640})
     steps = len(shares)
-    assert steps > 6 and shares == pytest.approx([min(1, step / steps / 0.5) for step in range(steps)])
+    assert steps > 6 and shares == pytest.approx([min(1, step / steps / 0.3) for step in range(steps)])
     assert set(measured) == {1.0}
 
 

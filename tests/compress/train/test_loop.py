@@ -53,10 +53,10 @@ class Task:
 
 def test_it_descends_to_the_minimum(tmp_path: Path) -> None:
     task = Task(tmp_path / "s.pt")
-    course = task.loop.run(Silent())
-    losses = [loss for _, loss in course.held_out]
-    assert losses[0] > 1 and course.best[1] < 0.01 * losses[0]
-    assert task.measure() == course.best[1]
+    train_state = task.loop.run(Silent())
+    losses = [loss for _, loss in train_state.held_out]
+    assert losses[0] > 1 and train_state.best[1] < 0.01 * losses[0]
+    assert task.measure() == train_state.best[1]
 
 
 def test_every_micro_batch_comes_once_an_epoch_in_another_order(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_what_only_makes_it_worse_is_not_kept(tmp_path: Path) -> None:
     task.vector.data = TARGETS.mean(0).clone()
     task.hook = lambda loss: -loss
     before = task.measure()
-    course = task.loop.run(Silent())
-    assert course.best[0] == 0 and task.measure() == before
+    train_state = task.loop.run(Silent())
+    assert train_state.best[0] == 0 and task.measure() == before
 
 
 class Killed(BaseException):
@@ -84,7 +84,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize(("at", "ema"), [(1, 0.0), (17, 0.9), (60, 0.0), (60, 0.9), (119, 0.0)])
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int, ema: float) -> None:
     whole = Task(tmp_path / "whole.pt", ema=ema)
-    course = whole.loop.run(Silent())
+    train_state = whole.loop.run(Silent())
 
     def killing(task: Task) -> Callable[[Tensor], Tensor]:
         def hook(loss: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int, ema: flo
     with pytest.raises(Killed):
         first.loop.run(Silent())
     second = Task(tmp_path / "s.pt", ema=ema)
-    assert second.loop.run(Silent()) == course
+    assert second.loop.run(Silent()) == train_state
     assert torch.equal(second.vector, whole.vector)
     assert second.calls < whole.calls or at < 20
 
@@ -108,17 +108,17 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int, ema: flo
 def test_a_loss_out_of_hand_takes_it_back_with_half_the_rate(tmp_path: Path, bad: float) -> None:
     task = Task(tmp_path / "s.pt")
     task.hook = lambda loss: loss * bad if task.calls == 50 else loss
-    course = task.loop.run(Silent())
-    assert course.retreats == 1 and course.best[1] < 0.1 * course.held_out[0][1]
+    train_state = task.loop.run(Silent())
+    assert train_state.rollbacks == 1 and train_state.best[1] < 0.1 * train_state.held_out[0][1]
     assert task.loop.rate(20) == pytest.approx(0.5 * Task(tmp_path / "o.pt").loop.rate(20))
 
 
 def test_it_gives_up_when_every_way_is_bad_and_keeps_the_best(tmp_path: Path) -> None:
     task = Task(tmp_path / "s.pt")
     task.hook = lambda loss: loss * math.nan if task.calls > 50 else loss
-    course = task.loop.run(Silent())
-    assert course.retreats == 4 and course.step < len(task.loop.steps)
-    assert task.measure() == course.best[1] < course.held_out[0][1]
+    train_state = task.loop.run(Silent())
+    assert train_state.rollbacks == 4 and train_state.step < len(task.loop.steps)
+    assert task.measure() == train_state.best[1] < train_state.held_out[0][1]
 
 
 def test_a_model_that_is_no_number_from_the_start_is_an_error(tmp_path: Path) -> None:
@@ -139,22 +139,22 @@ def test_the_rate_rises_and_falls(tmp_path: Path) -> None:
 def test_the_budget_of_tokens_is_spent_and_no_more(tmp_path: Path) -> None:
     steps = Task(tmp_path / "s.pt", tokens=170).loop.steps
     assert [sum(micro_batch.tokens for micro_batch in batch) for batch in steps] == [30] * 6
-    course = Task(tmp_path / "s.pt", tokens=170).loop.run(Silent())
-    assert course.stopped == "tokens" and course.tokens == [0, 30, 60, 90, 120, 150, 180]
+    train_state = Task(tmp_path / "s.pt", tokens=170).loop.run(Silent())
+    assert train_state.stopped == "tokens" and train_state.tokens == [0, 30, 60, 90, 120, 150, 180]
 
 
 def test_it_ends_when_the_held_out_loss_no_longer_falls(tmp_path: Path) -> None:
     task = Task(tmp_path / "s.pt", patience=2)
     task.vector.data = TARGETS.mean(0).clone()
     task.hook = lambda loss: -loss
-    course = task.loop.run(Silent())
-    assert course.stopped == "patience" and len(course.held_out) == 3 and course.best[0] == 0
-    assert Task(tmp_path / "s.pt", patience=2).loop.run(Silent()) == course
+    train_state = task.loop.run(Silent())
+    assert train_state.stopped == "patience" and len(train_state.held_out) == 3 and train_state.best[0] == 0
+    assert Task(tmp_path / "s.pt", patience=2).loop.run(Silent()) == train_state
 
 
 def test_it_ends_when_its_time_is_up(tmp_path: Path) -> None:
-    course = Task(tmp_path / "s.pt", max_seconds=1e-9).loop.run(Silent())
-    assert course.stopped == "max_time" and course.step == 1
+    train_state = Task(tmp_path / "s.pt", max_seconds=1e-9).loop.run(Silent())
+    assert train_state.stopped == "max_time" and train_state.step == 1
 
 
 def test_the_log_of_a_killed_run_is_that_of_a_whole_one(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_leap_is_no_fault_while_the_model_changes(tmp_path: Path) -> None:
     for settled, retreats in ((0.5, 0), (0.0, 1)):
         task = Task(tmp_path / f"{settled}.pt", settled=settled)
         task.hook = lambda loss, task=task: loss * 1e4 if task.calls == 50 else loss  # type: ignore[misc]
-        assert task.loop.run(Silent()).retreats == retreats
+        assert task.loop.run(Silent()).rollbacks == retreats
 
 
 def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
@@ -186,13 +186,13 @@ def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
 
     def watched() -> None:
         real()
-        decay = min(0.8, (1 + task.loop.course.step + 1) / (10 + task.loop.course.step + 1))
+        decay = min(0.8, (1 + task.loop.state.step + 1) / (10 + task.loop.state.step + 1))
         average.mul_(decay).add_(task.vector.detach(), alpha=1 - decay)
-        after[task.loop.course.step + 1] = average.clone()
+        after[task.loop.state.step + 1] = average.clone()
 
     task.loop.optimizer.step = watched  # type: ignore[method-assign, assignment]
-    course = task.loop.run(Silent())
-    assert torch.allclose(task.vector, after[course.best[0]]) and task.measure() == course.best[1]
+    train_state = task.loop.run(Silent())
+    assert torch.allclose(task.vector, after[train_state.best[0]]) and task.measure() == train_state.best[1]
 
 
 def test_two_stages_fall_in_lines_and_the_second_has_no_decay(tmp_path: Path) -> None:
@@ -233,9 +233,11 @@ def in_halves(folder: Path) -> Task:
 @pytest.mark.parametrize("at", [5, 61])
 def test_a_gradient_that_overflows_skips_its_step_and_nothing_else(tmp_path: Path, at: int) -> None:
     whole, first = in_halves(tmp_path), in_halves(tmp_path / "killed")
-    course = whole.loop.run(Silent())
-    assert 2 <= course.skipped == 16 - math.log2(whole.loop.scale.factor) and course.retreats == 0
-    assert course.step == len(whole.loop.steps) and course.best[1] < 0.05 * course.held_out[0][1]
+    train_state = whole.loop.run(Silent())
+    assert 2 <= train_state.skipped == 16 - math.log2(whole.loop.scale.factor) and train_state.rollbacks == 0
+    assert (
+        train_state.step == len(whole.loop.steps) and train_state.best[1] < 0.05 * train_state.held_out[0][1]
+    )
 
     def killing(loss: Tensor) -> Tensor:
         if first.calls == at:
@@ -246,13 +248,13 @@ def test_a_gradient_that_overflows_skips_its_step_and_nothing_else(tmp_path: Pat
     with pytest.raises(Killed):
         first.loop.run(Silent())
     second = in_halves(tmp_path / "killed")
-    second.calls = 3 * torch.load(tmp_path / "killed" / "s.pt")["course"]["step"]
-    assert second.loop.run(Silent()) == course and torch.equal(second.vector, whole.vector)
+    second.calls = 3 * torch.load(tmp_path / "killed" / "s.pt")["train_state"]["step"]
+    assert second.loop.run(Silent()) == train_state and torch.equal(second.vector, whole.vector)
 
 
 def test_a_gradient_that_no_scale_saves_is_a_loss_out_of_hand(tmp_path: Path) -> None:
     task = Task(tmp_path / "s.pt", scaled=True)
     task.vector.register_hook(lambda gradient: gradient * math.inf)
-    course = task.loop.run(Silent())
-    assert course.stopped == "the loss left its course" and course.best[0] == 0
+    train_state = task.loop.run(Silent())
+    assert train_state.stopped == "the loss left its course" and train_state.best[0] == 0
     assert torch.equal(task.vector, torch.zeros(5))

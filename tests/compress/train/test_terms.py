@@ -123,7 +123,7 @@ def test_relations_are_those_of_queries_keys_and_values(
     teacher, student = load_model(path), changed(load_model(path))
     asked = batch(padded=model_type == "bert")
     term = Relations(anatomy, anatomy, heads)
-    states = [read(model, asked, CPU, term.heard) for model in (student, teacher)]
+    states = [read(model, asked, CPU, term.student_taps) for model in (student, teacher)]
     attention, start, expected = anatomy.blocks[-1].attention, 0, 0.0
     for real in asked.attention_mask.sum(1).tolist():
         for kind in range(3):
@@ -160,7 +160,7 @@ def test_hidden_states_are_lifted_where_widths_differ(
         first = (lifted - theirs[2]).square().sum(-1) / theirs[2].square().sum(-1)
     objective = Objective(((1.0, term),))
     answers = ask(objective, teacher, asked, CPU)
-    states = read(student, asked, CPU, term.heard)
+    states = read(student, asked, CPU, term.student_taps)
     known = {name.removeprefix("hidden."): tensor for name, tensor in answers.items()}
     both = HiddenDistance({"model.layers.0": "model.layers.1"}, (32, 64), 0, CPU)
     found = both.losses(student, states, known, asked)
@@ -202,7 +202,7 @@ def test_gradients_gathered_at_the_states_are_those_of_the_whole(pico_bert: Path
     answers = ask(objective, teacher, asked, CPU)
     found, expected = (changed(load_model(pico_bert)).requires_grad_(True) for _ in range(2))
     total = learn_from(objective, found, asked, answers, 0.25, CPU)
-    states = read(expected, asked, CPU, objective.heard)
+    states = read(expected, asked, CPU, objective.student_taps)
     whole = torch.zeros(())
     for weight, term in terms:
         mine = {

@@ -26,7 +26,7 @@ class Meeting(Processes):
 
 
 def state(step: int, value: float = 0.0) -> dict[str, Any]:
-    return {"course": {"step": step}, "value": value}
+    return {"train_state": {"step": step}, "value": value}
 
 
 def holders(path: Path, step: int = 0) -> tuple[Saved, Saved]:
@@ -39,7 +39,7 @@ def test_one_process_keeps_one_file(tmp_path: Path) -> None:
     assert not saved.exists()
     for step in (0, 5):
         saved.write(step, state(step, 1.5))
-    assert saved.exists() and saved.read()["value"] == 1.5 and saved.read()["course"]["step"] == 5
+    assert saved.exists() and saved.read()["value"] == 1.5 and saved.read()["train_state"]["step"] == 5
     assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
 
 
