@@ -12,7 +12,7 @@ from typing import Any
 from .. import __version__
 from ..storage import hash_tree, write_json
 from .model.weights import MANIFEST, WeightSource
-from .numbers.execution import runs_on
+from .numbers.scheme import runs_on
 from .pipeline.block import LayerStatus
 from .pipeline.stage import Record
 from .recipe import Recipe

@@ -12,9 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compress.text.corpus import Corpus, paragraphs
-from ...compress.text.labels import labelled_texts
-from ...compress.text.token_windows import starts_with_bos, token_stream, windows
+from ...compress.text.corpus import Corpus, labelled_texts, paragraphs
+from ...compress.text.token_batch import starts_with_bos, token_stream, windows
 from ...errors import InputError, UnknownName
 from ...runtime.text.tokenizer import Tokenizer
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...compress.text import word_pairs
 from ...compress.text.corpus import Corpus, read_corpus
+from ...compress.text.demo_corpora import PAIR_FILES, pairs
 from ...errors import InputError
 from ...terminal import Progress, Silent
 from ..records import record as records
@@ -160,7 +160,7 @@ def _encoders(
     subject: OpenModel, original: OpenModel, texts: list[str], sample: MeasuredPart, progress: Progress
 ) -> _Result:
     chosen = measured_sentences(texts, count=sample.sentences, placement=sample.placement)
-    sets = {name: word_pairs.pairs(name) for name in word_pairs.FILES}
+    sets = {name: pairs(name) for name in PAIR_FILES}
     workload = {
         "sentences": len(chosen),
         "word_pairs": {name: len(pairs) for name, pairs in sets.items()},

@@ -20,7 +20,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
     """Anatomy, schemes and sizes of a checkpoint directory as JSON."""
     from ...compress.model.checkpoint.block_sizes import BLOCK_SIZES
     from ...compress.model.weights import WeightSource
-    from ...compress.numbers.execution import runs_on
+    from ...compress.numbers.scheme import runs_on
     from ...compress.solve.allocation import mixed_strip
 
     source = WeightSource.open(path)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from ...errors import CalibrationError
 from ...terminal import Progress
-from ..model.anatomy import Anatomy
-from ..model.module_names import module_name
+from ..model.anatomy import Anatomy, module_name
 from ..model.torch_model import load_model
 from ..model.weights import WeightSource
 from ..text.calibration import Calibration

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model.module_names import module_name
+from ..model.anatomy import module_name
 from ..numbers.qtensor import QTensor
 from .fisher import FisherPass
 

@@ -1,7 +1,8 @@
 """``Anatomy``: where the parts of a model are. Data, derived from the config and the tensor shapes.
 
-A family file answers with one of these; the sweep, the exporter and the plan read nothing else about an
-architecture. Its blocks are those of :mod:`.block_anatomy`.
+A family file returns one of these; the sweep, the exporter and the plan read nothing else about an
+architecture. Its blocks are those of :mod:`.block_anatomy`. Modules have two names: that under which
+checkpoints store them, and that of transformers' module.
 """
 
 from __future__ import annotations
@@ -11,7 +12,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .block_anatomy import BlockAnatomy, Linear, Norm
-from .classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """``out(activation(dense(x)))``, where ``x`` is the last state of the first token.
+
+    Attributes:
+        dense: the full name of the linear module ``[hidden, hidden]`` that comes first.
+        out: the full name of the linear module ``[labels, hidden]`` that gives the logits.
+        labels: their names, in the order of the logits.
+    """
+
+    dense: str
+    activation: Literal["tanh", "relu"]
+    out: str
+    labels: tuple[str, ...]
+
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -97,3 +114,20 @@ class Anatomy:
         """Every linear of every block, those of experts included."""
         for block in self.blocks:
             yield from (*block.linears(), *block.expert_linears())
+
+
+def module_name(anatomy: Anatomy, stored: str) -> str:
+    """The path in the built model of a module by its stored name."""
+    return _replaced(stored, anatomy.renamed)
+
+
+def stored_name(anatomy: Anatomy, module: str) -> str:
+    """The inverse of :func:`module_name`."""
+    return _replaced(module, tuple((theirs, ours) for ours, theirs in anatomy.renamed))
+
+
+def _replaced(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:
+    for old, new in prefixes:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name

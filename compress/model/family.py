@@ -9,7 +9,7 @@ from typing import Any
 from ... import plugins
 from ...errors import CheckpointError
 from .anatomy import Anatomy, Shapes
-from .families._sizes import SizeKeys
+from .families._config import SizeKeys
 
 FAMILIES = f"{__package__}.families"
 

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from ...errors import CheckpointError
-from .anatomy import Anatomy
+from .anatomy import Anatomy, module_name
 from .block_anatomy import Attention, BlockAnatomy
-from .module_names import module_name
 
 GENERATION = "generation_config.json"
 

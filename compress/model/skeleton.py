@@ -5,16 +5,16 @@ How the modules are built: :mod:`.meta_model`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from .fused_experts import joined_parameters
+from .anatomy import Anatomy, module_name
 from .meta_model import build
-from .module_names import module_name
 from .weights import WeightSource
 
 # Rows of the head that are held in float32 at once, when it is stored in less.
@@ -27,7 +27,7 @@ class Skeleton:
     def __init__(self, source: WeightSource, device: torch.device) -> None:
         self.source, self.anatomy, self.device = source, source.anatomy, device
         self.model = build(source.reader.path, source.anatomy)
-        self._joined = joined_parameters(source.anatomy)
+        self._fused = fused_experts(source.anatomy)
         for buffer_name, buffer in list(self.model.named_buffers()):
             owner = self.model.get_submodule(buffer_name.rpartition(".")[0])
             setattr(owner, buffer_name.rpartition(".")[2], buffer.to(device))
@@ -44,9 +44,9 @@ class Skeleton:
         return module
 
     def value(self, name: str) -> Tensor:
-        """The parameter ``name``, joined where it is stored in parts."""
-        joined = self._joined.get(name)
-        return self.source.tensor(name) if joined is None else joined.read(self.source.tensor)
+        """The parameter ``name``; fused expert weights are put together from what is stored."""
+        fused = self._fused.get(name)
+        return self.source.tensor(name) if fused is None else fused.read(self.source.tensor)
 
     def assign(self, module: nn.Module, local: str, value: Tensor) -> None:
         """Set the parameter ``local`` below ``module``."""
@@ -141,3 +141,40 @@ class _TokenTable(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return nn.functional.embedding(input_ids, self.table).to(torch.float32) * self.scale
+
+
+@dataclass(frozen=True)
+class FusedExperts:
+    """``rows``: for each expert the stored tensors that follow one another along their first axis; or the one
+    tensor that is stored under another name.
+    """
+
+    rows: tuple[tuple[str, ...], ...]
+    stacked: bool = True
+
+    def read(self, tensor: Callable[[str], Tensor]) -> Tensor:
+        """The parameter, from what ``tensor`` reads."""
+        if not self.stacked:
+            return tensor(self.rows[0][0])
+        first = torch.cat([tensor(name) for name in self.rows[0]])
+        whole = torch.empty(len(self.rows), *first.shape, dtype=first.dtype)
+        for index, names in enumerate(self.rows):
+            torch.cat([tensor(name) for name in names], out=whole[index])
+        return whole
+
+
+def fused_experts(anatomy: Anatomy) -> Mapping[str, FusedExperts]:
+    """By the name of the parameter in transformers' model."""
+    found = {}
+    for block in anatomy.blocks:
+        experts = block.experts
+        if experts is not None:
+            stored = [experts.stored(index) for index in range(experts.count)]
+            found[f"{experts.built}.experts.gate_up_proj"] = FusedExperts(
+                tuple(names[:2] for names in stored)
+            )
+            found[f"{experts.built}.experts.down_proj"] = FusedExperts(tuple(names[2:] for names in stored))
+            found[f"{experts.built}.gate.weight"] = FusedExperts(
+                ((f"{experts.router}.weight",),), stacked=False
+            )
+    return found

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from ..numbers.fake_quant import wrap
+from ..numbers.fake_quant import rounding_of, wrap
 from ..numbers.grid import quantize
-from ..numbers.input_rounding import rounding_of
+from .anatomy import module_name, stored_name
 from .kv_tap import tap
-from .module_names import module_name, stored_name
 from .skeleton import Skeleton
 from .weights import WeightSource
 
@@ -31,8 +30,8 @@ def load_model(
     """The model ``checkpoint``, dense or compressed, as a transformers module in eval mode.
 
     Quantized weights are dequantized. With ``embedding`` the embedding and the head are rounded as an export
-    stores them; with ``activations`` layers whose scheme says so round their inputs; with ``cache`` attention
-    reads keys and values as a quantized cache gives them back, where the checkpoint has scales for one.
+    stores them; with ``activations`` layers round their inputs as their scheme requires; with ``cache``
+    attention reads keys and values as a quantized cache gives them back, where the checkpoint has scales.
 
     Raises:
         CheckpointError: incomplete, inconsistent or unsupported files; non-finite weights (named).
@@ -75,7 +74,7 @@ def round_tables(model: nn.Module, source: WeightSource) -> None:
 
 
 def round_inputs(model: nn.Module, source: WeightSource) -> None:
-    """Let the layers of ``model`` whose scheme says so round their inputs."""
+    """Let the layers of ``model`` whose scheme quantizes activations round their inputs."""
     for name, scheme in source.schemes.items():
         if scheme.activations:
             rounding = rounding_of(scheme, source.input_scale(name))

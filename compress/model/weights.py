@@ -1,9 +1,10 @@
 """``WeightSource``: the weights of a dense or compressed checkpoint by module name, read when they are asked
-for.
+for, and checked for NaN and infinity.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,11 @@ from ..numbers.scheme import Scheme
 from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
-from .checkpoint.compressed import INTEGER, PACKED, restored, schemes_of
-from .checkpoint.finite import refuse_non_finite
-from .checkpoint.float_forms import PARTS, restored_input_scale
-from .checkpoint.kv_scales import is_scale, kv_scheme_of, restored_scales
+from .checkpoint.quantization_config import INTEGER, PACKED, schemes_of
 from .checkpoint.reader import TORCH_TYPES, CheckpointReader
+from .checkpoint.stored_tensors import PARTS, restored, restored_input_scale
 from .family import anatomy_of, stored_transposed
-from .kv_scheme import KVScales, KVScheme
+from .kv_scheme import KVScales, KVScheme, is_scale, kv_scheme_of, restored_scales
 from .pooling import embeds_sentences
 
 MANIFEST = "edgepress.json"
@@ -194,3 +193,43 @@ class WeightSource:
     def names(self, prefix: str = "") -> list[str]:
         """Logical tensor names below ``prefix``."""
         return [name for name in self.shapes if name.startswith(prefix)]
+
+
+SHOWN = 5
+_CHUNK = 1 << 20
+
+
+def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Check every floating-point tensor for NaN and infinity.
+
+    Raises:
+        CheckpointError: some are not finite; names the first tensors with their counts.
+    """
+    damaged = [text for name, tensor in tensors.items() if (text := _describe(name, tensor))]
+    if damaged:
+        more = f" and {len(damaged) - SHOWN} more tensors" if len(damaged) > SHOWN else ""
+        raise CheckpointError(
+            f"weights are not finite: {'; '.join(damaged[:SHOWN])}{more}",
+            why="a training run that diverged, or an overflow when the weights were cast to a smaller type",
+            fix="use an earlier checkpoint, or convert again from the training precision",
+        )
+
+
+def _describe(name: str, tensor: Tensor) -> str:
+    if not tensor.is_floating_point():
+        return ""
+    size = tensor.numel()
+    finite = _count(torch.isfinite, tensor)
+    if finite == size:
+        return ""
+    nan = _count(torch.isnan, tensor)
+    return f"{name} has {nan} NaN and {size - finite - nan} Inf of {size} values"
+
+
+def _count(test: Callable[[Tensor], Tensor], tensor: Tensor) -> int:
+    """How many values pass ``test``; a chunk at a time, since the test copies its input."""
+    count = 0
+    for part in torch.split(tensor.flatten(), _CHUNK):
+        values = part.to(torch.float32) if part.element_size() == 1 else part
+        count += int(test(values).sum())
+    return count

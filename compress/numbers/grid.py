@@ -5,7 +5,7 @@ compressed-tensors' rule). ``mse`` shrinks that span over a ladder of factors an
 with the smallest squared rounding error, weighted by the importance of each input channel when it is known:
 clipping a rare outlier buys finer steps for all the rest. Symmetric codes reach one step further down than
 up, so ``mse`` makes the scale of a group negative where its largest weight is positive: with the fewer bits,
-the more that one step is worth. ``percentile`` spans that share of each group's
+the more that one step is worth. ``percentile`` spans that fraction of each group's
 weights (99 %, or ``percentile-99.5``) and clips the others. Scales are rounded to the precision they are
 stored in before any code is computed.
 """

@@ -1,4 +1,4 @@
-"""``Scheme``: how the weights and activations of a layer are stored. A value, not a class tree.
+"""``Scheme``: how the weights and activations of a layer are stored, and which runtime computes with it.
 
 Names follow compressed-tensors' presets: ``W4A16`` is 4-bit weights with untouched activations,
 ``W4A16_ASYM`` has zero points, ``W8A8`` adds dynamic per-token int8 activations, ``W8A8_STATIC`` those of one
@@ -10,6 +10,7 @@ scale found in calibration. A group size is appended after a dash: ``W4A16-g64``
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -146,3 +147,28 @@ class Scheme(BaseModel):
         scale_bits = 8 if self.format in ("mxfp4", "nvfp4") else scale_bits
         overhead = scale_bits + (0 if self.symmetric else self.bits)
         return self.bits + overhead * self.groups(in_features) / in_features
+
+
+EMULATED = "emulated here, in float32"
+
+_INTEGERS = "ONNX Runtime after `edgepress export`"
+# By the name of the scheme; capability is CUDA's compute capability.
+_SERVERS = {
+    "FP8_DYNAMIC": "vLLM ≥ 0.5 on GPUs of capability ≥ 8.9 (Ada, Hopper, Blackwell)",
+    "FP8": "vLLM ≥ 0.5 on GPUs of capability ≥ 8.9 (Ada, Hopper, Blackwell)",
+    "NVFP4": "vLLM ≥ 0.9.1 on GPUs of capability ≥ 10 (Blackwell); on older ones with activations in 16 bits",
+    "NVFP4A16": "vLLM ≥ 0.9 on GPUs of capability ≥ 8 (Ampere and later)",
+    "MXFP4": "vLLM ≥ 0.14 on GPUs of capability ≥ 8; it may leave activations in 16 bits, and does below 10",
+    "MXFP4A16": "vLLM ≥ 0.14 on GPUs of capability ≥ 8 (Ampere and later)",
+}
+
+
+def runs_on(schemes: Iterable[Scheme]) -> list[str]:
+    """One line for each kind of scheme in ``schemes``: who executes it."""
+    lines = []
+    for scheme in sorted(set(schemes), key=lambda one: one.name):
+        if scheme.format == "int":
+            lines.append(f"integers: {_INTEGERS}")
+        else:
+            lines.append(f"{scheme.name}: {_SERVERS[scheme.name]}; {EMULATED}")
+    return list(dict.fromkeys(lines))

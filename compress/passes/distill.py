@@ -37,8 +37,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ...errors import TrainingError
-from ..model.anatomy import Anatomy
-from ..model.module_names import module_name
+from ..model.anatomy import Anatomy, module_name
 from ..model.pooling import pooling_of
 from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, Selective

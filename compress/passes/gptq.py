@@ -31,8 +31,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..model.block_anatomy import Linear
+from ..numbers.fake_quant import input_scale_of
 from ..numbers.grid import fit_grid, quantize
-from ..numbers.input_rounding import input_scale_of
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import FORWARD, AnySchemeOption, Fixed, float_bytes

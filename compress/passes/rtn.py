@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ..model.block_anatomy import Linear
+from ..numbers.fake_quant import input_scale_of
 from ..numbers.grid import Search, largest_weight, quantize
-from ..numbers.input_rounding import input_scale_of
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import AnySchemeOption, BlockPass
 from ..pipeline.block import Block, LayerStatus, weight_error

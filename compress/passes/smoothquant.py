@@ -21,8 +21,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..model.block_anatomy import Linear
+from ..numbers.fake_quant import input_scale_of, rounding_of
 from ..numbers.grid import quantize
-from ..numbers.input_rounding import input_scale_of, rounding_of
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import AnySchemeOption, BlockPass, float_bytes
 from ..pipeline.block import Block, LayerStatus, weight_error

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..model.block_anatomy import BlockAnatomy
-from ..model.checkpoint.compressed import forms, stored
-from ..model.checkpoint.kv_scales import stored_scales
+from ..model.checkpoint.quantization_config import forms
+from ..model.checkpoint.stored_tensors import stored
+from ..model.kv_scheme import stored_scales
 from ..model.weights import WeightSource
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme

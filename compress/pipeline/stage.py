@@ -20,12 +20,11 @@ from torch import Tensor
 from ...storage import write_atomic, write_json
 from ...terminal import Progress
 from ..measure.fisher import FisherPass
+from ..model.anatomy import module_name
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
-from ..model.checkpoint.compressed import quantization_config
-from ..model.checkpoint.kv_scales import OWN_KEY, ecosystem_form, own_form
+from ..model.checkpoint.quantization_config import quantization_config
 from ..model.checkpoint.shard_writer import copy_companions, join
-from ..model.kv_scheme import KVScheme
-from ..model.module_names import module_name
+from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration

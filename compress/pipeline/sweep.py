@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from ...errors import CalibrationError
 from ...terminal import Progress
+from ..model.anatomy import module_name
 from ..model.block_anatomy import BlockAnatomy
 from ..model.kv_tap import tap
-from ..model.module_names import module_name
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
-from ..numbers.fake_quant import unwrap, wrap
-from ..numbers.input_rounding import rounding_of
+from ..numbers.fake_quant import rounding_of, unwrap, wrap
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from .algorithm import BlockPass

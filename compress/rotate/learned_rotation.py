@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..numbers.fake_quant import input_scale_of, rounding_of
 from ..numbers.grid import quantize
-from ..numbers.input_rounding import input_scale_of, rounding_of
 from ..numbers.scheme import Scheme
 
 _EVERY = 10  # steps between two looks at the rows that are held out

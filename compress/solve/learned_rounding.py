@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..numbers.fake_quant import straight_through
 from ..numbers.grid import storable
 from ..numbers.qtensor import QTensor
-from ..numbers.straight_through import straight_through
 
 _MARGIN = 1e-3  # of a step, between an anchor and the edge of its cell
 _SMALLEST_CLIP, _LARGEST_CLIP = 0.5, 1.5

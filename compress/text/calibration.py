@@ -2,7 +2,7 @@
 
 A decoder gets windows of exactly ``length`` tokens, drawn without replacement from the whole text and never
 padded: every token counts. An encoder gets paragraphs, as it does in use, truncated to ``length`` and padded
-under a mask; a classifier whole documents where the text says what they are. An encoder–decoder gets source
+under a mask; a classifier whole documents where the text has labels. An encoder–decoder gets source
 texts as an encoder does.
 """
 
@@ -16,10 +16,19 @@ import numpy as np
 
 from ...errors import CalibrationError, InputError, UnknownName
 from ...runtime.text.tokenizer import Tokenizer
-from .corpus import Conversation, Corpus, Document, paragraphs, plain, read_corpus
-from .labels import labelled_texts
-from .token_batch import Row, TokenBatch, batched, hash_of, rows_of
-from .token_windows import SEPARATOR, Ids, starts_with_bos, token_stream, windows
+from .corpus import Conversation, Corpus, Document, labelled_texts, paragraphs, plain, read_corpus
+from .token_batch import (
+    SEPARATOR,
+    Ids,
+    Row,
+    TokenBatch,
+    batched,
+    hash_of,
+    rows_of,
+    starts_with_bos,
+    token_stream,
+    windows,
+)
 
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
 Chat = Literal["auto", "always", "never"]

@@ -1,4 +1,5 @@
-"""Text from a file, a directory or a demo corpus, checked before anything long begins.
+"""Text from a file, a directory or a demo corpus, checked before anything long begins, with a classifier's
+labels where rows have them.
 
 A ``.jsonl`` file holds a document per line: an object with the text under a field, or a conversation under
 ``messages``; it may have the ``label`` of its text. Any other file is prose, whose paragraphs (separated by
@@ -9,18 +10,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import CalibrationError, InputError, UnknownName
-from . import wikipedia
-from .wikipedia import Split
+from .demo_corpora import Split, articles
 
 LIMIT = 64 << 20
 
-CORPORA: dict[str, Callable[[Split], list[str]]] = {"wikipedia": wikipedia.articles}
+CORPORA: dict[str, Callable[[Split], list[str]]] = {"wikipedia": articles}
 
 Conversation = tuple[dict[str, Any], ...]
 Document = str | Conversation
@@ -37,7 +37,7 @@ class Corpus:
         documents: texts or conversations, none of them empty; duplicates are still there.
         source: what was asked for, as the user wrote it.
         empty: number of rows without text that were left out.
-        labels: what rows say of each document, in their order; empty where none says anything.
+        labels: the label of each document, in their order; empty where no row has one.
         duplicates: number of documents that repeat an earlier one.
     """
 
@@ -58,7 +58,7 @@ class Corpus:
         return list(first.values())
 
     def texts(self) -> list[str]:
-        """All documents as plain text; the turns of a conversation are joined by a blank line."""
+        """All documents as plain text; the turns of a conversation are separated by a blank line."""
         return [plain(document) for document in self.documents]
 
 
@@ -99,9 +99,9 @@ def read_corpus(source: str, *, field: str = "text", split: Split = "calibration
     rows = [row for file in files for row in _rows(file, field)]
     kept = [(document, label) for document, label in rows if plain(document).strip()]
     labels = tuple(label for _, label in kept)
-    said = any(label is not None for label in labels)
+    labelled = any(label is not None for label in labels)
     documents = tuple(document for document, _ in kept)
-    corpus = Corpus(documents, source, len(rows) - len(kept), labels if said else ())
+    corpus = Corpus(documents, source, len(rows) - len(kept), labels if labelled else ())
     _require_content(corpus)
     return corpus
 
@@ -206,3 +206,20 @@ def _is_message(value: object) -> bool:
         and isinstance(value.get("role"), str)
         and isinstance(value.get("content"), str)
     )
+
+
+def labelled_texts(corpus: Corpus, labels: Sequence[str]) -> list[tuple[str, int | None]]:
+    """The documents as plain text, each with the place of its label in ``labels``; None where it has none.
+
+    Raises:
+        InputError: a label that is neither one of ``labels`` nor a number from 0 on.
+    """
+    places = {label: index for index, label in enumerate(labels)} | {i: i for i in range(len(labels))}
+    strange = next((label for label in corpus.labels if label is not None and label not in places), None)
+    if strange is not None:
+        raise InputError(
+            f"{corpus.source} has the label {strange!r}, which this classifier does not give",
+            fix=f"its labels are {', '.join(labels)}, or their numbers from 0 to {len(labels) - 1}",
+        )
+    pairs = zip(corpus.documents, corpus.labels, strict=True)
+    return [(plain(document), None if label is None else places[label]) for document, label in pairs]

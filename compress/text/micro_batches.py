@@ -1,6 +1,6 @@
 """Calibration batches cut into micro-batches that go through a model at once, some of them held out.
 
-What is held out is never learned from: it says when learning stopped to help.
+What is held out is never learned from: it shows when training stopped to help.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def held_out_tokens(tokens: int) -> int:
 
 
 def hold_out(micro_batches: Sequence[MicroBatch]) -> tuple[list[MicroBatch], list[MicroBatch]]:
-    """``(to learn from, held out)``: every eighth, evenly over the whole, at least one; of much text
+    """``(training, held out)``: every eighth, evenly over the whole, at least one; of much text
     fewer, about 32,768 tokens.
 
     Raises:
@@ -80,7 +80,7 @@ def hold_out(micro_batches: Sequence[MicroBatch]) -> tuple[list[MicroBatch], lis
     """
     if len(micro_batches) < 2:
         raise CalibrationError(
-            f"{len(micro_batches)} micro-batch of text cannot be both learned from and held out",
+            f"{len(micro_batches)} micro-batch of text is too few to train on some and hold out others",
             fix="give more samples: --samples 64",
         )
     tokens = sum(batch.tokens for batch in micro_batches)

@@ -1,4 +1,10 @@
-"""``TokenBatch``: rows of tokens as one tensor under a mask; made of rows of any length, and taken apart."""
+"""From text to tensors: windows of tokens, and ``TokenBatch``, rows of tokens under a mask.
+
+Documents are separated by a blank line before they are tokenised, which every tokenizer has seen in training,
+and windows are cut from the stream without overlap or padding, for calibration and for perplexity alike. A
+model whose tokenizer begins each text with a BOS token (Gemma, Llama) gets it in front of every window,
+within its length; SmolLM2 has none.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +13,66 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .token_windows import Ids
+from ...runtime.text.tokenizer import Tokenizer
+
+Ids = NDArray[np.int64]
+
+SEPARATOR = "\n\n"
+_CHUNK = 1 << 20
+
+
+def starts_with_bos(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer puts its BOS token in front of a text."""
+    bare, full = tokenizer.encode("a", special=False), tokenizer.encode("a", special=True)
+    return tokenizer.bos_id is not None and full[:1] == [tokenizer.bos_id] and full != bare
+
+
+def token_stream(
+    tokenizer: Tokenizer, texts: Sequence[str], *, separator: str = SEPARATOR, limit: int | None = None
+) -> Ids:
+    """Ids ``[tokens]`` of all texts, without tokens that the tokenizer adds; at most ``limit`` of them.
+
+    Text is given to the tokenizer in chunks of about a million characters, and no more of it than ``limit``
+    needs.
+    """
+    parts: list[Ids] = []
+    count = 0
+    for chunk in _chunks(texts, separator, _CHUNK if limit is None else min(_CHUNK, 8 * limit)):
+        parts.append(np.asarray(tokenizer.encode(chunk, special=False), dtype=np.int64))
+        count += len(parts[-1])
+        if limit is not None and count >= limit:
+            break
+    return np.concatenate(parts)[:limit] if parts else np.empty(0, np.int64)
+
+
+def _chunks(texts: Sequence[str], separator: str, size: int) -> Iterator[str]:
+    pending, length = "", 0
+    held: list[str] = []
+    for text in texts:
+        held.append(text)
+        length += len(text)
+        if length >= size:
+            yield pending + separator.join(held)
+            # A separator opens the next chunk, so that it is tokenised with what follows it.
+            pending, length, held = separator, 0, []
+    if held:
+        yield pending + separator.join(held)
+
+
+def windows(stream: Ids, length: int, *, bos: int | None = None) -> Ids:
+    """``[count, length]``: consecutive windows of the stream, each with ``bos`` in front when it is given."""
+    taken = length if bos is None else length - 1
+    count = len(stream) // taken
+    cut = stream[: count * taken].reshape(count, taken)
+    if bos is None:
+        return cut
+    return np.concatenate([np.full((count, 1), bos, dtype=np.int64), cut], axis=1)
+
 
 Row = tuple[Ids, int | None]  # token ids, and a label's place
 

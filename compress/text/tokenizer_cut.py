@@ -2,7 +2,7 @@
 
 What is cut is chosen so that any text can still be split, and a text whose tokens all stay is split as
 before: the alphabet, bytes and special tokens stay, and for BPE every token that another one is merged from.
-Whatever is left is numbered anew, in the old order.
+What is left is renumbered, in the old order.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _renumbered(content: Content, cut: Callable[[Content, Renumber], Content], n
 
 
 def _post_processor(processor: Any, new: Renumber) -> Any:
-    """A post-processor with its ids numbered anew: templates and ``[token, id]`` pairs."""
+    """A post-processor with its ids renumbered: templates and ``[token, id]`` pairs."""
     if processor.get("type") == "Sequence":
         return {**processor, "processors": [_post_processor(one, new) for one in processor["processors"]]}
     changed = dict(processor)

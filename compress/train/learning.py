@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...errors import CalibrationError, TrainingError
 from ..measure.precision import chosen
-from ..model.module_names import module_name
+from ..model.anatomy import module_name
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ModelPass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...compress.numbers.execution import runs_on
+from ...compress.numbers.scheme import runs_on
 from ...errors import InputError
 from ..graph.forms.providers import CPU
 from ..job import ExportJob

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...compress.model.module_names import module_name
+from ...compress.model.anatomy import module_name
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError
 from ...storage import write_json

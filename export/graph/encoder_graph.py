@@ -11,9 +11,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.model.anatomy import Anatomy
+from ...compress.model.anatomy import Anatomy, Classifier
 from ...compress.model.block_anatomy import Attention, BlockAnatomy
-from ...compress.model.classifier import Classifier
 from ...compress.model.pooling import Pooling
 from ...errors import CheckpointError, ShapeError
 from .attention.attention import factor

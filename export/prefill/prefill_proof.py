@@ -18,7 +18,15 @@ from ...runtime.session.session import graph_errors_are_typed, open_session
 from ..graph.build import WeightView
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
-from ..proof.distances import KL_MEAN, divergence, elementwise_bound, gate, log_softmax, noise_bound, rounded
+from ..proof.distances import (
+    KL_MEAN,
+    divergence,
+    elementwise_bound,
+    gate,
+    log_softmax,
+    noise_bound,
+    rounded,
+)
 from ..proof.drive import GraphDriver, Ids, presents
 from ..proof.graphs import write_float_graph
 from ..proof.proof_text import token_rows

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ...compress.model.module_names import module_name
+from ...compress.model.anatomy import module_name
 from ...runtime.bundle.manifest import DecoderSection
 from ...runtime.engine.decoder import Decoder
 from ...runtime.session.session import open_session

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from ...compress.model.module_names import module_name
+from ...compress.model.anatomy import module_name
 from ...compress.model.torch_model import load_model, round_cache, round_inputs, round_tables
 from ...compress.model.weights import WeightSource
 from ...compress.numbers.fake_quant import TokenQuantLinear, unwrap, wrap

@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from edgepress.compress.model.anatomy import module_name
 from edgepress.compress.model.block_anatomy import Attention, Linear
 from edgepress.compress.model.kv_scheme import KVScales, KVScheme
 from edgepress.compress.model.kv_tap import tap
-from edgepress.compress.model.module_names import module_name
 from edgepress.compress.model.pooling import Pooling
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ....compress.model.torch_model import load_model
 from ....compress.model.weights import WeightSource
-from ....compress.text.wikipedia import Split
+from ....compress.text.demo_corpora import Split
 from ....compress.train.students.distill_students import shallow_source
 from ....runtime.text.tokenizer import Tokenizer
 from ....storage import write_atomic

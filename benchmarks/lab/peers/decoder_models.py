@@ -71,7 +71,7 @@ def checkpoint(workspace: Workspace, chosen: DecoderModel) -> Path:
 def write_prompt(workspace: Workspace, chosen: DecoderModel, source: Path) -> None:
     """Token ids of held-out Wikipedia, as many as all prompts have together at most."""
     from ....compress.text.corpus import texts_from
-    from ....compress.text.token_windows import token_stream
+    from ....compress.text.token_batch import token_stream
     from ....runtime.text.tokenizer import Tokenizer
 
     ids = token_stream(Tokenizer.open(source), texts_from("wikipedia", split="held-out"), limit=LONGEST)

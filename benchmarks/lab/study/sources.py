@@ -15,7 +15,7 @@ from ....compress.model.models import resolve
 from ....compress.model.weights import WeightSource
 from ....compress.text.calibration import calibration_from
 from ....compress.text.corpus import texts_from
-from ....compress.text.wikipedia import Split
+from ....compress.text.demo_corpora import Split
 from ....errors import InputError
 from ....plugins import load
 from ....runtime.text.tokenizer import Tokenizer

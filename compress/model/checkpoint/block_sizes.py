@@ -1,4 +1,4 @@
-"""What ``config.json`` says of a model whose blocks have shrunk.
+"""``config.json`` of a model whose blocks have been pruned to smaller sizes.
 
 Where all blocks have equal sizes, and the family's config has a name for each, those entries change and the
 model loads in plain transformers. Otherwise they stay as they were, the sizes of every block are listed under
@@ -109,8 +109,8 @@ def check_section(config: Mapping[str, Any], anatomy: Anatomy) -> None:
     found = [sizes_of(block) for block in anatomy.blocks]
     if not isinstance(section, list) or len(section) != len(found):
         raise CheckpointError(f"config.json: {BLOCK_SIZES} must list the sizes of {len(found)} blocks")
-    for block, said, size in zip(anatomy.blocks, section, found, strict=True):
-        if said != size:
+    for block, stated, size in zip(anatomy.blocks, section, found, strict=True):
+        if stated != size:
             raise CheckpointError(
-                f"config.json: {BLOCK_SIZES} says {said!r} of {block.prefix}, which has {size}"
+                f"config.json: {BLOCK_SIZES} says {stated!r} of {block.prefix}, which has {size}"
             )

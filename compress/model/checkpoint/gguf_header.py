@@ -70,7 +70,7 @@ class _Cursor:
 
     def refusal(self, what: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.path} is not a sound GGUF file: {what}",
+            f"{self.path} is not a valid GGUF file: {what}",
             why="the file is damaged, was cut short while it was copied, or was made to mislead a reader",
             fix="fetch the file again and compare its hash with the publisher's",
         )

@@ -1,7 +1,7 @@
-"""The header of a safetensors file, parsed and bounded here before any byte of it is believed.
+"""The header of a safetensors file, parsed and bounded here before any byte of it is used.
 
 The format is 8 bytes little-endian header length, a JSON object ``{name: {dtype, shape, data_offsets}}``,
-then the data. Everything is hostile until checked: sizes, ranks, names, types, and that the extents of the
+then the data. Nothing is trusted until checked: sizes, ranks, names, types, and that the extents of the
 tensors tile the rest of the file exactly, so that no tensor can overlap another or reach past the end.
 """
 
@@ -89,7 +89,7 @@ def parse_header(data: bytes, file_size: int, path: Path) -> dict[str, TensorEnt
 
 
 def _refusal(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path} is not a sound safetensors file: {what}", why=_DAMAGED, fix=_FETCH)
+    return CheckpointError(f"{path} is not a valid safetensors file: {what}", why=_DAMAGED, fix=_FETCH)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

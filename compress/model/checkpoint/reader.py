@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ....errors import CheckpointError, InputError
 from ....storage import sha256_file, sha256_json
-from .location import inside
-from .settings import CONFIG, read_config
+from .policy import CONFIG, inside, read_config
 from .shards import INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
 
 COMPANIONS = (

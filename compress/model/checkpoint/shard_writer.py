@@ -1,6 +1,4 @@
-"""Writing safetensors by streaming: per-block part files are joined into the shards of a model, never held in
-memory.
-"""
+"""Writing safetensors by streaming: per-block files become the shards of a model, never held in memory."""
 
 from __future__ import annotations
 
@@ -105,7 +103,7 @@ def join(parts: Sequence[Path], directory: Path, shard_bytes: int = SHARD_BYTES)
 
 
 def copy_companions(reader: CheckpointReader, target: Path) -> None:
-    """Carry the tokenizer and its kin along, byte for byte; links that leave the checkpoint are refused."""
+    """Copy tokenizer and other companion files byte for byte; links that leave the checkpoint are refused."""
     for name in reader.companions():
         destination = target / name
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The tensors of a checkpoint directory by name, in one safetensors file or many, checked before anything
 is loaded.
 
-With shards, ``model.safetensors.index.json`` says which file holds which tensor. It is believed only where
+With shards, ``model.safetensors.index.json`` says which file holds which tensor. It is accepted only where
 every shard agrees: nothing missing, nothing extra, nothing twice, and no file outside the directory. Each
 file is opened once: its header is checked and its tensors are read through the same descriptor.
 """
@@ -23,7 +23,7 @@ from threading import Lock
 from ....errors import CheckpointError, RefusedByPolicy
 from ....storage import read_json
 from .header import TensorEntry, read_header
-from .location import inside
+from .policy import inside
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -11,8 +11,8 @@ import torch
 from ....errors import CheckpointError
 from ....storage import read_json
 from ..anatomy import Anatomy
+from .policy import CONFIG
 from .reader import CheckpointReader
-from .settings import CONFIG
 
 TOKENIZER = "tokenizer.json"
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -25,7 +25,7 @@ def check_vocabulary(reader: CheckpointReader, anatomy: Anatomy) -> None:
 
     Raises:
         CheckpointError: a token or special id beyond the embedding, a tokenizer.json that makes no sense,
-            or a head or another table that differs from the embedding it is said to be tied to.
+            or a head or another table that differs from the embedding which the config ties it to.
     """
     rows = anatomy.vocab_size
     if TOKENIZER in reader.companions():

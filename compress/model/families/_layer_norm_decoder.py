@@ -13,14 +13,15 @@ from typing import Literal
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Rope, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp
-from ._head import check_architecture, is_tied
 from ._tensors import (
     Config,
+    check_architecture,
     check_blocks,
     fused,
     head_counts,
     heads_in,
     integer,
+    is_tied,
     linear,
     norm,
     number,

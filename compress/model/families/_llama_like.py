@@ -13,14 +13,15 @@ from math import sqrt
 
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp, Norm
+from ._config import rope
 from ._experts import ExpertNames
-from ._head import check_architecture, is_tied
-from ._rope import rope
 from ._tensors import (
     Config,
+    check_architecture,
     check_blocks,
     head_counts,
     integer,
+    is_tied,
     linear,
     norm,
     number,

@@ -25,7 +25,7 @@ _TRAINED_LENGTH = 512  # relative positions have no end; this is how long the se
 
 @dataclass(frozen=True)
 class T5Like:
-    """What tells one family from another: the MLP where the config is silent."""
+    """What tells one family from another: the MLP where the config names none."""
 
     feed_forward: str
 

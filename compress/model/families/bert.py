@@ -6,9 +6,8 @@ Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, 2018, arXi
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import BertLike, bert_like
-from ._encoder_head import HeadNames
-from ._sizes import SizeKeys
+from ._bert_like import BertLike, HeadNames, bert_like
+from ._config import SizeKeys
 from ._tensors import Config
 
 NAMES = BertLike(prefix="bert.", head=HeadNames(dense="bert.pooler.dense", out="classifier"))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes
+from ._config import windows_of_types
 from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config, integer, number
-from ._windows import windows_of_types
 
 FAMILY = LlamaLike(
     max_positions=8192,

@@ -10,8 +10,8 @@ from dataclasses import replace
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import BlockAnatomy
+from ._config import SizeKeys
 from ._layer_norm_decoder import LayerNormDecoder, layer_norm_decoder
-from ._sizes import SizeKeys
 from ._tensors import Config
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes
+from ._config import SizeKeys, rope
 from ._layer_norm_decoder import HEAD, LayerNormDecoder, layer_norm_decoder
-from ._rope import rope
-from ._sizes import SizeKeys
 from ._tensors import Config, integer
 
 FAMILY = LayerNormDecoder(

@@ -6,8 +6,8 @@ Touvron et al., LLaMA: Open and Efficient Foundation Language Models, 2023, arXi
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
+from ._config import SizeKeys
 from ._llama_like import LlamaLike, llama_like
-from ._sizes import SizeKeys
 from ._tensors import Config
 
 # Mistral without a window is Llama without biases.

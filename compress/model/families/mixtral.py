@@ -6,9 +6,9 @@ Jiang et al., Mixtral of Experts, 2024, arXiv 2401.04088.
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
+from ._config import SizeKeys
 from ._experts import ExpertNames
 from ._llama_like import LlamaLike, llama_like
-from ._sizes import SizeKeys
 from ._tensors import Config, integer
 
 NAMES = ExpertNames(module="block_sparse_moe", gate="w1", up="w3", down="w2")

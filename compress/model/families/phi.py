@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
+from ._config import rope
 from ._layer_norm_decoder import LayerNormDecoder, layer_norm_decoder
-from ._rope import rope
 from ._tensors import Config, integer
 
 FAMILY = LayerNormDecoder(

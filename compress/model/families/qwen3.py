@@ -6,9 +6,9 @@ Yang et al., Qwen3 Technical Report, 2025, arXiv 2505.09388.
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
+from ._config import layer_windows
 from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config
-from ._windows import layer_windows
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

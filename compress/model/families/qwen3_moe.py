@@ -6,11 +6,10 @@ Yang et al., Qwen3 Technical Report, 2025, arXiv 2505.09388.
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
+from ._config import SizeKeys, layer_windows
 from ._experts import ExpertNames
 from ._llama_like import LlamaLike, llama_like
-from ._sizes import SizeKeys
 from ._tensors import Config
-from ._windows import layer_windows
 
 SIZES = SizeKeys(experts=("num_experts", "num_local_experts"))
 

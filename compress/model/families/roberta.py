@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import BertLike, bert_like
-from ._encoder_head import HeadNames
-from ._sizes import SizeKeys
+from ._bert_like import BertLike, HeadNames, bert_like
+from ._config import SizeKeys
 from ._tensors import Config
 
 DEFAULT_PAD = 1

@@ -7,7 +7,7 @@ Raffel et al., Exploring the Limits of Transfer Learning with a Unified Text-to-
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._sizes import SizeKeys
+from ._config import SizeKeys
 from ._t5_like import T5Like, t5_like
 from ._tensors import Config
 

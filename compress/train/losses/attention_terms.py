@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ...measure.reading import MAPS, States
-from ...model.anatomy import Anatomy
+from ...model.anatomy import Anatomy, module_name
 from ...model.block_anatomy import Attention
-from ...model.module_names import module_name
 from ...text.micro_batches import MicroBatch
 from .logit_terms import forward_kl
 

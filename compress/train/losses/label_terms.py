@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 from ...measure.reading import LAST, States
-from ...model.anatomy import Anatomy
-from ...model.classifier import Classifier
-from ...model.module_names import module_name
+from ...model.anatomy import Anatomy, Classifier, module_name
 from ...text.micro_batches import MicroBatch
 from .logit_terms import forward_kl
 

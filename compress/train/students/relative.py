@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ...numbers.straight_through import straight_through
+from ...numbers.fake_quant import straight_through
 from .sharding import own_rows
 
 Rounding = Callable[[Tensor], Tensor]

@@ -11,11 +11,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ...model.anatomy import Anatomy
+from ...model.anatomy import Anatomy, module_name
 from ...model.kv_tap import tap
-from ...model.module_names import module_name
-from ...numbers.fake_quant import quantize_tokens
-from ...numbers.straight_through import straight_through
+from ...numbers.fake_quant import quantize_tokens, straight_through
 
 Activations = Literal["float", "int8", "int4"]
 

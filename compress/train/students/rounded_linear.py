@@ -18,10 +18,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ...numbers.fake_quant import straight_through
 from ...numbers.grid import quantize, storable
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
-from ...numbers.straight_through import straight_through
 
 # From a weight ``[out, groups, size]``, a scheme and a mask of the same shape (False is zero) to the codes.
 Codebook = Callable[[Tensor, Scheme, Tensor | None], QTensor]

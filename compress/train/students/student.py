@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import TrainingError
+from ...model.anatomy import module_name
 from ...model.block_anatomy import BlockAnatomy, Linear, Norm
-from ...model.module_names import module_name
 from ...model.torch_model import load_model
 from ...model.weights import WeightSource
 from ...numbers.fake_quant import TokenQuantLinear, quantize_tokens

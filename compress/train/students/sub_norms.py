@@ -24,10 +24,9 @@ from torch import Tensor, nn
 from ....errors import RecipeError
 from ....storage import write_json
 from ...measure.reading import read
-from ...model.anatomy import Anatomy
+from ...model.anatomy import Anatomy, module_name
 from ...model.block_anatomy import BlockAnatomy, Linear, Norm
 from ...model.checkpoint.shard_writer import copy_companions
-from ...model.module_names import module_name
 from ...model.torch_model import load_model
 from ...model.weights import WeightSource
 from ...text.micro_batches import MicroBatch, first_tokens

@@ -9,10 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from edgepress.compress.model.anatomy import Anatomy
+from edgepress.compress.model.anatomy import Anatomy, module_name, stored_name
 from edgepress.compress.model.block_anatomy import Norm
 from edgepress.compress.model.family import anatomy_of
-from edgepress.compress.model.module_names import module_name, stored_name
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, UnknownName
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.model.checkpoint.compressed import forms
+from edgepress.compress.model.checkpoint.quantization_config import forms
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.passes.gptq import Gptq

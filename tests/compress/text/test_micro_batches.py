@@ -36,5 +36,5 @@ def test_the_plan_knows_how_much_that_is(count: int) -> None:
 
 
 def test_one_micro_batch_is_not_enough() -> None:
-    with pytest.raises(CalibrationError, match="1 micro-batch"):
+    with pytest.raises(CalibrationError, match="1 micro-batch of text is too few"):
         hold_out(micro_batches(1))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from edgepress.cli.verbs.inspect import inspect_checkpoint
 from edgepress.compress.api import compress_model
-from edgepress.compress.model.checkpoint.compressed import restored, stored
+from edgepress.compress.model.checkpoint.stored_tensors import restored, stored
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.model.checkpoint.finite import refuse_non_finite
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.checkpoint.shards import INDEX, SINGLE, ShardFiles
+from edgepress.compress.model.weights import refuse_non_finite
 from edgepress.errors import CheckpointError, EdgepressError, InputError, RefusedByPolicy
 from safetensors.torch import load_file, save_file
 
@@ -198,7 +198,7 @@ def _index_not_json(folder: Path) -> str:
 def _shard_cut_short(folder: Path) -> str:
     shard = sorted(folder.glob("model-*.safetensors"))[0]
     shard.write_bytes(shard.read_bytes()[:-1])
-    return f"{shard.name} is not a sound safetensors file"
+    return f"{shard.name} is not a valid safetensors file"
 
 
 SHARD_FAULTS = (

@@ -50,7 +50,7 @@ def without(model: Path, pruned: WeightSource) -> Tensor:
     lacks.
     """
     module, original = load_model(model), WeightSource.open(model)
-    from edgepress.compress.model.module_names import module_name
+    from edgepress.compress.model.anatomy import module_name
 
     for before, after in zip(original.anatomy.linears(), pruned.anatomy.linears(), strict=True):
         if before.role in ("o", "down") and after.in_features < before.in_features:

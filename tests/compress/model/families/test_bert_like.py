@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgepress.compress.model.classifier import Classifier
+from edgepress.compress.model.anatomy import Classifier
 from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError

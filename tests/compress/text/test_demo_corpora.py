@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgepress.compress.text import gensim_package, wiki_markup, wikipedia, word_pairs
+from edgepress.compress.text import demo_corpora, wiki_markup
 from edgepress.errors import InputError, MissingDependency, UnknownName
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,14 +71,14 @@ def test_dump_drops_redirects_other_namespaces_and_empty_articles() -> None:
         page("Talk", f"{PROSE} Four.", ns=1),
         page("Stub", "short"),
     )
-    assert list(wikipedia.read_dump(io.BytesIO(data))) == [("Kept", f"{PROSE} One.\n\n{PROSE} Two.")]
+    assert list(demo_corpora.read_dump(io.BytesIO(data))) == [("Kept", f"{PROSE} One.\n\n{PROSE} Two.")]
 
 
 def test_splits_share_no_article_and_no_paragraph() -> None:
-    calibration, held_out = wikipedia.articles("calibration"), wikipedia.articles("held-out")
+    calibration, held_out = demo_corpora.articles("calibration"), demo_corpora.articles("held-out")
     assert len(calibration) + len(held_out) > 95
     assert len(calibration) > 1.8 * len(held_out) > 50
-    assert wikipedia.articles("held-out") == held_out
+    assert demo_corpora.articles("held-out") == held_out
     first = {paragraph for article in calibration for paragraph in article.split("\n\n")}
     second = {paragraph for article in held_out for paragraph in article.split("\n\n")}
     assert not first & second
@@ -86,51 +86,51 @@ def test_splits_share_no_article_and_no_paragraph() -> None:
 
 
 def test_no_markup_is_left_in_the_articles() -> None:
-    text = "\n".join(wikipedia.articles("held-out"))
+    text = "\n".join(demo_corpora.articles("held-out"))
     for mark in ("{{", "}}", "[[", "]]", "<ref", "'''", "&nbsp;", "thumb|"):
         assert mark not in text
 
 
 def test_gensim_is_found_but_not_imported() -> None:
-    wikipedia.articles("held-out")
-    word_pairs.pairs("simlex999")
+    demo_corpora.articles("held-out")
+    demo_corpora.pairs("simlex999")
     assert "gensim" not in sys.modules
 
 
 def test_broken_dump_is_a_typed_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "dump.bz2"
     broken.write_bytes(bz2.compress(b"<mediawiki><page>"))
-    monkeypatch.setattr(wikipedia, "data_file", lambda _: broken)
+    monkeypatch.setattr(demo_corpora, "data_file", lambda _: broken)
     with pytest.raises(InputError, match=r"dump\.bz2"):
-        wikipedia.articles("held-out")
+        demo_corpora.articles("held-out")
     broken.write_bytes(b"not compressed")
     with pytest.raises(InputError, match=r"dump\.bz2"):
-        wikipedia.articles("held-out")
+        demo_corpora.articles("held-out")
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gensim_package, "find_spec", lambda _: None)
+    monkeypatch.setattr(demo_corpora, "find_spec", lambda _: None)
     with pytest.raises(MissingDependency) as caught:
-        gensim_package.data_file("wordsim353.tsv")
+        demo_corpora.data_file("wordsim353.tsv")
     assert "pip install --no-deps gensim==4.4.0" in caught.value.fix
-    monkeypatch.setattr(gensim_package, "find_spec", importlib.util.find_spec)
+    monkeypatch.setattr(demo_corpora, "find_spec", importlib.util.find_spec)
     with pytest.raises(MissingDependency, match=r"nothing\.tsv"):
-        gensim_package.data_file("nothing.tsv")
+        demo_corpora.data_file("nothing.tsv")
 
 
 def test_word_pairs() -> None:
-    wordsim, simlex = word_pairs.pairs("wordsim353"), word_pairs.pairs("simlex999")
+    wordsim, simlex = demo_corpora.pairs("wordsim353"), demo_corpora.pairs("simlex999")
     assert (len(wordsim), len(simlex)) == (353, 999)
     assert wordsim[0] == ("love", "sex", 6.77)
     assert simlex[1] == ("smart", "intelligent", 9.2)
     assert all(0 <= rating <= 10 for _, _, rating in wordsim + simlex)
     with pytest.raises(UnknownName, match="wordsim"):
-        word_pairs.pairs("wordsim")
+        demo_corpora.pairs("wordsim")
 
 
 def test_bad_pair_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pairs.tsv"
     path.write_text("# head\na\tb\t1.0\nbroken line\n", encoding="utf-8")
-    monkeypatch.setattr(word_pairs, "data_file", lambda _: path)
+    monkeypatch.setattr(demo_corpora, "data_file", lambda _: path)
     with pytest.raises(InputError, match=r"pairs\.tsv:3"):
-        word_pairs.pairs("simlex999")
+        demo_corpora.pairs("simlex999")

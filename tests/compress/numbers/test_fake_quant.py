@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from edgepress.compress.numbers.input_rounding import input_scale_of, rounding_of
+from edgepress.compress.numbers.fake_quant import input_scale_of, rounding_of
 from edgepress.compress.numbers.number_format import E4M3
 from edgepress.compress.numbers.scheme import Format, Scheme
 

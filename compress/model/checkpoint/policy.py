@@ -1,4 +1,5 @@
-"""``config.json`` and its siblings under policy: settings are data, and may not make any library run code.
+"""What a checkpoint may ask for: settings are data that make no library run code, and files lie inside its
+directory, or in the hub cache that the directory is a snapshot of.
 
 Refused wherever they occur, at any depth: ``auto_map`` and ``trust_remote_code`` (Python files of the
 model's own), private ``…_internal`` switches, and attention, expert or kernel implementations that name a
@@ -12,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import CheckpointError, RefusedByPolicy
-from ....storage import read_json
-from .location import inside
+from ....storage import contained, read_json
 
 CONFIG = "config.json"
 CHECKED = (CONFIG, "tokenizer_config.json", "generation_config.json", "processor_config.json")
@@ -70,3 +70,20 @@ def _walk(value: object, path: Path, depth: int = 0) -> Iterator[tuple[str, obje
     elif isinstance(value, list):
         for item in value:
             yield from _walk(item, path, depth + 1)
+
+
+def inside(directory: Path, name: str) -> Path:
+    """``directory / name`` for a relative name from an untrusted file.
+
+    A hub cache keeps ``models--org--name/snapshots/REVISION/file`` as links into
+    ``models--org--name/blobs``: there the links may lead anywhere below ``models--org--name``.
+
+    Raises:
+        RefusedByPolicy: the name is absolute, has ``..``, or is a link that leaves the directory.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise RefusedByPolicy(f"file name {name!r} points outside its directory {directory}")
+    if directory.parent.name != "snapshots":
+        return contained(directory, name)
+    root = directory.parent.parent
+    return contained(root, (directory.relative_to(root) / name).as_posix())

@@ -1,0 +1,215 @@
+"""A ``QTensor`` as a compressed-tensors checkpoint stores it, and back: what transformers and vLLM open.
+
+``pack-quantized`` integers: signed codes as a dense little-endian bit stream in int32 words. A code is stored
+as ``code + 2^(bits−1)``, least significant bit first, one row after another; 32 codes fill exactly ``bits``
+words, so that 3-bit codes cross words, and rows are padded with zero bits to whole words. ``int-quantized``:
+``weight`` int8. ``float-quantized``: ``weight`` E4M3, ``weight_scale`` a row, ``input_scale`` where
+activations are static. ``mxfp4-pack-quantized`` and ``nvfp4-pack-quantized``: two codes a byte in
+``weight_packed``, the first one low, bit 3 the sign; ``weight_scale`` E8M0 (the exponent plus 127) or E4M3,
+and for NVFP4 what the scales are multiplied by, ``weight_global_scale`` and ``input_global_scale``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ....errors import CheckpointError
+from ...numbers.grid import storable
+from ...numbers.number_format import E4M3, unit_of
+from ...numbers.qtensor import QTensor
+from ...numbers.scheme import Scheme
+from .quantization_config import INTEGER
+
+PARTS = ("weight_packed", "weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
+
+_CODES_AT_ONCE = 1 << 20  # each is eight bytes wide while it is worked on
+_POINTS = torch.tensor(
+    [0, 1, 2, 3, 4, 6, 8, 12], dtype=torch.int8
+)  # of E2M1, doubled, by index  # of E2M1, doubled, by index
+_BIAS = 127  # of E8M0  # of E8M0
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Pack ``codes [rows, columns]`` int8 into int32 ``[rows, ceil(columns · bits / 32)]``."""
+    rows = max(1, _CODES_AT_ONCE // codes.shape[1])
+    return torch.cat([_pack_rows(part, bits) for part in torch.split(codes, rows)])
+
+
+def _pack_rows(codes: Tensor, bits: int) -> Tensor:
+    rows, columns = codes.shape
+    unsigned = codes.to(torch.int64) + (1 << (bits - 1))
+    padded = torch.nn.functional.pad(unsigned, (0, -columns % 32)).view(rows, -1, 32)
+    words = torch.zeros(rows, padded.shape[1], bits, dtype=torch.int64, device=codes.device)
+    for index in range(32):
+        word, offset = divmod(index * bits, 32)
+        words[..., word] |= padded[..., index] << offset
+        if offset + bits > 32:
+            words[..., word + 1] |= padded[..., index] >> (32 - offset)
+    low = (words & 0xFFFFFFFF).view(rows, -1)[:, : -(-columns * bits // 32)]
+    # int64 to int32 keeps the low 32 bits: the sign bit is just the last bit of the stream.
+    return torch.where(low >= 1 << 31, low - (1 << 32), low).to(torch.int32).contiguous()
+
+
+def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
+    """Inverse of :func:`pack`: int8 codes ``[rows, columns]`` from int32 ``words``."""
+    rows = max(1, _CODES_AT_ONCE // columns)
+    return torch.cat([_unpack_rows(part, bits, columns) for part in torch.split(words, rows)])
+
+
+def _unpack_rows(words: Tensor, bits: int, columns: int) -> Tensor:
+    rows = words.shape[0]
+    groups = -(-columns // 32)
+    stream = words.to(torch.int64) & 0xFFFFFFFF
+    stream = torch.nn.functional.pad(stream, (0, groups * bits - words.shape[1])).view(rows, groups, bits)
+    codes = torch.empty(rows, groups, 32, dtype=torch.int64, device=words.device)
+    for index in range(32):
+        word, offset = divmod(index * bits, 32)
+        value = stream[..., word] >> offset
+        if offset + bits > 32:
+            value = value | (stream[..., word + 1] << (32 - offset))
+        codes[..., index] = value & ((1 << bits) - 1)
+    return (codes.view(rows, -1)[:, :columns] - (1 << (bits - 1))).to(torch.int8).contiguous()
+
+
+def pack_e2m1(codes: Tensor) -> Tensor:
+    """``codes [rows, columns]``, points doubled, as bytes ``[rows, columns / 2]``."""
+    index = torch.searchsorted(_POINTS.to(codes.device), codes.abs()).to(torch.uint8)
+    index |= (codes < 0).to(torch.uint8) << 3
+    return index[:, ::2] | index[:, 1::2] << 4
+
+
+def unpack_e2m1(packed: Tensor) -> Tensor:
+    """Inverse of :func:`pack_e2m1`."""
+    index = torch.stack((packed & 15, packed >> 4), -1).flatten(1)
+    points = _POINTS.to(packed.device)[(index & 7).long()]
+    return torch.where(index >= 8, -points, points)
+
+
+def stored(name: str, tensor: QTensor, form: str, largest: float | None = None) -> dict[str, Tensor]:
+    """The tensors that store ``tensor`` as the module ``name``; ``form`` as
+    :func:`.quantization_config.forms` says. ``largest`` is the largest scale of the matrices that a runtime
+    fuses with this one.
+    """
+    scale = _stored_scale(tensor)
+    if tensor.scheme.format != "int":
+        return _stored_float(name, tensor, scale, largest)
+    if form == INTEGER:
+        tensors = {f"{name}.weight": tensor.codes, f"{name}.weight_scale": scale}
+        if tensor.input_scale is not None:
+            tensors[f"{name}.input_scale"] = torch.tensor([tensor.input_scale])
+        if tensor.zero_point is not None:
+            tensors[f"{name}.weight_zero_point"] = tensor.zero_point
+        return tensors
+    tensors = {
+        f"{name}.weight_packed": pack(tensor.codes, tensor.scheme.bits),
+        f"{name}.weight_scale": scale,
+        f"{name}.weight_shape": torch.tensor(tensor.shape, dtype=torch.int64),
+    }
+    if tensor.zero_point is not None:
+        packed = pack(tensor.zero_point.T.contiguous(), tensor.scheme.bits)
+        tensors[f"{name}.weight_zero_point"] = packed.T.contiguous()
+    return tensors
+
+
+def _stored_scale(tensor: QTensor) -> Tensor:
+    half = tensor.scale.to(torch.float16)
+    exact = torch.equal(half.to(torch.float32), tensor.scale) and torch.equal(
+        storable(tensor.scale), tensor.scale
+    )
+    return half if exact and tensor.zero_point is None else tensor.scale
+
+
+def _stored_float(name: str, tensor: QTensor, scale: Tensor, largest: float | None) -> dict[str, Tensor]:
+    """The tensors that store ``tensor`` as the module ``name``; ``scale`` as the integer forms store it,
+    ``largest`` as in :func:`stored`.
+
+    Raises:
+        CheckpointError: scales that this form cannot hold exactly.
+    """
+    tensors: dict[str, Tensor] = {}
+    if tensor.scheme.format == "fp8":
+        tensors = {f"{name}.weight": tensor.codes, f"{name}.weight_scale": scale}
+        if tensor.input_scale is not None:
+            tensors[f"{name}.input_scale"] = torch.tensor([tensor.input_scale])
+        return tensors
+    block = 2 * tensor.scale
+    tensors[f"{name}.weight_packed"] = pack_e2m1(tensor.codes)
+    if tensor.scheme.format == "mxfp4":
+        exponent = torch.frexp(block).exponent - 1
+        tensors[f"{name}.weight_scale"] = (exponent + _BIAS).to(torch.uint8)
+        return tensors
+    unit = _unit(name, block, largest)
+    tensors[f"{name}.weight_scale"] = (block / unit).to(E4M3)
+    tensors[f"{name}.weight_global_scale"] = torch.tensor([1 / unit])
+    if tensor.input_scale is not None:
+        tensors[f"{name}.input_global_scale"] = torch.tensor([1 / tensor.input_scale])
+    return tensors
+
+
+def _unit(name: str, block: Tensor, largest: float | None) -> float:
+    """The power of two that the scales ``block [out, groups]`` of an NVFP4 layer are stored in."""
+    own = float(block.max())
+    units = [unit_of(own if largest is None else 2 * largest), unit_of(own)]
+    exact = [unit for unit in units if torch.equal((block / unit).to(E4M3).to(torch.float32) * unit, block)]
+    if not exact:
+        raise CheckpointError(
+            f"{name} has NVFP4 scales that count in no power of two",
+            why="another tool wrote them, and a layer that is not changed is kept bit for bit",
+            fix="start from the model as it was before it was quantized",
+        )
+    return exact[0]
+
+
+def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str) -> QTensor:
+    """The ``QTensor`` stored as the module ``name`` in ``form``; ``read`` gives a stored tensor by name.
+
+    Raises:
+        CheckpointError: the stored tensors do not fit each other or the scheme.
+    """
+    if scheme.format != "int":
+        return _restored_float(name, scheme, read)
+    scale = read(f"{name}.weight_scale").to(torch.float32)
+    if form == INTEGER:
+        zero_point = None if scheme.symmetric else read(f"{name}.weight_zero_point")
+        inputs = restored_input_scale(name, scheme, read)
+        return QTensor(scheme, read(f"{name}.weight"), scale, zero_point, inputs)
+    out_features, in_features = (int(size) for size in read(f"{name}.weight_shape"))
+    words = read(f"{name}.weight_packed")
+    if words.shape != (out_features, -(-in_features * scheme.bits // 32)):
+        raise CheckpointError(
+            f"{name}.weight_packed has shape {tuple(words.shape)}, "
+            f"which does not hold {scheme.bits}-bit codes of {out_features} × {in_features}"
+        )
+    zero_point = None
+    if not scheme.symmetric:
+        packed = read(f"{name}.weight_zero_point")
+        zero_point = unpack(packed.T.contiguous(), scheme.bits, out_features).T.contiguous()
+    return QTensor(scheme, unpack(words, scheme.bits, in_features), scale, zero_point)
+
+
+def _restored_float(name: str, scheme: Scheme, read: Callable[[str], Tensor]) -> QTensor:
+    """The ``QTensor`` stored as the module ``name``; ``read`` gives a stored tensor by name."""
+    scale = read(f"{name}.weight_scale")
+    inputs = restored_input_scale(name, scheme, read)
+    if scheme.format == "fp8":
+        codes = read(f"{name}.weight")
+        wide = scale.to(torch.float32).reshape(-1, 1).expand(codes.shape[0], 1).contiguous()
+        return QTensor(scheme, codes, wide, None, inputs)
+    codes = unpack_e2m1(read(f"{name}.weight_packed"))
+    if scheme.format == "mxfp4":
+        exponent = scale.to(torch.int32) - _BIAS
+        return QTensor(scheme, codes, torch.ldexp(torch.full(scale.shape, 0.5), exponent), None, inputs)
+    divisor = read(f"{name}.weight_global_scale").to(torch.float32)
+    return QTensor(scheme, codes, scale.to(torch.float32) / divisor / 2, None, inputs)
+
+
+def restored_input_scale(name: str, scheme: Scheme, read: Callable[[str], Tensor]) -> float | None:
+    """``QTensor.input_scale`` of the module ``name``."""
+    if not scheme.calibrated:
+        return None
+    if scheme.format != "nvfp4":
+        return float(read(f"{name}.input_scale"))
+    return 1 / float(read(f"{name}.input_global_scale"))

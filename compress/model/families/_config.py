@@ -1,0 +1,127 @@
+"""How a family's config names the sizes that pruning changes; a family file may say its own as ``SIZES``.
+
+----
+
+Rotary settings of a config, in either of the two forms that checkpoints carry.
+
+Since transformers 5 there is ``rope_parameters`` with everything in it; before, ``rope_theta`` and
+``rope_scaling`` lay at the top. Su et al., RoFormer, 2021, arXiv 2104.09864.
+
+----
+
+Which layers see a sliding window, as Qwen configs say it: a switch, then layer types or a threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ....errors import CheckpointError
+from ..anatomy import Rope
+from ._tensors import Config, integer, number, text
+
+
+@dataclass(frozen=True)
+class SizeKeys:
+    """Config keys; the defaults are Llama's.
+
+    Attributes:
+        heads: of query heads, key/value heads and channels of a head; None where transformers derives the
+            size of a head from the hidden size, so that a config cannot say that heads are gone.
+        twin: ``model_type`` and architecture of the same network without biases, where transformers refuses
+            hidden sizes under the family's own name that are no multiple of the heads.
+        experts: how the number of experts may be called: all that are there say it.
+        decoder_layers: of an encoder–decoder, whose ``layers`` are the encoder's.
+    """
+
+    ffn: str = "intermediate_size"
+    layers: str = "num_hidden_layers"
+    heads: tuple[str, str, str] | None = ("num_attention_heads", "num_key_value_heads", "head_dim")
+    twin: tuple[str, str] | None = None
+    experts: tuple[str, ...] = ()
+    decoder_layers: str | None = None
+
+
+DEFAULT_THETA = 10_000.0
+TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+# These scale from the length of the pretraining, which is the model's own where the config has no other.
+_NEED_ORIGINAL_LENGTH = ("llama3", "yarn", "longrope")
+
+
+def rope(config: Config, head_dim: int) -> Rope:
+    """The rotary embedding of a decoder whose heads have ``head_dim`` channels.
+
+    ``scaling`` of the result always has ``rope_type``, and is empty for plain rope.
+
+    Raises:
+        CheckpointError: settings of the wrong type, an unknown rope type, or a different rope for each kind
+        of layer.
+    """
+    parameters = _parameters(config)
+    merged = {**config, **parameters}
+    theta = number(merged, "rope_theta", DEFAULT_THETA)
+    rotated = int(head_dim * number(merged, "partial_rotary_factor", 1.0))
+    if rotated % 2 or not 0 < rotated <= head_dim:
+        raise CheckpointError(
+            f"config.json: rope turns {rotated} of {head_dim} channels; it needs pairs within a head"
+        )
+    kind = text(parameters, "rope_type", text(parameters, "type", "default"))
+    if kind not in TYPES:
+        raise CheckpointError(f"config.json: unknown rope_type {kind!r}", fix=f"known: {', '.join(TYPES)}")
+    if kind == "default":
+        return Rope(theta, rotated)
+    own = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+    scaling = {"rope_type": kind, **{key: value for key, value in parameters.items() if key not in own}}
+    if kind in _NEED_ORIGINAL_LENGTH and "original_max_position_embeddings" not in scaling:
+        length = config.get("original_max_position_embeddings", config.get("max_position_embeddings"))
+        scaling["original_max_position_embeddings"] = length
+    return Rope(theta, rotated, scaling)
+
+
+def _parameters(config: Config) -> dict[str, Any]:
+    for key in ("rope_parameters", "rope_scaling"):
+        value = config.get(key)
+        if not value:
+            continue
+        if not isinstance(value, dict) or any(isinstance(item, dict) for item in value.values()):
+            raise CheckpointError(f"config.json: {key} must be one table for all layers, not {value!r}")
+        return value
+    return {}
+
+
+DEFAULT_WINDOW = 4096
+DEFAULT_FULL_LAYERS = 28
+
+
+def layer_windows(config: Config) -> list[int | None]:
+    """The sliding window of each layer, None for full attention.
+
+    Raises:
+        CheckpointError: ``layer_types`` of the wrong length or with an unknown type.
+    """
+    count = integer(config, "num_hidden_layers")
+    window = integer(config, "sliding_window", DEFAULT_WINDOW) if config.get("use_sliding_window") else None
+    kinds = config.get("layer_types")
+    if kinds is None:
+        full = config.get("max_window_layers", DEFAULT_FULL_LAYERS)
+        if type(full) is not int:
+            raise CheckpointError(f"config.json: max_window_layers must be a whole number, not {full!r}")
+        return [window if index >= full else None for index in range(count)]
+    return windows_of_types(kinds, count, window)
+
+
+def windows_of_types(kinds: object, count: int, window: int | None) -> list[int | None]:
+    """The sliding window of each of ``count`` layers, from the list ``layer_types`` of a config.
+
+    Raises:
+        CheckpointError: a list of the wrong length or with an unknown type.
+    """
+    if not isinstance(kinds, list) or len(kinds) != count:
+        raise CheckpointError(f"config.json: layer_types must list a type for each of the {count} layers")
+    known = {"full_attention": None, "sliding_attention": window}
+    if strange := [kind for kind in kinds if not isinstance(kind, str) or kind not in known]:
+        raise CheckpointError(
+            f"config.json: unknown layer type {strange[0]!r}", fix=f"known: {', '.join(known)}"
+        )
+    return [known[kind] for kind in kinds]

@@ -1,0 +1,125 @@
+"""Demo data of the ``gensim`` package, which is found and never imported (that would pull in scipy): English
+Wikipedia articles, and word pairs with human similarity ratings, against which embeddings are ranked.
+
+About a hundred articles come from a MediaWiki dump (text under CC BY-SA by Wikipedia's authors) and are split
+by article: no sentence of a held-out article is ever calibrated with. WordSim-353 (Finkelstein et al.,
+"Placing Search in Context", 2001) rates relatedness; SimLex-999 (Hill, Reichart and Korhonen,
+arXiv:1408.3456, 2014) rates similarity proper. Both are on a scale from 0 to 10.
+"""
+
+from __future__ import annotations
+
+import bz2
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Literal
+from xml.etree import ElementTree
+
+from ...errors import InputError, MissingDependency, UnknownName
+from .wiki_markup import paragraphs
+
+INSTALL = "pip install --no-deps gensim==4.4.0"
+
+
+def data_file(name: str) -> Path:
+    """The path of the data file ``name``.
+
+    Raises:
+        MissingDependency: the package is not installed, or this version of it lacks the file.
+    """
+    spec = find_spec("gensim")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependency(
+            f"the demo data {name!r} comes with the package 'gensim', which is not installed",
+            fix=f"install it with: {INSTALL}",
+        )
+    path = Path(next(iter(spec.submodule_search_locations))) / "test" / "test_data" / name
+    if not path.is_file():
+        raise MissingDependency(
+            f"the installed 'gensim' does not carry {name!r}",
+            why=f"{path} is missing",
+            fix=f"install the version that does with: {INSTALL}",
+        )
+    return path
+
+
+DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+HELD_OUT_EVERY = 3
+
+Split = Literal["calibration", "held-out"]
+
+
+def articles(split: Split) -> list[str]:
+    """The articles of a split, in the order of the dump; paragraphs are separated by a blank line.
+
+    Every third article is held out. Takes about two seconds at first, nothing after that.
+
+    Raises:
+        MissingDependency: the package that carries the dump is not installed.
+        InputError: the dump does not parse.
+    """
+    held_out = split == "held-out"
+    return [
+        text
+        for index, (_, text) in enumerate(_all_articles(data_file(DUMP)))
+        if (index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out
+    ]
+
+
+@lru_cache(maxsize=1)
+def _all_articles(path: Path) -> tuple[tuple[str, str], ...]:
+    try:
+        with bz2.open(path, "rb") as stream:
+            return tuple(read_dump(stream))
+    except (ElementTree.ParseError, OSError, EOFError) as error:
+        raise InputError(f"cannot read the Wikipedia dump {path}", why=str(error)) from None
+
+
+def read_dump(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """``(title, text)`` of every article in a MediaWiki XML dump, without redirects and those without prose.
+
+    Raises:
+        xml.etree.ElementTree.ParseError: the stream is not well-formed XML.
+    """
+    for _, element in ElementTree.iterparse(stream):
+        if element.tag.rpartition("}")[2] != "page":
+            continue
+        fields = {child.tag.rpartition("}")[2]: child for child in element.iter()}
+        is_article = _text(fields, "ns") == "0" and "redirect" not in fields
+        prose = paragraphs(_text(fields, "text")) if is_article else []
+        if prose:
+            yield _text(fields, "title"), "\n\n".join(prose)
+        element.clear()
+
+
+def _text(fields: dict[str, ElementTree.Element], name: str) -> str:
+    element = fields.get(name)
+    return (element.text or "") if element is not None else ""
+
+
+PAIR_FILES = {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt"}
+
+
+def pairs(name: str) -> list[tuple[str, str, float]]:
+    """``(word, word, rating)`` of the set ``wordsim353`` or ``simlex999``.
+
+    Raises:
+        UnknownName: another name.
+        MissingDependency: the package that carries the sets is not installed.
+        InputError: a line that is not two words and a number.
+    """
+    if name not in PAIR_FILES:
+        raise UnknownName("word pair set", name, PAIR_FILES)
+    path = data_file(PAIR_FILES[name])
+    rated: list[tuple[str, str, float]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            left, right, rating = line.split("\t")
+            rated.append((left, right, float(rating)))
+        except ValueError:
+            raise InputError(f"{path}:{number} is not two words and a rating: {line!r}") from None
+    return rated
