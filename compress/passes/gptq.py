@@ -1,11 +1,13 @@
 """GPTQ: each layer quantized so that its outputs, not its weights, stay close on the calibration activations.
 
 Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
-arXiv 2210.17323; the recursion is in :mod:`edgepress.compress.solve.column_recursion`. Columns are worked in
-the order of decreasing ``H_jj`` with the groups' grids fixed beforehand. Those are searched under the
-Hessian: an error of a channel weighs ``H_jj``. (``U_jj⁻²``, what is left of it once later channels have
-absorbed their part, neglects the last ones: on SmolLM2 at three bits it ends at a KL of 0.60, ``H_jj`` at
-0.52.) Three options go further:
+arXiv 2210.17323: one input channel is quantized at a time, and those not yet quantized absorb its error. With
+``H`` the Gram of the layer's inputs and ``H⁻¹ = Uᵀ U`` (U upper triangular), quantizing channel ``j`` with
+error ``e = (w_j − q_j) / U_jj`` changes every later channel ``k`` by ``−e · U_jk``. Columns are worked in
+blocks, so that the far updates are matrix products, and in the order of decreasing ``H_jj`` with the groups'
+grids fixed beforehand. Those are searched under the Hessian: an error of a channel weighs ``H_jj``.
+(``U_jj⁻²``, what is left of it once later channels have absorbed their part, neglects the last ones: on
+SmolLM2 at three bits it ends at a KL of 0.60, ``H_jj`` at 0.52.) Three options go further:
 
 - ``sequential``: collect the inputs of each group of layers again once those before it in the block are
   quantized: o after q, k and v; gate and up after o; down after gate and up.
@@ -32,15 +34,90 @@ from torch import Tensor
 
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import input_scale_of
-from ..numbers.grid import fit_grid, quantize
+from ..numbers.grid import fit_grid, quantize, round_to_grid
+from ..numbers.number_format import code_type
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import FORWARD, AnySchemeOption, Fixed, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
-from ..solve.column_recursion import quantize_in_order
-from ..solve.damped_cholesky import all_finite, damped, damping_status, factorize
+from ..solve.damped_cholesky import InverseFactor, all_finite, damped, damping_status, factorize
 from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
 from ..solve.refinement import refine
+
+
+def quantize_in_order(
+    weight: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    factor: InverseFactor,
+    order: Tensor,
+    scheme: Scheme,
+    *,
+    mask: Tensor | None = None,
+    block: int = 64,
+) -> QTensor:
+    """Quantize ``weight [out, in]`` on the grid ``scale``, ``zero_point [out, groups]``.
+
+    ``factor`` is of the damped Gram with its channels in ``order [in]``, the order of work; weights where
+    ``mask`` (True keeps) is False become exactly zero.
+    """
+    group = torch.arange(weight.shape[1], device=weight.device) // (weight.shape[1] // scale.shape[1])
+    codes = _columns(
+        weight.T[order].contiguous(),
+        scale.T.contiguous(),
+        None if zero_point is None else zero_point.T.contiguous(),
+        group[order],
+        None if mask is None else mask.T[order].contiguous(),
+        factor,
+        scheme,
+        block,
+    )
+    restored = torch.empty_like(codes)
+    restored[order] = codes
+    zero_codes = None if zero_point is None else zero_point.to(torch.int8)
+    return QTensor(scheme, restored.T.contiguous().to(code_type(scheme.format)), scale, zero_codes)
+
+
+def _columns(
+    weight: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    group: Tensor,
+    mask: Tensor | None,
+    factor: InverseFactor,
+    scheme: Scheme,
+    block: int,
+) -> Tensor:
+    """Codes ``[in, out]``, int8 or the float points of FP8.
+
+    Every argument is transposed, input channels first and in the order of work: ``weight``, ``mask [in,
+    out]``; ``scale``, ``zero [groups, out]`` with ``group [in]`` the group of each channel. ``weight`` is
+    overwritten.
+    """
+    channels = weight.shape[0]
+    codes = torch.empty_like(weight, dtype=torch.float32 if scheme.format == "fp8" else torch.int8)
+    groups = group.tolist()
+    for start in range(0, channels, block):
+        stop = min(start + block, channels)
+        errors = torch.empty_like(weight[start:stop])
+        upper = factor.panel(start, stop)
+        for j in range(start, stop):
+            scale_j = scale[groups[j]]
+            zero_j = None if zero is None else zero[groups[j]]
+            code = round_to_grid(weight[j], scale_j, zero_j, scheme)
+            if mask is not None:
+                code = torch.where(mask[j], code, torch.zeros_like(code) if zero_j is None else zero_j)
+            codes[j] = code
+            value = code if zero_j is None else code - zero_j
+            row = upper[j - start, j - start :]
+            error = torch.addcmul(weight[j], value, scale_j, value=-1).div_(row[0])
+            errors[j - start] = error
+            if j + 1 < stop:
+                weight[j + 1 : stop].addr_(row[1 : stop - j], error, alpha=-1)
+        if stop < channels:
+            weight[stop:].addmm_(upper[:, stop - start :].T, errors, alpha=-1)
+    return codes
+
 
 _BLOCK = 64  # columns worked between two far updates: with their errors they fit the second-level cache
 

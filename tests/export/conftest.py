@@ -23,7 +23,7 @@ from edgepress.compress.numbers.fake_quant import wrap
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.solve.kv_search import span_to_scale
+from edgepress.compress.passes.kv_cache import span_to_scale
 from edgepress.export.graph.build import Build, WeightView
 from edgepress.export.graph.graph_writer import GraphWriter, Opset, installed_runtime, opset_for
 from edgepress.export.graph.whole_graph import BuiltGraph, build_graph, save_graph

@@ -11,9 +11,8 @@ import torch
 from edgepress.compress.numbers.grid import fit_grid, quantize
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.passes.gptq import Gptq
+from edgepress.compress.passes.gptq import Gptq, quantize_in_order
 from edgepress.compress.pipeline.block import Block, output_error
-from edgepress.compress.solve.column_recursion import quantize_in_order
 from edgepress.compress.solve.damped_cholesky import factorize
 from torch import Tensor
 

@@ -16,8 +16,15 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.kv_scheme import KVScales, KVScheme
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.passes.kv_cache import KVCache
-from edgepress.compress.solve.kv_search import BINS, Histogram, RangeSearch, error_of, search, span_to_scale
+from edgepress.compress.passes.kv_cache import (
+    BINS,
+    Histogram,
+    KVCache,
+    RangeSearch,
+    error_of,
+    search,
+    span_to_scale,
+)
 from edgepress.errors import CheckpointError, RecipeError
 from edgepress.storage import hash_tree
 from hypothesis import given, settings
