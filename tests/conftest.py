@@ -5,6 +5,7 @@ and a made-up folder of energy counters.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Examples are judged by their results: a busy machine is no failure.
 settings.register_profile("edgepress", deadline=None)
 settings.load_profile("edgepress")
+
+
+@pytest.fixture(autouse=True)
+def no_process_in_the_fast_tier(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``make test-fast`` starts no process: a test that needs one is marked ``chain``."""
+    if "not chain" in request.config.option.markexpr:
+
+        def refuse(*arguments: Any, **options: Any) -> None:
+            pytest.fail("a test of the fast tier starts a process: mark it with @pytest.mark.chain")
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
