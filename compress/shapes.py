@@ -87,7 +87,7 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
         if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
             raise RecipeError(
                 f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
-                fix="the pass distill does",
+                fix="the pass distill does, with its losses of sequences (not losses: outputs)",
             )
 
 

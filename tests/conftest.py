@@ -22,9 +22,7 @@ settings.load_profile("edgepress")
 
 
 @pytest.fixture(autouse=True)
-def no_process_in_the_fast_tier(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def no_process_in_the_fast_tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """``make test-fast`` starts no process: a test that needs one is marked ``chain``."""
     if "not chain" in request.config.option.markexpr:
 

@@ -128,7 +128,8 @@ class Arm:
 
 def typed_error(error: dict[str, Any]) -> EdgepressError:
     """The error of a worker as an exception of the class it had there."""
-    kinds = {kind.code: kind for kind in _descendants(EdgepressError)}
+    # The class that brought the code, not one below it that only inherits it.
+    kinds = {kind.code: kind for kind in reversed(_descendants(EdgepressError))}
     kind = kinds.get(error["code"], EdgepressError)
     if kind.__init__ is not EdgepressError.__init__:
         # UnknownName builds its own message from a list; the finished message fits its parent.

@@ -78,7 +78,6 @@ _PROMPT = 0.25  # fraction of a text that the student goes on from
 class Distill(Selective, Learning):
     """Options of ``distill``."""
 
-    knows_encoder_decoders: ClassVar[bool] = True
     fixed: ClassVar[Mapping[str, Fixed]] = {
         "prompt": Fixed(_PROMPT, "it sets the subject, and leaves most of the text to the student")
     }
@@ -158,6 +157,11 @@ class Distill(Selective, Learning):
         linears = [] if self.train == "norms" else self.selected(stage.source.anatomy)
         rank = self.rank if self.train == "lora" else None
         return float_student(stage, linears, rank, self.training.seed, embedding=self.embedding)
+
+    @property
+    def knows_encoder_decoders(self) -> bool:
+        # Outputs alone would be those of one stack: sequence losses know what the other reads.
+        return self.losses != "outputs"
 
     @property
     def teacher_stays(self) -> bool:

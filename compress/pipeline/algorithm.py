@@ -71,11 +71,15 @@ class Pass(BaseModel):
 
     text: ClassVar[str] = "yes"  # when calibration text is needed, for the list of passes
     knows_experts: ClassVar[bool] = False  # whether it works on models with blocks of experts
-    knows_encoder_decoders: ClassVar[bool] = False  # and on those that write from an encoder's states
 
     samples: int | None = Field(
         None, ge=1, description="how many of the calibration sequences the pass reads; null reads all"
     )
+
+    @property
+    def knows_encoder_decoders(self) -> bool:
+        """Whether it works on models that write from an encoder's states."""
+        return False
 
     @property
     def weight_scheme(self) -> Scheme | None:

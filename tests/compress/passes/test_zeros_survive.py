@@ -45,13 +45,13 @@ LATER: dict[str, list[dict[str, Any]]] = {
     "allocate_sparsity": [{"pass": "allocate_sparsity", "sparsity": 0.6}],
     "kv_cache": [{"pass": "kv_cache"}],
     "vocabulary": [{"pass": "vocabulary"}],
-    "magnitude": [{"pass": "magnitude", "sparsity": 0.6}],
-    "wanda": [{"pass": "wanda", "sparsity": 0.6}],
+    "prune, by magnitude": [{"pass": "prune", "score": "magnitude", "sparsity": 0.6}],
+    "prune, by wanda": [{"pass": "prune", "score": "wanda", "sparsity": 0.6}],
     "sparsegpt": [{"pass": "sparsegpt", "sparsity": 0.6}],
     "alps": [{"pass": "alps", "sparsity": 0.6}],
 }
 # Blocks get other shapes, so that weights change their places (see `structured/`), or nothing may be pruned.
-ELSEWHERE = {"experts", "ffn", "heads", "narrow", "layers", "rotate", "width"}
+ELSEWHERE = {"experts", "narrow", "layers", "rotate", "width"}
 
 
 def run(model: Path, text: Path, folder: Path, name: str, *passes: dict[str, Any]) -> WeightSource:
