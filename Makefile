@@ -1,7 +1,8 @@
 # Everything a developer runs. `make demo` and `make test` need Python 3.11+ with pip, and nothing else.
 #
 #   make demo        the whole chain on two small real models, in under ten minutes
-#   make test        the test suite            make lint      ruff and mypy
+#   make test        the test suite            make test-fast its quick part, under a minute
+#   make lint        ruff and mypy
 #   make check       lint and test             make format    rewrite the sources in the house style
 #   make check-all   check, the slow tests, and the measured checks into benchmarks/lab/results/
 #   make check-gpu   the CUDA tests and a benchmark on a machine with one NVIDIA GPU
@@ -34,13 +35,16 @@ METER := $(if $(filter gpu,$(RUNTIME)),$(COMMA)energy)
 DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
 DEV_STAMP := $(VENV)/.edgepress-dev-$(RUNTIME)
 
-.PHONY: demo test check check-all check-gpu gpu lint format env clean
+.PHONY: demo test test-fast check check-all check-gpu gpu lint format env clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
 
 test: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_OPTIONS)
+
+test-fast: $(DEV_STAMP)
+	@$(BIN)/python -m pytest -q -m "not slow and not chain" $(PYTEST_OPTIONS)
 
 check: lint test
 

@@ -19,6 +19,9 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.export.graph.whole_graph import EXTERNAL_FROM
 from edgepress.storage import read_json
 
+pytestmark = pytest.mark.chain
+
+
 ROOT = Path(edgepress.__file__).parent
 EXAMPLE = re.compile(r"`(?P<name>[\w/.-]+\.(?:py|yaml))`[^\n]*:\n\n```\w+\n(?P<text>.*?)\n```", re.DOTALL)
 EXAMPLE_NAMES = {

@@ -10,6 +10,9 @@ from edgepress.errors import EdgepressError, InputError, MissingDependency, Unkn
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.chain
+
+
 # The table of the conventions: what a shell script may rely on.
 EXIT_CODES = {
     "EdgepressError": 70,

@@ -175,6 +175,7 @@ def test_every_floor_is_there() -> None:
     assert {floor(module) for module in MODULES} == set(FLOORS)
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("name", FLOORS)
 def test_imports_point_down(name: str) -> None:
     height = FLOORS.index(name)
@@ -296,6 +297,7 @@ def catches_everything(node: ast.ExceptHandler) -> bool:
     )
 
 
+@pytest.mark.chain
 def test_only_the_edges_catch_what_they_do_not_know() -> None:
     """The CLI's end, and the one file that types what libraries raise."""
     edges = ("edgepress.cli.entry:", "edgepress.foreign:")
@@ -308,6 +310,7 @@ def test_only_the_edges_catch_what_they_do_not_know() -> None:
     assert not wrong, wrong
 
 
+@pytest.mark.chain
 def test_no_pickle_and_no_code_from_models() -> None:
     wrong = [
         f"{module}:{found.line} imports {found.module}"
@@ -328,6 +331,7 @@ def test_no_pickle_and_no_code_from_models() -> None:
     assert not wrong, wrong
 
 
+@pytest.mark.chain
 def test_every_file_says_what_it_is() -> None:
     silent = [
         module

@@ -13,6 +13,9 @@ import edgepress
 import pytest
 from edgepress.errors import EXTRAS, missing_extra
 
+pytestmark = pytest.mark.chain
+
+
 ROOT = Path(edgepress.__file__).parent
 
 # Imports of the named packages fail as they do where they are not installed.

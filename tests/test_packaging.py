@@ -105,18 +105,21 @@ def loaded_after(code: str) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
+@pytest.mark.chain
 def test_help_loads_nothing_heavy() -> None:
     loaded = loaded_after("from edgepress.cli.entry import run; assert run(['--help']) == 0")
     assert not loaded & HEAVY
     assert "click" in loaded
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("name", VERBS)
 def test_help_of_a_verb_needs_no_training_world(name: str) -> None:
     loaded = loaded_after(f"from edgepress.cli.entry import run; assert run([{name!r}, '--help']) == 0")
     assert not loaded & {"torch", "transformers", "onnx", "onnxruntime"}
 
 
+@pytest.mark.chain
 def test_the_public_api_is_lazy_and_whole() -> None:
     assert not loaded_after("import edgepress; dir(edgepress)") & HEAVY
     for name in edgepress.__all__:

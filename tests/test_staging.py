@@ -236,6 +236,7 @@ def die(where: str, target: Path) -> None:
     assert done.returncode == 9, done.stderr
 
 
+@pytest.mark.chain
 def test_a_kill_while_working_leaves_no_output_and_the_work_to_resume(tmp_path: Path) -> None:
     die("while working", tmp_path / "out")
     assert names(tmp_path) == [".out.lock", ".out.partial"]
@@ -245,6 +246,7 @@ def test_a_kill_while_working_leaves_no_output_and_the_work_to_resume(tmp_path: 
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_kill_between_the_renames_is_recovered(tmp_path: Path, overwrite: bool) -> None:
     publish(tmp_path / "out", "old")
@@ -259,6 +261,7 @@ def test_a_kill_between_the_renames_is_recovered(tmp_path: Path, overwrite: bool
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_orphans_of_a_kill_after_publication_are_swept(tmp_path: Path, overwrite: bool) -> None:
     if overwrite:
@@ -292,6 +295,7 @@ except EdgepressError as error:
 """
 
 
+@pytest.mark.chain
 def test_of_two_processes_exactly_one_writes_an_output(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RACES, str(tmp_path / "out")]
     racers = [

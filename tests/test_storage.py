@@ -45,6 +45,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.chain
 @given(value=JSON)
 def test_canonical_json_is_one_text_for_one_value(value: Any) -> None:
     text = canonical_json(value)
@@ -77,6 +78,7 @@ def test_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 PARTS = st.sampled_from(["a", "..", ".", "", "/", "link", "loop", "\x00", "\ud800", "x" * 300, "b.txt"])
 
 
+@pytest.mark.chain
 @shared_folder
 @given(name=st.lists(PARTS | st.text(max_size=5), max_size=5).map("/".join))
 def test_contained_never_leaves_its_directory(tmp_path: Path, name: str) -> None:

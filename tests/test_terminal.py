@@ -45,6 +45,7 @@ def shown_by(capture: Callable[[], object]) -> list[str]:
     return written.getvalue().splitlines()
 
 
+@pytest.mark.chain
 @given(amounts=st.lists(st.floats(0, 5), min_size=1, max_size=60))
 def test_at_most_one_line_a_tenth(amounts: list[float]) -> None:
     def work() -> None:
@@ -168,6 +169,7 @@ def test_say_goes_to_stderr_unless_quiet(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("", "note\n")
 
 
+@pytest.mark.chain
 def test_notes_that_nobody_reads_do_not_end_the_work() -> None:
     """``edgepress … 2>&1 | head -1``: the reader of stderr leaves, the work goes on."""
     script = (

@@ -10,6 +10,8 @@ from edgepress.yaml_safe import MAX_BYTES, MAX_DEPTH, load_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.chain
+
 
 def test_core_schema_scalars() -> None:
     text = "{a: 1, b: 1e-4, c: 2.5, d: true, e: ~, f: no, on: off, g: 2024-01-02, h: 010, i: 1_0, j: '7'}"

@@ -8,6 +8,8 @@ import edgepress
 import pytest
 from edgepress.benchmarks.speed.protocol import Protocol
 
+pytestmark = pytest.mark.chain
+
 
 def test_the_whole_chain(
     pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,8 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.cli.verbs.compress import step_summary
 
+pytestmark = pytest.mark.chain
+
 
 def test_each_step_says_what_it_measured_and_nothing_else(
     pico_llama: Path, pico_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

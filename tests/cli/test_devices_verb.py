@@ -8,6 +8,8 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.devices.target import target_names
 
+pytestmark = pytest.mark.chain
+
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["devices", "list"]) == 0

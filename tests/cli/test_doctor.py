@@ -107,6 +107,7 @@ def test_verb_fails_with_four(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert "FAIL" in shown and "pip uninstall" in shown
 
 
+@pytest.mark.chain
 def test_doctor_imports_no_torch() -> None:
     code = (
         "import sys; from edgepress.devices import checks; checks.examine(); sys.exit('torch' in sys.modules)"

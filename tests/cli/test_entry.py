@@ -208,6 +208,7 @@ def test_what_is_not_there_is_one_document_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.chain
 def test_success_is_one_document(pico_llama: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     compress = ["compress", str(pico_llama), "--scheme", "W8A8", "--json"]
@@ -231,6 +232,7 @@ def test_a_hidden_bug_in_one_verb_is_none_of_the_others(monkeypatch: pytest.Monk
     assert isinstance(edgepress.get_command(click.Context(edgepress), "doctor"), click.Command)
 
 
+@pytest.mark.chain
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
 @pytest.mark.parametrize("limit", [20_000, 120_000], ids=["first block", "assembling"])
 def test_a_full_disk_is_typed_and_leaves_no_output(
@@ -299,6 +301,7 @@ def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[
     return hash_tree(out)
 
 
+@pytest.mark.chain
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_ctrl_c_says_how_to_continue_and_the_end_has_the_same_bytes(
     command: list[str], whole: dict[str, Any], tmp_path: Path
@@ -315,6 +318,7 @@ def test_ctrl_c_says_how_to_continue_and_the_end_has_the_same_bytes(
     assert [path.name for path in tmp_path.iterdir()] == ["my out"]
 
 
+@pytest.mark.chain
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_sigterm_is_one_document_and_the_end_has_the_same_bytes(
     command: list[str], whole: dict[str, Any], tmp_path: Path
@@ -330,6 +334,7 @@ def test_sigterm_is_one_document_and_the_end_has_the_same_bytes(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.chain
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
 @pytest.mark.parametrize(
     ("arguments", "exit_code"),
@@ -356,6 +361,7 @@ def test_a_reader_that_leaves_ends_it_quietly(arguments: list[str], exit_code: i
     assert (done.returncode, done.stderr) == (exit_code, "")
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_any_terminal_can_show_it(encoding: str, as_json: bool) -> None:
@@ -372,6 +378,7 @@ def test_any_terminal_can_show_it(encoding: str, as_json: bool) -> None:
         assert (b"\xe2\x89\xa4" in done.stdout) == (encoding == "utf-8" and not as_json and exit_code == 0)
 
 
+@pytest.mark.chain
 def test_python_m_edgepress_is_the_console_script() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "edgepress", "nothing"], capture_output=True, text=True, check=False

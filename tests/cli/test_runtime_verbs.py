@@ -11,6 +11,7 @@ from edgepress.cli.entry import run
 from edgepress.runtime.api import TextModel
 
 
+@pytest.mark.chain
 def test_generate_streams_text_and_says_how_fast(
     decoder_bundle: Path, text_model: TextModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -31,6 +32,7 @@ def test_generate_as_json(decoder_bundle: Path, capsys: pytest.CaptureFixture[st
     assert shown.err == ""
 
 
+@pytest.mark.chain
 def test_generate_reads_stdin(
     decoder_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,9 @@ from edgepress.storage import read_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.chain
+
+
 BOUND = 1.3
 TINY_BOUND = 3.0  # sixteen tokens for 64 to 128 channels say little about other text
 FOUR = "scheme: W4A16-g32"

@@ -14,6 +14,9 @@ from edgepress.compress.time_limit import limited
 from edgepress.errors import RecipeError
 from edgepress.storage import read_json
 
+pytestmark = pytest.mark.chain
+
+
 PASSES: list[dict[str, Any]] = [
     {"pass": "prune", "score": "magnitude", "sparsity": 0.5},
     {"pass": "distill", "training": {"max_time": 90, "micro_batch_tokens": 32, "batch_tokens": 64}},

@@ -10,6 +10,8 @@ from edgepress.devices import bandwidth
 from edgepress.devices.bandwidth import beyond_cache, measure_bandwidth
 from edgepress.errors import EdgepressError, InputError, OutOfResource
 
+pytestmark = pytest.mark.chain
+
 
 def test_a_child_measures_every_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     found = measure_bandwidth(1 << 20, threads=2, repeats=2)

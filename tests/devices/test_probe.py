@@ -60,12 +60,14 @@ def test_arm_by_its_board_and_without(tmp_path: Path) -> None:
     assert bare.model == "Arm implementer 0x41 part 0xd0b"
 
 
+@pytest.mark.chain
 def test_last_level_cache_is_the_largest(tmp_path: Path) -> None:
     folder = "sys/devices/system/cpu/cpu0/cache"
     sizes = {f"{folder}/index{i}/size": size for i, size in enumerate(["48K\n", "32K\n", "2048K\n", "32M\n"])}
     assert read_processor(*lay_out(tmp_path, sizes)).last_level_cache_bytes == 32 << 20
 
 
+@pytest.mark.chain
 def test_nothing_is_known_without_files(tmp_path: Path) -> None:
     cpu = read_processor(*lay_out(tmp_path, {}))
     assert (cpu.last_level_cache_bytes, cpu.microcode, cpu.virtualized) == (None, None, None)

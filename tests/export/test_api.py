@@ -34,6 +34,9 @@ from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.decoder import Decoder
 from edgepress.storage import hash_tree
 
+pytestmark = pytest.mark.chain
+
+
 Make = Callable[..., Path]
 
 

@@ -14,6 +14,8 @@ from edgepress.export.format import ExportFormat, OutputKind
 from edgepress.plugins import load, names
 from edgepress.storage import hash_tree, read_json
 
+pytestmark = pytest.mark.chain
+
 
 def form_of(name: str) -> ExportFormat[Any]:
     found: ExportFormat[Any] = load(FORMATS, name, "export format").FORMAT

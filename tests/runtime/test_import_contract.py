@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.chain
+
+
 FORBIDDEN = (
     "torch",
     "transformers",

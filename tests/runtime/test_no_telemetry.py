@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.chain
+
+
 RUN = """
 import sys
 from edgepress.runtime.api import open_bundle

@@ -15,6 +15,9 @@ from edgepress.errors import InputError
 from edgepress.storage import write_json
 from filelock import FileLock
 
+pytestmark = pytest.mark.chain
+
+
 SIZE = DemoSize(windows=2, length=64, sentences=8, protocol=Protocol(blocks=2, block_ms=1, warmup_seconds=0))
 SECONDS = dict.fromkeys(("compress", "export", "original", "validate", "profile"), 1.0)
 

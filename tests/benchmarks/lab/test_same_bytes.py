@@ -24,6 +24,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return Runner(tmp_path, tmp_path / "first.json")
 
 
+@pytest.mark.chain
 def test_a_case_is_recorded_file_by_file_and_twice_the_same(runner: Runner, tmp_path: Path) -> None:
     cases = [
         Case("llama/rtn", "llama", RTN, exports=[{"format": "onnx", "prefill": "none"}]),
@@ -46,6 +47,7 @@ def test_a_recorded_case_is_not_run_again(runner: Runner) -> None:
     assert runner.known["llama/rtn"] == {"model.safetensors": "as it was"}
 
 
+@pytest.mark.chain
 def test_every_pass_and_every_family_has_a_case() -> None:
     cases = pico_cases()
     used = {str(step["pass"]) for case in cases for step in case.passes}

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from edgepress.benchmarks.lab.source_tree import arrows, picture, sources
 
+pytestmark = pytest.mark.chain
+
+
 FILES = {
     "floor/__init__.py": "",
     "floor/front.py": "from .room import low\n\ndef f():\n    from .room.low import X\n",

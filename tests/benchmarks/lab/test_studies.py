@@ -18,6 +18,8 @@ from edgepress.compress.recipe import load_recipe
 from edgepress.compress.recipe import parse as parse_recipe
 from edgepress.errors import InputError, UnknownName
 
+pytestmark = pytest.mark.chain
+
 
 def in_this_process(arguments: list[str], threads: int) -> Cost:
     """The command line without a process of its own, which would import torch each time."""

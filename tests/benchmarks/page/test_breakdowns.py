@@ -9,6 +9,9 @@ from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.records.record import LearningCurve, Measurement, learning_curves
 from pydantic import ValidationError
 
+pytestmark = pytest.mark.chain
+
+
 STEPS: list[dict[str, Any]] = [
     {"pass": "wanda", "damage": {"kl": 2.0}},
     {

@@ -82,6 +82,7 @@ def test_an_unknown_order_names_the_nearest(run_file: Path) -> None:
         compare_runs([run_file], sort="sped")
 
 
+@pytest.mark.chain
 def test_the_verbs_print_one_document(
     run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

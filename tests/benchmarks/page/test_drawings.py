@@ -6,6 +6,7 @@ import math
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations
 
+import pytest
 from edgepress.benchmarks.page import svg
 from edgepress.benchmarks.page.heat_grid import heat_grid
 from edgepress.benchmarks.page.plot_layout import POINT_RADIUS, Box, fit, linear_ticks, place
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 NUMBERS = st.floats(1e-6, 1e9, allow_nan=False)
 
 
+@pytest.mark.chain
 @given(st.lists(NUMBERS, min_size=1, max_size=12), st.booleans())
 @example([1e9, 999999999.9999999], False)
 @example([1e9, 999999999.9999999], True)
@@ -42,6 +44,7 @@ def test_zero_lies_at_the_foot_of_a_logarithmic_axis() -> None:
     assert 0 < axis.at(0.01) < axis.at(1.0) < 1
 
 
+@pytest.mark.chain
 @given(
     st.lists(
         st.tuples(st.integers(0, 8).map(lambda n: n * 60.0), st.integers(0, 9).map(lambda n: n * 30.0)),

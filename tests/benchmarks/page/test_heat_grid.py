@@ -7,6 +7,8 @@ from edgepress.benchmarks.page.heat_grid import SHADES, bits_of, widths
 from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.records.record import Measurement, Subject
 
+pytestmark = pytest.mark.chain
+
 
 def mixed(scheme: str = "4 bits allocate") -> Subject:
     bits = {("q", 0): "W4A16-g64", ("q", 1): "W8A16-g64", ("down", 0): "W2A16-g64", ("down", 1): "W4A16-g64"}

@@ -23,6 +23,9 @@ from edgepress.benchmarks.speed.trace import Kernel
 from edgepress.errors import InputError, OutputExists
 from edgepress.runtime.bundle.graph_file import GraphFile
 
+pytestmark = pytest.mark.chain
+
+
 MakeSubject = Callable[..., Subject]
 
 HOSTILE = [

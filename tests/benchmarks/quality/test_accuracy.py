@@ -76,6 +76,7 @@ def windows() -> np.ndarray:
     return np.random.default_rng(0).integers(0, VOCAB, size=(5, 40))
 
 
+@pytest.mark.chain
 def test_sums_equal_the_whole_calculation(windows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accuracy, "CHUNK", 7)
     subject, original = Fake(1), Fake(2)
@@ -104,6 +105,7 @@ def test_a_model_against_itself_runs_once(windows: np.ndarray) -> None:
     assert scores["perplexity"].delta() == {"value": 0.0, "ci95": [0.0, 0.0], "unit": ""}
 
 
+@pytest.mark.chain
 def test_order_of_windows_does_not_matter(windows: np.ndarray) -> None:
     forward = score_windows(Fake(1), Fake(2), windows)
     backward = score_windows(Fake(1), Fake(2), windows[::-1])
@@ -121,6 +123,7 @@ def test_intervals_hold_the_value_and_samples_are_per_window(windows: np.ndarray
         assert metric.sd == pytest.approx(np.std(scores.samples(), ddof=1))
 
 
+@pytest.mark.chain
 def test_paired_difference_is_tighter_than_the_two_apart() -> None:
     hardness = np.random.default_rng(1).uniform(1, 5, size=40)
     rows = np.stack([hardness * 100, np.full(40, 100.0), np.full(40, 300.0)], axis=1)
@@ -192,6 +195,7 @@ def cut(pico_llama: Path, tmp_path: Path) -> Path:
     return compress_model(str(pico_llama), recipe=str(recipe), output=tmp_path / "cut")
 
 
+@pytest.mark.chain
 def test_bits_per_byte_equal_a_calculation_by_hand(pico_llama: Path, cut: Path) -> None:
     ids = Tokenizer.open(pico_llama).encode(TEXT)
     scores = score_across(open_subject(cut), open_subject(pico_llama), np.array([ids]))
@@ -204,12 +208,14 @@ def test_bits_per_byte_equal_a_calculation_by_hand(pico_llama: Path, cut: Path) 
     assert found == pytest.approx(float(nats) / math.log(2) / size, rel=1e-5)
 
 
+@pytest.mark.chain
 def test_only_a_part_of_the_tokens_is_a_cut(pico_llama: Path, pico_bert: Path, cut: Path) -> None:
     original, less, other = (open_subject(path) for path in (pico_llama, cut, pico_bert))
     assert is_cut(less, original)
     assert not is_cut(original, original) and not is_cut(other, original) and not is_cut(original, less)
 
 
+@pytest.mark.chain
 def test_validate_measures_what_compares(pico_llama: Path, pico_text: Path, cut: Path) -> None:
     line = validate_bundle(cut, pico_llama, text=pico_text, windows=2, length=32)
     assert set(line.metrics) == {"bits_per_byte"}

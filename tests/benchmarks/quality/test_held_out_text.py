@@ -40,6 +40,7 @@ def test_too_little_text_and_bad_sizes(pico_llama: Path) -> None:
         measured_windows(tokenizer, ["the river ran"], count=1, length=2, placement="sprad")  # type: ignore[arg-type]
 
 
+@pytest.mark.chain
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=12), st.integers(1, 15))
 def test_sentences_are_distinct_and_in_order(texts: list[str], count: int) -> None:
     distinct = list(dict.fromkeys(texts))

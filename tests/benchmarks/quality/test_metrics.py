@@ -23,6 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+pytestmark = pytest.mark.chain
+
+
 SHAPES = st.tuples(st.integers(1, 6), st.integers(2, 9))
 LOGITS = arrays(np.float32, SHAPES, elements=st.floats(-80, 80, width=32))
 PACKAGE = "edgepress.benchmarks.quality.metrics"

@@ -19,6 +19,9 @@ from edgepress.cli.entry import run
 from edgepress.errors import GateFailed, InputError
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.chain
+
+
 WINDOWS = {"windows": 4, "length": 24, "threads": 1}
 
 

@@ -19,6 +19,9 @@ from edgepress.compress.text.corpus import read_corpus
 from edgepress.errors import InputError
 from edgepress.export.api import export_bundle
 
+pytestmark = pytest.mark.chain
+
+
 LABELS = ("bad", "fair", "good")
 TEXTS = [" ".join(["river", "stone", "coins", "tides"][: 1 + n % 4] * (1 + n)) for n in range(12)]
 

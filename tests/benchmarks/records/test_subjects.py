@@ -64,6 +64,7 @@ def test_bundle_says_what_its_manifest_says(pico_llama: Path, decoder_bundle: Pa
     )
 
 
+@pytest.mark.chain
 def test_compressed_checkpoint_and_its_bundle(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     checkpoint = compress_model(
         str(pico_llama), scheme="W4A16", group_size=32, output=tmp_path / "compressed"

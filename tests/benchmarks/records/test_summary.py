@@ -33,6 +33,7 @@ def test_percentile_is_the_quantile() -> None:
     assert percentile(list(samples), 0.99) == pytest.approx(float(np.quantile(samples, 0.99)))
 
 
+@pytest.mark.chain
 @settings(deadline=None, max_examples=60)
 @given(st.lists(positive, min_size=1, max_size=40))
 def test_summary_against_the_standard_library(samples: list[float]) -> None:
@@ -100,6 +101,7 @@ def test_width_matches_the_normal_interval() -> None:
     assert interval[1] == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
+@pytest.mark.chain
 def test_covers_the_truth_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(3)
     hits = 0

@@ -68,6 +68,7 @@ def counted(line: Measurement) -> Energy:
     return line.energy
 
 
+@pytest.mark.chain
 def test_every_phase_of_both_arms_is_counted(decoder: Path, counter: Any, tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     line = profile_bundle(decoder, baseline=decoder, protocol=FAST, record=file, **SHORT)
@@ -88,6 +89,7 @@ def test_every_phase_of_both_arms_is_counted(decoder: Path, counter: Any, tmp_pa
     )
 
 
+@pytest.mark.chain
 def test_metrics_follow_from_the_windows(decoder: Path, counter: Any) -> None:
     line = profile_bundle(decoder, protocol=FAST, **SHORT)
     turns = counted(line).turns
@@ -101,6 +103,7 @@ def test_metrics_follow_from_the_windows(decoder: Path, counter: Any) -> None:
     assert line.samples["prefill_j_per_token_net"] == pytest.approx(above)
 
 
+@pytest.mark.chain
 def test_an_encoder_is_counted_by_sentences(pico_bert: Path, tmp_path: Path, counter: Any) -> None:
     checkpoint = Path(shutil.copytree(pico_bert, tmp_path / "checkpoint"))
     steps = (("Transformer", ""), ("Pooling", "1_Pooling"))
@@ -116,6 +119,7 @@ def test_an_encoder_is_counted_by_sentences(pico_bert: Path, tmp_path: Path, cou
     assert "mJ/sent" in render_report([line])
 
 
+@pytest.mark.chain
 def test_from_profile_to_report(
     decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
@@ -132,6 +136,7 @@ def test_from_profile_to_report(
     assert "Not measured: energy" not in page and "energy;" not in page
 
 
+@pytest.mark.chain
 def test_a_locked_counter_is_told_everywhere_with_the_way_out(
     decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +154,7 @@ def test_a_locked_counter_is_told_everywhere_with_the_way_out(
     assert "root only" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.chain
 def test_energy_that_was_not_asked_for(
     decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +163,7 @@ def test_energy_that_was_not_asked_for(
     assert "energy: not measured: it was not requested" in capsys.readouterr().out
 
 
+@pytest.mark.chain
 def test_a_counter_lost_on_the_way_costs_only_the_energy(
     decoder: Path, counter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

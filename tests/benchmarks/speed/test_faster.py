@@ -21,6 +21,9 @@ from edgepress.export.api import export_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.graph_file import GraphFile, Node
 
+pytestmark = pytest.mark.chain
+
+
 Plant = Callable[..., list[dict[str, Any]]]
 
 

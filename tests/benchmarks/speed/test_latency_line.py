@@ -18,6 +18,9 @@ from edgepress.devices.state import State, read_state
 from edgepress.export.api import export_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 
+pytestmark = pytest.mark.chain
+
+
 WORK = TimedGeneration(prompt_tokens=8, new_tokens=5)
 CPU = {"provider": "CPUExecutionProvider", "ms": 1.0, "share": 1.0, "nodes": 9, "ops": ["MatMul"]}
 

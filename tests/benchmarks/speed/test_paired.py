@@ -20,12 +20,14 @@ def arms(seed: int, *, effect: float = 1.0, noise: float = 0.01, drift: float = 
     return compare_rates(list(subject), list(baseline), seed=seed)
 
 
+@pytest.mark.chain
 def test_equal_arms_are_not_told_apart() -> None:
     verdicts = [arms(seed).verdict for seed in range(20)]
     assert sum(verdict in ("same", "invalid") for verdict in verdicts) >= 19
     assert verdicts.count("same") >= 18
 
 
+@pytest.mark.chain
 def test_five_per_cent_is_found() -> None:
     assert sum(arms(seed, effect=1.05).verdict == "faster" for seed in range(20)) >= 19
     assert sum(arms(seed, effect=1 / 1.05).verdict == "slower" for seed in range(20)) >= 19
@@ -44,6 +46,7 @@ def test_noise_is_no_verdict() -> None:
     assert found.ci95 is not None and found.ci95[0] < 1 < found.ci95[1]
 
 
+@pytest.mark.chain
 def test_on_a_disturbed_machine_only_large_effects_count() -> None:
     clear = compare_rates([300.0] * 8, [100.0] * 8, noisy=True)
     slight = compare_rates([105.0] * 8, [100.0] * 8, noisy=True)

@@ -18,6 +18,9 @@ from edgepress.devices.bandwidth import Bandwidth
 from edgepress.errors import BundleError, InputError
 from edgepress.export.api import export_bundle
 
+pytestmark = pytest.mark.chain
+
+
 FAST = Protocol(blocks=6, block_ms=1, warmup_seconds=0)
 SHORT: dict[str, Any] = {"prompt_tokens": 12, "new_tokens": 4, "threads": 1}
 

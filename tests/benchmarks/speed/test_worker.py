@@ -29,6 +29,9 @@ from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.prefill import PREFILL_CHUNK
 from edgepress.runtime.prepack import prepack, prepacked
 
+pytestmark = pytest.mark.chain
+
+
 WORK = TimedGeneration(prompt_tokens=9, new_tokens=5)
 
 

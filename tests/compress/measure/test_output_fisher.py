@@ -31,6 +31,7 @@ def micro_batches() -> list[MicroBatch]:
     return [MicroBatch(0, ids[:1], mask[:1], 24), MicroBatch(1, ids[1:], mask[1:], 15)]
 
 
+@pytest.mark.chain
 def test_it_is_the_mean_outer_product_of_gradients(pico_llama: Path) -> None:
     anatomy, model = WeightSource.open(pico_llama).anatomy, load_model(pico_llama, cache=False)
     found = output_fisher(FisherPass(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS))

@@ -18,6 +18,9 @@ from edgepress.compress.train.losses.objective import ask, objective_for, total_
 from edgepress.terminal import Silent
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 CPU = torch.device("cpu")
 
 

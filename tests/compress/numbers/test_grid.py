@@ -132,6 +132,7 @@ def test_an_unknown_search_is_refused(search: str) -> None:
         parse({"passes": [{"pass": "rtn", "scheme": "W4A16-g32", "search": search}]}, "here")
 
 
+@pytest.mark.chain
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 10_000),
@@ -149,6 +150,7 @@ def test_codes_stay_in_range_and_values_finite(seed: int, name: str, search: str
         assert bool((tensor.scale > 0).all())
 
 
+@pytest.mark.chain
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(SCHEMES))
 def test_requantizing_on_the_grid_is_exact(seed: int, name: str) -> None:

@@ -42,6 +42,7 @@ def naive(value: float, number_format: Format) -> float:
     return ranked[0]
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("number_format", ["fp8", "mxfp4", "nvfp4"])
 def test_nearest_is_the_nearest_point_and_ties_go_to_the_even_one(number_format: Format) -> None:
     ordered = points(number_format)
@@ -70,6 +71,7 @@ def test_block_scales_of_nvfp4_are_e4m3_in_a_unit_that_holds_the_largest(largest
     assert bool(((stored - scale).abs() <= torch.maximum(scale / 16, torch.tensor(unit * 2.0**-9))).all())
 
 
+@pytest.mark.chain
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 1000))
 def test_packing_of_e2m1_is_the_librarys_and_round_trips(rows: int, pairs: int, seed: int) -> None:
     from compressed_tensors.compressors.nvfp4.helpers import pack_fp4_to_uint8
@@ -87,6 +89,7 @@ def problem(seed: int, size: float = 0.03) -> Tensor:
     return torch.randn(24, 96, generator=generator) * spread * size
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize("search", ["mse", "minmax"])
 def test_codes_are_the_nearest_points_of_each_group(name: str, search: str) -> None:

@@ -15,6 +15,9 @@ from edgepress.compress.solve.allocation import mixed_strip, read_allocation, st
 from edgepress.errors import RecipeError, ShapeError
 from edgepress.storage import hash_tree, read_json
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 SCHEMES = [f"W{bits}A16-g32" for bits in (2, 3, 4, 8)]
 

@@ -15,6 +15,9 @@ from edgepress.compress.passes.allocate_sparsity import loss_at
 from edgepress.errors import RecipeError
 from edgepress.storage import hash_tree, read_json
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 
 

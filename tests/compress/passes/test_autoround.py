@@ -19,6 +19,9 @@ from edgepress.errors import OutOfResource
 from edgepress.storage import hash_tree, read_json, sha256_file
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 SCHEMES = ["W4A16-g16", "W3A16-g32", "W2A16-g16", "W2A16_ASYM-g16", "W4A16_ASYM-channel"]
 SIZE: dict[str, Any] = {"samples": 24, "length": 32}
 

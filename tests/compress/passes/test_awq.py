@@ -20,6 +20,9 @@ from edgepress.compress.solve.folding import Link, powers, search
 from edgepress.storage import read_json
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 LayerBlock = Callable[[Tensor, Tensor], tuple[Block, Any]]
 
 SCHEMES = ["W4A16-g16", "W3A16_ASYM-g32", "W2A16-g16"]

@@ -16,6 +16,9 @@ from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import hash_tree, read_json
 
+pytestmark = pytest.mark.chain
+
+
 LEARN: dict[str, Any] = {"pass": "block_qat", "epochs": 8, "learning_rate": 0.05, "precision": "float32"}
 
 

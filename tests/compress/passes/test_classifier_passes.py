@@ -18,6 +18,9 @@ from edgepress.runtime.api import open_bundle
 from edgepress.runtime.engine.classify import ClassifierModel
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.chain
+
+
 LABELS = ("bad", "fair", "good")
 HEAD = ("bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias")
 LEARN: dict[str, Any] = {

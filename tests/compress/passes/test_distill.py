@@ -22,6 +22,9 @@ from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import hash_tree, read_json, write_json
 from edgepress.terminal import Silent
 
+pytestmark = pytest.mark.chain
+
+
 LEARN: dict[str, Any] = {
     "batch_tokens": 64,
     "micro_batch_tokens": 64,

@@ -50,6 +50,7 @@ def reference(path: Path) -> Any:
     return AutoModelForSeq2SeqLM.from_pretrained(path).eval()
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(("model_type", "changes"), FORMS)
 def test_the_anatomy_is_that_of_transformers_modules(
     model_type: str, changes: dict[str, Any], make_encoder_decoder: Callable[..., Path], tmp_path: Path
@@ -85,6 +86,7 @@ def test_the_anatomy_is_that_of_transformers_modules(
     assert known == {name.removesuffix(".weight") for name, _ in model.named_parameters()}
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(("model_type", "changes"), FORMS)
 def test_the_logits_are_those_of_transformers(
     model_type: str, changes: dict[str, Any], make_encoder_decoder: Callable[..., Path], tmp_path: Path
@@ -96,6 +98,7 @@ def test_the_logits_are_those_of_transformers(
     assert model.encoder.embed_tokens is model.decoder.embed_tokens is model.shared
 
 
+@pytest.mark.chain
 def test_tables_that_are_stored_again_are_read_once_and_have_to_agree(pico_t5: Path, tmp_path: Path) -> None:
     path = tmp_path / "m"
     shutil.copytree(pico_t5, path)
@@ -165,6 +168,7 @@ def test_distill_alone_knows_them() -> None:
     ]
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "options",
     ["rtn, scheme: W4A16-g32", "kv_cache", "layers, keep: 0.5", "recover", "rotate"],
@@ -192,6 +196,7 @@ def test_inspect_counts_what_is_stored_once(pico_t5: Path) -> None:
     assert len(found["layers"]) == 3 * 6 + 2 * 10
 
 
+@pytest.mark.chain
 def test_source_texts_end_as_the_tokenizer_ends_them(pico_t5: Path, pico_text: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: r\npasses: [{pass: distill}]\n")

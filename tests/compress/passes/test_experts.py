@@ -98,6 +98,7 @@ def mean(tensor: Tensor, share: Tensor, group: tuple[int, ...]) -> Tensor:
     return sum(share[one] * tensor[one] for one in group) / share[list(group)].sum()  # type: ignore[return-value]
 
 
+@pytest.mark.chain
 def test_a_mixture_is_read_as_transformers_reads_it(mixture: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -105,6 +106,7 @@ def test_a_mixture_is_read_as_transformers_reads_it(mixture: Path) -> None:
     assert torch.equal(outputs(load_model(mixture)), outputs(plain))
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("method", ["drop", "merge"])
 @pytest.mark.parametrize("criterion", ["routed", "frequency"])
 def test_fewer_experts_load_in_plain_transformers(
@@ -122,6 +124,7 @@ def test_fewer_experts_load_in_plain_transformers(
     assert found["damage"]["kl"] > 0 and found["details"]["experts"] == 4
 
 
+@pytest.mark.chain
 def test_dropped_experts_are_the_originals_without_their_rows(
     mixture: Path, pico_text: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +157,7 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.chain
 def test_the_plan_counts_all_experts(mixture: Path, tmp_path: Path) -> None:
     plan = plan_model(str(mixture), recipe=recipe(tmp_path, {"pass": "experts", "keep": 0.5}))
     step = plan.steps[0]

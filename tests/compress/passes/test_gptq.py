@@ -211,6 +211,7 @@ def test_refinements_lessen_the_error_that_the_status_tells(name: str, layer_blo
     assert errors[2] <= errors[1] * (1 + 1e-5) and errors[1] < errors[0]
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("options", [FURTHER, {"refinements": 1}, {"sequential": True}, {"correction": 0.5}])
 def test_masks_hold_through_every_option(options: dict[str, Any], layer_block: LayerBlock) -> None:
     weight, gram = problem(7)
@@ -239,6 +240,7 @@ def distance(original: Path, compressed: Path, text: Path) -> float:
     return float((logits[0] - logits[1]).square().mean())
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("scheme", ["W3A16-g32", "W8A8"])
 def test_a_correction_brings_the_model_closer(
     scheme: str, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path

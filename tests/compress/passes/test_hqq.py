@@ -94,6 +94,7 @@ def test_equals_the_loop_over_groups(name: str) -> None:
     torch.testing.assert_close(got, torch.tensor(expected))
 
 
+@pytest.mark.chain
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
@@ -128,6 +129,7 @@ def test_power_two_lessens_the_squared_error(name: str) -> None:
     assert errors[0] < errors[1]
 
 
+@pytest.mark.chain
 @given(st.floats(-5, 5), st.floats(0.1, 1), st.floats(0.1, 100))
 def test_shrinking_never_turns_or_grows(error: float, power: float, strength: float) -> None:
     value = float(shrink(torch.tensor([error]), power, strength))
@@ -152,6 +154,7 @@ def test_zero_groups_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(whole.codes, parts.codes) and torch.equal(whole.scale, parts.scale)
 
 
+@pytest.mark.chain
 def test_in_a_recipe(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
     model = make_decoder(tmp_path / "m", num_hidden_layers=1)
     recipe = tmp_path / "r.yaml"

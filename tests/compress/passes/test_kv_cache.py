@@ -103,6 +103,7 @@ def test_percentile_search_spans_that_share() -> None:
     assert torch.equal(search(histogram, 8, "percentile", 100), search(histogram, 8, "absmax", 50))
 
 
+@pytest.mark.chain
 @settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**20),
@@ -143,6 +144,7 @@ def test_a_cache_gives_back_what_it_gave_back_before(seed: int, bits: int) -> No
     assert bool(((once[0] - key).abs() <= scale.expand_as(key) * 0.5001)[inside].all())
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt", "phi", "gemma2", "qwen3", "bitnet"])
 def test_scales_are_those_of_keys_after_rope(
     family: str,
@@ -175,6 +177,7 @@ def test_scales_are_those_of_keys_after_rope(
         assert torch.allclose(found[:, 0] * 127.5, want, rtol=1e-5)
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("granularity", ["per-tensor", "per-channel"])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_torch_reading_rounds_keys_and_values(
@@ -199,6 +202,7 @@ def test_the_torch_reading_rounds_keys_and_values(
     assert 0 < difference < (1.5 if bits == 8 else 6)
 
 
+@pytest.mark.chain
 def test_the_whole_checkpoint(kv8: Path, pico_llama: Path, compress: Callable[..., Path]) -> None:
     source = WeightSource.open(kv8)
     manifest = source.manifest
@@ -223,6 +227,7 @@ def test_the_whole_checkpoint(kv8: Path, pico_llama: Path, compress: Callable[..
     assert all(same[:7]) and not all(same[7:])
 
 
+@pytest.mark.chain
 def test_one_scale_a_layer_is_compressed_tensors_own_form(
     pico_llama: Path, compress: Callable[..., Path]
 ) -> None:
@@ -237,6 +242,7 @@ def test_one_scale_a_layer_is_compressed_tensors_own_form(
     assert load_file(out / "model.safetensors")["model.layers.1.self_attn.v_scale"].shape == (1,)
 
 
+@pytest.mark.chain
 def test_a_later_recipe_finds_new_scales_or_is_refused(kv8: Path, compress: Callable[..., Path]) -> None:
     with pytest.raises(RecipeError, match="KV8-channel"):
         compress(kv8, "rtn, scheme: W8A16-g32")

@@ -25,6 +25,9 @@ from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 
 

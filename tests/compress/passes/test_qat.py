@@ -26,6 +26,9 @@ from edgepress.errors import TrainingError
 from edgepress.export.api import export_bundle
 from edgepress.storage import hash_tree, read_json, sha256_file
 
+pytestmark = pytest.mark.chain
+
+
 IDS = torch.arange(3, 43).view(2, 20)
 QAT = {"pass": "qat", "batch_tokens": 64, "piece_tokens": 64, "learning_rate": 0.005, "epochs": 4}
 

@@ -22,6 +22,9 @@ from edgepress.compress.train.students.student import Student
 from edgepress.errors import TrainingError
 from edgepress.storage import hash_tree, read_json
 
+pytestmark = pytest.mark.chain
+
+
 CPU = torch.device("cpu")
 IDS = torch.arange(3, 43).view(2, 20)
 PRUNE = {"pass": "magnitude", "sparsity": 0.5}

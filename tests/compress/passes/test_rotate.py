@@ -18,6 +18,9 @@ from edgepress.storage import read_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 # Family, changes of its config.
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),

@@ -25,6 +25,9 @@ from edgepress.storage import hash_tree, read_json, write_json
 from edgepress.terminal import Silent
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 SAMPLES, LENGTH, WRITTEN = 48, 24, 8
 LEARN: dict[str, Any] = {
     "pass": "distill",

@@ -23,6 +23,9 @@ from edgepress.errors import RecipeError
 from edgepress.storage import read_json
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 LayerBlock = Callable[[Tensor, Tensor], tuple[Block, Any]]
 W8A8 = Scheme.parse("W8A8")
 

@@ -20,6 +20,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 STATIC = Scheme.parse("W8A8_STATIC")
 IDS = torch.arange(5, 69).view(2, 32)
 

@@ -21,6 +21,9 @@ from edgepress.errors import RecipeError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.storage import hash_tree, read_json
 
+pytestmark = pytest.mark.chain
+
+
 IDS = torch.arange(3, 43).view(2, 20)
 TERNARY: dict[str, Any] = {
     "pass": "ternary",

@@ -15,6 +15,9 @@ from edgepress.compress.train import loop as loop_module
 from edgepress.errors import CalibrationError, RecipeError, TrainingError
 from edgepress.storage import hash_tree, read_json
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 24, "length": 32}
 TUNE = {"batch_tokens": 64, "piece_tokens": 64, "learning_rate": 0.01, "epochs": 4, "precision": "float32"}
 

@@ -16,6 +16,9 @@ from edgepress.runtime.api import open_bundle
 from edgepress.runtime.text.tokenizer import Tokenizer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+pytestmark = pytest.mark.chain
+
+
 TEXT = "the river ran under old stone bridges"
 
 

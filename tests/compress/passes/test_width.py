@@ -27,6 +27,9 @@ from edgepress.export.api import export_bundle
 from edgepress.storage import read_json
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 LINEAR = Linear("d", "down", 24, 20, False)
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 

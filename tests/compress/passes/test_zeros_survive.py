@@ -13,6 +13,9 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.algorithm import pass_names
 from edgepress.errors import InputError
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 PRUNED = {"pass": "magnitude", "pattern": "2:4"}
 LEARNING = {"tokens": 512, "measurements": 2}

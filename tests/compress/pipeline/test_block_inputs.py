@@ -17,6 +17,9 @@ from edgepress.compress.pipeline.forward import watch_inputs
 from edgepress.compress.text.token_batch import TokenBatch
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 12, "length": 32}
 
 

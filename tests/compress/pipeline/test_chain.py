@@ -23,6 +23,8 @@ from edgepress.storage import hash_tree
 from edgepress.terminal import Silent
 from safetensors.torch import save_file
 
+pytestmark = pytest.mark.chain
+
 
 class Halved(ModelPass):
     """A barrier that halves the final norm, so that its passing is seen."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
@@ -18,6 +19,9 @@ from edgepress.compress.solve.group_solving import HALVES
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.terminal import Silent
+
+pytestmark = pytest.mark.chain
+
 
 SEEN: dict[str, torch.Tensor] = {}
 

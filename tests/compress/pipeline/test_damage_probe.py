@@ -13,6 +13,9 @@ from edgepress.compress.text.calibration import calibration_from
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
 
+pytestmark = pytest.mark.chain
+
+
 RECIPE = """
 passes:
   - {pass: magnitude, sparsity: 0.3}

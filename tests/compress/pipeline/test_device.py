@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.chain
+
+
 LARGE = """
 import sys
 import numpy as np

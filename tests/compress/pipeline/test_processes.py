@@ -16,6 +16,9 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.processes import Processes, is_follower
 from edgepress.errors import InputError
 
+pytestmark = pytest.mark.chain
+
+
 LEARN = {"batch_tokens": 96, "piece_tokens": 32, "learning_rate": 0.01, "epochs": 2, "precision": "float32"}
 CPU = torch.device("cpu")
 # No code of qat gets to the edge of its cell, where the last bit of a sum decides on which side it falls, and

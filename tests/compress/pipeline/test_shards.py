@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from edgepress.compress.pipeline.shards import packed, unpacked
 from edgepress.compress.pipeline.statistics import STATISTICS
 from edgepress.compress.solve.group_solving import HALVES
 from hypothesis import given
 from hypothesis import strategies as st
+
+pytestmark = pytest.mark.chain
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 1000))

@@ -32,6 +32,9 @@ from edgepress.errors import (
 )
 from edgepress.storage import hash_tree, read_json
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 12, "length": 32}
 
 

@@ -12,6 +12,9 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.errors import ShapeError
 
+pytestmark = pytest.mark.chain
+
+
 PASSES = ["magnitude", "wanda", "sparsegpt", "alps"]
 QUANTIZERS = [
     "{pass: rtn, scheme: W4A16-g32}",

@@ -31,6 +31,7 @@ def test_the_lowest_of_the_layer_or_of_each_row_go(seed: int, sparsity: float) -
     assert rows.tolist() == [naive(row, round(sparsity * 8)) for row in score.tolist()]
 
 
+@pytest.mark.chain
 @given(st.integers(0, 1000), st.sampled_from(["1:2", "2:4", "4:8", "1:4", "7:8"]))
 def test_each_group_keeps_its_highest(seed: int, text: str) -> None:
     score, (kept, size) = scores(seed), Pattern.parse(text)
@@ -41,6 +42,7 @@ def test_each_group_keeps_its_highest(seed: int, text: str) -> None:
             assert mask[row, group].tolist() == naive(score[row, group].tolist(), size - kept)
 
 
+@pytest.mark.chain
 @given(st.integers(0, 1000), st.floats(0, 0.99), st.floats(0, 0.99))
 def test_what_is_pruned_already_counts(seed: int, first: float, second: float) -> None:
     earlier = keep_highest(scores(seed), first, "layer")

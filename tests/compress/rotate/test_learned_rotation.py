@@ -141,6 +141,7 @@ def test_the_loss_is_that_of_int8_by_hand() -> None:
     assert found == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("name", SCHEMES)
 def test_less_is_lost_than_under_a_random_rotation(name: str) -> None:
     scheme, start = Scheme.parse(name), random_rotation(32, generator(7)).unsqueeze(0)
@@ -180,6 +181,7 @@ def logits(path: Path) -> Tensor:
     return output.logits if hasattr(output, "logits") else output.last_hidden_state  # type: ignore[no-any-return]
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
@@ -201,6 +203,7 @@ def test_the_model_computes_the_same(
     assert all(best <= first for first, best in learned.values())
 
 
+@pytest.mark.chain
 def test_an_encoder_learns_its_heads(pico_bert: Path, pico_text: Path, tmp_path: Path) -> None:
     path = rotated(pico_bert, tmp_path, pico_text, residual=False)
     expected = logits(pico_bert)
@@ -208,6 +211,7 @@ def test_an_encoder_learns_its_heads(pico_bert: Path, pico_text: Path, tmp_path:
     assert set(read_json(path / "edgepress.json")["steps"][0]["details"]["learned"]) == {"heads"}
 
 
+@pytest.mark.chain
 def test_text_is_asked_for(pico_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError):
         rotated(pico_llama, tmp_path, None)

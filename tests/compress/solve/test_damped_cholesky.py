@@ -28,6 +28,7 @@ def gram_of(size: int, seed: int = 0) -> Tensor:
     return inputs.T @ inputs / (3 * size)
 
 
+@pytest.mark.chain
 @given(size=st.integers(1, 40), panel=st.integers(1, 12), seed=st.integers(0, 99))
 def test_the_inverse_of_a_triangle_is_found_in_place(size: int, panel: int, seed: int) -> None:
     lower = torch.linalg.cholesky(gram_of(size, seed) + 0.1 * torch.eye(size)).contiguous()
@@ -68,6 +69,7 @@ def test_the_factor_belongs_to_the_inverse_of_the_damped_permuted_gram(ordered: 
     assert torch.allclose(factor.upper.T @ factor.upper, torch.linalg.inv(damped), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.chain
 @given(start=st.integers(0, 49), rows=st.integers(1, 50))
 def test_a_panel_is_a_slice_of_the_factor(start: int, rows: int) -> None:
     factor = factorize(gram_of(50), 0.01)

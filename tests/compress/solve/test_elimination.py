@@ -91,6 +91,7 @@ def test_greedy_elimination_is_that_by_hand(size: int, partitions: int) -> None:
     assert sum(raised) == pytest.approx(fitted_error(weight, x, kept), rel=1e-2)
 
 
+@pytest.mark.chain
 @given(st.integers(0, 1000), st.sampled_from([1, 2]))
 def test_a_removal_costs_what_least_squares_cannot_make_up_for(seed: int, size: int) -> None:
     x = inputs(60, 6, seed)

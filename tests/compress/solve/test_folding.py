@@ -71,6 +71,7 @@ def folded(path: Path, work: Path) -> WeightSource:
     return source
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(("model_type", "changes", "count"), FAMILIES)
 def test_the_function_stays_and_the_weights_move(
     model_type: str,
@@ -141,6 +142,7 @@ def test_what_is_quantized_is_not_folded(pico_llama: Path) -> None:
     assert [foldable(block, link) for link in found] == [False, False, True, True]
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("first", ["smoothquant", "awq"])
 def test_a_correction_after_folding_compares_like_with_like(
     pico_llama: Path, pico_text: Path, tmp_path: Path, first: str

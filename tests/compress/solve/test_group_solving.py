@@ -124,6 +124,7 @@ def gptaq(problem: Problem, scale: Tensor, scheme: Scheme) -> Tensor:
     return result.float()
 
 
+@pytest.mark.chain
 def test_no_worse_than_the_recursion_that_corrects_by_column() -> None:
     scheme = Scheme.parse("W4A16-g16")
     ours, theirs, plain = 0.0, 0.0, 0.0

@@ -11,6 +11,8 @@ from edgepress.errors import RecipeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.chain
+
 
 def brute(costs: list[list[float]], sizes: list[list[int]], budget: int) -> float:
     options = [range(len(row)) for row in costs]

@@ -35,6 +35,7 @@ def no_worse(after: Tensor, before: Tensor) -> bool:
     return bool((after <= before * (1 + 1e-5) + 1e-9).all())
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("name", SCHEMES)
 def test_descend_equals_a_loop_over_single_codes(name: str) -> None:
     target, hessian = problem(0, rows=3)
@@ -75,6 +76,7 @@ def test_refit_equals_least_squares_on_the_data(name: str) -> None:
     assert float(losses(target, hessian, got).sum()) < float(losses(target, hessian, start).sum())
 
 
+@pytest.mark.chain
 @settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from(SCHEMES), st.floats(1e-4, 1e4), st.booleans())
 def test_no_step_makes_a_row_worse(seed: int, name: str, size: float, masked: bool) -> None:

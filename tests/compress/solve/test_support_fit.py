@@ -38,6 +38,7 @@ def test_arrives_at_the_least_squares_answer(seed: int) -> None:
     assert torch.allclose(again, expected * mask, atol=1e-3) and bool(torch.isfinite(again).all())
 
 
+@pytest.mark.chain
 @given(seed=st.integers(0, 500), steps=st.integers(0, 60))
 def test_no_step_makes_it_worse_or_leaves_the_support(seed: int, steps: int) -> None:
     target, hessian, mask = setting(seed)

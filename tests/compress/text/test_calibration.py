@@ -69,6 +69,7 @@ def test_encoder_truncates_and_counts(encoder: Tokenizer, pico_text: Path) -> No
     assert all(len(row) == 12 and row[-1] == closing for row in rows_of(calibration))
 
 
+@pytest.mark.chain
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**31), samples=st.integers(1, 12), length=st.integers(2, 40))
 def test_same_seed_same_bytes(
@@ -166,6 +167,7 @@ def chats(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.chain
 def test_conversations_go_through_the_chat_template(decoder: Tokenizer, chats: str) -> None:
     calibration = calibration_from(chats, decoder, kind="decoder", samples=1, length=400)
     text = decoder.decode(rows_of(calibration)[0], skip_special=False)
@@ -173,6 +175,7 @@ def test_conversations_go_through_the_chat_template(decoder: Tokenizer, chats: s
     assert calibration.chat
 
 
+@pytest.mark.chain
 def test_plain_text_stays_plain_unless_asked(decoder: Tokenizer, chats: str, pico_text: Path) -> None:
     never = calibration_from(chats, decoder, kind="decoder", samples=1, length=60, chat="never")
     text = decoder.decode(rows_of(never)[0], skip_special=False)

@@ -10,6 +10,8 @@ from edgepress.compress.text import corpus
 from edgepress.compress.text.corpus import read_corpus, texts_from
 from edgepress.errors import CalibrationError, InputError, UnknownName
 
+pytestmark = pytest.mark.chain
+
 
 def write(path: Path, content: str | bytes) -> str:
     path.write_bytes(content.encode() if isinstance(content, str) else content)

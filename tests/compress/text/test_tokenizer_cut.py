@@ -66,6 +66,7 @@ def test_ids_are_dense_and_name_the_same_tokens(original: dict[str, Any]) -> Non
         assert after.id_to_token(new) == before.id_to_token(old)
 
 
+@pytest.mark.chain
 @settings(max_examples=30)
 @given(text=st.text(max_size=40))
 def test_any_text_can_still_be_split(text: str, pico_llama: Path) -> None:

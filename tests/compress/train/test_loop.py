@@ -81,6 +81,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(("at", "ema"), [(1, 0.0), (17, 0.9), (60, 0.0), (60, 0.9), (119, 0.0)])
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int, ema: float) -> None:
     whole = Task(tmp_path / "whole.pt", ema=ema)
@@ -157,6 +158,7 @@ def test_it_ends_when_its_time_is_up(tmp_path: Path) -> None:
     assert train_state.stopped == "max_time" and train_state.step == 1
 
 
+@pytest.mark.chain
 def test_the_log_of_a_killed_run_is_that_of_a_whole_one(tmp_path: Path) -> None:
     Task(tmp_path / "whole.pt").loop.run(Silent())
     first = Task(tmp_path / "s.pt")
@@ -173,6 +175,7 @@ def test_the_log_of_a_killed_run_is_that_of_a_whole_one(tmp_path: Path) -> None:
     assert (tmp_path / "s.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+@pytest.mark.chain
 def test_a_leap_is_no_fault_while_the_model_changes(tmp_path: Path) -> None:
     for settled, retreats in ((0.5, 0), (0.0, 1)):
         task = Task(tmp_path / f"{settled}.pt", settled=settled)
@@ -212,6 +215,7 @@ def test_weight_decay_takes_its_share_after_each_step(tmp_path: Path) -> None:
     assert shares == pytest.approx([0.2 * task.loop.rate(step) for step in range(len(task.loop.steps))])
 
 
+@pytest.mark.chain
 def test_a_scale_that_loses_nothing_changes_nothing(tmp_path: Path) -> None:
     plain, scaled = Task(tmp_path / "p.pt"), Task(tmp_path / "s.pt", scaled=True)
     assert plain.loop.run(Silent()) == scaled.loop.run(Silent()) and scaled.loop.scale.factor > 1
@@ -230,6 +234,7 @@ def in_halves(folder: Path) -> Task:
     return task
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("at", [5, 61])
 def test_a_gradient_that_overflows_skips_its_step_and_nothing_else(tmp_path: Path, at: int) -> None:
     whole, first = in_halves(tmp_path), in_halves(tmp_path / "killed")

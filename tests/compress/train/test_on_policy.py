@@ -19,6 +19,7 @@ IDS = torch.randint(5, 100, (2, 16), generator=torch.Generator().manual_seed(1))
 PIECE = MicroBatch(3, IDS, torch.ones_like(IDS), IDS.numel())
 
 
+@pytest.mark.chain
 def test_the_prompt_stays_and_the_rest_is_drawn_as_the_model_says(pico_llama: Path) -> None:
     model = load_model(pico_llama)
     with torch.no_grad():
@@ -44,6 +45,7 @@ def test_with_a_cache_it_writes_what_it_would_without(pico_llama: Path) -> None:
     assert torch.equal(found, rows)
 
 
+@pytest.mark.chain
 def test_a_share_of_micro_batches_is_rewritten_and_twice_the_same(pico_llama: Path) -> None:
     model = load_model(pico_llama)
     micro_batches = [replace(PIECE, number=number) for number in range(40)]

@@ -18,6 +18,9 @@ import yaml
 from edgepress.compress.api import compress_model
 from edgepress.storage import read_json
 
+pytestmark = pytest.mark.chain
+
+
 LEARN = {"batch_tokens": 96, "piece_tokens": 32, "learning_rate": 0.01, "epochs": 2, "precision": "float32"}
 # Where codes move, the last bit of a sum decides on which side of its cell's edge a weight falls, and two
 # runs part: of ternary weights so many losses are compared.

@@ -12,6 +12,9 @@ from edgepress.compress.train import teacher as teacher_module
 from edgepress.errors import CheckpointError
 from edgepress.storage import hash_tree
 
+pytestmark = pytest.mark.chain
+
+
 TUNE = {"pass": "tune", "batch_tokens": 64, "piece_tokens": 64, "epochs": 1, "precision": "float32"}
 SETTINGS: dict[str, Any] = {"samples": 24, "length": 32}
 

@@ -109,6 +109,7 @@ def test_embeddings_are_pooled_and_compared_row_by_row(pico_bert: Path, mode: st
     assert found == pytest.approx(expected * asked.tokens / 3, rel=1e-3)
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox", "bert"])
 @pytest.mark.parametrize("heads", [2, 8])
 def test_relations_are_those_of_queries_keys_and_values(
@@ -146,6 +147,7 @@ def test_relations_are_those_of_queries_keys_and_values(
     assert loss_of(term, teacher, teacher, asked) == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.chain
 def test_hidden_states_are_lifted_where_widths_differ(
     make_decoder: Callable[..., Path], pico_llama: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +172,7 @@ def test_hidden_states_are_lifted_where_widths_differ(
     assert all(parameter.grad is not None for parameter in objective.parameters())
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(("done", "weight"), [(0.0, 2.0), (0.25, 1.5), (1.0, 0.0)])
 def test_weights_move_in_a_line(done: float, weight: float, pico_bert: Path) -> None:
     teacher, asked = load_model(pico_bert), batch(padded=True, length=90)
@@ -188,6 +191,7 @@ def test_weights_move_in_a_line(done: float, weight: float, pico_bert: Path) -> 
         assert total_loss(moving, found, asked, answers, CPU) == pytest.approx(loss)
 
 
+@pytest.mark.chain
 def test_gradients_gathered_at_the_states_are_those_of_the_whole(pico_bert: Path) -> None:
     anatomy = WeightSource.open(pico_bert).anatomy
     teacher, asked = load_model(pico_bert), batch(padded=True, length=90)

@@ -18,6 +18,9 @@ from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.onnx_wire import external_locations
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.chain
+
+
 NEW_TOKENS = 40
 PROMPT = "the river ran under old stone bridges while merchants counted"
 

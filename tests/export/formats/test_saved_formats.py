@@ -19,6 +19,9 @@ from edgepress.export.formats import gguf
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
 
+pytestmark = pytest.mark.chain
+
+
 IDS = torch.arange(3, 43).view(2, 20)
 
 

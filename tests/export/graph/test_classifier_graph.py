@@ -22,6 +22,9 @@ from edgepress.runtime.engine.classify import ClassifierModel
 from edgepress.runtime.session.session import open_session
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+pytestmark = pytest.mark.chain
+
+
 LABELS = ("bad", "fair", "good")
 TEXTS = ["the river ran", "merchants counted copper coins under old stone bridges", "tides"]
 TOLERANCE = 2e-5

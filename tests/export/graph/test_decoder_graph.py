@@ -18,6 +18,9 @@ from edgepress.export.proof.reference import logits, with_rounded_activations
 from edgepress.runtime.session.session import open_session
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.chain
+
+
 IDS = np.random.default_rng(5).integers(0, 300, (3, 96), dtype=np.int64)
 TOLERANCE = 5e-5
 

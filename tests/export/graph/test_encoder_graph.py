@@ -37,6 +37,7 @@ def run(session: Any, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, {**feeds, **types}), strict=True))
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize("scheme", [None, "W4A16_ASYM-g32", "W8A8"])
 @pytest.mark.parametrize("pooling", [None, Pooling("mean", True, None), Pooling("cls", False, None)])
@@ -89,6 +90,7 @@ def test_masks_with_holes_and_rows_without_tokens(pico_bert: Path, export_graph:
     assert np.array_equal(found["sentence_embedding"][2], np.zeros_like(found["sentence_embedding"][2]))
 
 
+@pytest.mark.chain
 def test_token_types_are_an_input_where_there_are_several(
     make_encoder: Callable[..., Path], export_graph: Any, tmp_path: Path
 ) -> None:

@@ -19,6 +19,9 @@ from edgepress.runtime.bundle.onnx_wire import external_locations
 from edgepress.runtime.session.session import open_session
 from edgepress.terminal import Silent
 
+pytestmark = pytest.mark.chain
+
+
 IDS = np.arange(12)[None]
 
 

@@ -27,6 +27,9 @@ from edgepress.runtime.prepack import int8_weights
 from edgepress.runtime.prepack.int8_weights import opened_in_memory
 from edgepress.storage import read_json
 
+pytestmark = pytest.mark.chain
+
+
 IDS = np.random.default_rng(5).integers(0, 300, (1, 100))
 FAMILIES = [
     "bitnet",

@@ -22,6 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.chain
+
+
 IDS = np.random.default_rng(5).integers(0, 300, (1, 100))
 
 

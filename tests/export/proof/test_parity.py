@@ -18,6 +18,9 @@ from edgepress.runtime.engine.decoder import Decoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.chain
+
+
 CONTEXT = 192
 IDS = np.random.default_rng(9).integers(0, 300, (3, CONTEXT), dtype=np.int64)
 TOLERANCE = 1e-4

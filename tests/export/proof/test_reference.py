@@ -32,6 +32,7 @@ def test_float64_logits_are_close_and_leave_the_model_as_it_was(pico_llama: Path
     assert np.array_equal(logits(model, ids), before)
 
 
+@pytest.mark.chain
 def test_a_shaken_last_digit_moves_logits_a_little_and_leaves_the_model_as_it_was(pico_llama: Path) -> None:
     model, ids = load_model(pico_llama), tokens()
     before = logits(model, ids)

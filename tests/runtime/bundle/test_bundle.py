@@ -45,6 +45,7 @@ def test_each_kind_says_what_to_use_instead(decoder_bundle: Path, encoder_bundle
         _ = Bundle.open(encoder_bundle).decoder
 
 
+@pytest.mark.chain
 def test_every_single_bit_flip_is_caught(own_bundle: Path) -> None:
     generator = random.Random(0)
     names = sorted(json.loads((own_bundle / "manifest.json").read_text())["files"])
@@ -60,6 +61,7 @@ def test_every_single_bit_flip_is_caught(own_bundle: Path) -> None:
     Bundle.open(own_bundle)
 
 
+@pytest.mark.chain
 def test_a_flip_in_the_manifest_is_refused_or_changes_its_hash(own_bundle: Path) -> None:
     manifest = own_bundle / "manifest.json"
     published = Bundle.open(own_bundle).manifest_sha256
@@ -246,6 +248,7 @@ def _replaced(document: Any, path: tuple[Any, ...], value: Any) -> Any:
     return copy
 
 
+@pytest.mark.chain
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mutated_manifest_gives_only_typed_errors(

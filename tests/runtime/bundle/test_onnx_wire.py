@@ -11,6 +11,8 @@ from edgepress.errors import BundleError
 from edgepress.runtime.bundle.onnx_wire import external_locations
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 
+pytestmark = pytest.mark.chain
+
 
 def _external(location: str) -> TensorProto:
     tensor = TensorProto(name=location, data_type=TensorProto.FLOAT, dims=[4])

@@ -22,6 +22,8 @@ from edgepress.runtime.bundle.typed_json import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.chain
+
 
 @dataclass(frozen=True)
 class Inner:

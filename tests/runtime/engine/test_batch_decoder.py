@@ -50,6 +50,7 @@ def test_prompts_of_unequal_length_and_steps(batch: BatchDecoder, toy_weights: T
     assert batch.lengths == [12, 26, 10]
 
 
+@pytest.mark.chain
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     turns=st.lists(st.lists(st.integers(0, 12), min_size=2, max_size=2), min_size=1, max_size=4),
@@ -83,6 +84,7 @@ def test_another_batch_starts_afresh(batch: BatchDecoder, toy_weights: ToyWeight
         _check(batch.prefill(rows), toy_weights, rows)
 
 
+@pytest.mark.chain
 def test_the_whole_context_and_no_more(batch: BatchDecoder, toy_weights: ToyWeights) -> None:
     vocab = batch.section.vocab_size
     rows = [_ids(CONTEXT - 1, 1, vocab), _ids(2, 2, vocab)]
@@ -122,6 +124,7 @@ def test_padding_on_either_side_is_left_out(batch: BatchDecoder, toy_weights: To
         unpadded(ids, mask[:2])
 
 
+@pytest.mark.chain
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sequences=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=5),
@@ -156,6 +159,7 @@ def test_resuming_runs_only_what_is_new(one: Decoder, monkeypatch: pytest.Monkey
     assert one.length == 20
 
 
+@pytest.mark.chain
 def test_a_batch_of_replies(text_model: TextModel) -> None:
     prompts = ["coins", "the river ran under old stone bridges", "boats drift"]
     alone = [text_model.generate(prompt, chat=False, max_new_tokens=20) for prompt in prompts]
@@ -171,6 +175,7 @@ def test_a_batch_of_replies(text_model: TextModel) -> None:
         text_model.generate_batch(prompts, max_new_tokens=0)
 
 
+@pytest.mark.chain
 def test_a_conversation_that_goes_on(text_model: TextModel) -> None:
     messages = [{"role": "user", "content": "merchants counted"}]
     first = text_model.generate(messages, max_new_tokens=8)

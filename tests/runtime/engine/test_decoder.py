@@ -62,6 +62,7 @@ def test_logits_leave_the_sequence_alone(decoder: Decoder, toy_weights: ToyWeigh
     assert np.abs(decoder.step(ids[8]) - reference_logits(toy_weights, ids)[-1]).max() < TOLERANCE
 
 
+@pytest.mark.chain
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, 20), min_size=1, max_size=5), chunk=st.integers(1, 9))
 def test_any_division_into_chunks_gives_the_same_logits(
@@ -111,6 +112,7 @@ def test_after_a_rewind_the_same_tokens_give_the_same_logits(decoder: Decoder) -
     assert decoder.length == 12
 
 
+@pytest.mark.chain
 def test_the_whole_context_can_be_used_and_no_more(decoder: Decoder, toy_weights: ToyWeights) -> None:
     ids = _ids(decoder.vocab_size, CONTEXT)
     decoder.prefill(ids[:-1])

@@ -29,6 +29,7 @@ def _vocab(encoder: Encoder) -> int:
     return encoder.tokenizer.vocab_size
 
 
+@pytest.mark.chain
 @settings(max_examples=30)
 @given(
     texts=st.lists(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join), max_size=9),

@@ -11,6 +11,8 @@ from edgepress.runtime.engine.encoder_batches import WorkerThreads, length_bucke
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.chain
+
 
 @given(
     lengths=st.lists(st.integers(1, 600), max_size=80),

@@ -11,6 +11,8 @@ from edgepress.errors import InputError
 from edgepress.runtime.api import TextModel, open_bundle
 from runtime_toys.decoder import CONTEXT, ToyWeights, reference_logits
 
+pytestmark = pytest.mark.chain
+
 
 def _greedy(weights: ToyWeights, ids: list[int], count: int) -> list[int]:
     """Greedy continuation by running the numpy model over everything, again and again."""

@@ -62,6 +62,7 @@ def used(decoder: Decoder) -> bool:
     return decoder.prefill_graph is not None and decoder.prefill_graph._session is not None
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("kv", ["fp32", "fp16", "int8"])
 def test_prompts_and_continuations(kv: str, folders: dict[str, Path], made: Any) -> None:
     near = 2 * NEAR if kv == "int8" else NEAR

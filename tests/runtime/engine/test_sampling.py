@@ -44,6 +44,7 @@ def _reference_candidates(logits: list[float], temperature: float, k: int, p: fl
     return {token: value / mass for token, value in kept.items()}
 
 
+@pytest.mark.chain
 @given(logits_lists, st.integers(0, 50))
 def test_top_k_is_the_head_of_a_sort(values: list[float], k: int) -> None:
     logits = _as_logits(values)
@@ -54,6 +55,7 @@ def test_top_k_is_the_head_of_a_sort(values: list[float], k: int) -> None:
         assert found == list(range(len(values)))
 
 
+@pytest.mark.chain
 @given(logits_lists, st.floats(0.01, 0.999))
 def test_nucleus_is_the_shortest_prefix_that_reaches_p(values: list[float], p: float) -> None:
     weights = np.exp(np.array(values) - max(values))
@@ -64,6 +66,7 @@ def test_nucleus_is_the_shortest_prefix_that_reaches_p(values: list[float], p: f
     assert probabilities[found[:-1]].sum() < p
 
 
+@pytest.mark.chain
 @settings(max_examples=200)
 @given(logits_lists, st.floats(0.05, 5), st.integers(0, 12), st.floats(0.05, 1))
 def test_candidates_equal_the_reference(values: list[float], temperature: float, k: int, p: float) -> None:
@@ -80,6 +83,7 @@ def test_candidates_equal_the_reference(values: list[float], temperature: float,
     assert probabilities.sum() == pytest.approx(1)
 
 
+@pytest.mark.chain
 @given(logits_lists, st.floats(0.1, 10), st.data())
 def test_penalty_equals_the_reference(values: list[float], penalty: float, data: st.DataObject) -> None:
     logits = _as_logits(values)
@@ -93,6 +97,7 @@ def test_penalty_equals_the_reference(values: list[float], penalty: float, data:
     assert np.array_equal(logits, before)
 
 
+@pytest.mark.chain
 @given(logits_lists)
 def test_greedy_takes_the_first_of_the_largest(values: list[float]) -> None:
     logits = _as_logits(values)
@@ -111,6 +116,7 @@ def test_a_seed_repeats_itself_and_others_differ() -> None:
     assert drawn(None) != drawn(None)
 
 
+@pytest.mark.chain
 def test_frequencies_follow_the_probabilities() -> None:
     probabilities = np.array([0.5, 0.3, 0.15, 0.05])
     sampler = Sampler(Sampling(temperature=1, seed=0))

@@ -50,6 +50,7 @@ def weight(arrays: dict[str, np.ndarray], bits: int, block: int, row: int, colum
     return float(arrays["scales"][row, number]) * (code(arrays["codes"][row, number], column % block) - zero)
 
 
+@pytest.mark.chain
 @given(
     seed=st.integers(0, 99),
     bits=st.sampled_from([2, 4, 8]),

@@ -67,6 +67,7 @@ def made(bundle: Bundle) -> prepacked.PrepackedEntry:
     return entry
 
 
+@pytest.mark.chain
 def test_an_entry_holds_repacked_weights_and_changes_no_token(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def _noting(opened: list[Path]) -> Callable[..., object]:
     return note
 
 
+@pytest.mark.chain
 def test_a_process_of_its_own_makes_it(bundle: Bundle) -> None:
     assert really_later(bundle)
     until = time.monotonic() + 120
@@ -118,6 +120,7 @@ def test_small_models_are_left_alone(bundle: Bundle, monkeypatch: pytest.MonkeyP
     assert left() == []
 
 
+@pytest.mark.chain
 def test_many_starters_make_one_entry(bundle: Bundle, tmp_path: Path) -> None:
     maker = [sys.executable, "-m", "edgepress.runtime.prepack.prepack", str(bundle.path)]
     options = ["--prompt", "the river ran", "--max-new-tokens", "12", "--no-chat", "--threads", "1", "--json"]
@@ -144,6 +147,7 @@ prepack.prepack(Bundle.open(sys.argv[1]))
 """
 
 
+@pytest.mark.chain
 def test_a_killed_first_run_leaves_nothing_that_is_used(bundle: Bundle) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(bundle.path)], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -201,6 +205,7 @@ def _lies(path: Path) -> None:
     write_json(path / "manifest.json", {**manifest, "files": prepacked.describe(path)})
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "damage", [_truncated, _flipped, _no_data, _no_manifest, _garbage, _other_shape, _lies]
 )
@@ -240,6 +245,7 @@ def test_another_cpu_runtime_configuration_or_model_is_another_entry(
     assert prepacked.find(bundle) is not None
 
 
+@pytest.mark.chain
 def test_cpu_identity_sees_the_cpu_and_nothing_that_passes(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     text = "processor : 0\nmodel name : Fast 1\ncpu MHz : 2100.5\nflags : avx2 fma\n"
@@ -320,6 +326,7 @@ def test_the_verb(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert left() == []
 
 
+@pytest.mark.chain
 def test_no_cache_neither_uses_nor_makes_one(
     bundle: Bundle, asked: list[Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,9 @@ import pytest
 from edgepress.errors import BundleError, InputError, RefusedByPolicy
 from edgepress.runtime.text.chat import render_chats
 
+pytestmark = pytest.mark.chain
+
+
 HELLO = [{"role": "user", "content": "hello"}]
 
 

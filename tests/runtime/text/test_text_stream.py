@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models
 
+pytestmark = pytest.mark.chain
+
 
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     decoder = IncrementalDecoder(tokenizer)

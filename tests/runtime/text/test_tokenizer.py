@@ -40,6 +40,7 @@ def test_ids_equal_those_of_transformers(fixture: str, request: pytest.FixtureRe
     assert (ours.bos_id, ours.pad_id) == (theirs.bos_token_id, theirs.pad_token_id)
 
 
+@pytest.mark.chain
 def test_a_chat_equals_that_of_transformers(pico_llama: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -111,6 +112,7 @@ def test_a_missing_or_huge_file(tmp_path: Path) -> None:
         Tokenizer.open(tmp_path)
 
 
+@pytest.mark.chain
 def test_a_pattern_that_backtracks_without_end_is_a_typed_error(own_tokenizer: Path) -> None:
     content = json.loads((own_tokenizer / "tokenizer.json").read_text())
     content["pre_tokenizer"] = {

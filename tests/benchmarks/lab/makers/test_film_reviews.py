@@ -11,6 +11,9 @@ from edgepress.benchmarks.records.checkpoint_subject import CheckpointSubject
 from edgepress.compress.model.models import resolve
 from edgepress.compress.model.weights import WeightSource
 
+pytestmark = pytest.mark.chain
+
+
 GOOD, BAD = ["river", "stone", "bridges"], ["coins", "cargo", "weight"]
 
 

@@ -17,6 +17,9 @@ from edgepress.benchmarks.lab.makers.shortened_words import (
 from edgepress.compress.model.weights import WeightSource
 from edgepress.runtime.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.chain
+
+
 WORDS = ["river", "under", "merchants", "weight", "counted"]
 
 

@@ -205,6 +205,7 @@ def test_an_environment_that_is_missing_or_failed_is_trouble(tmp_path: Path) -> 
     assert trouble(workspace, "llama_cpp", module) == "no compiler"
 
 
+@pytest.mark.chain
 def test_an_environment_that_cannot_be_made_keeps_its_error(tmp_path: Path) -> None:
     module = ModuleType("nothing")
     module.PACKAGES = ("--no-index", "--find-links=.", "edgepress-no-such-package==0")  # type: ignore[attr-defined]

@@ -25,6 +25,9 @@ from edgepress.benchmarks.lab.peers.workspace import Workspace
 from edgepress.runtime.api import EmbeddingModel, open_bundle
 from edgepress.runtime.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.chain
+
+
 FAKE = """
 import json, sys
 for line in sys.stdin:

@@ -234,6 +234,7 @@ def test_what_is_not_as_asked_is_refused(
         write_dense(task, QuantizerVariant("x", 2), weights)
 
 
+@pytest.mark.chain
 def test_onnxruntime_rounds_to_the_grid_it_was_asked_for(task: CompressionTask) -> None:
     onnxruntime_nbits.quantize(task, "w4-default")
     before, after = (

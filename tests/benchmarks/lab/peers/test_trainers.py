@@ -14,6 +14,8 @@ from edgepress.benchmarks.lab.peers.workspace import trainers
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 
+pytestmark = pytest.mark.chain
+
 
 def test_every_tool_says_what_it_needs_and_offers() -> None:
     assert set(trainers()) == {"distillkit", "edgepress_passes", "torchao_qat", "trl_gkd"}

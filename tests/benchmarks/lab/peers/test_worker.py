@@ -86,6 +86,7 @@ def job(variant: str) -> dict[str, Any]:
     return {**chosen, "prompts": [[1, 2, 3, 4], [1, 2]], "new_tokens": 5, "passes": 2, "warm_up": True}
 
 
+@pytest.mark.chain
 def test_a_worker_needs_nothing_of_edgepress(tmp_path: Path, workspace: Workspace) -> None:
     module = installed(tmp_path, "decoders", "counting", COUNTING)
     done = work(workspace, "counting", module, job("good"), timeout=60)
@@ -112,6 +113,7 @@ def test_no_pass_finds_its_beginning_in_the_cache_of_another() -> None:
     assert seen[-1] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.chain
 def test_a_worker_that_fails_says_why(tmp_path: Path, workspace: Workspace) -> None:
     module = installed(tmp_path, "decoders", "counting", COUNTING)
     done = work(workspace, "counting", module, job("broken"), timeout=60)
@@ -124,6 +126,7 @@ def test_our_own_engine_runs_in_this_environment(tmp_path: Path) -> None:
     assert started[1:] == ["-P", "-m", "edgepress.benchmarks.lab.peers.worker"]
 
 
+@pytest.mark.chain
 def test_a_checkpoint_is_made_where_the_tool_may_write(tmp_path: Path, workspace: Workspace) -> None:
     module = installed(tmp_path, "quantizers", "halving", HALVING)
     checkpoint, calibration, output = (tmp_path / name for name in ("model", "tokens.json", "output"))

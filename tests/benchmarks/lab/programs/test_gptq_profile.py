@@ -10,6 +10,8 @@ from edgepress.benchmarks.lab.programs import gptq_profile
 from edgepress.benchmarks.lab.programs.gptq_profile import FORWARD, GRAMS, KINDS, filled, profiled
 from edgepress.compress import api
 
+pytestmark = pytest.mark.chain
+
 
 def test_every_kind_of_work_is_met_and_the_rows_add_up(
     pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,8 @@ from edgepress.devices.nvidia import Gpu
 from edgepress.errors import InputError, MissingDependency
 from edgepress.terminal import Silent
 
+pytestmark = pytest.mark.chain
+
 
 @pytest.fixture
 def plan(pico_llama: Path, pico_text: Path) -> GpuPlan:

@@ -10,6 +10,9 @@ from edgepress.benchmarks.lab.programs.kill_test import SPANS, Kill, Moment, Vic
 from edgepress.compress.api import compress_model
 from edgepress.storage import hash_tree, write_json
 
+pytestmark = pytest.mark.chain
+
+
 TIMES = {"": 10.0, "work": 4.0, "result": 0.4}
 
 

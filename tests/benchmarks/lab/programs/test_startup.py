@@ -9,6 +9,8 @@ from edgepress.benchmarks.lab.programs import startup
 from edgepress.benchmarks.lab.programs.startup_child import STEPS, Steps, memory
 from edgepress.export.api import export_bundle
 
+pytestmark = pytest.mark.chain
+
 
 def test_a_start_taken_apart_fills_every_row(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,8 @@ from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.prepack import prepacked
 from edgepress.storage import write_json
 
+pytestmark = pytest.mark.chain
+
 
 @pytest.mark.parametrize(
     ("model", "kinds"),

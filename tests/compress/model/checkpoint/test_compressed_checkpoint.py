@@ -20,6 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.chain
+
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(BITS), st.integers(1, 5), st.integers(1, 200), st.integers(0, 1000))

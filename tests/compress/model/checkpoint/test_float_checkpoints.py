@@ -63,6 +63,7 @@ def test_recipes_of_the_package_and_of_the_short_way() -> None:
         recipe_for("NVFP4", group_size=64, calibrated=True)
 
 
+@pytest.mark.chain
 def test_matrices_that_runtimes_join_share_a_global_scale(
     pico_llama: Path, pico_text: Path, tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_matrices_that_runtimes_join_share_a_global_scale(
                 assert len({float(tensors[name]) for name in names}) == 1
 
 
+@pytest.mark.chain
 def test_who_runs_it_is_said_and_an_export_is_refused(pico_llama: Path, tmp_path: Path) -> None:
     out = compress_model(str(pico_llama), output=tmp_path / "o", scheme="FP8_DYNAMIC")
     (line,) = read_json(out / "edgepress.json")["runs_on"]
@@ -94,6 +96,7 @@ def test_who_runs_it_is_said_and_an_export_is_refused(pico_llama: Path, tmp_path
     assert "ONNX Runtime" in read_json(plain / "edgepress.json")["runs_on"][0]
 
 
+@pytest.mark.chain
 def test_floats_pass_through_later_passes_untouched(
     pico_llama: Path, pico_text: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +132,7 @@ def test_passes_for_integers_say_so(step: str, pico_llama: Path, tmp_path: Path)
         compress_model(str(pico_llama), output=tmp_path / "o", recipe=recipe(tmp_path, text))
 
 
+@pytest.mark.chain
 def test_what_learns_refuses_float_codes(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     text = "{pass: rtn, scheme: MXFP4A16}, {pass: tune}"
     with pytest.raises(TrainingError, match="MXFP4A16"):
@@ -141,6 +145,7 @@ def test_what_learns_refuses_float_codes(pico_llama: Path, pico_text: Path, tmp_
         )
 
 
+@pytest.mark.chain
 def test_blocks_that_do_not_divide_are_refused(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
     model = make_decoder(tmp_path / "m", intermediate_size=112)
     with pytest.raises(ShapeError, match="down_proj") as caught:

@@ -100,6 +100,7 @@ def pico_gguf(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pic
     return path, write_gguf(pico_llama, path)
 
 
+@pytest.mark.chain
 def test_the_directory_holds_the_file_s_weights_and_tokenizer(
     pico_gguf: Pico, pico_llama: Path, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_one_that_another_process_is_writing_is_waited_for(pico_gguf: Pico, tmp_
     assert (target / "config.json").read_text() == "{}"
 
 
+@pytest.mark.chain
 def test_the_edit_sees_names_and_changes_what_is_saved(pico_gguf: Pico, tmp_path: Path) -> None:
     path, expected = pico_gguf
     name = "model.layers.1.mlp.up_proj.weight"
@@ -158,6 +160,7 @@ def test_the_edit_sees_names_and_changes_what_is_saved(pico_gguf: Pico, tmp_path
     assert sorted(item.name for item in tmp_path.iterdir()) == ["model"]
 
 
+@pytest.mark.chain
 def test_smollm2_is_rescaled_off_its_grid_and_says_so(
     pico_gguf: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +271,7 @@ def test_alignment_is_a_power_of_two(tmp_path: Path) -> None:
         read_gguf_header(path)
 
 
+@pytest.mark.chain
 def test_a_model_with_a_tensor_missing_is_refused(pico_gguf: Pico, tmp_path: Path) -> None:
     path = tmp_path / "incomplete.gguf"
     path.write_bytes(pico_gguf[0].read_bytes().replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_no.weight"))
@@ -285,6 +289,7 @@ def test_an_unknown_architecture(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.chain
 def test_mutants_raise_typed_errors_only(pico_gguf: Pico, tmp_path: Path) -> None:
     """600 seeded mutants of the header: each is refused with a typed error, or its extents fit the file."""
     original = pico_gguf[0].read_bytes()

@@ -126,6 +126,7 @@ def _splice(data: bytearray, generator: random.Random) -> None:
     data[place:place] = data[start:end]
 
 
+@pytest.mark.chain
 def test_mutants_raise_typed_errors_only(tmp_path: Path) -> None:
     """3,000 seeded mutants: each raises an EdgepressError, or loads and fits the file."""
     path = tmp_path / "weights.safetensors"

@@ -352,6 +352,7 @@ print(peak - before)
 """
 
 
+@pytest.mark.chain
 def test_memory_holds_the_tensors_asked_for_and_not_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     megabyte = 1 << 20

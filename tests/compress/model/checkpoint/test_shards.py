@@ -22,6 +22,9 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.export.api import export_bundle
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.chain
+
+
 _COUNTING: list[tuple[str, Counter[str]]] = []
 
 

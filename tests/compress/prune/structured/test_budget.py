@@ -14,6 +14,9 @@ from edgepress.compress.recipe import load_recipe
 from edgepress.errors import RecipeError
 from edgepress.storage import read_json
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 SLOW = {"of": "latency", "bandwidth": 10.0, "peak": 0.1}
 

@@ -18,6 +18,9 @@ from edgepress.errors import RecipeError
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 32, "length": 32}
 
 

@@ -19,6 +19,9 @@ from edgepress.export.api import export_bundle
 from edgepress.storage import hash_tree, read_json, write_json
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 
 

@@ -14,6 +14,9 @@ from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.attention_terms import AttentionMaps, map_divergence
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, total_loss
 
+pytestmark = pytest.mark.chain
+
+
 CPU = torch.device("cpu")
 
 

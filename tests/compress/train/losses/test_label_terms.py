@@ -16,6 +16,9 @@ from edgepress.compress.train.losses.label_terms import LabelCrossEntropy, Label
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, objective_for, total_loss
 from torch import nn
 
+pytestmark = pytest.mark.chain
+
+
 CPU = torch.device("cpu")
 LABELS = ("bad", "fair", "good")
 LENGTHS = (20, 7, 1)

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
 
 def distribution(seed: int, outcomes: int = 7, rows: int = 3) -> Tensor:
     logits = 2 * torch.randn(rows, outcomes, generator=torch.Generator().manual_seed(seed))

@@ -14,6 +14,9 @@ from edgepress.compress.train.losses.logit_terms import LogitDivergence
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, objective_for, total_loss
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.chain
+
+
 CPU = torch.device("cpu")
 
 

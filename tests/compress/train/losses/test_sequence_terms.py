@@ -17,6 +17,9 @@ from edgepress.errors import TrainingError
 from edgepress.storage import read_json, write_json
 from torch import Tensor
 
+pytestmark = pytest.mark.chain
+
+
 CPU = torch.device("cpu")
 LENGTHS = (14, 6, 1, 9)
 WRITTEN = 10

@@ -55,6 +55,7 @@ def smaller_config(model: Path, folder: Path, **changes: Any) -> Path:
     return folder / "config.json"
 
 
+@pytest.mark.chain
 def test_a_config_becomes_a_student_that_learns_and_exports(
     pico_llama: Path, pico_text: Path, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_config_becomes_a_student_that_learns_and_exports(
     assert export_bundle(str(path), output=tmp_path / "bundle").is_dir()
 
 
+@pytest.mark.chain
 def test_a_checkpoint_is_a_student_and_other_passes_follow(
     make_decoder: Callable[..., Path], pico_llama: Path, pico_text: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +88,7 @@ def test_a_checkpoint_is_a_student_and_other_passes_follow(
         distilled(pico_llama, tmp_path / "b", pico_text, {"pass": "magnitude", "sparsity": 0.5}, learn)
 
 
+@pytest.mark.chain
 def test_a_student_that_changed_is_other_work(
     make_decoder: Callable[..., Path], pico_llama: Path, tmp_path: Path
 ) -> None:
@@ -149,6 +152,7 @@ def test_layers_are_spread_as_in_the_paper() -> None:
             assert len(set(chosen)) == kept and chosen == sorted(chosen) and chosen[0] == 0
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("own_head", [False, True])
 def test_the_student_is_the_teacher_without_the_other_layers(
     own_head: bool, make_encoder_decoder: Callable[..., Path], tmp_path: Path

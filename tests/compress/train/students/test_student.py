@@ -14,6 +14,9 @@ from edgepress.compress.train.students.relative import learn
 from edgepress.compress.train.students.student import Student
 from torch import nn
 
+pytestmark = pytest.mark.chain
+
+
 CPU = torch.device("cpu")
 IDS = torch.arange(3, 43).view(2, 20)
 

@@ -20,6 +20,9 @@ from edgepress.export.api import export_bundle
 from edgepress.storage import read_json
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.chain
+
+
 CPU = torch.device("cpu")
 IDS = torch.arange(3, 43).view(2, 20)
 MASK = torch.ones(2, 20, dtype=torch.long)

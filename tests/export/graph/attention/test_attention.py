@@ -54,6 +54,7 @@ def test_every_layer_has_a_sink_without_weight(
     assert set(np.float32(factors(exported.path))) == {np.float32(factor or whole.pop())}
 
 
+@pytest.mark.chain
 def test_windows_softcaps_and_codes_are_left_to_the_kernel(
     make_decoder: Any, export_graph: Any, pico_llama: Path, tmp_path: Path
 ) -> None:

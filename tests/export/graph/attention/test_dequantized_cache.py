@@ -22,6 +22,9 @@ from edgepress.runtime.bundle.manifest import PrepackedLinear
 from edgepress.runtime.prepack.int8_weights import opened_in_memory
 from numpy.typing import NDArray
 
+pytestmark = pytest.mark.chain
+
+
 IDS = np.random.default_rng(5).integers(0, 300, (1, 60))
 # How far codes move in the mean, of all that there are: by int8 products in the first layer; behind it also
 # because the model's own graph reads back what it has just rounded, to which codes of four bits say less.

@@ -23,6 +23,9 @@ from edgepress.runtime.engine.batch_decoder import BatchDecoder
 from edgepress.runtime.engine.decoder import Decoder
 from edgepress.storage import hash_tree
 
+pytestmark = pytest.mark.chain
+
+
 IDS = np.random.default_rng(8).integers(0, 300, 100).tolist()
 
 

@@ -23,6 +23,9 @@ from edgepress.runtime.session.session import open_session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.chain
+
+
 CONTEXT = 192
 IDS = np.random.default_rng(6).integers(0, 300, (3, CONTEXT), dtype=np.int64)
 # Of what rounding the cache costs, in KL. A code that falls the other way moves a whole step, 12 times the

@@ -25,6 +25,9 @@ from edgepress.terminal import Silent
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.chain
+
+
 IDS = np.random.default_rng(0).integers(3, 300, (3, 33), dtype=np.int64)
 EXACT = {"session.qdq_matmulnbits_accuracy_level": "0"}
 QDQ32, QDQ16, CUDA = FORMS["openvino"], FORMS["tensorrt"], FORMS["cuda"]

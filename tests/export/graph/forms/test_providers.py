@@ -15,6 +15,8 @@ from edgepress.export.proof import parity
 from edgepress.runtime.api import TextModel, open_bundle
 from edgepress.runtime.session.session import BEHIND, PROVIDERS
 
+pytestmark = pytest.mark.chain
+
 
 @pytest.fixture(scope="module")
 def w4(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

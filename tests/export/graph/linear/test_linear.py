@@ -62,6 +62,7 @@ def inputs(width: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(3).standard_normal((*shape, width)).astype(np.float32)
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("scheme", WEIGHT_ONLY)
 def test_weight_only(scheme: str, matrices: Any, one_operation: Callable[..., Any]) -> None:
     source, linears = linears_of(matrices, [scheme] * 3, [33, 16, 7], 192, [True, False, True])

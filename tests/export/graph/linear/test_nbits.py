@@ -18,6 +18,8 @@ from edgepress.export.graph.linear.nbits import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.chain
+
 
 def naive_unpack(row: np.ndarray, bits: int, count: int) -> list[int]:
     """The first ``count`` values of a row of bytes, the first in the lowest bits."""
