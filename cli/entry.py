@@ -44,7 +44,7 @@ VERBS = {
     "inspect": "Show what a checkpoint or bundle holds.",
     "verify": "Check every file of a bundle or checkpoint against its manifest.",
     "cache": "List, make and clear the prepacked weights of this machine.",
-    "recipe": "List, show and check recipes.",
+    "recipe": "List, show and check recipes; list passes and their options.",
     "devices": "List known targets and probe this machine.",
     "doctor": "Check the installation and say how to fix it.",
     "demo": "The whole chain on two small real models.",

@@ -11,7 +11,7 @@ import click
 from ...terminal import Terminal
 
 
-@click.group("recipe", short_help="List, show and check recipes.")
+@click.group("recipe", short_help="List, show and check recipes; list passes and their options.")
 def command() -> None:
     """Recipes: what to do to a model, as YAML."""
 
@@ -64,7 +64,7 @@ def check(file: str, as_json: bool) -> None:
     terminal.document(document, f"{file}: ok, {recipe.summary}")
 
 
-@command.command("passes")
+@command.command("passes", short_help="List passes; with NAME, the options of one.")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True)
 def passes(name: str | None, as_json: bool) -> None:
