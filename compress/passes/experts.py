@@ -1,9 +1,9 @@
 """Fewer experts: those of a mixture that are used least go, or are merged into those that they are most like.
 
 By routed saliency (Lasby et al. 2025, REAP, arXiv 2510.13999) or frequency, on the original model; merging
-after Chen et al. 2024, arXiv 2410.08589 (:mod:`edgepress.compress.prune.structured.experts`). Every block
-keeps as many, so that the result is a plain model of its family: its config has another number of experts,
-its router fewer rows. One block is in memory at a time.
+after Chen et al. 2024, arXiv 2410.08589 (:mod:`..prune.structured.expert_pruning`). Each block keeps as many,
+so that the result is a plain model of its family: its config has another number of experts, its router fewer
+rows. One block is in memory at a time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,17 @@ from ..model.skeleton import Skeleton
 from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import Stream
+from ..pipeline.block_shards import BlockWriter
 from ..pipeline.damage_probe import decoder_divergences
 from ..pipeline.forward import BatchSplitter
-from ..pipeline.shards import BlockWriter
 from ..pipeline.stage import Stage, StageResult
-from ..prune.structured.experts import ExpertCriterion, ExpertUse, replace_experts, used, with_experts
+from ..prune.structured.expert_pruning import (
+    ExpertCriterion,
+    ExpertUse,
+    replace_experts,
+    used,
+    with_experts,
+)
 
 _PROBE_TOKENS = 512
 

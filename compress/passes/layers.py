@@ -26,9 +26,9 @@ from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
+from ..pipeline.block_shards import BlockWriter, numbered
 from ..pipeline.damage_probe import divergences
 from ..pipeline.forward import BatchSplitter
-from ..pipeline.shards import BlockWriter, numbered
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.layer_removal import LayerChoice, LayerCriterion, choose, refit

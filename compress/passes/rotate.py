@@ -34,8 +34,8 @@ from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import AnySchemeOption, Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
+from ..pipeline.block_shards import BlockWriter
 from ..pipeline.forward import BatchSplitter
-from ..pipeline.shards import BlockWriter
 from ..pipeline.stage import Stage, StageResult
 from ..rotate.learned_rotation import LearnedRotation, Reader, learn
 from ..rotate.rotation import (

@@ -23,7 +23,7 @@ from ..model.checkpoint.vocabulary_check import TOKENIZER
 from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
-from ..pipeline.shards import BlockWriter
+from ..pipeline.block_shards import BlockWriter
 from ..pipeline.stage import Stage, StageResult
 from ..text.corpus import texts_from
 from ..text.tokenizer_cut import Cut, cut_tokenizer

@@ -30,9 +30,9 @@ from ..model.skeleton import Skeleton
 from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
+from ..pipeline.block_shards import BlockWriter
 from ..pipeline.damage_probe import decoder_divergences
 from ..pipeline.forward import BatchSplitter
-from ..pipeline.shards import BlockWriter
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.residual_basis import Basis, basis_of, measure_norm_inputs, unusual

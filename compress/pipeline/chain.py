@@ -19,9 +19,9 @@ from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from .algorithm import BlockPass, ModelPass, Pass
 from .block import LayerStatus
+from .block_shards import Masks
 from .journal import Journal
 from .processes import ALONE, Processes
-from .shards import Masks
 from .stage import LOG, Record, Stage, StageResult, Steps, assemble
 from .sweep import Sweep
 

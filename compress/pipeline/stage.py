@@ -30,8 +30,8 @@ from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from .algorithm import PREPARED_AT_ONCE, BlockPass, Pass
 from .block import LayerStatus
+from .block_shards import Masks
 from .processes import ALONE, Processes
-from .shards import Masks
 
 Steps = Sequence[tuple[str, Pass]]
 LOG = "train.jsonl"

@@ -29,12 +29,12 @@ from ..text.calibration import Calibration
 from .algorithm import BlockPass
 from .block import Block, LayerStatus, Statistics
 from .block_inputs import BatchContext, Stream, capture
+from .block_shards import BlockWriter, Masks
 from .collect import Side, collect
 from .damage_probe import damage, probe_rows
 from .device import return_small_blocks
 from .forward import Batch, BatchSplitter, nonfinite
 from .journal import Journal
-from .shards import BlockWriter, Masks
 from .stage import StageResult, prepared
 
 # A step is the passes that one entry of a recipe stands for; they share statistics.

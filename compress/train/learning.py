@@ -26,7 +26,7 @@ from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ModelPass
 from ..pipeline.block import LayerStatus
-from ..pipeline.shards import BlockWriter
+from ..pipeline.block_shards import BlockWriter
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
 from .losses.objective import Objective, objective_for

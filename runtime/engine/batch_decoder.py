@@ -19,7 +19,7 @@ from ..bundle.graph_contract import logits_dtype
 from ..bundle.manifest import DecoderSection
 from ..session.session import graph_errors_are_typed
 from .decoder import CAPACITY_STEP, PREFILL_CHUNK, Logits, bind_keep, bind_logits
-from .kv_cache import KVCache
+from .kv_cache import CacheBuffers
 from .prefill import Prefill
 from .token_limits import Ids, TokenLimits
 
@@ -44,7 +44,7 @@ class BatchDecoder:
         self.lengths: list[int] = []
         self._device = device
         self._logits_type = logits_dtype(session, section)
-        self._cache: KVCache | None = None
+        self._cache: CacheBuffers | None = None
         self._logits: Logits = np.zeros((0, 1, section.vocab_size), self._logits_type)
         self._binding = session.io_binding()
 
@@ -128,7 +128,7 @@ class BatchDecoder:
             cache.grow(capacity, keep=max(self.lengths))
         else:
             self._cache = cache = None  # freed before its successor is made
-            cache = KVCache(self.section, batch=batch, capacity=capacity, device=self._device)
+            cache = CacheBuffers(self.section, batch=batch, capacity=capacity, device=self._device)
             self._logits = np.zeros((batch, 1, self.section.vocab_size), self._logits_type)
         self._cache = cache
         cache.bind(self._binding)

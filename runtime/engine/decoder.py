@@ -18,7 +18,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.graph_contract import logits_dtype
 from ..bundle.manifest import DecoderSection
 from ..session.session import device_of, graph_errors_are_typed, owned_value
-from .kv_cache import KVCache
+from .kv_cache import CacheBuffers
 from .load import load_graph
 from .prefill import Prefill, prefill_of
 from .token_limits import Ids, TokenLimits
@@ -59,8 +59,8 @@ class Decoder:
         self.length = 0
         self.device = device
         self._logits_type = logits_dtype(session, section)
-        self._batch: KVCache | None = None
-        self._cache: KVCache | None = None
+        self._batch: CacheBuffers | None = None
+        self._cache: CacheBuffers | None = None
         self._mask = np.ones((1, 0), np.int64)
         self._ids = np.zeros(0, np.int64)
         self._token = np.zeros((1, 1), np.int64)
@@ -171,7 +171,7 @@ class Decoder:
         batch, length = ids.shape
         self.limits.check_room(length)
         if self._batch is None or (self._batch.batch, self._batch.capacity) != (batch, length):
-            self._batch = KVCache(self.section, batch=batch, capacity=length, device=self.device)
+            self._batch = CacheBuffers(self.section, batch=batch, capacity=length, device=self.device)
         result = _allocated((batch, length, self.vocab_size), self._logits_type)
         binding = self.session.io_binding()
         self._batch.bind(binding)
@@ -199,7 +199,7 @@ class Decoder:
         capacity = min(-(-grown // CAPACITY_STEP) * CAPACITY_STEP, self.context_length)
         if self._cache is None or self.length == 0:
             self._cache = None  # freed before its successor is made
-            self._cache = KVCache(self.section, batch=1, capacity=capacity, device=self.device)
+            self._cache = CacheBuffers(self.section, batch=1, capacity=capacity, device=self.device)
         else:
             self._cache.grow(capacity, keep=self.length)
         self._mask = np.ones((1, capacity), np.int64)

@@ -1,4 +1,4 @@
-"""``KVCache``: one preallocated key and value buffer per layer, bound as past and as present at once.
+"""``CacheBuffers``: one preallocated key and value buffer per layer, bound as past and as present at once.
 
 ``GroupQueryAttention`` writes new keys behind the old ones in place when both names point to the same memory,
 so a step copies nothing. Capacity is the third axis: ``[batch, kv_heads, capacity, head_dim]``, or half
@@ -18,7 +18,7 @@ from ..bundle.manifest import DecoderSection
 from ..session.session import onnxruntime
 
 
-class KVCache:
+class CacheBuffers:
     """The buffers of one batch of sequences.
 
     Raises:

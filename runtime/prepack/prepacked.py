@@ -20,7 +20,7 @@ from ...errors import InputError
 from ...storage import cache_directory, read_json, sha256_file, sha256_json
 from ..bundle.bundle import Bundle
 from ..bundle.directory import MANIFEST
-from ..session.processor import cpu_identity
+from ..session.cpu_features import cpu_identity
 from ..session.session import graph_form, onnxruntime
 
 SCHEMA = "edgepress.prepacked/5"

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, InputError, MissingDependency, UnknownName
+from .cpu_features import products_saturate
 from .node_providers import RECORDED, misplaced
-from .processor import products_saturate
 from .threads import thread_budget
 
 PROVIDERS = {

@@ -41,8 +41,8 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "weights read and written": (
         ("compress/model/skeleton.py", "fill"),
-        ("compress/pipeline/shards.py", "write"),
-        ("compress/pipeline/shards.py", "outer"),
+        ("compress/pipeline/block_shards.py", "write"),
+        ("compress/pipeline/block_shards.py", "outer"),
         ("compress/pipeline/stage.py", "assemble"),
     ),
     "the damage measured on probes": (("compress/pipeline/damage_probe.py", "damage"),),

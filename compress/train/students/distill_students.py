@@ -26,7 +26,7 @@ from ...model.block_anatomy import Linear
 from ...model.checkpoint.shard_writer import copy_companions
 from ...model.family import anatomy_of, size_keys
 from ...model.weights import WeightSource
-from ...pipeline.shards import BlockWriter
+from ...pipeline.block_shards import BlockWriter
 from ...pipeline.stage import Stage, StageResult, assemble
 from .student import Student
 

@@ -22,8 +22,8 @@ from ...model.weights import WeightSource
 from ...numbers.fake_quant import TokenQuantLinear, quantize_tokens
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
+from ...pipeline.block_shards import Masks
 from ...pipeline.processes import Processes
-from ...pipeline.shards import Masks
 from .lsq_linear import LsqLinear, on_its_side
 from .quant_linear import QuantLinear
 from .relative import Learned, Rounding, learn, learn_low_rank

@@ -14,7 +14,7 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.passes.distill import Distill, _pairs
-from edgepress.compress.pipeline.shards import Masks
+from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.errors import TrainingError

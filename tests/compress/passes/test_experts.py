@@ -12,7 +12,7 @@ import yaml
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.prune.structured.experts import ExpertUse, ExpertWeights
+from edgepress.compress.prune.structured.expert_pruning import ExpertUse, ExpertWeights
 from edgepress.errors import CheckpointError, InputError, RecipeError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json

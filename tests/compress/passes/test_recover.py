@@ -15,7 +15,7 @@ import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.pipeline.shards import Masks
+from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.train import loop as loop_module
 from edgepress.compress.train.learning import checkpoint_blocks
 from edgepress.compress.train.students.student import Student

@@ -14,8 +14,8 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.passes.distill import Distill
+from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.pipeline.processes import Processes
-from edgepress.compress.pipeline.shards import Masks
 from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.train.students.distill_students import shallow_source

@@ -44,7 +44,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 from edgepress.compress.api import compress_model
-from edgepress.compress.pipeline.shards import Masks
+from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.pipeline.processes import Processes
 from edgepress.compress.train import optimization as gradients
 from edgepress.compress.train import loop

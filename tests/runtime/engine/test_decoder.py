@@ -12,7 +12,7 @@ from edgepress.errors import BundleError, InputError, OutOfResource
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine import decoder as decoder_module
 from edgepress.runtime.engine.decoder import Decoder
-from edgepress.runtime.engine.kv_cache import KVCache
+from edgepress.runtime.engine.kv_cache import CacheBuffers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runtime_toys.bundle import edit_manifest
@@ -183,12 +183,12 @@ def test_no_memory_for_a_longer_cache_leaves_the_old_one(
     ids = _ids(decoder.vocab_size, 5)
     decoder.prefill(ids[:4])
     with monkeypatch.context() as patch:
-        patch.setattr(KVCache, "_zeros", _no_memory)
+        patch.setattr(CacheBuffers, "_zeros", _no_memory)
         with pytest.raises(OutOfResource, match="8 tokens"):
             decoder.step(ids[4])
     assert decoder.length == 4
     assert np.abs(decoder.step(ids[4]) - reference_logits(toy_weights, ids)[-1]).max() < TOLERANCE
 
 
-def _no_memory(self: KVCache, shape: tuple[int, ...]) -> Any:
+def _no_memory(self: CacheBuffers, shape: tuple[int, ...]) -> Any:
     raise OutOfResource(f"no memory for {shape[2]} tokens")

@@ -20,7 +20,7 @@ from edgepress.export.api import export_bundle
 from edgepress.runtime.api import TextModel
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.prepack import prepack, prepacked
-from edgepress.runtime.session.processor import cpu_identity
+from edgepress.runtime.session.cpu_features import cpu_identity
 from edgepress.storage import read_json, write_json
 
 

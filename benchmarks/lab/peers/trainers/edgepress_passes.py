@@ -28,7 +28,7 @@ def train(task: TrainingTask, variant: str) -> None:
     from .....compress.model.weights import WeightSource
     from .....compress.passes.distill import Distill
     from .....compress.passes.qat import Qat
-    from .....compress.pipeline.shards import Masks
+    from .....compress.pipeline.block_shards import Masks
     from .....compress.pipeline.stage import Stage, assemble
     from .....terminal import Silent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edgepress.compress.pipeline.shards import packed, unpacked
+from edgepress.compress.pipeline.block_shards import packed, unpacked
 from edgepress.compress.pipeline.statistics import STATISTICS
 from edgepress.compress.solve.group_solving import HALVES
 from hypothesis import given

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edgepress.runtime.session import processor as vnni
+from edgepress.runtime.session import cpu_features as vnni
 
 
 @pytest.mark.parametrize(
