@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     FORWARD: (("compress/pipeline/forward.py", "run_block"),),
     GRAMS: (("compress/pipeline/statistics.py", "update"), ("compress/pipeline/statistics.py", "value")),
     "grids searched under the Hessian": (("compress/numbers/grid.py", "fit_grid"),),
-    "recursion over the columns": (("compress/solve/column_recursion.py", "quantize_in_order"),),
+    "recursion over the columns": (("compress/passes/gptq.py", "quantize_in_order"),),
     "factors of the damped Grams": (("compress/solve/damped_cholesky.py", "factorize"),),
     "output error of each layer": (("compress/pipeline/block.py", "output_error"),),
     "activations to disk and back, hashed": (
