@@ -59,6 +59,9 @@ def pico_cases() -> list[Case]:
     for model, passes in SAMPLE.items():
         own = {name: recipe for name, recipe in found["options"].items() if name.startswith(passes)}
         cases += _product(own, [model])
+    cases += [
+        Case(f"constants/{name}", "llama", passes, CALIBRATED) for name, passes in found["constants"].items()
+    ]
     return cases + [_single(f"single/{name}", entry, CALIBRATED) for name, entry in found["single"].items()]
 
 

@@ -3,7 +3,8 @@
 Two kinds of differences are held apart. How a recipe is written down is one: options that moved into a
 section and passes that were merged have other words in the fields :data:`WORDS` of manifests, as names among
 the numbers of others, and in what is derived from them. All else is the other: bytes, numbers, exit codes,
-refusals. Only that fails a comparison.
+refusals. Only that fails a comparison, but for the refusal of recipes that set an option which became a
+constant.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ GROUPS = {
     "command": "command line: exit codes, error codes, names in JSON",
     "single": "single arguments, texts and export options",
     "demo": "demo models",
+    "constants": "options that became constants, with other values",
 }
+# How a recipe is refused that gives an option another value than the constant that it became.
+CONSTANT = {"compress": "refused E-RECIPE, exit 2"}
 # Fields that hold the recipe, its hash, or a name made of its passes.
 WORDS = ("recipe", "recipe_sha256", "run.key", "source.recipe", "scheme")
 # Made from the fields of a manifest, each of which is compared by itself; `files` lists files that are too.
@@ -60,11 +64,13 @@ class Comparison:
         groups: counts by the part of a case's name before the slash.
         differing: for each case that is not the same, the values that differ, as lines.
         reworded: the cases of which only the recipe's words differ.
+        constant: the cases that are refused since an option became a constant.
     """
 
     groups: dict[str, Group] = field(default_factory=dict)
     differing: dict[str, list[str]] = field(default_factory=dict)
     reworded: list[str] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
@@ -73,7 +79,7 @@ class Comparison:
         compared = sum(group.compared for group in self.groups.values())
         return (
             f"{cases} cases, {compared} values: {len(self.differing)} cases differ; in {len(self.reworded)} "
-            "others the recipe is written in other words"
+            f"others the recipe is written in other words; {len(self.constant)} set what is a constant now"
         )
 
 
@@ -87,6 +93,9 @@ def compare(before: Record, after: Record) -> Comparison:
         if one is None or two is None:
             found.differing[name] = [f"only {'before' if two is None else 'after'}"]
             group.differing += 1
+            continue
+        if name.startswith("constants/") and two == CONSTANT:
+            found.constant.append(name)
             continue
         changed = list(_changed(one, two))
         words = _reworded(changed, one, two)
@@ -152,6 +161,10 @@ def _read(paths: Sequence[Path]) -> Record:
     return merged
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name.partition("/")[2] for name in names) or "none"
+
+
 def _write_page(page: Path, found: Comparison) -> None:
     rows = []
     for name, group in found.groups.items():
@@ -162,6 +175,7 @@ def _write_page(page: Path, found: Comparison) -> None:
         f"{found.summary}.",
         f"Words of a recipe: the fields {', '.join(WORDS)} of manifests, names of passes in their "
         f"{' and '.join(NAMED)} and in {LOG}, and what is made from these ({', '.join(DERIVED[:3])}).",
+        f"Refused, since an option in them became a constant: {_listed(found.constant)}.",
         *differing,
     ]
     write_table(page, "The same bytes before and after", COMMAND, HEADER, rows, notes)

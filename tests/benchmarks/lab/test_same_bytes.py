@@ -90,6 +90,14 @@ def test_other_words_for_a_recipe_are_no_difference(
     assert compare_records(paths[:1], paths[1:]) == code
 
 
+@pytest.mark.parametrize(("name", "code"), [("constants/hqq", 0), ("llama/hqq", 1)])
+def test_options_that_became_constants_may_be_refused(name: str, code: int, tmp_path: Path) -> None:
+    paths = [tmp_path / "before.json", tmp_path / "after.json"]
+    for path, case in zip(paths, (MANIFEST, {"compress": "refused E-RECIPE, exit 2"}), strict=True):
+        path.write_text(json.dumps({name: case}))
+    assert compare_records(paths[:1], paths[1:]) == code
+
+
 @pytest.mark.parametrize(
     ("after", "code", "shown"),
     [
