@@ -106,7 +106,7 @@ class BundleError(InputError):
     """A bundle whose files do not match its manifest, or that this runtime cannot read."""
 
     code = "E-BUNDLE"
-    way_out = "copy it again where it is damaged, or make it anew: edgepress export CHECKPOINT -o BUNDLE"
+    way_out = "copy it again where it is damaged, or make it again: edgepress export CHECKPOINT -o BUNDLE"
 
 
 class ShapeError(InputError):

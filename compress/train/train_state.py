@@ -152,7 +152,7 @@ class Saved:
             raise TrainingError(
                 f"this run was begun by {holders} processes, and cannot go on with {self._holders}",
                 why="where a model is spread over processes (FSDP), each keeps the state of its part",
-                fix="launch it as it was, or begin anew with --restart",
+                fix="launch it as it was, or begin again with --restart",
             )
         return data or torch.load(self._own(step), map_location="cpu", weights_only=True)
 

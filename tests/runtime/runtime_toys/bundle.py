@@ -84,7 +84,7 @@ def write_manifest(folder: Path, **sections: Any) -> None:
 
 
 def edit_manifest(folder: Path, **sections: Any) -> None:
-    """Replace top-level keys of a manifest and hash the files anew."""
+    """Replace top-level keys of a manifest and hash the files again."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     del manifest["files"]
     write_manifest(folder, **(manifest | sections))
