@@ -3,91 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from markupsafe import Markup
-
 from ..records import numerals
-from ..records.record import LearningCurve
+from ..records.conditions import clip
+from ..records.record import LearningCurve, Subject
 from . import svg
 from .account_table import AccountTable, account_tables
 from .headline import headline
-from .heat_grid import Damage, damage, heat_grid, widths
+from .heat_grid import Grid, damage, heat_grid, widths
 from .join import ResultGroup, ResultRow
 
 MOST_GRIDS = 6
 MOST_PROFILES = 4
 MOST_OPS = 8
 LEAST_SHARE = 0.01
-WIDTHS = (("w", 520.0), ("n", 350.0))
+MOST_CURVES = 6
+NAMES = {"kl": "held-out KL to the original, nats", "distance": "held-out distance to the original"}
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A drawing in both widths with what is written above and below it."""
-
-    title: str
-    wide: Markup
-    narrow: Markup
-    note: str = ""
+def damage_figures(group: ResultGroup, anchor: str) -> list[svg.Figure]:
+    """A grid of errors for each version whose layers have one."""
+    return _grids(group, f"{anchor}-damage", "relative squared error", damage)
 
 
-def damage_drawings(group: ResultGroup, anchor: str) -> list[Drawing]:
-    found = [(row, d) for row in group.compressed if (d := damage(row.subject)) is not None][:MOST_GRIDS]
-    drawings: list[Drawing] = []
-    for index, (row, measured) in enumerate(found):
-        title = f"{row.subject.scheme}: relative squared error of each linear"
-        wide, narrow = (
-            heat_grid(
-                f"{anchor}-damage{index}-{form}",
-                measured.kinds,
-                measured.blocks,
-                measured.levels,
-                measured.flagged,
-                title=title,
-                description=_damage_text(measured),
-                width=width,
-            )
-            for form, width in WIDTHS
-        )
-        drawings.append(Drawing(row.subject.scheme, wide, narrow, _damage_text(measured)))
-    return drawings
-
-
-def _damage_text(measured: Damage) -> str:
-    worst = measured.worst[0]
-    text = f"Error of the {measured.measured_on}: median {numerals.scientific(measured.median)}; "
-    text += f"worst {worst.name} with {numerals.scientific(worst.error or 0.0)}"
-    others = {status: count for status, count in measured.statuses.items() if status != "ok"}
-    if others:
-        listed = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
-        text += f"; not ok (dotted): {listed}"
-    return f"{text}."
-
-
-def width_drawings(group: ResultGroup, anchor: str) -> list[Drawing]:
+def width_figures(group: ResultGroup, anchor: str) -> list[svg.Figure]:
     """A grid of bits for each version whose layers have different widths."""
-    found = [(row, w) for row in group.compressed if (w := widths(row.subject)) is not None][:MOST_GRIDS]
-    drawings: list[Drawing] = []
-    for index, (row, spent) in enumerate(found):
-        text = ", ".join(f"{n} linear{'s' * (n > 1)} of {bits} bits" for bits, n in spent.counts.items())
-        wide, narrow = (
-            heat_grid(
-                f"{anchor}-widths{index}-{form}",
-                spent.kinds,
-                spent.blocks,
-                spent.levels,
-                (),
-                title=f"{row.subject.scheme}: bits of each linear",
-                description=text,
-                width=width,
-            )
-            for form, width in WIDTHS
+    return _grids(group, f"{anchor}-widths", "bits", widths)
+
+
+def _grids(
+    group: ResultGroup, identifier: str, shown: str, grid_of: Callable[[Subject], Grid | None]
+) -> list[svg.Figure]:
+    found = [(row.subject.scheme, grid) for row in group.compressed if (grid := grid_of(row.subject))]
+    return [
+        svg.Figure.of(
+            scheme,
+            f"{identifier}{index}",
+            partial(heat_grid, grid=grid, title=f"{scheme}: {shown} of each linear"),
+            grid.description,
         )
-        drawings.append(Drawing(row.subject.scheme, wide, narrow, text))
-    return drawings
+        for index, (scheme, grid) in enumerate(found[:MOST_GRIDS])
+    ]
 
 
 def accounts(group: ResultGroup) -> list[tuple[str, list[AccountTable]]]:
@@ -105,21 +64,17 @@ def _in_order(group: ResultGroup) -> list[ResultRow]:
     return list({row.subject.manifest_sha256: row for row in ordered}.values())
 
 
-def time_drawings(group: ResultGroup, anchor: str) -> list[Drawing]:
-    drawings: list[Drawing] = []
+def time_figures(group: ResultGroup, anchor: str) -> list[svg.Figure]:
+    found: list[svg.Figure] = []
     for index, row in enumerate(_in_order(group)):
-        line = row.line("latency")
+        line, scheme = row.line("latency"), row.subject.scheme
         items = _operators(line.time_by_op) if line is not None else []
-        if not items or len(drawings) == MOST_PROFILES:
+        if not items or len(found) == MOST_PROFILES:
             continue
-        title = f"{row.subject.scheme}: time by operator"
         text = ", ".join(f"{bar.label} {bar.text}" for bar in items)
-        wide, narrow = (
-            svg.bars(f"{anchor}-time{index}-{form}", items, title=title, description=text, width=width)
-            for form, width in WIDTHS
-        )
-        drawings.append(Drawing(row.subject.scheme, wide, narrow))
-    return drawings
+        draw = partial(svg.bars, items=items, title=f"{scheme}: time by operator", description=text)
+        found.append(svg.Figure.of(scheme, f"{anchor}-time{index}", draw))
+    return found
 
 
 def _operators(entries: Sequence[dict[str, Any]]) -> list[svg.HorizontalBar]:
@@ -148,19 +103,13 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
-MOST_CURVES = 6
-NAMES = {"kl": "held-out KL to the original, nats", "distance": "held-out distance to the original"}
-
-
-def curve_drawings(group: ResultGroup, anchor: str) -> list[Drawing]:
+def curve_figures(group: ResultGroup, anchor: str) -> list[svg.Figure]:
     """One drawing for each pass that learned, of every compressed version."""
     entries = [(row.subject.scheme, curve) for row in group.compressed for curve in row.subject.learning]
-    return [
-        _drawing(*entry, f"{anchor}-learning{index}") for index, entry in enumerate(entries[:MOST_CURVES])
-    ]
+    return [_figure(*entry, f"{anchor}-learning{index}") for index, entry in enumerate(entries[:MOST_CURVES])]
 
 
-def _drawing(scheme: str, curve: LearningCurve, identifier: str) -> Drawing:
+def _figure(scheme: str, curve: LearningCurve, identifier: str) -> svg.Figure:
     losses, tokens, kept = curve.losses, curve.tokens, curve.kept
     points = [
         svg.Point(
@@ -168,27 +117,20 @@ def _drawing(scheme: str, curve: LearningCurve, identifier: str) -> Drawing:
         )
         for index, (across, up) in enumerate(zip(tokens, losses, strict=True))
     ]
-    title = f"{scheme}: {svg.clip(curve.step, 40)}"
+    title = f"{scheme}: {clip(curve.step, 40)}"
     note = f"From {numerals.significant(losses[0], 3)} to {numerals.significant(losses[kept], 3)} "
     note += f"after {tokens[kept]:,} tokens, whose parameters are kept.".replace(",", "\u202f")
-    loss = svg.Scale(
-        NAMES.get(curve.measure, svg.clip(curve.measure, 40)), log=max(losses) > 3 * min(losses) > 0
+    draw = partial(
+        svg.scatter,
+        points=points,
+        x=svg.Scale("tokens learned from"),
+        y=svg.Scale(NAMES.get(curve.measure, clip(curve.measure, 40)), log=max(losses) > 3 * min(losses) > 0),
+        title=f"{title}, learning",
+        description=note,
+        front=range(len(points)),
     )
-    wide, narrow = (
-        svg.scatter(
-            f"{identifier}-{form}",
-            points,
-            svg.Scale("tokens learned from"),
-            loss,
-            title=f"{title}, learning",
-            description=note,
-            front=range(len(points)),
-            width=width,
-            height=0.6 * width,
-        )
-        for form, width in WIDTHS
-    )
-    return Drawing(title, wide, narrow, note)
+    sizes = [{**size, "height": 0.6 * size["width"]} for size in svg.BOTH]
+    return svg.Figure.of(title, identifier, draw, note, sizes)
 
 
 def _kind(index: int, kept: int) -> svg.Kind:

@@ -1,12 +1,12 @@
-"""Which version a report speaks about first, and how its speed compares with the original's."""
+"""Which versions no other beats, which one a report speaks about first, and how much faster it is."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .join import ResultGroup, ResultRow
-from .pareto import pareto_front
 
 SMALLEST_LOSS = 1e-6
 
@@ -39,6 +39,16 @@ class Speed:
     ratio: float
     interval: tuple[float, float] | None
     verdict: str
+
+
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether ``one`` is nowhere larger than ``other`` and somewhere smaller (all are minimised)."""
+    return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
+
+
+def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
+    """Indices of the points that no other point dominates (negate what should be large), in their order."""
+    return [i for i, point in enumerate(points) if not any(dominates(other, point) for other in points)]
 
 
 def headline(group: ResultGroup) -> ResultRow | None:

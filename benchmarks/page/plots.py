@@ -1,33 +1,17 @@
-"""What the report plots: accuracy against size and accuracy against speed, each with its Pareto front.
-
-Every plot is drawn twice, wide and narrow, and the style sheet shows the one that fits: text in a drawing
-that is merely scaled down to a phone cannot be read.
-"""
+"""What the report plots: accuracy against size and accuracy against speed, each with its Pareto front."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from markupsafe import Markup
+from functools import partial
 
 from . import headline, svg
 from . import results_table as table
 from .join import ResultGroup, ResultRow
-from .pareto import pareto_front
 
-WIDE, NARROW = (540.0, 360.0), (350.0, 330.0)
+SIZES = ({"width": 540.0, "height": 360.0}, {"width": 350.0, "height": 330.0})
 MOST = 16  # labels beyond this many cannot be distinguished
 NO_LOSS = 1e-4  # rounding of the runtime, not damage: drawn as zero, at the lower end of the axis
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawing in both widths with the sentence under it."""
-
-    title: str
-    caption: str
-    wide: Markup
-    narrow: Markup
 
 
 @dataclass(frozen=True)
@@ -73,7 +57,7 @@ SPEED = {
 }
 
 
-def plots(group: ResultGroup, prefix: str) -> list[Plot]:
+def plots(group: ResultGroup, prefix: str) -> list[svg.Figure]:
     """The plots that a group has numbers for; ``prefix`` makes identifiers unique in the page."""
     loss = LOSS[group.kind]
     axes = {"size": SIZE, "speed": SPEED[group.kind]}
@@ -105,11 +89,11 @@ def _labels(group: ResultGroup) -> list[str]:
     ]
 
 
-def _plot(group: ResultGroup, identifier: str, x: Measure, y: Measure, name: str) -> Plot:
+def _plot(group: ResultGroup, identifier: str, x: Measure, y: Measure, name: str) -> svg.Figure:
     entries = _points(group, x, y)
     valid = [i for i, (row, *_) in enumerate(entries) if "invalid" not in (x.status(row), y.status(row))]
     points = [((-1 if x.higher else 1) * entries[i][2], entries[i][3]) for i in valid]
-    front = [valid[i] for i in pareto_front(points)]
+    front = [valid[i] for i in headline.pareto_front(points)]
     drawn = [
         svg.Point(across, up, _marked(label, x, y, row), _kind(row, x, y, index in front))
         for index, (row, label, across, up) in enumerate(entries)
@@ -117,26 +101,18 @@ def _plot(group: ResultGroup, identifier: str, x: Measure, y: Measure, name: str
     title = f"Accuracy against {name}"
     on_front = ", ".join(entries[i][1] for i in front) or "none"
     description = f"{y.title} against {x.title} of {len(drawn)} versions. On the Pareto front: {on_front}."
-    scales = (
-        svg.Scale(x.title, _wide_range([p.x for p in drawn])),
-        svg.Scale(y.title, log=True),
-    )
-    wide, narrow = (
-        svg.scatter(
-            f"{identifier}-{form}",
-            drawn,
-            *scales,
-            title=title,
-            description=description,
-            front=front,
-            width=width,
-            height=height,
-        )
-        for form, (width, height) in (("w", WIDE), ("n", NARROW))
+    draw = partial(
+        svg.scatter,
+        points=drawn,
+        x=svg.Scale(x.title, _wide_range([p.x for p in drawn])),
+        y=svg.Scale(y.title, log=True),
+        title=title,
+        description=description,
+        front=front,
     )
     left = len(group.compressed) - sum(not row.is_baseline for row, *_ in entries)
     caption = f"Not drawn: {left} of {len(group.compressed)} versions." if left else ""
-    return Plot(title, caption, wide, narrow)
+    return svg.Figure.of(title, identifier, draw, caption, SIZES)
 
 
 def _kind(row: ResultRow, x: Measure, y: Measure, on_front: bool) -> svg.Kind:

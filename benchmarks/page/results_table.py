@@ -14,8 +14,8 @@ from typing import Literal
 
 from ..records.record import Measurement, Metric
 from .columns import COLUMNS, FRONT, Column
+from .headline import pareto_front
 from .join import ASPECT_NAMES, MetricReading, ResultGroup, ResultRow, aspect_of
-from .pareto import pareto_front
 
 CellStatus = Literal["valid", "suspect", "invalid", "missing"]
 MARKS: dict[str, str] = {"valid": "", "suspect": "?", "invalid": "✗", "missing": ""}

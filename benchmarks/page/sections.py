@@ -12,19 +12,19 @@ from ..records.record import Measurement
 from . import results_table as table
 from .account_table import AccountTable
 from .breakdowns import (
-    Drawing,
     accounts,
-    curve_drawings,
-    damage_drawings,
-    time_drawings,
-    width_drawings,
+    curve_figures,
+    damage_figures,
+    time_figures,
+    width_figures,
 )
 from .columns import ENERGY
 from .conclusion import HeadlineNumber, figures, sentences
 from .energy_table import energy_tables, why_uncounted
 from .headline import headline
 from .join import ResultGroup, aspect_of
-from .plots import Plot, plots
+from .plots import plots
+from .svg import Figure
 
 LONGEST_COMMAND = 2000
 
@@ -62,11 +62,11 @@ class Section:
     figures: tuple[HeadlineNumber, ...]
     headline: str
     tables: tuple[tuple[str, table.Table], ...]
-    plots: tuple[Plot, ...]
-    damage: tuple[Drawing, ...]
-    widths: tuple[Drawing, ...]
-    learning: tuple[Drawing, ...]
-    time: tuple[Drawing, ...]
+    plots: tuple[Figure, ...]
+    damage: tuple[Figure, ...]
+    widths: tuple[Figure, ...]
+    learning: tuple[Figure, ...]
+    time: tuple[Figure, ...]
     accounts: tuple[tuple[str, list[AccountTable]], ...]
     energy: tuple[AccountTable, ...]
     gaps: str
@@ -91,10 +91,10 @@ def section(group: ResultGroup, number: int) -> Section:
         lead.subject.scheme if lead is not None else "",
         tuple((_conditions(one), table.build(one)) for one in every),
         tuple(plots(group, anchor)),
-        tuple(damage_drawings(group, anchor)),
-        tuple(width_drawings(group, anchor)),
-        tuple(curve_drawings(group, anchor)),
-        tuple(time_drawings(group, anchor)),
+        tuple(damage_figures(group, anchor)),
+        tuple(width_figures(group, anchor)),
+        tuple(curve_figures(group, anchor)),
+        tuple(time_figures(group, anchor)),
         tuple(accounts(group)),
         tuple(energy_tables(group)),
         not_measured(group),

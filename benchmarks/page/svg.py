@@ -8,7 +8,7 @@ cannot see it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -16,11 +16,13 @@ from typing import Literal
 from markupsafe import Markup, escape
 
 from ..records import numerals
+from ..records.conditions import clip
 from . import plot_layout
 from .plot_layout import Box
 
 GLYPH = 7.0  # width of an average character at 12 user units, on the wide side of common interface fonts
 LINE = 15.0
+BOTH: tuple[Mapping[str, float], ...] = ({"width": 520.0}, {"width": 350.0})
 Kind = Literal["baseline", "front", "plain", "suspect", "doubtful"]
 
 
@@ -53,9 +55,7 @@ class HorizontalBar:
 
 
 def element(tag: str, *children: Markup, text: str = "", **attributes: object) -> Markup:
-    """``<tag …>children</tag>`` with every attribute and ``text`` escaped; ``class_`` is ``class``, ``_`` is
-    ``-``.
-    """
+    """An element with every attribute and ``text`` escaped; ``class_`` is ``class``, ``_`` is ``-``."""
     written = Markup("").join(
         Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _attribute(value))
         for name, value in attributes.items()
@@ -83,6 +83,32 @@ def drawing(
         role="img",
         aria_labelledby=f"{identifier}-t {identifier}-d",
     )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing wide and narrow, with what is written above and below it.
+
+    The style sheet shows the one that fits: text in a drawing that is scaled down to a phone cannot be read.
+    """
+
+    title: str
+    wide: Markup
+    narrow: Markup
+    note: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        identifier: str,
+        draw: Callable[..., Markup],
+        note: str = "",
+        sizes: Sequence[Mapping[str, float]] = BOTH,
+    ) -> Figure:
+        """``draw`` makes the drawing of an identifier and a size."""
+        wide, narrow = sizes
+        return cls(title, draw(f"{identifier}-w", **wide), draw(f"{identifier}-n", **narrow), note)
 
 
 def scatter(
@@ -190,16 +216,8 @@ def _labels(
         anchor, at = ("start", box.x) if box.x >= x else ("end", box.x + box.width)
         if box.x < x < box.x + box.width:
             anchor, at = "middle", box.x + box.width / 2
-        marks.append(
-            element(
-                "text",
-                text=name,
-                x=at,
-                y=box.y + 11.5,
-                class_=f"label {point.kind}",
-                text_anchor=anchor,
-            )
-        )
+        kind = f"label {point.kind}"
+        marks.append(element("text", text=name, x=at, y=box.y + 11.5, class_=kind, text_anchor=anchor))
     return marks
 
 
@@ -231,8 +249,3 @@ def bars(
         )
         marks.append(element("text", text=bar.text, x=left + length + 6, y=y + 15, class_="tick"))
     return drawing(identifier, title, description, width, max(row * len(items), 1.0), marks)
-
-
-def clip(text: str, length: int) -> str:
-    """``text`` in at most ``length`` characters."""
-    return text if len(text) <= length else text[: max(length - 1, 1)] + "…"

@@ -122,9 +122,9 @@ def test_damage_grid_places_layers_by_block_and_kind() -> None:
     assert found is not None
     assert found.kinds == ("attention.output.dense", "output.dense")
     assert found.levels == ((0, None), (8, None))
-    assert found.flagged == ((1, 0),)
-    assert [layer.name for layer in found.worst] == [layers[1]["name"], "lm_head", layers[0]["name"]]
-    assert found.statuses == {"ok": 3, "fallback-rtn": 1}
+    assert found.marked == ((1, 0),)
+    assert f"worst {layers[1]['name']} with 1" in found.description
+    assert "1 fallback-rtn" in found.description
     assert damage(subject.model_copy(update={"layers": []})) is None
 
 

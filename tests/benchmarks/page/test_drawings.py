@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 from edgepress.benchmarks.page import svg
-from edgepress.benchmarks.page.heat_grid import heat_grid
+from edgepress.benchmarks.page.heat_grid import Grid, heat_grid
 from edgepress.benchmarks.page.plot_layout import POINT_RADIUS, Box, fit, linear_ticks, place
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -77,7 +77,7 @@ def test_drawings_escape_what_they_write() -> None:
     drawings = [
         svg.scatter("p", points, scale, scale, title=HOSTILE, description=HOSTILE, front=[0, 1]),
         svg.bars("b", [svg.HorizontalBar(HOSTILE, 1, HOSTILE)], title=HOSTILE, description=HOSTILE),
-        heat_grid("h", [HOSTILE], 1, [[3]], [(0, 0)], title=HOSTILE, description=HOSTILE),
+        heat_grid("h", Grid((HOSTILE,), 1, ((3,),), ((0, 0),), HOSTILE), title=HOSTILE),
     ]
     for drawing in drawings:
         texts, tags = _texts(drawing)
@@ -95,8 +95,8 @@ def test_a_drawing_is_named_for_those_who_cannot_see_it() -> None:
 
 
 def test_heat_grid_draws_each_cell_once_where_it_belongs() -> None:
-    levels: list[list[int | None]] = [[0, 8, None], [8, 0, 8]]
-    root = ElementTree.fromstring(heat_grid("h", ["a", "b"], 3, levels, [], title="t", description="d"))
+    grid = Grid(("a", "b"), 3, ((0, 8, None), (8, 0, 8)))
+    root = ElementTree.fromstring(heat_grid("h", grid, title="t"))
     paths = {path.get("class"): path.get("d") or "" for path in root.iter("path")}
     assert {name: d.count("z") for name, d in paths.items()} == {"heat0": 2, "heat8": 3}
     assert paths["heat0"].split("z")[1].startswith("m18 14")

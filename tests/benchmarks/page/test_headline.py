@@ -1,8 +1,6 @@
 """The Pareto front against its definition."""
 
-from itertools import pairwise
-
-from edgepress.benchmarks.page.pareto import dominates, non_dominated_sort, pareto_front
+from edgepress.benchmarks.page.headline import dominates, pareto_front
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,16 +13,6 @@ POINTS = st.integers(1, 3).flatmap(
 def test_front_is_exactly_the_undominated_points(points: list[tuple[float, ...]]) -> None:
     expected = [i for i, p in enumerate(points) if not any(dominates(q, p) for q in points)]
     assert pareto_front(points) == expected
-
-
-@given(POINTS)
-def test_sort_partitions_and_each_front_is_beaten_by_the_one_before(points: list[tuple[float, ...]]) -> None:
-    fronts = non_dominated_sort(points)
-    assert sorted(i for front in fronts for i in front) == list(range(len(points)))
-    for front in fronts:
-        assert not any(dominates(points[a], points[b]) for a in front for b in front)
-    for better, worse in pairwise(fronts):
-        assert all(any(dominates(points[a], points[b]) for a in better) for b in worse)
 
 
 def test_size_against_loss() -> None:
