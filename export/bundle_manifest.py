@@ -9,15 +9,13 @@ from math import prod
 from typing import Any
 
 from .. import __version__
-from ..runtime.bundle.manifest import DecoderSection
+from ..runtime.bundle.manifest import BUNDLE_SCHEMA, SAVED_SCHEMA, DecoderSection
 from ..runtime.bundle.typed_json import read
 from ..storage import read_json
 from .format import OutputKind
 from .graph.attention.cache_io import CODES, FLOAT, cache_label
 from .job import ExportJob
 
-SCHEMA = "edgepress.bundle/1"
-SAVED_SCHEMA = "edgepress.saved/1"
 FLOAT_SCHEME = "fp32"
 _GENERATION = "generation_config.json"
 
@@ -27,7 +25,7 @@ def manifest_of(job: ExportJob, sections: dict[str, Any], parity: dict[str, Any]
     made = job.source.manifest
     weights = {"params": parameters(job), **sections["weights"]}
     return {
-        "schema": SCHEMA,
+        "schema": BUNDLE_SCHEMA,
         "tool": {"name": "edgepress", "version": __version__},
         "kind": job.source.anatomy.kind,
         "name": job.name,

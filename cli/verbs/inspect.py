@@ -78,18 +78,21 @@ def _parameters(source: Any) -> int:
 
 
 def inspect_bundle(path: Path) -> dict[str, Any]:
-    """The manifest of a bundle without its file list.
+    """The manifest of a bundle, or of a model saved for another runtime, without its file list.
 
     Raises:
         InputError: it is no JSON object, or its prefill graph is not described as one.
     """
+    from ...runtime.bundle.manifest import SAVED_SCHEMA
+
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict):
         raise InputError(f"{path / 'manifest.json'} is not a JSON object")
     if (filler := manifest.get("prefill")) is not None and not _is_prefill(filler):
         raise InputError(f"{path / 'manifest.json'} names a prefill graph without its products and bytes")
     shown = {key: value for key, value in manifest.items() if key != "files"}
-    return {"path": str(path), "what": "bundle", **shown}
+    what = "saved" if manifest.get("schema") == SAVED_SCHEMA else "bundle"
+    return {"path": str(path), "what": what, **shown}
 
 
 def _is_prefill(found: Any) -> bool:

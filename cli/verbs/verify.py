@@ -1,4 +1,4 @@
-"""``edgepress verify``: check every file of a bundle or checkpoint against its manifest."""
+"""``edgepress verify``: check every file that edgepress wrote into a directory against its manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from ...terminal import Terminal
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing when all is well.")
 def command(path: Path, manifest_sha256: str | None, as_json: bool, quiet: bool) -> None:
-    """Hash every file of the bundle or compressed checkpoint PATH. Exits with 1 when anything differs."""
+    """Hash every file of PATH: a bundle, another export (GGUF, BitNet) or a compressed checkpoint.
+
+    Exits with 1 when anything differs.
+    """
     from ...runtime.bundle.verification import verify_directory
 
     found = verify_directory(path)

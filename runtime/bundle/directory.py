@@ -60,11 +60,11 @@ def manifest_json(raw: bytes, path: Path) -> Any:
 
 
 def refuse_links(root: Path, manifest: BundleManifest) -> None:
-    """Raise RefusedByPolicy for a listed file that is a link."""
+    """Raise RefusedByPolicy for a listed file that is a link, or no file."""
     problems = link_problems(root, manifest.files)
     if problems:
         raise RefusedByPolicy(
-            f"{root} holds links",
+            f"{root} holds links or what is no file",
             why="; ".join(problems[:_SHOWN_PROBLEMS]),
             fix="make a plain copy with: cp -rL BUNDLE COPY",
         )

@@ -24,6 +24,7 @@ from .typed_json import (
 )
 
 BUNDLE_SCHEMA = "edgepress.bundle/1"
+SAVED_SCHEMA = "edgepress.saved/1"  # what another runtime loads: GGUF, the BitNet form
 CHECKPOINT_SCHEMA = "edgepress.checkpoint/1"
 
 PACKED = "uint8"  # a cache of 4-bit codes
@@ -54,7 +55,7 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class HashedTree:
-    """Any manifest that lists the files beside it: a bundle's or a compressed checkpoint's."""
+    """Any manifest that lists the files beside it: of a bundle, a compressed checkpoint or a saved model."""
 
     schema: Annotated[str, text()]
     files: Annotated[dict[str, FileEntry], by_name(_plain_name, section(FileEntry))]

@@ -144,7 +144,8 @@ def external_locations(model: Path) -> set[str]:
 
 
 def link_problems(root: Path, names: Iterable[str]) -> list[str]:
-    """A sentence for each of ``names`` that is a symbolic link, or a hard link to a file outside ``root``.
+    """A sentence for each of ``names`` that is a symbolic link, a hard link to a file outside ``root``, or
+    there but no file at all.
 
     Two hard links inside ``root`` are harmless: both are hashed.
     """
@@ -161,6 +162,8 @@ def link_problems(root: Path, names: Iterable[str]) -> list[str]:
             inside[status.st_dev, status.st_ino] += 1
             if status.st_nlink > 1:
                 linked[name] = status
+        elif path.exists():
+            problems.append(f"{name} is no regular file")
     problems += [
         f"{name} is a hard link to a file outside"
         for name, status in linked.items()

@@ -1,17 +1,20 @@
-"""Whether a bundle or a compressed checkpoint is as it was published: every byte against its manifest."""
+"""Whether what edgepress wrote is as it was published: every byte of a directory against its manifest."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import InputError
-from ...storage import check_tree
+from ...storage import check_tree, sha256_file
 from .directory import CHECKPOINT_MANIFEST, MANIFEST, manifest_json, read_manifest, readable
-from .manifest import BUNDLE_SCHEMA, CHECKPOINT_SCHEMA, BundleManifest, HashedTree, parse
+from .manifest import BUNDLE_SCHEMA, CHECKPOINT_SCHEMA, SAVED_SCHEMA, BundleManifest, HashedTree, parse
 from .onnx_wire import link_problems
+
+Kind = Literal["bundle", "saved", "checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Verification:
     """What :func:`verify_directory` found. ``problems`` are sentences; none: every byte is as published."""
 
     path: Path
-    kind: Literal["bundle", "checkpoint"]
+    kind: Kind
     manifest_sha256: str
     files: int
     bytes: int
@@ -39,37 +42,54 @@ class Verification:
 
 
 def verify_directory(path: Path | str) -> Verification:
-    """Hash every file of a bundle or compressed checkpoint and compare with its manifest.
+    """Hash every file of a bundle, a model saved for another runtime or a compressed checkpoint, and compare
+    with its manifest.
 
     Raises:
-        InputError: not a directory with a manifest; as BundleError when the manifest itself is unreadable.
-        RefusedByPolicy: the manifest names files outside the directory.
+        InputError: no directory with a manifest; as BundleError when the manifest itself is unreadable.
     """
     root = Path(path)
-    is_bundle = (root / MANIFEST).is_file()
-    if not is_bundle and not (root / CHECKPOINT_MANIFEST).is_file():
+    if root.is_file():
+        raise _single_file(root)
+    name = next((one for one in (MANIFEST, CHECKPOINT_MANIFEST) if os.path.lexists(root / one)), None)
+    if name is None:
         raise InputError(
             f"{root} has nothing to verify against",
-            why=f"it holds neither {MANIFEST} (a bundle) nor {CHECKPOINT_MANIFEST} (a compressed checkpoint)",
+            why=f"it holds neither {MANIFEST} (of an export) nor {CHECKPOINT_MANIFEST} (of a compressed "
+            "checkpoint)",
         )
-    name = MANIFEST if is_bundle else CHECKPOINT_MANIFEST
     with readable(root):
         raw = read_manifest(root / name)
-        document = manifest_json(raw, root / name)
-        if is_bundle:
-            manifest: HashedTree = parse(
-                BundleManifest, document, schema=BUNDLE_SCHEMA, where=str(root / name)
-            )
-        else:
-            manifest = parse(HashedTree, document, schema=CHECKPOINT_SCHEMA, where=str(root / name))
+        kind, manifest = _parsed(manifest_json(raw, root / name), root / name)
         problems = check_tree(root, manifest.hashes(), skip=frozenset({name}))
-        if is_bundle:
+        if kind == "bundle":
             problems += link_problems(root, manifest.files)
     return Verification(
         path=root,
-        kind="bundle" if is_bundle else "checkpoint",
+        kind=kind,
         manifest_sha256=hashlib.sha256(raw).hexdigest(),
         files=len(manifest.files),
         bytes=sum(entry.bytes for entry in manifest.files.values()),
-        problems=tuple(problems),
+        problems=tuple(dict.fromkeys(problems)),
+    )
+
+
+def _parsed(document: Any, path: Path) -> tuple[Kind, HashedTree]:
+    if path.name == CHECKPOINT_MANIFEST:
+        return "checkpoint", parse(HashedTree, document, schema=CHECKPOINT_SCHEMA, where=str(path))
+    if isinstance(document, dict) and document.get("schema") == SAVED_SCHEMA:
+        return "saved", parse(HashedTree, document, schema=SAVED_SCHEMA, where=str(path))
+    return "bundle", parse(BundleManifest, document, schema=BUNDLE_SCHEMA, where=str(path))
+
+
+def _single_file(path: Path) -> InputError:
+    beside = (path.parent / MANIFEST).is_file() or (path.parent / CHECKPOINT_MANIFEST).is_file()
+    with readable(path):
+        found = sha256_file(path)
+    return InputError(
+        f"{path} is a single file, and its manifest lies beside it where it was written",
+        why=f"its SHA-256 is {found}",
+        fix=f"edgepress verify {path.parent}"
+        if beside
+        else f"compare that with `files` in {MANIFEST} of the directory that it was exported to",
     )

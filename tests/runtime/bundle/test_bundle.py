@@ -150,6 +150,15 @@ def test_a_linked_directory_of_files_is_refused(own_bundle: Path, tmp_path: Path
         Bundle.open(own_bundle)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no FIFOs")
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_fifo_in_the_place_of_a_file_is_not_opened(own_bundle: Path, verify: bool) -> None:
+    (own_bundle / "model.onnx").unlink()
+    os.mkfifo(own_bundle / "model.onnx")
+    with pytest.raises(RefusedByPolicy, match=r"model\.onnx is no regular file"):
+        Bundle.open(own_bundle, verify=verify)
+
+
 def test_hard_links_among_the_files_of_a_bundle_are_fine(own_bundle: Path) -> None:
     os.link(own_bundle / "tokenizer.json", own_bundle / "tokenizer.copy.json")
     edit_manifest(own_bundle)
