@@ -180,6 +180,7 @@ EXTRAS = {
     "onnx": "compress",
     "onnx_ir": "compress",
     "onnxruntime": "cpu",
+    "model_signing": "sign",
 }
 
 

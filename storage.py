@@ -16,6 +16,8 @@ from typing import Any
 
 from .errors import InputError, OutOfResource, RefusedByPolicy
 
+# The signature that `edgepress sign` puts beside a manifest, which cannot list it.
+SIGNATURE = "model.sig"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNWRITABLE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM),

@@ -42,6 +42,7 @@ VERBS = {
     "compare": "Put measured runs side by side in the terminal.",
     "report": "Write one self-contained HTML page from measured runs.",
     "inspect": "Show what a checkpoint or bundle holds.",
+    "sign": "Sign a bundle or checkpoint, so that others can verify who made it.",
     "verify": "Check every file of a bundle or checkpoint against its manifest.",
     "cache": "List, make and clear the prepacked weights of this machine.",
     "recipe": "List, show and check recipes; list passes and their options.",

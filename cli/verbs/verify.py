@@ -1,8 +1,9 @@
-"""``edgepress verify``: check every file that edgepress wrote into a directory against its manifest."""
+"""``edgepress verify``: every file that edgepress wrote into a directory, and the signature over them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,19 +16,38 @@ from ...terminal import Terminal
 @click.option(
     "--manifest-sha256", help="The manifest must have this hash too: the one its publisher gave you."
 )
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The public key (PEM) of whoever must have signed it.",
+)
+@click.option("--identity", help="Who must have signed it by Sigstore: a mail address, a workflow's URL.")
+@click.option("--identity-provider", help="The OpenID Connect issuer that vouches for --identity: a URL.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing when all is well.")
-def command(path: Path, manifest_sha256: str | None, as_json: bool, quiet: bool) -> None:
+def command(
+    path: Path,
+    manifest_sha256: str | None,
+    key: Path | None,
+    identity: str | None,
+    identity_provider: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Hash every file of PATH: a bundle, another export (GGUF, BitNet) or a compressed checkpoint.
 
-    Exits with 1 when anything differs.
+    Exits with 1 when anything differs. A signature is checked when you say whose it must be: --key, or
+    --identity and --identity-provider.
     """
+    if (identity is None) != (identity_provider is None) or (key is not None and identity is not None):
+        raise click.UsageError("a signer is --key FILE, or --identity WHO with --identity-provider URL")
     from ...runtime.bundle.verification import verify_directory
 
     found = verify_directory(path)
     problems = list(found.problems)
     if manifest_sha256 is not None and manifest_sha256.lower() != found.manifest_sha256:
         problems.append(f"the manifest has SHA-256 {found.manifest_sha256}, not {manifest_sha256}")
+    signature = _signature(path, problems, key=key, identity=identity, provider=identity_provider)
     if problems:
         raise GateFailed(
             f"{path} is not as it was published",
@@ -35,7 +55,18 @@ def command(path: Path, manifest_sha256: str | None, as_json: bool, quiet: bool)
             fix="copy or make it again; do not run it",
         )
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    text = (
-        f"{path}: {found.files} files, {found.bytes / 1e6:.1f} MB, all as published\n{found.manifest_sha256}"
-    )
-    terminal.document(found.as_dict(), None if quiet else text)
+    size = f"{found.files} files, {found.bytes / 1e6:.1f} MB"
+    text = f"{path}: {size}, all as published\n{found.manifest_sha256}\n{signature}"
+    terminal.document(found.as_dict() | {"signature": signature}, None if quiet else text)
+
+
+def _signature(path: Path, problems: list[str], *, key: Path | None, **by: Any) -> str:
+    """What is known of the signature; what is wrong with one that was to be checked joins ``problems``."""
+    from ...storage import SIGNATURE
+
+    if key is None and by["identity"] is None:
+        return "signed, not checked" if (path / SIGNATURE).is_file() else "not signed"
+    from ...runtime.bundle.signature import Signer, signature_problems
+
+    problems += signature_problems(path, Signer(key) if key is not None else Signer(None, **by))
+    return f"signed by {key if key is not None else by['identity']}"

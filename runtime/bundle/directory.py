@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleError, RefusedByPolicy
-from ...storage import check_tree
+from ...storage import SIGNATURE, check_tree
 from . import typed_json
 from .manifest import BundleManifest
 from .onnx_wire import link_problems
@@ -70,9 +70,16 @@ def refuse_links(root: Path, manifest: BundleManifest) -> None:
         )
 
 
+def unlisted(root: Path, manifest: str) -> frozenset[str]:
+    """The files that a manifest of this name cannot list: itself, and the signature over it."""
+    signature = root / SIGNATURE
+    signed = signature.is_file() and not signature.is_symlink()
+    return frozenset({manifest, SIGNATURE} if signed else {manifest})
+
+
 def refuse_differences(root: Path, manifest: BundleManifest, *, sizes_only: frozenset[str]) -> None:
     """Raise BundleError where a file differs from the manifest; of ``sizes_only`` the bytes are counted."""
-    refuse(root, check_tree(root, manifest.hashes(), skip=frozenset({MANIFEST}), sizes_only=sizes_only))
+    refuse(root, check_tree(root, manifest.hashes(), skip=unlisted(root, MANIFEST), sizes_only=sizes_only))
 
 
 def refuse(root: Path, problems: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ...errors import InputError
 from ...storage import check_tree, sha256_file
-from .directory import CHECKPOINT_MANIFEST, MANIFEST, manifest_json, read_manifest, readable
+from .directory import CHECKPOINT_MANIFEST, MANIFEST, manifest_json, read_manifest, readable, unlisted
 from .manifest import BUNDLE_SCHEMA, CHECKPOINT_SCHEMA, SAVED_SCHEMA, BundleManifest, HashedTree, parse
 from .onnx_wire import link_problems
 
@@ -61,7 +61,7 @@ def verify_directory(path: Path | str) -> Verification:
     with readable(root):
         raw = read_manifest(root / name)
         kind, manifest = _parsed(manifest_json(raw, root / name), root / name)
-        problems = check_tree(root, manifest.hashes(), skip=frozenset({name}))
+        problems = check_tree(root, manifest.hashes(), skip=unlisted(root, name))
         if kind == "bundle":
             problems += link_problems(root, manifest.files)
     return Verification(
