@@ -1,4 +1,4 @@
-"""How far a model is from its original on the same input: logits over windows, embeddings over sentences.
+"""How far a model is from its original on the same input: windows, sentences, or texts with labels.
 
 One pass: a window goes through both models, is reduced to a few sums, and its logits are dropped, so that
 memory is bounded by one window of each. The first token of a window has no prediction; a window of
@@ -141,11 +141,48 @@ def _embeddings(
     theirs = original.embeddings(texts)
     mine = theirs if subject is original else subject.embeddings(texts)
     _require_same_width("embeddings", mine, theirs)
-    for whose, vectors in (("the original", theirs), ("the compressed model", mine)):
-        if not np.isfinite(vectors).all():
-            bad = int((~np.isfinite(vectors)).any(axis=1).sum())
-            raise GateFailed(f"{whose} gives {bad} of {len(texts)} embeddings that are not finite")
+    _require_finite("the original", theirs, "embeddings")
+    _require_finite("the compressed model", mine, "embeddings")
     return mine, theirs
+
+
+def _require_finite(whose: str, rows: NDArray[np.float32], what: str) -> None:
+    bad = int((~np.isfinite(rows)).any(axis=1).sum())
+    if bad:
+        raise GateFailed(f"{whose} gives {bad} of {len(rows)} {what} that are not finite")
+
+
+def score_labels(
+    subject: OpenModel,
+    original: OpenModel,
+    texts: Sequence[str],
+    targets: NDArray[np.int64] | None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Scores]:
+    """Every metric of labels over ``texts``, whose known labels are ``targets``; ``subject`` may be
+    ``original`` itself.
+
+    Raises:
+        GateFailed: logits that are not finite.
+    """
+    with (progress or Silent()).task("validating", 2) as task:
+        theirs = _log_probs(original, texts, "the original")
+        task.advance(1)
+        mine = theirs if subject is original else _log_probs(subject, texts, "the compressed model")
+        task.advance(1)
+    scores: dict[str, Scores] = {}
+    for name, metric in metric_files("labels").items():
+        ours, own = (metric.per_text(rows, theirs, targets) for rows in (mine, theirs))
+        if ours is not None:
+            scores[name] = Scores(metric, ours[:, None], own[:, None])
+    return scores
+
+
+def _log_probs(model: OpenModel, texts: Sequence[str], whose: str) -> NDArray[np.float64]:
+    logits = model.label_logits(texts)
+    _require_finite(whose, logits, "texts logits")
+    return log_softmax(logits)
 
 
 def is_cut(subject: OpenModel, original: OpenModel) -> bool:

@@ -24,9 +24,8 @@ from ..records import record as records
 from ..records.record import Measurement
 from ..records.subjects import OpenModel, open_subject
 from ..records.summary import RESAMPLES
-from .accuracy import is_cut, score_across, score_embeddings, score_windows
+from .accuracy import is_cut, score_across, score_embeddings, score_labels, score_windows
 from .held_out_text import Placement, measured_rows, measured_sentences, measured_windows
-from .score_labels import score_labels
 from .scores import Scores
 
 DEFAULT_WINDOWS = 16

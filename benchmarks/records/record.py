@@ -70,6 +70,11 @@ class Validity(BaseModel):
     status: Literal["valid", "suspect", "invalid"] = "valid"
     reasons: list[str] = Field(default_factory=list)
 
+    @classmethod
+    def of(cls, wrong: list[str], doubts: list[str]) -> Self:
+        """Invalid for what is ``wrong`` and cannot be true; suspect for ``doubts``: it may not repeat."""
+        return cls(status="invalid" if wrong else "suspect" if doubts else "valid", reasons=wrong + doubts)
+
 
 class Metric(BaseModel):
     """A number with its spread. ``p90``/``p99`` are null when the count does not allow them."""

@@ -164,17 +164,13 @@ def _above(window: EnergyWindow, idle: EnergyWindow) -> float:
 
 
 def _validity(energy: Energy, values: Sequence[float]) -> Validity:
-    """Invalid when a number cannot be true; suspect when it may not repeat."""
     wrong = [] if values else ["the machine slept in every window"]
     still = sum(window.joules == 0 for turn in energy.turns for window in turn.values())
     if still:
         wrong.append(f"impossible: the energy counter stood still in {still} windows")
     elif any(value <= 0 for value in values):
         wrong.append("impossible: the work took no more than idleness")
-    doubts = [*energy.disturbances, *_doubts(values)]
-    if wrong:
-        return Validity(status="invalid", reasons=wrong + doubts)
-    return Validity(status="suspect" if doubts else "valid", reasons=doubts)
+    return Validity.of(wrong, [*energy.disturbances, *_doubts(values)])
 
 
 def _doubts(values: Sequence[float]) -> list[str]:

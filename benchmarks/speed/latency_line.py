@@ -120,13 +120,9 @@ def _runtime(arm: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
 def _validity(
     arm: MeasuredArm, conditions: Conditions, metrics: dict[str, Metric], disturbances: list[str]
 ) -> Validity:
-    """Invalid when a number cannot be true; suspect when it may not repeat."""
     main = metrics[quantities(conditions.workload)[0].name]
     wrong = [*_impossibilities(arm, main), *_misplaced(arm, conditions.provider)]
-    doubts = [*disturbances, *_doubts(arm, main)]
-    if wrong:
-        return Validity(status="invalid", reasons=wrong + doubts)
-    return Validity(status="suspect" if doubts else "valid", reasons=doubts)
+    return Validity.of(wrong, [*disturbances, *_doubts(arm, main)])
 
 
 def _impossibilities(arm: MeasuredArm, main: Metric) -> list[str]:

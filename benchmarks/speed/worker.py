@@ -24,8 +24,7 @@ from ...runtime.bundle.graph_file import GraphFile
 from ...runtime.prepack.prepacked import find
 from ...runtime.session.session import onnxruntime
 from .loaded_work import Work
-from .page_cache import drop_from_cache
-from .peak_memory import peak_rss
+from .memory import drop_from_cache, peak_rss
 from .per_op import accounts
 from .protocol import SuspendWatch, warm_up
 from .timed_work import Workload, from_json

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 from edgepress.benchmarks.speed.arm import Arm, typed_error
-from edgepress.benchmarks.speed.page_cache import drop_from_cache
-from edgepress.benchmarks.speed.peak_memory import peak_rss
+from edgepress.benchmarks.speed.memory import drop_from_cache, peak_rss
 from edgepress.benchmarks.speed.timed_work import Embedding, TimedGeneration, from_json, to_json
 from edgepress.compress.api import compress_model
 from edgepress.errors import (
@@ -168,7 +167,7 @@ def test_workloads_cross_the_pipe(workload: TimedGeneration | Embedding) -> None
 
 def test_peak_counts_what_was_freed() -> None:
     code = (
-        "from edgepress.benchmarks.speed.peak_memory import peak_rss; before = peak_rss()[0];"
+        "from edgepress.benchmarks.speed.memory import peak_rss; before = peak_rss()[0];"
         "block = bytearray(96 << 20); del block; print(peak_rss()[0] - before)"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -177,7 +176,7 @@ def test_peak_counts_what_was_freed() -> None:
 
 def test_peak_does_not_inherit_the_parents() -> None:
     block = b"x" * (256 << 20)
-    code = "from edgepress.benchmarks.speed.peak_memory import peak_rss; print(peak_rss()[0])"
+    code = "from edgepress.benchmarks.speed.memory import peak_rss; print(peak_rss()[0])"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(child.stdout) < len(block)
 

@@ -1,15 +1,21 @@
-"""Cold loads: drop a bundle's files from the page cache, and prove that they are gone.
+"""Memory before and after a measurement: files dropped from the page cache, and the peak of the process.
 
 ``posix_fadvise(DONTNEED)`` drops the clean pages of one file without root and without touching anything
 else. It is only advice, so the result is checked: a read with ``RWF_NOWAIT`` answers from the cache or
 not at all.
+
+On Linux ``ru_maxrss`` survives ``exec`` and so begins at the size of whoever started the process;
+``VmHWM`` belongs to the new address space and does not.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
+
+import psutil
 
 _PROBES = 16
 # A probe may start a read-ahead of its surroundings, so the next one keeps its distance.
@@ -49,3 +55,20 @@ def _is_cached(handle: int, offset: int) -> bool:
         if error.errno == errno.EAGAIN:
             return False
         raise
+
+
+def peak_rss(proc: Path = Path("/proc")) -> tuple[int, str]:
+    """The peak resident bytes of the calling process since it began to run its own program, and the method
+    that counted them. The path is for tests.
+    """
+    status = proc / "self/status"
+    if status.is_file():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10, "VmHWM"
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset), "peak_wset"
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10, "ru_maxrss"
