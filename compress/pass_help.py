@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from .numbers.scheme import Scheme
-from .pipeline.algorithm import pass_names, pass_type
-from .pipeline.pass_options import PASS_ALIASES
+from .pipeline.pass_options import PASS_ALIASES, pass_names, pass_type
 from .train.training_options import TrainingOptions
 
 TRAINING = "training"

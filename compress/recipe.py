@@ -25,8 +25,8 @@ from ..yaml_safe import load_yaml
 from .model.weights import DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
 from .pass_help import summary_of
-from .pipeline.algorithm import Pass, pass_names, pass_type
-from .pipeline.pass_options import read_options, renamed_training, training_type
+from .pipeline.algorithm import Pass
+from .pipeline.pass_options import pass_names, pass_type, read_options, renamed_training, training_type
 from .train.training_options import TrainingOptions
 
 KEYS = ("name", "passes", "training", "embedding", "calibration")

@@ -11,9 +11,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from ...errors import UnknownName
 
@@ -172,3 +180,23 @@ def runs_on(schemes: Iterable[Scheme]) -> list[str]:
         else:
             lines.append(f"{scheme.name}: {_SERVERS[scheme.name]}; {EMULATED}")
     return list(dict.fromkeys(lines))
+
+
+def _scheme(value: Any) -> Any:
+    return Scheme.parse(value) if isinstance(value, str) else value
+
+
+def _integers(scheme: Scheme) -> Scheme:
+    if scheme.format != "int" or scheme.calibrated:
+        raise ValueError(
+            f"this pass is for integer codes, inputs not static; {scheme.name} takes rtn or gptq"
+        )
+    return scheme
+
+
+AnySchemeOption = Annotated[
+    Scheme,
+    BeforeValidator(_scheme, json_schema_input_type=str | dict[str, Any]),
+    Field(description="a name such as W4A16-g64 or NVFP4, or {bits, group_size, symmetric, activations}"),
+]
+SchemeOption = Annotated[AnySchemeOption, AfterValidator(_integers)]

@@ -14,27 +14,17 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...errors import CalibrationError, RecipeError, ShapeError
-from ...storage import read_json, sha256_json, write_json
-from ..measure.fisher import FisherPass
+from ...errors import RecipeError, ShapeError
+from ...storage import read_json, write_json
 from ..measure.sensitivity import sensitivity
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..numbers.grid import quantize
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import (
-    MEASURED,
-    MEASURED_TOKENS,
-    BlockPass,
-    Fixed,
-    ModelPass,
-    SchemeOption,
-    Selective,
-)
-from ..pipeline.journal import Journal
+from ..numbers.scheme import Scheme, SchemeOption
+from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective
 from ..pipeline.pass_options import inner_pass
-from ..pipeline.stage import Stage, StageResult
-from ..pipeline.sweep import Sweep
+from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
+from ..pipeline.sweep import sweep_within
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
 from ..solve.knapsack import choose
 
@@ -125,12 +115,7 @@ class Allocate(Selective, ModelPass):
         allocation = self._checked(anatomy) if self.plan is not None else self._solve(stage, details)
         step = [(str(self.using["pass"]), one) for one in self._quantizers(allocation)]
         schemes = dict(stage.source.schemes) | {name: Scheme.parse(s) for name, s in allocation.items()}
-        calibration = stage.calibration if step[0][1].calibrated else None
-        journal = Journal.open(stage.directory, sha256_json(allocation))
-        sweep = Sweep(
-            stage.source, [step], schemes, calibration, stage.device, journal, stage.progress, stage.masks
-        )
-        result = sweep.run()
+        result = sweep_within(stage, [step], schemes, allocation)
         for status in result.statuses:
             status.step = "allocate"
         result.details.update({"allocation": allocation, **details})
@@ -211,17 +196,7 @@ class Allocate(Selective, ModelPass):
         return found
 
     def _measure(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
-        if stage.calibration is None:
-            raise CalibrationError("allocate needs calibration text", fix="pass --calibration FILE")
-        run = FisherPass.load(
-            stage.source,
-            stage.calibration,
-            MEASURED_TOKENS,
-            stage.device,
-            stage.progress,
-            precision="auto",
-            seed=0,
-        )
+        run = stage.fisher_pass("allocate")
         fitting = {
             linear.name: [scheme for scheme in self.schemes if _divides(scheme, linear)] for linear in linears
         }

@@ -16,16 +16,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ...errors import CalibrationError, RecipeError
-from ...storage import sha256_json
-from ..measure.fisher import FisherPass
+from ...errors import RecipeError
 from ..measure.removal_loss import weight_losses
 from ..model.block_anatomy import Linear
-from ..pipeline.algorithm import MEASURED, MEASURED_TOKENS, BlockPass, Fixed, ModelPass, Selective
-from ..pipeline.journal import Journal
+from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective
 from ..pipeline.pass_options import inner_pass
-from ..pipeline.stage import Stage, StageResult
-from ..pipeline.sweep import Sweep
+from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
+from ..pipeline.sweep import sweep_within
 from ..solve.knapsack import choose
 
 # How far a layer's fraction may be from the whole's, and in which steps.
@@ -114,27 +111,12 @@ class AllocateSparsity(Selective, ModelPass):
 
     def _sweep(self, stage: Stage, fractions: Mapping[str, float]) -> StageResult:
         pruner = self.pruner(fractions, tuple(fractions))
-        calibration = stage.calibration if pruner.calibrated else None
-        journal = Journal.open(stage.directory, sha256_json(fractions))
-        schemes = dict(stage.source.schemes)
         steps = [[(str(self.using["pass"]), pruner)]]
-        return Sweep(
-            stage.source, steps, schemes, calibration, stage.device, journal, stage.progress, stage.masks
-        ).run()
+        return sweep_within(stage, steps, stage.source.schemes, fractions)
 
     def _measured(self, stage: Stage, linears: Sequence[Linear]) -> list[list[float]]:
         """For each layer, the loss at each fraction: that of its least costly weights, added up."""
-        if stage.calibration is None:
-            raise CalibrationError("allocate_sparsity needs calibration text", fix="pass --calibration FILE")
-        run = FisherPass.load(
-            stage.source,
-            stage.calibration,
-            MEASURED_TOKENS,
-            stage.device,
-            stage.progress,
-            precision="auto",
-            seed=0,
-        )
+        run = stage.fisher_pass("allocate_sparsity")
         losses = weight_losses(run, [linear.name for linear in linears])
         return [
             loss_at(losses[linear.name], [zeros(linear, s) for s in self.fractions]) for linear in linears

@@ -29,13 +29,19 @@ from ...errors import OutOfResource
 from ..measure.precision import Precision, computes_in_bfloat16
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import unwrap, wrap
-from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, SchemeOption, float_bytes
-from ..pipeline.block import Block, LayerStatus, weight_error
-from ..pipeline.forward import same_mask
-from ..solve.block_descent import BlockDescent, Descent, DescentSettings, Loss, Pair, original_weight
+from ..numbers.scheme import Scheme, SchemeOption
+from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, float_bytes
+from ..pipeline.block import Block
+from ..solve.block_descent import (
+    BlockDescent,
+    Descent,
+    DescentSettings,
+    Loss,
+    first_codes,
+    original_weight,
+    pairs,
+)
 from ..solve.learned_rounding import LearnedRounding
 
 # A step in units of the matrix products of a forward pass: measured where bfloat16 is fast, and where not.
@@ -93,7 +99,7 @@ class Autoround(BlockPass):
         return weights * (self.iterations * step + first + ROUNDING)
 
     def apply(self, block: Block) -> None:
-        layers = [linear for linear in block.anatomy.linears() if self.selects(linear)]
+        layers = list(filter(self.selects, block.anatomy.linears()))
         if not layers:
             return
         weights = {linear.name: original_weight(block, linear) for linear in layers}
@@ -102,7 +108,7 @@ class Autoround(BlockPass):
         except torch.OutOfMemoryError as error:
             learned, descent = self._alone(block, layers, weights, error)
         for linear, tensor in zip(layers, learned, strict=True):
-            self._record(block, linear, weights[linear.name], tensor, descent)
+            block.quantize(linear, tensor, "autoround", *_status(descent), wanted=weights[linear.name])
 
     def _alone(
         self, block: Block, layers: Sequence[Linear], weights: Mapping[str, Tensor], error: Exception
@@ -130,7 +136,7 @@ class Autoround(BlockPass):
         roundings = {linear.name: self._rounding(block, linear, weights[linear.name]) for linear in layers}
         rate = 1 / max(self.iterations, 1)
         settings = DescentSettings(
-            pairs=lambda: self._pairs(block),
+            pairs=lambda: pairs(block),
             steps=self.iterations,
             rate=rate,
             clip_rate=rate,
@@ -142,29 +148,9 @@ class Autoround(BlockPass):
             descent = BlockDescent(block, roundings, settings).run()
         return [rounding.tensor() for rounding in roundings.values()], descent
 
-    def _pairs(self, block: Block) -> Iterator[Pair]:
-        for batch, target in zip(block.batches(), block.targets(), strict=True):
-            batch, target = same_mask(batch, target)
-            if batch.mask is None or bool(batch.mask.any()):
-                yield batch, target.hidden
-
     def _rounding(self, block: Block, linear: Linear, weight: Tensor) -> LearnedRounding:
-        mask = block.masks.get(linear.name)
-        start = block.quantized.get(linear.name)
-        scheme = self.scheme_of(linear)
-        if start is None or start.scheme != scheme:
-            start = quantize(weight, scheme, mask=mask)
-        return LearnedRounding(weight, start, mask)
-
-    def _record(
-        self, block: Block, linear: Linear, weight: Tensor, tensor: QTensor, descent: Descent
-    ) -> None:
-        block.set_quantized(linear, tensor)
-        error = weight_error(tensor.dequantize() - weight, weight)
-        status, detail = _status(descent)
-        block.statuses.append(
-            LayerStatus(linear.name, "autoround", tensor.scheme.name, status, error, "weight", detail)
-        )
+        start = first_codes(block, linear, weight, self.scheme_of(linear))
+        return LearnedRounding(weight, start, block.masks.get(linear.name))
 
 
 def _status(descent: Descent) -> tuple[str, str]:

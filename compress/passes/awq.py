@@ -28,9 +28,9 @@ from torch import Tensor
 
 from ..model.block_anatomy import Linear
 from ..numbers.grid import quantize
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import BlockPass, SchemeOption, float_bytes
-from ..pipeline.block import Block, LayerStatus, output_error, weight_error
+from ..numbers.scheme import Scheme, SchemeOption
+from ..pipeline.algorithm import BlockPass, float_bytes
+from ..pipeline.block import Block, LayerStatus
 from ..solve.damped_cholesky import all_finite
 from ..solve.folding import Found, Link, fold, foldable, links, powers, search
 
@@ -96,15 +96,12 @@ class Awq(BlockPass):
         gram = block.statistic(linear, "gram")
         if not all_finite(gram):
             tensor = quantize(weight, self.scheme, mask=mask)
-            status, error, kind = "fallback-rtn", weight_error(tensor.dequantize() - weight, weight), "weight"
-            detail = "the Gram is not finite"
-        else:
-            if factors is not None:
-                gram = gram / factors.unsqueeze(1) / factors
-            tensor = quantize(weight, self.scheme, "mse", _blocks(gram, self.scheme), mask)
-            status, error, kind = "ok", output_error(tensor.dequantize() - weight, weight, gram), "output"
-        block.set_quantized(linear, tensor)
-        block.statuses.append(LayerStatus(linear.name, "awq", self.scheme.name, status, error, kind, detail))
+            block.quantize(linear, tensor, "awq", "fallback-rtn", "the Gram is not finite")
+            return
+        if factors is not None:
+            gram = gram / factors.unsqueeze(1) / factors
+        tensor = quantize(weight, self.scheme, "mse", _blocks(gram, self.scheme), mask)
+        block.quantize(linear, tensor, "awq", detail=detail, gram=gram)
 
 
 def _output_damage(gram: Tensor, change: Tensor) -> Tensor:

@@ -26,13 +26,11 @@ from ..measure.precision import Precision, autocast
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import TokenQuantLinear
-from ..numbers.grid import quantize
-from ..numbers.qtensor import QTensor
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, SchemeOption, float_bytes
-from ..pipeline.block import Block, LayerStatus, weight_error
-from ..pipeline.forward import Batch, block_output, same_mask
-from ..solve.block_descent import original_weight
+from ..numbers.scheme import Scheme, SchemeOption
+from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, float_bytes
+from ..pipeline.block import Block
+from ..pipeline.forward import Batch, block_output
+from ..solve.block_descent import Pair, first_codes, original_weight, pairs
 from ..train.students.lsq_linear import LsqLinear, on_its_side
 from ..train.students.relative import Learned, learn
 from ..train.training_options import TrainingSection, own_training
@@ -40,7 +38,6 @@ from ..train.training_options import TrainingSection, own_training
 _FISHER = "output_fisher"
 _HELD_OUT = 8
 _LATENT_UNIT = 4.0
-Pair = tuple[Batch, Tensor]
 
 
 class BlockTraining(TrainingSection):
@@ -108,7 +105,7 @@ class BlockQat(BlockPass):
         return weights * (self.training.epochs * 3.2 * tokens + ROUNDING)
 
     def apply(self, block: Block) -> None:
-        layers = [linear for linear in block.anatomy.linears() if self.selects(linear)]
+        layers = list(filter(self.selects, block.anatomy.linears()))
         if not layers:
             return
         targets = {linear.name: original_weight(block, linear) for linear in layers}
@@ -119,32 +116,24 @@ class BlockQat(BlockPass):
         losses = _BlockTrainer(block, _learned(modules), self).run()
         for linear in layers:
             block.module.set_submodule(block.local(linear.name), plain[linear.name])
-            tensor = modules[linear.name].tensor()
-            block.set_quantized(linear, tensor)
-            self._record(block, linear, targets[linear.name], tensor, losses)
+            tensor, wanted = modules[linear.name].tensor(), targets[linear.name]
+            block.quantize(linear, tensor, "block_qat", *_status(losses), wanted=wanted)
 
     def _module(self, block: Block, linear: Linear, target: Tensor) -> LsqLinear:
-        mask, start = block.masks.get(linear.name), block.quantized.get(linear.name)
-        if start is None or start.scheme != self.scheme:
-            start = quantize(target, self.scheme, mask=mask)
-        bias = block.linears[linear.name].bias
+        start = first_codes(block, linear, target, self.scheme)
+        bias, mask = block.linears[linear.name].bias, block.masks.get(linear.name)
         return LsqLinear(start, None if bias is None else bias.detach(), target, mask)
 
     def _place(self, block: Block, linear: Linear, module: nn.Module) -> None:
         rounded = TokenQuantLinear(module) if self.scheme.activations else module
         block.module.set_submodule(block.local(linear.name), rounded)
 
-    def _record(
-        self, block: Block, linear: Linear, target: Tensor, tensor: QTensor, losses: list[float]
-    ) -> None:
-        status, detail = "fallback-start", ""
-        if losses and losses[0] > 0:
-            status, detail = "ok", f"the block's held-out loss fell to {min(losses) / losses[0]:.0%}"
-        elif losses:
-            detail = "no error to learn from; after a stage that quantized: the same samples make it one"
-        error = weight_error(tensor.dequantize() - target, target)
-        name = tensor.scheme.name
-        block.statuses.append(LayerStatus(linear.name, "block_qat", name, status, error, "weight", detail))
+
+def _status(losses: list[float]) -> tuple[str, str]:
+    if losses and losses[0] > 0:
+        return "ok", f"the block's held-out loss fell to {min(losses) / losses[0]:.0%}"
+    detail = "no error to learn from; after a stage that quantized: the same samples make it one"
+    return "fallback-start", detail if losses else ""
 
 
 def _learned(modules: dict[str, LsqLinear]) -> list[Learned]:
@@ -174,14 +163,9 @@ class _BlockTrainer:
             self.root = torch.linalg.cholesky(fisher).to(self.device)
 
     def _pairs(self, *, held_out: bool) -> Iterator[Pair]:
-        batches = zip(self.block.batches(), self.block.targets(), strict=True)
-        for index, (batch, target) in enumerate(batches):
+        for index, pair in enumerate(pairs(self.block)):
             if (index % _HELD_OUT == _HELD_OUT - 1) == held_out:
-                yield self._finite(batch, target)
-
-    def _finite(self, batch: Batch, target: Batch) -> Pair:
-        batch, target = same_mask(batch, target)
-        return batch, target.hidden
+                yield pair
 
     def run(self) -> list[float]:
         """Held-out losses, before and after each epoch; the parameters are then the best ones. Empty where

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ...errors import CalibrationError, InputError, RecipeError
+from ...errors import InputError, RecipeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Experts, Linear
 from ..model.family import size_keys
@@ -103,12 +103,11 @@ class ExpertsPass(ModelPass):
         Raises:
             CalibrationError: there is no text.
         """
-        if stage.calibration is None:
-            raise CalibrationError("experts needs calibration text", fix="pass --calibration FILE")
+        text = stage.text("experts")
         source, anatomy, kept = stage.source, stage.source.anatomy, self.kept(stage.source.anatomy)
         skeleton, smaller = Skeleton(source, stage.device), BatchSplitter(stage.progress.note)
         folder, writer = stage.directory / "activations", BlockWriter(source, {}, stage.directory)
-        original = Stream.capture(folder / "original", skeleton, stage.calibration.batches)
+        original = Stream.capture(folder / "original", skeleton, text.batches)
         pruned = original.fork("pruned", 0)
         parts, statuses, gone = [], list[LayerStatus](), dict[str, list[int]]()
         with stage.progress.task("pruning experts", len(anatomy.blocks)) as task:

@@ -37,9 +37,9 @@ from ..numbers.fake_quant import input_scale_of
 from ..numbers.grid import fit_grid, quantize, round_to_grid
 from ..numbers.number_format import code_type
 from ..numbers.qtensor import QTensor
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import FORWARD, AnySchemeOption, Fixed, float_bytes
-from ..pipeline.block import Block, LayerStatus, output_error, weight_error
+from ..numbers.scheme import AnySchemeOption, Scheme
+from ..pipeline.algorithm import FORWARD, Fixed, float_bytes
+from ..pipeline.block import Block
 from ..solve.damped_cholesky import InverseFactor, all_finite, damped, damping_status, factorize
 from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
 from ..solve.refinement import refine
@@ -209,14 +209,8 @@ class Gptq(GroupSolving):
         for linear in layers:
             rows = torch.arange(row, row + linear.out_features, device=target.device)
             row += linear.out_features
-            part, wanted = tensor.rows(rows), target[rows]
-            change = part.dequantize() - wanted
-            error = output_error(change, wanted, gram) if finite else weight_error(change, wanted)
-            block.set_quantized(linear, part)
-            kind = "output" if finite else "weight"
-            block.statuses.append(
-                LayerStatus(linear.name, "gptq", self.scheme.name, status, error, kind, detail)
-            )
+            known = gram if finite else None
+            block.quantize(linear, tensor.rows(rows), "gptq", status, detail, wanted=target[rows], gram=known)
 
 
 def _stacked(block: Block, layers: list[Linear]) -> tuple[Tensor, Tensor | None]:

@@ -23,9 +23,9 @@ from torch import Tensor
 from ..model.block_anatomy import Linear
 from ..numbers.grid import encode, fit_grid, round_to_grid, storable
 from ..numbers.qtensor import QTensor
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import BlockPass, Fixed, SchemeOption, float_bytes
-from ..pipeline.block import Block, LayerStatus, weight_error
+from ..numbers.scheme import Scheme, SchemeOption
+from ..pipeline.algorithm import BlockPass, Fixed, float_bytes
+from ..pipeline.block import Block
 
 _CHUNK_WEIGHTS = 1 << 17  # weights worked at once: the temporaries stay in the second-level cache
 _SMALLEST = 1e-6  # steps; keeps the power of an error of zero finite
@@ -123,15 +123,9 @@ class Hqq(BlockPass):
         return 4 * max(float_bytes(linear) for linear in layers)
 
     def apply(self, block: Block) -> None:
-        for linear in block.anatomy.linears():
-            if self.selects(linear):
-                weight = block.weight(linear)
-                tensor = self.quantize(weight, block.masks.get(linear.name))
-                error = weight_error(tensor.dequantize() - weight, weight)
-                block.set_quantized(linear, tensor)
-                block.statuses.append(
-                    LayerStatus(linear.name, "hqq", self.scheme.name, "ok", error, "weight")
-                )
+        for linear in filter(self.selects, block.anatomy.linears()):
+            tensor = self.quantize(block.weight(linear), block.masks.get(linear.name))
+            block.quantize(linear, tensor, "hqq")
 
     def quantize(self, weight: Tensor, mask: Tensor | None = None) -> QTensor:
         """``weight [out, in]`` on its half-quadratic grid; exactly zero where ``mask`` is False."""

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...errors import CalibrationError, RecipeError
+from ...errors import RecipeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..model.checkpoint.block_sizes import without_blocks
@@ -99,10 +99,8 @@ class Layers(ModelPass):
             CalibrationError: no text to choose by.
             RecipeError: blocks that would have to be refitted are quantized.
         """
-        if stage.calibration is None:
-            raise CalibrationError("layers needs calibration text", fix="pass --calibration FILE")
         runner = BlockRunner(Skeleton(stage.source, stage.device), BatchSplitter(stage.progress.note))
-        folder, batches = stage.directory / "activations", stage.calibration.batches
+        folder, batches = stage.directory / "activations", stage.text("layers").batches
         inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)
         measured = inputs
         if self.criterion == "greedy":

@@ -21,8 +21,8 @@ from ...errors import TrainingError
 from ..model.block_anatomy import Linear
 from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import SchemeOption, Selective
+from ..numbers.scheme import Scheme, SchemeOption
+from ..pipeline.algorithm import Selective
 from ..pipeline.block import LayerStatus, weight_error
 from ..pipeline.stage import Stage
 from ..train.learning import Learning

@@ -27,12 +27,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ...errors import CalibrationError, InputError
+from ...errors import InputError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..model.weights import WeightSource
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import AnySchemeOption, Fixed, ModelPass, whole_model
+from ..numbers.scheme import AnySchemeOption, Scheme
+from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.forward import BatchSplitter
@@ -153,17 +153,12 @@ class Rotate(ModelPass):
         Raises:
             CalibrationError: there is no text.
         """
-        if stage.calibration is None:
-            raise CalibrationError(
-                "learning a rotation needs calibration text", fix="pass --calibration FILE"
-            )
         residual: list[Reader] = []
         found: list[LearnedRotation] = []
         smaller = BatchSplitter(stage.progress.note)
         folder, wanted = stage.directory / "activations" / "inputs", rotation is not None
-        blocks = block_readers(
-            stage.source, stage.calibration, stage.device, folder, smaller, residual=wanted
-        )
+        text = stage.text("learning a rotation")
+        blocks = block_readers(stage.source, text, stage.device, folder, smaller, residual=wanted)
         with stage.progress.task("learning rotations", len(stage.source.anatomy.blocks)) as task:
             for block, own in zip_longest(blocks, heads):
                 residual += block.residual

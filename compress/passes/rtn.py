@@ -15,9 +15,9 @@ from typing import ClassVar
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import input_scale_of
 from ..numbers.grid import Search, largest_weight, quantize
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import AnySchemeOption, BlockPass
-from ..pipeline.block import Block, LayerStatus, weight_error
+from ..numbers.scheme import AnySchemeOption, Scheme
+from ..pipeline.algorithm import BlockPass
+from ..pipeline.block import Block
 
 _W8A8 = Scheme.parse("W8A8")
 
@@ -56,9 +56,7 @@ class Rtn(BlockPass):
             tensor = replace(
                 tensor, input_scale=input_scale_of(self.scheme, block.statistic(linear, "absmax"))
             )
-        error = weight_error(tensor.dequantize() - weight, weight)
-        block.set_quantized(linear, tensor)
-        block.statuses.append(LayerStatus(linear.name, "rtn", self.scheme.name, "ok", error, "weight"))
+        block.quantize(linear, tensor, "rtn")
 
 
 PASS = Rtn

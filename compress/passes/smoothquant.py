@@ -23,9 +23,9 @@ from torch import Tensor
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import input_scale_of, rounding_of
 from ..numbers.grid import quantize
-from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import AnySchemeOption, BlockPass, float_bytes
-from ..pipeline.block import Block, LayerStatus, weight_error
+from ..numbers.scheme import AnySchemeOption, Scheme
+from ..pipeline.algorithm import BlockPass, float_bytes
+from ..pipeline.block import Block, LayerStatus
 from ..solve.folding import Found, Link, fold, foldable, links, migrations, search
 
 _ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -104,14 +104,13 @@ class Smoothquant(BlockPass):
 
     def _finish(self, block: Block, linear: Linear, peaks: Tensor, detail: str) -> None:
         """Quantize a layer whose inputs are at most ``peaks [in]``, and say how it fared."""
-        scheme, error = "smooth", 0.0
-        if self.quantize:
-            weight = block.weight(linear)
-            tensor = quantize(weight, self.scheme, mask=block.masks.get(linear.name))
-            tensor = replace(tensor, input_scale=input_scale_of(self.scheme, peaks))
-            scheme, error = self.scheme.name, weight_error(tensor.dequantize() - weight, weight)
-            block.set_quantized(linear, tensor)
-        block.statuses.append(LayerStatus(linear.name, "smoothquant", scheme, "ok", error, "weight", detail))
+        if not self.quantize:
+            status = LayerStatus(linear.name, "smoothquant", "smooth", "ok", 0.0, "weight", detail)
+            block.statuses.append(status)
+            return
+        tensor = quantize(block.weight(linear), self.scheme, mask=block.masks.get(linear.name))
+        tensor = replace(tensor, input_scale=input_scale_of(self.scheme, peaks))
+        block.quantize(linear, tensor, "smoothquant", detail=detail)
 
 
 PASS = Smoothquant

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...errors import CalibrationError, InputError, RecipeError
+from ...errors import InputError, RecipeError
 from ..model.anatomy import Anatomy
 from ..model.checkpoint.block_sizes import hidden_fits
 from ..model.skeleton import Skeleton
@@ -137,9 +137,8 @@ class Width(ModelPass):
             CalibrationError: there is no text.
         """
         self._check(stage)
-        assert stage.calibration is not None
         runner = BlockRunner(Skeleton(stage.source, stage.device), BatchSplitter(stage.progress.note))
-        folder, batches = stage.directory / "activations", stage.calibration.batches
+        folder, batches = stage.directory / "activations", stage.text("width").batches
         inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)
         return self._cut(stage, runner, inputs, self._basis(stage, runner, inputs))
 
@@ -158,8 +157,6 @@ class Width(ModelPass):
                 f"the model is {done} already, and another hidden size would undo it",
                 fix="put width before passes that quantize or set weights to zero",
             )
-        if stage.calibration is None:
-            raise CalibrationError("width needs calibration text", fix="pass --calibration FILE")
 
     def _basis(self, stage: Stage, runner: BlockRunner, inputs: Stream) -> Tensor:
         """The basis ``[hidden, kept]``; channels by activation where another cannot be found."""

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from ...plugins import load, names
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..model.kv_scheme import KVScheme
@@ -27,31 +26,9 @@ if TYPE_CHECKING:
     from ..measure.fisher import FisherPass
     from .stage import Stage, StageResult
 
-PACKAGE = "edgepress.compress.passes"
-
 # A forward pass in units of its matrix products; the grid search and rounding of a weight in multiply-adds.
 FORWARD, ROUNDING = 1.5, 150
 PREPARED_AT_ONCE = 2048  # tokens that go through the whole model and back ahead of a sweep
-
-
-def _scheme(value: Any) -> Any:
-    return Scheme.parse(value) if isinstance(value, str) else value
-
-
-def _integers(scheme: Scheme) -> Scheme:
-    if scheme.format != "int" or scheme.calibrated:
-        raise ValueError(
-            f"this pass is for integer codes, inputs not static; {scheme.name} takes rtn or gptq"
-        )
-    return scheme
-
-
-AnySchemeOption = Annotated[
-    Scheme,
-    BeforeValidator(_scheme, json_schema_input_type=str | dict[str, Any]),
-    Field(description="a name such as W4A16-g64 or NVFP4, or {bits, group_size, symmetric, activations}"),
-]
-SchemeOption = Annotated[AnySchemeOption, AfterValidator(_integers)]
 
 
 @dataclass(frozen=True)
@@ -175,17 +152,6 @@ class Selective(Pass):
         return matches(self.targets) and not matches(self.ignore)
 
 
-# Calibration tokens that a pass measures sensitivities on, whatever it learns from them.
-MEASURED_TOKENS = 4096
-MEASURED = {
-    "measured_tokens": Fixed(
-        MEASURED_TOKENS, "sensitivities only rank layers and units: two batches of text do"
-    ),
-    "precision": Fixed("auto", "gradients are only compared with each other, in what is fast here"),
-    "seed": Fixed(0, "labels are drawn once, for all layers and units alike"),
-}
-
-
 def whole_model(why: str) -> dict[str, Fixed]:
     """``targets`` and ``ignore`` of a pass that works on all layers."""
     return {"targets": Fixed(("*",), why), "ignore": Fixed((), why)}
@@ -288,17 +254,3 @@ class ModelPass(Pass):
 def float_bytes(linear: Linear) -> int:
     """Bytes of the weight of ``linear`` in float32."""
     return 4 * linear.out_features * linear.in_features
-
-
-def pass_names() -> list[str]:
-    """The passes there are."""
-    return names(PACKAGE)
-
-
-def pass_type(name: str) -> type[Pass]:
-    """The class of the pass called ``name``.
-
-    Raises:
-        UnknownName: no such pass; suggests the nearest.
-    """
-    return load(PACKAGE, name, "pass").PASS  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ that follows sees the model as it will be read back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import EdgepressError
+from ..model.anatomy import module_name
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.kv_scheme import KVScales
+from ..model.kv_tap import tap
+from ..model.skeleton import Skeleton
+from ..numbers.fake_quant import rounding_of, unwrap, wrap
 from ..numbers.qtensor import QTensor
 from .forward import Batch
 
@@ -130,6 +135,28 @@ class Block:
         self.quantized[linear.name] = tensor
         self._assign(linear, tensor.dequantize())
 
+    def quantize(
+        self,
+        linear: Linear,
+        tensor: QTensor,
+        step: str,
+        status: str = "ok",
+        detail: str = "",
+        *,
+        wanted: Tensor | None = None,
+        gram: Tensor | None = None,
+    ) -> None:
+        """Store a quantized weight and how it fared in the pass ``step``.
+
+        The error is against ``wanted [out, in]``, the present weight where it is None: of the outputs under
+        ``gram [in, in]``, or of the weights without one.
+        """
+        wanted = self.weight(linear) if wanted is None else wanted
+        change, kind = tensor.dequantize() - wanted, "weight" if gram is None else "output"
+        error = weight_error(change, wanted) if gram is None else output_error(change, wanted, gram)
+        self.set_quantized(linear, tensor)
+        self.statuses.append(LayerStatus(linear.name, step, tensor.scheme.name, status, error, kind, detail))
+
     def _assign(self, linear: Linear, weight: Tensor) -> None:
         module = self.linears[linear.name]
         module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
@@ -137,6 +164,26 @@ class Block:
     def local(self, name: str) -> str:
         """The stored ``name`` relative to the block's module."""
         return name.removeprefix(f"{self.anatomy.prefix}.")
+
+    @contextmanager
+    def simulated(self, skeleton: Skeleton) -> Iterator[None]:
+        """The block with the activations of its layers, and its cache, rounded as their schemes say."""
+        names = {
+            module_name(skeleton.anatomy, name): rounding_of(tensor.scheme, tensor.input_scale)
+            for name, tensor in self.quantized.items()
+            if tensor.scheme.activations
+        }
+        for name, rounding in names.items():
+            wrap(skeleton.model, name, rounding)
+        attention = skeleton.submodule(self.anatomy.attention.module)
+        cache = None if self.kv is None else tap(attention, self.kv.round)
+        try:
+            yield
+        finally:
+            if cache is not None:
+                cache.remove()
+            for name in names:
+                unwrap(skeleton.model, name)
 
     def check(self, step: str) -> None:
         """The checks made after every pass: shapes, finite values, masks respected.

@@ -13,7 +13,24 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ...errors import RecipeError
-from .algorithm import BlockPass, Pass, pass_names, pass_type
+from ...plugins import load, names
+from .algorithm import BlockPass, Pass
+
+PACKAGE = "edgepress.compress.passes"
+
+
+def pass_names() -> list[str]:
+    """The passes there are."""
+    return names(PACKAGE)
+
+
+def pass_type(name: str) -> type[Pass]:
+    """The class of the pass called ``name``.
+
+    Raises:
+        UnknownName: no such pass; suggests the nearest.
+    """
+    return load(PACKAGE, name, "pass").PASS  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ...errors import CalibrationError
 from ...storage import write_atomic, write_json
 from ...terminal import Progress
 from ..measure.fisher import FisherPass
@@ -28,13 +29,22 @@ from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
-from .algorithm import PREPARED_AT_ONCE, BlockPass, Pass
+from .algorithm import PREPARED_AT_ONCE, BlockPass, Fixed, Pass
 from .block import LayerStatus
 from .block_shards import Masks
 from .processes import ALONE, Processes
 
 Steps = Sequence[tuple[str, Pass]]
 LOG = "train.jsonl"
+# Calibration tokens that a pass measures sensitivities on, whatever it learns from them.
+MEASURED_TOKENS = 4096
+MEASURED = {
+    "measured_tokens": Fixed(
+        MEASURED_TOKENS, "sensitivities only rank layers and units: two batches of text do"
+    ),
+    "precision": Fixed("auto", "gradients are only compared with each other, in what is fast here"),
+    "seed": Fixed(0, "labels are drawn once, for all layers and units alike"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,20 @@ class Stage:
     progress: Progress
     processes: Processes = ALONE
     answers: Path | None = None
+
+    def text(self, who: str) -> Calibration:
+        """The calibration text.
+
+        Raises:
+            CalibrationError: there is none; ``who`` needs it.
+        """
+        if self.calibration is None:
+            raise CalibrationError(f"{who} needs calibration text", fix="pass --calibration FILE")
+        return self.calibration
+
+    def fisher_pass(self, who: str) -> FisherPass:
+        """What measures sensitivities on the whole model, for ``who``; raises what :meth:`text` does."""
+        return FisherPass.load(self.source, self.text(who), MEASURED_TOKENS, self.device, self.progress)
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,19 @@ one batch, whatever the model's size.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import CalibrationError
+from ...storage import sha256_json
 from ...terminal import Progress
-from ..model.anatomy import module_name
 from ..model.block_anatomy import BlockAnatomy
-from ..model.kv_tap import tap
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
-from ..numbers.fake_quant import rounding_of, unwrap, wrap
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from .algorithm import BlockPass
@@ -35,7 +33,7 @@ from .damage_probe import damage, probe_rows
 from .device import return_small_blocks
 from .forward import Batch, BatchSplitter, nonfinite
 from .journal import Journal
-from .stage import StageResult, prepared
+from .stage import Stage, StageResult, prepared
 
 # A step is the passes that one entry of a recipe stands for; they share statistics.
 StepPasses = Sequence[tuple[str, BlockPass]]
@@ -205,7 +203,7 @@ class Sweep:
         if self.calibration is None:
             return []
         files: list[Path] = []
-        with _simulated(skeleton, block):
+        with block.simulated(skeleton):
             for stream in streams:
                 self.nonfinite = (0, 0)
                 files += stream.advance(
@@ -237,22 +235,11 @@ class Sweep:
                 status.detail = f"{status.detail}; {text}" if status.detail else text
 
 
-@contextmanager
-def _simulated(skeleton: Skeleton, block: Block) -> Iterator[None]:
-    """The block with the activations of its layers, and its cache, rounded as their schemes say."""
-    names = {
-        module_name(skeleton.anatomy, name): rounding_of(tensor.scheme, tensor.input_scale)
-        for name, tensor in block.quantized.items()
-        if tensor.scheme.activations
-    }
-    for name, rounding in names.items():
-        wrap(skeleton.model, name, rounding)
-    attention = skeleton.submodule(block.anatomy.attention.module)
-    cache = None if block.kv is None else tap(attention, block.kv.round)
-    try:
-        yield
-    finally:
-        if cache is not None:
-            cache.remove()
-        for name in names:
-            unwrap(skeleton.model, name)
+def sweep_within(
+    stage: Stage, steps: Sequence[StepPasses], schemes: Mapping[str, Scheme], decided: Any
+) -> StageResult:
+    """A sweep that is the last part of a stage, after ``decided`` (JSON), which its result depends on."""
+    journal = Journal.open(stage.directory, sha256_json(decided))
+    calibrated = any(step.calibrated for group in steps for _, step in group)
+    text = stage.calibration if calibrated else None
+    return Sweep(stage.source, steps, schemes, text, stage.device, journal, stage.progress, stage.masks).run()

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 
 from ..measure.precision import Precision, autocast
 from ..model.block_anatomy import Linear
+from ..numbers.grid import quantize
+from ..numbers.qtensor import QTensor
+from ..numbers.scheme import Scheme
 from ..pipeline.block import Block
-from ..pipeline.forward import Batch, block_output
+from ..pipeline.forward import Batch, block_output, same_mask
 from .learned_rounding import LearnedRounding
 
 Loss = Literal["mse", "relative"]
@@ -67,6 +70,22 @@ def original_weight(block: Block, linear: Linear) -> Tensor:
     weight = block.original.get_parameter(f"{block.local(linear.name)}.weight").detach().to(torch.float32)
     mask = block.masks.get(linear.name)
     return weight if mask is None else weight * mask
+
+
+def first_codes(block: Block, linear: Linear, weight: Tensor, scheme: Scheme) -> QTensor:
+    """The codes that a pass before has found in ``scheme``, else ``weight [out, in]`` rounded to nearest."""
+    start = block.quantized.get(linear.name)
+    if start is None or start.scheme != scheme:
+        start = quantize(weight, scheme, mask=block.masks.get(linear.name))
+    return start
+
+
+def pairs(block: Block) -> Iterator[Pair]:
+    """What goes into the block and what the original model gives behind it, for each batch with a token."""
+    for batch, target in zip(block.batches(), block.targets(), strict=True):
+        batch, target = same_mask(batch, target)
+        if batch.mask is None or bool(batch.mask.any()):
+            yield batch, target.hidden
 
 
 class BlockDescent:

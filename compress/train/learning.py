@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ...errors import CalibrationError, TrainingError
+from ...errors import TrainingError
 from ..measure.precision import chosen
 from ..model.anatomy import module_name
 from ..model.weights import WeightSource
@@ -123,10 +123,9 @@ class Learning(ModelPass):
             TrainingError: the model has none of the parameters that should learn.
             CalibrationError: too little text to learn from and to hold some out.
         """
-        if stage.calibration is None:
-            name = type(self).__name__.lower()
-            raise CalibrationError(f"{name} needs calibration text", fix="pass --calibration FILE")
-        micro_batches = micro_batches_of(stage.calibration, self.training.micro_batch_tokens)
+        micro_batches = micro_batches_of(
+            stage.text(type(self).__name__.lower()), self.training.micro_batch_tokens
+        )
         objective = self.objective(stage)
         teacher = self.teacher(stage, objective)
         teacher.prepare(micro_batches, stage.progress)

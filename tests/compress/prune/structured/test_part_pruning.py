@@ -12,7 +12,7 @@ import yaml
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.prune.structured import structured_pruning
+from edgepress.compress.passes import narrow as narrow_pass
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.errors import RecipeError
 from edgepress.runtime.text.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def run(model: Path, text: Path, folder: Path, name: str, step: dict[str, Any]) 
 def test_down_is_fitted_to_the_originals_hidden_states(
     pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(structured_pruning, "DAMPING", 1e-7)  # next to none: what lstsq finds, then
+    monkeypatch.setattr(narrow_pass, "DAMPING", 1e-7)  # next to none: what lstsq finds, then
     step = {"pass": "narrow", "parts": ["mlp"], "keep": 0.8, "widths": "uniform", "correction": 1}
     out = run(pico_llama, pico_text, tmp_path, "o", step)
     calibration = calibration_from(
