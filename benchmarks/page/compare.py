@@ -15,8 +15,8 @@ from ...errors import UnknownName
 from ..records.conditions import describe
 from ..records.record import Measurement, read
 from . import results_table as table
+from .account_table import why_uncounted
 from .columns import COLUMNS, ENERGY
-from .energy_table import why_uncounted
 from .join import MetricReading, ResultGroup, ResultRow, aspect_of, join
 
 if TYPE_CHECKING:

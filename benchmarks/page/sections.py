@@ -10,7 +10,7 @@ from ..records import numerals
 from ..records.conditions import Facts, clip, conduct, describe, environments
 from ..records.record import Measurement
 from . import results_table as table
-from .account_table import AccountTable
+from .account_table import AccountTable, energy_tables, why_uncounted
 from .breakdowns import (
     accounts,
     curve_figures,
@@ -20,7 +20,6 @@ from .breakdowns import (
 )
 from .columns import ENERGY
 from .conclusion import HeadlineNumber, figures, sentences
-from .energy_table import energy_tables, why_uncounted
 from .headline import headline
 from .join import ResultGroup, aspect_of
 from .plots import plots

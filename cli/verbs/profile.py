@@ -172,7 +172,7 @@ def _conditions(line: Measurement) -> str:
 
 
 def _remarks(line: Measurement) -> list[str]:
-    from ...benchmarks.page.energy_table import energy_remark
+    from ...benchmarks.page.account_table import energy_remark
 
     remarks: list[str] = []
     if line.compare:

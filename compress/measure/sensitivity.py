@@ -1,16 +1,24 @@
-"""What rounding each layer costs the whole model, estimated from gradients: one backward pass for all layers.
+"""What changes of single layers cost the whole model: one backward pass for all of them.
 
 To second order, a small change of one layer moves the output distribution by ``KL ≈ ½ E⟨∇ log p(y), ΔW⟩²``
 with ``y`` drawn from the model itself: the Fisher metric (Martens 2014, arXiv 1412.1193; for bit allocation
 Dong et al. 2019, arXiv 1905.03696). The inner product is ``Σ_t d_tᵀ ΔW x_t`` over the tokens ``t`` of a layer
 with inputs ``x`` and gradients ``d`` at its output; as an estimate of little variance the terms are squared
-one by one. For an encoder the random direction of a Gaussian takes the place of ``∇ log p(y)``, which gives
-the squared relative distance of the hidden states instead of the KL.
+one by one. Of the loss of :mod:`.fisher` three changes are measured:
+
+- another weight, as rounding gives it, by that product;
+- dropping the unit ``S`` of the inputs changes the loss, to first order, by ``Σ_{j∈S} d_j x_j`` with ``d`` at
+  the inputs (Molchanov et al. 2019, arXiv 1906.10771); squares are averaged over tokens;
+- setting the weight ``w_oi`` to zero costs, to second order, about ``½ w_oi² E[d_o² x_i²]`` (LeCun et al.
+  1989, "Optimal Brain Damage", with the Fisher information in the place of the Hessian as in Theis et
+  al. 2018, arXiv 1801.05787).
+
+Each is nats of KL a token for a decoder, a squared relative distance of the hidden states for an encoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +26,7 @@ from torch import Tensor, nn
 
 from ..model.anatomy import module_name
 from ..numbers.qtensor import QTensor
-from .fisher import FisherPass
+from .fisher import FisherPass, TakeGradient
 
 
 class SensitivityProbe(torch.autograd.Function):
@@ -77,3 +85,56 @@ def sensitivity(run: FisherPass, others: Mapping[str, list[QTensor]]) -> dict[st
     # No observers: the candidates are multiplied with the very rows of the product, in its precision.
     scale = run.run("measuring layers", {})
     return {name: (scale * module.costs).tolist() for name, module in probed.items()}
+
+
+class _UnitSums:
+    """Adds up ``(Σ_{j∈S} d_j x_j)²`` of each unit over the tokens that go through a linear."""
+
+    at_input = True
+
+    def __init__(self, units: int, device: torch.device) -> None:
+        self.total = torch.zeros(units, device=device)
+
+    def observe(self, inputs: Tensor, outputs: Tensor, real: Tensor) -> TakeGradient:
+        def add(gradient: Tensor) -> None:
+            change = (gradient * inputs).to(torch.float32).view(len(inputs), len(self.total), -1)
+            self.total += change.sum(-1).square().sum(0)
+
+        return add
+
+
+class _WeightSums:
+    """Adds up ``d_o² x_i²`` over the tokens that go through a linear, ``[out, in]``."""
+
+    at_input = False
+
+    def __init__(self, linear: nn.Module) -> None:
+        self.total = torch.zeros_like(linear.get_parameter("weight"), dtype=torch.float32)
+
+    def observe(self, inputs: Tensor, outputs: Tensor, real: Tensor) -> TakeGradient:
+        rows = inputs.to(torch.float32).square()
+
+        def add(gradient: Tensor) -> None:
+            self.total.addmm_(gradient.to(torch.float32).square().T, rows)
+
+        return add
+
+
+def unit_losses(run: FisherPass, units: Mapping[str, int]) -> dict[str, Tensor]:
+    """By linear: the estimated damage a token without each of its ``units[name]`` runs of inputs, ``[units]``
+    on the CPU.
+    """
+    sums = {name: _UnitSums(count, run.device) for name, count in units.items()}
+    scale = run.run("measuring units", sums)
+    return {name: found.total.cpu() * scale for name, found in sums.items()}
+
+
+def weight_losses(run: FisherPass, names: Sequence[str]) -> dict[str, Tensor]:
+    """By linear: the estimated damage a token without each weight ``[out, in]``."""
+    linears = {name: run.submodule(name) for name in names}
+    sums = {name: _WeightSums(linear) for name, linear in linears.items()}
+    scale = run.run("measuring weights", sums)
+    return {
+        name: found.total.mul_(linears[name].get_parameter("weight").detach().square()).mul_(scale)
+        for name, found in sums.items()
+    }

@@ -1,7 +1,7 @@
 """Sparsity where it hurts least: which fraction of each layer becomes zero, solved exactly under one budget.
 
 What each layer loses at each fraction is measured by gradients on the whole model
-(:mod:`edgepress.compress.measure.removal_loss`), in place of the outlier counts of Yin et al. 2023, "Outlier
+(:mod:`edgepress.compress.measure.sensitivity`), in place of the outlier counts of Yin et al. 2023, "Outlier
 Weighed Layerwise Sparsity", arXiv 2310.05175; the choice is a multiple-choice knapsack
 (:mod:`edgepress.compress.solve.knapsack`). Then the pass that ``using`` names prunes so. The fractions are
 kept in the manifest, and can be given to that pass again as its ``per_layer``.
@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ...errors import RecipeError
-from ..measure.removal_loss import weight_losses
+from ..measure.sensitivity import weight_losses
 from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective
 from ..pipeline.pass_options import inner_pass

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...errors import RecipeError
 from ..measure.fisher import FisherPass
 from ..measure.output_fisher import input_grams
-from ..measure.removal_loss import unit_losses
+from ..measure.sensitivity import unit_losses
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.block_sizes import config_changes, sizes_of

@@ -27,8 +27,7 @@ from ..pipeline.block import LayerStatus, weight_error
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
 from ..train.students.lsq_linear import LsqLinear
-from ..train.students.rounded_activations import ACTIVATION_BITS, Activations, round_cache
-from ..train.students.rounded_linear import RoundedLinear, minmax
+from ..train.students.rounded_linear import ACTIVATION_BITS, Activations, RoundedLinear, minmax, round_cache
 from ..train.students.student import Coded, Student
 
 # Median distance in steps between codes and original beyond which the two are not the same weight.

@@ -31,8 +31,15 @@ from ..pipeline.stage import Stage, StageResult
 from ..text.micro_batches import MicroBatch, micro_batches_of
 from ..train.learning import TRAINING_OF_PASS, Learning
 from ..train.students.lsq_linear import LsqLinear
-from ..train.students.rounded_activations import ACTIVATION_BITS, Activations
-from ..train.students.rounded_linear import RoundedLinear, binary, elastic, ternary, ternary_of_matrix
+from ..train.students.rounded_linear import (
+    ACTIVATION_BITS,
+    Activations,
+    RoundedLinear,
+    binary,
+    elastic,
+    ternary,
+    ternary_of_matrix,
+)
 from ..train.students.student import Coded, Kind, Student
 from ..train.students.sub_norms import source_with_sub_norms, with_sub_norms
 from ..train.train_state import LoopSettings

@@ -2,7 +2,7 @@
 
 Layers that read the same inputs are solved together (:mod:`..solve.group_solving`), one above the other. A
 pass says which weights stay and what they become; here is what comes before and after it: the target, which
-may compensate for the error of earlier layers; the fit of what is left (:mod:`..solve.support_fit`); the
+may compensate for the error of earlier layers; the fit of what is left (:mod:`..solve.elimination`); the
 status. A Gram that does not factor is damped ten times stronger, step by step; a layer that still fails is
 pruned by magnitude and says so.
 """
@@ -20,8 +20,8 @@ from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
 from ..solve.damped_cholesky import InverseFactor, all_finite, damped, damping_status, factorize
+from ..solve.elimination import fit_support
 from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
-from ..solve.support_fit import fit_support
 from .unstructured import UnstructuredPruning
 
 FIT_STEPS = 10

@@ -17,8 +17,7 @@ from ...terminal import ProgressTask
 from .build import Build, WeightView
 from .decoder_graph import build_decoder
 from .encoder_graph import build_encoder
-from .forms.forms import rewrite
-from .forms.providers import CPU, ProviderForm
+from .forms.providers import CPU, ProviderForm, rewrite
 from .graph_writer import GraphWriter, Opset
 
 # Below this much, one file is simpler to carry than two.

@@ -149,7 +149,7 @@ def profiled(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
     what = f"`edgepress profile --provider {plan.provider or 'cuda'} --quick`"
     if plan.provider is None:
         return [[what, "skipped", "this ONNX Runtime has no CUDA execution provider", "–"]]
-    from ...page.energy_table import energy_remark
+    from ...page.account_table import energy_remark
     from .gpu_cases import profile_on
 
     line = profile_on(plan.provider, work / "device", work / "bundle", progress)

@@ -15,10 +15,8 @@ import yaml
 
 from .... import compress_model, export_bundle, open_bundle
 from .cases import Case
-from .commands import command_hashes
+from .commands import command_hashes, key_hashes, refusal
 from .file_hashes import hashes_of, json_hash
-from .recipe_keys import key_hashes
-from .refusals import refusal
 
 Hashes = dict[str, str]
 

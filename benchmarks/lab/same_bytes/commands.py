@@ -1,5 +1,7 @@
-"""The command line as a user has it: each verb in a process of its own, with its exit code, the code of its
-error, the names in its JSON document, and the hashes of the files it writes.
+"""What is recorded beside outputs: how a call is refused, every option of every pass, and the command line.
+
+Each verb runs as a user has it, in a process of its own: its exit code, the code of its error, the names in
+its JSON document, and the hashes of the files it writes.
 """
 
 from __future__ import annotations
@@ -10,10 +12,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from .... import plan_model
+from ....errors import EdgepressError
 from .file_hashes import file_hash, json_hash
 
 # Run one after the other in one folder; MODELS and TEXT are filled in. The document of a command with `=` in
@@ -69,3 +76,46 @@ def _names(content: Any, path: str) -> Iterator[str]:
     if isinstance(content, list):
         for value in content:
             yield from _names(value, f"{path}[]")
+
+
+OPTIONS = Path(__file__).with_name("options.yaml")
+
+
+def key_hashes(place: Path, models: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """For each pass, each option: accepted, or how it is refused; recipes are written to ``place``."""
+    place.mkdir(parents=True, exist_ok=True)
+    recipe = place / "option.yaml"
+    for name, known in yaml.safe_load(OPTIONS.read_text(encoding="utf-8")).items():
+        model = f"{models}/{'qwen3_moe' if name == 'experts' else 'llama'}"
+        found = {}
+        for option, value in {**known["options"], **known["with"]}.items():
+            step = {"pass": name, **known["with"], option: value}
+            recipe.write_text(yaml.safe_dump({"name": "keys", "passes": [step]}), encoding="utf-8")
+            found[option] = refusal(partial(plan_model, model, recipe=str(recipe))) or "accepted"
+        yield f"keys/{name}", found
+
+
+# What a bug raises; it is recorded, so that one does not hide the cases behind it.
+BUGS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def refusal(work: Callable[[], object]) -> str | None:
+    """The error of ``work``, such as ``refused E-RECIPE, exit 2``; None where there was none."""
+    try:
+        work()
+    except EdgepressError as error:
+        print(f"  {error.what}", flush=True)
+        return f"refused {error.code}, exit {error.exit_code}"
+    except BUGS as error:
+        print(f"  {type(error).__name__}: {error}", file=sys.stderr)
+        return f"bug {type(error).__name__}"
+    return None

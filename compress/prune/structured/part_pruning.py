@@ -7,7 +7,7 @@ at once, so that the next block sees the refitted outputs. Which units stay goes
   2017, arXiv 1608.08710); no data.
 - ``activation``: the norm of what it adds to the reader's output on the calibration tokens.
 - ``taylor``: the squared first-order change of the loss without it, summed over tokens (Molchanov et al.
-  2019, arXiv 1906.10771); measured by one backward pass (:mod:`edgepress.compress.measure.removal_loss`).
+  2019, arXiv 1906.10771); measured by one backward pass (:mod:`edgepress.compress.measure.sensitivity`).
 - ``reconstruction``: the error that is left when the other units compensate
   (:mod:`edgepress.compress.solve.elimination`).
 """
@@ -30,11 +30,11 @@ from ...solve.elimination import (
     bias_only,
     columns_of,
     eliminate,
+    fit_support,
     in_rounds,
     least_squares,
     lowest,
 )
-from ...solve.support_fit import fit_support
 from .residual_fit import ResidualError, adds_plainly, inputs_and_output, norm_after
 from .units import PrunablePart
 

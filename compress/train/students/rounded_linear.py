@@ -1,4 +1,4 @@
-"""``RoundedLinear``: a linear whose weight is what a codebook makes of a latent weight.
+"""``RoundedLinear``: a linear whose weight is what a codebook makes of a latent weight; and what it reads.
 
 The gradient of the rounded weight is given to the latent one as it is. While ``share`` is below 1 the linear
 computes with that fraction of the rounding, the latent weight being the rest: a trained model is led there
@@ -9,16 +9,23 @@ but the weight itself:
   2402.17764), or of the whole matrix, as there.
 - ``binary``: −1 and 1 times the same (BitNet, Wang et al. 2023, arXiv 2310.11453).
 - ``minmax``: the whole range of a group, as an observer sees it in every step.
+
+Activations, keys and values are rounded in training as a runtime will round them: a scale for each token (and
+head), and a gradient that passes straight through.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ...numbers.fake_quant import straight_through
+from ...model.anatomy import Anatomy, module_name
+from ...model.kv_tap import tap
+from ...numbers.fake_quant import quantize_tokens, straight_through
 from ...numbers.grid import quantize, storable
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
@@ -115,3 +122,23 @@ class RoundedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.weight, self.bias)
+
+
+Activations = Literal["float", "int8", "int4"]
+
+ACTIVATION_BITS: dict[Activations, int | None] = {"float": None, "int8": 8, "int4": 4}
+
+
+def round_cache(model: nn.Module, anatomy: Anatomy, bits: int) -> None:
+    """Let every attention of ``model`` read its keys and values rounded to ``bits``.
+
+    Raises:
+        CheckpointError: an attention that takes no cache.
+    """
+    rounding = partial(quantize_tokens, bits=bits)
+
+    def change(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(straight_through(one, rounding(one.detach())) for one in (key, value))  # type: ignore[return-value]
+
+    for block in anatomy.blocks:
+        tap(model.get_submodule(module_name(anatomy, block.attention.module)), change)

@@ -13,9 +13,9 @@ from statistics import median
 from typing import Any
 
 import pytest
+from edgepress.benchmarks.page.account_table import energy_remark, energy_tables
 from edgepress.benchmarks.page.compare import as_text, compare_runs, document
 from edgepress.benchmarks.page.conclusion import sentences
-from edgepress.benchmarks.page.energy_table import energy_remark, energy_tables
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.page.sections import not_measured

@@ -8,7 +8,7 @@ import pytest
 import torch
 from edgepress.compress.measure.fisher import FisherPass, direction
 from edgepress.compress.measure.reading import last_states
-from edgepress.compress.measure.removal_loss import unit_losses, weight_losses
+from edgepress.compress.measure.sensitivity import unit_losses, weight_losses
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch

@@ -20,7 +20,7 @@ from edgepress.compress.passes import qat as qat_module
 from edgepress.compress.train import learning as learning_module
 from edgepress.compress.train import loop as loop_module
 from edgepress.compress.train.students.lsq_linear import LsqLinear
-from edgepress.compress.train.students.rounded_activations import round_cache
+from edgepress.compress.train.students.rounded_linear import round_cache
 from edgepress.compress.train.students.student import Student
 from edgepress.errors import TrainingError
 from edgepress.export.api import export_bundle

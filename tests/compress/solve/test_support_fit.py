@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from edgepress.compress.pipeline.block import output_error
-from edgepress.compress.solve.support_fit import fit_support
+from edgepress.compress.solve.elimination import fit_support
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor

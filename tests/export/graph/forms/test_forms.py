@@ -157,7 +157,7 @@ def test_gated_and_plain_families_take_every_form(
 
 
 def test_what_does_not_fit_float16_is_refused() -> None:
-    from edgepress.export.graph.forms.forms import _array
+    from edgepress.export.graph.forms.providers import _array
 
     assert _array(np.array([65504.0, 1e-9], np.float32), "w")[0] == 65504
     with pytest.raises(CheckpointError, match="w does not fit float16"):
