@@ -1,8 +1,9 @@
-"""What tests of single passes share: a block of one layer."""
+"""What tests of passes share: a block of one layer, and runs that are watched or killed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from edgepress.compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.solve.group_solving import HALVES
+from edgepress.terminal import ProgressTask, Silent
 from torch import Tensor
 
 
@@ -34,3 +36,43 @@ def _single_layer_block(weight: Tensor, gram: Tensor) -> tuple[Block, Linear]:
 def layer_block() -> Callable[[Tensor, Tensor], tuple[Block, Any]]:
     """From a weight and the Gram of its inputs, a block and the one linear in it that passes work on."""
     return _single_layer_block
+
+
+class Killed(BaseException):
+    """Ends a run as a kill would: nothing may catch it."""
+
+
+@contextmanager
+def _watched(label: str, kill_at: int | None = None) -> Iterator[list[float]]:
+    amounts: list[float] = []
+
+    class Task:
+        def __init__(self, own: bool) -> None:
+            self.own = own
+
+        def advance(self, amount: float = 1, detail: str = "") -> None:
+            if self.own:
+                amounts.append(amount)
+                if len(amounts) == kill_at:
+                    raise Killed
+
+    @contextmanager
+    def task(self: Silent, name: str, total: float) -> Iterator[ProgressTask]:
+        yield Task(name == label)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Silent, "task", task)
+        with nullcontext() if kill_at is None else pytest.raises(Killed):
+            yield amounts
+
+
+Watched = Callable[..., AbstractContextManager[list[float]]]
+
+
+@pytest.fixture(scope="session")
+def watched() -> Watched:
+    """``with watched(label, kill_at) as amounts``: by how much the progress called ``label`` advances in the
+    run inside; the run is killed when it does so for the ``kill_at``-th time, if it is given. The first
+    advance is by what was there already.
+    """
+    return _watched

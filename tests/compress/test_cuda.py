@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
-from edgepress.compress.pipeline import sweep as sweep_module
 from edgepress.compress.pipeline.block_inputs import block_inputs
 from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import Batch, BatchSplitter, propagate
 from edgepress.errors import MissingDependency, OutOfResource
 from edgepress.storage import hash_tree
+
+Watched = Callable[..., AbstractContextManager[list[float]]]
 
 pytestmark = pytest.mark.cuda
 
@@ -92,27 +94,17 @@ def test_logits_of_one_checkpoint_agree(pico_llama: Path, pico_text: Path, tmp_p
     assert torch.allclose(there, here, atol=1e-3)
 
 
-class Killed(BaseException):
-    """Ends a run as a kill would: nothing may catch it."""
-
-
 def test_resume_gives_the_same_bytes(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    watched: Watched,
 ) -> None:
     whole = compress(pico_llama, pico_text, "gptq", DEVICE, tmp_path)
     expected = hash_tree(whole)
     (tmp_path / "killed").mkdir()
-    original = sweep_module.Sweep._sweep_block
-
-    def dying(self: Any, skeleton: Any, anatomy: Any) -> Any:
-        if anatomy.index == 2:
-            raise Killed
-        return original(self, skeleton, anatomy)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sweep_module.Sweep, "_sweep_block", dying)
-        with pytest.raises(Killed):
-            compress(pico_llama, pico_text, "gptq", DEVICE, tmp_path / "killed")
+    with watched("compressing blocks", kill_at=3):
+        compress(pico_llama, pico_text, "gptq", DEVICE, tmp_path / "killed")
     assert (tmp_path / "killed" / f".gptq-{DEVICE}.partial" / "work" / "journal.json").exists()
     assert hash_tree(compress(pico_llama, pico_text, "gptq", DEVICE, tmp_path / "killed")) == expected
 

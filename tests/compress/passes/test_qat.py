@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.fake_quant import wrap
 from edgepress.compress.numbers.qtensor import QTensor
-from edgepress.compress.passes import qat as qat_module
-from edgepress.compress.train import learning as learning_module
-from edgepress.compress.train import loop as loop_module
+from edgepress.compress.passes.qat import Qat
 from edgepress.compress.train.students.lsq_linear import LsqLinear
 from edgepress.compress.train.students.rounded_linear import round_cache
 from edgepress.compress.train.students.student import Student
 from edgepress.errors import TrainingError
 from edgepress.export.api import export_bundle
 from edgepress.storage import hash_tree, read_json, sha256_file
+
+Watched = Callable[..., AbstractContextManager[list[float]]]
 
 pytestmark = pytest.mark.chain
 
@@ -59,13 +60,13 @@ def test_the_checkpoint_computes_what_training_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     students: list[Student] = []
-    real = learning_module.Learning._written
+    real = Qat.statuses
 
-    def watched(self: Any, student: Student, *rest: Any) -> Any:
+    def statuses(self: Qat, student: Student, names: Any) -> Any:
         students.append(student)
-        return real(self, student, *rest)
+        return real(self, student, names)
 
-    monkeypatch.setattr(learning_module.Learning, "_written", watched)
+    monkeypatch.setattr(Qat, "statuses", statuses)
     options = {"precision": "float32", "start": "codes" if scheme == "W8A8" else "original"}
     options |= {"embedding": True} if embedding else {}
     path = compressed(pico_llama, tmp_path, pico_text, rtn(scheme), {**QAT, **options})
@@ -143,26 +144,15 @@ def test_pruned_weights_stay_zero(pico_llama: Path, pico_text: Path, tmp_path: P
     }
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_a_killed_run_ends_with_the_same_bytes(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    watched: Watched,
 ) -> None:
     steps = (rtn("W3A16-g32"), {**QAT, "tokens": 800})
     whole = compressed(pico_llama, tmp_path / "whole", pico_text, *steps)
-    real: Callable[..., bool] = loop_module.Loop._step
-    calls: list[int] = []
-
-    def interrupted(self: Any, batch: Any) -> bool:
-        calls.append(1)
-        if len(calls) == 8:
-            raise Killed
-        return real(self, batch)
-
-    monkeypatch.setattr(loop_module.Loop, "_step", interrupted)
-    with pytest.raises(Killed):
+    with watched("learning", kill_at=9):
         compressed(pico_llama, tmp_path / "killed", pico_text, *steps)
     assert hash_tree(compressed(pico_llama, tmp_path / "killed", pico_text, *steps)) == hash_tree(whole)
 
@@ -173,14 +163,12 @@ def test_an_encoder_is_trained_too(pico_bert: Path, pico_text: Path, tmp_path: P
     assert step["damage"]["distance"] < 0.7 * step["details"]["held_out"][0][1]
 
 
-def test_what_has_no_start_is_refused(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_no_start_is_refused(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no scheme"):
         compressed(pico_llama, tmp_path / "a", pico_text, QAT)
-    monkeypatch.setattr(qat_module, "_STRANGE", 0.0)
+    moved = {"pass": "smoothquant", "alpha": 0.9, "quantize": False}
     with pytest.raises(TrainingError, match="start: codes"):
-        compressed(pico_llama, tmp_path / "b", pico_text, rtn("W3A16-g32"), QAT)
+        compressed(pico_llama, tmp_path / "b", pico_text, moved, rtn("W8A16-g32"), QAT)
 
 
 @pytest.mark.parametrize(

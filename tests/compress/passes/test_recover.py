@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.block_shards import Masks
-from edgepress.compress.train import loop as loop_module
 from edgepress.compress.train.learning import checkpoint_blocks
 from edgepress.compress.train.students.student import Student
 from edgepress.errors import TrainingError
 from edgepress.storage import hash_tree, read_json
+
+Watched = Callable[..., AbstractContextManager[list[float]]]
 
 pytestmark = pytest.mark.chain
 
@@ -114,25 +116,14 @@ def test_a_gradient_is_that_of_the_weight_in_its_unit(pico_llama: Path) -> None:
     torch.testing.assert_close(change.grad, weight.grad * mask * unit)
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_a_killed_run_ends_with_the_same_bytes(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    watched: Watched,
 ) -> None:
     whole = recovered(pico_llama, tmp_path / "whole", pico_text)
-    real: Callable[..., bool] = loop_module.Loop._step
-    steps: list[int] = []
-
-    def interrupted(self: Any, batch: Any) -> bool:
-        steps.append(1)
-        if len(steps) == 14:
-            raise Killed
-        return real(self, batch)
-
-    monkeypatch.setattr(loop_module.Loop, "_step", interrupted)
-    with pytest.raises(Killed):
+    with watched("learning", kill_at=15):
         recovered(pico_llama, tmp_path / "killed", pico_text)
     again = recovered(pico_llama, tmp_path / "killed", pico_text)
     assert hash_tree(again) == hash_tree(whole) and (again / "train.jsonl").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
+from edgepress.compress.passes.ternary import Ternary
 from edgepress.compress.train import learning as learning_module
-from edgepress.compress.train import loop as loop_module
 from edgepress.compress.train.students.rounded_linear import RoundedLinear
 from edgepress.compress.train.students.student import Student
 from edgepress.errors import RecipeError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.storage import hash_tree, read_json
+
+Watched = Callable[..., AbstractContextManager[list[float]]]
 
 pytestmark = pytest.mark.chain
 
@@ -50,13 +53,13 @@ def test_three_codes_that_compute_what_training_computed(
     pico_llama: Path, pico_text: Path, tmp_path: Path, activations: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     students: list[Student] = []
-    real = learning_module.Learning._written
+    real = Ternary.statuses
 
-    def watched(self: Any, student: Student, *rest: Any) -> Any:
+    def statuses(self: Ternary, student: Student, names: Any) -> Any:
         students.append(student)
-        return real(self, student, *rest)
+        return real(self, student, names)
 
-    monkeypatch.setattr(learning_module.Learning, "_written", watched)
+    monkeypatch.setattr(Ternary, "statuses", statuses)
     path = compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "activations": activations})
     source = WeightSource.open(path)
     for linear in source.anatomy.linears():
@@ -117,26 +120,15 @@ def test_pruned_weights_stay_zero_and_it_exports_at_two_bits(
     assert "W2A16-g32 ternary" in manifest["scheme"]
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_a_killed_run_ends_with_the_same_bytes(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    watched: Watched,
 ) -> None:
     step = {**TERNARY, "tokens": 800}
     whole = compressed(pico_llama, tmp_path / "whole", pico_text, step)
-    real: Callable[..., bool] = loop_module.Loop._step
-    calls: list[int] = []
-
-    def interrupted(self: Any, batch: Any) -> bool:
-        calls.append(1)
-        if len(calls) == 4:
-            raise Killed
-        return real(self, batch)
-
-    monkeypatch.setattr(loop_module.Loop, "_step", interrupted)
-    with pytest.raises(Killed):
+    with watched("learning", kill_at=5):
         compressed(pico_llama, tmp_path / "killed", pico_text, step)
     assert hash_tree(compressed(pico_llama, tmp_path / "killed", pico_text, step)) == hash_tree(whole)
 

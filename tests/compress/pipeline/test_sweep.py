@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
-from edgepress.compress.pipeline import sweep as sweep_module
 from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import Batch, BatchSplitter, propagate
 from edgepress.compress.plan import multiplications
@@ -31,6 +31,8 @@ from edgepress.errors import (
     ShapeError,
 )
 from edgepress.storage import hash_tree, read_json
+
+Watched = Callable[..., AbstractContextManager[list[float]]]
 
 pytestmark = pytest.mark.chain
 
@@ -111,39 +113,22 @@ def test_same_command_same_bytes(pico_llama: Path, whole: Path, pico_text: Path,
     assert digest(again) == digest(whole)
 
 
-class Killed(BaseException):
-    """Ends a run as a kill would: nothing may catch it."""
-
-
 @pytest.mark.parametrize("units", [0, 1, 2])
 def test_resume_after_a_kill_gives_the_same_bytes(
     pico_llama: Path,
     whole: Path,
     pico_text: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    watched: Watched,
     units: int,
 ) -> None:
-    done: list[int] = []
-    original = sweep_module.Sweep._sweep_block
-
-    def dying(self: Any, skeleton: Any, anatomy: Any) -> Any:
-        if anatomy.index == units:
-            raise Killed
-        return original(self, skeleton, anatomy)
-
-    def counting(self: Any, skeleton: Any, anatomy: Any) -> Any:
-        done.append(anatomy.index)
-        return original(self, skeleton, anatomy)
-
     command: dict[str, Any] = {"scheme": "W4A16-g32", "output": tmp_path / "o", "calibration": str(pico_text)}
-    monkeypatch.setattr(sweep_module.Sweep, "_sweep_block", dying)
-    with pytest.raises(Killed):
+    with watched("compressing blocks", kill_at=1 + units):
         compress_model(str(pico_llama), **command, **CALIBRATED)
     assert not (tmp_path / "o").exists()
-    monkeypatch.setattr(sweep_module.Sweep, "_sweep_block", counting)
-    out = compress_model(str(pico_llama), **command, **CALIBRATED)
-    assert done == list(range(units, 3))
+    with watched("compressing blocks") as done:
+        out = compress_model(str(pico_llama), **command, **CALIBRATED)
+    assert done == [units, *[1] * (3 - units)]
     assert digest(out) == digest(whole)
     assert [path.name for path in tmp_path.iterdir()] == ["o"]
 
@@ -154,23 +139,14 @@ def test_damaged_or_foreign_leftovers_are_not_trusted(
     whole: Path,
     pico_text: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    watched: Watched,
     damage: str,
 ) -> None:
-    original = sweep_module.Sweep._sweep_block
-
-    def dying(self: Any, skeleton: Any, anatomy: Any) -> Any:
-        if anatomy.index == 2:
-            raise Killed
-        return original(self, skeleton, anatomy)
-
     command: dict[str, Any] = {"scheme": "W4A16-g32", "output": tmp_path / "o", "calibration": str(pico_text)}
-    with monkeypatch.context() as patch:
-        patch.setattr(sweep_module.Sweep, "_sweep_block", dying)
-        with pytest.raises(Killed):
-            compress_model(
-                str(pico_llama), **{**command, "seed": 7 if damage == "other run" else None}, **CALIBRATED
-            )
+    with watched("compressing blocks", kill_at=3):
+        compress_model(
+            str(pico_llama), **{**command, "seed": 7 if damage == "other run" else None}, **CALIBRATED
+        )
     work = tmp_path / ".o.partial" / "work"
     if damage == "journal":
         (work / "journal.json").write_text("{broken")
