@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ..errors import InputError
 from ..terminal import Progress
@@ -21,8 +21,10 @@ from .engine.generate import Generation, generate_batch, stream
 from .engine.sampling import Sampling
 from .prepack.prepacked import BackgroundPrepacking
 from .session.session import onnxruntime
-from .text.chat import Messages
 from .text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from .text.chat import Messages
 
 MAX_NEW_TOKENS = 128
 

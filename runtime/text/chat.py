@@ -7,23 +7,16 @@ output, and the parent only ever sees text or a typed error.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...errors import BundleError, EdgepressError, InputError, RefusedByPolicy
-
-if TYPE_CHECKING:
-    import subprocess
+from ...errors import BundleError, InputError, RefusedByPolicy
+from .child_process import ChildFailed, ChildProcess, Limits
 
 TEMPLATE_LIMIT = 64 << 10
 OUTPUT_LIMIT = 1 << 20
 MEMORY_LIMIT = 512 << 20
 SECONDS = 2.0
-# The child keeps its own clock; this is added for its start, and ends it where it has none.
-_BACKSTOP_SECONDS = 30.0
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -38,8 +31,8 @@ def render_chats(
 ) -> list[str]:
     """The text of each conversation (a list of ``{"role", "content"}``), in one child process.
 
-    ``variables`` are further names the template may use, such as ``bos_token``; ``seconds`` bounds the whole
-    call.
+    ``variables`` are further names the template may use, such as ``bos_token``; ``seconds`` bounds each
+    conversation.
 
     Raises:
         RefusedByPolicy: the template is too long, reaches for what it may not, or exceeds its time, memory or
@@ -48,54 +41,37 @@ def render_chats(
     """
     if len(template.encode("utf-8", "replace")) > TEMPLATE_LIMIT:
         raise RefusedByPolicy(f"the chat template is larger than {TEMPLATE_LIMIT >> 10} KB")
+    known = {**variables, "add_generation_prompt": add_generation_prompt}
+    # A character is up to 12 bytes of JSON.
+    limits = Limits(seconds, MEMORY_LIMIT, 12 * OUTPUT_LIMIT)
+    with ChildProcess("chat_worker.py", refused=_refused) as child:
+        return [
+            _text(
+                child,
+                {
+                    "template": template,
+                    "messages": [dict(message) for message in messages],
+                    "variables": known,
+                    "longest": OUTPUT_LIMIT,
+                },
+                limits,
+            )
+            for messages in conversations
+        ]
+
+
+def _text(child: ChildProcess, asked: dict[str, Any], limits: Limits) -> str:
     try:
-        request = json.dumps(
-            {
-                "template": template,
-                "conversations": [[dict(message) for message in messages] for messages in conversations],
-                "variables": {**variables, "add_generation_prompt": add_generation_prompt},
-                "output_limit": OUTPUT_LIMIT,
-                "memory_limit": MEMORY_LIMIT,
-                "seconds": seconds,
-            }
-        )
+        reply = child.ask(asked, limits)
     except (TypeError, ValueError) as error:
         raise InputError("the messages of a chat must be JSON values", why=str(error)) from None
-    return _answer(_run(request, _BACKSTOP_SECONDS + seconds * len(conversations)), seconds)
-
-
-def _run(request: str, patience: float) -> subprocess.CompletedProcess[bytes]:
-    import subprocess  # here alone: most starts render no chat
-
-    # -P keeps the worker's own folder off its module path.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("chat_worker.py"))]
-    try:
-        return subprocess.run(command, input=request.encode(), capture_output=True, timeout=patience)
-    except subprocess.TimeoutExpired:
-        raise _refused(f"no answer after {patience:.0f} s") from None
-    except OSError as error:
-        raise InputError(f"cannot start {command[0]!r} to render the chat template", why=str(error)) from None
-
-
-def _answer(done: subprocess.CompletedProcess[bytes], seconds: float) -> list[str]:
-    if done.returncode != 0:
-        raise _refused(_death(done, seconds))
-    reply = json.loads(done.stdout)
-    if "texts" in reply:
-        return [str(text) for text in reply["texts"]]
-    errors: dict[str, EdgepressError] = {
-        "refused": _refused(reply["why"]),
-        "template": BundleError("the chat template does not render", why=reply["why"]),
-        "messages": InputError("the chat template does not accept this conversation", why=reply["why"]),
-    }
-    raise errors[reply["error"]]
-
-
-def _death(done: subprocess.CompletedProcess[bytes], seconds: float) -> str:
-    if done.returncode < 0:
-        return f"it was stopped after {seconds:.0f} s (signal {-done.returncode})"
-    last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-    return f"its process ended with code {done.returncode}: {''.join(last)[:200]}"
+    except ChildFailed as error:
+        raise _refused(str(error)) from None
+    if "messages" in reply:
+        raise InputError("the chat template does not accept this conversation", why=reply["messages"])
+    if "template" in reply:
+        raise BundleError("the chat template does not render", why=reply["template"])
+    return str(reply["text"])
 
 
 def _refused(why: str) -> RefusedByPolicy:

@@ -1,6 +1,6 @@
-"""The child process that renders chat templates: one JSON request on stdin, one JSON reply on stdout.
+"""What the child process (``worker.py``) does with a chat template: a conversation in, its text out.
 
-It is run as a script and imports nothing of edgepress. The names given to a template are those that published
+It imports nothing of edgepress. The names given to a template are those that published
 templates use: ``raise_exception``, ``strftime_now``, the filter ``tojson`` without HTML escapes, loop
 controls, and the ``generation`` tag, which marks the assistant's turns for training and here just renders its
 body.
@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import datetime
 import json
-import signal
-import sys
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Template, TemplateError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
@@ -34,23 +33,6 @@ class GenerationTag(Extension):
         """The nodes of the body, without the tag."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def limit_memory(limit: int) -> None:
-    """Cap this process's address space at ``limit`` bytes, where the system has such limits."""
-    try:
-        import resource
-    except ImportError:  # not a POSIX system: the clock is the only limit
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def limit_time(seconds: float) -> None:
-    """Let the kernel end this process after ``seconds`` from now, even inside one long C call."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _refuse(message: str) -> None:
@@ -73,47 +55,33 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def _render(request: dict[str, Any]) -> dict[str, Any]:
-    template = _environment().from_string(request["template"])
-    texts: list[str] = []
-    for messages in request["conversations"]:
-        limit_time(request["seconds"])
-        parts: list[str] = []
-        size = 0
-        for part in template.generate(messages=messages, **request["variables"]):
-            size += len(part)
-            if size > request["output_limit"]:
-                return {
-                    "error": "refused",
-                    "why": f"its output is larger than {request['output_limit']} characters",
-                }
-            parts.append(part)
-        texts.append("".join(parts))
-    return {"texts": texts}
+@lru_cache(maxsize=1)
+def _template(source: str) -> Template:
+    return _environment().from_string(source)
 
 
-def reply_to(request: dict[str, Any]) -> dict[str, Any]:
-    """Render; errors of the template become ``{"error": refused|template|messages, "why"}``."""
+def _render(asked: dict[str, Any]) -> dict[str, Any]:
+    parts: list[str] = []
+    size = 0
+    for part in _template(asked["template"]).generate(messages=asked["messages"], **asked["variables"]):
+        size += len(part)
+        if size > asked["longest"]:
+            return {"refused": f"its output is larger than {asked['longest']} characters"}
+        parts.append(part)
+    return {"text": "".join(parts)}
+
+
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """The ``text``, or why not: ``refused``, an error of the ``template``, or one of its ``messages``."""
     try:
-        return _render(request)
+        return _render(asked)
     except SecurityError as error:
-        return {"error": "refused", "why": f"it reached for what it may not: {error}"}
-    except MemoryError:
-        return {"error": "refused", "why": "it needs more memory than a template may"}
+        return {"refused": f"it reached for what it may not: {error}"}
     except ConversationRefused as error:
-        return {"error": "messages", "why": str(error)}
+        return {"messages": str(error)}
     except RecursionError:
-        return {"error": "refused", "why": "it calls itself without end"}
+        return {"refused": "it calls itself without end"}
     except OverflowError as error:
-        return {"error": "refused", "why": f"it asks for too much: {error}"}
+        return {"refused": f"it asks for too much: {error}"}
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        return {"error": "template", "why": f"{type(error).__name__}: {error}"[:500]}
-
-
-if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    limit_memory(asked["memory_limit"])
-    # Compiling the template counts too; the clock starts again for each conversation.
-    limit_time(asked["seconds"])
-    answer = reply_to(asked)
-    json.dump(answer, sys.stdout)
+        return {"template": f"{type(error).__name__}: {error}"[:500]}

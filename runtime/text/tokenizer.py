@@ -2,27 +2,50 @@
 
 ``tokenizer.json`` is the truth about splitting; names of special tokens and the chat template come from the
 files that transformers writes beside it. Truncation and padding that were saved inside ``tokenizer.json`` are
-switched off: the caller decides about length.
+switched off: the caller decides about length. A tokenizer made of the parts of published ones runs in this
+process (``tokenizer_shape.py``), any other in a child with limits (``tokenizer_process.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, InputError, MissingDependency
 from ...foreign import foreign_errors_are_typed
 from ...storage import read_json
-from .chat import Messages, render_chats
+from .tokenizer_shape import is_known_model, known_parts
+
+if TYPE_CHECKING:
+    from .chat import Messages
+    from .tokenizer_process import TokenizerProcess
+    from .tokenizer_worker import LibraryTokenizer
 
 FILE_LIMIT = 64 << 20
 
 
 def _library_errors_are_typed(what: str) -> AbstractContextManager[None]:
     return foreign_errors_are_typed(lambda why: BundleError(what, why=why))
+
+
+def _backend(file: Path) -> LibraryTokenizer | TokenizerProcess:
+    """The tokenizer of ``file``, where it may run."""
+    from .tokenizer_worker import LibraryTokenizer  # imports the library
+
+    parts = known_parts(file.read_bytes())
+    if parts is not None:
+        with suppress(BundleError), _library_errors_are_typed("another shape"):
+            found = LibraryTokenizer.assemble(*parts)
+            if is_known_model(found.model):
+                return found
+    from .tokenizer_process import TokenizerProcess  # most starts need no child
+
+    process = TokenizerProcess(file)
+    process.id_of("")  # a file that is no tokenizer is said now
+    return process
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -68,7 +91,7 @@ class Tokenizer:
         chat_template: Jinja source, or None for a base model.
     """
 
-    def __init__(self, backend: Any, directory: Path) -> None:
+    def __init__(self, backend: LibraryTokenizer | TokenizerProcess, directory: Path) -> None:
         self._backend = backend
         self._directory = directory
         names = _optional(directory / "special_tokens_map.json") | _optional(
@@ -92,12 +115,12 @@ class Tokenizer:
         """One more than the largest id it can give. A list of all tokens costs a start 30 ms, so only whoever
         asks pays for it.
         """
-        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        return max(self._backend.vocabulary().values(), default=-1) + 1
 
     @cached_property
     def tokens(self) -> frozenset[str]:
         """Every token it knows, as it writes them."""
-        return frozenset(self._backend.get_vocab(with_added_tokens=True))
+        return frozenset(self._backend.vocabulary())
 
     @classmethod
     def open(cls, directory: Path | str) -> Tokenizer:
@@ -105,6 +128,7 @@ class Tokenizer:
 
         Raises:
             BundleError: missing, larger than 64 MB, or not a tokenizer.
+            RefusedByPolicy: reading it takes more time or memory than a tokenizer may.
         """
         folder = Path(directory)
         file = folder / "tokenizer.json"
@@ -116,19 +140,15 @@ class Tokenizer:
         if file.stat().st_size > FILE_LIMIT:
             raise BundleError(f"{file} is larger than {FILE_LIMIT >> 20} MB, too large for a tokenizer")
         try:
-            import tokenizers
+            import tokenizers  # noqa: F401
         except ImportError as error:
             raise MissingDependency("this needs the package 'tokenizers'", why=str(error)) from None
         with _library_errors_are_typed(f"{file} is not a tokenizer"):
-            backend = tokenizers.Tokenizer.from_file(str(file))
-            backend.no_truncation()
-            backend.no_padding()
-            return cls(backend, folder)
+            return cls(_backend(file), folder)
 
     def _named(self, key: str) -> int | None:
         name = self._names.get(key)
-        identifier = None if name is None else self._backend.token_to_id(name)
-        return identifier if isinstance(identifier, int) else None
+        return None if name is None else self._backend.id_of(name)
 
     def encode(self, text: str, *, special: bool = True, max_length: int | None = None) -> list[int]:
         """Ids of ``text``; ``special`` adds what the model expects around it, within ``max_length``."""
@@ -141,7 +161,8 @@ class Tokenizer:
 
         Raises:
             InputError: a text is not valid Unicode, or ``max_length`` has no room for a token.
-            BundleError: the tokenizer itself fails.
+            BundleError: the tokenizer itself fails. RefusedByPolicy: it takes more time, memory or ids than
+            the text is worth.
         """
         try:
             for text in texts:
@@ -151,24 +172,12 @@ class Tokenizer:
                 "a text has characters that are not Unicode (lone surrogates)", why=str(error)
             ) from None
         with _library_errors_are_typed(f"the tokenizer of {self._directory} failed on a text"):
-            encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
-            room = None if max_length is None else max_length - self._surrounding(special)
-            return [self._finished(encoding, room, special) for encoding in encodings]
-
-    def _surrounding(self, special: bool) -> int:
-        return self._backend.num_special_tokens_to_add(False) if special else 0
-
-    def _finished(self, encoding: Any, room: int | None, special: bool) -> list[int]:
-        if room is not None:
-            encoding.truncate(max(room, 0))
-        if special:
-            encoding = self._backend.post_process(encoding, None, True)
-        return list(encoding.ids)
+            return self._backend.encode(texts, special, max_length)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of ``ids``, unknown ones skipped. Incomplete characters come out as U+FFFD."""
         with _library_errors_are_typed(f"the tokenizer of {self._directory} failed to decode"):
-            return str(self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special))
+            return self._backend.decode([int(i) for i in ids], skip_special)
 
     def render_chat(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
         """The prompt text of one conversation, special tokens included: encode it with ``special=False``.
@@ -188,6 +197,8 @@ class Tokenizer:
                 f"{self._directory} has no chat template: it is a base model",
                 fix="give the prompt as plain text, with --no-chat",
             )
+        from .chat import render_chats
+
         return render_chats(
             self.chat_template,
             conversations,

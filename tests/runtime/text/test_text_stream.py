@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from edgepress.runtime.text.text_stream import IncrementalDecoder, StopStrings
 from edgepress.runtime.text.tokenizer import Tokenizer
+from edgepress.runtime.text.tokenizer_worker import LibraryTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
@@ -38,7 +39,7 @@ def byte_fallback() -> Tokenizer:
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    return Tokenizer(backend, Path("/nonexistent"))
+    return Tokenizer(LibraryTokenizer(backend), Path("/nonexistent"))
 
 
 @given(text=st.text(max_size=30) | st.sampled_from(["naïve 🙂🚀", "数を数える", "👩‍👩‍👧 €12", "a\u0301"]))
