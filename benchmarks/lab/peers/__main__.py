@@ -10,16 +10,17 @@ from types import ModuleType
 
 from ....errors import EdgepressError, UnknownName
 from ....storage import write_atomic
-from ..study.page import machine
+from ..study.page import machine, put_section
 from .decoder_models import DECODER_MODELS, prepare, subject
 from .lines import read
 from .measure import DecoderPlan, measure
 from .quality import page as quality_page
 from .quantize import ToolLimits, circumstances, quantize, with_earlier, write_raw
-from .tables import page
-from .workspace import Workspace, encoders, engines, pruners, quantizers, setup, trainers
+from .tables import section
+from .workspace import KINDS, Workspace, peers, setup
 
 RESULTS = Path("benchmarks/lab/results")
+PAGE = RESULTS / "peers-decoders.md"
 
 
 def _arguments() -> argparse.Namespace:
@@ -53,9 +54,11 @@ def _arguments() -> argparse.Namespace:
     compared.add_argument("--timeout", type=float, default=1800.0, help="seconds that one of them may take")
     compared.add_argument("--text", type=Path, nargs="*", default=[], help="texts besides held-out Wikipedia")
     compared.add_argument("--results", type=Path, default=RESULTS)
-    shown = verbs.add_parser("table", help="write the table of a raw file again")
+    shown = verbs.add_parser("table", help="write the section of a raw file again")
     shown.add_argument("raw", type=Path)
-    shown.add_argument("output", type=Path)
+    shown.add_argument("--page", type=Path, default=PAGE)
+    for one in (verb, shown):
+        one.add_argument("--section", default="", help="its title [default: the model and the processor]")
     return parser.parse_args()
 
 
@@ -85,7 +88,7 @@ def _measure(workspace: Workspace, arguments: argparse.Namespace) -> None:
         warm_up=not arguments.no_warm_up,
         variants=tuple(arguments.variants),
     )
-    chosen = _chosen(arguments.only, engines())
+    chosen = _chosen(arguments.only, peers("decoders"))
     _require_variants(arguments.variants, chosen)
     raw = workspace.root / "runs" / f"{arguments.subject}.jsonl"
     raw.unlink(missing_ok=True)
@@ -93,7 +96,14 @@ def _measure(workspace: Workspace, arguments: argparse.Namespace) -> None:
     kept = arguments.results / "raw" / f"peers-{arguments.subject}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, raw.read_bytes())
-    write_atomic(arguments.results / f"peers-{arguments.subject}.md", page(read(raw)).encode())
+    _show(raw, arguments.results / PAGE.name, arguments.section)
+
+
+def _show(raw: Path, page: Path, title: str) -> None:
+    """Put the comparison of a raw file on its page, as a section with this title or one of its own."""
+    found = read(raw)
+    title = title or f"{found.run.title} on {found.run.machine.get('line', '').partition(',')[0]}"
+    put_section(page, "Decoding beside other engines", title, section(found, title))
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -112,7 +122,7 @@ def _quantize(workspace: Workspace, arguments: argparse.Namespace) -> None:
         evaluate=not arguments.make_only,
         run=not arguments.known,
     )
-    chosen = _chosen(arguments.only, quantizers())
+    chosen = _chosen(arguments.only, peers("quantizers"))
     _require_variants(arguments.variants, chosen)
     found = [
         quantize(workspace, peer, module, variant, limits, arguments.text)
@@ -138,18 +148,20 @@ def main() -> None:
     arguments = _arguments()
     workspace = Workspace(arguments.place.absolute())
     if arguments.verb == "setup":
-        everything = pruners() | trainers() | engines() | quantizers() | encoders()
+        everything = {name: module for kind in KINDS for name, module in peers(kind).items()}
         for name, module in _chosen(arguments.peers, everything).items():
             setup(workspace, name, module)
     elif arguments.verb == "prepare":
-        for problem in prepare(workspace, subject(arguments.subject), _chosen(arguments.only, engines())):
+        for problem in prepare(
+            workspace, subject(arguments.subject), _chosen(arguments.only, peers("decoders"))
+        ):
             print(problem, file=sys.stderr)
     elif arguments.verb == "measure":
         _measure(workspace, arguments)
     elif arguments.verb == "quantize":
         _quantize(workspace, arguments)
     else:
-        write_atomic(arguments.output, page(read(arguments.raw)).encode())
+        _show(arguments.raw, arguments.page, arguments.section)
 
 
 if __name__ == "__main__":

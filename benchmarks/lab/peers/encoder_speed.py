@@ -30,7 +30,7 @@ from ....storage import write_atomic, write_json
 from ...quality.held_out_text import measured_sentences
 from ..study.page import write_table
 from .children import command, job_line, variables, work
-from .workspace import Workspace, encoders, trouble
+from .workspace import Workspace, peers, trouble
 
 MODEL = "minilm"
 LENGTHS, TOKENS, BATCH = (16, 64, 256), 8192, 32
@@ -117,7 +117,7 @@ def prepare(workspace: Workspace, artifacts: Path) -> None:
     texts = artifacts / "texts.json"
     chosen = measured_sentences(texts_from("wikipedia"), count=128, placement="spread")
     write_json(texts, chosen)
-    for peer, module in encoders().items():
+    for peer, module in peers("encoders").items():
         job = {"do": "convert", "checkpoint": str(resolve(MODEL).path), "calibration": str(texts)}
         job["artifact"] = str(artifacts / peer)
         (artifacts / peer).mkdir(exist_ok=True)
@@ -205,7 +205,7 @@ def measure(workspace: Workspace, artifacts: Path, threads: Sequence[int], round
     for count in threads:
         running = [
             EncoderProcess.start(workspace, peer, module, variant, artifacts / peer, count)
-            for peer, module in encoders().items()
+            for peer, module in peers("encoders").items()
             for variant in module.VARIANTS
         ]
         found.add(running, count, rounds)

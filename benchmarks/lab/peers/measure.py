@@ -94,14 +94,14 @@ def measure(
         before = read_state()
         bandwidth = _bandwidth(plan)
         for threads in plan.threads:
-            for row in _turned(rows, number):
+            for row in turned(rows, number):
                 if number == 0 or not (row.error or row.module.VARIANTS[row.variant].slow):
                     append(raw, _result(workspace, chosen, row, plan, threads, number))
         found, reasons = disturbance(before, read_state())
         append(raw, RoundLine(round=number, bandwidth=bandwidth, disturbance=found, reasons=reasons))
 
 
-def _turned(rows: list[EngineRow], number: int) -> list[EngineRow]:
+def turned(rows: list[EngineRow], number: int) -> list[EngineRow]:
     """Another order in every round, so that no engine always follows the same one."""
     start = (number * 3) % len(rows)
     return rows[start:] + rows[:start]

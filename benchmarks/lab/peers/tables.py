@@ -1,4 +1,4 @@
-"""The results file of a comparison of decoders: rates, start and memory, and the bars, from its raw lines."""
+"""The results of a comparison of decoders: rates, start and memory, and the bars, from its raw lines."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ REFERENCE = ("torch_eager", "float32")
 Rows = Sequence[Sequence[str]]
 
 
-def page(found: DecoderComparison, notes: Sequence[str] = ()) -> str:
-    """The whole file as Markdown."""
+def section(found: DecoderComparison, title: str) -> str:
+    """The section of a page as Markdown, below the heading ``title``."""
     parts = [
-        f"# Decoders against the peers: {found.run.title}",
-        "## Decode, tokens per second",
+        f"## {title}",
+        "### Decode, tokens per second",
         _rates(found, "decode"),
-        "## Prefill, tokens per second",
+        "### Prefill, tokens per second",
         _rates(found, "prefill"),
-        "## Start and memory",
+        "### Start and memory",
         _start(found),
-        "## Bars",
+        "### Bars",
         _bars(found),
         *_failures(found),
-        "\n".join(f"- {note}" for note in [*notes, *_circumstances(found)]),
+        "\n".join(f"- {note}" for note in _circumstances(found)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -96,7 +96,7 @@ def _failures(found: DecoderComparison) -> list[str]:
     failed = {(result.label, result.error) for result in found.results if result.error}
     if not failed:
         return []
-    return ["## What could not run", table(["engine", "error"], sorted(failed))]
+    return ["### What could not run", table(["engine", "error"], sorted(failed))]
 
 
 def _circumstances(found: DecoderComparison) -> list[str]:

@@ -21,11 +21,8 @@ from ....errors import MissingDependency
 from ....plugins import load, names
 from ....storage import read_json, write_json
 
-DECODERS = f"{__package__}.decoders"
-QUANTIZERS = f"{__package__}.quantizers"
-PRUNERS = f"{__package__}.pruners"
-TRAINERS = f"{__package__}.trainers"
-ENCODERS = f"{__package__}.encoders"
+# Each a folder of tools; a tool that is of two kinds has an environment for both.
+KINDS = ("pruners", "trainers", "decoders", "quantizers", "encoders")
 
 
 @dataclass(frozen=True)
@@ -58,29 +55,10 @@ class Workspace:
         return self.root / "prompts" / f"{subject}.json"
 
 
-def engines() -> dict[str, ModuleType]:
-    """The modules of all engines by their name, in alphabetical order."""
-    return {name: load(DECODERS, name, "engine") for name in names(DECODERS)}
-
-
-def quantizers() -> dict[str, ModuleType]:
-    """The modules of all quantizers by their name, in alphabetical order."""
-    return {name: load(QUANTIZERS, name, "quantizer") for name in names(QUANTIZERS)}
-
-
-def pruners() -> dict[str, ModuleType]:
-    """The modules of all pruners by their name, in alphabetical order."""
-    return {name: load(PRUNERS, name, "pruner") for name in names(PRUNERS)}
-
-
-def trainers() -> dict[str, ModuleType]:
-    """The modules of all trainers by their name, in alphabetical order."""
-    return {name: load(TRAINERS, name, "trainer") for name in names(TRAINERS)}
-
-
-def encoders() -> dict[str, ModuleType]:
-    """The modules of all tools that embed sentences by their name, in alphabetical order."""
-    return {name: load(ENCODERS, name, "encoder") for name in names(ENCODERS)}
+def peers(kind: str) -> dict[str, ModuleType]:
+    """The modules of a kind of peers by their name, in alphabetical order."""
+    package = f"{__package__}.{kind}"
+    return {name: load(package, name, kind.removesuffix("s")) for name in names(package)}
 
 
 _SHOWN = 600

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ....compress.model.models import resolve
 from ....storage import write_json
-from ..peers import workspace
 from ..peers.children import work
-from ..peers.workspace import Workspace, trouble
+from ..peers.workspace import Workspace, peers, trouble
 from .schema import Peer
 
 _TIMEOUT = 3600.0
-_TOOLS: dict[str, Callable[[], dict[str, ModuleType]]] = {
-    "pruners": workspace.pruners,
-    "trainers": workspace.trainers,
-}
 
 
 def tool(peer: Peer) -> ModuleType:
     """The module of a row's tool."""
-    return _TOOLS[peer.kind]()[peer.tool]
+    return peers(peer.kind)[peer.tool]
 
 
 def described(peer: Peer) -> str:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.lab.peers.workspace import pruners, trainers
+from edgepress.benchmarks.lab.peers.workspace import peers
 from edgepress.benchmarks.lab.run_study import Wanted, run_study
 from edgepress.benchmarks.lab.study.child import Cost
 from edgepress.benchmarks.lab.study.page import write_table
@@ -67,7 +67,7 @@ def test_every_row_is_a_recipe(name: str) -> None:
             elif row.recipe:
                 assert load_recipe(row.recipe).steps
             elif row.peer is not None:
-                tools = {"pruners": pruners, "trainers": trainers}[row.peer.kind]()
+                tools = peers(row.peer.kind)
                 assert row.peer.variant in tools[row.peer.tool].VARIANTS
 
 

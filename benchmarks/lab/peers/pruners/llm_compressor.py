@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract import CompressionTask
+from ..quantizers.llm_compressor import DISTRIBUTIONS as DISTRIBUTIONS
+from ..quantizers.llm_compressor import PACKAGES as PACKAGES
+from ..quantizers.llm_compressor import TITLE as TITLE
+from ..quantizers.llm_compressor import calibrated_on
 
-TITLE = "llm-compressor"
-PACKAGES = ("llmcompressor==0.14.0.1", "torch")
-DISTRIBUTIONS = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 # By variant: what tables call it, and what is sparse.
 VARIANTS = {
     "sparsegpt-50": ("SparseGPT", "50 %"),
@@ -21,20 +22,11 @@ VARIANTS = {
 def prune(task: CompressionTask, variant: str) -> None:
     """``oneshot`` with the tool's own defaults; the zeros are saved dense."""
     import torch
-    from datasets import Dataset
     from llmcompressor import oneshot
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(task.checkpoint, dtype=torch.float32).eval()
-    tokens = task.tokens()
-    masks = [[1] * len(row) for row in tokens]
-    oneshot(
-        model=model,
-        recipe=[_modifier(variant)],
-        dataset=Dataset.from_dict({"input_ids": tokens, "attention_mask": masks}),
-        max_seq_length=max(map(len, tokens)),
-        num_calibration_samples=len(tokens),
-    )
+    oneshot(model=model, recipe=[_modifier(variant)], **calibrated_on(task))
     model.save_pretrained(task.result, save_compressed=False)
 
 

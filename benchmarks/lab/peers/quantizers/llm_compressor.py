@@ -8,10 +8,7 @@ from ..contract import CompressionTask, QuantizerVariant
 from ._dense import between, linears, load_model, write_dense
 
 TITLE = "llm-compressor"
-PACKAGES = (
-    "llmcompressor==0.14.0.1",
-    "torch",
-)
+PACKAGES = ("llmcompressor==0.14.0.1", "torch")
 DISTRIBUTIONS = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 VARIANTS = {
     **{f"w{bits}-gptq": QuantizerVariant("GPTQ", bits) for bits in (4, 3, 2)},
@@ -24,25 +21,30 @@ VARIANTS = {
 
 def quantize(task: CompressionTask, variant: str) -> None:
     """``oneshot`` with modifiers, symmetric; W8A8 is kept as the tool saves it, for its activations."""
-    from datasets import Dataset
     from llmcompressor import oneshot
 
     chosen = VARIANTS[variant]
-    model, tokens = load_model(task), task.tokens()
-    data: dict[str, Any] = {}
-    if chosen.calibrated:
-        masks = [[1] * len(row) for row in tokens]
-        data = {
-            "dataset": Dataset.from_dict({"input_ids": tokens, "attention_mask": masks}),
-            "max_seq_length": max(map(len, tokens)),
-            "num_calibration_samples": len(tokens),
-        }
+    model = load_model(task)
+    data = calibrated_on(task) if chosen.calibrated else {}
     oneshot(model=model, recipe=_modifiers(chosen, variant), **data)
     if chosen.activations == 8:
         model.save_pretrained(task.result, save_compressed=True)
         return
     norms = {name: weight for name, weight in model.named_parameters() if name.endswith("norm.weight")}
     write_dense(task, chosen, {name: _on_grid(layer) for name, layer in linears(model).items()}, norms)
+
+
+def calibrated_on(task: CompressionTask) -> dict[str, Any]:
+    """The calibration tokens, as ``oneshot`` takes them."""
+    from datasets import Dataset
+
+    tokens = task.tokens()
+    masks = [[1] * len(row) for row in tokens]
+    return {
+        "dataset": Dataset.from_dict({"input_ids": tokens, "attention_mask": masks}),
+        "max_seq_length": max(map(len, tokens)),
+        "num_calibration_samples": len(tokens),
+    }
 
 
 def _modifiers(chosen: QuantizerVariant, variant: str) -> list[Any]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.lab.peers import bars, lines, tables
+from edgepress.benchmarks.lab.peers.__main__ import main
 from edgepress.benchmarks.lab.peers.decoder_models import prompts, subject
-from edgepress.benchmarks.lab.peers.measure import DecoderPlan, EngineRow, _turned
-from edgepress.benchmarks.lab.peers.workspace import Workspace, engines, setup, trouble
+from edgepress.benchmarks.lab.peers.measure import DecoderPlan, EngineRow, turned
+from edgepress.benchmarks.lab.peers.workspace import Workspace, peers, setup, trouble
 from edgepress.errors import InputError, MissingDependency
 from edgepress.storage import write_json
 
@@ -118,7 +119,7 @@ def test_a_peer_that_failed_is_listed_and_never_wins(tmp_path: Path) -> None:
     failed = result("openvino_genai", (4, 8), 1000, error="exit code 1: no | way\nout")
     found = comparison(tmp_path, failed, result(bars.OURS, (4, 8), 10))
     assert bar(found, "1. decode at equal bits: 4, embedding and head 8").verdict == "not measured"
-    page = tables.page(found)
+    page = tables.section(found, "Pico")
     assert "| openvino_genai 4 | exit code 1: no \\| way out |" in page
     assert "| edgepress_onnx 4 | 4 | 8 | 10 |" in page
     rows = [line for line in page.splitlines() if line.startswith("|")]
@@ -132,8 +133,20 @@ def test_tokens_are_counted_until_the_first_other_one(tmp_path: Path) -> None:
 
     reference = said("torch_eager", (32, 32), [7, 8, 9], variant="float32")
     found = comparison(tmp_path, reference, said("llama_cpp", (4, 8), [7, 8, 1]))
-    rows = [line for line in tables.page(found).splitlines() if line.startswith("| llama_cpp 4 | 90 |")]
+    rows = [
+        line for line in tables.section(found, "Pico").splitlines() if line.startswith("| llama_cpp 4 | 90 |")
+    ]
     assert [row.split("|")[-2].strip() for row in rows] == ["2"]
+
+
+def test_each_comparison_has_its_section_on_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison(tmp_path, result("llama_cpp", (4, 8), 90))
+    page, raw = tmp_path / "page.md", str(tmp_path / "raw.jsonl")
+    for more in (["--section", "Pico"], [], ["--section", "Pico"]):
+        monkeypatch.setattr("sys.argv", ["peers", "table", raw, "--page", str(page), *more])
+        main()
+    headings = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("## ")]
+    assert headings == ["## Pico", "## a pico model on two cores"]
 
 
 @pytest.mark.parametrize(
@@ -172,14 +185,14 @@ def test_a_plan_that_cannot_be_run_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_every_round_has_all_rows_in_another_order(tmp_path: Path) -> None:
     rows = [EngineRow("x", ModuleType("x"), str(index), tmp_path, 0, "") for index in range(4)]
-    orders = [tuple(row.variant for row in _turned(rows, number)) for number in range(4)]
+    orders = [tuple(row.variant for row in turned(rows, number)) for number in range(4)]
     assert len(set(orders)) == 4
     assert all(sorted(order) == ["0", "1", "2", "3"] for order in orders)
 
 
-@pytest.mark.parametrize("name", sorted(engines()))
+@pytest.mark.parametrize("name", sorted(peers("decoders")))
 def test_engines_say_what_the_comparison_asks(name: str) -> None:
-    module = engines()[name]
+    module = peers("decoders")[name]
     assert module.TITLE
     assert module.VARIANTS
     assert all(variant.bits >= 2 and variant.head_bits >= 2 for variant in module.VARIANTS.values())
@@ -195,9 +208,9 @@ def test_no_prompt_is_the_beginning_of_another(tmp_path: Path) -> None:
 
 
 def test_an_environment_that_is_missing_or_failed_is_trouble(tmp_path: Path) -> None:
-    workspace, module = Workspace(tmp_path), engines()["llama_cpp"]
+    workspace, module = Workspace(tmp_path), peers("decoders")["llama_cpp"]
     assert "setup llama-cpp" in str(trouble(workspace, "llama_cpp", module))
-    assert trouble(workspace, "edgepress_onnx", engines()["edgepress_onnx"]) is None
+    assert trouble(workspace, "edgepress_onnx", peers("decoders")["edgepress_onnx"]) is None
     workspace.environment("llama_cpp").parent.mkdir()
     write_json(
         workspace.root / "environments" / "llama-cpp.json", {"status": "failed", "error": "no compiler"}

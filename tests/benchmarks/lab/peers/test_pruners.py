@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from edgepress.benchmarks.lab.peers.pruners import torch_pruning
-from edgepress.benchmarks.lab.peers.workspace import pruners
+from edgepress.benchmarks.lab.peers.workspace import peers
 from edgepress.compress.model.torch_model import load_model
 
 
 def test_every_tool_says_what_it_needs_and_offers() -> None:
-    assert set(pruners()) == {"llm_compressor", "torch_pruning"}
-    for module in pruners().values():
+    assert set(peers("pruners")) == {"llm_compressor", "torch_pruning"}
+    for module in peers("pruners").values():
         assert module.VARIANTS and module.PACKAGES and module.TITLE and module.DISTRIBUTIONS
 
 

@@ -14,7 +14,7 @@ from edgepress.benchmarks.lab.peers.quantize import NOT_RUN, ToolLimits, quantiz
 from edgepress.benchmarks.lab.peers.quantizers import edgepress_passes, onnxruntime_nbits
 from edgepress.benchmarks.lab.peers.quantizers._dense import write_dense
 from edgepress.benchmarks.lab.peers.quantizers.gptqmodel import decode_layer, unpack
-from edgepress.benchmarks.lab.peers.workspace import Workspace, quantizers
+from edgepress.benchmarks.lab.peers.workspace import Workspace, peers
 from edgepress.compress.recipe import parse
 from edgepress.storage import write_json
 from safetensors.torch import load_file, save_file
@@ -137,9 +137,9 @@ def test_what_is_known_is_shown_without_running_anything(tmp_path: Path) -> None
     assert missing.error == NOT_RUN
 
 
-@pytest.mark.parametrize("name", sorted(quantizers()))
+@pytest.mark.parametrize("name", sorted(peers("quantizers")))
 def test_quantizers_say_what_the_comparison_asks(name: str) -> None:
-    module = quantizers()[name]
+    module = peers("quantizers")[name]
     assert module.TITLE
     assert callable(module.quantize)
     for one in module.VARIANTS.values():

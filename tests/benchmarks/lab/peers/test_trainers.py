@@ -10,7 +10,7 @@ import pytest
 import torch
 from edgepress.benchmarks.lab.peers.contract import TrainingTask
 from edgepress.benchmarks.lab.peers.trainers import edgepress_passes
-from edgepress.benchmarks.lab.peers.workspace import trainers
+from edgepress.benchmarks.lab.peers.workspace import peers
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.chain
 
 
 def test_every_tool_says_what_it_needs_and_offers() -> None:
-    assert set(trainers()) == {"distillkit", "edgepress_passes", "torchao_qat", "trl_gkd"}
-    for name, module in trainers().items():
+    assert set(peers("trainers")) == {"distillkit", "edgepress_passes", "torchao_qat", "trl_gkd"}
+    for name, module in peers("trainers").items():
         assert module.VARIANTS and module.TITLE and module.DISTRIBUTIONS
         assert bool(module.PACKAGES) == (name != "edgepress_passes")
 

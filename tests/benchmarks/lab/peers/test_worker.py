@@ -16,12 +16,9 @@ from edgepress.benchmarks.lab.peers.children import command, work
 from edgepress.benchmarks.lab.peers.contract import CompressionTask, StepwiseEngine, TimedTokens
 from edgepress.benchmarks.lab.peers.quantizers import _dense
 from edgepress.benchmarks.lab.peers.workspace import (
+    KINDS,
     Workspace,
-    encoders,
-    engines,
-    pruners,
-    quantizers,
-    trainers,
+    peers,
 )
 
 
@@ -122,7 +119,7 @@ def test_a_worker_that_fails_says_why(tmp_path: Path, workspace: Workspace) -> N
 
 
 def test_our_own_engine_runs_in_this_environment(tmp_path: Path) -> None:
-    started = command(Workspace(tmp_path), "edgepress_onnx", engines()["edgepress_onnx"])
+    started = command(Workspace(tmp_path), "edgepress_onnx", peers("decoders")["edgepress_onnx"])
     assert started[1:] == ["-P", "-m", "edgepress.benchmarks.lab.peers.worker"]
 
 
@@ -157,8 +154,8 @@ def test_companions_are_copied_and_nothing_is_overwritten(tmp_path: Path) -> Non
     assert found == {"config.json": "new", "tokenizer.json": "old", "1_Pooling/config.json": "old"}
 
 
-KINDS = (engines(), encoders(), quantizers(), pruners(), trainers())
-FOREIGN = [module for kind in KINDS for module in kind.values() if module.PACKAGES]
+INSIDE = {(1, "contract"), (2, "contract"), (1, "_dense"), (2, "quantizers.llm_compressor")}
+FOREIGN = [module for kind in KINDS for module in peers(kind).values() if module.PACKAGES]
 
 
 @pytest.mark.parametrize("module", [worker, contract, _dense, *FOREIGN], ids=lambda module: module.__name__)
@@ -168,19 +165,19 @@ def test_what_runs_elsewhere_imports_only_what_is_there(module: ModuleType) -> N
         if isinstance(node, ast.Import):
             assert {name.name.split(".")[0] for name in node.names} <= sys.stdlib_module_names
         elif isinstance(node, ast.ImportFrom) and node.level:
-            assert (node.level, node.module) in {(1, "contract"), (2, "contract"), (1, "_dense")}
+            assert (node.level, node.module) in INSIDE
         elif isinstance(node, ast.ImportFrom):
             assert str(node.module).split(".")[0] in sys.stdlib_module_names
 
 
 def test_a_tool_of_two_kinds_has_one_environment() -> None:
-    for one, other in itertools.combinations(KINDS, 2):
+    for one, other in itertools.combinations(map(peers, KINDS), 2):
         for name in one.keys() & other.keys():
             assert one[name].PACKAGES == other[name].PACKAGES
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=["engines", "encoders", "quantizers", "pruners", "trainers"])
-def test_every_peer_says_what_it_needs_and_offers(kind: dict[str, ModuleType]) -> None:
-    for name, module in kind.items():
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_peer_says_what_it_needs_and_offers(kind: str) -> None:
+    for name, module in peers(kind).items():
         assert module.TITLE and module.VARIANTS and module.DISTRIBUTIONS
         assert bool(module.PACKAGES) == (not name.startswith("edgepress") and name != "torch_eager")
