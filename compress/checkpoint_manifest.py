@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..storage import hash_tree, write_json
+from .model.opens_in import opens_in_transformers
 from .model.weights import MANIFEST, WeightSource
 from .numbers.scheme import runs_on
 from .pipeline.block import LayerStatus
@@ -62,6 +63,7 @@ def write_manifest(
     record: Record,
 ) -> None:
     """Hash every file of ``directory`` and write its manifest, the last file of a checkpoint."""
+    source = WeightSource.open(directory)
     write_json(
         directory / MANIFEST,
         {
@@ -75,7 +77,8 @@ def write_manifest(
             "calibration": None if calibration is None else calibration.describe(),
             "embedding": recipe.embedding,
             "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
-            "runs_on": runs_on(WeightSource.open(directory).schemes.values()),
+            "runs_on": runs_on(source.schemes.values()),
+            "opens_in": {"transformers": opens_in_transformers(source).as_dict()},
             "layers": final_layers(record.statuses),
             "steps": step_summaries(recipe, record),
             "files": hash_tree(directory, skip=frozenset({MANIFEST})),

@@ -36,6 +36,7 @@ def manifest_of(job: ExportJob, sections: dict[str, Any], parity: dict[str, Any]
             "model": made.get("source"),
             "recipe": made.get("recipe"),
             "calibration": made.get("calibration"),
+            "opens_in": made.get("opens_in"),
             "embedding": None if job.source.embedding_scheme is None else job.source.embedding_scheme.name,
         },
         "layers": made.get("layers", []),

@@ -83,6 +83,9 @@ def _facts(manifest: dict[str, Any]) -> str:
         f"- graph: opset {graph['opset']}, IR {graph['ir_version']}",
     ]
     lines += [f"- storage: {note}" for note in graph["notes"]]
+    opening = (manifest["source"].get("opens_in") or {}).get("transformers") or {}
+    if opening.get("answer", "yes") != "yes":
+        lines.append(f"- the checkpoint itself in plain transformers: {opening['answer']}: {opening['why']}")
     if "prefill" in manifest:
         made = manifest["prefill"]["made_bytes"] / 1e6
         lines.append(

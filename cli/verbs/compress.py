@@ -119,10 +119,12 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
     lines += ["  bits by layer, block 0 to the last:", *(f"    {line}" for line in widths)] if widths else []
     lines += [f"  note: {note}" for note in manifest["notes"]]
     lines += [f"  runs on: {line}" for line in manifest["runs_on"]]
+    opening = manifest["opens_in"]["transformers"]
+    lines.append(f"  opens in transformers: {': '.join(filter(None, opening.values()))}")
     document = {
         "output": str(path),
         "bytes": size,
-        **{key: manifest[key] for key in ("scheme", "steps", "runs_on", "source")},
+        **{key: manifest[key] for key in ("scheme", "steps", "runs_on", "opens_in", "source")},
     }
     terminal.document(document, "\n".join(lines))
 

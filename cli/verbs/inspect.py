@@ -19,6 +19,7 @@ _DEEP = 8  # levels of a manifest that a table shows
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
     """Anatomy, schemes and sizes of a checkpoint directory as JSON."""
     from ...compress.model.checkpoint.block_sizes import BLOCK_SIZES
+    from ...compress.model.opens_in import opens_in_transformers
     from ...compress.model.weights import WeightSource
     from ...compress.numbers.scheme import runs_on
     from ...compress.solve.allocation import mixed_strip
@@ -58,6 +59,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         "scheme": source.manifest.get("scheme"),
         "widths": mixed_strip(anatomy, source.schemes) or None,
         "runs_on": runs_on(source.schemes.values()) or None,
+        "opens_in": {"transformers": opens_in_transformers(source).as_dict()},
         "described": source.manifest.get("source", {}).get("described"),
         "layers": layers,
     }
@@ -143,6 +145,9 @@ def _checkpoint_fields(document: dict[str, Any]) -> dict[str, Any]:
         fields["block_sizes"] = f"unequal, MLP widths {min(widths)} to {max(widths)}"
     for key, unit in (("bytes", "MB"), ("params", "M")):
         fields[key] = f"{fields[key] / 1e6:.1f} {unit}"
+    fields["opens_in"] = {
+        where: ": ".join(filter(None, found.values())) for where, found in fields["opens_in"].items()
+    }
     for key in ("runs_on", "widths"):
         fields[key] = "\n".join(fields[key]) if fields[key] is not None else None
     counts = Counter(layer["scheme"] for layer in document["layers"])

@@ -40,6 +40,17 @@ def stored_transposed(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(getattr(_family(config), "TRANSPOSED", ()))
 
 
+def flattens_tokens(config: Mapping[str, Any]) -> bool:
+    """Whether the family's transformers module gives its MLP rows ``[tokens, in]`` instead of
+    ``[batch, tokens, in]``; a family file may say so as ``FLATTENS_TOKENS``. compressed-tensors then finds a
+    scale for each number where it should find one for each token.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    return bool(getattr(_family(config), "FLATTENS_TOKENS", False))
+
+
 def size_keys(config: Mapping[str, Any]) -> SizeKeys:
     """How ``config`` names the sizes that pruning changes.
 

@@ -19,7 +19,7 @@ from ..numbers.scheme import Scheme
 from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
-from .checkpoint.quantization_config import INTEGER, PACKED, schemes_of
+from .checkpoint.quantization_config import INTEGER, PACKED, TRANSPOSED, is_transposed, schemes_of
 from .checkpoint.reader import TORCH_TYPES, CheckpointReader
 from .checkpoint.stored_tensors import PARTS, restored, restored_input_scale
 from .family import anatomy_of, stored_transposed
@@ -41,6 +41,7 @@ class WeightSource:
         kv_scheme: of the key/value cache; None in float.
         shapes: logical shape of every tensor under its plain name (``X.weight``).
         embedding_scheme: how exports store embedding and head, or None to leave them in float.
+        packed_transposed: whether quantized linears are stored ``[in, out]``.
     """
 
     def __init__(self, reader: CheckpointReader, manifest: dict[str, Any]) -> None:
@@ -51,6 +52,7 @@ class WeightSource:
         ]
         self.schemes: dict[str, Scheme] = schemes_of(reader.config, quantized) if quantized else {}
         self._transposed = stored_transposed(reader.config)
+        self.packed_transposed = is_transposed(reader.config)
         self.shapes = self._logical_shapes()
         self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
         if embeds_sentences(reader.path):
@@ -84,9 +86,14 @@ class WeightSource:
             elif part == "weight_packed" and self.schemes[module].format != "int":
                 shapes[f"{module}.weight"] = (shape[0], 2 * shape[1])
             elif part == "weight_shape":
-                sizes = self.reader.read([name])[name]
-                shapes[f"{module}.weight"] = tuple(int(size) for size in sizes)
+                sizes = tuple(int(size) for size in self.reader.read([name])[name])
+                shapes[f"{module}.weight"] = sizes[::-1] if self.packed_transposed else sizes
         return shapes
+
+    @property
+    def conv1d(self) -> bool:
+        """Whether transformers' linears of this family are ``Conv1D``, which are stored ``[in, out]``."""
+        return bool(self._transposed)
 
     def _is_transposed(self, name: str) -> bool:
         return bool(self._transposed) and name.endswith(self._transposed)
@@ -126,6 +133,7 @@ class WeightSource:
         if scheme is None:
             return self._read_float(f"{name}.weight")
         form = PACKED if f"{name}.weight_packed" in self.reader.shapes else INTEGER
+        form = TRANSPOSED if self.packed_transposed else form
         return restored(name, scheme, self._one, form)
 
     def _one(self, stored: str) -> Tensor:

@@ -33,7 +33,7 @@ class BlockWriter:
 
     def __init__(self, source: WeightSource, schemes: Mapping[str, Scheme], directory: Path) -> None:
         self.source, self.directory = source, directory
-        self.forms = forms(schemes.values())
+        self.forms = forms(schemes.values(), source.conv1d)
 
     def stored_types(self, anatomy: BlockAnatomy) -> dict[str, torch.dtype]:
         """The precision on disk of every float tensor of a block."""

@@ -174,7 +174,7 @@ def assemble(source: WeightSource, result: StageResult, directory: Path) -> None
     cache = None if result.kv_scheme is None else ecosystem_form(result.kv_scheme)
     if result.schemes or cache is not None:
         config["quantization_config"] = quantization_config(
-            result.schemes, result.forms, _others(source, result), cache
+            result.schemes, result.forms, _others(source, result), cache, source.conv1d
         )
     write_json(directory / "config.json", config)
     copy_companions(source.reader, directory)

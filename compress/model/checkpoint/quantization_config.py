@@ -10,6 +10,12 @@ dequantizes while loading, with one scheme for the whole model and in the precis
 model of one asymmetric scheme asks for that in its config and stores float32 scales; beside other schemes,
 asymmetric codes are ``int-quantized``, a byte each. Four-bit floats it unpacks to bfloat16, which float32
 models cannot compute with, so that a model of one such scheme asks for the same.
+
+So does GPT-2, whose linears transformers keeps as ``Conv1D``, ``[in, out]``: compressed-tensors has no such
+modules, but what transformers (5.23 and later) dequantizes it stores wherever the name says. Tensors are
+transposed then, and a group is a ``block`` of so many rows and one column. With several schemes, rounded
+activations, 4-bit floats or zero points of channels that is not to be had. Where transformers would leave
+random weights and only warn, the first target of a group is no regular expression, and its error says why.
 """
 
 from __future__ import annotations
@@ -23,6 +29,11 @@ from ....errors import CheckpointError
 from ...numbers.scheme import Format, Scheme
 
 PACKED, INTEGER, MIXED, DENSE = "pack-quantized", "int-quantized", "mixed-precision", "dense"
+TRANSPOSED = "pack-quantized, transposed"  # compressed-tensors' own name for it is PACKED
+CONV1D = "Conv1D"
+# The errors begin with "bad character in group name" and go on with the words.
+NEEDS_NEWER = "re:(?P<GPT-2 opens in transformers 5.23 or later>)"
+NOT_THERE = "re:(?P<only edgepress opens this GPT-2>)"
 _FLOAT_FORMS: dict[Format, str] = {
     "fp8": "float-quantized",
     "mxfp4": "mxfp4-pack-quantized",
@@ -30,14 +41,18 @@ _FLOAT_FORMS: dict[Format, str] = {
 }
 
 
-def forms(schemes: Iterable[Scheme]) -> dict[Scheme, str]:
-    """The compressed-tensors format of each scheme of a model that holds all of ``schemes``."""
+def forms(schemes: Iterable[Scheme], conv1d: bool = False) -> dict[Scheme, str]:
+    """The compressed-tensors format of each scheme of a model that holds all of ``schemes``, in modules that
+    are ``Conv1D`` or linears.
+    """
     distinct = list(dict.fromkeys(schemes))
     alone = len(distinct) == 1
     found: dict[Scheme, str] = {}
     for scheme in distinct:
         packed = not scheme.activations and (scheme.symmetric or alone)
         found[scheme] = _FLOAT_FORMS.get(scheme.format) or (PACKED if packed else INTEGER)
+        if conv1d and alone and found[scheme] == PACKED and (scheme.symmetric or scheme.group_size):
+            found[scheme] = TRANSPOSED
     return found
 
 
@@ -46,9 +61,11 @@ def quantization_config(
     form_of: Mapping[Scheme, str],
     unquantized: list[str],
     cache: dict[str, Any] | None = None,
+    conv1d: bool = False,
 ) -> dict[str, Any]:
     """``quantization_config`` for layers by name, stored as ``form_of`` says; ``unquantized`` names the other
-    linear modules of the model, and ``cache`` is the scheme of its key/value cache.
+    linear modules of the model, ``cache`` is the scheme of its key/value cache, and ``conv1d`` as in
+    :func:`forms`.
     """
     by_scheme: dict[Scheme, list[str]] = defaultdict(list)
     for name, scheme in schemes.items():
@@ -64,25 +81,33 @@ def quantization_config(
                 "strategy": scheme.activations,
                 "dynamic": not scheme.calibrated,
             }
+        transposed = form_of[scheme] == TRANSPOSED
         groups[f"group_{index}"] = {
-            "targets": ["Linear"] if len(by_scheme) == 1 else names,
-            "weights": _weights_of(scheme),
+            "targets": _targets(names, len(by_scheme) == 1, conv1d, transposed),
+            "weights": _transposed(scheme) if transposed else _weights_of(scheme),
             "input_activations": activations,
             "output_activations": None,
-            "format": form_of[scheme],
+            "format": PACKED if transposed else form_of[scheme],
         }
-    found = {form_of[scheme] for scheme in by_scheme}
+    found = {group["format"] for group in groups.values()}
     packed_zero_points = any(form_of[scheme] == PACKED and not scheme.symmetric for scheme in by_scheme)
+    transposed = TRANSPOSED in (form_of[scheme] for scheme in by_scheme)
     dense = [scheme.bits == 4 and scheme.format != "int" and not scheme.activations for scheme in by_scheme]
     return {
         "quant_method": "compressed-tensors",
         "format": MIXED if len(found) > 1 else next(iter(found), DENSE),
-        **({"dequantize": True} if packed_zero_points or dense == [True] else {}),
+        **({"dequantize": True} if packed_zero_points or transposed or dense == [True] else {}),
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": unquantized,
         "kv_cache_scheme": cache,
     }
+
+
+def _targets(names: list[str], alone: bool, conv1d: bool, transposed: bool) -> list[str]:
+    if transposed:
+        return [NEEDS_NEWER, CONV1D]
+    return ([NOT_THERE] if conv1d else []) + (["Linear"] if alone else names)
 
 
 def _weights_of(scheme: Scheme) -> dict[str, Any]:
@@ -97,6 +122,24 @@ def _weights_of(scheme: Scheme) -> dict[str, Any]:
         "group_size": scheme.group_size,
         "dynamic": False,
     }
+
+
+def _transposed(scheme: Scheme) -> dict[str, Any]:
+    """The ``weights`` of a group whose tensors are stored ``[in, out]``; a scale of a channel is a row."""
+    if scheme.group_size is None:
+        return _weights_of(scheme)
+    block = {"strategy": "block", "group_size": None, "block_structure": [scheme.group_size, 1]}
+    return {**_weights_of(scheme), **block}
+
+
+def is_transposed(config: Mapping[str, Any]) -> bool:
+    """Whether the quantized tensors of a checkpoint with this ``config.json`` are stored ``[in, out]``."""
+    settings = config.get("quantization_config")
+    groups = settings.get("config_groups") if isinstance(settings, dict) else None
+    found = (
+        [group for group in groups.values() if isinstance(group, dict)] if isinstance(groups, dict) else []
+    )
+    return any(isinstance(group.get("targets"), list) and CONV1D in group["targets"] for group in found)
 
 
 def _float_weights_of(scheme: Scheme) -> dict[str, Any]:
@@ -136,9 +179,10 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
     schemes: dict[str, Scheme] = {}
     for group in settings.get("config_groups", {}).values():
         scheme = _scheme_of(group)
-        for target in group["targets"]:
+        targets = [target for target in group["targets"] if target not in (NEEDS_NEWER, NOT_THERE)]
+        for target in targets:
             for name in quantized:
-                exact = target in ("Linear", name)
+                exact = target in ("Linear", CONV1D, name)
                 if exact or (target.startswith("re:") and re.match(target[3:], name)):
                     schemes.setdefault(name, scheme)
     missing = [name for name in quantized if name not in schemes]
@@ -155,7 +199,11 @@ def _scheme_of(group: Mapping[str, Any]) -> Scheme:
         found = _float_scheme_of(weights, activations)
         if found is not None:
             return found
-    known = weights.get("type", "int") == "int" and weights.get("strategy") in ("group", "channel")
+    strategy, group_size = weights.get("strategy"), weights.get("group_size")
+    block = weights.get("block_structure")
+    if CONV1D in group["targets"] and strategy == "block" and isinstance(block, list) and block[1:] == [1]:
+        strategy, group_size = "group", block[0]
+    known = weights.get("type", "int") == "int" and strategy in ("group", "channel")
     if activations is not None:
         kinds = (("token", True), ("tensor", False))
         kind = (activations.get("strategy"), activations.get("dynamic"))
@@ -168,7 +216,7 @@ def _scheme_of(group: Mapping[str, Any]) -> Scheme:
         )
     return Scheme(
         bits=weights["num_bits"],
-        group_size=weights.get("group_size") if weights["strategy"] == "group" else None,
+        group_size=group_size if strategy == "group" else None,
         symmetric=weights.get("symmetric", True),
         activations=activations["strategy"] if activations else None,
     )

@@ -2,7 +2,8 @@
 
 ``pack-quantized`` integers: signed codes as a dense little-endian bit stream in int32 words. A code is stored
 as ``code + 2^(bits−1)``, least significant bit first, one row after another; 32 codes fill exactly ``bits``
-words, so that 3-bit codes cross words, and rows are padded with zero bits to whole words. ``int-quantized``:
+words, so that 3-bit codes cross words, and rows are padded with zero bits to whole words. Transposed, a row
+is an input channel, scales are float32 and zero points int8, both ``[groups, out]``. ``int-quantized``:
 ``weight`` int8. ``float-quantized``: ``weight`` E4M3, ``weight_scale`` a row, ``input_scale`` where
 activations are static. ``mxfp4-pack-quantized`` and ``nvfp4-pack-quantized``: two codes a byte in
 ``weight_packed``, the first one low, bit 3 the sign; ``weight_scale`` E8M0 (the exponent plus 127) or E4M3,
@@ -21,15 +22,13 @@ from ...numbers.grid import storable
 from ...numbers.number_format import E4M3, unit_of
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
-from .quantization_config import INTEGER
+from .quantization_config import INTEGER, TRANSPOSED
 
 PARTS = ("weight_packed", "weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
 
 _CODES_AT_ONCE = 1 << 20  # each is eight bytes wide while it is worked on
-_POINTS = torch.tensor(
-    [0, 1, 2, 3, 4, 6, 8, 12], dtype=torch.int8
-)  # of E2M1, doubled, by index  # of E2M1, doubled, by index
-_BIAS = 127  # of E8M0  # of E8M0
+_POINTS = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12], dtype=torch.int8)  # of E2M1, doubled, by index
+_BIAS = 127  # of E8M0
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -103,11 +102,16 @@ def stored(name: str, tensor: QTensor, form: str, largest: float | None = None) 
         if tensor.zero_point is not None:
             tensors[f"{name}.weight_zero_point"] = tensor.zero_point
         return tensors
+    codes = tensor.codes
+    if form == TRANSPOSED:
+        codes, scale = codes.T.contiguous(), tensor.scale.T
     tensors = {
-        f"{name}.weight_packed": pack(tensor.codes, tensor.scheme.bits),
+        f"{name}.weight_packed": pack(codes, tensor.scheme.bits),
         f"{name}.weight_scale": scale,
-        f"{name}.weight_shape": torch.tensor(tensor.shape, dtype=torch.int64),
+        f"{name}.weight_shape": torch.tensor(codes.shape, dtype=torch.int64),
     }
+    if tensor.zero_point is not None and form == TRANSPOSED:
+        return tensors | {f"{name}.weight_zero_point": tensor.zero_point.T}
     if tensor.zero_point is not None:
         packed = pack(tensor.zero_point.T.contiguous(), tensor.scheme.bits)
         tensors[f"{name}.weight_zero_point"] = packed.T.contiguous()
@@ -176,18 +180,22 @@ def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str
         zero_point = None if scheme.symmetric else read(f"{name}.weight_zero_point")
         inputs = restored_input_scale(name, scheme, read)
         return QTensor(scheme, read(f"{name}.weight"), scale, zero_point, inputs)
-    out_features, in_features = (int(size) for size in read(f"{name}.weight_shape"))
+    rows, columns = (int(size) for size in read(f"{name}.weight_shape"))
     words = read(f"{name}.weight_packed")
-    if words.shape != (out_features, -(-in_features * scheme.bits // 32)):
+    if words.shape != (rows, -(-columns * scheme.bits // 32)):
         raise CheckpointError(
             f"{name}.weight_packed has shape {tuple(words.shape)}, "
-            f"which does not hold {scheme.bits}-bit codes of {out_features} × {in_features}"
+            f"which does not hold {scheme.bits}-bit codes of {rows} × {columns}"
         )
-    zero_point = None
+    codes, zero_point = unpack(words, scheme.bits, columns), None
+    if form == TRANSPOSED:
+        if not scheme.symmetric:
+            zero_point = read(f"{name}.weight_zero_point").T.contiguous()
+        return QTensor(scheme, codes.T.contiguous(), scale.T.contiguous(), zero_point)
     if not scheme.symmetric:
         packed = read(f"{name}.weight_zero_point")
-        zero_point = unpack(packed.T.contiguous(), scheme.bits, out_features).T.contiguous()
-    return QTensor(scheme, unpack(words, scheme.bits, in_features), scale, zero_point)
+        zero_point = unpack(packed.T.contiguous(), scheme.bits, rows).T.contiguous()
+    return QTensor(scheme, codes, scale, zero_point)
 
 
 def _restored_float(name: str, scheme: Scheme, read: Callable[[str], Tensor]) -> QTensor:

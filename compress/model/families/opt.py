@@ -29,6 +29,7 @@ FAMILY = LayerNormDecoder(
     position_offset=2,
 )
 SIZES = SizeKeys(ffn="ffn_dim", heads=None)
+FLATTENS_TOKENS = True
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

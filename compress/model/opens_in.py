@@ -1,0 +1,72 @@
+"""What plain transformers, with compressed-tensors beside it, makes of a checkpoint.
+
+Answers are of transformers 5.24 with compressed-tensors 0.20; the tests open every family in every scheme.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from .checkpoint.block_sizes import BLOCK_SIZES
+from .family import flattens_tokens
+from .weights import WeightSource
+
+Answer = Literal["yes", "differs", "no"]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """``yes``: it gives our logits, in float32 bit for bit. ``differs``: all weights are right, but it
+    computes something else with them. ``no``: it stops with an error. ``why`` is None for ``yes``.
+    """
+
+    answer: Answer
+    why: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def opens_in_transformers(source: WeightSource) -> Opening:
+    """The answer for the checkpoint ``source``."""
+    if refusals := _refusals(source):
+        return Opening("no", "; ".join(refusals))
+    differences = _differences(source)
+    return Opening("differs", "; ".join(differences)) if differences else Opening("yes")
+
+
+def _refusals(source: WeightSource) -> list[str]:
+    family, config = source.anatomy.model_type, source.reader.config
+    found = []
+    if config.get(BLOCK_SIZES) is not None:
+        found.append(f"its blocks have sizes that the config of a {family} cannot say")
+    if source.schemes and source.conv1d and not source.packed_transposed:
+        found.append(
+            f"linears of a {family} are Conv1D there, which are filled from one scheme of integer weights "
+            "alone (grouped, or symmetric by channel)"
+        )
+    four_bit_floats = any(scheme.bits == 4 and scheme.format != "int" for scheme in source.schemes.values())
+    if four_bit_floats and not config["quantization_config"].get("dequantize"):
+        stored = source.stored_type(f"{source.anatomy.embedding}.weight")
+        kind = config.get("dtype") or config.get("torch_dtype") or stored
+        if str(kind).removeprefix("torch.") != "bfloat16":
+            found.append(
+                "4-bit floats become bfloat16 there, whatever the model is: pass dtype=torch.bfloat16"
+            )
+    return found
+
+
+def _differences(source: WeightSource) -> list[str]:
+    found = []
+    if source.kv_scheme is not None:
+        found.append("the key/value cache stays in float there")
+    by_token = {name for name, scheme in source.schemes.items() if scheme.activations == "token"}
+    if by_token and flattens_tokens(source.reader.config):
+        mlps = [block.mlp for block in source.anatomy.blocks]
+        if by_token & {linear.name for mlp in mlps for linear in (mlp.up, mlp.down)}:
+            found.append(
+                "what the MLP reads is not rounded there, since it comes without a dimension of tokens"
+            )
+    return found
