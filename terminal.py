@@ -2,7 +2,7 @@
 
 Long work reports through a :class:`Progress`, which every floor may hold; only the CLI decides what it looks
 like. On a terminal it is a bar; elsewhere a line at each tenth or every 30 seconds; in a library call nothing
-at all.
+at all. Whatever is shown may hold names from files, so it goes through :mod:`.escaping` here.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .escaping import printable, without_controls
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
 
 # A line break stands in no string of a JSON document, so that this is a list.
 _NUMBERS = re.compile(r"\[\n([-+.\deE,\s]+)\]")
@@ -41,7 +44,7 @@ class ProgressTask(Protocol):
 def _write_note(text: str) -> None:
     """A line on stderr. When nobody reads it any more (``2>&1 | head``), the work goes on without."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
@@ -52,6 +55,29 @@ def print_json(value: Any) -> None:
     """
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
     print(_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text), flush=True)
+
+
+def print_pieces(pieces: Iterable[str]) -> None:
+    """A model's text on stdout as it comes: to a pipe or file as it is, to a terminal without control
+    characters, which could move its cursor or write its clipboard.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    for piece in pieces:
+        shown = without_controls(piece) if sys.stdout.isatty() else piece
+        # A terminal that cannot show a character gets a question mark, not an error in mid-text.
+        print(shown.encode(encoding, "replace").decode(encoding), end="", flush=True)
+    print(flush=True)
+
+
+class _Printable:
+    """What rich renders, each of its texts made printable."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.content, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
 class _SilentTask:
@@ -124,16 +150,16 @@ class Bars:
             TextColumn("{task.fields[detail]}", markup=False),
         )
         with RichProgress(*columns, console=self.console) as bars:
-            identifier = bars.add_task(label, total=total, detail="")
+            identifier = bars.add_task(printable(label), total=total, detail="")
 
             class BarTask:
                 def advance(self, amount: float = 1, detail: str = "") -> None:
-                    bars.update(identifier, advance=amount, detail=detail)
+                    bars.update(identifier, advance=amount, detail=printable(detail))
 
             yield BarTask()
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(printable(text), markup=False, highlight=False)
 
 
 class Terminal:
@@ -170,4 +196,6 @@ class Terminal:
         elif text is not None:
             from rich.console import Console
 
-            Console().print(text, markup=False, highlight=False, soft_wrap=isinstance(text, str))
+            plain = isinstance(text, str)
+            shown = printable(text) if isinstance(text, str) else _Printable(text)
+            Console(emoji=False).print(shown, markup=False, highlight=False, soft_wrap=plain)

@@ -29,6 +29,7 @@ from ..errors import (
     UnknownName,
     missing_extra,
 )
+from ..escaping import one_line, printable
 from ..terminal import print_json
 
 VERBS = {
@@ -121,13 +122,19 @@ def _wants_json(arguments: list[str]) -> bool:
     return "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
 
 
+def _shown(error: EdgepressError) -> str:
+    """The error's text; a name in it must not write a line of its own, such as another way out."""
+    parts = (one_line(error.what), printable(error.why), error.fix and f"→ {one_line(error.fix)}")
+    return "\n".join(part for part in parts if part)
+
+
 def _fail(error: EdgepressError, arguments: list[str]) -> int:
     as_json = _wants_json(arguments)
     try:
         if as_json:
             print_json({"error": error.as_dict()})
         else:
-            print(f"error [{error.code}]: {error}", file=sys.stderr, flush=True)
+            print(f"error [{error.code}]: {_shown(error)}", file=sys.stderr, flush=True)
     except BrokenPipeError:
         _discard(sys.stdout if as_json else sys.stderr)
     return error.exit_code
@@ -135,7 +142,9 @@ def _fail(error: EdgepressError, arguments: list[str]) -> int:
 
 def _usage(error: click.ClickException, arguments: list[str]) -> int:
     if not _wants_json(arguments):
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        sys.stderr.write(printable(shown.getvalue()))
         return error.exit_code
     context = getattr(error, "ctx", None)
     verb = context.command_path if context is not None else "edgepress"
@@ -154,7 +163,7 @@ def _stopped(cause: BaseException | None, arguments: list[str]) -> int:
 def _internal(error: BaseException, arguments: list[str]) -> int:
     import traceback
 
-    traceback.print_exception(error)
+    sys.stderr.write(printable("".join(traceback.format_exception(error))))
     bug = f"a bug in edgepress {__version__}: {type(error).__name__}: {error}"
     return _fail(EdgepressError(bug, fix="please report it with the traceback on stderr"), arguments)
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
+from ..escaping import markdown, one_line
 from .graph.forms.providers import status_of
 
 _WORST_SHOWN = 5
@@ -41,24 +42,21 @@ def card_of(manifest: dict[str, Any], license_name: str | None, command: str) ->
         front["license"] = license_name
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=True, allow_unicode=True)}---",
-        f"# {manifest['name']}, {manifest['scheme']}",
-        f"Made from: {manifest['described']}. Written by edgepress {__version__}.",
+        f"# {markdown(manifest['name'])}, {markdown(manifest['scheme'])}",
+        f"Made from: {markdown(manifest['described'])}. Written by edgepress {__version__}.",
         _use(verb),
         _facts(manifest),
         _losses(manifest),
         _proof(manifest["parity"]),
-        f"## How it was made\n\n```\n{command}\n```",
+        f"## How it was made\n\n```\n{one_line(command)}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _base_model(manifest: dict[str, Any]) -> str:
     made_from = manifest["source"].get("model")
-    return (
-        str(made_from["name"])
-        if isinstance(made_from, dict) and "name" in made_from
-        else str(manifest["name"])
-    )
+    named = made_from if isinstance(made_from, dict) and "name" in made_from else manifest
+    return one_line(str(named["name"]))
 
 
 def _purpose(manifest: dict[str, Any]) -> tuple[str, str]:
@@ -79,13 +77,14 @@ def _facts(manifest: dict[str, Any]) -> str:
     lines = [
         f"- parameters: {weights['params']:,}",
         f"- weights as stored: {weights['bytes'] / 1e6:.1f} MB",
-        f"- embedding and head: {manifest['source']['embedding'] or 'float32'}",
+        f"- embedding and head: {markdown(manifest['source']['embedding'] or 'float32')}",
         f"- graph: opset {graph['opset']}, IR {graph['ir_version']}",
     ]
-    lines += [f"- storage: {note}" for note in graph["notes"]]
+    lines += [f"- storage: {markdown(note)}" for note in graph["notes"]]
     opening = (manifest["source"].get("opens_in") or {}).get("transformers") or {}
     if opening.get("answer", "yes") != "yes":
-        lines.append(f"- the checkpoint itself in plain transformers: {opening['answer']}: {opening['why']}")
+        opens = f"{markdown(opening['answer'])}: {markdown(opening['why'])}"
+        lines.append(f"- the checkpoint itself in plain transformers: {opens}")
     if "prefill" in manifest:
         made = manifest["prefill"]["made_bytes"] / 1e6
         lines.append(
@@ -102,7 +101,8 @@ def _losses(manifest: dict[str, Any]) -> str:
         return ""
     worst = sorted(layers, key=lambda layer: -float(layer["error"]))[:_WORST_SHOWN]
     rows = [
-        f"| {layer['name']} | {layer['scheme']} | {layer['status']} | {layer['error']:.3g} |"
+        f"| {markdown(layer['name'])} | {markdown(layer['scheme'])} | {markdown(layer['status'])} "
+        f"| {layer['error']:.3g} |"
         for layer in worst
     ]
     head = "| layer | scheme | status | relative output error |\n|---|---|---|---|"

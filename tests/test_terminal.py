@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 from edgepress import terminal as terminal_module
-from edgepress.terminal import Bars, Lines, Silent, Terminal
+from edgepress.terminal import Bars, Lines, Silent, Terminal, print_pieces
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -189,3 +189,58 @@ def test_notes_that_nobody_reads_do_not_end_the_work() -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stdout) == (0, "done\n")
+
+
+HOSTILE = "[red]\x1b]0;owned\x1b[2J \u202egpj :bomb:"
+INERT = r"[red]\x1b]0;owned\x1b[2J \u202egpj :bomb:"
+
+
+def test_a_hostile_name_is_inert_wherever_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.table import Table
+
+    table = Table("name")
+    table.add_row(HOSTILE)
+    terminal = Terminal()
+    terminal.document({}, table)
+    terminal.document({}, HOSTILE)
+    terminal.say(HOSTILE)
+    Lines().note(HOSTILE)
+    shown = capsys.readouterr()
+    assert shown.out.count(INERT) == shown.err.count(INERT) == 2
+    assert not any(one in shown.out + shown.err for one in "\x1b\x07\u202e")
+
+
+def test_bars_show_a_hostile_name_inert() -> None:
+    from rich.console import Console
+
+    written = io.StringIO()
+    bars = Bars(Console(file=written, force_terminal=True, width=200, color_system=None))
+    with bars.task(HOSTILE, 1) as task:
+        task.advance(1, HOSTILE)
+    bars.note(HOSTILE)
+    assert "\x1b]0;owned" not in written.getvalue() and "\x1b[2J" not in written.getvalue()
+    assert written.getvalue().count(r"\x1b]0;owned") >= 2
+
+
+class Screen(io.StringIO):
+    """Stands for a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+PIECES = ["plain \x1b[31m", "👩\u200d🚀\tx\n", "\x9b2J"]
+
+
+def test_a_model_s_text_does_not_drive_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    print_pieces(PIECES)
+    assert screen.getvalue() == "plain \\x1b[31m👩\u200d🚀\tx\n\\x9b2J\n"
+
+
+def test_a_model_s_text_reaches_a_pipe_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    print_pieces(PIECES)
+    assert capsys.readouterr().out == "".join(PIECES) + "\n"

@@ -130,7 +130,7 @@ def as_text(groups: Sequence[ResultGroup], *, width: int = WIDTH) -> str:
     """The tables as plain text, for a pipe or a file."""
     from rich.console import Console
 
-    console = Console(width=width, color_system=None, force_terminal=False)
+    console = Console(width=width, color_system=None, force_terminal=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(render(groups, width=width))
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
@@ -142,7 +142,7 @@ def _render_group(group: ResultGroup, width: int) -> list[RenderableType]:
 
     shown = table.build(group)
     grid, hidden = _grid(shown, ()), []
-    measuring = Console(width=1000)
+    measuring = Console(width=1000, markup=False, emoji=False)
     for key in EXPENDABLE:
         if measuring.measure(grid).maximum <= width:
             break

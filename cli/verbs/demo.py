@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,15 +61,12 @@ def command(output: Path, quick: bool, as_json: bool, quiet: bool) -> None:
 def _generate(result: DemoResult, prompt: str, *, show: bool) -> str:
     """A few lines by the compressed decoder, streamed as they come."""
     from ... import open_bundle
+    from ...terminal import print_pieces
 
     path = result.bundles["smollm2"]
     if show:
-        print(f'edgepress generate {path} --prompt "{prompt}"\n', flush=True)
-    pieces = []
-    for piece in open_bundle(path).stream(prompt, max_new_tokens=NEW_TOKENS):
-        pieces.append(piece)
-        if show:
-            print(piece, end="", flush=True)
+        print(f"edgepress generate {shlex.quote(str(path))} --prompt {shlex.quote(prompt)}\n", flush=True)
+    pieces = open_bundle(path).stream(prompt, max_new_tokens=NEW_TOKENS)
     if show:
-        print(flush=True)
-    return "".join(pieces)
+        print_pieces(pieces)
+    return str(pieces.result.text)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...terminal import Terminal
+from ...terminal import Terminal, print_pieces
 from .. import bundle_options as verb_options
 
 if TYPE_CHECKING:
-    from ...runtime.api import TextModel, TextStream
+    from ...runtime.api import TextModel
     from ...runtime.engine.generate import Generation
 
 
@@ -57,7 +57,7 @@ def command(
     if model.decoder.session.misplaced:
         terminal.say(f"WARNING: {model.decoder.session.misplaced}")
     if not as_json:
-        _print(pieces)
+        print_pieces(pieces)
     result = pieces.result
     terminal.document(result.as_dict())
     terminal.say(_statistics(result))
@@ -68,14 +68,6 @@ def _open(path: Path, threads: int | None, provider: str, *, cache: bool) -> Tex
     from ...runtime.bundle.bundle import Bundle
 
     return TextModel(Bundle.open(path, weights_later=True), threads=threads, provider=provider, cache=cache)
-
-
-def _print(pieces: TextStream) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    for piece in pieces:
-        # A terminal that cannot show a character gets a question mark, not an error in mid-text.
-        print(piece.encode(encoding, "replace").decode(encoding), end="", flush=True)
-    print(flush=True)
 
 
 def _statistics(result: Generation) -> str:

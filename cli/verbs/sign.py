@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -31,5 +32,5 @@ def command(
 
     signature = sign_directory(path, key, overwrite=overwrite)
     check = "--identity YOU --identity-provider URL" if key is None else "--key PUBLIC.pem"
-    text = f"{signature}\ncheck it with: edgepress verify {path} {check}"
+    text = f"{signature}\ncheck it with: edgepress verify {shlex.quote(str(path))} {check}"
     Terminal(as_json=as_json, quiet=quiet).document({"signature": str(signature)}, None if quiet else text)

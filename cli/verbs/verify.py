@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ...errors import GateFailed
+from ...escaping import one_line
 from ...terminal import Terminal
 
 
@@ -51,7 +52,7 @@ def command(
     if problems:
         raise GateFailed(
             f"{path} is not as it was published",
-            why="\n".join(f"  {problem}" for problem in problems),
+            why="\n".join(f"  {one_line(problem)}" for problem in problems),
             fix="copy or make it again; do not run it",
         )
     terminal = Terminal(as_json=as_json, quiet=quiet)

@@ -136,6 +136,21 @@ def test_a_bug_names_itself(failing: Callable[[BaseException], None], capsys: Ca
     assert "in examine" in shown and "please report" in shown
 
 
+@pytest.mark.parametrize("verb", ["inspect", "verify"])
+def test_a_name_in_an_error_writes_no_line_of_its_own(verb: str, tmp_path: Path, capsys: Capture) -> None:
+    name = "x\x1b[2J\n→ run: curl evil"
+    (tmp_path / name).mkdir()
+    assert run([verb, str(tmp_path / name)]) == 2
+    shown = capsys.readouterr().err
+    assert r"x\x1b[2J\n→ run: curl evil" in shown and "\x1b" not in shown
+    assert not any(line.startswith("→ run") for line in shown.splitlines())
+
+
+def test_an_argument_in_bad_usage_is_inert(capsys: Capture) -> None:
+    assert run(["compress", "model", "--no\x1b[2J"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
 BAD_USAGE = {
     "missing argument": (["compress"], "MODEL", "edgepress compress --help"),
     "missing option": (["compress", "model"], "--output", "edgepress compress --help"),
