@@ -37,19 +37,13 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ...errors import TrainingError
-from ..model.anatomy import Anatomy, module_name
-from ..model.pooling import pooling_of
+from ..model.anatomy import Anatomy
 from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, Selective
 from ..pipeline.stage import Stage, StageResult
 from ..train.learning import TRAINING_OF_PASS, Learning
-from ..train.losses.attention_terms import AttentionMaps, Relations
-from ..train.losses.label_terms import LabelCrossEntropy, LabelDivergence
-from ..train.losses.logit_terms import CrossEntropy, LogitDivergence
-from ..train.losses.loss_names import Loss, called, losses_of
-from ..train.losses.objective import Objective, Term
-from ..train.losses.sequence_terms import SequenceCrossEntropy
-from ..train.losses.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
+from ..train.losses.loss_names import Loss, LossOptions, called, losses_of, term_of
+from ..train.losses.objective import Objective
 from ..train.on_policy import OnPolicy
 from ..train.students.distill_students import (
     float_student,
@@ -186,7 +180,16 @@ class Distill(Selective, Learning):
         """
         losses = losses_of(stage.source.anatomy, self.losses)
         self._check_kinds(stage)
-        return Objective(tuple((weight, self._term(name, stage)) for name, weight in losses.items()))
+        known = LossOptions(
+            self.temperature,
+            self.training.top_k,
+            self.training.seed,
+            self.relation_heads,
+            self.beams,
+            self.answer_tokens,
+            lambda: self._shared(stage),
+        )
+        return Objective(tuple((weight, term_of(name, stage, known)) for name, weight in losses.items()))
 
     def _check_kinds(self, stage: Stage) -> None:
         mine, theirs = stage.source.anatomy, stage.original.anatomy
@@ -205,96 +208,12 @@ class Distill(Selective, Learning):
                 fix="launch without FSDP: every process then holds all of it",
             )
 
-    def _term(self, name: Loss, stage: Stage) -> Term:
-        anatomy = stage.source.anatomy
-        if name == "sequence":
-            return self._sequence(stage)
-        if name == "cross_entropy":
-            return CrossEntropy(anatomy.logit_softcap)
-        if name == "cosine" or name == "embedding":
-            return EmbeddingDistance(pooling_of(stage.original.reader.path), cosine=name == "cosine")
-        if name == "label_kl":
-            return self._label_divergence(anatomy, stage.original.anatomy)
-        if name == "label_cross_entropy":
-            return self._label_cross_entropy(stage)
-        if name == "states":
-            return StateDistance()
-        if name == "hidden":
-            widths = (anatomy.hidden_size, stage.original.anatomy.hidden_size)
-            return HiddenDistance(
-                _pairs(anatomy, stage.original.anatomy), widths, self.training.seed, stage.device
-            )
-        if name == "relations":
-            return self._relations(anatomy, stage.original.anatomy)
-        if name == "attention":
-            return AttentionMaps(anatomy, stage.original.anatomy)
-        shared = self._shared(stage)
-        return LogitDivergence(name, self.training.top_k, anatomy.logit_softcap, self.temperature, shared)
-
-    def _sequence(self, stage: Stage) -> SequenceCrossEntropy:
-        self._shared(stage)
-        mine, theirs = stage.source.anatomy.vocab_size, stage.original.anatomy.vocab_size
-        if mine < theirs:
-            raise TrainingError(
-                f"the student has embeddings for {mine} tokens, the teacher writes {theirs}",
-                fix=f"give the student vocab_size {theirs}",
-            )
-        return SequenceCrossEntropy(self.beams, self.answer_tokens)
-
-    def _label_divergence(self, student: Anatomy, teacher: Anatomy) -> LabelDivergence:
-        mine, theirs = student.classifier, teacher.classifier
-        if mine is None or theirs is None or mine.labels != theirs.labels:
-            named = [", ".join(head.labels) if head is not None else "none" for head in (mine, theirs)]
-            raise TrainingError(
-                f"the loss label_kl is of two classifiers with the same labels: the student has {named[0]}, "
-                f"the teacher {named[1]}",
-                fix="leave it out, or distill a …ForSequenceClassification from one",
-            )
-        return LabelDivergence(student, teacher, self.temperature)
-
-    def _label_cross_entropy(self, stage: Stage) -> LabelCrossEntropy:
-        if stage.source.anatomy.classifier is None:
-            raise TrainingError(
-                "the loss label_cross_entropy is of a classifier, and the student is none",
-                fix="leave it out, or distill a …ForSequenceClassification",
-            )
-        calibration = stage.calibration
-        if calibration is None or all(batch.labels is None for batch in calibration.batches):
-            raise TrainingError(
-                "the loss label_cross_entropy needs texts that say what they are",
-                fix='calibrate with a .jsonl file whose rows are {"text": …, "label": …}, or leave it out',
-            )
-        return LabelCrossEntropy(stage.source.anatomy)
-
     def _shared(self, stage: Stage) -> int | None:
-        """The ids that both models have, where the student is one of its own."""
+        """How many ids both models have, where the student is one of its own."""
         if self.student is None:
             return None
         rows = min(stage.source.anatomy.vocab_size, stage.original.anatomy.vocab_size)
         return min(rows, shared_ids(stage.source.reader.path, stage.original.reader.path))
-
-    def _relations(self, student: Anatomy, teacher: Anatomy) -> Relations:
-        heads = self.relation_heads or teacher.blocks[-1].attention.kv_heads
-        for anatomy in (student, teacher):
-            attention = anatomy.blocks[-1].attention
-            widths = [linear.out_features for linear in (attention.q, attention.k, attention.v)]
-            if any(width % heads for width in widths):
-                raise TrainingError(
-                    f"{heads} relation heads do not divide {widths} channels of q, k and v",
-                    fix="give relation_heads that divide the student's and the teacher's",
-                )
-        return Relations(student, teacher, heads)
-
-
-def _pairs(student: Anatomy, teacher: Anatomy) -> dict[str, str]:
-    """Each block of the student, and the teacher's at the same share of the depth; the last with the last."""
-    mine, theirs = len(student.blocks), len(teacher.blocks)
-    return {
-        module_name(student, block.prefix): module_name(
-            teacher, teacher.blocks[math.ceil((index + 1) * theirs / mine) - 1].prefix
-        )
-        for index, block in enumerate(student.blocks)
-    }
 
 
 PASS = Distill

@@ -19,7 +19,8 @@ from ...storage import write_atomic
 from ...terminal import Progress
 from ..pipeline.processes import ALONE, Processes
 from ..text.micro_batches import MicroBatch
-from .losses.objective import Answers, Objective, Term, ask
+from .losses.objective import Objective, ask
+from .losses.term import Answers, Term
 from .students.sharding import load_spread
 
 

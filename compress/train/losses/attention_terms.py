@@ -21,6 +21,7 @@ from ...model.anatomy import Anatomy, module_name
 from ...model.block_anatomy import Attention
 from ...text.micro_batches import MicroBatch
 from .logit_terms import forward_kl
+from .term import Answers, Term
 
 _KINDS = ("q", "k", "v")
 
@@ -36,10 +37,10 @@ def relation_loss(student: Tensor, teacher: Tensor, heads: int) -> Tensor:
     return forward_kl(log_relations(teacher, heads), log_relations(student, heads)).mean(0)
 
 
-class Relations:
+class Relations(Term):
     """The relations in one block of each model: by ``block`` of the anatomies, −1 the last."""
 
-    name, by_token, needs_teacher = "relations", False, True
+    name, by_token = "relations", False
 
     def __init__(self, student: Anatomy, teacher: Anatomy, heads: int, block: int = -1) -> None:
         self.heads = heads
@@ -49,22 +50,17 @@ class Relations:
             _projections(teacher, self.theirs),
         )
 
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``q``, ``k`` and ``v`` ``[tokens, width]`` float32."""
         return _split(self.theirs, states)
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         lengths = batch.attention_mask.sum(1).tolist()
         mine, total = _split(self.mine, states), []
         for kind in _KINDS:
             pairs = zip(torch.split(mine[kind], lengths), torch.split(answers[kind], lengths), strict=True)
             total.append(torch.cat([relation_loss(one, other, self.heads) for one, other in pairs]))
         return torch.stack(total).mean(0)
-
-    def parameters(self) -> list[nn.Parameter]:
-        return []
 
 
 def _projections(anatomy: Anatomy, attention: Attention) -> dict[str, str]:
@@ -89,27 +85,22 @@ def _split(attention: Attention, states: States) -> dict[str, Tensor]:
 _SMALLEST = 1e-6
 
 
-class AttentionMaps:
+class AttentionMaps(Term):
     """The maps of one block in each model: by ``block`` of the anatomies, −1 the last."""
 
-    name, by_token, needs_teacher = "attention", True, True
+    name = "attention"
 
     def __init__(self, student: Anatomy, teacher: Anatomy, block: int = -1) -> None:
         mine, theirs = (anatomy.blocks[block].attention for anatomy in (student, teacher))
         self.student_taps = {f"{MAPS}0": module_name(student, mine.module)}
         self.teacher_taps = {f"{MAPS}0": module_name(teacher, theirs.module)}
 
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``maps [tokens, heads, keys]`` float32: each token's attention over the places of its row."""
         return {"maps": states[f"{MAPS}0"].to(torch.float32)}
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         return map_divergence(states[f"{MAPS}0"].to(torch.float32), answers["maps"])
-
-    def parameters(self) -> list[nn.Parameter]:
-        return []
 
 
 def map_divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -15,65 +15,52 @@ from ...measure.reading import LAST, States
 from ...model.anatomy import Anatomy, Classifier, module_name
 from ...text.micro_batches import MicroBatch
 from .logit_terms import forward_kl
+from .term import Answers, Term
 
 
-class LabelDivergence:
+class LabelDivergence(Term):
     """The KL divergence in nats of each row's labels from the teacher's, times ``temperature²``.
 
     ``student`` and ``teacher`` are classifiers of the same labels.
     """
 
-    name, by_token, needs_teacher = "label_kl", False, True
+    name, by_token = "label_kl", False
 
     def __init__(self, student: Anatomy, teacher: Anatomy, temperature: float = 1.0) -> None:
         self.temperature = temperature
-        self.student_taps: dict[str, str] = {}
-        self.teacher_taps: dict[str, str] = {}
         self._student, self._teacher = student, teacher
 
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``log_probabilities [rows, labels]`` float32."""
         return {"log_probabilities": self._found(model, self._teacher, states, batch)}
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         mine = self._found(model, self._student, states, batch)
         distance = forward_kl(answers["log_probabilities"], mine)
         return self.temperature**2 * distance * (batch.tokens / len(distance))
-
-    def parameters(self) -> list[nn.Parameter]:
-        return []
 
     def _found(self, model: nn.Module, anatomy: Anatomy, states: States, batch: MicroBatch) -> Tensor:
         return (_label_logits(model, anatomy, states, batch) / self.temperature).log_softmax(-1)
 
 
-class LabelCrossEntropy:
+class LabelCrossEntropy(Term):
     """Minus the log-probability of the label that a row of the text has; rows without one have no loss."""
 
     name, by_token, needs_teacher = "label_cross_entropy", False, False
 
     def __init__(self, student: Anatomy) -> None:
-        self.student_taps: dict[str, str] = {}
-        self.teacher_taps: dict[str, str] = {}
         self._student = student
 
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``labels [rows]``: the place of the row's label, or −1."""
         rows = batch.attention_mask.any(1)
         labels = torch.full_like(batch.input_ids[:, 0], -1) if batch.labels is None else batch.labels
         return {"labels": labels[rows]}
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         logits, labels = _label_logits(model, self._student, states, batch), answers["labels"]
         lost = cross_entropy(logits, labels, ignore_index=-1, reduction="none")
         return lost * (batch.tokens / len(lost))
-
-    def parameters(self) -> list[nn.Parameter]:
-        return []
 
 
 def _label_logits(model: nn.Module, anatomy: Anatomy, states: States, batch: MicroBatch) -> Tensor:

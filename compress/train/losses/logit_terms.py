@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...measure.reading import LAST, States
 from ...text.micro_batches import MicroBatch
+from .term import Answers, Term
 
 _SMALLEST = 1e-7  # the least probability of all outcomes that are not kept apart
 
@@ -75,13 +76,11 @@ def log_probabilities(
     return torch.log_softmax(logits / temperature, -1)
 
 
-class LogitDivergence:
+class LogitDivergence(Term):
     """A divergence in nats, times ``temperature²`` so that its gradient does not fade as that rises.
 
     ``vocabulary`` ids are those that both models have, where one has more.
     """
-
-    by_token, needs_teacher = True, True
 
     def __init__(
         self,
@@ -92,13 +91,11 @@ class LogitDivergence:
         vocabulary: int | None = None,
     ) -> None:
         self.name: str = divergence
-        self.student_taps: dict[str, str] = {}
-        self.teacher_taps: dict[str, str] = {}
         self.between = _DIVERGENCES[divergence]
         self.top_k, self.softcap, self.temperature = top_k, softcap, temperature
         self.vocabulary = vocabulary
 
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``ids [tokens, top_k]`` int32 in any order and their ``log_probabilities``, float32; the rest of 1
         is the tail's mass. Of a whole vocabulary only the latter, in its order.
         """
@@ -108,9 +105,7 @@ class LogitDivergence:
         top = found.topk(self.top_k, -1, sorted=False)  # sorting a whole vocabulary takes most of the time
         return {"ids": top.indices.to(torch.int32), "log_probabilities": top.values}
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         mine, theirs = self._found(model, states), answers["log_probabilities"]
         if "ids" in answers:
             mine, theirs = with_rest(mine.gather(-1, answers["ids"].long())), with_rest(theirs)
@@ -119,33 +114,23 @@ class LogitDivergence:
     def _found(self, model: nn.Module, states: States) -> Tensor:
         return log_probabilities(model, states[LAST], self.softcap, self.temperature, self.vocabulary)
 
-    def parameters(self) -> list[nn.Parameter]:
-        return []
 
-
-class CrossEntropy:
+class CrossEntropy(Term):
     """Minus the log-probability of the token that follows; the last of a row has none."""
 
-    name, by_token, needs_teacher = "cross_entropy", True, False
+    name, needs_teacher = "cross_entropy", False
 
     def __init__(self, softcap: float | None) -> None:
         self.softcap = softcap
-        self.student_taps: dict[str, str] = {}
-        self.teacher_taps: dict[str, str] = {}
 
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``labels [tokens]``: the id that follows, or −1."""
         return {"labels": labels(batch)[part]}
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         found, following = log_probabilities(model, states[LAST], self.softcap), answers["labels"]
         chosen = found.gather(-1, following.clamp_min(0).unsqueeze(-1)).squeeze(-1)
         return torch.where(following >= 0, -chosen, 0.0)
-
-    def parameters(self) -> list[nn.Parameter]:
-        return []
 
 
 def labels(batch: MicroBatch) -> Tensor:

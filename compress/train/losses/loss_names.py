@@ -1,13 +1,23 @@
-"""Which losses ``distill`` knows, and which of them a kind of model has."""
+"""Which losses ``distill`` knows, which of them a kind of model has, and the terms that they stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from ....errors import TrainingError
-from ...model.anatomy import Anatomy
+from ...model.anatomy import Anatomy, module_name
+from ...model.pooling import pooling_of
+from ...pipeline.stage import Stage
+from .attention_terms import AttentionMaps, Relations
+from .label_terms import LabelCrossEntropy, LabelDivergence
+from .logit_terms import CrossEntropy, LogitDivergence
 from .objective import Weight
+from .sequence_terms import SequenceCrossEntropy
+from .state_terms import EmbeddingDistance, HiddenDistance, StateDistance
+from .term import Term
 
 Loss = Literal[
     "forward_kl",
@@ -72,3 +82,108 @@ def called(anatomy: Anatomy) -> str:
     return {"decoder": "a decoder", "encoder": "an encoder", "encoder_decoder": "an encoder–decoder"}[
         anatomy.kind
     ]
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What a recipe says of the losses; ``shared`` counts the ids that both models have."""
+
+    temperature: float
+    top_k: int
+    seed: int
+    relation_heads: int | None
+    beams: int
+    answer_tokens: int
+    shared: Callable[[], int | None]
+
+
+def term_of(name: Loss, stage: Stage, options: LossOptions) -> Term:
+    """The term of a loss, of the student in ``stage.source`` and its teacher ``stage.original``.
+
+    Raises:
+        TrainingError: the two models do not fit together, or the text lacks what the loss needs.
+        CheckpointError: an encoder without pooling has no embedding.
+    """
+    mine, theirs = stage.source.anatomy, stage.original.anatomy
+    if name == "sequence":
+        return _sequence(mine, theirs, options)
+    if name == "cross_entropy":
+        return CrossEntropy(mine.logit_softcap)
+    if name == "cosine" or name == "embedding":
+        return EmbeddingDistance(pooling_of(stage.original.reader.path), cosine=name == "cosine")
+    if name == "label_kl":
+        return _label_divergence(mine, theirs, options.temperature)
+    if name == "label_cross_entropy":
+        return _label_cross_entropy(stage)
+    if name == "states":
+        return StateDistance()
+    if name == "hidden":
+        widths = (mine.hidden_size, theirs.hidden_size)
+        return HiddenDistance(paired_blocks(mine, theirs), widths, options.seed, stage.device)
+    if name == "relations":
+        return _relations(mine, theirs, options.relation_heads)
+    if name == "attention":
+        return AttentionMaps(mine, theirs)
+    return LogitDivergence(name, options.top_k, mine.logit_softcap, options.temperature, options.shared())
+
+
+def _sequence(student: Anatomy, teacher: Anatomy, options: LossOptions) -> SequenceCrossEntropy:
+    options.shared()  # refuses a student of another vocabulary
+    if student.vocab_size < teacher.vocab_size:
+        raise TrainingError(
+            f"the student has embeddings for {student.vocab_size} tokens, "
+            f"the teacher writes {teacher.vocab_size}",
+            fix=f"give the student vocab_size {teacher.vocab_size}",
+        )
+    return SequenceCrossEntropy(options.beams, options.answer_tokens)
+
+
+def _label_divergence(student: Anatomy, teacher: Anatomy, temperature: float) -> LabelDivergence:
+    mine, theirs = student.classifier, teacher.classifier
+    if mine is None or theirs is None or mine.labels != theirs.labels:
+        named = [", ".join(head.labels) if head is not None else "none" for head in (mine, theirs)]
+        raise TrainingError(
+            f"the loss label_kl is of two classifiers with the same labels: the student has {named[0]}, "
+            f"the teacher {named[1]}",
+            fix="leave it out, or distill a …ForSequenceClassification from one",
+        )
+    return LabelDivergence(student, teacher, temperature)
+
+
+def _label_cross_entropy(stage: Stage) -> LabelCrossEntropy:
+    if stage.source.anatomy.classifier is None:
+        raise TrainingError(
+            "the loss label_cross_entropy is of a classifier, and the student is none",
+            fix="leave it out, or distill a …ForSequenceClassification",
+        )
+    calibration = stage.calibration
+    if calibration is None or all(batch.labels is None for batch in calibration.batches):
+        raise TrainingError(
+            "the loss label_cross_entropy needs texts that say what they are",
+            fix='calibrate with a .jsonl file whose rows are {"text": …, "label": …}, or leave it out',
+        )
+    return LabelCrossEntropy(stage.source.anatomy)
+
+
+def _relations(student: Anatomy, teacher: Anatomy, heads: int | None) -> Relations:
+    heads = heads or teacher.blocks[-1].attention.kv_heads
+    for anatomy in (student, teacher):
+        attention = anatomy.blocks[-1].attention
+        widths = [linear.out_features for linear in (attention.q, attention.k, attention.v)]
+        if any(width % heads for width in widths):
+            raise TrainingError(
+                f"{heads} relation heads do not divide {widths} channels of q, k and v",
+                fix="give relation_heads that divide the student's and the teacher's",
+            )
+    return Relations(student, teacher, heads)
+
+
+def paired_blocks(student: Anatomy, teacher: Anatomy) -> dict[str, str]:
+    """Each block of the student, and the teacher's at the same share of the depth; the last with the last."""
+    mine, theirs = len(student.blocks), len(teacher.blocks)
+    return {
+        module_name(student, block.prefix): module_name(
+            teacher, teacher.blocks[math.ceil((index + 1) * theirs / mine) - 1].prefix
+        )
+        for index, block in enumerate(student.blocks)
+    }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,47 +18,12 @@ from ...text.micro_batches import MicroBatch
 from .label_terms import LabelDivergence
 from .logit_terms import LogitDivergence
 from .state_terms import StateDistance
+from .term import Answers, Term
 
-Answers = dict[str, Tensor]
 # Of a term: the same all the time, or at the beginning and at the end of learning, with a line between them.
 Weight = float | tuple[float, float]
 
 _AT_ONCE = 128  # tokens whose logits are held at once: a row is as long as the vocabulary
-
-
-class Term(Protocol):
-    """One loss."""
-
-    @property
-    def name(self) -> str:
-        """Of the term, and the beginning of its answers' names."""
-
-    @property
-    def by_token(self) -> bool:
-        """Whether some tokens of a micro-batch may be looked at without the others."""
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether the teacher has to look at the micro-batch at all."""
-
-    @property
-    def student_taps(self) -> Mapping[str, str]:
-        """The modules of the student whose outputs it reads, as ``read`` takes them."""
-
-    @property
-    def teacher_taps(self) -> Mapping[str, str]:
-        """The modules of the teacher whose outputs it reads."""
-
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
-        """What is kept of the teacher about the tokens ``part``: tensors with one row a token, unless the
-        term is not by token.
-        """
-
-    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
-        """``[tokens]`` (or fewer, with the same sum): how far the student is from the teacher's answers."""
-
-    def parameters(self) -> list[nn.Parameter]:
-        """What the term itself learns, and nobody keeps."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from torch.nn.functional import cross_entropy
 from ....errors import TrainingError
 from ...measure.reading import LAST, States
 from ...text.micro_batches import MicroBatch
+from .term import Answers, Term, padded
 
 
-class SequenceCrossEntropy:
+class SequenceCrossEntropy(Term):
     """Minus the log-probability of the teacher's answers, whose tokens so far the decoder is given: nats a
     token of the answers, so that those of a micro-batch together count as its source tokens.
 
@@ -27,14 +28,12 @@ class SequenceCrossEntropy:
     is as the teacher's ``generation_config.json`` has it, but for chance. The decoder computes in float32.
     """
 
-    name, by_token, needs_teacher = "sequence", False, True
+    name, by_token = "sequence", False
 
     def __init__(self, beams: int, answer_tokens: int) -> None:
         self.beams, self.answer_tokens = beams, answer_tokens
-        self.student_taps: dict[str, str] = {}
-        self.teacher_taps: dict[str, str] = {}
 
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``labels [rows, answer]`` int32: the ids that are written after the start, the end among them, and
         −1 after that.
 
@@ -43,9 +42,7 @@ class SequenceCrossEntropy:
         """
         return {"labels": written(model, *_sources(states, batch), self.beams, self.answer_tokens)}
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         """``[rows]``.
 
         Raises:
@@ -55,9 +52,6 @@ class SequenceCrossEntropy:
         logits = answer_logits(model, *_sources(states, batch), labels)
         lost = cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=-1, reduction="none")
         return lost.sum(1) * (batch.tokens / int((labels >= 0).sum()))
-
-    def parameters(self) -> list[nn.Parameter]:
-        return []
 
 
 def answer_logits(model: Any, sources: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
@@ -121,7 +115,5 @@ def _ids(end: int | list[int] | None) -> list[int]:
 
 def _sources(states: States, batch: MicroBatch) -> tuple[Tensor, Tensor]:
     """The encoder's states ``[rows, length, hidden]`` float32 and their mask, of rows that have a token."""
-    rows = states[LAST].to(torch.float32)
-    mask = batch.attention_mask[batch.attention_mask.any(1)].to(rows.device)
-    padded = rows.new_zeros(*mask.shape, rows.shape[-1])
-    return padded.masked_scatter(mask.bool().unsqueeze(-1), rows), mask
+    mask = batch.attention_mask[batch.attention_mask.any(1)].to(states[LAST].device)
+    return padded(states, mask), mask

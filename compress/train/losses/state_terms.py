@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...measure.reading import LAST, States
 from ...model.pooling import Pooling
 from ...text.micro_batches import MicroBatch
+from .term import Answers, Term, padded
 
 
 def relative_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -24,36 +25,27 @@ def relative_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return squared / teacher.square().sum(-1).clamp_min(1e-6)
 
 
-class StateDistance:
+class StateDistance(Term):
     """The relative squared distance of the tokens' last hidden states."""
 
-    name, by_token, needs_teacher = "states", True, True
+    name = "states"
 
-    def __init__(self) -> None:
-        self.student_taps: dict[str, str] = {}
-        self.teacher_taps: dict[str, str] = {}
-
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``rows [tokens, hidden]`` float32."""
         return {"rows": states[LAST].to(torch.float32)}
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         return relative_distance(states[LAST], answers["rows"])
 
-    def parameters(self) -> list[nn.Parameter]:
-        return []
 
-
-class HiddenDistance:
+class HiddenDistance(Term):
     """The mean relative squared distance of states between blocks.
 
     ``pairs`` are paths of a student's and of a teacher's block; ``widths`` are those of their states, student
     first.
     """
 
-    name, by_token, needs_teacher = "hidden", True, True
+    name = "hidden"
 
     def __init__(
         self, pairs: Mapping[str, str], widths: tuple[int, int], seed: int, device: torch.device
@@ -68,13 +60,11 @@ class HiddenDistance:
                 start = torch.randn(wide, narrow, generator=generator) * narrow**-0.5
                 self.projections[name] = nn.Parameter(start.to(device))
 
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``hidden.N [tokens, hidden]`` float32 after each of the teacher's blocks."""
         return {name: states[name].to(torch.float32) for name in self.teacher_taps}
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         distances = []
         for name in self.student_taps:
             mine = states[name].to(torch.float32)
@@ -87,40 +77,30 @@ class HiddenDistance:
         return list(self.projections.values())
 
 
-class EmbeddingDistance:
+class EmbeddingDistance(Term):
     """How far each row's embedding is from the teacher's: 1 − cosine, or the relative squared distance.
 
     Every row of a micro-batch counts alike, and all of them together as the micro-batch's tokens.
     """
 
-    by_token, needs_teacher = False, True
+    by_token = False
 
     def __init__(self, pooling: Pooling, *, cosine: bool) -> None:
         self.name = "cosine" if cosine else "embedding"
         self.pooling, self.cosine = pooling, cosine
-        self.student_taps: dict[str, str] = {}
-        self.teacher_taps: dict[str, str] = {}
 
     def _embeddings(self, states: States, batch: MicroBatch) -> Tensor:
         mask = batch.attention_mask.to(states[LAST].device)
-        rows = states[LAST].to(torch.float32)
-        padded = rows.new_zeros(*mask.shape, rows.shape[-1])
-        padded = padded.masked_scatter(mask.bool().unsqueeze(-1), rows)
-        return self.pooling.apply(padded, mask)
+        return self.pooling.apply(padded(states, mask), mask)
 
-    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> dict[str, Tensor]:
+    def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``embeddings [rows, hidden]`` float32."""
         return {"embeddings": self._embeddings(states, batch)}
 
-    def losses(
-        self, model: nn.Module, states: States, answers: dict[str, Tensor], batch: MicroBatch
-    ) -> Tensor:
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         mine, theirs = self._embeddings(states, batch), answers["embeddings"]
         if self.cosine:
             distance = 1 - torch.nn.functional.cosine_similarity(mine, theirs, dim=-1)
         else:
             distance = relative_distance(mine, theirs)
         return distance * (batch.tokens / len(distance))
-
-    def parameters(self) -> list[nn.Parameter]:
-        return []

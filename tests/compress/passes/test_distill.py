@@ -13,10 +13,11 @@ import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.passes.distill import Distill, _pairs
+from edgepress.compress.passes.distill import Distill
 from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import Calibration, calibration_from
+from edgepress.compress.train.losses.loss_names import paired_blocks
 from edgepress.errors import TrainingError
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import hash_tree, read_json, write_json
@@ -130,10 +131,10 @@ def test_blocks_are_compared_at_the_same_share_of_the_depth(
     ]
     two, three, six = anatomies
     layers = "model.layers."
-    assert _pairs(two, six) == {f"{layers}0": f"{layers}2", f"{layers}1": f"{layers}5"}
-    assert _pairs(three, six) == {f"{layers}{i}": f"{layers}{2 * i + 1}" for i in range(3)}
-    assert _pairs(two, three) == {f"{layers}0": f"{layers}1", f"{layers}1": f"{layers}2"}
-    assert _pairs(six, six) == {f"{layers}{i}": f"{layers}{i}" for i in range(6)}
+    assert paired_blocks(two, six) == {f"{layers}0": f"{layers}2", f"{layers}1": f"{layers}5"}
+    assert paired_blocks(three, six) == {f"{layers}{i}": f"{layers}{2 * i + 1}" for i in range(3)}
+    assert paired_blocks(two, three) == {f"{layers}0": f"{layers}1", f"{layers}1": f"{layers}2"}
+    assert paired_blocks(six, six) == {f"{layers}{i}": f"{layers}{i}" for i in range(6)}
 
 
 def test_losses_that_a_model_does_not_have_are_refused(

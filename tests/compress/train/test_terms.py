@@ -16,8 +16,9 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.attention_terms import Relations
 from edgepress.compress.train.losses.logit_terms import CrossEntropy, LogitDivergence, labels
-from edgepress.compress.train.losses.objective import Objective, Term, ask, learn_from, total_loss
+from edgepress.compress.train.losses.objective import Objective, ask, learn_from, total_loss
 from edgepress.compress.train.losses.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
+from edgepress.compress.train.losses.term import Term
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")
