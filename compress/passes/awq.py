@@ -60,7 +60,7 @@ class Awq(BlockPass):
             readers = [reader for reader in link.readers if self.selects(reader)]
             if not readers or not foldable(block, link):
                 continue
-            found = self._search(block, link, readers)
+            found = self.factors(block, link, readers)
             if found is not None:
                 spread = fold(block, link, found.factors) if found.ratio < 1 else None
                 details |= {r.name: f"{found.label} leaves {found.ratio:.0%}" for r in readers}
@@ -68,7 +68,7 @@ class Awq(BlockPass):
         for linear in filter(self.selects, block.anatomy.linears()):
             self._finish(block, linear, factors.get(linear.name), details.get(linear.name))
 
-    def _search(self, block: Block, link: Link, readers: list[Linear]) -> Found | None:
+    def factors(self, block: Block, link: Link, readers: list[Linear]) -> Found | None:
         """The factors for a link, or None where the statistics are of no use."""
         gram = block.statistic(readers[0], "gram")
         if not all_finite(gram) or not bool((gram.diagonal() > 0).any()):

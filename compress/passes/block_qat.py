@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -140,13 +141,11 @@ def _learned(modules: dict[str, LsqLinear]) -> list[Learned]:
     found = []
     for name, module in modules.items():
         start = module.scale.detach().clone()
-
-        def rounded(scale: Tensor, start: Tensor = start) -> Tensor:
-            return on_its_side(scale, start)
-
         unit = _LATENT_UNIT * start.abs().unsqueeze(-1)
         found.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
-        found.append(learn(f"{name}.weight_scale", module, "scale", start.abs(), rounded))
+        found.append(
+            learn(f"{name}.weight_scale", module, "scale", start.abs(), partial(on_its_side, start=start))
+        )
     return found
 
 

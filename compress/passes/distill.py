@@ -29,7 +29,6 @@ With ``on_policy`` a share of the text is the student's own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -113,9 +112,7 @@ class Distill(Selective, Learning):
 
     def working_bytes(self, weights: int) -> int:
         """The copies of the weights, a micro-batch, and the teacher where it stays."""
-        blocks = 1 if self.training.checkpointing else 12
-        activations = 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
-        return _COPIES[self.train] * weights + activations + self.teacher_bytes(weights)
+        return _COPIES[self.train] * weights + self.passing_bytes(weights)
 
     def reads(self) -> tuple[Path, ...]:
         return () if self.student is None else (Path(self.student),)

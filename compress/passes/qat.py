@@ -10,7 +10,6 @@ float are rounded to ``scheme``. What training computes with is to the bit what 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -60,9 +59,7 @@ class Qat(Selective, Learning):
 
     def working_bytes(self, weights: int) -> int:
         """The model, latent weights with their change, gradient, two moments and best, and a micro-batch."""
-        blocks = 1 if self.training.checkpointing else 12
-        student = 9 * weights + 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
-        return student + self.teacher_bytes(weights)
+        return 9 * weights + self.passing_bytes(weights)
 
     def learner(self, stage: Stage) -> Student:
         """The model with its codes free.
@@ -72,27 +69,21 @@ class Qat(Selective, Learning):
                 that was rescaled since.
         """
         student = Student(stage.source, stage.device)
-        for block in stage.source.anatomy.blocks:
-            masks = stage.masks.of(block, stage.device)
-            for linear in filter(self.selects, block.linears()):
-                mask = masks.get(linear.name)
-                tensor = self._first(stage, linear, mask)
-                bias = student.bias(linear.name)
-                module = self._module(tensor, bias, self._leaning(stage, linear, tensor), mask)
-                bits = ACTIVATION_BITS[self.activations]
-                student.learn_codes(linear.name, module, module.tensor().scale, bits, self.codes_rate)
+
+        def coded(linear: Linear, mask: Tensor | None) -> Coded:
+            tensor = self._first(stage, linear, mask)
+            weight, bias = self._leaning(stage, linear, tensor), student.bias(linear.name)
+            if self.observer == "lsq":
+                return LsqLinear(tensor, bias, weight, mask)
+            weight = tensor.dequantize() if weight is None else weight
+            return RoundedLinear(weight, tensor.scheme, minmax, bias, mask)
+
+        bits = ACTIVATION_BITS[self.activations]
+        student.learn_codes(self.selects, stage.masks, coded, bits, self.codes_rate)
         student.learn(("scales", "norms", "biases", *(("embedding",) if self.embedding else ())))
         if (kept := ACTIVATION_BITS[self.kv]) is not None:
             round_cache(student.model, stage.source.anatomy, kept)
         return student
-
-    def _module(
-        self, tensor: QTensor, bias: Tensor | None, weight: Tensor | None, mask: Tensor | None
-    ) -> Coded:
-        if self.observer == "lsq":
-            return LsqLinear(tensor, bias, weight, mask)
-        weight = tensor.dequantize() if weight is None else weight
-        return RoundedLinear(weight, tensor.scheme, minmax, bias, mask)
 
     def _first(self, stage: Stage, linear: Linear, mask: Tensor | None) -> QTensor:
         """The quantized weight that learning begins with."""

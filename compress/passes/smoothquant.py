@@ -67,7 +67,7 @@ class Smoothquant(BlockPass):
             readers = [reader for reader in link.readers if self.selects(reader)]
             if not readers or not foldable(block, link):
                 continue
-            found = self._factors(block, link, readers)
+            found = self.factors(block, link, readers)
             if found is not None:
                 if found.label != "1":
                     spread = fold(block, link, found.factors)
@@ -79,7 +79,7 @@ class Smoothquant(BlockPass):
                 peaks = peaks / spreads[linear.name]
             self._finish(block, linear, peaks, details.get(linear.name, "not scaled: nothing feeds it alone"))
 
-    def _factors(self, block: Block, link: Link, readers: list[Linear]) -> Found | None:
+    def factors(self, block: Block, link: Link, readers: list[Linear]) -> Found | None:
         """The factors of a link, or None where the statistics are of no use."""
         peaks, sample = (block.statistic(readers[0], name) for name in self.needs)
         if not bool(torch.isfinite(peaks).all()) or not bool((peaks > 0).any()):

@@ -14,7 +14,6 @@ in.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Literal, Self
@@ -24,6 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..model.anatomy import Anatomy
+from ..model.block_anatomy import Linear
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import Fixed, Selective
 from ..pipeline.block import LayerStatus, weight_error
@@ -93,9 +93,7 @@ class Ternary(Selective, Learning):
 
     def working_bytes(self, weights: int) -> int:
         """The model, latent weights with their change, gradient, two moments and best, and a micro-batch."""
-        blocks = 1 if self.training.checkpointing else 12
-        student = 9 * weights + 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
-        return student + self.teacher_bytes(weights)
+        return 9 * weights + self.passing_bytes(weights)
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         return with_sub_norms(anatomy) if self.sub_norms else anatomy
@@ -109,14 +107,12 @@ class Ternary(Selective, Learning):
 
     def learner(self, stage: Stage) -> Student:
         student = Student(stage.source, stage.device)
-        for block in stage.source.anatomy.blocks:
-            masks = stage.masks.of(block, stage.device)
-            for linear in filter(self.selects, block.linears()):
-                weight = stage.source.dense(linear.name).to(stage.device)
-                bias = student.bias(linear.name)
-                module = self._module(weight, bias, masks.get(linear.name))
-                bits = ACTIVATION_BITS[self.activations]
-                student.learn_codes(linear.name, module, module.tensor().scale, bits)
+
+        def coded(linear: Linear, mask: Tensor | None) -> Coded:
+            weight = stage.source.dense(linear.name).to(stage.device)
+            return self._module(weight, student.bias(linear.name), mask)
+
+        student.learn_codes(self.selects, stage.masks, coded, ACTIVATION_BITS[self.activations])
         scales: tuple[Kind, ...] = ("scales",) if self.scales == "learned" else ()
         student.learn((*scales, "norms", "biases", *(("embedding",) if self.embedding else ())))
         return student

@@ -80,6 +80,12 @@ class Learning(ModelPass):
         """What a teacher takes that stays beside the student."""
         return weights if self.teacher_stays else 0
 
+    def passing_bytes(self, weights: int) -> int:
+        """What a micro-batch holds for the way back, and a teacher that stays."""
+        blocks = 1 if self.training.checkpointing else 12
+        held = 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
+        return held + self.teacher_bytes(weights)
+
     def learner(self, stage: Stage) -> Student:
         """The model of ``stage`` with what should learn, and ``learned`` not empty."""
         raise TypeError(f"{type(self).__name__} does not define learner")

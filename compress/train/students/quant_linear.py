@@ -1,5 +1,6 @@
-"""``QuantLinear``: a linear that computes from codes, scales and zero points, and learns the last two.
+"""Linears of a student whose weight is made of something else in each pass: of codes, or of the embedding.
 
+``QuantLinear`` computes from codes, scales and zero points, and learns the last two.
 The codes stay int8 in memory; the float weight exists for one product at a time, in the forward and again in
 the backward pass. With ``weight = (codes − zero_point) · scale`` and ``G = gradientᵀ rows`` the gradients are
 ``∂scale = Σ_group G · (codes − zero_point)`` and ``∂zero_point = −scale · Σ_group G``.
@@ -86,3 +87,22 @@ class QuantLinear(nn.Module):
         if self.bias is not None:
             out = out + self.bias.to(out.dtype)
         return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+class TiedHead(nn.Module):
+    """States ``[..., hidden]`` to logits ``[..., vocab]`` by the weight of ``embedding [vocab, hidden]``, as
+    it is at the moment.
+    """
+
+    def __init__(self, embedding: nn.Module, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # in a tuple: the module has its place in the model already
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """``[vocab, hidden]``."""
+        return self._embedding[0].weight  # type: ignore[return-value]
+
+    def forward(self, states: Tensor) -> Tensor:
+        return nn.functional.linear(states, self.weight, self.bias)

@@ -7,7 +7,7 @@ are a sixth, and the codes themselves a seventh; pruned weights stay zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -25,7 +25,7 @@ from ...numbers.scheme import Scheme
 from ...pipeline.block_shards import Masks
 from ...pipeline.processes import Processes
 from .lsq_linear import LsqLinear, on_its_side
-from .quant_linear import QuantLinear
+from .quant_linear import QuantLinear, TiedHead
 from .relative import Learned, Rounding, learn, learn_low_rank
 from .rounded_linear import RoundedLinear
 from .sharding import block_modules, spread
@@ -110,16 +110,25 @@ class Student:
                     self.learned.append(learned)
 
     def learn_codes(
-        self, name: str, module: Coded, scale: Tensor, activations: int | None = None, rate: float = 1.0
+        self,
+        selects: Callable[[Linear], bool],
+        masks: Masks,
+        make: Callable[[Linear, Tensor | None], Coded],
+        activations: int | None = None,
+        rate: float = 1.0,
     ) -> None:
-        """Let the codes of the linear ``name`` learn: ``module`` takes its place, whose weight behind them
-        moves in units of ``scale [out, groups]``, ``rate`` times as fast as others do. Its inputs are rounded
-        to so many bits, in training alone where its scheme leaves them in float.
+        """Let the codes of the linears that ``selects`` says learn: what ``make`` gives of one and its mask
+        takes its place, whose weight behind them moves in units of its scales, ``rate`` times as fast as
+        others do. Inputs are rounded to so many bits, in training alone where schemes leave them in float.
         """
-        self._replace(name, module, activations)
-        self.began[name] = module.tensor()
-        unit = rate * _LATENT_UNIT * scale.detach().abs().unsqueeze(-1)
-        self.learned.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
+        for block in self.source.anatomy.blocks:
+            kept = masks.of(block, self.device)
+            for linear in filter(selects, block.linears()):
+                name, module = linear.name, make(linear, kept.get(linear.name))
+                self._replace(name, module, activations)
+                self.began[name] = tensor = module.tensor()
+                unit = rate * _LATENT_UNIT * tensor.scale.detach().abs().unsqueeze(-1)
+                self.learned.append(learn(f"{name}.latent", module, "latent", unit, lambda value: value))
 
     def module(self, name: str) -> nn.Module:
         """The linear ``name`` in the model, without what quantizes its inputs."""
@@ -179,10 +188,7 @@ class Student:
             if isinstance(module, RoundedLinear):
                 continue
             start = module.scale.detach()
-
-            def rounded(scale: Tensor, start: Tensor = start) -> Tensor:
-                return on_its_side(scale, start)
-
+            rounded = partial(on_its_side, start=start)
             yield learn(f"{name}.weight_scale", module, "scale", start.abs(), rounded)
 
     def _zero_points(self, masked: frozenset[str]) -> Iterator[Learned]:
@@ -240,22 +246,3 @@ class Student:
     def _as_stored(self, name: str) -> Rounding:
         stored = self.source.stored_type(name)
         return lambda value: value.to(stored).to(torch.float32)
-
-
-class TiedHead(nn.Module):
-    """States ``[..., hidden]`` to logits ``[..., vocab]`` by the weight of ``embedding [vocab, hidden]``, as
-    it is at the moment.
-    """
-
-    def __init__(self, embedding: nn.Module, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self._embedding = (embedding,)  # in a tuple: the module has its place in the model already
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-
-    @property
-    def weight(self) -> Tensor:
-        """``[vocab, hidden]``."""
-        return self._embedding[0].weight  # type: ignore[return-value]
-
-    def forward(self, states: Tensor) -> Tensor:
-        return nn.functional.linear(states, self.weight, self.bias)

@@ -51,7 +51,7 @@ def test_the_factors_are_those_that_a_loop_over_the_inputs_finds(name: str, laye
         best = (loss, label) if best is None or loss < best[0] else best
     assert best is not None
     block, linear = layer_block(weight, inputs.T @ inputs / len(inputs))
-    found = Awq(scheme=name)._search(block, Link(linear, (linear,)), [linear])
+    found = Awq(scheme=name).factors(block, Link(linear, (linear,)), [linear])
     assert found is not None
     assert found.label == best[1]
     assert found.ratio == pytest.approx(best[0] / plain, rel=1e-3)

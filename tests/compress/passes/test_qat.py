@@ -12,12 +12,14 @@ import torch
 import yaml
 from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.compress.api import compress_model
+from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.kv_tap import tap
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.fake_quant import wrap
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.passes.qat import Qat
+from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.train.students.lsq_linear import LsqLinear
 from edgepress.compress.train.students.rounded_linear import round_cache
 from edgepress.compress.train.students.student import Student
@@ -99,12 +101,14 @@ def test_it_begins_as_the_stage_before_ended(pico_llama: Path, tmp_path: Path, s
     path = compress_model(str(pico_llama), scheme="W3A16-g32", output=tmp_path / "o")
     source, original = WeightSource.open(path), WeightSource.open(pico_llama)
     student = Student(source, torch.device("cpu"))
-    for linear in source.anatomy.linears():
+
+    def coded(linear: Linear, mask: torch.Tensor | None) -> LsqLinear:
         tensor = source.linear(linear.name)
         assert isinstance(tensor, QTensor)
         weight = original.dense(linear.name) if start == "original" else None
-        module = LsqLinear(tensor, None, weight)
-        student.learn_codes(linear.name, module, module.scale)
+        return LsqLinear(tensor, None, weight, mask)
+
+    student.learn_codes(lambda linear: True, Masks(), coded)
     student.learn(("scales", "norms", "biases"))
     with torch.no_grad():
         assert torch.equal(student.model(IDS).logits, load_model(path)(IDS).logits)

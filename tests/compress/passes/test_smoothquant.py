@@ -52,7 +52,7 @@ def block_of(layer_block: LayerBlock, weight: Tensor, inputs: Tensor) -> tuple[B
 def test_a_given_alpha_is_the_papers_rule(layer_block: LayerBlock) -> None:
     weight, inputs = outliers(0)
     block, linear = block_of(layer_block, weight, inputs)
-    found = Smoothquant(alpha=0.75)._factors(block, Link(linear, (linear,)), [linear])
+    found = Smoothquant(alpha=0.75).factors(block, Link(linear, (linear,)), [linear])
     assert found is not None
     expected = torch.tensor(
         [float(inputs[:, j].abs().max() ** 0.75 / weight[:, j].abs().max() ** 0.25) for j in range(64)]
@@ -64,7 +64,7 @@ def test_a_given_alpha_is_the_papers_rule(layer_block: LayerBlock) -> None:
 def test_the_search_takes_the_least_error_of_the_product(layer_block: LayerBlock) -> None:
     weight, inputs = outliers(1)
     block, linear = block_of(layer_block, weight, inputs)
-    found = Smoothquant()._factors(block, Link(linear, (linear,)), [linear])
+    found = Smoothquant().factors(block, Link(linear, (linear,)), [linear])
     assert found is not None
     peaks, largest = inputs.abs().amax(0), weight.abs().amax(0)
     tried = migrations(peaks, largest, [n / 10 for n in range(2, 9)])
