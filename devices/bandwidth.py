@@ -92,7 +92,7 @@ def measure_bandwidth(working_set: int, *, threads: int | None = None, repeats: 
     return Bandwidth(max(samples), working_set, count, samples)
 
 
-def _rates(working_set: int, threads: int, repeats: int) -> list[float]:
+def rates(working_set: int, threads: int, repeats: int) -> list[float]:
     """Bytes per second of each repeat; runs in the child."""
     import numpy as np
 
@@ -119,4 +119,4 @@ def _rates(working_set: int, threads: int, repeats: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_rates(**json.loads(sys.stdin.read()))))
+    print(json.dumps(rates(**json.loads(sys.stdin.read()))))

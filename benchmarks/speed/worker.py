@@ -170,7 +170,7 @@ def _prepacked(request: dict[str, Any]) -> list[Path]:
     return [] if entry is None else list(entry.path.iterdir())
 
 
-def _private_stdout() -> Any:
+def private_stdout() -> Any:
     """The real stdout under a number of its own; whatever is printed from now on goes to stderr."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -179,7 +179,7 @@ def _private_stdout() -> Any:
 
 def serve() -> None:
     """Answer the requests on stdin until ``quit`` or the end of the input."""
-    channel, worker = _private_stdout(), Worker()
+    channel, worker = private_stdout(), Worker()
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "quit":

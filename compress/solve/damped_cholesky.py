@@ -179,11 +179,11 @@ def factorize(gram: Tensor, damping: float, order: Tensor | None = None) -> Inve
     return None
 
 
-def permuted(matrix: Tensor, order: Tensor) -> Tensor:
-    """``matrix[order][:, order]`` without a second copy of the matrix."""
+def permuted(matrix: Tensor, order: Tensor, panel: int = _PANEL) -> Tensor:
+    """``matrix[order][:, order]`` without a second copy of the matrix, so many rows at a time."""
     result = torch.empty_like(matrix)
-    for start in range(0, len(order), _PANEL):
-        rows = slice(start, start + _PANEL)
+    for start in range(0, len(order), panel):
+        rows = slice(start, start + panel)
         torch.index_select(matrix[order[rows]], 1, order, out=result[rows])
     return result
 
@@ -196,14 +196,14 @@ def cholesky_in_place(matrix: Tensor) -> Tensor | None:
     return columns if int(info) == 0 else None
 
 
-def invert_lower_in_place(lower: Tensor) -> None:
+def invert_lower_in_place(lower: Tensor, panel: int = _PANEL) -> None:
     """Replace a lower triangular matrix by its inverse, by panels of columns from the right.
 
     With L = [[A, 0], [B, C]]: L⁻¹ = [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]].
     """
     size = len(lower)
-    for start in range((size - 1) // _PANEL * _PANEL, -1, -_PANEL):
-        stop = min(start + _PANEL, size)
+    for start in range((size - 1) // panel * panel, -1, -panel):
+        stop = min(start + panel, size)
         corner = lower[start:stop, start:stop]
         identity = torch.eye(stop - start, dtype=lower.dtype, device=lower.device)
         corner.copy_(torch.linalg.solve_triangular(corner, identity, upper=False))

@@ -33,17 +33,22 @@ def starts_with_bos(tokenizer: Tokenizer) -> bool:
 
 
 def token_stream(
-    tokenizer: Tokenizer, texts: Sequence[str], *, separator: str = SEPARATOR, limit: int | None = None
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    separator: str = SEPARATOR,
+    limit: int | None = None,
+    chunk: int = _CHUNK,
 ) -> Ids:
     """Ids ``[tokens]`` of all texts, without tokens that the tokenizer adds; at most ``limit`` of them.
 
-    Text is given to the tokenizer in chunks of about a million characters, and no more of it than ``limit``
+    Text is given to the tokenizer in chunks of about ``chunk`` characters, and no more of it than ``limit``
     needs.
     """
     parts: list[Ids] = []
     count = 0
-    for chunk in _chunks(texts, separator, _CHUNK if limit is None else min(_CHUNK, 8 * limit)):
-        parts.append(np.asarray(tokenizer.encode(chunk, special=False), dtype=np.int64))
+    for text in _chunks(texts, separator, chunk if limit is None else min(chunk, 8 * limit)):
+        parts.append(np.asarray(tokenizer.encode(text, special=False), dtype=np.int64))
         count += len(parts[-1])
         if limit is not None and count >= limit:
             break

@@ -26,7 +26,7 @@ def test_rates_count_every_byte_read(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1000))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
     monkeypatch.setattr(bandwidth, "BYTES_PER_REPEAT", 4 << 20)
-    assert bandwidth._rates(2 << 20, 1, 3) == [4 << 20] * 3
+    assert bandwidth.rates(2 << 20, 1, 3) == [4 << 20] * 3
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def _covering_block(bits: int, in_features: int) -> int:
     return next((block for block in native if block <= in_features), native[-1])
 
 
-def _packed(values: Bytes, bits: int) -> Bytes:
+def packed(values: Bytes, bits: int) -> Bytes:
     """Pack the last axis, whose length fills whole bytes."""
     per_byte = 8 // bits
     packed = values[..., ::per_byte].copy()
@@ -213,7 +213,7 @@ def _unsigned(values: NDArray[np.int8], zero: int) -> Bytes:
 def pack_codes(tensor: QTensor, layout: Layout) -> Bytes:
     """``[out, blocks, bytes per block]``; inputs beyond the last one hold the zero code."""
     codes = _padded(_unsigned(tensor.codes.numpy(), layout.zero), layout.blocks * layout.block, layout.zero)
-    return _packed(codes, layout.bits).reshape(codes.shape[0], layout.blocks, layout.blob)
+    return packed(codes, layout.bits).reshape(codes.shape[0], layout.blocks, layout.blob)
 
 
 def pack_scales(tensor: QTensor, layout: Layout) -> NDArray[Any]:
@@ -226,4 +226,4 @@ def pack_zero_points(tensor: QTensor, layout: Layout) -> Bytes:
     """``[out, bytes]`` of an asymmetric tensor."""
     assert tensor.zero_point is not None
     zeros = np.repeat(_unsigned(tensor.zero_point.numpy(), layout.zero), layout.repeats, axis=1)
-    return _packed(_padded(zeros, layout.zero_point_bytes * 8 // layout.bits, 0), layout.bits)
+    return packed(_padded(zeros, layout.zero_point_bytes * 8 // layout.bits, 0), layout.bits)

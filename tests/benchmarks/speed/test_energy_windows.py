@@ -28,8 +28,7 @@ from edgepress.benchmarks.speed.profile import profile_bundle
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
 from edgepress.devices.bandwidth import Bandwidth
-from edgepress.devices.energy import MeterLost
-from edgepress.devices.meters import rapl
+from edgepress.devices.energy import Meter, MeterLost
 from edgepress.export.api import export_bundle
 
 STEP = 2_000_000
@@ -167,15 +166,15 @@ def test_energy_that_was_not_asked_for(
 def test_a_counter_lost_on_the_way_costs_only_the_energy(
     decoder: Path, counter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readings: list[Path] = []
+    read, readings = Meter.read, []
 
-    def failing(file: Path) -> int:
-        readings.append(file)
+    def failing(self: Meter) -> Any:
+        readings.append(self)
         if len(readings) > 8:
             raise MeterLost("the CPU's energy counter cannot be read: No such device")
-        return len(readings)
+        return read(self)
 
-    monkeypatch.setattr(rapl, "_microjoules", failing)
+    monkeypatch.setattr(Meter, "read", failing)
     line = profile_bundle(decoder, protocol=FAST, **SHORT)
     assert counted(line).reason == "the CPU's energy counter cannot be read: No such device"
     assert line.metrics["decode_tps"].value is not None

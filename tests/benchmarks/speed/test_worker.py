@@ -134,8 +134,8 @@ def test_an_arm_must_be_entered(arm: Arm) -> None:
 
 def test_prints_do_not_reach_the_protocol() -> None:
     code = (
-        "import os; from edgepress.benchmarks.speed.worker import _private_stdout;"
-        "channel = _private_stdout();"
+        "import os; from edgepress.benchmarks.speed.worker import private_stdout;"
+        "channel = private_stdout();"
         "print('from python', flush=True); os.system('echo from a child'); os.write(1, b'from C');"
         "print('answer', file=channel, flush=True)"
     )

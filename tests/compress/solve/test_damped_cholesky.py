@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edgepress.compress.solve import damped_cholesky
 from edgepress.compress.solve.damped_cholesky import (
     MAX_DAMPING,
     all_finite,
@@ -33,9 +32,7 @@ def gram_of(size: int, seed: int = 0) -> Tensor:
 def test_the_inverse_of_a_triangle_is_found_in_place(size: int, panel: int, seed: int) -> None:
     lower = torch.linalg.cholesky(gram_of(size, seed) + 0.1 * torch.eye(size)).contiguous()
     work = lower.clone()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(damped_cholesky, "_PANEL", panel)
-        invert_lower_in_place(work)
+    invert_lower_in_place(work, panel)
     assert torch.equal(work, work.tril())
     assert torch.allclose(work.double(), torch.linalg.inv(lower.double()), rtol=1e-3, atol=1e-4)
 
@@ -44,9 +41,7 @@ def test_the_inverse_of_a_triangle_is_found_in_place(size: int, panel: int, seed
 def test_permuted_is_two_indexings(size: int, panel: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     matrix, order = torch.randn(size, size, generator=generator), torch.randperm(size, generator=generator)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(damped_cholesky, "_PANEL", panel)
-        assert torch.equal(permuted(matrix, order), matrix[order][:, order])
+    assert torch.equal(permuted(matrix, order, panel), matrix[order][:, order])
 
 
 def test_cholesky_takes_no_memory_and_says_when_there_is_none() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
-from edgepress.compress.text import token_batch
 from edgepress.compress.text.token_batch import starts_with_bos, token_stream, windows
 from edgepress.runtime.text.tokenizer import Tokenizer
 from hypothesis import given
@@ -33,11 +31,11 @@ def test_stream_is_the_joined_text(pico_llama: Path) -> None:
     assert token_stream(tokenizer, []).shape == (0,)
 
 
-def test_chunks_join_to_the_same_text(pico_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_join_to_the_same_text(pico_llama: Path) -> None:
     tokenizer = Tokenizer.open(pico_llama)
     texts = [f"boats drift {index}" for index in range(20)]
-    monkeypatch.setattr(token_batch, "_CHUNK", 30)
-    assert tokenizer.decode([int(i) for i in token_stream(tokenizer, texts)]) == "\n\n".join(texts)
+    stream = token_stream(tokenizer, texts, chunk=30)
+    assert tokenizer.decode([int(i) for i in stream]) == "\n\n".join(texts)
 
 
 def test_bos_only_where_the_tokenizer_adds_it(pico_llama: Path, pico_bert: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def prune(task: CompressionTask, variant: str) -> None:
     kind = AutoModelForCausalLM if decodes else AutoModel
     model = kind.from_pretrained(task.checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
     model.config.use_cache = False
-    rows, makers = torch.tensor(task.tokens()[:1])[:, :32], _makers(model)
+    rows, makers = torch.tensor(task.tokens()[:1])[:, :32], channel_makers(model)
     importance: Any = torch_pruning.importance.GroupMagnitudeImportance()
     if criterion == "taylor":
         importance = torch_pruning.importance.GroupTaylorImportance()
@@ -37,8 +37,8 @@ def prune(task: CompressionTask, variant: str) -> None:
         {"input_ids": rows},
         importance=importance,
         pruning_ratio=0.0,
-        pruning_ratio_dict=dict.fromkeys(makers, _ratio(model, makers, share / 100)),
-        ignored_layers=[module for module in model.modules() if _kept(module, makers)],
+        pruning_ratio_dict=dict.fromkeys(makers, pruned_share(model, makers, share / 100)),
+        ignored_layers=[module for module in model.modules() if is_kept(module, makers)],
         round_to=_ROUND_TO,
         output_transform=lambda out: out.logits if decodes else out.last_hidden_state,
     )
@@ -47,18 +47,18 @@ def prune(task: CompressionTask, variant: str) -> None:
             ids = torch.tensor([row])
             model(input_ids=ids, labels=ids).loss.backward()
     pruner.step()
-    model.config.intermediate_size = next(iter(_makers(model))).out_features
+    model.config.intermediate_size = next(iter(channel_makers(model))).out_features
     model.zero_grad()
     model.save_pretrained(task.result)
 
 
-def _makers(model: Any) -> list[Any]:
+def channel_makers(model: Any) -> list[Any]:
     """The linears that make the channels of an MLP: its gate and up, or the one that it has."""
     ends = ("mlp.gate_proj", "mlp.up_proj", "intermediate.dense")
     return [module for name, module in model.named_modules() if name.endswith(ends)]
 
 
-def _kept(module: Any, makers: list[Any]) -> bool:
+def is_kept(module: Any, makers: list[Any]) -> bool:
     """Whether the pruner leaves the outputs of ``module`` alone: all but the MLPs' own channels."""
     import torch
 
@@ -67,7 +67,7 @@ def _kept(module: Any, makers: list[Any]) -> bool:
     )
 
 
-def _ratio(model: Any, makers: list[Any], share: float) -> float:
+def pruned_share(model: Any, makers: list[Any], share: float) -> float:
     """The share of channels to drop so that blocks keep ``share`` of their weights."""
     import torch
 

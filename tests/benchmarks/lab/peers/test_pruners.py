@@ -24,11 +24,11 @@ def test_the_blocks_keep_their_share(
 ) -> None:
     path = (make_encoder if kind == "bert" else make_decoder)(tmp_path / "m", kind)
     model = load_model(path)
-    makers = torch_pruning._makers(model)
-    ratio = torch_pruning._ratio(model, makers, 0.7)
+    makers = torch_pruning.channel_makers(model)
+    ratio = torch_pruning.pruned_share(model, makers, 0.7)
     blocks = next(one for one in model.modules() if isinstance(one, torch.nn.ModuleList))
     linears = [one for one in blocks.modules() if isinstance(one, torch.nn.Linear)]
     total = sum(one.weight.numel() for one in linears)
     mlps = sum(one.weight.numel() for one in linears if makers[0].out_features in one.weight.shape)
     assert total - ratio * mlps == pytest.approx(0.7 * total)
-    assert not any(torch_pruning._kept(maker, makers) for maker in makers)
+    assert not any(torch_pruning.is_kept(maker, makers) for maker in makers)

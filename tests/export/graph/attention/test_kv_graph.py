@@ -111,8 +111,7 @@ def test_the_cache_holds_torch_s_codes(
     logits(model, IDS[:1])
     scales = exported.source.kv_scales(attention)
     with exported.driver() as driver:
-        mask = np.ones((1, CONTEXT), np.int64)
-        cache = driver._run(IDS[:1], mask, driver.empty_cache(1, CONTEXT), keep=1)[1]
+        cache = driver.cache(IDS[:1], CONTEXT)
     for part, values, scale in zip(("key", "value"), seen[0], (scales.key, scales.value), strict=True):
         found = unpacked(cache[f"past_key_values.0.{part}"], bits)
         half = 1 << (bits - 1)

@@ -14,9 +14,9 @@ import onnx_ir as ir
 import pytest
 from edgepress.errors import CheckpointError, ShapeError
 from edgepress.export.graph.build import WeightView
-from edgepress.export.graph.forms.providers import FORMS, ProviderForm
+from edgepress.export.graph.forms.providers import FORMS, ProviderForm, to_float16
 from edgepress.export.graph.graph_writer import Opset
-from edgepress.export.graph.linear.nbits import _packed
+from edgepress.export.graph.linear.nbits import packed
 from edgepress.export.graph.whole_graph import build_graph, save_graph
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.runtime.prepack.int8_weights import unpacked
@@ -81,7 +81,7 @@ def test_unpacking_is_the_inverse_of_packing(bits: int, data: st.DataObject) -> 
     codes = np.array(
         data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=width, max_size=width)), np.uint8
     )
-    assert (unpacked(_packed(codes[None], bits), bits) == codes).all()
+    assert (unpacked(packed(codes[None], bits), bits) == codes).all()
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,18 @@ def test_gated_and_plain_families_take_every_form(
 
 
 def test_what_does_not_fit_float16_is_refused() -> None:
-    from edgepress.export.graph.forms.providers import _array
+    def halved(largest: float) -> Any:
+        weight = ir.Value(name="w", type=ir.TensorType(ir.DataType.FLOAT))
+        weight.const_value = ir.tensor(np.array([largest, 1e-9], np.float32), name="w")
+        model = ir.Model(ir.Graph([], [], nodes=[], initializers=[weight]), ir_version=10)
+        to_float16(model, {})
+        found = model.graph.initializers["w"].const_value
+        assert found is not None
+        return found.numpy()
 
-    assert _array(np.array([65504.0, 1e-9], np.float32), "w")[0] == 65504
+    assert halved(65504.0)[0] == 65504
     with pytest.raises(CheckpointError, match="w does not fit float16"):
-        _array(np.array([70000.0], np.float32), "w")
+        halved(70000.0)
 
 
 def test_blocks_that_do_not_divide_are_refused(
