@@ -21,7 +21,9 @@ threads = click.option(
 provider = click.option(
     "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
 )
-no_cache = click.option("--no-cache", is_flag=True, help="Neither use nor make prepacked weights.")
+no_cache = click.option(
+    "--no-cache", is_flag=True, help="Neither use nor make prepacked weights: slower, with the same answers."
+)
 file = click.option(
     "--file",
     "-f",

@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -206,8 +207,15 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise SigTerm
 
 
+def _plain_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"WARNING: {message}\n"
+
+
 def main() -> NoReturn:
     """The console script."""
+    warnings.formatwarning = _plain_warning
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a question mark for what the terminal cannot show

@@ -44,7 +44,7 @@ def export_bundle(
     text: str | Path | None = None,
     kv: str | None = None,
     provider: str = "cpu",
-    prefill: str = "int8",
+    prefill: str | None = None,
     gate: Gate | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -61,7 +61,9 @@ def export_bundle(
         provider: what the graph is written for: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``. One that is
             not on this machine gives a bundle that is marked as built, not run.
         prefill: ``int8`` gives a decoder's bundle a second graph that fills the cache in 8-bit integers, with
-            weights that are prepacked on the device after its first run; ``none`` does without.
+            weights that are made on the device; ``none`` does without. It is part of the bundle: long
+            prompts go through it from the first run on, wherever there is one. ``int8`` when None, unless
+            those weights are larger than a gigabyte.
         gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:
@@ -76,7 +78,9 @@ def export_bundle(
     target, progress = Path(output), progress or Silent()
     with Staging(target, overwrite=overwrite) as stage:
         job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, provider, progress)
-        job = replace(job, prefill=_prefill(prefill))
+        if prefill is not None and prefill not in PREFILLS:
+            raise UnknownName("prefill", prefill, PREFILLS)
+        job = replace(job, prefill=prefill)
         if gate is not None and plugin.kind != "bundle":
             raise InputError("only bundles are timed here", fix="leave the gate out, or export to onnx")
         prepared = plugin.prepare(job, validate=validate)
@@ -216,12 +220,6 @@ def _describe(
     write_json(directory / MANIFEST, {**manifest, "files": files})
 
 
-def _prefill(requested: str) -> bool:
-    if requested not in PREFILLS:
-        raise UnknownName("prefill", requested, PREFILLS)
-    return requested != "none"
-
-
 def _command(
     checkpoint: str | Path,
     format: str,
@@ -229,10 +227,10 @@ def _command(
     validate: bool,
     kv: str | None,
     provider: str,
-    prefill: str,
+    prefill: str | None,
 ) -> str:
     words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
     words += [] if kv is None else ["--kv", kv]
     words += [] if provider == CPU.name else ["--provider", provider]
-    words += [] if prefill == PREFILLS[0] else ["--prefill", prefill]
+    words += [] if prefill is None else ["--prefill", prefill]
     return shlex.join(words if validate else [*words, "--no-validate"])

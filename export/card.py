@@ -88,8 +88,8 @@ def _facts(manifest: dict[str, Any]) -> str:
     if "prefill" in manifest:
         made = manifest["prefill"]["made_bytes"] / 1e6
         lines.append(
-            f"- long prompts: products of 8-bit integers, whose weights ({made:.1f} MB) a device makes after "
-            "its first run; `--no-cache` does without"
+            f"- long prompts: products of 8-bit integers, whose weights ({made:.1f} MB) a device makes; "
+            "`export --prefill none` gives a bundle without"
         )
     lines += [f"- provider {status}" for status in [status_of(manifest)] if status]
     return "## Facts\n\n" + "\n".join(lines)

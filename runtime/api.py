@@ -40,7 +40,7 @@ def open_bundle(
     """Verify and load the bundle at ``path``.
 
     With ``cache`` the weights are mapped as an earlier run prepacked them for this machine; after the first
-    answer of the first run a process is started that does that.
+    answer of the first run a process is started that does that. It changes no answer.
 
     Raises:
         BundleError, RefusedByPolicy: as :meth:`Bundle.open`.
@@ -174,7 +174,8 @@ class TextModel:
         """Generate text piece by piece; the arguments are those of :class:`Sampling` and :meth:`prompt_ids`.
 
         ``resume`` keeps in the cache what this prompt and the sequence before it begin with alike: a
-        conversation that goes on costs its new messages only.
+        conversation that goes on costs its new messages only. What it answers then depends on the portions
+        that the conversation came in.
 
         Raises:
             InputError: a value outside its range, an empty prompt, or more tokens than the context holds.

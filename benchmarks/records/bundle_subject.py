@@ -20,12 +20,13 @@ from .record import Subject, learning_curves
 
 
 class BundleSubject:
-    """An opened bundle, as it was shipped: never a prepacked copy.
+    """An opened bundle, as it was shipped: never a prepacked copy, and every token through the model's own
+    graph, whose logits at all positions are asked for.
 
     Attributes:
         kind: decoder or encoder; tokenizer: its own; labels: of a classifier.
         max_length: tokens that fit one window or text.
-        runtime: name, version and threads of what runs it.
+        runtime: name, version and threads of what runs it, and the arithmetic of its prompts.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -42,6 +43,7 @@ class BundleSubject:
             "name": "onnxruntime",
             "version": version("onnxruntime"),
             "threads": threads,
+            "prefill": "none",
         }
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:

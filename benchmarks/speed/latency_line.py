@@ -113,7 +113,7 @@ def _runtime(arm: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
         "providers": arm.samples.providers,
         "placement": arm.operators["placement"],
         "prepacked": arm.prepacked,
-        "prefill_graph": arm.operators["prefill_graph"],
+        "prefill": arm.operators["prefill"],
     }
 
 

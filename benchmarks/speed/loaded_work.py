@@ -88,7 +88,7 @@ class GenerationWork:
         before = graph.runs if graph else 0
         sample = self._generate(self._new_tokens)
         self.fills = graph.runs - before if graph else 0
-        self.filler = graph.session() if graph and self.fills else None
+        self.filler = graph.session if graph and self.fills else None
         return sample
 
     def _generate(self, new_tokens: int) -> Sample:

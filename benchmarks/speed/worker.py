@@ -21,6 +21,7 @@ from typing import Any
 from ...errors import EdgepressError, InputError, OutOfResource
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile
+from ...runtime.engine.prefill import arithmetic
 from ...runtime.prepack.prepacked import find
 from ...runtime.session.session import onnxruntime
 from .loaded_work import Work
@@ -30,7 +31,7 @@ from .protocol import SuspendWatch, warm_up
 from .timed_work import Workload, from_json
 from .trace import Kernel, later, read_units, summed
 
-# Units of work: what is not looked at before (a second prompt may open its graph again), and what is.
+# Units of work: what is not looked at before (the first opens the prefill graph), and what is.
 _THROWN_AWAY, _PLAIN_RUNS, _TRACED = 2, 3, 3
 
 
@@ -106,7 +107,7 @@ class Worker:
             work = _open(request, workload, Path(folder) / "trace")
             units = _traced(work, _TRACED if request["per_op"] else 1)
         first = work.fills + work.graph_runs[0]
-        found = summed(units[-1], first) | {"prefill_graph": work.fills > 0}
+        found = summed(units[-1], first) | {"prefill": arithmetic(work.fills)}
         if request["per_op"]:
             found["accounts"] = accounts(units, _graphs(request, work.fills), first, plain)
         return found
@@ -150,8 +151,9 @@ def _graphs(request: dict[str, Any], fills: int) -> Callable[[int], GraphFile]:
     """The graph of each run: the first ``fills`` are of the prefill graph."""
     bundle = Bundle.open(Path(request["bundle"]), verify=False)
     own = GraphFile.read(bundle.graph)
-    entry = find(bundle) if fills else None
-    filler = own if entry is None else GraphFile.read(entry.prefill)
+    entry, filler = find(bundle) if fills and request["cache"] else None, own
+    if fills and bundle.prefill is not None:
+        filler = GraphFile.read(bundle.path / bundle.prefill.file if entry is None else entry.prefill)
     return lambda run: filler if run <= fills else own
 
 

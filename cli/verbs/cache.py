@@ -51,11 +51,9 @@ def list_entries(check: bool, as_json: bool) -> None:
 
 
 def _problems(entry: PrepackedEntry) -> list[str]:
-    from ...runtime.prepack.prepacked import damage
-
     if not entry.whole:
         return [f"{entry.path}: not as it was written"]
-    return [f"{entry.path}: {problem}" for problem in damage(entry)]
+    return [f"{entry.path}: {problem}" for problem in map(entry.damage, entry.files) if problem]
 
 
 def _table(found: list[PrepackedEntry]) -> Table:
@@ -66,8 +64,6 @@ def _table(found: list[PrepackedEntry]) -> Table:
     for entry in found:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
         name = Text(entry.name if entry.whole else f"{entry.name} (damaged)")
-        if entry.without_prefill:
-            name.append(f" (no prefill graph: {entry.without_prefill})")
         table.add_row(name, Text(entry.scheme), f"{entry.bytes / 1e6:.0f}", used)
     return table
 
@@ -83,10 +79,7 @@ def make(bundle: Path, as_json: bool) -> None:
     entry = prepack(Bundle.open(bundle))
     if entry is None:
         raise InputError(f"another process is prepacking {bundle}", fix="wait for it to end")
-    terminal = Terminal(as_json=as_json)
-    terminal.document(entry.as_dict(), f"{entry.path}: {entry.bytes / 1e6:.0f} MB")
-    if entry.without_prefill:
-        terminal.say(f"without its prefill graph, so long prompts are slower: {entry.without_prefill}")
+    Terminal(as_json=as_json).document(entry.as_dict(), f"{entry.path}: {entry.bytes / 1e6:.0f} MB")
 
 
 @command.command("clear")

@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 @click.option(
     "--prefill",
     type=click.Choice(["int8", "none"]),
-    default="int8",
-    show_default=True,
-    help="A second graph for long prompts, whose int8 weights the device makes; or none.",
+    help="A second graph for long prompts, faster and with answers of its own, whose int8 weights the device "
+    "makes; or none. [default: int8 up to 1 GB of them]",
 )
 @click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
 @click.option(
@@ -61,7 +60,7 @@ def command(
     text: str | None,
     kv: str | None,
     provider: str,
-    prefill: str,
+    prefill: str | None,
     require_faster: bool,
     record: Path | None,
     as_json: bool,

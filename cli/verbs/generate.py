@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--top-p", type=float, default=1.0, show_default=True, help="Keep the likeliest tokens up to this mass."
 )
 @click.option("--repetition-penalty", type=float, default=1.0, show_default=True)
-@click.option("--seed", type=int, default=None, help="The same seed gives the same text.")
+@click.option("--seed", type=int, default=None, help="The same bundle, options and seed give the same text.")
 @click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")
 @verb_options.session
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, when all is done.")
@@ -72,7 +72,8 @@ def _open(path: Path, threads: int | None, provider: str, *, cache: bool) -> Tex
 
 def _statistics(result: Generation) -> str:
     speed = f", {result.tokens_per_second:.1f} tokens/s after it" if result.tokens_per_second else ""
+    prefill = "" if result.prefill == "none" else f" ({result.prefill} prefill)"
     return (
-        f"{result.prompt_tokens} prompt + {len(result.token_ids)} new tokens ({result.finish_reason}): "
-        f"first token after {1000 * result.ttft_s:.0f} ms{speed}"
+        f"{result.prompt_tokens} prompt{prefill} + {len(result.token_ids)} new tokens "
+        f"({result.finish_reason}): first token after {1000 * result.ttft_s:.0f} ms{speed}"
     )

@@ -18,7 +18,7 @@ from ..graph.forms.providers import CPU
 from ..graph.graph_writer import Kind, Opset, installed_runtime, opset_for
 from ..graph.whole_graph import BuiltGraph, build_graph, save_graph
 from ..job import ExportJob
-from ..prefill.prefill_graph import SMOOTHING_TOKENS, has_prefill, write_prefill
+from ..prefill.prefill_graph import SMOOTHING_TOKENS, has_prefill, too_large, write_prefill
 from ..prefill.prefill_proof import judged, prove_prefill
 from ..proof.parity import prove, prove_form
 from ..proof.proof_text import token_rows
@@ -73,6 +73,7 @@ class OnnxFormat:
             ids = token_rows(job.path, job.text, 1, SMOOTHING_TOKENS, sections["decoder"]["vocab_size"])
             ids = ids[:, : job.source.anatomy.max_positions]
             sections["prefill"] = write_prefill(view, prepared.opset, directory / GRAPH, ids)
+        sections["graph"]["notes"] += [note for note in [too_large(job)] if note]
         return sections
 
     def check(

@@ -35,15 +35,44 @@ _ALPHA = 0.5
 # A channel that is silent on this text is not divided by next to nothing.
 _SMALLEST = 1e-2
 GRAPH = "prefill.onnx"
+# Bytes of int8 weights up to which a bundle has the graph unless it is asked to do without. Where the cache
+# of a device does not hold them, as on a first run, they are made in memory: for a gigabyte six seconds of a
+# core and, until the graph is open, 2.6 GB. More than that is no default for devices.
+LARGEST = 1_000_000_000
 
 
 def has_prefill(job: ExportJob) -> bool:
-    """Whether the job asks for a prefill graph and there is anything to gain: a linear of which the weights
-    alone are quantized, in the form of the CPU.
+    """Whether the bundle gets a prefill graph: where there is anything to gain, and the job asks for it or
+    leaves it to the size.
     """
-    weights_only = any(not scheme.activations for scheme in job.source.schemes.values())
-    decodes = job.source.anatomy.kind == "decoder"
-    return job.prefill and decodes and weights_only and not job.as_float and job.form == CPU
+    made = int8_bytes(job)
+    return made > 0 and (job.prefill == "int8" or (job.prefill is None and made <= LARGEST))
+
+
+def too_large(job: ExportJob) -> str:
+    """A sentence about a prefill graph that is left out for its size; "" where none is."""
+    made = int8_bytes(job)
+    if job.prefill is not None or made <= LARGEST:
+        return ""
+    return (
+        f"no prefill graph: a device would hold {made / 1e9:.1f} GB of int8 weights for it, and more than "
+        f"{LARGEST / 1e9:.0f} GB are made only when asked for, with --prefill int8"
+    )
+
+
+def int8_bytes(job: ExportJob) -> int:
+    """Of the weights that a device would make for a prefill graph: a byte for each of a linear of which the
+    weights alone are quantized, in the form of the CPU.
+    """
+    source = job.source
+    if source.anatomy.kind != "decoder" or job.as_float or job.form != CPU:
+        return 0
+    found = [(linear, source.schemes.get(linear.name)) for linear in source.anatomy.linears()]
+    return sum(
+        linear.out_features * linear.in_features
+        for linear, scheme in found
+        if scheme is not None and not scheme.activations
+    )
 
 
 def write_prefill(

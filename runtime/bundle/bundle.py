@@ -44,7 +44,7 @@ class Bundle:
 
     Attributes:
         weight_files: names of the files beside the graph that it keeps its weights in.
-        unchecked: names of the files whose hashes have been left to :meth:`check_weights`.
+        unchecked: names of the files whose hashes have been left to :meth:`check_weights`; none after it.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Bundle:
     manifest_sha256: str
     _checked: BundleManifest = field(repr=False)
     weight_files: frozenset[str] = frozenset()
-    unchecked: frozenset[str] = frozenset()
+    unchecked: set[str] = field(default_factory=set)
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = True, weights_later: bool = False) -> Bundle:
@@ -81,7 +81,7 @@ class Bundle:
                 outside = external_locations(graph) - {checked.prefill.weights}
                 refuse_foreign_data(graph, outside - weights)
             digest = hashlib.sha256(raw).hexdigest()
-            return cls(root, document, digest, checked, frozenset(weights), later if verify else frozenset())
+            return cls(root, document, digest, checked, frozenset(weights), set(later) if verify else set())
 
     def check_weights(self) -> None:
         """Compare the hashes of the weights, where :meth:`open` has left that for later.
@@ -96,6 +96,7 @@ class Bundle:
                 if sha256_file(self.path / name) != self._checked.files[name].sha256
             ]
         refuse(self.path, problems)
+        self.unchecked.clear()
 
     @property
     def kind(self) -> Literal["decoder", "encoder"]:
@@ -122,7 +123,10 @@ class Bundle:
         """A hash of the graphs with their weights: the same for every bundle that computes the same."""
         prefill = [] if self.prefill is None else [self.prefill.file]
         names = (self._checked.graph.file, *sorted(self.weight_files), *prefill)
-        return sha256_json([self._checked.files[name].sha256 for name in names])
+        # What the weights of the prefill graph are made of stands in the manifest alone.
+        return sha256_json(
+            [self.manifest.get("prefill"), *(self._checked.files[name].sha256 for name in names)]
+        )
 
     @property
     def weight_bytes(self) -> int:

@@ -29,6 +29,7 @@ class BatchDecoder:
 
     Attributes:
         lengths: tokens of each row in the cache.
+        filled: tokens of each row's latest prompt that went through the prefill graph.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class BatchDecoder:
         self.session, self.section, self.prefill_graph = session, section, prefill_graph
         self.limits = TokenLimits(section.vocab_size, section.context_length)
         self.lengths: list[int] = []
+        self.filled: list[int] = []
         self._device = device
         self._logits_type = logits_dtype(session, section)
         self._cache: CacheBuffers | None = None
@@ -59,7 +61,7 @@ class BatchDecoder:
         if not len(prompts):
             raise InputError("there are no prompts to run")
         rows = [self.limits.row(prompt) for prompt in prompts]
-        self.lengths = [0] * len(rows)
+        self.lengths, self.filled = [0] * len(rows), [0] * len(rows)
         self._reserve(max(row.shape[1] for row in rows) + new_tokens)
         self._run_rows(rows)
         return self._logits[:, 0]
@@ -103,6 +105,7 @@ class BatchDecoder:
             bind = partial(cache.bind_row, row=number)
             filled = self.prefill_graph.fill(bind, ids, self.lengths[number])
             self.lengths[number] += filled
+        self.filled[number] = filled
         binding = self.session.io_binding()
         cache.bind_row(binding, number)
         bind_keep(binding, 1)

@@ -40,6 +40,7 @@ class Decoder:
         length: tokens in the cache.
         device: where it lies.
         prefill_graph: what long prompts fill the cache with, or None.
+        filled: tokens of the latest prompt that went through it.
         context_length, vocab_size: limits from the manifest.
     """
 
@@ -56,7 +57,7 @@ class Decoder:
         self.section = section
         self.context_length, self.vocab_size = section.context_length, section.vocab_size
         self.limits = TokenLimits(section.vocab_size, section.context_length)
-        self.length = 0
+        self.length = self.filled = 0
         self.device = device
         self._logits_type = logits_dtype(session, section)
         self._batch: CacheBuffers | None = None
@@ -80,9 +81,9 @@ class Decoder:
         cache: bool = True,
         prefill: bool = True,
     ) -> Decoder:
-        """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`. ``prefill`` lets
-        long prompts through the bundle's prefill graph where the prepacked cache has it, whose trace has
-        "-prefill" behind the prefix ``profile``.
+        """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`. With ``prefill``
+        long prompts go through the bundle's prefill graph, where it has one: another arithmetic, with other
+        answers. Its trace has "-prefill" behind the prefix ``profile``.
 
         Raises:
             InputError: the bundle is an encoder.
@@ -91,10 +92,9 @@ class Decoder:
         section = bundle.decoder
         session = load_graph(bundle, threads=threads, provider=provider, profile=profile, cache=cache)
         filler = None if profile is None else profile.with_name(f"{profile.name}-prefill")
-        found = prefill_of(
-            bundle, threads=threads, provider=provider, cache=cache and prefill, profile=filler
-        )
-        return cls(session, section, device=device_of(provider), prefill_graph=found)
+        found = prefill_of(bundle, threads=threads, provider=provider, cache=cache, profile=filler)
+        graph = found if prefill else None
+        return cls(session, section, device=device_of(provider), prefill_graph=graph)
 
     def prefill(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits:
         """Start a new sequence with room for ``new_tokens`` after ``ids``; logits ``[vocab]`` of the last.
@@ -129,13 +129,13 @@ class Decoder:
         """Append several ``ids`` to the sequence, in chunks; as :meth:`prefill` otherwise."""
         array = self.limits.row(ids)
         self._reserve(self.length + array.shape[1])
-        binding, filled = self._chunk_binding, 0
+        binding, self.filled = self._chunk_binding, 0
         if self.prefill_graph is not None:
             assert self._cache is not None
-            filled = self.prefill_graph.fill(self._cache.bind, array, self.length)
-            self._ids[self.length : self.length + filled] = array[0, :filled]
-            self.length += filled
-        for start in range(filled, array.shape[1], PREFILL_CHUNK):
+            self.filled = self.prefill_graph.fill(self._cache.bind, array, self.length)
+            self._ids[self.length : self.length + self.filled] = array[0, : self.filled]
+            self.length += self.filled
+        for start in range(self.filled, array.shape[1], PREFILL_CHUNK):
             chunk = np.ascontiguousarray(array[:, start : start + PREFILL_CHUNK])
             binding.bind_cpu_input("input_ids", chunk)
             self._run(binding, chunk)

@@ -14,6 +14,7 @@ from ...errors import InputError
 from ..text.text_stream import Decodes, IncrementalDecoder, StopStrings
 from .batch_decoder import BatchDecoder
 from .decoder import Decoder, Logits
+from .prefill import Arithmetic, arithmetic
 from .sampling import Sampler, Sampling
 
 FinishReason = Literal["eos", "stop", "length"]
@@ -21,11 +22,14 @@ FinishReason = Literal["eos", "stop", "length"]
 
 @dataclass(frozen=True)
 class Generation:
-    """What was generated. ``text`` ends before the stop string; ``token_ids`` are all tokens, with eos."""
+    """What was generated. ``text`` ends before the stop string; ``token_ids`` are all tokens, with eos;
+    ``prefill`` is the arithmetic that the new tokens of the prompt went through.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     prompt_tokens: int
+    prefill: Arithmetic
     finish_reason: FinishReason
     ttft_s: float = field(metadata={"unit": "seconds until the first token was chosen"})
     decode_s: float = field(metadata={"unit": "seconds of all later tokens"})
@@ -42,6 +46,7 @@ class Generation:
             "text": self.text,
             "token_ids": list(self.token_ids),
             "prompt_tokens": self.prompt_tokens,
+            "prefill": self.prefill,
             "new_tokens": len(self.token_ids),
             "finish_reason": self.finish_reason,
             "ttft_ms": 1000 * self.ttft_s,
@@ -89,11 +94,12 @@ class _Reply:
         self._pieces.append(piece)
         return piece
 
-    def generation(self, ttft_s: float, decode_s: float) -> Generation:
-        """The finished reply."""
+    def generation(self, filled: int, ttft_s: float, decode_s: float) -> Generation:
+        """The finished reply to a prompt of which the prefill graph has run ``filled`` tokens."""
         assert self.finished is not None
         text, tokens = "".join(self._pieces), tuple(self.tokens)
-        return Generation(text, tokens, self._prompt_tokens, self.finished, ttft_s, decode_s)
+        said = (self._prompt_tokens, arithmetic(filled), self.finished)
+        return Generation(text, tokens, *said, ttft_s, decode_s)
 
 
 def stream(
@@ -126,7 +132,7 @@ def stream(
         if piece:
             yield piece
         if reply.finished:
-            return reply.generation(ttft, decode)
+            return reply.generation(decoder.filled, ttft, decode)
         began = time.perf_counter()
         reply.choose(decoder.step(reply.tokens[-1]))
         decode += time.perf_counter() - began
@@ -144,7 +150,8 @@ def generate_batch(
 ) -> list[Generation]:
     """A reply to each of ``prompts``, side by side; each draws its tokens as if it were alone.
 
-    The times are those of the whole batch.
+    The times are those of the whole batch. ONNX Runtime may step several rows with another kernel than one,
+    which rounds otherwise: a reply depends on whether there are other prompts, and not on what they are.
 
     Raises:
         InputError: as :func:`stream`, for any prompt.
@@ -164,4 +171,6 @@ def generate_batch(
                 reply.choose(row)
                 reply.text()
     decode = time.perf_counter() - start - ttft
-    return [reply.generation(ttft, decode) for reply in replies]
+    return [
+        reply.generation(filled, ttft, decode) for reply, filled in zip(replies, decoder.filled, strict=True)
+    ]

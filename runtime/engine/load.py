@@ -1,9 +1,10 @@
 """From a bundle to a session: over this machine's prepacked copy where there is one, else over the bundle
-itself, whose weights are hashed at the same time.
+itself. The weights of either are hashed while the session is made, and nothing is answered before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,22 +26,37 @@ def load_graph(
 ) -> Any:
     """A session for the graph of ``bundle``; the arguments are those of :func:`~.session.open_session`.
 
-    ``cache=False`` does without the prepacked copy. Where that copy is used the weights of the bundle are not
-    read, nor hashed: the copy was made from weights that were.
+    ``cache=False`` does without the prepacked copy, for the same answers. Where that copy is used the weights
+    of the bundle are not read, nor hashed: the copy was made from weights that were.
 
     Raises:
         BundleError: the graph does not load, or its weights differ from the manifest.
         MissingDependency: ONNX Runtime or the provider is not installed.
     """
     opening = partial(open_session, threads=threads, provider=provider, profile=profile)
-    entry = prepacked.find(bundle) if cache and provider == "cpu" else None
-    if entry is not None:
-        try:
-            return opening(entry.graph, optimize=False)
-        except BundleError:
-            entry.drop()
+    if cache and provider == "cpu":
+        session = open_prepacked(bundle, prepacked.GRAPH, opening)
+        if session is not None:
+            return session
     if not bundle.unchecked:
         return opening(bundle.graph)
-    with BackgroundTask(partial(opening, bundle.graph)) as session:
+    with BackgroundTask(partial(opening, bundle.graph)) as task:
         bundle.check_weights()
-        return session.result()
+        return task.result()
+
+
+def open_prepacked(bundle: Bundle, name: str, opening: Callable[..., Any]) -> Any:
+    """A session over the graph ``name`` of this machine's prepacked copy of ``bundle``, whose weights are
+    hashed meanwhile; None where there is no copy, or a damaged one, which is dropped with a warning.
+    ``opening`` is :func:`~.session.open_session` with its options.
+    """
+    entry = prepacked.find(bundle)
+    if entry is None:
+        return None
+    try:
+        with BackgroundTask(partial(opening, entry.path / name, optimize=False)) as session:
+            entry.check_weights(name)
+            return session.result()
+    except BundleError as error:
+        entry.drop_damaged(error.why)
+        return None

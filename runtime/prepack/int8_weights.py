@@ -18,18 +18,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BundleError
+from ...errors import BundleError, OutOfResource
 from ..bundle.bundle import Bundle
 from ..bundle.graph_file import GraphFile
 from ..bundle.manifest import PrepackedLinear
 from ..session.session import PREFILL, open_session, save_optimized
+from ..session.threads import free_memory
 
 # Initializers of the prefill graph: the product's name, and which of its two arrays.
 INT8_CODES, INT8_SCALES = ".int8", ".int8_scales"
 # What the name of a smoothed norm's initializer ends with in the prefill graph.
 SMOOTHED = ".smoothed"
 _LEVELS = np.float32(127)
-_ROWS = 1024  # at a time: a few megabytes of floats
+# What opening the graph with weights from memory takes, by their bytes: they, a copy of the session's and the
+# packed ones. Those alone stay.
+_MEMORY = 2.6
+_ROWS = 128  # at a time: what stays in a core's cache, for half the time of 1024
 
 
 def make_int8_weights(
@@ -128,23 +132,46 @@ def unpacked(packed: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     return np.asarray(codes.reshape(*packed.shape[:-1], -1))
 
 
-def save_prefill(bundle: Bundle, target: Path) -> None:
-    """Write the prefill graph of ``bundle`` with its weights to ``target`` and beside it, as they are and
-    packed.
+def int8_weights_of(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    """Those of the prefill graph of ``bundle``, made in memory; its own weights are hashed before, if nobody
+    has yet.
 
     Raises:
-        BundleError: the graph does not load, or the weights cannot be made.
+        BundleError: they cannot be made, or the bundle's differ from the manifest.
+        OutOfResource: they do not fit in memory.
     """
     assert bundle.prefill is not None
-    weights = make_int8_weights(bundle.path / bundle.prefill.file, bundle.graph, bundle.prefill.linears)
-    save_optimized(bundle.path / bundle.prefill.file, target, weights=weights)
+    bundle.check_weights()
+    needed, free = int(_MEMORY * bundle.prefill_bytes), free_memory()
+    try:
+        if needed > free:
+            raise MemoryError(f"{needed / 1e6:.0f} MB are needed, and {free / 1e6:.0f} MB are free")
+        return make_int8_weights(bundle.path / bundle.prefill.file, bundle.graph, bundle.prefill.linears)
+    except MemoryError as error:
+        raise OutOfResource(
+            f"no memory for the int8 weights of the prefill graph of {bundle.path}",
+            why=str(error),
+            fix="free some memory; or keep them on disk with: edgepress cache make BUNDLE; or do without, "
+            "with other answers: edgepress export CHECKPOINT --prefill none",
+        ) from None
+
+
+def save_prefill(bundle: Bundle, target: Path) -> None:
+    """Write the prefill graph of ``bundle`` with its weights to ``target`` and beside it.
+
+    Raises:
+        BundleError, OutOfResource: the graph does not load, or the weights cannot be made.
+    """
+    assert bundle.prefill is not None
+    weights = int8_weights_of(bundle)
+    save_optimized(bundle.path / bundle.prefill.file, target, packed=False, weights=weights)
 
 
 def opened_in_memory(
     graph: Path, model: Path, linears: Sequence[PrepackedLinear], *, threads: int | None = None
 ) -> Any:
-    """A session over the prefill graph in the file ``graph``, whose weights are made of the graph ``model``
-    and held in memory: what a proof runs.
+    """A session over the prefill graph in the file ``graph``, whose weights are made of the graph ``model``:
+    what a proof runs.
     """
     return open_session(
         graph, threads=threads, config=PREFILL, weights=make_int8_weights(graph, model, linears)

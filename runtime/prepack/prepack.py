@@ -16,7 +16,6 @@ import sys
 import threading
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 
 from ...errors import EdgepressError, InputError, OutOfResource, OutputBusy, OutputExists
@@ -25,13 +24,13 @@ from ...storage import require_disk, write_atomic, write_json
 from ..bundle.bundle import Bundle
 from ..bundle.directory import MANIFEST
 from ..session.session import onnxruntime, save_optimized
-from ..session.threads import memory_limit
+from ..session.threads import free_memory
 from . import prepacked
 from .int8_weights import save_prefill
 
-# An entry has the weights twice, as they were and repacked, and those of the prefill graph too; so has the
-# process that makes it.
-_DISK, _DISK_PREFILL, _MEMORY, _MEMORY_PREFILL = 2.4, 2.4, 2.2, 3.2
+# An entry has the weights twice, as they were and repacked, and once more with those of the prefill graph;
+# the process that makes it has them as often.
+_REPACKED, _WITH_PREFILL = 2.4, 1.1
 _NICE = 10
 
 
@@ -63,21 +62,18 @@ def prepack(bundle: Bundle) -> prepacked.PrepackedEntry | None:
     if found is not None:
         return found
     bundle.check_weights()
-    needed, limit = _disk(bundle, prefill=False), limit_bytes()
+    needed, limit = _bytes(bundle), limit_bytes()
     if needed > limit:
         raise InputError(
             f"{needed / 1e9:.1f} GB do not fit a cache of at most {limit / 1e9:.1f} GB",
             fix="set EDGEPRESS_CACHE_GB to more",
         )
     prepacked.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-    without = _lacking(bundle, prefill=True) if bundle.prefill is not None else None
-    fills = bundle.prefill is not None and without is None
-    needed = _disk(bundle, prefill=fills)
     make_room(limit - needed)
     require_disk(prepacked.folder(), needed)
     try:
         with Staging(prepacked.entry_path(bundle)) as stage:
-            _write(bundle, stage.directory, without)
+            _write(bundle, stage.directory)
             stage.publish()
     except OutputBusy:
         return None
@@ -86,11 +82,10 @@ def prepack(bundle: Bundle) -> prepacked.PrepackedEntry | None:
     return prepacked.find(bundle)
 
 
-def _write(bundle: Bundle, directory: Path, without: str | None) -> None:
-    """``without`` is why the prefill graph is left out."""
+def _write(bundle: Bundle, directory: Path) -> None:
     directory.chmod(0o700)
     save_optimized(bundle.graph, directory / prepacked.GRAPH)
-    if bundle.prefill is not None and without is None:
+    if bundle.prefill is not None:
         save_prefill(bundle, directory / prepacked.PREFILL)
     for file in directory.iterdir():
         with file.open("rb+") as stream:
@@ -100,7 +95,6 @@ def _write(bundle: Bundle, directory: Path, without: str | None) -> None:
         "name": bundle.name,
         "scheme": bundle.scheme,
         "onnxruntime": onnxruntime().__version__,
-        "without_prefill": without,
         "files": prepacked.describe(directory),
     }
     write_json(directory / MANIFEST, manifest)
@@ -163,7 +157,7 @@ def prepack_apart(bundle: Bundle) -> bool:
 
 def _started(bundle: Bundle) -> subprocess.Popen[bytes] | None:
     wanted = prepacked.worth(bundle) and not getattr(sys, "frozen", False)
-    if not wanted or _lacking(bundle) or _failure(bundle).exists():
+    if not wanted or not _has_room(bundle) or _failure(bundle).exists():
         return None
     command = [sys.executable, "-P", "-m", f"{__package__}.prepack", str(bundle.path.absolute())]
     silent = subprocess.DEVNULL
@@ -174,26 +168,21 @@ def _started(bundle: Bundle) -> subprocess.Popen[bytes] | None:
         return None
 
 
-def _disk(bundle: Bundle, *, prefill: bool) -> int:
-    """Bytes of the entry for ``bundle``, at most."""
-    return int(_DISK * bundle.weight_bytes + (_DISK_PREFILL * bundle.prefill_bytes if prefill else 0))
+def _bytes(bundle: Bundle) -> int:
+    """What the entry for ``bundle`` takes on the disk, and making it in memory, at most."""
+    prefill = bundle.weight_bytes + _WITH_PREFILL * bundle.prefill_bytes if bundle.prefill else 0
+    return int(_REPACKED * bundle.weight_bytes + prefill)
 
 
-def _lacking(bundle: Bundle, *, prefill: bool = False) -> str | None:
-    """What there is too little of to make the entry for ``bundle``, in words; None where there is enough."""
-    available, limit = psutil.virtual_memory().available, memory_limit()
-    memory = available if limit is None else min(limit, available)
-    needed = _MEMORY * bundle.weight_bytes + (_MEMORY_PREFILL * bundle.prefill_bytes if prefill else 0)
-    if memory < needed:
-        return f"making it takes {needed / 1e9:.1f} GB of memory, and {memory / 1e9:.1f} GB are free"
-    disk, most = _disk(bundle, prefill=prefill), limit_bytes()
-    if disk > most:
-        return f"it takes {disk / 1e9:.1f} GB, and EDGEPRESS_CACHE_GB allows {most / 1e9:.1f} GB"
+def _has_room(bundle: Bundle) -> bool:
+    needed = _bytes(bundle)
+    if needed > min(free_memory(), limit_bytes()):
+        return False
     try:
-        require_disk(prepacked.folder(), disk)
-    except OutOfResource as error:
-        return error.what
-    return None
+        require_disk(prepacked.folder(), needed)
+    except OutOfResource:
+        return False
+    return True
 
 
 def _failure(bundle: Bundle) -> Path:

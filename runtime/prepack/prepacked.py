@@ -3,31 +3,41 @@
 A session repacks quantized weights for the CPU that it finds, into its process's own memory. An entry of this
 cache is the optimized graph with the repacked weights in a file, which is mapped: its pages are shared by all
 processes, and the kernel may drop them. An entry belongs to one CPU, one ONNX Runtime, one configuration and
-one graph, whose hashes are its name. It appears whole (see :mod:`.prepack`), is
-checked before it is used, and is deleted when it is not what its manifest says.
+one graph, whose hashes are its name. It appears whole (see :mod:`.prepack`), is checked before it is used,
+and is deleted when it is not what its manifest says: the graphs before a library parses them, the weights in
+blocks, by whoever opens a graph that has them, before anything is answered.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
-from ...storage import cache_directory, read_json, sha256_file, sha256_json
+from ...errors import BundleError, InputError
+from ...storage import cache_directory, read_json, sha256_json
 from ..bundle.bundle import Bundle
 from ..bundle.directory import MANIFEST
 from ..session.cpu_features import cpu_identity
 from ..session.session import graph_form, onnxruntime
 
-SCHEMA = "edgepress.prepacked/5"
+SCHEMA = "edgepress.prepacked/6"
 GRAPH = "model.onnx"
 PREFILL = "prefill.onnx"
 # Below this, an entry saves less memory and time than it costs to look after.
 SMALLEST = 32 << 20
+# Bytes of a file that have a hash of their own.
+BLOCK = 4 << 20
+
+
+class DamagedCopy(RuntimeWarning):
+    """An entry of the cache is not as it was written; nothing that it held was used."""
 
 
 def folder() -> Path:
@@ -37,9 +47,8 @@ def folder() -> Path:
 
 @dataclass(frozen=True)
 class PrepackedEntry:
-    """One graph, prepacked. ``name`` is the model's and ``scheme`` its quantization, for tables;
-    ``last_used`` in seconds since the epoch; ``without_prefill`` is why the prefill graph of the bundle is
-    not in it.
+    """The graphs of a bundle, prepacked. ``name`` is the model's and ``scheme`` its quantization, for tables;
+    ``last_used`` in seconds since the epoch; ``files`` what the manifest says of each file.
     """
 
     path: Path
@@ -48,7 +57,7 @@ class PrepackedEntry:
     bytes: int
     last_used: float
     whole: bool
-    without_prefill: str | None = None
+    files: dict[str, dict[str, Any]]
 
     @property
     def graph(self) -> Path:
@@ -57,8 +66,28 @@ class PrepackedEntry:
 
     @property
     def prefill(self) -> Path:
-        """The prefill graph with its weights, where there was room for them."""
+        """The prefill graph, where the bundle has one."""
         return self.path / PREFILL
+
+    def damage(self, name: str) -> str:
+        """How the bytes of the file ``name`` differ from their hashes, or ""."""
+        try:
+            pairs = zip_longest(_blocks(self.path / name), self.files[name]["blocks"])
+            wrong = next((number for number, (found, said) in enumerate(pairs) if found != said), None)
+        except OSError as error:
+            return str(error)
+        return "" if wrong is None else f"block {wrong} of {name} does not match its SHA-256"
+
+    def check_weights(self, graph: str) -> None:
+        """Hash the file beside ``graph`` that has its weights.
+
+        Raises:
+            BundleError: a block of it is not as it was written.
+        """
+        name = f"{graph}.data"
+        problem = self.damage(name) if name in self.files else ""
+        if problem:
+            raise BundleError(f"{self.path} is damaged", why=problem)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -69,19 +98,30 @@ class PrepackedEntry:
             "bytes": self.bytes,
             "last_used": self.last_used,
             "whole": self.whole,
-            "without_prefill": self.without_prefill,
         }
 
-    def drop(self) -> None:
-        """Remove it. Processes that have it mapped go on; one that is about to open it makes its own."""
+    def drop_damaged(self, why: str) -> None:
+        """Remove it, with a warning that says why; without one if it has gone already."""
+        if self.drop():
+            warnings.warn(
+                f"the prepacked copy in {self.path} was damaged ({why}): it is dropped, the bundle is used",
+                DamagedCopy,
+                stacklevel=2,
+            )
+
+    def drop(self) -> bool:
+        """Remove it; whether it was there. Processes that have it mapped go on; one that is about to open it
+        makes its own.
+        """
         import shutil
 
         doomed = self.path.with_name(f".{self.path.name}.{os.getpid()}.dropped")
         try:
             self.path.rename(doomed)
         except OSError:
-            return  # another process was faster
+            return False  # another process was faster
         shutil.rmtree(doomed, ignore_errors=True)
+        return True
 
 
 def entry_path(bundle: Bundle) -> Path:
@@ -107,7 +147,7 @@ def find(bundle: Bundle) -> PrepackedEntry | None:
     if entry is None:
         return None
     if not entry.whole:
-        entry.drop()
+        entry.drop_damaged("its files are not those of its manifest")
         return None
     _touch(entry.path / MANIFEST)
     return entry
@@ -120,25 +160,19 @@ def entries() -> list[PrepackedEntry]:
 
 
 def describe(path: Path) -> dict[str, dict[str, Any]]:
-    """What the manifest says of each file in ``path``: bytes, hash, and when it was last written."""
+    """What the manifest says of each file in ``path``: bytes, and the hash of each :data:`BLOCK` of them."""
     return {
-        file.name: {
-            "bytes": file.stat().st_size,
-            "mtime_ns": file.stat().st_mtime_ns,
-            "sha256": sha256_file(file),
-        }
+        file.name: {"bytes": file.stat().st_size, "blocks": list(_blocks(file))}
         for file in sorted(path.iterdir())
     }
 
 
-def damage(entry: PrepackedEntry) -> list[str]:
-    """What differs from the hashes in its manifest, as sentences: reads every byte, which no start does."""
-    files = read_json(entry.path / MANIFEST)["files"]
-    return [
-        f"{name} does not match its SHA-256"
-        for name, said in files.items()
-        if sha256_file(entry.path / name) != said["sha256"]
-    ]
+def _blocks(path: Path) -> Iterator[str]:
+    """Hex SHA-256 of each block. They are read: a mapped file that is cut short would end the process."""
+    block = memoryview(bytearray(BLOCK))
+    with path.open("rb") as stream:
+        while count := stream.readinto(block):
+            yield hashlib.sha256(block[:count]).hexdigest()
 
 
 def _directories() -> Iterator[Path]:
@@ -158,24 +192,20 @@ def _read(path: Path) -> PrepackedEntry | None:
     try:
         manifest = read_json(path / MANIFEST)
         used = (path / MANIFEST).stat().st_mtime
-        whole = manifest["schema"] == SCHEMA and _as_written(path, manifest["files"])
-        name, scheme = str(manifest["name"]), str(manifest["scheme"])
-        without = manifest["without_prefill"]
+        name, scheme, files = str(manifest["name"]), str(manifest["scheme"]), manifest["files"]
+        entry = PrepackedEntry(path, name, scheme, size, used, whole=True, files=files)
+        whole = manifest["schema"] == SCHEMA and _as_written(entry)
     except (InputError, OSError, KeyError, TypeError, AttributeError, ValueError):
-        return PrepackedEntry(path, "?", "?", size, used, whole=False)
-    return PrepackedEntry(path, name, scheme, size, used, whole, without)
+        return PrepackedEntry(path, "?", "?", size, used, whole=False, files={})
+    return replace(entry, whole=whole)
 
 
-def _as_written(path: Path, files: dict[str, dict[str, Any]]) -> bool:
-    """Sizes and times of all files, and the hashes of the graphs. Weights are not read for a hash at each
-    start; ONNX Runtime compares the repacked ones with what it would have made.
-    """
-    for name, said in files.items():
-        status = (path / name).lstat()
-        if (status.st_size, status.st_mtime_ns) != (said["bytes"], said["mtime_ns"]):
-            return False
-    graphs = [name for name in (GRAPH, PREFILL) if name in files]
-    return GRAPH in graphs and all(sha256_file(path / name) == files[name]["sha256"] for name in graphs)
+def _as_written(entry: PrepackedEntry) -> bool:
+    """The names and sizes of all files, and the hashes of the graphs."""
+    sizes = {file.name: file.lstat().st_size for file in entry.path.iterdir() if file.name != MANIFEST}
+    said = {name: item["bytes"] for name, item in entry.files.items() if isinstance(item["blocks"], list)}
+    graphs = [name for name in (GRAPH, PREFILL) if name in said]
+    return sizes == said and GRAPH in graphs and not any(map(entry.damage, graphs))
 
 
 def _our_own(path: Path) -> bool:

@@ -47,8 +47,7 @@ _DISABLED = ["QDQS8ToU8Transformer"]
 # For graphs whose kernels pack weights as they go, or not at all.
 UNPACKED = {"session.disable_prepacking": "1"}
 # Threads of a prefill graph that spin between two prompts would take the cores from decoding.
-PREFILL_PACKED = {"session.force_spinning_stop": "1"}
-PREFILL = {**PREFILL_PACKED, **UNPACKED}
+PREFILL = {"session.force_spinning_stop": "1"}
 _SMALLEST_EXTERNAL = 1 << 10
 _FATAL = 4
 _RAISED = [
@@ -130,7 +129,7 @@ def open_session(
         profile: path prefix for ONNX Runtime's per-operator trace; ``session.end_profiling()`` closes it.
         config: further session configuration entries.
         optimize: False for a graph that :func:`save_optimized` wrote.
-        weights: initializers that the graph names and no file holds, by name; the session keeps them.
+        weights: initializers that the graph names and no file holds, by name; the session copies them.
 
     Raises:
         MissingDependency: ONNX Runtime or the provider is not installed.
@@ -156,16 +155,18 @@ def open_session(
             str(graph), sess_options=options, providers=[name, *behind], disabled_optimizers=_DISABLED
         )
     session.disable_fallback()
-    session.given_weights = weights  # alive as long as the session, which reads them where they are
     session.misplaced = "" if provider == "cpu" else misplaced(session, (name, *behind))
     if session.get_providers()[0] != name:
         raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
     return session
 
 
-def save_optimized(graph: Path, target: Path, *, weights: Mapping[str, NDArray[Any]] | None = None) -> None:
+def save_optimized(
+    graph: Path, target: Path, *, packed: bool = True, weights: Mapping[str, NDArray[Any]] | None = None
+) -> None:
     """Write to ``target`` (and ``target`` + ``.data``) what a CPU session makes of ``graph``: optimized, and
-    its weights a second time as the kernels of this CPU want them. ``weights`` as in :func:`open_session`.
+    where it is ``packed`` its weights a second time as the kernels of this CPU want them. ``weights`` as in
+    :func:`open_session`.
 
     Raises:
         MissingDependency: ONNX Runtime is not installed.
@@ -175,9 +176,9 @@ def save_optimized(graph: Path, target: Path, *, weights: Mapping[str, NDArray[A
     written = {
         "session.optimized_model_external_initializers_file_name": f"{target.name}.data",
         "session.optimized_model_external_initializers_min_size_in_bytes": str(_SMALLEST_EXTERNAL),
-        "session.save_external_prepacked_constant_initializers": "1",
     }
-    options = _options(runtime, 1, {**graph_form(), **written})
+    packing = {"session.save_external_prepacked_constant_initializers": "1"} if packed else UNPACKED
+    options = _options(runtime, 1, {**graph_form(), **written, **packing})
     options.optimized_model_filepath = str(target)
     _give(runtime, options, weights)
     with graph_errors_are_typed(f"ONNX Runtime {runtime.__version__} cannot optimize {graph}"):
@@ -188,7 +189,7 @@ def save_optimized(graph: Path, target: Path, *, weights: Mapping[str, NDArray[A
 
 def _give(runtime: Any, options: Any, weights: Mapping[str, NDArray[Any]] | None) -> None:
     if weights:
-        # Shares the memory of the arrays, and does not keep them alive.
+        # Shares the memory of the arrays until a session has been made.
         values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
 

@@ -29,6 +29,14 @@ def memory_limit(proc: Path = PROC, sys: Path = SYS) -> int | None:
     return min((int(text) for text in texts if text is not None and text.isdecimal()), default=None)
 
 
+def free_memory() -> int:
+    """Bytes that this process may still take: what is available, within the limit of its groups."""
+    import psutil  # only here: it costs a start
+
+    available, limit = psutil.virtual_memory().available, memory_limit()
+    return int(available if limit is None else min(limit, available))
+
+
 def read_line(path: Path) -> str | None:
     """A small kernel file without the blanks around it; None when it cannot be read."""
     try:

@@ -164,8 +164,9 @@ def main() -> None:
             f"The weights have 4 bits, the prompt {PROMPT_TOKENS} tokens; medians of {wanted.rounds} "
             "rounds interleaved, files in the page cache.",
             "Without: as a first run, or with `--no-cache`. Prepacked: after `edgepress cache make` or a "
-            "first run; the weights of the bundle are then neither read nor hashed, and the prompt goes "
-            "through the prefill graph, whose opening counts as prefill.",
+            "first run; the weights of the bundle are then neither read nor hashed, those of the copy are, "
+            "by blocks. The prompt goes through the prefill graph: opening it counts as prefill, and so "
+            "does making its int8 weights, which the first column does in memory.",
             "Steps: one after another in a process of their own. Whole command: `edgepress generate`, with "
             "hashing, session and tokenizer side by side.",
             "Heap and mapped files: RssAnon and RssFile. Mapped pages are shared by all processes, and the "

@@ -63,14 +63,20 @@ def main() -> None:
     from ....runtime import api  # noqa: F401
     from ....runtime.bundle.bundle import Bundle
     from ....runtime.engine.decoder import Decoder
+    from ....runtime.prepack.prepacked import GRAPH, PREFILL, PrepackedEntry, find
     from ....runtime.text.tokenizer import Tokenizer
 
     steps.done("edgepress and tokenizers")
     bundle = Bundle.open(sys.argv[1], weights_later=True)
     steps.done("manifest and small files")
     cache = "--no-cache" not in sys.argv
-    if not cache:
+    entry = find(bundle) if cache else None
+    if entry is None:
         bundle.check_weights()
+    else:
+        for graph in (GRAPH, PREFILL):
+            entry.check_weights(graph)
+        PrepackedEntry.check_weights = lambda *_: None  # type: ignore[method-assign]  # not again below
     steps.done("hash of the weights")
     Tokenizer.open(bundle.path)
     steps.done("tokenizer")

@@ -29,7 +29,6 @@ import numpy as np
 from ....runtime.bundle.bundle import Bundle
 from ....runtime.engine.decoder import Decoder
 from ....runtime.engine.encoder import Encoder
-from ....runtime.prepack.prepack import prepack
 from ....runtime.session.threads import thread_budget
 from ....storage import read_json, write_json
 from ...speed.paired import compare_rates
@@ -113,20 +112,10 @@ def _turns(path: Path, work: TimedWork) -> list[Callable[[], dict[str, float]]]:
         encoder = Encoder.open(bundle, thread_budget())
         texts = [f"{number} " + "word " * work.words for number in range(work.sentences)]
         return [partial(_encoding, encoder, texts)]
-    decoder = after_a_first_run(bundle)
+    decoder = Decoder.open(bundle, thread_budget())
     rng = np.random.default_rng(0)
     prompts = [rng.integers(0, decoder.vocab_size, prompt).tolist() for prompt in work.prompts]
     return [partial(_decoding, decoder, prompt, work.new_tokens) for prompt in prompts]
-
-
-def after_a_first_run(bundle: Bundle) -> Decoder:
-    """The decoder as every run but the first opens it: with the weights of the bundle's own prefill graph.
-
-    Else it would depend on what ran before which graph is timed.
-    """
-    if bundle.prefill is not None:
-        prepack(bundle)
-    return Decoder.open(bundle, thread_budget())
 
 
 def _encoding(encoder: Encoder, texts: list[str]) -> dict[str, float]:

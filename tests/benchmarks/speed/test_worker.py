@@ -202,8 +202,9 @@ def test_a_system_without_the_calls_claims_nothing(tmp_path: Path, monkeypatch: 
     assert drop_from_cache([path]) is False
 
 
+@pytest.mark.parametrize("cache", [True, False])
 def test_a_prompt_through_the_prefill_graph_is_accounted_for(
-    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: bool, pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(prepacked, "SMALLEST", 0)
@@ -212,8 +213,9 @@ def test_a_prompt_through_the_prefill_graph_is_accounted_for(
     assert opened.prefill is not None and prepack.prepack(opened) is not None
     prompt = PREFILL_CHUNK + 13
     work = TimedGeneration(prompt_tokens=prompt, new_tokens=3)
-    with Arm(opened.path, work, threads=1, provider="cpu", cache=True) as worker:
+    with Arm(opened.path, work, threads=1, provider="cpu", cache=cache) as worker:
         found = worker.operators(per_op=True)
+    assert found["prefill"] == "int8"
     prefill, decode = found["accounts"]["prefill"], found["accounts"]["decode"]
     ops = {row["op"] for row in prefill["by_op"]}
     assert {"MatMulIntegerToFloat", "MatMulNBits"} <= ops  # the last token goes through the model's own graph

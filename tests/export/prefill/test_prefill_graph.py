@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
-from edgepress.cli.entry import edgepress
+from edgepress.cli.entry import edgepress, run
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.kv_scheme import KVScheme
@@ -147,6 +147,21 @@ def test_none_is_written_unless_wanted_and_of_use(w4: Path, pico_llama: Path, tm
     assert "--prefill none" in (plain / "README.md").read_text()
     with pytest.raises(UnknownName, match="int4"):
         export_bundle(w4, output=tmp_path / "c", validate=False, prefill="int4")
+
+
+def test_a_large_one_is_written_when_it_is_asked_for(
+    w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prefill_graph, "LARGEST", 1000)
+    assert run(["export", str(w4), "-o", str(tmp_path / "a"), "--no-validate", "-q"]) == 0
+    assert "no prefill graph" in capsys.readouterr().out
+    plain = read_json(tmp_path / "a" / "manifest.json")
+    assert "prefill" not in plain and "--prefill int8" in plain["graph"]["notes"][-1]
+    asked = read_json(
+        export_bundle(w4, output=tmp_path / "b", validate=False, prefill="int8") / "manifest.json"
+    )
+    assert "prefill" in asked and not any("prefill" in note for note in asked["graph"]["notes"])
+    assert "--prefill int8" in (tmp_path / "b" / "README.md").read_text()
 
 
 def test_one_that_rounds_too_much_is_left_out(

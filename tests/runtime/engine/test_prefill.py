@@ -1,7 +1,8 @@
-"""Prompts through the prefill graph: where it is used, where not, and that nothing but speed changes."""
+"""Prompts through the prefill graph: when it is used, and how near it is to the model's own graph."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
-from edgepress.errors import BundleError, RefusedByPolicy
+from edgepress.errors import BundleError, OutOfResource, RefusedByPolicy
 from edgepress.export.api import export_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine import prefill as prefill_module
@@ -20,7 +21,7 @@ from edgepress.runtime.engine.decoder import Decoder
 from edgepress.runtime.prepack import prepack, prepacked
 from edgepress.storage import hash_tree, read_json, write_json
 
-IDS = np.random.default_rng(3).integers(0, 300, 120).tolist()
+IDS = np.random.default_rng(3).integers(0, 300, 180).tolist()
 NEAR = 0.2  # between logits of random weights, whose spread is about 1
 
 
@@ -47,7 +48,6 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Bu
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(prepacked, "SMALLEST", 0)
     monkeypatch.setattr(prefill_module, "PREFILL_CHUNK", 16)
-    monkeypatch.setattr(prefill_module, "OPEN_FROM", 0)
 
     def make(folder: Path) -> Bundle:
         bundle = Bundle.open(folder)
@@ -59,7 +59,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Bu
 
 
 def used(decoder: Decoder) -> bool:
-    return decoder.prefill_graph is not None and decoder.prefill_graph._session is not None
+    return decoder.prefill_graph is not None and decoder.prefill_graph.session is not None
 
 
 @pytest.mark.chain
@@ -72,8 +72,8 @@ def test_prompts_and_continuations(kv: str, folders: dict[str, Path], made: Any)
     assert used(fast) and not used(plain) and fast.length == 70
     for token in IDS[70:74]:
         assert np.abs(fast.step(token) - plain.step(token)).max() < near
-    assert np.abs(fast.extend(IDS[74:]) - plain.extend(IDS[74:])).max() < near
-    for ids in (IDS[:80] + IDS[:36], IDS[:80] + IDS[:36] + IDS[5:9]):  # forty tokens more, then four
+    assert np.abs(fast.extend(IDS[74:150]) - plain.extend(IDS[74:150])).max() < near and fast.filled == 75
+    for ids in (IDS[:80] + IDS[:76], IDS[:80] + IDS[:76] + IDS[5:9]):  # 76 tokens more, then four
         assert np.abs(fast.resume(ids) - plain.resume(ids)).max() < near
         assert fast.length == plain.length == len(ids)
     assert fast._ids[: fast.length].tolist() == ids
@@ -88,9 +88,9 @@ def test_rows_of_a_batch(folders: dict[str, Path], made: Any) -> None:
     assert np.abs(fast.prefill(rows, new_tokens=4) - plain.prefill(rows, new_tokens=4)).max() < NEAR
     assert used(one)
     assert np.abs(fast.step([1, 2, 3]) - plain.step([1, 2, 3])).max() < NEAR
-    more = [IDS[20:70], [], IDS[:2]]
+    more = [IDS[20:90], [], IDS[:2]]
     assert np.abs(fast.extend(more) - plain.extend(more)).max() < NEAR
-    assert fast.lengths == plain.lengths == [52, 8, 103]
+    assert fast.lengths == plain.lengths == [72, 8, 103]
 
 
 def test_the_chunks_of_a_prompt_are_one_prompt(
@@ -102,92 +102,58 @@ def test_the_chunks_of_a_prompt_are_one_prompt(
     np.testing.assert_allclose(decoder.prefill(IDS), pieces, atol=0.05)
 
 
-def test_short_prompts_and_other_machines_use_the_models_graph(folders: dict[str, Path], made: Any) -> None:
-    bundle = Bundle.open(folders["fp32"])
-    without = Decoder.open(bundle, 1)
-    found = without.prefill(IDS).copy()
-    assert not used(without)
-    made(folders["fp32"])
-    short = Decoder.open(bundle, 1)
-    short.prefill(IDS[:32])
-    assert not used(short)
-    short.prefill(IDS[:33])
-    assert used(short)
-    for plain in (Decoder.open(bundle, 1, cache=False), Decoder.open(bundle, 1, prefill=False)):
-        assert np.array_equal(plain.prefill(IDS), found)
-
-
-def test_it_is_opened_when_it_has_become_worth_it(
-    folders: dict[str, Path], made: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = made(folders["fp32"])
-    monkeypatch.setattr(prefill_module, "OPEN_FROM", 100)
-    decoder = Decoder.open(bundle, 1)
-    for ids, opened in ((IDS[:50], False), (IDS[:20], False), (IDS[:52], True), (IDS[:20], True)):
+def test_the_number_of_new_tokens_decides(folders: dict[str, Path]) -> None:
+    decoder = Decoder.open(Bundle.open(folders["fp32"]), 1, cache=False)
+    for ids, filled in ((IDS[:64], 0), (IDS[:65], 64), (IDS[:64], 0), (IDS[:70], 69)):
         decoder.prefill(ids)
-        assert used(decoder) == opened
-    other = Decoder.open(bundle, 1)
-    other.prefill(IDS[:101])
-    assert used(other)
+        assert decoder.filled == filled
+    for more, filled in ((IDS[50:60], 0), (IDS[:70], 69)):
+        decoder.extend(more)
+        assert decoder.filled == filled
 
 
-@pytest.mark.parametrize(
-    ("prompts", "opened"),
-    [
-        ([40], [False]),  # one prompt may be all
-        ([40, 20, 40], [False, True]),  # the second that is long enough
-        ([48, 40], [False, True]),  # three runs of 16
-        ([64, 40], [True]),  # four
-    ],
-)
-def test_weights_are_packed_for_many_runs_and_second_prompts(
-    prompts: list[int], opened: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prefill_module, "PREFILL_CHUNK", 16)
-    monkeypatch.setattr(prefill_module, "OPEN_FROM", 0)
-    asked: list[bool] = []
+def test_it_is_opened_once_for_a_prompt_that_is_long_enough() -> None:
+    opened: list[int] = []
 
-    def opening(packed: bool) -> Any:
-        asked.append(packed)
+    def opening() -> Any:
+        opened.append(1)
         binding = SimpleNamespace(bind_cpu_input=lambda name, array: None)
         return SimpleNamespace(io_binding=lambda: binding, run_with_iobinding=lambda bound: None)
 
     graph = prefill_module.Prefill(opening)
-    for count in prompts:
-        filled = graph.fill(lambda binding: None, np.zeros((1, count + 1), np.int64), 0)
-        assert filled == (count if count >= 32 else 0)
-    assert asked == opened
+    for count, filled, times in ((64, 0, 0), (65, 64, 1), (30, 0, 1), (300, 299, 1)):
+        assert graph.fill(lambda binding: None, np.zeros((1, count), np.int64), 0) == filled
+        assert len(opened) == times
+    assert graph.runs == 1 + 2
 
 
-def test_no_room_for_its_weights_is_told(
+def test_no_memory_for_its_weights_is_an_error_and_no_other_answer(
     folders: dict[str, Path], made: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = Bundle.open(folders["fp32"])
-    enough = SimpleNamespace(available=int(2.3 * bundle.weight_bytes))
-    monkeypatch.setattr("psutil.virtual_memory", lambda: enough)
-    assert run(["cache", "make", str(bundle.path)]) == 0
-    assert "without its prefill graph" in capsys.readouterr().err
-    entry = prepacked.find(bundle)
-    assert entry is not None and not entry.prefill.exists()
-    assert entry.without_prefill is not None and "GB of memory" in entry.without_prefill
-    assert run(["cache", "list"]) == 0
-    assert "no prefill graph" in capsys.readouterr().out
-    decoder = Decoder.open(bundle, 1)
-    decoder.prefill(IDS)
-    assert not used(decoder)
+    folder = folders["fp32"]
+    few = SimpleNamespace(available=2 * Bundle.open(folder).prefill_bytes)
+    with monkeypatch.context() as low:
+        low.setattr("psutil.virtual_memory", lambda: few)
+        prompt = ["generate", str(folder), "--no-chat", "--max-new-tokens", "1", "--json", "-p"]
+        assert run([*prompt, "the river ran on " * 20]) == 6
+        assert "--prefill none" in json.loads(capsys.readouterr().out)["error"]["fix"]
+        assert run([*prompt, "the river ran on"]) == 0
+        assert json.loads(capsys.readouterr().out)["prefill"] == "none"
+    made(folder)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: few)
+    assert run([*prompt, "the river ran on " * 20]) == 0  # mapped from the cache
+    assert json.loads(capsys.readouterr().out)["prefill"] == "int8"
 
 
-def test_a_damaged_one_is_dropped(folders: dict[str, Path], made: Any) -> None:
-    bundle = made(folders["fp32"])
-    entry = prepacked.find(bundle)
-    assert entry is not None
-    entry.prefill.write_bytes(b"no graph")
-    manifest = read_json(entry.path / "manifest.json")
-    (entry.path / "manifest.json").unlink()
-    write_json(entry.path / "manifest.json", {**manifest, "files": prepacked.describe(entry.path)})
-    decoder = Decoder.open(bundle, 1)
-    decoder.prefill(IDS)
-    assert not used(decoder) and prepacked.find(bundle) is None
+def test_memory_that_runs_out_while_they_are_made(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError("no 7 MB")
+
+    monkeypatch.setattr("edgepress.runtime.prepack.int8_weights.make_int8_weights", full)
+    with pytest.raises(OutOfResource, match="no 7 MB"):
+        Decoder.open(Bundle.open(folders["fp32"]), 1, cache=False).prefill(IDS)
 
 
 def changed(folder: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:

@@ -173,6 +173,15 @@ def _truncated(path: Path) -> None:
     os.truncate(data, data.stat().st_size // 2)
 
 
+def _longer(path: Path) -> None:
+    with (path / "model.onnx.data").open("ab") as stream:
+        stream.write(b"more")
+
+
+def _another_file(path: Path) -> None:
+    (path / "other.onnx.data").write_bytes(b"other weights")
+
+
 def _flipped(path: Path) -> None:
     graph = path / "model.onnx"
     status, raw = graph.stat(), bytearray(graph.read_bytes())
@@ -207,12 +216,19 @@ def _lies(path: Path) -> None:
 
 @pytest.mark.chain
 @pytest.mark.parametrize(
-    "damage", [_truncated, _flipped, _no_data, _no_manifest, _garbage, _other_shape, _lies]
+    "damage",
+    [_truncated, _longer, _flipped, _no_data, _another_file, _no_manifest, _garbage, _other_shape, _lies],
 )
-def test_a_damaged_entry_is_dropped_and_made_again(bundle: Bundle, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_entry_is_dropped_and_made_again(
+    bundle: Bundle, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain, entry = tokens(bundle, cache=False), made(bundle)
     damage(entry.path)
-    assert tokens(bundle) == plain
+    opened: list[Path] = []
+    with monkeypatch.context() as noted, pytest.warns(prepacked.DamagedCopy, match=entry.path.name):
+        noted.setattr("edgepress.runtime.engine.load.open_session", _noting(opened))
+        assert tokens(bundle) == plain
+    assert opened == [*([entry.graph] if damage is _lies else []), bundle.graph]  # parsed only if it is whole
     assert left() == []
     made(bundle)
     assert tokens(bundle) == plain

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.lab.study.interleaved import TimedWork, after_a_first_run, ratio, recorded, timed
-from edgepress.compress.api import compress_model
+from edgepress.benchmarks.lab.study.interleaved import TimedWork, ratio, recorded, timed
 from edgepress.export.api import export_bundle
-from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.runtime.prepack import prepacked
 from edgepress.storage import write_json
 
 pytestmark = pytest.mark.chain
@@ -58,17 +55,3 @@ def test_a_ratio_is_that_of_pairs_and_a_process_counts_once() -> None:
     one_process_is_faster = ratio([[2.0] * 9, *[[1.0]] * 6], [[1.0] * 9, *[[1.0]] * 6])
     assert one_process_is_faster is not None and one_process_is_faster[0] == 1.0
     assert ratio([[1.0]], [[1.0]]) is None
-
-
-def test_no_bundle_is_timed_as_in_its_first_run(
-    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(prepacked, "SMALLEST", 0)
-    made = compress_model(str(pico_llama), scheme="W4A16", group_size=32, output=tmp_path / "m")
-    bundle = Bundle.open(export_bundle(made, output=tmp_path / "b", validate=False))
-    assert bundle.prefill is not None and prepacked.find(bundle) is None
-    decoder = after_a_first_run(bundle)
-    entry = prepacked.find(bundle)
-    assert entry is not None and entry.prefill.is_file()
-    assert decoder.prefill_graph is not None and decoder.prefill_graph.session() is not None
