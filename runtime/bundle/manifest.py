@@ -192,13 +192,16 @@ def parse(model: type[Manifest], document: Any, *, schema: str, where: str) -> M
     Raises:
         BundleError: another schema, or a value of the wrong type or size; the key is named.
     """
+    named = document.get("schema") if isinstance(document, dict) else None
+    if isinstance(named, str) and named != schema:
+        other = (
+            "it was exported for another runtime, which loads it: for a bundle, export the checkpoint to onnx"
+        )
+        raise BundleError(
+            f"{where} has schema {named[:60]!r}, this version reads {schema!r}",
+            fix=other if named == SAVED_SCHEMA else "export again with this version, or update edgepress",
+        )
     try:
-        found = read(model, document)
+        return read(model, document)
     except Unusable as error:
         raise BundleError(f"{where} is not a usable manifest", why=str(error)) from None
-    if found.schema != schema:
-        raise BundleError(
-            f"{where} has schema {found.schema!r}, this version reads {schema!r}",
-            fix="export again with this version, or update edgepress",
-        )
-    return found

@@ -18,9 +18,10 @@ import yaml
 from click.testing import CliRunner
 from edgepress.cli.entry import edgepress
 from edgepress.compress.api import compress_model
-from edgepress.errors import EdgepressError, InputError
+from edgepress.errors import BundleError, EdgepressError, InputError
 from edgepress.export.api import FORMATS, export_bundle
 from edgepress.plugins import names
+from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.verification import verify_directory
 from edgepress.storage import sha256_file
 
@@ -70,6 +71,10 @@ def test_verify_and_inspect_open_it(output: Path) -> None:
     assert document["files"] == sum(path.is_file() for path in output.rglob("*")) - 1
     shown = CliRunner().invoke(edgepress, ["inspect", str(output), "--json"], catch_exceptions=False)
     assert json.loads(shown.output)["what"] == document["kind"]
+    if document["kind"] == "saved":
+        with pytest.raises(BundleError, match=r"edgepress\.saved/1") as refused:
+            Bundle.open(output)
+        assert "another runtime" in str(refused.value.fix)
 
 
 def test_every_single_bit_flip_is_found(output: Path) -> None:
