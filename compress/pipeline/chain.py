@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ...storage import read_json, write_atomic, write_json
+from ...storage import check_tree, hash_tree, write_atomic
 from ...terminal import Progress
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
@@ -20,7 +20,7 @@ from ..text.calibration import Calibration
 from .algorithm import BlockPass, ModelPass, Pass
 from .block import LayerStatus
 from .block_shards import Masks
-from .journal import Journal
+from .journal import Journal, read_sealed, write_sealed
 from .processes import ALONE, Processes
 from .stage import LOG, Record, Stage, StageResult, Steps, assemble
 from .sweep import Sweep
@@ -108,9 +108,9 @@ class StageChain:
     def _resume(self) -> tuple[WeightSource, Record, int]:
         for number in reversed(range(len(self.stages) - 1)):
             path = self._checkpoint(number)
-            if path.is_dir():
+            data = read_sealed(path / RECORD)
+            if data is not None and not check_tree(path, data["files"], skip=frozenset({RECORD})):
                 self.progress.note(f"continuing after stage {number + 1} of {len(self.stages)}")
-                data = read_json(path / RECORD)
                 statuses = [LayerStatus(**status) for status in data["statuses"]]
                 return WeightSource.open(path), Record(statuses, data["damage"], data["details"]), number + 1
         return self.original, Record(), 0
@@ -171,7 +171,8 @@ class StageChain:
         assemble(source, outcome, partial)
         if (directory / "masks").is_dir():
             shutil.copytree(directory / "masks", partial / "masks")
-        write_json(partial / RECORD, asdict(record))
+        write_sealed(partial / RECORD, {**asdict(record), "files": hash_tree(partial)})
+        shutil.rmtree(path, ignore_errors=True)  # one that was damaged
         partial.rename(path)
         shutil.rmtree(directory)
         shutil.rmtree(self._checkpoint(number - 1), ignore_errors=True)

@@ -4,12 +4,31 @@ costs one unit.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...storage import read_json, sha256_file, write_json
+from ...storage import canonical_json, read_json, sha256_file, sha256_json, write_json
+
+_SEAL = "sha256"
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with its own hash in it, so that a resumed run knows that not a bit of it has changed."""
+    plain = json.loads(canonical_json(content))  # as it will be read: keys are texts, and sorted as such
+    write_json(path, {**plain, _SEAL: sha256_json(plain)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What :func:`write_sealed` wrote; None where the file is missing, damaged or none of its own."""
+    try:
+        found = read_json(path)
+        seal = found.pop(_SEAL)
+        return found if seal == sha256_json(found) else None
+    except (InputError, AttributeError, TypeError, KeyError, ValueError):  # no JSON, no object, no Unicode
+        return None
 
 
 class Journal:
@@ -28,29 +47,19 @@ class Journal:
     def open(cls, directory: Path, key: str) -> Journal:
         """The journal in ``directory`` with the units whose files are still what they were."""
         journal = cls(directory, key)
-        if journal.path.exists():
-            try:
-                found = read_json(journal.path)
-            except InputError:
-                return journal
-            if isinstance(found, dict) and found.get("key") == key:
-                journal.units = list(found.get("units", []))
+        found = read_sealed(journal.path)
+        if found is not None and found.get("key") == key:
+            journal.units = list(found["units"])
         return journal
 
     def belongs_to_other(self) -> bool:
         """Whether the directory holds a journal that is damaged or of other work."""
-        if not self.path.exists():
-            return False
-        try:
-            found = read_json(self.path)
-        except InputError:
-            return True
-        return not isinstance(found, dict) or found.get("key") != self.key
+        return self.path.exists() and (read_sealed(self.path) or {}).get("key") != self.key
 
     def claim(self) -> None:
         """Make the directory this work's, before any unit is finished."""
         if not self.path.exists():
-            write_json(self.path, {"key": self.key, "units": []})
+            write_sealed(self.path, {"key": self.key, "units": []})
 
     def intact(self, unit: Mapping[str, Any], kind: str) -> bool:
         """Whether the files of ``kind`` (``part``, ``activations``) that a unit left are unchanged."""
@@ -74,7 +83,7 @@ class Journal:
     def add(self, unit: dict[str, Any]) -> None:
         """Record a finished unit; its files must be on disk."""
         self.units.append(unit)
-        write_json(self.path, {"key": self.key, "units": self.units})
+        write_sealed(self.path, {"key": self.key, "units": self.units})
 
     def hashes(self, paths: list[Path]) -> dict[str, str]:
         """``{name relative to the journal: sha256}``."""
