@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -37,9 +38,66 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgepress"
 
 
+_SPECIAL = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading; nothing else is opened, since a pipe would be waited for and a device
+    has no end.
+
+    Raises:
+        InputError: it is a directory, a named pipe, a socket or a device. OSError: it cannot be opened.
+    """
+    _require_regular(path, path.stat().st_mode)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        _require_regular(path, os.fstat(descriptor).st_mode)  # it may have been replaced since
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _SPECIAL.get(stat.S_IFMT(mode), "something else")
+        raise InputError(
+            f"cannot read {path}: it is {kind}, not a regular file", fix="give the path of a plain file"
+        )
+
+
+def is_regular(path: Path) -> bool:
+    """Whether there is a regular file; raises InputError where there is something else in its place."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    _require_regular(path, mode)
+    return True
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file; raises as :func:`open_regular`."""
+    with open_regular(path) as stream:
+        return stream.read()
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file in UTF-8, lines ended by ``\\n``; raises as :func:`open_regular`."""
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8") as stream:
+        return stream.read()
+
+
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in chunks."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -101,7 +159,7 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
     try:
         if path.stat().st_size > limit:
             raise InputError(f"{path} is larger than {limit} bytes, too large for a JSON file")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular(path).decode("utf-8"))
     except FileNotFoundError:
         raise InputError(f"missing file {path}") from None
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,32 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from ..limits import LARGEST_SEED, MOST_THREADS
+from ..storage import read_regular
 
 Command = Callable[..., Any]
 
+
+class Number(click.FloatRange):
+    """A finite number; not a number passes every comparison that a range makes."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{found} is not a finite number", param, ctx)
+        return found
+
+
+COUNT = click.IntRange(1, 1 << 20)
+SEED = click.IntRange(0, LARGEST_SEED)
+LIMIT = Number(0)
+SHARE = Number(0, 1)
+
 threads = click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_THREADS),
     help="[default: the cores this process may use]",
 )
 provider = click.option(
@@ -30,7 +51,7 @@ file = click.option(
     type=click.Path(path_type=Path),
     help="Read texts from a UTF-8 file, one a line; - is stdin.",
 )
-batch_size = click.option("--batch-size", type=int, default=32, show_default=True)
+batch_size = click.option("--batch-size", type=COUNT, default=32, show_default=True)
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 
@@ -47,7 +68,7 @@ def text_lines(file: Path) -> list[str]:
         InputError: it cannot be read, or is not UTF-8.
     """
     try:
-        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        raw = sys.stdin.buffer.read() if str(file) == "-" else read_regular(file)
         return [line for line in raw.decode("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read texts from {file}", why=str(error)) from None

@@ -25,12 +25,12 @@ from ..errors import (
     BadUsage,
     EdgepressError,
     Interrupted,
-    OutOfResource,
     Terminated,
     UnknownName,
     missing_extra,
 )
 from ..escaping import one_line, printable
+from ..foreign import memory_shortage
 from ..terminal import print_json
 
 VERBS = {
@@ -186,10 +186,9 @@ def _run(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         missing = missing_extra(error.name or "")
         return _internal(error, arguments) if missing is None else _fail(missing, arguments)
-    except MemoryError as error:
-        return _fail(OutOfResource("out of memory", why=str(error), fix="free some memory"), arguments)
     except Exception as error:  # noqa: BLE001 - the CLI's edge is where unknown errors end
-        return _internal(error, arguments)
+        shortage = memory_shortage(error)
+        return _internal(error, arguments) if shortage is None else _fail(shortage, arguments)
 
 
 def run(arguments: list[str] | None = None) -> int:

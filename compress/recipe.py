@@ -20,7 +20,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from ..errors import RecipeError, UnknownName
-from ..storage import sha256_json
+from ..limits import LARGEST_SEED
+from ..storage import read_text, sha256_json
 from ..yaml_safe import load_yaml
 from .model.weights import DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
@@ -41,7 +42,7 @@ class CalibrationSettings(BaseModel):
     source: str | None = Field(None, description="a file, a directory, or the name of a demo corpus")
     samples: int = Field(128, ge=1, le=100_000, description="how many sequences are drawn")
     length: int = Field(512, ge=8, le=131_072, description="tokens of a sequence, at most")
-    seed: int = Field(0, description="seed of what is drawn")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of what is drawn")
 
 
 class Step(BaseModel):
@@ -214,11 +215,12 @@ def text_of(recipe: str) -> tuple[str, str]:
     """
     path = Path(recipe)
     if not path.is_file():
-        if recipe not in names():
+        if recipe in names():
+            path = FOLDER / f"{recipe}.yaml"
+        elif not path.exists():
             raise UnknownName("recipe", recipe, names())
-        path = FOLDER / f"{recipe}.yaml"
     try:
-        return path.read_text(encoding="utf-8"), str(path if path.parent != FOLDER else recipe)
+        return read_text(path), str(path if path.parent != FOLDER else recipe)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the recipe {path}", why=str(error)) from None
 

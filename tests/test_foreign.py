@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from edgepress.errors import BundleError, EdgepressError, RefusedByPolicy
-from edgepress.foreign import foreign_errors_are_typed
+from edgepress.errors import BundleError, EdgepressError, OutOfResource, RefusedByPolicy
+from edgepress.foreign import foreign_errors_are_typed, memory_shortage
 
 
 def typed(why: str) -> EdgepressError:
@@ -23,6 +23,37 @@ def test_library_errors_are_typed_and_keep_their_cause(raised: BaseException) ->
         raise raised
     assert caught.value.why == f"{type(raised).__name__}: {raised}"
     assert caught.value.__cause__ is raised
+
+
+SHORTAGES = [
+    MemoryError(),
+    OSError(12, "Cannot allocate memory"),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("bad allocation"),
+    RuntimeError(
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer"
+    ),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1000 bytes."),
+    RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1000 bytes."),
+    RuntimeError("can't start new thread"),
+]
+
+
+@pytest.mark.parametrize("raised", SHORTAGES, ids=str)
+def test_what_says_that_memory_ran_out_is_no_bad_input(raised: Exception) -> None:
+    found = memory_shortage(raised)
+    assert found is not None and found.exit_code == 6
+    if not isinstance(raised, MemoryError):
+        with pytest.raises(OutOfResource), foreign_errors_are_typed(typed):
+            raise raised
+
+
+@pytest.mark.parametrize(
+    "raised", [ValueError("no memory of it"), OSError(5, "io"), RuntimeError("a bad graph")]
+)
+def test_other_errors_are_no_shortage(raised: Exception) -> None:
+    assert memory_shortage(raised) is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ...compress.model.torch_model import load_model
 from ...compress.model.weights import MANIFEST, WeightSource
 from ...compress.pipeline.device import choose_device
 from ...errors import InputError
+from ...limits import require_threads
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import sha256_file
@@ -51,7 +52,7 @@ class CheckpointSubject:
         room = anatomy.max_positions
         self.max_length = min(room, (self._pooling and self._pooling.max_length) or room)
         self._device = choose_device(device)
-        torch.set_num_threads(threads or thread_budget())
+        torch.set_num_threads(require_threads(threads) or thread_budget())
         self._model = load_model(resolved.path, device=self._device)
         self.runtime: dict[str, Any] = {
             "name": "torch",

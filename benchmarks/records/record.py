@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ... import __version__
 from ...errors import InputError
+from ...storage import read_text
 from .energy_record import Energy
 
 SCHEMA = "edgepress.measurement/1"
@@ -168,7 +169,7 @@ def read(runs: Iterable[Path]) -> list[Measurement]:
 
 def _read_file(file: Path) -> list[Measurement]:
     try:
-        texts = file.read_text(encoding="utf-8").splitlines()
+        texts = read_text(file).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         fix = "give a .jsonl file or a directory with one: validate and profile record theirs under runs/"

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from ...errors import BundleError, EdgepressError, InputError, OutOfResource
+from ...foreign import memory_shortage
 from .timed_work import Workload, to_json
 
 
@@ -121,6 +122,8 @@ class Arm:
                 why="it was killed, as the kernel does when memory runs out",
                 fix="close other programs, or measure a smaller model",
             )
+        if shortage := memory_shortage(RuntimeError(last)):
+            return shortage
         if code < 0:
             return BundleError(what, why=f"native crash with {signal.Signals(-code).name}. {last}".strip())
         return EdgepressError(what, why=last)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import InputError
+from ...limits import require_seed
 
 MIN_WARMUP_ITERATIONS = 3
 
@@ -40,6 +41,7 @@ class Protocol:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_seed(self.seed)
         if self.blocks < 1:
             raise InputError(f"{self.blocks} blocks measure nothing", fix="use at least 1, better 10")
         if self.warmup_iterations < MIN_WARMUP_ITERATIONS:

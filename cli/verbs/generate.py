@@ -22,18 +22,37 @@ if TYPE_CHECKING:
 @click.option(
     "--chat/--no-chat", default=None, help="Use the chat template [default: if the bundle has one]."
 )
-@click.option("--max-new-tokens", type=int, default=128, show_default=True)
+@click.option("--max-new-tokens", type=verb_options.COUNT, default=128, show_default=True)
 @click.option(
-    "--temperature", type=float, default=0.0, show_default=True, help="0 always takes the likeliest token."
+    "--temperature",
+    type=verb_options.Number(0, 100),
+    default=0.0,
+    show_default=True,
+    help="0 always takes the likeliest token.",
 )
 @click.option(
-    "--top-k", type=int, default=0, show_default=True, help="Keep the k likeliest tokens; 0 is off."
+    "--top-k",
+    type=click.IntRange(0, 1 << 24),
+    default=0,
+    show_default=True,
+    help="Keep the k likeliest tokens; 0 is off.",
 )
 @click.option(
-    "--top-p", type=float, default=1.0, show_default=True, help="Keep the likeliest tokens up to this mass."
+    "--top-p",
+    type=verb_options.Number(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Keep the likeliest tokens up to this mass.",
 )
-@click.option("--repetition-penalty", type=float, default=1.0, show_default=True)
-@click.option("--seed", type=int, default=None, help="The same bundle, options and seed give the same text.")
+@click.option(
+    "--repetition-penalty", type=verb_options.Number(0, 100, min_open=True), default=1.0, show_default=True
+)
+@click.option(
+    "--seed",
+    type=verb_options.SEED,
+    default=None,
+    help="The same bundle, options and seed give the same text.",
+)
 @click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")
 @verb_options.session
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, when all is done.")

@@ -11,7 +11,7 @@ import click
 
 from ...errors import InputError
 from ...terminal import Terminal
-from ..bundle_options import provider, threads
+from ..bundle_options import COUNT, SEED, provider, threads
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,17 +29,23 @@ _OPERATORS_SHOWN = 6
     "--baseline", type=click.Path(path_type=Path), help="Another bundle, measured interleaved (ABBA)."
 )
 @click.option(
-    "--prompt-tokens", default=128, show_default=True, help="Prompt length; an encoder's sentence length."
+    "--prompt-tokens",
+    type=COUNT,
+    default=128,
+    show_default=True,
+    help="Prompt length; an encoder's sentence length.",
 )
-@click.option("--new-tokens", default=128, show_default=True, help="Tokens to generate, exactly.")
-@click.option("--batch", default=32, show_default=True, help="Sentences per batch of an encoder.")
+@click.option("--new-tokens", type=COUNT, default=128, show_default=True, help="Tokens to generate, exactly.")
+@click.option("--batch", type=COUNT, default=32, show_default=True, help="Sentences per batch of an encoder.")
 @threads
 @provider
 @click.option(
-    "--blocks", type=int, help="Timed blocks per arm, each in a fresh process. [default: 10, with --quick 6]"
+    "--blocks",
+    type=click.IntRange(1, 10_000),
+    help="Timed blocks per arm, each in a fresh process. [default: 10, with --quick 6]",
 )
 @click.option("--quick", is_flag=True, help="A look: fewer blocks, a shorter warm-up.")
-@click.option("--seed", default=0, show_default=True, help="Of the prompt and the bootstrap.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the prompt and the bootstrap.")
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Run file to append to. [default: runs/NAME.jsonl]"
 )

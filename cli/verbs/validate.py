@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from ..bundle_options import threads
+from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, threads
 
 # From the options of the verb to the metric they limit.
 GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
@@ -30,9 +30,17 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option("--text", metavar="PATH", help="Text that was not calibrated with: a file or directory.")
 @click.option("--corpus", default="wikipedia", show_default=True, help="Demo corpus when there is no --text.")
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl rows.")
-@click.option("--windows", default=16, show_default=True, help="Decoders: number of windows.")
-@click.option("--length", default=512, show_default=True, help="Decoders: tokens in a window.")
-@click.option("--sentences", default=256, show_default=True, help="Encoders: number of paragraphs.")
+@click.option("--windows", type=COUNT, default=16, show_default=True, help="Decoders: number of windows.")
+@click.option(
+    "--length",
+    type=click.IntRange(2, 131_072),
+    default=512,
+    show_default=True,
+    help="Decoders: tokens in a window.",
+)
+@click.option(
+    "--sentences", type=COUNT, default=256, show_default=True, help="Encoders: number of paragraphs."
+)
 @click.option(
     "--placement",
     type=click.Choice(["spread", "first"]),
@@ -44,17 +52,17 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     "--device", default="cpu", show_default=True, help="Where torch runs checkpoints: auto, cpu, cuda, mps."
 )
 @threads
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap intervals.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap intervals.")
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Run file to append to [default: runs/NAME.jsonl]."
 )
-@click.option("--max-perplexity", type=float, help="Acceptance: fail (exit 1) above this perplexity.")
-@click.option("--max-kl", type=float, help="Acceptance: fail above this KL divergence, nats per token.")
-@click.option("--min-top1", type=float, help="Acceptance: fail below this top-1 agreement, 0 to 1.")
-@click.option("--min-cosine", type=float, help="Acceptance: fail below this mean cosine.")
-@click.option("--max-label-kl", type=float, help="Acceptance: fail above this KL of a classifier's labels.")
-@click.option("--min-label-agreement", type=float, help="Fail below this fraction of equal labels.")
-@click.option("--min-label-accuracy", type=float, help="Fail below this fraction of right labels.")
+@click.option("--max-perplexity", type=LIMIT, help="Acceptance: fail (exit 1) above this perplexity.")
+@click.option("--max-kl", type=LIMIT, help="Acceptance: fail above this KL divergence, nats per token.")
+@click.option("--min-top1", type=SHARE, help="Acceptance: fail below this top-1 agreement, 0 to 1.")
+@click.option("--min-cosine", type=Number(-1, 1), help="Acceptance: fail below this mean cosine.")
+@click.option("--max-label-kl", type=LIMIT, help="Acceptance: fail above this KL of a classifier's labels.")
+@click.option("--min-label-agreement", type=SHARE, help="Fail below this fraction of equal labels.")
+@click.option("--min-label-accuracy", type=SHARE, help="Fail below this fraction of right labels.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurement as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RecipeError
-from ...storage import read_json
+from ...storage import read_json, read_text
 from ...yaml_safe import load_yaml
 from ..model.anatomy import Anatomy
 from ..numbers.scheme import Scheme
@@ -36,7 +36,7 @@ def read_allocation(value: Any) -> Any:
     if path.is_dir() and (path / MANIFEST).is_file():
         return _kept(path, "allocation")
     try:
-        data = load_yaml(path.read_text(encoding="utf-8"), source=str(path))
+        data = load_yaml(read_text(path), source=str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the plan {path}", why=str(error)) from None
     if not isinstance(data, Mapping):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...errors import CalibrationError, InputError, UnknownName
+from ...limits import require_seed
 from ...runtime.text.tokenizer import Tokenizer
 from .corpus import Conversation, Corpus, Document, labelled_texts, paragraphs, plain, read_corpus
 from .token_batch import (
@@ -113,12 +114,12 @@ def calibration_from(
         CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
             would fit), or ids that the model has no embedding for.
         UnknownName: another ``chat``.
-        InputError: sizes that are not positive, chat text for a model without a template, or a label that
-            is not one of ``labels``.
+        InputError: sizes that are not positive, a seed below 0, chat text for a model without a template, or
+            a label that is not one of ``labels``.
     """
     _require_sensible(samples, length, batch_size, chat)
     corpus = read_corpus(source, field=field)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(require_seed(seed))
     if kind == "decoder":
         cut, rendered = _decoder_rows(corpus, tokenizer, samples, length, generator, chat)
         rows: list[Row] = [(ids, None) for ids in cut]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CalibrationError, InputError, UnknownName
+from ...storage import read_regular
 from .demo_corpora import Split, articles
 
 LIMIT = 64 << 20
@@ -119,6 +120,8 @@ def _files(source: str) -> list[Path]:
         if not found:
             raise CalibrationError(f"directory {path} holds no .txt or .jsonl file")
         return found
+    if path.exists():
+        return [path]  # a pipe or a device: refused when it is read
     if path.suffix or len(path.parts) > 1:
         raise InputError(
             f"there is no text at {path}", fix=f"give a file, a directory or one of: {', '.join(CORPORA)}"
@@ -156,7 +159,7 @@ def _rows(file: Path, field: str) -> list[tuple[Document, Label]]:
 
 def _decoded(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8").removeprefix("\ufeff")
+        return read_regular(file).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise CalibrationError(
             f"{file} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}",

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...limits import LARGEST_SEED
 from ..measure.precision import LoopPrecision
 from .train_state import Schedule
 
@@ -66,7 +67,9 @@ class TrainingOptions(TrainingSection):
         description="autocast type; auto is bfloat16 where the processor computes in it, else float16 on a "
         "GPU that has it, else float32",
     )
-    seed: int = Field(0, description="seed of the order of the text and of what begins at random")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="seed of the order of the text and of what begins at random"
+    )
 
 
 def own_training(kind: type[BaseModel], data: Any) -> Any:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...runtime.text.tokenizer import Tokenizer
+from ...storage import read_text
 
 PASSAGE = """\
 The lighthouse stood at the end of a long stone pier, and every evening before dark the keeper walked out to
@@ -60,7 +61,7 @@ def proof_text(file: Path | None) -> str:
     if file is None:
         return PASSAGE
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the proof's text {file}", why=str(error)) from None
     if not text.strip():

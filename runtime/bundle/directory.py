@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleError, RefusedByPolicy
+from ...foreign import memory_shortage
 from ...storage import SIGNATURE, check_tree
 from . import typed_json
 from .manifest import BundleManifest
@@ -27,7 +28,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BundleError(f"cannot read {path}", why=str(error)) from None
+        raise memory_shortage(error) or BundleError(f"cannot read {path}", why=str(error)) from None
 
 
 def read_manifest(path: Path) -> bytes:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError
+from ...foreign import memory_shortage
+from ...storage import open_regular
 from .onnx_wire import Data, fields, packed
 
 # TensorProto.DataType → bits of an element.
@@ -83,13 +85,14 @@ class GraphFile:
         """
         graph = cls()
         try:
-            with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            with open_regular(path) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 for part in fields(data, 0, len(data)):
                     if part.number == 7 and part.value is None:
                         graph._read_graph(data, part.start, part.stop)
         # An empty file cannot be mapped, bytes that are no text cannot be decoded: ValueError, as Malformed.
         except (ValueError, OSError) as error:
-            raise BundleError(f"{path} is not a readable ONNX model", why=str(error)) from None
+            unreadable = BundleError(f"{path} is not a readable ONNX model", why=str(error))
+            raise memory_shortage(error) or unreadable from None
         return graph
 
     def _read_graph(self, data: Data, start: int, stop: int) -> None:

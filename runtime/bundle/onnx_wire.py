@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import BundleError
+from ...foreign import memory_shortage
+from ...storage import open_regular
 
 Data = mmap.mmap | bytes
 
@@ -137,10 +139,11 @@ def external_locations(model: Path) -> set[str]:
         BundleError: the file is not an ONNX model.
     """
     try:
-        with model.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_regular(model) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _walk(data)
     except (ValueError, OSError) as error:  # an empty file cannot be mapped: ValueError, as for Malformed
-        raise BundleError(f"{model} is not a readable ONNX model", why=str(error)) from None
+        unreadable = BundleError(f"{model} is not a readable ONNX model", why=str(error))
+        raise memory_shortage(error) or unreadable from None
 
 
 def link_problems(root: Path, names: Iterable[str]) -> list[str]:

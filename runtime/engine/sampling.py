@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import BundleError, InputError
+from ...limits import LARGEST_SEED
 
 Floats = npt.NDArray[np.floating]
 Ids = npt.NDArray[np.int64]
@@ -39,7 +40,7 @@ class Sampling:
             "top_k": (self.top_k >= 0, "0 (off) or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             "repetition_penalty": (0 < self.repetition_penalty <= 100, "above 0; 1 is off"),
-            "seed": (self.seed is None or self.seed >= 0, "0 or more"),
+            "seed": (self.seed is None or 0 <= self.seed <= LARGEST_SEED, f"from 0 to {LARGEST_SEED}"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:

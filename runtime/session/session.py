@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BundleError, InputError, MissingDependency, UnknownName
+from ...errors import BundleError, MissingDependency, UnknownName
+from ...foreign import memory_shortage
+from ...limits import require_threads
 from .cpu_features import products_saturate
 from .node_providers import RECORDED, misplaced
 from .threads import thread_budget
@@ -86,17 +88,21 @@ def onnxruntime() -> Any:
 def _library_errors() -> tuple[type[Exception], ...]:
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     own = [getattr(state, name) for name in _RAISED if hasattr(state, name)]
-    return (*own, ValueError, RuntimeError, TypeError)
+    return (*own, ValueError, RuntimeError, TypeError, MemoryError)
 
 
 @contextmanager
 def graph_errors_are_typed(what: str) -> Iterator[None]:
-    """Turn whatever ONNX Runtime raises below into a :class:`BundleError` that begins with ``what``."""
+    """Turn whatever ONNX Runtime raises below into a :class:`BundleError` that begins with ``what``, or into
+    :class:`OutOfResource` where it says that memory ran out.
+    """
     try:
         yield
     # Bad bytes in the library's own messages surface as UnicodeDecodeError, wrong feeds as ValueError or
     # RuntimeError.
     except _library_errors() as error:
+        if shortage := memory_shortage(error):
+            raise shortage from error
         raise BundleError(what, why=str(error).strip()[:800]) from error
 
 
@@ -134,12 +140,11 @@ def open_session(
     Raises:
         MissingDependency: ONNX Runtime or the provider is not installed.
         BundleError: the graph does not load.
-        InputError: fewer than one thread.
+        InputError: fewer than one thread, or more than any machine has.
     """
     runtime = onnxruntime()
     name = _available(runtime, provider)
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be at least 1, not {threads}")
+    require_threads(threads)
     recorded = {} if provider == "cpu" else RECORDED
     entries = {**_RUN, **graph_form(), **recorded, **(config or {})}
     options = _options(runtime, threads or thread_budget(), entries)

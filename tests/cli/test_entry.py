@@ -105,6 +105,7 @@ def test_each_error_ends_with_its_own_exit_code(
         (OSError(errno.EIO, "io"), "E-INTERNAL", 70),
         (EOFError("cut short"), "E-INTERNAL", 70),  # click takes it for an interrupt
         (MemoryError(), "E-RESOURCE", 6),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "E-RESOURCE", 6),
         (KeyboardInterrupt(), "E-INTERRUPTED", 130),
         (SigTerm(), "E-TERMINATED", 143),
     ],

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgepress.errors import BundleError, InputError, MissingDependency, UnknownName
-from edgepress.runtime.session.session import open_session
+from edgepress.errors import BundleError, InputError, MissingDependency, OutOfResource, UnknownName
+from edgepress.runtime.session.session import graph_errors_are_typed, open_session
 from edgepress.runtime.session.threads import thread_budget
 
 
@@ -18,9 +18,20 @@ def test_threads_are_explicit(decoder_bundle: Path) -> None:
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
 
 
-def test_no_threads_is_an_input_error(decoder_bundle: Path) -> None:
-    with pytest.raises(InputError, match="at least 1"):
-        open_session(decoder_bundle / "model.onnx", threads=0)
+@pytest.mark.parametrize("threads", [0, -3, 100_000])
+def test_absurd_threads_are_an_input_error(threads: int, decoder_bundle: Path) -> None:
+    with pytest.raises(InputError, match="at least 1 and at most 1024"):
+        open_session(decoder_bundle / "model.onnx", threads=threads)
+
+
+@pytest.mark.parametrize(
+    "words", ["std::bad_alloc", "Failed to allocate memory for requested buffer of size 9"]
+)
+def test_a_shortage_of_memory_is_no_damaged_bundle(words: str) -> None:
+    with pytest.raises(OutOfResource), graph_errors_are_typed("ONNX Runtime cannot load model.onnx"):
+        raise RuntimeError(words)
+    with pytest.raises(OutOfResource), graph_errors_are_typed("ONNX Runtime cannot load model.onnx"):
+        raise MemoryError(words)
 
 
 def test_an_unknown_provider_suggests_the_nearest(decoder_bundle: Path) -> None:

@@ -1,0 +1,24 @@
+"""Bounds of numbers that a caller chooses and every floor must keep to: seeds and threads."""
+
+from __future__ import annotations
+
+from .errors import InputError
+
+# What torch, NumPy and JSON all take.
+LARGEST_SEED = (1 << 63) - 1
+# More than the cores of any machine; beyond it a typing error takes gigabytes of stacks.
+MOST_THREADS = 1024
+
+
+def require_seed(seed: int) -> int:
+    """``seed``; raises InputError where it is none."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"seed is {seed}, it must be a whole number from 0 to {LARGEST_SEED}")
+    return seed
+
+
+def require_threads(threads: int | None) -> int | None:
+    """``threads``, or None for what the machine has; raises InputError where there cannot be so many."""
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads is {threads}, it must be at least 1 and at most {MOST_THREADS}")
+    return threads
