@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import CalibrationError, Degraded, InputError, require
+from ..limits import require_seed
 from ..staging import Staging
 from ..storage import require_disk, sha256_json
 from ..terminal import Progress, Silent
@@ -51,7 +52,6 @@ class Job:
     ) -> None:
         require("torch", "compress")
         require("transformers", "compress")
-        from .model.checkpoint.vocabulary_check import check_vocabulary
         from .model.models import resolve
         from .model.weights import WeightSource
         from .recipe import load_recipe, recipe_for
@@ -75,9 +75,8 @@ class Job:
         settings = self.recipe.calibration
         self.samples = choice.samples or settings.samples
         self.length = min(choice.length or settings.length, self.source.anatomy.max_positions)
-        self.seed = settings.seed if choice.seed is None else choice.seed
+        self.seed = require_seed(settings.seed if choice.seed is None else choice.seed)
         self.batch_size = max(1, BATCH_TOKENS // self.length)
-        check_vocabulary(self.source.reader, self.source.anatomy)
         self.plan = self._plan()
 
     def _plan(self) -> Any:

@@ -46,11 +46,16 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What :func:`plan` predicts. Bytes, and seconds at this machine's measured rate."""
+    """What :func:`plan` predicts. Bytes, and seconds at this machine's measured rate.
+
+    ``stored`` are the types that the weights come in, by their safetensors names; all are computed with in
+    float32.
+    """
 
     model: str
     model_type: str
     blocks: int
+    stored: str = ""
     steps: list[StepPlan] = field(default_factory=list)
     calibration_tokens: int = 0
     checkpoint_bytes: int = 0
@@ -252,6 +257,7 @@ def plan(
         model=name,
         model_type=source.anatomy.model_type,
         blocks=len(source.anatomy.blocks),
+        stored=", ".join(sorted(set(source.reader.dtypes.values()))),
         steps=steps,
         calibration_tokens=tokens,
         checkpoint_bytes=checkpoint,

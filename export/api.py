@@ -144,7 +144,6 @@ def _job(
     provider: str,
     progress: Progress,
 ) -> ExportJob:
-    from ..compress.model.checkpoint.vocabulary_check import check_vocabulary
     from ..compress.model.models import resolve
     from ..compress.model.pooling import pooling_of
     from ..compress.model.weights import WeightSource
@@ -158,7 +157,6 @@ def _job(
         raise InputError(f"the output {target} lies inside the checkpoint", fix="choose another output")
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
     source = WeightSource.open(model.path)
-    check_vocabulary(source.reader, source.anatomy)
     _require_graph(source.anatomy)
     decodes = source.anatomy.kind == "decoder"
     made = source.manifest.get("source")

@@ -7,13 +7,15 @@ from typing import Any
 import click
 
 from ...terminal import Terminal
+from ..bundle_options import SEED, Number
 
 
 def _plan_table(plan: Any) -> Any:
     from rich.table import Table
 
     table = Table(
-        title=f"Plan for {plan.model} ({plan.model_type}, {plan.blocks} blocks)", title_justify="left"
+        title=f"Plan for {plan.model} ({plan.model_type}, {plan.blocks} blocks, stored as {plan.stored})",
+        title_justify="left",
     )
     for column in ("pass", "scheme", "layers", "weights", "MB before", "MB after"):
         table.add_column(column, justify="left" if column in ("pass", "scheme") else "right")
@@ -46,17 +48,19 @@ def _duration(seconds: float) -> str:
     "-r", "--recipe", help="A recipe: a YAML file, or the name of a packaged one (`edgepress recipe list`)."
 )
 @click.option("--scheme", help="The short way: W4A16, W3A16, W4A16_ASYM, W8A8, FP8_DYNAMIC, NVFP4A16, …")
-@click.option("--group-size", type=int, help="With --scheme: input channels per scale, 16 to 256.")
+@click.option(
+    "--group-size", type=click.IntRange(16, 256), help="With --scheme: input channels per scale, 16 to 256."
+)
 @click.option("-o", "--output", type=click.Path(), help="The directory to write.")
 @click.option("--calibration", help="Text: a file, a directory, or a demo corpus (wikipedia).")
-@click.option("--samples", type=click.IntRange(1), help="Calibration sequences.")
-@click.option("--length", type=click.IntRange(8), help="Tokens per calibration sequence.")
-@click.option("--seed", type=int, help="Decides which sequences are drawn.")
+@click.option("--samples", type=click.IntRange(1, 100_000), help="Calibration sequences.")
+@click.option("--length", type=click.IntRange(8, 131_072), help="Tokens per calibration sequence.")
+@click.option("--seed", type=SEED, help="Decides which sequences are drawn.")
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl files.")
 @click.option("--chat", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
 @click.option(
     "--max-time",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     help="Minutes after which learning ends, in every pass of the recipe that learns.",
 )
 @click.option(

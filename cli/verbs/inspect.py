@@ -25,7 +25,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
     from ...compress.solve.allocation import mixed_strip
 
     source = WeightSource.open(path)
-    anatomy = source.anatomy
+    anatomy, made = source.anatomy, source.manifest.get("source")
     layers = []
     for linear in anatomy.linears():
         scheme = source.schemes.get(linear.name)
@@ -60,7 +60,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         "widths": mixed_strip(anatomy, source.schemes) or None,
         "runs_on": runs_on(source.schemes.values()) or None,
         "opens_in": {"transformers": opens_in_transformers(source).as_dict()},
-        "described": source.manifest.get("source", {}).get("described"),
+        "described": made.get("described") if isinstance(made, dict) else None,
         "layers": layers,
     }
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...errors import CheckpointError
+from ...foreign import foreign_errors_are_typed
 from .anatomy import Anatomy, module_name
 from .block_anatomy import Attention, BlockAnatomy
 
@@ -21,7 +22,24 @@ GENERATION = "generation_config.json"
 def build(path: Path, anatomy: Anatomy) -> nn.Module:
     """The transformers module for the checkpoint at ``path``: parameters on the meta device, buffers real,
     eval mode.
+
+    Raises:
+        CheckpointError: transformers makes no model of config.json.
     """
+    with foreign_errors_are_typed(
+        lambda why: CheckpointError(
+            f"transformers makes no model of {path / 'config.json'}",
+            why=why,
+            fix="take config.json from the save that wrote the weights",
+        )
+    ):
+        model = _without_weights(path, anatomy)
+        for block in anatomy.blocks:
+            _resize(model, anatomy, block)
+    return model.eval()
+
+
+def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
     from accelerate import init_empty_weights
     from transformers import (
         AutoConfig,
@@ -46,11 +64,9 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
         else:
             pooler = {} if anatomy.model_type == "distilbert" else {"add_pooling_layer": False}
             model = AutoModel.from_config(config, dtype=torch.float32, **pooler)
-    for block in anatomy.blocks:
-        _resize(model, anatomy, block)
     if anatomy.kind == "encoder_decoder" and (path / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(path)
-    return model.eval()  # type: ignore[no-any-return]
+    return model  # type: ignore[no-any-return]
 
 
 def _linear(model: nn.Module, name: str) -> nn.Module:

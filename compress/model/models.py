@@ -53,7 +53,7 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
     path = Path(model).expanduser()
     if path.is_dir():
         return ResolvedModel(path, path.resolve().name, path.resolve().name)
-    if path.is_file():
+    if path.exists():
         return _from_file(path, progress or Silent())
     if model in DEMOS:
         return DEMOS[model](progress or Silent())

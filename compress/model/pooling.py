@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import CheckpointError
-from ...storage import contained, read_json
+from ...storage import contained, is_regular, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ class Pooling:
 
 def embeds_sentences(directory: Path) -> bool:
     """Whether the model in ``directory`` is a sentence-transformers one, which uses no other head."""
-    return (directory / STAGES).is_file()
+    return is_regular(directory / STAGES)
 
 
 def pooling_of(directory: Path) -> Pooling:
@@ -85,7 +85,7 @@ def pooling_of(directory: Path) -> Pooling:
 
 def _modules(directory: Path) -> list[tuple[str, str]]:
     file = directory / STAGES
-    if not file.is_file():
+    if not is_regular(file):
         return []
     content = read_json(file)
     if not isinstance(content, list) or not all(isinstance(stage, dict) for stage in content):
@@ -110,6 +110,8 @@ def _mode(file: Path) -> Literal["mean", "cls"]:
 
 
 def _max_length(file: Path) -> int | None:
-    content = read_json(file) if file.is_file() else {}
+    content = read_json(file) if is_regular(file) else {}
     length = content.get("max_seq_length") if isinstance(content, dict) else None
-    return length if isinstance(length, int) else None
+    if length is not None and (type(length) is not int or length <= 0):
+        raise CheckpointError(f"{file}: max_seq_length must be a positive whole number, not {length!r:.80}")
+    return length

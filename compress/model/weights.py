@@ -1,10 +1,12 @@
 """``WeightSource``: the weights of a dense or compressed checkpoint by module name, read when they are asked
-for, and checked for NaN and infinity.
+for.
+
+Every verb and every pass comes to a checkpoint through it, so that this is where one is refused: config,
+vocabulary, types and shapes when it is opened, NaN and infinity when a tensor is first read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ...storage import read_json
+from ...storage import is_regular, read_json
 from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
@@ -20,8 +22,11 @@ from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
 from .checkpoint.quantization_config import INTEGER, PACKED, TRANSPOSED, is_transposed, schemes_of
-from .checkpoint.reader import TORCH_TYPES, CheckpointReader
+from .checkpoint.reader import CheckpointReader
 from .checkpoint.stored_tensors import PARTS, restored, restored_input_scale
+from .checkpoint.tensor_check import TORCH_TYPES, check_types, refuse_non_finite
+from .checkpoint.vocabulary_check import check_vocabulary
+from .config_check import check_settings, check_sizes
 from .family import anatomy_of, stored_transposed
 from .kv_scheme import KVScales, KVScheme, is_scale, kv_scheme_of, restored_scales
 from .pooling import embeds_sentences
@@ -51,6 +56,8 @@ class WeightSource:
             name.removesuffix(".weight_scale") for name in reader.shapes if name.endswith(".weight_scale")
         ]
         self.schemes: dict[str, Scheme] = schemes_of(reader.config, quantized) if quantized else {}
+        check_settings(reader.config)
+        check_types(reader.dtypes, reader.shapes, self.schemes)
         self._transposed = stored_transposed(reader.config)
         self.packed_transposed = is_transposed(reader.config)
         self.shapes = self._logical_shapes()
@@ -58,21 +65,24 @@ class WeightSource:
         if embeds_sentences(reader.path):
             self.anatomy = self.anatomy.without_head()
         check_section(reader.config, self.anatomy)
+        check_sizes(reader.config, self.anatomy, self.shapes)
         self.embedding_scheme = self._embedding_scheme()
 
     @classmethod
     def open(cls, path: Path) -> WeightSource:
-        """Open the checkpoint directory ``path``; checks headers and config, loads no weights.
+        """Open the checkpoint directory ``path``; checks headers, config and vocabulary, loads no weights.
 
         Raises:
             CheckpointError: incomplete, inconsistent or unsupported.
         """
         reader = CheckpointReader.open(path)
         manifest_path = reader.path / MANIFEST
-        manifest = read_json(manifest_path) if manifest_path.is_file() else {}
+        manifest = read_json(manifest_path) if is_regular(manifest_path) else {}
         if not isinstance(manifest, dict):
             raise CheckpointError(f"{manifest_path} is not a JSON object")
-        return cls(reader, manifest)
+        source = cls(reader, manifest)
+        check_vocabulary(reader, source.anatomy)
+        return source
 
     def _logical_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
@@ -117,7 +127,6 @@ class WeightSource:
         tensor = self.reader.read([name])[name]
         if not tensor.is_floating_point():
             raise CheckpointError(f"tensor {name} has integer type {tensor.dtype}, a float was expected")
-        refuse_non_finite({name: tensor})
         return tensor.T.contiguous() if self._is_transposed(name) else tensor
 
     def _read_float(self, name: str) -> Tensor:
@@ -201,43 +210,3 @@ class WeightSource:
     def names(self, prefix: str = "") -> list[str]:
         """Logical tensor names below ``prefix``."""
         return [name for name in self.shapes if name.startswith(prefix)]
-
-
-SHOWN = 5
-_CHUNK = 1 << 20
-
-
-def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Check every floating-point tensor for NaN and infinity.
-
-    Raises:
-        CheckpointError: some are not finite; names the first tensors with their counts.
-    """
-    damaged = [text for name, tensor in tensors.items() if (text := _describe(name, tensor))]
-    if damaged:
-        more = f" and {len(damaged) - SHOWN} more tensors" if len(damaged) > SHOWN else ""
-        raise CheckpointError(
-            f"weights are not finite: {'; '.join(damaged[:SHOWN])}{more}",
-            why="a training run that diverged, or an overflow when the weights were cast to a smaller type",
-            fix="use an earlier checkpoint, or convert again from the training precision",
-        )
-
-
-def _describe(name: str, tensor: Tensor) -> str:
-    if not tensor.is_floating_point():
-        return ""
-    size = tensor.numel()
-    finite = _count(torch.isfinite, tensor)
-    if finite == size:
-        return ""
-    nan = _count(torch.isnan, tensor)
-    return f"{name} has {nan} NaN and {size - finite - nan} Inf of {size} values"
-
-
-def _count(test: Callable[[Tensor], Tensor], tensor: Tensor) -> int:
-    """How many values pass ``test``; a chunk at a time, since the test copies its input."""
-    count = 0
-    for part in torch.split(tensor.flatten(), _CHUNK):
-        values = part.to(torch.float32) if part.element_size() == 1 else part
-        count += int(test(values).sum())
-    return count

@@ -6,6 +6,7 @@ bits wide and the file's word for them is worth nothing: each is held against th
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from math import prod
 from pathlib import Path
 
 from ....errors import CheckpointError, require
+from ....storage import open_regular
 
 VERSIONS = (2, 3)
 MAX_PAIRS = 1 << 16
@@ -85,8 +87,8 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """
     require("gguf", "compress")
     try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
             return _header(_Cursor(path, stream, size), size)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}", why=str(error)) from error

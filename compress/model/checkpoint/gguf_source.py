@@ -23,8 +23,8 @@ from ....staging import Staging
 from ....storage import disk_full_is_typed, require_disk
 from ....terminal import Progress, Silent
 from ..family import FAMILIES
-from ..weights import refuse_non_finite
 from .gguf_header import read_gguf_header
+from .tensor_check import refuse_non_finite
 
 Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
 

@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from ....errors import CheckpointError
 from ...numbers.scheme import Format, Scheme
@@ -177,14 +179,19 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
             "the checkpoint holds quantized weights but its quantization_config is not compressed-tensors"
         )
     schemes: dict[str, Scheme] = {}
-    for group in settings.get("config_groups", {}).values():
+    groups = settings.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        targets = group.get("targets") if isinstance(group, dict) else None
+        if not isinstance(targets, list) or not isinstance(group.get("weights"), dict):
+            raise CheckpointError(
+                f"quantization_config has a group without weights or targets: {group!r:.200}"
+            )
         scheme = _scheme_of(group)
-        targets = [target for target in group["targets"] if target not in (NEEDS_NEWER, NOT_THERE)]
         for target in targets:
-            for name in quantized:
-                exact = target in ("Linear", CONV1D, name)
-                if exact or (target.startswith("re:") and re.match(target[3:], name)):
-                    schemes.setdefault(name, scheme)
+            if target in (NEEDS_NEWER, NOT_THERE):
+                continue
+            for name in filter(_target(target), quantized):
+                schemes.setdefault(name, scheme)
     missing = [name for name in quantized if name not in schemes]
     if missing:
         raise CheckpointError(
@@ -193,8 +200,32 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
     return schemes
 
 
+# More than this is no pattern of layer names, and some patterns take years on one that does not match.
+_LONGEST_PATTERN, _MOST_REPETITIONS = 200, 3
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+
+
+def _target(target: object) -> Callable[[str], bool]:
+    """Whether a module of a name is one that the entry ``target`` of a group means."""
+    if not isinstance(target, str):
+        raise CheckpointError(f"quantization_config has the target {target!r:.80}, which is no text")
+    if not target.startswith("re:"):
+        return lambda name: target in ("Linear", CONV1D, name)
+    pattern = target[3:]
+    repetitions = sum(pattern.count(sign) for sign in "*+{")
+    if len(pattern) > _LONGEST_PATTERN or repetitions > _MOST_REPETITIONS or _REPEATED_GROUP.search(pattern):
+        raise CheckpointError(f"quantization_config has a target too long or too deep: {pattern!r:.80}")
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise CheckpointError(f"quantization_config has the target {target!r:.80}", why=str(error)) from None
+    return lambda name: compiled.match(name) is not None
+
+
 def _scheme_of(group: Mapping[str, Any]) -> Scheme:
     weights, activations = group["weights"], group.get("input_activations")
+    if not isinstance(activations, dict | None):
+        raise CheckpointError(f"quantization_config has input_activations {activations!r:.80}")
     if weights.get("type") == "float":
         found = _float_scheme_of(weights, activations)
         if found is not None:
@@ -214,24 +245,28 @@ def _scheme_of(group: Mapping[str, Any]) -> Scheme:
             fix="integer weights by group or channel, with int8 activations per token or static per tensor "
             "or without, and FP8, MXFP4 and NVFP4 as compressed-tensors' presets have them, are",
         )
-    return Scheme(
-        bits=weights["num_bits"],
-        group_size=group_size if strategy == "group" else None,
-        symmetric=weights.get("symmetric", True),
-        activations=activations["strategy"] if activations else None,
-    )
+    try:
+        return Scheme(
+            bits=weights.get("num_bits", 0),
+            group_size=group_size if strategy == "group" else None,
+            symmetric=weights.get("symmetric", True),
+            activations=activations["strategy"] if activations else None,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"quantization_config has a scheme that is none: {first['msg']}") from None
 
 
 def _float_scheme_of(weights: Mapping[str, Any], activations: Mapping[str, Any] | None) -> Scheme | None:
     """The scheme that a group of quantization_config describes; None when edgepress has no such scheme."""
     kind = (weights.get("num_bits"), weights.get("strategy"), weights.get("group_size"))
-    names: dict[tuple[Any, Any, Any], tuple[str, ...]] = {
-        (8, "channel", None): ("FP8_DYNAMIC", "FP8"),
-        (8, "tensor", None): ("FP8_DYNAMIC", "FP8"),
-        (4, "group", 32): ("MXFP4A16", "MXFP4"),
-        (4, "tensor_group", 16): ("NVFP4A16", "NVFP4"),
-    }
-    for name in names.get(kind, ()):
+    kinds: list[tuple[tuple[int, str, int | None], tuple[str, ...]]] = [
+        ((8, "channel", None), ("FP8_DYNAMIC", "FP8")),
+        ((8, "tensor", None), ("FP8_DYNAMIC", "FP8")),
+        ((4, "group", 32), ("MXFP4A16", "MXFP4")),
+        ((4, "tensor_group", 16), ("NVFP4A16", "NVFP4")),
+    ]
+    for name in (name for known, names in kinds if known == kind for name in names):
         scheme = Scheme.parse(name)
         wanted = _float_activations_of(scheme)
         if wanted is None or activations is None:

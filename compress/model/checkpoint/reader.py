@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from ....errors import CheckpointError, InputError
-from ....storage import sha256_file, sha256_json
+from ....foreign import memory_shortage
+from ....storage import is_regular, sha256_file, sha256_json
+from .header import TensorEntry
 from .policy import CONFIG, inside, read_config
-from .shards import INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
+from .shards import AT_ONCE, INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
+from .tensor_check import TORCH_TYPES, NonFinite, refuse_non_finite
 
 COMPANIONS = (
     "tokenizer.json",
@@ -39,24 +42,6 @@ COMPANIONS = (
     "NOTICE*",
 )
 
-TORCH_TYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "U16": torch.uint16,
-    "I16": torch.int16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "U32": torch.uint32,
-    "I32": torch.int32,
-    "F32": torch.float32,
-    "U64": torch.uint64,
-    "I64": torch.int64,
-    "F64": torch.float64,
-}
-
 # Published before transformers renamed them, and renamed on every load since.
 _LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -76,6 +61,7 @@ class CheckpointReader:
     ) -> None:
         self.path, self.config = path, config
         self._tensors, self._files = tensors, files
+        self._finite: set[str] = set()
         self.shapes = {name: location.entry.shape for name, location in tensors.items()}
         self.dtypes = {name: location.entry.dtype for name, location in tensors.items()}
 
@@ -105,40 +91,82 @@ class CheckpointReader:
         return entry.end - entry.start
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The named tensors in their stored types, in memory of their own.
+        """The named tensors in their stored types, in memory of their own; checked when first read.
 
         Raises:
-            CheckpointError: no such tensor, or the file changed or cannot be read.
+            CheckpointError: no such tensor, NaN or infinity in it, or the file changed or cannot be read.
         """
-        return {name: self._load(name, self._location(name)) for name in names}
+        found = {name: self._load(name, self._location(name)) for name in names}
+        refuse_non_finite({name: tensor for name, tensor in found.items() if name not in self._finite})
+        self._finite |= found.keys()
+        return found
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two tensors have the same type, shape and bytes; a part of each is read at a time."""
+        places = [self._location(name) for name in (one, other)]
+        if (self.dtypes[one], self.shapes[one]) != (self.dtypes[other], self.shapes[other]):
+            return False
+        buffers = [torch.empty(AT_ONCE, dtype=torch.uint8) for _ in places]
+        for start in range(0, self.nbytes(one), AT_ONCE):
+            parts = [buffer[: self.nbytes(one) - start] for buffer in buffers]
+            for part, place in zip(parts, places, strict=True):
+                self._fill(part, place, start, one)
+            if not torch.equal(*parts):
+                return False
+        return True
 
     def file(self, name: str) -> Path:
         """The path of a companion file, checked to lie inside the checkpoint."""
         return inside(self.path, name)
 
     def companions(self) -> list[str]:
-        """Relative names of the files that belong to the model beside config and weights (tokenizer, …)."""
-        found = {path for pattern in COMPANIONS for path in self.path.glob(pattern) if path.is_file()}
-        return sorted(path.relative_to(self.path).as_posix() for path in found)
+        """Relative names of the files that belong to the model beside config and weights (tokenizer, …).
+
+        Raises:
+            InputError: one of them is no regular file.
+        """
+        found = [(path, pattern) for pattern in COMPANIONS for path in self.path.glob(pattern)]
+        files = {
+            path for path, pattern in found if not ("*" in pattern and path.is_dir()) and is_regular(path)
+        }
+        return sorted(path.relative_to(self.path).as_posix() for path in files)
 
     def fingerprint(self) -> str:
-        """Hex SHA-256 over the content of config, weights and companions: equal models have equal ones."""
-        paths = {location.path for location in self._tensors.values()}
-        weights = {path.relative_to(self.path).as_posix(): self._files.sha256(path) for path in paths}
+        """Hex SHA-256 over the content of config, weights and companions: equal models have equal ones.
+
+        Raises:
+            CheckpointError: a tensor holds NaN or infinity; all of them are looked at while they are hashed.
+        """
+        tensors: dict[Path, list[tuple[str, TensorEntry]]] = {}
+        for name, location in self._tensors.items():
+            tensors.setdefault(location.path, []).append((name, location.entry))
+        seen = NonFinite()
+        weights = {
+            path.relative_to(self.path).as_posix(): self._files.sha256(path, entries, seen)
+            for path, entries in tensors.items()
+        }
+        seen.refuse()
+        self._finite |= self._tensors.keys()
         index = {INDEX} if len(weights) > 1 else set()
         others = {CONFIG, *index, *self.companions()}
         return sha256_json(weights | {name: sha256_file(self.file(name)) for name in others})
 
     def _load(self, name: str, location: Location) -> Tensor:
-        entry, path = location.entry, location.path
+        entry = location.entry
         buffer = torch.empty(entry.end - entry.start, dtype=torch.uint8)
+        self._fill(buffer, location, 0, name)
+        return buffer.view(TORCH_TYPES[entry.dtype]).view(entry.shape)
+
+    def _fill(self, buffer: Tensor, location: Location, start: int, name: str) -> None:
+        """Read the bytes of a tensor from ``start`` on into ``buffer``; ``name`` is for the error."""
+        path = location.path
         try:
-            count = self._files.read_into(buffer.numpy().data, path, entry.start)
+            count = self._files.read_into(buffer.numpy().data, path, location.entry.start + start)
         except OSError as error:
-            raise CheckpointError(f"cannot read tensor {name!r} from {path}", why=str(error)) from error
+            unreadable = CheckpointError(f"cannot read tensor {name!r} from {path}", why=str(error))
+            raise memory_shortage(error) or unreadable from error
         if count < len(buffer):
             raise CheckpointError(f"{path} shrank while it was read: tensor {name!r} is cut short")
-        return buffer.view(TORCH_TYPES[entry.dtype]).view(entry.shape)
 
     def _location(self, name: str) -> Location:
         if name not in self._tensors:

@@ -13,17 +13,21 @@ import os
 import sys
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from threading import Lock
+from typing import cast
+
+import torch
 
 from ....errors import CheckpointError, RefusedByPolicy
-from ....storage import read_json
+from ....storage import open_regular, read_json
 from .header import TensorEntry, read_header
 from .policy import inside
+from .tensor_check import TORCH_TYPES, NonFinite
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -31,6 +35,7 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
 # Descriptors that one checkpoint holds: far below the 256 files that macOS lets a process open. Windows
 # neither renames nor deletes a file that is open, so that there none is held from one reading to the next.
 HELD = 0 if sys.platform == "win32" else 32
+AT_ONCE = 4 << 20  # bytes that are looked at at once: whole numbers of any type
 
 
 @dataclass(frozen=True)
@@ -76,18 +81,33 @@ class ShardFiles:
         """
         with self._stream(path) as stream:
             stream.seek(start)
-            done = 0
-            while done < len(view) and (count := stream.readinto(view[done:])):
-                done += count
-            return done
+            return _fill(view, stream)
 
-    def sha256(self, path: Path) -> str:
-        """Hex SHA-256 of the file's bytes, computed again only when the file has changed."""
+    def sha256(self, path: Path, tensors: Iterable[tuple[str, TensorEntry]], seen: NonFinite) -> str:
+        """Hex SHA-256 of the file's bytes, computed again only when the file has changed; the values of its
+        ``tensors`` are shown to ``seen`` on the way.
+
+        Raises:
+            CheckpointError: the file has become shorter.
+        """
         with self._stream(path) as stream:
             identity = _identity(stream)
             if identity not in self._digests:
                 stream.seek(0)
-                self._digests[identity] = hashlib.file_digest(stream, "sha256").hexdigest()
+                digest, buffer = hashlib.sha256(), torch.empty(AT_ONCE, dtype=torch.uint8)
+                # A header is followed by tensors without a hole: see :mod:`.header`.
+                ordered = sorted(tensors, key=lambda item: item[1].start)
+                digest.update(stream.read(ordered[0][1].start if ordered else -1))
+                for name, entry in ordered:
+                    for start in range(entry.start, entry.end, AT_ONCE):
+                        part = buffer[: min(AT_ONCE, entry.end - start)]
+                        if _fill(part.numpy().data, stream) < len(part):
+                            raise CheckpointError(f"{path} shrank while it was read")
+                        digest.update(part.numpy().data)
+                        seen.see(name, part.view(TORCH_TYPES[entry.dtype]))
+                if seen.found:  # not kept: who asks again must hear of it again
+                    return digest.hexdigest()
+                self._digests[identity] = digest.hexdigest()
             return self._digests[identity]
 
     def close(self) -> None:
@@ -99,7 +119,7 @@ class ShardFiles:
     def _stream(self, path: Path) -> Iterator[FileIO]:
         with self._lock:
             if path not in self._open:
-                self._open[path] = path.open("rb", buffering=0)
+                self._open[path] = cast(FileIO, open_regular(path).detach())
                 found = _identity(self._open[path])
                 if self._identities.setdefault(path, found) != found:
                     self._open.pop(path).close()
@@ -112,6 +132,13 @@ class ShardFiles:
             finally:
                 while len(self._open) > self._held:
                     self._open.popitem(last=False)[1].close()
+
+
+def _fill(view: memoryview, stream: FileIO) -> int:
+    done = 0
+    while done < len(view) and (count := stream.readinto(view[done:])):
+        done += count
+    return done
 
 
 def _identity(stream: FileIO) -> tuple[int, ...]:

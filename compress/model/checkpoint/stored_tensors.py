@@ -28,7 +28,7 @@ PARTS = ("weight_packed", "weight_scale", "weight_global_scale", "input_scale", 
 
 _CODES_AT_ONCE = 1 << 20  # each is eight bytes wide while it is worked on
 _POINTS = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12], dtype=torch.int8)  # of E2M1, doubled, by index
-_BIAS = 127  # of E8M0
+_BIAS, _NAN = 127, 255  # of E8M0
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -175,11 +175,12 @@ def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str
     """
     if scheme.format != "int":
         return _restored_float(name, scheme, read)
-    scale = read(f"{name}.weight_scale").to(torch.float32)
+    scale = _scale(name, read)
     if form == INTEGER:
-        zero_point = None if scheme.symmetric else read(f"{name}.weight_zero_point")
+        codes = _codes(f"{name}.weight", scheme, read)
+        zero_point = None if scheme.symmetric else _codes(f"{name}.weight_zero_point", scheme, read)
         inputs = restored_input_scale(name, scheme, read)
-        return QTensor(scheme, read(f"{name}.weight"), scale, zero_point, inputs)
+        return _checked(name, QTensor(scheme, codes, scale, zero_point, inputs))
     rows, columns = (int(size) for size in read(f"{name}.weight_shape"))
     words = read(f"{name}.weight_packed")
     if words.shape != (rows, -(-columns * scheme.bits // 32)):
@@ -190,34 +191,84 @@ def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str
     codes, zero_point = unpack(words, scheme.bits, columns), None
     if form == TRANSPOSED:
         if not scheme.symmetric:
-            zero_point = read(f"{name}.weight_zero_point").T.contiguous()
-        return QTensor(scheme, codes.T.contiguous(), scale.T.contiguous(), zero_point)
+            zero_point = _codes(f"{name}.weight_zero_point", scheme, read).T.contiguous()
+        return _checked(name, QTensor(scheme, codes.T.contiguous(), scale.T.contiguous(), zero_point))
     if not scheme.symmetric:
         packed = read(f"{name}.weight_zero_point")
+        if packed.dim() != 2 or packed.shape[0] != -(-rows * scheme.bits // 32):
+            raise CheckpointError(f"{name}.weight_zero_point has shape {list(packed.shape)}")
         zero_point = unpack(packed.T.contiguous(), scheme.bits, rows).T.contiguous()
-    return QTensor(scheme, codes, scale, zero_point)
+    return _checked(name, QTensor(scheme, codes, scale, zero_point))
+
+
+def _scale(name: str, read: Callable[[str], Tensor]) -> Tensor:
+    """The scales of a matrix ``[out, groups]`` float32."""
+    stored = read(f"{name}.weight_scale")
+    scale = stored.to(torch.float32)
+    if not stored.is_floating_point() or not bool(torch.isfinite(scale).all()):
+        raise CheckpointError(f"{name}.weight_scale holds scales that float32 does not hold")
+    return scale
+
+
+def _codes(stored: str, scheme: Scheme, read: Callable[[str], Tensor]) -> Tensor:
+    """Codes or zero points that are stored a byte each."""
+    codes = read(stored)
+    low, high = scheme.code_range
+    if codes.dtype != torch.int8 or (
+        codes.numel() and not low <= int(codes.min()) <= int(codes.max()) <= high
+    ):
+        raise CheckpointError(f"{stored} holds values outside the {low} to {high} of {scheme.name} in int8")
+    return codes
+
+
+def _checked(name: str, tensor: QTensor) -> QTensor:
+    """``tensor``, whose codes and scales have been read, with what its parts say of each other."""
+    zero_point, size = tensor.zero_point, tensor.scheme.group_size
+    if zero_point is not None and zero_point.shape != tensor.scale.shape:
+        raise CheckpointError(
+            f"{name}.weight_zero_point has shape {list(zero_point.shape)}, not {list(tensor.scale.shape)}"
+        )
+    if size is not None and tensor.shape[1] % size:
+        raise CheckpointError(f"{name} has {tensor.shape[1]} columns, which groups of {size} do not divide")
+    return tensor
 
 
 def _restored_float(name: str, scheme: Scheme, read: Callable[[str], Tensor]) -> QTensor:
     """The ``QTensor`` stored as the module ``name``; ``read`` gives a stored tensor by name."""
-    scale = read(f"{name}.weight_scale")
     inputs = restored_input_scale(name, scheme, read)
     if scheme.format == "fp8":
-        codes = read(f"{name}.weight")
-        wide = scale.to(torch.float32).reshape(-1, 1).expand(codes.shape[0], 1).contiguous()
-        return QTensor(scheme, codes, wide, None, inputs)
+        codes, scale = read(f"{name}.weight"), _scale(name, read).reshape(-1, 1)
+        if codes.dtype != E4M3 or scale.shape[0] not in (1, codes.shape[0]):
+            raise CheckpointError(f"{name} holds no FP8 codes with one scale, or one a row")
+        return QTensor(scheme, codes, scale.expand(codes.shape[0], 1).contiguous(), None, inputs)
     codes = unpack_e2m1(read(f"{name}.weight_packed"))
     if scheme.format == "mxfp4":
-        exponent = scale.to(torch.int32) - _BIAS
-        return QTensor(scheme, codes, torch.ldexp(torch.full(scale.shape, 0.5), exponent), None, inputs)
-    divisor = read(f"{name}.weight_global_scale").to(torch.float32)
-    return QTensor(scheme, codes, scale.to(torch.float32) / divisor / 2, None, inputs)
+        stored = read(f"{name}.weight_scale")
+        if stored.dtype != torch.uint8 or bool((stored == _NAN).any()):
+            raise CheckpointError(f"{name}.weight_scale holds exponents that are none")
+        exponent = stored.to(torch.int32) - _BIAS
+        scale = torch.ldexp(torch.full(stored.shape, 0.5), exponent)
+        return _checked(name, QTensor(scheme, codes, scale, None, inputs))
+    divisor = _positive(f"{name}.weight_global_scale", read)
+    return _checked(name, QTensor(scheme, codes, _scale(name, read) / divisor / 2, None, inputs))
+
+
+def _positive(stored: str, read: Callable[[str], Tensor]) -> float:
+    """The one number in the tensor ``stored``."""
+    tensor = read(stored)
+    if tensor.numel() != 1 or not float(tensor) > 0:
+        raise CheckpointError(f"{stored} is not one positive number")
+    return float(tensor)
 
 
 def restored_input_scale(name: str, scheme: Scheme, read: Callable[[str], Tensor]) -> float | None:
-    """``QTensor.input_scale`` of the module ``name``."""
+    """``QTensor.input_scale`` of the module ``name``.
+
+    Raises:
+        CheckpointError: it is not one positive number.
+    """
     if not scheme.calibrated:
         return None
     if scheme.format != "nvfp4":
-        return float(read(f"{name}.input_scale"))
-    return 1 / float(read(f"{name}.input_global_scale"))
+        return _positive(f"{name}.input_scale", read)
+    return 1 / _positive(f"{name}.input_global_scale", read)

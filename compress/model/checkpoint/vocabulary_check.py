@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ....errors import CheckpointError
 from ....storage import read_json
 from ..anatomy import Anatomy
@@ -70,7 +68,9 @@ def _id(value: object, path: Path) -> int:
 
 
 def _check_special(settings: Any, path: Path, rows: int) -> None:
-    for key in SPECIAL_IDS if isinstance(settings, dict) else ():
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} is not a JSON object", fix="take the file from the publisher")
+    for key in SPECIAL_IDS:
         value = settings.get(key)
         for item in value if isinstance(value, list) else [value]:
             if item is None or (key, item) == NO_PADDING:
@@ -83,8 +83,7 @@ def _check_special(settings: Any, path: Path, rows: int) -> None:
 
 
 def _check_tied(reader: CheckpointReader, embedding: str, head: str) -> None:
-    tensors = reader.read([embedding, head])
-    if not torch.equal(tensors[embedding], tensors[head]):
+    if not reader.same(embedding, head):
         raise CheckpointError(
             f"{head} differs from {embedding}, though config.json says that they are tied",
             fix="if the head was trained by itself, set tie_word_embeddings to false in config.json",

@@ -14,6 +14,7 @@ Which layers see a sliding window, as Qwen configs say it: a switch, then layer 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ class SizeKeys:
             hidden sizes under the family's own name that are no multiple of the heads.
         experts: how the number of experts may be called: all that are there say it.
         decoder_layers: of an encoder–decoder, whose ``layers`` are the encoder's.
+        hidden, query_heads, positions: of the whole model, which pruning may not be able to change.
     """
 
     ffn: str = "intermediate_size"
@@ -41,6 +43,9 @@ class SizeKeys:
     twin: tuple[str, str] | None = None
     experts: tuple[str, ...] = ()
     decoder_layers: str | None = None
+    hidden: str = "hidden_size"
+    query_heads: str = "num_attention_heads"
+    positions: str = "max_position_embeddings"
 
 
 DEFAULT_THETA = 10_000.0
@@ -73,10 +78,41 @@ def rope(config: Config, head_dim: int) -> Rope:
         return Rope(theta, rotated)
     own = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
     scaling = {"rope_type": kind, **{key: value for key, value in parameters.items() if key not in own}}
+    _check_scaling(kind, scaling, rotated)
     if kind in _NEED_ORIGINAL_LENGTH and "original_max_position_embeddings" not in scaling:
         length = config.get("original_max_position_embeddings", config.get("max_position_embeddings"))
         scaling["original_max_position_embeddings"] = length
     return Rope(theta, rotated, scaling)
+
+
+# Without these transformers has no frequencies.
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("short_factor", "long_factor"),
+}
+
+
+def _check_scaling(kind: str, scaling: Mapping[str, Any], rotated: int) -> None:
+    """Refuse numbers that give angles that are none."""
+    for key in _NEEDED.get(kind, ("factor",)):
+        if scaling.get(key) is None:
+            raise CheckpointError(f"config.json: rope of type {kind!r} needs {key}")
+    for key, value in scaling.items():
+        each = value if isinstance(value, list) else [value]
+        if key == "original_max_position_embeddings" and value is not None:
+            integer(scaling, key)
+        elif isinstance(value, list) and len(value) != rotated // 2:
+            raise CheckpointError(f"config.json: {key} of rope has {len(value)} numbers for {rotated // 2}")
+        elif key.startswith("mscale") and value == 0:
+            continue
+        elif key != "rope_type" and not isinstance(value, bool | None):
+            for item in each:
+                number({key: item}, key, 1.0)
+    low, high = scaling.get("low_freq_factor", 0), scaling.get("high_freq_factor", 1)
+    if kind == "llama3" and low >= high:
+        raise CheckpointError(
+            f"config.json: low_freq_factor {low} of rope is not below high_freq_factor {high}"
+        )
 
 
 def _parameters(config: Config) -> dict[str, Any]:

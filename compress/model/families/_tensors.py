@@ -14,13 +14,22 @@ from ..block_anatomy import Linear, Norm, Role
 Config = Mapping[str, Any]
 
 
-def integer(config: Config, key: str, default: int | None = None) -> int:
+ANOTHER = "take config.json from the save that wrote the weights"
+LARGEST_SIZE = 1 << 31
+# What float32 holds without losing digits.
+SMALLEST, LARGEST = 1e-37, 1e38
+
+
+def integer(config: Config, key: str, default: int | None = None, *, largest: int = LARGEST_SIZE) -> int:
     """A positive whole number of the config, or ``default`` where the key is absent or null."""
     value = config.get(key)
     if value is None:
         value = default
-    if type(value) is not int or value <= 0:
-        raise CheckpointError(f"config.json: {key} must be a positive whole number, not {value!r}")
+    if type(value) is not int or not 0 < value <= largest:
+        raise CheckpointError(
+            f"config.json: {key} must be a positive whole number up to {largest}, not {value!r:.80}",
+            fix=ANOTHER,
+        )
     return value
 
 
@@ -29,8 +38,11 @@ def number(config: Config, key: str, default: float) -> float:
     value = config.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise CheckpointError(f"config.json: {key} must be a positive number, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not SMALLEST < value < LARGEST:
+        raise CheckpointError(
+            f"config.json: {key} must be a positive number that float32 holds, not {value!r:.80}",
+            fix=ANOTHER,
+        )
     return float(value)
 
 
@@ -40,7 +52,7 @@ def text(config: Config, key: str, default: str) -> str:
     if value is None:
         return default
     if not isinstance(value, str):
-        raise CheckpointError(f"config.json: {key} must be a text, not {value!r}")
+        raise CheckpointError(f"config.json: {key} must be a text, not {value!r:.80}", fix=ANOTHER)
     return value
 
 

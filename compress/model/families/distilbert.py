@@ -29,7 +29,7 @@ NAMES = BertLike(
     activation_key="activation",
     eps_key=None,
 )
-SIZES = SizeKeys(ffn="hidden_dim", layers="n_layers", heads=None)
+SIZES = SizeKeys(ffn="hidden_dim", layers="n_layers", heads=None, hidden="dim", query_heads="n_heads")
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

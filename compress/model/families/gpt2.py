@@ -37,7 +37,14 @@ FAMILY = LayerNormDecoder(
     heads_key="n_head",
     buffers=frozenset({"attn.bias", "attn.masked_bias"}),
 )
-SIZES = SizeKeys(ffn="n_inner", layers="n_layer", heads=None)
+SIZES = SizeKeys(
+    ffn="n_inner",
+    layers="n_layer",
+    heads=None,
+    hidden="n_embd",
+    query_heads="n_head",
+    positions="n_positions",
+)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

@@ -12,7 +12,15 @@ from ._t5_like import T5Like, t5_like
 from ._tensors import Config
 
 FAMILY = T5Like(feed_forward="relu")
-SIZES = SizeKeys(ffn="d_ff", layers="num_layers", heads=None, decoder_layers="num_decoder_layers")
+SIZES = SizeKeys(
+    ffn="d_ff",
+    layers="num_layers",
+    heads=None,
+    decoder_layers="num_decoder_layers",
+    hidden="d_model",
+    query_heads="num_heads",
+    positions="n_positions",
+)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

@@ -361,7 +361,7 @@ FAULTS = [
     (_set(num_hidden_layers=2), "model.layers.2"),
     (_set(num_hidden_layers="3"), "num_hidden_layers"),
     (_set(num_attention_heads=0, head_dim=None), "num_attention_heads"),
-    (_set(num_attention_heads=10**30, head_dim=None), "head_dim"),
+    (_set(num_attention_heads=10**30, head_dim=None), "num_attention_heads"),
     (_set(tie_word_embeddings=False), "lm_head.weight"),
     (_set(rms_norm_eps=float("nan")), "rms_norm_eps"),
     (_set(hidden_act=3), "hidden_act"),

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from edgepress.compress.model.checkpoint.header import ITEM_BYTES, MAX_HEADER_BYTES
-from edgepress.compress.model.checkpoint.reader import TORCH_TYPES
 from edgepress.compress.model.checkpoint.shards import ShardFiles
+from edgepress.compress.model.checkpoint.tensor_check import TORCH_TYPES
 from edgepress.errors import CheckpointError, EdgepressError
 from safetensors.torch import save_file
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.checkpoint.shards import INDEX, SINGLE, ShardFiles
-from edgepress.compress.model.weights import refuse_non_finite
+from edgepress.compress.model.checkpoint.tensor_check import refuse_non_finite
 from edgepress.errors import CheckpointError, EdgepressError, InputError, RefusedByPolicy
 from safetensors.torch import load_file, save_file
 

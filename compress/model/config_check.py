@@ -1,0 +1,161 @@
+"""``config.json`` held against the weights before anything is built from it: numbers are within bounds, names
+are known ones, and sizes are those that the tensors have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...errors import CheckpointError, UnknownName
+from .anatomy import Anatomy, Shapes
+from .block_anatomy import Attention
+from .checkpoint.block_sizes import BLOCK_SIZES
+from .families._config import SizeKeys
+from .families._tensors import ANOTHER, integer, number, text
+from .family import size_keys
+
+Config = Mapping[str, Any]
+
+MAX_LAYERS = 4096
+MAX_POSITIONS = 1 << 24
+
+# Read by some families or by transformers; null and absent are what they are to a family.
+_COUNTS = (
+    *("moe_intermediate_size", "num_experts_per_tok", "type_vocab_size", "num_labels", "n_ctx"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance"),
+    *("original_max_position_embeddings", "word_embed_proj_dim", "decoder_sparse_step"),
+)
+_COUNTS_FROM_ZERO = ("sliding_window", "max_window_layers")
+_NUMBERS = (
+    *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rotary_emb_base", "rotary_pct"),
+    *("partial_rotary_factor", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
+)
+_FLAGS = (
+    *("tie_word_embeddings", "use_sliding_window", "use_parallel_residual", "qk_layernorm", "attention_bias"),
+    *("mlp_bias", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "is_decoder", "norm_topk_prob"),
+    *("is_encoder_decoder", "add_cross_attention", "use_bidirectional_attention", "do_layer_norm_before"),
+    *("_remove_final_layer_norm", "is_gated_act", "scale_decoder_outputs"),
+)
+DTYPES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "auto")
+# Functions of transformers that are one function of one number, without weights of their own.
+ACTIVATIONS = frozenset(
+    "gelu gelu_10 gelu_accurate gelu_fast gelu_new gelu_python gelu_python_tanh gelu_pytorch_tanh hardswish "
+    "laplace leaky_relu linear mish quick_gelu relu relu2 relu6 sigmoid silu sqrtsoftplus swish tanh".split()
+)
+
+
+def check_settings(config: Config) -> None:
+    """Refuse a ``config.json`` whose values make no sense for any weights.
+
+    Raises:
+        UnknownName: a model family, type or activation that is not known.
+        CheckpointError: a size, number, flag or list that is none, or is out of bounds; names the key.
+    """
+    keys = size_keys(config)
+    for key in (*_size_names(keys), *_COUNTS):
+        if config.get(key) is not None:
+            integer(config, key)
+    limits = {keys.layers: MAX_LAYERS, keys.decoder_layers: MAX_LAYERS, keys.positions: MAX_POSITIONS}
+    for name, limit in limits.items():
+        if name is not None and config.get(name) is not None:
+            integer(config, name, largest=limit)
+    for key in _COUNTS_FROM_ZERO:
+        if config.get(key) not in (None, 0) or isinstance(config.get(key), bool | float):
+            integer(config, key)
+    for key in _NUMBERS:
+        number(config, key, 1.0)
+    for key in _FLAGS:
+        if not isinstance(config.get(key), bool | None):
+            raise CheckpointError(
+                f"config.json: {key} must be true or false, not {config[key]!r:.80}", fix=ANOTHER
+            )
+    for key, kind, said in (("architectures", str, "names"), ("mlp_only_layers", int, "numbers of layers")):
+        value = config.get(key)
+        if value is not None and not (isinstance(value, list) and all(type(one) is kind for one in value)):
+            raise CheckpointError(
+                f"config.json: {key} must be a list of {said}, not {value!r:.80}", fix=ANOTHER
+            )
+    text(config, "problem_type", "")
+    for key in ("dtype", "torch_dtype"):
+        if (name := text(config, key, DTYPES[0])) not in DTYPES:
+            raise UnknownName(f"{key} in config.json:", name, DTYPES)
+
+
+def _size_names(keys: SizeKeys) -> Iterator[str]:
+    yield from (keys.hidden, keys.ffn, keys.layers, keys.query_heads, keys.positions, "vocab_size")
+    yield from keys.experts
+    yield from keys.heads or ()
+    if keys.decoder_layers is not None:
+        yield keys.decoder_layers
+
+
+def check_sizes(config: Config, anatomy: Anatomy, shapes: Shapes) -> None:
+    """Refuse a ``config.json`` that says another size than the tensors have.
+
+    A model with an own section for the sizes of its blocks keeps the entries of the model that it was made
+    from: of that one the section is what counts (:mod:`.checkpoint.block_sizes`).
+
+    Raises:
+        UnknownName: an activation that is not known.
+        CheckpointError: names the key, its value and what the tensors have.
+    """
+    for block in anatomy.blocks:
+        if block.mlp.activation not in ACTIVATIONS:
+            raise UnknownName("activation in config.json:", block.mlp.activation, ACTIVATIONS)
+    found = dict(_outer_sizes(config, anatomy, shapes))
+    if config.get(BLOCK_SIZES) is None:
+        found |= _block_sizes(config, anatomy)
+    for key, sizes in found.items():
+        stated = config.get(key)
+        if stated is not None and any(size != stated for size in sizes):
+            other = next(size for size in sizes if size != stated)
+            raise CheckpointError(
+                f"config.json: {key} is {stated}, the weights have {other}",
+                why="config and weights are from different models, or one of them was changed",
+                fix=ANOTHER,
+            )
+
+
+def _outer_sizes(config: Config, anatomy: Anatomy, shapes: Shapes) -> Iterator[tuple[str, set[int]]]:
+    keys = size_keys(config)
+    yield keys.hidden, {anatomy.hidden_size}
+    yield "vocab_size", {anatomy.vocab_size}
+    if anatomy.position_embedding is not None:
+        rows = anatomy.max_positions + (anatomy.position_offset if anatomy.kind == "encoder" else 0)
+        yield keys.positions, {rows}
+    if anatomy.token_type_embedding is not None:
+        yield "type_vocab_size", {shapes[f"{anatomy.token_type_embedding}.weight"][0]}
+
+
+def _block_sizes(config: Config, anatomy: Anatomy) -> dict[str, set[int]]:
+    keys, attentions = size_keys(config), list(_attentions(anatomy))
+    heads = config.get(keys.query_heads)
+    if isinstance(heads, int) and config.get("head_dim" if keys.heads else "d_kv") is None:
+        _check_divides(keys.hidden, anatomy.hidden_size, keys.query_heads, heads)
+    found = {keys.query_heads: {attention.heads for attention in attentions}}
+    if keys.heads is not None:
+        found[keys.heads[1]] = {attention.kv_heads for attention in attentions}
+        found[keys.heads[2]] = {attention.head_dim for attention in attentions}
+    expert_size = "moe_intermediate_size" if "moe_intermediate_size" in config else keys.ffn
+    for block in anatomy.blocks:
+        key = keys.ffn if block.experts is None else expert_size
+        found.setdefault(key, set()).add(block.mlp.up.out_features)
+        if block.experts is not None:
+            for name in keys.experts:
+                found.setdefault(name, set()).add(block.experts.count)
+    return found
+
+
+def _attentions(anatomy: Anatomy) -> Iterator[Attention]:
+    for block in anatomy.blocks:
+        yield block.attention
+        if block.cross is not None:
+            yield block.cross
+
+
+def _check_divides(whole_key: str, whole: int, part_key: str, part: int) -> None:
+    if whole % part:
+        raise CheckpointError(
+            f"config.json: {part_key} is {part}, which does not divide the {whole} of {whole_key}"
+        )
