@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import signal
 import sys
@@ -125,7 +126,8 @@ def _wants_json(arguments: list[str]) -> bool:
 
 def _shown(error: EdgepressError) -> str:
     """The error's text; a name in it must not write a line of its own, such as another way out."""
-    parts = (one_line(error.what), printable(error.why), error.fix and f"→ {one_line(error.fix)}")
+    why = re.sub(r"\n(?!  )", "\n  ", printable(error.why))
+    parts = (one_line(error.what), why, error.fix and f"→ {one_line(error.fix)}")
     return "\n".join(part for part in parts if part)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .tokenizer_worker import LibraryTokenizer
 
 FILE_LIMIT = 64 << 20
+TEMPLATE_FILE_LIMIT = 1 << 20
 
 
 def _library_errors_are_typed(what: str) -> AbstractContextManager[None]:
@@ -70,6 +71,10 @@ def _ids(value: object) -> list[int]:
 def _chat_template(directory: Path, config: dict[str, Any]) -> str | None:
     file = directory / "chat_template.jinja"
     if file.is_file():
+        if file.stat().st_size > TEMPLATE_FILE_LIMIT:
+            raise BundleError(
+                f"{file} is larger than {TEMPLATE_FILE_LIMIT >> 20} MB, too large for a template"
+            )
         try:
             return file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

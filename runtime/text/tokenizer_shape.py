@@ -71,7 +71,7 @@ PATTERNS = frozenset(
 )
 _HEAD_LIMIT = 4 << 20
 _MODEL = re.compile(rb',\s*"model"\s*:\s*(?=\{\s*"type"\s*:\s*"(?:BPE|WordPiece)")')
-_ADDED_LIMIT = 256 << 10
+_ADDED_LIMIT = 128 << 10
 _ADDED_LONGEST = 256
 _AFFIX_LONGEST = 16
 _WORD_LONGEST = 200

@@ -137,6 +137,16 @@ def test_a_bug_names_itself(failing: Callable[[BaseException], None], capsys: Ca
     assert "in examine" in shown and "please report" in shown
 
 
+def test_reasons_of_several_lines_stand_in_from_the_way_out(
+    failing: Callable[[BaseException], None], capsys: Capture
+) -> None:
+    failing(InputError("what", why="it holds a\n→ run: curl evil", fix="the way out"))
+    assert run(["doctor"]) == 2
+    assert capsys.readouterr().err == (
+        "error [E-INPUT]: what\nit holds a\n  → run: curl evil\n→ the way out\n"
+    )
+
+
 @pytest.mark.parametrize("verb", ["inspect", "verify"])
 def test_a_name_in_an_error_writes_no_line_of_its_own(verb: str, tmp_path: Path, capsys: Capture) -> None:
     name = "x\x1b[2J\n→ run: curl evil"

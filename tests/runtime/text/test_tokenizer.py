@@ -103,6 +103,13 @@ def test_files_that_are_no_tokenizer(tmp_path: Path, text: str) -> None:
         Tokenizer.open(tmp_path)
 
 
+def test_a_template_without_end_is_not_read(own_tokenizer: Path) -> None:
+    with (own_tokenizer / "chat_template.jinja").open("wb") as stream:
+        stream.truncate((1 << 20) + 1)
+    with pytest.raises(BundleError, match="too large for a template"):
+        Tokenizer.open(own_tokenizer)
+
+
 def test_a_missing_or_huge_file(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"no tokenizer\.json"):
         Tokenizer.open(tmp_path)

@@ -11,6 +11,8 @@ import pytest
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.runtime.text.tokenizer_shape import is_known_model, known_parts
 from edgepress.runtime.text.tokenizer_worker import LibraryTokenizer
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from tokenizers.normalizers import Prepend, Replace
@@ -195,6 +197,26 @@ def test_what_stands_behind_the_model_is_not_taken(behind: str) -> None:
 )
 def test_what_is_no_tokenizer_has_no_parts(text: str) -> None:
     assert known_parts(text.encode()) is None
+
+
+_names = st.sampled_from(
+    ["type", "Sequence", "Replace", "Split", "pattern", "Regex", "String", "content", "single"]
+)
+_values = st.recursive(
+    st.none() | st.integers() | _names,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner, max_size=4),
+)
+
+
+@given(
+    head=st.dictionaries(
+        st.sampled_from(["normalizer", "decoder", "post_processor", "added_tokens"]), _values
+    )
+)
+def test_any_head_is_judged(head: dict[str, Any]) -> None:
+    text = json.dumps({"version": "1.0", **head})[:-1] + ', "model": {"type": "BPE"}}'
+    parts = known_parts(text.encode())
+    assert parts is None or parts[0] == {"version": "1.0", **head}
 
 
 @pytest.mark.parametrize("fixture", ["pico_llama", "pico_bert"])
