@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from .checkpoint.block_sizes import BLOCK_SIZES
 from .family import flattens_tokens
+from .kv_scheme import ecosystem_form
 from .weights import WeightSource
 
 Answer = Literal["yes", "differs", "no"]
@@ -61,7 +62,9 @@ def _refusals(source: WeightSource) -> list[str]:
 def _differences(source: WeightSource) -> list[str]:
     found = []
     if source.kv_scheme is not None:
-        found.append("the key/value cache stays in float there")
+        own = ecosystem_form(source.kv_scheme) is None
+        why = "its scheme is edgepress's own" if own else "5.20 to 5.23 rounded it"
+        found.append(f"the key/value cache stays in float there ({why})")
     by_token = {name for name, scheme in source.schemes.items() if scheme.activations == "token"}
     if by_token and flattens_tokens(source.reader.config):
         mlps = [block.mlp for block in source.anatomy.blocks]
