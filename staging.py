@@ -1,140 +1,195 @@
-"""Output directories that appear whole or not at all.
+"""Output directories that appear whole or not at all, and take nothing of anybody else's with them.
 
 A result is built in a staging directory beside its target and renamed into place as the last act. The staging
 name is a function of the target's, so that the same command finds what a killed run left: it resumes it, or
-sweeps it away.
+sweeps it away. A file in the staging directory says that edgepress made it; without that, a directory of this
+name is somebody's own.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from .errors import EdgepressError, InputError, OutputBusy, OutputExists
-from .storage import FULL, disk_full_is_typed, disk_is_full, system_error
+from .old_output import OldOutput, refusal
+from .output_lock import OutputLock
+from .storage import disk_error, disk_full_is_typed
 
-# A directory with one of these is a result of ours, which --overwrite may replace.
-MANIFESTS = ("edgepress.json", "manifest.json")
-SCHEMA = b'"schema": "edgepress.'
+# The mark of a staging directory, by its state: work goes on in it, or its result is being published.
+MARK, PUBLISHING = "edgepress-staging", "edgepress-publishing"
 
 
 class Staging:
     """The staging directory of one output, held under a lock: ``with Staging(out) as stage: …
-    stage.publish()``.
+    stage.publish()``. The caller makes the result in ``stage.result``, a directory that is not there yet, and
+    may work in others in ``stage.directory``.
 
-    ``keep`` leaves the staging directory after a failure or kill, for a resume; otherwise it is removed.
-    ``wait`` is for what any process may make for all: another one that is at it is waited for.
+    ``keep`` says of the staging directory, after a failure, whether a resumed run would find something in it;
+    without that it is removed. ``wait`` is for what any process may make for all: another one that is at it
+    is waited for.
 
     Raises:
-        OutputExists: the target exists and ``overwrite`` is false, or it holds what edgepress did not write.
+        OutputExists: the target exists and ``overwrite`` is false, or it holds what edgepress did not write;
+            or a lock or staging directory of its name is somebody's own.
         OutputBusy: another process holds the lock, and it is not to be waited for.
         InputError: the target cannot be written.
-        OutOfResource: the disk is full, now or during any work below.
+        OutOfResource: the disk is full or fails, now or during any work below.
     """
 
     def __init__(
-        self, target: Path, *, overwrite: bool = False, keep: bool = False, wait: bool = False
+        self,
+        target: Path,
+        *,
+        overwrite: bool = False,
+        keep: Callable[[Path], bool] | None = None,
+        wait: bool = False,
     ) -> None:
         self.target = target.absolute()
         if self.target.name in ("", ".."):
             raise InputError(f"{target} cannot be an output", fix="name a directory that can be made")
         self.overwrite, self.keep, self.wait = overwrite, keep, wait
         self.directory = self.target.with_name(f".{self.target.name}.partial")
-        self._backup = self.target.with_name(f".{self.target.name}.replaced")
-        self._lock = FileLock(self.target.with_name(f".{self.target.name}.lock"))
+        self.result = self.directory / "result"
+        self._replaced = self.directory / "replaced"
+        self._lock = OutputLock(self.target.with_name(f".{self.target.name}.lock"))
+        self._old: OldOutput | None = None
         self._published = False
 
     def __enter__(self) -> Staging:
         with disk_full_is_typed(self.target):
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._acquire()
+            if not self._lock.acquire(wait=self.wait):
+                raise OutputBusy(
+                    f"another edgepress process is writing {self.target}",
+                    fix="wait for it to end, or choose another output",
+                )
             try:
+                self._refuse_unless_ours()
                 self._recover()
-                self._drop_if_empty()  # so a kill right after publication leaves it
-                if self.target.exists() or self.target.is_symlink():
-                    self._refuse_unless_overwrite()
-                if not self.keep:
-                    shutil.rmtree(self.directory, ignore_errors=True)
-                self.directory.mkdir(mode=0o755, exist_ok=True)
+                if self.keep is None:
+                    self._sweep()
+                self._old = self._replaceable()
+                self._begin()
             except BaseException:
-                self._release()
+                with suppress(OSError):
+                    self.directory.rmdir()  # where it is empty
+                self._lock.release()
                 raise
         return self
 
-    def _acquire(self) -> None:
+    def _refuse_unless_ours(self) -> None:
         try:
-            self._lock.acquire(timeout=-1 if self.wait else 0)
-        except Timeout:
-            raise OutputBusy(
-                f"another edgepress process is writing {self.target}",
-                fix="wait for it to end, or choose another output",
-            ) from None
-
-    def _release(self) -> None:
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
+            status = self.directory.lstat()
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            shared = self.directory.parent.stat().st_mode & stat.S_ISVTX  # /tmp: anybody may make one
+            own = not shared or status.st_uid == os.geteuid()
+            marked = any((self.directory / mark).is_file() for mark in (MARK, PUBLISHING))
+            if own and (marked or not any(self.directory.iterdir())):
+                return
+        raise OutputExists(
+            f"{self.directory} is not a staging directory of edgepress, and stays as it is",
+            why="a run works in a directory of this name until its output is whole",
+            fix="move it away, or choose another output; what edgepress 0.1.0 left there can be deleted",
+        )
 
     def _recover(self) -> None:
-        # What ends a run between the two renames of an overwrite leaves only the backup: put it back.
-        if self._backup.exists():
-            if self.target.exists():
-                shutil.rmtree(self._backup)
+        """End what a kill, or a failure, ended between the renames of a publication."""
+        if not (self.directory / PUBLISHING).exists():
+            return
+        if not self.result.exists():  # it is published
+            self._sweep()
+        elif self._replaced.exists():
+            if os.path.lexists(self.target):
+                shutil.rmtree(self._replaced)
             else:
-                self._backup.rename(self.target)
+                self._replaced.rename(self.target)
 
-    def _drop_if_empty(self) -> None:
-        if self.directory.is_dir() and not any(self.directory.iterdir()):
-            self.directory.rmdir()
-
-    def _refuse_unless_overwrite(self) -> None:
+    def _replaceable(self) -> OldOutput | None:
+        """What is at the target, unless that is nothing or an empty directory."""
+        if not os.path.lexists(self.target):
+            return None
         if self.target.is_symlink() or not self.target.is_dir():
             raise OutputExists(f"{self.target} exists and is not a directory", fix="choose another output")
-        if not self.overwrite and any(self.target.iterdir()):
-            # The target is whole, so a staging directory beside it is what a kill after publication left.
-            shutil.rmtree(self.directory, ignore_errors=True)
+        if self.target.is_mount():
+            raise InputError(
+                f"{self.target} is a mount point, which no output can replace", fix="name a directory in it"
+            )
+        if not any(self.target.iterdir()):
+            return None
+        if not self.overwrite:
             raise OutputExists(
                 f"{self.target} already exists", fix="pass --overwrite, or choose another output"
             )
-        if any(self.target.iterdir()) and not self._is_a_result():
-            raise OutputExists(
-                f"{self.target} holds files that edgepress did not write",
-                fix="choose another output, or remove them yourself",
-            )
+        if not os.access(self.target, os.W_OK):
+            raise InputError(f"{self.target} is read-only", fix="choose another output")
+        return OldOutput(self.target)
 
-    def _is_a_result(self) -> bool:
-        manifests = (self.target / name for name in MANIFESTS)
-        return any(path.is_file() and SCHEMA in path.read_bytes() for path in manifests)
+    def _begin(self) -> None:
+        self.directory.mkdir(mode=0o755, exist_ok=True)
+        if (self.directory / PUBLISHING).exists():
+            (self.directory / PUBLISHING).rename(self.directory / MARK)
+        else:
+            (self.directory / MARK).touch()
+
+    def _sweep(self) -> None:
+        """Remove the staging directory, the mark last: what a kill leaves of it is still known as ours."""
+        with suppress(OSError):
+            found = sorted(self.directory.iterdir(), key=lambda path: path.name in (MARK, PUBLISHING))
+            for path in found:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            self.directory.rmdir()
 
     def restart(self) -> None:
         """Drop what an earlier run left and begin with an empty staging directory."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.directory.mkdir(mode=0o755)
+        self._sweep()
+        self._begin()
 
-    def publish(self, part: str | None = None) -> None:
-        """Rename the staging directory, or the directory ``part`` in it, onto the target.
+    def publish(self) -> None:
+        """Rename the result onto the target. The caller has written its manifest last. What else the staging
+        directory holds is removed.
 
-        The caller has written the manifest last. What else the staging directory holds is removed.
+        Raises:
+            OutputExists: somebody has changed what is at the target, or made it, since the work began.
         """
-        source = self.directory if part is None else self.directory / part
         with disk_full_is_typed(self.target):
-            if self.target.exists():
-                self.target.rename(self._backup)
-            source.rename(self.target)
-            shutil.rmtree(self._backup, ignore_errors=True)
-            shutil.rmtree(self.directory, ignore_errors=True)
+            (self.directory / MARK).rename(self.directory / PUBLISHING)
+            if os.path.lexists(self.target):
+                self._move_away()
+            self.result.rename(self.target)
         self._published = True
+        self._sweep()
+
+    def _move_away(self) -> None:
+        if self.target.is_symlink() or not self.target.is_dir():
+            raise OutputExists(f"{self.target} exists and is not a directory", fix="choose another output")
+        if self._old is None:
+            found = sorted(path.name for path in self.target.iterdir())
+        else:
+            self.target.rename(self._replaced)
+            found = self._old.changes(self._replaced)
+        if found:  # on the way out the old output is put back
+            raise refusal(self.target, found)
 
     def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
         try:
             if not self._published:
-                self._recover()
-                self._drop_if_empty()
-                if not self.keep:
-                    shutil.rmtree(self.directory, ignore_errors=True)
+                with disk_full_is_typed(self.target):
+                    self._recover()
+                    if self.keep is None or not self.keep(self.directory):
+                        self._sweep()
         finally:
-            self._release()
+            self._lock.release()
         untyped = isinstance(error, Exception) and not isinstance(error, EdgepressError)
-        if untyped and system_error(error) in FULL:
-            raise disk_is_full(self.target, error) from error
+        typed = disk_error(self.target, error) if untyped else None
+        if typed is not None:
+            raise typed from error

@@ -15,15 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, OutOfResource, RefusedByPolicy
+from .errors import EdgepressError, InputError, OutOfResource, RefusedByPolicy
 
 # The signature that `edgepress sign` puts beside a manifest, which cannot list it.
 SIGNATURE = "model.sig"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNWRITABLE = (
-    *(errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST),  # EEXIST: a file where a directory should be made
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOTEMPTY),
+    errno.EEXIST,  # a file where a directory should be made
 )
+# What nothing but a disk that no longer takes writes can be the cause of, in whatever work it comes up.
+_FAILED = (*FULL, errno.EIO, errno.EROFS)
 
 
 def cache_directory() -> Path:
@@ -111,6 +114,17 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def require_plain(root: Path, name: str) -> None:
+    """Refuse absolute paths, ``..`` and what is no name at all, as the name of a file below ``root``.
+
+    Raises:
+        RefusedByPolicy: it is not plain.
+    """
+    candidate = Path(name)
+    if candidate.is_absolute() or ".." in candidate.parts or "\x00" in name or not candidate.parts:
+        raise RefusedByPolicy(f"file name {name!r} points outside its directory {root}")
+
+
 def contained(root: Path, name: str) -> Path:
     """``root / name`` for a plain relative name; refuses absolute paths, ``..``, and links that leave
     ``root``.
@@ -118,10 +132,8 @@ def contained(root: Path, name: str) -> Path:
     Raises:
         RefusedByPolicy: the name would read or write outside ``root``.
     """
-    candidate = Path(name)
-    if candidate.is_absolute() or ".." in candidate.parts or "\x00" in name or not candidate.parts:
-        raise RefusedByPolicy(f"file name {name!r} points outside its directory {root}")
-    path = root / candidate
+    require_plain(root, name)
+    path = root / name
     try:
         inside = path.resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError) as error:  # too long, not encodable, a loop of links
@@ -133,9 +145,11 @@ def contained(root: Path, name: str) -> Path:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old bytes or the new ones, even across a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A name that nobody can have taken or guessed, so that no file and no link of a user is written to.
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
+    stream = temporary.open("xb")
     try:
-        with temporary.open("wb") as stream:
+        with stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -274,13 +288,24 @@ def system_error(error: BaseException | None) -> int | None:
     return int(said.group(1)) if said else None
 
 
-def disk_is_full(path: Path, error: BaseException | None) -> OutOfResource:
-    """The typed error of a disk that is full."""
-    return OutOfResource(
-        f"the disk is full while writing {path}",
-        why=str(error),
-        fix="free some space and run the same command again",
-    )
+def disk_error(path: Path, error: BaseException | None) -> EdgepressError | None:
+    """The typed error for an ``error`` by which work that writes ``path`` ended, where that was a full disk,
+    one that fails, or one that is read-only; None for any other.
+    """
+    number = system_error(error)
+    if number not in _FAILED:
+        return None
+    again = "free some space and run the same command again"
+    if number in FULL:
+        return OutOfResource(f"the disk is full while writing {path}", why=str(error), fix=again)
+    if number == errno.EIO:
+        check = "check the disk and the system's log, then run the same command again"
+        return OutOfResource(f"the disk fails while writing {path}", why=str(error), fix=check)
+    return _unwritable(path, error)
+
+
+def _unwritable(path: Path, error: BaseException | None) -> InputError:
+    return InputError(f"cannot write {path}", why=str(error), fix="choose another output path")
 
 
 @contextmanager
@@ -289,10 +314,9 @@ def disk_full_is_typed(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            raise disk_is_full(path, error) from error
-        if error.errno in UNWRITABLE:
-            raise InputError(
-                f"cannot write {path}", why=str(error), fix="choose another output path"
-            ) from error
+        typed = disk_error(path, error)
+        if typed is None and error.errno in UNWRITABLE:
+            typed = _unwritable(path, error)
+        if typed is not None:
+            raise typed from error
         raise

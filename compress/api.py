@@ -11,10 +11,13 @@ from typing import Any
 from .. import __version__
 from ..errors import CalibrationError, Degraded, InputError, require
 from ..limits import require_seed
+from ..output_paths import refuse_nesting
 from ..staging import Staging
 from ..storage import require_disk, sha256_json
 from ..terminal import Progress, Silent
+from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower
+from .text.corpus import text_paths
 
 # torch is imported when work starts, so that this module can be looked at without it.
 
@@ -119,6 +122,13 @@ class Job:
             labels=() if classifier is None else classifier.labels,
         )
 
+    def paths(self) -> list[str | Path]:
+        """What the recipe and the name of the model turned out to read."""
+        steps = [step for _, step in self.recipe.steps]
+        texts = [self.recipe.calibration.source, *(getattr(step, "corpus", None) for step in steps)]
+        students = [getattr(step, "student", None) for step in steps]
+        return [self.model.path, *text_paths(*texts), *filter(None, students)]
+
     def key(self, fingerprint: str, calibration: Any, device: str) -> str:
         """Identity of the work: equal keys give equal bytes."""
         from .model.checkpoint.reader import content_hash
@@ -197,12 +207,14 @@ def compress_model(
     if is_follower():
         job = Job(model, recipe, scheme, group_size, choice, Silent(), max_time)
         return _follow(job, Staging(Path(output)), device, kept)
-    with Staging(Path(output), overwrite=overwrite, keep=True) as stage:
+    target = Path(output)
+    files = [recipe] if recipe is not None and Path(recipe).is_file() else []
+    refuse_nesting(target, [model, *files, *text_paths(calibration)], kept=[answers])
+    with Staging(target, overwrite=overwrite, keep=worth_resuming) as stage:
         if restart:
             stage.restart()
         job = Job(model, recipe, scheme, group_size, choice, progress, max_time)
-        if job.model.path.resolve() == stage.target.resolve():
-            raise InputError("the output is the model itself", fix="choose another output")
+        refuse_nesting(target, job.paths())
         require_disk(stage.target, job.plan.disk)
         key = _compress(job, stage, device, strict, kept)
         progress.note(f"published {stage.target} (run {key[:12]})")
@@ -213,7 +225,6 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
     from .checkpoint_manifest import write_manifest
     from .pipeline.chain import StageChain
     from .pipeline.device import choose_device, return_large_blocks
-    from .pipeline.journal import Journal
 
     return_large_blocks()
     device = choose_device(device_name)
@@ -224,7 +235,7 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
         task.advance(1)
     calibration = job.calibration()
     key = job.key(fingerprint, calibration, device.type)
-    work, result = stage.directory / "work", stage.directory / "result"
+    work, result = stage.directory / WORK, stage.result
     journal = Journal(work, key)
     if journal.belongs_to_other():
         job.progress.note("the staging directory is of another run: starting afresh")
@@ -243,7 +254,7 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
         )
     model = {"name": job.model.name, "described": job.model.described, "fingerprint": fingerprint}
     write_manifest(result, key=key, model=model, recipe=job.recipe, calibration=calibration, record=record)
-    stage.publish("result")
+    stage.publish()
     processes.agree(None)
     return key
 
@@ -255,7 +266,7 @@ def _follow(job: Job, stage: Staging, device_name: str, answers: Path | None) ->
 
     device = choose_device(device_name)
     processes = Processes.launched(device)
-    device, work = processes.device(device), stage.directory / "work"
+    device, work = processes.device(device), stage.directory / WORK
     StageChain(
         job.source, job.recipe.steps, job.calibration(), device, work, "", job.progress, processes, answers
     ).follow()

@@ -32,7 +32,6 @@ CORE = (
     "safetensors",
     "tokenizers",
     "psutil",
-    "filelock",
 )
 COMPRESS = ("torch", "transformers", "accelerate", "gguf", "onnx", "onnx-ir")
 OLDEST_PYTHON = (3, 11)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, InputError, UnknownName, require
+from ..output_paths import refuse_nesting
 from ..plugins import load
 from ..runtime.bundle.directory import MANIFEST
 from ..staging import Staging
@@ -74,9 +75,10 @@ def export_bundle(
     """
     for module in ("torch", "transformers", "onnx_ir"):
         require(module, "compress")
-    plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
     target, progress = Path(output), progress or Silent()
+    refuse_nesting(target, [checkpoint, text])
     with Staging(target, overwrite=overwrite) as stage:
+        plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
         job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, provider, progress)
         if prefill is not None and prefill not in PREFILLS:
             raise UnknownName("prefill", prefill, PREFILLS)
@@ -87,7 +89,7 @@ def export_bundle(
         twin = None if gate is None else _twin(job, plugin)
         needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
         require_disk(stage.target, needed + _SMALL_FILES)
-        bundle, work = stage.directory / "bundle", stage.directory / "work"
+        bundle, work = stage.result, stage.directory / "work"
         command = f"edgepress export --format {format}"
         if plugin.kind == "bundle":
             command = _command(checkpoint, format, output, validate, kv, provider, prefill)
@@ -97,7 +99,7 @@ def export_bundle(
             if gate is not None and twin is not None:
                 _write(plugin, *twin, work, command, None)
                 gate(bundle, work)
-        stage.publish("bundle")
+        stage.publish()
     return stage.target
 
 
@@ -153,8 +155,7 @@ def _job(
 
     form = provider_form(provider)
     model = resolve(str(checkpoint), progress)
-    if target.resolve().is_relative_to(model.path.resolve()):
-        raise InputError(f"the output {target} lies inside the checkpoint", fix="choose another output")
+    refuse_nesting(target, [model.path])
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
     source = WeightSource.open(model.path)
     _require_graph(source.anatomy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 from edgepress.errors import InputError, OutOfResource, OutputExists
-from edgepress.staging import Staging
-from edgepress.storage import write_json
+from edgepress.staging import MARK, Staging
+from edgepress.storage import hash_tree, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -24,44 +25,52 @@ def result(path: Path, text: str) -> None:
     """What a run writes: a file, and last the manifest that makes the directory a result of ours."""
     path.mkdir(exist_ok=True)
     (path / "data").write_text(text)
-    write_json(path / "edgepress.json", {"schema": "edgepress.checkpoint/1"})
+    write_json(path / "edgepress.json", {"schema": "edgepress.checkpoint/1", "files": hash_tree(path)})
 
 
-def publish(target: Path, text: str, **options: bool) -> None:
-    with Staging(target, **options) as stage:
-        result(stage.directory, text)
+def publish(target: Path, text: str, *, overwrite: bool = False) -> None:
+    with Staging(target, overwrite=overwrite) as stage:
+        result(stage.result, text)
         stage.publish()
+
+
+def finished(staging: Path) -> bool:
+    """What a caller that resumes says: whether there is something to resume."""
+    return (staging / "finished").exists()
 
 
 def test_a_result_appears_as_the_last_act(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "out"
     with Staging(target) as stage:
-        result(stage.directory, "new")
+        result(stage.result, "new")
         assert not target.exists()
         stage.publish()
     assert (target / "data").read_text() == "new"
     assert names(target.parent) == ["out"]
 
 
-def test_a_part_of_the_staging_directory_is_published(tmp_path: Path) -> None:
-    with Staging(tmp_path / "out", keep=True) as stage:
-        (stage.directory / "work").mkdir()
-        result(stage.directory / "result", "new")
-        stage.publish("result")
+def test_what_the_work_needed_beside_the_result_goes(tmp_path: Path) -> None:
+    with Staging(tmp_path / "out", keep=finished) as stage:
+        (stage.directory / "finished").mkdir()
+        result(stage.result, "new")
+        stage.publish()
     assert names(tmp_path) == ["out"] and names(tmp_path / "out") == ["data", "edgepress.json"]
 
 
-@pytest.mark.parametrize("ending", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("keep", [False, True])
-def test_what_a_failure_leaves(tmp_path: Path, ending: type[BaseException], keep: bool) -> None:
+@pytest.mark.parametrize("ending", [RuntimeError, KeyboardInterrupt, InputError])
+@pytest.mark.parametrize("keep", [None, finished])
+@pytest.mark.parametrize("work", ["finished", "begun"])
+def test_what_a_failure_leaves(tmp_path: Path, ending: type[BaseException], keep: Any, work: str) -> None:
+    """Only what a resumed run would find."""
+    kept = work == "finished" and keep is not None
     with pytest.raises(ending), Staging(tmp_path / "out", keep=keep) as stage:
-        (stage.directory / "work").touch()
-        raise ending
-    assert names(tmp_path) == ([".out.partial"] if keep else [])
+        (stage.directory / work).touch()
+        raise ending("this")
+    assert names(tmp_path) == ([".out.partial"] if kept else [])
     with Staging(tmp_path / "out", keep=keep) as stage:
-        assert names(stage.directory) == (["work"] if keep else [])
+        assert names(stage.directory) == [MARK, *([work] if kept else [])]
         stage.restart()
-        assert names(stage.directory) == []
+        assert names(stage.directory) == [MARK]
     assert names(tmp_path) == []
 
 
@@ -72,9 +81,8 @@ def test_an_existing_output_is_refused_and_untouched(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "data").read_text() == "old" and names(tmp_path) == ["out"]
 
 
-def test_overwrite_replaces_the_whole_directory(tmp_path: Path) -> None:
+def test_overwrite_replaces_what_an_earlier_run_wrote(tmp_path: Path) -> None:
     publish(tmp_path / "out", "old")
-    (tmp_path / "out" / "stray").touch()
     publish(tmp_path / "out", "new", overwrite=True)
     assert names(tmp_path / "out") == ["data", "edgepress.json"] and names(tmp_path) == ["out"]
     assert (tmp_path / "out" / "data").read_text() == "new"
@@ -84,6 +92,97 @@ def test_an_empty_directory_is_no_output(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     publish(tmp_path / "out", "new")
     assert (tmp_path / "out" / "data").read_text() == "new"
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """Every name below ``folder``, with the bytes of files and the targets of links."""
+    found: dict[str, Any] = {}
+    for path in folder.rglob("*"):
+        kind = path.read_bytes if path.is_file() else path.lstat().st_mode.__int__
+        found[path.relative_to(folder).as_posix()] = path.readlink() if path.is_symlink() else kind()
+    return found
+
+
+def place(path: Path, kind: str) -> None:
+    """Something of a user's at ``path``."""
+    if kind == "directory":
+        path.mkdir()
+        (path / "thesis").write_text("years")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to("elsewhere")
+        path.with_name("elsewhere").mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    else:
+        path.write_text(kind)
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link", "fifo", "socket"])
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_what_a_user_put_into_an_output_refuses_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, when: str
+) -> None:
+    publish(tmp_path / "out", "old")
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    target = Path("out")
+    if when == "before":
+        place(target / "notes", kind)
+        before = everything(tmp_path)
+    with (
+        pytest.raises(OutputExists, match="did not write") as caught,
+        Staging(target, overwrite=True) as stage,
+    ):
+        result(stage.result, "new")
+        place(target / "notes", kind)
+        before = {f"out/{name}": found for name, found in everything(target).items()}
+        stage.publish()
+    assert "'notes'" in caught.value.why
+    found = everything(tmp_path)
+    assert found.pop("out") is not None
+    before.pop("out", None)
+    assert found == before
+
+
+def test_a_file_that_was_edited_refuses_and_stays(tmp_path: Path) -> None:
+    publish(tmp_path / "out", "old")
+    data = tmp_path / "out" / "data"
+    times = data.stat()
+    data.write_text("odd")
+    os.utime(data, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(OutputExists) as caught:
+        publish(tmp_path / "out", "new", overwrite=True)
+    assert "data (changed since" in caught.value.why
+    assert data.read_text() == "odd" and names(tmp_path) == ["out"]
+
+
+def test_a_file_that_is_edited_during_the_work_stays(tmp_path: Path) -> None:
+    publish(tmp_path / "out", "old")
+    with pytest.raises(OutputExists, match="changed"), Staging(tmp_path / "out", overwrite=True) as stage:
+        result(stage.result, "new")
+        (tmp_path / "out" / "data").write_text("edited")
+        stage.publish()
+    assert (tmp_path / "out" / "data").read_text() == "edited" and names(tmp_path) == ["out"]
+
+
+def test_a_file_of_the_old_output_that_is_gone_is_no_loss(tmp_path: Path) -> None:
+    publish(tmp_path / "out", "old")
+    (tmp_path / "out" / "data").unlink()
+    publish(tmp_path / "out", "new", overwrite=True)
+    assert (tmp_path / "out" / "data").read_text() == "new"
+
+
+@pytest.mark.parametrize("made", ["directory", "file"])
+def test_an_output_that_somebody_makes_during_the_work_is_not_replaced(tmp_path: Path, made: str) -> None:
+    with pytest.raises(OutputExists), Staging(tmp_path / "out") as stage:
+        result(stage.result, "new")
+        place(tmp_path / "out", made)
+        stage.publish()
+    assert names(tmp_path) == ["out"]
+    kept = tmp_path / "out" if made == "file" else tmp_path / "out" / "thesis"
+    assert kept.read_text() == ("file" if made == "file" else "years")
 
 
 @pytest.mark.parametrize("manifest", [None, '{"schema": "another/1"}'])
@@ -136,7 +235,11 @@ def test_a_read_only_parent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(errno.EROFS, InputError), (errno.EACCES, InputError), (errno.ENOSPC, OutOfResource)]
+    ("number", "kind"),
+    [
+        *[(errno.EROFS, InputError), (errno.EACCES, InputError)],
+        *[(errno.ENOSPC, OutOfResource), (errno.EIO, OutOfResource)],
+    ],
 )
 def test_a_staging_directory_that_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
@@ -164,13 +267,15 @@ def test_a_staging_directory_that_cannot_be_made(
             RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
             OutOfResource,
         ),
+        (OSError(errno.EIO, "Input/output error"), OutOfResource),
+        (OSError(errno.EROFS, "Read-only file system"), InputError),
         (OSError(errno.EACCES, "the model cannot be read"), OSError),
         (RuntimeError("I/O error: Permission denied (os error 13)"), RuntimeError),
     ],
 )
-@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("keep", [None, finished])
 def test_a_disk_that_fills_up_during_the_work(
-    tmp_path: Path, error: Exception, kind: type[Exception], keep: bool
+    tmp_path: Path, error: Exception, kind: type[Exception], keep: Any
 ) -> None:
     """By Python's writes and by those of native code, which says the number in words."""
     with pytest.raises(kind) as caught, Staging(tmp_path / "out", keep=keep) as stage:
@@ -181,11 +286,11 @@ def test_a_disk_that_fills_up_during_the_work(
 
 
 def failing_rename(name: str, error: BaseException) -> Callable[[Path, Path], Path]:
-    """``Path.rename`` that raises when it would make the path ``name``."""
+    """``Path.rename`` that raises when the result would get the name ``name``."""
     real = Path.rename
 
     def rename(self: Path, target: Path) -> Path:
-        if target.name == name and self.name.endswith(".partial"):
+        if target.name == name and self.name == "result":
             raise error
         return real(self, target)
 
@@ -211,7 +316,7 @@ import os, sys
 from pathlib import Path
 from edgepress import staging
 from edgepress.staging import Staging
-from edgepress.storage import write_json
+from edgepress.storage import hash_tree, write_json
 where, target = sys.argv[1], Path(sys.argv[2])
 def die(*_, **__): os._exit(9)
 rename = Path.rename
@@ -219,14 +324,15 @@ if where == "between the renames":
     Path.rename = lambda self, to: rename(self, to) if to != target else die()
 if where == "after publication":
     staging.shutil.rmtree = die
-with Staging(target, overwrite=where != "after first publication", keep=True) as stage:
+with Staging(target, overwrite=where != "after first publication", keep=lambda _: True) as stage:
     (stage.directory / "work").mkdir(exist_ok=True)
-    (stage.directory / "result").mkdir(exist_ok=True)
-    (stage.directory / "result" / "data").write_text("new")
-    write_json(stage.directory / "result" / "edgepress.json", {"schema": "edgepress.checkpoint/1"})
+    stage.result.mkdir(exist_ok=True)
+    (stage.result / "data").write_text("new")
+    files = hash_tree(stage.result)
+    write_json(stage.result / "edgepress.json", {"schema": "edgepress.checkpoint/1", "files": files})
     if where == "while working": die()
     if where == "after first publication": staging.shutil.rmtree = die
-    stage.publish("result")
+    stage.publish()
 """
 
 
@@ -240,9 +346,9 @@ def die(where: str, target: Path) -> None:
 def test_a_kill_while_working_leaves_no_output_and_the_work_to_resume(tmp_path: Path) -> None:
     die("while working", tmp_path / "out")
     assert names(tmp_path) == [".out.lock", ".out.partial"]
-    with Staging(tmp_path / "out", keep=True) as stage:
-        assert names(stage.directory) == ["result", "work"]
-        stage.publish("result")
+    with Staging(tmp_path / "out", keep=finished) as stage:
+        assert names(stage.directory) == [MARK, "result", "work"]
+        stage.publish()
     assert names(tmp_path) == ["out"]
 
 
@@ -251,7 +357,7 @@ def test_a_kill_while_working_leaves_no_output_and_the_work_to_resume(tmp_path: 
 def test_a_kill_between_the_renames_is_recovered(tmp_path: Path, overwrite: bool) -> None:
     publish(tmp_path / "out", "old")
     die("between the renames", tmp_path / "out")
-    assert names(tmp_path) == [".out.lock", ".out.partial", ".out.replaced"]
+    assert names(tmp_path) == [".out.lock", ".out.partial"]
     if overwrite:
         publish(tmp_path / "out", "third", overwrite=True)
     else:
@@ -268,8 +374,7 @@ def test_orphans_of_a_kill_after_publication_are_swept(tmp_path: Path, overwrite
         publish(tmp_path / "out", "old")
     die("after publication" if overwrite else "after first publication", tmp_path / "out")
     assert (tmp_path / "out" / "data").read_text() == "new"
-    orphans = [".out.lock", ".out.partial", *([".out.replaced"] if overwrite else [])]
-    assert names(tmp_path) == [*orphans, "out"]
+    assert names(tmp_path) == [".out.lock", ".out.partial", "out"]
     with pytest.raises(OutputExists):
         publish(tmp_path / "out", "again")
     assert names(tmp_path) == ["out"] and (tmp_path / "out" / "data").read_text() == "new"
@@ -280,14 +385,16 @@ import sys
 from pathlib import Path
 from edgepress.errors import EdgepressError
 from edgepress.staging import Staging
-from edgepress.storage import write_json
+from edgepress.storage import hash_tree, write_json
 sys.stdin.readline()
 try:
     with Staging(Path(sys.argv[1])) as stage:
         print("entered", flush=True)
         sys.stdin.readline()
-        (stage.directory / "data").write_text(sys.argv[2])
-        write_json(stage.directory / "edgepress.json", {"schema": "edgepress.checkpoint/1"})
+        stage.result.mkdir()
+        (stage.result / "data").write_text(sys.argv[2])
+        files = hash_tree(stage.result)
+        write_json(stage.result / "edgepress.json", {"schema": "edgepress.checkpoint/1", "files": files})
         stage.publish()
 except EdgepressError as error:
     print(type(error).__name__, error.what, flush=True)
@@ -296,14 +403,15 @@ except EdgepressError as error:
 
 
 @pytest.mark.chain
-def test_of_two_processes_exactly_one_writes_an_output(tmp_path: Path) -> None:
+@pytest.mark.parametrize("attempt", range(2))
+def test_of_eight_processes_exactly_one_writes_an_output(tmp_path: Path, attempt: int) -> None:
     command = [sys.executable, "-c", RACES, str(tmp_path / "out")]
     racers = [
-        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for name in ("first", "second")
+        subprocess.Popen([*command, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for number in range(8)
     ]
     said, codes = [], []
-    for racer in racers:  # both start at once; the winner waits inside until the loser has given up
+    for racer in racers:  # all start at once; the winner waits inside until the others have given up
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
@@ -313,9 +421,52 @@ def test_of_two_processes_exactly_one_writes_an_output(tmp_path: Path) -> None:
     for racer in racers:
         racer.communicate("finish\n", timeout=60)
         codes.append(racer.returncode)
-    assert sorted(codes) == [0, 2]
+    assert sorted(codes) == [0] + [2] * 7
     winner = codes.index(0)
-    assert said[winner] == "entered\n"
-    assert said[1 - winner].startswith("OutputBusy another edgepress process is writing")
-    assert (tmp_path / "out" / "data").read_text() == ("first", "second")[winner]
+    assert said.pop(winner) == "entered\n"
+    assert all(line.startswith("OutputBusy another edgepress process is writing") for line in said)
+    assert (tmp_path / "out" / "data").read_text() == str(winner)
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link", "fifo"])
+def test_what_a_user_has_in_the_place_of_the_staging_directory_stays(tmp_path: Path, kind: str) -> None:
+    place(tmp_path / ".out.partial", kind)
+    before = everything(tmp_path)
+    with pytest.raises(OutputExists, match=r"\.out\.partial is not a staging directory"):
+        publish(tmp_path / "out", "new")
+    assert everything(tmp_path) == before
+
+
+def test_what_could_not_be_swept_is_known_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgepress.staging.shutil.rmtree", refuse)
+        with Staging(tmp_path / "out") as stage:
+            stage.result.mkdir()
+    assert names(tmp_path / ".out.partial") == [MARK, "result"]
+    publish(tmp_path / "out", "new")
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_overwrite_is_resumed_even_if_overwrite_was_forgotten_once(tmp_path: Path) -> None:
+    publish(tmp_path / "out", "old")
+    with pytest.raises(KeyboardInterrupt), Staging(tmp_path / "out", overwrite=True, keep=finished) as stage:
+        (stage.directory / "finished").touch()
+        raise KeyboardInterrupt
+    with pytest.raises(OutputExists), Staging(tmp_path / "out", keep=finished):
+        pass
+    with Staging(tmp_path / "out", overwrite=True, keep=finished) as stage:
+        assert (stage.directory / "finished").exists()
+
+
+def test_a_mount_point_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "out")
+    with pytest.raises(InputError, match="mount point"):
+        publish(tmp_path / "out", "new")
     assert names(tmp_path) == ["out"]

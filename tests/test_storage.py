@@ -131,6 +131,29 @@ def test_a_failed_write_keeps_the_old_bytes(tmp_path: Path, monkeypatch: pytest.
     assert path.read_bytes() == b"old" and names(tmp_path) == ["f"]
 
 
+def test_write_atomic_leaves_what_a_user_has_beside(tmp_path: Path) -> None:
+    """The names that earlier versions wrote to, as links into somebody's file."""
+    victim, path = tmp_path / "victim", tmp_path / "f"
+    victim.write_text("years")
+    (tmp_path / f".f.{os.getpid()}.tmp").symlink_to(victim)
+    (tmp_path / ".f.tmp").write_text("mine")
+    before = names(tmp_path)
+    write_atomic(path, b"new")
+    assert victim.read_text() == "years" and (tmp_path / ".f.tmp").read_text() == "mine"
+    assert names(tmp_path) == sorted([*before, "f"]) and path.read_bytes() == b"new"
+
+
+def test_write_atomic_never_writes_into_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even of the very name that it chose."""
+    monkeypatch.setattr(os, "urandom", bytes)
+    victim, link = tmp_path / "victim", tmp_path / f".f.{bytes(6).hex()}.tmp"
+    victim.write_text("years")
+    link.symlink_to(victim)
+    with pytest.raises(InputError, match="cannot write"), disk_full_is_typed(tmp_path / "f"):
+        write_atomic(tmp_path / "f", b"new")
+    assert victim.read_text() == "years" and link.is_symlink()
+
+
 def test_json_round_trip(tmp_path: Path) -> None:
     value = {"b": [1, None, "größer"], "a": {"x": 0.1}}
     write_json(tmp_path / "f.json", value)
@@ -270,7 +293,8 @@ def test_require_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         *[(number, OutOfResource) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)],
         *[(number, InputError) for number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)],
         *[(number, InputError) for number in (errno.ENOTDIR, errno.EEXIST)],
-        (errno.EIO, OSError),
+        (errno.EIO, OutOfResource),
+        (errno.EBUSY, OSError),
     ],
 )
 def test_errors_of_the_file_system_are_typed(tmp_path: Path, number: int, kind: type[Exception]) -> None:

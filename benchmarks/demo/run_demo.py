@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ...errors import InputError, RefusedByPolicy
+from ...output_lock import OutputLock
 from ...runtime.bundle.directory import CHECKPOINT_MANIFEST, MANIFEST
 from ...runtime.bundle.verification import verify_directory
 from ...storage import sha256_file
@@ -67,13 +66,11 @@ def run_demo(
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Keep two demos from writing to one directory."""
-    lock = FileLock(root / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    lock = OutputLock(root / ".lock")
+    if not lock.acquire():
         raise InputError(
             f"another demo is running in {root}", fix="wait for it to end, or choose another output"
-        ) from None
+        )
     try:
         yield
     finally:

@@ -70,7 +70,7 @@ def _duration(seconds: float) -> str:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote, and nothing else.")
 @click.option("--restart", is_flag=True, help="Drop what a killed run left instead of continuing it.")
 @click.option("--strict", is_flag=True, help="Fail when a layer could not be compressed as asked.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -106,14 +106,15 @@ def command(
 
 def _compress(terminal: Terminal, model: str, output: str, options: dict[str, Any]) -> None:
     from ...compress.api import compress_model
-    from ...compress.model.weights import MANIFEST, WeightSource
     from ...compress.pipeline.processes import is_follower
-    from ...compress.solve.allocation import mixed_strip
-    from ...storage import read_json
 
     path = compress_model(model, output=output, progress=terminal.progress, **options)
     if is_follower():
         return
+    from ...compress.model.weights import MANIFEST, WeightSource
+    from ...compress.solve.allocation import mixed_strip
+    from ...storage import read_json
+
     manifest = read_json(path / MANIFEST)
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [f"{path}: {manifest['source']['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]

@@ -31,6 +31,12 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
         return None
 
 
+WORK = "work"  # the directory in the staging directory with all that a resumed run reads
+FILE = "journal.json"
+# Nothing without a journal that says which of it is whole.
+_JOURNALLED = {FILE, "activations", "parts", "masks"}
+
+
 class Journal:
     """A JSON file rewritten atomically after each unit.
 
@@ -40,7 +46,7 @@ class Journal:
 
     def __init__(self, directory: Path, key: str) -> None:
         self.directory, self.key = directory, key
-        self.path = directory / "journal.json"
+        self.path = directory / FILE
         self.units: list[dict[str, Any]] = []
 
     @classmethod
@@ -88,3 +94,17 @@ class Journal:
     def hashes(self, paths: list[Path]) -> dict[str, str]:
         """``{name relative to the journal: sha256}``."""
         return {path.relative_to(self.directory).as_posix(): sha256_file(path) for path in paths}
+
+
+def worth_resuming(staging: Path) -> bool:
+    """Whether a resumed run finds anything finished in the staging directory: a unit in a journal, a whole
+    checkpoint, the state of a training, an answer of the teacher.
+    """
+    for path in (staging / WORK).rglob("*"):
+        parts = path.relative_to(staging / WORK).parts
+        if path.name == FILE:
+            if b'"units": []' not in path.read_bytes():
+                return True
+        elif path.is_file() and not _JOURNALLED.intersection(parts) and path.suffix != ".tmp":
+            return True
+    return False

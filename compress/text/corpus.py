@@ -107,6 +107,11 @@ def read_corpus(source: str, *, field: str = "text", split: Split = "calibration
     return corpus
 
 
+def text_paths(*sources: str | None) -> list[Path]:
+    """Those of ``sources`` that are files and directories, not demo corpora."""
+    return [Path(source) for source in sources if source is not None and source not in CORPORA]
+
+
 def _identity(document: Document) -> str:
     return document if isinstance(document, str) else json.dumps(document, sort_keys=True)
 

@@ -14,9 +14,8 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from ...errors import EdgepressError, InputError, OutOfResource, OutputBusy, OutputExists
 from ...staging import Staging
@@ -73,7 +72,7 @@ def prepack(bundle: Bundle) -> prepacked.PrepackedEntry | None:
     require_disk(prepacked.folder(), needed)
     try:
         with Staging(prepacked.entry_path(bundle)) as stage:
-            _write(bundle, stage.directory)
+            _write(bundle, stage.result)
             stage.publish()
     except OutputBusy:
         return None
@@ -83,7 +82,7 @@ def prepack(bundle: Bundle) -> prepacked.PrepackedEntry | None:
 
 
 def _write(bundle: Bundle, directory: Path) -> None:
-    directory.chmod(0o700)
+    directory.mkdir(mode=0o700)
     save_optimized(bundle.graph, directory / prepacked.GRAPH)
     if bundle.prefill is not None:
         save_prefill(bundle, directory / prepacked.PREFILL)
@@ -119,14 +118,8 @@ def _sweep() -> None:
     """Remove staging directories that no process holds, and what was left of dropping an entry."""
     root = prepacked.folder()
     for partial in root.glob(".*.partial"):
-        lock = FileLock(partial.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        shutil.rmtree(partial, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        with suppress(OutputBusy, OutputExists), Staging(partial.with_name(partial.stem[1:])):
+            pass
     for doomed in root.glob(".*.dropped"):
         shutil.rmtree(doomed, ignore_errors=True)
 

@@ -274,7 +274,8 @@ def test_a_full_disk_is_typed_and_leaves_no_output(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "disk is full" in document(capsys)["error"]["what"]
-    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
+    left = [] if limit == 20_000 else [".out.partial"]  # what no block was finished for is not kept
+    assert [path.name for path in tmp_path.iterdir()] == left
     assert run(arguments) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

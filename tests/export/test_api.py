@@ -223,14 +223,35 @@ def test_an_existing_output_is_kept_unless_asked(bundle: Path, w4: Path, tmp_pat
     with pytest.raises(OutputExists):
         export_bundle(w4, output=out)
     assert (out / "stray").exists()
+    with pytest.raises(OutputExists, match="did not write"):
+        export_bundle(w4, output=out, overwrite=True, validate=False)
+    assert hash_tree(out, skip=frozenset({"stray"})) == hash_tree(bundle)
+    (out / "stray").unlink()
     export_bundle(w4, output=out, overwrite=True, validate=False)
-    assert Bundle.open(out).kind == "decoder" and not (out / "stray").exists()
+    assert Bundle.open(out).manifest["parity"]["status"] != "passed"
+
+
+def test_what_is_read_does_not_lie_in_the_output(w4: Path, bundle: Path, tmp_path: Path) -> None:
+    """Nor the output in the checkpoint."""
+    nest, checkpoint = tmp_path / "nest", tmp_path / "nest" / "ck"
+    shutil.copytree(bundle, nest)
+    shutil.copytree(w4, checkpoint)
+    (tmp_path / "link").symlink_to(nest)
+    before = hash_tree(tmp_path)
+    for source in (checkpoint, tmp_path / "link" / "ck"):
+        with pytest.raises(InputError, match="holds the input"):
+            export_bundle(source, output=nest, overwrite=True)
+        with pytest.raises(InputError, match="inside the input"):
+            export_bundle(source, output=checkpoint / "new")
+    with pytest.raises(InputError, match="holds the input"):
+        export_bundle(w4, output=bundle, text=bundle / "README.md", overwrite=True)
+    assert hash_tree(tmp_path) == before
 
 
 def test_bad_requests(w4: Path, pico_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="onxx"):
         export_bundle(w4, format="onxx", output=tmp_path / "bundle")
-    with pytest.raises(InputError, match="inside the checkpoint"):
+    with pytest.raises(InputError, match="inside the input"):
         export_bundle(w4, output=w4 / "bundle")
     with pytest.raises(InputError, match="proof's text"):
         export_bundle(w4, output=tmp_path / "bundle", text=tmp_path / "missing.txt")

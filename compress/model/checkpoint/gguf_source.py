@@ -70,8 +70,8 @@ def _write(path: Path, architecture: str, target: Path, edit: Edit | None, progr
         refuse_non_finite(tensors)
         task.advance(detail="checked")
         with disk_full_is_typed(target), _quiet_transformers():
-            model.save_pretrained(stage.directory)
-            tokenizer.save_pretrained(stage.directory)
+            model.save_pretrained(stage.result)
+            tokenizer.save_pretrained(stage.result)
         stage.publish()
         task.advance(detail="written")
 

@@ -11,9 +11,9 @@ from edgepress.benchmarks.demo.run_demo import DemoResult, run_demo
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.speed.protocol import Protocol
-from edgepress.errors import InputError
+from edgepress.errors import InputError, OutputExists
+from edgepress.output_lock import OutputLock
 from edgepress.storage import write_json
-from filelock import FileLock
 
 pytestmark = pytest.mark.chain
 
@@ -95,9 +95,14 @@ def test_the_same_call_again_skips_what_is_whole(
 
 
 def test_a_damaged_bundle_is_made_again(result: DemoResult, models: list[DemoModel], output: Path) -> None:
+    """When what differs, which may be somebody's own work, is out of the way."""
     graph = result.bundles["encoder"] / "model.onnx"
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(OutputExists) as caught:
+        run_demo(output, models=models, size=SIZE)
+    assert "model.onnx (changed" in caught.value.why and graph.read_bytes() == whole[:-1] + b"?"
+    graph.unlink()
     skipped = run_demo(output, models=models, size=SIZE).skipped
     assert graph.read_bytes() == whole
     assert "encoder to W8A8: export to ONNX and prove it" not in skipped
@@ -114,8 +119,11 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_demos_do_not_write_to_one_directory(tmp_path: Path) -> None:
-    with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="another demo is running"):
+    lock = OutputLock(tmp_path / ".lock")
+    assert lock.acquire()
+    with pytest.raises(InputError, match="another demo is running"):
         run_demo(tmp_path)
+    lock.release()
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
 
 

@@ -164,24 +164,71 @@ def test_outputs_are_refused_before_work(pico_llama: Path, whole: Path, tmp_path
         compress_model(str(pico_llama), scheme="W8A8", output=whole)
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)
-    with pytest.raises(InputError, match="model itself"):
+    with pytest.raises(InputError, match="is the input"):
         compress_model(str(copy), scheme="W8A8", output=copy, overwrite=True)
     assert load_model(copy) is not None
 
 
-def test_overwrite_replaces_whole(pico_llama: Path, tmp_path: Path) -> None:
+def test_overwrite_replaces_what_an_earlier_run_wrote(pico_llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     compress_model(str(pico_llama), scheme="W8A8", output=out)
-    (out / "stray").write_text("x")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExists, match="did not write") as caught:
+        compress_model(str(pico_llama), scheme="W4A16-g32", output=out, overwrite=True)
+    assert caught.value.why == "'notes.txt'"
+    assert (out / "notes.txt").read_text() == "mine"
+    assert read_json(out / "edgepress.json")["scheme"] == "W8A8"
+    (out / "notes.txt").unlink()
     compress_model(str(pico_llama), scheme="W4A16-g32", output=out, overwrite=True)
-    assert not (out / "stray").exists() and read_json(out / "edgepress.json")["scheme"] == "W4A16-g32 rtn"
+    assert read_json(out / "edgepress.json")["scheme"] == "W4A16-g32 rtn"
+
+
+@pytest.mark.parametrize("option", ["calibration", "recipe", "corpus", "student"])
+def test_no_text_recipe_or_student_lies_in_the_output(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, option: str
+) -> None:
+    """Nor the output in a directory of texts."""
+    out = compress_model(str(pico_llama), scheme="W8A8", output=tmp_path / "o")
+    read, recipe = out / "tokenizer.json", tmp_path / "r.yaml"
+    given: dict[str, Any] = {"recipe": str(recipe), "calibration": str(pico_text), "samples": 8, "length": 32}
+    recipe.write_text("passes: [{pass: rtn, scheme: W4A16-g32}]\n")
+    if option == "corpus":
+        recipe.write_text(f"passes: [{{pass: vocabulary, corpus: {read}}}]\n")
+    elif option == "student":
+        read = out
+        recipe.write_text(f"passes: [{{pass: distill, student: {read}}}]\n")
+    else:
+        given[option] = str(read)
+    before = digest(out)
+    with pytest.raises(InputError, match=f"the output .* (is|holds) the input {read}"):
+        compress_model(str(pico_llama), output=out, overwrite=True, **given)
+    assert digest(out) == before
+    if option == "calibration":
+        with pytest.raises(InputError, match="inside the input"):
+            compress_model(str(pico_llama), output=tmp_path / "new", scheme="W8A8", calibration=str(tmp_path))
+
+
+def test_a_run_that_finished_nothing_leaves_nothing(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, watched: Watched
+) -> None:
+    """Until the first block is in the journal there is nothing to resume."""
+    for blocks, left in ((0, []), (1, [".o.partial"])):
+        with watched("compressing blocks", kill_at=1 + blocks):
+            compress_model(
+                str(pico_llama),
+                scheme="W4A16-g32",
+                output=tmp_path / "o",
+                calibration=str(pico_text),
+                **CALIBRATED,
+            )
+        assert [path.name for path in tmp_path.iterdir()] == left
 
 
 def test_a_group_that_does_not_divide_is_named_before_calibration(pico_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(ShapeError) as caught:
         compress_model(str(pico_llama), scheme="W4A16", output=tmp_path / "o", calibration="/does/not/exist")
     assert "q_proj" in str(caught.value) and "16, 32, 64" in str(caught.value)
-    assert list(tmp_path.iterdir()) in ([], [tmp_path / ".o.partial"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_targets_that_match_nothing_are_refused(pico_llama: Path, tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ def test_one_that_another_process_is_writing_is_waited_for(pico_gguf: Pico, tmp_
         waiting = pool.submit(materialise, path, target)
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.5)
-        (other.directory / "config.json").write_text("{}")
+        other.result.mkdir()
+        (other.result / "config.json").write_text("{}")
         other.publish()
     assert waiting.result(timeout=60) == target
     assert (target / "config.json").read_text() == "{}"
