@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import InputError, OutputExists
+from ...errors import InputError
+from ...output_paths import refuse_file
 from ...storage import disk_full_is_typed, write_atomic
 from ..records.conditions import machine
-from ..records.record import Measurement, read
+from ..records.record import Measurement, read, run_files
 from .heat_grid import SHADES
 from .join import ResultGroup, join
 from .sections import section
@@ -27,16 +28,13 @@ def write_report(
     """Write the report of ``runs`` (run files, or directories of them) to the file ``output``.
 
     Raises:
-        InputError: a run that is missing or does not parse, or more lines than fit 300 KB.
-        OutputExists: ``output`` exists and ``overwrite`` is false, or is a directory.
+        InputError: a run that is missing or does not parse, or is the output; more lines than fit 300 KB.
+        OutputExists: ``output`` exists and ``overwrite`` is false, or is no regular file.
     """
     target = Path(output)
-    if target.is_dir():
-        raise OutputExists(f"{target} is a directory", fix="name a file, for instance report.html")
-    if target.exists() and not overwrite:
-        raise OutputExists(f"{target} already exists", fix="pass --overwrite, or choose another output")
-    chosen = [runs] if isinstance(runs, Path | str) else list(runs)
-    page = render_report(read(Path(run) for run in chosen)).encode()
+    chosen = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
+    refuse_file(target, overwrite=overwrite, inputs=[file for run in chosen for file in run_files(run)])
+    page = render_report(read(chosen)).encode()
     with disk_full_is_typed(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, page)

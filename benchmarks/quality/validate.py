@@ -92,6 +92,8 @@ def validate_bundle(
             :func:`~edgepress.compress.text.corpus.read_corpus`.
     """
     progress = progress or Silent()
+    if record is not None:
+        records.refuse_foreign(record)
     read = read_corpus(str(text or corpus), field=field, split="held-out")
     texts = read.texts()
     original = open_subject(against, device=device, threads=threads, progress=progress)

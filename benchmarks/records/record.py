@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ... import __version__
 from ...errors import InputError
-from ...storage import read_text
+from ...storage import disk_full_is_typed, read_text
 from .energy_record import Energy
 
 SCHEMA = "edgepress.measurement/1"
@@ -138,15 +138,41 @@ class Measurement(BaseModel):
     validity: Validity = Field(default_factory=Validity)
 
 
+def refuse_foreign(path: str | Path) -> None:
+    """Check, before anything is measured, that lines may be added to the run file ``path``.
+
+    Raises:
+        InputError: it exists and is no regular file, or begins with something else than a measurement.
+    """
+    path = Path(path)
+    if not path.exists() or path.is_char_device():  # /dev/null forgets them
+        return
+    begins = b""
+    if path.is_file():
+        with path.open("rb") as stream:
+            begins = stream.readline(64 << 20)
+    if not path.is_file() or (begins.strip() and b'"schema": "edgepress.' not in begins):
+        raise InputError(
+            f"{path} is no run file, and stays as it is",
+            fix="name a .jsonl file that edgepress made, or one that is not there yet",
+        )
+
+
 def append(path: str | Path, measurement: Measurement) -> None:
     """Add one line to a run file, creating it and its directory."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(
         measurement.model_dump(by_alias=True), sort_keys=True, ensure_ascii=False, allow_nan=False
     )
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")
+    with disk_full_is_typed(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def run_files(run: Path) -> list[Path]:
+    """The run file ``run``, or those below a directory."""
+    return sorted(run.rglob("*.jsonl")) if run.is_dir() else [run]
 
 
 def read(runs: Iterable[Path]) -> list[Measurement]:
@@ -158,9 +184,8 @@ def read(runs: Iterable[Path]) -> list[Measurement]:
     """
     lines: list[Measurement] = []
     for run in runs:
-        files = sorted(run.rglob("*.jsonl")) if run.is_dir() else [run]
         before = len(lines)
-        for file in files:
+        for file in run_files(run):
             lines += _read_file(file)
         if len(lines) == before:
             raise InputError(f"{run} holds no measurements", fix="make some with: edgepress profile BUNDLE")

@@ -77,6 +77,8 @@ def profile_bundle(
         OutOfResource: a worker was killed, as happens when memory runs out.
     """
     progress, protocol = progress or Silent(), protocol or Protocol()
+    if record is not None:
+        records.refuse_foreign(record)
     threads = thread_budget() if threads is None else threads
     bundles = [Bundle.open(Path(path)) for path in (bundle, baseline) if path is not None]
     workload = _workload(bundles, prompt_tokens, new_tokens, batch, protocol.seed)

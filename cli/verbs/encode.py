@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import InputError, OutputExists
+from ...errors import InputError
+from ...output_paths import refuse_file
 from ...storage import disk_full_is_typed, write_atomic
 from ...terminal import Terminal
 from .. import bundle_options as verb_options
@@ -54,7 +55,9 @@ def command(
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     lines = [*texts, *(text_lines(file) if file else [])]
-    _check(lines, output, overwrite, as_json)
+    _check(lines, output, as_json)
+    if output is not None:
+        refuse_file(output, overwrite=overwrite, inputs=[bundle, *([file] if file else [])])
     opened = Bundle.open(bundle, weights_later=True)
     model = EmbeddingModel(opened, threads=threads, provider=provider, cache=not no_cache)
     if model.encoder.session.misplaced:
@@ -72,7 +75,7 @@ def command(
     terminal.document(found, None if as_json else _table(lines, similarity))
 
 
-def _check(lines: list[str], output: Path | None, overwrite: bool, as_json: bool) -> None:
+def _check(lines: list[str], output: Path | None, as_json: bool) -> None:
     if not lines:
         raise InputError("there is nothing to encode", fix="give texts as arguments, or a file with --file")
     if output is None and not as_json and len(lines) > _SHOWN:
@@ -80,8 +83,6 @@ def _check(lines: list[str], output: Path | None, overwrite: bool, as_json: bool
             f"{len(lines)} texts are too many to show",
             fix="write the vectors with --output FILE.npy, or use --json",
         )
-    if output is not None and output.exists() and not overwrite:
-        raise OutputExists(f"{output} already exists", fix="pass --overwrite, or choose another output")
 
 
 def _save(output: Path, vectors: np.ndarray[Any, Any]) -> None:

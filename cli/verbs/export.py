@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("checkpoint")
 @click.option("--format", "format_", default="onnx", show_default=True, help="The bundle's format.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The directory to write.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote, and nothing else.")
 @click.option("--no-validate", is_flag=True, help="Publish without proof; the manifest says so.")
 @click.option("--text", type=click.Path(), help="UTF-8 text for the proof, instead of the built-in passage.")
 @click.option(
@@ -77,6 +77,11 @@ def command(
     from ...storage import read_json
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
+    run = record or Path("runs") / f"{Path(output).name}.jsonl"
+    if require_faster:
+        from ...benchmarks.records.record import refuse_foreign
+
+        refuse_foreign(run)
     measured: list[Measurement] = []
     path = export_bundle(
         checkpoint,
@@ -92,7 +97,7 @@ def command(
         progress=terminal.progress,
     )
     for line in measured:
-        _append(record or Path("runs") / f"{path.name}.jsonl", line, terminal)
+        _append(run, line, terminal)
     manifest = read_json(path / MANIFEST)
     keys = ("name", "described", "kind", "scheme", "weights", "graph", "parity")
     document = {"output": str(path), **{key: manifest[key] for key in keys}}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from edgepress.cli.entry import run
 from edgepress.runtime.api import TextModel
+from edgepress.storage import hash_tree
 
 
 @pytest.mark.chain
@@ -86,6 +87,21 @@ def test_encode_writes_a_file_once(
     assert "--overwrite" in capsys.readouterr().err
     assert run([*arguments, "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["texts"] == 40
+
+
+@pytest.mark.parametrize("name", ["texts.txt", "link.npy", "bundle/model.onnx", "bundle/new.npy"])
+def test_encode_replaces_nothing_that_it_reads(
+    encoder_bundle: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("river", encoding="utf-8")
+    (tmp_path / "link.npy").symlink_to(texts)
+    (tmp_path / "bundle").symlink_to(encoder_bundle)
+    before = hash_tree(encoder_bundle)
+    read = ["encode", str(encoder_bundle), "--file", str(texts)]
+    assert run([*read, "--output", str(tmp_path / name), "--overwrite"]) == 2
+    assert "[E-" in capsys.readouterr().err
+    assert texts.read_text() == "river" and hash_tree(encoder_bundle) == before
 
 
 @pytest.mark.parametrize("arguments", [[], ["--file", "/nonexistent"], ["river"] * 13])

@@ -241,6 +241,18 @@ def test_writing_refuses_an_existing_page(tmp_path: Path, measured: list[Measure
     assert [path.name for path in output.parent.iterdir()] == ["report.html"]
 
 
+def test_a_page_replaces_no_measurements_and_no_links(tmp_path: Path, measured: list[Measurement]) -> None:
+    run, page = tmp_path / "run.jsonl", tmp_path / "report.html"
+    record.append(run, measured[0])
+    page.symlink_to(run)
+    before = run.read_bytes()
+    for output, kind in ((run, InputError), (page, OutputExists), (Path("/dev/null"), OutputExists)):
+        for runs in (run, tmp_path):
+            with pytest.raises(kind):
+                write_report(runs, output, overwrite=True)
+    assert run.read_bytes() == before and page.is_symlink() and Path("/dev/null").is_char_device()
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the page is not rendered")
 FRAME = """<!doctype html><body style="margin:0">
