@@ -16,7 +16,8 @@ from ..runtime.bundle.directory import MANIFEST
 from ..staging import Staging
 from ..storage import disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
 from ..terminal import Progress, Silent
-from .graph.forms.providers import CPU, provider_form
+
+# The graph's builders, and torch with them, are imported when work starts: a bad output is refused at once.
 
 if TYPE_CHECKING:
     from ..compress.model.anatomy import Anatomy
@@ -105,6 +106,8 @@ def export_bundle(
 
 def _twin(job: ExportJob, plugin: ExportFormat[Any]) -> tuple[ExportJob, Prepared]:
     """The job of the same model in float32, and its graph."""
+    from .graph.forms.providers import CPU
+
     if job.form != CPU:
         raise InputError(
             f"a bundle for {job.form.name} is not measured here",
@@ -150,6 +153,7 @@ def _job(
     from ..compress.model.pooling import pooling_of
     from ..compress.model.weights import WeightSource
     from .graph.attention.cache_io import cache_type
+    from .graph.forms.providers import provider_form
     from .job import ExportJob
     from .proof.proof_text import proof_text
 
@@ -228,6 +232,8 @@ def _command(
     provider: str,
     prefill: str | None,
 ) -> str:
+    from .graph.forms.providers import CPU
+
     words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
     words += [] if kv is None else ["--kv", kv]
     words += [] if provider == CPU.name else ["--provider", provider]
