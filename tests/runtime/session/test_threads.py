@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from edgepress.runtime.session.threads import thread_budget
+from edgepress.runtime.session.threads import free_memory, thread_budget
 
 CPU = "sys/devices/system/cpu"
 
@@ -93,3 +94,12 @@ def test_a_system_without_affinity_uses_physical_cores(monkeypatch: pytest.Monke
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr("psutil.cpu_count", lambda logical: None if logical else 6)
     assert thread_budget() == 6
+
+
+@pytest.mark.parametrize(("limit", "free"), [(None, 700), (900, 700), (500, 500)])
+def test_free_memory_is_what_the_groups_leave_of_it(
+    limit: int | None, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=700))
+    monkeypatch.setattr("edgepress.runtime.session.threads.memory_limit", lambda: limit)
+    assert free_memory() == free
