@@ -77,6 +77,8 @@ def onnxruntime() -> Any:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
+        if shortage := memory_shortage(error):
+            raise shortage from None
         raise MissingDependency(
             "running a bundle needs ONNX Runtime, which is not installed",
             why=str(error),
