@@ -143,7 +143,7 @@ def _answered(process: subprocess.Popen[bytes], message: bytes, limit: int) -> b
     try:
         process.stdin.write(len(message).to_bytes(8, "little") + message)
         process.stdin.flush()
-    except BrokenPipeError:
+    except OSError:  # the child is gone
         return None
     size = int.from_bytes(process.stdout.read(8), "little")
     # A refusal is a sentence; an answer is within the limit.
@@ -160,7 +160,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         assert stream is not None
         try:
             stream.close()
-        except BrokenPipeError:
+        except OSError:
             continue
     try:
         process.wait(1)

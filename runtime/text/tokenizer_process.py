@@ -20,7 +20,7 @@ class TokenizerProcess:
     """The methods of :class:`~.tokenizer_worker.LibraryTokenizer`, each answered by a child process.
 
     Time, memory and the size of a reply grow with the file and the text of a request: 10 s and 1 GiB, and a
-    megabyte of text adds a minute and half a gigabyte, one of the file 2 s and 64 MB.
+    megabyte of text adds a minute and half a gigabyte, one of the file 2 s and 128 MB.
     """
 
     def __init__(self, file: Path) -> None:
@@ -38,7 +38,7 @@ class TokenizerProcess:
     def _ask(self, method: str, *arguments: Any, text: int = 0) -> Any:
         limits = Limits(
             SECONDS + 2e-6 * self._size + 6e-5 * text,
-            MEMORY_LIMIT + 64 * self._size + 512 * text,
+            MEMORY_LIMIT + 128 * self._size + 512 * text,
             REPLY_LIMIT + 4 * self._size + 64 * text,
         )
         asked = {"file": self._file, "method": method, "arguments": arguments}
