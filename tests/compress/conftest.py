@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from edgepress.compress.api import compress_model
 from edgepress.compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.solve.group_solving import HALVES
@@ -76,3 +79,44 @@ def watched() -> Watched:
     advance is by what was there already.
     """
     return _watched
+
+
+def _pruned(weight: Tensor, gram: Tensor, options: Any) -> Tensor:
+    block, linear = _single_layer_block(weight, gram)
+    options.apply(block)
+    block.check("test")
+    assert torch.equal(block.masks[linear.name] | (block.weight(linear) == 0), torch.ones_like(weight).bool())
+    return block.weight(linear)
+
+
+@pytest.fixture(scope="session")
+def pruned() -> Callable[[Tensor, Tensor, Any], Tensor]:
+    """What a pass makes of a layer of this weight ``[out, in]`` with this Gram of its inputs."""
+    return _pruned
+
+
+def _recipe(folder: Path, *passes: dict[str, Any]) -> str:
+    path = folder / "r.yaml"
+    path.write_text(yaml.safe_dump({"name": "r", "passes": list(passes)}))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Callable[..., str]:
+    """``recipe(folder, *passes)``: the path of a recipe."""
+    return _recipe
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Path]:
+    """``run(model, text, folder, *passes, name="o")``: a model compressed by these passes, calibrated on 16
+    sequences of the text.
+    """
+
+    def compressed(model: Path, text: Path, folder: Path, *passes: dict[str, Any], name: str = "o") -> Path:
+        steps, output = _recipe(folder, *passes), folder / name
+        return compress_model(
+            str(model), recipe=steps, output=output, calibration=str(text), samples=16, length=32
+        )
+
+    return compressed

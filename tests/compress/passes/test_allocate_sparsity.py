@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from edgepress.compress.api import compress_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.passes.allocate_sparsity import loss_at
 from edgepress.errors import RecipeError
@@ -21,21 +19,15 @@ pytestmark = pytest.mark.chain
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 
 
-def run(model: Path, text: Path, folder: Path, *passes: dict[str, Any], name: str = "o") -> Path:
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"name": "r", "passes": list(passes)}))
-    return compress_model(
-        str(model), recipe=str(path), output=folder / name, calibration=str(text), **CALIBRATED
-    )
-
-
 def test_losses_add_up_from_the_least() -> None:
     losses = torch.tensor([[3.0, 1.0], [0.5, 2.0]])
     assert loss_at(losses, [0, 1, 2, 4]) == [0.0, 0.5, 1.5, 6.5]
 
 
 @pytest.mark.parametrize("using", ["magnitude", "wanda", "sparsegpt", "alps"])
-def test_the_budget_holds(using: str, pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_the_budget_holds(
+    using: str, pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
+) -> None:
     step = {"pass": "allocate_sparsity", "sparsity": 0.5, "using": {"pass": using}}
     out = run(pico_llama, pico_text, tmp_path, step)
     source, details = WeightSource.open(out), read_json(out / "edgepress.json")["steps"][0]["details"]
@@ -50,7 +42,7 @@ def test_the_budget_holds(using: str, pico_llama: Path, pico_text: Path, tmp_pat
 
 
 def test_a_layer_that_matters_little_gives_most(
-    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -76,7 +68,12 @@ def test_a_layer_that_matters_little_gives_most(
     ],
 )
 def test_what_makes_no_sense_is_refused(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any], match: str
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    options: dict[str, Any],
+    match: str,
+    run: Callable[..., Path],
 ) -> None:
     with pytest.raises(RecipeError, match=match):
         run(pico_llama, pico_text, tmp_path, {"pass": "allocate_sparsity", "sparsity": 0.5, **options})

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.api import plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.prune.structured.expert_pruning import ExpertUse, ExpertWeights
@@ -23,18 +22,6 @@ SIZES: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": None},
     "qwen3_moe": {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
 }
-
-
-def recipe(folder: Path, *passes: dict[str, Any]) -> str:
-    path = folder / "r.yaml"
-    path.write_text(yaml.safe_dump({"name": "r", "passes": list(passes)}))
-    return str(path)
-
-
-def run(model: Path, text: Path, folder: Path, *passes: dict[str, Any], name: str = "o") -> Path:
-    return compress_model(
-        str(model), recipe=recipe(folder, *passes), output=folder / name, calibration=str(text), **CALIBRATED
-    )
 
 
 def outputs(model: Any) -> Tensor:
@@ -110,7 +97,7 @@ def test_a_mixture_is_read_as_transformers_reads_it(mixture: Path) -> None:
 @pytest.mark.parametrize("method", ["drop", "merge"])
 @pytest.mark.parametrize("criterion", ["routed", "frequency"])
 def test_fewer_experts_load_in_plain_transformers(
-    method: str, criterion: str, mixture: Path, pico_text: Path, tmp_path: Path
+    method: str, criterion: str, mixture: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -126,7 +113,7 @@ def test_fewer_experts_load_in_plain_transformers(
 
 @pytest.mark.chain
 def test_dropped_experts_are_the_originals_without_their_rows(
-    mixture: Path, pico_text: Path, tmp_path: Path
+    mixture: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     out = run(mixture, pico_text, tmp_path, {"pass": "experts", "keep": 0.7})
     before, after = WeightSource.open(mixture), WeightSource.open(out)
@@ -142,7 +129,7 @@ def test_dropped_experts_are_the_originals_without_their_rows(
 
 
 def test_what_cannot_be_done_is_refused_before_any_work(
-    mixture: Path, pico_llama: Path, pico_text: Path, tmp_path: Path
+    mixture: Path, pico_llama: Path, pico_text: Path, tmp_path: Path, recipe: Callable[..., str]
 ) -> None:
     for step, model, error, text in (
         ({"pass": "experts", "keep": 0.2}, mixture, RecipeError, "a token takes 2"),
@@ -158,7 +145,7 @@ def test_what_cannot_be_done_is_refused_before_any_work(
 
 
 @pytest.mark.chain
-def test_the_plan_counts_all_experts(mixture: Path, tmp_path: Path) -> None:
+def test_the_plan_counts_all_experts(mixture: Path, tmp_path: Path, recipe: Callable[..., str]) -> None:
     plan = plan_model(str(mixture), recipe=recipe(tmp_path, {"pass": "experts", "keep": 0.5}))
     step = plan.steps[0]
     assert step.bytes_before == 4 * step.weights and step.bytes_after == step.bytes_before // 2

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
-from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.api import plan_model
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
@@ -29,18 +28,6 @@ pytestmark = pytest.mark.chain
 
 
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
-
-
-def recipe(folder: Path, *passes: dict[str, Any]) -> str:
-    path = folder / "r.yaml"
-    path.write_text(yaml.safe_dump({"name": "r", "passes": list(passes)}))
-    return str(path)
-
-
-def run(model: Path, text: Path, folder: Path, *passes: dict[str, Any], name: str = "o") -> Path:
-    return compress_model(
-        str(model), recipe=recipe(folder, *passes), output=folder / name, calibration=str(text), **CALIBRATED
-    )
 
 
 def outputs(model: Any) -> Tensor:
@@ -76,7 +63,7 @@ def test_the_lowest_influence_goes_and_the_shortest_runs_compete(tmp_path: Path)
 
 
 def test_runs_are_scored_by_the_states_of_the_whole_model(
-    pico_llama: Path, pico_text: Path, tmp_path: Path
+    pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     step = {"pass": "layers", "keep": 0.4, "criterion": "contiguous", "repair": "none"}
     out = run(pico_llama, pico_text, tmp_path, step)
@@ -116,7 +103,11 @@ def test_the_refit_is_numpys_least_squares(biased: bool) -> None:
 
 @pytest.mark.parametrize("criterion", ["influence", "contiguous", "greedy"])
 def test_a_block_that_does_nothing_goes(
-    criterion: str, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+    criterion: str,
+    make_decoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+    run: Callable[..., Path],
 ) -> None:
     from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
@@ -136,7 +127,7 @@ def test_a_block_that_does_nothing_goes(
 
 @pytest.mark.parametrize("model", ["pico_llama", "pico_bert"])
 def test_the_refit_brings_the_output_closer_and_the_result_exports(
-    model: str, pico_text: Path, tmp_path: Path, request: pytest.FixtureRequest
+    model: str, pico_text: Path, tmp_path: Path, request: pytest.FixtureRequest, run: Callable[..., Path]
 ) -> None:
     path: Path = request.getfixturevalue(model)
     keep = 0.7 if model == "pico_llama" else 0.5
@@ -158,6 +149,7 @@ def test_families(
     make_encoder: Callable[..., Path],
     pico_text: Path,
     tmp_path: Path,
+    run: Callable[..., Path],
 ) -> None:
     """Without a refit, what is left is the original with some of its modules taken out."""
     make = make_encoder if model_type == "distilbert" else make_decoder
@@ -174,7 +166,9 @@ def test_families(
     assert torch.allclose(outputs(load_model(out)), outputs(whole), atol=1e-5)
 
 
-def test_masks_and_codes_move_with_their_blocks(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_masks_and_codes_move_with_their_blocks(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
+) -> None:
     passes = (
         {"pass": "magnitude", "sparsity": 0.5},
         {"pass": "layers", "keep": 0.7},
@@ -191,7 +185,9 @@ def test_masks_and_codes_move_with_their_blocks(pico_llama: Path, pico_text: Pat
         run(pico_llama, pico_text, tmp_path, coded[0], {"pass": "layers", "keep": 0.7}, name="refused")
 
 
-def test_the_plan_counts_the_layers_that_go(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_the_plan_counts_the_layers_that_go(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path], recipe: Callable[..., str]
+) -> None:
     passes = {"pass": "layers", "keep": 0.5}, {"pass": "rtn", "scheme": "W4A16-g32"}
     plan = plan_model(str(pico_llama), recipe=recipe(tmp_path, *passes), calibration=str(pico_text))
     assert (plan.steps[0].layers, plan.steps[1].layers) == (21, 7)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from edgepress.compress.passes.prune import Prune
 from edgepress.compress.passes.sparsegpt import SparseGpt, prune_columns
 from edgepress.compress.pipeline.block import output_error
 from edgepress.compress.prune.gram_pruning import StackedRows
-from edgepress.compress.prune.unstructured import Pattern, UnstructuredPruning, keep_highest, keep_pattern
+from edgepress.compress.prune.unstructured import Pattern, keep_highest, keep_pattern
 from edgepress.compress.solve.damped_cholesky import factorize
 from torch import Tensor
 
 from .test_gptq import LayerBlock, doubled, problem, trouble
+
+Pruned = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 def naive(weight: Tensor, gram: Tensor, sparsity: float, pattern: str | None, block: int) -> Tensor:
@@ -41,14 +46,6 @@ def naive(weight: Tensor, gram: Tensor, sparsity: float, pattern: str | None, bl
     return work * chosen
 
 
-def pruned(layer_block: LayerBlock, weight: Tensor, gram: Tensor, options: UnstructuredPruning) -> Tensor:
-    block, linear = layer_block(weight, gram)
-    options.apply(block)
-    block.check("test")
-    assert torch.equal(block.masks[linear.name] | (block.weight(linear) == 0), torch.ones_like(weight).bool())
-    return block.weight(linear)
-
-
 @pytest.mark.parametrize("pattern", [None, "2:4", "4:8", "1:2"])
 @pytest.mark.parametrize("block", [16, 24, 64])
 def test_equals_the_naive_loop(pattern: str | None, block: int, layer_block: LayerBlock) -> None:
@@ -72,11 +69,11 @@ def test_equals_the_naive_loop(pattern: str | None, block: int, layer_block: Lay
 @pytest.mark.parametrize("options", [{"sparsity": 0.5}, {"pattern": "2:4"}, {"sparsity": 0.7}])
 @pytest.mark.parametrize("seed", range(3))
 def test_beats_magnitude_on_its_own_objective(
-    options: dict[str, float | str], seed: int, layer_block: LayerBlock
+    options: dict[str, float | str], seed: int, pruned: Pruned
 ) -> None:
     weight, gram = problem(seed)
-    solved = pruned(layer_block, weight, gram, SparseGpt(**options, targets=("down",)))  # type: ignore[arg-type]
-    plain = pruned(layer_block, weight, gram, Prune(**options, score="magnitude", targets=("down",)))  # type: ignore[arg-type]
+    solved = pruned(weight, gram, SparseGpt(**options, targets=("down",)))  # type: ignore[arg-type]
+    plain = pruned(weight, gram, Prune(**options, score="magnitude", targets=("down",)))  # type: ignore[arg-type]
     assert output_error(solved - weight, weight, gram) < 0.95 * output_error(plain - weight, weight, gram)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
@@ -25,18 +24,6 @@ pytestmark = pytest.mark.chain
 
 
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
-
-
-def recipe(folder: Path, *passes: dict[str, Any]) -> str:
-    path = folder / "r.yaml"
-    path.write_text(yaml.safe_dump({"name": "r", "passes": list(passes)}))
-    return str(path)
-
-
-def run(model: Path, text: Path, folder: Path, *passes: dict[str, Any], name: str = "o") -> Path:
-    return compress_model(
-        str(model), recipe=recipe(folder, *passes), output=folder / name, calibration=str(text), **CALIBRATED
-    )
 
 
 def outputs(model: Any) -> Tensor:
@@ -88,6 +75,7 @@ def test_what_is_cut_is_what_no_longer_counts(
     make_encoder: Callable[..., Path],
     pico_text: Path,
     tmp_path: Path,
+    recipe: Callable[..., str],
 ) -> None:
     """Unrepaired, a narrower model is the original with some columns at zero; no text is needed."""
     make = make_encoder if model_type in ("bert", "roberta", "distilbert") else make_decoder
@@ -103,7 +91,7 @@ def test_what_is_cut_is_what_no_longer_counts(
 
 @pytest.mark.parametrize("name", ["ffn", "heads", "narrow"])
 def test_channels_behind_a_norm_are_refused_before_any_work(
-    make_decoder: Callable[..., Path], tmp_path: Path, name: str
+    make_decoder: Callable[..., Path], tmp_path: Path, name: str, recipe: Callable[..., str]
 ) -> None:
     model = make_decoder(tmp_path / "m", "bitnet")
     with pytest.raises(RecipeError, match="norms inside"):
@@ -113,7 +101,7 @@ def test_channels_behind_a_norm_are_refused_before_any_work(
 
 
 def test_query_heads_go_evenly_from_every_group(
-    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     model = make_decoder(tmp_path / "m", num_attention_heads=6, hidden_size=96)
     step = {"pass": "heads", "unit": "queries", "keep": 0.95, "widths": "uniform", "repair": "none"}
@@ -125,7 +113,11 @@ def test_query_heads_go_evenly_from_every_group(
 
 @pytest.mark.parametrize("importance", ["magnitude", "activation", "taylor", "reconstruction"])
 def test_a_dead_channel_goes_first_and_costs_nothing(
-    importance: str, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+    importance: str,
+    make_decoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+    run: Callable[..., Path],
 ) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -144,7 +136,7 @@ def test_a_dead_channel_goes_first_and_costs_nothing(
 
 @pytest.mark.parametrize("name", ["ffn", "heads", "narrow"])
 def test_uniform_results_load_in_plain_transformers(
-    name: str, pico_llama: Path, pico_text: Path, tmp_path: Path
+    name: str, pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -156,7 +148,7 @@ def test_uniform_results_load_in_plain_transformers(
 
 
 def test_a_uniform_encoder_loads_in_plain_transformers(
-    pico_bert: Path, pico_text: Path, tmp_path: Path
+    pico_bert: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     from transformers import AutoModel
 
@@ -166,7 +158,7 @@ def test_a_uniform_encoder_loads_in_plain_transformers(
 
 
 def test_unequal_blocks_are_listed_and_transformers_refuses_them(
-    pico_llama: Path, pico_text: Path, tmp_path: Path
+    pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -185,7 +177,7 @@ def test_unequal_blocks_are_listed_and_transformers_refuses_them(
 
 @pytest.mark.parametrize("model", ["pico_llama", "pico_bert"])
 def test_pruned_then_quantized_exports_with_parity(
-    model: str, pico_text: Path, tmp_path: Path, request: pytest.FixtureRequest
+    model: str, pico_text: Path, tmp_path: Path, request: pytest.FixtureRequest, run: Callable[..., Path]
 ) -> None:
     path: Path = request.getfixturevalue(model)
     narrow = {"pass": "narrow", "keep": 0.65, "multiple": 16}
@@ -197,7 +189,7 @@ def test_pruned_then_quantized_exports_with_parity(
     assert read_json(bundle / "manifest.json")["parity"]["float"]
 
 
-def test_repair_helps(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_repair_helps(pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]) -> None:
     found = {}
     for repair in ("none", "least_squares"):
         step = {"pass": "ffn", "keep": 0.7, "widths": "uniform", "repair": repair}
@@ -207,7 +199,9 @@ def test_repair_helps(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None
     assert found["least_squares"][1] < found["none"][1]
 
 
-def test_zeros_of_an_earlier_pass_stay(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_zeros_of_an_earlier_pass_stay(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
+) -> None:
     passes = {"pass": "magnitude", "pattern": "2:4"}, {"pass": "narrow", "keep": 0.8}
     out = run(pico_llama, pico_text, tmp_path, *passes, {"pass": "gptq", "scheme": "W4A16-g16"})
     before = WeightSource.open(run(pico_llama, pico_text, tmp_path, passes[0], name="first"))
@@ -219,10 +213,7 @@ def test_zeros_of_an_earlier_pass_stay(pico_llama: Path, pico_text: Path, tmp_pa
 
 
 def test_resume_after_a_kill_gives_the_same_bytes(
-    pico_llama: Path,
-    pico_text: Path,
-    tmp_path: Path,
-    watched: Watched,
+    pico_llama: Path, pico_text: Path, tmp_path: Path, watched: Watched, run: Callable[..., Path]
 ) -> None:
     passes = {"pass": "narrow", "keep": 0.7, "multiple": 16}, {"pass": "rtn", "scheme": "W4A16-g16"}
     whole = run(pico_llama, pico_text, tmp_path, *passes, name="whole")
@@ -236,7 +227,7 @@ def test_resume_after_a_kill_gives_the_same_bytes(
 
 
 def test_the_plan_knows_the_shapes_that_later_passes_see(
-    pico_llama: Path, pico_text: Path, tmp_path: Path
+    pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path], recipe: Callable[..., str]
 ) -> None:
     passes = {"pass": "ffn", "keep": 0.7, "widths": "uniform"}, {"pass": "rtn", "scheme": "W4A16-g16"}
     plan = plan_model(str(pico_llama), recipe=recipe(tmp_path, *passes), calibration=str(pico_text))
@@ -260,7 +251,12 @@ def test_the_plan_knows_the_shapes_that_later_passes_see(
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(
-    pico_llama: Path, tmp_path: Path, passes: list[dict[str, Any]], error: type[Exception], match: str
+    pico_llama: Path,
+    tmp_path: Path,
+    passes: list[dict[str, Any]],
+    error: type[Exception],
+    match: str,
+    recipe: Callable[..., str],
 ) -> None:
     with pytest.raises(error, match=match):
         plan_model(str(pico_llama), recipe=recipe(tmp_path, *passes))
