@@ -95,15 +95,15 @@ def pruned() -> Callable[[Tensor, Tensor, Any], Tensor]:
     return _pruned
 
 
-def _recipe(folder: Path, *passes: dict[str, Any]) -> str:
+def _recipe(folder: Path, *passes: dict[str, Any], **more: Any) -> str:
     path = folder / "r.yaml"
-    path.write_text(yaml.safe_dump({"name": "r", "passes": list(passes)}))
+    path.write_text(yaml.safe_dump({"name": "r", "passes": list(passes), **more}))
     return str(path)
 
 
 @pytest.fixture(scope="session")
 def recipe() -> Callable[..., str]:
-    """``recipe(folder, *passes)``: the path of a recipe."""
+    """``recipe(folder, *passes, **more)``: the path of a recipe, with ``more`` of its keys."""
     return _recipe
 
 
@@ -117,6 +117,22 @@ def run() -> Callable[..., Path]:
         steps, output = _recipe(folder, *passes), folder / name
         return compress_model(
             str(model), recipe=steps, output=output, calibration=str(text), samples=16, length=32
+        )
+
+    return compressed
+
+
+@pytest.fixture(scope="session")
+def trained() -> Callable[..., Path]:
+    """``trained(model, folder, text, *passes, **more)``: a model compressed by a recipe that learns from 24
+    sequences of the text.
+    """
+
+    def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any], **more: Any) -> Path:
+        folder.mkdir(exist_ok=True)
+        steps, output = _recipe(folder, *passes, **more), folder / "o"
+        return compress_model(
+            str(model), recipe=steps, output=output, calibration=str(text), samples=24, length=32
         )
 
     return compressed

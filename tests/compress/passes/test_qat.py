@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.block_anatomy import Linear
@@ -36,15 +35,6 @@ IDS = torch.arange(3, 43).view(2, 20)
 QAT = {"pass": "qat", "batch_tokens": 64, "piece_tokens": 64, "learning_rate": 0.005, "epochs": 4}
 
 
-def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any], **more: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"name": "aware", "passes": list(passes), **more}))
-    return compress_model(
-        str(model), recipe=str(recipe), output=folder / "o", calibration=str(text), samples=24, length=32
-    )
-
-
 def rtn(scheme: str, **options: Any) -> dict[str, Any]:
     return {"pass": "w8a8"} if scheme == "W8A8" else {"pass": "rtn", "scheme": scheme, **options}
 
@@ -60,6 +50,7 @@ def test_the_checkpoint_computes_what_training_computed(
     scheme: str,
     embedding: bool,
     monkeypatch: pytest.MonkeyPatch,
+    trained: Callable[..., Path],
 ) -> None:
     students: list[Student] = []
     real = Qat.statuses
@@ -71,7 +62,7 @@ def test_the_checkpoint_computes_what_training_computed(
     monkeypatch.setattr(Qat, "statuses", statuses)
     options = {"precision": "float32", "start": "codes" if scheme == "W8A8" else "original"}
     options |= {"embedding": True} if embedding else {}
-    path = compressed(pico_llama, tmp_path, pico_text, rtn(scheme), {**QAT, **options})
+    path = trained(pico_llama, tmp_path, pico_text, rtn(scheme), {**QAT, **options})
     name = f"{WeightSource.open(path).anatomy.embedding}.weight"
     tables = [WeightSource.open(model).stored(name) for model in (pico_llama, path)]
     assert torch.equal(*tables) != embedding
@@ -85,10 +76,10 @@ def test_the_checkpoint_computes_what_training_computed(
 
 
 def test_a_teacher_that_stays_says_what_one_that_writes_says(
-    pico_llama: Path, pico_text: Path, tmp_path: Path
+    pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
 ) -> None:
     paths = [
-        compressed(pico_llama, tmp_path / name, pico_text, rtn("W2A16-g32"), {**QAT, **options})
+        trained(pico_llama, tmp_path / name, pico_text, rtn("W2A16-g32"), {**QAT, **options})
         for name, options in (("written", {}), ("live", {"cache": False}))
     ]
     steps = [read_json(path / "edgepress.json")["steps"][1]["details"] for path in paths]
@@ -114,12 +105,14 @@ def test_it_begins_as_the_stage_before_ended(pico_llama: Path, tmp_path: Path, s
         assert torch.equal(student.model(IDS).logits, load_model(path)(IDS).logits)
 
 
-def test_codes_learn_at_a_rate_of_their_own(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_codes_learn_at_a_rate_of_their_own(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
+) -> None:
     first, stay = rtn("W3A16-g32"), {**QAT, "start": "codes", "codes_rate": 1e-6}
-    before = WeightSource.open(compressed(pico_llama, tmp_path / "a", pico_text, first))
-    slow = WeightSource.open(compressed(pico_llama, tmp_path / "b", pico_text, first, stay))
+    before = WeightSource.open(trained(pico_llama, tmp_path / "a", pico_text, first))
+    slow = WeightSource.open(trained(pico_llama, tmp_path / "b", pico_text, first, stay))
     fast = WeightSource.open(
-        compressed(pico_llama, tmp_path / "c", pico_text, first, {**stay, "codes_rate": 1.0})
+        trained(pico_llama, tmp_path / "c", pico_text, first, {**stay, "codes_rate": 1.0})
     )
     moved, scales = {"slow": 0, "fast": 0}, {"slow": 0, "fast": 0}
     for linear in before.anatomy.linears():
@@ -134,10 +127,12 @@ def test_codes_learn_at_a_rate_of_their_own(pico_llama: Path, pico_text: Path, t
     assert min(scales.values()) > 0
 
 
-def test_pruned_weights_stay_zero(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_pruned_weights_stay_zero(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
+) -> None:
     prune, again = {"pass": "magnitude", "sparsity": 0.5}, rtn("W8A16-g32", targets=["q"])
     first = rtn("W4A16_ASYM-g32", targets=["down", "q"])
-    path = compressed(pico_llama, tmp_path, pico_text, prune, first, {**QAT, "scheme": "W4A16-g32"}, again)
+    path = trained(pico_llama, tmp_path, pico_text, prune, first, {**QAT, "scheme": "W4A16-g32"}, again)
     source = WeightSource.open(path)
     for linear in source.anatomy.linears():
         assert float((source.dense(linear.name) == 0).float().mean()) >= 0.49, linear.name
@@ -149,30 +144,31 @@ def test_pruned_weights_stay_zero(pico_llama: Path, pico_text: Path, tmp_path: P
 
 
 def test_a_killed_run_ends_with_the_same_bytes(
-    pico_llama: Path,
-    pico_text: Path,
-    tmp_path: Path,
-    watched: Watched,
+    pico_llama: Path, pico_text: Path, tmp_path: Path, watched: Watched, trained: Callable[..., Path]
 ) -> None:
     steps = (rtn("W3A16-g32"), {**QAT, "tokens": 800})
-    whole = compressed(pico_llama, tmp_path / "whole", pico_text, *steps)
+    whole = trained(pico_llama, tmp_path / "whole", pico_text, *steps)
     with watched("learning", kill_at=9):
-        compressed(pico_llama, tmp_path / "killed", pico_text, *steps)
-    assert hash_tree(compressed(pico_llama, tmp_path / "killed", pico_text, *steps)) == hash_tree(whole)
+        trained(pico_llama, tmp_path / "killed", pico_text, *steps)
+    assert hash_tree(trained(pico_llama, tmp_path / "killed", pico_text, *steps)) == hash_tree(whole)
 
 
-def test_an_encoder_is_trained_too(pico_bert: Path, pico_text: Path, tmp_path: Path) -> None:
-    path = compressed(pico_bert, tmp_path, pico_text, {**QAT, "scheme": "W3A16-g32"})
+def test_an_encoder_is_trained_too(
+    pico_bert: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
+) -> None:
+    path = trained(pico_bert, tmp_path, pico_text, {**QAT, "scheme": "W3A16-g32"})
     step = read_json(path / "edgepress.json")["steps"][0]
     assert step["damage"]["distance"] < 0.7 * step["details"]["held_out"][0][1]
 
 
-def test_what_has_no_start_is_refused(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_what_has_no_start_is_refused(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
+) -> None:
     with pytest.raises(TrainingError, match="no scheme"):
-        compressed(pico_llama, tmp_path / "a", pico_text, QAT)
+        trained(pico_llama, tmp_path / "a", pico_text, QAT)
     moved = {"pass": "smoothquant", "alpha": 0.9, "quantize": False}
     with pytest.raises(TrainingError, match="start: codes"):
-        compressed(pico_llama, tmp_path / "b", pico_text, moved, rtn("W8A16-g32"), QAT)
+        trained(pico_llama, tmp_path / "b", pico_text, moved, rtn("W8A16-g32"), QAT)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +181,9 @@ def test_what_has_no_start_is_refused(pico_llama: Path, pico_text: Path, tmp_pat
     ],
 )
 def test_observers_activations_and_cache(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any]
+    pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any], trained: Callable[..., Path]
 ) -> None:
-    path = compressed(pico_llama, tmp_path, pico_text, rtn("W2A16-g32"), {**QAT, **options})
+    path = trained(pico_llama, tmp_path, pico_text, rtn("W2A16-g32"), {**QAT, **options})
     step = read_json(path / "edgepress.json")["steps"][1]
     assert step["damage"]["kl"] < 0.9 * step["details"]["held_out"][0][1]
     assert {scheme.name for scheme in WeightSource.open(path).schemes.values()} == {"W2A16-g32"}
@@ -212,11 +208,11 @@ def test_the_cache_is_rounded_a_token_and_head(pico_llama: Path, bits: int) -> N
 
 
 def test_what_onnxruntime_computes_is_what_training_computed(
-    pico_llama: Path, pico_text: Path, tmp_path: Path
+    pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
 ) -> None:
     """Kernels round activations to int8, as training does or finer: so much may differ, and no more."""
     passes = (rtn("W4A16-g32"), {**QAT, "activations": "int8"})
-    path = compressed(pico_llama, tmp_path, pico_text, *passes, embedding=None)
+    path = trained(pico_llama, tmp_path, pico_text, *passes, embedding=None)
     packed = open_subject(export_bundle(str(path), output=tmp_path / "b"), threads=1)
     found, model = torch.from_numpy(packed.logits(IDS.numpy())), load_model(path)
     with torch.no_grad():

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
@@ -39,18 +37,14 @@ TERNARY: dict[str, Any] = {
 }
 
 
-def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any]) -> Path:
-    folder.mkdir(exist_ok=True)
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"name": "three", "passes": list(passes)}))
-    return compress_model(
-        str(model), recipe=str(recipe), output=folder / "o", calibration=str(text), samples=24, length=32
-    )
-
-
 @pytest.mark.parametrize("activations", ["float", "int8"])
 def test_three_codes_that_compute_what_training_computed(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, activations: str, monkeypatch: pytest.MonkeyPatch
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    activations: str,
+    monkeypatch: pytest.MonkeyPatch,
+    trained: Callable[..., Path],
 ) -> None:
     students: list[Student] = []
     real = Ternary.statuses
@@ -60,7 +54,7 @@ def test_three_codes_that_compute_what_training_computed(
         return real(self, student, names)
 
     monkeypatch.setattr(Ternary, "statuses", statuses)
-    path = compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "activations": activations})
+    path = trained(pico_llama, tmp_path, pico_text, {**TERNARY, "activations": activations})
     source = WeightSource.open(path)
     for linear in source.anatomy.linears():
         tensor = source.linear(linear.name)
@@ -78,7 +72,11 @@ def test_three_codes_that_compute_what_training_computed(
 
 
 def test_the_rounding_grows_over_the_first_steps_and_measurements_have_all_of_it(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trained: Callable[..., Path],
 ) -> None:
     shares: list[float] = []
     measured: list[float] = []
@@ -101,17 +99,17 @@ def test_the_rounding_grows_over_the_first_steps_and_measurements_have_all_of_it
 
     monkeypatch.setattr(trainer, "learn", watched_learn)
     monkeypatch.setattr(trainer, "measure", watched_measure)
-    compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "tokens": 640})
+    trained(pico_llama, tmp_path, pico_text, {**TERNARY, "tokens": 640})
     steps = len(shares)
     assert steps > 6 and shares == pytest.approx([min(1, step / steps / 0.3) for step in range(steps)])
     assert set(measured) == {1.0}
 
 
 def test_pruned_weights_stay_zero_and_it_exports_at_two_bits(
-    pico_llama: Path, pico_text: Path, tmp_path: Path
+    pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
 ) -> None:
     prune = {"pass": "magnitude", "sparsity": 0.6}
-    path = compressed(pico_llama, tmp_path, pico_text, prune, {**TERNARY, "tokens": 320})
+    path = trained(pico_llama, tmp_path, pico_text, prune, {**TERNARY, "tokens": 320})
     source = WeightSource.open(path)
     for linear in source.anatomy.linears():
         assert float((source.dense(linear.name) == 0).float().mean()) >= 0.59
@@ -121,21 +119,20 @@ def test_pruned_weights_stay_zero_and_it_exports_at_two_bits(
 
 
 def test_a_killed_run_ends_with_the_same_bytes(
-    pico_llama: Path,
-    pico_text: Path,
-    tmp_path: Path,
-    watched: Watched,
+    pico_llama: Path, pico_text: Path, tmp_path: Path, watched: Watched, trained: Callable[..., Path]
 ) -> None:
     step = {**TERNARY, "tokens": 800}
-    whole = compressed(pico_llama, tmp_path / "whole", pico_text, step)
+    whole = trained(pico_llama, tmp_path / "whole", pico_text, step)
     with watched("learning", kill_at=5):
-        compressed(pico_llama, tmp_path / "killed", pico_text, step)
-    assert hash_tree(compressed(pico_llama, tmp_path / "killed", pico_text, step)) == hash_tree(whole)
+        trained(pico_llama, tmp_path / "killed", pico_text, step)
+    assert hash_tree(trained(pico_llama, tmp_path / "killed", pico_text, step)) == hash_tree(whole)
 
 
-def test_groups_that_do_not_divide_are_refused(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_groups_that_do_not_divide_are_refused(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
+) -> None:
     with pytest.raises(ShapeError):
-        compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "group_size": 128})
+        trained(pico_llama, tmp_path, pico_text, {**TERNARY, "group_size": 128})
 
 
 @pytest.mark.parametrize(
@@ -148,9 +145,9 @@ def test_groups_that_do_not_divide_are_refused(pico_llama: Path, pico_text: Path
     ],
 )
 def test_other_codes_and_scales(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any]
+    pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any], trained: Callable[..., Path]
 ) -> None:
-    path = compressed(pico_llama, tmp_path, pico_text, {**TERNARY, **options})
+    path = trained(pico_llama, tmp_path, pico_text, {**TERNARY, **options})
     source, codes = WeightSource.open(path), {-1, 1} if "codes" in options else {-1, 0, 1}
     for linear in source.anatomy.linears():
         tensor = source.linear(linear.name)
@@ -160,6 +157,8 @@ def test_other_codes_and_scales(
     assert step["damage"]["kl"] < 0.9 * step["details"]["held_out"][0][1]
 
 
-def test_binary_codes_have_scales_of_a_group(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+def test_binary_codes_have_scales_of_a_group(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
+) -> None:
     with pytest.raises(RecipeError, match="binary codes"):
-        compressed(pico_llama, tmp_path, pico_text, {**TERNARY, "codes": "binary", "scales": "matrix"})
+        trained(pico_llama, tmp_path, pico_text, {**TERNARY, "codes": "binary", "scales": "matrix"})
