@@ -13,7 +13,7 @@ calibration: {source: wikipedia, samples: 128, length: 512, seed: 0}
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +127,18 @@ class Recipe(BaseModel):
         return " + ".join(parts)
 
 
+def _unknown_key(key: str, keys: Sequence[str], where: str) -> RecipeError:
+    near = difflib.get_close_matches(key.rpartition(".")[2], keys, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return RecipeError(f"{where}: unknown key {key!r}", fix=f"{hint}known keys: {', '.join(keys)}")
+
+
 def _explain(error: ValidationError, keys: list[str], where: str) -> RecipeError:
     # A misspelt key also makes the right one missing; the misspelling is what to show.
     first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return RecipeError(f"{where}: unknown key {key!r}", fix=f"{hint}known keys: {', '.join(keys)}")
+        return _unknown_key(key, keys, where)
     shown = f" (given: {first['input']!r:.60})" if first["type"] != "missing" else ""
     return RecipeError(f"{where}: {key}: {first['msg']}{shown}", fix="see `edgepress recipe schema`")
 
@@ -182,9 +186,7 @@ def parse(data: Any, where: str) -> Recipe:
         raise RecipeError(f"{where} is not a mapping", fix=f"a recipe has the keys {', '.join(KEYS)}")
     unknown = [key for key in data if key not in KEYS]
     if unknown:
-        near = difflib.get_close_matches(str(unknown[0]), KEYS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise RecipeError(f"{where}: unknown key {unknown[0]!r}", fix=f"{hint}known keys: {', '.join(KEYS)}")
+        raise _unknown_key(str(unknown[0]), KEYS, where)
     passes = data.get("passes")
     if not isinstance(passes, list) or not passes:
         raise RecipeError(f"{where}: 'passes' must be a list with at least one pass")
@@ -197,8 +199,7 @@ def parse(data: Any, where: str) -> Recipe:
     try:
         return Recipe.model_validate({**rest, "passes": [step for step, _ in read], "notes": notes})
     except ValidationError as error:
-        known_settings = list(CalibrationSettings.model_fields)
-        raise _explain(error, known_settings, where) from None
+        raise _explain(error, list(CalibrationSettings.model_fields), where) from None
 
 
 def names() -> list[str]:

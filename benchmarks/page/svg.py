@@ -87,9 +87,8 @@ def drawing(
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing wide and narrow, with what is written above and below it.
-
-    The style sheet shows the one that fits: text in a drawing that is scaled down to a phone cannot be read.
+    """A drawing wide and narrow, for text that is scaled down to a phone cannot be read; with what is written
+    above and below it.
     """
 
     title: str

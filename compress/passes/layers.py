@@ -229,11 +229,10 @@ class Layers(ModelPass):
 
 def _run_after(index: int, removed: Sequence[int]) -> list[int]:
     """The blocks that are cut right after the block ``index``."""
-    run = []
-    while index + 1 in removed:
-        index += 1
-        run.append(index)
-    return run
+    run = [index]
+    while run[-1] + 1 in removed:
+        run.append(run[-1] + 1)
+    return run[1:]
 
 
 def _status(block: BlockAnatomy, run: Sequence[int], status: str, error: float, detail: str) -> LayerStatus:

@@ -45,7 +45,6 @@ class Pass(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fixed: ClassVar[Mapping[str, Fixed]] = {}  # former options, by name
-
     text: ClassVar[str] = "yes"  # when calibration text is needed, for the list of passes
     knows_experts: ClassVar[bool] = False  # whether it works on models with blocks of experts
 
@@ -145,11 +144,11 @@ class Selective(Pass):
 
     def selects(self, linear: Linear) -> bool:
         """Whether ``targets`` name ``linear`` and ``ignore`` does not."""
-
-        def matches(patterns: tuple[str, ...]) -> bool:
-            return any(pattern == linear.role or fnmatchcase(linear.name, pattern) for pattern in patterns)
-
-        return matches(self.targets) and not matches(self.ignore)
+        targeted, ignored = (
+            any(pattern == linear.role or fnmatchcase(linear.name, pattern) for pattern in patterns)
+            for patterns in (self.targets, self.ignore)
+        )
+        return targeted and not ignored
 
 
 def whole_model(why: str) -> dict[str, Fixed]:
@@ -158,17 +157,12 @@ def whole_model(why: str) -> dict[str, Fixed]:
 
 
 class BlockPass(Selective):
-    """A pass that works on one block with its statistics.
+    """A pass that works on one block with its statistics."""
 
-    ``needs`` names the statistics of the inputs that it reads; ``reads_batches`` says that it runs the
-    calibration batches through the block itself, and ``compares`` that it wants the original model's inputs
-    beside those of the partly compressed one. ``learns`` says that all layers of a block learn together from
-    its output: the activations of a batch then wait in memory for the way back.
-    """
-
-    needs: ClassVar[tuple[str, ...]] = ()
-    reads_batches: ClassVar[bool] = False
-    compares: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()  # statistics of the inputs that it reads
+    reads_batches: ClassVar[bool] = False  # it runs the calibration batches through the block itself
+    compares: ClassVar[bool] = False  # it wants the original model's inputs beside those of this one
+    # All layers of a block learn together from its output: the activations of a batch wait for the way back.
     learns: ClassVar[bool] = False
 
     @property

@@ -172,14 +172,18 @@ STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "cross_gram_of_second_half": CrossGramOfSecondHalf,
 }
 
+
+def _row(in_features: int) -> int:
+    return 4 * in_features
+
+
+def _square(in_features: int) -> int:
+    return 4 * in_features**2
+
+
 # Bytes a statistic holds for ``in`` input channels: the plan predicts memory from it.
-STATISTIC_BYTES = {
-    "gram": lambda in_features: 4 * in_features**2,
-    "absmean": lambda in_features: 4 * in_features,
-    "mean": lambda in_features: 4 * in_features,
-    "meansquare": lambda in_features: 4 * in_features,
-    "absmax": lambda in_features: 4 * in_features,
-    "sample": lambda in_features: 4 * SampledRows.ROWS * in_features,
-    "cross_gram_of_first_half": lambda in_features: 4 * in_features**2,
-    "cross_gram_of_second_half": lambda in_features: 4 * in_features**2,
+STATISTIC_BYTES: dict[str, Callable[[int], int]] = {
+    **dict.fromkeys(("absmean", "mean", "meansquare", "absmax"), _row),
+    **dict.fromkeys(("gram", "cross_gram_of_first_half", "cross_gram_of_second_half"), _square),
+    "sample": lambda in_features: SampledRows.ROWS * _row(in_features),
 }

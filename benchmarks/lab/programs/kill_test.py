@@ -68,16 +68,8 @@ class Victim:
     def __init__(self, model: Path, output: Path, whole: dict[str, Any]) -> None:
         self.output, self.whole = output, whole
         self.staging = output.with_name(f".{output.name}.partial")
-        self.command = [
-            sys.executable,
-            "-m",
-            "edgepress",
-            "compress",
-            str(model),
-            *OPTIONS,
-            "-o",
-            str(output),
-        ]
+        self.command = [sys.executable, "-m", "edgepress", "compress", str(model)]
+        self.command += [*OPTIONS, "-o", str(output)]
 
     def kill_at(self, moment: Moment) -> Kill | None:
         """Start the command and end it by SIGKILL at ``moment``; None when it had ended by itself."""
