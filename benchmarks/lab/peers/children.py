@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
+from ..study.child import waited
 from .workspace import Workspace
 
 # The folder that holds the worker becomes a package of its own and is not on the path, so that none of our
@@ -99,21 +99,16 @@ def work(
         )
         end = threading.Timer(timeout, child.kill)
         end.start()
-        _, status, usage = os.wait4(child.pid, 0)
+        cost = waited(child, began)
         end.cancel()
-        child.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.monotonic() - began
-        cpu, peak = (
-            usage.ru_utime + usage.ru_stime,
-            usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        )
         late = (
-            f"stopped after {wall:.0f} s ({cpu:.0f} CPU s and a peak RSS of {peak / 1e6:.0f} MB until then)"
+            f"stopped after {cost.wall_seconds:.0f} s ({cost.cpu_seconds:.0f} CPU s and a peak RSS of "
+            f"{cost.peak_rss / 1e6:.0f} MB until then)"
         )
-        how = late if wall >= timeout else f"exit code {child.returncode}"
+        how = late if cost.wall_seconds >= timeout else f"exit code {child.returncode}"
         error = "" if child.returncode == 0 else f"{how}: {_end(err)}"
         reply = None if error else json.loads(_read(out))
-    return Outcome(reply, error, wall, cpu, peak)
+    return Outcome(reply, error, cost.wall_seconds, cost.cpu_seconds, cost.peak_rss)
 
 
 def _end(stream: IO[bytes]) -> str:

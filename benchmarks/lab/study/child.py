@@ -36,9 +36,15 @@ def run_module(module: str, arguments: Sequence[str], environment: Mapping[str, 
         env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
     )
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    cost = waited(child, started)
     if child.returncode:
         raise SystemExit(f"exit code {child.returncode} from: {' '.join(command)}")
+    return cost
+
+
+def waited(child: subprocess.Popen[bytes], started: float) -> Cost:
+    """Wait for ``child``, begun at ``started`` on the monotonic clock; returns what it used."""
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
     unit = 1 if sys.platform == "darwin" else 1024
     return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
