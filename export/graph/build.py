@@ -55,7 +55,7 @@ class Build:
         """The anatomy of the model."""
         return self.weights.anatomy
 
-    def vector(self, name: str) -> ir.Value:
+    def vector(self, name: str, read_per_token: int | None = None) -> ir.Value:
         """The stored float tensor ``name`` as an initializer of its own shape."""
         weights = self.weights
         return self.graph.weight(
@@ -63,7 +63,13 @@ class Build:
             ir.DataType.FLOAT,
             weights.shape(name),
             lambda: weights.tensor(name).numpy().astype(np.float32),
+            read_per_token=read_per_token,
         )
+
+    def table(self, module: str) -> ir.Value:
+        """The float table ``[rows, hidden]`` of ``module``, of which a token reads a row."""
+        name = f"{module}.weight"
+        return self.vector(name, 4 * self.weights.shape(name)[1])
 
 
 class GraphSource(Protocol):

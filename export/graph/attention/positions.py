@@ -23,7 +23,6 @@ from ..graph_writer import Array
 # positions.
 FIXED = ("default", "linear", "dynamic", "yarn", "llama3")
 _CHANNEL_STEP = 16  # GroupQueryAttention rotates pairs of channels in eights
-INT64 = ir.DataType.INT64
 
 
 def check_rope(rope: Rope) -> None:
@@ -101,13 +100,4 @@ def learned_positions(build: Build, ids: ir.Value, lengths: ir.Value, table: str
     start = graph.node("Reshape", "position.rows", [start, column])
     steps = graph.node("Range", "position.steps", [zero, width, one])
     positions = graph.node("Add", "position.ids", [start, steps])
-    rows, hidden = build.weights.shape(f"{table}.weight")
-    weights = build.weights
-    stored = graph.weight(
-        f"{table}.weight",
-        ir.DataType.FLOAT,
-        [rows, hidden],
-        lambda: weights.tensor(f"{table}.weight").numpy().astype(np.float32),
-        read_per_token=4 * hidden,
-    )
-    return graph.node("Gather", table, [stored, positions], axis=0)
+    return graph.node("Gather", table, [build.table(table), positions], axis=0)

@@ -16,7 +16,7 @@ def embed(build: Build, ids: ir.Value) -> ir.Value:
     """Rows ``[…, hidden]`` of the token embedding for ``ids``."""
     module, scheme = build.anatomy.embedding, build.weights.embedding_scheme
     if scheme is None:
-        return build.graph.node("Gather", module, [_float_table(build, module), ids], axis=0)
+        return build.graph.node("Gather", module, [build.table(module), ids], axis=0)
     codes, scales, *zeros = _packed_table(build, module, scheme)
     return _gather(build, ids, [codes, scales, *zeros], table_layout(build, module, scheme), module)
 
@@ -27,7 +27,7 @@ def head(build: Build, value: ir.Value) -> ir.Value:
     module = anatomy.embedding if anatomy.tied or anatomy.head is None else anatomy.head
     shape = build.weights.shape(f"{module}.weight")
     if scheme is None:
-        table = _float_table(build, module)
+        table = build.table(module)
         _read_whole(build, table)
         product = transposed_product(build, value, table, "head")
     else:
@@ -65,19 +65,6 @@ def table_layout(build: Build, module: str, scheme: Scheme) -> Layout:
 def _read_whole(build: Build, value: ir.Value) -> None:
     name = str(value.name)
     build.graph.read_per_token[name] = build.graph.nbytes[name]
-
-
-def _float_table(build: Build, module: str) -> ir.Value:
-    name = f"{module}.weight"
-    rows, hidden = build.weights.shape(name)
-    weights = build.weights
-    return build.graph.weight(
-        name,
-        ir.DataType.FLOAT,
-        [rows, hidden],
-        lambda: weights.tensor(name).numpy().astype(np.float32),
-        read_per_token=4 * hidden,
-    )
 
 
 def _packed_table(build: Build, module: str, scheme: Scheme) -> list[ir.Value]:
