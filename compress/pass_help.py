@@ -1,4 +1,6 @@
-"""What ``edgepress recipe passes`` prints: every pass with a line, and the options of one as a table."""
+"""What ``edgepress recipe`` says of recipes: every pass with a line, the options of one as a table, and the
+schema of a file.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from .model.weights import DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
 from .pipeline.pass_options import PASS_ALIASES, pass_names, pass_type
+from .recipe import CalibrationSettings
 from .train.training_options import TrainingOptions
 
 TRAINING = "training"
@@ -56,6 +60,39 @@ def resolved(name: str) -> tuple[str, str]:
     """The name of a pass without alias, and what an old name stands for, or nothing."""
     alias = PASS_ALIASES.get(name.replace("-", "_"))
     return (alias.name, alias.summary) if alias else (name.replace("-", "_"), "")
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a recipe file, with the new names alone."""
+    choices, definitions = [], dict[str, Any]()
+    for name in pass_names():
+        entry = pass_type(name).model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= entry.get("$defs", {})
+        choices.append(
+            {
+                "title": name,
+                "description": summary_of(name),
+                "type": "object",
+                "properties": {"pass": {"const": name}, **entry.get("properties", {})},
+                "required": ["pass", *entry.get("required", [])],
+                "additionalProperties": False,
+            }
+        )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "edgepress recipe",
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "passes": {"type": "array", "minItems": 1, "items": {"oneOf": choices}},
+            "training": TrainingOptions.model_json_schema(),
+            "embedding": {"type": ["string", "null"], "default": DEFAULT_EMBEDDING},
+            "calibration": CalibrationSettings.model_json_schema(),
+        },
+        "required": ["passes"],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
 
 
 def _type(entry: dict[str, Any]) -> str:

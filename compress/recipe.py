@@ -25,9 +25,8 @@ from ..storage import read_text, sha256_json
 from ..yaml_safe import load_yaml
 from .model.weights import DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
-from .pass_help import summary_of
 from .pipeline.algorithm import Pass
-from .pipeline.pass_options import pass_names, pass_type, read_options, renamed_training, training_type
+from .pipeline.pass_options import pass_names, read_options, renamed_training, training_type
 from .train.training_options import TrainingOptions
 
 KEYS = ("name", "passes", "training", "embedding", "calibration")
@@ -247,36 +246,3 @@ def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool) -> Reci
     name = "gptq" if calibrated and parsed.format != "fp8" else "rtn"
     step = {"pass": name, "scheme": parsed.name}
     return parse({"name": f"{parsed.name.lower()}-{name}", "passes": [step]}, "--scheme")
-
-
-def schema() -> dict[str, Any]:
-    """JSON Schema of a recipe file, with the new names alone."""
-    choices, definitions = [], dict[str, Any]()
-    for name in pass_names():
-        entry = pass_type(name).model_json_schema(ref_template="#/$defs/{model}")
-        definitions |= entry.get("$defs", {})
-        choices.append(
-            {
-                "title": name,
-                "description": summary_of(name),
-                "type": "object",
-                "properties": {"pass": {"const": name}, **entry.get("properties", {})},
-                "required": ["pass", *entry.get("required", [])],
-                "additionalProperties": False,
-            }
-        )
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "edgepress recipe",
-        "type": "object",
-        "properties": {
-            "name": {"type": "string"},
-            "passes": {"type": "array", "minItems": 1, "items": {"oneOf": choices}},
-            "training": TrainingOptions.model_json_schema(),
-            "embedding": {"type": ["string", "null"], "default": DEFAULT_EMBEDDING},
-            "calibration": CalibrationSettings.model_json_schema(),
-        },
-        "required": ["passes"],
-        "additionalProperties": False,
-        "$defs": definitions,
-    }

@@ -91,7 +91,7 @@ def schema_() -> None:
     from ...errors import require
 
     require("torch", "compress")
-    from ...compress.recipe import schema
+    from ...compress.pass_help import schema
 
     Terminal(as_json=True).document(schema())
 
