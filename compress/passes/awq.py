@@ -32,7 +32,7 @@ from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.algorithm import BlockPass, float_bytes
 from ..pipeline.block import Block, LayerStatus
 from ..solve.damped_cholesky import all_finite
-from ..solve.folding import Found, Link, fold, foldable, links, powers, search
+from ..solve.folding import Found, Link, fold, foldable_links, powers, search
 
 _ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
 
@@ -56,10 +56,7 @@ class Awq(BlockPass):
     def apply(self, block: Block) -> None:
         factors: dict[str, Tensor] = {}
         details: dict[str, str] = {}
-        for link in links(block.anatomy):
-            readers = [reader for reader in link.readers if self.selects(reader)]
-            if not readers or not foldable(block, link):
-                continue
+        for link, readers in foldable_links(block, self.selects):
             found = self.factors(block, link, readers)
             if found is not None:
                 spread = fold(block, link, found.factors) if found.ratio < 1 else None

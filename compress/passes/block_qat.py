@@ -32,6 +32,7 @@ from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, float_bytes
 from ..pipeline.block import Block
 from ..pipeline.forward import Batch, block_output
 from ..solve.block_descent import Pair, first_codes, original_weight, pairs
+from ..train.optimization import assign
 from ..train.students.lsq_linear import LsqLinear, on_its_side
 from ..train.students.relative import Learned, learn
 from ..train.training_options import TrainingSection, own_training
@@ -185,9 +186,7 @@ class _BlockTrainer:
             losses.append(self._mean(judged))
             if losses[-1] <= min(losses):
                 best = self._state()
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, best, strict=True):
-                parameter.copy_(value)
+        assign(self.parameters, best)
         return [loss for loss in losses if math.isfinite(loss)]
 
     def _state(self) -> list[Tensor]:

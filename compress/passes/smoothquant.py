@@ -26,7 +26,7 @@ from ..numbers.grid import quantize
 from ..numbers.scheme import AnySchemeOption, Scheme
 from ..pipeline.algorithm import BlockPass, float_bytes
 from ..pipeline.block import Block, LayerStatus
-from ..solve.folding import Found, Link, fold, foldable, links, migrations, search
+from ..solve.folding import Found, Link, fold, foldable_links, migrations, search
 
 _ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
@@ -63,10 +63,7 @@ class Smoothquant(BlockPass):
     def apply(self, block: Block) -> None:
         details: dict[str, str] = {}
         spreads: dict[str, Tensor] = {}
-        for link in links(block.anatomy):
-            readers = [reader for reader in link.readers if self.selects(reader)]
-            if not readers or not foldable(block, link):
-                continue
+        for link, readers in foldable_links(block, self.selects):
             found = self.factors(block, link, readers)
             if found is not None:
                 if found.label != "1":

@@ -114,10 +114,15 @@ def index(link: Link, device: torch.device) -> Tensor | slice:
     return slice(None) if link.rows is None else torch.tensor(link.rows, device=device)
 
 
-def foldable(block: Block, link: Link) -> bool:
-    """Whether no weight of the link has been quantized already."""
-    linears = [part for part in (link.source, *link.readers) if isinstance(part, Linear)]
-    return not any(linear.name in block.quantized for linear in linears)
+def foldable_links(block: Block, selects: Callable[[Linear], bool]) -> Iterator[tuple[Link, list[Linear]]]:
+    """The links of a block with those of their readers that a pass ``selects``; none where no reader is, and
+    none of which a weight has been quantized already.
+    """
+    for link in links(block.anatomy):
+        readers = list(filter(selects, link.readers))
+        linears = [part for part in (link.source, *link.readers) if isinstance(part, Linear)]
+        if readers and not any(linear.name in block.quantized for linear in linears):
+            yield link, readers
 
 
 def fold(block: Block, link: Link, factors: Tensor) -> Tensor:

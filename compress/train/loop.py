@@ -24,7 +24,7 @@ from ...errors import TrainingError
 from ...terminal import Progress
 from ..pipeline.processes import ALONE, Processes
 from ..text.micro_batches import MicroBatch
-from .optimization import Average, Gradients, LossScale
+from .optimization import Average, Gradients, LossScale, assign
 from .train_state import Log, LoopSettings, Saved, TrainState
 
 _SPIKE = 5.0  # a loss so many times the recent mean is a loss spike
@@ -119,7 +119,7 @@ class Loop:
                 task.advance(1, f"loss {self.state.recent:.4g}, held out {self.state.held_out[-1][1]:.4g}")
                 if self._spent() or self.state.step % every == 0:
                     self._measure()
-        self._assign(self.best)
+        assign(self.parameters, self.best)
         return self.state
 
     def _spent(self) -> str:
@@ -217,11 +217,6 @@ class Loop:
         if not state.stopped and patience is not None and len(state.held_out) - 1 - kept >= patience:
             state.stopped = "patience"
 
-    def _assign(self, values: Sequence[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, values, strict=True):
-                parameter.copy_(value)
-
     def _save(self) -> None:
         data: dict[str, Any] = {
             "train_state": asdict(self.state),
@@ -240,6 +235,6 @@ class Loop:
         self.best, self.average.values = (
             [one.to(device) for one in data[key]] for key in ("best", "average")
         )
-        self._assign(data["parameters"])
+        assign(self.parameters, data["parameters"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.log.truncate(self.state.logged)

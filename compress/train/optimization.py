@@ -136,13 +136,15 @@ class Average:
             yield
             return
         kept = [parameter.detach().clone() for parameter in self.parameters]
-        self._assign(self.values)
+        assign(self.parameters, self.values)
         try:
             yield
         finally:
-            self._assign(kept)
+            assign(self.parameters, kept)
 
-    def _assign(self, values: Sequence[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, values, strict=True):
-                parameter.copy_(value)
+
+def assign(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    """Give each of ``parameters`` its value."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)

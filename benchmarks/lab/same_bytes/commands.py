@@ -21,7 +21,8 @@ import yaml
 
 from .... import plan_model
 from ....errors import EdgepressError
-from .file_hashes import file_hash, json_hash
+from ....storage import sha256_file
+from .file_hashes import json_hash
 
 # Run one after the other in one folder; MODELS and TEXT are filled in. The document of a command with `=` in
 # front is hashed whole, since neither time nor the machine is in it.
@@ -47,7 +48,7 @@ def command_hashes(place: Path, paths: dict[str, str]) -> Iterator[tuple[str, di
         found = {"exit": str(done.returncode)}
         if "--json" in words:
             found |= _document(done.stdout, whole=line.startswith("="))
-        found |= {name: file_hash(place / name) for name in FILES if name in words}
+        found |= {name: sha256_file(place / name) for name in FILES if name in words}
         yield f"command/{number:02} {line.removeprefix('=')}", found
 
 

@@ -13,6 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ....storage import sha256_file
+
 MANIFESTS = ("edgepress.json", "manifest.json")
 LOG = "train.jsonl"
 # Fields of manifests that are looked into: what they say comes from several places.
@@ -28,7 +30,7 @@ def hashes_of(directory: Path, prefix: str = "") -> dict[str, str]:
     for path in sorted(directory.rglob("*")):
         if path.is_file():
             name = prefix + path.relative_to(directory).as_posix()
-            found[name] = file_hash(path)
+            found[name] = sha256_file(path)
             if path.name in MANIFESTS:
                 fields = _fields(json.loads(path.read_bytes()))
                 found |= {f"{name}#{key}": json_hash(value) for key, value in fields.items()}
@@ -52,12 +54,6 @@ def _fields(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _nameless(entries: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in entry.items() if name != key} for entry in entries]
-
-
-def file_hash(path: Path) -> str:
-    """Of the raw bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def json_hash(value: object) -> str:
