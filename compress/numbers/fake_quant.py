@@ -69,20 +69,16 @@ class TokenQuantLinear(nn.Module):
 
 def wrap(root: nn.Module, name: str, rounding: Callable[[Tensor], Tensor] = quantize_tokens) -> None:
     """Replace the linear ``name`` below ``root`` by one that rounds its inputs, by default per token."""
-    owner_name, _, leaf = name.rpartition(".")
-    owner = root.get_submodule(owner_name)
-    linear = getattr(owner, leaf)
+    linear = root.get_submodule(name)
     if not isinstance(linear, TokenQuantLinear):
-        setattr(owner, leaf, TokenQuantLinear(linear, rounding))
+        root.set_submodule(name, TokenQuantLinear(linear, rounding))
 
 
 def unwrap(root: nn.Module, name: str) -> None:
     """Undo :func:`wrap`; the weight may have been replaced meanwhile."""
-    owner_name, _, leaf = name.rpartition(".")
-    owner = root.get_submodule(owner_name)
-    wrapped = getattr(owner, leaf)
+    wrapped = root.get_submodule(name)
     if isinstance(wrapped, TokenQuantLinear):
-        setattr(owner, leaf, wrapped.linear)
+        root.set_submodule(name, wrapped.linear)
 
 
 Rounding = Callable[[Tensor], Tensor]
