@@ -150,7 +150,7 @@ def room_for(items: Sequence[BlockPart], anatomy: Anatomy, keep: float, budget: 
         kind = "weights of the blocks" if budget.of == "parameters" else f"{budget.of} of the model"
         raise RecipeError(
             f"keeping {keep:.0%} of the {kind} would take more than all that may go",
-            fix=f"keep at least {share:.3f}, or prune other parts too (passes ffn, heads, narrow, layers)",
+            fix=f"keep at least {share:.3f}, or prune other parts too (passes narrow and layers)",
         )
     return int(keep * total) - others
 
