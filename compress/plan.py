@@ -1,35 +1,22 @@
-"""The plan of a compression: what each step does and what it will cost in memory, disk and time, before any
-of it runs.
-
-Peak memory follows the sweep: the interpreter with its libraries, the block's weights in float32 and its
-codes, the statistics of its inputs, and the larger of two working sets, the forward pass of one batch or what
-a pass says it needs for its largest group of layers.
+"""The plan of a compression: what each step does and will cost in memory, disk and time, before it all runs;
+and what is refused there, with the way out: groups that do not divide, passes that do not know such models.
 """
 
 from __future__ import annotations
 
-import math
-import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..errors import RecipeError
-from .model.block_anatomy import BlockAnatomy, Linear
+from ..errors import RecipeError, ShapeError
+from .costs import FLOAT, LIBRARIES, gemm_rate, multiplications, predict_memory, resident, weights_of
+from .model.anatomy import Anatomy
+from .model.block_anatomy import Linear
+from .model.kv_scheme import KVScheme
 from .model.weights import WeightSource
-from .pipeline.algorithm import FORWARD, PREPARED_AT_ONCE, BlockPass, ModelPass, Pass, Selective
-from .pipeline.statistics import STATISTIC_BYTES
+from .numbers.scheme import GROUP_SIZES, Scheme
+from .pipeline.algorithm import Pass, Selective
 from .recipe import Recipe
-from .shapes import check_cache, check_kind, check_shapes
-
-FLOAT = 4
-# Resident bytes of the interpreter with torch and transformers loaded; `resident` measures more where it is.
-LIBRARIES = 350 << 20
-# What calibration adds to them: the tokenizer, the text, and the workspace of matrix products.
-CALIBRATION = 70 << 20
-# How many times the live activations of a forward pass wait for the backward pass of a block.
-_KEPT = 4
-# The same of a backward pass through all blocks, where no weight learns: 1.12 with SmolLM2.
-_KEPT_ON_THE_WAY = 1.25
 
 
 @dataclass(frozen=True)
@@ -90,7 +77,7 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
         after = sum(stored_bytes[linear.name] for linear in selected)
         scheme = step.weight_scheme
         label = scheme.name if scheme else step.label
-        plans.append(StepPlan(name, label, len(selected), sum(map(_weights, selected)), before, after))
+        plans.append(StepPlan(name, label, len(selected), sum(map(weights_of, selected)), before, after))
         anatomy = step.anatomy_after(anatomy)
     return plans
 
@@ -105,132 +92,8 @@ def _bytes_after(step: Pass, linear: Linear, left: Linear | None, stored: int) -
         return 0
     bits = step.bits_per_weight(left.in_features)
     if bits is None:
-        return stored * _weights(left) // _weights(linear)
-    return int(_weights(left) * bits / 8)
-
-
-def _weights(linear: Linear) -> int:
-    return linear.out_features * linear.in_features
-
-
-def _block_bytes(block: BlockAnatomy) -> int:
-    return sum(_weights(linear) for linear in (*block.linears(), *block.expert_linears())) * FLOAT
-
-
-def _block_passes(recipe: Recipe) -> list[BlockPass]:
-    return [step for _, step in recipe.steps if isinstance(step, BlockPass)]
-
-
-def _statistics_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
-    """Statistics of the pass that asks for most; each is forgotten before the next collects."""
-    return max((_statistics_of(block, step) for step in _block_passes(recipe)), default=0)
-
-
-def _statistics_of(block: BlockAnatomy, step: BlockPass) -> int:
-    groups = [group for group in block.inputs() if any(step.selects(linear) for linear in group)]
-    return sum(STATISTIC_BYTES[need](group[0].in_features) for group in groups for need in step.needs)
-
-
-def _pass_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
-    """Working memory of the most demanding pass on the group of layers where it is largest."""
-    work = (
-        step.working_bytes(layers)
-        for step in _block_passes(recipe)
-        for group in ([tuple(block.linears())] if step.learns else block.inputs())
-        if (layers := [linear for linear in group if step.selects(linear)])
-    )
-    return max(work, default=0)
-
-
-def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> int:
-    """Live activations of one batch of ``tokens`` tokens in a block."""
-    attention, mlp = block.attention, block.mlp
-    heads = attention.heads * attention.head_dim
-    peak = max(3 * heads, 3 * mlp.up.out_features)
-    return tokens * FLOAT * (4 * source.anatomy.hidden_size + peak)
-
-
-def predict_memory(
-    source: WeightSource, recipe: Recipe, batch_tokens: int, tokens: int, resident: int = LIBRARIES
-) -> int:
-    """Peak resident bytes of the sweep with so many ``tokens`` of calibration text, ``batch_tokens`` at once;
-    ``resident`` is what the process holds before it starts.
-    """
-    anatomy = source.anatomy
-    peaks = [source.outer_bytes()]
-    codes = any(step.bits_per_weight(1024) is not None for _, step in recipe.steps)
-    compares = any(step.compares for step in _block_passes(recipe))
-    kept = _KEPT if any(step.learns for step in _block_passes(recipe)) else 0
-    for block in anatomy.blocks:
-        weights = _block_bytes(block)
-        copies = weights * (2 if compares else 1) + (weights // FLOAT if codes else 0)
-        held = copies + _statistics_bytes(block, recipe)
-        forward = _forward_bytes(source, block, batch_tokens) if recipe.calibrated else 0
-        peaks.append(held + max(forward, kept * forward + _pass_bytes(block, recipe)))
-    whole = sum(_block_bytes(block) for block in anatomy.blocks)
-    preparing = [step for step in _block_passes(recipe) if step.prepared_tokens]
-    if preparing:
-        found = max(step.prepared_bytes(anatomy) for step in preparing)
-        waiting = _KEPT_ON_THE_WAY * sum(
-            _forward_bytes(source, block, PREPARED_AT_ONCE) for block in anatomy.blocks
-        )
-        # Twice, where it is added up and where it goes to.
-        peaks.append(whole + source.outer_bytes() + 2 * found + int(waiting))
-    for _, step in recipe.steps:
-        if isinstance(step, ModelPass):
-            # What is added is held beside what it was made from and what it becomes on disk.
-            work = max(step.working_bytes(whole), step.sweep_bytes(anatomy, tokens))
-            peaks.append(work + 3 * step.added_bytes(anatomy))
-    return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
-
-
-def multiplications(
-    source: WeightSource,
-    recipe: Recipe,
-    samples: int,
-    length: int,
-    batch_tokens: int,
-    rate: float = math.inf,
-) -> float:
-    """Multiply-adds of the whole recipe: what each pass says of its own, and the forward passes that make
-    the inputs of the next block; of a pass whose time is bounded what it can do at ``rate``, in a second.
-    """
-    total, steps = 0.0, _block_passes(recipe)
-    tokens = samples * length if recipe.calibrated else 0
-    read = max((step.seen(tokens, samples) for step in steps if step.calibrated), default=0)
-    forward = FORWARD * read * (1 + any(step.compares for step in steps))
-    for block in source.anatomy.blocks:
-        total += forward * _block_bytes(block) / FLOAT
-        for step in steps:
-            groups = [[linear for linear in group if step.selects(linear)] for group in block.inputs()]
-            wanted = [group for group in groups if group]
-            total += step.multiplications(wanted, step.seen(tokens, samples), batch_tokens)
-    whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
-    total += 3 * whole * max((min(step.prepared_tokens or 0, tokens) for step in steps), default=0)
-    for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
-        bound = math.inf if only.max_seconds is None else only.max_seconds * rate
-        total += min(only.multiplications(whole, only.seen(tokens, samples)), bound)
-    return total
-
-
-def gemm_rate() -> float:
-    """Multiply-adds per second of a float32 matrix product here, measured for a moment."""
-    import torch
-
-    left, right = torch.ones(512, 512), torch.ones(512, 512)
-    left @ right
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.1:
-        left @ right
-        count += 1
-    return count * 512**3 / (time.perf_counter() - start)
-
-
-def resident() -> int:
-    """Resident bytes of this process now."""
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
+        return stored * weights_of(left) // weights_of(linear)
+    return int(weights_of(left) * bits / 8)
 
 
 def plan(
@@ -266,3 +129,101 @@ def plan(
         disk=2 * result + activations,
         seconds=10 + multiplications(source, recipe, samples, length, at_once, rate) / rate,
     )
+
+
+def fitting_groups(in_features: list[int]) -> list[int]:
+    """Standard group sizes that divide every width in ``in_features``."""
+    return [size for size in GROUP_SIZES if all(width % size == 0 for width in in_features)]
+
+
+def _listed(misfits: dict[int, list[str]]) -> str:
+    return "; ".join(
+        f"{len(names)} layers with {width} inputs, for example {names[0]}"
+        for width, names in sorted(misfits.items())
+    )
+
+
+def _refuse(what: str, misfits: dict[int, list[str]], scheme: Scheme, widths: list[int]) -> ShapeError:
+    fits = fitting_groups(widths)
+    if scheme.format != "int":
+        way_out = f"{scheme.name} has no other groups: `ignore` these layers, or choose FP8_DYNAMIC"
+        return ShapeError(
+            f"{what}: group size {scheme.group_size} does not divide {_listed(misfits)}", fix=way_out
+        )
+    way_out = f"group sizes that fit all of them: {', '.join(map(str, fits))}; " if fits else ""
+    return ShapeError(
+        f"{what}: group size {scheme.group_size} does not divide {_listed(misfits)}",
+        fix=f"{way_out}or one scale per channel (W{scheme.bits}A16-channel); a pass can also `ignore` layers",
+    )
+
+
+def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
+    """Refuse groups that do not divide.
+
+    Raises:
+        ShapeError: names the layers and the group sizes that would fit.
+        RecipeError: a pass that cannot make a model of these shapes smaller as asked.
+        UnknownName: a pass whose targets match no layer (raised as RecipeError by the caller's plan).
+    """
+    for name, step in recipe.steps:
+        _check_experts(anatomy, name, step)
+        scheme, selected = step.weight_scheme, step.selected(anatomy)
+        anatomy = step.anatomy_after(anatomy)
+        misfits: dict[int, list[str]] = defaultdict(list)
+        for linear in selected:
+            if linear.in_features % step.inputs_multiple:
+                misfits[linear.in_features].append(linear.name)
+        if misfits and scheme is not None:
+            raise _refuse(f"pass {name}", misfits, scheme, [linear.in_features for linear in selected])
+        if misfits:
+            raise ShapeError(
+                f"pass {name}: groups of {step.inputs_multiple} inputs do not divide {_listed(misfits)}",
+                fix="name these layers in the pass's `ignore`, or give a sparsity instead of the pattern",
+            )
+    if recipe.embedding is not None:
+        scheme = Scheme.parse(recipe.embedding)
+        if scheme.group_size is not None and anatomy.hidden_size % scheme.group_size:
+            misfits = {anatomy.hidden_size: [anatomy.embedding]}
+            raise _refuse("embedding", misfits, scheme, [anatomy.hidden_size])
+
+
+def _check_experts(anatomy: Anatomy, name: str, step: Pass) -> None:
+    mixed = next((block for block in anatomy.blocks if block.experts is not None), None)
+    if mixed is not None and not step.knows_experts:
+        raise RecipeError(
+            f"pass {name} does not work on a mixture of experts yet: {mixed.prefix} is one",
+            fix="the pass experts does",
+        )
+
+
+def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
+    """Refuse an encoder–decoder to passes that do not know its second stack.
+
+    Raises:
+        RecipeError: names the pass.
+    """
+    for name, step in recipe.steps:
+        if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
+            raise RecipeError(
+                f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
+                fix="the pass distill does, with its losses of sequences (not losses: outputs)",
+            )
+
+
+def check_cache(anatomy: Anatomy, present: KVScheme | None, recipe: Recipe) -> None:
+    """Refuse to quantize a cache that is not there, or to change weights under the scales of one.
+
+    ``present`` is the scheme of the cache that the model comes with.
+
+    Raises:
+        RecipeError: names the pass and the way out.
+    """
+    name, last = recipe.steps[-1]
+    if last.kv_scheme is not None and anatomy.kind != "decoder":
+        raise RecipeError(f"pass {name}: an encoder ({anatomy.model_type}) has no key/value cache")
+    if present is not None and last.kv_scheme is None:
+        raise RecipeError(
+            f"the model has a quantized key/value cache ({present.name})",
+            why="its scales belong to the weights as they are",
+            fix="end the recipe with the pass kv_cache, which finds new ones",
+        )

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
+from edgepress.compress.costs import multiplications
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pass_help import schema
 from edgepress.compress.pipeline.pass_options import pass_names, pass_type
-from edgepress.compress.plan import multiplications
 from edgepress.compress.recipe import load_recipe, names, parse, recipe_for
 from edgepress.compress.train.training_options import TrainingOptions
 from edgepress.errors import EdgepressError, RecipeError, UnknownName

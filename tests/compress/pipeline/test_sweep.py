@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.costs import multiplications
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import Batch, BatchSplitter, propagate
-from edgepress.compress.plan import multiplications
 from edgepress.compress.recipe import parse
 from edgepress.compress.solve.damped_cholesky import factorize
 from edgepress.errors import (

@@ -1,0 +1,151 @@
+"""What a recipe costs on a model, before any of it runs: peak memory, and multiply-adds at a measured rate.
+
+Peak memory follows the sweep: the interpreter with its libraries, the block's weights in float32 and its
+codes, the statistics of its inputs, and the larger of two working sets, the forward pass of one batch or what
+a pass says it needs for its largest group of layers.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from .model.block_anatomy import BlockAnatomy, Linear
+from .model.weights import WeightSource
+from .pipeline.algorithm import FORWARD, PREPARED_AT_ONCE, BlockPass, ModelPass
+from .pipeline.statistics import STATISTIC_BYTES
+from .recipe import Recipe
+
+FLOAT = 4
+# Resident bytes of the interpreter with torch and transformers loaded; `resident` measures more where it is.
+LIBRARIES = 350 << 20
+# What calibration adds to them: the tokenizer, the text, and the workspace of matrix products.
+CALIBRATION = 70 << 20
+# How many times the live activations of a forward pass wait for the backward pass of a block.
+_KEPT = 4
+# The same of a backward pass through all blocks, where no weight learns: 1.12 with SmolLM2.
+_KEPT_ON_THE_WAY = 1.25
+
+
+def weights_of(linear: Linear) -> int:
+    return linear.out_features * linear.in_features
+
+
+def _block_bytes(block: BlockAnatomy) -> int:
+    return sum(weights_of(linear) for linear in (*block.linears(), *block.expert_linears())) * FLOAT
+
+
+def _block_passes(recipe: Recipe) -> list[BlockPass]:
+    return [step for _, step in recipe.steps if isinstance(step, BlockPass)]
+
+
+def _statistics_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
+    """Statistics of the pass that asks for most; each is forgotten before the next collects."""
+    return max((_statistics_of(block, step) for step in _block_passes(recipe)), default=0)
+
+
+def _statistics_of(block: BlockAnatomy, step: BlockPass) -> int:
+    groups = [group for group in block.inputs() if any(step.selects(linear) for linear in group)]
+    return sum(STATISTIC_BYTES[need](group[0].in_features) for group in groups for need in step.needs)
+
+
+def _pass_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
+    """Working memory of the most demanding pass on the group of layers where it is largest."""
+    work = (
+        step.working_bytes(layers)
+        for step in _block_passes(recipe)
+        for group in ([tuple(block.linears())] if step.learns else block.inputs())
+        if (layers := [linear for linear in group if step.selects(linear)])
+    )
+    return max(work, default=0)
+
+
+def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> int:
+    """Live activations of one batch of ``tokens`` tokens in a block."""
+    attention, mlp = block.attention, block.mlp
+    heads = attention.heads * attention.head_dim
+    peak = max(3 * heads, 3 * mlp.up.out_features)
+    return tokens * FLOAT * (4 * source.anatomy.hidden_size + peak)
+
+
+def predict_memory(
+    source: WeightSource, recipe: Recipe, batch_tokens: int, tokens: int, resident: int = LIBRARIES
+) -> int:
+    """Peak resident bytes of the sweep with so many ``tokens`` of calibration text, ``batch_tokens`` at once;
+    ``resident`` is what the process holds before it starts.
+    """
+    anatomy = source.anatomy
+    peaks = [source.outer_bytes()]
+    codes = any(step.bits_per_weight(1024) is not None for _, step in recipe.steps)
+    compares = any(step.compares for step in _block_passes(recipe))
+    kept = _KEPT if any(step.learns for step in _block_passes(recipe)) else 0
+    for block in anatomy.blocks:
+        weights = _block_bytes(block)
+        copies = weights * (2 if compares else 1) + (weights // FLOAT if codes else 0)
+        held = copies + _statistics_bytes(block, recipe)
+        forward = _forward_bytes(source, block, batch_tokens) if recipe.calibrated else 0
+        peaks.append(held + max(forward, kept * forward + _pass_bytes(block, recipe)))
+    whole = sum(_block_bytes(block) for block in anatomy.blocks)
+    preparing = [step for step in _block_passes(recipe) if step.prepared_tokens]
+    if preparing:
+        found = max(step.prepared_bytes(anatomy) for step in preparing)
+        waiting = _KEPT_ON_THE_WAY * sum(
+            _forward_bytes(source, block, PREPARED_AT_ONCE) for block in anatomy.blocks
+        )
+        # Twice, where it is added up and where it goes to.
+        peaks.append(whole + source.outer_bytes() + 2 * found + int(waiting))
+    for _, step in recipe.steps:
+        if isinstance(step, ModelPass):
+            # What is added is held beside what it was made from and what it becomes on disk.
+            work = max(step.working_bytes(whole), step.sweep_bytes(anatomy, tokens))
+            peaks.append(work + 3 * step.added_bytes(anatomy))
+    return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
+
+
+def multiplications(
+    source: WeightSource,
+    recipe: Recipe,
+    samples: int,
+    length: int,
+    batch_tokens: int,
+    rate: float = math.inf,
+) -> float:
+    """Multiply-adds of the whole recipe: what each pass says of its own, and the forward passes that make
+    the inputs of the next block; of a pass whose time is bounded what it can do at ``rate``, in a second.
+    """
+    total, steps = 0.0, _block_passes(recipe)
+    tokens = samples * length if recipe.calibrated else 0
+    read = max((step.seen(tokens, samples) for step in steps if step.calibrated), default=0)
+    forward = FORWARD * read * (1 + any(step.compares for step in steps))
+    for block in source.anatomy.blocks:
+        total += forward * _block_bytes(block) / FLOAT
+        for step in steps:
+            groups = [[linear for linear in group if step.selects(linear)] for group in block.inputs()]
+            wanted = [group for group in groups if group]
+            total += step.multiplications(wanted, step.seen(tokens, samples), batch_tokens)
+    whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
+    total += 3 * whole * max((min(step.prepared_tokens or 0, tokens) for step in steps), default=0)
+    for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
+        bound = math.inf if only.max_seconds is None else only.max_seconds * rate
+        total += min(only.multiplications(whole, only.seen(tokens, samples)), bound)
+    return total
+
+
+def gemm_rate() -> float:
+    """Multiply-adds per second of a float32 matrix product here, measured for a moment."""
+    import torch
+
+    left, right = torch.ones(512, 512), torch.ones(512, 512)
+    left @ right
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.1:
+        left @ right
+        count += 1
+    return count * 512**3 / (time.perf_counter() - start)
+
+
+def resident() -> int:
+    """Resident bytes of this process now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
