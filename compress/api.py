@@ -252,7 +252,13 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
             f"{len(fallen)} layers fell back, the first is {fallen[0]}",
             fix="run without --strict to accept it, or give more calibration text",
         )
-    model = {"name": job.model.name, "described": job.model.described, "fingerprint": fingerprint}
+    stated = job.model.license
+    model = {
+        "name": job.model.name,
+        "described": job.model.described,
+        "fingerprint": fingerprint,
+        "license": None if stated is None else stated.as_dict(),
+    }
     write_manifest(result, key=key, model=model, recipe=job.recipe, calibration=calibration, record=record)
     stage.publish()
     processes.agree(None)

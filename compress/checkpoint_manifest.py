@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..storage import hash_tree, write_json
+from .bill_of_materials import BOM, TOOLS, write_bill_of_materials
 from .model.opens_in import opens_in_transformers
 from .model.weights import MANIFEST, WeightSource
 from .numbers.scheme import runs_on
@@ -62,25 +63,40 @@ def write_manifest(
     calibration: Calibration | None,
     record: Record,
 ) -> None:
-    """Hash every file of ``directory`` and write its manifest, the last file of a checkpoint."""
-    source = WeightSource.open(directory)
+    """Hash every file of ``directory`` and write its bill of materials, then its manifest, the last file of a
+    checkpoint.
+    """
+    made = {
+        "source": model,
+        "recipe": recipe.as_dict(),
+        "recipe_sha256": recipe.sha256,
+        "calibration": None if calibration is None else calibration.describe(),
+    }
+    result = WeightSource.open(directory)
+    files = hash_tree(directory, skip=frozenset({MANIFEST, BOM}))
+    files[BOM] = write_bill_of_materials(
+        directory,
+        files,
+        made=made,
+        anatomy=result.anatomy,
+        architectures=result.reader.config.get("architectures"),
+        scheme=recipe.summary,
+        tools=TOOLS,
+    )
     write_json(
         directory / MANIFEST,
         {
+            **made,
             "schema": SCHEMA,
             "tool": {"name": "edgepress", "version": __version__},
             "run": {"key": key},
-            "source": model,
             "scheme": recipe.summary,
-            "recipe": recipe.as_dict(),
-            "recipe_sha256": recipe.sha256,
-            "calibration": None if calibration is None else calibration.describe(),
             "embedding": recipe.embedding,
             "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
-            "runs_on": runs_on(source.schemes.values()),
-            "opens_in": {"transformers": opens_in_transformers(source).as_dict()},
+            "runs_on": runs_on(result.schemes.values()),
+            "opens_in": {"transformers": opens_in_transformers(result).as_dict()},
             "layers": final_layers(record.statuses),
             "steps": step_summaries(recipe, record),
-            "files": hash_tree(directory, skip=frozenset({MANIFEST})),
+            "files": files,
         },
     )

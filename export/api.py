@@ -21,6 +21,8 @@ from ..terminal import Progress, Silent
 
 if TYPE_CHECKING:
     from ..compress.model.anatomy import Anatomy
+    from ..compress.model.models import ResolvedModel
+    from ..compress.model.weights import WeightSource
     from .format import ExportFormat, OutputKind, Prepared
     from .job import ExportJob
 
@@ -137,6 +139,8 @@ def _write(
     sections = plugin.write(job, prepared, directory)
     if plugin.kind == "bundle":
         _copy_companions(job, directory)
+    else:
+        _copy_licenses(job, directory)
     parity = unproven(plugin.kind) if work is None else plugin.check(job, prepared, directory, sections, work)
     _describe(plugin.kind, job, directory, sections, parity, command)
 
@@ -164,18 +168,27 @@ def _job(
     source = WeightSource.open(model.path)
     _require_graph(source.anatomy)
     decodes = source.anatomy.kind == "decoder"
-    made = source.manifest.get("source")
-    origin = made if isinstance(made, dict) else {}
+    origin = _origin(source, model)
     return ExportJob(
         source=source,
-        name=str(origin.get("name", model.name)),
-        described=str(origin.get("described", model.described)),
+        name=str(origin["name"]),
+        described=str(origin["described"]),
+        made=source.manifest | {"source": origin},
         pooling=None if decodes else pooling_of(model.path),
         text=text,
         form=form,
         kv_dtype=cache_type(source, model.name, kv or (_CACHES.get(form.dtype) if decodes else None)),
         progress=progress,
     )
+
+
+def _origin(source: WeightSource, model: ResolvedModel) -> dict[str, Any]:
+    """The base model: what was compressed, or the plain checkpoint itself."""
+    known = source.manifest.get("source")
+    stated = {"license": None if model.license is None else model.license.as_dict()}
+    named = {"name": model.name, "described": model.described} | stated
+    # The licence of an older manifest may stand in the files beside it.
+    return named | known | stated if isinstance(known, dict) else named
 
 
 def _require_graph(anatomy: Anatomy) -> None:
@@ -201,6 +214,14 @@ def _copy_companions(job: ExportJob, bundle: Path) -> None:
     write_json(bundle / "config.json", config)
 
 
+def _copy_licenses(job: ExportJob, directory: Path) -> None:
+    """What the licence of a model asks to be kept with it."""
+    from ..compress.model.checkpoint.reader import LICENSES
+
+    for path in sorted(path for pattern in LICENSES for path in job.path.glob(pattern) if path.is_file()):
+        shutil.copyfile(job.source.reader.file(path.name), directory / path.name)
+
+
 def _describe(
     kind: OutputKind,
     job: ExportJob,
@@ -209,17 +230,29 @@ def _describe(
     parity: dict[str, Any],
     command: str,
 ) -> None:
-    """Write the manifest, with the hash of every other file; a bundle's card first."""
-    from .bundle_manifest import manifest_of, saved_manifest
-    from .card import card_of, license_of
+    """Write the manifest, with the hash of every other file; card and bill of materials first."""
+    from ..compress.bill_of_materials import BOM, EXPORT_TOOLS, write_bill_of_materials
+    from .bundle_manifest import manifest_of, saved_manifest, scheme_label
+    from .card import card_of
 
     if kind == "bundle":
         manifest = manifest_of(job, sections, parity)
-        write_atomic(directory / "README.md", card_of(manifest, license_of(job.path), command).encode())
+        write_atomic(directory / "README.md", card_of(manifest, job.made, command).encode())
     else:
         stored = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
         manifest = saved_manifest(job, sections, parity, stored, command)
-    files = hash_tree(directory, skip=frozenset({MANIFEST}))
+    files = hash_tree(directory, skip=frozenset({MANIFEST, BOM}))
+    text, origin = parity.get("text"), {"fingerprint": job.source.reader.fingerprint()} | job.made["source"]
+    files[BOM] = write_bill_of_materials(
+        directory,
+        files,
+        made=job.made | {"source": origin},
+        anatomy=job.source.anatomy,
+        architectures=job.source.reader.config.get("architectures"),
+        scheme=scheme_label(job),
+        tools=EXPORT_TOOLS,
+        proof_text=text.get("sha256") if isinstance(text, dict) else None,
+    )
     write_json(directory / MANIFEST, {**manifest, "files": files})
 
 

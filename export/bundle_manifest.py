@@ -22,7 +22,7 @@ _GENERATION = "generation_config.json"
 
 def manifest_of(job: ExportJob, sections: dict[str, Any], parity: dict[str, Any]) -> dict[str, Any]:
     """Everything but ``files``: ``sections`` come from the format, ``parity`` from the proof."""
-    made = job.source.manifest
+    made = job.made
     weights = {"params": parameters(job), **sections["weights"]}
     return {
         "schema": BUNDLE_SCHEMA,

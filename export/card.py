@@ -8,29 +8,17 @@ from typing import Any
 import yaml
 
 from .. import __version__
+from ..compress.bill_of_materials import license_name
 from ..escaping import markdown, one_line
 from .graph.forms.providers import status_of
 
 _WORST_SHOWN = 5
 
 
-def license_of(checkpoint: Path) -> str | None:
-    """The license that the front matter of the checkpoint's own card names, or None."""
-    card = checkpoint / "README.md"
-    if not card.is_file():
-        return None
-    text = card.read_text(encoding="utf-8", errors="replace")
-    head = text[4:].partition("\n---")[0] if text.startswith("---\n") else ""
-    # A single line, so that no YAML of a stranger's file is parsed.
-    for line in head.splitlines():
-        key, _, value = line.partition(":")
-        if key == "license" and value.strip().replace("-", "").replace(".", "").isalnum():
-            return value.strip()
-    return None
-
-
-def card_of(manifest: dict[str, Any], license_name: str | None, command: str) -> str:
-    """Markdown with YAML front matter for the bundle of ``manifest``; ``command`` reproduces it."""
+def card_of(manifest: dict[str, Any], made: dict[str, Any], command: str) -> str:
+    """Markdown with YAML front matter for the bundle of ``manifest``; ``made`` says what its checkpoint was
+    made of, ``command`` reproduces it.
+    """
     task, verb = _purpose(manifest)
     front: dict[str, Any] = {
         "library_name": "onnxruntime",
@@ -38,8 +26,9 @@ def card_of(manifest: dict[str, Any], license_name: str | None, command: str) ->
         "base_model": _base_model(manifest),
         "tags": ["onnx", "edgepress", "quantized" if manifest["scheme"] != "fp32" else "fp32"],
     }
-    if license_name is not None:
-        front["license"] = license_name
+    licence = license_name(made["source"].get("license"))
+    if licence is not None:
+        front["license"] = licence.lower()  # as model hubs write SPDX identifiers
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=True, allow_unicode=True)}---",
         f"# {markdown(manifest['name'])}, {markdown(manifest['scheme'])}",
@@ -48,9 +37,24 @@ def card_of(manifest: dict[str, Any], license_name: str | None, command: str) ->
         _facts(manifest),
         _losses(manifest),
         _proof(manifest["parity"]),
+        _licences(made),
         f"## How it was made\n\n```\n{one_line(command)}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _licences(made: dict[str, Any]) -> str:
+    """Of the base model and of the text that it was calibrated with."""
+    of = {f"the base model, {made['source']['name']}": made["source"].get("license")}
+    calibration = made.get("calibration")
+    if isinstance(calibration, dict):
+        of[f"the calibration text, {Path(str(calibration.get('source'))).name}"] = calibration.get("license")
+    lines = []
+    for what, stated in of.items():
+        name = license_name(stated)
+        said = f"{name} ({stated.get('said_by')})" if name else "unknown: its source states none"
+        lines.append(f"- of {markdown(what)}: {markdown(said)}")
+    return "## Licences\n\n" + "\n".join(lines)
 
 
 def _base_model(manifest: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..compress.model.pooling import Pooling
 from ..compress.model.weights import WeightSource
@@ -18,6 +19,7 @@ class ExportJob:
 
     Attributes:
         source: the checkpoint. name, described: what it is called, and its name in tables.
+        made: what the checkpoint was made of: its manifest, or of a plain one its name and licence.
         pooling: of an encoder, from the files beside it; None for a decoder.
         text: file whose text the proof uses; the built-in passage when None.
         as_float: export the weights dequantized and the cache in float32, whatever the checkpoint stores.
@@ -30,6 +32,7 @@ class ExportJob:
     source: WeightSource
     name: str
     described: str
+    made: dict[str, Any] = field(default_factory=dict)
     pooling: Pooling | None = None
     text: Path | None = None
     as_float: bool = False

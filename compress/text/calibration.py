@@ -17,7 +17,17 @@ import numpy as np
 from ...errors import CalibrationError, InputError, UnknownName
 from ...limits import require_seed
 from ...runtime.text.tokenizer import Tokenizer
-from .corpus import Conversation, Corpus, Document, labelled_texts, paragraphs, plain, read_corpus
+from .corpus import (
+    LICENSES,
+    Conversation,
+    Corpus,
+    Document,
+    labelled_texts,
+    paragraphs,
+    plain,
+    read_corpus,
+    text_sha256,
+)
 from .token_batch import (
     SEPARATOR,
     Ids,
@@ -53,6 +63,8 @@ class Calibration:
         truncated: encoder texts that were longer than ``length``.
         chat: whether conversations were rendered with the model's chat template.
         sha256: over the ids, masks and labels of all batches.
+        text_sha256: over the text that was read, before any of it was chosen.
+        license: of the text, where it is a known one.
     """
 
     batches: tuple[TokenBatch, ...]
@@ -66,6 +78,8 @@ class Calibration:
     truncated: int
     chat: bool
     sha256: str
+    text_sha256: str = ""
+    license: dict[str, str] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Everything but the batches, ready for a manifest."""
@@ -142,6 +156,8 @@ def calibration_from(
         truncated=truncated,
         chat=rendered,
         sha256=hash_of(batches),
+        text_sha256=text_sha256(source),
+        license=LICENSES.get(source),
     )
 
 

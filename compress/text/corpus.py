@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CalibrationError, InputError, UnknownName
-from ...storage import read_regular
-from .demo_corpora import Split, articles
+from ...storage import read_regular, sha256_file, sha256_json
+from .demo_corpora import DUMP, Split, articles, data_file
 
 LIMIT = 64 << 20
 
 CORPORA: dict[str, Callable[[Split], list[str]]] = {"wikipedia": articles}
+LICENSES = {"wikipedia": {"name": "CC-BY-SA-3.0", "said_by": "Wikipedia, when it was dumped in May 2016"}}
 
 Conversation = tuple[dict[str, Any], ...]
 Document = str | Conversation
@@ -110,6 +111,15 @@ def read_corpus(source: str, *, field: str = "text", split: Split = "calibration
 def text_paths(*sources: str | None) -> list[Path]:
     """Those of ``sources`` that are files and directories, not demo corpora."""
     return [Path(source) for source in sources if source is not None and source not in CORPORA]
+
+
+def text_sha256(source: str) -> str:
+    """Hex SHA-256 of the text at ``source``, as :func:`read_corpus` finds it: of the one file, or of the
+    names and hashes of several.
+    """
+    files = [data_file(DUMP)] if source in CORPORA else _files(source)
+    hashes = {file.relative_to(source).as_posix(): sha256_file(file) for file in files if len(files) > 1}
+    return sha256_json(hashes) if hashes else sha256_file(files[0])
 
 
 def _identity(document: Document) -> str:

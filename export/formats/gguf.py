@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...compress.bill_of_materials import license_name
 from ...compress.model.block_anatomy import Attention
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, InputError, ShapeError, require
@@ -58,6 +59,9 @@ class GgufFormat:
 
         writer = GGUFWriter(directory / f"{job.name}.gguf", "llama")
         _describe(writer, job)
+        licence = license_name(job.made.get("source", {}).get("license"))
+        if licence is not None:
+            writer.add_license(licence)
         add_tokenizer(writer, job.path)
         for stored, (name, heads) in _tensors(job).items():
             array, kind = _stored(job, stored, heads, self.ternary)

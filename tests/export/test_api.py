@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from edgepress.cli.entry import edgepress
 from edgepress.compress.api import compress_model
+from edgepress.compress.model.checkpoint.gguf_header import read_gguf_header
 from edgepress.errors import (
     CheckpointError,
     EdgepressError,
@@ -31,8 +34,9 @@ from edgepress.export.graph.linear import integer, nbits
 from edgepress.export.proof.distances import gate
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
+from edgepress.runtime.bundle.verification import verify_directory
 from edgepress.runtime.engine.decoder import Decoder
-from edgepress.storage import hash_tree
+from edgepress.storage import hash_tree, sha256_file
 
 pytestmark = pytest.mark.chain
 
@@ -309,3 +313,50 @@ def test_the_verb_prints_one_document(w4: Path, tmp_path: Path) -> None:
     assert document["parity"]["status"] == "passed"
     plain = runner.invoke(edgepress, [*arguments[:-2], "-q", "--overwrite", "--no-validate"])
     assert "WARNING" in plain.stdout
+
+
+def bom_of(directory: Path) -> dict[str, Any]:
+    """The bill of materials of an export, held against the official schema."""
+    text = (directory / "bom.cdx.json").read_text(encoding="utf-8")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert "bom.cdx.json" in json.loads((directory / "manifest.json").read_text())["files"]
+    found = json.loads(text)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_bill_of_materials_reaches_back_to_the_original(
+    make_decoder: Make, pico_text: Path, tmp_path: Path
+) -> None:
+    model = make_decoder(tmp_path / "original")
+    (model / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    (model / "LICENSE").write_text("Not for sale.")
+    text = str(pico_text)
+    sizes = {"group_size": 32, "samples": 4, "length": 16}
+    w4 = compress_model(str(model), scheme="W4A16", calibration=text, output=tmp_path / "w4", **sizes)  # type: ignore[arg-type]
+    bundle = export_bundle(w4, output=tmp_path / "bundle", text=pico_text)
+    bom = bom_of(bundle)
+    made, (base, *texts) = bom["metadata"]["component"], bom["components"]
+    assert (base["name"], base["licenses"]) == ("original", [{"license": {"id": "CC-BY-NC-4.0"}}])
+    assert made["licenses"] == base["licenses"]
+    assert [item["bom-ref"] for item in texts] == ["text:calibration", "text:proof"]
+    assert {item["hashes"][0]["content"] for item in texts} == {sha256_file(pico_text)}
+    assert "onnxruntime" in {item["name"] for item in bom["metadata"]["tools"]["components"]}
+    named = {item["name"] for item in made["components"]}
+    assert named == {path.name for path in bundle.iterdir()} - {"bom.cdx.json", "manifest.json"}
+    card = (bundle / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["license"] == "cc-by-nc-4.0"
+    assert "- of the base model, original: CC-BY-NC-4.0 (README.md)" in card
+    assert f"- of the calibration text, {pico_text.name}: unknown" in card
+    assert (bundle / "LICENSE").read_text() == "Not for sale."
+
+
+def test_a_gguf_file_has_its_bill_of_materials_and_its_licence(make_decoder: Make, tmp_path: Path) -> None:
+    model = make_decoder(tmp_path / "original")
+    (model / "README.md").write_text("---\nlicense: mit\n---\n")
+    (model / "NOTICE.txt").write_text("Made by somebody.")
+    out = export_bundle(model, output=tmp_path / "out", format="gguf")
+    assert bom_of(out)["metadata"]["component"]["licenses"] == [{"license": {"id": "MIT"}}]
+    assert (out / "NOTICE.txt").read_text() == "Made by somebody."
+    assert read_gguf_header(out / "original.gguf").license == "MIT"
+    assert verify_directory(out).problems == ()

@@ -31,10 +31,13 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file holds: its architecture, and the number of weights by the type they are stored in."""
+    """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, and the
+    licence that it names.
+    """
 
     architecture: str
     weights: Counter[str]
+    license: str | None = None
 
     @property
     def storage(self) -> str:
@@ -114,7 +117,8 @@ def _header(cursor: _Cursor, size: int) -> GgufHeader:
     room = cursor.left - (cursor.left - size) % alignment
     if not weights or end > room:
         raise cursor.refusal(f"its tensors need {end} bytes of data, {max(room, 0)} are there")
-    return GgufHeader(architecture, weights)
+    licence = settings.get("general.license")
+    return GgufHeader(architecture, weights, licence if isinstance(licence, str) else None)
 
 
 def _settings(cursor: _Cursor, pairs: int) -> dict[str, object]:

@@ -22,6 +22,8 @@ from .policy import CONFIG, inside, read_config
 from .shards import AT_ONCE, INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
 from .tensor_check import TORCH_TYPES, NonFinite, refuse_non_finite
 
+# What a licence asks to be kept with the work.
+LICENSES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*")
 COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -38,8 +40,7 @@ COMPANIONS = (
     "sentence_*_config.json",
     "config_sentence_transformers.json",
     "[0-9]_*/config.json",
-    "LICENSE*",
-    "NOTICE*",
+    *LICENSES,
 )
 
 # Published before transformers renamed them, and renamed on every load since.

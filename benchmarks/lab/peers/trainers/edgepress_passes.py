@@ -74,7 +74,7 @@ def _calibration(sequences: list[list[int]], rows: int) -> Calibration:
         ids = torch.tensor(sequences[start : start + rows])
         batches.append(TokenBatch(ids, torch.ones_like(ids)))
     length, count = len(sequences[0]), len(sequences)
-    known = {"seed": 0, "samples": count, "length": length, "effective_tokens": count * length}
+    read = (0, count, length, count * length)  # seed, samples, length, effective tokens
     return Calibration(
-        tuple(batches), "sequences", **known, documents=1, duplicates=0, truncated=0, chat=False, sha256=""
+        tuple(batches), "sequences", *read, documents=1, duplicates=0, truncated=0, chat=False, sha256=""
     )
