@@ -17,7 +17,7 @@ from ..storage import require_disk, sha256_json
 from ..terminal import Progress, Silent
 from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower
-from .text.corpus import text_paths
+from .text.corpus import text_paths, text_sha256
 
 # torch is imported when work starts, so that this module can be looked at without it.
 
@@ -129,10 +129,17 @@ class Job:
         students = [getattr(step, "student", None) for step in steps]
         return [self.model.path, *text_paths(*texts), *filter(None, students)]
 
-    def key(self, fingerprint: str, calibration: Any, device: str) -> str:
-        """Identity of the work: equal keys give equal bytes."""
+    def reads(self) -> dict[str, str]:
+        """Hashes of the checkpoints and texts that passes read besides the model and the text, by path."""
         from .model.checkpoint.reader import content_hash
 
+        steps = [step for _, step in self.recipe.steps]
+        found = {str(path): content_hash(path) for step in steps for path in step.reads()}
+        corpora = {getattr(step, "corpus", None) for step in steps} - {None}
+        return found | {str(corpus): text_sha256(str(corpus)) for corpus in corpora}
+
+    def key(self, fingerprint: str, calibration: Any, device: str, reads: dict[str, str]) -> str:
+        """Identity of the work: equal keys give equal bytes."""
         known = {
             "version": __version__,
             "source": fingerprint,
@@ -140,8 +147,7 @@ class Job:
             "calibration": None if calibration is None else calibration.sha256,
             "device": device,
         }
-        others = {str(path): content_hash(path) for _, step in self.recipe.steps for path in step.reads()}
-        return sha256_json(known | ({"reads": others} if others else {}))
+        return sha256_json(known | ({"reads": reads} if reads else {}))
 
 
 def plan_model(
@@ -234,7 +240,8 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
         fingerprint = job.source.reader.fingerprint()
         task.advance(1)
     calibration = job.calibration()
-    key = job.key(fingerprint, calibration, device.type)
+    reads = job.reads()
+    key = job.key(fingerprint, calibration, device.type, reads)
     work, result = stage.directory / WORK, stage.result
     journal = Journal(work, key)
     if journal.belongs_to_other():
@@ -259,7 +266,15 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
         "fingerprint": fingerprint,
         "license": None if stated is None else stated.as_dict(),
     }
-    write_manifest(result, key=key, model=model, recipe=job.recipe, calibration=calibration, record=record)
+    write_manifest(
+        result,
+        key=key,
+        model=model,
+        recipe=job.recipe,
+        calibration=calibration,
+        reads={Path(path).name: digest for path, digest in reads.items()},
+        record=record,
+    )
     stage.publish()
     processes.agree(None)
     return key

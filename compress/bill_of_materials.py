@@ -45,14 +45,16 @@ def write_bill_of_materials(
 
     Args:
         files: hash and size of every other file of the directory, the manifest left out.
-        made: ``source`` (the base model: name, described, fingerprint, license), ``recipe`` and
-            ``calibration`` of the compression, as ``edgepress.json`` has them.
+        made: ``source`` (the base model: name, described, fingerprint, license), ``recipe``, ``calibration``
+            and ``reads`` (what else passes read: names and hashes) of the compression, as ``edgepress.json``
+            has them.
         proof_text: SHA-256 of the user's text that an export was proven on.
     """
     base, texts = _base(_section(made, "source")), _texts(_section(made, "calibration"), proof_text)
     model = _model(files, base, made, scheme)
     model["modelCard"] = _card(anatomy, architectures, texts)
-    names = [component["bom-ref"] for component in (base, *texts)]
+    components = [base, *_others(_section(made, "reads")), *texts]
+    names = [component["bom-ref"] for component in components]
     document: Json = {
         "$schema": f"http://cyclonedx.org/schema/bom-{SPECIFICATION}.schema.json",
         "bomFormat": "CycloneDX",
@@ -63,7 +65,7 @@ def write_bill_of_materials(
             "tools": {"components": _tools(tools)},
             "component": model,
         },
-        "components": [base, *texts],
+        "components": components,
         "dependencies": [{"ref": "model", "dependsOn": names}, *({"ref": name} for name in names)],
     }
     document["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, canonical_json(document))}"
@@ -121,6 +123,20 @@ def _base(source: Mapping[str, Any]) -> Json:
         "licenses": _licenses(stated),
         "properties": _properties(facts),
     }
+
+
+def _others(reads: Mapping[str, Any]) -> list[Json]:
+    return [
+        {
+            "type": "data",
+            "bom-ref": f"read:{name}",
+            "name": name,
+            "description": "a checkpoint or file that a pass of the recipe read",
+            "licenses": _licenses({}),
+            "properties": _properties({"fingerprint": digest}),
+        }
+        for name, digest in sorted(reads.items())
+    ]
 
 
 def _texts(calibration: Mapping[str, Any], proof_text: str | None) -> list[Json]:

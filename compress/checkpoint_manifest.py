@@ -61,6 +61,7 @@ def write_manifest(
     model: dict[str, Any],
     recipe: Recipe,
     calibration: Calibration | None,
+    reads: dict[str, str],
     record: Record,
 ) -> None:
     """Hash every file of ``directory`` and write its bill of materials, then its manifest, the last file of a
@@ -71,6 +72,7 @@ def write_manifest(
         "recipe": recipe.as_dict(),
         "recipe_sha256": recipe.sha256,
         "calibration": None if calibration is None else calibration.describe(),
+        "reads": reads,
     }
     result = WeightSource.open(directory)
     files = hash_tree(directory, skip=frozenset({MANIFEST, BOM}))

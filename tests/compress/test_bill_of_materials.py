@@ -110,3 +110,21 @@ def test_the_demo_corpus_has_its_licence(pico_llama: Path, tmp_path: Path) -> No
     text = bom_of(out)["components"][1]
     assert (text["name"], text["licenses"]) == ("wikipedia", [{"license": {"id": "CC-BY-SA-3.0"}}])
     assert len(text["hashes"][0]["content"]) == 64
+
+
+def test_a_student_that_was_given_is_named(make_decoder: Make, pico_text: Path, tmp_path: Path) -> None:
+    teacher, student = (
+        make_decoder(tmp_path / "teacher"),
+        make_decoder(tmp_path / "student", num_hidden_layers=2),
+    )
+    recipe = tmp_path / "distill.yaml"
+    training = "{tokens: 64, batch_tokens: 32, micro_batch_tokens: 32}"
+    passes = f"[{{pass: distill, student: {student}, training: {training}}}]"
+    recipe.write_text(f"name: d\npasses: {passes}\nembedding: null\n")
+    sizes = {"samples": 8, "length": 16}
+    out = compress_model(
+        str(teacher), recipe=str(recipe), calibration=str(pico_text), output=tmp_path / "out", **sizes
+    )
+    read = bom_of(out)["components"][1]
+    digest = json.loads((out / "edgepress.json").read_text())["reads"]["student"]
+    assert (read["name"], properties(read)["fingerprint"]) == ("student", digest)

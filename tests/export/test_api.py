@@ -333,7 +333,7 @@ def test_the_bill_of_materials_reaches_back_to_the_original(
     (model / "LICENSE").write_text("Not for sale.")
     text = str(pico_text)
     sizes = {"group_size": 32, "samples": 4, "length": 16}
-    w4 = compress_model(str(model), scheme="W4A16", calibration=text, output=tmp_path / "w4", **sizes)  # type: ignore[arg-type]
+    w4 = compress_model(str(model), scheme="W4A16", calibration=text, output=tmp_path / "w4", **sizes)
     bundle = export_bundle(w4, output=tmp_path / "bundle", text=pico_text)
     bom = bom_of(bundle)
     made, (base, *texts) = bom["metadata"]["component"], bom["components"]

@@ -97,7 +97,7 @@ def test_a_student_that_changed_is_other_work(
     for eps in (1e-5, 1e-3):
         make_decoder(tmp_path / "s", num_hidden_layers=1, rms_norm_eps=eps)
         job = Job(str(pico_llama), str(recipe), None, None, CalibrationChoice(), Silent())
-        keys.append(job.key("model", None, "cpu"))
+        keys.append(job.key("model", None, "cpu", job.reads()))
     assert keys[0] != keys[1]
 
 
