@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import InputError, OutputExists
-from .storage import read_json, require_plain, sha256_file
+from .storage import SIGNATURE, read_json, require_plain, sha256_file
 
 MANIFESTS = ("manifest.json", "edgepress.json")
 _SHOWN = 8
@@ -73,15 +73,15 @@ def refusal(path: Path, found: list[str]) -> OutputExists:
 
 
 def _manifest(path: Path) -> Mapping[str, Mapping[str, Any] | None]:
-    """By name what the manifest in ``path`` says of each file, and None for the manifest itself; empty where
-    edgepress wrote none.
+    """By name what the manifest in ``path`` says of each file, and None for itself and the signature over it,
+    which it cannot list; empty where edgepress wrote none.
     """
     found = {name: files for name in MANIFESTS if (files := _files(path, name)) is not None}
     if not found:
         return {}
     # An output may have been made of another: it names that one's manifest among its files.
     own = max(found, key=lambda name: len(found.keys() & found[name]))
-    return {**found[own], own: None}
+    return {**found[own], own: None, SIGNATURE: None}
 
 
 def _files(path: Path, manifest: str) -> dict[str, Mapping[str, Any]] | None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from edgepress.errors import InputError, OutOfResource, OutputExists
 from edgepress.staging import MARK, Staging
-from edgepress.storage import hash_tree, write_json
+from edgepress.storage import SIGNATURE, hash_tree, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -86,6 +86,13 @@ def test_overwrite_replaces_what_an_earlier_run_wrote(tmp_path: Path) -> None:
     publish(tmp_path / "out", "new", overwrite=True)
     assert names(tmp_path / "out") == ["data", "edgepress.json"] and names(tmp_path) == ["out"]
     assert (tmp_path / "out" / "data").read_text() == "new"
+
+
+def test_the_signature_of_an_old_output_goes_with_it(tmp_path: Path) -> None:
+    publish(tmp_path / "out", "old")
+    (tmp_path / "out" / SIGNATURE).write_text("{}")
+    publish(tmp_path / "out", "new", overwrite=True)
+    assert SIGNATURE not in names(tmp_path / "out")
 
 
 def test_an_empty_directory_is_no_output(tmp_path: Path) -> None:
