@@ -68,6 +68,9 @@ def unequal_layers(checkpoint: Path) -> None:
             cut = tensor[: rows[part]] if part in rows else tensor[:, : columns[part]]
             tensors[name] = cut.contiguous()
     save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    whole, halved = {"ffn": 128, "heads": 4, "kv_heads": 2}, {"ffn": 96, "heads": 2, "kv_heads": 1}
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"edgepress_blocks": [whole, halved, whole]}))
 
 
 @needs_genai
