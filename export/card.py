@@ -28,7 +28,7 @@ def card_of(manifest: dict[str, Any], made: dict[str, Any], command: str) -> str
     }
     licence = license_name(made["source"].get("license"))
     if licence is not None:
-        front["license"] = licence.lower()  # as model hubs write SPDX identifiers
+        front["license"] = one_line(licence.lower())  # as model hubs write SPDX identifiers
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=True, allow_unicode=True)}---",
         f"# {markdown(manifest['name'])}, {markdown(manifest['scheme'])}",

@@ -26,8 +26,16 @@ def _manifest(name: str) -> dict[str, Any]:
     }
 
 
+def _made(name: str) -> dict[str, Any]:
+    """What the checkpoint was made of."""
+    return {
+        "source": {"name": name, "license": {"name": name, "said_by": name}},
+        "calibration": {"source": name, "license": None},
+    }
+
+
 def test_ordinary_names_are_plain() -> None:
-    card = card_of(_manifest("smollm2-135m"), "apache-2.0", "edgepress export a -o b")
+    card = card_of(_manifest("smollm2-135m"), _made("smollm2-135m"), "edgepress export a -o b")
     assert "# smollm2-135m, smollm2-135m\n" in card
     assert "| smollm2-135m | smollm2-135m | smollm2-135m | 0.5 |" in card
     assert "`smollm2" not in card
@@ -45,8 +53,8 @@ def test_ordinary_names_are_plain() -> None:
     ],
 )
 def test_a_hostile_name_is_one_word(hostile: str) -> None:
-    plain = card_of(_manifest("word"), None, "edgepress export word -o word")
-    card = card_of(_manifest(hostile), None, f"edgepress export '{hostile}' -o word")
+    plain = card_of(_manifest("word"), _made("word"), "edgepress export word -o word")
+    card = card_of(_manifest(hostile), _made(hostile), f"edgepress export '{hostile}' -o word")
     front, body = card[4:].split("\n---\n", 1)
     assert yaml.safe_load(front)["base_model"] == one_line(hostile)
     clean = plain[4:].split("\n---\n", 1)[1]
