@@ -7,12 +7,14 @@ again.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...errors import OutputExists
 from ...storage import read_json, sha256_json, write_json
 from ...terminal import Progress
 
@@ -43,8 +45,15 @@ class ResumableStep:
 
 
 def run_steps(steps: Sequence[ResumableStep], journal: Path, progress: Progress) -> list[str]:
-    """Run what is not there yet, in order; returns the titles of the steps that were skipped."""
-    made: dict[str, str] = read_json(journal) if journal.is_file() else {}
+    """Run what is not there yet, in order; returns the titles of the steps that were skipped.
+
+    Raises:
+        OutputExists: ``journal`` is of something else.
+    """
+    made = read_json(journal) if os.path.lexists(journal) else {}
+    ours = isinstance(made, dict) and all(isinstance(one, str) and len(one) == 64 for one in made.values())
+    if journal.is_symlink() or not ours:
+        raise OutputExists(f"{journal} is not of this work, and stays as it is", fix="choose another output")
     skipped: list[str] = []
     clock = _Clock(sum(step.seconds for step in steps))
     for number, step in enumerate(steps, 1):

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, RefusedByPolicy
+from ...errors import InputError, OutputExists, RefusedByPolicy
 from ...output_lock import OutputLock
 from ...runtime.bundle.directory import CHECKPOINT_MANIFEST, MANIFEST
 from ...runtime.bundle.verification import verify_directory
-from ...storage import sha256_file
+from ...storage import disk_full_is_typed, sha256_file
 from ...terminal import Progress, Silent
 from ..page.join import Aspect, aspect_of
 from ..records import record
@@ -45,20 +45,25 @@ def run_demo(
     """Run what is not there yet and write ``report.html``; the same call again skips what it finds whole.
 
     Raises:
-        EdgepressError: any of the typed errors; finished steps are kept.
+        OutputExists: a page or a journal in ``output`` that no demo wrote.
+        EdgepressError: any of the other typed errors; finished steps are kept.
     """
     from ..page.report import write_report
 
     root, progress = Path(output), progress or Silent()
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is not a directory", fix="choose another output")
-    root.mkdir(parents=True, exist_ok=True)
+    with disk_full_is_typed(root):
+        root.mkdir(parents=True, exist_ok=True)
     chains = [_Chain(model, size, root, progress) for model in models]
     steps = [step for chain in chains for step in chain.steps()]
     runs = tuple(chain.record for chain in chains)
     with _alone(root):
-        skipped = run_steps(steps, root / "demo.json", progress)
-        report = write_report(runs, root / "report.html", overwrite=True)
+        page, journal = root / "report.html", root / "demo.json"
+        if page.exists() and not journal.exists():
+            raise OutputExists(f"{page} is not of a demo, and stays as it is", fix="choose another output")
+        skipped = run_steps(steps, journal, progress)
+        report = write_report(runs, page, overwrite=True)
     bundles = {chain.model.name: chain.bundle for chain in chains}
     return DemoResult(runs, report, bundles, tuple(skipped))
 

@@ -118,6 +118,16 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
         run_demo(path, models=[])
 
 
+@pytest.mark.parametrize("name", ["report.html", "demo.json"])
+@pytest.mark.parametrize("content", ["[1]", '{"mine": "years"}'])
+def test_what_a_user_has_in_the_output_stays(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(OutputExists, match=f"{name} is not of"):
+        run_demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text(encoding="utf-8") == content
+
+
 def test_two_demos_do_not_write_to_one_directory(tmp_path: Path) -> None:
     lock = OutputLock(tmp_path / ".lock")
     assert lock.acquire()
