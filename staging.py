@@ -107,9 +107,12 @@ class Staging:
             self._sweep()
         elif self._replaced.exists():
             if os.path.lexists(self.target):
-                shutil.rmtree(self._replaced)
-            else:
-                self._replaced.rename(self.target)
+                raise OutputExists(
+                    f"{self._replaced} is the output that was to be replaced, and stays as it is",
+                    why=f"a run was stopped before it could put it back, and {self.target} was made since",
+                    fix="move one of them away",
+                )
+            self._replaced.rename(self.target)
 
     def _replaceable(self) -> OldOutput | None:
         """What is at the target, unless that is nothing or an empty directory."""

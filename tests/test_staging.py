@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -371,6 +372,20 @@ def test_a_kill_between_the_renames_is_recovered(tmp_path: Path, overwrite: bool
         with pytest.raises(OutputExists):
             publish(tmp_path / "out", "third")
     assert (tmp_path / "out" / "data").read_text() == ("third" if overwrite else "old")
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.chain
+def test_an_old_output_that_was_not_put_back_stays_when_a_new_one_is_made(tmp_path: Path) -> None:
+    publish(tmp_path / "out", "old")
+    die("between the renames", tmp_path / "out")
+    shutil.copytree(tmp_path / ".out.partial" / "replaced", tmp_path / "out")
+    before = everything(tmp_path / ".out.partial" / "replaced")
+    with pytest.raises(OutputExists, match="was to be replaced"):
+        publish(tmp_path / "out", "third", overwrite=True)
+    assert everything(tmp_path / ".out.partial" / "replaced") == before
+    shutil.rmtree(tmp_path / "out")
+    publish(tmp_path / "out", "third", overwrite=True)
     assert names(tmp_path) == ["out"]
 
 
