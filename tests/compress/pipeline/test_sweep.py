@@ -22,6 +22,7 @@ from edgepress.compress.recipe import parse
 from edgepress.compress.solve.damped_cholesky import factorize
 from edgepress.errors import (
     CalibrationError,
+    CheckpointError,
     Degraded,
     EdgepressError,
     InputError,
@@ -30,7 +31,7 @@ from edgepress.errors import (
     RecipeError,
     ShapeError,
 )
-from edgepress.storage import hash_tree, read_json
+from edgepress.storage import hash_tree, read_json, write_json
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 
@@ -259,7 +260,7 @@ def test_strict_turns_a_fallback_into_a_failure(
 
 
 def test_layers_of_unequal_width(make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path) -> None:
-    """A checkpoint whose tensors are narrower than its config says (a pruned model) sweeps and loads."""
+    """A checkpoint whose blocks are of the sizes in its own section (a pruned model) sweeps and loads."""
     from safetensors.torch import load_file, save_file
 
     model = make_decoder(tmp_path / "m")
@@ -273,6 +274,11 @@ def test_layers_of_unequal_width(make_decoder: Callable[..., Path], pico_text: P
         :, :32
     ].contiguous()
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="num_attention_heads is 4, the weights have 2"):
+        WeightSource.open(model)
+    whole, narrow = {"ffn": 128, "heads": 4, "kv_heads": 2}, {"ffn": 96, "heads": 2, "kv_heads": 2}
+    config = read_json(model / "config.json") | {"edgepress_blocks": [whole, narrow, whole]}
+    write_json(model / "config.json", config)
     out = compress_model(
         str(model), scheme="W4A16-g32", output=tmp_path / "o", calibration=str(pico_text), **CALIBRATED
     )

@@ -205,6 +205,10 @@ def test_layers_of_unequal_size(make_decoder: Callable[..., Path], export_graph:
             cut = tensor[: rows[part]] if part in rows else tensor[:, : columns[part]]
             tensors[name] = cut.contiguous()
     save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    whole, cut_block = {"ffn": 128, "heads": 4, "kv_heads": 2}, {"ffn": 80, "heads": 2, "kv_heads": 1}
+    config = json.loads((checkpoint / "config.json").read_text())
+    config |= {"edgepress_blocks": [whole, cut_block, whole]}
+    (checkpoint / "config.json").write_text(json.dumps(config))
     exported = export_graph(checkpoint, "W4A16-g16")
     blocks = exported.source.anatomy.blocks
     assert [block.attention.kv_heads for block in blocks] == [2, 1, 2]
