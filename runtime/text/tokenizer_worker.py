@@ -17,6 +17,7 @@ import tokenizers
 # Characters of one token; real ones have up to a few hundred (runs of spaces or dashes).
 LONGEST_TOKEN = 1024
 _THREADS = 4
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 class LibraryTokenizer:
@@ -47,7 +48,8 @@ class LibraryTokenizer:
         backend.model = filled
         for special, group in groupby(head.get("added_tokens", []), key=lambda token: token["special"]):
             added = [
-                tokenizers.AddedToken(**{key: value for key, value in token.items() if key != "id"})
+                # The library prints the name of an option that it does not know.
+                tokenizers.AddedToken(token["content"], **{flag: token[flag] for flag in _FLAGS})
                 for token in group
             ]
             (backend.add_special_tokens if special else backend.add_tokens)(added)

@@ -158,6 +158,16 @@ def test_what_has_no_bound_does_not_run_here(name: str) -> None:
     assert known_parts(backend.to_str().encode()) is None
 
 
+def test_an_unknown_flag_of_a_token_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    theirs = _words()
+    theirs.add_tokens(["new"])
+    content = theirs.to_str().replace('"lstrip":', '"never\\u001b[2J": 1, "lstrip":')
+    parts = known_parts(content.encode())
+    assert parts is not None
+    assert LibraryTokenizer.assemble(*parts).id_of("new") == 5
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_long_added_token_does_not_run_here() -> None:
     backend = _words()
     backend.add_tokens(["x" * 1_000_000])
