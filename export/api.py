@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..compress.model.models import ResolvedModel
     from ..compress.model.weights import WeightSource
     from .format import ExportFormat, OutputKind, Prepared
+    from .graph.forms.providers import ProviderForm
     from .job import ExportJob
 
 FORMATS = "edgepress.export.formats"
@@ -49,6 +50,7 @@ def export_bundle(
     kv: str | None = None,
     provider: str = "cpu",
     prefill: str | None = None,
+    operators: str = "standard",
     gate: Gate | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -68,6 +70,8 @@ def export_bundle(
             weights that are made on the device; ``none`` does without. It is part of the bundle: long
             prompts go through it from the first run on, wherever there is one. ``int8`` when None, unless
             those weights are larger than a gigabyte.
+        operators: ``standard`` are those of ONNX Runtime, for every client; ``edgepress`` are our own, which
+            are faster and run in edgepress alone.
         gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:
@@ -82,7 +86,8 @@ def export_bundle(
     refuse_nesting(target, [checkpoint, text])
     with Staging(target, overwrite=overwrite) as stage:
         plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
-        job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, provider, progress)
+        form = provider_form(provider, operators)
+        job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, form, progress)
         if prefill is not None and prefill not in PREFILLS:
             raise UnknownName("prefill", prefill, PREFILLS)
         job = replace(job, prefill=prefill)
@@ -95,7 +100,7 @@ def export_bundle(
         bundle, work = stage.result, stage.directory / "work"
         command = f"edgepress export --format {format}"
         if plugin.kind == "bundle":
-            command = _command(checkpoint, format, output, validate, kv, provider, prefill)
+            command = _command(checkpoint, format, output, validate, kv, provider, prefill, operators)
         with disk_full_is_typed(stage.target):
             _write(plugin, job, prepared, bundle, command, work if validate else None)
             shutil.rmtree(work, ignore_errors=True)
@@ -108,9 +113,7 @@ def export_bundle(
 
 def _twin(job: ExportJob, plugin: ExportFormat[Any]) -> tuple[ExportJob, Prepared]:
     """The job of the same model in float32, and its graph."""
-    from .graph.forms.providers import CPU
-
-    if job.form != CPU:
+    if not job.form.built:
         raise InputError(
             f"a bundle for {job.form.name} is not measured here",
             fix="leave out the gate, or export for the CPU",
@@ -150,7 +153,7 @@ def _job(
     target: Path,
     text: Path | None,
     kv: str | None,
-    provider: str,
+    form: ProviderForm,
     progress: Progress,
 ) -> ExportJob:
     from ..compress.model.models import resolve
@@ -161,7 +164,6 @@ def _job(
     from .job import ExportJob
     from .proof.proof_text import proof_text
 
-    form = provider_form(provider)
     model = resolve(str(checkpoint), progress)
     refuse_nesting(target, [model.path])
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
@@ -264,6 +266,7 @@ def _command(
     kv: str | None,
     provider: str,
     prefill: str | None,
+    operators: str,
 ) -> str:
     from .graph.forms.providers import CPU
 
@@ -271,4 +274,5 @@ def _command(
     words += [] if kv is None else ["--kv", kv]
     words += [] if provider == CPU.name else ["--provider", provider]
     words += [] if prefill is None else ["--prefill", prefill]
+    words += [] if operators == "standard" else ["--for", operators]
     return shlex.join(words if validate else [*words, "--no-validate"])

@@ -42,7 +42,7 @@ ROOMS = {
         {"formats"},
         {""},
     ],
-    "runtime": [{"bundle", "text", "session"}, {"prepack"}, {"engine"}, {""}],
+    "runtime": [{"bundle", "text", "kernels"}, {"session"}, {"prepack"}, {"engine"}, {""}],
     "benchmarks": [{"records"}, {"speed"}, {"quality"}, {"page"}, {"demo"}, {"lab"}, {""}],
 }
 TRAINING = {"torch", "transformers", "accelerate", "compressed_tensors", "gguf", "onnx", "onnx_ir"}

@@ -43,6 +43,14 @@ if TYPE_CHECKING:
     help="A second graph for long prompts, faster and with answers of its own, whose int8 weights the device "
     "makes; or none. [default: int8 up to 1 GB of them]",
 )
+@click.option(
+    "--for",
+    "operators",
+    type=click.Choice(["standard", "edgepress"]),
+    default="standard",
+    show_default=True,
+    help="Operators of ONNX Runtime, for any client, or edgepress's own: faster, and run by edgepress alone.",
+)
 @click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
 @click.option(
     "--record",
@@ -61,6 +69,7 @@ def command(
     kv: str | None,
     provider: str,
     prefill: str | None,
+    operators: str,
     require_faster: bool,
     record: Path | None,
     as_json: bool,
@@ -93,6 +102,7 @@ def command(
         kv=kv,
         provider=provider,
         prefill=prefill,
+        operators=operators,
         gate=_gate(measured, terminal) if require_faster else None,
         progress=terminal.progress,
     )

@@ -14,7 +14,7 @@ from ..bundle_manifest import decoder_section, encoder_section
 from ..format import ExportFormat, OutputKind, Prepared
 from ..graph.attention.cache_io import FLOAT
 from ..graph.build import WeightView
-from ..graph.forms.providers import CPU
+from ..graph.forms.providers import CPU, OWN
 from ..graph.graph_writer import Kind, Opset, installed_runtime, opset_for
 from ..graph.whole_graph import BuiltGraph, build_graph, save_graph
 from ..job import ExportJob
@@ -85,7 +85,7 @@ class OnnxFormat:
         Raises:
             GateFailed: a difference beyond its bound.
         """
-        if job.form == CPU:
+        if job.form.built:
             parity = prove(job, directory / GRAPH, sections, work, prepared.opset)
             return parity | _prefill_proof(job, prepared, directory, sections, work, parity)
         twin = replace(job, form=CPU, kv_dtype=FLOAT)
@@ -114,6 +114,7 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict
             "opset": built.model.graph.opset_imports[""],
             "ir_version": built.model.ir_version,
             "provider": job.form.describe(),
+            "operators": "edgepress" if job.form == OWN else "standard",
             "notes": list(built.notes),
         },
         "weights": {
@@ -170,7 +171,7 @@ def check_form(job: ExportJob) -> None:
         InputError: an encoder, integer products, or codes in the cache.
     """
     source, form = job.source, job.form
-    if form == CPU:
+    if form.built:
         return
     integer = any(scheme.activations for scheme in source.schemes.values())
     if source.anatomy.kind != "decoder":

@@ -16,10 +16,12 @@ from ...errors import UnknownName
 from .attention.attention import CausalInputs, causal_attention
 from .build import Build
 from .linear.linear import project, project_apart, project_without_bias
+from .linear.tiles import gates_together, tile_product
 from .norm import add_and_normalize, normalize
 
 _TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
 KNOWN = ("silu", "swish", "gelu", "quick_gelu", "relu", "relu2", "tanh", *_TANH_GELU)
+_SILU = ("silu", "swish")
 _END = np.iinfo(np.int64).max
 
 
@@ -110,6 +112,11 @@ def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, 
     if part.gate is None:
         wide, bias = project_without_bias(build, value, [part.up], part.up.name)
         inner = activate(build, wide, part.activation, f"{name}.act", bias)
+    elif part.activation in _SILU and gates_together(build, [part.gate, part.up]):
+        scheme = build.weights.scheme(part.up.name)
+        assert scheme is not None
+        pair = [part.gate, part.up]
+        inner = tile_product(build, value, pair, scheme, f"{name}.gate_up", None, gated=True)
     else:
         gate, up = project_apart(build, value, [part.gate, part.up], f"{name}.gate_up", f"{name}.split")
         inner = build.graph.node(
@@ -137,7 +144,7 @@ def activate(
         value = graph.node("Add", f"{name}.add_bias", [value, bias])
     if function == "gelu":
         return graph.contrib("Gelu", name, [value])
-    if function in ("silu", "swish"):
+    if function in _SILU:
         return graph.contrib("QuickGelu", name, [value], alpha=1.0)
     if function == "quick_gelu":
         return graph.contrib("QuickGelu", name, [value], alpha=1.702)

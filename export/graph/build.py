@@ -36,6 +36,7 @@ class Build:
         int8_inputs: activations already quantized per token: ``(uint8 codes, scale)`` by value.
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
+        tiles: write edgepress's own operators for quantized weights and attention.
         smooth: factors ``[hidden]`` by the name of the norm whose outputs are divided by them.
         prepacked: None in a graph that has its weights; in one for prefill, the products whose weights are
             prepacked on the device from those of the model's graph.
@@ -44,6 +45,7 @@ class Build:
     graph: GraphWriter
     weights: WeightView
     accuracy_level: int = 4
+    tiles: bool = False
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None

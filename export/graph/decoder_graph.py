@@ -177,5 +177,7 @@ def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
     row_bytes = 2 * rope.dim
     cos = graph.weight("rope.cos", FLOAT, shape, lambda: table(0), read_per_token=row_bytes)
     sin = graph.weight("rope.sin", FLOAT, shape, lambda: table(1), read_per_token=row_bytes)
+    if build.tiles:
+        return CausalInputs(last, total, cos, sin)
     half = ir.DataType.FLOAT16
     return CausalInputs(last, total, cast(build, cos, half), cast(build, sin, half), factor)

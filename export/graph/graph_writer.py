@@ -25,6 +25,8 @@ from ...errors import MissingDependency
 
 Array = NDArray[Any]
 CONTRIB = "com.microsoft"
+# The domain of the operators in runtime/kernels.
+OWN = "edgepress"
 Kind = Literal["decoder", "encoder"]
 
 
@@ -140,6 +142,12 @@ class GraphWriter:
         """Append a node of ONNX Runtime's own domain and return ``outputs`` of its outputs."""
         return self._append(CONTRIB, op, name, inputs, outputs, attributes)
 
+    def own(
+        self, op: str, name: str, inputs: Sequence[ir.Value | None], outputs: int, **attributes: Any
+    ) -> tuple[ir.Value, ...]:
+        """Append a node of edgepress's own domain and return ``outputs`` of its outputs."""
+        return self._append(OWN, op, name, inputs, outputs, attributes)
+
     def _append(
         self,
         domain: str,
@@ -157,12 +165,13 @@ class GraphWriter:
 
     def model(self, opset: Opset) -> ir.Model:
         """The finished model; the writer is not used after it."""
+        own = {OWN: 1} if any(node.domain == OWN for node in self._nodes) else {}
         graph = ir.Graph(
             self._inputs,
             self._outputs,
             nodes=self._nodes,
             initializers=list(self._initializers.values()),
-            opset_imports={"": opset.version, CONTRIB: 1},
+            opset_imports={"": opset.version, CONTRIB: 1, **own},
             name=self.name,
         )
         return ir.Model(

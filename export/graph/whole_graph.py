@@ -53,13 +53,13 @@ def build_graph(
         CheckpointError, UnknownName: a part that the graphs cannot express.
     """
     graph = GraphWriter(view.anatomy.model_type or view.anatomy.kind)
-    build = Build(graph, view)
+    build = Build(graph, view, tiles=form.linears == "tiles")
     if view.anatomy.kind == "decoder":
         build_decoder(build)
     else:
         build_encoder(build, pooling)
     inputs, model = tuple(graph.input_names), graph.model(opset)
-    if form != CPU:
+    if not form.built:
         rewrite(model, graph, form)
     return BuiltGraph(
         model=model,

@@ -22,6 +22,8 @@ from ..job import ExportJob
 
 # Accuracy level of MatMulNBits, written or left by fusion, that computes in float32, slowly.
 _EXACT = 0
+# Our own attention; over other caches than float32 its name ends in their bits.
+_ATTENTION = "CachedAttention"
 _CONFIG = {
     "session.qdq_matmulnbits_accuracy_level": str(_EXACT),
     # No integer product is left, and the rewriting that protects them mishandles weights without zero points.
@@ -55,9 +57,11 @@ def exact_session(graph: Path) -> Iterator[Any]:
     for node in list(model.graph):
         if node.op_type == "MatMulNBits":
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _EXACT)
+        elif node.op_type == "QuantizedProduct":
+            node.attributes["exact"] = ir.AttrInt64("exact", 1)
         elif node.op_type == "MatMulIntegerToFloat":
             _in_float(model.graph, node)
-        elif node.op_type == "GroupQueryAttention":
+        elif node.op_type == "GroupQueryAttention" or node.op_type.startswith(_ATTENTION):
             _without_codes(node)
         elif node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT16:
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
@@ -70,6 +74,8 @@ def exact_session(graph: Path) -> Iterator[Any]:
 
 def _without_codes(attention: ir.Node) -> None:
     """Let attention cache keys and values as they are."""
+    if attention.op_type.startswith(_ATTENTION):
+        attention.op_type = _ATTENTION
     for name in CODE_ATTRIBUTES:
         attention.attributes.pop(name, None)
     attention.resize_inputs(min(len(attention.inputs), SCALES_AT))

@@ -119,6 +119,11 @@ class Bundle:
         return self.path / self._checked.graph.file
 
     @property
+    def own_operators(self) -> bool:
+        """Whether its graph has operators of edgepress's own, which no other runtime knows."""
+        return self._checked.graph.operators == "edgepress"
+
+    @property
     def graph_sha256(self) -> str:
         """A hash of the graphs with their weights: the same for every bundle that computes the same."""
         prefill = [] if self.prefill is None else [self.prefill.file]

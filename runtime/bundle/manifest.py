@@ -74,9 +74,10 @@ def _graph_name(name: Any, key: str) -> str:
 
 @dataclass(frozen=True)
 class Graph:
-    """The ONNX file."""
+    """The ONNX file, and whose operators it has beside those of ONNX."""
 
     file: Annotated[str, _graph_name] = "model.onnx"
+    operators: Annotated[Literal["standard", "edgepress"], choice("standard", "edgepress")] = "standard"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import BundleError
 from ..bundle.bundle import Bundle
+from ..kernels.library import require_library
 from ..prepack import prepacked
 from ..session.session import open_session
 from .background import BackgroundTask
@@ -33,8 +34,10 @@ def load_graph(
         BundleError: the graph does not load, or its weights differ from the manifest.
         MissingDependency: ONNX Runtime or the provider is not installed.
     """
+    if bundle.own_operators:
+        require_library(f"the bundle {bundle.path}")
     opening = partial(open_session, threads=threads, provider=provider, profile=profile)
-    if cache and provider == "cpu":
+    if cache and provider == "cpu" and prepacked.worth(bundle):
         session = open_prepacked(bundle, prepacked.GRAPH, opening)
         if session is not None:
             return session

@@ -137,8 +137,8 @@ def entry_path(bundle: Bundle) -> Path:
 
 
 def worth(bundle: Bundle) -> bool:
-    """Whether an entry saves more than it costs to look after."""
-    return bundle.weight_bytes >= SMALLEST
+    """Whether an entry saves more than it costs to look after: our own operators read weights as they lie."""
+    return bundle.weight_bytes >= SMALLEST and not bundle.own_operators
 
 
 def find(bundle: Bundle) -> PrepackedEntry | None:

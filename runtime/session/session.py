@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ...errors import BundleError, MissingDependency, UnknownName
 from ...foreign import memory_shortage
 from ...limits import require_threads
+from ..kernels.library import library
 from .cpu_features import products_saturate
 from .node_providers import RECORDED, misplaced
 from .threads import thread_budget
@@ -214,6 +215,10 @@ def _options(runtime: Any, threads: int, config: Mapping[str, str]) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _FATAL
+    operators = library()
+    if operators is not None:
+        with graph_errors_are_typed(f"the library of operators {operators} cannot be loaded"):
+            options.register_custom_ops_library(str(operators))
     for key, value in config.items():
         options.add_session_config_entry(key, value)
     return options

@@ -25,10 +25,12 @@ from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes.kv_cache import span_to_scale
 from edgepress.export.graph.build import Build, WeightView
+from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.graph.graph_writer import GraphWriter, Opset, installed_runtime, opset_for
 from edgepress.export.graph.whole_graph import BuiltGraph, build_graph, save_graph
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.export.proof.graphs import exact_session
+from edgepress.runtime.kernels.library import library
 from edgepress.runtime.session.session import open_session
 from edgepress.terminal import Silent
 
@@ -148,12 +150,15 @@ def export_graph(tmp_path: Path) -> Callable[..., Exported]:
         pooling: Pooling | None = None,
         kv: KVScheme | None = None,
         kv_dtype: str = "float32",
+        form: ProviderForm = CPU,
     ) -> Exported:
+        if form == OWN and library() is None:
+            pytest.skip("the library of operators was not built here")
         scheme_of = scheme if callable(scheme) else lambda _: scheme
         source = QuantizedSource(checkpoint, scheme_of, embedding, kv)
         opset = opset_for(installed_runtime(), source.anatomy.kind)
         dtype = kv_dtype if kv is None else {8: "int8", 4: "uint8"}[kv.bits]
-        built = build_graph(WeightView(source, kv_dtype=dtype), opset, pooling)
+        built = build_graph(WeightView(source, kv_dtype=dtype), opset, pooling, form)
         path = tmp_path / "model.onnx"
         with Silent().task("", built.nbytes) as task:
             save_graph(built.model, path, built.nbytes, task)

@@ -28,6 +28,8 @@ from .dequantized_cache import OpenedCache, opens
 
 # Where the sink stands among the inputs of GroupQueryAttention.
 SINK_AT = 11
+# What ends the name of our own operator for each type of the cache.
+_WIDTHS = {"float32": "", "float16": "16", "int8": "8", "uint8": "4"}
 # exp(NO_SINK - x) is 0 for every score x.
 NO_SINK = -1e30
 
@@ -70,7 +72,8 @@ def causal_attention(
         sizes = [part.q.out_features, part.k.out_features, part.v.out_features]
         q, k, v = build.graph.split(f"{name}.split", packed, sizes)
         query = [_head_norm(build, q, part.q_norm, part), _head_norm(build, k, part.k_norm, part), v]
-    query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
+    if not build.tiles:
+        query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
     window = part.sliding_window
     opened = None if shared.span is None else OpenedCache(build, part, past, *shared.span)
     scales, code_attributes = codes(build, part) if opened is None else ([], {})
@@ -79,8 +82,12 @@ def causal_attention(
     weightless = sink(build, part)
     if scales or weightless is not None:
         inputs += [*[None] * (SINK_AT - len(inputs)), weightless, *scales]
-    attended, key, present = build.graph.contrib_outputs(
-        "GroupQueryAttention",
+    operator, write = "GroupQueryAttention", build.graph.contrib_outputs
+    if build.tiles:
+        operator, write = f"CachedAttention{_WIDTHS[build.weights.kv_dtype]}", build.graph.own
+        code_attributes = {}
+    attended, key, present = write(
+        operator,
         name,
         inputs,
         3,
@@ -94,7 +101,7 @@ def causal_attention(
     )
     if opened is not None:
         key, present = opened.codes((key, present))
-    return cast(build, attended, ir.DataType.FLOAT), key, present
+    return attended if build.tiles else cast(build, attended, ir.DataType.FLOAT), key, present
 
 
 def _head_norm(build: Build, value: ir.Value, norm: Norm | None, part: Attention) -> ir.Value:
@@ -117,7 +124,7 @@ def factor_in_rope(build: Build) -> float:
     anatomy = build.anatomy
     parts = [block.attention for block in anatomy.blocks]
     factors = {factor(part) for part in parts}
-    if anatomy.rope is None or build.weights.kv_dtype != "float32" or len(factors) > 1:
+    if build.tiles or anatomy.rope is None or build.weights.kv_dtype != "float32" or len(factors) > 1:
         return 1.0
     whole = all(part.head_dim == anatomy.rope.dim for part in parts)
     (found,) = factors
@@ -129,7 +136,7 @@ def sink(build: Build, part: Attention) -> ir.Value | None:
     softcap has no tiles, and codes are read as fast in tiles.
     """
     floats = build.weights.kv_dtype == "float32" or opens(build)
-    if not floats or part.sliding_window is not None or part.softcap:
+    if build.tiles or not floats or part.sliding_window is not None or part.softcap:
         return None
     return build.graph.constant(f"no_sink.{part.heads}", np.full(part.heads, NO_SINK, np.float32))
 

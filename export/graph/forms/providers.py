@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ....errors import CheckpointError, UnknownName
+from ....errors import CheckpointError, InputError, UnknownName
 from ..attention.attention import without_sinks
 from ..graph_writer import Array, GraphWriter
 from .qdq import INT2_OPSET, to_qdq
@@ -31,12 +31,18 @@ class ProviderForm:
         dtype: of activations, norms, scales and the cache.
         linears: ``nbits`` are ``MatMulNBits`` in a graph of ONNX Runtime's own operators; ``qdq`` are
             ``DequantizeLinear`` by blocks and ``MatMul`` in a graph of standard operators (but for the
-            attention), which a provider fuses as it can.
+            attention), which a provider fuses as it can; ``tiles`` are edgepress's own operators, which run
+            in edgepress alone.
     """
 
     name: str
     dtype: Literal["float32", "float16"]
-    linears: Literal["nbits", "qdq"]
+    linears: Literal["nbits", "qdq", "tiles"]
+
+    @property
+    def built(self) -> bool:
+        """Whether the builders write it as it is: for the CPU, with either set of operators."""
+        return self.name == CPU.name
 
     def describe(self) -> dict[str, Any]:
         """For the manifest."""
@@ -44,6 +50,8 @@ class ProviderForm:
 
 
 CPU = ProviderForm("cpu", "float32", "nbits")
+OWN = ProviderForm("cpu", "float32", "tiles")
+OPERATORS = ("edgepress", "standard")
 FORMS = {
     form.name: form
     for form in (
@@ -55,15 +63,24 @@ FORMS = {
 }
 
 
-def provider_form(name: str) -> ProviderForm:
-    """The form for the provider ``name``.
+def provider_form(name: str, operators: str = "standard") -> ProviderForm:
+    """The form for the provider ``name`` with ``operators``, of :data:`OPERATORS`.
 
     Raises:
         UnknownName: no graph is written for it.
+        InputError: our own operators for another provider than the CPU.
     """
     if name not in FORMS:
         raise UnknownName("provider", name, FORMS)
-    return FORMS[name]
+    if operators not in OPERATORS:
+        raise UnknownName("set of operators", operators, OPERATORS)
+    if operators == "standard":
+        return FORMS[name]
+    if name != CPU.name:
+        raise InputError(
+            f"edgepress's own operators do not run on {name}", fix="leave --for out, or export for the cpu"
+        )
+    return OWN
 
 
 def status_of(manifest: dict[str, Any]) -> str:

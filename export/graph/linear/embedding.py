@@ -9,6 +9,7 @@ from ....compress.numbers.scheme import Scheme
 from ....errors import ShapeError
 from ..build import Build
 from .linear import transposed_product
+from .tiles import TileLayout, product_node, tile_layout, tile_weight
 from .nbits import Layout, layout_of, nbits_node, packed_weight
 
 
@@ -17,6 +18,9 @@ def embed(build: Build, ids: ir.Value) -> ir.Value:
     module, scheme = build.anatomy.embedding, build.weights.embedding_scheme
     if scheme is None:
         return build.graph.node("Gather", module, [build.table(module), ids], axis=0)
+    if build.tiles:
+        tiles, held = _tile_table(build, module, scheme)
+        return build.graph.own("QuantizedRows", module, [tiles, ids], 1, **held.attributes())[0]
     codes, scales, *zeros = _packed_table(build, module, scheme)
     return _gather(build, ids, [codes, scales, *zeros], table_layout(build, module, scheme), module)
 
@@ -30,6 +34,10 @@ def head(build: Build, value: ir.Value) -> ir.Value:
         table = build.table(module)
         _read_whole(build, table)
         product = transposed_product(build, value, table, "head")
+    elif build.tiles:
+        tiles, held = _tile_table(build, module, scheme)
+        _read_whole(build, tiles)
+        product = product_node(build, value, tiles, held, "head")
     else:
         packed = _packed_table(build, module, scheme)
         for part in packed:
@@ -40,6 +48,16 @@ def head(build: Build, value: ir.Value) -> ir.Value:
     if anatomy.head is None or not build.weights.has(f"{anatomy.head}.bias"):
         return product
     return build.graph.node("Add", "head.add_bias", [product, build.vector(f"{anatomy.head}.bias")])
+
+
+def _tile_table(build: Build, module: str, scheme: Scheme) -> tuple[ir.Value, TileLayout]:
+    rows, hidden = build.weights.shape(f"{module}.weight")
+    weights, layout = build.weights, tile_layout(scheme, rows, hidden, module)
+    known = f"{module}.tiles" in build.graph.nbytes
+    tiles = tile_weight(build, lambda: [weights.quantized_table(module)], layout, module)
+    if not known:
+        build.graph.read_per_token[str(tiles.name)] = layout.nbytes // rows
+    return tiles, layout
 
 
 def table_layout(build: Build, module: str, scheme: Scheme) -> Layout:

@@ -17,6 +17,7 @@ from ..build import Build
 from ..graph_writer import Array
 from .integer import integer_product, prepacked_product
 from .nbits import nbits_product
+from .tiles import tile_product, tiled
 
 
 def project(build: Build, value: ir.Value, linears: Sequence[Linear], name: str) -> ir.Value:
@@ -122,6 +123,8 @@ def _product(
             parts.append(integer_product(build, value, run, scheme, label, bias))
         elif build.prepacked is not None:
             parts.append(prepacked_product(build, value, run, label, bias, label))
+        elif tiled(build, run[0].name):
+            parts.append(tile_product(build, value, run, scheme, label, bias))
         else:
             parts.append(nbits_product(build, value, run, scheme, label, bias))
     return parts[0] if len(parts) == 1 else build.graph.node("Concat", name, parts, axis=-1)

@@ -11,7 +11,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from edgepress.compress.model.block_anatomy import Linear
+from edgepress.compress.model.kv_scheme import KVScheme
 from edgepress.errors import CheckpointError, ShapeError, UnknownName
+from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof.distances import NOISE, divergence, log_softmax
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.export.proof.reference import logits, with_rounded_activations
@@ -41,18 +43,60 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-@pytest.mark.parametrize("scheme", [None, "W4A16-g32"])
+@pytest.mark.parametrize(
+    ("scheme", "form"), [(None, CPU), ("W4A16-g32", CPU), (None, OWN), ("W4A16-g32", OWN)]
+)
 def test_families(
-    model_type: str, scheme: str | None, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+    model_type: str,
+    scheme: str | None,
+    form: ProviderForm,
+    make_decoder: Callable[..., Path],
+    export_graph: Any,
+    tmp_path: Path,
 ) -> None:
     changes = {"sliding_window": 24} if model_type == "mistral" else {}
-    exported = export_graph(make_decoder(tmp_path / "model", model_type, **changes), scheme)
+    exported = export_graph(make_decoder(tmp_path / "model", model_type, **changes), scheme, form=form)
     want = logits(exported.source.model(activations=False), IDS[:1])
     with exported.driver(exact=scheme is not None) as driver:
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
         # Past the window, token by token from the cache, and in chunks.
         assert np.abs(driver.logits(IDS[:1, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
         assert np.abs(driver.logits(IDS[:1, :80], depth=30) - want[:, 30:80]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "float16", "int8", "uint8"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt2"])
+def test_our_own_operators_answer_alike_in_chunks_and_token_by_token(
+    model_type: str, kv_dtype: str, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    checkpoint = make_decoder(tmp_path / "model", model_type)
+    kv = {"int8": KVScheme(bits=8), "uint8": KVScheme(bits=4)}.get(kv_dtype)
+    exported = export_graph(checkpoint, "W3A16-g32", "W8A16-g32", kv=kv, kv_dtype=kv_dtype, form=OWN)
+    want = logits(exported.source.model(activations=False, cache=kv is not None), IDS[:1])
+    with exported.driver() as driver:
+        whole = driver.logits(IDS[:1])
+        for depth in (1, 7, 40, 80):
+            assert np.array_equal(driver.logits(IDS[:1], depth=depth), whole[:, depth:])
+        assert np.array_equal(driver.logits(IDS)[0], whole[0])
+        assert np.array_equal(driver.logits(IDS[:, :41], depth=40)[0], whole[0, 40:41])
+    near = divergence(log_softmax(want[0]), log_softmax(whole[0])).mean()
+    assert near < NOISE * 0.02
+
+
+def test_three_bits_take_three_quarters_of_four(
+    make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    checkpoint = make_decoder(tmp_path / "model")
+    sizes = {}
+    for bits in (3, 4):
+        built = export_graph(checkpoint, f"W{bits}A16-g64", form=OWN).built
+        sizes[bits] = sum(
+            value.const_value.nbytes
+            for name, value in built.model.graph.initializers.items()
+            if name.endswith(".tiles")
+        )
+    scales = 4 / 64  # bytes a weight of scales
+    assert (sizes[3] / (3 / 8 + scales)) == sizes[4] / (4 / 8 + scales)
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
@@ -128,13 +172,19 @@ def test_a_fused_matrix_of_every_storage(
     ],
 )
 @pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("form", [CPU, OWN])
 def test_schemes(
-    scheme: str, tied: bool, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+    scheme: str,
+    tied: bool,
+    form: ProviderForm,
+    make_decoder: Callable[..., Path],
+    export_graph: Any,
+    tmp_path: Path,
 ) -> None:
     checkpoint = make_decoder(
         tmp_path / "model", tie_word_embeddings=tied, attention_bias=True, mlp_bias=True, num_hidden_layers=2
     )
-    exported = export_graph(checkpoint, scheme, "W8A16-g32")
+    exported = export_graph(checkpoint, scheme, "W8A16-g32", form=form)
     want = logits(exported.source.model(activations=False), IDS[:2])
     with exported.driver(exact=True) as driver:
         assert np.abs(driver.logits(IDS[:2]) - want).max() < TOLERANCE

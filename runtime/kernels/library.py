@@ -1,0 +1,64 @@
+"""The library of edgepress's own operators: where it is, and which instructions it uses here.
+
+It is built with the package where there is a compiler. Without it, or with ``EDGEPRESS_KERNELS=off``, only
+bundles of standard operators run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+from ...errors import MissingDependency
+
+DOMAIN = "edgepress"
+_OFF = "off"
+_SUFFIXES = (".so", ".pyd", ".dylib")
+
+
+def library() -> Path | None:
+    """The library of operators; None where it was not built or is switched off."""
+    if os.environ.get("EDGEPRESS_KERNELS", "").lower() == _OFF:
+        return None
+    folder = Path(__file__).parent
+    found = (path for path in sorted(folder.glob("_kernels*")) if path.suffix in _SUFFIXES)
+    return next(found, None)
+
+
+def instructions() -> str:
+    """The instructions that the kernels use on this processor: ``avx512-vnni``, ``avx-vnni``, ``avx2`` or
+    ``plain``; ``none`` where there is no library.
+    """
+    path = library()
+    return "none" if path is None else _name(path, os.environ.get("EDGEPRESS_KERNELS", ""))
+
+
+@cache
+def _name(path: Path, _: str) -> str:
+    try:
+        function = ctypes.CDLL(str(path)).edgepress_kernels
+    except (OSError, AttributeError) as error:
+        raise MissingDependency(f"the library of operators {path} cannot be loaded", why=str(error)) from None
+    function.restype = ctypes.c_char_p
+    return str(function().decode("ascii"))
+
+
+def require_library(what: str) -> Path:
+    """The library for ``what``, which cannot do without.
+
+    Raises:
+        MissingDependency: it is not there.
+    """
+    path = library()
+    if path is not None:
+        return path
+    off = os.environ.get("EDGEPRESS_KERNELS", "").lower() == _OFF
+    raise MissingDependency(
+        f"{what} needs edgepress's own operators, which are {'switched off' if off else 'not built here'}",
+        why="EDGEPRESS_KERNELS is off" if off else "the package was installed without a C compiler",
+        fix="unset EDGEPRESS_KERNELS"
+        if off
+        else "install a C compiler and edgepress again, or export with --for standard",
+    )

@@ -1,0 +1,142 @@
+/* Sixteen lanes of 32 bits, by the compiler's vector types, and the few operations that need an instruction
+ * of their own on each processor: a fused multiply-add, and the product of four unsigned by four signed bytes
+ * in each lane. Every processor gives the same bits: integer sums are exact, and floats are only ever combined
+ * by single operations and fused multiply-adds in a fixed order.
+ */
+#ifndef EDGEPRESS_VECTOR_H
+#define EDGEPRESS_VECTOR_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#define INLINE static inline __attribute__((always_inline))
+/* With 32 registers, loops over rows and heads keep their sums in registers when they are unrolled. */
+#if defined(EDGEPRESS_AVX512)
+#define UNROLL _Pragma("GCC unroll 8")
+#define MOST_ROWS 8
+#else
+#define UNROLL
+#define MOST_ROWS 4
+#endif
+/* Code that is made once for each constant it is called with: worth its size where there are instructions of its
+ * own, and not in the reference. */
+#if defined(EDGEPRESS_AVX512) || defined(EDGEPRESS_AVX2) || defined(EDGEPRESS_NEON)
+#define SPECIALIZED INLINE
+#else
+#define SPECIALIZED static __attribute__((noinline, noclone))
+#endif
+
+typedef int32_t ints __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t words __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float floats __attribute__((vector_size(64), aligned(4), may_alias));
+
+#if defined(EDGEPRESS_AVX512)
+#include <immintrin.h>
+INLINE floats fused(floats a, floats b, floats c) {
+    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+INLINE ints dot4(ints sum, words codes, int32_t quad) {
+    return (ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(quad));
+}
+INLINE floats nearest(floats value) {
+    return (floats)_mm512_roundscale_ps((__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+INLINE float largest(floats value) { return _mm512_reduce_max_ps((__m512)value); }
+INLINE floats absolute(floats value) { return (floats)_mm512_abs_ps((__m512)value); }
+INLINE floats maximum(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
+
+#elif defined(EDGEPRESS_AVX2)
+#include <immintrin.h>
+typedef int32_t half_ints __attribute__((vector_size(32)));
+typedef union { floats whole; __m256 half[2]; } float_halves;
+typedef union { ints whole; __m256i half[2]; } int_halves;
+INLINE floats fused(floats a, floats b, floats c) {
+    float_halves x = {a}, y = {b}, z = {c};
+    z.half[0] = _mm256_fmadd_ps(x.half[0], y.half[0], z.half[0]);
+    z.half[1] = _mm256_fmadd_ps(x.half[1], y.half[1], z.half[1]);
+    return z.whole;
+}
+INLINE __m256i dot4_half(__m256i sum, __m256i codes, __m256i quad) {
+#if defined(EDGEPRESS_AVXVNNI)
+    return _mm256_dpbusd_avx_epi32(sum, codes, quad);
+#else
+    /* Pairs of products of 8-bit codes do not fit 16 bits: even and odd bytes are widened first. */
+    const __m256i low = _mm256_set1_epi16(0x00ff);
+    __m256i even = _mm256_and_si256(codes, low), odd = _mm256_srli_epi16(codes, 8);
+    __m256i even_quad = _mm256_srai_epi16(_mm256_slli_epi16(quad, 8), 8), odd_quad = _mm256_srai_epi16(quad, 8);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(even, even_quad));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(odd, odd_quad));
+#endif
+}
+INLINE ints dot4(ints sum, words codes, int32_t quad) {
+    int_halves total = {sum}, parts = {(ints)codes};
+    __m256i all = _mm256_set1_epi32(quad);
+    total.half[0] = dot4_half(total.half[0], parts.half[0], all);
+    total.half[1] = dot4_half(total.half[1], parts.half[1], all);
+    return total.whole;
+}
+INLINE floats nearest(floats value) {
+    float_halves x = {value};
+    x.half[0] = _mm256_round_ps(x.half[0], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    x.half[1] = _mm256_round_ps(x.half[1], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return x.whole;
+}
+#else
+INLINE floats fused(floats a, floats b, floats c) {
+    for (int lane = 0; lane < LANES; lane++) c[lane] = fmaf(a[lane], b[lane], c[lane]);
+    return c;
+}
+INLINE ints dot4(ints sum, words codes, int32_t quad) {
+    int8_t factors[4];
+    memcpy(factors, &quad, 4);
+    for (int lane = 0; lane < LANES; lane++)
+        for (int byte = 0; byte < 4; byte++)
+            sum[lane] += (int32_t)(codes[lane] >> (8 * byte) & 255) * factors[byte];
+    return sum;
+}
+INLINE floats nearest(floats value) {
+    for (int lane = 0; lane < LANES; lane++) value[lane] = rintf(value[lane]);
+    return value;
+}
+#endif
+
+#if !defined(EDGEPRESS_AVX512)
+INLINE floats absolute(floats value) { return (floats)((words)value & 0x7fffffffu); }
+INLINE floats maximum(floats a, floats b) {
+    ints first = a > b;
+    return (floats)((first & (ints)a) | (~first & (ints)b));
+}
+INLINE float largest(floats value) {
+    float found = value[0];
+    for (int lane = 1; lane < LANES; lane++) found = value[lane] > found ? value[lane] : found;
+    return found;
+}
+#endif
+
+INLINE floats load_floats(const float *from) {
+    floats value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+INLINE words load_words(const void *from) {
+    words value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+INLINE void store_floats(float *into, floats value) { memcpy(into, &value, sizeof value); }
+INLINE floats all(float value) { return value - (floats){0}; }
+INLINE floats to_floats(ints value) { return __builtin_convertvector(value, floats); }
+INLINE ints to_ints(floats value) { return __builtin_convertvector(value, ints); }
+
+/* The first `count` floats, zeros behind them. */
+INLINE floats load_some(const float *from, int64_t count) {
+    floats value = {0};
+    memcpy(&value, from, (size_t)(count < LANES ? count : LANES) * 4);
+    return value;
+}
+INLINE void store_some(float *into, floats value, int64_t count) {
+    memcpy(into, &value, (size_t)(count < LANES ? count : LANES) * 4);
+}
+#endif

@@ -1,0 +1,361 @@
+"""Each operator against a naive reference in numpy, over shapes with tails, groups, zero points and caches, with
+every set of instructions that this processor has: all of them give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from edgepress.export.graph.linear.tiles import TileLayout, pack_tiles
+from edgepress.runtime.kernels.library import instructions, library
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+pytestmark = pytest.mark.skipif(library() is None, reason="the library of operators was not built here")
+SETS = ("plain", "avx2", "avx-vnni", "avx512-vnni")
+TYPES = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int8): 3, np.dtype(np.int32): 6}
+TYPES |= {np.dtype(np.int64): 7, np.dtype(np.float16): 10}
+Array = NDArray[Any]
+
+
+@pytest.fixture(params=SETS)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("EDGEPRESS_KERNELS", request.param)
+    if instructions() != request.param:
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
+
+
+def run(
+    op: str, inputs: dict[str, Array | None], outputs: int = 1, threads: int = 1, **attributes: Any
+) -> list[Array]:
+    """The outputs of one operator; what is None is left out."""
+    given_inputs = {name: value for name, value in inputs.items() if value is not None}
+    names = [name if value is not None else "" for name, value in inputs.items()]
+    infos = [helper.make_tensor_value_info(n, TYPES[v.dtype], v.shape) for n, v in given_inputs.items()]
+    outs = [helper.make_tensor_value_info(f"out{i}", TensorProto.UNDEFINED, None) for i in range(outputs)]
+    node = helper.make_node(op, names, [out.name for out in outs], domain="edgepress", **attributes)
+    graph = helper.make_graph([node], "one", infos, outs)
+    for out, kind in zip(graph.output, _kinds(op), strict=False):
+        out.type.tensor_type.elem_type = kind
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("edgepress", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    options.register_custom_ops_library(str(library()))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return [np.asarray(value) for value in session.run(None, given_inputs)]
+
+
+def _kinds(op: str) -> list[int]:
+    cache = {"CachedAttention16": 10, "CachedAttention8": 3, "CachedAttention4": 2}.get(op, 1)
+    return [1, cache, cache]
+
+
+@dataclass
+class Matrix:
+    """Random codes and what they mean."""
+
+    layout: TileLayout
+    tiles: Array
+    weight: Array  # [rows, columns] float64
+
+
+def matrix(rows: int, columns: int, bits: int, group: int, zero_points: bool, seed: int = 0) -> Matrix:
+    random = np.random.default_rng(seed)
+    layout = TileLayout(bits, group, rows, columns, zero_points, 1)
+    codes = random.integers(0, 1 << bits, (rows, columns)).astype(np.uint8)
+    scales = (random.random((rows, layout.groups)) * 0.1).astype(np.float32)
+    zeros = random.integers(0, 1 << bits, (rows, layout.groups)).astype(np.uint8) if zero_points else None
+    middle = np.full((rows, layout.groups), 1 << (bits - 1)) if zeros is None else zeros
+    wide = [np.repeat(part, group, 1)[:, :columns].astype(np.float64) for part in (middle, scales)]
+    tiles = pack_tiles(codes, scales, zeros, layout)
+    assert tiles.nbytes == layout.nbytes
+    return Matrix(layout, tiles, (codes - wide[0]) * wide[1])
+
+
+def rounded(x: Array, group: int) -> Array:
+    """``x [rows, columns]`` as int8 codes by groups mean it, in float64."""
+    rows, columns = x.shape
+    padded = np.zeros((rows, -(-columns // group) * group), np.float32)
+    padded[:, :columns] = x
+    parts = padded.reshape(rows, -1, group)
+    top = np.abs(parts).max(-1, keepdims=True)
+    inverse = np.where(top > 1e-36, np.float32(127) / np.where(top > 0, top, 1), 0).astype(np.float32)
+    codes = np.rint(parts * inverse).astype(np.float64)
+    return np.asarray((codes * (top / np.float32(127))).reshape(rows, -1)[:, :columns])
+
+
+def close(found: Array, expected: Array, terms: Array) -> None:
+    """Within what float32 sums of so large ``terms`` (sums of absolute products) may lose."""
+    assert (np.abs(found - expected) <= 1e-6 * terms + 1e-30).all()
+
+
+SHAPES = [(16, 64, 1), (50, 200, 3), (33, 128, 13), (1, 33, 9), (96, 576, 2)]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("zero_points", [False, True])
+def test_a_product_is_that_of_dequantized_weights_and_rounded_activations(kernels, bits, zero_points):
+    for group in (32, 64, 96):
+        for rows, columns, tokens in SHAPES:
+            held = matrix(rows, columns, bits, group, zero_points)
+            random = np.random.default_rng(1)
+            x = random.standard_normal((1, tokens, columns)).astype(np.float32)
+            bias = random.standard_normal(rows).astype(np.float32) if tokens > 1 else None
+            attributes = held.layout.attributes()
+            inputs = {"x": x, "w": held.tiles, "bias": bias}
+            added = 0 if bias is None else bias
+            (found,) = run("QuantizedProduct", inputs, **attributes)
+            seen = rounded(x[0], group)
+            close(found[0], seen @ held.weight.T + added, np.abs(seen) @ np.abs(held.weight).T + 8)
+            (exact,) = run("QuantizedProduct", inputs, exact=1, **attributes)
+            close(exact[0], x[0] @ held.weight.T + added, np.abs(x[0]) @ np.abs(held.weight).T + 8)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_rows_of_a_table_are_its_weights(bits):
+    held = matrix(50, 200, bits, 32, True)
+    ids = np.array([[0, 49, 17], [16, 15, 31]], np.int64)
+    (found,) = run("QuantizedRows", {"w": held.tiles, "ids": ids}, **held.layout.attributes())
+    assert np.array_equal(found, held.weight[ids].astype(np.float32))
+
+
+def test_a_gated_product_joins_its_halves(kernels):
+    held = matrix(64, 64, 4, 32, False)
+    x = np.random.default_rng(2).standard_normal((1, 5, 64)).astype(np.float32) * 30
+    (whole,) = run("QuantizedProduct", {"x": x, "w": held.tiles}, **held.layout.attributes())
+    (found,) = run("QuantizedProduct", {"x": x, "w": held.tiles}, gated=1, **held.layout.attributes())
+    gate, up = whole[..., :32].astype(np.float64), whole[..., 32:]
+    expected = gate / (1 + np.exp(-gate)) * up
+    assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_row_does_not_depend_on_its_neighbours_nor_on_threads(data):
+    bits = data.draw(st.sampled_from([2, 3, 4, 8]))
+    rows, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 150))
+    tokens = data.draw(st.integers(1, 20))
+    held = matrix(rows, columns, bits, data.draw(st.sampled_from([32, 64])), data.draw(st.booleans()))
+    scale = data.draw(st.sampled_from([1e-42, 1e-30, 1.0, 1e30]))
+    x = (np.random.default_rng(tokens).standard_normal((1, tokens, columns)) * scale).astype(np.float32)
+    attributes = held.layout.attributes()
+    (together,) = run("QuantizedProduct", {"x": x, "w": held.tiles}, threads=2, **attributes)
+    alone = [
+        run("QuantizedProduct", {"x": x[:, i : i + 1], "w": held.tiles}, **attributes)[0]
+        for i in range(tokens)
+    ]
+    assert np.array_equal(together, np.concatenate(alone, axis=1))
+    assert np.isfinite(together).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_seen(kernels, bad):
+    held = matrix(50, 64, 4, 32, False)
+    x = np.ones((1, 2, 64), np.float32)
+    x[0, 1, 40] = bad
+    (found,) = run("QuantizedProduct", {"x": x, "w": held.tiles}, **held.layout.attributes())
+    assert np.isfinite(found[0, 0]).all() and np.isnan(found[0, 1]).all()
+
+
+def test_every_set_of_instructions_gives_the_same_bits(monkeypatch):
+    held = matrix(50, 200, 4, 32, True)
+    x = np.random.default_rng(3).standard_normal((1, 9, 200)).astype(np.float32)
+    queries, cache, rest = _attention(9, 3, 40, np.float32, seed=3)
+    found = {}
+    for name in SETS:
+        monkeypatch.setenv("EDGEPRESS_KERNELS", name)
+        if instructions() == name:
+            product = run("QuantizedProduct", {"x": x, "w": held.tiles}, **held.layout.attributes())
+            attended = run("CachedAttention", {**queries, **cache, **rest}, 3, **_attributes())
+            found[name] = [*product, *attended]
+    assert "plain" in found
+    for values in found.values():
+        for ours, plain in zip(values, found["plain"], strict=True):
+            assert np.array_equal(ours, plain)
+
+
+HEADS, KV_HEADS, DIM, CAPACITY = 6, 2, 24, 600
+
+
+def _attributes(**more: Any) -> dict[str, Any]:
+    return {"num_heads": HEADS, "kv_num_heads": KV_HEADS, "scale": 0.2, "do_rotary": 1, **more}
+
+
+def _attention(seq: int, batch: int, past: int, dtype: Any, seed: int = 0) -> tuple[dict, dict, dict]:
+    """Inputs with an empty cache, whose first ``past`` tokens the caller fills by a run of their own."""
+    random = np.random.default_rng(seed)
+    width = (HEADS + 2 * KV_HEADS) * DIM
+    queries = {"qkv": random.standard_normal((batch, seq, width)).astype(np.float32), "k": None, "v": None}
+    stored = DIM // 2 if dtype == np.uint8 else DIM
+    shape = (batch, KV_HEADS, CAPACITY, stored)
+    cache = {"past_k": np.zeros(shape, dtype), "past_v": np.zeros(shape, dtype)}
+    angles = np.arange(CAPACITY)[:, None] / 10000 ** (np.arange(DIM // 2) / (DIM // 2))
+    total = past + seq
+    rest: dict[str, Array | None] = {
+        "last": np.full(batch, total - 1, np.int32),
+        "total": np.array([total], np.int32),
+        "cos": np.cos(angles).astype(np.float32),
+        "sin": np.sin(angles).astype(np.float32),
+    }
+    return queries, cache, rest
+
+
+def _scales(dtype: Any) -> dict[str, Array | None]:
+    if dtype not in (np.int8, np.uint8):
+        return {}
+    random = np.random.default_rng(9)
+    step = 0.03 if dtype == np.int8 else 0.5
+    values = (step * (1 + random.random((2, 1, KV_HEADS, 1, DIM)))).astype(np.float32)
+    return {"positions": None, "mask": None, "sinks": None, "k_scale": values[0], "v_scale": values[1]}
+
+
+def _stored(x: Array, dtype: Any, scale: Array | None) -> Array:
+    """``x [batch, tokens, kv_heads, dim]`` as the cache holds it, in float64."""
+    if dtype == np.float32:
+        return x.astype(np.float64)
+    if dtype == np.float16:
+        return x.astype(np.float16).astype(np.float64)
+    assert scale is not None
+    steps = scale[0, :, 0]
+    least, most = (-128, 127) if dtype == np.int8 else (-8, 7)
+    return np.clip(np.rint(x / steps), least, most) * steps.astype(np.float64)
+
+
+def _rotated(x: Array, cos: Array, sin: Array) -> Array:
+    a, b = x[..., : DIM // 2], x[..., DIM // 2 :]
+    c, s = cos[: x.shape[1], None], sin[: x.shape[1], None]
+    return np.concatenate([a * c - b * s, b * c + a * s], -1).astype(np.float32)
+
+
+def naive(
+    qkv: Array, rest: dict, dtype: Any, scales: dict, window: int = 0, softcap: float = 0.0, sinks: Any = None
+) -> Array:
+    """Attention of whole sequences ``qkv [batch, tokens, …]``, in float64."""
+    batch, tokens, _ = qkv.shape
+    q, k, v = np.split(qkv.reshape(batch, tokens, -1, DIM), [HEADS, HEADS + KV_HEADS], axis=2)
+    q, k = _rotated(q, rest["cos"], rest["sin"]), _rotated(k, rest["cos"], rest["sin"])
+    k, v = _stored(k, dtype, scales.get("k_scale")), _stored(v, dtype, scales.get("v_scale"))
+    k, v = (np.repeat(part, HEADS // KV_HEADS, axis=2) for part in (k, v))
+    scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k) * 0.2
+    if softcap:
+        scores = softcap * np.tanh(scores / softcap)
+    gap = np.arange(tokens)[:, None] - np.arange(tokens)
+    scores[..., (gap < 0) | ((gap >= window) if window else False)] = -np.inf
+    top = scores.max(-1, keepdims=True)
+    weights = np.exp(scores - top)
+    total = weights.sum(-1, keepdims=True)
+    if sinks is not None:
+        total = total + np.exp(sinks[None, :, None, None] - top)
+    out = np.einsum("bhqk,bkhd->bqhd", weights / total, v)
+    return np.asarray(out.reshape(batch, tokens, -1))
+
+
+NAMES = {np.float32: "", np.float16: "16", np.int8: "8", np.uint8: "4"}
+
+
+@pytest.mark.parametrize("dtype", NAMES)
+@pytest.mark.parametrize("more", [{}, {"local_window_size": 20}, {"softcap": 2.0}, {"sinks": True}])
+def test_attention_is_that_of_the_definition_in_one_go_and_token_by_token(kernels, dtype, more):
+    seq = 300 if kernels != "plain" else 40
+    queries, cache, rest = _attention(seq, 1, 0, dtype)
+    scales, sinks = _scales(dtype), None
+    if "sinks" in more:
+        sinks = np.random.default_rng(4).standard_normal(HEADS).astype(np.float32)
+        scales = {
+            "positions": None,
+            "mask": None,
+            "sinks": sinks,
+            **{k: v for k, v in scales.items() if k.endswith("scale")},
+        }
+    attributes = _attributes(**{key: value for key, value in more.items() if key != "sinks"})
+    op = f"CachedAttention{NAMES[dtype]}"
+    whole, keys, values = run(op, {**queries, **cache, **rest, **scales}, 3, **attributes)
+    expected = naive(
+        queries["qkv"], rest, dtype, scales, more.get("local_window_size", 0), more.get("softcap", 0), sinks
+    )
+    # A key within a rounding of the middle between two codes may be rounded either way.
+    ties = 1e-5 if dtype in (np.float32,) else 2e-2
+    assert np.abs(whole - expected).max() <= ties * np.abs(expected).max()
+    parts, at = [], 0
+    for count in (7, 30, 1, 1, 1, seq - 40):
+        if count <= 0:
+            continue
+        piece = {**queries, "qkv": np.ascontiguousarray(queries["qkv"][:, at : at + count])}
+        at += count
+        rest |= {"last": np.full(1, at - 1, np.int32), "total": np.array([at], np.int32)}
+        part, *filled = run(op, {**piece, **cache, **rest, **scales}, 3, threads=2, **attributes)
+        cache = dict(zip(cache, filled, strict=True))
+        parts.append(part)
+    assert np.array_equal(np.concatenate(parts, axis=1), whole[:, :at])
+    assert at < seq or (np.array_equal(cache["past_k"], keys) and np.array_equal(cache["past_v"], values))
+
+
+def test_rows_of_a_batch_have_lengths_of_their_own():
+    queries, cache, rest = _attention(12, 3, 0, np.float32)
+    rest["last"] = np.array([11, 4, 7], np.int32)
+    whole, *_ = run("CachedAttention", {**queries, **cache, **rest}, 3, **_attributes())
+    for row, last in enumerate(rest["last"]):
+        alone = {"qkv": np.ascontiguousarray(queries["qkv"][row : row + 1, : last + 1]), "k": None, "v": None}
+        single = {name: value[:1] for name, value in cache.items()}
+        length = {"last": np.array([last], np.int32), "total": np.array([last + 1], np.int32)}
+        found, *_ = run("CachedAttention", {**alone, **single, **rest, **length}, 3, **_attributes())
+        assert np.array_equal(whole[row, : last + 1], found[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"N": 0},
+        {"N": 1 << 40},
+        {"K": 63},
+        {"bits": 5},
+        {"group": 24},
+        {"group": 1 << 20},
+        {"zero_points": 1},
+        {"gated": 1, "N": 50},
+        {"N": 66},
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(change):
+    held = matrix(50, 64, 4, 32, False)
+    x = np.zeros((1, 1, 64), np.float32)
+    with pytest.raises(Exception, match="edgepress: "):
+        run("QuantizedProduct", {"x": x, "w": held.tiles}, **{**held.layout.attributes(), **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"last": np.array([600], np.int32)},
+        {"last": np.array([-1], np.int32)},
+        {"last": np.array([1, 1], np.int32)},
+        {"cos": np.zeros((2, DIM // 2), np.float32), "sin": np.zeros((2, DIM // 2), np.float32)},
+        {"cos": np.zeros((600, DIM), np.float32), "sin": np.zeros((600, DIM), np.float32)},
+        {"qkv": np.zeros((1, 4, 7), np.float32)},
+        {"past_v": np.zeros((1, KV_HEADS, 3, DIM), np.float32)},
+        {
+            "past_k": np.zeros((2, KV_HEADS, 600, DIM), np.float32),
+            "past_v": np.zeros((2, KV_HEADS, 600, DIM), np.float32),
+        },
+    ],
+)
+def test_attention_refuses_what_lies_outside_its_buffers(change):
+    queries, cache, rest = _attention(4, 1, 0, np.float32)
+    with pytest.raises(Exception, match="edgepress: "):
+        run("CachedAttention", {**queries, **cache, **rest, **change}, 3, **_attributes())
+
+
+def test_ids_outside_the_table_are_refused():
+    held = matrix(50, 64, 4, 32, False)
+    for bad in (-1, 50):
+        with pytest.raises(Exception, match="an id outside the table"):
+            run("QuantizedRows", {"w": held.tiles, "ids": np.array([bad])}, **held.layout.attributes())
