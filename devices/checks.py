@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from ..errors import MissingDependency
+from ..runtime.kernels.library import instructions
 from ..runtime.prepack.prepack import failures, limit_bytes
 from ..runtime.prepack.prepacked import entries
 from ..runtime.session.session import PROVIDERS
@@ -64,6 +66,7 @@ def examine(*, output: Path | None = None) -> list[Finding]:
             "compress", installed(*COMPRESS), COMPRESS, fix='pip install "edgepress[compress]"', needed=False
         ),
         onnxruntime_packages(installed(*ONNXRUNTIMES)),
+        own_operators(),
         onnxruntime_providers(read_onnxruntime(), installed(*ONNXRUNTIMES), gpus),
         torch_device(installed("torch").get("torch") if find_spec("torch") else None, gpus),
         thread_budget_finding(),
@@ -90,6 +93,18 @@ def packages(group: str, found: dict[str, str], wanted: Sequence[str], *, fix: s
     if not missing:
         return Finding(group, "ok", detail)
     return Finding(group, "fail" if needed else "warn", f"missing: {', '.join(missing)}", fix)
+
+
+def own_operators() -> Finding:
+    """Whether bundles with edgepress's own operators run here, and with which instructions."""
+    try:
+        found = instructions()
+    except MissingDependency as error:
+        return Finding("operators", "fail", error.what, error.fix)
+    if found == "none":
+        detail = "edgepress's own are not built or switched off: only bundles of standard operators run"
+        return Finding("operators", "warn", detail, "install a C compiler, then edgepress again")
+    return Finding("operators", "ok", f"edgepress's own, with {found} instructions")
 
 
 def onnxruntime_packages(found: dict[str, str]) -> Finding:

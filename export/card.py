@@ -84,6 +84,11 @@ def _facts(manifest: dict[str, Any]) -> str:
         f"- embedding and head: {markdown(manifest['source']['embedding'] or 'float32')}",
         f"- graph: opset {graph['opset']}, IR {graph['ir_version']}",
     ]
+    if graph.get("operators") == "edgepress":
+        lines.append(
+            "- operators: edgepress's own, which no other runtime knows; for another client export the "
+            "checkpoint with `--for standard`"
+        )
     lines += [f"- storage: {markdown(note)}" for note in graph["notes"]]
     opening = (manifest["source"].get("opens_in") or {}).get("transformers") or {}
     if opening.get("answer", "yes") != "yes":

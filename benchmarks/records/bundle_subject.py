@@ -14,6 +14,7 @@ from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.engine.decoder import Decoder
 from ...runtime.engine.encoder import Encoder
+from ...runtime.kernels.library import instructions
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.tokenizer import Tokenizer
 from .record import Subject, learning_curves
@@ -44,6 +45,7 @@ class BundleSubject:
             "version": version("onnxruntime"),
             "threads": threads,
             "prefill": "none",
+            "operators": instructions() if self._bundle.own_operators else "standard",
         }
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from typing import Any
 from ...devices.probe import ONNXRUNTIMES, Machine, installed
 from ...devices.state import State, disturbance
 from ...runtime.bundle.bundle import Bundle
+from ...runtime.kernels.library import instructions
 from ...runtime.session.session import BEHIND, PROVIDERS
 from ..records.bundle_subject import describe_bundle
 from ..records.energy_record import Energy
@@ -114,6 +115,7 @@ def _runtime(arm: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
         "placement": arm.operators["placement"],
         "prepacked": arm.prepacked,
         "prefill": arm.operators["prefill"],
+        "kernels": instructions(),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...compress.numbers.scheme import runs_on
 from ...errors import InputError
+from ...runtime.kernels.library import require_library
 from ..bundle_manifest import decoder_section, encoder_section
 from ..format import ExportFormat, OutputKind, Prepared
 from ..graph.attention.cache_io import FLOAT
@@ -50,6 +51,8 @@ class OnnxFormat:
         """
         check_numbers(job)
         check_form(job)
+        if job.form == OWN:
+            require_library("a graph of edgepress's own operators")
         kind: Kind = "decoder" if job.source.anatomy.kind == "decoder" else "encoder"
         opset = opset_for(installed_runtime(), kind)
         view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)

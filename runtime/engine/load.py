@@ -37,7 +37,7 @@ def load_graph(
     if bundle.own_operators:
         require_library(f"the bundle {bundle.path}")
     opening = partial(open_session, threads=threads, provider=provider, profile=profile)
-    if cache and provider == "cpu" and prepacked.worth(bundle):
+    if cache and provider == "cpu" and not bundle.own_operators:
         session = open_prepacked(bundle, prepacked.GRAPH, opening)
         if session is not None:
             return session

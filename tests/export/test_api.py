@@ -22,6 +22,7 @@ from edgepress.errors import (
     EdgepressError,
     GateFailed,
     InputError,
+    MissingDependency,
     OutOfResource,
     OutputExists,
     ShapeError,
@@ -36,6 +37,7 @@ from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.verification import verify_directory
 from edgepress.runtime.engine.decoder import Decoder
+from edgepress.runtime.kernels.library import library
 from edgepress.storage import hash_tree, sha256_file
 
 pytestmark = pytest.mark.chain
@@ -62,6 +64,39 @@ def w8a8(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(w4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its bundle. Read only."""
     return export_bundle(w4, output=tmp_path_factory.mktemp("bundle") / "w4")
+
+
+def test_a_bundle_of_our_own_operators_is_proven_and_says_so(
+    w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library() is None:
+        pytest.skip("the library of operators was not built here")
+    path = export_bundle(w4, output=tmp_path / "own", operators="edgepress")
+    opened = Bundle.open(path)
+    assert opened.own_operators and opened.manifest["parity"]["status"] == "passed"
+    assert not {"prefill", "genai_config.json", "model.genai.onnx"} & (
+        set(opened.manifest) | set(opened.manifest["files"])
+    )
+    card = (path / "README.md").read_text()
+    assert "--for standard" in card and "--for edgepress" in card
+    whole = Decoder.open(opened).prefill([1, 5, 9, 7, 30]).copy()
+    decoder = Decoder.open(opened)
+    decoder.prefill([1, 5, 9])
+    decoder.step(7)
+    assert np.array_equal(decoder.step(30), whole)
+    monkeypatch.setenv("EDGEPRESS_KERNELS", "off")
+    with pytest.raises(MissingDependency, match="switched off"):
+        Decoder.open(opened)
+    with pytest.raises(MissingDependency, match="switched off"):
+        export_bundle(w4, output=tmp_path / "again", operators="edgepress")
+    assert nothing_left(tmp_path, "own")
+
+
+def test_our_own_operators_are_for_the_cpu(w4: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="do not run on cuda"):
+        export_bundle(w4, output=tmp_path / "own", operators="edgepress", provider="cuda")
+    with pytest.raises(UnknownName, match="set of operators"):
+        export_bundle(w4, output=tmp_path / "own", operators="theirs")
 
 
 def nothing_left(folder: Path, *names: str) -> bool:

@@ -9,8 +9,8 @@ from ....compress.numbers.scheme import Scheme
 from ....errors import ShapeError
 from ..build import Build
 from .linear import transposed_product
-from .tiles import TileLayout, product_node, tile_layout, tile_weight
 from .nbits import Layout, layout_of, nbits_node, packed_weight
+from .tiles import TileLayout, product_node, tile_layout, tile_weight
 
 
 def embed(build: Build, ids: ir.Value) -> ir.Value:

@@ -1,17 +1,18 @@
-"""Weight-only quantized linears as edgepress's own ``QuantizedProduct``: codes of 2, 3, 4 or 8 bits in tiles of
-16 outputs, in the order in which a processor reads them.
+"""Weight-only quantized linears as edgepress's own ``QuantizedProduct``: codes of 2, 3, 4 or 8 bits in tiles
+of 16 outputs, in the order in which a processor reads them.
 
 The layout is that of ``runtime/kernels/src/product.h``: a tile has its groups of inputs one after the other,
 each with its codes, 16 float32 scales, and 16 zero points where codes have some. Codes stand in lines of 64
-bytes, 4 for each output; a line holds 4, 8 or 16 inputs at 8, 4 or 2 bits, four inputs to each part of a byte.
-3-bit codes are their two low bits, followed by lines of the third. A group is one of the scheme, or a part of
-it: activations are rounded by groups of at most 128.
+bytes, 4 for each output; a line holds 4, 8 or 16 inputs at 8, 4 or 2 bits, four inputs to each part of a
+byte. 3-bit codes are their two low bits, followed by lines of the third. A group is one of the scheme, or a
+part of it: activations are rounded by groups of at most 128.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +28,7 @@ from ..graph_writer import Array
 OUTPUTS = 16
 _LARGEST_GROUP, _COVERING_GROUP = 128, 64
 Bytes = NDArray[np.uint8]
+_Number = TypeVar("_Number", np.uint8, np.float32)
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ def pack_tiles(codes: Bytes, scales: NDArray[np.float32], zeros: Bytes | None, l
     steps[: layout.rows] = scales
     blocks = filled.reshape(tiles, OUTPUTS, groups, layout.group).transpose(0, 2, 1, 3)
     if layout.bits == 3:
-        parts = [_lines(blocks & 3, 2), _lines(blocks >> 2, 1)]
+        low, third = blocks & np.uint8(3), blocks >> np.uint8(2)
+        parts = [_lines(low, 2), _lines(third, 1)]
     else:
         parts = [_lines(blocks, layout.bits)]
     parts.append(_columns(steps, tiles, groups).view(np.uint8))
@@ -198,7 +201,7 @@ def _lines(codes: Bytes, bits: int) -> Bytes:
     return lines.reshape(tiles, groups, -1)
 
 
-def _columns(values: NDArray[np.generic], tiles: int, groups: int) -> NDArray[np.generic]:
+def _columns(values: NDArray[_Number], tiles: int, groups: int) -> NDArray[_Number]:
     """``values [tiles · outputs, groups]`` as ``[tiles, groups, outputs]``."""
     return np.ascontiguousarray(values.reshape(tiles, OUTPUTS, groups).transpose(0, 2, 1))
 

@@ -1,5 +1,5 @@
-"""Each operator against a naive reference in numpy, over shapes with tails, groups, zero points and caches, with
-every set of instructions that this processor has: all of them give the same bits.
+"""Each operator against a naive reference in numpy, over shapes with tails, groups, zero points and caches,
+with every set of instructions that this processor has: all of them give the same bits.
 """
 
 from __future__ import annotations
