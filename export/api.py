@@ -85,6 +85,8 @@ def export_bundle(
     target, progress = Path(output), progress or Silent()
     refuse_nesting(target, [checkpoint, text])
     with Staging(target, overwrite=overwrite) as stage:
+        from .graph.forms.providers import provider_form
+
         plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
         form = provider_form(provider, operators)
         job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, form, progress)
@@ -160,7 +162,6 @@ def _job(
     from ..compress.model.pooling import pooling_of
     from ..compress.model.weights import WeightSource
     from .graph.attention.cache_io import cache_type
-    from .graph.forms.providers import provider_form
     from .job import ExportJob
     from .proof.proof_text import proof_text
 
