@@ -62,6 +62,7 @@ check-all: check
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_OPTIONS)
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.kill_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.memory_test
+	@$(BIN)/python -m edgepress.benchmarks.lab.programs.fuzz
 	@$(BIN)/python -m edgepress.benchmarks.lab.run_study demo-models runs/checks benchmarks/lab/results \
 		$(if $(WIKITEXT),--wikitext $(WIKITEXT))
 

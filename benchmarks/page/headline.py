@@ -90,4 +90,6 @@ def speed(row: ResultRow) -> Speed | None:
     if not isinstance(ratio, int | float) or not math.isfinite(ratio) or ratio <= 0 or "invalid" in verdict:
         return None
     ends = interval if isinstance(interval, list | tuple) and len(interval) == 2 else None
+    if ends is not None and not all(isinstance(end, int | float) for end in ends):
+        ends = None
     return Speed(float(ratio), (float(ends[0]), float(ends[1])) if ends else None, verdict)

@@ -96,7 +96,7 @@ class ResultGroup:
 
     def ratio(self, row: ResultRow) -> float | None:
         """How many times smaller ``row`` is on disk than the reference, or None without one."""
-        if self.reference is None or row.subject.disk_bytes <= 0:
+        if self.reference is None or min(self.reference.disk_bytes, row.subject.disk_bytes) <= 0:
             return None
         return self.reference.disk_bytes / row.subject.disk_bytes
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ... import __version__
 from ...errors import InputError
-from ...storage import disk_full_is_typed, read_text
+from ...storage import canonical_json, disk_full_is_typed, read_text
 from .energy_record import Energy
 
 SCHEMA = "edgepress.measurement/1"
@@ -204,13 +204,19 @@ def _read_file(file: Path) -> list[Measurement]:
         if not text.strip():
             continue
         try:
-            found.append(Measurement.model_validate_json(text))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise InputError(
-                f"{file}:{number} is not a measurement", why=f"{where}: {first['msg']}"
-            ) from None
+            found.append(_measurement(text))
+        except ValueError as error:
+            raise InputError(f"{file}:{number} is not a measurement", why=str(error)) from None
+    return found
+
+
+def _measurement(text: str) -> Measurement:
+    try:
+        found = Measurement.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    canonical_json(found.model_dump())  # NaN and infinity are no JSON, though its readers take them
     return found
 
 

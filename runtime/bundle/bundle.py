@@ -8,7 +8,7 @@ numbers that nothing parses, and no result leaves before they are known to be ri
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,9 +129,8 @@ class Bundle:
         prefill = [] if self.prefill is None else [self.prefill.file]
         names = (self._checked.graph.file, *sorted(self.weight_files), *prefill)
         # What the weights of the prefill graph are made of stands in the manifest alone.
-        return sha256_json(
-            [self.manifest.get("prefill"), *(self._checked.files[name].sha256 for name in names)]
-        )
+        linears = None if self.prefill is None else asdict(self.prefill)
+        return sha256_json([linears, *(self._checked.files[name].sha256 for name in names)])
 
     @property
     def weight_bytes(self) -> int:

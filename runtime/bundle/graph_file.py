@@ -51,13 +51,17 @@ class Weight:
         """Its numbers, ``dtype`` in ``shape``, mapped from the file ``graph`` or the one beside it.
 
         Raises:
-            BundleError: it is not stored as raw bytes of that type, or the file is too short.
+            BundleError: it is not stored as raw bytes of that type, or the file is missing or too short.
         """
-        path = graph.with_name(self.location) if self.location else graph
         whole = self.start is not None and self.bits == 8 * np.dtype(dtype).itemsize
-        if not whole or path.stat().st_size < (self.start or 0) + self.nbytes:
-            raise BundleError(f"{path} does not hold the weights that its graph describes")
-        return np.memmap(path, dtype, "r", offset=self.start or 0, shape=self.shape)
+        try:
+            path = graph.with_name(self.location) if self.location else graph
+            if not whole or path.stat().st_size < (self.start or 0) + self.nbytes:
+                raise ValueError(f"{self.nbytes} bytes of {np.dtype(dtype).name} are not there")
+            return np.memmap(path, dtype, "r", offset=self.start or 0, shape=self.shape)
+        except (OSError, ValueError, OverflowError) as error:
+            why = f"{self.location or graph.name}: {error}"
+            raise BundleError(f"{graph} does not hold the weights that it describes", why=why) from None
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,16 @@ def test_not_a_number_is_missing(
     assert join([line])[0].rows[0].usable("kl") is None
 
 
+def test_an_artifact_of_no_bytes_has_no_ratio(
+    make_subject: MakeSubject, make_quality: Make, make_metric: MakeMetric
+) -> None:
+    for sizes in ((0, 140), (140, 0)):
+        original, made = make_subject("fp32", sizes[0], form="hf"), make_subject("W8A8", sizes[1])
+        metrics = {"kl": make_metric(0.1, 0)}
+        group = join([make_quality(original, None, metrics), make_quality(made, original, metrics)])[0]
+        assert group.reference is not None and group.ratio(group.rows[-1]) is None
+
+
 def test_models_stay_apart(make_subject: MakeSubject, make_quality: Make, make_metric: MakeMetric) -> None:
     one = make_subject("W8A8", 140)
     other = one.model_copy(update={"source": "another model", "manifest_sha256": "b" * 64})

@@ -4,6 +4,7 @@ or not, whatever was asked before, however many threads there are, and whoever e
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import warnings
@@ -165,3 +166,8 @@ def test_a_copy_of_another_description_is_not_used(folder: Path, tmp_path: Path)
     manifest["prefill"]["linears"] = [{**first, "norm": ""}, *rest]
     write_json(other / "manifest.json", manifest)
     assert prepacked.entry_path(Bundle.open(other)) != prepacked.entry_path(Bundle.open(folder))
+    # A key that is not known decides nothing, whatever it says.
+    manifest = {**read_json(folder / "manifest.json")}
+    manifest["prefill"]["note"] = "\ud800"
+    (other / "manifest.json").write_text(json.dumps(manifest), encoding="ascii")
+    assert prepacked.entry_path(Bundle.open(other)) == prepacked.entry_path(Bundle.open(folder))

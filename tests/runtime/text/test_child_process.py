@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from edgepress.errors import RefusedByPolicy
+from edgepress.runtime.text import worker
 from edgepress.runtime.text.child_process import ChildFailed, ChildProcess, Limits
 
 pytestmark = pytest.mark.chain
@@ -68,6 +73,21 @@ def test_an_endless_loop_is_stopped(child: ChildProcess) -> None:
     with pytest.raises(RefusedByPolicy, match="stopped after 1 s"):
         child.ask({"do": "loop"}, Limits(1, LIMITS.memory, LIMITS.reply))
     assert child.ask({"do": "go on"}, LIMITS) == {"done": "go on"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there is no such clock here")
+def test_the_child_keeps_its_own_clock(tmp_path: Path) -> None:
+    """The parent's patience, which is longer, is not what ends a loop."""
+    (tmp_path / "handler.py").write_text(HANDLER)
+    request = {"asked": {"do": "loop"}, "seconds": 0.2, "memory": LIMITS.memory, "reply": LIMITS.reply}
+    message = json.dumps(request).encode()
+    done = subprocess.run(
+        [sys.executable, "-P", str(Path(worker.__file__)), str(tmp_path / "handler.py")],
+        input=len(message).to_bytes(8, "little") + message,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGALRM
 
 
 @pytest.mark.parametrize(("ending", "message"), [("exit", "code 7"), ("raise", "never heard of")])

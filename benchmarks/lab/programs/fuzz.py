@@ -1,0 +1,252 @@
+"""Mutants of small files against every reader: each is read or refused with a typed error.
+
+    python -m edgepress.benchmarks.lab.programs.fuzz [RESULTS] [--minutes 10] [--reader NAME]… [--seed FIRST]
+    python -m edgepress.benchmarks.lab.programs.fuzz --reader NAME --seed N --mutants 1  # with its traceback
+
+A reader runs in a process of its own with 2 GB of memory more than it began with. A watchdog ends it when a
+mutant takes five seconds, and where it dies the next process goes on behind the mutant that killed it. Each
+mutant is made of its seed alone. Where they begin is told by the date, so that no two nights see the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import faulthandler
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ....errors import EdgepressError
+from ....foreign import foreign_errors_are_typed
+from ..study.page import write_table
+from . import fuzz_artifacts, fuzz_models
+from .fuzz_models import Reader
+from .fuzz_mutations import mutant
+
+# The fast ones first: what they leave of their time is for the others.
+READERS: dict[str, Callable[[Path], Reader]] = {
+    made.__name__: made
+    for made in (
+        *(fuzz_models.gguf, fuzz_models.journal, fuzz_models.weights, fuzz_artifacts.graph),
+        *(fuzz_artifacts.manifests, fuzz_artifacts.template, fuzz_artifacts.records, fuzz_models.config),
+        *(fuzz_models.recipe, fuzz_models.tokenizer, fuzz_models.calibration),
+    )
+}
+COMMAND = "python -m edgepress.benchmarks.lab.programs.fuzz"
+MEMORY = 2 << 30
+SEEDS_A_DAY = 10_000_000
+ENOUGH = 20_000
+# A reader that fails more often than this has one fault, and the rest of its time finds it again.
+MOST_FAILURES = 20
+
+
+@dataclass
+class Tally:
+    """What became of the mutants of a reader; ``failures`` by seed, of what was neither read nor refused."""
+
+    seconds: float = 0.0
+    read: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    failures: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def mutants(self) -> int:
+        """How many there were."""
+        return self.read + sum(self.refused.values()) + len(self.failures)
+
+    def add(self, other: Tally) -> None:
+        """Take in what another process found."""
+        self.seconds += other.seconds
+        self.read += other.read
+        self.refused += other.refused
+        self.failures |= other.failures
+
+
+def mutated(reader: Reader, seed: int) -> tuple[Path, bytes]:
+    """The file that the mutant ``seed`` stands in for, and its bytes."""
+    generator = random.Random(seed)
+    path = generator.choice(sorted(reader.files))
+    return path, mutant(path.read_bytes(), reader.files[path], reader.words, generator)
+
+
+def try_one(reader: Reader, seed: int, tally: Tally) -> None:
+    """Read one mutant, and put its file back."""
+    path, changed = mutated(reader, seed)
+    whole = path.read_bytes()
+    _put(path, changed)
+    try:
+        with foreign_errors_are_typed(EdgepressError):
+            reader.read(path)
+        tally.read += 1
+    except (EdgepressError, MemoryError) as error:
+        if type(error) in (EdgepressError, MemoryError):  # the root of the tree is a bug, whoever raises it
+            tally.failures[seed] = f"{path.name}: {_told(error)}"
+        else:
+            tally.refused[type(error).__name__] += 1
+    finally:
+        _put(path, whole)
+
+
+def _told(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    place = traceback.extract_tb(cause.__traceback__)[-1]
+    return f"{type(cause).__name__}: {str(cause)[:120]} ({Path(place.filename).name}:{place.lineno})"
+
+
+def _put(path: Path, data: bytes) -> None:
+    # A file that is cut to nothing first is flushed when it is closed, on ext4: milliseconds each.
+    with path.open("r+b") as stream:
+        stream.write(data)
+        stream.truncate()
+
+
+def run_child(name: str, first: int, seconds: float, most: int, folder: Path) -> None:
+    """In a process of its own: try mutants from ``first`` on, and leave the seed at work and the tally in
+    ``folder``.
+    """
+    reader = READERS[name](folder / "files")
+    _limit_memory()
+    tally, started, armed = Tally(), time.monotonic(), 0.0
+    with (folder / "seed").open("wb", buffering=0) as at_work:
+        for seed in range(first, first + most):
+            now = time.monotonic()
+            if now - started >= seconds or len(tally.failures) >= MOST_FAILURES:
+                break
+            at_work.seek(0)
+            at_work.write(b"%020d" % seed)
+            if now - armed > 1.0:  # each time costs a thread
+                faulthandler.dump_traceback_later(reader.seconds + 1.0, exit=True)
+                armed = now
+            known = len(tally.failures)
+            try_one(reader, seed, tally)
+            if seed % 64 == 0 or len(tally.failures) > known:
+                _save(tally, started, folder)
+    faulthandler.cancel_dump_traceback_later()
+    _save(tally, started, folder)
+
+
+def _save(tally: Tally, started: float, folder: Path) -> None:
+    tally.seconds = time.monotonic() - started
+    (folder / "tally.json").write_text(json.dumps(vars(tally)))
+
+
+def _limit_memory() -> None:
+    import resource
+
+    import psutil
+
+    limit = psutil.Process().memory_info().vms + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def fuzz(name: str, first: int, seconds: float, most: int) -> Tally:
+    """Try mutants for so many ``seconds``, ``most`` at most, over as many processes as that takes."""
+    tally, seed = Tally(), first
+    while tally.seconds < seconds and seed < first + most and len(tally.failures) < MOST_FAILURES:
+        with tempfile.TemporaryDirectory(prefix="edgepress-fuzz-") as scratch:
+            options = [name, str(seed), str(seconds - tally.seconds), str(first + most - seed), scratch]
+            done = subprocess.run(
+                [sys.executable, "-m", __spec__.name if __spec__ else "", "--child", *options],
+                capture_output=True,
+                check=False,
+            )
+            found = _tally(Path(scratch))
+            if done.returncode == 0:
+                tally.add(found)
+                break
+            at_work = Path(scratch) / "seed"
+            if not at_work.exists():
+                raise SystemExit(f"{name} could not begin: {done.stderr.decode(errors='replace')[-2000:]}")
+            seed = int(at_work.read_bytes())
+            hung = b"Timeout (" in done.stderr
+            last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            found.failures[seed] = (
+                "hang" if hung else f"crash: exit code {done.returncode} {''.join(last)[:120]}"
+            )
+            tally.add(found)
+            seed += 1
+    return tally
+
+
+def _tally(folder: Path) -> Tally:
+    file = folder / "tally.json"
+    if not file.exists():
+        return Tally()
+    found = json.loads(file.read_text())
+    failures = {int(seed): text for seed, text in found["failures"].items()}
+    return Tally(found["seconds"], found["read"], Counter(found["refused"]), failures)
+
+
+def replay(name: str, seed: int) -> None:
+    """Read one mutant in this process, without a limit, so that what it raises is seen."""
+    with tempfile.TemporaryDirectory(prefix="edgepress-fuzz-") as scratch:
+        reader = READERS[name](Path(scratch) / "files")
+        path, changed = mutated(reader, seed)
+        print(f"{path.name}, {len(changed)} bytes: {changed[:400]!r}", file=sys.stderr)
+        path.write_bytes(changed)
+        print(f"read: {reader.read(path)!r:.400}")
+
+
+def row_of(name: str, tally: Tally) -> list[str]:
+    """A line of the table."""
+    refused = ", ".join(f"{kind} {count}" for kind, count in tally.refused.most_common())
+    rate = tally.mutants / max(tally.seconds, 1e-9)
+    counts = [tally.mutants, tally.read, sum(tally.refused.values()), len(tally.failures)]
+    return [name, *(f"{count:,}" for count in counts), f"{rate:,.0f}", refused]
+
+
+def main() -> None:
+    """The command line."""
+    if sys.argv[1:2] == ["--child"]:
+        child, start, seconds, most, folder = sys.argv[2:]
+        return run_child(child, int(start), float(seconds), int(most), Path(folder))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
+    parser.add_argument("--reader", action="append", choices=sorted(READERS))
+    parser.add_argument("--minutes", type=float, default=10.0, help="of all readers together")
+    parser.add_argument("--mutants", type=int, default=ENOUGH, help="of each reader, at most")
+    parser.add_argument("--seed", type=int, help="the first one")
+    arguments = parser.parse_args()
+    names = arguments.reader or list(READERS)
+    first = arguments.seed
+    if first is None:
+        first = datetime.datetime.now(datetime.UTC).date().toordinal() * SEEDS_A_DAY
+    if arguments.mutants == 1:
+        return replay(names[0], first)
+    return _run(names, first, arguments.minutes, arguments.mutants, arguments.results)
+
+
+def _run(names: list[str], first: int, minutes: float, most: int, results: Path) -> None:
+    rows, failures, left = [], list[str](), 60 * minutes
+    for number, name in enumerate(names):
+        tally = fuzz(name, first, left / (len(names) - number), most)
+        left -= tally.seconds
+        rows.append(row_of(name, tally))
+        failures += [f"{name}, seed {seed}: {text}" for seed, text in sorted(tally.failures.items())]
+        print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+    print("\n".join(failures))
+    write_table(
+        results / "fuzz.md",
+        "Mutants of every reader",
+        f"{COMMAND} --minutes {minutes:g} --seed {first}",
+        ["reader", "mutants", "read", "refused", "neither", "mutants/s", "refused with"],
+        rows,
+        [
+            "Neither: a crash, a hang of five seconds, or an error without a type of edgepress.",
+            *(failures or ["Every mutant was read or refused."]),
+        ],
+    )
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()
