@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ....errors import RecipeError, TrainingError
+from ....errors import CheckpointError, RecipeError, TrainingError
 from ....storage import read_json
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import Linear
@@ -135,6 +135,9 @@ def student_anatomy(path: Path) -> Anatomy:
 def student_source(path: Path, teacher: WeightSource, directory: Path, seed: int) -> WeightSource:
     """The student at ``path``: a checkpoint as it is; a ``config.json`` becomes one in ``directory``, with
     weights drawn with ``seed`` and the teacher's tokenizer.
+
+    Raises:
+        TrainingError: the embedding that it describes lacks tokens of the teacher's.
     """
     if path.is_dir():
         return WeightSource.open(path)
@@ -148,7 +151,14 @@ def student_source(path: Path, teacher: WeightSource, directory: Path, seed: int
         model.save_pretrained(partial)
         copy_companions(teacher.reader, partial)
         partial.rename(made)
-    return WeightSource.open(made)
+    try:
+        return WeightSource.open(made)
+    except CheckpointError as error:
+        raise TrainingError(
+            f"the student that {path} describes cannot learn from this teacher",
+            why=error.what,
+            fix=f"it has the teacher's tokenizer, and needs its vocab_size {teacher.anatomy.vocab_size}",
+        ) from None
 
 
 def _drawn(path: Path) -> Any:
