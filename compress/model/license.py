@@ -70,7 +70,7 @@ def _from_manifest(path: Path) -> License | None:
     source: Any = (read_json(path) if path.is_file() else {}) or {}
     for key in ("source", "license"):
         source = source.get(key) if isinstance(source, dict) else None
-    return named(source["name"], str(source.get("said_by"))[:200]) if isinstance(source, dict) else None
+    return named(source.get("name"), str(source.get("said_by"))[:200]) if isinstance(source, dict) else None
 
 
 def _from_card(path: Path) -> License | None:

@@ -36,7 +36,8 @@ from .fuzz_mutations import mutant
 READERS: dict[str, Callable[[Path], Reader]] = {
     made.__name__: made
     for made in (
-        *(fuzz_models.gguf, fuzz_models.journal, fuzz_models.weights, fuzz_artifacts.graph),
+        *(fuzz_models.gguf, fuzz_models.journal, fuzz_models.weights, fuzz_models.licence),
+        fuzz_artifacts.graph,
         *(fuzz_artifacts.manifests, fuzz_artifacts.template, fuzz_artifacts.records, fuzz_models.config),
         *(fuzz_models.recipe, fuzz_models.tokenizer, fuzz_models.calibration),
     )

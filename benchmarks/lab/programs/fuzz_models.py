@@ -128,6 +128,28 @@ def tokenizer(folder: Path) -> Reader:
     return Reader(dict.fromkeys(files, "json"), read, (*WORDS, b"(a+)+$", b"\\\\p{L}+"), 15.0)
 
 
+def licence(folder: Path) -> Reader:
+    """What a model's own files say of its licence: each file stands alone, since the first one decides."""
+    from ....compress.model.license import license_of
+
+    made = {"source": {"license": {"name": "mit", "said_by": "README.md"}}}
+    card = "---\nlicense: other\nlicense_name: own\n---\n# Toy\n"
+    terms = "MIT License. Permission is hereby granted, free of charge, to all dealings in the software."
+    texts = {"edgepress.json": json.dumps(made), "README.md": card, "LICENSE": terms}
+    files = {folder / name / name: "json" if name.endswith("json") else "bytes" for name in texts}
+    for path in files:
+        path.parent.mkdir(parents=True)
+        path.write_text(texts[path.name], encoding="utf-8")
+    words = (
+        *WORDS,
+        b"license: ",
+        b"---\n",
+        b"terms and conditions for use ",
+        b"end of terms and conditions ",
+    )
+    return Reader(files, lambda path: license_of(path.parent), words)
+
+
 def recipe(folder: Path) -> Reader:
     """Recipes, and the plan that is made of those that can be read."""
     from ....compress import recipe as recipes

@@ -87,7 +87,8 @@ def test_a_compressed_checkpoint_keeps_what_its_original_said(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "manifest", ["[]", "null", '{"source": []}', '{"source": {"license": {"name": [1]}}}']
+    "manifest",
+    ["[]", "null", '{"source": []}', '{"source": {"license": {"name": [1]}}}', '{"source": {"license": {}}}'],
 )
 def test_a_strange_manifest_says_nothing(tmp_path: Path, manifest: str) -> None:
     (tmp_path / "edgepress.json").write_text(manifest)
