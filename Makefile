@@ -5,6 +5,7 @@
 #   make lint        ruff and mypy
 #   make check       lint and test             make format    rewrite the sources in the house style
 #   make check-all   check, the slow tests, and the measured checks into benchmarks/lab/results/
+#   make check-kernels the operators in C under the sanitizers of addresses and undefined behaviour
 #   make check-gpu   the CUDA tests and a benchmark on a machine with one NVIDIA GPU
 #   make env         only make the environment make clean     remove what was built, not the environments
 #   make env-locked  the same by hash: every package as requirements/dev.txt pins it
@@ -45,7 +46,7 @@ METER := $(if $(filter gpu,$(RUNTIME)),$(COMMA)energy)
 DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
 DEV_STAMP := $(VENV)/.edgepress-dev-$(RUNTIME)
 
-.PHONY: demo test test-fast check check-all check-gpu gpu lint format env env-locked lock audit clean
+.PHONY: demo test test-fast check check-all check-kernels check-gpu gpu lint format env env-locked lock audit clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
@@ -60,11 +61,21 @@ check: lint test
 
 check-all: check
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_OPTIONS)
+	@$(MAKE) --no-print-directory check-kernels
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.kill_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.memory_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.fuzz
 	@$(BIN)/python -m edgepress.benchmarks.lab.run_study demo-models runs/checks benchmarks/lab/results \
 		$(if $(WIKITEXT),--wikitext $(WIKITEXT))
+
+# The operators' tests over a build that stops at the first bad address or undefined operation.
+check-kernels: $(DEV_STAMP)
+	@mkdir -p build/sanitized
+	@$(CC) -O1 -g -ffp-contract=off -fvisibility=hidden -Wno-psabi -fPIC -shared -fsanitize=address,undefined \
+		-fno-sanitize-recover=undefined -fno-omit-frame-pointer runtime/kernels/src/*.c -lm -o build/sanitized/kernels.so
+	@EDGEPRESS_KERNELS_LIBRARY=build/sanitized/kernels.so ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+		$(BIN)/python -m pytest -q -p no:faulthandler tests/runtime/kernels
 
 check-gpu:
 	@command -v nvidia-smi > /dev/null || test -e /dev/nvidiactl || { \

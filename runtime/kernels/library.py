@@ -1,7 +1,8 @@
 """The library of edgepress's own operators: where it is, and which instructions it uses here.
 
 It is built with the package where there is a compiler. Without it, or with ``EDGEPRESS_KERNELS=off``, only
-bundles of standard operators run.
+bundles of standard operators run. ``EDGEPRESS_KERNELS_LIBRARY`` names another build of it, as the check with
+sanitizers does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ def library() -> Path | None:
     """The library of operators; None where it was not built or is switched off."""
     if os.environ.get("EDGEPRESS_KERNELS", "").lower() == _OFF:
         return None
+    if other := os.environ.get("EDGEPRESS_KERNELS_LIBRARY"):
+        return Path(other).absolute()
     folder = Path(__file__).parent
     found = (path for path in sorted(folder.glob("_kernels*")) if path.suffix in _SUFFIXES)
     return next(found, None)

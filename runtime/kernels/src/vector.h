@@ -28,9 +28,9 @@
 #define SPECIALIZED static __attribute__((noinline, noclone))
 #endif
 
-typedef int32_t ints __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t words __attribute__((vector_size(64), aligned(4), may_alias));
-typedef float floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(64), may_alias));
+typedef uint32_t words __attribute__((vector_size(64), may_alias));
+typedef float floats __attribute__((vector_size(64), may_alias));
 
 #if defined(EDGEPRESS_AVX512)
 #include <immintrin.h>
