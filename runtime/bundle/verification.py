@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def _single_file(path: Path) -> InputError:
     return InputError(
         f"{path} is a single file, and its manifest lies beside it where it was written",
         why=f"its SHA-256 is {found}",
-        fix=f"edgepress verify {path.parent}"
+        fix=f"edgepress verify {shlex.quote(str(path.parent))}"
         if beside
         else f"compare that with `files` in {MANIFEST} of the directory that it was exported to",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, InputError, MissingDependency
-from ...foreign import foreign_errors_are_typed
+from ...foreign import foreign_errors_are_typed, memory_shortage
 from ...storage import read_json
 from .tokenizer_shape import is_known_model, known_parts
 
@@ -147,7 +147,8 @@ class Tokenizer:
         try:
             import tokenizers  # noqa: F401
         except ImportError as error:
-            raise MissingDependency("this needs the package 'tokenizers'", why=str(error)) from None
+            missing = MissingDependency("this needs the package 'tokenizers'", why=str(error))
+            raise memory_shortage(error) or missing from None
         with _library_errors_are_typed(f"{file} is not a tokenizer"):
             return cls(_backend(file), folder)
 

@@ -22,6 +22,8 @@ MAX_PAIRS = 1 << 16
 MAX_TENSORS = 1_000_000
 MAX_RANK = 4
 MAX_NAME_BYTES = 512
+# Of a token or a merge: merges are worked out of every pair of parts of every token.
+MAX_ITEM_BYTES = 4096
 MAX_STRING_BYTES = 16 << 20
 MAX_NESTING = 4
 
@@ -134,7 +136,8 @@ def _settings(cursor: _Cursor, pairs: int) -> dict[str, object]:
 def _value(cursor: _Cursor, kind: int, name: str, depth: int = 0) -> object:
     """The value of a pair; arrays are walked over and come back as None."""
     if kind == _STRING:
-        return cursor.string(MAX_STRING_BYTES, f"the value of {name!a}").decode("utf-8", "replace")
+        limit = MAX_ITEM_BYTES if depth else MAX_STRING_BYTES
+        return cursor.string(limit, f"the value of {name!a}").decode("utf-8", "replace")
     if kind in _SCALARS:
         return cursor.unpack(_SCALARS[kind], f"the value of {name!a}")
     if kind != _ARRAY or depth == MAX_NESTING:

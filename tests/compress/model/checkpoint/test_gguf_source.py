@@ -233,6 +233,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "long string": (pairs(key("a") + struct.pack("<IQ", 8, 1 << 40)), "length of the value of 'a'"),
     "array": (pairs(key("a") + struct.pack("<IIQ", 9, 4, 1 << 62)), "length of 'a'"),
     "array of strings": (pairs(key("a") + struct.pack("<IIQ", 9, 8, 1 << 62)), "length of 'a'"),
+    "long token": (
+        pairs(key("a") + struct.pack("<IIQ", 9, 8, 1) + struct.pack("<Q", 4097) + bytes(4097)),
+        "value of 'a' is 4097",
+    ),
     "nested": (pairs(key("a") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 9), "unknown type 9"),
     "type": (pairs(key("a") + struct.pack("<I", 77)), "unknown type 77"),
     "twice": (pairs(ARCHITECTURE, ARCHITECTURE), "occurs twice"),
