@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
