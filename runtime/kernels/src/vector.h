@@ -20,6 +20,7 @@
 #define UNROLL
 #define MOST_ROWS 4
 #endif
+#define TILE_UNROLL _Pragma("GCC unroll 8")
 /* Code that is made once for each constant it is called with: worth its size where there are instructions of its
  * own, and not in the reference. */
 #if defined(EDGEPRESS_AVX512) || defined(EDGEPRESS_AVX2) || defined(EDGEPRESS_NEON)
@@ -114,6 +115,50 @@ INLINE float largest(floats value) {
     return found;
 }
 #endif
+
+/* Lanes of a tile that fit one register: where that is half of them, products take a tile in two parts. */
+#if defined(EDGEPRESS_AVX2)
+#define TILE_LANES 8
+typedef int32_t tile_ints __attribute__((vector_size(32), may_alias));
+typedef uint32_t tile_words __attribute__((vector_size(32), may_alias));
+typedef float tile_floats __attribute__((vector_size(32), may_alias));
+INLINE tile_floats tile_fused(tile_floats a, tile_floats b, tile_floats c) {
+    return (tile_floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+/* `small`: codes below 16, of which two products fit 16 bits. */
+INLINE tile_ints tile_dot4(tile_ints sum, tile_words codes, int32_t quad, const int small) {
+    __m256i factors = _mm256_set1_epi32(quad);
+#if !defined(EDGEPRESS_AVXVNNI)
+    if (small) {
+        __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, factors);
+        return (tile_ints)_mm256_add_epi32((__m256i)sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+#endif
+    (void)small;
+    return (tile_ints)dot4_half((__m256i)sum, (__m256i)codes, factors);
+}
+#else
+#define TILE_LANES LANES
+typedef ints tile_ints;
+typedef words tile_words;
+typedef floats tile_floats;
+#define tile_fused fused
+#define tile_dot4(sum, codes, quad, small) dot4(sum, codes, quad)
+#endif
+INLINE tile_words tile_load(const void *from) {
+    tile_words value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+INLINE tile_floats tile_to_floats(tile_ints value) { return __builtin_convertvector(value, tile_floats); }
+INLINE tile_floats tile_load_some(const float *from, int64_t count) {
+    tile_floats value = {0};
+    memcpy(&value, from, (size_t)(count < TILE_LANES ? count : TILE_LANES) * 4);
+    return value;
+}
+INLINE void tile_store_some(float *into, tile_floats value, int64_t count) {
+    memcpy(into, &value, (size_t)(count < TILE_LANES ? count : TILE_LANES) * 4);
+}
 
 INLINE floats load_floats(const float *from) {
     floats value;
