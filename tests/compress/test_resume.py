@@ -40,17 +40,18 @@ def test_the_key_has_all_that_decides_the_bytes(
 ) -> None:
     first = job(pico_llama, recipe(tmp_path), pico_text)
     text, other_text = first.calibration(), job(pico_llama, recipe(tmp_path), pico_text, seed=1).calibration()
-    key = first.key("model", text, "cpu")
-    assert key == job(pico_llama, recipe(tmp_path), pico_text).key("model", text, "cpu")
+    key = first.key("model", text, "cpu", {})
+    assert key == job(pico_llama, recipe(tmp_path), pico_text).key("model", text, "cpu", {})
     others = [
-        first.key("another model", text, "cpu"),
-        first.key("model", other_text, "cpu"),
-        first.key("model", text, "cuda"),
-        job(pico_llama, recipe(tmp_path, "W8A16-g16"), pico_text).key("model", text, "cpu"),
+        first.key("another model", text, "cpu", {}),
+        first.key("model", other_text, "cpu", {}),
+        first.key("model", text, "cuda", {}),
+        first.key("model", text, "cpu", {"corpus": "another"}),
+        job(pico_llama, recipe(tmp_path, "W8A16-g16"), pico_text).key("model", text, "cpu", {}),
     ]
     monkeypatch.setattr(api, "__version__", "0")
-    others.append(first.key("model", text, "cpu"))
-    assert len({key, *others}) == 6
+    others.append(first.key("model", text, "cpu", {}))
+    assert len({key, *others}) == 7
 
 
 @pytest.mark.parametrize("given", ["option", "recipe"])
