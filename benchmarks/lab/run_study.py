@@ -140,7 +140,7 @@ def _rates(shop: Workshop, rows: Sequence[StudyRow], wanted: Wanted) -> dict[str
 def _curves(shop: Workshop, row: StudyRow) -> list[str]:
     """The held-out loss of each pass of a row that learned, as a note."""
     return [
-        f"{row.name}: {curve.step}, {curve.measure} of a held-out token by tokens learned from: "
+        f"{row.name}: {curve.step}, {curve.measure} per held-out token by training tokens: "
         + ", ".join(f"{at:,} → {loss:.4f}" for at, loss in zip(curve.tokens, curve.losses, strict=True))
         + f"; kept: {curve.tokens[curve.kept]:,}."
         for curve in learning_curves(shop.steps(row))

@@ -103,7 +103,7 @@ def _show(raw: Path, page: Path, title: str) -> None:
     """Put the comparison of a raw file on its page, as a section with this title or one of its own."""
     found = read(raw)
     title = title or f"{found.run.title} on {found.run.machine.get('line', '').partition(',')[0]}"
-    put_section(page, "Decoding beside other engines", title, section(found, title))
+    put_section(page, "Decoders: edgepress and other engines", title, section(found, title))
 
 
 def _command(arguments: argparse.Namespace) -> str:

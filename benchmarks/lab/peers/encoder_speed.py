@@ -236,10 +236,10 @@ def main() -> None:
     write_atomic(raw, "".join(json.dumps(line) + "\n" for line in found.lines()).encode())
     header = ["arm", "cosine to torch", *(f"{length} tokens, {threads} t" for threads, length in found.rates)]
     notes = [
-        f"Sentences a second, tokenizing included; {TOKENS} tokens a pass, batch size {BATCH} (sentence-"
-        f"transformers' default), medians of {arguments.rounds} interleaved rounds, all loaded. Sentences: "
-        "held-out Wikipedia cut to the length, special tokens included. t: threads.",
-        "OpenVINO computes a float32 model in bfloat16 where the CPU is made for it, by its own default.",
+        f"Sentences per second, tokenizing included; {TOKENS} tokens per pass, batch size {BATCH} (sentence-"
+        f"transformers' default), medians of {arguments.rounds} interleaved rounds, all loaded at "
+        "once. Sentences: held-out Wikipedia cut to the length, special tokens included. t: threads.",
+        "By default OpenVINO computes a float32 model in bfloat16 where the CPU supports it.",
         *bars(found.rates),
         f"Disturbances: {'; '.join(reasons) or 'none'}.",
         f"Peers: {', '.join(f'{name} {number}' for name, number in sorted(found.versions.items()))}.",

@@ -31,9 +31,10 @@ class Floor:
     def sentence(self) -> str:
         """For a results file; an operation is half a multiply-add."""
         return (
-            f"Floor of GPTQ on this machine: two forward passes ({2 * self.forward / 1e12:.1f} TFLOP) and "
-            f"half of each Gram ({2 * self.grams / 1e12:.1f} TFLOP) at the {2 * self.rate / 1e9:.0f} GFLOP/s "
-            f"that float32 products of its shapes reach on one thread: {self.seconds:.0f} CPU seconds."
+            f"Lower bound for GPTQ on this machine: two forward passes ({2 * self.forward / 1e12:.1f} TFLOP) "
+            f"and half of each Gram ({2 * self.grams / 1e12:.1f} TFLOP) at the {2 * self.rate / 1e9:.0f} "
+            f"GFLOP/s that float32 products of its shapes reach on one thread: "
+            f"{self.seconds:.0f} CPU seconds."
         )
 
 

@@ -152,7 +152,7 @@ def page(found: Sequence[QuantizerResult], notes: Sequence[str]) -> str:
         [bar.name, bar.where, bar.ours, bar.peer, shown(bar.ratio, 2), f"{bar.target:.3g}", bar.verdict]
         for bar in bars(found)
     ]
-    parts = ["# Quantizers against the peers: SmolLM2-135M", _results(found), "## Bars"]
+    parts = ["# Quantizers: edgepress and other tools on SmolLM2-135M", _results(found), "## Bars"]
     parts.append(table(["bar", "scheme", "ours", "best peer", "ratio", "target", "verdict"], rows))
     failed = sorted({(f"{one.label}, {one.scheme}", _plain(one.error)) for one in found if one.error})
     machines = sorted({one.machine for one in found if one.machine and not one.error})
@@ -162,7 +162,7 @@ def page(found: Sequence[QuantizerResult], notes: Sequence[str]) -> str:
     if failed:
         parts += ["## What failed or was not run", table(["tool", "error"], failed)]
     if any(one.peer != OURS and one.error for one in found):
-        notes = ["A bar holds against the peers that ran, and against no other.", *notes]
+        notes = ["Bars compare with the peers that ran, and with no others.", *notes]
     parts.append("\n".join(f"- {note}" for note in [*notes, f"Versions: {_versions(found)}."]))
     return "\n\n".join(parts) + "\n"
 

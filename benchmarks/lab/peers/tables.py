@@ -111,15 +111,16 @@ def _circumstances(found: DecoderComparison) -> list[str]:
         versions |= result.versions
     return [
         f"Greedy, batch 1, {settings.get('new_tokens')} new tokens; medians over {settings.get('rounds')} "
-        f"rounds with {settings.get('passes')} in each, engines interleaved, a fresh process each (torch: "
+        f"rounds with {settings.get('passes')} in each, engines interleaved, each in a fresh process (torch: "
         "one round, 32 new tokens); columns are prompt tokens and threads (t). Prefill ends when the first "
         "token is chosen. Peak RSS is of the whole process with all prompts; the first token is that of the "
         "shortest prompt, with the files in the page cache.",
-        "Caches: of edgepress and onnxruntime-genai float32, or int8 where it says 8; of llama.cpp float16, "
-        "of OpenVINO uint8, as they are by default.",
-        "Tokens as float32: how many come out as torch's in float32 before the first other one; a model that "
-        "was converted wrongly has none, a rounded one some.",
-        "A ratio is ours over the best peer's, or the inverse where less is better; 1 or the target is met.",
+        "Key/value caches: edgepress and onnxruntime-genai float32, or int8 where it says 8; llama.cpp "
+        "float16, OpenVINO uint8, their defaults.",
+        "Tokens as float32: greedy tokens identical to torch's in float32 before the first difference; a "
+        "wrongly converted model has none, a quantized one some.",
+        "A ratio is ours over the best peer's, or its inverse where less is better; met: at least 1, or the "
+        "target.",
         f"Memory bandwidth in the same run: {', '.join(rates) or 'not measured'}.",
         f"Disturbances: {'; '.join(noise) or 'none'}.",
         f"Versions: {', '.join(f'{name} {number}' for name, number in sorted(versions.items()))}.",

@@ -3,7 +3,7 @@
     python -m edgepress.benchmarks.lab.programs.attention_speed [benchmarks/lab/results] [--rounds 40]
 
 One ``GroupQueryAttention`` node of random numbers for each way, over a float32 cache that is full up to the
-tokens that are new; all ways interleaved in one process. What
+tokens that are new; all variants interleaved in one process. What
 :mod:`edgepress.export.graph.attention.attention` chooses by.
 """
 
@@ -163,17 +163,17 @@ def main() -> None:
         for threads in THREADS
     ]
     notes = [
-        "Microseconds of one layer: medians, all ways interleaved in one process, the same nodes each time. "
-        "Heads, key/value heads and channels: "
+        "Microseconds of one layer: medians, all variants interleaved in one process, the same nodes each "
+        "time. Heads, key/value heads and channels: "
         + "; ".join(f"{name} {', '.join(map(str, sizes))}" for name, sizes in LAYERS.items())
         + ".",
-        "Tiles: what the kernel does by itself. Rows: with a sink of no weight. Factor 1: what scores are "
-        "multiplied by is in the rope tables already. Graphs are written with rows and factor 1.",
+        "Tiles: the kernel's default. Rows: with an attention sink of zero weight. Factor 1: the scale of "
+        "the scores is folded into the rope tables. Exported graphs use rows and factor 1.",
         f"Load average: {before:.1f} before, {os.getloadavg()[0]:.1f} after.",
     ]
     header = ["layer", "new tokens", "of a total", "threads", *(way.name for way in WAYS)]
     path, title = asked.results / "prefill.md", "Attention of one layer, in microseconds"
-    write_table(path, title, COMMAND, header, rows, notes, page="Filling the cache")
+    write_table(path, title, COMMAND, header, rows, notes, page="Prefill")
 
 
 if __name__ == "__main__":

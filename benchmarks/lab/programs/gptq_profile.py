@@ -111,7 +111,7 @@ def main() -> None:
         filled(seconds, whole, least),
         [
             f"{SCHEME} with {SAMPLES} × {LENGTH} tokens of Wikipedia, one thread. {least.sentence()}",
-            "Forward passes: one to see a block's inputs, one with the quantized weights, and short probes.",
+            "Forward passes: one to capture a block's inputs, one with quantized weights, and short probes.",
         ],
         page="What a compression costs",
     )

@@ -231,11 +231,12 @@ def main() -> None:
         ["run", "killed after s", "blocks finished at the kill", "during", "identical", "leftovers"],
         rows,
         [
-            f"{len(good)} of {len(rows)} runs byte-identical (SHA-256 of every file) with nothing left "
-            f"beside them, after {kills} kills; no output was ever seen that was not whole.",
+            f"{len(good)} of {len(rows)} runs byte-identical (SHA-256 of every file) with no files "
+            f"left over, after {kills} kills; no incomplete output was ever visible.",
             f"Model: Llama, random weights, {' '.join(SHAPE)}, bfloat16. Options: `{' '.join(OPTIONS)}`.",
-            f"Undisturbed: {spans['']:.1f} s of wall time, {spans['work']:.1f} s from the sweep on to "
-            f"publication, {spans['result']:.2f} s of them for assembling. Seed: {arguments.seed}.",
+            f"Without kills: {spans['']:.1f} s of wall time, {spans['work']:.1f} s of it from the start of "
+            f"the sweep to publication, {spans['result']:.2f} s of that for assembling. "
+            f"Seed: {arguments.seed}.",
         ],
     )
     sys.exit(0 if len(good) == len(rows) else 1)

@@ -163,16 +163,16 @@ def main() -> None:
         [
             f"The weights have 4 bits, the prompt {PROMPT_TOKENS} tokens; medians of {wanted.rounds} "
             "rounds interleaved, files in the page cache.",
-            "Without: as a first run, or with `--no-cache`. Prepacked: after `edgepress cache make` or a "
-            "first run; the weights of the bundle are then neither read nor hashed, those of the copy are, "
-            "by blocks. The prompt goes through the prefill graph: opening it counts as prefill, and so "
-            "does making its int8 weights, which the first column does in memory.",
-            "Steps: one after another in a process of their own. Whole command: `edgepress generate`, with "
-            "hashing, session and tokenizer side by side.",
+            "Without: as in a first run, or with `--no-cache`. Prepacked: after `edgepress cache make` or a "
+            "first run; then the cached copy of the weights is read and hashed, in blocks, instead of the "
+            "bundle's weights. The prompt goes through the prefill graph: opening it counts as prefill, and "
+            "so does making its int8 weights (in memory in the first column).",
+            "Steps: one after another in a separate process. Whole command: `edgepress generate`, with "
+            "hashing, session and tokenizer in parallel.",
             "Heap and mapped files: RssAnon and RssFile. Mapped pages are shared by all processes, and the "
-            "kernel may drop them; the peak counts them like heap.",
-            f"Load average: {before:.1f} before, {after:.1f} after, on {os.cpu_count()} logical CPUs. Where "
-            "it is above the number of CPUs, wall times are those of a crowded machine.",
+            "operating system may evict them; the peak includes them.",
+            f"Load average: {before:.1f} before, {after:.1f} after, on {os.cpu_count()} logical CPUs. Above "
+            "the number of CPUs, wall times include waiting for a CPU.",
         ],
     )
 
