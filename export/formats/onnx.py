@@ -15,8 +15,8 @@ from ..bundle_manifest import decoder_section, encoder_section
 from ..format import ExportFormat, OutputKind, Prepared
 from ..graph.attention.cache_io import FLOAT
 from ..graph.build import WeightView
-from ..graph.forms.providers import CPU, OWN
-from ..graph.graph_writer import Kind, Opset, installed_runtime, opset_for
+from ..graph.forms.providers import CPU
+from ..graph.graph_writer import OWN_DOMAIN, Kind, Opset, installed_runtime, opset_for
 from ..graph.whole_graph import BuiltGraph, build_graph, save_graph
 from ..job import ExportJob
 from ..prefill.prefill_graph import SMOOTHING_TOKENS, has_prefill, too_large, write_prefill
@@ -51,12 +51,12 @@ class OnnxFormat:
         """
         check_numbers(job)
         check_form(job)
-        if job.form == OWN:
-            require_library("a graph of edgepress's own operators")
         kind: Kind = "decoder" if job.source.anatomy.kind == "decoder" else "encoder"
         opset = opset_for(installed_runtime(), kind)
         view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)
         built = build_graph(view, opset, job.pooling, job.form)
+        if OWN_DOMAIN in built.model.graph.opset_imports:
+            require_library("a graph of edgepress's own operators")
         needed = built.nbytes
         if validate:
             needed += build_graph(WeightView(job.source, as_float=True), opset, job.pooling).nbytes
@@ -117,7 +117,7 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict
             "opset": built.model.graph.opset_imports[""],
             "ir_version": built.model.ir_version,
             "provider": job.form.describe(),
-            "operators": "edgepress" if job.form == OWN else "standard",
+            "operators": "edgepress" if OWN_DOMAIN in built.model.graph.opset_imports else "standard",
             "notes": list(built.notes),
         },
         "weights": {

@@ -26,7 +26,7 @@ from ...errors import MissingDependency
 Array = NDArray[Any]
 CONTRIB = "com.microsoft"
 # The domain of the operators in runtime/kernels.
-OWN = "edgepress"
+OWN_DOMAIN = "edgepress"
 Kind = Literal["decoder", "encoder"]
 
 
@@ -146,7 +146,7 @@ class GraphWriter:
         self, op: str, name: str, inputs: Sequence[ir.Value | None], outputs: int, **attributes: Any
     ) -> tuple[ir.Value, ...]:
         """Append a node of edgepress's own domain and return ``outputs`` of its outputs."""
-        return self._append(OWN, op, name, inputs, outputs, attributes)
+        return self._append(OWN_DOMAIN, op, name, inputs, outputs, attributes)
 
     def _append(
         self,
@@ -165,7 +165,7 @@ class GraphWriter:
 
     def model(self, opset: Opset) -> ir.Model:
         """The finished model; the writer is not used after it."""
-        own = {OWN: 1} if any(node.domain == OWN for node in self._nodes) else {}
+        own = {OWN_DOMAIN: 1} if any(node.domain == OWN_DOMAIN for node in self._nodes) else {}
         graph = ir.Graph(
             self._inputs,
             self._outputs,

@@ -92,6 +92,14 @@ def test_a_bundle_of_our_own_operators_is_proven_and_says_so(
     assert nothing_left(tmp_path, "own")
 
 
+def test_a_graph_without_our_own_operators_is_a_standard_one(
+    pico_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_KERNELS", "off")
+    path = export_bundle(pico_bert, output=tmp_path / "own", operators="edgepress", validate=False)
+    assert not Bundle.open(path).own_operators
+
+
 def test_our_own_operators_are_for_the_cpu(w4: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="do not run on cuda"):
         export_bundle(w4, output=tmp_path / "own", operators="edgepress", provider="cuda")
