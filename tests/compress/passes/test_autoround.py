@@ -119,7 +119,8 @@ def test_the_model_comes_closer_than_by_rounding(
     step = {**AUTOROUND, "scheme": scheme}
     start = compressed(pico_llama, tmp_path / "start", pico_text, {**step, "iterations": 0})
     learned = compressed(pico_llama, tmp_path / "learned", pico_text, step)
-    assert last_damage(learned) < (0.8 if scheme != "W8A8" else 1.05) * last_damage(start)
+    # Over six draws of the weights the ratio is 0.17 to 0.44, with a standard deviation of 0.04 at most.
+    assert last_damage(learned) < 0.8 * last_damage(start)
 
 
 def test_an_encoder_with_padding_and_low_memory(pico_bert: Path, pico_text: Path, tmp_path: Path) -> None:
@@ -127,6 +128,7 @@ def test_an_encoder_with_padding_and_low_memory(pico_bert: Path, pico_text: Path
     rounded = compressed(pico_bert, tmp_path / "rounded", pico_text, {**step, "iterations": 0})
     whole = compressed(pico_bert, tmp_path / "whole", pico_text, step)
     alone = compressed(pico_bert, tmp_path / "alone", pico_text, {**step, "low_memory": True})
+    # Over six draws of the weights the ratio is 0.15, with a standard deviation of 0.04.
     assert last_damage(whole) < 0.8 * last_damage(rounded)
     assert last_damage(alone) == pytest.approx(last_damage(whole), rel=0.2)
 

@@ -128,7 +128,6 @@ def test_beats_rounding_where_channels_differ(
             str(model), recipe=path, output=tmp_path / name, calibration=str(pico_text), **CALIBRATED
         )
     ratio = distance(model, results["awq"]) / distance(model, results["rtn"])
-    print("RATIO", model_type, ratio)
     assert ratio < 0.9
 
 
