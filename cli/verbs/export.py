@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     type=click.Choice(["standard", "edgepress"]),
     default="standard",
     show_default=True,
-    help="Operators of ONNX Runtime, for any client, or edgepress's own, for edgepress alone: faster decoding.",
+    help="Operators of ONNX Runtime, for any client, or edgepress's own, which run in edgepress alone.",
 )
 @click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
 @click.option(
