@@ -130,7 +130,7 @@ class Job:
         return [self.model.path, *text_paths(*texts), *filter(None, students)]
 
     def reads(self) -> dict[str, str]:
-        """Hashes of the checkpoints and texts that passes read besides the model and the text, by path."""
+        """SHA-256, by path, of the checkpoints and texts that passes read beside model and calibration."""
         from .model.checkpoint.reader import content_hash
 
         steps = [step for _, step in self.recipe.steps]

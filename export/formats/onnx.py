@@ -26,7 +26,6 @@ from ..proof.proof_text import token_rows
 from ._genai import write_genai
 
 GRAPH = "model.onnx"
-_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)

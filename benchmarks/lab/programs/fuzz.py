@@ -5,7 +5,7 @@
 
 A reader runs in a process of its own with 2 GB of memory more than it began with. A watchdog ends it when a
 mutant takes five seconds, and where it dies the next process goes on behind the mutant that killed it. Each
-mutant is made of its seed alone. Where they begin is told by the date, so that no two nights see the same.
+mutant is made of its seed alone. The first seed comes from the date, so that no two nights see the same.
 """
 
 from __future__ import annotations

@@ -143,7 +143,9 @@ def product_node(
     *,
     gated: bool = False,
 ) -> ir.Value:
-    """The product of ``value`` and packed weights."""
+    """``value [..., columns]`` times the weights in ``tiles [bytes]``: ``[..., rows]``, or half of them when
+    ``gated``.
+    """
     inputs = [value, tiles] if bias is None else [value, tiles, bias]
     return build.graph.own(
         "QuantizedProduct", name, inputs, 1, **layout.attributes(), gated=int(gated), exact=0

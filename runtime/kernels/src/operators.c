@@ -247,8 +247,8 @@ static ort_status *create_attention(const ort_operator *op, ort_api api, const v
 typedef struct {
     const kernel_set *kernels;
     attention_job job;
-    char *scratch;
     int64_t tile_floats;
+    int failed; /* a task had no memory; only ever set, by any of them */
 } attention_work;
 
 static void prepare_task(void *data, size_t task) {
@@ -265,8 +265,8 @@ static void chunk_task(void *data, size_t task) {
 static void tile_task(void *data, size_t task) {
     attention_work *work = data;
     float *scratch = malloc((size_t)work->tile_floats * 4);
-    if (!scratch) { /* told apart by what can be seen: a row that is no number */
-        work->scratch = NULL;
+    if (!scratch) {
+        work->failed = 1;
         return;
     }
     work->kernels->attend_tile(&work->job, (int64_t)task, scratch);
@@ -351,9 +351,9 @@ static ort_status *compute_attention(void *data, void *context) {
     int64_t rows = job.batch * job.seq, tasks = rows * job.kv_heads * job.chunks;
     size_t query_floats = (size_t)(rows * width);
     size_t partial = single ? (size_t)(tasks * (job.heads / job.kv_heads) * (job.dim + 2)) : 0;
-    attention_work work = {.kernels = kernel->kernels, .scratch = malloc((query_floats + partial) * 4)};
-    if (!work.scratch) return ort_error(api, ORT_FAIL, DOMAIN ": Failed to allocate memory");
-    char *scratch = work.scratch;
+    attention_work work = {.kernels = kernel->kernels};
+    char *scratch = malloc((query_floats + partial) * 4);
+    if (!scratch) return ort_error(api, ORT_FAIL, DOMAIN ": Failed to allocate memory");
     job.rotated_queries = (float *)(void *)scratch, job.partial = job.rotated_queries + query_floats;
     work.job = job;
     work.tile_floats = (2 * QUERIES + 2 * CHUNK) * job.dim + CHUNK * QUERIES;
@@ -368,7 +368,7 @@ static ort_status *compute_attention(void *data, void *context) {
     } else if (!status) {
         int64_t tiles = (job.seq + QUERIES - 1) / QUERIES;
         status = ort_parallel(api, context, tile_task, (size_t)(tiles * job.heads * job.batch), 0, &work);
-        if (!status && !work.scratch) status = ort_error(api, ORT_FAIL, DOMAIN ": Failed to allocate memory");
+        if (!status && work.failed) status = ort_error(api, ORT_FAIL, DOMAIN ": Failed to allocate memory");
     }
     free(scratch);
     return status;

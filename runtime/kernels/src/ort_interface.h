@@ -43,7 +43,7 @@ typedef struct {
     ORT_CALL(api, 274, ort_status *, const void *, void (*)(void *, size_t), size_t, size_t, void *) \
     (context, task, count, batches, data)
 
-/* An operator, as ONNX Runtime wants to be told of it. */
+/* An operator, as ONNX Runtime wants it described. */
 typedef struct ort_operator {
     uint32_t version;
     void *(*create)(const struct ort_operator *, ort_api, const void *info);
