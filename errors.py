@@ -66,8 +66,9 @@ class UnknownName(InputError):
         import difflib
 
         choices = sorted(known)
-        near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        spelt = {choice.casefold(): choice for choice in choices}
+        near = difflib.get_close_matches(name.casefold(), spelt, n=1, cutoff=0.5)
+        hint = f"did you mean {spelt[near[0]]!r}? " if near else ""
         super().__init__(
             f"unknown {kind} {name!r}",
             fix=fix or f"{hint}known: {', '.join(choices) if choices else 'none'}",

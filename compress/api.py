@@ -57,23 +57,30 @@ class Job:
         require("transformers", "compress")
         from .model.models import resolve
         from .model.weights import WeightSource
-        from .recipe import load_recipe, recipe_for
+        from .recipe import load_recipe
+        from .scheme_recipe import recipe_for, scheme_asked
         from .time_limit import limited
 
         if (recipe is None) == (scheme is None):
             raise InputError(
                 "give either a recipe or a scheme", fix="for example --scheme W4A16, or -r w4a16-gptq"
             )
+        # What is wrong in the words is said before the model is looked at.
+        read = None if recipe is None else load_recipe(recipe)
         if scheme is not None:
-            self.recipe = recipe_for(scheme, group_size=group_size, calibrated=choice.source is not None)
-        else:
-            self.recipe = load_recipe(str(recipe))
+            scheme_asked(scheme, group_size)
+        self.model = resolve(model, progress)
+        self.source = WeightSource.open(self.model.path)
+        self.recipe = read or recipe_for(
+            str(scheme),
+            group_size=group_size,
+            calibrated=choice.source is not None,
+            anatomy=self.source.anatomy,
+        )
         if max_time is not None:
             self.recipe = limited(self.recipe, max_time)
         for note in self.recipe.notes:
             progress.note(f"{self.recipe.name}: {note}")
-        self.model = resolve(model, progress)
-        self.source = WeightSource.open(self.model.path)
         self.choice, self.progress = choice, progress
         settings = self.recipe.calibration
         self.samples = choice.samples or settings.samples

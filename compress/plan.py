@@ -36,7 +36,7 @@ class Plan:
     """What :func:`plan` predicts. Bytes, and seconds at this machine's measured rate.
 
     ``stored`` are the types that the weights come in, by their safetensors names; all are computed with in
-    float32.
+    float32. ``notes`` say what was chosen for the model, such as its groups.
     """
 
     model: str
@@ -50,6 +50,7 @@ class Plan:
     peak_memory: int = 0
     disk: int = 0
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON for ``--dry-run --json``."""
@@ -128,6 +129,7 @@ def plan(
         peak_memory=predict_memory(source, recipe, at_once, tokens, max(resident(), LIBRARIES)),
         disk=2 * result + activations,
         seconds=10 + multiplications(source, recipe, samples, length, at_once, rate) / rate,
+        notes=recipe.notes,
     )
 
 

@@ -229,20 +229,3 @@ def load_recipe(recipe: str) -> Recipe:
     """The recipe in a YAML file, or the one called ``recipe`` in the package."""
     text, origin = text_of(recipe)
     return parse(load_yaml(text, source=origin), origin)
-
-
-def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool) -> Recipe:
-    """The recipe behind ``--scheme``: ``gptq`` with calibration text, else ``rtn``; FP8 and int8 activations
-    are ``rtn`` always, since there is little left to gain.
-    """
-    parsed = Scheme.parse(scheme)
-    if group_size is not None:
-        try:
-            parsed = Scheme.model_validate({**parsed.model_dump(), "group_size": group_size})
-        except ValidationError as error:
-            raise RecipeError(f"group size {group_size}: {error.errors()[0]['msg']}") from None
-    if parsed.activations and parsed.format == "int":
-        return parse({"name": "w8a8", "passes": [{"pass": "rtn", "scheme": "W8A8"}]}, "--scheme")
-    name = "gptq" if calibrated and parsed.format != "fp8" else "rtn"
-    step = {"pass": name, "scheme": parsed.name}
-    return parse({"name": f"{parsed.name.lower()}-{name}", "passes": [step]}, "--scheme")

@@ -47,9 +47,14 @@ def _duration(seconds: float) -> str:
 @click.option(
     "-r", "--recipe", help="A recipe: a YAML file, or the name of a packaged one (`edgepress recipe list`)."
 )
-@click.option("--scheme", help="The short way: W4A16, W3A16, W4A16_ASYM, W8A8, FP8_DYNAMIC, NVFP4A16, …")
 @click.option(
-    "--group-size", type=click.IntRange(16, 256), help="With --scheme: input channels per scale, 16 to 256."
+    "--scheme",
+    help="The short way: W4A16 (or int4), W3A16, W4A16_ASYM, W8A8 (int8), FP8_DYNAMIC, NVFP4A16, …",
+)
+@click.option(
+    "--group-size",
+    type=click.IntRange(16, 256),
+    help="With --scheme: input channels per scale, 16 to 256. [default: the largest up to 128 that fit]",
 )
 @click.option("-o", "--output", type=click.Path(), help="The directory to write.")
 @click.option("--calibration", help="Text: a file, a directory, or a demo corpus (wikipedia).")

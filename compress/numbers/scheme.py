@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from ...errors import UnknownName
+from .scheme_names import canonical, way_out
 
 Format = Literal["int", "fp8", "mxfp4", "nvfp4"]
 
@@ -94,11 +95,12 @@ class Scheme(BaseModel):
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
-        """The scheme called ``name``.
+        """The scheme called ``name``, in any case, or by a name of other tools (:mod:`.scheme_names`).
 
         Raises:
-            UnknownName: not a known preset; suggests the nearest.
+            UnknownName: not a known preset; suggests the nearest, or what to take for another tool's.
         """
+        given, name = name, canonical(name)
         if name in _FLOAT_NAMES:
             number_format, activations = _FLOAT_NAMES[name]
             bits, size = _FLOATS[number_format]
@@ -109,7 +111,7 @@ class Scheme(BaseModel):
             return cls(bits=8, group_size=None, activations="tensor")
         match = _NAME.match(name)
         if match is None or (match["act"] == "8" and match["bits"] != "8"):
-            raise UnknownName("scheme", name, PRESETS, fix="")
+            raise UnknownName("scheme", given, PRESETS, fix=way_out(given))
         group: int | None = int(match["group"]) if match["group"] else DEFAULT_GROUP_SIZE
         if match["channel"] or (match["act"] == "8" and not match["group"]):
             group = None
@@ -119,6 +121,12 @@ class Scheme(BaseModel):
             symmetric=match["asym"] is None,
             activations="token" if match["act"] == "8" else None,
         )
+
+    @staticmethod
+    def names_its_groups(name: str) -> bool:
+        """Whether ``name`` says which inputs share a scale, as ``W4A16-g64`` does and ``W4A16`` does not."""
+        match = _NAME.match(canonical(name))
+        return match is None or bool(match["group"] or match["channel"] or match["act"] == "8")
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from edgepress.compress.costs import multiplications
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pass_help import schema
 from edgepress.compress.pipeline.pass_options import pass_names, pass_type
-from edgepress.compress.recipe import load_recipe, names, parse, recipe_for
+from edgepress.compress.recipe import load_recipe, names, parse
 from edgepress.compress.train.training_options import TrainingOptions
 from edgepress.errors import EdgepressError, RecipeError, UnknownName
 
@@ -68,14 +68,6 @@ def test_hostile_files_are_typed_errors(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(EdgepressError):
         load_recipe(str(path))
-
-
-def test_the_short_way() -> None:
-    assert recipe_for("W4A16", group_size=64, calibrated=False).summary == "W4A16-g64 rtn"
-    assert recipe_for("W4A16", group_size=64, calibrated=True).summary == "W4A16-g64 gptq"
-    assert recipe_for("W8A8", group_size=None, calibrated=False).summary == "W8A8"
-    with pytest.raises(RecipeError, match="7"):
-        recipe_for("W4A16", group_size=7, calibrated=False)
 
 
 def test_hash_changes_with_any_option() -> None:

@@ -29,15 +29,46 @@ def test_preset_defaults() -> None:
     assert not Scheme.parse("W4A16_ASYM").symmetric
 
 
-@pytest.mark.parametrize("name", ["W5A16", "W4A8", "w4a16", "W4A16-g", "", "W4A16_SYM", "W44A16"])
+@pytest.mark.parametrize("name", ["W5A16", "W4A8", "W4A16-g", "", "W4A16_SYM", "W44A16"])
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(UnknownName):
         Scheme.parse(name)
 
 
-def test_near_miss_is_suggested() -> None:
-    with pytest.raises(UnknownName, match="W4A16"):
-        Scheme.parse("W4A61")
+@pytest.mark.parametrize("name", ["W4A61", "w4a61"])
+def test_near_miss_is_suggested(name: str) -> None:
+    with pytest.raises(UnknownName, match="did you mean 'W4A16'"):
+        Scheme.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("w4a16-G64", "W4A16-g64"),
+        ("w3a16-asym-channel", "W3A16_ASYM-channel"),
+        ("fp8-dynamic", "FP8_DYNAMIC"),
+        ("int4", "W4A16-g128"),
+        ("INT4-g32", "W4A16-g32"),
+        ("int8", "W8A8"),
+        ("q4_0", "W4A16-g32"),
+        ("Q8_0", "W8A16-g32"),
+    ],
+)
+def test_any_case_and_the_names_that_people_know(said: str, name: str) -> None:
+    assert Scheme.parse(said).name == name
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"), [("nf4", "W4A16"), ("Q4_K_M", "Q4_0"), ("iq2_xxs", "Q4_0"), ("TQ2_0", "ternary")]
+)
+def test_names_of_other_tools_say_what_to_take(said: str, instead: str) -> None:
+    with pytest.raises(UnknownName, match=f"take .*{instead}"):
+        Scheme.parse(said)
+
+
+def test_which_names_say_their_groups() -> None:
+    assert not any(map(Scheme.names_its_groups, ("W4A16", "w2a16_asym", "int4")))
+    assert all(map(Scheme.names_its_groups, ("W4A16-g128", "W4A16-channel", "W8A8", "FP8", "Q4_0")))
 
 
 @pytest.mark.parametrize("group", [0, 8, 257, -1])

@@ -17,7 +17,7 @@ from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes.gptq import Gptq
 from edgepress.compress.passes.rtn import Rtn
-from edgepress.compress.recipe import load_recipe, recipe_for
+from edgepress.compress.recipe import load_recipe
 from edgepress.errors import CheckpointError, InputError, RecipeError, ShapeError, TrainingError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json
@@ -52,15 +52,9 @@ def test_gptq_works_on_float_grids_and_keeps_pruned_weights(
     assert errors[1] < errors[0]
 
 
-def test_recipes_of_the_package_and_of_the_short_way() -> None:
-    assert [recipe_for(name, group_size=None, calibrated=True).steps[0][0] for name in ("FP8", "NVFP4")] == [
-        "rtn",
-        "gptq",
-    ]
+def test_recipes_of_the_package() -> None:
     assert not load_recipe("fp8-dynamic").calibrated and load_recipe("nvfp4a16").calibrated
     assert load_recipe("mxfp4a16").summary == "MXFP4A16 gptq"
-    with pytest.raises(RecipeError, match="group size 64"):
-        recipe_for("NVFP4", group_size=64, calibrated=True)
 
 
 @pytest.mark.chain

@@ -1,0 +1,100 @@
+"""The recipe behind ``--scheme NAME``: the scheme with the largest groups that fit the model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import RecipeError
+from .model.anatomy import Anatomy
+from .model.block_anatomy import Linear
+from .model.weights import DEFAULT_EMBEDDING
+from .numbers.scheme import DEFAULT_GROUP_SIZE, GROUP_SIZES, Scheme
+from .recipe import Recipe, parse
+
+# The groups that a scheme without one may take, the largest first.
+_SIZES = tuple(size for size in reversed(GROUP_SIZES) if size <= DEFAULT_GROUP_SIZE)
+
+
+def scheme_asked(scheme: str, group_size: int | None) -> Scheme:
+    """The scheme of ``--scheme`` with ``--group-size``.
+
+    Raises:
+        UnknownName: no such scheme.
+        RecipeError: a group size that it cannot have.
+    """
+    parsed = Scheme.parse(scheme)
+    if group_size is None:
+        return parsed
+    try:
+        return Scheme.model_validate({**parsed.model_dump(), "group_size": group_size})
+    except ValidationError as error:
+        raise RecipeError(f"group size {group_size}: {error.errors()[0]['msg']}") from None
+
+
+def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool, anatomy: Anatomy) -> Recipe:
+    """The recipe behind ``--scheme``: ``gptq`` with calibration text, else ``rtn``; FP8 and int8 activations
+    are ``rtn`` always, since there is little left to gain.
+
+    A scheme that names no group takes the largest, up to 128, that divides every layer; where none does,
+    each layer its own largest, and one scale per channel where 16 does not divide it.
+    """
+    parsed = scheme_asked(scheme, group_size)
+    integers = parsed.format == "int"
+    weights_only = parsed.activations is None
+    name = "gptq" if calibrated and parsed.format != "fp8" and (weights_only or not integers) else "rtn"
+    called = name if weights_only or not integers else ""  # W8A8 needs no other pass
+    if group_size is not None or not integers or Scheme.names_its_groups(scheme):
+        return _recipe(parsed, called, [{"pass": name, "scheme": parsed.name}], anatomy)
+    by_size = _by_size(list(anatomy.linears()))
+    schemes = {size: parsed.model_copy(update={"group_size": size}) for size in by_size}
+    passes: list[dict[str, Any]] = [{"pass": name, "scheme": schemes[size].name} for size in by_size]
+    if len(by_size) > 1:
+        for step, layers in zip(passes, by_size.values(), strict=True):
+            step["targets"] = _targets(layers, anatomy)
+    recipe = _recipe(next(iter(schemes.values())), called, passes, anatomy)
+    return recipe.model_copy(update={"notes": (_told(parsed, by_size),)})
+
+
+def _recipe(scheme: Scheme, called: str, passes: list[dict[str, Any]], anatomy: Anatomy) -> Recipe:
+    """The recipe of ``passes``; where groups of 32 do not fit, the embedding has smaller ones or none."""
+    embedding: str | None = DEFAULT_EMBEDDING
+    if anatomy.hidden_size % 32:
+        embedding = "W8A16-g16" if anatomy.hidden_size % 16 == 0 else None
+    name = "-".join(filter(None, (scheme.name.lower(), called)))
+    return parse({"name": name, "passes": passes, "embedding": embedding}, "--scheme")
+
+
+def _by_size(linears: Sequence[Linear]) -> dict[int | None, list[Linear]]:
+    """The layers by the size of their groups, the largest first; None is one scale per channel."""
+    for size in _SIZES:
+        if all(linear.in_features % size == 0 for linear in linears):
+            return {size: list(linears)}
+    found: dict[int | None, list[Linear]] = defaultdict(list)
+    for linear in linears:
+        found[next((size for size in _SIZES if linear.in_features % size == 0), None)].append(linear)
+    return dict(sorted(found.items(), key=lambda item: -(item[0] or 0)))
+
+
+def _targets(layers: Sequence[Linear], anatomy: Anatomy) -> list[str]:
+    """``layers`` by their roles where these say it, else by name."""
+    chosen = {layer.name for layer in layers}
+    roles = sorted({layer.role for layer in layers})
+    whole = {linear.name for linear in anatomy.linears() if linear.role in roles}
+    return list(roles) if whole == chosen else sorted(chosen)
+
+
+def _told(scheme: Scheme, by_size: dict[int | None, list[Linear]]) -> str:
+    head = scheme.name.partition("-")[0]
+    if len(by_size) == 1:
+        size, layers = next(iter(by_size.items()))
+        widths = " and ".join(str(width) for width in sorted({layer.in_features for layer in layers}))
+        return f"{head} with groups of {size}, the largest that divide every layer ({widths} inputs)"
+    parts = [
+        f"{'one scale per channel' if size is None else f'groups of {size}'} for {len(layers)} layers"
+        for size, layers in by_size.items()
+    ]
+    return f"{head}: no group divides every layer, so {', '.join(parts)}"

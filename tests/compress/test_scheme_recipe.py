@@ -1,0 +1,76 @@
+"""``--scheme``: which groups a model gets, what is told, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from edgepress.cli.entry import run
+from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.model.anatomy import Anatomy
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.scheme_recipe import recipe_for
+from edgepress.errors import RecipeError, ShapeError
+
+from ..conftest import save_decoder
+
+
+@pytest.fixture(scope="module")
+def anatomy(pico_llama: Path) -> Anatomy:
+    """Linears with 64 and 128 inputs."""
+    return WeightSource.open(pico_llama).anatomy
+
+
+def test_the_short_way(anatomy: Anatomy) -> None:
+    def asked(scheme: str, *, group_size: int | None = None, text: bool = True) -> str:
+        return recipe_for(scheme, group_size=group_size, calibrated=text, anatomy=anatomy).summary
+
+    assert asked("W4A16", text=False) == "W4A16-g64 rtn" and asked("int4") == "W4A16-g64 gptq"
+    assert asked("W4A16", group_size=32) == asked("W4A16-g32") == asked("Q4_0") == "W4A16-g32 gptq"
+    assert asked("W4A16-channel") == "W4A16-channel gptq"
+    assert asked("int8") == "W8A8" and asked("W8A8_STATIC").startswith("W8A8_STATIC")
+    assert asked("FP8").endswith("rtn") and asked("NVFP4").endswith("gptq")
+    with pytest.raises(RecipeError, match="7"):
+        asked("W4A16", group_size=7)
+    with pytest.raises(RecipeError, match="group size 64"):
+        asked("NVFP4", group_size=64)
+
+
+def test_the_plan_tells_the_groups_that_it_chose(
+    pico_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "W4A16 with groups of 64, the largest that divide every layer (64 and 128 inputs)"
+    assert plan_model(str(pico_llama), scheme="W4A16").notes == (told,)
+    assert plan_model(str(pico_llama), scheme="W4A16-g32").notes == ()
+    assert run(["compress", str(pico_llama), "--scheme", "w4a16", "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    assert "W4A16-g64" in shown.out and told in shown.err
+
+
+@pytest.mark.parametrize("options", [{"scheme": "W4A16-g128"}, {"scheme": "W4A16", "group_size": 128}])
+def test_groups_that_are_asked_for_and_do_not_fit_are_refused(
+    options: dict[str, str], pico_llama: Path
+) -> None:
+    with pytest.raises(ShapeError, match="group size 128 does not divide 18 layers with 64 inputs"):
+        plan_model(str(pico_llama), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.chain
+def test_where_no_group_fits_all_each_layer_has_its_own(tmp_path: Path, pico_text: Path) -> None:
+    model = save_decoder(tmp_path / "odd", intermediate_size=136)
+    plan = plan_model(str(model), scheme="W4A16")
+    assert plan.notes[0].endswith("groups of 64 for 18 layers, one scale per channel for 3 layers")
+    assert [(step.scheme, step.layers) for step in plan.steps] == [("W4A16-g64", 18), ("W4A16-channel", 3)]
+    text = {"calibration": str(pico_text), "samples": 4, "length": 32}
+    out = compress_model(str(model), output=tmp_path / "out", scheme="W4A16", **text)  # type: ignore[arg-type]
+    schemes = WeightSource.open(out).schemes
+    assert schemes["model.layers.1.mlp.down_proj"].group_size is None
+    assert {schemes[f"model.layers.1.mlp.{name}_proj"].group_size for name in ("up", "gate")} == {64}
+
+
+def test_the_embedding_has_groups_that_fit(tmp_path: Path) -> None:
+    for width, expected in ((64, "W8A16-g32"), (80, "W8A16-g16"), (72, None)):
+        model = save_decoder(tmp_path / str(width), hidden_size=width)
+        anatomy = WeightSource.open(model).anatomy
+        found = recipe_for("W4A16", group_size=None, calibrated=False, anatomy=anatomy)
+        assert found.embedding == expected
