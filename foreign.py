@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from .errors import EdgepressError, OutOfResource
 
 _SHORTAGE = re.compile(
-    r"bad[ _]alloc|(failed to|can(no|')t|unable to) allocate|(out of|not enough) memory|failed to map segment"
+    r"MemoryError|bad[ _]alloc|(failed to|can(no|')t|unable to) allocate|(out of|not enough) memory|failed to map segment"
     r"|memory allocation of \d+ bytes failed|start new thread|pthread_create failed",
     re.IGNORECASE,
 )

@@ -30,7 +30,9 @@ _BACKSTOP_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take: ``seconds``, and bytes of address space and of the ``reply``."""
+    """What one request may take: ``seconds``, bytes of address space beyond what the handler took to start, and
+    bytes of the ``reply`` and of each file that the handler writes.
+    """
 
     seconds: float
     memory: int
@@ -42,7 +44,7 @@ class ChildFailed(Exception):
 
 
 class ChildProcess:
-    """Asks a handler, a file of this folder, in a process of its own that starts with the first request.
+    """Asks a handler, a file of this folder or a path, in a process of its own that starts with the first request.
 
     ``refused`` makes the error of a child that went beyond a limit or was killed.
     """

@@ -2,7 +2,7 @@
 
 It is run as a script with the path of a handler (``chat_worker.py``, ``tokenizer_worker.py``) and imports
 nothing of edgepress. A message is its length in 8 bytes and then JSON. The limits of each request come with
-it; an exception that the handler does not know ends the process, and the parent reads why from stderr.
+it, that of memory on top of what the handler took to start; an exception that the handler does not know ends the process, and the parent reads why from stderr.
 """
 
 from __future__ import annotations
@@ -14,17 +14,37 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any, BinaryIO
 
+# What a failing library may write to stderr, which is a file.
+_LEAST_FILE = 1 << 20
 
-def limit_memory(limit: int) -> None:
-    """Cap this process's address space at ``limit`` bytes, where the system can; write no core dumps."""
+
+def _address_space() -> int:
+    """Bytes of address space that this process has, where the system says so."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def limit_memory(limit: int, files: int) -> bool:
+    """Cap this process's address space at ``limit`` bytes, where the system can, and each file it writes at
+    ``files``; write no core dumps. False where the system's own limit is the lower one.
+    """
     try:
         import resource
     except ImportError:  # not a POSIX system: the clock is the only limit
-        return
+        return True
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    lower = hard == resource.RLIM_INFINITY or limit < hard
+    resource.setrlimit(resource.RLIMIT_AS, (limit if lower else hard, hard))
+    _, largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE,
+        (files if largest == resource.RLIM_INFINITY else min(files, largest), largest),
+    )
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return lower
 
 
 def limit_time(seconds: float) -> None:
@@ -48,13 +68,16 @@ def _message(stream: BinaryIO) -> bytes | None:
 
 
 def _serve(handler: Any, requests: BinaryIO, replies: BinaryIO) -> None:
+    started = _address_space()
     while (message := _message(requests)) is not None:
         request = json.loads(message)
-        limit_memory(request["memory"])
+        ours = limit_memory(started + request["memory"], max(request["reply"], _LEAST_FILE))
         limit_time(request["seconds"])
         try:
             reply = json.dumps(handler.answer(request["asked"])).encode()
         except MemoryError:
+            if not ours:  # the machine's shortage, not the file's fault
+                raise
             reply = json.dumps({"refused": "it needs more memory than it may have"}).encode()
         limit_time(0)
         if len(reply) > request["reply"]:

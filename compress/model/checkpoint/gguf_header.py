@@ -33,12 +33,13 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, and the
-    licence that it names.
+    """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, the bytes
+    of its settings, which are the tokenizer's for the most part, and the licence that it names.
     """
 
     architecture: str
     weights: Counter[str]
+    settings_bytes: int
     license: str | None = None
 
     @property
@@ -108,6 +109,7 @@ def _header(cursor: _Cursor, size: int) -> GgufHeader:
     tensors = cursor.count("Q", MAX_TENSORS, "the number of tensors")
     pairs = cursor.count("Q", MAX_PAIRS, "the number of key-value pairs")
     settings = _settings(cursor, pairs)
+    settings_bytes = size - cursor.left
     architecture, alignment = settings.get("general.architecture"), settings.get("general.alignment", 32)
     if not isinstance(architecture, str) or not architecture.isprintable():
         raise cursor.refusal("it has no general.architecture")
@@ -120,7 +122,7 @@ def _header(cursor: _Cursor, size: int) -> GgufHeader:
     if not weights or end > room:
         raise cursor.refusal(f"its tensors need {end} bytes of data, {max(room, 0)} are there")
     licence = settings.get("general.license")
-    return GgufHeader(architecture, weights, licence if isinstance(licence, str) else None)
+    return GgufHeader(architecture, weights, settings_bytes, licence if isinstance(licence, str) else None)
 
 
 def _settings(cursor: _Cursor, pairs: int) -> dict[str, object]:

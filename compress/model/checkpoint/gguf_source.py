@@ -17,14 +17,20 @@ import torch
 from torch import Tensor
 
 from .... import plugins
-from ....errors import CheckpointError, OutputExists, UnknownName, require
+from ....errors import CheckpointError, OutputExists, RefusedByPolicy, UnknownName, require
 from ....foreign import foreign_errors_are_typed
+from ....runtime.text.child_process import ChildProcess, Limits
 from ....staging import Staging
 from ....storage import disk_full_is_typed, require_disk
 from ....terminal import Progress, Silent
 from ..family import FAMILIES
-from .gguf_header import read_gguf_header
+from .gguf_header import GgufHeader, read_gguf_header
 from .tensor_check import refuse_non_finite
+
+# What the tokenizer of a GGUF may take to build, and more with the bytes of its settings.
+_SECONDS = 60.0
+_MEMORY = 2 << 30
+_FILE = 4 << 20
 
 Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
 
@@ -41,6 +47,7 @@ def materialise(
     Raises:
         CheckpointError: the file is damaged, incomplete, or not what transformers reads.
         UnknownName: a model of a family that edgepress does not know.
+        RefusedByPolicy: its tokenizer takes more time or memory than a tokenizer may.
         MissingDependency: gguf or accelerate is not installed.
         OutOfResource: the disk has no room for the fp32 weights.
     """
@@ -52,16 +59,18 @@ def materialise(
     require("accelerate", "compress")
     require_disk(target, 4 * sum(header.weights.values()) + (64 << 20))
     try:
-        _write(path, header.architecture, target, edit, progress or Silent())
+        _write(path, header, target, edit, progress or Silent())
     except OutputExists:
         if not (target / "config.json").is_file():  # else another process has written it in the meantime
             raise
     return target
 
 
-def _write(path: Path, architecture: str, target: Path, edit: Edit | None, progress: Progress) -> None:
+def _write(path: Path, header: GgufHeader, target: Path, edit: Edit | None, progress: Progress) -> None:
     with progress.task(f"dequantizing {path.name}", 3) as task, Staging(target, wait=True) as stage:
-        model, tokenizer = _load(path, architecture)
+        stage.result.mkdir()
+        _save_tokenizer(path, header, stage.result)
+        model = _load(path, header.architecture)
         task.advance(detail="read")
         tensors = dict(model.state_dict())
         if edit is not None:
@@ -71,13 +80,32 @@ def _write(path: Path, architecture: str, target: Path, edit: Edit | None, progr
         task.advance(detail="checked")
         with disk_full_is_typed(target), _quiet_transformers():
             model.save_pretrained(stage.result)
-            tokenizer.save_pretrained(stage.result)
         stage.publish()
         task.advance(detail="written")
 
 
-def _load(path: Path, architecture: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+def _save_tokenizer(path: Path, header: GgufHeader, target: Path) -> None:
+    """Let a child process work it out of tokens and merges, which may take any time and memory."""
+    size = header.settings_bytes
+    limits = Limits(_SECONDS + 3e-5 * size, _MEMORY + 128 * size, _FILE + 16 * size)
+
+    def refused(why: str) -> RefusedByPolicy:
+        return RefusedByPolicy(
+            f"the tokenizer of {path} was stopped",
+            why=why,
+            fix="do not trust this file: take the model from a source that you trust",
+        )
+
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        foreign_errors_are_typed(lambda why: _unreadable(path, header.architecture, why)),
+        ChildProcess(Path(__file__).with_name("gguf_tokenizer_worker.py"), refused=refused) as child,
+    ):
+        child.ask({"model": empty, "file": str(path.absolute()), "target": str(target)}, limits)
+
+
+def _load(path: Path, architecture: str) -> Any:
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     file = str(path.absolute())
     # The model's directory is an empty one: nothing that lies beside the file is read.
@@ -87,7 +115,6 @@ def _load(path: Path, architecture: str) -> tuple[Any, Any]:
         redirect_stderr(io.StringIO()),
         foreign_errors_are_typed(lambda why: _unreadable(path, architecture, why)),
     ):
-        tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=file)
         model, report = AutoModelForCausalLM.from_pretrained(
             empty,
             gguf_file=file,
@@ -97,7 +124,7 @@ def _load(path: Path, architecture: str) -> tuple[Any, Any]:
         )
     _check_complete(path, report)
     _forget_quantization(model)
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def _unreadable(path: Path, architecture: str, why: str) -> CheckpointError:

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from edgepress.compress.model.checkpoint import gguf_source
 from edgepress.compress.model.checkpoint.gguf_header import read_gguf_header
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.checkpoint.vocabulary_check import check_vocabulary
 from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.models import DIGESTS, resolve
-from edgepress.errors import CheckpointError, EdgepressError, UnknownName
+from edgepress.errors import CheckpointError, EdgepressError, RefusedByPolicy, UnknownName
 from edgepress.staging import Staging
 from edgepress.storage import sha256_file
 from safetensors.torch import load_file
@@ -50,6 +51,25 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
     """Rows in the order that llama.cpp keeps them: the two halves of a head's rotary pairs side by side."""
     rows, columns = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def write_nested_tokens(path: Path, count: int) -> None:
+    """A file whose tokens are ``a``, ``aa``, … without merges: each pair of parts of each is one to work out."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_embedding_length(8)
+    writer.add_feed_forward_length(8)
+    writer.add_head_count(2)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["a" * length for length in range(1, count + 1)])
+    writer.add_token_scores([float(-index) for index in range(count)])
+    writer.add_tensor("token_embd.weight", np.ones((count, 8), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def write_gguf(checkpoint: Path, path: Path) -> dict[str, torch.Tensor]:
@@ -270,6 +290,23 @@ def test_bounds(case: str, tmp_path: Path) -> None:
         materialise(path, tmp_path / "out")
     assert "bad.gguf" in caught.value.what
     assert [item.name for item in tmp_path.iterdir()] == ["bad.gguf"]
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(("bound", "value"), [("_SECONDS", -14.0), ("_MEMORY", 256 << 20)])
+def test_a_tokenizer_without_end_is_stopped(
+    bound: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a megabyte of tokens takes 2 GB and some seconds; a second and 300 MB are what it gets here."""
+    path = tmp_path / "nested.gguf"
+    write_nested_tokens(path, 1000)
+    monkeypatch.setattr(gguf_source, bound, value)
+    # Without memory libraries end in many ways: an error, an abort, no end at all.
+    with pytest.raises((RefusedByPolicy, CheckpointError)) as caught:
+        materialise(path, tmp_path / "out")
+    assert "nested.gguf" in caught.value.what
+    assert bound == "_MEMORY" or "stopped after 1 s" in caught.value.why
+    assert [item.name for item in tmp_path.iterdir()] == ["nested.gguf"]
 
 
 def test_alignment_is_a_power_of_two(tmp_path: Path) -> None:

@@ -1,0 +1,16 @@
+"""The child process that builds the tokenizer of a GGUF file (``runtime/text/worker.py``).
+
+It imports nothing of edgepress.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoTokenizer
+
+
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """Save the tokenizer of ``file`` in the directory ``target``; ``model`` is an empty directory."""
+    AutoTokenizer.from_pretrained(asked["model"], gguf_file=asked["file"]).save_pretrained(asked["target"])
+    return {}
