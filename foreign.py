@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from .errors import EdgepressError, OutOfResource
 
 _SHORTAGE = re.compile(
-    r"MemoryError|bad[ _]alloc|(failed to|can(no|')t|unable to) allocate|(out of|not enough) memory|failed to map segment"
-    r"|memory allocation of \d+ bytes failed|start new thread|pthread_create failed",
+    r"MemoryError|bad[ _]alloc|(failed to|can(no|')t|unable to) allocate|(out of|not enough) memory"
+    r"|failed to map segment|memory allocation of \d+ bytes failed|start new thread|pthread_create failed",
     re.IGNORECASE,
 )
 

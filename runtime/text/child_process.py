@@ -30,8 +30,8 @@ _BACKSTOP_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take: ``seconds``, bytes of address space beyond what the handler took to start, and
-    bytes of the ``reply`` and of each file that the handler writes.
+    """What one request may take: ``seconds``, bytes of address space beyond what the handler took to start,
+    and bytes of the ``reply`` and of each file that is written.
     """
 
     seconds: float
@@ -44,7 +44,8 @@ class ChildFailed(Exception):
 
 
 class ChildProcess:
-    """Asks a handler, a file of this folder or a path, in a process of its own that starts with the first request.
+    """Asks a handler, a file of this folder or a path, in a process of its own that starts with the first
+    request.
 
     ``refused`` makes the error of a child that went beyond a limit or was killed.
     """

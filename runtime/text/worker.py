@@ -2,7 +2,8 @@
 
 It is run as a script with the path of a handler (``chat_worker.py``, ``tokenizer_worker.py``) and imports
 nothing of edgepress. A message is its length in 8 bytes and then JSON. The limits of each request come with
-it, that of memory on top of what the handler took to start; an exception that the handler does not know ends the process, and the parent reads why from stderr.
+it, that of memory on top of what the handler took to start; an exception that the handler does not know ends
+the process, and the parent reads why from stderr.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any, BinaryIO
 
 # What a failing library may write to stderr, which is a file.
@@ -21,8 +23,7 @@ _LEAST_FILE = 1 << 20
 def _address_space() -> int:
     """Bytes of address space that this process has, where the system says so."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

@@ -33,8 +33,8 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, the bytes
-    of its settings, which are the tokenizer's for the most part, and the licence that it names.
+    """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, the
+    size of its settings, of which the tokenizer is the most, and the licence that it names.
     """
 
     architecture: str

@@ -54,7 +54,7 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
 
 
 def write_nested_tokens(path: Path, count: int) -> None:
-    """A file whose tokens are ``a``, ``aa``, … without merges: each pair of parts of each is one to work out."""
+    """Tokens ``a``, ``aa``, … without merges: each pair of parts of each token is one to work out."""
     import gguf
 
     writer = gguf.GGUFWriter(path, "llama")
