@@ -52,6 +52,9 @@ file = click.option(
     help="Read texts from a UTF-8 file, one a line; - is stdin.",
 )
 batch_size = click.option("--batch-size", type=COUNT, default=32, show_default=True)
+download = click.option(
+    "--download", is_flag=True, help="Fetch a hub id (OWNER/NAME) first; nothing is downloaded otherwise."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 
@@ -59,6 +62,21 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.
 def session(command: Command) -> Command:
     """``--threads``, ``--provider`` and ``--no-cache``: what opens a bundle."""
     return threads(provider(no_cache(command)))
+
+
+def named_model(model: str, *, download: bool) -> None:
+    """Refuse a word that names no model before anything heavy is imported; with ``download`` fetch it first.
+
+    Raises:
+        EdgepressError: as ``require_model`` and ``download`` of
+            :mod:`~edgepress.compress.model.model_names`.
+    """
+    from ..compress.model.model_names import download as fetch
+    from ..compress.model.model_names import require_model
+
+    if download:
+        fetch(model)
+    require_model(model)
 
 
 def text_lines(file: Path) -> list[str]:

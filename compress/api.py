@@ -15,9 +15,11 @@ from ..output_paths import refuse_nesting
 from ..staging import Staging
 from ..storage import require_disk, sha256_json
 from ..terminal import Progress, Silent
+from .model.model_names import require_model
 from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower
-from .text.corpus import text_paths, text_sha256
+from .recipe_files import check_words, scheme_asked
+from .text.corpus import require_text, text_paths, text_sha256
 
 # torch is imported when work starts, so that this module can be looked at without it.
 
@@ -53,22 +55,15 @@ class Job:
         progress: Progress,
         max_time: float | None = None,
     ) -> None:
-        require("torch", "compress")
-        require("transformers", "compress")
         from .model.models import resolve
         from .model.weights import WeightSource
         from .recipe import load_recipe
-        from .scheme_recipe import recipe_for, scheme_asked
+        from .scheme_recipe import recipe_for
         from .time_limit import limited
 
-        if (recipe is None) == (scheme is None):
-            raise InputError(
-                "give either a recipe or a scheme", fix="for example --scheme W4A16, or -r w4a16-gptq"
-            )
-        # What is wrong in the words is said before the model is looked at.
         read = None if recipe is None else load_recipe(recipe)
-        if scheme is not None:
-            scheme_asked(scheme, group_size)
+        if read is not None and read.calibrated and not (choice.source or read.calibration.source):
+            raise _no_text(read.name)
         self.model = resolve(model, progress)
         self.source = WeightSource.open(self.model.path)
         self.recipe = read or recipe_for(
@@ -110,10 +105,7 @@ class Job:
             return None
         source = self.choice.source or self.recipe.calibration.source
         if source is None:
-            raise CalibrationError(
-                f"the recipe {self.recipe.name} needs calibration text",
-                fix="pass --calibration FILE, a directory, or a demo corpus such as wikipedia",
-            )
+            raise _no_text(self.recipe.name)
         classifier = self.source.anatomy.classifier
         return calibration_from(
             source,
@@ -157,6 +149,32 @@ class Job:
         return sha256_json(known | ({"reads": reads} if reads else {}))
 
 
+def _no_text(recipe: str) -> CalibrationError:
+    return CalibrationError(
+        f"the recipe {recipe} needs calibration text",
+        fix="pass --calibration FILE, a directory, or a demo corpus such as wikipedia",
+    )
+
+
+def _check_words(
+    model: str, recipe: str | None, scheme: str | None, group_size: int | None, text: str | None
+) -> None:
+    """Refuse what is misspelt or missing before anything heavy is imported, hashed or made."""
+    if (recipe is None) == (scheme is None):
+        raise InputError(
+            "give either a recipe or a scheme", fix="for example --scheme W4A16, or -r w4a16-gptq"
+        )
+    require("torch", "compress")
+    require("transformers", "compress")
+    if recipe is not None:
+        check_words(recipe)
+    if scheme is not None and scheme_asked(scheme, group_size).calibrated and text is None:
+        raise _no_text(scheme)
+    require_model(model)
+    if text is not None:
+        require_text(text)
+
+
 def plan_model(
     model: str,
     *,
@@ -170,6 +188,7 @@ def plan_model(
     progress: Progress | None = None,
 ) -> Any:
     """The :class:`~edgepress.compress.plan.Plan` of a compression; writes nothing but demo models."""
+    _check_words(model, recipe, scheme, group_size, calibration)
     choice = CalibrationChoice(source=calibration, samples=samples, length=length)
     return Job(model, recipe, scheme, group_size, choice, progress or Silent(), max_time).plan
 
@@ -215,6 +234,7 @@ def compress_model(
     Raises:
         EdgepressError: any of the typed errors; nothing is left at ``output`` then.
     """
+    _check_words(model, recipe, scheme, group_size, calibration)
     progress, kept = progress or Silent(), None if answers is None else Path(answers)
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
     if is_follower():

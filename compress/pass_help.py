@@ -13,7 +13,8 @@ from pydantic_core import PydanticUndefined
 
 from .model.weights import DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
-from .pipeline.pass_options import PASS_ALIASES, pass_names, pass_type
+from .pipeline.pass_names import PASS_ALIASES, pass_names
+from .pipeline.pass_options import pass_type
 from .recipe import CalibrationSettings
 from .train.training_options import TrainingOptions
 

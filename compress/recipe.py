@@ -12,25 +12,22 @@ calibration: {source: wikipedia, samples: 128, length: 512, seed: 0}
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
-from ..errors import RecipeError, UnknownName
+from ..errors import RecipeError
 from ..limits import LARGEST_SEED
-from ..storage import read_text, sha256_json
+from ..storage import sha256_json
 from ..yaml_safe import load_yaml
 from .model.weights import DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
 from .pipeline.algorithm import Pass
-from .pipeline.pass_options import pass_names, read_options, renamed_training, training_type
+from .pipeline.pass_names import pass_names
+from .pipeline.pass_options import read_options, renamed_training, training_type
+from .recipe_files import KEYS, text_of, unknown_key
 from .train.training_options import TrainingOptions
-
-KEYS = ("name", "passes", "training", "embedding", "calibration")
-FOLDER = Path(__file__).parent / "recipes"
 
 
 class CalibrationSettings(BaseModel):
@@ -126,18 +123,12 @@ class Recipe(BaseModel):
         return " + ".join(parts)
 
 
-def _unknown_key(key: str, keys: Sequence[str], where: str) -> RecipeError:
-    near = difflib.get_close_matches(key.rpartition(".")[2], keys, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return RecipeError(f"{where}: unknown key {key!r}", fix=f"{hint}known keys: {', '.join(keys)}")
-
-
 def _explain(error: ValidationError, keys: list[str], where: str) -> RecipeError:
     # A misspelt key also makes the right one missing; the misspelling is what to show.
     first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return _unknown_key(key, keys, where)
+        return unknown_key(key, keys, where)
     shown = f" (given: {first['input']!r:.60})" if first["type"] != "missing" else ""
     return RecipeError(f"{where}: {key}: {first['msg']}{shown}", fix="see `edgepress recipe schema`")
 
@@ -185,7 +176,7 @@ def parse(data: Any, where: str) -> Recipe:
         raise RecipeError(f"{where} is not a mapping", fix=f"a recipe has the keys {', '.join(KEYS)}")
     unknown = [key for key in data if key not in KEYS]
     if unknown:
-        raise _unknown_key(str(unknown[0]), KEYS, where)
+        raise unknown_key(str(unknown[0]), KEYS, where)
     passes = data.get("passes")
     if not isinstance(passes, list) or not passes:
         raise RecipeError(f"{where}: 'passes' must be a list with at least one pass")
@@ -199,30 +190,6 @@ def parse(data: Any, where: str) -> Recipe:
         return Recipe.model_validate({**rest, "passes": [step for step, _ in read], "notes": notes})
     except ValidationError as error:
         raise _explain(error, list(CalibrationSettings.model_fields), where) from None
-
-
-def names() -> list[str]:
-    """Recipes that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def text_of(recipe: str) -> tuple[str, str]:
-    """``(YAML text, origin)`` of a recipe file or of a recipe that comes with the package.
-
-    Raises:
-        UnknownName: neither a file nor a known name.
-        RecipeError: not readable as UTF-8 text.
-    """
-    path = Path(recipe)
-    if not path.is_file():
-        if recipe in names():
-            path = FOLDER / f"{recipe}.yaml"
-        elif not path.exists():
-            raise UnknownName("recipe", recipe, names())
-    try:
-        return read_text(path), str(path if path.parent != FOLDER else recipe)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read the recipe {path}", why=str(error)) from None
 
 
 def load_recipe(recipe: str) -> Recipe:

@@ -6,33 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from ..errors import RecipeError
 from .model.anatomy import Anatomy
 from .model.block_anatomy import Linear
 from .model.weights import DEFAULT_EMBEDDING
 from .numbers.scheme import DEFAULT_GROUP_SIZE, GROUP_SIZES, Scheme
 from .recipe import Recipe, parse
+from .recipe_files import scheme_asked
 
 # The groups that a scheme without one may take, the largest first.
 _SIZES = tuple(size for size in reversed(GROUP_SIZES) if size <= DEFAULT_GROUP_SIZE)
-
-
-def scheme_asked(scheme: str, group_size: int | None) -> Scheme:
-    """The scheme of ``--scheme`` with ``--group-size``.
-
-    Raises:
-        UnknownName: no such scheme.
-        RecipeError: a group size that it cannot have.
-    """
-    parsed = Scheme.parse(scheme)
-    if group_size is None:
-        return parsed
-    try:
-        return Scheme.model_validate({**parsed.model_dump(), "group_size": group_size})
-    except ValidationError as error:
-        raise RecipeError(f"group size {group_size}: {error.errors()[0]['msg']}") from None
 
 
 def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool, anatomy: Anatomy) -> Recipe:

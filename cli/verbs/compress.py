@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ...terminal import Terminal
-from ..bundle_options import SEED, Number
+from ..bundle_options import SEED, Number, download, named_model
 
 
 def _plan_table(plan: Any) -> Any:
@@ -74,6 +74,7 @@ def _duration(seconds: float) -> str:
     help="Directory in which teacher logits are cached, for other runs that learn from them.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@download
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote, and nothing else.")
 @click.option("--restart", is_flag=True, help="Drop what a killed run left instead of continuing it.")
@@ -86,16 +87,20 @@ def command(
     scheme: str | None,
     group_size: int | None,
     output: str | None,
+    download: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Compress MODEL: an HF directory, a .gguf file, or a demo name (minilm, smollm2).
+    """Compress MODEL: an HF directory, a .gguf file, a demo name (minilm, smollm2), or a hub id (OWNER/NAME)
+    that is in the local Hugging Face cache.
 
     A killed run is continued by the same command, and ends with the same bytes.
     """
     terminal = Terminal(as_json=as_json, quiet=quiet)
+    if download:
+        named_model(model, download=True)
     chosen: dict[str, Any] = {"recipe": recipe, "scheme": scheme, "group_size": group_size}
     if dry_run:
         from ...compress.api import plan_model

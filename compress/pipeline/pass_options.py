@@ -1,27 +1,22 @@
 """What a recipe says of one pass, as the pass reads it: old names become new ones, fixed options are checked.
 
-All aliases stand here, as data. A pass that merged into another keeps its name in recipes, with the options
-that make the other one do the same; options that moved into ``training`` are accepted where they stood.
+Options that moved into ``training`` are accepted where they stood.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from ...errors import RecipeError
-from ...plugins import load, names
+from ...plugins import load
 from .algorithm import BlockPass, Pass
+from .pass_names import PACKAGE, PASS_ALIASES, Alias, as_yaml
 
-PACKAGE = "edgepress.compress.passes"
-
-
-def pass_names() -> list[str]:
-    """The passes there are."""
-    return names(PACKAGE)
+TRAINING_ALIASES = {"piece_tokens": "micro_batch_tokens"}
 
 
 def pass_type(name: str) -> type[Pass]:
@@ -31,33 +26,6 @@ def pass_type(name: str) -> type[Pass]:
         UnknownName: no such pass; suggests the nearest.
     """
     return load(PACKAGE, name, "pass").PASS  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Alias:
-    """The pass that an old name stands for: ``options`` are set for it, ``training`` are its defaults."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def summary(self) -> str:
-        """``narrow with parts: [mlp]``."""
-        said = [f"{key}: {_yaml(value)}" for key, value in self.options.items()]
-        said += [f"training: {_yaml(dict(self.training))}"] if self.training else []
-        return f"{self.name} with {', '.join(said)}" if said else self.name
-
-
-PASS_ALIASES = {
-    "ffn": Alias("narrow", {"parts": ["mlp"]}),
-    "heads": Alias("narrow", {"parts": ["attention"]}),
-    "magnitude": Alias("prune", {"score": "magnitude"}),
-    "recover": Alias("distill", {"losses": "outputs"}, {"learning_rate": 1e-3, "epochs": 2}),
-    "wanda": Alias("prune", {"score": "wanda"}),
-    "w8a8": Alias("rtn", {"scheme": "W8A8"}),
-}
-TRAINING_ALIASES = {"piece_tokens": "micro_batch_tokens"}
 
 
 @dataclass(frozen=True)
@@ -116,11 +84,6 @@ def inner_pass(using: Mapping[str, Any], needed: str, **own: Any) -> BlockPass:
         raise ValueError(f"using: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def choices() -> list[str]:
-    """Names that ``pass:`` takes, old ones too."""
-    return sorted([*pass_names(), *PASS_ALIASES])
-
-
 def training_type(kind: type[Pass]) -> type[BaseModel]:
     """The model of the ``training`` section of a pass that has one."""
     return type(kind.model_fields["training"].default)
@@ -133,7 +96,7 @@ def _check_fixed(name: str, kind: type[Pass], options: dict[str, Any]) -> None:
             continue
         if _plain(options[key]) != _plain(fixed.value):
             raise RecipeError(
-                f"{key} of {name} is fixed at {_yaml(fixed.value)} (given: {_yaml(options[key])})",
+                f"{key} of {name} is fixed at {as_yaml(fixed.value)} (given: {as_yaml(options[key])})",
                 why=fixed.why,
                 fix="leave it out",
             )
@@ -170,12 +133,3 @@ def renamed_training(given: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Tuples as lists, so that values of YAML and of Python compare."""
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _yaml(value: Any) -> str:
-    """A value as a recipe would say it, on one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_yaml, value)) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

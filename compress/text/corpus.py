@@ -108,6 +108,14 @@ def read_corpus(source: str, *, field: str = "text", split: Split = "calibration
     return corpus
 
 
+def require_text(source: str) -> None:
+    """Refuse what names no text: raises as :func:`read_corpus` does then, and reads nothing."""
+    if source in CORPORA:
+        data_file(DUMP)
+    else:
+        _require_size(_files(source), source)
+
+
 def text_paths(*sources: str | None) -> list[Path]:
     """Those of ``sources`` that are files and directories, not demo corpora."""
     return [Path(source) for source in sources if source is not None and source not in CORPORA]

@@ -12,8 +12,10 @@ from edgepress.cli.entry import run
 from edgepress.compress.costs import multiplications
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pass_help import schema
-from edgepress.compress.pipeline.pass_options import pass_names, pass_type
-from edgepress.compress.recipe import load_recipe, names, parse
+from edgepress.compress.pipeline.pass_names import pass_names
+from edgepress.compress.pipeline.pass_options import pass_type
+from edgepress.compress.recipe import load_recipe, parse
+from edgepress.compress.recipe_files import names
 from edgepress.compress.train.training_options import TrainingOptions
 from edgepress.errors import EdgepressError, RecipeError, UnknownName
 

@@ -152,22 +152,23 @@ def licence(folder: Path) -> Reader:
 
 def recipe(folder: Path) -> Reader:
     """Recipes, and the plan that is made of those that can be read."""
-    from ....compress import recipe as recipes
     from ....compress.model.weights import WeightSource
     from ....compress.plan import plan
+    from ....compress.recipe import load_recipe
+    from ....compress.recipe_files import names, text_of
     from ....yaml_safe import load_yaml
 
     make_subjects(folder, ["llama-wide"])
     source = WeightSource.open(folder / "models" / "llama-wide")
     files: dict[Path, str] = {}
-    for name in recipes.names():
-        text, _ = recipes.text_of(name)
+    for name in names():
+        text, _ = text_of(name)
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
         (folder / f"{name}.json").write_text(json.dumps(load_yaml(text, source=name)), encoding="utf-8")
         files |= {folder / f"{name}.yaml": "bytes", folder / f"{name}.json": "json"}
 
     def read(path: Path) -> object:
-        return plan(source, recipes.load_recipe(str(path)), name="x", samples=8, length=64, batch_size=8)
+        return plan(source, load_recipe(str(path)), name="x", samples=8, length=64, batch_size=8)
 
     return Reader(
         files, read, (*WORDS, b"!!python/object/apply:os.system", b"&a ", b"*a", b"<<:", b"\n", b"- ")

@@ -12,7 +12,7 @@ from edgepress.benchmarks.lab.same_bytes.hash_comparison import compare_records
 from edgepress.benchmarks.lab.same_bytes.pico_models import MODELS, make_subjects
 from edgepress.compress.model.families import __path__ as families
 from edgepress.compress.passes import __path__ as passes
-from edgepress.compress.pipeline.pass_options import PASS_ALIASES
+from edgepress.compress.pipeline.pass_names import PASS_ALIASES
 
 RTN = [{"pass": "rtn", "scheme": "W4A16-g32"}]
 

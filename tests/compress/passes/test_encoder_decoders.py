@@ -17,7 +17,8 @@ from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.algorithm import Pass
-from edgepress.compress.pipeline.pass_options import pass_names, pass_type
+from edgepress.compress.pipeline.pass_names import pass_names
+from edgepress.compress.pipeline.pass_options import pass_type
 from edgepress.errors import CheckpointError, InputError, RecipeError
 from edgepress.export.api import export_bundle
 from edgepress.terminal import Silent

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.pipeline.pass_options import pass_names
+from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.errors import InputError
 
 pytestmark = pytest.mark.chain

