@@ -5,7 +5,8 @@
 #   make lint        ruff and mypy
 #   make check       lint and test             make format    rewrite the sources in the house style
 #   make check-all   check, the slow tests, and the measured checks into benchmarks/lab/results/
-#   make check-kernels the operators in C under the sanitizers of addresses and undefined behaviour
+#   make check-kernels the operators in C under the sanitizers of addresses, undefined behaviour and threads
+#   make check-kernels-aarch64  the same operators for 64-bit Arm, on processors that qemu emulates
 #   make check-gpu   the CUDA tests and a benchmark on a machine with one NVIDIA GPU
 #   make env         only make the environment make clean     remove what was built, not the environments
 #   make env-locked  the same by hash: every package as requirements/dev.txt pins it
@@ -46,7 +47,15 @@ METER := $(if $(filter gpu,$(RUNTIME)),$(COMMA)energy)
 DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
 DEV_STAMP := $(VENV)/.edgepress-dev-$(RUNTIME)
 
-.PHONY: demo test test-fast check check-all check-kernels check-gpu gpu lint format env env-locked lock audit clean
+KERNELS := runtime/kernels/src
+KERNEL_FLAGS := -ffp-contract=off -fvisibility=hidden -Wno-psabi -fPIC -shared
+# The operators' results on the plain kernels, for tests/runtime/kernels/replay.c.
+KERNEL_CASES := build/kernels/cases
+AARCH64_CC ?= aarch64-linux-gnu-gcc
+AARCH64_ROOT ?= /usr/aarch64-linux-gnu
+QEMU ?= qemu-aarch64
+
+.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-gpu gpu lint format env env-locked lock audit clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
@@ -62,20 +71,45 @@ check: lint test
 check-all: check
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_OPTIONS)
 	@$(MAKE) --no-print-directory check-kernels
+	@if command -v $(AARCH64_CC) > /dev/null && command -v $(QEMU) > /dev/null; then \
+		$(MAKE) --no-print-directory check-kernels-aarch64; else \
+		echo "the operators were not run for 64-bit Arm: no $(AARCH64_CC) or no $(QEMU) here"; fi
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.kill_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.memory_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.fuzz
 	@$(BIN)/python -m edgepress.benchmarks.lab.run_study demo-models runs/checks benchmarks/lab/results \
 		$(if $(WIKITEXT),--wikitext $(WIKITEXT))
 
-# The operators' tests over a build that stops at the first bad address or undefined operation.
+# The operators' tests over a build that stops at the first bad address or undefined operation; then what they gave,
+# again over one that watches threads: ONNX Runtime's own would be seen too, so replay.c runs it without.
 check-kernels: $(DEV_STAMP)
-	@mkdir -p build/sanitized
-	@$(CC) -O1 -g -ffp-contract=off -fvisibility=hidden -Wno-psabi -fPIC -shared -fsanitize=address,undefined \
-		-fno-sanitize-recover=undefined -fno-omit-frame-pointer runtime/kernels/src/*.c -lm -o build/sanitized/kernels.so
-	@EDGEPRESS_KERNELS_LIBRARY=build/sanitized/kernels.so ASAN_OPTIONS=detect_leaks=0 \
-		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-		$(BIN)/python -m pytest -q -p no:faulthandler tests/runtime/kernels
+	@mkdir -p build/kernels && rm -f $(KERNEL_CASES)
+	@$(CC) -O1 -g $(KERNEL_FLAGS) -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer \
+		$(KERNELS)/*.c -lm -o build/kernels/addresses.so
+	@$(CC) -O1 -g $(KERNEL_FLAGS) -fsanitize=thread $(KERNELS)/*.c -lm -o build/kernels/threads.so
+	@$(CC) -O1 -g -fsanitize=thread tests/runtime/kernels/replay.c -lm -ldl -o build/kernels/replay-threads
+	@export EDGEPRESS_KERNELS_LIBRARY=build/kernels/addresses.so ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"; \
+	$(BIN)/python -m pytest -q -p no:faulthandler tests/runtime/kernels && \
+	EDGEPRESS_KERNELS=plain EDGEPRESS_KERNELS_CASES=$(KERNEL_CASES) \
+		$(BIN)/python -m pytest -q -p no:faulthandler tests/runtime/kernels -k "not avx"
+	@for set in plain "$$($(BIN)/python -c 'from edgepress.runtime.kernels.library import instructions as i; print(i())')"; do \
+		EDGEPRESS_KERNELS=$$set build/kernels/replay-threads $(KERNEL_CASES) build/kernels/threads.so 4 || exit 1; done
+
+# Needs a cross compiler and qemu's user mode. The cases come from this machine's plain kernels.
+check-kernels-aarch64: $(DEV_STAMP)
+	@command -v $(AARCH64_CC) > /dev/null && command -v $(QEMU) > /dev/null || { \
+		echo "the operators were not run for 64-bit Arm: no $(AARCH64_CC) or no $(QEMU) here" >&2; exit 4; }
+	@mkdir -p build/kernels && rm -f $(KERNEL_CASES)
+	@$(CC) -O2 $(KERNEL_FLAGS) $(KERNELS)/*.c -lm -o build/kernels/here.so
+	@$(AARCH64_CC) -O2 $(KERNEL_FLAGS) $(KERNELS)/*.c -lm -o build/kernels/aarch64.so
+	@$(AARCH64_CC) -O1 tests/runtime/kernels/replay.c -lm -o build/kernels/replay-aarch64
+	@EDGEPRESS_KERNELS_LIBRARY=build/kernels/here.so EDGEPRESS_KERNELS=plain EDGEPRESS_KERNELS_CASES=$(KERNEL_CASES) \
+		$(BIN)/python -m pytest -q tests/runtime/kernels -k "not avx"
+	@for cpu in cortex-a72 neoverse-n1 max; do for set in plain neon ""; do \
+		echo "$$cpu: $$(EDGEPRESS_KERNELS=$$set $(QEMU) -L $(AARCH64_ROOT) -cpu $$cpu build/kernels/replay-aarch64 \
+			$(KERNEL_CASES) build/kernels/aarch64.so 2>&1 || echo FAILED)"; done; done | tee build/kernels/aarch64.log
+	@! grep -q FAILED build/kernels/aarch64.log
 
 check-gpu:
 	@command -v nvidia-smi > /dev/null || test -e /dev/nvidiactl || { \

@@ -1,6 +1,6 @@
 /* AVX2 with fused multiply-add. */
 #if defined(__x86_64__)
-#pragma GCC target("avx2,fma,f16c")
+#define TARGET "avx2,fma,f16c"
 #define EDGEPRESS_AVX2
 #define NAME kernels_avx2
 #define TITLE "avx2"

@@ -1,6 +1,6 @@
 /* AVX2 with VNNI. */
 #if defined(__x86_64__)
-#pragma GCC target("avx2,fma,f16c,avxvnni")
+#define TARGET "avx2,fma,f16c,avxvnni"
 #define EDGEPRESS_AVX2
 #define EDGEPRESS_AVXVNNI
 #define NAME kernels_avxvnni

@@ -65,6 +65,8 @@ void dequantize_row(const product_weights *w, int64_t row, float *out);
 extern const kernel_set kernels_plain;
 #if defined(__x86_64__)
 extern const kernel_set kernels_avx2, kernels_avxvnni, kernels_avx512;
+#elif defined(__aarch64__)
+extern const kernel_set kernels_neon, kernels_dotprod, kernels_i8mm;
 #endif
 const kernel_set *best_kernels(void);
 #endif

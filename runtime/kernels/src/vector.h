@@ -10,6 +10,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "weights and caches are little-endian, and so must the processor be"
+#endif
+
 #define LANES 16
 #define INLINE static inline __attribute__((always_inline))
 /* With 32 registers, loops over rows and heads keep their sums in registers when they are unrolled. */
@@ -25,6 +29,8 @@
  * own, and not in the reference. */
 #if defined(EDGEPRESS_AVX512) || defined(EDGEPRESS_AVX2) || defined(EDGEPRESS_NEON)
 #define SPECIALIZED INLINE
+#elif defined(__clang__)
+#define SPECIALIZED static __attribute__((noinline))
 #else
 #define SPECIALIZED static __attribute__((noinline, noclone))
 #endif
@@ -34,7 +40,6 @@ typedef uint32_t words __attribute__((vector_size(64), may_alias));
 typedef float floats __attribute__((vector_size(64), may_alias));
 
 #if defined(EDGEPRESS_AVX512)
-#include <immintrin.h>
 INLINE floats fused(floats a, floats b, floats c) {
     return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
@@ -49,7 +54,6 @@ INLINE floats absolute(floats value) { return (floats)_mm512_abs_ps((__m512)valu
 INLINE floats maximum(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
 
 #elif defined(EDGEPRESS_AVX2)
-#include <immintrin.h>
 typedef int32_t half_ints __attribute__((vector_size(32)));
 typedef union { floats whole; __m256 half[2]; } float_halves;
 typedef union { ints whole; __m256i half[2]; } int_halves;
@@ -84,6 +88,10 @@ INLINE floats nearest(floats value) {
     x.half[1] = _mm256_round_ps(x.half[1], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     return x.whole;
 }
+
+#elif defined(EDGEPRESS_NEON)
+#include "vector_neon.h"
+
 #else
 INLINE floats fused(floats a, floats b, floats c) {
     for (int lane = 0; lane < LANES; lane++) c[lane] = fmaf(a[lane], b[lane], c[lane]);
@@ -137,7 +145,7 @@ INLINE tile_ints tile_dot4(tile_ints sum, tile_words codes, int32_t quad, const 
     (void)small;
     return (tile_ints)dot4_half((__m256i)sum, (__m256i)codes, factors);
 }
-#else
+#elif !defined(EDGEPRESS_NEON)
 #define TILE_LANES LANES
 typedef ints tile_ints;
 typedef words tile_words;

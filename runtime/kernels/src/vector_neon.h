@@ -1,0 +1,51 @@
+/* The operations of vector.h that need an instruction of their own, with NEON: four lanes a register. */
+#ifndef EDGEPRESS_VECTOR_NEON_H
+#define EDGEPRESS_VECTOR_NEON_H
+
+#define TILE_LANES 4
+typedef int32_t tile_ints __attribute__((vector_size(16), may_alias));
+typedef uint32_t tile_words __attribute__((vector_size(16), may_alias));
+typedef float tile_floats __attribute__((vector_size(16), may_alias));
+typedef union { floats whole; float32x4_t part[4]; } float_parts;
+typedef union { ints whole; tile_ints part[4]; } int_parts;
+
+INLINE tile_floats tile_fused(tile_floats a, tile_floats b, tile_floats c) {
+    return (tile_floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+
+/* `small`: codes below 128, which are the same numbers with a sign. Others are taken less 128, and the sum is made
+ * good by 128 times that of their factors. */
+INLINE tile_ints tile_dot4(tile_ints sum, tile_words codes, int32_t quad, const int small) {
+    int8x16_t factors = vreinterpretq_s8_s32(vdupq_n_s32(quad));
+#if defined(EDGEPRESS_I8MM)
+    (void)small;
+    return (tile_ints)vusdotq_s32((int32x4_t)sum, (uint8x16_t)codes, factors);
+#else
+    int8x16_t numbers = (int8x16_t)(codes ^ (small ? 0 : 0x80808080u));
+#if defined(EDGEPRESS_DOTPROD)
+    if (!small) sum -= (tile_ints)vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(-128), factors);
+    return (tile_ints)vdotq_s32((int32x4_t)sum, numbers, factors);
+#else
+    if (!small) sum += 128 * (tile_ints)vpaddlq_s16(vpaddlq_s8(factors));
+    int16x8_t low = vmull_s8(vget_low_s8(numbers), vget_low_s8(factors)), high = vmull_high_s8(numbers, factors);
+    return sum + (tile_ints)vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+#endif
+#endif
+}
+
+INLINE floats fused(floats a, floats b, floats c) {
+    float_parts x = {a}, y = {b}, z = {c};
+    for (int i = 0; i < 4; i++) z.part[i] = vfmaq_f32(z.part[i], x.part[i], y.part[i]);
+    return z.whole;
+}
+INLINE ints dot4(ints sum, words codes, int32_t quad) {
+    int_parts total = {sum}, parts = {(ints)codes};
+    for (int i = 0; i < 4; i++) total.part[i] = tile_dot4(total.part[i], (tile_words)parts.part[i], quad, 0);
+    return total.whole;
+}
+INLINE floats nearest(floats value) {
+    float_parts x = {value};
+    for (int i = 0; i < 4; i++) x.part[i] = vrndnq_f32(x.part[i]);
+    return x.whole;
+}
+#endif
