@@ -11,6 +11,7 @@
 #   make env         only make the environment make clean     remove what was built, not the environments
 #   make env-locked  the same by hash: every package as requirements/dev.txt pins it
 #   make lock        write the files of requirements/ anew (needs uv)
+#   make wheel       wheels for x86-64 and, with a cross compiler, 64-bit Arm, into dist/
 #   make audit       hold the installed packages against known vulnerabilities
 
 PYTHON ?= python3
@@ -55,7 +56,7 @@ AARCH64_CC ?= aarch64-linux-gnu-gcc
 AARCH64_ROOT ?= /usr/aarch64-linux-gnu
 QEMU ?= qemu-aarch64
 
-.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-gpu gpu lint format env env-locked lock audit clean
+.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-gpu gpu lint format env env-locked lock wheel audit clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
@@ -147,6 +148,9 @@ lock:
 	@printf '%s\n' $(LOCKED_WITH) | $(LOCK) pyproject.toml - --extra compress --extra cpu --extra genai --extra dev \
 		--output-file requirements/dev.txt
 	@printf '%s\n' $(DEMO_PACKAGES) | $(LOCK) - --no-deps --output-file requirements/demo.txt
+
+wheel: $(DEV_STAMP)
+	@$(BIN)/python tests/build_wheels.py
 
 audit: $(DEV_STAMP)
 	@$(BIN)/python tests/dependency_audit.py
