@@ -71,7 +71,7 @@ def export_bundle(
             prompts go through it from the first run on, wherever there is one. ``int8`` when None, unless
             those weights are larger than a gigabyte.
         operators: ``standard`` are those of ONNX Runtime, for every client; ``edgepress`` are our own, which
-            decode faster and run in edgepress alone.
+            are faster and run in edgepress alone.
         gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:

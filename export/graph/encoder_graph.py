@@ -8,6 +8,8 @@ which makes its mask again in every layer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -46,20 +48,36 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
         ShapeError: a size that the kernels cannot handle; names the layer.
     """
     check_encoder(build.anatomy)
-    graph, hidden_size = build.graph, build.anatomy.hidden_size
+    graph = build.graph
     ids = graph.input("input_ids", INT64, TOKENS)
     mask = graph.input("attention_mask", INT64, TOKENS)
     hidden = _embeddings(build, ids)
     scores_mask = _scores_mask(build, mask)
     for block in build.anatomy.blocks:
         hidden = _block(build, hidden, scores_mask, block)
-    graph.output(hidden, "last_hidden_state", FLOAT, [*TOKENS, hidden_size])
-    head = build.anatomy.classifier
+
+    def pooled(first: bool, unit: bool) -> ir.Value:
+        chosen = _first(graph, hidden) if first else _masked_mean(graph, hidden, mask)
+        return _unit(graph, chosen) if unit else chosen
+
+    write_outputs(build, hidden, pooled, pooling)
+
+
+def write_outputs(
+    build: Build, states: ir.Value, pooled: Callable[[bool, bool], ir.Value], pooling: Pooling | None
+) -> None:
+    """The graph's outputs: the states ``[batch, seq, hidden]``, and the logits of a classifier or the vectors
+    of a ``pooling``. ``pooled(first, unit)`` is ``[batch, hidden]``: the state of each text's first token or
+    their mean, as it is or of length 1.
+    """
+    graph, hidden_size, head = build.graph, build.anatomy.hidden_size, build.anatomy.classifier
+    graph.output(states, "last_hidden_state", FLOAT, [*TOKENS, hidden_size])
     if head is not None:
-        graph.output(label_logits(build, hidden, head), LOGITS, FLOAT, ["batch_size", len(head.labels)])
+        logits = label_logits(build, pooled(True, False), head)
+        graph.output(logits, LOGITS, FLOAT, ["batch_size", len(head.labels)])
     elif pooling is not None and pooling.mode is not None:
-        pooled = sentence_embedding(graph, hidden, mask, pooling)
-        graph.output(pooled, "sentence_embedding", FLOAT, ["batch_size", hidden_size])
+        vectors = pooled(pooling.mode == "cls", pooling.normalize)
+        graph.output(vectors, "sentence_embedding", FLOAT, ["batch_size", hidden_size])
 
 
 def check_encoder(anatomy: Anatomy) -> None:
@@ -179,23 +197,14 @@ def _attention(build: Build, hidden: ir.Value, mask: ir.Value, part: Attention, 
     )
 
 
-def sentence_embedding(graph: GraphWriter, hidden: ir.Value, mask: ir.Value, pooling: Pooling) -> ir.Value:
-    """``[batch, hidden]`` from states ``[batch, seq, hidden]`` and the mask of tokens ``[batch, seq]``."""
-    axis = graph.constant("pooling.axis", np.array([1], np.int64))
-    if pooling.mode == "cls":
-        first = graph.constant("pooling.first", np.array(0, np.int64))
-        pooled = graph.node("Gather", "pooling.cls", [hidden, first], axis=1)
-    else:
-        pooled = _masked_mean(graph, hidden, mask, axis)
-    if not pooling.normalize:
-        return pooled
-    length = graph.node("ReduceL2", "pooling.length", [pooled, axis], keepdims=1)
-    floor = graph.constant("pooling.floor", np.array(_SMALLEST_NORM))
-    return graph.node("Div", "pooling.unit", [pooled, graph.node("Max", "pooling.divisor", [length, floor])])
+def _first(graph: GraphWriter, hidden: ir.Value) -> ir.Value:
+    return graph.node(
+        "Gather", "pooling.cls", [hidden, graph.constant("pooling.first", np.array(0, np.int64))], axis=1
+    )
 
 
-def _masked_mean(graph: GraphWriter, hidden: ir.Value, mask: ir.Value, axis: ir.Value) -> ir.Value:
-    weights = graph.node("Cast", "pooling.mask", [mask], to=ir.DataType.FLOAT)
+def _masked_mean(graph: GraphWriter, hidden: ir.Value, mask: ir.Value) -> ir.Value:
+    weights, axis = graph.node("Cast", "pooling.mask", [mask], to=ir.DataType.FLOAT), _tokens_axis(graph)
     row = graph.node("Unsqueeze", "pooling.row", [weights, axis])
     total = graph.node("Squeeze", "pooling.sum", [graph.node("MatMul", "pooling.total", [row, hidden]), axis])
     count = graph.node("ReduceSum", "pooling.count", [weights, axis], keepdims=1)
@@ -203,12 +212,19 @@ def _masked_mean(graph: GraphWriter, hidden: ir.Value, mask: ir.Value, axis: ir.
     return graph.node("Div", "pooling.mean", [total, graph.node("Max", "pooling.tokens", [count, one])])
 
 
-def label_logits(build: Build, hidden: ir.Value, head: Classifier) -> ir.Value:
-    """``[batch, labels]`` from states ``[batch, seq, hidden]``."""
-    graph = build.graph
-    position = graph.constant("classifier.place", np.array(0, np.int64))
-    first = graph.node("Gather", "classifier.first", [hidden, position], axis=1)
-    middle = graph.node(
+def _unit(graph: GraphWriter, vectors: ir.Value) -> ir.Value:
+    length = graph.node("ReduceL2", "pooling.length", [vectors, _tokens_axis(graph)], keepdims=1)
+    floor = graph.constant("pooling.floor", np.array(_SMALLEST_NORM))
+    return graph.node("Div", "pooling.unit", [vectors, graph.node("Max", "pooling.divisor", [length, floor])])
+
+
+def _tokens_axis(graph: GraphWriter) -> ir.Value:
+    return graph.constant("pooling.axis", np.array([1], np.int64))
+
+
+def label_logits(build: Build, first: ir.Value, head: Classifier) -> ir.Value:
+    """``[batch, labels]`` from the states ``[batch, hidden]`` of the texts' first tokens."""
+    middle = build.graph.node(
         _OPERATORS[head.activation], "classifier.activation", [_linear(build, first, head.dense)]
     )
     return _linear(build, middle, head.out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -39,6 +41,19 @@ def add_and_normalize(
         "SkipSimplifiedLayerNormalization", norm.name, inputs, 4, epsilon=norm.eps
     )
     return outputs[0], outputs[3]
+
+
+def normalize_sum(build: Build, parts: Sequence[ir.Value], norm: Norm) -> ir.Value:
+    """The LayerNorm of a sum of one to three, by edgepress's own operator: the second and third have the
+    shape of the first, or its last axis alone.
+    """
+    inputs = [*layer_norm_parts(build, norm), *parts]
+    return build.graph.own("SumNorm", norm.name, inputs, 1, epsilon=float(norm.eps))[0]
+
+
+def layer_norm_parts(build: Build, norm: Norm) -> tuple[ir.Value, ir.Value]:
+    """Scale and bias of a LayerNorm, each ``[hidden]``."""
+    return _scale(build, norm), _part(build, norm, "bias")
 
 
 def _scale(build: Build, norm: Norm) -> ir.Value:

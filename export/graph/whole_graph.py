@@ -19,6 +19,7 @@ from .decoder_graph import build_decoder
 from .encoder_graph import build_encoder
 from .forms.providers import CPU, ProviderForm, rewrite
 from .graph_writer import GraphWriter, Opset
+from .packed_encoder import build_packed_encoder
 
 # Below this much, one file is simpler to carry than two.
 EXTERNAL_FROM = 1 << 20
@@ -56,6 +57,8 @@ def build_graph(
     build = Build(graph, view, tiles=form.linears == "tiles")
     if view.anatomy.kind == "decoder":
         build_decoder(build)
+    elif build.tiles:
+        build_packed_encoder(build, pooling)
     else:
         build_encoder(build, pooling)
     inputs, model = tuple(graph.input_names), graph.model(opset)

@@ -16,6 +16,7 @@ from ....compress.model.block_anatomy import Linear
 from ..build import Build
 from ..graph_writer import Array
 from .integer import integer_product, prepacked_product
+from .integer_tiles import integer_tile_product
 from .nbits import nbits_product
 from .tiles import tile_product, tiled
 
@@ -119,6 +120,8 @@ def _product(
         bias = packed_bias(build, run, label) if with_bias else None
         if scheme is None:
             parts.append(dense_product(build, value, run, label, bias))
+        elif scheme.activations and build.tiles:
+            parts.append(integer_tile_product(build, value, run, scheme, label, bias))
         elif scheme.activations:
             parts.append(integer_product(build, value, run, scheme, label, bias))
         elif build.prepacked is not None:

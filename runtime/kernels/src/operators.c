@@ -9,7 +9,7 @@ typedef struct {
     ort_operator op;
     const char *name;
     const int *inputs; /* types, negative for one that may be left out, ended by 99 */
-    int outputs[3];
+    int outputs[4];
     size_t output_count;
 } described;
 
@@ -39,6 +39,11 @@ ATTENTION(OVER_HALVES, TYPE_FLOAT16);
 ATTENTION(OVER_BYTES, TYPE_INT8);
 ATTENTION(OVER_PAIRS, TYPE_UINT8);
 
+static const int INTEGER[] = {TYPE_FLOAT, TYPE_UINT8, TYPE_FLOAT, -TYPE_UINT8, -TYPE_FLOAT, -TYPE_FLOAT, -TYPE_FLOAT, -TYPE_FLOAT, 99};
+static const int BATCH[] = {TYPE_INT64, TYPE_INT64, -TYPE_INT64, 99};
+static const int PACKED[] = {TYPE_FLOAT, TYPE_INT64, 99};
+static const int SUMS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_FLOAT, -TYPE_FLOAT, -TYPE_FLOAT, 99};
+
 #define OPERATOR(create, compute) \
     {ORT_INTERFACE, NULL, name_of, cpu, input_type, input_count, output_type, output_count, NULL, free_kernel, input_kind, \
      output_kind, default_memory, one, one, one, one, create, compute, NULL, one, any_version, NULL, NULL, NULL, NULL}
@@ -50,6 +55,12 @@ static const described OPERATORS[] = {
     {OPERATOR(create_attention, compute_attention), "CachedAttention16", OVER_HALVES, {TYPE_FLOAT, TYPE_FLOAT16, TYPE_FLOAT16}, 3},
     {OPERATOR(create_attention, compute_attention), "CachedAttention8", OVER_BYTES, {TYPE_FLOAT, TYPE_INT8, TYPE_INT8}, 3},
     {OPERATOR(create_attention, compute_attention), "CachedAttention4", OVER_PAIRS, {TYPE_FLOAT, TYPE_UINT8, TYPE_UINT8}, 3},
+    {OPERATOR(create_integer, compute_integer), "IntegerProduct", INTEGER, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_encoder, compute_pack), "PackTokens", BATCH, {TYPE_INT64, TYPE_INT64, TYPE_INT64, TYPE_INT64}, 4},
+    {OPERATOR(create_encoder, compute_unpack), "UnpackTokens", PACKED, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_encoder, compute_pool), "PoolTokens", PACKED, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_encoder, compute_sum_norm), "SumNorm", SUMS, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_encoder, compute_encoder_attention), "EncoderAttention", PACKED, {TYPE_FLOAT}, 1},
 };
 
 #if defined(_WIN32)

@@ -12,6 +12,7 @@
 #define EDGEPRESS_PRODUCT_H
 
 #include "attention.h"
+#include "encoder.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,7 @@ typedef struct {
     void (*attend_chunk)(const attention_job *job, int64_t task);
     void (*join_chunks)(const attention_job *job, int64_t index, int64_t head);
     void (*attend_tile)(const attention_job *job, int64_t task, float *scratch);
+    encoder_kernels encoder;
 } kernel_set;
 
 static inline int64_t code_bytes(int32_t group, int32_t bits) { return (int64_t)group * bits * 2; }

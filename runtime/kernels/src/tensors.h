@@ -29,4 +29,12 @@ ort_status *compute_product(void *kernel, void *context);
 ort_status *compute_rows(void *kernel, void *context);
 ort_status *create_attention(const ort_operator *op, ort_api api, const void *info, void **kernel);
 ort_status *compute_attention(void *kernel, void *context);
+ort_status *create_integer(const ort_operator *op, ort_api api, const void *info, void **kernel);
+ort_status *compute_integer(void *kernel, void *context);
+ort_status *create_encoder(const ort_operator *op, ort_api api, const void *info, void **kernel);
+ort_status *compute_pack(void *kernel, void *context);
+ort_status *compute_unpack(void *kernel, void *context);
+ort_status *compute_pool(void *kernel, void *context);
+ort_status *compute_sum_norm(void *kernel, void *context);
+ort_status *compute_encoder_attention(void *kernel, void *context);
 #endif

@@ -38,6 +38,7 @@
 typedef int32_t ints __attribute__((vector_size(64), may_alias));
 typedef uint32_t words __attribute__((vector_size(64), may_alias));
 typedef float floats __attribute__((vector_size(64), may_alias));
+typedef int8_t bytes __attribute__((vector_size(16)));
 
 #if defined(EDGEPRESS_AVX512)
 INLINE floats fused(floats a, floats b, floats c) {
@@ -52,6 +53,7 @@ INLINE floats nearest(floats value) {
 INLINE float largest(floats value) { return _mm512_reduce_max_ps((__m512)value); }
 INLINE floats absolute(floats value) { return (floats)_mm512_abs_ps((__m512)value); }
 INLINE floats maximum(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE floats minimum(floats a, floats b) { return (floats)_mm512_min_ps((__m512)a, (__m512)b); }
 
 #elif defined(EDGEPRESS_AVX2)
 typedef int32_t half_ints __attribute__((vector_size(32)));
@@ -117,6 +119,10 @@ INLINE floats maximum(floats a, floats b) {
     ints first = a > b;
     return (floats)((first & (ints)a) | (~first & (ints)b));
 }
+INLINE floats minimum(floats a, floats b) {
+    ints first = a < b;
+    return (floats)((first & (ints)a) | (~first & (ints)b));
+}
 INLINE float largest(floats value) {
     float found = value[0];
     for (int lane = 1; lane < LANES; lane++) found = value[lane] > found ? value[lane] : found;
@@ -161,11 +167,13 @@ INLINE tile_words tile_load(const void *from) {
 INLINE tile_floats tile_to_floats(tile_ints value) { return __builtin_convertvector(value, tile_floats); }
 INLINE tile_floats tile_load_some(const float *from, int64_t count) {
     tile_floats value = {0};
-    memcpy(&value, from, (size_t)(count < TILE_LANES ? count : TILE_LANES) * 4);
+    if (count >= TILE_LANES) return (tile_floats)tile_load(from);
+    memcpy(&value, from, (size_t)count * 4);
     return value;
 }
 INLINE void tile_store_some(float *into, tile_floats value, int64_t count) {
-    memcpy(into, &value, (size_t)(count < TILE_LANES ? count : TILE_LANES) * 4);
+    if (count >= TILE_LANES) memcpy(into, &value, sizeof value);
+    else memcpy(into, &value, (size_t)count * 4);
 }
 
 INLINE floats load_floats(const float *from) {
@@ -186,10 +194,12 @@ INLINE ints to_ints(floats value) { return __builtin_convertvector(value, ints);
 /* The first `count` floats, zeros behind them. */
 INLINE floats load_some(const float *from, int64_t count) {
     floats value = {0};
-    memcpy(&value, from, (size_t)(count < LANES ? count : LANES) * 4);
+    if (count >= LANES) return load_floats(from);
+    memcpy(&value, from, (size_t)count * 4);
     return value;
 }
 INLINE void store_some(float *into, floats value, int64_t count) {
-    memcpy(into, &value, (size_t)(count < LANES ? count : LANES) * 4);
+    if (count >= LANES) store_floats(into, value);
+    else memcpy(into, &value, (size_t)count * 4);
 }
 #endif

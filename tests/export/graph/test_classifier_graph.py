@@ -13,6 +13,7 @@ import torch
 from edgepress.compress.api import compress_model
 from edgepress.errors import GateFailed
 from edgepress.export.api import export_bundle
+from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof import encoder_proof
 from edgepress.export.proof.distances import KL_MEAN, noise_bound
 from edgepress.export.proof.encoder_proof import compare_labels
@@ -46,11 +47,17 @@ def run(path: Path, feeds: dict[str, Any]) -> np.ndarray:
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize("scheme", [None, "W8A8"])
+@pytest.mark.parametrize("form", [CPU, OWN])
 def test_logits_are_those_of_transformers(
-    model_type: str, scheme: str | None, make_encoder: Make, export_graph: Any, tmp_path: Path
+    model_type: str,
+    scheme: str | None,
+    form: ProviderForm,
+    make_encoder: Make,
+    export_graph: Any,
+    tmp_path: Path,
 ) -> None:
     path = make_encoder(tmp_path / "model", model_type, labels=LABELS)
-    exported, feeds = export_graph(path, scheme), batch()
+    exported, feeds = export_graph(path, scheme, form=form), batch()
     found = run(exported.path, feeds)
     assert found.shape == (3, len(LABELS))
     if scheme is None:

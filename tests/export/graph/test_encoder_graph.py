@@ -13,6 +13,7 @@ from edgepress.compress.model.pooling import Pooling
 from edgepress.errors import CheckpointError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.encoder_graph import check_encoder
+from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof.graphs import exact_session
 from edgepress.export.proof.reference import hidden_states
 from edgepress.runtime.session.session import open_session
@@ -40,17 +41,27 @@ def run(session: Any, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
 @pytest.mark.chain
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize("scheme", [None, "W4A16_ASYM-g32", "W8A8"])
-@pytest.mark.parametrize("pooling", [None, Pooling("mean", True, None), Pooling("cls", False, None)])
+@pytest.mark.parametrize(
+    ("form", "pooling"),
+    [
+        (CPU, None),
+        (CPU, Pooling("mean", True, None)),
+        (CPU, Pooling("cls", False, None)),
+        (OWN, Pooling("mean", True, None)),
+        (OWN, Pooling("cls", False, None)),
+    ],
+)
 def test_families(
     model_type: str,
     scheme: str | None,
+    form: ProviderForm,
     pooling: Pooling | None,
     make_encoder: Callable[..., Path],
     export_graph: Any,
     tmp_path: Path,
 ) -> None:
     exported = export_graph(
-        make_encoder(tmp_path / "model", model_type), scheme, scheme and "W8A16-g32", pooling
+        make_encoder(tmp_path / "model", model_type), scheme, scheme and "W8A16-g32", pooling, form=form
     )
     feeds = batch(pad=0)
     real = feeds["attention_mask"].astype(bool)
@@ -69,8 +80,9 @@ def test_families(
     assert np.abs(shipped[real] - rounded[real]).max() < 0.2
 
 
-def test_padding_changes_nothing(pico_bert: Path, export_graph: Any) -> None:
-    exported = export_graph(pico_bert, pooling=Pooling("mean", True, None))
+@pytest.mark.parametrize("form", [CPU, OWN])
+def test_padding_changes_nothing(form: ProviderForm, pico_bert: Path, export_graph: Any) -> None:
+    exported = export_graph(pico_bert, pooling=Pooling("mean", True, None), form=form)
     session, feeds = open_session(exported.path, threads=1), batch(pad=0)
     together = run(session, feeds)["sentence_embedding"]
     for row, length in enumerate(LENGTHS):
@@ -78,8 +90,30 @@ def test_padding_changes_nothing(pico_bert: Path, export_graph: Any) -> None:
         np.testing.assert_allclose(together[row], alone["sentence_embedding"][0], atol=1e-5)
 
 
-def test_masks_with_holes_and_rows_without_tokens(pico_bert: Path, export_graph: Any) -> None:
-    exported = export_graph(pico_bert, pooling=Pooling("mean", True, None))
+@pytest.mark.chain
+def test_in_our_own_operators_a_text_has_the_same_bits_in_every_batch(
+    make_encoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    model = make_encoder(tmp_path / "model", "roberta")
+    exported = export_graph(model, "W8A8", "W8A16-g32", Pooling("mean", True, None), form=OWN)
+    feeds = batch(pad=1)
+    together = run(open_session(exported.path, threads=2), feeds)
+    states = together["last_hidden_state"]
+    assert not states[feeds["attention_mask"] == 0].any()
+    for row, length in enumerate(LENGTHS):
+        alone = run(
+            open_session(exported.path, threads=1),
+            {name: value[row : row + 1, :length] for name, value in feeds.items()},
+        )
+        assert np.array_equal(together["sentence_embedding"][row], alone["sentence_embedding"][0])
+        assert np.array_equal(states[row, :length], alone["last_hidden_state"][0])
+
+
+@pytest.mark.parametrize("form", [CPU, OWN])
+def test_masks_with_holes_and_rows_without_tokens(
+    form: ProviderForm, pico_bert: Path, export_graph: Any
+) -> None:
+    exported = export_graph(pico_bert, pooling=Pooling("mean", True, None), form=form)
     feeds = batch(pad=0)
     feeds["attention_mask"] = np.random.default_rng(4).integers(0, 2, (3, 33))
     feeds["attention_mask"][2] = 0
@@ -91,10 +125,11 @@ def test_masks_with_holes_and_rows_without_tokens(pico_bert: Path, export_graph:
 
 
 @pytest.mark.chain
+@pytest.mark.parametrize("form", [CPU, OWN])
 def test_token_types_are_an_input_where_there_are_several(
-    make_encoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+    form: ProviderForm, make_encoder: Callable[..., Path], export_graph: Any, tmp_path: Path
 ) -> None:
-    several = export_graph(make_encoder(tmp_path / "several"))
+    several = export_graph(make_encoder(tmp_path / "several"), form=form)
     assert several.built.inputs == ("input_ids", "attention_mask", "token_type_ids")
     feeds = batch(pad=0)
     types = (np.arange(33) % 2)[None].repeat(3, 0)
@@ -104,7 +139,7 @@ def test_token_types_are_an_input_where_there_are_several(
         ["last_hidden_state"], {**feeds, "token_type_ids": types}
     )[0]
     assert np.abs(found[0] - want[0]).max() < TOLERANCE
-    single = export_graph(make_encoder(tmp_path / "single", "roberta", type_vocab_size=1))
+    single = export_graph(make_encoder(tmp_path / "single", "roberta", type_vocab_size=1), form=form)
     assert single.built.inputs == ("input_ids", "attention_mask")
 
 

@@ -1,11 +1,12 @@
-"""Records what the operators gave: with ``EDGEPRESS_KERNELS_CASES=FILE`` every test of one operator that runs
-on the plain kernels leaves its attributes, inputs and outputs in FILE, for ``replay.c`` to run elsewhere.
+"""The sets of instructions that operators are tested with, and a record of what they gave: with
+``EDGEPRESS_KERNELS_CASES=FILE`` every test of one operator that runs on the plain kernels leaves its
+attributes, inputs and outputs in FILE, for ``replay.c`` to run elsewhere.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 FILE = os.environ.get("EDGEPRESS_KERNELS_CASES")
 Array = NDArray[Any]
+SETS = ("plain", "avx2", "avx-vnni", "avx512-vnni")
+
+
+@pytest.fixture(params=SETS)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each set that this processor has, in its turn."""
+    monkeypatch.setenv("EDGEPRESS_KERNELS", request.param)
+    if instructions() != request.param:
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
 
 
 def _tensor(value: Array | None) -> bytes:

@@ -1,0 +1,195 @@
+/* What an encoder needs around its products: the tokens of a batch packed without padding, attention over them,
+ * norms, and the way back to a padded batch or to a vector for each text.
+ */
+#include "product.h"
+#include "tensors.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    ort_api api;
+    const encoder_kernels *kernels;
+    int64_t heads, position_offset, first, unit;
+    float scale, epsilon;
+} encoder_kernel;
+
+ort_status *create_encoder(const ort_operator *op, ort_api api, const void *info, void **kernel) {
+    encoder_kernel *made = malloc(sizeof *made);
+    (void)op;
+    if (!made) return NO_MEMORY(api);
+    *made = (encoder_kernel){api, &best_kernels()->encoder, integer_or(api, info, "num_heads", 1),
+                             integer_or(api, info, "position_offset", 0), integer_or(api, info, "first", 0),
+                             integer_or(api, info, "unit", 0), number_or(api, info, "scale", 1),
+                             number_or(api, info, "epsilon", 0)};
+    *kernel = made;
+    return NULL;
+}
+
+static ort_status *check_offsets(ort_api api, const tensor *offsets, int64_t tokens) {
+    const int64_t *at = offsets->data;
+    if (offsets->count < 1 || at[0] != 0 || at[offsets->count - 1] != tokens) REFUSE(api, "offsets that do not fit the tokens");
+    for (int64_t i = 1; i < offsets->count; i++)
+        if (at[i] < at[i - 1]) REFUSE(api, "offsets that fall");
+    return NULL;
+}
+
+/* ids, positions and types [tokens] and offsets [batch + 1] of ids, mask and types [batch, seq]. A position is the
+ * column; with an offset, tokens other than padding (the id before the offset) are counted from there, as RoBERTa
+ * does. */
+ort_status *compute_pack(void *data, void *context) {
+    encoder_kernel *kernel = data;
+    ort_api api = kernel->api;
+    tensor ids, mask, types;
+    TRY(read_input(api, context, 0, &ids));
+    TRY(read_input(api, context, 1, &mask));
+    TRY(read_input(api, context, 2, &types));
+    if (ids.rank != 2 || mask.rank != 2 || mask.sizes[0] != ids.sizes[0] || mask.sizes[1] != ids.sizes[1] ||
+        (types.data && types.count != ids.count))
+        REFUSE(api, "ids, mask and types of different sizes");
+    const int64_t *id = ids.data, *kept = mask.data, *type = types.data;
+    int64_t batch = ids.sizes[0], seq = ids.sizes[1], tokens = 0, ends = batch + 1, *out[4];
+    for (int64_t i = 0; i < mask.count; i++) tokens += kept[i] != 0;
+    for (size_t i = 0; i < 3; i++) TRY(make_output(api, context, i, &tokens, 1, (void **)&out[i]));
+    TRY(make_output(api, context, 3, &ends, 1, (void **)&out[3]));
+    int64_t at = 0, padding = kernel->position_offset - 1;
+    for (int64_t b = 0; b < batch; b++) {
+        int64_t counted = padding;
+        out[3][b] = at;
+        for (int64_t i = b * seq; i < (b + 1) * seq; i++) {
+            counted += id[i] != padding;
+            if (!kept[i]) continue;
+            out[0][at] = id[i];
+            out[1][at] = !kernel->position_offset ? i - b * seq : id[i] == padding ? padding : counted;
+            out[2][at++] = type ? type[i] : 0;
+        }
+    }
+    out[3][batch] = at;
+    return NULL;
+}
+
+/* States [batch, seq, hidden] of packed rows [tokens, hidden]; those of padding are zero. */
+ort_status *compute_unpack(void *data, void *context) {
+    ort_api api = ((encoder_kernel *)data)->api;
+    tensor rows, mask;
+    TRY(read_input(api, context, 0, &rows));
+    TRY(read_input(api, context, 1, &mask));
+    if (rows.rank != 2 || mask.rank != 2) REFUSE(api, "rows and a mask of 2 axes are needed");
+    const int64_t *kept = mask.data;
+    int64_t sizes[3] = {mask.sizes[0], mask.sizes[1], rows.sizes[1]}, tokens = 0;
+    size_t bytes = (size_t)rows.sizes[1] * 4;
+    for (int64_t i = 0; i < mask.count; i++) tokens += kept[i] != 0;
+    if (tokens != rows.sizes[0]) REFUSE(api, "a mask of another number of tokens");
+    char *out;
+    const char *from = rows.data;
+    TRY(make_output(api, context, 0, sizes, 3, (void **)&out));
+    for (int64_t i = 0; i < mask.count; i++, out += bytes) {
+        if (kept[i]) memcpy(out, from, bytes), from += bytes;
+        else memset(out, 0, bytes);
+    }
+    return NULL;
+}
+
+/* The mean of the rows of each text, or its first one; divided by its length where it is to be a unit vector. A
+ * text without tokens is zero. */
+ort_status *compute_pool(void *data, void *context) {
+    encoder_kernel *kernel = data;
+    ort_api api = kernel->api;
+    tensor rows, offsets;
+    TRY(read_input(api, context, 0, &rows));
+    TRY(read_input(api, context, 1, &offsets));
+    if (rows.rank != 2) REFUSE(api, "rows of 2 axes are needed");
+    TRY(check_offsets(api, &offsets, rows.sizes[0]));
+    const int64_t *at = offsets.data;
+    int64_t batch = offsets.count - 1, width = rows.sizes[1], sizes[2] = {batch, width};
+    float *out;
+    TRY(make_output(api, context, 0, sizes, 2, (void **)&out));
+    for (int64_t b = 0; b < batch; b++, out += width) {
+        int64_t count = at[b + 1] - at[b];
+        const float *row = (const float *)rows.data + at[b] * width;
+        float squares = 0;
+        for (int64_t i = 0; i < width; i++) out[i] = count ? row[i] : 0;
+        for (int64_t t = 1; t < count && !kernel->first; t++)
+            for (int64_t i = 0; i < width; i++) out[i] += row[t * width + i];
+        for (int64_t i = 0; i < width && count > 1 && !kernel->first; i++) out[i] /= (float)count;
+        if (!kernel->unit) continue;
+        for (int64_t i = 0; i < width; i++) squares = fmaf(out[i], out[i], squares);
+        float length = sqrtf(squares) > 1e-12f ? sqrtf(squares) : 1e-12f;
+        for (int64_t i = 0; i < width; i++) out[i] /= length;
+    }
+    return NULL;
+}
+
+typedef struct {
+    const encoder_kernel *kernel;
+    layer_norm norm;
+    const float *a, *b, *c;
+    float *out;
+    int64_t rows, b_stride, c_stride;
+} norm_work;
+
+static void norm_task(void *data, size_t task) {
+    norm_work *work = data;
+    int64_t width = work->norm.width, row = (int64_t)task * 32;
+    for (int64_t end = row + 32; row < end && row < work->rows; row++)
+        work->kernel->kernels->normalize(&work->norm, work->a + row * width, work->b ? work->b + row * work->b_stride : NULL,
+                                         work->c ? work->c + row * work->c_stride : NULL, work->out + row * width);
+}
+
+/* The norm of the sum of up to three rows; the second and third may be one row for all. */
+ort_status *compute_sum_norm(void *data, void *context) {
+    encoder_kernel *kernel = data;
+    ort_api api = kernel->api;
+    tensor in[5]; /* scale and bias of the norm, then what is summed */
+    for (size_t i = 0; i < 5; i++) TRY(read_input(api, context, i, &in[i]));
+    int64_t width = in[0].count;
+    if (width < 1 || in[1].count != width || in[2].rank < 1 || in[2].sizes[in[2].rank - 1] != width)
+        REFUSE(api, "a norm of another width than the rows");
+    for (int i = 3; i < 5; i++)
+        if (in[i].data && in[i].count != in[2].count && in[i].count != width) REFUSE(api, "rows of different sizes");
+    norm_work work = {.kernel = kernel, .norm = {in[0].data, in[1].data, width, kernel->epsilon}};
+    work.a = in[2].data, work.b = in[3].data, work.c = in[4].data, work.rows = in[2].count / width;
+    work.b_stride = in[3].count == in[2].count ? width : 0, work.c_stride = in[4].count == in[2].count ? width : 0;
+    TRY(make_output(api, context, 0, in[2].sizes, in[2].rank, (void **)&work.out));
+    if (!work.rows) return NULL;
+    return ort_parallel(api, context, norm_task, (size_t)((work.rows + 31) / 32), 0, &work);
+}
+
+typedef struct {
+    const encoder_kernel *kernel;
+    encoder_attention job;
+    int failed; /* a task had no memory; only ever set, by any of them */
+} attention_work;
+
+static void attention_task(void *data, size_t task) {
+    attention_work *work = data;
+    int64_t sequence = (int64_t)task / work->job.heads, head = (int64_t)task % work->job.heads;
+    int64_t tokens = work->job.offsets[sequence + 1] - work->job.offsets[sequence];
+    if (!tokens) return;
+    float *scratch = malloc((size_t)attention_floats(tokens, work->job.dim) * 4);
+    if (!scratch) {
+        work->failed = 1;
+        return;
+    }
+    work->kernel->kernels->attend(&work->job, sequence, head, scratch);
+    free(scratch);
+}
+
+ort_status *compute_encoder_attention(void *data, void *context) {
+    encoder_kernel *kernel = data;
+    ort_api api = kernel->api;
+    tensor rows, offsets;
+    TRY(read_input(api, context, 0, &rows));
+    TRY(read_input(api, context, 1, &offsets));
+    if (rows.rank != 2) REFUSE(api, "rows of 2 axes are needed");
+    TRY(check_offsets(api, &offsets, rows.sizes[0]));
+    int64_t heads = kernel->heads, width = rows.sizes[1] / 3, sizes[2] = {rows.sizes[0], width};
+    if (heads < 1 || width < 1 || rows.sizes[1] != 3 * width || width % heads || width / heads > 1024)
+        REFUSE(api, "queries, keys and values that are not of num_heads heads");
+    attention_work work = {.kernel = kernel, .job = {rows.data, offsets.data, NULL, heads, width / heads, kernel->scale}};
+    TRY(make_output(api, context, 0, sizes, 2, (void **)&work.job.out));
+    if (!rows.sizes[0]) return NULL;
+    ort_status *status = ort_parallel(api, context, attention_task, (size_t)((offsets.count - 1) * heads), 0, &work);
+    return !status && work.failed ? NO_MEMORY(api) : status;
+}
