@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import CalibrationError, Degraded, InputError, require
+from ..errors import Degraded, InputError, require
 from ..limits import require_seed
 from ..output_paths import refuse_nesting
 from ..staging import Staging
@@ -18,7 +18,7 @@ from ..terminal import Progress, Silent
 from .model.model_names import require_model
 from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower
-from .recipe_files import check_words, scheme_asked
+from .recipe_files import check_words, no_text, scheme_asked
 from .text.corpus import require_text, text_paths, text_sha256
 
 # torch is imported when work starts, so that this module can be looked at without it.
@@ -63,7 +63,7 @@ class Job:
 
         read = None if recipe is None else load_recipe(recipe)
         if read is not None and read.calibrated and not (choice.source or read.calibration.source):
-            raise _no_text(read.name)
+            raise no_text(read.name)
         self.model = resolve(model, progress)
         self.source = WeightSource.open(self.model.path)
         self.recipe = read or recipe_for(
@@ -105,7 +105,7 @@ class Job:
             return None
         source = self.choice.source or self.recipe.calibration.source
         if source is None:
-            raise _no_text(self.recipe.name)
+            raise no_text(self.recipe.name)
         classifier = self.source.anatomy.classifier
         return calibration_from(
             source,
@@ -149,13 +149,6 @@ class Job:
         return sha256_json(known | ({"reads": reads} if reads else {}))
 
 
-def _no_text(recipe: str) -> CalibrationError:
-    return CalibrationError(
-        f"the recipe {recipe} needs calibration text",
-        fix="pass --calibration FILE, a directory, or a demo corpus such as wikipedia",
-    )
-
-
 def _check_words(
     model: str, recipe: str | None, scheme: str | None, group_size: int | None, text: str | None
 ) -> None:
@@ -167,9 +160,9 @@ def _check_words(
     require("torch", "compress")
     require("transformers", "compress")
     if recipe is not None:
-        check_words(recipe)
+        check_words(recipe, text)
     if scheme is not None and scheme_asked(scheme, group_size).calibrated and text is None:
-        raise _no_text(scheme)
+        raise no_text(scheme)
     require_model(model)
     if text is not None:
         require_text(text)

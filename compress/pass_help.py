@@ -16,6 +16,7 @@ from .numbers.scheme import Scheme
 from .pipeline.pass_names import PASS_ALIASES, pass_names
 from .pipeline.pass_options import pass_type
 from .recipe import CalibrationSettings
+from .recipe_files import About
 from .train.training_options import TrainingOptions
 
 TRAINING = "training"
@@ -85,6 +86,7 @@ def schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "name": {"type": "string"},
+            "about": About.model_json_schema(),
             "passes": {"type": "array", "minItems": 1, "items": {"oneOf": choices}},
             "training": TrainingOptions.model_json_schema(),
             "embedding": {"type": ["string", "null"], "default": DEFAULT_EMBEDDING},

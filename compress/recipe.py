@@ -2,6 +2,7 @@
 result.
 
 name: w4a16-gptq
+about: {purpose: 4-bit weights by GPTQ}   # what `edgepress recipe list` says; optional
 passes:
   - pass: gptq
     scheme: W4A16-g64
@@ -26,7 +27,7 @@ from .numbers.scheme import Scheme
 from .pipeline.algorithm import Pass
 from .pipeline.pass_names import pass_names
 from .pipeline.pass_options import read_options, renamed_training, training_type
-from .recipe_files import KEYS, text_of, unknown_key
+from .recipe_files import KEYS, About, text_of, unknown_key
 from .train.training_options import TrainingOptions
 
 
@@ -56,6 +57,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "unnamed"
+    about: About | None = None
     passes: tuple[Step, ...] = Field(min_length=1)
     embedding: str | None = DEFAULT_EMBEDDING
     calibration: CalibrationSettings = CalibrationSettings()

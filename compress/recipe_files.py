@@ -7,21 +7,47 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import RecipeError, UnknownName
+from ..errors import CalibrationError, RecipeError, UnknownName
 from ..storage import read_text
 from ..yaml_safe import load_yaml
 from .numbers.scheme import Scheme
 from .pipeline.pass_names import PASS_ALIASES, pass_names
 
-KEYS = ("name", "passes", "training", "embedding", "calibration")
+KEYS = ("name", "about", "passes", "training", "embedding", "calibration")
 FOLDER = Path(__file__).parent / "recipes"
+
+
+class About(BaseModel):
+    """What ``edgepress recipe list`` says of a recipe; no part of what it does, nor of its hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    purpose: str = Field(description="what it is for, in a line")
+    cost: str = Field("", description="time and memory with SmolLM2-135M on one core")
+    text: bool | None = Field(None, description="whether it needs calibration text")
+    smollm2: str = Field("", description="what it gave on SmolLM2-135M")
+    minilm: str = Field("", description="what it gave on MiniLM")
 
 
 def names() -> list[str]:
     """Recipes that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def about(recipe: str) -> About:
+    """What the packaged recipe says of itself."""
+    text, origin = text_of(recipe)
+    return About.model_validate(load_yaml(text, source=origin)["about"])
+
+
+def no_text(recipe: str) -> CalibrationError:
+    """The error for a recipe or scheme without the text that it needs."""
+    return CalibrationError(
+        f"the recipe {recipe} needs calibration text",
+        fix="pass --text FILE, a directory, or a demo corpus such as wikipedia",
+    )
 
 
 def text_of(recipe: str) -> tuple[str, str]:
@@ -66,13 +92,14 @@ def scheme_asked(scheme: str, group_size: int | None) -> Scheme:
         raise RecipeError(f"group size {group_size}: {error.errors()[0]['msg']}") from None
 
 
-def check_words(recipe: str) -> None:
+def check_words(recipe: str, calibration: str | None) -> None:
     """Refuse a recipe whose name, keys, passes or schemes are misspelt; its options are for
     :func:`~edgepress.compress.recipe.load_recipe`, which knows the passes.
 
     Raises:
         UnknownName: no such recipe, pass or scheme.
         RecipeError: an unknown key. InputError: no YAML.
+        CalibrationError: it says that it needs text, and there is none.
     """
     text, origin = text_of(recipe)
     data = load_yaml(text, source=origin)
@@ -84,6 +111,10 @@ def check_words(recipe: str) -> None:
     for entry in passes if isinstance(passes, list) else ():
         if isinstance(entry, Mapping):
             _check_pass(entry)
+    settings, said = data.get("calibration"), data.get("about")
+    source = settings.get("source") if isinstance(settings, Mapping) else None
+    if isinstance(said, Mapping) and said.get("text") is True and not (calibration or source):
+        raise no_text(recipe)
 
 
 def _check_pass(entry: Mapping[str, Any]) -> None:

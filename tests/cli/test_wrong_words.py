@@ -40,6 +40,7 @@ def test_nothing_heavy_is_imported_for_what_is_wrong(tmp_path: Path) -> None:
         "did you mean 'gptq'": ["compress", "smollm2", "-r", str(recipe), *out],
         "unknown scheme 'W4A61'": ["compress", "smollm2", "-r", str(scheme), *out],
         "either a recipe or a scheme": ["compress", "smollm2", *out],
+        "the recipe best needs calibration text": ["compress", "smollm2", "-r", "best", *out],
         "no text at nofile.txt": ["compress", "smollm2", "-r", "best", "--calibration", "nofile.txt", *out],
         "no file or directory ./absent": ["compress", "./absent", "--scheme", "int4", "--dry-run"],
         "unknown model 'bundel'": ["validate", "bundel", "--against", "smollm2"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from edgepress.compress.pass_help import schema
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.pipeline.pass_options import pass_type
 from edgepress.compress.recipe import load_recipe, parse
-from edgepress.compress.recipe_files import names
+from edgepress.compress.recipe_files import about, names
 from edgepress.compress.train.training_options import TrainingOptions
 from edgepress.errors import EdgepressError, RecipeError, UnknownName
 
@@ -26,6 +27,25 @@ def test_every_packaged_recipe_loads() -> None:
         recipe = load_recipe(name)
         assert recipe.name == name
         assert parse({**recipe.as_dict()}, "again").sha256 == recipe.sha256
+
+
+def test_what_packaged_recipes_say_of_themselves() -> None:
+    recipes = {name: load_recipe(name) for name in names()}
+    for name, recipe in recipes.items():
+        said = about(name)
+        assert recipe.about == said and said.purpose and said.cost
+        assert said.text == recipe.calibrated, name
+    does = {name: {**recipe.as_dict(), "name": ""} for name, recipe in recipes.items()}
+    for name, other in itertools.permutations(recipes, 2):
+        assert (does[name] == does[other]) == about(name).purpose.endswith(f"the same as {other}")
+
+
+def test_the_list_says_purpose_cost_and_what_each_gave(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["recipe", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("fast ") and all(f"\n{name} " in f"\n{shown}" for name in names())
+    assert "needs text" in shown and "SmolLM2: 98 MB of 544, KL 0.159" in shown
+    assert max(map(len, shown.splitlines())) <= 100
 
 
 def test_the_presets_go_from_seconds_without_data_to_everything_that_helps(pico_llama: Path) -> None:
