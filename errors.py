@@ -67,7 +67,8 @@ class UnknownName(InputError):
 
         choices = sorted(known)
         spelt = {choice.casefold(): choice for choice in choices}
-        near = difflib.get_close_matches(name.casefold(), spelt, n=1, cutoff=0.5)
+        begun = [word for word in spelt if name and word.startswith(name.casefold())]
+        near = begun or difflib.get_close_matches(name.casefold(), spelt, n=1, cutoff=0.5)
         hint = f"did you mean {spelt[near[0]]!r}? " if near else ""
         super().__init__(
             f"unknown {kind} {name!r}",

@@ -165,8 +165,8 @@ class Bars:
 class Terminal:
     """The CLI's view: ``progress`` and ``say`` go to stderr, ``document`` is the one thing on stdout."""
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
-        self.as_json, self.quiet = as_json, quiet
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
 
     @property
     def console(self) -> Console:
@@ -182,6 +182,8 @@ class Terminal:
         if self.quiet:
             return Silent()
         console = self.console
+        if self.verbose:
+            return Lines(interval=0)
         return Bars(console) if console.is_terminal else Lines()
 
     def say(self, text: str) -> None:

@@ -37,7 +37,7 @@ SHARE = Number(0, 1)
 threads = click.option(
     "--threads",
     type=click.IntRange(1, MOST_THREADS),
-    help="[default: the cores this process may use]",
+    help="Threads that compute. [default: the cores this process may use]",
 )
 provider = click.option(
     "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
@@ -45,18 +45,18 @@ provider = click.option(
 no_cache = click.option(
     "--no-cache", is_flag=True, help="Neither use nor make prepacked weights: slower, with the same answers."
 )
-file = click.option(
-    "--file",
-    "-f",
+text_file = click.option(
+    "--text",
+    "file",
     type=click.Path(path_type=Path),
     help="Read texts from a UTF-8 file, one a line; - is stdin.",
 )
-batch_size = click.option("--batch-size", type=COUNT, default=32, show_default=True)
+batch_size = click.option(
+    "--batch-size", type=COUNT, default=32, show_default=True, help="Texts that are encoded at once."
+)
 download = click.option(
     "--download", is_flag=True, help="Fetch a hub id (OWNER/NAME) first; nothing is downloaded otherwise."
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-quiet = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 
 
 def session(command: Command) -> Command:

@@ -55,6 +55,16 @@ VERBS = {
 }
 
 
+ENVIRONMENT = {
+    "EDGEPRESS_CACHE": "Where made models are kept, instead of the user's cache directory.",
+    "EDGEPRESS_CACHE_GB": "At most so many GB of prepacked weights there; 16 by default.",
+    "EDGEPRESS_KERNELS": "off: without edgepress's own operators; avx2, plain, …: with these instructions.",
+    "EDGEPRESS_KERNELS_LIBRARY": "Another library of them.",
+    "EDGEPRESS_KEY_PASSWORD": "Opens the encrypted key of `sign --key`.",
+    "HF_HOME, HF_HUB_OFFLINE": "Hugging Face's cache, and whether --download may use the network.",
+    "NO_COLOR": "No colours.",
+}
+
 # The verbs that go on where they were stopped.
 CONTINUED = ("compress", "demo")
 
@@ -112,6 +122,13 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
+        with formatter.section("Environment"):
+            formatter.write_dl(list(ENVIRONMENT.items()))
+        with formatter.section("Completion"):
+            formatter.write_text(
+                'bash, zsh: eval "$(_EDGEPRESS_COMPLETE=bash_source edgepress)" (zsh_source)'
+            )
+            formatter.write_text("fish: _EDGEPRESS_COMPLETE=fish_source edgepress | source")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -124,6 +141,16 @@ def _wants_json(arguments: list[str]) -> bool:
     return "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
 
 
+def _verbose(arguments: list[str]) -> bool:
+    return not {"-v", "--verbose"}.isdisjoint(arguments)
+
+
+def _trace(error: BaseException) -> None:
+    import traceback
+
+    sys.stderr.write(printable("".join(traceback.format_exception(error))))
+
+
 def _shown(error: EdgepressError) -> str:
     """The error's text; a name in it must not write a line of its own, such as another way out."""
     why = re.sub(r"\n(?!  )", "\n  ", printable(error.why))
@@ -133,6 +160,8 @@ def _shown(error: EdgepressError) -> str:
 
 def _fail(error: EdgepressError, arguments: list[str]) -> int:
     as_json = _wants_json(arguments)
+    if error.__traceback__ is not None and _verbose(arguments):
+        _trace(error)
     try:
         if as_json:
             print_json({"error": error.as_dict()})
@@ -144,14 +173,13 @@ def _fail(error: EdgepressError, arguments: list[str]) -> int:
 
 
 def _usage(error: click.ClickException, arguments: list[str]) -> int:
-    if not _wants_json(arguments):
-        shown = io.StringIO()
-        error.show(shown)
-        sys.stderr.write(printable(shown.getvalue()))
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and not _wants_json(arguments):
+        print(error.format_message(), file=sys.stderr)
         return error.exit_code
     context = getattr(error, "ctx", None)
     verb = context.command_path if context is not None else "edgepress"
-    return _fail(BadUsage(error.format_message(), fix=f"see: {verb} --help"), arguments)
+    said = error.format_message().rstrip(".")
+    return _fail(BadUsage(said[:1].lower() + said[1:], fix=f"see: {verb} --help"), arguments)
 
 
 def _stopped(cause: BaseException | None, arguments: list[str]) -> int:
@@ -164,9 +192,7 @@ def _stopped(cause: BaseException | None, arguments: list[str]) -> int:
 
 
 def _internal(error: BaseException, arguments: list[str]) -> int:
-    import traceback
-
-    sys.stderr.write(printable("".join(traceback.format_exception(error))))
+    _trace(error)
     bug = f"a bug in edgepress {__version__}: {type(error).__name__}: {error}"
     return _fail(EdgepressError(bug, fix="please report it with the traceback on stderr"), arguments)
 

@@ -51,7 +51,7 @@ class TimedGeneration:
         if total > context:
             raise InputError(
                 f"{total} tokens do not fit the context of {context} of {bundle.path}",
-                fix="lower --prompt-tokens or --new-tokens",
+                fix="lower --prompt-tokens or --max-new-tokens",
             )
 
     def open(

@@ -10,6 +10,7 @@ import click
 
 from ...errors import GateFailed, InputError
 from ...terminal import Terminal
+from ..verb import VerbGroup, output
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from ...runtime.prepack.prepacked import PrepackedEntry
 
 
-@click.group("cache", short_help="List, make and clear the prepacked weights of this machine.")
+@click.group("cache", cls=VerbGroup, short_help="List, make and clear the prepacked weights of this machine.")
 def command() -> None:
     """Prepacked weights: copies of bundles as this machine's CPU wants them, made after a first run."""
 
 
 @command.command("list")
 @click.option("--check", is_flag=True, help="Read every byte; exits with 1 when an entry is damaged.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def list_entries(check: bool, as_json: bool) -> None:
+@output
+def list_entries(check: bool, terminal: Terminal) -> None:
     """List the entries, the least recently used first: what goes when there is no room."""
     from ...runtime.prepack import prepacked
     from ...runtime.prepack.prepack import limit_bytes
@@ -45,8 +46,7 @@ def list_entries(check: bool, as_json: bool) -> None:
         "limit_bytes": limit_bytes(),
         "entries": [entry.as_dict() for entry in found],
     }
-    terminal = Terminal(as_json=as_json)
-    terminal.document(document, None if as_json else _table(found))
+    terminal.document(document, None if terminal.as_json else _table(found))
     terminal.say(f"{total / 1e9:.2f} of at most {limit_bytes() / 1e9:.0f} GB in {prepacked.folder()}")
 
 
@@ -70,8 +70,8 @@ def _table(found: list[PrepackedEntry]) -> Table:
 
 @command.command("make")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def make(bundle: Path, as_json: bool) -> None:
+@output
+def make(bundle: Path, terminal: Terminal) -> None:
     """Prepack the weights of BUNDLE now, not after its first run."""
     from ...runtime.bundle.bundle import Bundle
     from ...runtime.prepack.prepack import prepack
@@ -79,16 +79,16 @@ def make(bundle: Path, as_json: bool) -> None:
     entry = prepack(Bundle.open(bundle))
     if entry is None:
         raise InputError(f"another process is prepacking {bundle}", fix="wait for it to end")
-    Terminal(as_json=as_json).document(entry.as_dict(), f"{entry.path}: {entry.bytes / 1e6:.0f} MB")
+    terminal.document(entry.as_dict(), f"{entry.path}: {entry.bytes / 1e6:.0f} MB")
 
 
 @command.command("clear")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def clear_entries(as_json: bool) -> None:
+@output
+def clear_entries(terminal: Terminal) -> None:
     """Remove every entry. What runs now goes on."""
     from ...runtime.prepack.prepack import clear
 
     dropped = clear()
     freed = sum(entry.bytes for entry in dropped)
     document = {"entries": len(dropped), "bytes": freed}
-    Terminal(as_json=as_json).document(document, f"{len(dropped)} entries, {freed / 1e6:.0f} MB")
+    terminal.document(document, f"{len(dropped)} entries, {freed / 1e6:.0f} MB")

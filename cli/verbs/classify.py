@@ -11,6 +11,7 @@ import click
 from ...errors import InputError
 from ...terminal import Terminal
 from .. import bundle_options as verb_options
+from ..verb import Verb, output
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
 _MANY = 64
 
 
-@click.command("classify")
+@click.command("classify", cls=Verb, old={"--file": "--text", "-f": "--text"})
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
-@verb_options.file
+@verb_options.text_file
 @verb_options.batch_size
 @verb_options.session
-@verb_options.as_json
-@verb_options.quiet
+@output
 def command(
     bundle: Path,
     texts: tuple[str, ...],
@@ -37,18 +37,16 @@ def command(
     threads: int | None,
     provider: str,
     no_cache: bool,
-    as_json: bool,
-    quiet: bool,
+    terminal: Terminal,
 ) -> None:
     """Name the label of TEXTS (or a file of them) with the classifier BUNDLE, and how probable it is."""
     from ...runtime.bundle.bundle import Bundle
     from ...runtime.engine.classify import ClassifierModel
     from ..bundle_options import text_lines
 
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     lines = [*texts, *(text_lines(file) if file else [])]
     if not lines:
-        raise InputError("there is nothing to classify", fix="give texts as arguments, or a file with --file")
+        raise InputError("there is nothing to classify", fix="give texts as arguments, or a file with --text")
     opened = Bundle.open(bundle, weights_later=True)
     model = ClassifierModel(opened, threads=threads, provider=provider, cache=not no_cache)
     if model.encoder.session.misplaced:
@@ -60,7 +58,7 @@ def command(
         for line, one in zip(lines, found, strict=True)
     ]
     terminal.document(
-        {"labels": list(model.labels), "texts": rows}, None if as_json else _table(lines, found)
+        {"labels": list(model.labels), "texts": rows}, None if terminal.as_json else _table(lines, found)
     )
 
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...terminal import Terminal
+from ..verb import Verb, output
+
 if TYPE_CHECKING:
     from ...benchmarks.page.join import ResultGroup
 
 
-@click.command("compare")
+@click.command("compare", cls=Verb)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=click.Path(path_type=Path))
 @click.option(
     "--sort",
@@ -23,9 +26,8 @@ if TYPE_CHECKING:
     metavar="ORDER",
     help="size, quality, speed, memory, energy or name; the best comes first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No notes on stderr.")
-def command(runs: tuple[Path, ...], sort: str, as_json: bool, quiet: bool) -> None:
+@output
+def command(runs: tuple[Path, ...], sort: str, terminal: Terminal) -> None:
     """Put measured runs side by side: run files (.jsonl), or directories of them.
 
     \b
@@ -33,11 +35,9 @@ def command(runs: tuple[Path, ...], sort: str, as_json: bool, quiet: bool) -> No
     edgepress compare runs/w4.jsonl runs/w8.jsonl --sort quality
     """
     from ...benchmarks.page.compare import compare_runs, document
-    from ...terminal import Terminal
 
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     groups = compare_runs(runs, sort=sort)
-    terminal.document(document(groups), None if as_json else table_text(groups))
+    terminal.document(document(groups), None if terminal.as_json else table_text(groups))
 
 
 def table_text(groups: Sequence[ResultGroup]) -> object:

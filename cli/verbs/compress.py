@@ -7,7 +7,10 @@ from typing import Any
 import click
 
 from ...terminal import Terminal
-from ..bundle_options import SEED, Number, download, named_model
+from .. import completion
+from ..bundle_options import SEED, Number, download, named_model, threads
+from ..verb import Verb
+from ..verb import output as output_options
 
 
 def _plan_table(plan: Any) -> Any:
@@ -42,13 +45,21 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-@click.command("compress", short_help="Compress a model with a recipe or a scheme.")
-@click.argument("model")
+@click.command(
+    "compress",
+    cls=Verb,
+    old={"--calibration": "--text"},
+)
+@click.argument("model", shell_complete=completion.models)
 @click.option(
-    "-r", "--recipe", help="A recipe: a YAML file, or the name of a packaged one (`edgepress recipe list`)."
+    "-r",
+    "--recipe",
+    shell_complete=completion.recipes,
+    help="A recipe: a YAML file, or the name of a packaged one (`edgepress recipe list`).",
 )
 @click.option(
     "--scheme",
+    shell_complete=completion.schemes,
     help="The short way: W4A16 (or int4), W3A16, W4A16_ASYM, W8A8 (int8), FP8_DYNAMIC, NVFP4A16, …",
 )
 @click.option(
@@ -57,12 +68,23 @@ def _duration(seconds: float) -> str:
     help="With --scheme: input channels per scale, 16 to 256. [default: the largest up to 128 that fit]",
 )
 @click.option("-o", "--output", type=click.Path(), help="The directory to write.")
-@click.option("--calibration", help="Text: a file, a directory, or a demo corpus (wikipedia).")
+@click.option(
+    "--text",
+    "calibration",
+    shell_complete=completion.texts,
+    help="Calibration text: a file, a directory, or a demo corpus (wikipedia).",
+)
 @click.option("--samples", type=click.IntRange(1, 100_000), help="Calibration sequences.")
 @click.option("--length", type=click.IntRange(8, 131_072), help="Tokens per calibration sequence.")
 @click.option("--seed", type=SEED, help="Decides which sequences are drawn.")
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl files.")
-@click.option("--chat", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@click.option(
+    "--chat",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Whether texts go through the chat template; auto: where they are conversations.",
+)
 @click.option(
     "--max-time",
     type=Number(0, min_open=True),
@@ -73,14 +95,16 @@ def _duration(seconds: float) -> str:
     type=click.Path(file_okay=False),
     help="Directory in which teacher logits are cached, for other runs that learn from them.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option(
+    "--device", default="auto", show_default=True, help="Where torch computes: auto, cpu, cuda or mps."
+)
+@threads
 @download
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote, and nothing else.")
 @click.option("--restart", is_flag=True, help="Drop what a killed run left instead of continuing it.")
 @click.option("--strict", is_flag=True, help="Fail when a layer could not be compressed as asked.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True)
+@output_options
 def command(
     model: str,
     recipe: str | None,
@@ -89,8 +113,8 @@ def command(
     output: str | None,
     download: bool,
     dry_run: bool,
-    as_json: bool,
-    quiet: bool,
+    threads: int | None,
+    terminal: Terminal,
     **options: Any,
 ) -> None:
     """Compress MODEL: an HF directory, a .gguf file, a demo name (minilm, smollm2), or a hub id (OWNER/NAME)
@@ -98,7 +122,6 @@ def command(
 
     A killed run is continued by the same command, and ends with the same bytes.
     """
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     if download:
         named_model(model, download=True)
     chosen: dict[str, Any] = {"recipe": recipe, "scheme": scheme, "group_size": group_size}
@@ -111,7 +134,16 @@ def command(
         return
     if output is None:
         raise click.UsageError("missing -o/--output: where should the compressed checkpoint go?")
+    _limit_torch(threads)
     _compress(terminal, model, output, {**chosen, **options})
+
+
+def _limit_torch(threads: int | None) -> None:
+    """Let torch compute with so many threads."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _compress(terminal: Terminal, model: str, output: str, options: dict[str, Any]) -> None:

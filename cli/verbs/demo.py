@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...terminal import Terminal
+from ..verb import Verb
+from ..verb import output as verb_output
+
 if TYPE_CHECKING:
     from ...benchmarks.demo.run_demo import DemoResult
 
 NEW_TOKENS = 80
 
 
-@click.command("demo")
+@click.command("demo", cls=Verb)
 @click.option(
     "-o",
     "--output",
@@ -24,9 +28,8 @@ NEW_TOKENS = 80
     help="Where everything goes; the same directory again skips what is done.",
 )
 @click.option("--quick", is_flag=True, help="Less calibration text, fewer windows and blocks: a look.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def command(output: Path, quick: bool, as_json: bool, quiet: bool) -> None:
+@verb_output
+def command(output: Path, quick: bool, terminal: Terminal) -> None:
     """Compress, export, check, time and report MiniLM (W8A8) and SmolLM2 (W4A16, GPTQ), then generate text.
 
     Under ten minutes on two cores. Interrupted, the same command goes on where it stopped.
@@ -34,17 +37,15 @@ def command(output: Path, quick: bool, as_json: bool, quiet: bool) -> None:
     from ...benchmarks.demo.demo_plan import FULL, MODELS, PROMPT, QUICK, smaller
     from ...benchmarks.demo.run_demo import run_demo
     from ...benchmarks.page.compare import compare_runs, document
-    from ...terminal import Terminal
 
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     models = [smaller(model) for model in MODELS] if quick else list(MODELS)
     result = run_demo(output, models=models, size=QUICK if quick else FULL, progress=terminal.progress)
     groups = compare_runs(result.runs)
-    if not as_json:
+    if not terminal.as_json:
         from .compare import table_text
 
         terminal.document(None, table_text(groups))
-    text = _generate(result, PROMPT, show=not as_json)
+    text = _generate(result, PROMPT, show=not terminal.as_json)
     terminal.document(
         {
             **document(groups),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from ...terminal import Terminal
+from .. import completion
+from ..verb import VerbGroup, output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,54 +20,43 @@ if TYPE_CHECKING:
     from ...devices.probe import Machine
     from ...devices.target import Fact, Figure, Target
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 # Weights of one billion parameters at 4, 8 and 16 bits with their scales.
 _CEILINGS = {"1 B at 4 bit": 0.5e9, "1 B at 8 bit": 1.1e9, "1 B at 16 bit": 2.2e9}
 
 
-def _output_options(function: _Command) -> _Command:
-    quiet = click.option("-q", "--quiet", is_flag=True, help="No notes on stderr.")
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(
-        quiet(function)
-    )
-
-
-@click.group(name="devices")
+@click.group("devices", cls=VerbGroup)
 def command() -> None:
     """List known targets and probe this machine."""
 
 
 @command.command(name="list")
-@_output_options
-def list_targets(as_json: bool, quiet: bool) -> None:
+@output
+def list_targets(terminal: Terminal) -> None:
     """List the targets with memory, bandwidth and power."""
     from ...devices.target import target, target_names
 
     targets = [target(name) for name in target_names()]
     document = {"targets": [known.model_dump(mode="json") for known in targets]}
-    Terminal(as_json=as_json, quiet=quiet).document(document, None if as_json else _list_table(targets))
+    terminal.document(document, None if terminal.as_json else _list_table(targets))
 
 
 @command.command(name="show")
-@click.argument("name")
-@_output_options
-def show_target(name: str, as_json: bool, quiet: bool) -> None:
+@click.argument("name", shell_complete=completion.targets)
+@output
+def show_target(name: str, terminal: Terminal) -> None:
     """Show the target NAME: each number with its source and confidence."""
     from ...devices.target import target
 
     known = target(name)
     ceilings = {label: known.decode_ceiling(size) for label, size in _CEILINGS.items()}
     document = {**known.model_dump(mode="json"), "decode_ceiling_tps": ceilings}
-    Terminal(as_json=as_json, quiet=quiet).document(
-        document, None if as_json else _target_table(known, ceilings)
-    )
+    terminal.document(document, None if terminal.as_json else _target_table(known, ceilings))
 
 
 @command.command(name="probe")
 @click.option("--bandwidth", is_flag=True, help="Also measure the read bandwidth of memory (seconds).")
-@_output_options
-def probe_machine(bandwidth: bool, as_json: bool, quiet: bool) -> None:
+@output
+def probe_machine(bandwidth: bool, terminal: Terminal) -> None:
     """Show this machine: CPU, memory, GPUs, limits, ONNX Runtime, energy counters."""
     from ...devices.bandwidth import beyond_cache, measure_bandwidth
     from ...devices.energy import find_meters
@@ -82,8 +73,8 @@ def probe_machine(bandwidth: bool, as_json: bool, quiet: bool) -> None:
         "bandwidth": measured.as_dict() if measured else None,
         "energy": {device: meter.describe() for device, meter in meters.items()},
     }
-    table = None if as_json else _machine_table(machine, measured, meters)
-    Terminal(as_json=as_json, quiet=quiet).document(document, table)
+    table = None if terminal.as_json else _machine_table(machine, measured, meters)
+    terminal.document(document, table)
 
 
 def _plain_table(*columns: str, whole: int = 1) -> Table:

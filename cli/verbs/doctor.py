@@ -8,6 +8,7 @@ import click
 
 from ...errors import MissingDependency
 from ...terminal import Terminal
+from ..verb import Verb, output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,18 +18,17 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
 
-@click.command(name="doctor")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Only what is not in order.")
-def command(as_json: bool, quiet: bool) -> int:
+@click.command("doctor", cls=Verb)
+@output
+def command(terminal: Terminal) -> int:
     """Check the installation and say how to fix it. Exits with 4 when something fails."""
     from ...devices.checks import examine
 
     findings = examine()
     failed = any(finding.status == "fail" for finding in findings)
-    shown = [finding for finding in findings if not quiet or finding.status != "ok"]
+    shown = [finding for finding in findings if not terminal.quiet or finding.status != "ok"]
     document = {"ok": not failed, "findings": [finding.as_dict() for finding in findings]}
-    Terminal(as_json=as_json, quiet=quiet).document(document, None if as_json else _table(shown))
+    terminal.document(document, None if terminal.as_json else _table(shown))
     return MissingDependency.exit_code if failed else 0
 
 

@@ -13,6 +13,8 @@ from ...output_paths import refuse_file
 from ...storage import disk_full_is_typed, write_atomic
 from ...terminal import Terminal
 from .. import bundle_options as verb_options
+from ..verb import Verb
+from ..verb import output as verb_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,16 +24,15 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 
-@click.command("encode")
+@click.command("encode", cls=Verb, old={"--file": "--text", "-f": "--text"})
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
-@verb_options.file
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the vectors as a .npy file.")
+@verb_options.text_file
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the vectors as a .npy file.")
 @click.option("--overwrite", is_flag=True, help="Replace the output file.")
 @verb_options.batch_size
 @verb_options.session
-@verb_options.as_json
-@verb_options.quiet
+@verb_output
 def command(
     bundle: Path,
     texts: tuple[str, ...],
@@ -42,8 +43,7 @@ def command(
     threads: int | None,
     provider: str,
     no_cache: bool,
-    as_json: bool,
-    quiet: bool,
+    terminal: Terminal,
 ) -> None:
     """Embed TEXTS (or a file of them) with the encoder BUNDLE.
 
@@ -53,9 +53,8 @@ def command(
     from ...runtime.bundle.bundle import Bundle
     from ..bundle_options import text_lines
 
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     lines = [*texts, *(text_lines(file) if file else [])]
-    _check(lines, output, as_json)
+    _check(lines, output, terminal.as_json)
     if output is not None:
         refuse_file(output, overwrite=overwrite, inputs=[bundle, *([file] if file else [])])
     opened = Bundle.open(bundle, weights_later=True)
@@ -72,12 +71,12 @@ def command(
         return
     similarity = _cosine(vectors)
     found = {"texts": lines, "embeddings": vectors.tolist(), "similarity": similarity.tolist()}
-    terminal.document(found, None if as_json else _table(lines, similarity))
+    terminal.document(found, None if terminal.as_json else _table(lines, similarity))
 
 
 def _check(lines: list[str], output: Path | None, as_json: bool) -> None:
     if not lines:
-        raise InputError("there is nothing to encode", fix="give texts as arguments, or a file with --file")
+        raise InputError("there is nothing to encode", fix="give texts as arguments, or a file with --text")
     if output is None and not as_json and len(lines) > _SHOWN:
         raise InputError(
             f"{len(lines)} texts are too many to show",

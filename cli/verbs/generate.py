@@ -10,19 +10,26 @@ import click
 
 from ...terminal import Terminal, print_pieces
 from .. import bundle_options as verb_options
+from ..verb import Verb, output
 
 if TYPE_CHECKING:
     from ...runtime.api import TextModel
     from ...runtime.engine.generate import Generation
 
 
-@click.command("generate")
+@click.command("generate", cls=Verb)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--prompt", "-p", required=True, help="The prompt; - reads it from stdin.")
 @click.option(
     "--chat/--no-chat", default=None, help="Use the chat template [default: if the bundle has one]."
 )
-@click.option("--max-new-tokens", type=verb_options.COUNT, default=128, show_default=True)
+@click.option(
+    "--max-new-tokens",
+    type=verb_options.COUNT,
+    default=128,
+    show_default=True,
+    help="Stop after so many tokens.",
+)
 @click.option(
     "--temperature",
     type=verb_options.Number(0, 100),
@@ -45,7 +52,11 @@ if TYPE_CHECKING:
     help="Keep the likeliest tokens up to this mass.",
 )
 @click.option(
-    "--repetition-penalty", type=verb_options.Number(0, 100, min_open=True), default=1.0, show_default=True
+    "--repetition-penalty",
+    type=verb_options.Number(0, 100, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Divides the logits of tokens that were there already; 1 is off.",
 )
 @click.option(
     "--seed",
@@ -55,27 +66,24 @@ if TYPE_CHECKING:
 )
 @click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")
 @verb_options.session
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, when all is done.")
-@click.option("--quiet", "-q", is_flag=True, help="No statistics on stderr.")
+@output
 def command(
     bundle: Path,
     prompt: str,
     threads: int | None,
     provider: str,
     no_cache: bool,
-    as_json: bool,
-    quiet: bool,
+    terminal: Terminal,
     **options: Any,
 ) -> None:
     """Stream text from the decoder BUNDLE."""
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     model = _open(bundle, threads, provider, cache=not no_cache)
     if prompt == "-":
         prompt = sys.stdin.read()
     pieces = model.stream(prompt, **options)
     if model.decoder.session.misplaced:
         terminal.say(f"WARNING: {model.decoder.session.misplaced}")
-    if not as_json:
+    if not terminal.as_json:
         print_pieces(pieces)
     result = pieces.result
     terminal.document(result.as_dict())

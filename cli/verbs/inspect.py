@@ -12,8 +12,10 @@ import click
 from ...errors import InputError, require
 from ...storage import read_json
 from ...terminal import Terminal
+from .. import completion
 from ..bundle_options import download as download_option
 from ..bundle_options import named_model
+from ..verb import Verb, output
 
 _DEEP = 8  # levels of a manifest that a table shows
 
@@ -170,16 +172,14 @@ def _table(document: dict[str, Any]) -> Any:
     return table
 
 
-@click.command("inspect", short_help="Show what a checkpoint or bundle holds.")
-@click.argument("path")
+@click.command("inspect", cls=Verb, short_help="Show what a checkpoint or bundle holds.")
+@click.argument("path", shell_complete=completion.models)
 @download_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document with every layer.")
-@click.option("-q", "--quiet", is_flag=True)
-def command(path: str, download: bool, as_json: bool, quiet: bool) -> None:
+@output
+def command(path: str, download: bool, terminal: Terminal) -> None:
     """Show what PATH holds: an HF directory, a compressed checkpoint, a bundle, a .gguf, a demo name or a hub
     id.
     """
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     if (Path(path) / "manifest.json").is_file():
         document = inspect_bundle(Path(path))
     else:

@@ -11,7 +11,9 @@ import click
 
 from ...errors import InputError
 from ...terminal import Terminal
+from .. import completion
 from ..bundle_options import COUNT, SEED, provider, threads
+from ..verb import Verb, output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
 _OPERATORS_SHOWN = 6
 
 
-@click.command(name="profile")
+@click.command(
+    "profile",
+    cls=Verb,
+    old={"--batch": "--batch-size", "--new-tokens": "--max-new-tokens", "--device": "--on"},
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--baseline", type=click.Path(path_type=Path), help="Another bundle, measured interleaved (ABBA)."
@@ -35,8 +41,16 @@ _OPERATORS_SHOWN = 6
     show_default=True,
     help="Prompt length; an encoder's sentence length.",
 )
-@click.option("--new-tokens", type=COUNT, default=128, show_default=True, help="Tokens to generate, exactly.")
-@click.option("--batch", type=COUNT, default=32, show_default=True, help="Sentences per batch of an encoder.")
+@click.option(
+    "--max-new-tokens",
+    type=COUNT,
+    default=128,
+    show_default=True,
+    help="Tokens to generate, exactly so many.",
+)
+@click.option(
+    "--batch-size", type=COUNT, default=32, show_default=True, help="Sentences per batch of an encoder."
+)
 @threads
 @provider
 @click.option(
@@ -54,15 +68,20 @@ _OPERATORS_SHOWN = 6
 )
 @click.option("--no-cache", is_flag=True, help="Without prepacked weights: as a first run loads and runs.")
 @click.option("--no-energy", is_flag=True, help="Do not count joules: saves a minute where they can be.")
-@click.option("--device", default="this", help="Only this machine can be measured.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "--on",
+    default="this",
+    show_default=True,
+    shell_complete=completion.targets,
+    help="The target: only this machine can be measured.",
+)
+@output
 def command(
     bundle: Path,
     baseline: Path | None,
     prompt_tokens: int,
-    new_tokens: int,
-    batch: int,
+    max_new_tokens: int,
+    batch_size: int,
     threads: int | None,
     provider: str,
     blocks: int | None,
@@ -72,9 +91,8 @@ def command(
     per_op: bool,
     no_cache: bool,
     no_energy: bool,
-    device: str,
-    as_json: bool,
-    quiet: bool,
+    on: str,
+    terminal: Terminal,
 ) -> None:
     """Measure latency, memory and energy of BUNDLE on this machine.
 
@@ -83,15 +101,14 @@ def command(
     """
     from ...benchmarks.speed.profile import profile_bundle
 
-    _require_this_machine(device)
+    _require_this_machine(on)
     record = record or Path("runs") / f"{bundle.resolve().name}.jsonl"
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     line = profile_bundle(
         bundle,
         baseline=baseline,
         prompt_tokens=prompt_tokens,
-        new_tokens=new_tokens,
-        batch=batch,
+        new_tokens=max_new_tokens,
+        batch=batch_size,
         threads=threads,
         provider=provider,
         per_op=per_op,
@@ -102,17 +119,17 @@ def command(
         command=shlex.join(["edgepress", *sys.argv[1:]]),
         progress=terminal.progress,
     )
-    terminal.document(line.model_dump(mode="json", by_alias=True), None if as_json else _table(line))
+    terminal.document(line.model_dump(mode="json", by_alias=True), None if terminal.as_json else _table(line))
     terminal.say(f"recorded in {record}")
 
 
-def _require_this_machine(device: str) -> None:
+def _require_this_machine(on: str) -> None:
     """Accept ``this``; refuse a target, known or not, in words that fit."""
-    if device == "this":
+    if on == "this":
         return
     from ...devices.target import target
 
-    known = target(device)
+    known = target(on)
     raise InputError(
         f"profile measures this machine and cannot say how fast {known.title} is",
         why="a target's figures are claims, and a prediction is never put beside measurements",

@@ -9,27 +9,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...compress.pipeline.pass_names import as_yaml
-from ...terminal import Terminal
+from ...terminal import Terminal, print_json
+from .. import completion
+from ..verb import VerbGroup, output
 
 if TYPE_CHECKING:
     from ...compress.recipe_files import About
 
 
-@click.group("recipe", short_help="List, show and check recipes; list passes and their options.")
+@click.group("recipe", cls=VerbGroup)
 def command() -> None:
     """Recipes: what to do to a model, as YAML."""
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def list_recipes(as_json: bool) -> None:
+@output
+def list_recipes(terminal: Terminal) -> None:
     """The recipes that come with edgepress: purpose, cost, and what each gave on the demo models."""
     from ...compress.recipe_files import about, names
 
     recipes = {name: about(name) for name in sorted(names(), key=_presets_first)}
     document = {name: found.model_dump() for name, found in recipes.items()}
     text = "\n".join([line for item in recipes.items() for line in _told(*item)] + _FOOTNOTE)
-    Terminal(as_json=as_json).document(document, text)
+    terminal.document(document, text)
 
 
 _PRESETS = ("fast", "balanced", "best")
@@ -55,9 +57,9 @@ def _told(name: str, about: About) -> list[str]:
 
 
 @command.command("show")
-@click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="The recipe with every default filled in.")
-def show(name: str, as_json: bool) -> None:
+@click.argument("name", shell_complete=completion.recipes)
+@output
+def show(name: str, terminal: Terminal) -> None:
     """Print the recipe NAME (or a YAML file) after checking it."""
     from ...errors import require
 
@@ -65,16 +67,16 @@ def show(name: str, as_json: bool) -> None:
     from ...compress.recipe import load_recipe
     from ...compress.recipe_files import text_of
 
-    recipe, terminal = load_recipe(name), Terminal(as_json=as_json)
+    recipe = load_recipe(name)
     for note in recipe.notes:
         terminal.progress.note(note)
     terminal.document({**recipe.as_dict(), "sha256": recipe.sha256}, text_of(name)[0].rstrip())
 
 
 @command.command("check")
-@click.argument("file")
-@click.option("--json", "as_json", is_flag=True)
-def check(file: str, as_json: bool) -> None:
+@click.argument("file", shell_complete=completion.recipes)
+@output
+def check(file: str, terminal: Terminal) -> None:
     """Check a recipe file: keys, values, passes."""
     from ...errors import require
 
@@ -82,7 +84,6 @@ def check(file: str, as_json: bool) -> None:
     from ...compress.recipe import load_recipe
 
     recipe = load_recipe(file)
-    terminal = Terminal(as_json=as_json)
     for note in recipe.notes:
         terminal.progress.note(note)
     document = {"ok": True, "name": recipe.name, "summary": recipe.summary, "sha256": recipe.sha256}
@@ -90,16 +91,15 @@ def check(file: str, as_json: bool) -> None:
 
 
 @command.command("passes", short_help="List passes; with NAME, the options of one.")
-@click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True)
-def passes(name: str | None, as_json: bool) -> None:
+@click.argument("name", required=False, shell_complete=completion.passes)
+@output
+def passes(name: str | None, terminal: Terminal) -> None:
     """The passes that a recipe may have; with NAME the options of one, or of the section `training`."""
     from ...errors import require
 
     require("torch", "compress")
     from ...compress.pass_help import all_passes, options_of, resolved
 
-    terminal = Terminal(as_json=as_json)
     if name is None:
         found = all_passes()
         terminal.document(found, _list_of(found))
@@ -111,14 +111,15 @@ def passes(name: str | None, as_json: bool) -> None:
 
 
 @command.command("schema")
-def schema_() -> None:
+@output
+def schema_(terminal: Terminal) -> None:
     """The JSON Schema of recipes, for editors."""
     from ...errors import require
 
     require("torch", "compress")
     from ...compress.pass_help import schema
 
-    Terminal(as_json=True).document(schema())
+    print_json(schema())
 
 
 # Widths of the columns of both tables: 80 with the spaces between them.

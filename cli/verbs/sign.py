@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from ...terminal import Terminal
+from ..verb import Verb, output
 
 
-@click.command("sign")
+@click.command("sign", cls=Verb)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--key",
@@ -20,11 +21,8 @@ from ...terminal import Terminal
 )
 @click.option("--sigstore", is_flag=True, help="Sign with your identity by Sigstore; this needs the network.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing signature.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True)
-def command(
-    path: Path, key: Path | None, sigstore: bool, overwrite: bool, as_json: bool, quiet: bool
-) -> None:
+@output
+def command(path: Path, key: Path | None, sigstore: bool, overwrite: bool, terminal: Terminal) -> None:
     """Sign the bundle or compressed checkpoint PATH in the OpenSSF form: its file model.sig."""
     if (key is None) == (not sigstore):
         raise click.UsageError("give either --key FILE or --sigstore: whose signature shall it be?")
@@ -33,4 +31,4 @@ def command(
     signature = sign_directory(path, key, overwrite=overwrite)
     check = "--identity YOU --identity-provider URL" if key is None else "--key PUBLIC.pem"
     text = f"{signature}\ncheck it with: edgepress verify {shlex.quote(str(path))} {check}"
-    Terminal(as_json=as_json, quiet=quiet).document({"signature": str(signature)}, None if quiet else text)
+    terminal.document({"signature": str(signature)}, None if terminal.quiet else text)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
+from ...terminal import Terminal
+from .. import completion
 from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, named_model, threads
 from ..bundle_options import download as download_option
+from ..verb import Verb, output
 
 # From the options of the verb to the metric they limit.
 GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
@@ -23,13 +27,22 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 }
 
 
-@click.command("validate")
+@click.command("validate", cls=Verb, old={"--corpus": "--text"})
 @click.argument("subject")
 @click.option(
-    "--against", required=True, metavar="MODEL", help="The original: a directory, .gguf file or demo name."
+    "--against",
+    required=True,
+    metavar="MODEL",
+    shell_complete=completion.models,
+    help="The original: a directory, .gguf file, demo name or hub id.",
 )
-@click.option("--text", metavar="PATH", help="Text that was not calibrated with: a file or directory.")
-@click.option("--corpus", default="wikipedia", show_default=True, help="Demo corpus when there is no --text.")
+@click.option(
+    "--text",
+    default="wikipedia",
+    show_default=True,
+    shell_complete=completion.texts,
+    help="Text that was not calibrated with: a file, a directory, or the rest of a demo corpus.",
+)
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl rows.")
 @click.option("--windows", type=COUNT, default=16, show_default=True, help="Decoders: number of windows.")
 @click.option(
@@ -65,14 +78,12 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option("--min-label-agreement", type=SHARE, help="Fail below this fraction of equal labels.")
 @click.option("--min-label-accuracy", type=SHARE, help="Fail below this fraction of right labels.")
 @download_option
-@click.option("--json", "as_json", is_flag=True, help="Print the measurement as one JSON document.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@output
 def command(
     subject: str,
     against: str,
     download: bool,
-    as_json: bool,
-    quiet: bool,
+    terminal: Terminal,
     record: Path | None,
     **options: Any,
 ) -> int:
@@ -88,9 +99,8 @@ def command(
     from ...benchmarks.quality.acceptance import Gate, failure
     from ...benchmarks.quality.quality_table import render
     from ...benchmarks.quality.validate import validate_bundle
-    from ...terminal import Terminal
+    from ...compress.text.corpus import CORPORA
 
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     gates = [Gate(*GATES[name], options.pop(name)) for name in GATES if options[name] is not None]
     options = {name: value for name, value in options.items() if name not in GATES}
     path = record or Path("runs") / f"{Path(subject).resolve().name}.jsonl"
@@ -100,25 +110,30 @@ def command(
         record=path,
         command=_reproduce(subject, against, options),
         progress=terminal.progress,
-        **options,
+        **_text(options, CORPORA),
     )
     checked = [gate.check(line) for gate in gates]
     failed = failure(checked)
     terminal.document({**line.model_dump(by_alias=True, mode="json"), "gates": checked}, render(line))
     terminal.say(f"recorded in {path}")
-    if failed is not None and not as_json:
+    if failed is not None and not terminal.as_json:
         raise failed
     return 0 if failed is None else failed.exit_code
 
 
-def _check_words(subject: str, against: str, text: str | None, *, download: bool) -> None:
+def _text(options: dict[str, Any], corpora: Collection[str]) -> dict[str, Any]:
+    """The options of the verb as the function has them, which tells a corpus from a path."""
+    text = options["text"]
+    return {**options, "text": None, "corpus": text} if text in corpora else options
+
+
+def _check_words(subject: str, against: str, text: str, *, download: bool) -> None:
     """Refuse what is misspelt or missing before anything heavy is imported."""
     from ...compress.text.corpus import require_text
 
     for model in (subject, against):
         named_model(model, download=download and model == against)
-    if text is not None:
-        require_text(text)
+    require_text(text)
 
 
 def _reproduce(subject: str, against: str, options: dict[str, Any]) -> str:

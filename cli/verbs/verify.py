@@ -10,9 +10,10 @@ import click
 from ...errors import GateFailed
 from ...escaping import one_line
 from ...terminal import Terminal
+from ..verb import Verb, output
 
 
-@click.command("verify")
+@click.command("verify", cls=Verb)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--manifest-sha256", help="The manifest must have this hash too: the one its publisher gave you."
@@ -24,16 +25,14 @@ from ...terminal import Terminal
 )
 @click.option("--identity", help="Who must have signed it by Sigstore: a mail address, a workflow's URL.")
 @click.option("--identity-provider", help="The OpenID Connect issuer that vouches for --identity: a URL.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing when all is well.")
+@output
 def command(
     path: Path,
     manifest_sha256: str | None,
     key: Path | None,
     identity: str | None,
     identity_provider: str | None,
-    as_json: bool,
-    quiet: bool,
+    terminal: Terminal,
 ) -> None:
     """Hash every file of PATH: a bundle, another export (GGUF, BitNet) or a compressed checkpoint.
 
@@ -55,10 +54,9 @@ def command(
             why="\n".join(f"  {one_line(problem)}" for problem in problems),
             fix="copy or make it again; do not run it",
         )
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     size = f"{found.files} files, {found.bytes / 1e6:.1f} MB"
     text = f"{path}: {size}, all as published\n{found.manifest_sha256}\n{signature}"
-    terminal.document(found.as_dict() | {"signature": signature}, None if quiet else text)
+    terminal.document(found.as_dict() | {"signature": signature}, None if terminal.quiet else text)
 
 
 def _signature(path: Path, problems: list[str], *, key: Path | None, **by: Any) -> str:

@@ -113,7 +113,7 @@ class Vocabulary(ModelPass):
         """How often each token id occurs in the corpus ``[vocab]``; once more for what a chat needs."""
         corpus = self.corpus if stage.calibration is None else self.corpus or stage.calibration.source
         if corpus is None:
-            raise CalibrationError("vocabulary needs a text", fix="set corpus, or pass --calibration FILE")
+            raise CalibrationError("vocabulary needs a text", fix="set corpus, or pass --text FILE")
         counts = np.zeros(max(tokenizer.vocab_size, stage.source.anatomy.vocab_size), np.int64)
         texts = texts_from(corpus)
         if tokenizer.chat_template is not None:

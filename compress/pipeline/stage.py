@@ -77,7 +77,7 @@ class Stage:
             CalibrationError: there is none; ``who`` needs it.
         """
         if self.calibration is None:
-            raise CalibrationError(f"{who} needs calibration text", fix="pass --calibration FILE")
+            raise CalibrationError(f"{who} needs calibration text", fix="pass --text FILE")
         return self.calibration
 
     def fisher_pass(self, who: str) -> FisherPass:

@@ -185,7 +185,8 @@ def test_bad_usage(name: str, capsys: Capture) -> None:
     arguments, said, where = BAD_USAGE[name]
     assert run(arguments) == 2
     shown = capsys.readouterr()
-    assert shown.out == "" and said in shown.err and "Error: " in shown.err
+    assert shown.out == "" and said in shown.err and shown.err.startswith("error [E-USAGE]: ")
+    assert shown.err.splitlines()[-1].endswith(where)
     assert run([arguments[0], "--json", *arguments[1:]]) == 2
     shown = capsys.readouterr()
     found = json.loads(shown.out)["error"]

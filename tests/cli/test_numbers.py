@@ -43,8 +43,8 @@ REFUSED: list[tuple[str, tuple[str, ...], tuple[str, ...], str]] = [
     ("--min-label-agreement", ("validate",), ("2", "nan"), "0<=x<=1|finite"),
     ("--min-label-accuracy", ("validate",), ("2", "nan"), "0<=x<=1|finite"),
     ("--prompt-tokens", ("profile",), ("0", "-1"), "1<=x<=1048576"),
-    ("--new-tokens", ("profile",), ("0", "-1"), "1<=x<=1048576"),
-    ("--batch", ("profile",), ("0", "-1"), "1<=x<=1048576"),
+    ("--max-new-tokens", ("profile", "generate"), ("0", "-1"), "1<=x<=1048576"),
+    ("--batch-size", ("profile", "encode", "classify"), ("0", "-1"), "1<=x<=1048576"),
     ("--blocks", ("profile",), ("0", "-1", "10001"), "1<=x<=10000"),
 ]
 

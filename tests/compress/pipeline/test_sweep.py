@@ -240,7 +240,7 @@ def test_targets_that_match_nothing_are_refused(pico_llama: Path, tmp_path: Path
 
 
 def test_gptq_without_text_says_how_to_give_some(pico_llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="--calibration"):
+    with pytest.raises(CalibrationError, match="--text"):
         compress_model(str(pico_llama), recipe="w4a16-gptq", output=tmp_path / "o")
 
 

@@ -1,0 +1,72 @@
+"""What a shell completes beside options: recipes, schemes, passes, formats, targets and models, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+from click.shell_completion import CompletionItem
+
+Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def _completing(known: Callable[[], Iterable[str]], *, or_file: bool = False) -> Completion:
+    """Completes the names that ``known`` returns, and files where none begins so and ``or_file``."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        begun = [name for name in known() if name.lower().startswith(incomplete.lower())]
+        files = [CompletionItem(incomplete, type="file")] if or_file else []
+        return [CompletionItem(name) for name in begun] or files
+
+    return complete
+
+
+def _recipes() -> list[str]:
+    from ..compress.recipe_files import names
+
+    return names()
+
+
+def _schemes() -> list[str]:
+    from ..compress.numbers.scheme import PRESETS
+
+    return list(PRESETS)
+
+
+def _passes() -> list[str]:
+    from ..compress.pipeline.pass_names import choices
+
+    return choices()
+
+
+def _targets() -> list[str]:
+    from ..devices.target import target_names
+
+    return target_names()
+
+
+def _models() -> list[str]:
+    from ..compress.model.model_names import DEMO_PACKAGES
+
+    return list(DEMO_PACKAGES)
+
+
+def _formats() -> list[str]:
+    from ..plugins import names
+
+    return [name.replace("_", "-") for name in names("edgepress.export.formats")]
+
+
+def _texts() -> list[str]:
+    from ..compress.text.corpus import CORPORA
+
+    return list(CORPORA)
+
+
+recipes = _completing(_recipes, or_file=True)
+schemes = _completing(_schemes)
+passes = _completing(_passes)
+targets = _completing(_targets)
+models = _completing(_models, or_file=True)
+formats = _completing(_formats)
+texts = _completing(_texts, or_file=True)

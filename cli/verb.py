@@ -1,0 +1,51 @@
+"""What all verbs have in common: ``--json``, ``-q`` and ``-v``, and old spellings of options, which work and
+are not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+import click
+
+from ..terminal import Terminal
+
+Function = Callable[..., Any]
+
+
+class Verb(click.Command):
+    """A command that knows old spellings of its options: ``old`` maps them to the ones of today."""
+
+    def __init__(self, *args: Any, old: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.old = dict(old or {})
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*map(self._today, args[:end]), *args[end:]])
+
+    def _today(self, word: str) -> str:
+        name, equals, value = word.partition("=")
+        return f"{self.old[name]}{equals}{value}" if name in self.old else word
+
+
+class VerbGroup(click.Group):
+    """A verb with verbs of its own."""
+
+    command_class = Verb
+
+
+def output(function: Function) -> Function:
+    """``--json``, ``-q`` and ``-v``; the function gets the :class:`Terminal` that they make: ``terminal``."""
+
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+    @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
+    @click.option("-v", "--verbose", is_flag=True, help="Every step on stderr, and where an error arose.")
+    @wraps(function)
+    def wrapped(*args: Any, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any) -> Any:
+        terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
+        return function(*args, terminal=terminal, **kwargs)
+
+    return wrapped
