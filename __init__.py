@@ -3,14 +3,17 @@
 The public API is loaded lazily, so that ``import edgepress`` and ``edgepress --help`` cost nothing:
 
     import edgepress
-    edgepress.compress_model("smollm2", scheme="W4A16", group_size=64, output="out")
+    edgepress.compress_model("smollm2", scheme="W4A16", output="out")
     edgepress.export_bundle("out", output="bundle")
     for piece in edgepress.open_bundle("bundle").stream("The capital of France is"):
         print(piece, end="", flush=True)
 """
 
 import os
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 # ONNX Runtime's own builds send events to their maker unless this is set before the library loads; with it
@@ -36,7 +39,29 @@ def __getattr__(name: str) -> Any:
     if name not in _API:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _API[name]
-    return getattr(import_module(f".{module}", __name__), attribute)
+    return _for_people(getattr(import_module(f".{module}", __name__), attribute))
+
+
+def _for_people(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as it is called from a session: progress is shown where somebody looks (``progress=False``
+    shows none), and Ctrl-C ends without the frames of what it interrupted.
+    """
+    takes_progress = "progress" in signature(function).parameters
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        from .terminal import shown
+
+        try:
+            if not takes_progress:
+                return function(*args, **kwargs)
+            with shown(kwargs.pop("progress", None)) as progress:
+                return function(*args, progress=progress, **kwargs)
+        except KeyboardInterrupt:
+            # The call again goes on where this one stopped, as far as it keeps what is finished.
+            raise KeyboardInterrupt(f"{function.__name__} was interrupted") from None
+
+    return called
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,8 @@
 """What the user sees: progress with an ETA, notes on stderr, and one JSON document on stdout.
 
 Long work reports through a :class:`Progress`, which every floor may hold; only the CLI decides what it looks
-like. On a terminal it is a bar; elsewhere a line at each tenth or every 30 seconds; in a library call nothing
-at all. Whatever is shown may hold names from files, so it goes through :mod:`.escaping` here.
+like. On a terminal it is a bar (:mod:`.terminal_bars`); elsewhere a line at each tenth or every 30 seconds.
+Whatever is shown may hold names from files, so it goes through :mod:`.escaping` here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -129,37 +129,21 @@ class Lines:
         _write_note(text)
 
 
-class Bars:
-    """On a terminal: a bar with the elapsed time and the ETA."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    @contextmanager
-    def task(self, label: str, total: float) -> Iterator[ProgressTask]:
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-        )
-        with RichProgress(*columns, console=self.console) as bars:
-            identifier = bars.add_task(printable(label), total=total, detail="")
-
-            class BarTask:
-                def advance(self, amount: float = 1, detail: str = "") -> None:
-                    bars.update(identifier, advance=amount, detail=printable(detail))
-
-            yield BarTask()
-
-    def note(self, text: str) -> None:
-        self.console.print(printable(text), markup=False, highlight=False)
+@contextmanager
+def shown(progress: Progress | bool | None) -> Iterator[Progress]:
+    """How a call from Python shows its progress: as asked; where nothing was, bars if stderr is a terminal,
+    lines in a notebook, and nothing elsewhere.
+    """
+    if progress is not None and not isinstance(progress, bool):
+        yield progress
+    elif progress is False or not (progress or sys.stderr.isatty() or "ipykernel" in sys.modules):
+        yield Silent()
+    else:
+        terminal = Terminal()
+        try:
+            yield terminal.progress
+        finally:
+            terminal.close()
 
 
 class Terminal:
@@ -167,32 +151,47 @@ class Terminal:
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
-
-    @property
-    def console(self) -> Console:
-        """A rich console on stderr (it honours NO_COLOR)."""
-        from rich.console import Console
-
-        # By the stream, not by its name: a bar stays visible while a noisy library is muted.
-        return Console(file=sys.stderr)
+        self._progress: Progress | None = None
+        self._end: Callable[[], None] | None = None
 
     @property
     def progress(self) -> Progress:
-        """How long work is shown here."""
+        """How long work is shown here, until :meth:`close`."""
+        if self._progress is None:
+            self._progress = self._shown()
+        return self._progress
+
+    def _shown(self) -> Progress:
         if self.quiet:
             return Silent()
-        console = self.console
         if self.verbose:
             return Lines(interval=0)
-        return Bars(console) if console.is_terminal else Lines()
+        if not sys.stderr.isatty():
+            return Lines()
+        from rich.console import Console
+
+        from .terminal_bars import Bars
+
+        # By the stream, not by its name: a bar stays visible while a noisy library is muted.
+        bars = Bars(Console(file=sys.stderr))  # it honours NO_COLOR
+        self._end = bars.close
+        return bars
+
+    def close(self) -> None:
+        """End the bars, if there are any: what follows is printed."""
+        end, self._progress, self._end = self._end, None, None
+        if end is not None:
+            end()
 
     def say(self, text: str) -> None:
         """A note for a person, on stderr."""
         if not self.quiet:
+            self.close()
             _write_note(text)
 
     def document(self, value: Any, text: object = None) -> None:
         """The result: JSON under ``--json``, else ``text`` (a string or what rich renders)."""
+        self.close()
         if self.as_json:
             print_json(value)
         elif text is not None:

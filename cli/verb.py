@@ -46,6 +46,9 @@ def output(function: Function) -> Function:
     @wraps(function)
     def wrapped(*args: Any, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any) -> Any:
         terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
-        return function(*args, terminal=terminal, **kwargs)
+        try:
+            return function(*args, terminal=terminal, **kwargs)
+        finally:
+            terminal.close()
 
     return wrapped

@@ -9,12 +9,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from edgepress import terminal as terminal_module
-from edgepress.terminal import Bars, Lines, Silent, Terminal, print_pieces
+from edgepress.terminal import Lines, Silent, Terminal, print_pieces, shown
+from edgepress.terminal_bars import Bars, bar_line
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
 
 
 class Clock:
@@ -105,13 +109,12 @@ def test_silent_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_bars_show_label_share_and_markup_as_it_is() -> None:
-    from rich.console import Console
-
     written = io.StringIO()
     bars = Bars(Console(file=written, force_terminal=True, width=120, color_system=None))
     with bars.task("[b]hashing[/b]", 4) as task:
         task.advance(3, "[red]part[/red]")
     bars.note("see [docs]")
+    bars.close()
     shown = written.getvalue()
     for text in ("[b]hashing[/b]", "75 %", "ETA", "[red]part[/red]", "see [docs]"):
         assert text in shown
@@ -128,9 +131,73 @@ def test_progress_fits_where_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert isinstance(Terminal().progress, Lines)
     monkeypatch.setattr(sys, "stderr", Tty())
-    assert isinstance(Terminal().progress, Bars)
-    assert isinstance(Terminal(as_json=True).progress, Bars)
+    for as_json in (False, True):
+        terminal = Terminal(as_json=as_json)
+        assert isinstance(terminal.progress, Bars) and terminal.progress is terminal.progress
+        terminal.close()
     assert isinstance(Terminal(quiet=True).progress, Silent)
+
+
+LABEL, DETAIL = "compressing blocks", "model.layers.17 worst error 0.011"
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 60, 80, 120])
+@pytest.mark.parametrize("label", [LABEL, "SmolLM2 to W4A16, group 64, GPTQ: compress", "größe 大大大"])
+def test_percent_and_time_left_are_never_cut(label: str, width: int) -> None:
+    for share, left, expected in ((0.5, 75, " 50 % "), (0.041, None, "  4 % "), (1, 0, "100 % ")):
+        line = bar_line(label, share, 3700, left, DETAIL, width)
+        clock = {75: "1:15", None: "-:--", 0: "0:00"}[left]
+        assert expected in f" {line}" and f"ETA {clock}" in line
+        assert cell_len(line) <= width
+    assert cell_len(label) > width - 17 or label in line
+
+
+def test_the_detail_goes_first_then_the_bar() -> None:
+    wide, narrow, tight = (bar_line(LABEL, 0.5, 5, 75, DETAIL, width) for width in (100, 60, 40))
+    assert DETAIL in wide and wide.startswith(LABEL)
+    assert DETAIL not in narrow and "━" in narrow and "0:05 ETA 1:15" in narrow
+    assert tight == f"{LABEL}  50 % 0:05 ETA 1:15"
+
+
+def test_a_clock_ticks_while_nothing_is_counted() -> None:
+    written = io.StringIO()
+    bars = Bars(Console(file=written, force_terminal=True, width=40, color_system=None))
+    with bars.task("one", 1) as task:
+        task.advance()
+    bars.close()
+    assert "working 0:00" in written.getvalue() and "one ━" in written.getvalue()
+
+
+def test_from_python_progress_is_shown_where_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Lines()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    for choice, kind in ((None, Silent), (True, Lines), (False, Silent), (asked, Lines)):
+        with shown(choice) as progress:
+            assert isinstance(progress, kind)
+    monkeypatch.setattr(sys, "stderr", Tty())
+    for choice, kind in ((None, Bars), (True, Bars), (False, Silent)):
+        with shown(choice) as progress:
+            assert isinstance(progress, kind)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)  # a notebook
+    with shown(None) as progress:
+        assert isinstance(progress, Lines)
+
+
+@pytest.mark.chain
+def test_ctrl_c_from_python_is_short(pico_llama: Path, tmp_path: Path) -> None:
+    script = f"""
+import signal, sys
+import edgepress
+from edgepress.compress.pipeline import sweep
+def interrupted(*arguments): signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sweep.Sweep._sweep_block = interrupted
+edgepress.compress_model({str(pico_llama)!r}, scheme="W4A16", output={str(tmp_path / "out")!r})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.endswith("KeyboardInterrupt: compress_model was interrupted\n")
+    assert len(done.stderr.splitlines()) <= 8
 
 
 def test_document_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,13 +278,12 @@ def test_a_hostile_name_is_inert_wherever_it_is_shown(capsys: pytest.CaptureFixt
 
 
 def test_bars_show_a_hostile_name_inert() -> None:
-    from rich.console import Console
-
     written = io.StringIO()
     bars = Bars(Console(file=written, force_terminal=True, width=200, color_system=None))
     with bars.task(HOSTILE, 1) as task:
         task.advance(1, HOSTILE)
     bars.note(HOSTILE)
+    bars.close()
     assert "\x1b]0;owned" not in written.getvalue() and "\x1b[2J" not in written.getvalue()
     assert written.getvalue().count(r"\x1b]0;owned") >= 2
 

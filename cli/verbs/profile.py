@@ -99,9 +99,10 @@ def command(
     The bundle runs in fresh worker processes, alone or interleaved with --baseline. One JSON line is appended
     to the run file; `edgepress compare` and `edgepress report` read it.
     """
+    _require_this_machine(on)
+    progress = terminal.progress  # a clock that ticks while the rest is imported
     from ...benchmarks.speed.profile import profile_bundle
 
-    _require_this_machine(on)
     record = record or Path("runs") / f"{bundle.resolve().name}.jsonl"
     line = profile_bundle(
         bundle,
@@ -117,7 +118,7 @@ def command(
         protocol=_protocol(quick, blocks, seed),
         record=record,
         command=shlex.join(["edgepress", *sys.argv[1:]]),
-        progress=terminal.progress,
+        progress=progress,
     )
     terminal.document(line.model_dump(mode="json", by_alias=True), None if terminal.as_json else _table(line))
     terminal.say(f"recorded in {record}")

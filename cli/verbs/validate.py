@@ -96,6 +96,7 @@ def command(
     pairs.
     """
     _check_words(subject, against, options["text"], download=download)
+    progress = terminal.progress  # a clock that ticks while torch is imported
     from ...benchmarks.quality.acceptance import Gate, failure
     from ...benchmarks.quality.quality_table import render
     from ...benchmarks.quality.validate import validate_bundle
@@ -109,7 +110,7 @@ def command(
         against,
         record=path,
         command=_reproduce(subject, against, options),
-        progress=terminal.progress,
+        progress=progress,
         **_text(options, CORPORA),
     )
     checked = [gate.check(line) for gate in gates]

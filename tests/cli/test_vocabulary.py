@@ -1,4 +1,4 @@
-"""One vocabulary in every verb: options say what they are, old spellings work unseen, shells complete names."""
+"""One vocabulary in every verb: options say what they are, old spellings work, shells complete names."""
 
 from __future__ import annotations
 
