@@ -18,6 +18,7 @@ from ..bundle_options import named_model
 from ..verb import Verb, output
 
 _DEEP = 8  # levels of a manifest that a table shows
+_BRIEF = 112  # characters of a field that fit two rows of a table
 
 
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
@@ -97,8 +98,17 @@ def inspect_bundle(path: Path) -> dict[str, Any]:
     if (filler := manifest.get("prefill")) is not None and not _is_prefill(filler):
         raise InputError(f"{path / 'manifest.json'} names a prefill graph without its products and bytes")
     shown = {key: value for key, value in manifest.items() if key != "files"}
+    size = _bytes_of(manifest.get("files"))
     what = "saved" if manifest.get("schema") == SAVED_SCHEMA else "bundle"
-    return {"path": str(path), "what": what, **shown}
+    return {"path": str(path), "what": what, **({} if size is None else {"size_bytes": size}), **shown}
+
+
+def _bytes_of(files: Any) -> int | None:
+    """Bytes of all files that a manifest lists; None where it is no list of files."""
+    entries = list(files.values()) if isinstance(files, dict) else []
+    sizes = [entry.get("bytes") if isinstance(entry, dict) else None for entry in entries]
+    whole = [size for size in sizes if isinstance(size, int)]
+    return sum(whole) if sizes and len(whole) == len(sizes) else None
 
 
 def _is_prefill(found: Any) -> bool:
@@ -134,6 +144,8 @@ def _inline(value: Any, deep: int = _DEEP) -> str:
 
 def _bundle_fields(document: dict[str, Any]) -> dict[str, Any]:
     """The manifest, whose fields may be anything but for ``prefill``."""
+    if (size := document.get("size_bytes")) is not None:
+        document = {**document, "size_bytes": f"{size / 1e6:.1f} MB"}
     filler = document.get("prefill")
     if filler is None:
         return document
@@ -158,25 +170,56 @@ def _checkpoint_fields(document: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "linears": ", ".join(f"{count} × {scheme}" for scheme, count in counts.items())}
 
 
-def _table(document: dict[str, Any]) -> Any:
+def _layer_lines(layers: list[Any]) -> list[str]:
+    """A line for each layer, as far as an entry is one."""
+    return [
+        "  ".join(_inline(value) for value in layer.values()) if isinstance(layer, dict) else _inline(layer)
+        for layer in layers
+    ]
+
+
+def _layers_counted(layers: list[Any]) -> str | None:
+    """``210 × W4A16-g64 ok``, or None where the entries are none that export wrote."""
+    if not all(isinstance(layer, dict) and {"name", "scheme", "status"} <= layer.keys() for layer in layers):
+        return None
+    counts = Counter(f"{layer['scheme']} {layer['status']}" for layer in layers)
+    return ", ".join(f"{count} × {kind}" for kind, count in counts.most_common())
+
+
+def _brief(value: Any) -> str:
+    """A field in two rows at most."""
+    text = "; ".join(described(value).splitlines())
+    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 1]}…"
+
+
+def _table(document: dict[str, Any], *, whole: bool) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_header=False, title=Text(str(document["path"])), title_justify="left")
+    table = Table(show_header=False, box=None, title=Text(str(document["path"])), title_justify="left")
     table.add_column("field")
-    table.add_column("value")
-    shown = _checkpoint_fields if document["what"] == "checkpoint" else _bundle_fields
-    for key, value in shown(document).items():
+    table.add_column("value", overflow="fold")
+    is_checkpoint, layers = document["what"] == "checkpoint", document.get("layers")
+    shown = dict((_checkpoint_fields if is_checkpoint else _bundle_fields)(document))
+    if isinstance(layers, list):
+        if whole:
+            shown["layers"] = "\n".join(_layer_lines(layers))
+        elif not is_checkpoint:
+            shown["layers"] = _layers_counted(layers) or layers
+    for key, value in shown.items():
         if key != "path" and value is not None:
-            table.add_row(Text(key), Text(described(value)))
+            table.add_row(Text(key), Text(described(value) if whole else _brief(value)))
+    if not whole:
+        table.caption, table.caption_justify = Text("every layer and field: --layers, or --json"), "left"
     return table
 
 
 @click.command("inspect", cls=Verb, short_help="Show what a checkpoint or bundle holds.")
 @click.argument("path", shell_complete=completion.models)
 @download_option
+@click.option("--layers", is_flag=True, help="Every layer, and every field in full.")
 @output
-def command(path: str, download: bool, terminal: Terminal) -> None:
+def command(path: str, download: bool, layers: bool, terminal: Terminal) -> None:
     """Show what PATH holds: an HF directory, a compressed checkpoint, a bundle, a .gguf, a demo name or a hub
     id.
     """
@@ -188,4 +231,4 @@ def command(path: str, download: bool, terminal: Terminal) -> None:
         from ...compress.model.models import resolve
 
         document = inspect_checkpoint(resolve(path, terminal.progress).path)
-    terminal.document(document, _table(document))
+    terminal.document(document, None if terminal.as_json else _table(document, whole=layers))

@@ -40,6 +40,27 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path) -> None
     assert "[bold]one" in "".join(output.split())
 
 
+def test_a_bundle_fits_a_screen_and_layers_shows_all(tmp_path: Path) -> None:
+    names = [f"model.layers.{block}.{part}_proj" for block in range(30) for part in "qkvo"]
+    layers = [{"name": name, "scheme": "W4A16-g64", "status": "ok", "error": 0.01} for name in names]
+    fields: dict[str, Any] = {f"field {number}": {"text": "a word " * 200} for number in range(8)}
+    fields["files"] = {"model.onnx": {"bytes": 12_300_000, "sha256": "0" * 64}}
+    output = _inspected(tmp_path / "b", layers=layers, **fields)
+    assert len(output.splitlines()) <= 24 and "120 × W4A16-g64 ok" in output and "--layers" in output
+    assert "12.3 MB" in output and names[7] not in output
+    whole = CliRunner().invoke(edgepress, ["inspect", str(tmp_path / "b"), "--layers"]).output
+    assert all(name in whole for name in names) and whole.count("a word") > 1000
+
+
+def test_a_checkpoint_lists_its_layers(pico_llama: Path) -> None:
+    brief, whole = (
+        CliRunner().invoke(edgepress, ["inspect", str(pico_llama), *more]).output
+        for more in ([], ["--layers"])
+    )
+    assert "model.layers.1.mlp.up_proj" in whole and "model.layers.1.mlp.up_proj" not in brief
+    assert len(brief.splitlines()) <= 24
+
+
 def test_a_manifest_without_end_is_cut(tmp_path: Path) -> None:
     deep: dict[str, Any] = {}
     for _ in range(300):
