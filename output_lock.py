@@ -84,7 +84,7 @@ class OutputLock:
             descriptor = os.open(self.path, _FLAGS, 0o666)
         except FileNotFoundError as error:
             raise InputError(
-                f"cannot write {self.path}", why=str(error), fix="choose another output path"
+                f"cannot write in {self.path.parent}", why=str(error), fix="choose another output path"
             ) from None
         except OSError as error:
             if error.errno in _NO_FILE:

@@ -308,6 +308,15 @@ def _unwritable(path: Path, error: BaseException | None) -> InputError:
     return InputError(f"cannot write {path}", why=str(error), fix="choose another output path")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a directory with those above it; raises InputError where none can be (``/proc/x``)."""
+    try:
+        with disk_full_is_typed(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise _unwritable(folder, error) from None
+
+
 @contextmanager
 def disk_full_is_typed(path: Path) -> Iterator[None]:
     """Turn what the file system says to any write below into typed errors that name ``path``."""

@@ -29,6 +29,16 @@ class Number(click.FloatRange):
         return found
 
 
+class OutputDirectory(click.Path):
+    """A directory to write; a name that looks like a file's is a misunderstanding, seen before any work."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        suffix = Path(value).suffix.lower()
+        if suffix in (".gguf", ".onnx", ".safetensors", ".bin", ".zip"):
+            self.fail(f"{value} becomes a directory: name it without {suffix}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 COUNT = click.IntRange(1, 1 << 20)
 SEED = click.IntRange(0, LARGEST_SEED)
 LIMIT = Number(0)

@@ -73,7 +73,11 @@ def _purpose(manifest: dict[str, Any]) -> tuple[str, str]:
 
 
 def _use(verb: str) -> str:
-    return f'## Use\n\n```\npip install "edgepress[cpu]"\nedgepress {verb}\n```'
+    return (
+        f"## Use\n\n```\nedgepress {verb}\n```\n\nedgepress is on no package index: `make wheel` in its "
+        'sources writes `dist/edgepress-….whl`, and `pip install "FILE.whl[cpu]"` installs it with what a '
+        "bundle needs."
+    )
 
 
 def _facts(manifest: dict[str, Any]) -> str:
@@ -114,10 +118,13 @@ def _losses(manifest: dict[str, Any]) -> str:
         f"| {layer['error']:.3g} |"
         for layer in worst
     ]
-    head = "| layer | scheme | status | relative output error |\n|---|---|---|---|"
+    # Without statistics of calibration text a layer knows only how far rounding moved its weights.
+    of_weights = any(layer.get("error_kind") == "weight" for layer in worst)
+    kind, where = ("error of weights", "") if of_weights else ("output error", " on the calibration text")
+    head = f"| layer | scheme | status | relative {kind} |\n|---|---|---|---|"
     return (
-        "## Known losses\n\nThe layers with the largest output error on the calibration text. Measure the "
-        "whole model with `edgepress validate`.\n\n" + "\n".join([head, *rows])
+        f"## Known losses\n\nThe layers with the largest {kind}{where}. Measure the whole model with "
+        "`edgepress validate`.\n\n" + "\n".join([head, *rows])
     )
 
 

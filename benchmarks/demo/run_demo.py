@@ -17,7 +17,7 @@ from ...errors import InputError, OutputExists, RefusedByPolicy
 from ...output_lock import OutputLock
 from ...runtime.bundle.directory import CHECKPOINT_MANIFEST, MANIFEST
 from ...runtime.bundle.verification import verify_directory
-from ...storage import disk_full_is_typed, sha256_file
+from ...storage import make_folder, sha256_file
 from ...terminal import Progress, Silent
 from ..page.join import Aspect, aspect_of
 from ..records import record
@@ -53,8 +53,7 @@ def run_demo(
     root, progress = Path(output), progress or Silent()
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is not a directory", fix="choose another output")
-    with disk_full_is_typed(root):
-        root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     chains = [_Chain(model, size, root, progress) for model in models]
     steps = [step for chain in chains for step in chain.steps()]
     runs = tuple(chain.record for chain in chains)

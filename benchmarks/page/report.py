@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...output_paths import refuse_file
-from ...storage import disk_full_is_typed, write_atomic
+from ...storage import disk_full_is_typed, make_folder, open_regular, write_atomic
 from ..records.conditions import machine
 from ..records.record import Measurement, read, run_files
 from .heat_grid import SHADES
@@ -20,6 +20,7 @@ from .sections import section
 
 MOST_BYTES = 300_000
 TEMPLATE = "report.html.jinja"
+GENERATOR = b'<meta name="generator" content="edgepress">'
 
 
 def write_report(
@@ -29,16 +30,25 @@ def write_report(
 
     Raises:
         InputError: a run that is missing or does not parse, or is the output; more lines than fit 300 KB.
-        OutputExists: ``output`` exists and ``overwrite`` is false, or is no regular file.
+        OutputExists: ``output`` is no page of ours and ``overwrite`` is false, or it is no regular file.
     """
     target = Path(output)
+    overwrite = overwrite or _is_report(target)
     chosen = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
     refuse_file(target, overwrite=overwrite, inputs=[file for run in chosen for file in run_files(run)])
     page = render_report(read(chosen)).encode()
+    make_folder(target.parent)
     with disk_full_is_typed(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, page)
     return target
+
+
+def _is_report(path: Path) -> bool:
+    """Whether there is a page of ours, which may be made anew: it holds nothing but measurement lines."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with open_regular(path) as stream:
+        return GENERATOR in stream.read(4096)
 
 
 def render_report(lines: Sequence[Measurement]) -> str:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ... import __version__
 from ...errors import InputError
-from ...storage import canonical_json, disk_full_is_typed, read_text
+from ...storage import canonical_json, disk_full_is_typed, make_folder, read_text
 from .energy_record import Energy
 
 SCHEMA = "edgepress.measurement/1"
@@ -164,10 +164,9 @@ def append(path: str | Path, measurement: Measurement) -> None:
     line = json.dumps(
         measurement.model_dump(by_alias=True), sort_keys=True, ensure_ascii=False, allow_nan=False
     )
-    with disk_full_is_typed(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+    make_folder(path.parent)
+    with disk_full_is_typed(path), path.open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
 
 
 def run_files(run: Path) -> list[Path]:

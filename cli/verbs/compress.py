@@ -8,7 +8,7 @@ import click
 
 from ...terminal import Terminal
 from .. import completion
-from ..bundle_options import SEED, Number, download, named_model, threads
+from ..bundle_options import SEED, Number, OutputDirectory, download, named_model, threads
 from ..verb import Verb
 from ..verb import output as output_options
 
@@ -67,7 +67,7 @@ def _duration(seconds: float) -> str:
     type=click.IntRange(16, 256),
     help="With --scheme: input channels per scale, 16 to 256. [default: the largest up to 128 that fit]",
 )
-@click.option("-o", "--output", type=click.Path(), help="The directory to write.")
+@click.option("-o", "--output", type=OutputDirectory(), help="The directory to write.")
 @click.option(
     "--text",
     "calibration",

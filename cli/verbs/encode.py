@@ -10,7 +10,7 @@ import click
 
 from ...errors import InputError
 from ...output_paths import refuse_file
-from ...storage import disk_full_is_typed, write_atomic
+from ...storage import disk_full_is_typed, make_folder, write_atomic
 from ...terminal import Terminal
 from .. import bundle_options as verb_options
 from ..verb import Verb
@@ -89,8 +89,8 @@ def _save(output: Path, vectors: np.ndarray[Any, Any]) -> None:
 
     buffer = io.BytesIO()
     np.save(buffer, vectors, allow_pickle=False)
+    make_folder(output.parent)
     with disk_full_is_typed(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(output, buffer.getvalue())
 
 

@@ -21,7 +21,7 @@ from ..verb import output as verb_output
     type=click.Path(path_type=Path),
     help="The page to write.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is no page of edgepress's.")
 @verb_output
 def command(runs: tuple[Path, ...], output: Path, overwrite: bool, terminal: Terminal) -> None:
     """Write one HTML page from measured runs: run files (.jsonl), or directories of them.

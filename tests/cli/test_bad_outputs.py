@@ -102,6 +102,19 @@ def test_a_bad_output_is_refused_and_all_stays(
     assert (names(), hash_tree(Path())) == (before, found)
 
 
+@pytest.mark.parametrize("output", ["g.gguf", "model.ONNX"])
+def test_a_directory_is_not_called_like_a_file(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = names()
+    code, error = refused([*VERBS["compress"], "-o", output], capsys)
+    assert code == 2 and "becomes a directory" in error["what"] and names() == before
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc here")
+def test_a_demo_that_cannot_be_written_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = refused(["demo", "-o", "/proc/x/demo"], capsys)
+    assert code == 2 and error["what"] == "cannot write /proc/x/demo"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_output_that_is_there_is_refused_unless_it_may_be_replaced(
     verb: str, capsys: pytest.CaptureFixture[str]

@@ -41,6 +41,20 @@ def test_ordinary_names_are_plain() -> None:
     assert "`smollm2" not in card
 
 
+def test_a_rounded_bundle_had_no_calibration_text_and_its_card_says_none() -> None:
+    for kind, said in (("weight", "largest error of weights."), ("output", "on the calibration text.")):
+        manifest = _manifest("word")
+        manifest["layers"][0]["error_kind"] = kind
+        card = card_of(manifest, _made("word"), "edgepress export a -o b")
+        losses = card.partition("## Known losses")[2].partition("##")[0]
+        assert said in losses and ("calibration" in losses) == (kind == "output")
+
+
+def test_the_way_to_install_names_no_index_that_lacks_edgepress() -> None:
+    card = card_of(_manifest("word"), _made("word"), "edgepress export a -o b")
+    assert 'pip install "edgepress' not in card and "make wheel" in card and 'FILE.whl[cpu]"' in card
+
+
 @pytest.mark.parametrize(
     "hostile",
     [

@@ -227,15 +227,17 @@ def test_a_lone_line_without_numbers_makes_a_page(make_subject: MakeSubject) -> 
     assert "there is no compressed version to judge" in render_report([line])
 
 
-def test_writing_refuses_an_existing_page(tmp_path: Path, measured: list[Measurement]) -> None:
+def test_writing_refuses_a_file_that_is_no_page_of_ours(tmp_path: Path, measured: list[Measurement]) -> None:
     run, output = tmp_path / "run.jsonl", tmp_path / "deep" / "report.html"
     for line in measured:
         record.append(run, line)
     assert write_report([run], output) == output
     first = output.read_bytes()
+    output.write_text("<html>a page of somebody else's</html>")
     with pytest.raises(OutputExists, match="--overwrite"):
         write_report(run, output)
     assert write_report(tmp_path, output, overwrite=True).read_bytes() == first
+    assert write_report(run, output).read_bytes() == first  # its own page is made anew
     with pytest.raises(OutputExists, match="is a directory"):
         write_report(run, tmp_path, overwrite=True)
     assert [path.name for path in output.parent.iterdir()] == ["report.html"]
