@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 
 from .model.block_anatomy import BlockAnatomy, Linear
 from .model.weights import WeightSource
@@ -131,17 +132,40 @@ def multiplications(
     return total
 
 
-def gemm_rate() -> float:
-    """Multiply-adds per second of a float32 matrix product here, measured for a moment."""
+@dataclass(frozen=True)
+class Rate:
+    """Multiply-adds per second of a float32 matrix product: the ``best`` of many, which other work disturbs
+    least, and the share of the processors that this process got meanwhile.
+    """
+
+    best: float
+    share: float = 1.0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say of it where the machine is busy."""
+        if self.share >= _IDLE:
+            return ()
+        taken = f"other work takes {100 * (1 - self.share):.0f} % of its processors"
+        return (f"this machine is busy: {taken}; the time is for an idle one",)
+
+
+_IDLE = 0.8
+
+
+def gemm_rate() -> Rate:
+    """The rate of this machine now, measured for a fifth of a second."""
     import torch
 
     left, right = torch.ones(512, 512), torch.ones(512, 512)
     left @ right
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.1:
+    best, busy, begun = math.inf, time.process_time(), time.perf_counter()
+    while (passed := time.perf_counter() - begun) < 0.2:
+        start = time.perf_counter()
         left @ right
-        count += 1
-    return count * 512**3 / (time.perf_counter() - start)
+        best = min(best, time.perf_counter() - start)
+    share = (time.process_time() - busy) / (passed * torch.get_num_threads())
+    return Rate(512**3 / best, min(share, 1.0))
 
 
 def resident() -> int:

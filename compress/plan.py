@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import RecipeError, ShapeError
+from .bundle_size import bits_in_bundle, bundle_bytes
 from .costs import FLOAT, LIBRARIES, gemm_rate, multiplications, predict_memory, resident, weights_of
 from .model.anatomy import Anatomy
 from .model.block_anatomy import Linear
@@ -36,7 +37,7 @@ class Plan:
     """What :func:`plan` predicts. Bytes, and seconds at this machine's measured rate.
 
     ``stored`` are the types that the weights come in, by their safetensors names; all are computed with in
-    float32. ``notes`` say what was chosen for the model, such as its groups.
+    float32. ``notes`` say what was chosen for the model, such as its groups, and whether the machine is busy.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Plan:
     calibration_tokens: int = 0
     checkpoint_bytes: int = 0
     result_bytes: int = 0
+    bundle_bytes: int = 0
     peak_memory: int = 0
     disk: int = 0
     seconds: float = 0.0
@@ -57,8 +59,14 @@ class Plan:
         return asdict(self)
 
 
-def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
+def _step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], Anatomy, dict[str, float]]:
+    """The steps, what they leave of the model, and the bits of a weight of each linear in a bundle."""
     plans, anatomy = [], source.anatomy
+    bits = {
+        one.name: bits_in_bundle(source.schemes[one.name], one.in_features)
+        for one in anatomy.all_linears()
+        if one.name in source.schemes
+    }
     stored_bytes = {one.name: source.stored_bytes(f"{one.name}.weight") for one in anatomy.all_linears()}
     for name, step in recipe.steps:
         selected = step.selected(anatomy)
@@ -75,12 +83,21 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> list[StepPlan]:
             stored_bytes[linear.name] = _bytes_after(
                 step, linear, left.get(linear.name), stored_bytes[linear.name]
             )
+            bits |= _bits_after(step, left.get(linear.name))
         after = sum(stored_bytes[linear.name] for linear in selected)
         scheme = step.weight_scheme
         label = scheme.name if scheme else step.label
         plans.append(StepPlan(name, label, len(selected), sum(map(weights_of, selected)), before, after))
         anatomy = step.anatomy_after(anatomy)
-    return plans
+    return plans, anatomy, bits
+
+
+def _bits_after(step: Pass, left: Linear | None) -> dict[str, float]:
+    """Bits of a weight of what the pass leaves of a linear, in a bundle; empty where it does not round it."""
+    if left is None or (stored := step.bits_per_weight(left.in_features)) is None:
+        return {}
+    scheme = step.scheme_of(left)
+    return {left.name: stored if scheme is None else bits_in_bundle(scheme, left.in_features)}
 
 
 def _targets(step: Pass) -> list[str]:
@@ -109,14 +126,16 @@ def plan(
     """
     check_kind(source.anatomy, recipe)
     check_cache(source.anatomy, source.kv_scheme, recipe)
-    steps = _step_plans(source, recipe)
+    steps, left, bits = _step_plans(source, recipe)
     check_shapes(source.anatomy, recipe)
     tokens = samples * length if recipe.calibrated else 0
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
     result = checkpoint - sum(step.bytes_before - step.bytes_after for step in steps)
-    result += sum(step.added_bytes(source.anatomy) for _, step in recipe.steps)
+    added = sum(step.added_bytes(source.anatomy) for _, step in recipe.steps)
+    result += added
     activations = 2 * tokens * source.anatomy.hidden_size * FLOAT
-    at_once, rate = min(batch_size, samples) * length, gemm_rate()
+    at_once, measured = min(batch_size, samples) * length, gemm_rate()
+    rate = measured.best
     return Plan(
         model=name,
         model_type=source.anatomy.model_type,
@@ -126,10 +145,11 @@ def plan(
         calibration_tokens=tokens,
         checkpoint_bytes=checkpoint,
         result_bytes=result,
+        bundle_bytes=bundle_bytes(source, left, bits, recipe.embedding, added),
         peak_memory=predict_memory(source, recipe, at_once, tokens, max(resident(), LIBRARIES)),
         disk=2 * result + activations,
         seconds=10 + multiplications(source, recipe, samples, length, at_once, rate) / rate,
-        notes=recipe.notes,
+        notes=(*recipe.notes, *measured.notes),
     )
 
 

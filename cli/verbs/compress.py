@@ -31,8 +31,9 @@ def _plan_table(plan: Any) -> Any:
             f"{step.bytes_before / 1e6:.1f}",
             f"{step.bytes_after / 1e6:.1f}",
         )
-    table.caption = (
+    table.caption = "".join(f"{note}\n" for note in plan.notes) + (
         f"checkpoint {plan.checkpoint_bytes / 1e6:.0f} MB → {plan.result_bytes / 1e6:.0f} MB · "
+        f"bundle about {plan.bundle_bytes / 1e6:.0f} MB, all that a device keeps · "
         f"{plan.calibration_tokens:,} calibration tokens · "
         f"predicted peak memory {plan.peak_memory / 1e9:.2f} GB, "
         f"disk {plan.disk / 1e9:.2f} GB, time {_duration(plan.seconds)}"

@@ -1,0 +1,48 @@
+"""What a planned checkpoint will take as a bundle: codes with float32 scales, all else in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from .model.anatomy import Anatomy
+from .model.weights import WeightSource
+from .numbers.scheme import Scheme
+
+# A graph's nodes, the card and the bill of materials; the tokenizer is beside the model already.
+_AROUND = 400_000
+_FLOAT, _SCALE, _ZERO = 32, 32, 8
+_COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def bits_in_bundle(scheme: Scheme | None, in_features: int) -> float:
+    """Bits of a weight in a row of ``in_features``; of a float format those of its checkpoint."""
+    if scheme is None:
+        return _FLOAT
+    if scheme.format != "int":
+        return scheme.bits_per_weight(in_features)
+    groups = scheme.groups(in_features)
+    return scheme.bits + (_SCALE + (0 if scheme.symmetric else _ZERO)) * groups / in_features
+
+
+def bundle_bytes(
+    source: WeightSource, left: Anatomy, bits: Mapping[str, float], embedding: str | None, added: int
+) -> int:
+    """Bytes of the bundle's files.
+
+    Args:
+        left: what the recipe leaves of the model.
+        bits: of a weight of each linear that it names; others are float32.
+        embedding: the scheme of embedding and head, or None.
+        added: bytes that the recipe adds.
+    """
+    linears = list(left.all_linears())
+    total = sum(one.out_features * one.in_features * bits.get(one.name, _FLOAT) for one in linears)
+    tables = {left.embedding} | ({left.head} if left.head is not None and not left.tied else set())
+    scheme = None if embedding is None else Scheme.parse(embedding)
+    total += len(tables) * left.vocab_size * left.hidden_size * bits_in_bundle(scheme, left.hidden_size)
+    skipped = {f"{name}.weight" for name in tables} | set(source.anatomy.copies())
+    skipped |= {f"{linear.name}.weight" for linear in source.anatomy.all_linears()}
+    total += _FLOAT * sum(prod(shape) for name, shape in source.shapes.items() if name not in skipped)
+    files = (source.reader.path / name for name in _COPIED)
+    return int(total / 8) + added + _AROUND + sum(file.stat().st_size for file in files if file.is_file())

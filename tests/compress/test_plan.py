@@ -1,0 +1,68 @@
+"""What a plan says of a bundle's size, and of a machine that is busy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgepress import export_bundle
+from edgepress.compress import costs, plan
+from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.bundle_size import bits_in_bundle
+from edgepress.compress.costs import Rate, gemm_rate
+from edgepress.compress.numbers.scheme import Scheme
+
+from ..conftest import save_decoder
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("scheme", ["W4A16", "W8A8"])
+def test_the_bundle_is_about_as_large_as_planned(scheme: str, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6}
+    model = save_decoder(tmp_path / "model", **sizes)
+    planned = plan_model(str(model), scheme=scheme)
+    out = compress_model(str(model), scheme=scheme, output=tmp_path / "out")
+    bundle = export_bundle(out, output=tmp_path / "bundle", validate=False)
+    found = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+    assert planned.bundle_bytes == pytest.approx(found, rel=0.1)
+    assert planned.bundle_bytes < planned.checkpoint_bytes / 2
+
+
+def test_bits_of_a_bundle_count_float32_scales() -> None:
+    bits = {
+        name: bits_in_bundle(Scheme.parse(name), 1024) for name in ("W4A16-g64", "W4A16_ASYM-g64", "W8A8")
+    }
+    assert bits == {"W4A16-g64": 4.5, "W4A16_ASYM-g64": 4.625, "W8A8": 8 + 32 / 1024}
+    assert bits_in_bundle(None, 1024) == 32
+
+
+def test_what_is_cut_away_is_in_no_bundle(pico_llama: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("passes: [{pass: layers, keep: 0.34}]")
+    whole = plan_model(str(pico_llama), scheme="W8A16").bundle_bytes
+    cut = plan_model(str(pico_llama), recipe=str(recipe), calibration="wikipedia")
+    assert whole < plan_model(str(pico_llama), scheme="W8A16-g16").bundle_bytes
+    assert cut.bundle_bytes < cut.checkpoint_bytes + 400_000 + 60_000
+
+
+def test_a_busy_machine_is_said_and_changes_no_figure(
+    pico_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for share in (1.0, 0.4):
+        monkeypatch.setattr(plan, "gemm_rate", lambda share=share: Rate(1e10, share))
+        found[share] = plan_model(str(pico_llama), scheme="W4A16-g32")
+    assert found[1.0].seconds == found[0.4].seconds and found[1.0].notes == ()
+    assert found[0.4].notes[0].startswith("this machine is busy: other work takes 60 %")
+
+
+def test_the_rate_is_that_of_the_least_disturbed_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, *(0.0, 0.0, 0.1), *(0.1, 0.1, 0.11), *(0.11, 0.11, 0.15), 0.3])
+
+    class Time:
+        perf_counter = staticmethod(lambda: next(clock))
+        process_time = staticmethod(lambda: 0.0)
+
+    monkeypatch.setattr(costs, "time", Time)
+    assert gemm_rate().best == pytest.approx(512**3 / 0.01)
