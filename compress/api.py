@@ -227,15 +227,15 @@ def compress_model(
     Raises:
         EdgepressError: any of the typed errors; nothing is left at ``output`` then.
     """
+    target, kept = Path(output), None if answers is None else Path(answers)
+    files = [recipe] if recipe is not None and Path(recipe).is_file() else []
+    refuse_nesting(target, [model, *files, *text_paths(calibration)], kept=[answers])
     _check_words(model, recipe, scheme, group_size, calibration)
-    progress, kept = progress or Silent(), None if answers is None else Path(answers)
+    progress = progress or Silent()
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
     if is_follower():
         job = Job(model, recipe, scheme, group_size, choice, Silent(), max_time)
-        return _follow(job, Staging(Path(output)), device, kept)
-    target = Path(output)
-    files = [recipe] if recipe is not None and Path(recipe).is_file() else []
-    refuse_nesting(target, [model, *files, *text_paths(calibration)], kept=[answers])
+        return _follow(job, Staging(target), device, kept)
     with Staging(target, overwrite=overwrite, keep=worth_resuming) as stage:
         if restart:
             stage.restart()

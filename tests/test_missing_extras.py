@@ -38,7 +38,7 @@ sys.exit(run({arguments!r}))
         ["compress", "minilm", "--scheme", "W8A8", "--dry-run"],
         ["export", "minilm", "-o", "out"],
         ["inspect", "minilm"],
-        ["recipe", "list"],
+        ["recipe", "passes"],
         ["validate", "minilm", "--against", "minilm"],
     ],
     ids=" ".join,

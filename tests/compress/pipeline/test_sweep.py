@@ -226,10 +226,12 @@ def test_a_run_that_finished_nothing_leaves_nothing(
 
 
 def test_a_group_that_does_not_divide_is_named_before_calibration(pico_llama: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(b"\xff")
     with pytest.raises(ShapeError) as caught:
-        compress_model(str(pico_llama), scheme="W4A16", output=tmp_path / "o", calibration="/does/not/exist")
+        compress_model(str(pico_llama), scheme="W4A16-g128", output=tmp_path / "o", calibration=str(text))
     assert "q_proj" in str(caught.value) and "16, 32, 64" in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [text]
 
 
 def test_targets_that_match_nothing_are_refused(pico_llama: Path, tmp_path: Path) -> None:
@@ -340,8 +342,9 @@ def test_out_of_memory_halves_the_batch_and_counts_nothing_twice(
         gather()
 
 
-def test_plan_counts_layers_and_bytes(pico_llama: Path, whole: Path) -> None:
-    plan = plan_model(str(pico_llama), scheme="W4A16-g32", calibration="text", samples=12, length=32)
+def test_plan_counts_layers_and_bytes(pico_llama: Path, pico_text: Path, whole: Path) -> None:
+    text = str(pico_text)
+    plan = plan_model(str(pico_llama), scheme="W4A16-g32", calibration=text, samples=12, length=32)
     (step,) = plan.steps
     assert (step.layers, plan.blocks, plan.calibration_tokens) == (21, 3, 384)
     written = (whole / "model.safetensors").stat().st_size
