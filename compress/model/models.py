@@ -15,13 +15,15 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import InputError, MissingDependency, RefusedByPolicy
-from ...storage import cache_directory, sha256_file
+from ...storage import cache_directory, sha256_file, sha256_json
 from ...terminal import Progress, Silent
 from .checkpoint.gguf_header import GgufHeader, read_gguf_header
 from .checkpoint.gguf_source import materialise
+from .checkpoint.reader import CheckpointReader
 from .checkpoint.shards import PICKLES, refused_pickle
 from .family import anatomy_of
 from .license import License, license_of, named
+from .lora import Adapter, is_adapter, merge
 from .model_names import INSTALL, cached, demo_folder, not_found
 from .rescale import rescale
 
@@ -52,7 +54,7 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
 
     Args:
         model: an existing directory or ``.gguf`` file, else the name of a demo model, else a hub id that is
-            in the local cache.
+            in the local cache. A directory may hold a LoRA adapter, which is merged into its base.
 
     Raises:
         UnknownName: none of them; names the demo models.
@@ -62,15 +64,28 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
     """
     path = Path(model).expanduser()
     if path.is_dir():
-        return ResolvedModel(path, path.resolve().name, path.resolve().name, license_of(path))
+        return _from_directory(path, path.resolve().name, progress or Silent())
     if path.exists():
         return _from_file(path, progress or Silent())
     if model in DEMOS:
         return DEMOS[model](progress or Silent())
     if (snapshot := cached(model)) is not None:
-        name = model.rpartition("/")[2]
-        return ResolvedModel(snapshot, name, name, license_of(snapshot))
+        return _from_directory(snapshot, model.rpartition("/")[2], progress or Silent())
     raise not_found(model)
+
+
+def _from_directory(path: Path, name: str, progress: Progress) -> ResolvedModel:
+    """The model in a directory; of a LoRA adapter its base with the adapter merged into it, in the cache."""
+    if not is_adapter(path):
+        return ResolvedModel(path, name, name, license_of(path))
+    adapter = Adapter.open(path)
+    if is_adapter(cached(adapter.base) or Path(adapter.base).expanduser()):
+        raise InputError(f"the base of the adapter {path} is an adapter itself", fix="merge that one first")
+    base = resolve(adapter.base, progress)
+    found = sha256_json([adapter.sha256(), CheckpointReader.open(base.path).fingerprint()])
+    target = cache_directory() / "merged" / found
+    merge(adapter, base.path, target, progress)
+    return ResolvedModel(target, name, f"{base.described} with the adapter {name}", base.license)
 
 
 def _from_file(path: Path, progress: Progress) -> ResolvedModel:
