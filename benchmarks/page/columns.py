@@ -80,8 +80,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         SIZE,
         RATIO,
         Column("cosine", "cosine", "", "higher", _short(4)),
-        Column("spearman_wordsim353", "WordSim", "ρ", "higher", _short(3)),
-        Column("spearman_simlex999", "SimLex", "ρ", "higher", _short(3)),
+        Column("retrieval_at_1", "R@1", "%", "higher", _short(1), 100.0),
+        Column("neighbour_overlap", "nearest 10", "%", "higher", _short(1), 100.0),
         *_OF_SENTENCES,
     ),
     "classifier": (

@@ -34,7 +34,7 @@ SORTS: dict[str, tuple[str, ...]] = {
 WIDTH = 100
 # What a narrow terminal can do without, first to last.
 EXPENDABLE = (
-    *("prefill_tps", "latency_ms", "top1_agreement", "spearman_simlex999", "ratio", "rss_peak_bytes"),
+    *("prefill_tps", "latency_ms", "top1_agreement", "neighbour_overlap", "ratio", "rss_peak_bytes"),
     *(column.key for column in ENERGY.values()),
 )
 STYLES = {"valid": "", "suspect": "yellow", "invalid": "red strike", "missing": "dim"}

@@ -21,7 +21,7 @@ SPEED = {
 }
 AGREE = {
     "decoder": ("perplexity", "perplexity"),
-    "encoder": ("spearman_wordsim353", "WordSim-353 Spearman"),
+    "encoder": ("retrieval_at_1", "R@1 of passages"),
     "classifier": ("label_accuracy", "accuracy"),
 }
 

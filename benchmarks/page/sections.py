@@ -150,7 +150,7 @@ EXPECTED = {
     ),
     "encoder": (
         ("cosine", "cosine to the original"),
-        ("spearman_wordsim353", "word similarity"),
+        ("retrieval_at_1", "retrieval of passages"),
         ("sentences_per_second", "speed"),
         (ENERGY["encoder"].key, "energy"),
     ),

@@ -1,4 +1,4 @@
-"""How far a model is from its original on the same input: windows, sentences, or texts with labels.
+"""How far a model is from its original on the same input: windows, or texts with labels.
 
 One pass: a window goes through both models, is reduced to a few sums, and its logits are dropped, so that
 memory is bounded by one window of each. The first token of a window has no prediction; a window of
@@ -19,10 +19,9 @@ from ...errors import GateFailed, InputError
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 from ..records.subjects import OpenModel, TokenModel
-from .scores import Rows, Scores, log_softmax, metric_files
+from .scores import Scores, log_softmax, metric_files
 
 Ids = NDArray[np.int64]
-WordPairs = Sequence[tuple[str, str, float]]
 
 # Positions turned to log-probabilities at a time: 64 × 50,000 float64 are 25 MB.
 CHUNK = 64
@@ -44,7 +43,7 @@ def score_windows(
         for number, window in enumerate(windows, 1):
             theirs = _logits(original, window, number, "the original")
             mine = theirs if subject is original else _logits(subject, window, number, "the compressed model")
-            _require_same_width("vocabularies", mine, theirs)
+            require_same_width("vocabularies", mine, theirs)
             size = text_bytes(original.tokenizer, window)
             for name, (ours, own) in _window_sums(metrics, mine, theirs, window[1:]).items():
                 mine_rows[name].append((ours, len(window) - 1, size))
@@ -56,7 +55,7 @@ def score_windows(
     }
 
 
-def _require_same_width(what: str, mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
+def require_same_width(what: str, mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
     if mine.shape != theirs.shape:
         raise InputError(
             f"the {what} differ in size: {mine.shape[-1]} against {theirs.shape[-1]} in the original",
@@ -97,56 +96,7 @@ def text_bytes(tokenizer: Tokenizer, window: Ids) -> int:
     return max(1, len(whole.encode()) - len(first.encode()))
 
 
-def score_embeddings(
-    subject: OpenModel,
-    original: OpenModel,
-    sentences: Sequence[str],
-    pair_sets: Mapping[str, WordPairs],
-    *,
-    progress: Progress | None = None,
-) -> dict[str, Scores]:
-    """Every sentence metric over ``sentences`` and every pair metric over each of ``pair_sets``.
-
-    Raises:
-        GateFailed: embeddings that are not finite.
-        InputError: the two models have embeddings of different width.
-    """
-    scores: dict[str, Scores] = {}
-    with (progress or Silent()).task("validating", 1 + len(pair_sets)) as task:
-        mine, theirs = _embeddings(subject, original, sentences)
-        for name, metric in metric_files("sentences").items():
-            ours = metric.per_sentence(mine, theirs)[:, None]
-            scores[name] = Scores(metric, ours, metric.per_sentence(theirs, theirs)[:, None])
-        task.advance(1)
-        for label, pairs in pair_sets.items():
-            words = sorted({word for left, right, _ in pairs for word in (left, right)})
-            mine, theirs = _embeddings(subject, original, words)
-            place = {word: index for index, word in enumerate(words)}
-            left, right = [place[word] for word, _, _ in pairs], [place[word] for _, word, _ in pairs]
-            ratings = np.array([rating for _, _, rating in pairs])
-            for name, metric in metric_files("pairs").items():
-                ours, own = (metric.per_pair(v[left], v[right]) for v in (mine, theirs))
-                scores[f"{name}_{label}"] = Scores(metric, _beside(ours, ratings), _beside(own, ratings))
-            task.advance(1)
-    return scores
-
-
-def _beside(numbers: NDArray[np.float64], ratings: NDArray[np.float64]) -> Rows:
-    return np.stack([numbers, ratings], axis=1)
-
-
-def _embeddings(
-    subject: OpenModel, original: OpenModel, texts: Sequence[str]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    theirs = original.embeddings(texts)
-    mine = theirs if subject is original else subject.embeddings(texts)
-    _require_same_width("embeddings", mine, theirs)
-    _require_finite("the original", theirs, "embeddings")
-    _require_finite("the compressed model", mine, "embeddings")
-    return mine, theirs
-
-
-def _require_finite(whose: str, rows: NDArray[np.float32], what: str) -> None:
+def require_finite(whose: str, rows: NDArray[np.float32], what: str) -> None:
     bad = int((~np.isfinite(rows)).any(axis=1).sum())
     if bad:
         raise GateFailed(f"{whose} gives {bad} of {len(rows)} {what} that are not finite")
@@ -181,7 +131,7 @@ def score_labels(
 
 def _log_probs(model: OpenModel, texts: Sequence[str], whose: str) -> NDArray[np.float64]:
     logits = model.label_logits(texts)
-    _require_finite(whose, logits, "texts logits")
+    require_finite(whose, logits, "texts logits")
     return log_softmax(logits)
 
 

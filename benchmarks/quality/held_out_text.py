@@ -1,5 +1,5 @@
-"""The input of a quality measurement: token windows for a decoder, sentences for an encoder, rows with labels
-for a classifier; spread or first.
+"""The input of a quality measurement: token windows for a decoder; sentences, halves of passages and
+classes of texts for an encoder; rows with labels for a classifier; spread or first.
 
 Spread over the whole text by default: sixteen windows of one article would say little about another.
 """
@@ -19,6 +19,8 @@ from ...runtime.text.tokenizer import Tokenizer
 
 Placement = Literal["spread", "first"]
 PLACEMENTS = ("spread", "first")
+PASSAGE_WORDS = 32
+TEXTS_OF_A_CLASS = 8
 
 
 def measured_windows(
@@ -52,6 +54,49 @@ def measured_sentences(texts: Sequence[str], *, count: int, placement: Placement
         raise InputError(f"validation needs at least 1 sentence, not {count}")
     found = list(dict.fromkeys(part for text in texts for part in paragraphs(text)))
     return [found[index] for index in _chosen(len(found), min(count, len(found)), placement)]
+
+
+def measured_passages(texts: Sequence[str], *, count: int, placement: Placement) -> list[tuple[str, str]]:
+    """At most ``count`` distinct paragraphs, each as two halves: it is cut between the sentences that leave
+    them most alike in length, or between words where it is one sentence. Those of less than
+    :data:`PASSAGE_WORDS` words are left out: there would be nothing to search for.
+    """
+    found = list(dict.fromkeys(part for text in texts for part in paragraphs(text)))
+    long = [words for part in found if len(words := part.split()) >= PASSAGE_WORDS]
+    return [_halves(long[index]) for index in _chosen(len(long), min(count, len(long)), placement)]
+
+
+def _halves(words: list[str]) -> tuple[str, str]:
+    middle = len(words) // 2
+    ends = [place for place in range(1, len(words)) if words[place - 1].endswith((".", "!", "?", "。"))]
+    cut = min(ends, key=lambda place: abs(place - middle), default=middle)
+    cut = cut if PASSAGE_WORDS // 4 <= cut <= len(words) - PASSAGE_WORDS // 4 else middle
+    return " ".join(words[:cut]), " ".join(words[cut:])
+
+
+def classes_of_texts(corpus: Corpus, *, count: int) -> tuple[list[str], NDArray[np.int64]]:
+    """Texts, an even number of each class, and their classes ``[n]`` from 0: the labels of a corpus that has
+    them, else the documents that paragraphs belong to. At most ``count`` texts, of classes that have
+    :data:`TEXTS_OF_A_CLASS` and more; none where these are fewer than two.
+    """
+    grouped: dict[str, list[str]] = {}
+    if corpus.labels:
+        for text, label in zip(corpus.texts(), corpus.labels, strict=True):
+            if label is not None:
+                grouped.setdefault(str(label), []).append(text)
+    else:
+        for number, text in enumerate(corpus.texts()):
+            long = (part for part in paragraphs(text) if len(part.split()) >= PASSAGE_WORDS // 2)
+            grouped[str(number)] = list(dict.fromkeys(long))
+    large = [found for found in grouped.values() if len(found) >= TEXTS_OF_A_CLASS]
+    each = max(TEXTS_OF_A_CLASS, count // max(1, len(large))) // 2 * 2
+    chosen = [found[: min(each, len(found) // 2 * 2)] for found in large[: count // TEXTS_OF_A_CLASS]]
+    if len(chosen) < 2:
+        return [], np.zeros(0, np.int64)
+    return (
+        [text for found in chosen for text in found],
+        np.repeat(np.arange(len(chosen)), [len(found) for found in chosen]),
+    )
 
 
 def measured_rows(

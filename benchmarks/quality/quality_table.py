@@ -10,13 +10,23 @@ from ..records.record import Measurement
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-PERCENT = frozenset({"top1_agreement", "label_agreement", "label_accuracy"})
+PERCENT = frozenset(
+    {
+        *("top1_agreement", "label_agreement", "label_accuracy"),
+        *("retrieval_at_1", "neighbour_overlap", "probe_accuracy"),
+    }
+)
 TITLES = {
     "perplexity": "perplexity",
     "bits_per_byte": "bits per byte",
     "kl": "KL divergence",
     "top1_agreement": "top-1 agreement",
     "cosine": "cosine to original",
+    "retrieval_at_1": "passages found first (R@1)",
+    "reciprocal_rank": "mean reciprocal rank",
+    "neighbour_overlap": "same 10 nearest",
+    "spearman_sentences": "Spearman of sentence pairs",
+    "probe_accuracy": "linear probe",
     "spearman_wordsim353": "Spearman WordSim-353",
     "spearman_simlex999": "Spearman SimLex-999",
     "label_accuracy": "accuracy of labels",
@@ -24,7 +34,12 @@ TITLES = {
     "label_kl": "KL divergence of labels",
 }
 # An original agrees with itself: these say nothing about it.
-SELF_EVIDENT = frozenset({"kl", "top1_agreement", "cosine", "label_agreement", "label_kl"})
+SELF_EVIDENT = frozenset(
+    {
+        *("kl", "top1_agreement", "cosine", "label_agreement", "label_kl"),
+        *("neighbour_overlap", "spearman_sentences"),
+    }
+)
 ORDER = tuple(TITLES)
 
 
@@ -93,6 +108,7 @@ def render(measurement: Measurement) -> RenderableType:
         table,
         Text(describe(measurement), style="dim"),
         Text(
-            "interval: of the difference, paired; for KL, top-1 and cosine of the metric itself", style="dim"
+            "interval: of the difference, paired; of the metric itself where it is of both models",
+            style="dim",
         ),
     )

@@ -4,9 +4,10 @@ Protocol for decoders: the text's documents are joined by a blank line, tokenise
 without overlap; each window is run alone, from an empty cache, and every token but its first is predicted.
 Tokenizers that begin a text with a BOS token (Gemma, Llama) get it in front of each window, within its
 length; SmolLM2 has none. Perplexity, bits per byte, KL and top-1 come from the same logits of both models.
-For encoders: sentence embeddings, pooled as the model says, on paragraphs and on rated word pairs. For
-classifiers: the distribution of the labels on paragraphs, or on the rows of a ``.jsonl`` file that have a
-``label``, which then count as the right ones.
+For encoders: sentence embeddings, pooled as the model says, on paragraphs, on their halves, which are to
+find each other, on texts of known classes, and on rated word pairs. For classifiers: the distribution of
+the labels on paragraphs, or on the rows of a ``.jsonl`` file that have a ``label``, which then count as the
+right ones.
 """
 
 from __future__ import annotations
@@ -24,14 +25,24 @@ from ..records import record as records
 from ..records.record import Measurement
 from ..records.subjects import OpenModel, open_subject
 from ..records.summary import RESAMPLES
-from .accuracy import is_cut, score_across, score_embeddings, score_labels, score_windows
-from .held_out_text import Placement, measured_rows, measured_sentences, measured_windows
+from .accuracy import is_cut, score_across, score_labels, score_windows
+from .embedding_scores import EncoderTexts, score_embeddings
+from .held_out_text import (
+    Placement,
+    classes_of_texts,
+    measured_passages,
+    measured_rows,
+    measured_sentences,
+    measured_windows,
+)
 from .scores import Scores
 
 DEFAULT_WINDOWS = 16
 DEFAULT_LENGTH = 512
 DEFAULT_SENTENCES = 256
 DEFAULT_CORPUS = "wikipedia"
+# Passages that are searched among, and texts of the linear probe: enough for intervals of a few per cent.
+PASSAGES = 500
 
 
 @dataclass(frozen=True)
@@ -105,8 +116,11 @@ def validate_bundle(
     if original.labels:
         result = _classifiers(opened, original, read, sample, progress)
     else:
-        score = _decoders if original.kind == "decoder" else _encoders
-        result = score(opened, original, texts, sample, progress)
+        result = (
+            _decoders(opened, original, texts, sample, progress)
+            if original.kind == "decoder"
+            else _encoders(opened, original, read, sample, progress)
+        )
     result.workload.update(kind="quality", text=source, placement=placement)
     lines = _lines(opened, original, result, seed, command)
     if record is not None:
@@ -158,16 +172,21 @@ def _decoders(
 
 
 def _encoders(
-    subject: OpenModel, original: OpenModel, texts: list[str], sample: MeasuredPart, progress: Progress
+    subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
 ) -> _Result:
-    chosen = measured_sentences(texts, count=sample.sentences, placement=sample.placement)
-    sets = {name: pairs(name) for name in PAIR_FILES}
+    texts, placement = corpus.texts(), sample.placement
+    chosen = measured_sentences(texts, count=sample.sentences, placement=placement)
+    passages = measured_passages(texts, count=PASSAGES, placement=placement)
+    probed, classes = classes_of_texts(corpus, count=PASSAGES)
+    given = EncoderTexts(chosen, passages, probed, classes, {name: pairs(name) for name in PAIR_FILES})
     workload = {
         "sentences": len(chosen),
-        "word_pairs": {name: len(pairs) for name, pairs in sets.items()},
+        "passages": len(passages),
+        "classes": int(classes.max()) + 1 if len(classes) else 0,
+        "word_pairs": {name: len(found) for name, found in given.word_pairs.items()},
         "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
     }
-    return _Result(score_embeddings(subject, original, chosen, sets, progress=progress), workload)
+    return _Result(score_embeddings(subject, original, given, progress=progress), workload)
 
 
 def _classifiers(

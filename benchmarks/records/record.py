@@ -105,7 +105,8 @@ class Measurement(BaseModel):
     latency_ms`` · ``rss_peak_bytes`` · ``decode_j_per_token decode_j_per_token_net
     prefill_j_per_token prefill_j_per_token_net`` · ``batch_j_per_sentence
     batch_j_per_sentence_net`` · ``idle_w`` · ``perplexity bits_per_byte kl top1_agreement`` · ``cosine
-    spearman_wordsim353 spearman_simlex999``.
+    retrieval_at_1 reciprocal_rank neighbour_overlap spearman_sentences probe_accuracy spearman_wordsim353
+    spearman_simlex999``.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -21,6 +21,7 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     "max_kl": ("kl", "max"),
     "min_top1": ("top1_agreement", "min"),
     "min_cosine": ("cosine", "min"),
+    "min_retrieval": ("retrieval_at_1", "min"),
     "max_label_kl": ("label_kl", "max"),
     "min_label_agreement": ("label_agreement", "min"),
     "min_label_accuracy": ("label_accuracy", "min"),
@@ -74,6 +75,7 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option("--max-kl", type=LIMIT, help="Acceptance: fail above this KL divergence, nats per token.")
 @click.option("--min-top1", type=SHARE, help="Acceptance: fail below this top-1 agreement, 0 to 1.")
 @click.option("--min-cosine", type=Number(-1, 1), help="Acceptance: fail below this mean cosine.")
+@click.option("--min-retrieval", type=SHARE, help="Acceptance: fail below this R@1 of passages, 0 to 1.")
 @click.option("--max-label-kl", type=LIMIT, help="Acceptance: fail above this KL of a classifier's labels.")
 @click.option("--min-label-agreement", type=SHARE, help="Fail below this fraction of equal labels.")
 @click.option("--min-label-accuracy", type=SHARE, help="Fail below this fraction of right labels.")
@@ -90,10 +92,11 @@ def command(
     """Compare SUBJECT, a bundle or checkpoint, with the original it was made from.
 
     Decoders: perplexity, bits per byte, KL divergence and top-1 agreement on the same windows of text.
-    Encoders: cosine to the original's embeddings, and Spearman correlation with people on two sets of word
-    pairs. Classifiers: agreement of the labels, KL divergence of their distributions, and accuracy where the
-    rows of a .jsonl text have a "label". Intervals hold 95 % of bootstrap resamples of windows, texts or
-    pairs.
+    Encoders: cosine to the original's embeddings, retrieval of passages (R@1, mean reciprocal rank), overlap
+    of the ten nearest neighbours, similarity of sentence pairs, a linear probe, and Spearman correlation with
+    people on two sets of word pairs. Classifiers: agreement of the labels, KL divergence of their
+    distributions, and accuracy where the rows of a .jsonl text have a "label". Intervals hold 95 % of
+    bootstrap resamples of windows, texts or pairs.
     """
     _check_words(subject, against, options["text"], download=download)
     progress = terminal.progress  # a clock that ticks while torch is imported

@@ -14,6 +14,14 @@ better: Literal["lower", "higher"] = "higher"
 measured_on = "sentences"
 
 
+def unit_rows(embeddings: NDArray[Any]) -> Array:
+    """``embeddings [n, hidden]`` with rows of length 1; a row of zeros stays one."""
+    rows = np.asarray(embeddings, np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    units: Array = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return units
+
+
 def per_sentence(embeddings: NDArray[Any], reference: NDArray[Any]) -> Array:
     """Cosine of each row of ``embeddings [n, hidden]`` with that of ``reference``; 0 where one is zero."""
     left, right = np.asarray(embeddings, np.float64), np.asarray(reference, np.float64)

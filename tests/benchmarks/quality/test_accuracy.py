@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +15,6 @@ from edgepress.benchmarks.quality import accuracy
 from edgepress.benchmarks.quality.accuracy import (
     is_cut,
     score_across,
-    score_embeddings,
     score_windows,
     text_bytes,
 )
@@ -39,26 +38,20 @@ class Letters:
 
 
 class Fake:
-    """A model whose logits are a fixed random table, and whose embeddings depend on the text alone."""
+    """A model whose logits are a fixed random table."""
 
-    kind: Literal["decoder", "encoder"] = "decoder"
+    kind = "decoder"
     max_length = 512
 
-    def __init__(self, seed: int, vocab: int = VOCAB, width: int = 6) -> None:
+    def __init__(self, seed: int, vocab: int = VOCAB) -> None:
         self.tokenizer: Any = Letters()
         self.runtime: dict[str, Any] = {"name": "fake"}
         self.table = np.random.default_rng(seed).normal(scale=3, size=(vocab, vocab)).astype(np.float32)
-        self.seed, self.width, self.calls = seed, width, 0
+        self.seed, self.calls = seed, 0
 
     def logits(self, input_ids: np.ndarray) -> np.ndarray:
         self.calls += 1
         return self.table[input_ids]
-
-    def embeddings(self, texts: Sequence[str]) -> np.ndarray:
-        self.calls += 1
-        seeds = [[self.seed, *text.encode()] for text in texts]
-        rows = [np.random.default_rng(seed).normal(size=self.width) for seed in seeds]
-        return np.array(rows, np.float32)
 
     def describe(self) -> Record:
         return Record(
@@ -153,35 +146,6 @@ def test_logits_that_are_not_finite_are_named(windows: np.ndarray, value: float)
 def test_vocabularies_must_agree(windows: np.ndarray) -> None:
     with pytest.raises(InputError, match="vocabularies differ in size: 40 against 31"):
         score_windows(Fake(1, vocab=40), Fake(2), windows)
-
-
-PAIRS = {"toy": [("a", "b", 1.0), ("a", "c", 3.0), ("b", "c", 2.0), ("c", "d", 5.0)]}
-
-
-def test_embeddings_over_sentences_and_pairs() -> None:
-    subject, original = Fake(1), Fake(2)
-    sentences = ["one", "two", "three"]
-    scores = score_embeddings(subject, original, sentences, PAIRS)
-    assert set(scores) == {"cosine", "spearman_toy"}
-    mine, theirs = subject.embeddings(sentences), original.embeddings(sentences)
-    cosines = (mine * theirs).sum(1) / np.linalg.norm(mine, axis=1) / np.linalg.norm(theirs, axis=1)
-    assert scores["cosine"].of_subject().value == pytest.approx(cosines.mean())
-    assert scores["cosine"].of_original().value == pytest.approx(1)
-    left, right = subject.embeddings(["a", "a", "b", "c"]), subject.embeddings(["b", "c", "c", "d"])
-    similar = (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
-    np.testing.assert_allclose(scores["spearman_toy"].samples(), similar, rtol=1e-6)
-    np.testing.assert_array_equal(scores["spearman_toy"].subject[:, 1], [1, 3, 2, 5])
-
-
-def test_broken_or_unlike_embeddings_are_named() -> None:
-    class Broken(Fake):
-        def embeddings(self, texts: Sequence[str]) -> np.ndarray:
-            return np.full((len(texts), self.width), np.nan, np.float32)
-
-    with pytest.raises(GateFailed, match="the compressed model gives 2 of 2 embeddings"):
-        score_embeddings(Broken(1), Fake(2), ["x", "y"], {})
-    with pytest.raises(InputError, match="embeddings differ in size: 9 against 6"):
-        score_embeddings(Fake(1, width=9), Fake(2), ["x", "y"], {})
 
 
 TEXT = "the river ran under old stone bridges"

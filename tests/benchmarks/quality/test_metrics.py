@@ -14,7 +14,11 @@ from edgepress.benchmarks.quality.metrics import (
     label_accuracy,
     label_agreement,
     label_kl,
+    neighbour_overlap,
     perplexity,
+    probe_accuracy,
+    reciprocal_rank,
+    retrieval_at_1,
     spearman,
     top1_agreement,
 )
@@ -48,6 +52,8 @@ def test_every_metric_says_what_it_is(name: str) -> None:
     functions = {
         "tokens": "per_token",
         "sentences": "per_sentence",
+        "passages": "per_passage",
+        "classes": "per_text",
         "pairs": "per_pair",
         "labels": "per_text",
     }
@@ -206,3 +212,49 @@ def test_metrics_of_labels_match_the_naive_ones() -> None:
     hits = sum(a == target for (a, _), target in zip(picks, targets.tolist(), strict=True))
     assert label_accuracy.value(right[:, None]) == pytest.approx(hits / 9)
     assert label_accuracy.per_text(log_probs, reference, None) is None
+
+
+def naive_cosine(left: list[float], right: list[float]) -> float:
+    dot = sum(a * b for a, b in zip(left, right, strict=True))
+    return dot / math.sqrt(sum(a * a for a in left) * sum(b * b for b in right))
+
+
+def test_retrieval_matches_the_naive_one() -> None:
+    queries, targets = random_logits(10, 12, 4), random_logits(10, 12, 4) + random_logits(11, 12, 4) / 2
+    ranks = []
+    for place, query in enumerate(queries.astype(float).tolist()):
+        similar = [naive_cosine(query, other) for other in targets.astype(float).tolist()]
+        ranks.append(1 + sum(other > similar[place] for other in similar))
+    np.testing.assert_array_equal(retrieval_at_1.rank_of_target(queries, targets), ranks)
+    pair, other = (queries, targets), (targets, queries)
+    first = retrieval_at_1.per_passage(pair, other)
+    assert retrieval_at_1.value(first[:, None]) == pytest.approx(sum(rank == 1 for rank in ranks) / 12)
+    found = reciprocal_rank.per_passage(pair, other)
+    assert reciprocal_rank.value(found[:, None]) == pytest.approx(sum(1 / rank for rank in ranks) / 12)
+
+
+def test_a_target_that_others_equal_is_not_found_first() -> None:
+    same = np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(retrieval_at_1.rank_of_target(same, same), 3)
+
+
+def test_neighbours_match_the_naive_ones() -> None:
+    mine, theirs = random_logits(12, 15, 3), random_logits(13, 15, 3)
+
+    def nearest(rows: np.ndarray, place: int) -> set[int]:
+        listed = rows.astype(float).tolist()
+        others = [other for other in range(len(listed)) if other != place]
+        return set(sorted(others, key=lambda other: -naive_cosine(listed[place], listed[other]))[:10])
+
+    expected = [len(nearest(mine, place) & nearest(theirs, place)) / 10 for place in range(15)]
+    found = neighbour_overlap.per_passage((theirs, mine), (mine, theirs))
+    np.testing.assert_allclose(found, expected)
+    np.testing.assert_array_equal(neighbour_overlap.per_passage((mine, theirs), (mine, theirs)), 1)
+
+
+def test_a_probe_learns_classes_that_lie_apart_and_no_others() -> None:
+    classes = np.repeat(np.arange(4), 20)
+    apart = np.eye(4)[classes] + random_logits(14, 80, 4) / 100
+    np.testing.assert_array_equal(probe_accuracy.per_text(apart, classes), 1)
+    alike = probe_accuracy.per_text(random_logits(15, 80, 4), classes)
+    assert 0 <= probe_accuracy.value(alike[:, None]) < 0.6

@@ -129,7 +129,9 @@ def test_subject_says_what_it_is(pico_llama: Path) -> None:
 def test_encoder_is_measured_on_sentences_and_pairs(encoder: Path, pico_text: Path, tmp_path: Path) -> None:
     worse = noisy(encoder, tmp_path / "worse", 0.1)
     line = validate_bundle(worse, encoder, text=pico_text, sentences=20, threads=1)
-    assert set(line.metrics) == {"cosine", "spearman_wordsim353", "spearman_simlex999"}
+    words = {"spearman_wordsim353", "spearman_simlex999"}
+    passages = {"retrieval_at_1", "reciprocal_rank", "neighbour_overlap", "spearman_sentences"}
+    assert set(line.metrics) == {"cosine", *words, *passages}
     assert 0.3 < line.metrics["cosine"].value < 0.9999  # type: ignore[operator]
     assert (line.metrics["cosine"].n, line.metrics["spearman_simlex999"].n) == (20, 999)
     assert line.compare is not None

@@ -51,7 +51,7 @@ def _write_gguf(checkpoint: Path, target: Path) -> None:
 
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     writer = gguf.GGUFWriter(target, "llama")
-    _write_sizes(writer, config)
+    _write_sizes(writer, config, checkpoint)
     names = _names(config["num_hidden_layers"])
     for file in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(file, framework="numpy") as tensors:
@@ -63,7 +63,7 @@ def _write_gguf(checkpoint: Path, target: Path) -> None:
     writer.close()
 
 
-def _write_sizes(writer: Any, config: dict[str, Any]) -> None:
+def _write_sizes(writer: Any, config: dict[str, Any], checkpoint: Path) -> None:
     heads = config["num_attention_heads"]
     rope = config.get("rope_parameters") or {}
     writer.add_context_length(config["max_position_embeddings"])
@@ -77,7 +77,25 @@ def _write_sizes(writer: Any, config: dict[str, Any]) -> None:
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(0)
-    writer.add_tokenizer_model("none")
+    _write_tokenizer(writer, checkpoint, config["vocab_size"])
+
+
+def _write_tokenizer(writer: Any, checkpoint: Path, size: int) -> None:
+    """The byte-level BPE of ``tokenizer.json``, so that a start loads it as a user's does."""
+    import gguf
+
+    described = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
+    special = {one["content"] for one in described["added_tokens"]}
+    ids = described["model"]["vocab"] | {one["content"]: one["id"] for one in described["added_tokens"]}
+    tokens = {number: token for token, number in ids.items()}
+    found = [tokens.get(number, f"[PAD{number}]") for number in range(size)]
+    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+    merges = described["model"]["merges"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(found)
+    writer.add_token_types([control if token in special else normal for token in found])
+    writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
 
 
 def _names(blocks: int) -> dict[str, str]:

@@ -38,7 +38,7 @@ def convert(task: ConversionTask, variant: str) -> None:
 
 
 def load(artifact: Path, variant: str, settings: EngineSettings) -> DecodingEngine:
-    """The model, with the threads set explicitly."""
+    """The model and its tokenizer, with the threads set explicitly."""
     import numpy as np
     import onnxruntime_genai as genai
 
@@ -46,6 +46,7 @@ def load(artifact: Path, variant: str, settings: EngineSettings) -> DecodingEngi
     session = {"intra_op_num_threads": settings.threads}
     config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
     model = genai.Model(config)
+    genai.Tokenizer(model)
     search = {"do_sample": False, "min_length": settings.context, "max_length": settings.context}
     running: list[Any] = []
 
