@@ -19,7 +19,8 @@ from ...runtime.text.tokenizer import Tokenizer
 
 Placement = Literal["spread", "first"]
 PLACEMENTS = ("spread", "first")
-PASSAGE_WORDS = 32
+# A passage, half a minute of reading at most: longer ones cost time and are found more easily.
+PASSAGE_WORDS, MOST_WORDS = 32, 96
 TEXTS_OF_A_CLASS = 8
 
 
@@ -62,7 +63,7 @@ def measured_passages(texts: Sequence[str], *, count: int, placement: Placement)
     :data:`PASSAGE_WORDS` words are left out: there would be nothing to search for.
     """
     found = list(dict.fromkeys(part for text in texts for part in paragraphs(text)))
-    long = [words for part in found if len(words := part.split()) >= PASSAGE_WORDS]
+    long = [words[:MOST_WORDS] for part in found if len(words := part.split()) >= PASSAGE_WORDS]
     return [_halves(long[index]) for index in _chosen(len(long), min(count, len(long)), placement)]
 
 
@@ -94,7 +95,7 @@ def classes_of_texts(corpus: Corpus, *, count: int) -> tuple[list[str], NDArray[
     if len(chosen) < 2:
         return [], np.zeros(0, np.int64)
     return (
-        [text for found in chosen for text in found],
+        [" ".join(text.split()[:MOST_WORDS]) for found in chosen for text in found],
         np.repeat(np.arange(len(chosen)), [len(found) for found in chosen]),
     )
 

@@ -42,7 +42,7 @@ DEFAULT_LENGTH = 512
 DEFAULT_SENTENCES = 256
 DEFAULT_CORPUS = "wikipedia"
 # Passages that are searched among, and texts of the linear probe: enough for intervals of a few per cent.
-PASSAGES = 500
+PASSAGES, PROBED = 500, 256
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _encoders(
     texts, placement = corpus.texts(), sample.placement
     chosen = measured_sentences(texts, count=sample.sentences, placement=placement)
     passages = measured_passages(texts, count=PASSAGES, placement=placement)
-    probed, classes = classes_of_texts(corpus, count=PASSAGES)
+    probed, classes = classes_of_texts(corpus, count=PROBED)
     given = EncoderTexts(chosen, passages, probed, classes, {name: pairs(name) for name in PAIR_FILES})
     workload = {
         "sentences": len(chosen),
