@@ -111,8 +111,9 @@ ort_status *compute_product(void *data, void *context) {
     work.rows_per_task = 8;
     int64_t tile_bytes = groups * group_bytes(work.weights.group, work.weights.bits, work.weights.has_zero_points);
     int64_t tiles = tiles_of(n) / (kernel->gated ? 2 : 1);
-    /* A task reads its weights once for every eight rows, so that more rows need fewer of them. */
-    work.tiles_per_task = TASK_BYTES / tile_bytes / (1 + rows / 8) + 1;
+    /* A task reads its weights once for every eight rows, so that more rows need fewer of them; two tiles at least,
+     * which share what is read of the activations. */
+    work.tiles_per_task = (TASK_BYTES / tile_bytes / (1 + rows / 8) + 2) / 2 * 2;
     ort_status *status = NULL;
     if (kernel->exact) work.tiles_per_task = 1;
     else if (rows > work.rows_per_task)

@@ -24,6 +24,8 @@
 #define UNROLL
 #define MOST_ROWS 4
 #endif
+/* Registers of outputs that products of many rows take at once, so that an activation is read once for them. */
+#define PIECES 2
 #define TILE_UNROLL _Pragma("GCC unroll 8")
 /* Code that is made once for each constant it is called with: worth its size where there are instructions of its
  * own, and not in the reference. */
@@ -151,6 +153,15 @@ INLINE tile_ints tile_dot4(tile_ints sum, tile_words codes, int32_t quad, const 
     (void)small;
     return (tile_ints)dot4_half((__m256i)sum, (__m256i)codes, factors);
 }
+INLINE tile_floats tile_nearest(tile_floats value) {
+    return (tile_floats)_mm256_round_ps((__m256)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+INLINE tile_floats tile_maximum(tile_floats a, tile_floats b) { return (tile_floats)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE void tile_store_bytes(int8_t *into, tile_ints value) {
+    __m128i low = _mm256_castsi256_si128((__m256i)value), high = _mm256_extracti128_si256((__m256i)value, 1);
+    __m128i pairs = _mm_packs_epi32(low, high);
+    _mm_storel_epi64((void *)into, _mm_packs_epi16(pairs, pairs));
+}
 #elif !defined(EDGEPRESS_NEON)
 #define TILE_LANES LANES
 typedef ints tile_ints;
@@ -158,12 +169,23 @@ typedef words tile_words;
 typedef floats tile_floats;
 #define tile_fused fused
 #define tile_dot4(sum, codes, quad, small) dot4(sum, codes, quad)
+#define tile_nearest nearest
+#define tile_maximum maximum
+INLINE void tile_store_bytes(int8_t *into, tile_ints value) {
+#if defined(EDGEPRESS_AVX512)
+    _mm_storeu_si128((void *)into, _mm512_cvtepi32_epi8((__m512i)value));
+#else
+    for (int lane = 0; lane < LANES; lane++) into[lane] = (int8_t)value[lane];
+#endif
+}
 #endif
 INLINE tile_words tile_load(const void *from) {
     tile_words value;
     memcpy(&value, from, sizeof value);
     return value;
 }
+INLINE tile_floats tile_absolute(tile_floats value) { return (tile_floats)((tile_words)value & 0x7fffffffu); }
+INLINE tile_ints tile_to_ints(tile_floats value) { return __builtin_convertvector(value, tile_ints); }
 INLINE tile_floats tile_to_floats(tile_ints value) { return __builtin_convertvector(value, tile_floats); }
 INLINE tile_floats tile_load_some(const float *from, int64_t count) {
     tile_floats value = {0};

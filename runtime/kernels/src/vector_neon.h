@@ -33,6 +33,15 @@ INLINE tile_ints tile_dot4(tile_ints sum, tile_words codes, int32_t quad, const 
 #endif
 }
 
+INLINE tile_floats tile_nearest(tile_floats value) { return (tile_floats)vrndnq_f32((float32x4_t)value); }
+INLINE tile_floats tile_maximum(tile_floats a, tile_floats b) {
+    return (tile_floats)vbslq_f32(vcgtq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b);
+}
+INLINE void tile_store_bytes(int8_t *into, tile_ints value) {
+    int8x8_t narrow = vmovn_s16(vcombine_s16(vmovn_s32((int32x4_t)value), vdup_n_s16(0)));
+    memcpy(into, &narrow, 4);
+}
+
 INLINE floats fused(floats a, floats b, floats c) {
     float_parts x = {a}, y = {b}, z = {c};
     for (int i = 0; i < 4; i++) z.part[i] = vfmaq_f32(z.part[i], x.part[i], y.part[i]);
