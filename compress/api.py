@@ -62,8 +62,6 @@ class Job:
         from .time_limit import limited
 
         read = None if recipe is None else load_recipe(recipe)
-        if read is not None and read.calibrated and not (choice.source or read.calibration.source):
-            raise no_text(read.name)
         self.model = resolve(model, progress)
         self.source = WeightSource.open(self.model.path)
         self.recipe = read or recipe_for(
@@ -256,10 +254,10 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
     device = choose_device(device_name)
     processes = Processes.launched(device)
     device = processes.device(device)
+    calibration = job.calibration()  # a text that is missing is said before the model is hashed
     with job.progress.task("hashing the model", 1) as task:
         fingerprint = job.source.reader.fingerprint()
         task.advance(1)
-    calibration = job.calibration()
     reads = job.reads()
     key = job.key(fingerprint, calibration, device.type, reads)
     work, result = stage.directory / WORK, stage.result

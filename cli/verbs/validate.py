@@ -98,6 +98,10 @@ def command(
     distributions, and accuracy where the rows of a .jsonl text have a "label". Intervals hold 95 % of
     bootstrap resamples of windows, texts or pairs.
     """
+    from ...benchmarks.records.record import refuse_foreign
+
+    path = record or Path("runs") / f"{Path(subject).resolve().name}.jsonl"
+    refuse_foreign(path)
     _check_words(subject, against, options["text"], download=download)
     progress = terminal.progress  # a clock that ticks while torch is imported
     from ...benchmarks.quality.acceptance import Gate, failure
@@ -107,7 +111,6 @@ def command(
 
     gates = [Gate(*GATES[name], options.pop(name)) for name in GATES if options[name] is not None]
     options = {name: value for name, value in options.items() if name not in GATES}
-    path = record or Path("runs") / f"{Path(subject).resolve().name}.jsonl"
     line = validate_bundle(
         subject,
         against,
