@@ -1,4 +1,4 @@
-"""Bounds of numbers that a caller chooses and every floor must keep to: seeds and threads."""
+"""Bounds that every floor must keep to: of numbers that a caller chooses, and of this process's memory."""
 
 from __future__ import annotations
 
@@ -22,3 +22,16 @@ def require_threads(threads: int | None) -> int | None:
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise InputError(f"threads is {threads}, it must be at least 1 and at most {MOST_THREADS}")
     return threads
+
+
+def address_space_limit() -> int | None:
+    """Bytes of address space that this process may have (``ulimit -v`` or ``-d``); None without a limit.
+
+    Under one a thread may fail to start, and ``Thread.start`` then waits for ever.
+    """
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return None
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)

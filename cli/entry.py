@@ -32,6 +32,7 @@ from ..errors import (
 )
 from ..escaping import one_line, printable
 from ..foreign import memory_shortage
+from ..limits import address_space_limit
 from ..terminal import print_json
 
 VERBS = {
@@ -246,4 +247,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a question mark for what the terminal cannot show
-    sys.exit(run())
+    limit = address_space_limit()
+    if limit is None:
+        sys.exit(run())
+    from .memory_limit import run_in_child
+
+    sys.exit(run_in_child(run, lambda error: _fail(error, sys.argv[1:]), limit))

@@ -37,6 +37,7 @@ SHORTAGES = [
     RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1000 bytes."),
     RuntimeError("can't start new thread"),
+    SystemError("error return without exception set"),
     ImportError("_C.so: failed to map segment from shared object"),
 ]
 

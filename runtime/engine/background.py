@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from ...errors import EdgepressError
+from ...limits import address_space_limit
 
 Result = TypeVar("Result")
 
@@ -18,6 +19,7 @@ Result = TypeVar("Result")
 class BackgroundTask(Generic[Result]):
     """``task = BackgroundTask(work); …; found = task.result()``: ``work()`` begins at once.
 
+    Where address space is limited it is done in this thread: another takes much of it, and may not start.
     As a context manager it ends the block only after ``work`` has ended, whatever happened in either.
     """
 
@@ -26,13 +28,20 @@ class BackgroundTask(Generic[Result]):
         self._outcome: list[Result] = []
         self._error: EdgepressError | MemoryError | None = None
         self._thread = threading.Thread(target=self._run, name="edgepress-background")
-        self._thread.start()
+        if address_space_limit() is None:
+            self._thread.start()
+        else:
+            self._run()
 
     def _run(self) -> None:
         try:
             self._outcome.append(self._work())
         except (EdgepressError, MemoryError) as error:
             self._error = error
+
+    def _wait(self) -> None:
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def __enter__(self) -> BackgroundTask[Result]:
         return self
@@ -44,7 +53,7 @@ class BackgroundTask(Generic[Result]):
             EdgepressError, MemoryError: what ``work`` raised. Anything else is a bug, whose traceback the
                 thread has printed.
         """
-        self._thread.join()
+        self._wait()
         if self._error is not None:
             raise self._error
         if not self._outcome:
@@ -54,4 +63,4 @@ class BackgroundTask(Generic[Result]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.join()
+        self._wait()

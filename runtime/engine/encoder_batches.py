@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from ...limits import address_space_limit
+
 # Measured on a core with 1 MB of second-level cache: benchmarks/lab/results/peers-encoders.md.
 TOKENS_PER_CORE = 256
 
@@ -47,7 +49,7 @@ class WorkerThreads:
 
     def pay(self, batches: int) -> bool:
         """Whether so many batches are better computed side by side."""
-        return self.count > 1 and batches >= WORTH * self.count
+        return self.count > 1 and address_space_limit() is None and batches >= WORTH * self.count
 
     def run(self, work: Callable[[Any, Item], None], items: Sequence[Item]) -> Iterator[Item]:
         """``work(session, item)`` for all ``items``, which are yielded in their order as they are done.

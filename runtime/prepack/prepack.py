@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...errors import EdgepressError, InputError, OutOfResource, OutputBusy, OutputExists
+from ...limits import address_space_limit
 from ...staging import Staging
 from ...storage import require_disk, write_atomic, write_json
 from ..bundle.bundle import Bundle
@@ -128,9 +129,9 @@ def prepack_later(bundle: Bundle) -> bool:
     """Start a process that makes the entry for ``bundle``, where that is worth it; returns at once.
 
     It is worth it for a model that is not tiny, where there is room in memory, on the disk and in the cache,
-    and where it has not failed before.
+    and where it has not failed before; never where address space is limited.
     """
-    process = _started(bundle)
+    process = _started(bundle) if address_space_limit() is None else None
     if process is None:
         return False
     threading.Thread(target=process.wait, daemon=True).start()
