@@ -23,7 +23,7 @@ def refuse_nesting(
     for path, read in [*((one, True) for one in inputs), *((one, False) for one in kept)]:
         if path is None:
             continue
-        found = Path(path).expanduser()
+        found = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises where there is no such user
         if _inside(found, output):
             lies = "is" if _inside(output, found) else "holds"
             raise _nested(f"the output {output} {lies} the input {path}", "an output is replaced as a whole")

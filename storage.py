@@ -33,7 +33,8 @@ def cache_directory() -> Path:
     """Where made models are kept: ``EDGEPRESS_CACHE``, else the platform's cache directory."""
     chosen = os.environ.get("EDGEPRESS_CACHE")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        # Path's own raises where there is no such user.
+        return Path(os.path.expanduser(chosen)).absolute()  # noqa: PTH111
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "edgepress"
     if sys.platform == "win32":

@@ -6,6 +6,7 @@ exceptions into messages and exit codes.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -25,6 +26,7 @@ from .. import __version__
 from ..errors import (
     BadUsage,
     EdgepressError,
+    InputError,
     Interrupted,
     Terminated,
     UnknownName,
@@ -198,6 +200,14 @@ def _internal(error: BaseException, arguments: list[str]) -> int:
     return _fail(EdgepressError(bug, fix="please report it with the traceback on stderr"), arguments)
 
 
+def _bad_path(error: Exception) -> InputError | None:
+    """The typed error where the system says of a path that it is none, or not for this user."""
+    known = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
+    if not isinstance(error, OSError) or error.errno not in known or error.filename is None:
+        return None
+    return InputError(f"cannot use the path {str(error.filename)[:200]}", why=error.strerror or "")
+
+
 def _run(arguments: list[str]) -> int:
     try:
         outcome = edgepress.main(args=arguments, prog_name="edgepress", standalone_mode=False)
@@ -216,8 +226,8 @@ def _run(arguments: list[str]) -> int:
         missing = missing_extra(error.name or "")
         return _internal(error, arguments) if missing is None else _fail(missing, arguments)
     except Exception as error:  # noqa: BLE001 - the CLI's edge is where unknown errors end
-        shortage = memory_shortage(error)
-        return _internal(error, arguments) if shortage is None else _fail(shortage, arguments)
+        known = memory_shortage(error) or _bad_path(error)
+        return _internal(error, arguments) if known is None else _fail(known, arguments)
 
 
 def run(arguments: list[str] | None = None) -> int:

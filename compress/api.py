@@ -121,10 +121,7 @@ class Job:
 
     def paths(self) -> list[str | Path]:
         """What the recipe and the name of the model turned out to read."""
-        steps = [step for _, step in self.recipe.steps]
-        texts = [self.recipe.calibration.source, *(getattr(step, "corpus", None) for step in steps)]
-        students = [getattr(step, "student", None) for step in steps]
-        return [self.model.path, *text_paths(*texts), *filter(None, students)]
+        return [self.model.path, *text_paths(*self.recipe.paths)]
 
     def reads(self) -> dict[str, str]:
         """SHA-256, by path, of the checkpoints and texts that passes read beside model and calibration."""

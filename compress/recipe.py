@@ -14,6 +14,7 @@ calibration: {source: wikipedia, samples: 128, length: 512, seed: 0}
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
@@ -29,6 +30,9 @@ from .pipeline.pass_names import pass_names
 from .pipeline.pass_options import read_options, renamed_training, training_type
 from .recipe_files import KEYS, About, text_of, unknown_key
 from .train.training_options import TrainingOptions
+
+# Options of passes that may name a file or a directory.
+_PATHS = ("corpus", "costs", "plan", "student")
 
 
 class CalibrationSettings(BaseModel):
@@ -62,6 +66,7 @@ class Recipe(BaseModel):
     embedding: str | None = DEFAULT_EMBEDDING
     calibration: CalibrationSettings = CalibrationSettings()
     notes: tuple[str, ...] = ()  # old names that the recipe uses, and the new ones
+    paths: tuple[str, ...] = ()  # what its options name: files, directories, or demo corpora
 
     @field_validator("passes")
     @classmethod
@@ -167,6 +172,23 @@ def _training(given: Any, where: str) -> dict[str, Any]:
     return options
 
 
+def _paths(data: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """What the options name, which must be possible names."""
+    calibration = data.get("calibration")
+    named = [calibration.get("source")] if isinstance(calibration, Mapping) else []
+    steps = [entry for entry in data["passes"] if isinstance(entry, Mapping)]
+    named += [entry.get(key) for entry in steps for key in _PATHS]
+    paths = tuple(path for path in named if isinstance(path, str))
+    for path in paths:
+        try:
+            possible = "\0" not in path and path and Path(path).exists() is not None
+        except OSError:  # too long
+            possible = False
+        if not possible:
+            raise RecipeError(f"{where}: {path!a:.80} is no name of a file", fix="correct it")
+    return paths
+
+
 def parse(data: Any, where: str) -> Recipe:
     """A recipe from parsed YAML.
 
@@ -182,14 +204,16 @@ def parse(data: Any, where: str) -> Recipe:
     passes = data.get("passes")
     if not isinstance(passes, list) or not passes:
         raise RecipeError(f"{where}: 'passes' must be a list with at least one pass")
+    paths = _paths(data, where)
     training = _training(data.get("training", {}), where)
     read = [_step(number, entry, where, training) for number, entry in enumerate(passes, 1)]
     if training and not any("training" in type(step.options).model_fields for step, _ in read):
         raise RecipeError(f"{where}: 'training' is given, and no pass trains", fix="leave it out")
     notes = tuple(dict.fromkeys(note for _, found in read for note in found))
     rest = {key: value for key, value in data.items() if key != "training"}
+    own = {"passes": [step for step, _ in read], "notes": notes, "paths": paths}
     try:
-        return Recipe.model_validate({**rest, "passes": [step for step, _ in read], "notes": notes})
+        return Recipe.model_validate({**rest, **own})
     except ValidationError as error:
         raise _explain(error, list(CalibrationSettings.model_fields), where) from None
 

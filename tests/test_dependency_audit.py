@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from datetime import date
+from collections.abc import Iterator
+from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from dependency_audit import ALLOWED, allowed, ask, installed, judge
+from dependency_audit import ALLOWED, allowed, ask, installed, judge, main
 
 TODAY = date(2026, 11, 28)
 HOLE = {"id": "PYSEC-2024-1", "aliases": ["CVE-2024-22195", "GHSA-h5c8"], "fix_versions": ["3.1.3"]}
@@ -61,3 +65,66 @@ def test_builds_are_audited_as_the_version_they_are_built_of() -> None:
 def test_a_service_that_knows_no_package_has_not_answered() -> None:
     """Also where there is no network: then there is no report at all."""
     assert ask("pypi", ["edgepress-no-such-package==0.0.1"]) is None
+
+
+class Osv(BaseHTTPRequestHandler):
+    """As api.osv.dev answers a query: what is known of a package, ``{}`` where that is nothing."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
+        ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99.0"}]}]
+        affected = [{"package": {"name": "jinja2", "ecosystem": "PyPI"}, "ranges": ranges}]
+        hole = {"id": "PYSEC-2099-1", "aliases": ["CVE-2099-1"], "summary": "a hole", "affected": affected}
+        body = json.dumps({"vulns": [hole]} if asked == "jinja2" else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def osv(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A service of vulnerabilities on this machine, which pip-audit asks in the place of OSV's."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Osv) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_AUDIT_OSV_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        yield
+        server.shutdown()
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    ("days", "code", "said"),
+    [
+        (None, 1, "PYSEC-2099-1, fixed in 99.0"),
+        (1, 0, ""),
+        (-1, 1, "CVE-2099-1 was allowed until"),
+    ],
+    ids=["a hole", "allowed until tomorrow", "allowed until yesterday"],
+)
+def test_the_program_fails_on_a_hole_until_it_is_allowed_and_after(
+    days: int | None, code: int, said: str, osv: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "allowed.txt"
+    day = date.today() + timedelta(days or 0)
+    listed.write_text("" if days is None else f"CVE-2099-1 {day} templates are our own\n")
+    assert main(listed, ["osv"]) == code
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"audited: {len(installed())} packages") and said in shown
+    assert ("jinja2" in shown and "PYSEC-2099-1" in shown) == (code == 1)
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(("days", "code"), [(1, 0), (-1, 1)])
+def test_no_answer_is_no_audit_and_ends_no_exception(
+    days: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody listens there. It passes, so that changes can land; an entry whose day has passed fails."""
+    monkeypatch.setenv("PIP_AUDIT_OSV_URL", "http://127.0.0.1:1")
+    listed = tmp_path / "allowed.txt"
+    listed.write_text(f"CVE-2099-1 {date.today() + timedelta(days)} templates are our own\n")
+    assert main(listed, ["osv"]) == code
+    assert capsys.readouterr().out.startswith("not audited: no service of vulnerabilities answers here (osv)")

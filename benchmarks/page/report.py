@@ -7,9 +7,12 @@ own texts, and a content security policy in the page forbids everything but its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ...errors import InputError
+from ...escaping import printable
 from ...output_paths import refuse_file
 from ...storage import disk_full_is_typed, make_folder, open_regular, write_atomic
 from ..records.conditions import machine
@@ -57,17 +60,8 @@ def render_report(lines: Sequence[Measurement]) -> str:
     Raises:
         InputError: it would be larger than 300 KB.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     groups = join(lines)
-    page = environment.get_template(TEMPLATE).render(
+    page: str = _template().render(
         shades=SHADES,
         sections=[section(group, number) for number, group in enumerate(groups, 1)],
         summary=_summary(groups, lines),
@@ -79,6 +73,26 @@ def render_report(lines: Sequence[Measurement]) -> str:
             fix="report fewer runs at once",
         )
     return page
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE)
+
+
+def _shown(value: Any) -> Any:
+    """A value of the page; what acts in strangers' text (an override of its direction) is written out."""
+    return printable(value) if type(value) is str else value  # a drawing is Markup, and done
 
 
 def _summary(groups: Sequence[ResultGroup], lines: Sequence[Measurement]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
+from ...escaping import printable
 from ..records import numerals
 from ..records.conditions import clip
 from . import plot_layout
@@ -60,14 +61,14 @@ def element(tag: str, *children: Markup, text: str = "", **attributes: object) -
         Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _attribute(value))
         for name, value in attributes.items()
     )
-    content = escape(text) + Markup("").join(children)
+    content = escape(printable(text)) + Markup("").join(children)
     if not content:
         return Markup("<{}{}/>").format(Markup(tag), written)
     return Markup("<{}{}>{}</{}>").format(Markup(tag), written, content, Markup(tag))
 
 
 def _attribute(value: object) -> str:
-    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else printable(str(value))
 
 
 def drawing(

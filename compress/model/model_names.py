@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,8 @@ def require_model(model: str) -> None:
         UnknownName, InputError: neither a path, nor a demo, nor a hub id in the local cache.
         MissingDependency: the package that carries the demo is not installed.
     """
-    if Path(model).expanduser().exists() or cached(model) is not None:
+    # Path.expanduser raises where there is no such user.
+    if Path(os.path.expanduser(model)).exists() or cached(model) is not None:  # noqa: PTH111
         return
     if model not in DEMO_PACKAGES:
         raise not_found(model)

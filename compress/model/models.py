@@ -7,6 +7,7 @@ Demo models come from packages that carry them; the packages are found, never im
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
         MissingDependency: the package that carries the demo model is not installed.
         RefusedByPolicy: a pickle file, or a demo package that holds another model than the demo's.
     """
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))  # noqa: PTH111 - Path's raises where there is no such user
     if path.is_dir():
         return _from_directory(path, path.resolve().name, progress or Silent())
     if path.exists():

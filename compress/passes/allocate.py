@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from ...errors import RecipeError, ShapeError
-from ...storage import read_json, write_json
 from ..measure.sensitivity import sensitivity
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
@@ -23,6 +22,7 @@ from ..numbers.grid import quantize
 from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective
 from ..pipeline.pass_options import inner_pass
+from ..pipeline.sealed import read_sealed, write_sealed
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
@@ -56,6 +56,8 @@ class Allocate(Selective, ModelPass):
     def _whole(self) -> Self:
         if (self.bits is None) == (self.plan is None):
             raise ValueError("give either bits, a budget, or a plan")
+        if self.plan == {}:
+            raise ValueError("the plan names no layer")
         for name in set((self.plan or {}).values()):
             Scheme.parse(name)
         least = min(scheme.bits_per_weight(scheme.group_size or 4096) for scheme in self.schemes)
@@ -190,10 +192,12 @@ class Allocate(Selective, ModelPass):
                 )
             return self.costs
         file = stage.directory / "costs.json"
-        if not file.exists():
-            write_json(file, self._measure(stage, linears))
-        found: Costs = read_json(file)
-        return found
+        kept = read_sealed(file)
+        if kept is None:
+            write_sealed(file, self._measure(stage, linears))
+            kept = read_sealed(file)
+        assert kept is not None
+        return kept
 
     def _measure(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
         run = stage.fisher_pass("allocate")

@@ -20,8 +20,9 @@ from ..text.calibration import Calibration
 from .algorithm import BlockPass, ModelPass, Pass
 from .block import LayerStatus
 from .block_shards import Masks
-from .journal import Journal, read_sealed, write_sealed
+from .journal import Journal
 from .processes import ALONE, Processes
+from .sealed import read_sealed, write_sealed
 from .stage import LOG, Record, Stage, StageResult, Steps, assemble
 from .sweep import Sweep
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import OutOfResource
+from ...errors import CalibrationError, OutOfResource
 
 # A module, and what is shown the first of its positional inputs.
 Watched = tuple[nn.Module, Callable[[Tensor], None]]
@@ -123,6 +123,22 @@ def nonfinite(hidden: Tensor, mask: Tensor | None) -> Tensor:
     """``[batch]``: the samples of ``hidden [batch, tokens, hidden]`` with NaN or infinity in a real token."""
     broken = ~torch.isfinite(hidden).all(-1)
     return (broken if mask is None else broken & mask).any(-1)
+
+
+def require_few(bad: int, total: int, who: str) -> None:
+    """Refuse to go on without ``bad`` of ``total`` samples, which ``who`` turns into NaN or infinity: one, or
+    one in a hundred, may be left out.
+
+    Raises:
+        CalibrationError: there are more; names ``who``.
+    """
+    if bad and (bad == total or bad > max(1, total // 100)):
+        many = "every sample" if bad == total else f"{bad} of {total} samples"
+        raise CalibrationError(
+            f"{who} turns {many} into NaN or infinity",
+            why="what is learned from the others would not hold for such text",
+            fix="check the model with `edgepress inspect`, or calibrate on other text",
+        )
 
 
 def finite_samples(batch: Batch) -> Batch:

@@ -4,32 +4,12 @@ costs one unit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
-from ...storage import canonical_json, read_json, sha256_file, sha256_json, write_json
-
-_SEAL = "sha256"
-
-
-def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON with its own hash in it, so that a resumed run knows that not a bit of it has changed."""
-    plain = json.loads(canonical_json(content))  # as it will be read: keys are texts, and sorted as such
-    write_json(path, {**plain, _SEAL: sha256_json(plain)})
-
-
-def read_sealed(path: Path) -> dict[str, Any] | None:
-    """What :func:`write_sealed` wrote; None where the file is missing, damaged or none of its own."""
-    try:
-        found = read_json(path)
-        seal = found.pop(_SEAL)
-        return found if seal == sha256_json(found) else None
-    except (InputError, AttributeError, TypeError, KeyError, ValueError):  # no JSON, no object, no Unicode
-        return None
-
+from ...storage import sha256_file
+from .sealed import read_sealed, write_sealed
 
 WORK = "work"  # the directory in the staging directory with all that a resumed run reads
 FILE = "journal.json"

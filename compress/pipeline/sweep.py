@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import CalibrationError
 from ...storage import sha256_json
 from ...terminal import Progress
 from ..model.block_anatomy import BlockAnatomy
@@ -31,7 +30,7 @@ from .block_shards import BlockWriter, Masks
 from .collect import Side, collect
 from .damage_probe import damage, probe_rows
 from .device import return_small_blocks
-from .forward import Batch, BatchSplitter, nonfinite
+from .forward import Batch, BatchSplitter, nonfinite, require_few
 from .journal import Journal
 from .stage import Stage, StageResult, prepared
 
@@ -220,14 +219,10 @@ class Sweep:
         """Say which layers were calibrated without some of the samples: those that end in NaN or infinity.
 
         Raises:
-            CalibrationError: no sample is left; names the block.
+            CalibrationError: they are more than one in a hundred; names the block.
         """
         bad, total = self.nonfinite
-        if bad and bad == total:
-            raise CalibrationError(
-                f"{block.anatomy.prefix} turns every sample into NaN or infinity",
-                fix="check the model with `edgepress inspect`, or calibrate on other text",
-            )
+        require_few(bad, total, block.anatomy.prefix)
         if bad:
             text = f"{bad} of {total} samples are not finite here and were left out"
             self.progress.note(f"{block.anatomy.prefix}: {text}")

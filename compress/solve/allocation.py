@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import FiniteFloat
+
 from ...errors import RecipeError
 from ...storage import read_json, read_text
 from ...yaml_safe import load_yaml
@@ -20,7 +22,7 @@ MANIFEST = "edgepress.json"
 
 Allocation = dict[str, str]
 # By linear and scheme name: estimated damage.
-Costs = dict[str, dict[str, float]]
+Costs = dict[str, dict[str, FiniteFloat]]
 
 
 def read_allocation(value: Any) -> Any:
@@ -57,7 +59,8 @@ def read_costs(value: Any) -> Any:
 
 def _kept(checkpoint: Path, what: str) -> dict[str, Any]:
     """What an allocation left in the manifest of what it made."""
-    steps = read_json(checkpoint / MANIFEST).get("steps") if (checkpoint / MANIFEST).is_file() else None
+    manifest = read_json(checkpoint / MANIFEST) if (checkpoint / MANIFEST).is_file() else None
+    steps = manifest.get("steps") if isinstance(manifest, Mapping) else None
     for step in steps if isinstance(steps, list) else []:
         details = step.get("details") if isinstance(step, Mapping) else None
         found = details.get(what) if isinstance(details, Mapping) else None

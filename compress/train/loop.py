@@ -104,6 +104,8 @@ class Loop:
             self._restore()
             progress.note(f"continuing after step {self.state.step} of {len(self.steps)}")
         else:
+            if self.settings.state.exists():
+                progress.note("the saved state of the training was damaged: it begins again")
             self.log.truncate(0)
             self._measure()
         every = max(1, len(self.steps) // self.settings.measurements)

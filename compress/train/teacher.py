@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ...errors import CheckpointError
 from ...foreign import foreign_errors_are_typed
 from ...storage import write_atomic
 from ...terminal import Progress
+from ..pipeline.forward import require_few
 from ..pipeline.processes import ALONE, Processes
+from ..pipeline.sealed import SEAL_BYTES, ends_with_seal
 from ..text.micro_batches import MicroBatch
 from .losses.objective import Objective, ask
 from .losses.term import Answers, Term
@@ -62,8 +64,10 @@ class CachedTeacher:
         return self.directory / f"{digest.hexdigest()[:24]}.safetensors"
 
     def prepare(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> None:
-        """Ask about the micro-batches that have no answer yet."""
-        missing = [batch for batch in self.processes.share(micro_batches) if not self._file(batch).exists()]
+        """Ask about the micro-batches that have no answer yet, or a damaged one."""
+        missing = [
+            batch for batch in self.processes.share(micro_batches) if not ends_with_seal(self._file(batch))
+        ]
         # Of a sharded teacher all gather the parameters: who has its answers asks along, about anything.
         count = self.processes.most(len(missing)) if self.processes.sharded else len(missing)
         if count:
@@ -75,15 +79,17 @@ class CachedTeacher:
         model = load_spread(self.path, self.device, self.processes)
         with progress.task("asking the original", len(missing)) as task:
             for batch in missing:
-                write_atomic(self._file(batch), save(ask(self.objective, model, batch, self.device)))
+                data = save(ask(self.objective, model, batch, self.device))
+                write_atomic(self._file(batch), data + hashlib.sha256(data).digest())
                 task.advance(1)
         for batch in along:
             ask(self.objective, model, batch, self.device)
 
     def sound(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> list[MicroBatch]:
         kept = [batch for batch in micro_batches if all(map(_all_finite, self.answers(batch).values()))]
-        if len(kept) < len(micro_batches):
-            left_out = len(micro_batches) - len(kept)
+        left_out = len(micro_batches) - len(kept)
+        require_few(left_out, len(micro_batches), "the original")
+        if left_out:
             progress.note(f"{left_out} of {len(micro_batches)} micro-batches are left out: not finite")
         return kept
 
@@ -91,11 +97,11 @@ class CachedTeacher:
         """As it was said.
 
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: the file has changed since this run began.
         """
         file = self._file(batch)
         with foreign_errors_are_typed(lambda why: _damaged(file, why)):
-            answers: Answers = load_file(file)
+            answers: Answers = load(file.read_bytes()[:-SEAL_BYTES])
         return answers
 
 

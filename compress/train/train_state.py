@@ -18,6 +18,7 @@ import torch
 
 from ...errors import TrainingError
 from ..pipeline.processes import Processes
+from ..pipeline.sealed import append_seal, ends_with_seal
 
 _LAST = 0.1  # share of the learning rate that a cosine leaves at the end
 _SECOND = 2 / 3  # the second stage's learning rate beside the first one's
@@ -112,8 +113,8 @@ class Saved:
         self.path, self.processes = path, processes
 
     def exists(self) -> bool:
-        """Whether there is one, as the first process sees it."""
-        return self.processes.agree(self.path.exists())
+        """Whether there is one, as it was written, as the first process sees it."""
+        return self.processes.agree(ends_with_seal(self.path))
 
     def _own(self, step: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{self.processes.index}.{step}")
@@ -140,11 +141,11 @@ class Saved:
         """What was kept last, its tensors on the CPU: another process may have written them from its own GPU.
 
         Raises:
-            TrainingError: by another number of processes than there are now.
+            TrainingError: by another number of processes than there are now, or it has changed since.
         """
         data: dict[str, Any] = {}
         if self.processes.first or not self.processes.sharded:
-            data = torch.load(self.path, map_location="cpu", weights_only=True)
+            data = _read(self.path)
         kept = self.processes.agree((data.get("holders", 1), data["train_state"]["step"]) if data else None)
         assert kept is not None
         holders, step = kept
@@ -154,13 +155,25 @@ class Saved:
                 why="where a model is spread over processes (FSDP), each keeps the state of its part",
                 fix="launch it as it was, or begin again with --restart",
             )
-        return data or torch.load(self._own(step), map_location="cpu", weights_only=True)
+        return data or _read(self._own(step))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not ends_with_seal(path):
+        raise TrainingError(
+            f"the saved state of a training {path} is not as it was written",
+            why="its hash is another: the file was changed, cut short or removed",
+            fix="begin again with --restart",
+        )
+    data: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return data
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as stream:
+    with partial.open("wb+") as stream:
         torch.save(data, stream)
+        append_seal(stream)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...errors import GateFailed, InputError, OutputExists, require
 from ...foreign import foreign_errors_are_typed
-from ...storage import SIGNATURE, disk_full_is_typed, write_atomic
+from ...storage import SIGNATURE, disk_full_is_typed, read_regular, write_atomic
 from .verification import verify_directory
 
 PASSWORD = "EDGEPRESS_KEY_PASSWORD"
@@ -159,7 +159,7 @@ def _check_public(path: Path) -> None:
 
 def _read_key(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise InputError(f"cannot read the key {path}", why=str(error)) from None
 

@@ -104,6 +104,8 @@ def test_each_error_ends_with_its_own_exit_code(
         (ZeroDivisionError("by zero"), "E-INTERNAL", 70),
         (OSError(errno.EIO, "io"), "E-INTERNAL", 70),
         (EOFError("cut short"), "E-INTERNAL", 70),  # click takes it for an interrupt
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), "E-INPUT", 2),
+        (PermissionError(errno.EACCES, "Permission denied", "theirs"), "E-INPUT", 2),
         (MemoryError(), "E-RESOURCE", 6),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "E-RESOURCE", 6),
         (KeyboardInterrupt(), "E-INTERRUPTED", 130),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ def test_the_presets_go_from_seconds_without_data_to_everything_that_helps(pico_
         (["passes"], "not a mapping"),
         ({"passes": [{"pass": "rtn", "scheme": {"bits": 5}}]}, "bits"),
         ({"passes": [{"pass": "../../x"}]}, "unknown pass"),
+        ({"passes": [{"pass": "distill", "student": "x" * 5000}]}, "no name of a file"),
+        ({"passes": [{"pass": "vocabulary", "corpus": ""}]}, "no name of a file"),
+        ({"passes": [{"pass": "w8a8"}], "calibration": {"source": "a\0b"}}, "no name of a file"),
+        ({"passes": [{"pass": "allocate", "plan": {}}]}, "the plan names no layer"),
+        ({"passes": [{"pass": "allocate", "bits": 4, "costs": {"a": {"W4A16": math.inf}}}]}, "finite"),
     ],
 )
 def test_mistakes_name_the_place_and_the_way_out(data: object, message: str) -> None:
@@ -90,6 +96,16 @@ def test_hostile_files_are_typed_errors(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(EdgepressError):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize("manifest", ["[]", '{"steps": 3}', '{"steps": [{"details": {"costs": {"a": 5}}}]}'])
+@pytest.mark.parametrize("option", ["plan", "costs"])
+def test_a_checkpoint_that_no_allocation_made_gives_no_plan_and_no_costs(
+    tmp_path: Path, option: str, manifest: str
+) -> None:
+    (tmp_path / "edgepress.json").write_text(manifest)
+    with pytest.raises(RecipeError, match="allocat"):
+        parse({"passes": [{"pass": "allocate", option: str(tmp_path)}]}, "r.yaml")
 
 
 def test_hash_changes_with_any_option() -> None:

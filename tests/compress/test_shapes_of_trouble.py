@@ -7,6 +7,7 @@ original than ``BOUND`` times what the same bits (or zeros) cost when no data ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from edgepress.compress import plan
 from edgepress.compress.api import Job, compress_model
 from edgepress.compress.costs import Rate
 from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.pipeline.forward import require_few
 from edgepress.compress.text.calibration import Calibration
 from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.errors import CalibrationError, ShapeError
@@ -238,6 +240,35 @@ def test_trouble_ends_in_a_sound_model_and_an_honest_status(
     assert {layer["status"] for layer in layers} == {"ok"} | dead
     if trouble == "a sample that is not a number" and name not in ("hqq", "tune"):
         assert all("1 of 16 samples are not finite" in layer["detail"] for layer in layers)
+
+
+def test_more_than_one_bad_sample_in_a_hundred_is_refused(
+    case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = case("a sample that is not a number")
+    batches = tuple(TokenBatch(b.input_ids.clone(), b.attention_mask) for b in known.batches)
+    batches[2].input_ids[0, 3] = 1
+    for name in ("gptq", "tune"):
+        with pytest.raises(CalibrationError, match=r"turns \d+ of \d+ samples into NaN"):
+            compressed(Case(known.model, batches, known.outputs), RECIPES[name], tmp_path / name, monkeypatch)
+        assert not (tmp_path / name / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("bad", "total", "stops"),
+    [
+        (0, 0, False),
+        (0, 9, False),
+        (1, 1, True),
+        (1, 64, False),
+        (2, 64, True),
+        (2, 200, False),
+        (3, 299, True),
+    ],
+)
+def test_how_many_bad_samples_are_few(bad: int, total: int, stops: bool) -> None:
+    with pytest.raises(CalibrationError) if stops else nullcontext():
+        require_few(bad, total, "block 0")
 
 
 def test_a_model_that_spoils_every_sample_is_refused(

@@ -3,9 +3,11 @@
     python -m edgepress.benchmarks.lab.programs.fuzz [RESULTS] [--minutes 10] [--reader NAME]… [--seed FIRST]
     python -m edgepress.benchmarks.lab.programs.fuzz --reader NAME --seed N --mutants 1  # with its traceback
 
-A reader runs in a process of its own with 2 GB of memory more than it began with. A watchdog ends it when a
-mutant takes five seconds, and where it dies the next process goes on behind the mutant that killed it. Each
-mutant is made of its seed alone. The first seed comes from the date, so that no two nights see the same.
+A reader runs in a process of its own with 2 GB of memory more than it began with, as many side by side as
+there are processors. It ends when a mutant takes five seconds of a processor, or thirty in all, and where it
+dies the next process goes on behind the mutant that killed it. A first turn of five seconds each says what a
+mutant costs; the rest of the time is split so that all readers get as many. Each mutant is made of its seed
+alone. The first seed comes from the date, so that no two nights see the same.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import argparse
 import datetime
 import faulthandler
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +26,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 from ....errors import EdgepressError
@@ -31,8 +36,8 @@ from ..study.page import write_table
 from . import fuzz_artifacts, fuzz_models
 from .fuzz_models import Reader
 from .fuzz_mutations import mutant
+from .fuzz_tally import MOST_FAILURES, Tally, share_out
 
-# The fast ones first: what they leave of their time is for the others.
 READERS: dict[str, Callable[[Path], Reader]] = {
     made.__name__: made
     for made in (
@@ -45,31 +50,12 @@ READERS: dict[str, Callable[[Path], Reader]] = {
 COMMAND = "python -m edgepress.benchmarks.lab.programs.fuzz"
 MEMORY = 2 << 30
 SEEDS_A_DAY = 10_000_000
-ENOUGH = 20_000
-# A reader that fails more often than this has one fault, and the rest of its time finds it again.
-MOST_FAILURES = 20
-
-
-@dataclass
-class Tally:
-    """What became of the mutants of a reader; ``failures`` by seed, of what was neither read nor refused."""
-
-    seconds: float = 0.0
-    read: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    failures: dict[int, str] = field(default_factory=dict)
-
-    @property
-    def mutants(self) -> int:
-        """How many there were."""
-        return self.read + sum(self.refused.values()) + len(self.failures)
-
-    def add(self, other: Tally) -> None:
-        """Take in what another process found."""
-        self.seconds += other.seconds
-        self.read += other.read
-        self.refused += other.refused
-        self.failures |= other.failures
+ENOUGH = 40_000
+PILOT_SECONDS = 5.0
+# A process imports torch before it begins.
+_START_SECONDS = 6.0
+# A mutant that waits instead of computing may do so for so many times what it may compute.
+_PATIENCE = 6
 
 
 def mutated(reader: Reader, seed: int) -> tuple[Path, bytes]:
@@ -125,12 +111,14 @@ def run_child(name: str, first: int, seconds: float, most: int, folder: Path) ->
             at_work.seek(0)
             at_work.write(b"%020d" % seed)
             if now - armed > 1.0:  # each time costs a thread
-                faulthandler.dump_traceback_later(reader.seconds + 1.0, exit=True)
+                faulthandler.dump_traceback_later(_PATIENCE * reader.seconds + 1.0, exit=True)
                 armed = now
+            signal.setitimer(signal.ITIMER_PROF, reader.seconds)
             known = len(tally.failures)
             try_one(reader, seed, tally)
             if seed % 64 == 0 or len(tally.failures) > known:
                 _save(tally, started, folder)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     faulthandler.cancel_dump_traceback_later()
     _save(tally, started, folder)
 
@@ -168,7 +156,7 @@ def fuzz(name: str, first: int, seconds: float, most: int) -> Tally:
             if not at_work.exists():
                 raise SystemExit(f"{name} could not begin: {done.stderr.decode(errors='replace')[-2000:]}")
             seed = int(at_work.read_bytes())
-            hung = b"Timeout (" in done.stderr
+            hung = b"Timeout (" in done.stderr or done.returncode == -signal.SIGPROF
             last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             found.failures[seed] = (
                 "hang" if hung else f"crash: exit code {done.returncode} {''.join(last)[:120]}"
@@ -197,14 +185,6 @@ def replay(name: str, seed: int) -> None:
         print(f"read: {reader.read(path)!r:.400}")
 
 
-def row_of(name: str, tally: Tally) -> list[str]:
-    """A line of the table."""
-    refused = ", ".join(f"{kind} {count}" for kind, count in tally.refused.most_common())
-    rate = tally.mutants / max(tally.seconds, 1e-9)
-    counts = [tally.mutants, tally.read, sum(tally.refused.values()), len(tally.failures)]
-    return [name, *(f"{count:,}" for count in counts), f"{rate:,.0f}", refused]
-
-
 def main() -> None:
     """The command line."""
     if sys.argv[1:2] == ["--child"]:
@@ -227,14 +207,28 @@ def main() -> None:
 
 
 def _run(names: list[str], first: int, minutes: float, most: int, results: Path) -> None:
-    rows, failures, left = [], list[str](), 60 * minutes
-    for number, name in enumerate(names):
-        tally = fuzz(name, first, left / (len(names) - number), most)
-        left -= tally.seconds
-        rows.append(row_of(name, tally))
-        failures += [f"{name}, seed {seed}: {text}" for seed, text in sorted(tally.failures.items())]
-        print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
-    print("\n".join(failures))
+    processors = len(os.sched_getaffinity(0))
+    began, tallies = time.monotonic(), {name: Tally() for name in names}
+
+    def turn(name: str, seconds: float) -> None:
+        done = tallies[name].mutants
+        tallies[name].add(fuzz(name, first + done, seconds, most - done))
+
+    with ThreadPoolExecutor(processors) as pool:
+        list(pool.map(turn, names, repeat(min(PILOT_SECONDS, 60 * minutes / len(names)))))
+        starts = _START_SECONDS * len(names) / processors
+        left = max(0.0, 60 * minutes - (time.monotonic() - began) - starts)
+        shares = share_out(tallies, processors * left, most)
+        # The longest first, so that the last ones end together.
+        order = sorted(shares, key=lambda name: -shares[name])
+        list(pool.map(turn, order, [min(shares[name], left) for name in order]))
+    failures = [
+        f"{name}, seed {seed}: {text}"
+        for name, tally in tallies.items()
+        for seed, text in sorted(tally.failures.items())
+    ]
+    rows = [tally.row(name) for name, tally in tallies.items()]
+    print("\n".join([*(" | ".join(row) for row in rows), *failures]), flush=True)
     write_table(
         results / "fuzz.md",
         "Mutants of every reader",
@@ -242,7 +236,7 @@ def _run(names: list[str], first: int, minutes: float, most: int, results: Path)
         ["reader", "mutants", "read", "refused", "neither", "mutants/s", "refused with"],
         rows,
         [
-            "Neither: a crash, a hang of five seconds, or an error without a type of edgepress.",
+            "Neither: a crash, a hang (five seconds of a processor, or thirty in all), or an untyped error.",
             *(failures or ["Every mutant was read or refused."]),
         ],
     )

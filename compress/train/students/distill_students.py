@@ -19,11 +19,14 @@ from typing import Any
 
 import torch
 
-from ....errors import CheckpointError, RecipeError, TrainingError
+from ....errors import CheckpointError, RecipeError, TrainingError, UnknownName
+from ....foreign import foreign_errors_are_typed
 from ....storage import read_json
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import Linear
+from ...model.checkpoint.policy import refuse_code
 from ...model.checkpoint.shard_writer import copy_companions
+from ...model.config_check import check_settings
 from ...model.family import anatomy_of, size_keys
 from ...model.weights import WeightSource
 from ...pipeline.block_shards import BlockWriter
@@ -120,7 +123,8 @@ def student_anatomy(path: Path) -> Anatomy:
     """The anatomy of the student at ``path``, a directory or a ``config.json``; no weights are made.
 
     Raises:
-        TrainingError: there is no such file.
+        TrainingError: there is no such file, or it describes no model. InputError: it is not JSON.
+        RefusedByPolicy: it asks for code.
     """
     if path.is_dir():
         return WeightSource.open(path).anatomy
@@ -161,6 +165,9 @@ def student_source(path: Path, teacher: WeightSource, directory: Path, seed: int
         ) from None
 
 
+_STUDENT = "name a checkpoint's directory, or the config.json of a model of a known family"
+
+
 def _drawn(path: Path) -> Any:
     from transformers import (
         AutoConfig,
@@ -171,17 +178,26 @@ def _drawn(path: Path) -> Any:
     )
 
     if not path.is_file():
-        raise TrainingError(
-            f"there is no student at {path}", fix="name a checkpoint's directory, or a config.json"
-        )
-    config = AutoConfig.from_pretrained(path)
-    names = config.architectures or ()
-    causal = any("CausalLM" in name or "LMHead" in name for name in names)
-    labels = any(name.endswith("ForSequenceClassification") for name in names)
-    loader = AutoModelForSequenceClassification if labels else AutoModel
-    loader = AutoModelForCausalLM if causal else loader
-    loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else loader
-    return loader.from_config(config, dtype=torch.float32)
+        raise TrainingError(f"there is no student at {path}", fix=_STUDENT)
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise TrainingError(f"{path} is no config.json", why="it is not a JSON object", fix=_STUDENT)
+    refuse_code(settings, path)
+    try:
+        check_settings(settings)
+    except (CheckpointError, UnknownName) as error:
+        raise TrainingError(f"{path} describes no student: {error.what}", fix=error.fix) from None
+    with foreign_errors_are_typed(
+        lambda why: TrainingError(f"transformers makes no model of {path}", why=why, fix=_STUDENT)
+    ):
+        config = AutoConfig.from_pretrained(path)
+        names = config.architectures or ()
+        causal = any("CausalLM" in name or "LMHead" in name for name in names)
+        labels = any(name.endswith("ForSequenceClassification") for name in names)
+        loader = AutoModelForSequenceClassification if labels else AutoModel
+        loader = AutoModelForCausalLM if causal else loader
+        loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else loader
+        return loader.from_config(config, dtype=torch.float32)
 
 
 _SPLITTING = ("normalizer", "pre_tokenizer")

@@ -137,3 +137,8 @@ def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     assert cache_directory() == tmp_path / "xdg" / "edgepress"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cache_directory().parts[-3:] == ("Library", "Caches", "edgepress")
+
+
+def test_a_path_of_a_user_that_is_not_there_is_a_name_like_any_other() -> None:
+    with pytest.raises(InputError, match="no file or directory ~nobody-here/model"):
+        resolve("~nobody-here/model")

@@ -184,7 +184,7 @@ def test_overwrite_replaces_what_an_earlier_run_wrote(pico_llama: Path, tmp_path
     assert read_json(out / "edgepress.json")["scheme"] == "W4A16-g32 rtn"
 
 
-@pytest.mark.parametrize("option", ["calibration", "recipe", "corpus", "student"])
+@pytest.mark.parametrize("option", ["calibration", "recipe", "corpus", "student", "plan", "costs"])
 def test_no_text_recipe_or_student_lies_in_the_output(
     pico_llama: Path, pico_text: Path, tmp_path: Path, option: str
 ) -> None:
@@ -195,6 +195,11 @@ def test_no_text_recipe_or_student_lies_in_the_output(
     recipe.write_text("passes: [{pass: rtn, scheme: W4A16-g32}]\n")
     if option == "corpus":
         recipe.write_text(f"passes: [{{pass: vocabulary, corpus: {read}}}]\n")
+    elif option in ("plan", "costs"):
+        recipe.write_text("passes: [{pass: allocate, bits: 4.6, using: {pass: rtn}}]\n")
+        read = out = compress_model(str(pico_llama), output=tmp_path / "a", **given)
+        budget = "" if option == "plan" else "bits: 4.6, "
+        recipe.write_text(f"passes: [{{pass: allocate, {budget}{option}: {read}, using: {{pass: rtn}}}}]\n")
     elif option == "student":
         read = out
         recipe.write_text(f"passes: [{{pass: distill, student: {read}}}]\n")

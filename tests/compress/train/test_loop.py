@@ -105,6 +105,19 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int, ema: flo
     assert second.calls < whole.calls or at < 20
 
 
+@pytest.mark.chain
+def test_a_run_whose_state_was_damaged_begins_again_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    whole = Task(tmp_path / "whole.pt")
+    train_state = whole.loop.run(Silent())
+    Task(tmp_path / "s.pt").loop.run(Silent())
+    data = bytearray((tmp_path / "s.pt").read_bytes())
+    data[len(data) // 2] ^= 4
+    (tmp_path / "s.pt").write_bytes(data)
+    second = Task(tmp_path / "s.pt")
+    assert second.loop.run(Silent()) == train_state and second.calls == whole.calls
+    assert torch.equal(second.vector, whole.vector)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e4])
 def test_a_loss_out_of_hand_takes_it_back_with_half_the_rate(tmp_path: Path, bad: float) -> None:
     task = Task(tmp_path / "s.pt")

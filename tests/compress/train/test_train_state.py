@@ -67,6 +67,35 @@ def test_a_kill_before_the_first_wrote_leaves_the_step_before(tmp_path: Path) ->
     assert sorted(one.name for one in tmp_path.iterdir()) == ["s.pt", "s.pt.1.20"]
 
 
+def test_a_state_that_changed_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    saved = Saved(path, ALONE)
+    saved.write(5, state(5, 1.5))
+    written = path.read_bytes()
+    for data in (*(flipped(written, place) for place in range(0, len(written), 97)), written[:-1], b""):
+        path.write_bytes(data)
+        assert not saved.exists()
+        with pytest.raises(TrainingError, match="not as it was written") as caught:
+            saved.read()
+        assert "--restart" in caught.value.fix
+    path.write_bytes(written)
+    assert saved.exists() and saved.read()["value"] == 1.5
+
+
+def test_the_state_of_another_process_that_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    for saved in holders(path):
+        saved.write(10, state(10))
+    other = tmp_path / "s.pt.1.10"
+    other.write_bytes(flipped(other.read_bytes(), 200))
+    with pytest.raises(TrainingError, match="not as it was written"):
+        holders(path, step=10)[1].read()
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
 def test_another_number_of_processes_cannot_go_on(tmp_path: Path) -> None:
     path = tmp_path / "s.pt"
     holders(path)[0].write(10, state(10))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,6 +90,29 @@ def test_every_bit_of_the_manifest_is_signed(own_bundle: Path, key: Path) -> Non
         assert "does not hold" in problem and "manifest.json" in problem
     manifest.write_bytes(published)
     assert signature_problems(own_bundle, Signer(key.with_suffix(".pub"))) == []
+
+
+def test_a_bit_of_any_file_is_found_and_named(own_bundle: Path, key: Path) -> None:
+    sign_directory(own_bundle, key)
+    for file in sorted(own_bundle.iterdir()):
+        if file.name != SIGNATURE:
+            published = file.read_bytes()
+            file.write_bytes(published[:-1] + bytes([published[-1] ^ 1]))
+            (problem,) = signature_problems(own_bundle, Signer(key.with_suffix(".pub")))
+            assert "does not hold" in problem and file.name in problem
+            file.write_bytes(published)
+    assert signature_problems(own_bundle, Signer(key.with_suffix(".pub"))) == []
+
+
+def test_a_signature_of_another_directory_does_not_hold(
+    own_bundle: Path, encoder_bundle: Path, tmp_path: Path, key: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(encoder_bundle, other)
+    moved = sign_directory(other, key)
+    shutil.copy(moved, own_bundle / SIGNATURE)
+    (problem,) = signature_problems(own_bundle, Signer(key.with_suffix(".pub")))
+    assert "does not hold" in problem
 
 
 def test_every_bit_of_the_signature_counts_or_changes_nothing(own_bundle: Path, key: Path) -> None:

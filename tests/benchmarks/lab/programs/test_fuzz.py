@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.lab.programs import fuzz
-from edgepress.benchmarks.lab.programs.fuzz import READERS, Tally, mutated, run_child, try_one
+from edgepress.benchmarks.lab.programs.fuzz import READERS, mutated, run_child, try_one
 from edgepress.benchmarks.lab.programs.fuzz_models import Reader
 from edgepress.benchmarks.lab.programs.fuzz_mutations import mutant
+from edgepress.benchmarks.lab.programs.fuzz_tally import Tally, share_out
 from edgepress.errors import InputError
 
 MUTANTS = 300
@@ -95,6 +96,14 @@ def test_what_is_neither_read_nor_refused_is_told_by_its_seed(
     assert found.failures.keys() == {5, 6, 7} and "file: KeyError: 'untyped'" in found.failures[5]
 
 
+def test_time_is_split_so_that_all_get_as_many() -> None:
+    fast, slow, enough, faulty = (Tally(seconds=4.0, read=count) for count in (400, 40, 1000, 30))
+    faulty.failures = dict.fromkeys(range(20), "one fault")
+    tallies = {"fast": fast, "slow": slow, "enough": enough, "faulty": faulty, "not begun": Tally()}
+    assert share_out(tallies, 11.0, 1000) == pytest.approx({"fast": 1.0, "slow": 10.0})
+    assert share_out(tallies, 1e9, 1000) == pytest.approx({"fast": 6.0, "slow": 96.0})
+
+
 PLANTED = """
 import os, sys, time
 from edgepress.benchmarks.lab.programs import fuzz
@@ -108,6 +117,7 @@ def make(folder):
         seed = next(seeds)
         if seed == 2: os.kill(os.getpid(), 11)
         if seed == 4: time.sleep(60)
+        while seed == 8: pass
         if seed == 6: bytearray(1 << 40)
     return Reader({path: "bytes"}, read, seconds=0.3)
 fuzz.READERS["planted"] = make
@@ -128,6 +138,6 @@ def test_a_crash_a_hang_and_too_much_memory_are_found(
 
     monkeypatch.setattr(subprocess, "run", planted)
     found = fuzz.fuzz("planted", 0, 60.0, 10)
-    assert found.failures.keys() == {2, 4, 6}
+    assert found.failures.keys() == {2, 4, 6, 8} and found.failures[8] == "hang"
     assert found.failures[2].startswith("crash: exit code -11") and found.failures[4] == "hang"
     assert "MemoryError" in found.failures[6]

@@ -23,7 +23,7 @@ from edgepress.compress.train.students.distill_students import (
     student_anatomy,
     student_source,
 )
-from edgepress.errors import RecipeError, TrainingError
+from edgepress.errors import EdgepressError, RecipeError, TrainingError
 from edgepress.export.api import export_bundle
 from edgepress.storage import hash_tree, read_json, write_json
 from edgepress.terminal import Silent
@@ -105,6 +105,28 @@ def test_a_student_that_changed_is_other_work(
 def test_what_is_not_there_is_said(pico_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no student"):
         student_source(tmp_path / "none.json", WeightSource.open(pico_llama), tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ("hello", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[1, 2]", "not a JSON object"),
+        ("{}", "no model_type"),
+        ('{"model_type": "abacus"}', "'abacus'"),
+        ('{"model_type": "llama", "auto_map": {"AutoConfig": "x.y"}}', "auto_map"),
+        ('{"model_type": "llama", "hidden_size": 1099511627776}', "hidden_size"),
+        ('{"model_type": "llama", "hidden_size": 8, "num_attention_heads": 3}', "makes no model"),
+    ],
+)
+def test_a_file_that_describes_no_student_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "student.json").write_text(text)
+    with pytest.raises(EdgepressError) as caught:
+        student_anatomy(tmp_path / "student.json")
+    assert message in str(caught.value) and "student.json" in str(caught.value)
+    assert caught.value.exit_code in (2, 5)
 
 
 def test_vocabularies_may_go_on_but_not_differ(pico_llama: Path, tmp_path: Path) -> None:
