@@ -89,11 +89,11 @@ check-kernels: $(DEV_STAMP)
 		$(KERNELS)/*.c -lm -o build/kernels/addresses.so
 	@$(CC) -O1 -g $(KERNEL_FLAGS) -fsanitize=thread $(KERNELS)/*.c -lm -o build/kernels/threads.so
 	@$(CC) -O1 -g -fsanitize=thread tests/runtime/kernels/replay.c -lm -ldl -o build/kernels/replay-threads
-	@export EDGEPRESS_KERNELS_LIBRARY=build/kernels/addresses.so ASAN_OPTIONS=detect_leaks=0 \
+	@export EDGEPRESS_KERNELS_LIBRARY=build/kernels/addresses.so ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"; \
 	$(BIN)/python -m pytest -q -p no:faulthandler tests/runtime/kernels && \
 	EDGEPRESS_KERNELS=plain EDGEPRESS_KERNELS_CASES=$(KERNEL_CASES) \
-		$(BIN)/python -m pytest -q -p no:faulthandler tests/runtime/kernels -k "not avx"
+		$(BIN)/python -m pytest -q -p no:faulthandler -m "not slow" -k "not avx" tests/runtime/kernels
 	@for set in plain "$$($(BIN)/python -c 'from edgepress.runtime.kernels.library import instructions as i; print(i())')"; do \
 		EDGEPRESS_KERNELS=$$set build/kernels/replay-threads $(KERNEL_CASES) build/kernels/threads.so 4 || exit 1; done
 
@@ -106,7 +106,7 @@ check-kernels-aarch64: $(DEV_STAMP)
 	@$(AARCH64_CC) -O2 $(KERNEL_FLAGS) $(KERNELS)/*.c -lm -o build/kernels/aarch64.so
 	@$(AARCH64_CC) -O1 tests/runtime/kernels/replay.c -lm -o build/kernels/replay-aarch64
 	@EDGEPRESS_KERNELS_LIBRARY=build/kernels/here.so EDGEPRESS_KERNELS=plain EDGEPRESS_KERNELS_CASES=$(KERNEL_CASES) \
-		$(BIN)/python -m pytest -q tests/runtime/kernels -k "not avx"
+		$(BIN)/python -m pytest -q -m "not slow" -k "not avx" tests/runtime/kernels
 	@for cpu in cortex-a72 neoverse-n1 max; do for set in plain neon ""; do \
 		echo "$$cpu: $$(EDGEPRESS_KERNELS=$$set $(QEMU) -L $(AARCH64_ROOT) -cpu $$cpu build/kernels/replay-aarch64 \
 			$(KERNEL_CASES) build/kernels/aarch64.so 2>&1 || echo FAILED)"; done; done | tee build/kernels/aarch64.log

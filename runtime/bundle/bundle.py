@@ -23,6 +23,7 @@ from .directory import (
     refuse_differences,
     refuse_foreign_data,
     refuse_links,
+    refuse_short_data,
 )
 from .manifest import (
     BUNDLE_SCHEMA,
@@ -62,7 +63,8 @@ class Bundle:
         (:func:`..engine.load.load_graph`).
 
         Raises:
-            BundleError: no manifest, one that this version cannot read, or files that differ from it.
+            BundleError: no manifest, one that this version cannot read, files that differ from it, or a graph
+                that reads beyond the end of one.
             RefusedByPolicy: a file is a link, or the graph points to a file outside the manifest.
         """
         root = Path(path)
@@ -75,11 +77,14 @@ class Bundle:
             if verify:
                 refuse_differences(root, checked, sizes_only=later)
             weights = external_locations(root / checked.graph.file)
-            refuse_foreign_data(root / checked.graph.file, weights - set(checked.files))
+            refuse_foreign_data(root / checked.graph.file, set(weights) - set(checked.files))
+            refuse_short_data(root / checked.graph.file, weights)
             if checked.prefill is not None:
                 graph = root / checked.prefill.file
-                outside = external_locations(graph) - {checked.prefill.weights}
-                refuse_foreign_data(graph, outside - weights)
+                outside = external_locations(graph)
+                outside.pop(checked.prefill.weights, None)
+                refuse_foreign_data(graph, set(outside) - set(weights))
+                refuse_short_data(graph, outside)
             digest = hashlib.sha256(raw).hexdigest()
             return cls(root, document, digest, checked, frozenset(weights), set(later) if verify else set())
 

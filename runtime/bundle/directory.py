@@ -100,3 +100,17 @@ def refuse_foreign_data(graph: Path, foreign: set[str]) -> None:
             f"{graph} keeps tensors in files that the manifest does not list",
             why=", ".join(repr(name[:80]) for name in sorted(foreign)[:_SHOWN_PROBLEMS]),
         )
+
+
+def refuse_short_data(graph: Path, ends: dict[str, int]) -> None:
+    """Raise BundleError when a graph reads as far as ``ends`` says and a file beside it is shorter."""
+    sizes = {name: (graph.parent / name).stat().st_size for name in ends}
+    beyond = [name for name in sorted(ends) if ends[name] > sizes[name]]
+    if beyond:
+        raise BundleError(
+            f"{graph} keeps tensors beyond the end of its files",
+            why="; ".join(
+                f"it reads {ends[name]} bytes of {name}, which has {sizes[name]}" for name in beyond
+            ),
+            fix="copy or export the bundle again",
+        )

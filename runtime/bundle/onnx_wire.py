@@ -108,32 +108,43 @@ _CHILDREN: dict[str, dict[int, str]] = {
 }
 
 
-def _location(data: mmap.mmap, start: int, stop: int) -> str | None:
+def _entry(data: mmap.mmap, start: int, stop: int) -> tuple[str, str]:
+    """Key and value of an entry of a tensor's external data."""
     found = [field for field in fields(data, start, stop) if field.value is None]
     entry = {field.number: bytes(data[field.start : field.stop]) for field in found}
-    if entry.get(1) != _KEY:
-        return None
-    return entry.get(2, b"").decode("utf-8", "backslashreplace")
+    return entry.get(1, b"").decode("utf-8", "replace"), entry.get(2, b"").decode("utf-8", "backslashreplace")
 
 
-def _walk(data: mmap.mmap) -> set[str]:
-    locations: set[str] = set()
+def _end(entries: list[tuple[str, str]]) -> int:
+    """How far into its file a tensor with these entries reads."""
+    end = 0
+    for wanted in ("offset", "length"):
+        written = [value for key, value in entries if key == wanted]
+        if not all(value.isascii() and value.isdecimal() for value in written):
+            raise Malformed(f"the {wanted} of external data is no number: {written[-1][:40]!r}")
+        end += max(map(int, written), default=0)
+    return end
+
+
+def _walk(data: mmap.mmap) -> dict[str, int]:
+    ends: dict[str, int] = {}
     pending = [("Model", 0, len(data))]
     while pending:
         message, position, end = pending.pop()
+        entries: list[tuple[str, str]] = []
         for field in fields(data, position, end):
             child = _CHILDREN[message].get(field.number) if field.value is None else None
             if child == _ENTRY:
-                location = _location(data, field.start, field.stop)
-                if location is not None:
-                    locations.add(location)
+                entries.append(_entry(data, field.start, field.stop))
             elif child is not None and data.find(_KEY, field.start, field.stop) >= 0:
                 pending.append((child, field.start, field.stop))
-    return locations
+        for location in (value for key, value in entries if key == _KEY.decode()):
+            ends[location] = max(ends.get(location, 0), _end(entries))
+    return ends
 
 
-def external_locations(model: Path) -> set[str]:
-    """The names of external data files in an ONNX file, as written there.
+def external_locations(model: Path) -> dict[str, int]:
+    """The names of external data files in an ONNX file, as written there, and how far it reads into each.
 
     Raises:
         BundleError: the file is not an ONNX model.

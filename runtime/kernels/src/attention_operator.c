@@ -109,8 +109,8 @@ ort_status *compute_attention(void *data, void *context) {
     if (in[11].data && in[11].count != job.heads) REFUSE(api, "one sink for each head is needed");
     job.sinks = in[11].data;
     job.key_scale = in[12].data, job.value_scale = in[13].data, job.key_scale_count = in[12].count;
-    if (job.type >= CACHE_INT8 && (!job.key_scale || !job.value_scale || in[12].count != in[13].count ||
-                                   (in[12].count != 1 && in[12].count != kv_width)))
+    if ((job.type >= CACHE_INT8 || job.key_scale || job.value_scale) &&
+        (!job.key_scale || !job.value_scale || in[12].count != in[13].count || (in[12].count != 1 && in[12].count != kv_width)))
         REFUSE(api, "codes without the scales they need");
     job.window = kernel->window > 0 ? kernel->window : 0, job.scale = kernel->scale, job.softcap = kernel->softcap;
     job.interleaved = (int32_t)kernel->interleaved;
@@ -127,8 +127,11 @@ ort_status *compute_attention(void *data, void *context) {
         const char *from = in[3 + which].data;
         if (into == from) continue;
         if (past->sizes[2] % 16 && past->sizes[2] != job.capacity) REFUSE(api, "a cache that grows must hold a multiple of 16 tokens");
-        for (int64_t row = 0; row < job.batch * job.kv_heads; row++)
-            memcpy(into + row * job.capacity * size, from + row * past->sizes[2] * size, (size_t)(past->sizes[2] * size));
+        int64_t held = past->sizes[2] * size, rest = job.capacity * size - held;
+        for (int64_t row = 0; row < job.batch * job.kv_heads; row++) {
+            memcpy(into + row * job.capacity * size, from + row * held, (size_t)held);
+            memset(into + row * job.capacity * size + held, 0, (size_t)rest);
+        }
     }
     if (!job.batch || !job.seq) return NULL;
     int single = job.seq < 8;

@@ -14,7 +14,7 @@ static ort_status *read_shape(ort_api api, const void *value, tensor *into) {
     if (status) return status;
     into->count = 1;
     for (size_t axis = 0; axis < into->rank; axis++) {
-        if (into->sizes[axis] < 0 || (into->sizes[axis] && into->count > MOST / into->sizes[axis]))
+        if (into->sizes[axis] < 0 || into->sizes[axis] > MOST || (into->sizes[axis] && into->count > MOST / into->sizes[axis]))
             REFUSE(api, "a tensor that is too large");
         into->count *= into->sizes[axis];
     }

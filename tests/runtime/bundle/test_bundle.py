@@ -178,6 +178,29 @@ def test_a_graph_that_points_outside_the_manifest_is_refused(own_bundle: Path, l
         Bundle.open(own_bundle)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("offset", "1000000000", "beyond the end"),
+        ("length", "1000000000", "beyond the end"),
+        ("length", "-4", "is no number"),
+        ("offset", "4.0", "is no number"),
+    ],
+)
+def test_a_graph_that_reads_beyond_its_file_is_refused(
+    own_bundle: Path, key: str, value: str, problem: str
+) -> None:
+    model = onnx.load(own_bundle / "model.onnx", load_external_data=False)
+    outside = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    entry = outside.external_data.add()
+    entry.key, entry.value = key, value
+    onnx.save(model, own_bundle / "model.onnx")
+    edit_manifest(own_bundle)
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(own_bundle)
+    assert problem in f"{caught.value}"
+
+
 def test_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not a bundle"):
         Bundle.open(tmp_path)

@@ -49,21 +49,24 @@ def _everywhere() -> ModelProto:
 def test_every_place_is_searched(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(_everywhere().SerializeToString())
-    assert external_locations(path) == {
-        "plain",
-        "in-a-subgraph",
-        "in-an-attribute",
-        "in-a-list",
-        "in-a-listed-graph",
-        "in-a-function",
-        "in-training",
-        "sparse-values",
-        "sparse-indices",
-    }
+    assert external_locations(path) == dict.fromkeys(
+        (
+            "plain",
+            "in-a-subgraph",
+            "in-an-attribute",
+            "in-a-list",
+            "in-a-listed-graph",
+            "in-a-function",
+            "in-training",
+            "sparse-values",
+            "sparse-indices",
+        ),
+        16,
+    )
 
 
 def test_a_real_bundle_names_its_data_file(decoder_bundle: Path) -> None:
-    assert external_locations(decoder_bundle / "model.onnx") == {"model.onnx.data"}
+    assert set(external_locations(decoder_bundle / "model.onnx")) == {"model.onnx.data"}
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 30, b"\x3a\xff\x01", b"\x0b"])

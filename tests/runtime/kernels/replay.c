@@ -21,9 +21,10 @@
 #include <string.h>
 
 #define MOST_TENSORS 32
+#define MOST_AXES 16
 #define MOST_OPERATORS 64
 
-typedef struct { int type; size_t rank; int64_t sizes[8]; size_t bytes; void *data; } value;
+typedef struct { int type; size_t rank; int64_t sizes[MOST_AXES]; size_t bytes; void *data; } value;
 typedef struct { char kind, name[64]; int64_t integer; float number; } attribute;
 typedef struct {
     char name[64];
@@ -167,7 +168,7 @@ static void fill_table(void) {
 
 static value read_value(FILE *file) {
     value v = {0};
-    if (fscanf(file, " t %d %zu", &v.type, &v.rank) != 2 || v.rank > 8) stop("a case that ends early");
+    if (fscanf(file, " t %d %zu", &v.type, &v.rank) != 2 || v.rank > MOST_AXES) stop("a case that ends early");
     for (size_t i = 0; i < v.rank; i++)
         if (fscanf(file, "%" SCNd64, &v.sizes[i]) != 1) stop("a case that ends early");
     fgetc(file);
