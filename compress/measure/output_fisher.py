@@ -1,4 +1,4 @@
-"""The Fisher information of outputs: what an error there costs the whole model, from one backward pass.
+"""The Fisher information of outputs: what an error there costs the whole model, from one backward sweep.
 
 An error ``Δh`` of a token's hidden state costs about ``½ Δhᵀ E[d dᵀ] Δh`` nats of KL, with ``d`` the gradient
 there of the loss of :mod:`.fisher`:
@@ -12,28 +12,32 @@ there of the loss of :mod:`.fisher`:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import CalibrationError
-from .fisher import FisherPass, TakeGradient
+from .fisher import TakeGradient
 
 # Share of the mean diagonal that is added to it: no direction is free.
 _DAMPING = 0.01
 
 
-class _OuterProducts:
-    """Adds up ``|h|² d dᵀ`` over the tokens that leave a block."""
+class OutputFisher:
+    """Of what leaves the block ``module``: finds ``[hidden, hidden]`` float32, symmetric and positive
+    definite, with a mean diagonal of 1: an error that is the same in all directions counts as its squared
+    size.
+    """
 
     at_input = False
 
-    def __init__(self, width: int, device: torch.device) -> None:
-        self.total = torch.zeros(width, width, device=device)
+    def __init__(self, module: str, width: int) -> None:
+        self.module, self.total = module, torch.zeros(width, width)
 
     def observe(self, inputs: Tensor, outputs: Tensor, real: Tensor) -> TakeGradient:
+        self.total = self.total.to(outputs.device)
         size = outputs.to(torch.float32).norm(dim=-1, keepdim=True)
 
         def add(gradient: Tensor) -> None:
@@ -42,31 +46,22 @@ class _OuterProducts:
 
         return add
 
+    def found(self, tokens: int, scale: float) -> Tensor:
+        """As the class says.
 
-def output_fisher(run: FisherPass) -> dict[str, Tensor]:
-    """By block prefix, ``[hidden, hidden]`` float32 on the CPU, symmetric and positive definite, with a mean
-    diagonal of 1: an error that is the same in all directions counts as its squared size.
-
-    Raises:
-        CalibrationError: the model turns every micro-batch into NaN or infinity, or a gradient; names the
-            block.
-    """
-    width = run.anatomy.hidden_size
-    sums = {block.prefix: _OuterProducts(width, run.device) for block in run.anatomy.blocks}
-    run.run("measuring blocks' outputs", sums)
-    return {prefix: _scaled(found.total.cpu(), prefix) for prefix, found in sums.items()}
-
-
-def _scaled(total: Tensor, prefix: str) -> Tensor:
-    if not bool(torch.isfinite(total).all()):
-        raise CalibrationError(
-            f"gradients at the output of {prefix} are not finite",
-            fix="measure without them (distance: relative), or calibrate on other text",
-        )
-    mean, identity = total.diag().mean(), torch.eye(len(total))
-    if mean == 0:  # nothing that leaves the block is read: all errors are alike
-        return identity
-    return (total / mean + _DAMPING * identity) / (1 + _DAMPING)
+        Raises:
+            CalibrationError: a gradient was not finite; names the block.
+        """
+        total = self.total.cpu()
+        if not bool(torch.isfinite(total).all()):
+            raise CalibrationError(
+                f"gradients at the output of {self.module} are not finite",
+                fix="measure without them (distance: relative), or calibrate on other text",
+            )
+        mean, identity = total.diag().mean(), torch.eye(len(total))
+        if mean == 0:  # nothing that leaves the block is read: all errors are alike
+            return identity
+        return (total / mean + _DAMPING * identity) / (1 + _DAMPING)
 
 
 @dataclass(frozen=True)
@@ -79,13 +74,15 @@ class InputGram:
     output_fisher: Tensor
 
 
-class _GramAndSquares:
-    """Adds up ``x xᵀ`` of the real inputs and ``d²`` at the outputs of a linear."""
+class GramLosses:
+    """What ``losses`` makes of the :class:`InputGram` of the linear ``module`` with ``weight``: finds them,
+    float64. Padding does not count.
+    """
 
     at_input = False
 
-    def __init__(self, linear: nn.Module) -> None:
-        weight = linear.get_parameter("weight")
+    def __init__(self, module: str, weight: Tensor, losses: Callable[[InputGram], list[float]]) -> None:
+        self.module, self.losses = module, losses
         self.gram = torch.zeros(weight.shape[1], weight.shape[1], device=weight.device)
         self.squares = torch.zeros(weight.shape[0], device=weight.device)
 
@@ -98,10 +95,6 @@ class _GramAndSquares:
 
         return add
 
-
-def input_grams(run: FisherPass, names: Sequence[str]) -> dict[str, InputGram]:
-    """Both for each of the linears ``names``; padding does not count."""
-    sums = {name: _GramAndSquares(run.submodule(name)) for name in names}
-    scale = run.run("measuring layers", sums)
-    tokens = sum(batch.tokens for batch in run.micro_batches)
-    return {name: InputGram(found.gram / tokens, found.squares * scale) for name, found in sums.items()}
+    def found(self, tokens: int, scale: float) -> Tensor:
+        found = self.losses(InputGram(self.gram.div_(tokens), self.squares * scale))
+        return torch.tensor(found, dtype=torch.float64)

@@ -22,10 +22,12 @@ _HEAD_ROWS = 8192
 
 
 class Skeleton:
-    """The model of a checkpoint with its weights loaded on demand onto ``device`` in float32."""
+    """The model of a checkpoint, whose weights are loaded onto ``device`` in ``dtype`` on demand."""
 
-    def __init__(self, source: WeightSource, device: torch.device) -> None:
-        self.source, self.anatomy, self.device = source, source.anatomy, device
+    def __init__(
+        self, source: WeightSource, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.source, self.anatomy, self.device, self.dtype = source, source.anatomy, device, dtype
         self.model = build(source.reader.path, source.anatomy)
         self._fused = fused_experts(source.anatomy)
         for buffer_name, buffer in list(self.model.named_buffers()):
@@ -52,7 +54,7 @@ class Skeleton:
         """Set the parameter ``local`` below ``module``."""
         owner_name, _, leaf = local.rpartition(".")
         owner = module.get_submodule(owner_name)
-        setattr(owner, leaf, nn.Parameter(value.to(self.device), requires_grad=False))
+        setattr(owner, leaf, nn.Parameter(value.to(self.device, self.dtype), requires_grad=False))
 
     def free(self, stored: str) -> None:
         """Drop the weights below the module ``stored``."""
@@ -87,7 +89,9 @@ class Skeleton:
         """The model with all that precedes the first block loaded, for as long as the context lasts."""
         names = [name for name in self.outer_modules() if name != self.anatomy.embedding]
         table = self.source.stored(f"{self.anatomy.embedding}.weight").to(self.device)
-        empty = self._replace(self.anatomy.embedding, _TokenTable(table, self.anatomy.embedding_scale))
+        empty = self._replace(
+            self.anatomy.embedding, _TokenTable(table, self.anatomy.embedding_scale, self.dtype)
+        )
         try:
             for name in names:
                 self.fill(name)
@@ -98,8 +102,8 @@ class Skeleton:
             self._replace(self.anatomy.embedding, empty)
 
     @contextmanager
-    def head(self) -> Iterator[Callable[[Tensor], Tensor]]:
-        """From rows ``[tokens, hidden]`` that leave the last block to logits ``[tokens, vocab]``, float32.
+    def head(self) -> Iterator[Head]:
+        """The final norm and the head, for as long as the context lasts.
 
         Raises:
             CheckpointError: the model has no final norm or head.
@@ -110,16 +114,9 @@ class Skeleton:
         table = self.source.stored(f"{anatomy.embedding if anatomy.tied else anatomy.head}.weight")
         table, bias = table.to(self.device), self.source.bias(anatomy.head)
         norm = self.fill(anatomy.final_norm.name)
-
-        def logits(rows: Tensor) -> Tensor:
-            with torch.no_grad():
-                parts = [norm(rows) @ part.to(torch.float32).T for part in torch.split(table, _HEAD_ROWS)]
-            found = torch.cat(parts, -1) if bias is None else torch.cat(parts, -1) + bias.to(self.device)
-            cap = anatomy.logit_softcap
-            return found if cap is None else cap * torch.tanh(found / cap)
-
+        bias = None if bias is None else bias.to(self.device)
         try:
-            yield logits
+            yield Head(norm, table, bias, anatomy.logit_softcap)
         finally:
             self.free(anatomy.final_norm.name)
 
@@ -133,14 +130,47 @@ class Skeleton:
 
 
 class _TokenTable(nn.Module):
-    """The token embedding in its stored type: the rows that are looked up become float32, not the table."""
+    """The token embedding in its stored type: the rows that are looked up become ``dtype``, not the table."""
 
-    def __init__(self, table: Tensor, scale: float) -> None:
+    def __init__(self, table: Tensor, scale: float, dtype: torch.dtype) -> None:
         super().__init__()
-        self.table, self.scale = table, scale
+        self.table, self.scale, self.dtype = table, scale, dtype
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        return nn.functional.embedding(input_ids, self.table).to(torch.float32) * self.scale
+        return nn.functional.embedding(input_ids, self.table).to(self.dtype) * self.scale
+
+
+class Head:
+    """What makes logits of a decoder's last states: a ``norm``, and a ``table [vocab, hidden]`` that stays in
+    its stored type.
+    """
+
+    def __init__(self, norm: nn.Module, table: Tensor, bias: Tensor | None, softcap: float | None) -> None:
+        self.norm, self.table, self.bias, self.softcap = norm, table, bias, softcap
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """From rows ``[tokens, hidden]`` that leave the last block to logits ``[tokens, vocab]``."""
+        with torch.no_grad():
+            return self.logits(self.norm(rows))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Those of ``states [tokens, hidden]`` behind the norm, without gradients."""
+        with torch.no_grad():
+            found = torch.cat([states @ part.to(states.dtype).T for part in self._parts()], -1)
+            found = found if self.bias is None else found + self.bias.to(found.dtype)
+            return found if self.softcap is None else self.softcap * torch.tanh(found / self.softcap)
+
+    def backward(self, logits: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient at the states ``[tokens, hidden]``, of that at the ``logits`` they gave."""
+        if self.softcap is not None:
+            gradient = gradient * (1 - (logits / self.softcap).square())
+        pieces = torch.split(gradient, _HEAD_ROWS, -1)
+        parts = zip(pieces, self._parts(), strict=True)
+        first, *others = (piece @ part.to(piece.dtype) for piece, part in parts)
+        return sum(others, start=first)
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return torch.split(self.table, _HEAD_ROWS)
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,16 @@ def round_tables(model: nn.Module, source: WeightSource) -> None:
         weight.data = quantize(weight.data.cpu(), scheme).dequantize().to(weight.device)
 
 
-def round_inputs(model: nn.Module, source: WeightSource) -> None:
-    """Let the layers of ``model`` whose scheme quantizes activations round their inputs."""
+def round_inputs(model: nn.Module, source: WeightSource, prefix: str = "") -> list[str]:
+    """Let the layers of ``model`` below ``prefix`` whose scheme quantizes activations round their inputs;
+    returns the paths of their modules.
+    """
+    rounded = []
     for name, scheme in source.schemes.items():
-        if scheme.activations:
-            rounding = rounding_of(scheme, source.input_scale(name))
-            wrap(model, module_name(source.anatomy, name), rounding)
+        if scheme.activations and name.startswith(prefix):
+            rounded.append(module_name(source.anatomy, name))
+            wrap(model, rounded[-1], rounding_of(scheme, source.input_scale(name)))
+    return rounded
 
 
 def round_cache(model: nn.Module, source: WeightSource) -> list[RemovableHandle]:

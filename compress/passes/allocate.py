@@ -9,20 +9,20 @@ in its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
+from torch import Tensor
 
 from ...errors import RecipeError, ShapeError
-from ..measure.sensitivity import sensitivity
+from ..measure.sensitivity import ChangeLosses
 from ..model.anatomy import Anatomy
-from ..model.block_anatomy import Linear
+from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.grid import quantize
 from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective
 from ..pipeline.pass_options import inner_pass
-from ..pipeline.sealed import read_sealed, write_sealed
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
@@ -183,7 +183,7 @@ class Allocate(Selective, ModelPass):
                     yield mine
 
     def _costs(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
-        """The given ones, those that a killed run had measured, or measured now."""
+        """The given ones, or measured."""
         if self.costs is not None:
             missing = [linear.name for linear in linears if linear.name not in self.costs]
             if missing:
@@ -191,26 +191,19 @@ class Allocate(Selective, ModelPass):
                     f"the costs do not name {missing[0]}", fix="leave out costs: they are measured"
                 )
             return self.costs
-        file = stage.directory / "costs.json"
-        kept = read_sealed(file)
-        if kept is None:
-            write_sealed(file, self._measure(stage, linears))
-            kept = read_sealed(file)
-        assert kept is not None
-        return kept
-
-    def _measure(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
-        run = stage.fisher_pass("allocate")
         fitting = {
             linear.name: [scheme for scheme in self.schemes if _divides(scheme, linear)] for linear in linears
         }
-        others = {
-            name: [quantize(stage.source.dense(name).to(stage.device), scheme) for scheme in schemes]
-            for name, schemes in fitting.items()
-        }
+
+        def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, ChangeLosses]:
+            names = [linear.name for linear in block.linears() if linear.name in fitting]
+            others = {name: [quantize(weight(name), scheme) for scheme in fitting[name]] for name in names}
+            return {name: ChangeLosses(name, weight(name), others[name]) for name in names}
+
+        found = stage.measured("allocate", measure)
         return {
-            name: {scheme.name: cost for scheme, cost in zip(fitting[name], row, strict=True)}
-            for name, row in sensitivity(run, others).items()
+            name: {scheme.name: cost for scheme, cost in zip(schemes, found[name].tolist(), strict=True)}
+            for name, schemes in fitting.items()
         }
 
 

@@ -9,16 +9,15 @@ kept in the manifest, and can be given to that pass again as its ``per_layer``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from ...errors import RecipeError
-from ..measure.sensitivity import weight_losses
-from ..model.block_anatomy import Linear
+from ..measure.sensitivity import WeightLosses
+from ..model.block_anatomy import BlockAnatomy, Linear
 from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective
 from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
@@ -116,22 +115,19 @@ class AllocateSparsity(Selective, ModelPass):
 
     def _measured(self, stage: Stage, linears: Sequence[Linear]) -> list[list[float]]:
         """For each layer, the loss at each fraction: that of its least costly weights, added up."""
-        run = stage.fisher_pass("allocate_sparsity")
-        losses = weight_losses(run, [linear.name for linear in linears])
-        return [
-            loss_at(losses[linear.name], [zeros(linear, s) for s in self.fractions]) for linear in linears
-        ]
+        counts = {linear.name: [zeros(linear, share) for share in self.fractions] for linear in linears}
+
+        def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, WeightLosses]:
+            names = [linear.name for linear in block.linears() if linear.name in counts]
+            return {name: WeightLosses(name, weight(name), counts[name]) for name in names}
+
+        found = stage.measured("allocate_sparsity", measure)
+        return [found[linear.name].tolist() for linear in linears]
 
 
 def zeros(linear: Linear, fraction: float) -> int:
     """How many weights of a layer a fraction is."""
     return round(fraction * linear.out_features * linear.in_features)
-
-
-def loss_at(losses: Tensor, counts: Sequence[int]) -> list[float]:
-    """The sum of the ``count`` least of ``losses [out, in]``, for each of ``counts``."""
-    total = torch.cumsum(losses.flatten().sort().values.double(), 0)
-    return [float(total[count - 1]) if count else 0.0 for count in counts]
 
 
 PASS = AllocateSparsity

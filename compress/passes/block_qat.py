@@ -21,8 +21,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ..measure.fisher import FisherPass
-from ..measure.output_fisher import output_fisher
+from ..measure.fisher import Measure
+from ..measure.output_fisher import OutputFisher
 from ..measure.precision import Precision, autocast
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
@@ -85,12 +85,12 @@ class BlockQat(BlockPass):
         return self.fisher_tokens if self.distance == "fisher" else None
 
     @classmethod
-    def prepare(cls, run: FisherPass) -> dict[str, Tensor]:
+    def prepare(cls, anatomy: Anatomy) -> Measure:
         """The Fisher information of each block's output."""
-        return {f"{prefix}.{_FISHER}": found for prefix, found in output_fisher(run).items()}
+        return lambda block, weight: {_FISHER: OutputFisher(block.prefix, anatomy.hidden_size)}
 
     def prepared_bytes(self, anatomy: Anatomy) -> int:
-        return 4 * len(anatomy.blocks) * anatomy.hidden_size**2
+        return 4 * anatomy.hidden_size**2
 
     @property
     def weight_scheme(self) -> Scheme:
@@ -159,7 +159,7 @@ class _BlockTrainer:
         self.device = self.parameters[0].device
         self.root = None
         if options.distance == "fisher":
-            fisher = block.prepared[f"{block.anatomy.prefix}.{_FISHER}"]
+            fisher = block.prepared[_FISHER]
             self.root = torch.linalg.cholesky(fisher).to(self.device)
 
     def _pairs(self, *, held_out: bool) -> Iterator[Pair]:

@@ -12,17 +12,18 @@ that is asked for, solve, and sweep with ``UnitPruning``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from ...errors import RecipeError
-from ..measure.fisher import FisherPass
-from ..measure.output_fisher import input_grams
-from ..measure.sensitivity import unit_losses
+from ..measure.fisher import Measure, Observer
+from ..measure.output_fisher import GramLosses
+from ..measure.sensitivity import UnitLosses
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.block_sizes import config_changes, sizes_of
@@ -170,14 +171,14 @@ class Narrow(Selective, ModelPass):
         anatomy = stage.source.anatomy
         items = self.items(anatomy)
         room = room_for(items, anatomy, self.keep, self.budget)
-        run = stage.fisher_pass("measuring losses") if self.measures else None
-        losses = self._losses(items, run) if run and self.importance == "taylor" else {}
+        measured = stage.measured("narrow", self._measure(items)) if self.measures else {}
+        losses = {name: loss for name, loss in measured.items() if name in _readers(items)}
         details: dict[str, Any] = {}
-        if run is not None and self.widths == "solved":
-            found, details["predicted"] = solved(items, room, self._refit_losses(stage, items, run))
+        if self.widths == "solved":
+            by_count = {item.key: measured[_refit(item)].tolist() for item in items}
+            found, details["predicted"] = solved(items, room, by_count)
         else:
             found = uniform(items, room)
-        del run  # it holds the model
         after = narrowed(anatomy, self.cut_parts, found)
         sizes = [sizes_of(block) for block in after.blocks]
         details |= {"blocks": sizes, "weights": _share(after, anatomy)}
@@ -203,29 +204,33 @@ class Narrow(Selective, ModelPass):
             correction=self.correction,
         )
 
-    @staticmethod
-    def _losses(items: Sequence[BlockPart], run: FisherPass) -> dict[str, Tensor]:
-        """The loss without each unit alone, by reader."""
-        readers = {item.part.reader(item.block): item for item in items}
-        units = {
-            reader.name: reader.in_features // item.part.unit(item.block) for reader, item in readers.items()
-        }
-        return unit_losses(run, units)
+    def _measure(self, items: Sequence[BlockPart]) -> Measure:
+        """By reader the loss without each unit alone, where units go by that; by :func:`_refit` the loss with
+        each count of an item, when what stays is refitted.
+        """
 
-    def _refit_losses(
-        self, stage: Stage, items: Sequence[BlockPart], run: FisherPass
-    ) -> dict[tuple[int, str], list[float]]:
-        """The loss with each count of each item, when what stays is refitted."""
-        readers = {item.key: item.part.reader(item.block).name for item in items}
-        grams = input_grams(run, list(readers.values()))
-        losses = {}
-        with stage.progress.task("measuring widths", len(items)) as task:
-            for item in items:
-                name = readers[item.key]
-                weight = stage.source.dense(name).to(stage.device)
-                losses[item.key] = refit_losses(item, weight, grams.pop(name), DAMPING)
-                task.advance(1)
-        return losses
+        def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, Observer]:
+            found: dict[str, Observer] = {}
+            for item in (item for item in items if item.block.index == block.index):
+                reader = item.part.reader(block)
+                if self.importance == "taylor":
+                    units = reader.in_features // item.part.unit(block)
+                    found[reader.name] = UnitLosses(reader.name, units)
+                if self.widths == "solved":
+                    own = weight(reader.name)
+                    refitted = partial(refit_losses, item, own, damping=DAMPING)
+                    found[_refit(item)] = GramLosses(reader.name, own, refitted)
+            return found
+
+        return measure
+
+
+def _readers(items: Sequence[BlockPart]) -> set[str]:
+    return {item.part.reader(item.block).name for item in items}
+
+
+def _refit(item: BlockPart) -> str:
+    return f"{item.part.reader(item.block).name}.refit"
 
 
 def narrowed(anatomy: Anatomy, parts: Sequence[PrunablePart], widths: Widths) -> Anatomy:

@@ -21,9 +21,7 @@ from ..numbers.scheme import Scheme
 from .block import Block
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..measure.fisher import FisherPass
+    from ..measure.fisher import Measure
     from .stage import Stage, StageResult
 
 # A forward pass in units of its matrix products; the grid search and rounding of a weight in multiply-adds.
@@ -175,14 +173,14 @@ class BlockPass(Selective):
         return None
 
     @classmethod
-    def prepare(cls, run: FisherPass) -> dict[str, Tensor]:
-        """What passes of this kind need of the whole model ahead of a sweep, kept for a resumed run; by names
-        that begin with the prefix of the block which has it in ``Block.prepared``.
+    def prepare(cls, anatomy: Anatomy) -> Measure:
+        """What passes of this kind measure on the whole model ahead of a sweep; a block has what was found of
+        it in ``Block.prepared``.
         """
-        return {}
+        raise TypeError(f"{cls.__name__} does not define prepare")
 
     def prepared_bytes(self, anatomy: Anatomy) -> int:
-        """Bytes of what :meth:`prepare` finds for a model."""
+        """Bytes of what :meth:`prepare` finds of the largest block."""
         return 0
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:

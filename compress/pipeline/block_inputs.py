@@ -154,10 +154,15 @@ class Stream:
 
     def raw(self, block: int) -> Iterator[Batch]:
         """:meth:`batches` as they are: a sample that is not finite once stays so, since NaN only spreads."""
-        for number, entry in enumerate(self.entries):
-            data = (self._folder(block) / f"{number:05d}.safetensors").read_bytes()
-            arguments = entry.arguments[block] if block < len(entry.arguments) else {}
-            yield Batch(load_bytes(data)["hidden"].to(self.device), arguments, entry.mask)
+        for number in range(len(self.entries)):
+            yield self.read(block, number)
+
+    def read(self, block: int, number: int) -> Batch:
+        """Batch ``number`` as it enters ``block``."""
+        entry = self.entries[number]
+        data = (self._folder(block) / f"{number:05d}.safetensors").read_bytes()
+        arguments = entry.arguments[block] if block < len(entry.arguments) else {}
+        return Batch(load_bytes(data)["hidden"].to(self.device), arguments, entry.mask)
 
     def rows(self, block: int) -> Iterator[Tensor]:
         """Of each batch the states ``[tokens, hidden]`` of its real tokens at ``block``."""

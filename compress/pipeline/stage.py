@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ...errors import CalibrationError
-from ...storage import write_atomic, write_json
+from ...storage import write_json
 from ...terminal import Progress
-from ..measure.fisher import FisherPass
+from ..measure.fisher import Measure
 from ..model.anatomy import module_name
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
 from ..model.checkpoint.quantization_config import quantization_config
@@ -29,7 +29,9 @@ from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
+from ..text.micro_batches import first_tokens, micro_batches_of
 from .algorithm import PREPARED_AT_ONCE, BlockPass, Fixed, Pass
+from .backward_sweep import BackwardSweep
 from .block import LayerStatus
 from .block_shards import Masks
 from .processes import ALONE, Processes
@@ -38,6 +40,7 @@ Steps = Sequence[tuple[str, Pass]]
 LOG = "train.jsonl"
 # Calibration tokens that a pass measures sensitivities on, whatever it learns from them.
 MEASURED_TOKENS = 4096
+_MEASURED_AT_ONCE = 1024
 MEASURED = {
     "measured_tokens": Fixed(
         MEASURED_TOKENS, "sensitivities only rank layers and units: two batches of text do"
@@ -80,9 +83,20 @@ class Stage:
             raise CalibrationError(f"{who} needs calibration text", fix="pass --text FILE")
         return self.calibration
 
-    def fisher_pass(self, who: str) -> FisherPass:
-        """What measures sensitivities on the whole model, for ``who``; raises what :meth:`text` does."""
-        return FisherPass.load(self.source, self.text(who), MEASURED_TOKENS, self.device, self.progress)
+    def measured(self, who: str, measure: Measure) -> dict[str, Tensor]:
+        """What ``measure`` finds of all blocks on a few tokens, for ``who``; small things, that fit together.
+        Raises what :meth:`text` and :meth:`.backward_sweep.BackwardSweep.run` do.
+        """
+        micro_batches = micro_batches_of(self.text(who), _MEASURED_AT_ONCE)
+        sweep = BackwardSweep(
+            self.source,
+            first_tokens(micro_batches, MEASURED_TOKENS),
+            self.device,
+            self.progress,
+            self.directory / "measured",
+        )
+        files = sweep.run(f"measuring for {who}", measure)
+        return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 @dataclass(frozen=True)
@@ -141,22 +155,19 @@ def prepared(
     device: torch.device,
     progress: Progress,
     directory: Path,
-) -> dict[str, Tensor]:
-    """What ``steps`` need of the whole model ahead of their sweep, each kind of pass at once: found by a pass
-    through the model and back, and kept in ``directory``, where a resumed run reads it.
+) -> list[list[Path]]:
+    """What ``steps`` need of the whole model ahead of their sweep, each kind of pass at once: found by a
+    backward sweep in ``directory``, where a resumed run reads it. Of each kind a safetensors file a block.
     """
-    found: dict[str, Tensor] = {}
+    found: list[list[Path]] = []
     for kind in dict.fromkeys(type(step) for step in steps):
         tokens = max(step.prepared_tokens or 0 for step in steps if type(step) is kind)
         if not tokens or calibration is None:
             continue
-        file = directory / f"prepared-{kind.__name__.lower()}.safetensors"
-        if not file.exists():
-            run = FisherPass.load(
-                source, calibration, tokens, device, progress, batch_tokens=PREPARED_AT_ONCE
-            )
-            write_atomic(file, save(kind.prepare(run)))
-        found |= load_file(file)
+        name = kind.__name__.lower()
+        micro_batches = first_tokens(micro_batches_of(calibration, PREPARED_AT_ONCE), tokens)
+        sweep = BackwardSweep(source, micro_batches, device, progress, directory / f"prepared-{name}")
+        found.append(sweep.run(f"measuring for {name}", kind.prepare(source.anatomy)))
     return found
 
 

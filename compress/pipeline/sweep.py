@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...storage import sha256_json
@@ -61,7 +62,7 @@ class Sweep:
         self.source, self.steps, self.calibration = source, steps, calibration
         self.device, self.journal, self.progress = device, journal, progress
         self.masks = masks or Masks()
-        self.prepared: Mapping[str, Tensor] = {}
+        self.prepared: Sequence[Sequence[Path]] = ()
         self.smaller = BatchSplitter(progress.note)
         self.writer = BlockWriter(source, schemes, journal.directory)
         self.nonfinite = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
@@ -172,7 +173,9 @@ class Sweep:
             masks=self.masks.of(anatomy, self.device),
             quantized=self.source.quantized(anatomy, self.device),
             prepared={
-                name: found for name, found in self.prepared.items() if name.startswith(f"{anatomy.prefix}.")
+                name: found
+                for files in self.prepared
+                for name, found in load_file(files[anatomy.index]).items()
             },
         )
 

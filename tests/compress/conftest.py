@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,16 @@ import pytest
 import torch
 import yaml
 from edgepress.compress.api import compress_model
+from edgepress.compress.measure.fisher import Measure
+from edgepress.compress.model.anatomy import Anatomy
 from edgepress.compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.pipeline.backward_sweep import BackwardSweep
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.solve.group_solving import HALVES
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.terminal import ProgressTask, Silent
+from safetensors.torch import load_file
 from torch import Tensor
 
 
@@ -79,6 +85,39 @@ def watched() -> Watched:
     advance is by what was there already.
     """
     return _watched
+
+
+Swept = Callable[..., dict[str, Tensor]]
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Swept:
+    """``swept(model, micro_batches, measure)``: what a backward sweep in float32, drawn with seed 3, finds."""
+
+    def found(model: Path, micro_batches: Sequence[MicroBatch], measure: Measure) -> dict[str, Tensor]:
+        source, device = WeightSource.open(model), torch.device("cpu")
+        options: dict[str, Any] = {"precision": "float32", "seed": 3}
+        sweep = BackwardSweep(source, micro_batches, device, Silent(), tmp_path / "swept", **options)
+        files = sweep.run("test", measure)
+        return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+    return found
+
+
+def drawn_gradient(model: Any, anatomy: Anatomy, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """The gradient at the last states ``rows`` of what a backward sweep draws, by autograd."""
+    if anatomy.kind == "encoder":
+        return torch.randn(rows.shape, generator=generator) / rows.norm(dim=-1, keepdim=True)
+    states = rows.clone().requires_grad_(True)
+    log_probabilities = torch.log_softmax(model.get_output_embeddings()(states), -1)
+    drawn = torch.multinomial(log_probabilities.detach().exp(), 1, generator=generator)
+    return torch.autograd.grad(log_probabilities.gather(-1, drawn).sum(), states)[0]
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Callable[..., Tensor]:
+    """:func:`drawn_gradient`."""
+    return drawn_gradient
 
 
 def _pruned(weight: Tensor, gram: Tensor, options: Any) -> Tensor:

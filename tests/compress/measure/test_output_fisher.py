@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.measure.fisher import FisherPass, direction
-from edgepress.compress.measure.output_fisher import input_grams, output_fisher
+from edgepress.compress.measure.output_fisher import GramLosses, InputGram, OutputFisher
 from edgepress.compress.measure.reading import last_states
+from edgepress.compress.model.block_anatomy import BlockAnatomy
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.errors import CalibrationError
-from edgepress.terminal import Silent
 from torch import Tensor
 
-CPU = torch.device("cpu")
-OPTIONS: dict[str, Any] = {"precision": "float32", "seed": 3}
+Swept = Callable[..., dict[str, Tensor]]
+
+
+def whole(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, OutputFisher]:
+    return {block.prefix: OutputFisher(block.prefix, 64)}
 
 
 def micro_batches() -> list[MicroBatch]:
@@ -32,11 +34,14 @@ def micro_batches() -> list[MicroBatch]:
 
 
 @pytest.mark.chain
-def test_it_is_the_mean_outer_product_of_gradients(pico_llama: Path) -> None:
+def test_it_is_the_mean_outer_product_of_gradients(
+    pico_llama: Path, swept: Swept, drawn: Callable[..., Tensor]
+) -> None:
     anatomy, model = WeightSource.open(pico_llama).anatomy, load_model(pico_llama, cache=False)
-    found = output_fisher(FisherPass(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS))
+    model.get_input_embeddings().weight.requires_grad_(True)  # type: ignore[operator]
+    found = swept(pico_llama, micro_batches(), whole)
     assert list(found) == [block.prefix for block in anatomy.blocks]
-    generator = torch.Generator().manual_seed(OPTIONS["seed"])
+    generator = torch.Generator().manual_seed(3)
     expected = [torch.zeros(anatomy.hidden_size, anatomy.hidden_size) for _ in anatomy.blocks]
     for batch in micro_batches():
         real = batch.attention_mask.bool()
@@ -48,7 +53,7 @@ def test_it_is_the_mean_outer_product_of_gradients(pico_llama: Path) -> None:
         last = model.base_model(batch.input_ids, batch.attention_mask).last_hidden_state[real]  # type: ignore
         for handle in handles:
             handle.remove()
-        gradients = torch.autograd.grad(last, states, direction(model, anatomy, last.detach(), generator))
+        gradients = torch.autograd.grad(last, states, drawn(model, anatomy, last.detach(), generator))
         for total, state, gradient in zip(expected, states, gradients, strict=True):
             for one, row in zip(state[real], gradient[real], strict=True):
                 total += one.detach().norm() ** 2 * torch.outer(row, row)
@@ -59,31 +64,31 @@ def test_it_is_the_mean_outer_product_of_gradients(pico_llama: Path) -> None:
         assert float(fisher.diag().mean()) == pytest.approx(1) and float(torch.linalg.eigvalsh(fisher)[0]) > 0
 
 
-def test_an_encoder_has_one_too(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
-    path = make_encoder(tmp_path / "m")
-    anatomy = WeightSource.open(path).anatomy
-    found = output_fisher(FisherPass(load_model(path), anatomy, micro_batches(), CPU, Silent(), **OPTIONS))
-    for fisher in found.values():
+def test_an_encoder_has_one_too(pico_bert: Path, swept: Swept) -> None:
+    for fisher in swept(pico_bert, micro_batches(), whole).values():
         assert float(fisher.diag().mean()) == pytest.approx(1) and float(torch.linalg.eigvalsh(fisher)[0]) > 0
 
 
 @pytest.mark.parametrize("value", [0.0, float("inf")])
-def test_gradients_that_say_nothing(pico_llama: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
-    def constant(model: Any, anatomy: Any, rows: Tensor, generator: Any) -> Tensor:
+def test_gradients_that_say_nothing(
+    pico_llama: Path, monkeypatch: pytest.MonkeyPatch, value: float, swept: Swept
+) -> None:
+    def constant(head: Any, rows: Tensor, generator: Any) -> Tensor:
         return torch.full_like(rows, value)
 
-    monkeypatch.setattr("edgepress.compress.measure.fisher.direction", constant)
-    anatomy, model = WeightSource.open(pico_llama).anatomy, load_model(pico_llama, cache=False)
+    monkeypatch.setattr("edgepress.compress.pipeline.backward_sweep.direction", constant)
     if value == 0:
-        found = output_fisher(FisherPass(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS))
-        assert all(torch.equal(fisher, torch.eye(anatomy.hidden_size)) for fisher in found.values())
+        found = swept(pico_llama, micro_batches(), whole)
+        assert all(torch.equal(fisher, torch.eye(64)) for fisher in found.values())
     else:
-        with pytest.raises(CalibrationError, match=r"output of model\.layers\.0"):
-            output_fisher(FisherPass(model, anatomy, micro_batches(), CPU, Silent(), **OPTIONS))
+        with pytest.raises(CalibrationError, match=r"output of model\.layers\.2"):
+            swept(pico_llama, micro_batches(), whole)
 
 
 @pytest.mark.parametrize("model", ["pico_llama", "pico_bert"])
-def test_grams_and_squared_gradients_without_padding(model: str, request: pytest.FixtureRequest) -> None:
+def test_grams_and_squared_gradients_without_padding(
+    model: str, request: pytest.FixtureRequest, swept: Swept, drawn: Callable[..., Tensor]
+) -> None:
     path: Path = request.getfixturevalue(model)
     anatomy, device = WeightSource.open(path).anatomy, torch.device("cpu")
     ids = torch.randint(5, 110, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -92,9 +97,18 @@ def test_grams_and_squared_gradients_without_padding(model: str, request: pytest
     batch = MicroBatch(0, ids, mask, int(mask.sum()))
     name = anatomy.blocks[0].mlp.down.name
     network = load_model(path).requires_grad_(False)
-    found = input_grams(
-        FisherPass(network, anatomy, [batch], device, Silent(), precision="float32", seed=3), [name]
-    )
+    network.get_input_embeddings().weight.requires_grad_(True)  # type: ignore[operator]
+    grams: list[InputGram] = []
+
+    def look(found: InputGram) -> list[float]:
+        grams.append(found)
+        return [1.0, 2.5]
+
+    def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, GramLosses]:
+        return {name: GramLosses(name, weight(name), look)} if block.index == 0 else {}
+
+    assert swept(path, [batch], measure)[name].tolist() == [1.0, 2.5]
+    (found,) = grams
     seen: list[torch.Tensor] = []
 
     def keep(_: object, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
@@ -103,11 +117,11 @@ def test_grams_and_squared_gradients_without_padding(model: str, request: pytest
 
     network.get_submodule(name).register_forward_hook(keep)  # type: ignore[arg-type]
     rows = last_states(network, batch, device)
-    rows.backward(direction(network, anatomy, rows.detach(), torch.Generator().manual_seed(3)))
+    rows.backward(drawn(network, anatomy, rows.detach(), torch.Generator().manual_seed(3)))
     x, d = seen[0][mask.bool()], seen[1].grad
     assert d is not None and len(x) == 15
     share = 0.5 if anatomy.kind == "decoder" else 1.0
     gram = torch.stack([torch.outer(row, row) for row in x]).mean(0)
     squares = share * d[mask.bool()].square().mean(0)
-    assert torch.allclose(found[name].gram, gram, rtol=1e-4, atol=1e-6)
-    assert torch.allclose(found[name].output_fisher, squares, rtol=1e-3, atol=1e-12)
+    assert torch.allclose(found.gram, gram, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(found.output_fisher, squares, rtol=1e-3, atol=1e-12)

@@ -91,7 +91,7 @@ def test_costs_are_measured_once(
 ) -> None:
     first = run(pico_llama, pico_text, tmp_path, "first", bits=3.5)
     other = run(pico_llama, pico_text, tmp_path, "other", bits=3.0)
-    monkeypatch.setattr(allocate_module, "sensitivity", None)
+    monkeypatch.setattr(allocate_module, "ChangeLosses", None)
     again = run(pico_llama, pico_text, tmp_path, "again", bits=3.0, costs=str(first))
     assert details(again) == details(other)
     monkeypatch.undo()
@@ -102,7 +102,7 @@ def test_costs_are_measured_once(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(allocate_module, "choose", killed)
         run(pico_llama, pico_text, tmp_path, "killed", bits=3.0)
-    monkeypatch.setattr(allocate_module, "sensitivity", None)
+    monkeypatch.setattr(allocate_module, "ChangeLosses", None)
     assert details(run(pico_llama, pico_text, tmp_path, "killed", bits=3.0)) == details(other)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from edgepress.compress.measure.fisher import FisherPass
+from edgepress.compress.measure.fisher import Measure
+from edgepress.compress.model.anatomy import Anatomy
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.passes.block_qat import BlockQat
 from edgepress.compress.passes.rtn import Rtn
@@ -14,8 +15,9 @@ from edgepress.compress.pipeline.algorithm import BlockPass
 from edgepress.compress.pipeline.stage import prepared
 from edgepress.compress.text.calibration import Calibration
 from edgepress.compress.text.token_batch import TokenBatch
+from edgepress.storage import hash_tree
 from edgepress.terminal import Silent
-from torch import Tensor
+from safetensors.torch import load_file
 
 CPU = torch.device("cpu")
 
@@ -36,21 +38,20 @@ def test_it_is_measured_once_for_all_passes_of_a_kind(
         BlockQat.model_validate({**fisher, "fisher_tokens": 48}),
     ]
 
-    def run(passes: list[BlockPass]) -> dict[str, Tensor]:
+    def run(passes: list[BlockPass]) -> list[list[Path]]:
         return prepared(passes, source, calibration, CPU, Silent(), tmp_path)
 
-    assert run(plain) == {} and not list(tmp_path.iterdir())
-    loaded: list[int] = []
-    load = FisherPass.load
+    assert run(plain) == [] and not list(tmp_path.iterdir())
+    measured: list[int] = []
+    prepare = BlockQat.prepare
 
-    def counted(*arguments: object, **options: object) -> FisherPass:
-        found = load(*arguments, **options)  # type: ignore[arg-type]
-        loaded.append(sum(batch.tokens for batch in found.micro_batches))
-        return found
+    def counted(anatomy: Anatomy) -> Measure:
+        measured.append(1)
+        return prepare(anatomy)
 
-    monkeypatch.setattr(FisherPass, "load", counted)
-    found = run(steps)
-    assert loaded == [48]
-    assert list(found) == [f"{block.prefix}.output_fisher" for block in source.anatomy.blocks]
-    again = run(steps)
-    assert loaded == [48] and all(torch.equal(found[name], again[name]) for name in found)
+    monkeypatch.setattr(BlockQat, "prepare", counted)
+    (found,) = run(steps)
+    assert len(measured) == 1 and len(found) == len(source.anatomy.blocks)
+    assert [list(load_file(file)) for file in found] == [["output_fisher"]] * len(found)
+    before = hash_tree(tmp_path)
+    assert run(steps) == [found] and hash_tree(tmp_path) == before

@@ -1,0 +1,238 @@
+"""Exact backpropagation with one block in memory: the gradient of a loss at the inputs of every block.
+
+Forward, the inputs of each block stay on disk. Backward, the blocks are loaded in reverse: each runs again on
+its inputs, takes the gradient of its output and hands on that of its input; on the way observers see what
+goes through its modules and the gradients there. Weights do not learn. What observers find of a block is
+written when it is done, with a journal entry: a killed sweep goes on there and ends with the same bytes.
+
+The loss is that of :mod:`edgepress.compress.measure.fisher`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ...errors import CalibrationError
+from ...storage import sha256_json, write_atomic
+from ...terminal import Progress, ProgressTask
+from ..measure.fisher import Measure, Observer, direction
+from ..measure.precision import Precision, autocast
+from ..model.skeleton import Skeleton
+from ..model.torch_model import round_inputs
+from ..model.weights import WeightSource
+from ..numbers.fake_quant import unwrap
+from ..text.micro_batches import MicroBatch
+from .block_inputs import BatchContext, BlockRunner, Stream, capture
+from .forward import Batch, BatchSplitter, block_output
+from .journal import Journal
+
+_BACK = 3  # what a micro-batch takes on the way back, in forward passes
+
+Unit = dict[str, Any]
+
+
+class BackwardSweep:
+    """Runs ``micro_batches`` through the model of ``source`` and back; what it writes is in ``directory``.
+
+    Micro-batches that the model turns into NaN or infinity are not sent back. ``seed`` is of what the loss
+    draws; ``dtype`` of weights and states, as far as ``precision`` has no other.
+    """
+
+    def __init__(
+        self,
+        source: WeightSource,
+        micro_batches: Sequence[MicroBatch],
+        device: torch.device,
+        progress: Progress,
+        directory: Path,
+        *,
+        precision: Precision = "auto",
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.source, self.micro_batches, self.device = source, micro_batches, device
+        self.progress, self.directory = progress, directory
+        self.precision, self.seed = precision, seed
+        self.skeleton = Skeleton(source, device, dtype)
+        self.runner = BlockRunner(self.skeleton, BatchSplitter(progress.note))
+        self.blocks = self.runner.blocks
+        self.inputs = Stream(directory / "activations" / "inputs", [], device)
+        self.gradients = Stream(directory / "activations" / "gradients", [], device)
+        self.journal = Journal(directory, "")
+
+    def run(self, title: str, measure: Measure) -> list[Path]:
+        """What the observers of ``measure`` find, by their names: a safetensors file for each block.
+
+        Raises:
+            CalibrationError: the model turns every micro-batch into NaN or infinity.
+        """
+        tokens = [batch.tokens for batch in self.micro_batches]
+        self.journal = Journal.open(self.directory, sha256_json([title, tokens, self.seed]))
+        done = self.journal.resume()
+        parts = [self.directory / "parts" / f"{block.index:04d}.safetensors" for block in self.blocks]
+        if not (done == 1 and self.journal.units[0]["whole"]):
+            self._sweep(title, measure, parts, done)
+            # From now on only what was found has to be there.
+            self.journal.units = []
+            self.journal.add({"part": self.journal.hashes(parts), "activations": {}, "whole": True})
+        shutil.rmtree(self.directory / "activations", ignore_errors=True)
+        return parts
+
+    def _sweep(self, title: str, measure: Measure, parts: Sequence[Path], done: int) -> None:
+        count = len(self.blocks)
+        back = [partial(self._backward, index, measure, parts[index]) for index in reversed(range(count))]
+        steps: list[Callable[[ProgressTask], Unit]] = [
+            partial(self._forward, index) for index in range(count)
+        ]
+        steps += [self._turn, *back]
+        sizes = [1] * (count + 1) + [_BACK] * count
+        with self.progress.task(title, sum(sizes) * len(self.micro_batches)) as task:
+            files = self._embed(write=done == 0)
+            if done == 0:
+                self.journal.add({"part": self.journal.hashes(files), "activations": {}, "whole": False})
+                done = 1
+            task.advance(sum(sizes[: done - 1]) * len(self.micro_batches))
+            for number, step in enumerate(steps[done - 1 :], done - 1):
+                self.journal.add(step(task) | {"whole": False})
+                if number > count:
+                    self.gradients.drop(2 * count + 1 - number)
+
+    def _embed(self, *, write: bool) -> list[Path]:
+        """What each micro-batch keeps for all blocks, and the first block's inputs."""
+        files: list[Path] = []
+        entries: list[BatchContext] = []
+        with self._autocast():
+            for number, (hidden, entry) in enumerate(capture(self.skeleton, self.micro_batches)):
+                entries.append(entry)
+                files += [self.inputs.write(0, number, hidden)] if write else []
+        self.inputs.entries = self.gradients.entries = entries
+        return files
+
+    def _forward(self, index: int, task: ProgressTask) -> Unit:
+        files = []
+        with self._loaded(index) as module:
+            for number in range(len(self.micro_batches)):
+                with torch.no_grad(), self._autocast():
+                    output = block_output(module, self.inputs.read(index, number))
+                files.append(self.inputs.write(index + 1, number, output))
+                task.advance(1, self.blocks[index].prefix)
+        return {"part": self.journal.hashes(files), "activations": {}}
+
+    def _turn(self, task: ProgressTask) -> Unit:
+        """Through the final norm and the head, and back to what left the last block."""
+        generator = torch.Generator(self.device).manual_seed(self.seed)
+        end, sound, files = len(self.blocks), [], []
+        with self.skeleton.head() if self._decodes else nullcontext() as head:
+            for number in range(len(self.micro_batches)):
+                batch = self.inputs.read(end, number)
+                hidden = batch.hidden.requires_grad_(True)
+                with torch.enable_grad(), self._autocast():
+                    states = hidden if head is None else head.norm(hidden)
+                    rows = states.flatten(0, 1) if batch.mask is None else states[batch.mask]
+                task.advance(1)
+                if bool(torch.isfinite(rows).all()):
+                    rows.backward(direction(head, rows.detach(), generator))
+                    files.append(self.gradients.write(end, number, _gradient(hidden)))
+                    sound.append(number)
+        if not sound:
+            raise CalibrationError(
+                "the model turns every micro-batch of calibration text into NaN or infinity",
+                fix="check the model with `edgepress inspect`, or calibrate on other text",
+            )
+        return {"part": {}, "activations": self.journal.hashes(files), "sound": sound}
+
+    @property
+    def _decodes(self) -> bool:
+        return self.source.anatomy.kind == "decoder"
+
+    def _backward(self, index: int, measure: Measure, part: Path, task: ProgressTask) -> Unit:
+        sound: list[int] = self.journal.units[len(self.blocks) + 1]["sound"]
+        tokens, files = sum(self.micro_batches[number].tokens for number in sound), []
+        with self._loaded(index) as module:
+            observers = measure(self.blocks[index], self._weight)
+            with self._observed(observers) as show:
+                for number in sound:
+                    batch = self.inputs.read(index, number)
+                    show(batch)
+                    hidden = batch.hidden.requires_grad_(True)
+                    with torch.enable_grad(), self._autocast():
+                        output = block_output(module, batch)
+                    output.backward(self.gradients.read(index + 1, number).hidden)  # type: ignore[no-untyped-call]
+                    files.append(self.gradients.write(index, number, _gradient(hidden)))
+                    task.advance(_BACK, self.blocks[index].prefix)
+            scale = (0.5 if self._decodes else 1.0) / tokens
+            found = {name: observer.found(tokens, scale) for name, observer in observers.items()}
+        part.parent.mkdir(exist_ok=True)
+        write_atomic(part, save({name: tensor.cpu().contiguous() for name, tensor in found.items()}))
+        return {"part": self.journal.hashes([part]), "activations": self.journal.hashes(files)}
+
+    def _autocast(self) -> Any:
+        return autocast(self.precision, self.device)
+
+    def _weight(self, name: str) -> Tensor:
+        return self.skeleton.submodule(name).get_parameter("weight").detach()
+
+    @contextmanager
+    def _loaded(self, index: int) -> Iterator[nn.Module]:
+        """The block ``index`` with its weights; its quantized activations are rounded."""
+        with self.runner.loaded(index) as module:
+            prefix = f"{self.blocks[index].prefix}."
+            rounded = round_inputs(self.skeleton.model, self.source, prefix)
+            try:
+                yield module
+            finally:
+                for name in rounded:
+                    unwrap(self.skeleton.model, name)
+
+    @contextmanager
+    def _observed(self, observers: Mapping[str, Observer]) -> Iterator[Callable[[Batch], None]]:
+        """Each of ``observers`` at its module, for as long as the context lasts; what is yielded tells them
+        which batch comes.
+        """
+        hooks = [_Hook(observer) for observer in observers.values()]
+        handles = [
+            self.skeleton.submodule(hook.observer.module).register_forward_hook(hook) for hook in hooks
+        ]
+        try:
+            yield lambda batch: _tell(hooks, batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _Hook:
+    """Shows an observer what goes through a module, and the gradient there once it arrives."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
+        self.real = torch.empty(0)
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        result: Tensor = output[0] if isinstance(output, tuple) else output
+        take = self.observer.observe(_rows(inputs[0].detach()), _rows(result.detach()), self.real)
+        watched = inputs[0] if self.observer.at_input else result
+        watched.register_hook(lambda gradient: take(_rows(gradient)))  # type: ignore[no-untyped-call]
+
+
+def _tell(hooks: Iterable[_Hook], batch: Batch) -> None:
+    real = torch.ones(batch.hidden.shape[:2], dtype=torch.bool, device=batch.hidden.device)
+    for hook in hooks:
+        hook.real = (real if batch.mask is None else batch.mask).flatten()
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values.flatten(0, -2)
+
+
+def _gradient(hidden: Tensor) -> Tensor:
+    assert hidden.grad is not None
+    return hidden.grad
