@@ -92,7 +92,7 @@ Swept = Callable[..., dict[str, Tensor]]
 
 @pytest.fixture
 def swept(tmp_path: Path) -> Swept:
-    """``swept(model, micro_batches, measure)``: what a backward sweep in float32, drawn with seed 3, finds."""
+    """``swept(model, micro_batches, measure)``: what a backward sweep with seed 3 finds in float32."""
 
     def found(model: Path, micro_batches: Sequence[MicroBatch], measure: Measure) -> dict[str, Tensor]:
         source, device = WeightSource.open(model), torch.device("cpu")
