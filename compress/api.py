@@ -17,7 +17,7 @@ from ..storage import require_disk, sha256_json
 from ..terminal import Progress, Silent
 from .model.model_names import require_model
 from .pipeline.journal import WORK, Journal, worth_resuming
-from .pipeline.processes import Processes, is_follower
+from .pipeline.processes import Processes, is_follower, several_processes
 from .recipe_files import check_words, no_text, scheme_asked
 from .text.corpus import require_text, text_paths, text_sha256
 
@@ -93,6 +93,24 @@ class Job:
             length=self.length,
             batch_size=self.batch_size,
         )
+
+    def require_room(self, target: Path, device_name: str, most: float | None) -> None:
+        """Refuse what does not fit the disk of ``target``, or the memory of the device and ``most`` GB of it;
+        then say what the work will take.
+
+        Raises:
+            OutOfResource: says what would fit.
+        """
+        from .memory_budget import available_memory, headline, require_memory
+        from .pipeline.device import choose_device
+
+        require_disk(target, self.plan.disk)
+        available = available_memory(choose_device(device_name), most)
+        if not several_processes():  # which share the model
+            sizes = self.samples, self.length, self.batch_size
+            require_memory(self.source, self.recipe, *sizes, available)
+        plan = self.plan
+        self.progress.note(headline(plan.peak_memory, available, plan.disk, plan.seconds))
 
     def calibration(self) -> Any:
         """The token batches, or None when no pass asks for statistics."""
@@ -195,6 +213,7 @@ def compress_model(
     field: str = "text",
     chat: str = "auto",
     max_time: float | None = None,
+    max_memory: float | None = None,
     device: str = "auto",
     answers: str | Path | None = None,
     overwrite: bool = False,
@@ -211,6 +230,7 @@ def compress_model(
         calibration: a file, a directory or a demo corpus; ``samples`` sequences of ``length`` tokens drawn
             with ``seed``.
         max_time: minutes after which learning ends, in every pass of the recipe that learns.
+        max_memory: GB that the plan may need; never more than what is free.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         answers: a directory that keeps what the original says about the text, for other runs to learn from.
         restart: drop what a killed run left instead of resuming it.
@@ -236,7 +256,7 @@ def compress_model(
             stage.restart()
         job = Job(model, recipe, scheme, group_size, choice, progress, max_time)
         refuse_nesting(target, job.paths())
-        require_disk(stage.target, job.plan.disk)
+        job.require_room(stage.target, device, max_memory)
         key = _compress(job, stage, device, strict, kept)
         progress.note(f"published {stage.target} (run {key[:12]})")
     return stage.target

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .measure.fisher import LOGITS_AT_ONCE
 from .model.block_anatomy import BlockAnatomy, Linear
 from .model.weights import WeightSource
 from .pipeline.algorithm import FORWARD, PREPARED_AT_ONCE, BlockPass, ModelPass
+from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS
 from .pipeline.statistics import STATISTIC_BYTES
 from .recipe import Recipe
 
@@ -24,8 +27,10 @@ LIBRARIES = 350 << 20
 CALIBRATION = 70 << 20
 # How many times the live activations of a forward pass wait for the backward pass of a block.
 _KEPT = 4
-# The same of a backward pass through all blocks, where no weight learns: 1.12 with SmolLM2.
+# The same of a backward sweep, where no weight learns: 1.12 with SmolLM2.
 _KEPT_ON_THE_WAY = 1.25
+# How many copies of the logits of `LOGITS_AT_ONCE` tokens the loss of a backward sweep takes.
+_LOGITS = 5
 
 
 def weights_of(linear: Linear) -> int:
@@ -40,9 +45,23 @@ def _block_passes(recipe: Recipe) -> list[BlockPass]:
     return [step for _, step in recipe.steps if isinstance(step, BlockPass)]
 
 
-def _statistics_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
+def _swept(recipe: Recipe) -> list[BlockPass]:
+    """The block passes, those that a model pass ends with included."""
+    found: list[BlockPass] = []
+    for _, step in recipe.steps:
+        found += (
+            [step]
+            if isinstance(step, BlockPass)
+            else step.swept_with()
+            if isinstance(step, ModelPass)
+            else []
+        )
+    return found
+
+
+def _statistics_bytes(block: BlockAnatomy, passes: Sequence[BlockPass]) -> int:
     """Statistics of the pass that asks for most; each is forgotten before the next collects."""
-    return max((_statistics_of(block, step) for step in _block_passes(recipe)), default=0)
+    return max((_statistics_of(block, step) for step in passes), default=0)
 
 
 def _statistics_of(block: BlockAnatomy, step: BlockPass) -> int:
@@ -50,11 +69,11 @@ def _statistics_of(block: BlockAnatomy, step: BlockPass) -> int:
     return sum(STATISTIC_BYTES[need](group[0].in_features) for group in groups for need in step.needs)
 
 
-def _pass_bytes(block: BlockAnatomy, recipe: Recipe) -> int:
+def _pass_bytes(block: BlockAnatomy, passes: Sequence[BlockPass]) -> int:
     """Working memory of the most demanding pass on the group of layers where it is largest."""
     work = (
         step.working_bytes(layers)
-        for step in _block_passes(recipe)
+        for step in passes
         for group in ([tuple(block.linears())] if step.learns else block.inputs())
         if (layers := [linear for linear in group if step.selects(linear)])
     )
@@ -76,31 +95,60 @@ def predict_memory(
     ``resident`` is what the process holds before it starts.
     """
     anatomy = source.anatomy
-    peaks = [source.outer_bytes()]
+    peaks, passes = [source.outer_bytes()], _swept(recipe)
     codes = any(step.bits_per_weight(1024) is not None for _, step in recipe.steps)
-    compares = any(step.compares for step in _block_passes(recipe))
-    kept = _KEPT if any(step.learns for step in _block_passes(recipe)) else 0
+    compares = any(step.compares for step in passes)
+    kept = _KEPT if any(step.learns for step in passes) else 0
     for block in anatomy.blocks:
         weights = _block_bytes(block)
         copies = weights * (2 if compares else 1) + (weights // FLOAT if codes else 0)
-        held = copies + _statistics_bytes(block, recipe)
+        held = copies + _statistics_bytes(block, passes)
         forward = _forward_bytes(source, block, batch_tokens) if recipe.calibrated else 0
-        peaks.append(held + max(forward, kept * forward + _pass_bytes(block, recipe)))
+        peaks.append(held + max(forward, kept * forward + _pass_bytes(block, passes)))
+    peaks += [_backward_bytes(source, at_once, held) for at_once, held in _backward_sweeps(source, recipe)]
     whole = sum(_block_bytes(block) for block in anatomy.blocks)
-    preparing = [step for step in _block_passes(recipe) if step.prepared_tokens]
-    if preparing:
-        found = max(step.prepared_bytes(anatomy) for step in preparing)
-        waiting = _KEPT_ON_THE_WAY * sum(
-            _forward_bytes(source, block, PREPARED_AT_ONCE) for block in anatomy.blocks
-        )
-        # Twice, where it is added up and where it goes to.
-        peaks.append(whole + source.outer_bytes() + 2 * found + int(waiting))
     for _, step in recipe.steps:
         if isinstance(step, ModelPass):
             # What is added is held beside what it was made from and what it becomes on disk.
             work = max(step.working_bytes(whole), step.sweep_bytes(anatomy, tokens))
             peaks.append(work + 3 * step.added_bytes(anatomy))
     return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
+
+
+def _backward_sweeps(source: WeightSource, recipe: Recipe) -> Iterator[tuple[int, int]]:
+    """Of each backward sweep the tokens of a micro-batch, and the most that a block's weights and its
+    observers hold.
+    """
+    anatomy = source.anatomy
+    for _, step in recipe.steps:
+        if isinstance(step, ModelPass) and step.measures:
+            held = (_block_bytes(block) + step.observers_bytes(block) for block in anatomy.blocks)
+            yield MEASURED_AT_ONCE, max(held)
+        elif isinstance(step, BlockPass) and step.prepared_tokens:
+            # Three times: what is added up, what it becomes, and what is written.
+            held = (_block_bytes(block) for block in anatomy.blocks)
+            yield PREPARED_AT_ONCE, max(held) + 3 * step.prepared_bytes(anatomy)
+
+
+def _backward_bytes(source: WeightSource, at_once: int, held: int) -> int:
+    """The larger of a block on the way back, and the head."""
+    forward = max(_forward_bytes(source, block, at_once) for block in source.anatomy.blocks)
+    logits = _LOGITS * LOGITS_AT_ONCE * source.anatomy.vocab_size * FLOAT
+    return max(held + int(_KEPT_ON_THE_WAY * forward), source.outer_bytes() + logits)
+
+
+def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, result: int) -> int:
+    """The most bytes on disk: a result of ``result`` bytes, its parts, and the hidden states that wait, of a
+    backward sweep those of every block.
+    """
+    state, count = source.anatomy.hidden_size * FLOAT, len(source.anatomy.blocks)
+    measured = [
+        MEASURED_TOKENS if isinstance(step, ModelPass) else step.prepared_tokens or 0
+        for _, step in recipe.steps
+        if isinstance(step, BlockPass) or (isinstance(step, ModelPass) and step.measures)
+    ]
+    waiting = max((min(tokens, one) * (count + 3) for one in measured), default=0)
+    return 2 * result + state * max(2 * tokens, waiting)
 
 
 def multiplications(
@@ -125,7 +173,7 @@ def multiplications(
             wanted = [group for group in groups if group]
             total += step.multiplications(wanted, step.seen(tokens, samples), batch_tokens)
     whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
-    total += 3 * whole * max((min(step.prepared_tokens or 0, tokens) for step in steps), default=0)
+    total += 4 * whole * max((min(step.prepared_tokens or 0, tokens) for step in steps), default=0)
     for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
         bound = math.inf if only.max_seconds is None else only.max_seconds * rate
         total += min(only.multiplications(whole, only.seen(tokens, samples)), bound)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RecipeError, ShapeError
 from .bundle_size import bits_in_bundle, bundle_bytes
-from .costs import FLOAT, LIBRARIES, gemm_rate, multiplications, predict_memory, resident, weights_of
+from .costs import LIBRARIES, gemm_rate, multiplications, predict_disk, predict_memory, resident, weights_of
 from .model.anatomy import Anatomy
 from .model.block_anatomy import Linear
 from .model.kv_scheme import KVScheme
@@ -133,7 +133,6 @@ def plan(
     result = checkpoint - sum(step.bytes_before - step.bytes_after for step in steps)
     added = sum(step.added_bytes(source.anatomy) for _, step in recipe.steps)
     result += added
-    activations = 2 * tokens * source.anatomy.hidden_size * FLOAT
     at_once, measured = min(batch_size, samples) * length, gemm_rate()
     rate = measured.best
     return Plan(
@@ -146,11 +145,18 @@ def plan(
         checkpoint_bytes=checkpoint,
         result_bytes=result,
         bundle_bytes=bundle_bytes(source, left, bits, recipe.embedding, added),
-        peak_memory=predict_memory(source, recipe, at_once, tokens, max(resident(), LIBRARIES)),
-        disk=2 * result + activations,
+        peak_memory=memory_of(source, recipe, samples, length, batch_size),
+        disk=predict_disk(source, recipe, tokens, result),
         seconds=10 + multiplications(source, recipe, samples, length, at_once, rate) / rate,
         notes=(*recipe.notes, *measured.notes),
     )
+
+
+def memory_of(source: WeightSource, recipe: Recipe, samples: int, length: int, batch_size: int) -> int:
+    """Bytes of memory that ``recipe`` needs at its peak, the libraries included."""
+    tokens = samples * length if recipe.calibrated else 0
+    at_once = min(batch_size, samples) * length
+    return predict_memory(source, recipe, at_once, tokens, max(resident(), LIBRARIES))
 
 
 def fitting_groups(in_features: list[int]) -> list[int]:

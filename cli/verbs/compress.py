@@ -92,6 +92,11 @@ def _duration(seconds: float) -> str:
     help="Minutes after which learning ends, in every pass of the recipe that learns.",
 )
 @click.option(
+    "--max-memory",
+    type=Number(0, min_open=True),
+    help="GB of memory that the plan may need; never more than what is free.",
+)
+@click.option(
     "--answers",
     type=click.Path(file_okay=False),
     help="Directory in which teacher logits are cached, for other runs that learn from them.",

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Head
 
-_AT_ONCE = 128  # tokens whose logits are held at once
+LOGITS_AT_ONCE = 128  # tokens whose logits are held at once
 
 TakeGradient = Callable[[Tensor], None]
 
@@ -54,7 +54,7 @@ def direction(head: Head | None, rows: Tensor, generator: torch.Generator) -> Te
         length = rows.to(torch.float32).norm(dim=-1, keepdim=True).clamp_min(1e-6)
         return torch.randn(rows.shape, generator=generator, device=rows.device).div(length).to(rows.dtype)
     states = rows if rows.dtype == torch.float64 else rows.to(torch.float32)
-    parts = [_drawn(head, part, generator) for part in torch.split(states, _AT_ONCE)]
+    parts = [_drawn(head, part, generator) for part in torch.split(states, LOGITS_AT_ONCE)]
     return torch.cat(parts).to(rows.dtype)
 
 

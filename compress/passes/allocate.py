@@ -21,7 +21,7 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.grid import quantize
 from ..numbers.scheme import Scheme, SchemeOption
-from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective
+from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective, float_bytes
 from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
@@ -97,12 +97,20 @@ class Allocate(Selective, ModelPass):
         return self.bits
 
     def working_bytes(self, weights: int) -> int:
-        """The model in float32 and its codes at each width, or with costs or a plan what a sweep takes."""
-        return weights + len(self.schemes) * weights // 4 if self.measures else 0
+        """Blocks come one at a time."""
+        return 0
+
+    def swept_with(self) -> Sequence[BlockPass]:
+        return (self.quantizer(self.schemes[0], self.targets),)
+
+    def observers_bytes(self, block: BlockAnatomy) -> int:
+        """The codes of a block at each width, and what the change of a layer takes."""
+        sizes = [float_bytes(linear) for linear in block.linears()]
+        return len(self.schemes) * sum(sizes) // 4 + 3 * max(sizes)
 
     def multiplications(self, weights: int, tokens: int) -> float:
-        """A forward and a backward pass with a product for each width, then the quantizing sweep."""
-        measured = min(tokens, MEASURED_TOKENS) * (2 + len(self.schemes)) if self.measures else 0
+        """A backward sweep with a product for each width, then the quantizing sweep."""
+        measured = min(tokens, MEASURED_TOKENS) * (3 + len(self.schemes)) if self.measures else 0
         return float(weights) * (measured + 4 * tokens)
 
     def apply(self, stage: Stage) -> StageResult:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...errors import RecipeError
 from ..measure.sensitivity import WeightLosses
 from ..model.block_anatomy import BlockAnatomy, Linear
-from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective
+from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective, float_bytes
 from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
@@ -75,9 +75,25 @@ class AllocateSparsity(Selective, ModelPass):
     def calibrated(self) -> bool:
         return True
 
+    @property
+    def measures(self) -> bool:
+        return True
+
+    def working_bytes(self, weights: int) -> int:
+        """Blocks come one at a time."""
+        return 0
+
+    def swept_with(self) -> Sequence[BlockPass]:
+        return (self.pruner({}, self.targets),)
+
+    def observers_bytes(self, block: BlockAnatomy) -> int:
+        """The losses of a block's weights, and the sorted ones of a layer with their order."""
+        sizes = [float_bytes(linear) for linear in block.linears()]
+        return sum(sizes) + 3 * max(sizes)
+
     def multiplications(self, weights: int, tokens: int) -> float:
-        """A forward and a backward pass with the squares of the gradients, then the pruning sweep."""
-        return float(weights) * (3 * min(tokens, MEASURED_TOKENS) + 4 * tokens)
+        """A backward sweep with the squares of the gradients, then the pruning sweep."""
+        return float(weights) * (4 * min(tokens, MEASURED_TOKENS) + 4 * tokens)
 
     def apply(self, stage: Stage) -> StageResult:
         """Measure, solve, prune.

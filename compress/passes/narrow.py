@@ -27,7 +27,7 @@ from ..measure.sensitivity import UnitLosses
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.block_sizes import config_changes, sizes_of
-from ..pipeline.algorithm import Fixed, ModelPass, Selective
+from ..pipeline.algorithm import Fixed, ModelPass, Selective, float_bytes
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..prune.structured.budget import (
@@ -147,8 +147,14 @@ class Narrow(Selective, ModelPass):
         return narrowed(anatomy, self.cut_parts, widths)
 
     def working_bytes(self, weights: int) -> int:
-        """The model in float32 and the activations of one micro-batch where losses are measured."""
-        return 2 * weights if self.measures else 0
+        """Blocks come one at a time: see :meth:`sweep_bytes`."""
+        return 0
+
+    def observers_bytes(self, block: BlockAnatomy) -> int:
+        """The Gram of every reader, the inverse of one and its temporaries, and two copies of its weight."""
+        readers = [part.reader(block) for part in self.cut_parts]
+        grams = sum(4 * reader.in_features**2 for reader in readers)
+        return grams + max(12 * reader.in_features**2 + 2 * float_bytes(reader) for reader in readers)
 
     def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
         """The block, and the Gram of a reader four times over."""
@@ -157,8 +163,8 @@ class Narrow(Selective, ModelPass):
         return 4 * largest + 16 * max(readers, default=0) ** 2
 
     def multiplications(self, weights: int, tokens: int) -> float:
-        """A forward and a backward pass where losses are measured, then the sweep and its collections."""
-        measured = 3 * min(tokens, MEASURED_TOKENS) if self.measures else 0
+        """A backward sweep where losses are measured, then the sweep and its collections."""
+        measured = 4 * min(tokens, MEASURED_TOKENS) if self.measures else 0
         return float(weights) * (measured + (1 + len(self.cut_parts)) * tokens * self.calibrated)
 
     def apply(self, stage: Stage) -> StageResult:

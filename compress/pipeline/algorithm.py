@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..model.anatomy import Anatomy
-from ..model.block_anatomy import Linear
+from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.kv_scheme import KVScheme
 from ..numbers.scheme import Scheme
 from .block import Block
@@ -227,6 +227,19 @@ class ModelPass(Pass):
     def working_bytes(self, weights: int) -> int:
         """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
         return 2 * weights
+
+    def swept_with(self) -> Sequence[BlockPass]:
+        """The passes of an ordinary sweep that this one ends with."""
+        return ()
+
+    @property
+    def measures(self) -> bool:
+        """Whether a backward sweep comes first."""
+        return False
+
+    def observers_bytes(self, block: BlockAnatomy) -> int:
+        """What the observers of a backward sweep hold of a block and take to find what they are for."""
+        return 0
 
     def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
         """Peak memory of a sweep of its own over the blocks of ``anatomy``, with so many ``tokens`` of

@@ -42,6 +42,11 @@ def is_follower() -> bool:
     return _launched_as("RANK", 0) > 0
 
 
+def several_processes() -> bool:
+    """Whether this process was launched as one of several; raises as :func:`is_follower`."""
+    return _launched_as("WORLD_SIZE", 1) > 1
+
+
 def _launched_as(variable: str, default: int) -> int:
     """A number that the launcher set, or ``default``."""
     value = os.environ.get(variable, "")

@@ -40,7 +40,7 @@ Steps = Sequence[tuple[str, Pass]]
 LOG = "train.jsonl"
 # Calibration tokens that a pass measures sensitivities on, whatever it learns from them.
 MEASURED_TOKENS = 4096
-_MEASURED_AT_ONCE = 1024
+MEASURED_AT_ONCE = 1024
 MEASURED = {
     "measured_tokens": Fixed(
         MEASURED_TOKENS, "sensitivities only rank layers and units: two batches of text do"
@@ -87,7 +87,7 @@ class Stage:
         """What ``measure`` finds of all blocks on a few tokens, for ``who``; small things, that fit together.
         Raises what :meth:`text` and :meth:`.backward_sweep.BackwardSweep.run` do.
         """
-        micro_batches = micro_batches_of(self.text(who), _MEASURED_AT_ONCE)
+        micro_batches = micro_batches_of(self.text(who), MEASURED_AT_ONCE)
         sweep = BackwardSweep(
             self.source,
             first_tokens(micro_batches, MEASURED_TOKENS),

@@ -1,0 +1,94 @@
+"""What does not fit the machine is refused before anything is loaded, and what would fit is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from edgepress.compress import memory_budget
+from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.memory_budget import time_range
+from edgepress.compress.model.weights import WeightSource
+from edgepress.errors import OutOfResource
+from edgepress.terminal import Silent
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@contextmanager
+def refused(out: Path, match: str, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """The work inside is refused, and no weight is read for it."""
+
+    def read(*_: object) -> None:
+        pytest.fail("a weight was read")
+
+    monkeypatch.setattr(WeightSource, "tensor", read)
+    with pytest.raises(OutOfResource, match=match) as found:
+        yield found
+    assert found.value.exit_code == 6 and not out.exists()
+
+
+@pytest.mark.parametrize("by", ["option", "machine", "control group"])
+def test_a_pass_that_does_not_fit_is_refused_and_what_would_fit_is_named(
+    by: str,
+    make_decoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+    recipe: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = make_decoder(tmp_path / "m", hidden_size=128, intermediate_size=2048, num_hidden_layers=8)
+    steps = recipe(tmp_path, {"pass": "rtn", "scheme": "W4A16-g32"}, {"pass": "tune"})
+    chosen = {"recipe": steps, "calibration": str(pico_text), "samples": 4, "length": 32}
+    small = plan_model(str(model), recipe="w4a16-rtn").peak_memory
+    large = plan_model(str(model), **chosen).peak_memory  # type: ignore[arg-type]
+    assert large > 1.1 * small
+    middle = (small + large) // 2
+    if by == "machine":
+        held = memory_budget.resident()
+        monkeypatch.setattr(memory_budget, "free_memory", lambda: middle - held)
+        monkeypatch.setattr(memory_budget, "resident", lambda: held)
+    if by == "control group":
+        monkeypatch.setattr(memory_budget, "memory_limit", lambda: middle)
+    most = middle / 1e9 if by == "option" else None
+    with refused(
+        tmp_path / "o", r"pass tune needs \d+\.\d+ GB of memory, \d+\.\d+ GB are", monkeypatch
+    ) as found:
+        compress_model(str(model), output=tmp_path / "o", max_memory=most, **chosen)  # type: ignore[arg-type]
+    sizes = [float(size) for size in re.findall(r"\((\S+) GB\)", found.value.fix)]
+    assert len(sizes) == 4 and max(sizes) <= middle / 1e9 + 0.01
+    monkeypatch.undo()
+    with refused(tmp_path / "o", "are there", monkeypatch) as found:
+        compress_model(str(model), output=tmp_path / "o", max_memory=0.01, **chosen)  # type: ignore[arg-type]
+    assert "no packaged recipe fits" in found.value.fix
+
+
+@pytest.mark.chain
+def test_a_run_begins_with_its_plan(pico_llama: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "o", progress=notes)
+    first = notes.texts[0]
+    assert first.startswith("plan: 0.") and "GB are there" in first and first.endswith("seconds")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1, "1 to 2 seconds"),
+        (40, "20 to 80 seconds"),
+        (200, "2 to 7 minutes"),
+        (6000, "1 to 3 hours"),
+        (198_000, "1 to 5 days"),
+    ],
+)
+def test_times_are_ranges_as_a_person_says_them(seconds: float, text: str) -> None:
+    assert time_range(seconds) == text
