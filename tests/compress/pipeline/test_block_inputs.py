@@ -29,9 +29,18 @@ def recipe(folder: Path, step: dict[str, Any]) -> str:
     return str(path)
 
 
+MEASURING: list[dict[str, Any]] = [
+    {"pass": "allocate", "bits": 3.5, "schemes": ["W2A16-g32", "W4A16-g32"], "using": {"pass": "rtn"}},
+    {"pass": "allocate_sparsity", "sparsity": 0.5},
+    {"pass": "narrow", "keep": 0.7},
+    {"pass": "block_qat", "scheme": "W4A16-g32", "distance": "fisher", "training": {"epochs": 1}},
+]
+
+
 @pytest.mark.parametrize(
     "step",
     [
+        *MEASURING,
         {"pass": "layers", "keep": 0.7},
         {"pass": "layers", "keep": 0.4, "criterion": "contiguous"},
         {"pass": "layers", "keep": 0.4, "criterion": "greedy"},
@@ -39,7 +48,18 @@ def recipe(folder: Path, step: dict[str, Any]) -> str:
         {"pass": "rotate", "learn": "W4A16-g32", "steps": 2},
         {"pass": "rtn", "scheme": "W4A16-g32"},
     ],
-    ids=["influence", "contiguous", "greedy", "width", "rotate", "sweep"],
+    ids=[
+        "allocate",
+        "sparsity",
+        "narrow",
+        "block_qat",
+        "influence",
+        "contiguous",
+        "greedy",
+        "width",
+        "rotate",
+        "sweep",
+    ],
 )
 def test_one_block_is_in_memory_at_a_time(
     step: dict[str, Any], pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -70,15 +90,17 @@ def _empty(block: nn.Module) -> bool:
     return all(parameter.device.type == "meta" for parameter in block.parameters())
 
 
-@pytest.mark.parametrize("step", [{"pass": "layers", "keep": 0.7}, {"pass": "width", "keep": 0.7}])
+@pytest.mark.parametrize(
+    "step", [{"pass": "layers", "keep": 0.7}, {"pass": "width", "keep": 0.7}, *MEASURING]
+)
 def test_the_plan_counts_blocks_and_not_the_model(
-    step: dict[str, Any], make_decoder: Callable[..., Path], tmp_path: Path
+    step: dict[str, Any], make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
 ) -> None:
     """Twelve times the blocks: peak memory stays what it is."""
     peaks = []
     for blocks in (2, 24):
         model = make_decoder(tmp_path / f"{blocks}", num_hidden_layers=blocks)
-        plan = plan_model(str(model), recipe=recipe(tmp_path, step), calibration="text", **CALIBRATED)
+        plan = plan_model(str(model), recipe=recipe(tmp_path, step), calibration=str(pico_text), **CALIBRATED)
         peaks.append(plan.peak_memory)
     assert abs(peaks[1] - peaks[0]) < 4 << 20
 
