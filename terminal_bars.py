@@ -66,10 +66,11 @@ class _Live(Progress):
 
     def line(self, task: Task) -> Text:
         share = task.completed / task.total if task.total else 1.0
-        width, left = self.console.width, 0.0 if task.finished else task.time_remaining
-        shown = bar_line(
-            task.description, share, task.elapsed or 0, left, task.fields["detail"], min(width, 140)
-        )
+        gone, left = task.elapsed or 0.0, 0.0 if task.finished else task.time_remaining
+        if left is None and share > 0:
+            left = gone * (1 - share) / share  # before rich has seen a second step
+        width = min(self.console.width, 140)
+        shown = bar_line(task.description, share, gone, left, task.fields["detail"], width)
         return Text(shown, no_wrap=True, overflow="ellipsis")
 
 
