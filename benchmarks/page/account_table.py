@@ -94,8 +94,12 @@ def _account_text(phase: dict[str, Any], gb_per_second: float | None) -> str:
         text += f" and {numerals.megabytes(phase['kv_bytes'])} MB of keys and values"
     if gb_per_second is None or phase["missing_ms"] is None:
         return f"{text}."
+    moved = (phase["weight_bytes"] + phase["kv_bytes"]) / gb_per_second / 1e6
     text += f"; at the {numerals.significant(gb_per_second)} GB/s measured here they need "
-    text += f"{numerals.significant(wall - phase['missing_ms'])} ms"
+    text += f"{numerals.significant(moved)} ms"
+    if (compute := phase.get("compute_ms", 0.0)) > moved:
+        text += f". {numerals.significant(phase['multiply_adds'] / 1e9)} G multiply-adds need "
+        text += f"{numerals.significant(compute)} ms at the rate of the fastest product of their kind"
     return f"{text}, so {numerals.significant(phase['missing_ms'])} ms are missing."
 
 

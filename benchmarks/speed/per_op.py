@@ -1,5 +1,5 @@
 """The account of one phase of the work: where its time goes by operator, by part and by layer, and what of it
-the memory's bandwidth does not explain.
+neither the memory's bandwidth nor the arithmetic explains.
 
 The wall time comes from a plain run, the kernels' from a traced one in the same process. What no kernel
 accounts for is the runtime's and the driver's own time between nodes. Each node counts with its median over
@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from ...runtime.bundle.graph_file import GraphFile
+from .compute_roof import fastest, multiply_adds
 from .roofline import kv_bytes, tokens_by_run, weight_bytes
 from .trace import Kernel
 
@@ -24,13 +25,14 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class NodeCost:
-    """What one node costs in one step of a phase: milliseconds and bytes."""
+    """What one node costs in one step of a phase: milliseconds, bytes, multiply-adds."""
 
     node: str
     op: str
     ms: float
     weight_bytes: int
     kv_bytes: int
+    multiply_adds: int
 
 
 def accounts(
@@ -49,8 +51,9 @@ def accounts(
 
     Returns:
         By phase: ``wall_ms``, ``kernel_ms``, ``between_ms``, ``nodes``, ``weight_bytes``, ``kv_bytes``,
-        ``by_op``, ``by_part``, ``by_layer``; all of one step. The rows have ``ms``, ``share`` of the kernels'
-        time, ``nodes`` and the bytes.
+        ``multiply_adds``, ``compute_ms``, ``by_op``, ``by_part``, ``by_layer``; all of one step. Rows have
+        ``ms``, ``share`` of the kernels' time, ``nodes``, the bytes, the multiply-adds, and what these need
+        at the rate of the fastest product of their kind.
     """
     early = [[kernel for kernel in unit if kernel.run <= first] for unit in units]
     late: dict[tuple[int, int], list[Kernel]] = defaultdict(list)
@@ -59,9 +62,11 @@ def accounts(
             if kernel.run > first:
                 late[index, kernel.run].append(kernel)
     cached = tokens_by_run(units[0])
+    costs = [_costs(steps, graphs, cached) for steps in (early, late.values())]
+    rates = fastest([(cost.op, cost.ms, cost.multiply_adds) for cost in phase] for phase in costs)
     return {
-        name: _account(_costs(steps, graphs, cached), median(wall))
-        for (name, wall), steps in zip(walls.items(), (early, late.values()), strict=True)
+        name: _account(phase, median(wall), rates)
+        for (name, wall), phase in zip(walls.items(), costs, strict=True)
     }
 
 
@@ -69,7 +74,7 @@ def _costs(
     steps: Iterable[Sequence[Kernel]], graphs: Callable[[int], GraphFile], cached: dict[int, int]
 ) -> list[NodeCost]:
     """Of each node: the median of its time in the steps, and its mean bytes."""
-    found: dict[tuple[str, str], list[tuple[float, int, int]]] = defaultdict(list)
+    found: dict[tuple[str, str], list[tuple[float, int, int, int]]] = defaultdict(list)
     for step in steps:
         groups: dict[tuple[str, str], list[Kernel]] = defaultdict(list)
         for kernel in step:
@@ -77,33 +82,45 @@ def _costs(
         for node, group in groups.items():
             weights = sum(weight_bytes(kernel, graphs(kernel.run)) for kernel in group)
             values = sum(kv_bytes(kernel, graphs(kernel.run), cached) for kernel in group)
-            found[node].append((sum(kernel.ms for kernel in group), weights, values))
+            counts = sum(map(multiply_adds, group))
+            found[node].append((sum(kernel.ms for kernel in group), weights, values, counts))
     costs = []
     for (name, op), taken in found.items():
-        ms, weights_read, values_moved = zip(*taken, strict=True)
-        costs.append(
-            NodeCost(name, op, median(ms), sum(weights_read) // len(taken), sum(values_moved) // len(taken))
-        )
+        ms, *amounts = zip(*taken, strict=True)
+        costs.append(NodeCost(name, op, median(ms), *(sum(amount) // len(taken) for amount in amounts)))
     return costs
 
 
-def _account(costs: Sequence[NodeCost], wall: float) -> dict[str, Any]:
+def _account(costs: Sequence[NodeCost], wall: float, rates: Mapping[str, float]) -> dict[str, Any]:
     kernel_ms = sum(cost.ms for cost in costs)
     return {
         "wall_ms": wall,
         "kernel_ms": kernel_ms,
         "between_ms": wall - kernel_ms,
         "nodes": len(costs),
+        **_amounts(costs, rates),
+        "by_op": _rows(costs, rates, lambda cost: {"op": cost.op}),
+        "by_part": _rows(costs, rates, lambda cost: {"part": place(cost.node)[1], "op": cost.op}),
+        "by_layer": _rows(costs, rates, lambda cost: {"layer": place(cost.node)[0]}, by_time=False),
+    }
+
+
+def _amounts(costs: Sequence[NodeCost], rates: Mapping[str, float]) -> dict[str, Any]:
+    """What the nodes move and compute, and the time that their products need."""
+    return {
         "weight_bytes": sum(cost.weight_bytes for cost in costs),
         "kv_bytes": sum(cost.kv_bytes for cost in costs),
-        "by_op": _rows(costs, lambda cost: {"op": cost.op}),
-        "by_part": _rows(costs, lambda cost: {"part": place(cost.node)[1], "op": cost.op}),
-        "by_layer": _rows(costs, lambda cost: {"layer": place(cost.node)[0]}, by_time=False),
+        "multiply_adds": sum(cost.multiply_adds for cost in costs),
+        "compute_ms": sum(cost.multiply_adds / rates[cost.op] for cost in costs if cost.op in rates),
     }
 
 
 def _rows(
-    costs: Iterable[NodeCost], key: Callable[[NodeCost], dict[str, str]], *, by_time: bool = True
+    costs: Iterable[NodeCost],
+    rates: Mapping[str, float],
+    key: Callable[[NodeCost], dict[str, str]],
+    *,
+    by_time: bool = True,
 ) -> list[dict[str, Any]]:
     groups: dict[tuple[str, ...], list[NodeCost]] = defaultdict(list)
     names: dict[tuple[str, ...], dict[str, str]] = {}
@@ -118,8 +135,7 @@ def _rows(
             "ms": sum(cost.ms for cost in members),
             "share": sum(cost.ms for cost in members) / total if total else 0.0,
             "nodes": len(members),
-            "weight_bytes": sum(cost.weight_bytes for cost in members),
-            "kv_bytes": sum(cost.kv_bytes for cost in members),
+            **_amounts(members, rates),
         }
         for group, members in groups.items()
     ]
@@ -146,8 +162,9 @@ def place(node: str) -> tuple[str, str]:
 
 
 def with_bandwidth(found: dict[str, Any], bytes_per_second: float | None) -> dict[str, Any]:
-    """The accounts with, in every row, ``gb_per_second``, its ``fraction`` of the measured bandwidth, and
-    ``missing_ms``: the time beyond what its bytes need at that bandwidth. Null where nothing was measured.
+    """The accounts with, in each row, ``gb_per_second``, ``fraction`` of the time that its roof explains, and
+    ``missing_ms``, the rest. The roof is what takes longer: its bytes at the measured bandwidth, or its
+    products at the rate of the fastest of their kind. Null where no bandwidth was measured.
     """
     return {name: _phase_with_bandwidth(phase, bytes_per_second) for name, phase in found.items()}
 
@@ -162,8 +179,11 @@ def _phase_with_bandwidth(phase: dict[str, Any], bytes_per_second: float | None)
 def _rate(row: dict[str, Any], ms: float, bytes_per_second: float | None) -> dict[str, float | None]:
     moved = row["weight_bytes"] + row["kv_bytes"]
     rate = moved / ms * 1e3 if ms > 0 and moved else None
+    needed = None
+    if bytes_per_second:
+        needed = max(moved / bytes_per_second * 1e3, row["compute_ms"])
     return {
         "gb_per_second": None if rate is None else rate / 1e9,
-        "fraction": rate / bytes_per_second if rate is not None and bytes_per_second else None,
-        "missing_ms": ms - moved / bytes_per_second * 1e3 if bytes_per_second else None,
+        "fraction": needed / ms if needed and ms > 0 else None,
+        "missing_ms": None if needed is None else ms - needed,
     }

@@ -71,6 +71,8 @@ def test_views(found: dict[str, Any]) -> None:
         "nodes": 2,
         "weight_bytes": 2 * BYTES,
         "kv_bytes": 0,
+        "multiply_adds": 0,
+        "compute_ms": 0,
     }
     assert [row["layer"] for row in decode["by_layer"]] == ["model.layers.0", "model.layers.1", SHARED]
 
@@ -113,6 +115,24 @@ def test_tables(found: dict[str, Any]) -> None:
     assert [row[0] for row in operators.rows] == ["MatMulNBits", "QuickGelu", "Slice"]
     assert [row[0] for row in layers.rows] == ["0", "1", SHARED]
     assert all(len(row) == len(table.columns) for table in (prefill, layers) for row in table.rows)
+
+
+def test_what_computes_is_not_judged_by_bandwidth() -> None:
+    def products(run: int, ms: float, rows: int) -> list[Kernel]:
+        given = ((("float", (rows, 1000)),), 0, 4 * rows * 500)
+        return [Kernel(f"layer.{n}.up", "MatMul", "CPU", ms + n, run, *given) for n in range(2)]
+
+    units = [[*products(1, 1.0, 64), *products(2, 0.5, 1)]]
+    walls = {"batch": [5.0], "single": [2.0]}
+    found = with_bandwidth(accounts(units, lambda _: GraphFile(), 1, walls), 1e12)
+    batch, single = found["batch"], found["single"]
+    rate = 64 * 1000 * 500 / 1.0  # of the faster of the two
+    assert batch["multiply_adds"] == 2 * 64 * 1000 * 500 and batch["compute_ms"] == pytest.approx(2.0)
+    assert batch["by_op"][0]["fraction"] == pytest.approx(2 / 3) and batch["missing_ms"] == pytest.approx(3)
+    assert single["by_op"][0]["missing_ms"] == pytest.approx(2 - 2 * 1000 * 500 / rate)
+    note = account_tables({"bandwidth": {"gb_per_second": 1e3}, "phases": found})[0].note
+    assert "0.0640 G multiply-adds need 2.00 ms at the rate of the fastest product" in note
+    assert note.endswith("so 3.00 ms are missing.")
 
 
 def test_a_trace_slower_than_the_step_says_so(found: dict[str, Any]) -> None:
