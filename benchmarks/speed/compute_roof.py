@@ -6,6 +6,7 @@ to be judged by bandwidth.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 
 from .trace import Kernel
 
@@ -15,13 +16,20 @@ _PRODUCTS = frozenset(
         *("DynamicQuantizeMatMul", "QGemm", "QLinearMatMul", "QuantizedProduct", "IntegerProduct"),
     }
 )
+_ATTENTION = ("Attention", "MultiHeadAttention")
 _HALF = ("float16", "bfloat16")
 # A node below this share of its phase is too short to say how fast an operator can be.
 _LEAST_SHARE = 0.01
 
 
 def multiply_adds(kernel: Kernel) -> int:
-    """Of a product ``[…, inner] × [inner, …]``: ``inner`` for each number of the output; 0 of others."""
+    """Of a product ``[…, inner] × [inner, …]``: ``inner`` for each number of the output; of attention over a
+    whole text; 0 of others.
+    """
+    if kernel.op in _ATTENTION and len(kernel.inputs) > 1:
+        # Scores and their sums over the values; queries and keys are [batch, tokens, channels].
+        (_, queries), (_, keys) = kernel.inputs[:2]
+        return 2 * prod(queries) * keys[1] if len(queries) == len(keys) == 3 else 0
     if kernel.op not in _PRODUCTS or not kernel.inputs:
         return 0
     kind, shape = kernel.inputs[0]

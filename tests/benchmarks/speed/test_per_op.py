@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.page.account_table import MOST_ROWS, account_tables
+from edgepress.benchmarks.speed.compute_roof import multiply_adds
 from edgepress.benchmarks.speed.per_op import SHARED, accounts, place, with_bandwidth
 from edgepress.benchmarks.speed.trace import Kernel
 from edgepress.runtime.bundle.graph_file import GraphFile, Node
@@ -133,6 +134,12 @@ def test_what_computes_is_not_judged_by_bandwidth() -> None:
     note = account_tables({"bandwidth": {"gb_per_second": 1e3}, "phases": found})[0].note
     assert "0.0640 G multiply-adds need 2.00 ms at the rate of the fastest product" in note
     assert note.endswith("so 3.00 ms are missing.")
+
+
+def test_attention_over_a_text_counts_scores_and_sums() -> None:
+    shapes = tuple(("float", (2, 10, 64)) for _ in range(3))
+    assert multiply_adds(Kernel("a", "MultiHeadAttention", "CPU", 1.0, 1, shapes)) == 2 * 2 * 10 * 10 * 64
+    assert multiply_adds(Kernel("a", "Add", "CPU", 1.0, 1, shapes)) == 0
 
 
 def test_a_trace_slower_than_the_step_says_so(found: dict[str, Any]) -> None:
