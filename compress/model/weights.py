@@ -145,6 +145,12 @@ class WeightSource:
         form = TRANSPOSED if self.packed_transposed else form
         return restored(name, scheme, self._one, form)
 
+    def scales(self, name: str) -> Tensor:
+        """The scales of the linear module ``name``, which is quantized to integers: ``[out, groups]`` float32
+        in any order, read without its codes.
+        """
+        return self._one(f"{name}.weight_scale").to(torch.float32)
+
     def _one(self, stored: str) -> Tensor:
         return self.reader.read([stored])[stored]
 

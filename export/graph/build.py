@@ -86,6 +86,8 @@ class GraphSource(Protocol):
 
     def linear(self, name: str) -> QTensor | Tensor: ...
 
+    def scales(self, name: str) -> Tensor: ...
+
     def dense(self, name: str) -> Tensor: ...
 
     def bias(self, name: str) -> Tensor | None: ...
@@ -150,6 +152,10 @@ class WeightView:
         are written one after the other.
         """
         return self._cached(linear, self.source.linear)
+
+    def scales(self, linear: str) -> Tensor:
+        """The scales ``[out, groups]`` float32 of a linear that is quantized to integers."""
+        return self.source.scales(linear)
 
     def quantized_table(self, module: str) -> QTensor:
         """Embedding or head ``module``, rounded to the codes of ``embedding_scheme``."""

@@ -59,6 +59,11 @@ class QuantizedSource:
         assert isinstance(weight, torch.Tensor)
         return quantize(weight, self.schemes[name]) if name in self.schemes else weight
 
+    def scales(self, name: str) -> torch.Tensor:
+        weight = self.linear(name)
+        assert isinstance(weight, QTensor)
+        return weight.scale
+
     def dense(self, name: str) -> torch.Tensor:
         weight = self.linear(name)
         return weight.dequantize() if isinstance(weight, QTensor) else weight
@@ -203,6 +208,11 @@ class Matrices:
     def linear(self, name: str) -> QTensor | torch.Tensor:
         weight = self.tensors[f"{name}.weight"]
         return quantize(weight, self.schemes[name]) if name in self.schemes else weight
+
+    def scales(self, name: str) -> torch.Tensor:
+        weight = self.linear(name)
+        assert isinstance(weight, QTensor)
+        return weight.scale
 
     def dense(self, name: str) -> torch.Tensor:
         weight = self.linear(name)

@@ -10,7 +10,7 @@ from ....errors import ShapeError
 from ..build import Build
 from .linear import transposed_product
 from .nbits import Layout, layout_of, nbits_node, packed_weight
-from .tiles import TileLayout, product_node, tile_layout, tile_weight
+from .tiles import TileLayout, fits_float16, product_node, tile_layout, tile_weight
 
 
 def embed(build: Build, ids: ir.Value) -> ir.Value:
@@ -52,7 +52,9 @@ def head(build: Build, value: ir.Value) -> ir.Value:
 
 def _tile_table(build: Build, module: str, scheme: Scheme) -> tuple[ir.Value, TileLayout]:
     rows, hidden = build.weights.shape(f"{module}.weight")
-    weights, layout = build.weights, tile_layout(scheme, rows, hidden, module)
+    weights = build.weights
+    half = fits_float16(weights.quantized_table(module).scale)
+    layout = tile_layout(scheme, rows, hidden, module, half_scales=half)
     known = f"{module}.tiles" in build.graph.nbytes
     tiles = tile_weight(build, lambda: [weights.quantized_table(module)], layout, module)
     if not known:

@@ -1,10 +1,10 @@
 """Weight-only quantized linears as edgepress's own ``QuantizedProduct``: codes of 2, 3, 4 or 8 bits in tiles
 of 16 outputs, in the order in which a processor reads them.
 
-The layout is that of ``runtime/kernels/src/product.h``: a tile has its groups of inputs one after the other,
-each with its codes, 16 float32 scales, and 16 zero points where codes have some. Codes stand in lines of 64
-bytes, 4 for each output; a line holds 4, 8 or 16 inputs at 8, 4 or 2 bits, four inputs to each part of a
-byte. 3-bit codes are their two low bits, followed by lines of the third. A group is one of the scheme, or a
+The layout is that of ``runtime/kernels/src/product.h``. A tile has the scales of its groups of inputs, in
+float16 where that holds all of them exactly; their zero points, if codes have some; and the codes, in lines
+of 64 bytes, 4 for each output. A line holds 4, 8 or 16 inputs at 8, 4 or 2 bits, four inputs to each part of
+a byte; at 3 bits two lines of low bits are followed by one of third bits. A group is one of the scheme, or a
 part of it: activations are rounded by groups of at most 128.
 """
 
@@ -16,7 +16,9 @@ from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ....compress.model.block_anatomy import Linear
 from ....compress.numbers.qtensor import QTensor
@@ -26,9 +28,11 @@ from ..build import Build
 from ..graph_writer import Array
 
 OUTPUTS = 16
-_LARGEST_GROUP, _COVERING_GROUP = 128, 64
+_STEP, _LINE = 16, 64
+# Activations of weights with a scale per channel are rounded by groups of so many.
+_LARGEST_GROUP, _CHANNEL_GROUP = 128, 64
 Bytes = NDArray[np.uint8]
-_Number = TypeVar("_Number", np.uint8, np.float32)
+_Number = TypeVar("_Number", np.uint8, np.float16, np.float32)
 
 
 @dataclass(frozen=True)
@@ -36,26 +40,40 @@ class TileLayout:
     """Storage of a matrix ``[rows, columns]``.
 
     Attributes:
-        repeats: stored groups that share one scale of the scheme; 0 where one scale serves a whole row.
+        group: inputs whose activations have one scale; the last may reach beyond the columns.
+        shared: groups that have one scale of the weights.
+        half_scales: scales are float16, else float32.
     """
 
     bits: int
     group: int
     rows: int
     columns: int
+    shared: int
     zero_points: bool
-    repeats: int
+    half_scales: bool
 
     @property
     def groups(self) -> int:
-        """Stored groups of a row, the last of which may reach beyond the columns."""
-        return -(-self.columns // self.group)
+        """Stored scales of a row."""
+        return -(-self.columns // (self.group * self.shared))
+
+    @property
+    def padded(self) -> int:
+        """Stored inputs of a row, with those that fill the last lines."""
+        step = 32 if self.bits == 3 else 16
+        return -(-self.columns // step) * step
+
+    @property
+    def head(self) -> int:
+        """Bytes of a tile before its codes."""
+        scales = OUTPUTS * (2 if self.half_scales else 4) + (OUTPUTS if self.zero_points else 0)
+        return -(-self.groups * scales // _LINE) * _LINE
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tiles."""
-        group = 2 * self.group * self.bits + 4 * OUTPUTS + (OUTPUTS if self.zero_points else 0)
-        return -(-self.rows // OUTPUTS) * self.groups * group
+        return -(-self.rows // OUTPUTS) * (self.head + OUTPUTS * self.padded * self.bits // 8)
 
     def attributes(self) -> dict[str, int]:
         """Those of the operators that read it."""
@@ -65,31 +83,34 @@ class TileLayout:
             "bits": self.bits,
             "group": self.group,
             "zero_points": int(self.zero_points),
+            "scale_bits": 16 if self.half_scales else 32,
+            "shared": self.shared,
         }
 
 
-def tile_layout(scheme: Scheme, rows: int, columns: int, name: str) -> TileLayout:
+def tile_layout(scheme: Scheme, rows: int, columns: int, name: str, *, half_scales: bool) -> TileLayout:
     """The storage for ``scheme`` of the linear or table ``name``.
 
     Raises:
-        ShapeError: the group does not divide the columns, or is no multiple of 16 (32 at 3 bits).
+        ShapeError: the group does not divide the columns, or is no multiple of 16.
     """
-    wanted = scheme.group_size or columns
-    if columns % wanted:
+    wanted = scheme.group_size
+    if wanted is None:
+        group, shared = _CHANNEL_GROUP, -(-columns // _CHANNEL_GROUP)
+    elif columns % wanted:
         raise ShapeError(
             f"{name}: its {columns} inputs are not a multiple of the group size {wanted}",
             fix="choose a group size that divides them, or null for one scale per channel",
         )
-    step = 32 if scheme.bits == 3 else 16
-    dividing = [group for group in range(step, _LARGEST_GROUP + 1, step) if wanted % group == 0]
-    if not dividing and scheme.group_size is not None:
+    elif wanted % _STEP:
         raise ShapeError(
-            f"{name}: groups of {wanted} are no multiple of {step}",
-            fix=f"compress with a group size that is a multiple of {step}, or export with --for standard",
+            f"{name}: groups of {wanted} are no multiple of {_STEP}",
+            fix=f"compress with a group size that is a multiple of {_STEP}",
         )
-    group = max(dividing, default=_COVERING_GROUP)
-    repeats = wanted // group if scheme.group_size is not None else 0
-    return TileLayout(scheme.bits, group, rows, columns, not scheme.symmetric, repeats)
+    else:
+        group = max(size for size in range(_STEP, _LARGEST_GROUP + 1, _STEP) if wanted % size == 0)
+        shared = wanted // group
+    return TileLayout(scheme.bits, group, rows, columns, shared, not scheme.symmetric, half_scales)
 
 
 def tile_weight(
@@ -101,11 +122,12 @@ def tile_weight(
         tensors = read()
         zero = 1 << (layout.bits - 1)
         codes = np.concatenate([tensor.codes.numpy() for tensor in tensors]).view(np.uint8) + np.uint8(zero)
-        scales = np.concatenate([_by_group(tensor.scale.numpy(), layout) for tensor in tensors])
+        scales = np.concatenate([tensor.scale.numpy() for tensor in tensors])
         zeros = None
         if layout.zero_points:
-            points = [_by_group(_zero_points(tensor), layout) for tensor in tensors]
-            zeros = np.concatenate(points).view(np.uint8) + np.uint8(zero)
+            zeros = np.concatenate([_zero_points(tensor) for tensor in tensors]).view(np.uint8) + np.uint8(
+                zero
+            )
         return pack_tiles(codes, scales.astype(np.float32), zeros, layout)
 
     return build.graph.weight(f"{name}.tiles", ir.DataType.UINT8, [layout.nbytes], make)
@@ -126,9 +148,9 @@ def tile_product(
     Raises:
         ShapeError: the scheme does not fit the shape; names the layer.
     """
-    width = sum(linear.out_features for linear in linears)
-    layout = tile_layout(scheme, width, linears[0].in_features, linears[0].name)
-    weights = build.weights
+    width, weights = sum(linear.out_features for linear in linears), build.weights
+    half = all(fits_float16(weights.scales(linear.name)) for linear in linears)
+    layout = tile_layout(scheme, width, linears[0].in_features, linears[0].name, half_scales=half)
     tiles = tile_weight(build, lambda: [weights.quantized(linear.name) for linear in linears], layout, name)
     return product_node(build, value, tiles, layout, name, bias, gated=gated)
 
@@ -167,40 +189,51 @@ def tiled(build: Build, linear: str) -> bool:
     return build.tiles and scheme is not None and not scheme.activations
 
 
+def fits_float16(scales: Tensor) -> bool:
+    """Whether float16 holds all ``scales`` exactly."""
+    return torch.equal(scales.to(torch.float16).to(torch.float32), scales)
+
+
 def pack_tiles(codes: Bytes, scales: NDArray[np.float32], zeros: Bytes | None, layout: TileLayout) -> Bytes:
     """Tiles ``[bytes]`` of unsigned ``codes [rows, columns]``, ``scales [rows, groups]`` and ``zeros [rows,
-    groups]``. What fills the last tile and group is zero when it is dequantized.
+    groups]``. Codes that fill the last tile and line are zero when they are dequantized.
     """
     tiles, groups = -(-layout.rows // OUTPUTS), layout.groups
-    filled = np.full((tiles * OUTPUTS, groups * layout.group), 1 << (layout.bits - 1), np.uint8)
-    points = np.full((tiles * OUTPUTS, groups), 1 << (layout.bits - 1), np.uint8)
+    middle = 1 << (layout.bits - 1)
+    points = np.full((tiles * OUTPUTS, groups), middle, np.uint8)
     if zeros is not None:
         points[: layout.rows] = zeros
-        filled[:] = np.repeat(points, layout.group, axis=1)
+    filled = np.empty((tiles * OUTPUTS, layout.padded), np.uint8)
+    filled[:] = points[:, -1:]
     filled[: layout.rows, : layout.columns] = codes
-    steps = np.zeros((tiles * OUTPUTS, groups), np.float32)
+    steps = np.zeros((tiles * OUTPUTS, groups), np.float16 if layout.half_scales else np.float32)
     steps[: layout.rows] = scales
-    blocks = filled.reshape(tiles, OUTPUTS, groups, layout.group).transpose(0, 2, 1, 3)
-    if layout.bits == 3:
-        low, third = blocks & np.uint8(3), blocks >> np.uint8(2)
-        parts = [_lines(low, 2), _lines(third, 1)]
-    else:
-        parts = [_lines(blocks, layout.bits)]
-    parts.append(_columns(steps, tiles, groups).view(np.uint8))
+    parts = [_columns(steps, tiles, groups).view(np.uint8).reshape(tiles, -1)]
     if zeros is not None:
-        parts.append(_columns(points, tiles, groups))
-    return np.concatenate(parts, axis=-1).reshape(-1)
+        parts.append(_columns(points, tiles, groups).reshape(tiles, -1))
+    parts.append(np.zeros((tiles, layout.head - sum(part.shape[1] for part in parts)), np.uint8))
+    parts.append(_lines_of(filled.reshape(tiles, OUTPUTS, layout.padded), layout.bits))
+    return np.concatenate(parts, axis=1).reshape(-1)
+
+
+def _lines_of(codes: Bytes, bits: int) -> Bytes:
+    """``[tiles, bytes]`` of ``codes [tiles, outputs, inputs]``."""
+    tiles = len(codes)
+    if bits != 3:
+        return _lines(codes, bits).reshape(tiles, -1)
+    low, third = _lines(codes & np.uint8(3), 2), _lines(codes >> np.uint8(2), 1)
+    return np.concatenate([low.reshape(tiles, -1, 2, _LINE), third[:, :, None]], axis=2).reshape(tiles, -1)
 
 
 def _lines(codes: Bytes, bits: int) -> Bytes:
-    """``[tiles, groups, bytes]`` of codes ``[tiles, groups, outputs, inputs]`` of ``bits`` each."""
-    tiles, groups, outputs, inputs = codes.shape
+    """``[tiles, lines, 64]`` of ``codes [tiles, outputs, inputs]`` of ``bits`` each."""
+    tiles, outputs, inputs = codes.shape
     shares = 8 // bits  # codes in a byte
-    parts = codes.reshape(tiles, groups, outputs, inputs // (4 * shares), shares, 4)
-    lines = np.zeros((tiles, groups, inputs // (4 * shares), outputs, 4), np.uint8)
+    parts = codes.reshape(tiles, outputs, inputs // (4 * shares), shares, 4)
+    lines = np.zeros((tiles, inputs // (4 * shares), outputs, 4), np.uint8)
     for share in range(shares):
-        lines |= parts[..., share, :].transpose(0, 1, 3, 2, 4) << np.uint8(bits * share)
-    return lines.reshape(tiles, groups, -1)
+        lines |= parts[..., share, :].transpose(0, 2, 1, 3) << np.uint8(bits * share)
+    return lines.reshape(tiles, -1, _LINE)
 
 
 def _columns(values: NDArray[_Number], tiles: int, groups: int) -> NDArray[_Number]:
@@ -211,9 +244,3 @@ def _columns(values: NDArray[_Number], tiles: int, groups: int) -> NDArray[_Numb
 def _zero_points(tensor: QTensor) -> Array:
     assert tensor.zero_point is not None
     return tensor.zero_point.numpy()
-
-
-def _by_group(values: Array, layout: TileLayout) -> Array:
-    """``values [rows, groups of the scheme]`` for the stored groups."""
-    repeats = layout.repeats or layout.groups
-    return values if repeats == 1 else np.repeat(values, repeats, axis=1)

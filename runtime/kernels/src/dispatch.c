@@ -67,22 +67,3 @@ __attribute__((visibility("default")))
 #endif
 const char *edgepress_kernels(void);
 const char *edgepress_kernels(void) { return best_kernels()->name; }
-
-void dequantize_row(const product_weights *w, int64_t row, float *out) {
-    int64_t lane = row % 16, groups = groups_of(w->k, w->group), size = group_bytes(w->group, w->bits, w->has_zero_points);
-    int64_t codes = code_bytes(w->group, w->bits);
-    int per_line = w->bits == 8 ? 4 : w->bits == 4 ? 8 : 16;
-    const uint8_t *at = w->tiles + row / 16 * groups * size;
-    for (int64_t g = 0; g < groups; g++, at += size) {
-        float scale;
-        memcpy(&scale, at + codes + 4 * lane, 4);
-        int zero = w->has_zero_points ? at[codes + 64 + lane] : 1 << (w->bits - 1);
-        for (int64_t i = 0; i < w->group && g * w->group + i < w->k; i++) {
-            int64_t line = i / per_line, part = i % per_line / 4, byte = i % 4;
-            int low = w->bits == 3 ? 2 : w->bits;
-            int code = at[64 * line + 4 * lane + byte] >> (low * part) & ((1 << low) - 1);
-            if (w->bits == 3) code |= (at[64 * (w->group / 16) + 64 * (i / 32) + 4 * lane + byte] >> (i % 32 / 4) & 1) << 2;
-            out[g * w->group + i] = (float)(code - zero) * scale;
-        }
-    }
-}

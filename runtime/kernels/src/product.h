@@ -1,12 +1,14 @@
 /* The quantized product: y [rows, n] = x [rows, k] · dequantized(weights [n, k])ᵀ + bias.
  *
- * Weights lie in tiles of 16 outputs. A tile has its groups of inputs one after the other, each with its codes,
- * 16 float32 scales, and, where codes have zero points, 16 bytes of those. Codes are unsigned and stand in lines
- * of 64 bytes, 4 for each output: at 8 bits a line holds 4 inputs, byte b of an output being input b; at 4 bits
- * the low halves hold 4 inputs and the high ones the next 4; at 2 bits there are 4 such parts. At 3 bits the two
- * low bits stand as 2-bit codes, followed by lines of the third bits, 32 inputs each.
+ * Weights lie in tiles of 16 outputs. A tile has the scales of its groups of inputs, 16 float16 or float32 for
+ * each; where codes have zero points, 16 bytes of those for each; what fills a line of 64 bytes; and then the codes
+ * of all its inputs. Codes are unsigned and stand in lines of 64 bytes, 4 for each output: at 8 bits a line holds 4
+ * inputs, byte b of an output being input b; at 4 bits the low halves hold 4 inputs and the high ones the next 4; at
+ * 2 bits there are 4 such parts. At 3 bits two lines of the two low bits of 32 inputs are followed by one of their
+ * third bits. Inputs are filled to whole lines, in multiples of 16, or 32 at 3 bits.
  *
- * Activations are rounded to int8, one scale for each row and group.
+ * Activations are rounded to int8, one scale for each row and group. Several groups may share one scale of the
+ * weights, all of them where these have one for each output.
  */
 #ifndef EDGEPRESS_PRODUCT_H
 #define EDGEPRESS_PRODUCT_H
@@ -22,14 +24,24 @@ typedef struct {
     const float *bias; /* [n] or NULL */
     int64_t n, k;
     int32_t group, bits;
-    int32_t has_zero_points;
+    int32_t shared; /* groups of activations to a scale of the weights */
+    int32_t has_zero_points, half_scales;
 } product_weights;
 
-/* Activations in int8: codes [rows, padded k], scales and sums of codes [rows, groups]. */
+/* Inputs that may share a scale of activations. */
+#define LARGEST_GROUP 1024
+
+/* Of a row's group of activations: its scale, and its codes' negative sum. */
+typedef struct {
+    float scale;
+    int32_t sum;
+} product_number;
+
+/* Activations in int8, in blocks of the rows that products take at once, which lie side by side: of a block the codes
+ * are [padded k / 4, rows, 4] and the numbers [groups, rows]. */
 typedef struct {
     int8_t *codes;
-    float *scales;
-    int32_t *sums;
+    product_number *numbers;
     int64_t rows, padded, groups;
 } product_inputs;
 
@@ -42,6 +54,8 @@ typedef struct {
     /* The same with float activations x [rows, k], for comparison. */
     void (*exact)(const product_weights *w, const float *x, int64_t rows, int64_t first, int64_t last, float *out,
                   int64_t stride);
+    /* One output's weights [k], dequantized. */
+    void (*dequantize)(const product_weights *w, int64_t row, float *out);
     /* out = silu(gate) · up, `count` numbers that are a multiple of 16. */
     void (*gate)(const float *gate, const float *up, float *out, int64_t count);
     void (*prepare_token)(const attention_job *job, int64_t index);
@@ -51,18 +65,21 @@ typedef struct {
     encoder_kernels encoder;
 } kernel_set;
 
-static inline int64_t code_bytes(int32_t group, int32_t bits) { return (int64_t)group * bits * 2; }
-static inline int64_t group_bytes(int32_t group, int32_t bits, int32_t has_zero_points) {
-    return code_bytes(group, bits) + 64 + (has_zero_points ? 16 : 0);
-}
 static inline int64_t groups_of(int64_t k, int32_t group) { return (k + group - 1) / group; }
 static inline int64_t tiles_of(int64_t n) { return (n + 15) / 16; }
-static inline int64_t weight_bytes(int64_t n, int64_t k, int32_t group, int32_t bits, int32_t zeros) {
-    return tiles_of(n) * groups_of(k, group) * group_bytes(group, bits, zeros);
+/* Inputs that are stored, with those that fill the last lines. */
+static inline int64_t padded_of(const product_weights *w) {
+    return w->bits == 3 ? (w->k + 31) / 32 * 32 : (w->k + 15) / 16 * 16;
 }
-
-/* One output's weights [k], dequantized. */
-void dequantize_row(const product_weights *w, int64_t row, float *out);
+static inline int64_t scale_groups(const product_weights *w) {
+    return (groups_of(w->k, w->group) + w->shared - 1) / w->shared;
+}
+static inline int64_t scale_bytes(const product_weights *w) { return w->half_scales ? 32 : 64; }
+/* From a tile's beginning to its codes. */
+static inline int64_t head_bytes(const product_weights *w) {
+    return (scale_groups(w) * (scale_bytes(w) + (w->has_zero_points ? 16 : 0)) + 63) / 64 * 64;
+}
+static inline int64_t tile_bytes(const product_weights *w) { return head_bytes(w) + 2 * w->bits * padded_of(w); }
 
 extern const kernel_set kernels_plain;
 #if defined(__x86_64__)

@@ -10,6 +10,8 @@
 
 /* Bytes of weights that one task reads: enough to be worth a thread's while. */
 #define TASK_BYTES ((int64_t)48 << 10)
+/* Rows that one task rounds. */
+#define TASK_ROWS 8
 
 typedef struct {
     ort_api api;
@@ -24,19 +26,23 @@ ort_status *create_product(const ort_operator *op, ort_api api, const void *info
     w.n = integer_or(api, info, "N", 0);
     w.k = integer_or(api, info, "K", 0);
     int64_t bits = integer_or(api, info, "bits", 0), group = integer_or(api, info, "group", 0);
-    int64_t zeros = integer_or(api, info, "zero_points", 0), gated = integer_or(api, info, "gated", 0);
+    int64_t gated = integer_or(api, info, "gated", 0);
     if (w.n < 1 || w.k < 1 || w.n > (1 << 30) || w.k > (1 << 30)) REFUSE(api, "N and K must be from 1 to 2^30");
     if (bits != 2 && bits != 3 && bits != 4 && bits != 8) REFUSE(api, "bits must be 2, 3, 4 or 8");
-    if (group < 16 || group > 1024 || group % (bits == 3 ? 32 : 16)) REFUSE(api, "group must be a multiple of 16, or 32 at 3 bits");
+    if (group < 16 || group > LARGEST_GROUP || group % 16) REFUSE(api, "group must be a multiple of 16 up to 1024");
     if (gated && w.n % 32) REFUSE(api, "a gated product needs N that is a multiple of 32");
-    w.bits = (int32_t)bits, w.group = (int32_t)group, w.has_zero_points = zeros != 0;
-    if (tiles_of(w.n) > MOST / (groups_of(w.k, w.group) * group_bytes(w.group, w.bits, w.has_zero_points)))
-        REFUSE(api, "weights that are too large");
+    w.bits = (int32_t)bits, w.group = (int32_t)group;
+    w.has_zero_points = integer_or(api, info, "zero_points", 0) != 0;
+    w.half_scales = integer_or(api, info, "scale_bits", 32) == 16;
+    int64_t shared = integer_or(api, info, "shared", 1);
+    if (shared < 1 || shared > (1 << 30)) REFUSE(api, "shared must be from 1 to 2^30");
+    w.shared = (int32_t)shared;
+    if (tiles_of(w.n) > MOST / tile_bytes(&w)) REFUSE(api, "weights that are too large");
     product_kernel *made = malloc(sizeof *made);
     if (!made) return NO_MEMORY(api);
     made->api = api, made->kernels = best_kernels(), made->weights = w, made->gated = gated;
     made->exact = integer_or(api, info, "exact", 0);
-    made->bytes = weight_bytes(w.n, w.k, w.group, w.bits, w.has_zero_points);
+    made->bytes = tiles_of(w.n) * tile_bytes(&w);
     *kernel = made;
     return NULL;
 }
@@ -94,30 +100,29 @@ ort_status *compute_product(void *data, void *context) {
     product_work work = {.kernel = kernel, .weights = kernel->weights, .x = x.data};
     int64_t k = work.weights.k, n = work.weights.n, rows = x.count / k;
     if (x.rank < 1 || x.sizes[x.rank - 1] != k) REFUSE(api, "activations that do not have K channels");
-    if (w.count != kernel->bytes) REFUSE(api, "weights of another size than N, K, bits and group say");
+    if (w.count != kernel->bytes) REFUSE(api, "weights of another size than the attributes say");
     if (bias.data && bias.count != n) REFUSE(api, "a bias of another size than N");
     x.sizes[x.rank - 1] = kernel->gated ? n / 2 : n;
     TRY(make_output(api, context, 0, x.sizes, x.rank, (void **)&work.out));
     if (!rows) return NULL;
     work.weights.tiles = w.data, work.weights.bias = bias.data;
-    int64_t groups = groups_of(k, work.weights.group), padded = groups * work.weights.group;
-    size_t codes = (size_t)(rows * padded), numbers = (size_t)(rows * groups) * 4;
+    int64_t groups = groups_of(k, work.weights.group), padded = padded_of(&work.weights);
+    size_t codes = (size_t)(rows * padded), numbers = (size_t)(rows * groups) * sizeof(product_number);
     size_t wide = kernel->gated ? (size_t)(rows * n) * 4 : 0;
-    char *scratch = malloc(codes + 2 * numbers + wide);
+    char *scratch = malloc(codes + numbers + wide);
     if (!scratch) return NO_MEMORY(api);
     work.wide = (float *)(void *)scratch;
-    work.inputs = (product_inputs){(int8_t *)(scratch + wide + 2 * numbers), (float *)(void *)(scratch + wide),
-                                   (int32_t *)(void *)(scratch + wide + numbers), rows, padded, groups};
-    work.rows_per_task = 8;
-    int64_t tile_bytes = groups * group_bytes(work.weights.group, work.weights.bits, work.weights.has_zero_points);
+    work.inputs = (product_inputs){(int8_t *)(scratch + wide + numbers), (product_number *)(void *)(scratch + wide),
+                                   rows, padded, groups};
+    work.rows_per_task = TASK_ROWS;
     int64_t tiles = tiles_of(n) / (kernel->gated ? 2 : 1);
-    /* A task reads its weights once for every eight rows, so that more rows need fewer of them; two tiles at least,
-     * which share what is read of the activations. */
-    work.tiles_per_task = (TASK_BYTES / tile_bytes / (1 + rows / 8) + 2) / 2 * 2;
+    /* A task reads its weights once for every eight rows, so that more rows need fewer of them: in pairs, which the
+     * kernels of many rows take at once. */
+    work.tiles_per_task = (TASK_BYTES / tile_bytes(&work.weights) / (1 + rows / 8) + 2) / 2 * 2;
     ort_status *status = NULL;
     if (kernel->exact) work.tiles_per_task = 1;
     else if (rows > work.rows_per_task)
-        status = ort_parallel(api, context, quantize_task, (size_t)((rows + 7) / 8), 0, &work);
+        status = ort_parallel(api, context, quantize_task, (size_t)((rows + TASK_ROWS - 1) / TASK_ROWS), 0, &work);
     else quantize_task(&work, 0);
     size_t tasks = (size_t)((tiles + work.tiles_per_task - 1) / work.tiles_per_task);
     if (!status) status = ort_parallel(api, context, product_task, tasks, 0, &work);
@@ -133,7 +138,7 @@ ort_status *compute_rows(void *data, void *context) {
     float *out;
     TRY(read_input(api, context, 0, &table));
     TRY(read_input(api, context, 1, &ids));
-    if (table.count != kernel->bytes) REFUSE(api, "a table of another size than N, K, bits and group say");
+    if (table.count != kernel->bytes) REFUSE(api, "a table of another size than the attributes say");
     if (ids.rank > 5) REFUSE(api, "ids of more than 5 axes");
     ids.sizes[ids.rank] = w.k;
     TRY(make_output(api, context, 0, ids.sizes, ids.rank + 1, (void **)&out));
@@ -141,7 +146,7 @@ ort_status *compute_rows(void *data, void *context) {
     for (int64_t i = 0; i < ids.count; i++) {
         int64_t id = ((const int64_t *)ids.data)[i];
         if (id < 0 || id >= w.n) REFUSE(api, "an id outside the table");
-        dequantize_row(&w, id, out + i * w.k);
+        kernel->kernels->dequantize(&w, id, out + i * w.k);
     }
     return NULL;
 }

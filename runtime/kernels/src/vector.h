@@ -20,13 +20,22 @@
 #if defined(EDGEPRESS_AVX512)
 #define UNROLL _Pragma("GCC unroll 8")
 #define MOST_ROWS 8
+#define EXACT_ROWS 8
 #else
 #define UNROLL
 #define MOST_ROWS 4
+#define EXACT_ROWS 4
 #endif
-/* Registers of outputs that products of many rows take at once, so that an activation is read once for them. */
-#define PIECES 2
-#define TILE_UNROLL _Pragma("GCC unroll 8")
+/* Vectors of outputs that products take at once: of one tile or more. */
+#if defined(EDGEPRESS_NEON)
+#define MOST_COLUMNS 4
+#elif defined(EDGEPRESS_AVX512) || defined(EDGEPRESS_AVX2)
+#define MOST_COLUMNS 2
+#else
+#define MOST_COLUMNS 1
+#endif
+#define OUTLINED __attribute__((noinline))
+#define TILE_UNROLL _Pragma("GCC unroll 16")
 /* Code that is made once for each constant it is called with: worth its size where there are instructions of its
  * own, and not in the reference. */
 #if defined(EDGEPRESS_AVX512) || defined(EDGEPRESS_AVX2) || defined(EDGEPRESS_NEON)
@@ -179,6 +188,7 @@ INLINE void tile_store_bytes(int8_t *into, tile_ints value) {
 #endif
 }
 #endif
+typedef uint8_t tile_octets __attribute__((vector_size(TILE_LANES), may_alias));
 INLINE tile_words tile_load(const void *from) {
     tile_words value;
     memcpy(&value, from, sizeof value);

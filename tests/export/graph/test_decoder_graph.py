@@ -83,22 +83,6 @@ def test_our_own_operators_answer_alike_in_chunks_and_token_by_token(
     assert near < NOISE * 0.02
 
 
-def test_three_bits_take_three_quarters_of_four(
-    make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
-) -> None:
-    checkpoint = make_decoder(tmp_path / "model")
-    sizes = {}
-    for bits in (3, 4):
-        built = export_graph(checkpoint, f"W{bits}A16-g64", form=OWN).built
-        sizes[bits] = sum(
-            value.const_value.nbytes
-            for name, value in built.model.graph.initializers.items()
-            if name.endswith(".tiles")
-        )
-    scales = 4 / 64  # bytes a weight of scales
-    assert (sizes[3] / (3 / 8 + scales)) == sizes[4] / (4 / 8 + scales)
-
-
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
 
 

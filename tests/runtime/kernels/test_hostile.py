@@ -6,8 +6,6 @@ check-kernels`` runs it on a library that stops at the first bad address.
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,9 +15,7 @@ from edgepress.runtime.kernels.library import library
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import test_operators as good
+from . import test_operators as good
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the library of operators was not built here")
 NUMBERS = (

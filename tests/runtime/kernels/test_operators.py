@@ -62,15 +62,27 @@ class Matrix:
     weight: Array  # [rows, columns] float64
 
 
-def matrix(rows: int, columns: int, bits: int, group: int, zero_points: bool, seed: int = 0) -> Matrix:
+def matrix(
+    rows: int,
+    columns: int,
+    bits: int,
+    group: int | None,
+    zero_points: bool,
+    seed: int = 0,
+    *,
+    half: bool = True,
+) -> Matrix:
+    """``group`` None is one scale for each output."""
     random = np.random.default_rng(seed)
-    layout = TileLayout(bits, group, rows, columns, zero_points, 1)
+    shared = -(-columns // 64) if group is None else 1 + group // 256
+    layout = TileLayout(bits, min(group or 64, 128), rows, columns, shared, zero_points, half)
     codes = random.integers(0, 1 << bits, (rows, columns)).astype(np.uint8)
-    scales = (random.random((rows, layout.groups)) * 0.1).astype(np.float32)
+    scales = (random.random((rows, layout.groups)) * 0.1).astype(np.float16 if half else np.float32)
     zeros = random.integers(0, 1 << bits, (rows, layout.groups)).astype(np.uint8) if zero_points else None
     middle = np.full((rows, layout.groups), 1 << (bits - 1)) if zeros is None else zeros
-    wide = [np.repeat(part, group, 1)[:, :columns].astype(np.float64) for part in (middle, scales)]
-    tiles = pack_tiles(codes, scales, zeros, layout)
+    each = layout.group * layout.shared
+    wide = [np.repeat(part, each, 1)[:, :columns].astype(np.float64) for part in (middle, scales)]
+    tiles = pack_tiles(codes, scales.astype(np.float32), zeros, layout)
     assert tiles.nbytes == layout.nbytes
     return Matrix(layout, tiles, (codes - wide[0]) * wide[1])
 
@@ -98,9 +110,9 @@ SHAPES = [(16, 64, 1), (50, 200, 3), (33, 128, 13), (1, 33, 9), (96, 576, 2)]
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("zero_points", [False, True])
 def test_a_product_is_that_of_dequantized_weights_and_rounded_activations(kernels, bits, zero_points):
-    for group in (32, 64, 96):
+    for group in (16, 32, 48, 64, 96, 256, None):
         for rows, columns, tokens in SHAPES:
-            held = matrix(rows, columns, bits, group, zero_points)
+            held = matrix(rows, columns, bits, group, zero_points, half=group != 64)
             random = np.random.default_rng(1)
             x = random.standard_normal((1, tokens, columns)).astype(np.float32)
             bias = random.standard_normal(rows).astype(np.float32) if tokens > 1 else None
@@ -108,18 +120,19 @@ def test_a_product_is_that_of_dequantized_weights_and_rounded_activations(kernel
             inputs = {"x": x, "w": held.tiles, "bias": bias}
             added = 0 if bias is None else bias
             (found,) = run("QuantizedProduct", inputs, **attributes)
-            seen = rounded(x[0], group)
+            seen = rounded(x[0], held.layout.group)
             close(found[0], seen @ held.weight.T + added, np.abs(seen) @ np.abs(held.weight).T + 8)
             (exact,) = run("QuantizedProduct", inputs, exact=1, **attributes)
             close(exact[0], x[0] @ held.weight.T + added, np.abs(x[0]) @ np.abs(held.weight).T + 8)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_rows_of_a_table_are_its_weights(bits):
-    held = matrix(50, 200, bits, 32, True)
-    ids = np.array([[0, 49, 17], [16, 15, 31]], np.int64)
-    (found,) = run("QuantizedRows", {"w": held.tiles, "ids": ids}, **held.layout.attributes())
-    assert np.array_equal(found, held.weight[ids].astype(np.float32))
+def test_rows_of_a_table_are_its_weights(kernels, bits):
+    for group in (16, 32, 48, None):
+        held = matrix(50, 200, bits, group, True)
+        ids = np.array([[0, 49, 17], [16, 15, 31]], np.int64)
+        (found,) = run("QuantizedRows", {"w": held.tiles, "ids": ids}, **held.layout.attributes())
+        assert np.array_equal(found, held.weight[ids].astype(np.float32))
 
 
 def test_a_gated_product_joins_its_halves(kernels):
@@ -138,7 +151,8 @@ def test_a_row_does_not_depend_on_its_neighbours_nor_on_threads(data):
     bits = data.draw(st.sampled_from([2, 3, 4, 8]))
     rows, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 150))
     tokens = data.draw(st.integers(1, 20))
-    held = matrix(rows, columns, bits, data.draw(st.sampled_from([32, 64])), data.draw(st.booleans()))
+    group = data.draw(st.sampled_from([16, 32, 48, 64, 256, None]))
+    held = matrix(rows, columns, bits, group, data.draw(st.booleans()), half=data.draw(st.booleans()))
     scale = data.draw(st.sampled_from([1e-42, 1e-30, 1.0, 1e30]))
     x = (np.random.default_rng(tokens).standard_normal((1, tokens, columns)) * scale).astype(np.float32)
     attributes = held.layout.attributes()
@@ -161,14 +175,22 @@ def test_what_is_no_number_is_seen(kernels, bad):
 
 
 def test_every_set_of_instructions_gives_the_same_bits(monkeypatch):
-    held = matrix(50, 200, 4, 32, True)
-    x = np.random.default_rng(3).standard_normal((1, 9, 200)).astype(np.float32)
+    forms = [
+        (bits, group, zeros)
+        for bits in (2, 3, 4, 8)
+        for group, zeros in ((16, True), (64, False), (None, True))
+    ]
+    x = np.random.default_rng(3).standard_normal((1, 29, 200)).astype(np.float32)
     queries, cache, rest = _attention(9, 3, 40, np.float32, seed=3)
     found = {}
     for name in SETS:
         monkeypatch.setenv("EDGEPRESS_KERNELS", name)
         if instructions() == name:
-            product = run("QuantizedProduct", {"x": x, "w": held.tiles}, **held.layout.attributes())
+            product = []
+            for held in (matrix(50, 200, *form) for form in forms):
+                inputs, attributes = {"x": x, "w": held.tiles}, held.layout.attributes()
+                for exact in (0, 1):
+                    product += run("QuantizedProduct", inputs, exact=exact, **attributes)
             attended = run("CachedAttention", {**queries, **cache, **rest}, 3, **_attributes())
             found[name] = [*product, *attended]
     assert "plain" in found
@@ -314,7 +336,10 @@ def test_rows_of_a_batch_have_lengths_of_their_own():
         {"bits": 5},
         {"group": 24},
         {"group": 1 << 20},
+        {"group": 16},
         {"zero_points": 1},
+        {"scale_bits": 32},
+        {"shared": 0},
         {"gated": 1, "N": 50},
         {"N": 66},
     ],
