@@ -71,13 +71,14 @@ def matrix(
     seed: int = 0,
     *,
     half: bool = True,
+    step: float = 0.1,
 ) -> Matrix:
-    """``group`` None is one scale for each output."""
+    """``group`` None is one scale for each output; scales are up to ``step``."""
     random = np.random.default_rng(seed)
     shared = -(-columns // 64) if group is None else 1 + group // 256
     layout = TileLayout(bits, min(group or 64, 128), rows, columns, shared, zero_points, half)
     codes = random.integers(0, 1 << bits, (rows, columns)).astype(np.uint8)
-    scales = (random.random((rows, layout.groups)) * 0.1).astype(np.float16 if half else np.float32)
+    scales = (random.random((rows, layout.groups)) * step).astype(np.float16 if half else np.float32)
     zeros = random.integers(0, 1 << bits, (rows, layout.groups)).astype(np.uint8) if zero_points else None
     middle = np.full((rows, layout.groups), 1 << (bits - 1)) if zeros is None else zeros
     each = layout.group * layout.shared
