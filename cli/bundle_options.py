@@ -52,9 +52,6 @@ threads = click.option(
 provider = click.option(
     "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
 )
-no_cache = click.option(
-    "--no-cache", is_flag=True, help="Neither use nor make prepacked weights: slower, with the same answers."
-)
 text_file = click.option(
     "--text",
     "file",
@@ -70,8 +67,8 @@ download = click.option(
 
 
 def session(command: Command) -> Command:
-    """``--threads``, ``--provider`` and ``--no-cache``: what opens a bundle."""
-    return threads(provider(no_cache(command)))
+    """``--threads`` and ``--provider``: what opens a bundle."""
+    return threads(provider(command))
 
 
 def named_model(model: str, *, download: bool) -> None:

@@ -50,7 +50,6 @@ VERBS = {
     "inspect": "Show what a checkpoint or bundle holds.",
     "sign": "Sign a bundle or checkpoint, so that others can verify who made it.",
     "verify": "Check every file of a bundle or checkpoint against its manifest.",
-    "cache": "List, make and clear the prepacked weights of this machine.",
     "recipe": "List, show and check recipes; list passes and their options.",
     "devices": "List known targets and probe this machine.",
     "doctor": "Check the installation and say how to fix it.",
@@ -60,7 +59,6 @@ VERBS = {
 
 ENVIRONMENT = {
     "EDGEPRESS_CACHE": "Where made models are kept, instead of the user's cache directory.",
-    "EDGEPRESS_CACHE_GB": "At most so many GB of prepacked weights there; 16 by default.",
     "EDGEPRESS_KERNELS": "off: without edgepress's own operators; avx2, plain, …: with these instructions.",
     "EDGEPRESS_KERNELS_LIBRARY": "Another library of them.",
     "EDGEPRESS_KEY_PASSWORD": "Opens the encrypted key of `sign --key`.",

@@ -16,8 +16,6 @@ from typing import Any, Literal
 
 from ..errors import MissingDependency
 from ..runtime.kernels.library import instructions
-from ..runtime.prepack.prepack import failures, limit_bytes
-from ..runtime.prepack.prepacked import entries
 from ..runtime.session.session import PROVIDERS
 from ..storage import cache_directory
 from .energy import Meter, NoMeter, find_meters
@@ -71,7 +69,6 @@ def examine(*, output: Path | None = None) -> list[Finding]:
         torch_device(installed("torch").get("torch") if find_spec("torch") else None, gpus),
         thread_budget_finding(),
         writable("cache", cache_directory()),
-        prepacked_weights(),
         free_disk("disk", output or Path.cwd()),
         *(energy_counter(*found) for found in find_meters(gpu=bool(gpus)).items()),
     ]
@@ -182,17 +179,6 @@ def writable(check: str, folder: Path) -> Finding:
         f"{folder} cannot be written",
         "set EDGEPRESS_CACHE to a directory of your own",
     )
-
-
-def prepacked_weights() -> Finding:
-    """What the prepacked weights of this machine take, and which could not be made."""
-    found, failed, limit = entries(), failures(), limit_bytes()
-    size = sum(entry.bytes for entry in found)
-    models = "1 model" if len(found) == 1 else f"{len(found)} models"
-    detail = f"{models}, {size / 1e9:.2f} of at most {limit / 1e9:.0f} GB"
-    if failed:
-        return Finding("prepacked", "warn", "; ".join([detail, *failed]), "edgepress cache clear tries again")
-    return Finding("prepacked", "ok", detail)
 
 
 def free_disk(check: str, folder: Path) -> Finding:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, InputError, UnknownName, require
+from ..errors import CheckpointError, InputError, require
 from ..output_paths import refuse_nesting
 from ..plugins import load
 from ..runtime.bundle.directory import MANIFEST
@@ -31,7 +31,6 @@ FORMATS = "edgepress.export.formats"
 # The same as tokenizer.json in another form: a bundle carries it once.
 _REDUNDANT = frozenset({"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"})
 _SMALL_FILES = 16 << 20
-PREFILLS = ("int8", "none")
 # A form in half precision has its cache in it, too.
 _CACHES = {"float16": "fp16"}
 
@@ -49,8 +48,7 @@ def export_bundle(
     text: str | Path | None = None,
     kv: str | None = None,
     provider: str = "cpu",
-    prefill: str | None = None,
-    operators: str = "standard",
+    operators: str | None = None,
     gate: Gate | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -66,12 +64,9 @@ def export_bundle(
             says when None.
         provider: what the graph is written for: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``. One that is
             not on this machine gives a bundle that is marked as built, not run.
-        prefill: ``int8`` gives a decoder's bundle a second graph that fills the cache in 8-bit integers, with
-            weights that are made on the device; ``none`` does without. It is part of the bundle: long
-            prompts go through it from the first run on, wherever there is one. ``int8`` when None, unless
-            those weights are larger than a gigabyte.
-        operators: ``standard`` are those of ONNX Runtime, for every client; ``edgepress`` are our own, which
-            are faster and run in edgepress alone.
+        operators: ``edgepress`` are our own, for the CPU, which are faster and run in edgepress alone;
+            ``standard`` are those of ONNX Runtime, for every client. Our own when None, where they are built
+            and run.
         gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:
@@ -89,12 +84,9 @@ def export_bundle(
 
         plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
         form = provider_form(provider, operators)
+        if plugin.kind != "bundle":
+            _refuse_for_another_runtime(format, operators, gate)
         job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, form, progress)
-        if prefill is not None and prefill not in PREFILLS:
-            raise UnknownName("prefill", prefill, PREFILLS)
-        job = replace(job, prefill=prefill)
-        if gate is not None and plugin.kind != "bundle":
-            raise InputError("only bundles are timed here", fix="leave the gate out, or export to onnx")
         prepared = plugin.prepare(job, validate=validate)
         twin = None if gate is None else _twin(job, plugin)
         needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
@@ -102,7 +94,7 @@ def export_bundle(
         bundle, work = stage.result, stage.directory / "work"
         command = f"edgepress export --format {format}"
         if plugin.kind == "bundle":
-            command = _command(checkpoint, format, output, validate, kv, provider, prefill, operators)
+            command = _command(checkpoint, format, output, validate, kv, form)
         with disk_full_is_typed(stage.target):
             _write(plugin, job, prepared, bundle, command, work if validate else None)
             shutil.rmtree(work, ignore_errors=True)
@@ -111,6 +103,17 @@ def export_bundle(
                 gate(bundle, work)
         stage.publish()
     return stage.target
+
+
+def _refuse_for_another_runtime(format: str, operators: str | None, gate: Gate | None) -> None:
+    """Raises InputError for what only a bundle can have."""
+    if operators == "edgepress":
+        raise InputError(
+            f"{format} is for another runtime, which does not have edgepress's operators",
+            fix="leave --for out, or export to onnx",
+        )
+    if gate is not None:
+        raise InputError("only bundles are timed here", fix="leave the gate out, or export to onnx")
 
 
 def _twin(job: ExportJob, plugin: ExportFormat[Any]) -> tuple[ExportJob, Prepared]:
@@ -265,15 +268,12 @@ def _command(
     output: str | Path,
     validate: bool,
     kv: str | None,
-    provider: str,
-    prefill: str | None,
-    operators: str,
+    form: ProviderForm,
 ) -> str:
     from .graph.forms.providers import CPU
 
     words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
     words += [] if kv is None else ["--kv", kv]
-    words += [] if provider == CPU.name else ["--provider", provider]
-    words += [] if prefill is None else ["--prefill", prefill]
-    words += [] if operators == "standard" else ["--for", operators]
+    words += [] if form.name == CPU.name else ["--provider", form.name]
+    words += ["--for", "standard"] if form == CPU else []
     return shlex.join(words if validate else [*words, "--no-validate"])

@@ -20,8 +20,9 @@ def card_of(manifest: dict[str, Any], made: dict[str, Any], command: str) -> str
     made of, ``command`` reproduces it.
     """
     task, verb = _purpose(manifest)
+    own = manifest["graph"]["operators"] == "edgepress"
     front: dict[str, Any] = {
-        "library_name": "onnxruntime",
+        "library_name": "edgepress" if own else "onnxruntime",
         "pipeline_tag": task,
         "base_model": _base_model(manifest),
         "tags": ["onnx", "edgepress", "quantized" if manifest["scheme"] != "fp32" else "fp32"],
@@ -34,6 +35,7 @@ def card_of(manifest: dict[str, Any], made: dict[str, Any], command: str) -> str
         f"# {markdown(manifest['name'])}, {markdown(manifest['scheme'])}",
         f"Made from: {markdown(manifest['described'])}. Written by edgepress {__version__}.",
         _use(verb),
+        _elsewhere(command) if own else "",
         _facts(manifest),
         _losses(manifest),
         _proof(manifest["parity"]),
@@ -80,6 +82,14 @@ def _use(verb: str) -> str:
     )
 
 
+def _elsewhere(command: str) -> str:
+    return (
+        "## In other runtimes\n\nThe graph needs edgepress's own operators, which no other runtime has. For "
+        "plain ONNX Runtime, onnxruntime-genai, node or a browser, export the checkpoint once more:\n\n"
+        f"```\n{one_line(command)} --for standard\n```"
+    )
+
+
 def _facts(manifest: dict[str, Any]) -> str:
     weights, graph = manifest["weights"], manifest["graph"]
     lines = [
@@ -88,22 +98,12 @@ def _facts(manifest: dict[str, Any]) -> str:
         f"- embedding and head: {markdown(manifest['source']['embedding'] or 'float32')}",
         f"- graph: opset {graph['opset']}, IR {graph['ir_version']}",
     ]
-    if graph.get("operators") == "edgepress":
-        lines.append(
-            "- operators: edgepress's own, which no other runtime knows; for another client export the "
-            "checkpoint with `--for standard`"
-        )
+    lines.append(f"- operators: {graph['operators']}; runs in {markdown(graph['runs_in'])}")
     lines += [f"- storage: {markdown(note)}" for note in graph["notes"]]
     opening = (manifest["source"].get("opens_in") or {}).get("transformers") or {}
     if opening.get("answer", "yes") != "yes":
         opens = f"{markdown(opening['answer'])}: {markdown(opening['why'])}"
         lines.append(f"- the checkpoint itself in plain transformers: {opens}")
-    if "prefill" in manifest:
-        made = manifest["prefill"]["made_bytes"] / 1e6
-        lines.append(
-            f"- long prompts: products of 8-bit integers, whose weights ({made:.1f} MB) a device makes; "
-            "`export --prefill none` gives a bundle without"
-        )
     lines += [f"- provider {status}" for status in [status_of(manifest)] if status]
     return "## Facts\n\n" + "\n".join(lines)
 
@@ -131,7 +131,12 @@ def _losses(manifest: dict[str, Any]) -> str:
 def _proof(parity: dict[str, Any]) -> str:
     if parity["status"] != "passed":
         return "## Proof\n\n**Not proven**: exported with `--no-validate`."
-    lines = [f"- float graph against torch: largest difference {parity['float']['max_abs_difference']:.3g}"]
+    ran = parity["ran"]
+    with_what = f" ({ran['instructions']})" if ran["instructions"] else ""
+    lines = [f"- run with {ran['operators']} operators{with_what}"]
+    lines.append(
+        f"- float graph against torch: largest difference {parity['float']['max_abs_difference']:.3g}"
+    )
     if "codes" in parity:
         difference = parity["codes"]["max_abs_difference"]
         lines.append(f"- quantized weights against torch: largest difference {difference:.3g}")
@@ -139,9 +144,6 @@ def _proof(parity: dict[str, Any]) -> str:
     lines += [
         f"- as shipped, {key}: {value:.4g}" for key, value in quantized.items() if isinstance(value, float)
     ]
-    if "prefill" in parity:
-        filled = parity["prefill"]
-        lines.append(f"- prefill graph ({filled['status']}): KL after a prompt {filled['kl_mean']:.4g}")
     if "greedy" in parity:
         lines.append(f"- greedy continuation: {parity['greedy']['tokens']} tokens as torch chooses them")
     return "## Proof\n\n" + "\n".join(lines)

@@ -24,8 +24,6 @@ class ExportJob:
         text: file whose text the proof uses; the built-in passage when None.
         as_float: export the weights dequantized and the cache in float32, whatever the checkpoint stores.
         form: of the provider that the graph is written for.
-        prefill: ``int8`` gives a decoder's bundle a prefill graph where it gains by one, ``none`` does not;
-            where None, the size of its weights decides.
         kv_dtype: of the key/value cache of a decoder: a value of :data:`.cache.TYPES`.
     """
 
@@ -37,7 +35,6 @@ class ExportJob:
     text: Path | None = None
     as_float: bool = False
     form: ProviderForm = CPU
-    prefill: str | None = None
     kv_dtype: str = FLOAT
     progress: Progress = field(default_factory=Silent)
 

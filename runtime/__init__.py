@@ -1,5 +1,5 @@
 """Floor: bundles run here with numpy and onnxruntime, no torch.
 
-Rooms from the bottom: ``bundle``, ``text`` and ``session``, ``prepack``, ``engine``; ``api.open_bundle`` is
+Rooms from the bottom: ``bundle``, ``text`` and ``kernels``, ``session``, ``engine``; ``api.open_bundle`` is
 the front.
 """

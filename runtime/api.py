@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -19,7 +19,6 @@ from .engine.decoder import Decoder
 from .engine.encoder import BATCH_SIZE, Encoder, Vectors
 from .engine.generate import Generation, generate_batch, stream
 from .engine.sampling import Sampling
-from .prepack.prepacked import BackgroundPrepacking
 from .session.session import onnxruntime
 from .text.tokenizer import Tokenizer
 
@@ -30,17 +29,9 @@ MAX_NEW_TOKENS = 128
 
 
 def open_bundle(
-    path: Path | str,
-    *,
-    threads: int | None = None,
-    provider: str = "cpu",
-    verify: bool = True,
-    cache: bool = True,
+    path: Path | str, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
 ) -> TextModel | EmbeddingModel | ClassifierModel:
     """Verify and load the bundle at ``path``.
-
-    With ``cache`` the weights are mapped as an earlier run prepacked them for this machine; after the first
-    answer of the first run a process is started that does that. It changes no answer.
 
     Raises:
         BundleError, RefusedByPolicy: as :meth:`Bundle.open`.
@@ -48,11 +39,11 @@ def open_bundle(
     """
     bundle = Bundle.open(path, verify=verify, weights_later=True)
     if bundle.kind == "decoder":
-        model = TextModel(bundle, threads=threads, provider=provider, cache=cache)
+        model = TextModel(bundle, threads=threads, provider=provider)
         _ = model.decoder, model.tokenizer  # what is wrong with them is said here
         return model
     kind = ClassifierModel if bundle.encoder.labels else EmbeddingModel
-    return kind(bundle, threads=threads, provider=provider, cache=cache)
+    return kind(bundle, threads=threads, provider=provider)
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -72,8 +63,8 @@ class GenerateOptions(TypedDict, total=False):
 class TextStream:
     """Iterates over pieces of text; afterwards :attr:`result` has the counts and times."""
 
-    def __init__(self, pieces: Iterator[str], *, at_end: Callable[[], object] = lambda: None) -> None:
-        self._pieces, self._at_end = pieces, at_end
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self._pieces = pieces
         self._result: Generation | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -85,7 +76,6 @@ class TextStream:
         except StopIteration as end:
             if self._result is None:
                 self._result = end.value
-                self._at_end()
             raise StopIteration from None
 
     @property
@@ -109,16 +99,12 @@ class TextModel:
         MissingDependency: ONNX Runtime is not installed.
     """
 
-    def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu", cache: bool = True
-    ) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
         # What can be known at once is said at once.
         _ = bundle.decoder, onnxruntime()
         self.bundle = bundle
-        load = partial(Decoder.open, threads=threads, provider=provider, cache=cache)
-        self._decoder = BackgroundTask(partial(load, bundle))
+        self._decoder = BackgroundTask(partial(Decoder.open, bundle, threads, provider=provider))
         self._tokenizer = BackgroundTask(partial(Tokenizer.open, bundle.path))
-        self._background_prepacking = BackgroundPrepacking(bundle, wanted=cache and provider == "cpu")
 
     @property
     def decoder(self) -> Decoder:
@@ -192,7 +178,7 @@ class TextModel:
             eos_ids=frozenset(self.decoder.section.eos_token_ids),
             resume=resume,
         )
-        return TextStream(pieces, at_end=self._background_prepacking)
+        return TextStream(pieces)
 
     def generate(self, prompt: str | Messages, **options: Unpack[GenerateOptions]) -> Generation:
         """:meth:`stream` to its end."""
@@ -218,12 +204,7 @@ class TextModel:
         """
         section = self.decoder.section
         return generate_batch(
-            BatchDecoder(
-                self.decoder.session,
-                section,
-                device=self.decoder.device,
-                prefill_graph=self.decoder.prefill_graph,
-            ),
+            BatchDecoder(self.decoder.session, section, device=self.decoder.device),
             self.tokenizer,
             [self.prompt_ids(prompt, chat=chat) for prompt in prompts],
             max_new_tokens=max_new_tokens,
@@ -236,20 +217,14 @@ class TextModel:
 class EmbeddingModel:
     """The bundle of a sentence encoder, loaded."""
 
-    def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu", cache: bool = True
-    ) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
         self.bundle = bundle
-        self.encoder = Encoder.open(bundle, threads, provider=provider, cache=cache)
+        self.encoder = Encoder.open(bundle, threads, provider=provider)
         self.tokenizer = self.encoder.tokenizer
-        self._background_prepacking = BackgroundPrepacking(bundle, wanted=cache and provider == "cpu")
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None
     ) -> Vectors:
         """Embeddings ``[len(texts), hidden]``; as :meth:`Encoder.encode`."""
-        vectors = self.encoder.encode(
-            [texts] if isinstance(texts, str) else texts, batch_size, progress=progress
-        )
-        self._background_prepacking()
-        return vectors
+        texts = [texts] if isinstance(texts, str) else texts
+        return self.encoder.encode(texts, batch_size, progress=progress)

@@ -38,11 +38,10 @@ ROOMS = {
         {"format"},
         {"bundle_manifest"},
         {"proof"},
-        {"prefill"},
         {"formats"},
         {""},
     ],
-    "runtime": [{"bundle", "text", "kernels"}, {"session"}, {"prepack"}, {"engine"}, {""}],
+    "runtime": [{"bundle", "text", "kernels"}, {"session"}, {"engine"}, {""}],
     "benchmarks": [{"records"}, {"speed"}, {"quality"}, {"page"}, {"demo"}, {"lab"}, {""}],
 }
 TRAINING = {"torch", "transformers", "accelerate", "compressed_tensors", "gguf", "onnx", "onnx_ir"}

@@ -21,13 +21,12 @@ from .record import Subject, learning_curves
 
 
 class BundleSubject:
-    """An opened bundle, as it was shipped: never a prepacked copy, and every token through the model's own
-    graph, whose logits at all positions are asked for.
+    """An opened bundle, as it was shipped.
 
     Attributes:
         kind: decoder or encoder; tokenizer: its own; labels: of a classifier.
         max_length: tokens that fit one window or text.
-        runtime: name, version and threads of what runs it, and the arithmetic of its prompts.
+        runtime: name, version and threads of what runs it, and its operators.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -35,8 +34,8 @@ class BundleSubject:
         self.kind: Literal["decoder", "encoder"] = self._bundle.kind
         self.tokenizer = Tokenizer.open(path)
         threads = threads or thread_budget()
-        self._decoder = Decoder.open(self._bundle, threads, cache=False) if self.kind == "decoder" else None
-        self._encoder = Encoder.open(self._bundle, threads, cache=False) if self.kind == "encoder" else None
+        self._decoder = Decoder.open(self._bundle, threads) if self.kind == "decoder" else None
+        self._encoder = Encoder.open(self._bundle, threads) if self.kind == "encoder" else None
         self.labels = self._encoder.labels if self._encoder else ()
         limits = self._bundle.decoder.context_length if self._decoder else self._bundle.encoder.max_length
         self.max_length = int(limits)
@@ -44,8 +43,7 @@ class BundleSubject:
             "name": "onnxruntime",
             "version": version("onnxruntime"),
             "threads": threads,
-            "prefill": "none",
-            "operators": instructions() if self._bundle.own_operators else "standard",
+            **operators_of(self._bundle),
         }
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -69,6 +67,17 @@ class BundleSubject:
     def describe(self) -> Subject:
         """The bundle as records name it."""
         return describe_bundle(self._bundle)
+
+
+def operators_of(bundle: Bundle) -> dict[str, Any]:
+    """Of the runtime, for a record: whose ``operators`` run ``bundle``, and the ``instructions`` that those
+    of edgepress use here; of ONNX Runtime's it does not say.
+    """
+    own = bundle.own_operators
+    return {
+        "operators": "edgepress" if own else "standard",
+        "instructions": instructions() if own else None,
+    }
 
 
 def describe_bundle(bundle: Bundle) -> Subject:

@@ -24,16 +24,13 @@ class Arm:
     arm.ask("block", …)``.
     """
 
-    def __init__(
-        self, bundle: Path, workload: Workload, *, threads: int, provider: str, cache: bool = False
-    ) -> None:
+    def __init__(self, bundle: Path, workload: Workload, *, threads: int, provider: str) -> None:
         self.bundle = bundle
         self._fields = {
             "bundle": str(bundle),
             "workload": to_json(workload),
             "threads": threads,
             "provider": provider,
-            "cache": cache,
         }
         self._process: subprocess.Popen[str] | None = None
         self._open = ExitStack()

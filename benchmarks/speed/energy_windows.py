@@ -45,7 +45,6 @@ def measure_energy(
     *,
     threads: int,
     provider: str = "cpu",
-    cache: bool = False,
     progress: Progress | None = None,
 ) -> list[Energy]:
     """Count the energy of one bundle, or of two interleaved, in the order of ``bundles``.
@@ -63,7 +62,7 @@ def measure_energy(
     try:
         with (progress or Silent()).task("counting energy", len(order) * len(bundles)) as task:
             for index in (index for turn in order for index in turn):
-                arm = Arm(bundles[index], workload, threads=threads, provider=provider, cache=cache)
+                arm = Arm(bundles[index], workload, threads=threads, provider=provider)
                 turns[index].append(_turn(arm, plan, task))
     except MeterLost as error:
         return [uncounted(error.what, error.fix) for _ in bundles]

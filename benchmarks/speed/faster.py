@@ -50,7 +50,6 @@ def require_faster(
         protocol=protocol or Protocol.quick(),
         command=command,
         progress=progress,
-        cache=False,  # what has not been published leaves nothing behind
         energy=False,
         **_work(opened),
     )
@@ -101,12 +100,16 @@ def _failure(line: Measurement, reasons: Sequence[str]) -> GateFailed:
     )
 
 
+_OWN = "QuantizedProduct"
 # Operators that read weights; the rest of the time no number of bits makes shorter.
-PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "MatMulNBits", "MatMulInteger", "MatMulIntegerToFloat")
+PRODUCTS = (
+    *("MatMul", "FusedMatMul", "Gemm", "MatMulNBits", "MatMulInteger", "MatMulIntegerToFloat"),
+    *(_OWN, "IntegerProduct"),
+)
 INT8_ACTIVATIONS = 4
 SMALL_BLOCK = 32
 FEW_IN_PRODUCTS = 0.5
-_BLOCK_BYTES = 8
+_BLOCK_BYTES = 8  # beside the codes of a group of MatMulNBits
 _X86 = ("x86_64", "amd64", "i386", "i686")
 
 
@@ -152,7 +155,8 @@ def _no_kernel(graph: GraphFile) -> Iterator[str]:
 
 
 def _no_instructions(graph: GraphFile, isa: Sequence[str], machine: str) -> Iterator[str]:
-    if not any(node.op in ("MatMulNBits", "MatMulIntegerToFloat") for node in graph.nodes.values()):
+    integer = ("MatMulNBits", "MatMulIntegerToFloat", _OWN, "IntegerProduct")
+    if not any(node.op in integer for node in graph.nodes.values()):
         return
     known, x86 = set(isa), machine.lower() in _X86
     if x86 and "avx2" not in known:
@@ -171,14 +175,23 @@ def _left_in_float(graph: GraphFile) -> Iterator[str]:
 
 
 def _small_blocks(graph: GraphFile) -> Iterator[str]:
-    small = [node for node in _packed(graph) if node.attributes["block_size"] <= SMALL_BLOCK]
+    sizes = [_stored(node) for node in graph.nodes.values() if node.op in ("MatMulNBits", _OWN)]
+    small = [size for size in sizes if size[1] <= SMALL_BLOCK]
     if small:
-        bits, block = small[0].attributes["bits"], small[0].attributes["block_size"]
-        real = bits + 8 * _BLOCK_BYTES / block
+        bits, block, beside = small[0]
         yield (
-            f"groups of {block} are small: the kernel reads {real:g} bits a weight "
+            f"groups of {block} are small: the kernel reads {bits + 8 * beside / block:g} bits a weight "
             f"where the codes have {bits}"
         )
+
+
+def _stored(product: Node) -> tuple[int, int, int]:
+    """Bits of a code, the size of its group, and the bytes that each group takes beside its codes."""
+    attributes = product.attributes
+    if product.op == _OWN:
+        beside = attributes["scale_bits"] // 8 + attributes["zero_points"]
+        return attributes["bits"], attributes["group"] * attributes["shared"], beside
+    return attributes["bits"], attributes["block_size"], _BLOCK_BYTES
 
 
 def _cached(float_bytes: int, cache_bytes: int | None) -> Iterator[str]:

@@ -51,11 +51,9 @@ def measure_arms(
     *,
     threads: int,
     provider: str = "cpu",
-    cache: bool = False,
     progress: Progress | None = None,
 ) -> list[ArmSamples]:
-    """Measure one bundle, or two interleaved; the samples come in the order of ``bundles``. With ``cache``
-    they run over their prepacked copies, where there are some.
+    """Measure one bundle, or two interleaved; the samples come in the order of ``bundles``.
 
     Raises:
         EdgepressError: what a worker raised, or the manner of its death (see :meth:`.arm.Arm.ask`).
@@ -65,7 +63,7 @@ def measure_arms(
         for turn in protocol.order(len(arms)):
             with ExitStack() as stack:
                 workers = [
-                    stack.enter_context(Arm(path, workload, threads=threads, provider=provider, cache=cache))
+                    stack.enter_context(Arm(path, workload, threads=threads, provider=provider))
                     for path in bundles
                 ]
                 _measure_pair(turn, workers, arms, protocol, task)

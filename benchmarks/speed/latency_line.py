@@ -9,9 +9,8 @@ from typing import Any
 from ...devices.probe import ONNXRUNTIMES, Machine, installed
 from ...devices.state import State, disturbance
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.kernels.library import instructions
 from ...runtime.session.session import BEHIND, PROVIDERS
-from ..records.bundle_subject import describe_bundle
+from ..records.bundle_subject import describe_bundle, operators_of
 from ..records.energy_record import Energy
 from ..records.record import Measurement, Metric, Subject, Validity
 from .energy_windows import energy_metrics
@@ -46,8 +45,8 @@ class Conditions:
 @dataclass(frozen=True)
 class MeasuredArm:
     """What belongs to one bundle. ``operators`` is the trace's summary; an encoder has no roofline;
-    ``per_op`` is the account of each node, where it was asked for; ``prepacked`` says that its weights were
-    mapped as an earlier run had prepacked them; ``energy`` is what a counter counted, or why none did.
+    ``per_op`` is the account of each node, where it was asked for; ``energy`` is what a counter counted, or
+    why none did.
     """
 
     bundle: Bundle
@@ -55,7 +54,6 @@ class MeasuredArm:
     operators: dict[str, Any]
     roofline: Roofline | None
     per_op: dict[str, Any] | None = None
-    prepacked: bool = False
     energy: Energy | None = None
 
 
@@ -113,9 +111,7 @@ def _runtime(arm: MeasuredArm, conditions: Conditions) -> dict[str, Any]:
         "providers_requested": [PROVIDERS[conditions.provider]],
         "providers": arm.samples.providers,
         "placement": arm.operators["placement"],
-        "prepacked": arm.prepacked,
-        "prefill": arm.operators["prefill"],
-        "kernels": instructions(),
+        **operators_of(arm.bundle),
     }
 
 

@@ -25,19 +25,15 @@ class Work(Protocol):
     """A loaded model with one unit of work.
 
     Attributes:
-        filler: the session of a prefill graph that had a part in the last unit, or None.
-        fills: how often that graph ran.
         phases: by the name of each phase, the series of a sample that has its times.
     """
 
     session: Any
-    filler: Any
-    fills: int
     phases: dict[str, str]
 
     @property
     def graph_runs(self) -> tuple[int, int]:
-        """How often the model's own graph ran in the last unit: in the first phase, in all."""
+        """How often the graph runs in a unit: in the first phase, in all."""
 
     def __call__(self) -> Sample: ...
 
@@ -55,13 +51,12 @@ class GenerationWork:
         self.session = decoder.session
         self.tokenizer = tokenizer  # not in the timed work, but in the load and the memory of whoever does it
         self._decoder, self._ids, self._new_tokens = decoder, ids, new_tokens
-        self.filler, self.fills = None, 0
         self.phases = {"prefill": "prefill", "decode": "tokens"}
 
     @property
     def graph_runs(self) -> tuple[int, int]:
-        """See :class:`Work`. The last token of a prompt goes through the model's own graph."""
-        prefill = 1 if self.fills else -(-len(self._ids) // PREFILL_CHUNK)
+        """See :class:`Work`."""
+        prefill = -(-len(self._ids) // PREFILL_CHUNK)
         return prefill, prefill + self._new_tokens - 1
 
     def brief(self) -> None:
@@ -84,12 +79,7 @@ class GenerationWork:
         """Nanoseconds: ``prefill``, ``first`` (until the first token is chosen), ``tokens`` (each one
         after).
         """
-        graph = self._decoder.prefill_graph
-        before = graph.runs if graph else 0
-        sample = self._generate(self._new_tokens)
-        self.fills = graph.runs - before if graph else 0
-        self.filler = graph.session if graph and self.fills else None
-        return sample
+        return self._generate(self._new_tokens)
 
     def _generate(self, new_tokens: int) -> Sample:
         clock, decoder = time.perf_counter_ns, self._decoder
@@ -113,7 +103,6 @@ class EmbeddingWork:
     def __init__(self, encoder: Encoder, ids: npt.NDArray[np.int64], singles: int) -> None:
         self.session = encoder.session
         self._encoder, self._rows, self._singles = encoder, ids.tolist(), singles
-        self.filler, self.fills = None, 0
         self.phases = {"batch": "batch", "single": "single"}
 
     @property

@@ -37,7 +37,7 @@ class NodeCost:
 
 def accounts(
     units: Sequence[Sequence[Kernel]],
-    graphs: Callable[[int], GraphFile],
+    graph: GraphFile,
     first: int,
     walls: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def accounts(
 
     Args:
         units: the kernels of some units of the same work.
-        graphs: the file that was run, by the number of the run.
+        graph: the file that was run.
         first: runs in the first phase, which is one step; each later run is one of the second.
         walls: milliseconds of the steps of each phase in plain runs, by the phase's name.
 
@@ -62,7 +62,7 @@ def accounts(
             if kernel.run > first:
                 late[index, kernel.run].append(kernel)
     cached = tokens_by_run(units[0])
-    costs = [_costs(steps, graphs, cached) for steps in (early, late.values())]
+    costs = [_costs(steps, graph, cached) for steps in (early, late.values())]
     rates = fastest([(cost.op, cost.ms, cost.multiply_adds) for cost in phase] for phase in costs)
     return {
         name: _account(phase, median(wall), rates)
@@ -70,9 +70,7 @@ def accounts(
     }
 
 
-def _costs(
-    steps: Iterable[Sequence[Kernel]], graphs: Callable[[int], GraphFile], cached: dict[int, int]
-) -> list[NodeCost]:
+def _costs(steps: Iterable[Sequence[Kernel]], graph: GraphFile, cached: dict[int, int]) -> list[NodeCost]:
     """Of each node: the median of its time in the steps, and its mean bytes."""
     found: dict[tuple[str, str], list[tuple[float, int, int, int]]] = defaultdict(list)
     for step in steps:
@@ -80,8 +78,8 @@ def _costs(
         for kernel in step:
             groups[kernel.node, kernel.op].append(kernel)
         for node, group in groups.items():
-            weights = sum(weight_bytes(kernel, graphs(kernel.run)) for kernel in group)
-            values = sum(kv_bytes(kernel, graphs(kernel.run), cached) for kernel in group)
+            weights = sum(weight_bytes(kernel, graph) for kernel in group)
+            values = sum(kv_bytes(kernel, graph, cached) for kernel in group)
             counts = sum(map(multiply_adds, group))
             found[node].append((sum(kernel.ms for kernel in group), weights, values, counts))
     costs = []

@@ -17,7 +17,6 @@ from ...devices.probe import probe
 from ...devices.state import disturbance, read_state
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.prepack.prepack import prepack_apart
 from ...runtime.session.session import device_of
 from ...runtime.session.threads import thread_budget
 from ...terminal import Progress, Silent
@@ -45,7 +44,6 @@ def profile_bundle(
     threads: int | None = None,
     provider: str = "cpu",
     per_op: bool = False,
-    cache: bool = True,
     energy: bool = True,
     protocol: Protocol | None = None,
     record: str | Path | None = None,
@@ -62,7 +60,6 @@ def profile_bundle(
         threads: for the computation; this machine's budget when None.
         provider: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``.
         per_op: account for the time and the bytes of every node as well.
-        cache: run over prepacked weights, as every run after the first does; made now if need be.
         energy: count the joules of the work too, where a counter can be read.
         protocol: how often and how long; by default ten blocks, each in a fresh process.
         record: a run file to which the line is appended, and before it the baseline's own line.
@@ -82,11 +79,8 @@ def profile_bundle(
     threads = thread_budget() if threads is None else threads
     bundles = [Bundle.open(Path(path)) for path in (bundle, baseline) if path is not None]
     workload = _workload(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
-    cache = cache and provider == "cpu"
-    arms, conditions = _measure(
-        bundles, workload, protocol, threads, provider, per_op, cache, command, progress
-    )
-    lines = _lines(_with_energy(arms, conditions, cache, progress, wanted=energy), conditions)
+    arms, conditions = _measure(bundles, workload, protocol, threads, provider, per_op, command, progress)
+    lines = _lines(_with_energy(arms, conditions, progress, wanted=energy), conditions)
     if record is not None:
         for line in lines:
             records.append(record, line)
@@ -100,35 +94,31 @@ def _measure(
     threads: int,
     provider: str,
     per_op: bool,
-    cache: bool,
     command: str,
     progress: Progress,
 ) -> tuple[list[MeasuredArm], Conditions]:
     """Bandwidth before and after, the timed blocks between, and last the instrumented run of each arm."""
     machine = probe()
-    prepacked = [cache and prepack_apart(opened) for opened in bundles]
     last_level = machine.cpu.last_level_cache_bytes
     bandwidths = [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
     before = read_state()
     paths = [opened.path for opened in bundles]
-    samples = measure_arms(
-        paths, workload, protocol, threads=threads, provider=provider, cache=cache, progress=progress
-    )
+    samples = measure_arms(paths, workload, protocol, threads=threads, provider=provider, progress=progress)
     after = read_state()
     bandwidths += [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
     arms: list[MeasuredArm] = []
     for index, opened in enumerate(bundles):
-        with Arm(opened.path, workload, threads=threads, provider=provider, cache=cache) as worker:
+        with Arm(opened.path, workload, threads=threads, provider=provider) as worker:
             operators = worker.operators(per_op=per_op)
         roofline = _roofline(opened, [found[index] for found in bandwidths])
         account = _account(opened, operators, roofline, threads, provider) if per_op else None
-        arms.append(MeasuredArm(opened, samples[index], operators, roofline, account, prepacked[index]))
+        arms.append(MeasuredArm(opened, samples[index], operators, roofline, account))
     conditions = Conditions(workload, protocol, len(arms), threads, provider, machine, before, after, command)
     return arms, conditions
 
 
 def _with_energy(
-    arms: list[MeasuredArm], conditions: Conditions, cache: bool, progress: Progress, *, wanted: bool
+    arms: list[MeasuredArm], conditions: Conditions, progress: Progress, *, wanted: bool
 ) -> list[MeasuredArm]:
     """The arms with what the meter of the provider's device counted, after all that is timed."""
     if not wanted:
@@ -140,7 +130,6 @@ def _with_energy(
         find_meter(device_of(conditions.provider)),
         threads=conditions.threads,
         provider=conditions.provider,
-        cache=cache,
         progress=progress,
     )
     return [replace(arm, energy=energy) for arm, energy in zip(arms, found, strict=True)]

@@ -20,8 +20,9 @@ from .trace import Kernel
 
 _SCALE = _BLOCK_SUM = 4
 _INT8_ACTIVATIONS = 4
-_LOOKUPS = frozenset({"Gather", "GatherBlockQuantized", "Slice"})
-_ATTENTION = "GroupQueryAttention"
+_LOOKUPS = frozenset({"Gather", "GatherBlockQuantized", "QuantizedRows", "Slice"})
+# Our own is named after the bits of its cache: ``CachedAttention8``.
+_ATTENTION = ("GroupQueryAttention", "CachedAttention")
 _ITEM = {"float": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 
 
@@ -36,7 +37,7 @@ def weight_bytes(kernel: Kernel, graph: GraphFile) -> int:
     if kernel.op in _LOOKUPS:
         return min(_given(kernel, node, graph), kernel.output_bytes)
     # Attention reads a row of its rope tables for each token: nothing beside the keys and values.
-    return 0 if kernel.op == _ATTENTION else _given(kernel, node, graph)
+    return 0 if kernel.op.startswith(_ATTENTION) else _given(kernel, node, graph)
 
 
 def _packed_bytes(node: Node) -> int:
@@ -55,7 +56,7 @@ def _given(kernel: Kernel, node: Node | None, graph: GraphFile) -> int:
 
 def tokens_by_run(kernels: Iterable[Kernel]) -> dict[int, int]:
     """Tokens of each row in the cache after each run of the graph."""
-    fed = {kernel.run: kernel.inputs[0][1][1] for kernel in kernels if kernel.op == _ATTENTION}
+    fed = {kernel.run: kernel.inputs[0][1][1] for kernel in kernels if kernel.op.startswith(_ATTENTION)}
     total, found = 0, {}
     for run in sorted(fed):
         total += fed[run]
@@ -65,7 +66,7 @@ def tokens_by_run(kernels: Iterable[Kernel]) -> dict[int, int]:
 
 def kv_bytes(kernel: Kernel, graph: GraphFile, cached: dict[int, int]) -> int:
     """Bytes of keys and values that ``kernel`` reads and appends; ``cached`` is of :func:`tokens_by_run`."""
-    if kernel.op != _ATTENTION:
+    if not kernel.op.startswith(_ATTENTION):
         return 0
     fed = kernel.inputs[0][1][1]
     node = graph.nodes.get(kernel.node)

@@ -54,18 +54,10 @@ class TimedGeneration:
                 fix="lower --prompt-tokens or --max-new-tokens",
             )
 
-    def open(
-        self,
-        bundle: Bundle,
-        *,
-        threads: int,
-        provider: str,
-        profile: Path | None = None,
-        cache: bool = False,
-    ) -> Work:
+    def open(self, bundle: Bundle, *, threads: int, provider: str, profile: Path | None = None) -> Work:
         """Load the bundle, ready to work."""
         tokenizer = Tokenizer.open(bundle.path)
-        decoder = Decoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
+        decoder = Decoder.open(bundle, threads, provider=provider, profile=profile)
         ids = _random_ids((self.prompt_tokens,), decoder.vocab_size, self.seed).tolist()
         return GenerationWork(decoder, tokenizer, ids, self.new_tokens)
 
@@ -108,17 +100,9 @@ class Embedding:
                 fix="lower --prompt-tokens",
             )
 
-    def open(
-        self,
-        bundle: Bundle,
-        *,
-        threads: int,
-        provider: str,
-        profile: Path | None = None,
-        cache: bool = False,
-    ) -> Work:
+    def open(self, bundle: Bundle, *, threads: int, provider: str, profile: Path | None = None) -> Work:
         """Load the bundle, ready to work."""
-        encoder = Encoder.open(bundle, threads, provider=provider, profile=profile, cache=cache)
+        encoder = Encoder.open(bundle, threads, provider=provider, profile=profile)
         return EmbeddingWork(encoder, self._ids(encoder.tokenizer.vocab_size), self.singles)
 
     def _ids(self, vocab_size: int) -> npt.NDArray[np.int64]:

@@ -78,11 +78,6 @@ def read_units(events: Sequence[dict[str, Any]], runs: int, units: int) -> list[
     return found
 
 
-def later(kernels: Sequence[Kernel], runs: int) -> list[Kernel]:
-    """The same ``kernels`` where the work has run another graph ``runs`` times before."""
-    return [replace(kernel, run=kernel.run + runs) for kernel in kernels]
-
-
 def _is_kernel(event: dict[str, Any]) -> bool:
     return event.get("cat") == "Node" and str(event.get("name", "")).endswith(_KERNEL)
 

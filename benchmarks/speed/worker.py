@@ -13,7 +13,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,15 @@ from typing import Any
 from ...errors import EdgepressError, InputError, OutOfResource
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile
-from ...runtime.engine.prefill import arithmetic
-from ...runtime.prepack.prepacked import find
 from ...runtime.session.session import onnxruntime
 from .loaded_work import Work
 from .memory import drop_from_cache, peak_rss
 from .per_op import accounts
 from .protocol import SuspendWatch, warm_up
 from .timed_work import Workload, from_json
-from .trace import Kernel, later, read_units, summed
+from .trace import Kernel, read_units, summed
 
-# Units of work: what is not looked at before (the first opens the prefill graph), and what is.
+# Units of work: what is not looked at before, and what is.
 _THROWN_AWAY, _PLAIN_RUNS, _TRACED = 2, 3, 3
 
 
@@ -68,7 +65,7 @@ class Worker:
         self._work = None
         root = Path(request["bundle"])
         onnxruntime()
-        files = [path for path in (*root.iterdir(), *_prepacked(request)) if path.is_file()]
+        files = [path for path in root.iterdir() if path.is_file()]
         import_module("tokenizers")
         cold = drop_from_cache(files) if request["cold"] else False
         start = time.perf_counter_ns()
@@ -106,10 +103,11 @@ class Worker:
         with tempfile.TemporaryDirectory(prefix="edgepress-trace-") as folder:
             work = _open(request, workload, Path(folder) / "trace")
             units = _traced(work, _TRACED if request["per_op"] else 1)
-        first = work.fills + work.graph_runs[0]
-        found = summed(units[-1], first) | {"prefill": arithmetic(work.fills)}
+        first = work.graph_runs[0]
+        found = summed(units[-1], first)
         if request["per_op"]:
-            found["accounts"] = accounts(units, _graphs(request, work.fills), first, plain)
+            graph = GraphFile.read(Bundle.open(Path(request["bundle"]), verify=False).graph)
+            found["accounts"] = accounts(units, graph, first, plain)
         return found
 
     def _loaded(self) -> Work:
@@ -130,46 +128,17 @@ def _step_times(work: Work) -> dict[str, list[float]]:
 
 
 def _traced(work: Work, units: int) -> list[list[Kernel]]:
-    """The kernels of ``units`` runs of ``work``, those of its prefill graph first."""
+    """The kernels of ``units`` runs of ``work``."""
     for _ in range(_THROWN_AWAY + units):
         work()
-    own = read_units(_events(work.session), work.graph_runs[1], units)
-    if not work.fills:
-        return own
-    filled = read_units(_events(work.filler), work.fills, units)
-    return [[*early, *later(late, work.fills)] for early, late in zip(filled, own, strict=True)]
-
-
-def _events(session: Any) -> list[dict[str, Any]]:
-    """What the profiler of ``session`` has seen."""
-    trace = Path(session.end_profiling())
-    events: list[dict[str, Any]] = json.loads(trace.read_text(encoding="utf-8"))
-    return events
-
-
-def _graphs(request: dict[str, Any], fills: int) -> Callable[[int], GraphFile]:
-    """The graph of each run: the first ``fills`` are of the prefill graph."""
-    bundle = Bundle.open(Path(request["bundle"]), verify=False)
-    own = GraphFile.read(bundle.graph)
-    entry, filler = find(bundle) if fills and request["cache"] else None, own
-    if fills and bundle.prefill is not None:
-        filler = GraphFile.read(bundle.path / bundle.prefill.file if entry is None else entry.prefill)
-    return lambda run: filler if run <= fills else own
+    events = json.loads(Path(work.session.end_profiling()).read_text(encoding="utf-8"))
+    return read_units(events, work.graph_runs[1], units)
 
 
 def _open(request: dict[str, Any], workload: Workload, profile: Path | None = None) -> Work:
     # The parent has verified the hashes once; hashing again would be timed and would fill the page cache.
     bundle = Bundle.open(Path(request["bundle"]), verify=False)
-    options = {name: request[name] for name in ("threads", "provider", "cache")}
-    return workload.open(bundle, profile=profile, **options)
-
-
-def _prepacked(request: dict[str, Any]) -> list[Path]:
-    """The files of the prepacked copy that a load will map."""
-    if not request["cache"]:
-        return []
-    entry = find(Bundle.open(Path(request["bundle"]), verify=False))
-    return [] if entry is None else list(entry.path.iterdir())
+    return workload.open(bundle, threads=request["threads"], provider=request["provider"], profile=profile)
 
 
 def private_stdout() -> Any:

@@ -36,7 +36,6 @@ def command(
     batch_size: int,
     threads: int | None,
     provider: str,
-    no_cache: bool,
     terminal: Terminal,
 ) -> None:
     """Name the label of TEXTS (or a file of them) with the classifier BUNDLE, and how probable it is."""
@@ -48,7 +47,7 @@ def command(
     if not lines:
         raise InputError("there is nothing to classify", fix="give texts as arguments, or a file with --text")
     opened = Bundle.open(bundle, weights_later=True)
-    model = ClassifierModel(opened, threads=threads, provider=provider, cache=not no_cache)
+    model = ClassifierModel(opened, threads=threads, provider=provider)
     if model.encoder.session.misplaced:
         terminal.say(f"WARNING: {model.encoder.session.misplaced}")
     progress = terminal.progress if len(lines) > _MANY else None

@@ -42,7 +42,6 @@ def command(
     batch_size: int,
     threads: int | None,
     provider: str,
-    no_cache: bool,
     terminal: Terminal,
 ) -> None:
     """Embed TEXTS (or a file of them) with the encoder BUNDLE.
@@ -58,7 +57,7 @@ def command(
     if output is not None:
         refuse_file(output, overwrite=overwrite, inputs=[bundle, *([file] if file else [])])
     opened = Bundle.open(bundle, weights_later=True)
-    model = EmbeddingModel(opened, threads=threads, provider=provider, cache=not no_cache)
+    model = EmbeddingModel(opened, threads=threads, provider=provider)
     if model.encoder.session.misplaced:
         terminal.say(f"WARNING: {model.encoder.session.misplaced}")
     vectors = model.encode(

@@ -38,18 +38,11 @@ if TYPE_CHECKING:
     help="What the graph is written for: cpu, cuda (float16), openvino, tensorrt (standard operators).",
 )
 @click.option(
-    "--prefill",
-    type=click.Choice(["int8", "none"]),
-    help="A second graph for long prompts, faster and with answers of its own, whose int8 weights the device "
-    "makes; or none. [default: int8 up to 1 GB of them]",
-)
-@click.option(
     "--for",
     "operators",
-    type=click.Choice(["standard", "edgepress"]),
-    default="standard",
-    show_default=True,
-    help="Operators of ONNX Runtime, for any client, or edgepress's own, which run in edgepress alone.",
+    type=click.Choice(["edgepress", "standard"]),
+    help="Edgepress's own operators, for the CPU and for edgepress alone, or those of ONNX Runtime, for "
+    "onnxruntime-genai, node, browsers and others. [default: edgepress, where they are built]",
 )
 @click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
 @click.option(
@@ -68,8 +61,7 @@ def command(
     text: str | None,
     kv: str | None,
     provider: str,
-    prefill: str | None,
-    operators: str,
+    operators: str | None,
     require_faster: bool,
     record: Path | None,
     as_json: bool,
@@ -101,7 +93,6 @@ def command(
         text=text,
         kv=kv,
         provider=provider,
-        prefill=prefill,
         operators=operators,
         gate=_gate(measured, terminal) if require_faster else None,
         progress=terminal.progress,
@@ -143,6 +134,8 @@ def _summary(path: Any, manifest: dict[str, Any]) -> str:
 
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [f"{path}: {manifest['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]
+    if "operators" in manifest["graph"]:
+        lines.append(f"  {manifest['graph']['operators']} operators: runs in {manifest['graph']['runs_in']}")
     lines += [f"  {note}" for note in (*manifest["graph"]["notes"], status_of(manifest)) if note]
     parity = manifest["parity"]
     if parity["status"] != "passed":
@@ -156,9 +149,6 @@ def _summary(path: Any, manifest: dict[str, Any]) -> str:
     if "quantized" in parity:
         shown = {key: value for key, value in parity["quantized"].items() if isinstance(value, float)}
         lines.append("  as shipped: " + ", ".join(f"{key} {value:.5g}" for key, value in shown.items()))
-    if "prefill" in parity:
-        filled = parity["prefill"]
-        lines.append(f"  prefill graph {filled['status']}: KL {filled['kl_mean']:.5g}")
     if "greedy" in parity:
         greedy = parity["greedy"]
         lines.append(f"  greedy: {greedy['tokens']} tokens, {greedy['near_ties']} near-ties")

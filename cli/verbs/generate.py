@@ -72,12 +72,11 @@ def command(
     prompt: str,
     threads: int | None,
     provider: str,
-    no_cache: bool,
     terminal: Terminal,
     **options: Any,
 ) -> None:
     """Stream text from the decoder BUNDLE."""
-    model = _open(bundle, threads, provider, cache=not no_cache)
+    model = _open(bundle, threads, provider)
     if prompt == "-":
         prompt = sys.stdin.read()
     pieces = model.stream(prompt, **options)
@@ -90,17 +89,16 @@ def command(
     terminal.say(_statistics(result))
 
 
-def _open(path: Path, threads: int | None, provider: str, *, cache: bool) -> TextModel:
+def _open(path: Path, threads: int | None, provider: str) -> TextModel:
     from ...runtime.api import TextModel
     from ...runtime.bundle.bundle import Bundle
 
-    return TextModel(Bundle.open(path, weights_later=True), threads=threads, provider=provider, cache=cache)
+    return TextModel(Bundle.open(path, weights_later=True), threads=threads, provider=provider)
 
 
 def _statistics(result: Generation) -> str:
     speed = f", {result.tokens_per_second:.1f} tokens/s after it" if result.tokens_per_second else ""
-    prefill = "" if result.prefill == "none" else f" ({result.prefill} prefill)"
     return (
-        f"{result.prompt_tokens} prompt{prefill} + {len(result.token_ids)} new tokens "
+        f"{result.prompt_tokens} prompt + {len(result.token_ids)} new tokens "
         f"({result.finish_reason}): first token after {1000 * result.ttft_s:.0f} ms{speed}"
     )

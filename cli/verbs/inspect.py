@@ -88,15 +88,13 @@ def inspect_bundle(path: Path) -> dict[str, Any]:
     """The manifest of a bundle, or of a model saved for another runtime, without its file list.
 
     Raises:
-        InputError: it is no JSON object, or its prefill graph is not described as one.
+        InputError: it is no JSON object.
     """
     from ...runtime.bundle.manifest import SAVED_SCHEMA
 
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict):
         raise InputError(f"{path / 'manifest.json'} is not a JSON object")
-    if (filler := manifest.get("prefill")) is not None and not _is_prefill(filler):
-        raise InputError(f"{path / 'manifest.json'} names a prefill graph without its products and bytes")
     shown = {key: value for key, value in manifest.items() if key != "files"}
     size = _bytes_of(manifest.get("files"))
     what = "saved" if manifest.get("schema") == SAVED_SCHEMA else "bundle"
@@ -109,15 +107,6 @@ def _bytes_of(files: Any) -> int | None:
     sizes = [entry.get("bytes") if isinstance(entry, dict) else None for entry in entries]
     whole = [size for size in sizes if isinstance(size, int)]
     return sum(whole) if sizes and len(whole) == len(sizes) else None
-
-
-def _is_prefill(found: Any) -> bool:
-    return (
-        isinstance(found, dict)
-        and isinstance(found.get("file"), str)
-        and isinstance(found.get("made_bytes"), int)
-        and isinstance(found.get("linears"), list)
-    )
 
 
 def described(value: Any) -> str:
@@ -143,14 +132,9 @@ def _inline(value: Any, deep: int = _DEEP) -> str:
 
 
 def _bundle_fields(document: dict[str, Any]) -> dict[str, Any]:
-    """The manifest, whose fields may be anything but for ``prefill``."""
-    if (size := document.get("size_bytes")) is not None:
-        document = {**document, "size_bytes": f"{size / 1e6:.1f} MB"}
-    filler = document.get("prefill")
-    if filler is None:
-        return document
-    made = f"{filler['made_bytes'] / 1e6:.1f} MB made on the device"
-    return {**document, "prefill": f"{filler['file']}, {len(filler['linears'])} products, {made}"}
+    """The manifest, whose fields may be anything but for the size."""
+    size = document.get("size_bytes")
+    return document if size is None else {**document, "size_bytes": f"{size / 1e6:.1f} MB"}
 
 
 def _checkpoint_fields(document: dict[str, Any]) -> dict[str, Any]:

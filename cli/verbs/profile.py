@@ -66,7 +66,6 @@ _OPERATORS_SHOWN = 6
 @click.option(
     "--per-op", is_flag=True, help="Account for the time and the bytes of every operator and layer."
 )
-@click.option("--no-cache", is_flag=True, help="Without prepacked weights: as a first run loads and runs.")
 @click.option("--no-energy", is_flag=True, help="Do not count joules: saves a minute where they can be.")
 @click.option(
     "--on",
@@ -89,7 +88,6 @@ def command(
     seed: int,
     record: Path | None,
     per_op: bool,
-    no_cache: bool,
     no_energy: bool,
     on: str,
     terminal: Terminal,
@@ -113,7 +111,6 @@ def command(
         threads=threads,
         provider=provider,
         per_op=per_op,
-        cache=not no_cache,
         energy=not no_energy,
         protocol=_protocol(quick, blocks, seed),
         record=record,

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...compress.numbers.scheme import runs_on
 from ...errors import InputError
-from ...runtime.kernels.library import require_library
+from ...runtime.kernels.library import require_library, why_missing
 from ..bundle_manifest import decoder_section, encoder_section
 from ..format import ExportFormat, OutputKind, Prepared
 from ..graph.attention.cache_io import FLOAT
@@ -19,10 +19,7 @@ from ..graph.forms.providers import CPU
 from ..graph.graph_writer import OWN_DOMAIN, Kind, Opset, installed_runtime, opset_for
 from ..graph.whole_graph import BuiltGraph, build_graph, save_graph
 from ..job import ExportJob
-from ..prefill.prefill_graph import SMOOTHING_TOKENS, has_prefill, too_large, write_prefill
-from ..prefill.prefill_proof import judged, prove_prefill
 from ..proof.parity import prove, prove_form
-from ..proof.proof_text import token_rows
 from ._genai import write_genai
 
 GRAPH = "model.onnx"
@@ -37,7 +34,7 @@ class PreparedOnnx(Prepared):
 
 
 class OnnxFormat:
-    """A bundle: ``model.onnx``, beside a decoder also its prefill graph and what onnxruntime-genai needs."""
+    """A bundle: ``model.onnx``, beside a decoder of standard operators also what onnxruntime-genai needs."""
 
     kind: OutputKind = "bundle"
 
@@ -70,12 +67,6 @@ class OnnxFormat:
         sections = write_graph(job, prepared, directory)
         if "decoder" in sections and job.form == CPU:
             write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
-        if has_prefill(job):
-            view = WeightView(job.source, kv_dtype=job.kv_dtype)
-            ids = token_rows(job.path, job.text, 1, SMOOTHING_TOKENS, sections["decoder"]["vocab_size"])
-            ids = ids[:, : job.source.anatomy.max_positions]
-            sections["prefill"] = write_prefill(view, prepared.opset, directory / GRAPH, ids)
-        sections["graph"]["notes"] += [note for note in [too_large(job)] if note]
         return sections
 
     def check(
@@ -88,8 +79,7 @@ class OnnxFormat:
             GateFailed: a difference beyond its bound.
         """
         if job.form.built:
-            parity = prove(job, directory / GRAPH, sections, work, prepared.opset)
-            return parity | _prefill_proof(job, prepared, directory, sections, work, parity)
+            return prove(job, directory / GRAPH, sections, work, prepared.opset)
         twin = replace(job, form=CPU, kv_dtype=FLOAT)
         folder = work / "cpu"
         folder.mkdir(parents=True)
@@ -109,6 +99,7 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict
         save_graph(built.model, directory / GRAPH, built.nbytes, task)
     decodes = job.source.anatomy.kind == "decoder"
     section = decoder_section(job) if decodes else encoder_section(job, built.inputs)
+    own = OWN_DOMAIN in built.model.graph.opset_imports
     return {
         job.source.anatomy.kind: section,
         "graph": {
@@ -116,7 +107,8 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict
             "opset": built.model.graph.opset_imports[""],
             "ir_version": built.model.ir_version,
             "provider": job.form.describe(),
-            "operators": "edgepress" if OWN_DOMAIN in built.model.graph.opset_imports else "standard",
+            "operators": "edgepress" if own else "standard",
+            "runs_in": _runs_in(job, own=own),
             "notes": list(built.notes),
         },
         "weights": {
@@ -126,23 +118,15 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict
     }
 
 
-def _prefill_proof(
-    job: ExportJob,
-    prepared: PreparedOnnx,
-    directory: Path,
-    sections: dict[str, Any],
-    work: Path,
-    parity: dict[str, Any],
-) -> dict[str, Any]:
-    """The proof of the prefill graph, which is taken out of the bundle where it is not good enough."""
-    if "prefill" not in sections:
-        return {}
-    vocab_size = sections["decoder"]["vocab_size"]
-    proof = prove_prefill(job, directory / GRAPH, sections["prefill"], vocab_size, prepared.opset, work)
-    proof = judged(proof, parity["quantized"]["kl_of_rounding"])
-    if proof["status"] != "passed":
-        (directory / sections.pop("prefill")["file"]).unlink()
-    return {"prefill": proof}
+def _runs_in(job: ExportJob, *, own: bool) -> str:
+    """For manifest, card and user: what opens the bundle."""
+    if own:
+        return (
+            "edgepress alone; for ONNX Runtime, onnxruntime-genai, node and browsers, export the checkpoint "
+            "with --for standard"
+        )
+    why = why_missing() if job.form == CPU else ""
+    return "any client of ONNX Runtime" + (f"; edgepress's own operators are not here: {why}" if why else "")
 
 
 FORMAT: ExportFormat[PreparedOnnx] = OnnxFormat()

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ...compress.model.anatomy import Anatomy
@@ -19,7 +18,6 @@ from ...compress.model.block_anatomy import Attention
 from ...compress.model.kv_scheme import KVScales
 from ...compress.numbers.qtensor import QTensor
 from ...compress.numbers.scheme import Scheme
-from ...runtime.bundle.manifest import PrepackedLinear
 from .graph_writer import GraphWriter
 
 
@@ -37,9 +35,6 @@ class Build:
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
         tiles: write edgepress's own operators for quantized weights and attention.
-        smooth: factors ``[hidden]`` by the name of the norm whose outputs are divided by them.
-        prepacked: None in a graph that has its weights; in one for prefill, the products whose weights are
-            prepacked on the device from those of the model's graph.
     """
 
     graph: GraphWriter
@@ -49,8 +44,6 @@ class Build:
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None
-    smooth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    prepacked: list[PrepackedLinear] | None = None
 
     @property
     def anatomy(self) -> Anatomy:

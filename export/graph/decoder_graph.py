@@ -11,16 +11,13 @@ row by one token. A cached row takes several tokens at a time at batch 1 only.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import onnx_ir as ir
 
 from ...compress.model.anatomy import Anatomy
 from ...errors import CheckpointError, ShapeError
-from .attention.attention import CausalInputs, causal_attention, factor_in_rope
+from .attention.attention import CausalInputs, factor_in_rope
 from .attention.cache_io import cast, past, present
-from .attention.dequantized_cache import opens
 from .attention.positions import check_rope, learned_positions, rope_tables
 from .block_nodes import decoder_block
 from .build import Build
@@ -39,8 +36,14 @@ def build_decoder(build: Build) -> None:
         CheckpointError: a part that this graph cannot express.
         ShapeError: a size that the kernels cannot handle; names the layer.
     """
-    residual, shared, pasts = _begin(build)
+    check_decoder(build.anatomy)
     graph = build.graph
+    ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
+    mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
+    lengths = _lengths(build, mask)
+    shared = _shared(build, mask, lengths)
+    pasts = [past(build, block) for block in build.anatomy.blocks]
+    residual = _embedded(build, ids, lengths)
     kept = graph.input("logits_to_keep", INT64, [1])
     graph.default(kept, np.ones(1, np.int64))
     normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
@@ -55,42 +58,6 @@ def build_decoder(build: Build) -> None:
     graph.output(_logits(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
     for block, extended in zip(build.anatomy.blocks, presents, strict=True):
         present(build, block, extended)
-
-
-def build_prefill(build: Build) -> None:
-    """Write the graph that fills the cache and computes nothing else: no head, and of the last block the keys
-    and values. Inputs and outputs are those of :func:`build_decoder` but for the logits.
-
-    Raises:
-        CheckpointError, ShapeError: as :func:`build_decoder`.
-    """
-    residual, shared, pasts = _begin(build)
-    *blocks, last = build.anatomy.blocks
-    normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
-    presents = []
-    for index, block in enumerate(blocks):
-        left = decoder_block(build, normed, residual, block, shared, pasts[index])
-        presents.append(left.present)
-        norm = build.anatomy.blocks[index + 1].norm1
-        normed, residual = add_and_normalize(build, left.out, left.residual, norm, left.bias)
-    attention = last.attention
-    presents.append(causal_attention(build, normed, attention, shared, pasts[-1], attention.module)[1:])
-    for block, extended in zip(build.anatomy.blocks, presents, strict=True):
-        present(build, block, extended)
-
-
-def _begin(build: Build) -> tuple[ir.Value, CausalInputs, list[tuple[ir.Value, ir.Value]]]:
-    """The inputs: what the first block reads, what all attention reads, and the caches."""
-    check_decoder(build.anatomy)
-    graph = build.graph
-    ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
-    mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
-    lengths = _lengths(build, mask)
-    shared = _shared(build, mask, lengths)
-    if opens(build):
-        shared = replace(shared, span=_span(build, ids, mask))
-    pasts = [past(build, block) for block in build.anatomy.blocks]
-    return _embedded(build, ids, lengths), shared, pasts
 
 
 def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:
@@ -147,14 +114,6 @@ def _lengths(build: Build, mask: ir.Value) -> ir.Value:
     """Tokens of each row, ``[batch]`` int64."""
     row = build.graph.constant("mask.row", np.array([1], np.int64))
     return build.graph.node("ReduceSum", "mask.lengths", [mask, row], keepdims=0)
-
-
-def _span(build: Build, ids: ir.Value, mask: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Tokens of the cache before and after the new ones, each ``[1]`` int64."""
-    graph = build.graph
-    end = graph.node("Shape", "span.end", [mask], start=1, end=2)
-    new = graph.node("Shape", "span.new", [ids], start=1, end=2)
-    return graph.node("Sub", "span.start", [end, new]), end
 
 
 def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:

@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir as ir
 
 from ...compress.model.block_anatomy import Norm
-from ...runtime.prepack.int8_weights import SMOOTHED
 from .build import Build
 from .graph_writer import Array
 
@@ -62,11 +61,9 @@ def _scale(build: Build, norm: Norm) -> ir.Value:
 
 
 def _part(build: Build, norm: Norm, part: str, offset: float = 0.0) -> ir.Value:
-    name, weights, factors = f"{norm.name}.{part}", build.weights, build.smooth.get(norm.name)
+    name, weights = f"{norm.name}.{part}", build.weights
 
     def make() -> Array:
-        value = weights.tensor(name).numpy() + offset
-        return (value if factors is None else value / factors).astype(np.float32)
+        return (weights.tensor(name).numpy() + offset).astype(np.float32)
 
-    stored = name if factors is None else name + SMOOTHED
-    return build.graph.weight(stored, ir.DataType.FLOAT, weights.shape(name), make)
+    return build.graph.weight(name, ir.DataType.FLOAT, weights.shape(name), make)

@@ -26,34 +26,26 @@ class GraphDriver:
         self.session = session
         self._pasts = [node for node in session.get_inputs() if node.name.startswith("past_key_values.")]
 
-    def logits(
-        self, ids: Ids, *, depth: int = 0, lengths: list[int] | None = None, filler: Any = None
-    ) -> Floats:
+    def logits(self, ids: Ids, *, depth: int = 0, lengths: list[int] | None = None) -> Floats:
         """Logits ``[batch, seq - depth, vocab]`` of ``ids [batch, seq]``, the first ``depth`` of which come
         from the cache.
 
-        ``lengths`` are the valid tokens of each row, the rest is padding on the right. ``filler`` is a
-        session over a prefill graph, which fills the cache instead of this one.
+        ``lengths`` are the valid tokens of each row, the rest is padding on the right.
         """
         batch, total = ids.shape
-        cache = self.cache(ids, depth, filler)
+        cache = self.cache(ids, depth)
         mask = np.ones((batch, total), np.int64)
         for row, length in enumerate(lengths or []):
             mask[row, length:] = 0
         return self._run(ids[:, depth:], mask, cache, keep=0)[0]
 
-    def cache(self, ids: Ids, depth: int, filler: Any = None) -> dict[str, Any]:
+    def cache(self, ids: Ids, depth: int) -> dict[str, Any]:
         """A cache for all of ``ids [batch, seq]`` that holds the first ``depth``, as for :meth:`logits`."""
         batch, total = ids.shape
         cache = self.empty_cache(batch, total)
         if not depth:
             return cache
-        first, mask = ids[:, :depth], np.ones((batch, depth), np.int64)
-        if filler is None:
-            return self._run(first, mask, cache, keep=1)[1]
-        feeds = {"input_ids": first, "attention_mask": mask, **cache}
-        with graph_errors_are_typed("the prefill graph does not run"):
-            return dict(zip(cache, filler.run(presents(cache), feeds), strict=True))
+        return self._run(ids[:, :depth], np.ones((batch, depth), np.int64), cache, keep=1)[1]
 
     def empty_cache(self, batch: int, capacity: int) -> dict[str, Any]:
         """Inputs for ``capacity`` tokens that have not been seen yet."""

@@ -19,6 +19,7 @@ from ...errors import BundleError
 from ...runtime.bundle.manifest import DecoderSection
 from ...runtime.bundle.typed_json import read
 from ...runtime.engine.decoder import Decoder
+from ...runtime.kernels.library import instructions
 from ...runtime.session.session import PROVIDERS, device_of, onnxruntime, open_session
 from ...storage import sha256_file
 from ..graph.forms.providers import NOT_RUN
@@ -49,7 +50,9 @@ def prove(job: ExportJob, graph: Path, sections: dict[str, Any], work: Path, ops
         with job.progress.task("proving the graph", ENCODER_STEPS) as task:
             length = int(sections["encoder"]["max_length"])
             result = prove_encoder(job, graph, length, work, opset, task)
-    return {"status": "passed", "text": text, **result}
+    own = sections["graph"]["operators"] == "edgepress"
+    ran = {"operators": sections["graph"]["operators"], "instructions": instructions() if own else None}
+    return {"status": "passed", "text": text, "ran": ran, **result}
 
 
 def prove_form(

@@ -8,12 +8,12 @@ numbers that nothing parses, and no result leaves before they are known to be ri
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import InputError
-from ...storage import sha256_file, sha256_json
+from ...storage import sha256_file
 from .directory import (
     MANIFEST,
     manifest_json,
@@ -30,7 +30,6 @@ from .manifest import (
     BundleManifest,
     DecoderSection,
     EncoderSection,
-    PrefillSection,
     parse,
 )
 from .onnx_wire import external_locations
@@ -44,7 +43,6 @@ class Bundle:
     """A verified bundle directory. ``manifest`` is its whole JSON; the sections acted on are typed.
 
     Attributes:
-        weight_files: names of the files beside the graph that it keeps its weights in.
         unchecked: names of the files whose hashes have been left to :meth:`check_weights`; none after it.
     """
 
@@ -52,7 +50,6 @@ class Bundle:
     manifest: dict[str, Any] = field(repr=False)
     manifest_sha256: str
     _checked: BundleManifest = field(repr=False)
-    weight_files: frozenset[str] = frozenset()
     unchecked: set[str] = field(default_factory=set)
 
     @classmethod
@@ -79,14 +76,8 @@ class Bundle:
             weights = external_locations(root / checked.graph.file)
             refuse_foreign_data(root / checked.graph.file, set(weights) - set(checked.files))
             refuse_short_data(root / checked.graph.file, weights)
-            if checked.prefill is not None:
-                graph = root / checked.prefill.file
-                outside = external_locations(graph)
-                outside.pop(checked.prefill.weights, None)
-                refuse_foreign_data(graph, set(outside) - set(weights))
-                refuse_short_data(graph, outside)
             digest = hashlib.sha256(raw).hexdigest()
-            return cls(root, document, digest, checked, frozenset(weights), set(later) if verify else set())
+            return cls(root, document, digest, checked, set(later) if verify else set())
 
     def check_weights(self) -> None:
         """Compare the hashes of the weights, where :meth:`open` has left that for later.
@@ -127,31 +118,6 @@ class Bundle:
     def own_operators(self) -> bool:
         """Whether its graph has operators of edgepress's own, which no other runtime knows."""
         return self._checked.graph.operators == "edgepress"
-
-    @property
-    def graph_sha256(self) -> str:
-        """A hash of the graphs with their weights: the same for every bundle that computes the same."""
-        prefill = [] if self.prefill is None else [self.prefill.file]
-        names = (self._checked.graph.file, *sorted(self.weight_files), *prefill)
-        # What the weights of the prefill graph are made of stands in the manifest alone.
-        linears = None if self.prefill is None else asdict(self.prefill)
-        return sha256_json([linears, *(self._checked.files[name].sha256 for name in names)])
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the graph with its weights."""
-        return sum(self._checked.files[name].bytes for name in (self._checked.graph.file, *self.weight_files))
-
-    @property
-    def prefill(self) -> PrefillSection | None:
-        """The graph that fills a decoder's cache, where the bundle has one."""
-        return self._checked.prefill
-
-    @property
-    def prefill_bytes(self) -> int:
-        """Bytes of the weights that the device makes for that graph."""
-        prefill = self.prefill
-        return 0 if prefill is None else sum(linear.out * linear.columns for linear in prefill.linears)
 
     @property
     def disk_bytes(self) -> int:

@@ -1,5 +1,4 @@
-"""``GraphFile``: the nodes of an ONNX file and its weights, where they lie and how large they are, read
-without loading either.
+"""``GraphFile``: the nodes of an ONNX file, and how large its weights are, read without loading either.
 
 A device has no onnx package, and a session does not tell what its nodes were given. Nodes of subgraphs stand
 beside those of the graph: names are unique in the graphs that are exported here. Field numbers are those of
@@ -12,10 +11,6 @@ import mmap
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import BundleError
 from ...foreign import memory_shortage
@@ -33,35 +28,15 @@ class Weight:
 
     Attributes:
         bits: of one element; 0 when it has no fixed size.
-        location: name of the file beside the graph that holds its bytes; "" when the graph itself does.
-        start: its first byte in that file, or None where its numbers are not stored as raw bytes.
     """
 
     shape: tuple[int, ...]
     bits: int
-    location: str = ""
-    start: int | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes in the file."""
         return -(-prod(self.shape) * self.bits // 8)
-
-    def read(self, graph: Path, dtype: type[np.generic]) -> NDArray[Any]:
-        """Its numbers, ``dtype`` in ``shape``, mapped from the file ``graph`` or the one beside it.
-
-        Raises:
-            BundleError: it is not stored as raw bytes of that type, or the file is missing or too short.
-        """
-        whole = self.start is not None and self.bits == 8 * np.dtype(dtype).itemsize
-        try:
-            path = graph.with_name(self.location) if self.location else graph
-            if not whole or path.stat().st_size < (self.start or 0) + self.nbytes:
-                raise ValueError(f"{self.nbytes} bytes of {np.dtype(dtype).name} are not there")
-            return np.memmap(path, dtype, "r", offset=self.start or 0, shape=self.shape)
-        except (OSError, ValueError, OverflowError) as error:
-            why = f"{self.location or graph.name}: {error}"
-            raise BundleError(f"{graph} does not hold the weights that it describes", why=why) from None
 
 
 @dataclass(frozen=True)
@@ -132,7 +107,7 @@ class GraphFile:
 
 
 def _tensor(data: Data, start: int, stop: int) -> tuple[str, Weight]:
-    name, shape, kind, begin, outside = "", [], 0, None, {}
+    name, shape, kind = "", [], 0
     for part in fields(data, start, stop):
         if part.number == 1:
             shape += packed(data, part)
@@ -140,14 +115,7 @@ def _tensor(data: Data, start: int, stop: int) -> tuple[str, Weight]:
             kind = part.value
         elif part.number == 8:
             name = _text(data, part.start, part.stop)
-        elif part.number == 9 and part.value is None:
-            begin = part.start
-        elif part.number == 13 and part.value is None:
-            entry = {field.number: _text(data, field.start, field.stop) for field in fields(data, *part[1:3])}
-            outside[entry.get(1, "")] = entry.get(2, "")
-    if "location" in outside:
-        begin = int(outside.get("offset", "0"))
-    return name, Weight(tuple(shape), _BITS.get(kind, 0), outside.get("location", ""), begin)
+    return name, Weight(tuple(shape), _BITS.get(kind, 0))
 
 
 def _text(data: Data, start: int, stop: int) -> str:

@@ -115,39 +115,6 @@ class DecoderSection:
         return numbers * _ITEM_BYTES[self.kv_dtype]
 
 
-_WIDEST = 1 << 24
-
-
-@dataclass(frozen=True)
-class PrepackedLinear:
-    """A product of the prefill graph: ``name``, and rows ``first`` to ``first + out`` of the weight of the
-    product ``of`` in the model's graph, which has ``columns`` inputs. They come from the smoothed ``norm``,
-    unless that is "".
-    """
-
-    name: Annotated[str, text()]
-    of: Annotated[str, text()]
-    first: Annotated[int, integer(0, _WIDEST)]
-    out: Annotated[int, integer(1, _WIDEST)]
-    columns: Annotated[int, integer(1, _WIDEST)]
-    norm: Annotated[str, text()] = ""
-
-
-@dataclass(frozen=True)
-class PrefillSection:
-    """A second graph, which fills the cache of a decoder with many tokens at once; its ``linears`` have
-    weights that the device makes (see :mod:`..prepack.int8_weights`).
-    """
-
-    file: Annotated[str, _graph_name]
-    linears: Annotated[list[PrepackedLinear], items(section(PrepackedLinear), at_least=1, at_most=1 << 16)]
-
-    @property
-    def weights(self) -> str:
-        """The name of the file in which its graph looks for them, and which no bundle holds."""
-        return f"{self.file}.data"
-
-
 _INPUTS = choice("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -174,14 +141,12 @@ class BundleManifest(HashedTree):
     graph: Annotated[Graph, section(Graph)] = field(default_factory=Graph)
     decoder: Annotated[DecoderSection | None, optional(section(DecoderSection))] = None
     encoder: Annotated[EncoderSection | None, optional(section(EncoderSection))] = None
-    prefill: Annotated[PrefillSection | None, optional(section(PrefillSection))] = None
 
     def __post_init__(self) -> None:
         if getattr(self, self.kind) is None:
             raise ValueError(f"a bundle of kind {self.kind!r} needs the section {self.kind!r}")
-        for graph in (self.graph, self.prefill):
-            if graph is not None and graph.file not in self.files:
-                raise ValueError(f"{graph.file!r} is not among the files")
+        if self.graph.file not in self.files:
+            raise ValueError(f"{self.graph.file!r} is not among the files")
 
 
 Manifest = TypeVar("Manifest", bound=HashedTree)

@@ -8,7 +8,6 @@ token at once, so that the weights are read once for all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from ..bundle.manifest import DecoderSection
 from ..session.session import graph_errors_are_typed
 from .decoder import CAPACITY_STEP, PREFILL_CHUNK, Logits, bind_keep, bind_logits
 from .kv_cache import CacheBuffers
-from .prefill import Prefill
 from .token_limits import Ids, TokenLimits
 
 
@@ -29,21 +27,12 @@ class BatchDecoder:
 
     Attributes:
         lengths: tokens of each row in the cache.
-        filled: tokens of each row's latest prompt that went through the prefill graph.
     """
 
-    def __init__(
-        self,
-        session: Any,
-        section: DecoderSection,
-        *,
-        device: str = "cpu",
-        prefill_graph: Prefill | None = None,
-    ) -> None:
-        self.session, self.section, self.prefill_graph = session, section, prefill_graph
+    def __init__(self, session: Any, section: DecoderSection, *, device: str = "cpu") -> None:
+        self.session, self.section = session, section
         self.limits = TokenLimits(section.vocab_size, section.context_length)
         self.lengths: list[int] = []
-        self.filled: list[int] = []
         self._device = device
         self._logits_type = logits_dtype(session, section)
         self._cache: CacheBuffers | None = None
@@ -61,7 +50,7 @@ class BatchDecoder:
         if not len(prompts):
             raise InputError("there are no prompts to run")
         rows = [self.limits.row(prompt) for prompt in prompts]
-        self.lengths, self.filled = [0] * len(rows), [0] * len(rows)
+        self.lengths = [0] * len(rows)
         self._reserve(max(row.shape[1] for row in rows) + new_tokens)
         self._run_rows(rows)
         return self._logits[:, 0]
@@ -100,17 +89,11 @@ class BatchDecoder:
 
     def _run_row(self, number: int, ids: Ids) -> None:
         assert self._cache is not None
-        filled, cache = 0, self._cache
-        if self.prefill_graph is not None:
-            bind = partial(cache.bind_row, row=number)
-            filled = self.prefill_graph.fill(bind, ids, self.lengths[number])
-            self.lengths[number] += filled
-        self.filled[number] = filled
         binding = self.session.io_binding()
-        cache.bind_row(binding, number)
+        self._cache.bind_row(binding, number)
         bind_keep(binding, 1)
         bind_logits(binding, self._logits[number : number + 1])
-        for start in range(filled, ids.shape[1], PREFILL_CHUNK):
+        for start in range(0, ids.shape[1], PREFILL_CHUNK):
             chunk = np.ascontiguousarray(ids[:, start : start + PREFILL_CHUNK])
             total = self.lengths[number] + chunk.shape[1]
             binding.bind_cpu_input("input_ids", chunk)
@@ -128,7 +111,7 @@ class BatchDecoder:
         grown = tokens if cache is None or not same else max(tokens, cache.capacity * 2)
         capacity = min(-(-grown // CAPACITY_STEP) * CAPACITY_STEP, self.limits.context_length)
         if cache is not None and any(self.lengths):
-            cache.grow(capacity, keep=max(self.lengths))
+            cache.grow(capacity)
         else:
             self._cache = cache = None  # freed before its successor is made
             cache = CacheBuffers(self.section, batch=batch, capacity=capacity, device=self._device)

@@ -9,7 +9,6 @@ import numpy as np
 
 from ...terminal import Progress
 from ..bundle.bundle import Bundle
-from ..prepack.prepacked import BackgroundPrepacking
 from .encoder import BATCH_SIZE, Encoder, Vectors
 
 
@@ -29,23 +28,17 @@ class ClassifierModel:
         InputError: the bundle is a decoder.
     """
 
-    def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu", cache: bool = True
-    ) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
         self.bundle = bundle
-        self.encoder = Encoder.open(bundle, threads, provider=provider, cache=cache)
+        self.encoder = Encoder.open(bundle, threads, provider=provider)
         self.tokenizer, self.labels = self.encoder.tokenizer, self.encoder.labels
-        self._background_prepacking = BackgroundPrepacking(bundle, wanted=cache and provider == "cpu")
 
     def logits(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None
     ) -> Vectors:
         """``[len(texts), labels]``; as :meth:`Encoder.logits`."""
-        found = self.encoder.logits(
-            [texts] if isinstance(texts, str) else texts, batch_size, progress=progress
-        )
-        self._background_prepacking()
-        return found
+        texts = [texts] if isinstance(texts, str) else texts
+        return self.encoder.logits(texts, batch_size, progress=progress)
 
     def classify(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None

@@ -20,14 +20,14 @@ from ..bundle.manifest import DecoderSection
 from ..session.session import device_of, graph_errors_are_typed, owned_value
 from .kv_cache import CacheBuffers
 from .load import load_graph
-from .prefill import Prefill, prefill_of
 from .token_limits import Ids, TokenLimits
 
 # Long prompts go through in chunks. Attention computes a whole rectangle of a chunk's tokens by all that came
 # before, the part that causality masks included: short chunks waste least, and the matrix kernels reach their
 # speed at this length.
 PREFILL_CHUNK = 128
-# Capacity grows in steps of this many tokens at least, so that a chat does not reallocate at each turn.
+# Capacity grows in steps of this many tokens at least, so that a chat does not reallocate at each turn; a
+# multiple of 16, the block of our own attention.
 CAPACITY_STEP = 256
 
 Logits = npt.NDArray[np.floating]
@@ -39,25 +39,15 @@ class Decoder:
     Attributes:
         length: tokens in the cache.
         device: where it lies.
-        prefill_graph: what long prompts fill the cache with, or None.
-        filled: tokens of the latest prompt that went through it.
         context_length, vocab_size: limits from the manifest.
     """
 
-    def __init__(
-        self,
-        session: Any,
-        section: DecoderSection,
-        *,
-        device: str = "cpu",
-        prefill_graph: Prefill | None = None,
-    ) -> None:
+    def __init__(self, session: Any, section: DecoderSection, *, device: str = "cpu") -> None:
         self.session = session
-        self.prefill_graph = prefill_graph
         self.section = section
         self.context_length, self.vocab_size = section.context_length, section.vocab_size
         self.limits = TokenLimits(section.vocab_size, section.context_length)
-        self.length = self.filled = 0
+        self.length = 0
         self.device = device
         self._logits_type = logits_dtype(session, section)
         self._batch: CacheBuffers | None = None
@@ -78,23 +68,16 @@ class Decoder:
         *,
         provider: str = "cpu",
         profile: Path | None = None,
-        cache: bool = True,
-        prefill: bool = True,
     ) -> Decoder:
-        """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`. With ``prefill``
-        long prompts go through the bundle's prefill graph, where it has one: another arithmetic, with other
-        answers. Its trace has "-prefill" behind the prefix ``profile``.
+        """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`.
 
         Raises:
             InputError: the bundle is an encoder.
             BundleError: the graph does not load, or is not the one that the manifest describes.
         """
         section = bundle.decoder
-        session = load_graph(bundle, threads=threads, provider=provider, profile=profile, cache=cache)
-        filler = None if profile is None else profile.with_name(f"{profile.name}-prefill")
-        found = prefill_of(bundle, threads=threads, provider=provider, cache=cache, profile=filler)
-        graph = found if prefill else None
-        return cls(session, section, device=device_of(provider), prefill_graph=graph)
+        session = load_graph(bundle, threads=threads, provider=provider, profile=profile)
+        return cls(session, section, device=device_of(provider))
 
     def prefill(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits:
         """Start a new sequence with room for ``new_tokens`` after ``ids``; logits ``[vocab]`` of the last.
@@ -129,16 +112,10 @@ class Decoder:
         """Append several ``ids`` to the sequence, in chunks; as :meth:`prefill` otherwise."""
         array = self.limits.row(ids)
         self._reserve(self.length + array.shape[1])
-        binding, self.filled = self._chunk_binding, 0
-        if self.prefill_graph is not None:
-            assert self._cache is not None
-            self.filled = self.prefill_graph.fill(self._cache.bind, array, self.length)
-            self._ids[self.length : self.length + self.filled] = array[0, : self.filled]
-            self.length += self.filled
-        for start in range(self.filled, array.shape[1], PREFILL_CHUNK):
+        for start in range(0, array.shape[1], PREFILL_CHUNK):
             chunk = np.ascontiguousarray(array[:, start : start + PREFILL_CHUNK])
-            binding.bind_cpu_input("input_ids", chunk)
-            self._run(binding, chunk)
+            self._chunk_binding.bind_cpu_input("input_ids", chunk)
+            self._run(self._chunk_binding, chunk)
         return self._row
 
     def step(self, token: int) -> Logits:
@@ -201,7 +178,7 @@ class Decoder:
             self._cache = None  # freed before its successor is made
             self._cache = CacheBuffers(self.section, batch=1, capacity=capacity, device=self.device)
         else:
-            self._cache.grow(capacity, keep=self.length)
+            self._cache.grow(capacity)
         self._mask = np.ones((1, capacity), np.int64)
         self._ids = np.concatenate([self._ids[: self.length], np.zeros(capacity - self.length, np.int64)])
         for binding in (self._chunk_binding, self._step_binding):

@@ -78,7 +78,6 @@ class Encoder:
         *,
         provider: str = "cpu",
         profile: Path | None = None,
-        cache: bool = True,
     ) -> Encoder:
         """Load the graph and the tokenizer of ``bundle``; the arguments are those of
         :func:`.load.load_graph`.
@@ -88,7 +87,7 @@ class Encoder:
             BundleError: the graph does not load, or is not the one that the manifest describes.
         """
         section = bundle.encoder
-        load = partial(load_graph, threads=threads, provider=provider, profile=profile, cache=cache)
+        load = partial(load_graph, threads=threads, provider=provider, profile=profile)
         workers = None
         if provider == "cpu" and profile is None:
             workers = WorkerThreads(threads or thread_budget(), partial(load, bundle, threads=1))

@@ -14,7 +14,6 @@ from ...errors import InputError
 from ..text.text_stream import Decodes, IncrementalDecoder, StopStrings
 from .batch_decoder import BatchDecoder
 from .decoder import Decoder, Logits
-from .prefill import Arithmetic, arithmetic
 from .sampling import Sampler, Sampling
 
 FinishReason = Literal["eos", "stop", "length"]
@@ -22,14 +21,11 @@ FinishReason = Literal["eos", "stop", "length"]
 
 @dataclass(frozen=True)
 class Generation:
-    """What was generated. ``text`` ends before the stop string; ``token_ids`` are all tokens, with eos;
-    ``prefill`` is the arithmetic that the new tokens of the prompt went through.
-    """
+    """What was generated. ``text`` ends before the stop string; ``token_ids`` are all tokens, with eos."""
 
     text: str
     token_ids: tuple[int, ...]
     prompt_tokens: int
-    prefill: Arithmetic
     finish_reason: FinishReason
     ttft_s: float = field(metadata={"unit": "seconds until the first token was chosen"})
     decode_s: float = field(metadata={"unit": "seconds of all later tokens"})
@@ -46,7 +42,6 @@ class Generation:
             "text": self.text,
             "token_ids": list(self.token_ids),
             "prompt_tokens": self.prompt_tokens,
-            "prefill": self.prefill,
             "new_tokens": len(self.token_ids),
             "finish_reason": self.finish_reason,
             "ttft_ms": 1000 * self.ttft_s,
@@ -94,12 +89,11 @@ class _Reply:
         self._pieces.append(piece)
         return piece
 
-    def generation(self, filled: int, ttft_s: float, decode_s: float) -> Generation:
-        """The finished reply to a prompt of which the prefill graph has run ``filled`` tokens."""
+    def generation(self, ttft_s: float, decode_s: float) -> Generation:
+        """The finished reply."""
         assert self.finished is not None
         text, tokens = "".join(self._pieces), tuple(self.tokens)
-        said = (self._prompt_tokens, arithmetic(filled), self.finished)
-        return Generation(text, tokens, *said, ttft_s, decode_s)
+        return Generation(text, tokens, self._prompt_tokens, self.finished, ttft_s, decode_s)
 
 
 def stream(
@@ -132,7 +126,7 @@ def stream(
         if piece:
             yield piece
         if reply.finished:
-            return reply.generation(decoder.filled, ttft, decode)
+            return reply.generation(ttft, decode)
         began = time.perf_counter()
         reply.choose(decoder.step(reply.tokens[-1]))
         decode += time.perf_counter() - began
@@ -171,6 +165,4 @@ def generate_batch(
                 reply.choose(row)
                 reply.text()
     decode = time.perf_counter() - start - ttft
-    return [
-        reply.generation(filled, ttft, decode) for reply, filled in zip(replies, decoder.filled, strict=True)
-    ]
+    return [reply.generation(ttft, decode) for reply in replies]

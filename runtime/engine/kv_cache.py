@@ -69,11 +69,13 @@ class CacheBuffers:
             binding.bind_input(f"past_key_values.{name}", *place)
             binding.bind_output(f"present.{name}", *place)
 
-    def grow(self, capacity: int, *, keep: int) -> None:
-        """Move to buffers of ``capacity`` tokens with the first ``keep`` of them filled as before."""
+    def grow(self, capacity: int) -> None:
+        """Move to buffers of ``capacity`` tokens that begin as the old ones, whole: edgepress's own attention
+        keeps keys in blocks of 16 tokens, so that the first tokens alone cannot be told from the rest.
+        """
         grown: dict[str, Any] = {}
         for name, shape in self._shapes(capacity):
             larger = self._zeros(shape)
-            larger[:, :, :keep] = self._values[name].numpy()[:, :, :keep]
+            larger[:, :, : self.capacity] = self._values[name].numpy()
             grown[name] = self._placed(larger)
         self._values, self.capacity = grown, capacity

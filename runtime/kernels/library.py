@@ -48,6 +48,14 @@ def _name(path: Path, _: str) -> str:
     return str(function().decode("ascii"))
 
 
+def why_missing() -> str:
+    """Why there is no library; "" where there is one."""
+    if library() is not None:
+        return ""
+    off = os.environ.get("EDGEPRESS_KERNELS", "").lower() == _OFF
+    return "EDGEPRESS_KERNELS is off" if off else "the package was installed without a C compiler"
+
+
 def require_library(what: str) -> Path:
     """The library for ``what``, which cannot do without.
 
@@ -57,11 +65,10 @@ def require_library(what: str) -> Path:
     path = library()
     if path is not None:
         return path
-    off = os.environ.get("EDGEPRESS_KERNELS", "").lower() == _OFF
+    why = why_missing()
+    mend = "unset it" if "off" in why else "install a C compiler and edgepress again"
     raise MissingDependency(
-        f"{what} needs edgepress's own operators, which are {'switched off' if off else 'not built here'}",
-        why="EDGEPRESS_KERNELS is off" if off else "the package was installed without a C compiler",
-        fix="unset EDGEPRESS_KERNELS"
-        if off
-        else "install a C compiler and edgepress again, or export with --for standard",
+        f"{what} needs edgepress's own operators",
+        why=why,
+        fix=f"{mend}; or export the checkpoint with: edgepress export CHECKPOINT -o BUNDLE --for standard",
     )

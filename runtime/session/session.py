@@ -35,23 +35,17 @@ BEHIND = {"tensorrt": ("CUDAExecutionProvider",)}
 # Where buffers for a provider lie, if not in the CPU's memory.
 _DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
-# What decides how a graph is run, and what decides what it becomes: a saved graph keeps only the second.
 # Threads spin from one token to the next and no longer: left to itself ONNX Runtime spins on, and takes the
-# cores from whatever comes then (two thirds of the speed of a prefill graph).
-_RUN = {
+# cores from whatever comes then.
+_CONFIG = {
     "session.intra_op.allow_spinning": "1",
     "session.intra_op.spin_duration_us": "1000",
     "session.prepack.enable_parallel": "1",
+    "session.qdq_matmulnbits_accuracy_level": "4",
 }
-_FORM = {"session.qdq_matmulnbits_accuracy_level": "4"}
 # On a CPU whose products saturate this one gives 8-bit weights by blocks a scalar zero point, which ONNX
 # Runtime 1.32 then refuses in DequantizeLinear. Graphs with integer products have no such node.
 _DISABLED = ["QDQS8ToU8Transformer"]
-# For graphs whose kernels pack weights as they go, or not at all.
-UNPACKED = {"session.disable_prepacking": "1"}
-# Threads of a prefill graph that spin between two prompts would take the cores from decoding.
-PREFILL = {"session.force_spinning_stop": "1"}
-_SMALLEST_EXTERNAL = 1 << 10
 _FATAL = 4
 _RAISED = [
     "Fail",
@@ -114,11 +108,6 @@ def device_of(provider: str) -> str:
     return _DEVICES.get(provider, "cpu")
 
 
-def graph_form() -> dict[str, str]:
-    """The session configuration that decides what kernels make of a graph on this machine."""
-    return {**_FORM, "session.x64quantprecision": str(int(products_saturate()))}
-
-
 def open_session(
     graph: Path,
     *,
@@ -126,8 +115,6 @@ def open_session(
     provider: str = "cpu",
     profile: Path | None = None,
     config: Mapping[str, str] | None = None,
-    optimize: bool = True,
-    weights: Mapping[str, NDArray[Any]] | None = None,
 ) -> Any:
     """An ``InferenceSession`` over ``graph``; its ``misplaced`` is a sentence about nodes that do not run on
     the provider, or "".
@@ -137,8 +124,6 @@ def open_session(
         provider: a key of :data:`PROVIDERS`.
         profile: path prefix for ONNX Runtime's per-operator trace; ``session.end_profiling()`` closes it.
         config: further session configuration entries.
-        optimize: False for a graph that :func:`save_optimized` wrote.
-        weights: initializers that the graph names and no file holds, by name; the session copies them.
 
     Raises:
         MissingDependency: ONNX Runtime or the provider is not installed.
@@ -149,11 +134,9 @@ def open_session(
     name = _available(runtime, provider)
     require_threads(threads)
     recorded = {} if provider == "cpu" else RECORDED
-    entries = {**_RUN, **graph_form(), **recorded, **(config or {})}
+    exact = {"session.x64quantprecision": str(int(products_saturate()))}
+    entries = {**_CONFIG, **exact, **recorded, **(config or {})}
     options = _options(runtime, threads or thread_budget(), entries)
-    if not optimize:
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    _give(runtime, options, weights)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -167,39 +150,6 @@ def open_session(
     if session.get_providers()[0] != name:
         raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
     return session
-
-
-def save_optimized(
-    graph: Path, target: Path, *, packed: bool = True, weights: Mapping[str, NDArray[Any]] | None = None
-) -> None:
-    """Write to ``target`` (and ``target`` + ``.data``) what a CPU session makes of ``graph``: optimized, and
-    where it is ``packed`` its weights a second time as the kernels of this CPU want them. ``weights`` as in
-    :func:`open_session`.
-
-    Raises:
-        MissingDependency: ONNX Runtime is not installed.
-        BundleError: the graph does not load, or cannot be written.
-    """
-    runtime = onnxruntime()
-    written = {
-        "session.optimized_model_external_initializers_file_name": f"{target.name}.data",
-        "session.optimized_model_external_initializers_min_size_in_bytes": str(_SMALLEST_EXTERNAL),
-    }
-    packing = {"session.save_external_prepacked_constant_initializers": "1"} if packed else UNPACKED
-    options = _options(runtime, 1, {**graph_form(), **written, **packing})
-    options.optimized_model_filepath = str(target)
-    _give(runtime, options, weights)
-    with graph_errors_are_typed(f"ONNX Runtime {runtime.__version__} cannot optimize {graph}"):
-        runtime.InferenceSession(
-            str(graph), sess_options=options, providers=[PROVIDERS["cpu"]], disabled_optimizers=_DISABLED
-        )
-
-
-def _give(runtime: Any, options: Any, weights: Mapping[str, NDArray[Any]] | None) -> None:
-    if weights:
-        # Shares the memory of the arrays until a session has been made.
-        values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-        options.add_external_initializers(list(weights), values)
 
 
 def owned_value(array: NDArray[Any]) -> Any:

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 from edgepress.cli.entry import edgepress
 from edgepress.cli.verbs.inspect import described
-from edgepress.errors import InputError
 from edgepress.storage import write_json
 
 CACHE = {"head_dim": 64, "kv_heads": 3}
@@ -71,9 +70,3 @@ def test_a_manifest_without_end_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["bytes", "params", "widths", "runs_on", "block_sizes", "layers"])
 def test_what_a_checkpoint_has_may_be_anything_in_a_bundle(tmp_path: Path, key: str) -> None:
     assert "strange" in _inspected(tmp_path / "bundle", **{key: [{"strange": 1}, 7]})
-
-
-@pytest.mark.parametrize("prefill", ["graph", 7, {"file": "prefill.onnx"}, {"linears": 3}])
-def test_a_manifest_that_cannot_be_told_is_refused(tmp_path: Path, prefill: Any) -> None:
-    with pytest.raises(InputError, match="prefill graph"):
-        _inspected(tmp_path / "bundle", kind="decoder", prefill=prefill)

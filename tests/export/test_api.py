@@ -31,13 +31,13 @@ from edgepress.errors import (
 from edgepress.export import api
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.attention import attention, positions
-from edgepress.export.graph.linear import integer, nbits
+from edgepress.export.graph.linear import integer, integer_tiles, nbits, tiles
 from edgepress.export.proof.distances import gate
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.verification import verify_directory
 from edgepress.runtime.engine.decoder import Decoder
-from edgepress.runtime.kernels.library import library
+from edgepress.runtime.kernels.library import instructions, library
 from edgepress.storage import hash_tree, sha256_file
 
 pytestmark = pytest.mark.chain
@@ -71,25 +71,72 @@ def test_a_bundle_of_our_own_operators_is_proven_and_says_so(
 ) -> None:
     if library() is None:
         pytest.skip("the library of operators was not built here")
-    path = export_bundle(w4, output=tmp_path / "own", operators="edgepress")
+    path = export_bundle(w4, output=tmp_path / "own")
     opened = Bundle.open(path)
-    assert opened.own_operators and opened.manifest["parity"]["status"] == "passed"
-    assert not {"prefill", "genai_config.json", "model.genai.onnx"} & (
-        set(opened.manifest) | set(opened.manifest["files"])
-    )
+    manifest = opened.manifest
+    assert opened.own_operators and manifest["parity"]["status"] == "passed"
+    assert manifest["parity"]["ran"] == {"operators": "edgepress", "instructions": instructions()}
+    assert manifest["graph"]["runs_in"].startswith("edgepress alone;")
+    assert not {"genai_config.json", "model.genai.onnx"} & set(manifest["files"])
     card = (path / "README.md").read_text()
-    assert "--for standard" in card and "--for edgepress" in card
+    assert "library_name: edgepress\n" in card and "## In other runtimes" in card
+    assert "edgepress export w4 --format onnx -o own --for standard\n" in card
+    assert "edgepress export w4 --format onnx -o own\n" in card
     whole = Decoder.open(opened).prefill([1, 5, 9, 7, 30]).copy()
     decoder = Decoder.open(opened)
     decoder.prefill([1, 5, 9])
     decoder.step(7)
     assert np.array_equal(decoder.step(30), whole)
     monkeypatch.setenv("EDGEPRESS_KERNELS", "off")
-    with pytest.raises(MissingDependency, match="switched off"):
+    with pytest.raises(MissingDependency, match="needs edgepress's own operators") as missing:
         Decoder.open(opened)
-    with pytest.raises(MissingDependency, match="switched off"):
+    assert missing.value.why == "EDGEPRESS_KERNELS is off" and "--for standard" in missing.value.fix
+    with pytest.raises(MissingDependency, match="needs edgepress's own operators"):
         export_bundle(w4, output=tmp_path / "again", operators="edgepress")
     assert nothing_left(tmp_path, "own")
+
+
+def test_without_the_library_the_default_is_the_standard_form(
+    w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_KERNELS", "off")
+    result = CliRunner().invoke(edgepress, ["export", str(w4), "-o", str(tmp_path / "b")])
+    assert result.exit_code == 0, result.output
+    why = "any client of ONNX Runtime; edgepress's own operators are not here: EDGEPRESS_KERNELS is off"
+    assert f"standard operators: runs in {why}" in result.output
+    bundle = Bundle.open(tmp_path / "b")
+    assert not bundle.own_operators and {"genai_config.json", "model.genai.onnx"} < set(
+        bundle.manifest["files"]
+    )
+    assert bundle.manifest["graph"]["runs_in"] == why
+    assert bundle.manifest["parity"]["ran"] == {"operators": "standard", "instructions": None}
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert why in card
+    assert "library_name: onnxruntime\n" in card and "In other runtimes" not in card
+    assert "run with standard operators" in card and "-o b --for standard\n" in card
+    shown = CliRunner().invoke(edgepress, ["inspect", str(tmp_path / "b"), "--json"])
+    assert json.loads(shown.stdout)["graph"]["runs_in"] == why
+
+
+def test_formats_of_other_runtimes_have_no_operators_of_ours(w4: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gguf is for another runtime"):
+        export_bundle(w4, output=tmp_path / "b", format="gguf", operators="edgepress")
+
+
+def test_a_bundle_of_0_1_runs_with_its_own_graph_alone(bundle: Path, w4: Path, tmp_path: Path) -> None:
+    """Its manifest names a second graph, whose weights a device made."""
+    old = tmp_path / "old"
+    shutil.copytree(bundle, old)
+    shutil.copyfile(old / "model.onnx", old / "prefill.onnx")
+    manifest = json.loads((old / "manifest.json").read_text())
+    linear = {"name": "p", "of": "q", "first": 0, "out": 4, "columns": 4, "norm": ""}
+    manifest["prefill"] = {"file": "prefill.onnx", "made_bytes": 16, "linears": [linear]}
+    manifest["files"] = hash_tree(old, skip=frozenset({"manifest.json"}))
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    ids = list(range(3, 90))
+    found = Decoder.open(Bundle.open(old), threads=1).prefill(ids)
+    assert np.array_equal(found, Decoder.open(Bundle.open(bundle), threads=1).prefill(ids))
+    assert not verify_directory(old).problems
 
 
 def test_w8a8_of_our_own_operators_is_proven_for_decoders_and_encoders(
@@ -142,7 +189,7 @@ def test_the_proof_is_in_the_manifest(bundle: Path) -> None:
 def test_a_plain_checkpoint_becomes_a_float_bundle(pico_llama: Path, tmp_path: Path) -> None:
     opened = Bundle.open(export_bundle(pico_llama, output=tmp_path / "plain"))
     assert opened.scheme == "fp32"
-    assert set(opened.manifest["parity"]) == {"status", "text", "float", "greedy"}
+    assert set(opened.manifest["parity"]) == {"status", "text", "ran", "float", "greedy"}
     decoder = Decoder.open(opened, threads=1)
     assert decoder.logits(np.arange(6)[None]).shape == (1, 6, decoder.vocab_size)
 
@@ -186,13 +233,43 @@ def planted_rope(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgepress.export.graph.decoder_graph.rope_tables", lambda *_: original(*_)[::-1])
 
 
-@pytest.mark.parametrize("plant", [planted_codes, planted_scales, planted_rope])
+def planted_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = tiles.pack_tiles
+    monkeypatch.setattr(tiles, "pack_tiles", lambda codes, *rest: original(codes[:, ::-1], *rest))
+
+
+def planted_tile_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = tiles.pack_tiles
+
+    def planted(codes: Any, scales: Any, *rest: Any) -> Any:
+        return original(codes, scales * np.float32(1.01), *rest)
+
+    monkeypatch.setattr(tiles, "pack_tiles", planted)
+
+
+@pytest.mark.parametrize(
+    ("plant", "operators"),
+    [
+        (planted_codes, "standard"),
+        (planted_scales, "standard"),
+        (planted_rope, "standard"),
+        (planted_tiles, "edgepress"),
+        (planted_tile_scales, "edgepress"),
+        (planted_rope, "edgepress"),
+    ],
+)
 def test_a_planted_fault_fails_the_proof_and_publishes_nothing(
-    plant: Callable[[pytest.MonkeyPatch], None], w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plant: Callable[[pytest.MonkeyPatch], None],
+    operators: str,
+    w4: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if operators == "edgepress" and library() is None:
+        pytest.skip("the library of operators was not built here")
     plant(monkeypatch)
     with pytest.raises(GateFailed, match="failed its proof"):
-        export_bundle(w4, output=tmp_path / "bundle")
+        export_bundle(w4, output=tmp_path / "bundle", operators=operators)
     assert nothing_left(tmp_path)
 
 
@@ -204,11 +281,23 @@ def test_a_planted_fault_in_integer_scales_fails_the_proof(
     def wrong(tensor: Any) -> Any:
         return type(tensor)(tensor.scheme, tensor.codes, tensor.scale * 1.001)
 
-    export_bundle(w8a8, output=tmp_path / "right")
+    export_bundle(w8a8, output=tmp_path / "right", operators="standard")
     monkeypatch.setattr(integer, "_checked", lambda tensor: wrong(original(tensor)))
     with pytest.raises(GateFailed, match="quantized weights"):
-        export_bundle(w8a8, output=tmp_path / "bundle")
+        export_bundle(w8a8, output=tmp_path / "bundle", operators="standard")
     assert nothing_left(tmp_path, "right")
+
+
+def test_a_planted_fault_in_integer_tiles_fails_the_proof(
+    w8a8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library() is None:
+        pytest.skip("the library of operators was not built here")
+    original = integer_tiles.pack_lines
+    monkeypatch.setattr(integer_tiles, "pack_lines", lambda codes: original(codes[:, ::-1]))
+    with pytest.raises(GateFailed, match="failed its proof"):
+        export_bundle(w8a8, output=tmp_path / "bundle", operators="edgepress")
+    assert nothing_left(tmp_path)
 
 
 def test_a_planted_fault_in_the_cache_fails_the_proof(
@@ -216,8 +305,8 @@ def test_a_planted_fault_in_the_cache_fails_the_proof(
 ) -> None:
     original = attention.CausalInputs
 
-    def swapped(last: Any, total: Any, cos: Any, sin: Any, factor: float) -> Any:
-        return original(total, total, cos, sin, factor)
+    def swapped(last: Any, total: Any, *rest: Any) -> Any:
+        return original(total, total, *rest)
 
     monkeypatch.setattr("edgepress.export.graph.decoder_graph.CausalInputs", swapped)
     with pytest.raises(EdgepressError):
@@ -244,7 +333,6 @@ def test_the_card(bundle: Path, w4: Path) -> None:
     text = (bundle / "README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
     assert front["tags"] == ["onnx", "edgepress", "quantized"]
-    assert front["library_name"] == "onnxruntime"
     assert "base_model" in front and "license" not in front
     assert f"edgepress export {w4.name} --format onnx" in text
     worst = max(Bundle.open(bundle).manifest["layers"], key=lambda layer: layer["error"])

@@ -20,7 +20,7 @@ def _manifest(name: str) -> dict[str, Any]:
         "described": name,
         "source": {"model": {"name": name}, "embedding": name},
         "weights": {"params": 10, "bytes": 10},
-        "graph": {"opset": 21, "ir_version": 10, "notes": [name]},
+        "graph": {"opset": 21, "ir_version": 10, "operators": "standard", "runs_in": name, "notes": [name]},
         "layers": [{"name": name, "scheme": name, "status": name, "error": 0.5}],
         "parity": {"status": "none"},
     }

@@ -125,14 +125,12 @@ class DecoderVariant:
         bits: of the weights of the linear layers; 32 and 16 are floating point.
         head_bits: of embedding and head.
         slow: an engine so slow that one round has to do.
-        stored_as: the variant whose files it runs, when it has none of its own.
     """
 
     label: str
     bits: int
     head_bits: int
     slow: bool = False
-    stored_as: str = ""
 
 
 @dataclass(frozen=True)

@@ -96,15 +96,13 @@ def prepare(workspace: Workspace, chosen: DecoderModel, engines: dict[str, Modul
     write_prompt(workspace, chosen, source)
     problems = []
     for engine, module in engines.items():
-        for variant in (name for name, found in module.VARIANTS.items() if not found.stored_as):
+        for variant in module.VARIANTS:
             artifact = workspace.artifact(chosen.name, engine, variant)
             error = trouble(workspace, engine, module) or ""
             if not error and not (artifact / RECORD).is_file():
                 error = _convert(workspace, chosen, source, engine, module, variant)
             if error:
                 problems.append(f"{module.TITLE} {variant}: {error}")
-            elif hasattr(module, "warm"):
-                module.warm(artifact)
     return problems
 
 
@@ -143,11 +141,9 @@ def _kept(artifact: Path) -> list[Path]:
     return [file for file in (bundle if bundle.is_dir() else artifact).rglob("*") if file.is_file()]
 
 
-def prepared(
-    workspace: Workspace, subject: str, engine: str, module: ModuleType, variant: str
-) -> tuple[Path, int, str]:
+def prepared(workspace: Workspace, subject: str, engine: str, variant: str) -> tuple[Path, int, str]:
     """Directory and bytes of an artifact, and why there is none."""
-    target = workspace.artifact(subject, engine, module.VARIANTS[variant].stored_as or variant)
+    target = workspace.artifact(subject, engine, variant)
     if (target / RECORD).is_file():
         return target, int(read_json(target / RECORD)["bytes"]), ""
     failed = target.with_name(f"{target.name}.error.json")

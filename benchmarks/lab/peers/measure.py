@@ -110,7 +110,7 @@ def turned(rows: list[EngineRow], number: int) -> list[EngineRow]:
 def _rows(workspace: Workspace, chosen: DecoderModel, engines: dict[str, ModuleType]) -> Iterator[EngineRow]:
     for engine, module in engines.items():
         for variant in module.VARIANTS:
-            artifact, size, error = prepared(workspace, chosen.name, engine, module, variant)
+            artifact, size, error = prepared(workspace, chosen.name, engine, variant)
             yield EngineRow(
                 engine, module, variant, artifact, size, trouble(workspace, engine, module) or error
             )

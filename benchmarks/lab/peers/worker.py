@@ -139,7 +139,10 @@ def replies_to(job: dict[str, Any], following: TextIO) -> Iterator[dict[str, Any
     else:
         measured = measure_engine(module, job)
     seconds = time.perf_counter() - begin
-    yield {"versions": versions(module.DISTRIBUTIONS), "seconds": seconds, **measured}
+    found = versions(module.DISTRIBUTIONS)
+    if "artifact" in job and hasattr(module, "operators") and job["do"] == "measure":
+        found["operators"] = module.operators(Path(job["artifact"]))
+    yield {"versions": found, "seconds": seconds, **measured}
     if encode is not None:
         yield from (embed(encode, json.loads(line)) for line in following)
 

@@ -168,7 +168,7 @@ def main() -> None:
         + "; ".join(f"{name} {', '.join(map(str, sizes))}" for name, sizes in LAYERS.items())
         + ".",
         "Tiles: the kernel's default. Rows: with an attention sink of zero weight. Factor 1: the scale of "
-        "the scores is folded into the rope tables. Exported graphs use rows and factor 1.",
+        "the scores is folded into the rope tables. Exports with --for standard use rows and factor 1.",
         f"Load average: {before:.1f} before, {os.getloadavg()[0]:.1f} after.",
     ]
     header = ["layer", "new tokens", "of a total", "threads", *(way.name for way in WAYS)]

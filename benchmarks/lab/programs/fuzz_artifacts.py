@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,10 @@ def graph(folder: Path) -> Reader:
     from ....runtime.bundle.onnx_wire import external_locations
 
     path = _save_graph(folder)
-    kinds: dict[int, type[np.generic]] = {8: np.uint8, 16: np.float16, 32: np.float32, 64: np.int64}
 
     def read(path: Path) -> object:
         external_locations(path)
-        found = GraphFile.read(path)
-        return [
-            weight.read(path, kinds[weight.bits]) for weight in found.weights.values() if weight.bits in kinds
-        ]
+        return [weight.nbytes for weight in GraphFile.read(path).weights.values()]
 
     return Reader({path: "bytes"}, read, (b"location", b"offset", b"length", b"\x0a\x00", b"\x3a\x7f"))
 
@@ -91,14 +86,9 @@ def manifests(folder: Path) -> Reader:
         "vocab_size": 320,
         "eos_token_ids": [2],
     }
-    linear = {"name": "p", "of": "product", "first": 0, "out": 16, "columns": 32, "norm": "n"}
     encoder = {"pooling": "mean", "max_length": 128, "hidden_size": 64, "inputs": ["input_ids"]}
     kinds: dict[str, dict[str, Any]] = {
-        "decoder": {
-            "kind": "decoder",
-            "decoder": decoder,
-            "prefill": {"file": "prefill.onnx", "linears": [linear]},
-        },
+        "decoder": {"kind": "decoder", "decoder": decoder},
         "encoder": {"kind": "encoder", "encoder": encoder, "labels": ["a", "b"]},
         "saved": {"schema": "edgepress.saved/1"},
         "checkpoint": {"schema": "edgepress.checkpoint/1"},
@@ -108,7 +98,6 @@ def manifests(folder: Path) -> Reader:
         path = _save_graph(folder / name).with_name(
             "edgepress.json" if name == "checkpoint" else "manifest.json"
         )
-        shutil.copy(path.with_name("model.onnx"), path.with_name("prefill.onnx"))
         known = {
             "schema": "edgepress.bundle/1",
             "name": "toy",
@@ -124,14 +113,7 @@ def manifests(folder: Path) -> Reader:
             return found
         bundle = Bundle.open(path.parent)
         section = bundle.decoder if bundle.kind == "decoder" else bundle.encoder
-        return (
-            found,
-            section,
-            bundle.graph_sha256,
-            bundle.weight_bytes,
-            bundle.prefill_bytes,
-            bundle.disk_bytes,
-        )
+        return found, section, bundle.disk_bytes
 
     return Reader(files, read)
 

@@ -1,4 +1,4 @@
-"""Where a start goes: from the process to the first token, step by step, with and without prepacked weights.
+"""Where a start goes: from the process to the first token, step by step, with either set of operators.
 
     python -m edgepress.benchmarks.lab.programs.startup [RESULTS] [--work DIRECTORY] [--models NAME…]
 
@@ -30,7 +30,7 @@ COMMAND = "python -m edgepress.benchmarks.lab.programs.startup"
 PROMPT_TOKENS = 128
 SHAPE = ("--hidden", "2048", "--ffn", "5632", "--blocks", "18")
 MODELS = {"SmolLM2-135M": "64", "Llama 0.9 B": "128"}
-ARMS = {"without": ("--no-cache",), "prepacked": ()}
+OPERATORS = ("edgepress", "standard")
 _WORD = "river "
 
 
@@ -44,27 +44,30 @@ class Samples:
         """One more number of ``row``."""
         self.numbers.setdefault(row, []).append(value)
 
-    def median(self, row: str) -> str:
-        """For the table."""
+    def best(self, row: str) -> str:
+        """The least and the median, for the table."""
         found = self.numbers.get(row)
-        return f"{statistics.median(found):.0f}" if found else "–"
+        return f"{min(found):.0f} ({statistics.median(found):.0f})" if found else "–"
 
 
-def bundles(work: Path, models: Sequence[str] = tuple(MODELS)) -> dict[str, Path]:
-    """The bundles of ``models`` by name, made where they are not there yet."""
-    found = {}
+def bundles(work: Path, models: Sequence[str] = tuple(MODELS)) -> dict[str, dict[str, Path]]:
+    """The bundles of ``models`` by name and by operators, made where they are not there yet."""
+    found: dict[str, dict[str, Path]] = {}
     for index, (name, group) in enumerate(MODELS.items()):
         if name not in models:
             continue
-        bundle, checkpoint, source = (work / f"{kind}{index}" for kind in ("bundle", "checkpoint", "model"))
-        found[name] = bundle
-        if bundle.is_dir():
+        checkpoint, source = (work / f"{kind}{index}" for kind in ("checkpoint", "model"))
+        found[name] = {operators: work / f"{operators}{index}" for operators in OPERATORS}
+        missing = {operators: path for operators, path in found[name].items() if not path.is_dir()}
+        if not missing:
             continue
         if index:
             _module("edgepress.benchmarks.lab.makers.random_llama", str(source), *SHAPE)
         scheme = ("--scheme", "W4A16", "--group-size", group)
         _edgepress("compress", str(source) if index else "smollm2", *scheme, "-o", str(checkpoint), "-q")
-        _edgepress("export", str(checkpoint), "-o", str(bundle), "--no-validate", "-q")
+        for operators, path in missing.items():
+            options = ("--for", operators, "--no-validate", "-q")
+            _edgepress("export", str(checkpoint), "-o", str(path), *options)
         for done in (checkpoint, source):
             shutil.rmtree(done, ignore_errors=True)
     return found
@@ -79,10 +82,10 @@ def _edgepress(*arguments: str) -> str:
     return _module("edgepress", *arguments)
 
 
-def take_apart(bundle: Path, options: tuple[str, ...], samples: Samples) -> None:
+def take_apart(bundle: Path, samples: Samples) -> None:
     """One start in steps."""
     child = "edgepress.benchmarks.lab.programs.startup_child"
-    found = json.loads(_module(child, str(bundle), str(PROMPT_TOKENS), *options))
+    found = json.loads(_module(child, str(bundle), str(PROMPT_TOKENS)))
     for step, milliseconds in found["cpu_ms"].items():
         samples.add(f"{step}, CPU ms", milliseconds)
     samples.add("sum of the steps, CPU ms", sum(found["cpu_ms"].values()))
@@ -91,13 +94,13 @@ def take_apart(bundle: Path, options: tuple[str, ...], samples: Samples) -> None
             samples.add(f"{kind} at the first token, MB", found["memory_mb"][kind])
 
 
-def whole_command(bundle: Path, options: tuple[str, ...], samples: Samples) -> None:
+def whole_command(bundle: Path, samples: Samples) -> None:
     """One ``edgepress generate`` of a single token."""
     prompt = _WORD * PROMPT_TOKENS
     command = [sys.executable, "-m", "edgepress", "generate", str(bundle), "-p", prompt.strip(), "--no-chat"]
     began = time.monotonic()
     child = subprocess.Popen(
-        [*command, "--max-new-tokens", "1", "-q", *options], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        [*command, "--max-new-tokens", "1", "-q"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
     )
     assert child.stdout is not None
     child.stdout.read(1)
@@ -126,18 +129,16 @@ ROWS = (
 
 
 def measure(work: Path, rounds: int, models: Sequence[str] = tuple(MODELS)) -> list[list[str]]:
-    """The rows of the table. Models and arms are interleaved."""
+    """The rows of the table. Models and operators are interleaved."""
     found = bundles(work, models)
-    os.environ["EDGEPRESS_CACHE"] = str(work / "cache")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is bytecode
-    for path in found.values():
-        _edgepress("cache", "make", str(path))
-    columns = {(name, arm): Samples() for name in found for arm in ARMS}
+    arms = [path for paths in found.values() for path in paths.values()]
+    columns = {path: Samples() for path in arms}
     for _ in range(rounds):
-        for (name, arm), samples in columns.items():
-            take_apart(found[name], ARMS[arm], samples)
-            whole_command(found[name], ARMS[arm], samples)
-    return [[row, *(samples.median(row) for samples in columns.values())] for row in ROWS]
+        for path, samples in columns.items():
+            take_apart(path, samples)
+            whole_command(path, samples)
+    return [[row, *(samples.best(row) for samples in columns.values())] for row in ROWS]
 
 
 def main() -> None:
@@ -158,15 +159,12 @@ def main() -> None:
         wanted.results / "startup.md",
         "From the start of the process to the first token",
         COMMAND if len(wanted.models) == len(MODELS) else f"{COMMAND} --models {shlex.join(wanted.models)}",
-        ["", *(f"{name}, {arm}" for name in wanted.models for arm in ARMS)],
+        ["", *(f"{name}, {operators}" for name in wanted.models for operators in OPERATORS)],
         rows,
         [
-            f"The weights have 4 bits, the prompt {PROMPT_TOKENS} tokens; medians of {wanted.rounds} "
-            "rounds interleaved, files in the page cache.",
-            "Without: as in a first run, or with `--no-cache`. Prepacked: after `edgepress cache make` or a "
-            "first run; then the cached copy of the weights is read and hashed, in blocks, instead of the "
-            "bundle's weights. The prompt goes through the prefill graph: opening it counts as prefill, and "
-            "so does making its int8 weights (in memory in the first column).",
+            f"The weights have 4 bits, the prompt {PROMPT_TOKENS} tokens; the least and in brackets the "
+            f"median of {wanted.rounds} rounds, interleaved; files in the page cache.",
+            "Columns: the operators that the bundle was exported with (`--for`). A first run is as any.",
             "Steps: one after another in a separate process. Whole command: `edgepress generate`, with "
             "hashing, session and tokenizer in parallel.",
             "Heap and mapped files: RssAnon and RssFile. Mapped pages are shared by all processes, and the "

@@ -1,6 +1,6 @@
 """A start taken apart, in a fresh process: what each step costs when they come one after another.
 
-    python -m edgepress.benchmarks.lab.programs.startup_child BUNDLE TOKENS [--no-cache]
+    python -m edgepress.benchmarks.lab.programs.startup_child BUNDLE TOKENS
 
 Prints one JSON document: CPU milliseconds by step, and memory in MB at the first token. Nothing is imported
 before its own step.
@@ -21,7 +21,7 @@ STEPS = (
     "hash of the weights",
     "tokenizer",
     "session",
-    "prefill",
+    "prompt",
 )
 _FIELDS = {"RssAnon": "heap", "RssFile": "mapped files", "VmHWM": "peak"}
 
@@ -63,29 +63,20 @@ def main() -> None:
     from ....runtime import api  # noqa: F401
     from ....runtime.bundle.bundle import Bundle
     from ....runtime.engine.decoder import Decoder
-    from ....runtime.prepack.prepacked import GRAPH, PREFILL, PrepackedEntry, find
     from ....runtime.text.tokenizer import Tokenizer
 
     steps.done("edgepress and tokenizers")
     bundle = Bundle.open(sys.argv[1], weights_later=True)
     steps.done("manifest and small files")
-    cache = "--no-cache" not in sys.argv
-    entry = find(bundle) if cache else None
-    if entry is None:
-        bundle.check_weights()
-    else:
-        for graph in (GRAPH, PREFILL):
-            entry.check_weights(graph)
-        PrepackedEntry.check_weights = lambda *_: None  # type: ignore[method-assign]  # not again below
+    bundle.check_weights()
     steps.done("hash of the weights")
     Tokenizer.open(bundle.path)
     steps.done("tokenizer")
-    checked = Bundle.open(sys.argv[1], verify=False)
-    decoder = Decoder.open(checked, cache=cache)
+    decoder = Decoder.open(bundle)
     steps.done("session")
     ids = numpy.random.default_rng(0).integers(0, decoder.vocab_size, int(sys.argv[2])).tolist()
     decoder.prefill(ids, new_tokens=1)
-    steps.done("prefill")
+    steps.done("prompt")
     document = {"cpu_ms": steps.milliseconds, "memory_mb": memory(), "onnxruntime": onnxruntime.__version__}
     print(json.dumps(document))
 

@@ -148,7 +148,7 @@ class Runner:
 
 def _answers(bundle: Path) -> Hashes:
     """What the bundle computes: a greedy continuation, or the numbers of two texts."""
-    model: Any = open_bundle(bundle, threads=1, cache=False)
+    model: Any = open_bundle(bundle, threads=1)
     texts = ["the river ran under old stone bridges", "boats drift slowly"]
     if hasattr(model, "generate"):
         return {"continuation": json_hash(model.generate(texts[0], max_new_tokens=8, chat=False).text)}

@@ -24,7 +24,6 @@ from ..build import Build
 from ..linear.linear import project
 from ..norm import normalize
 from .cache_io import cast, codes
-from .dequantized_cache import OpenedCache, opens
 
 # Where the sink stands among the inputs of GroupQueryAttention.
 SINK_AT = 11
@@ -43,8 +42,6 @@ class CausalInputs:
         total: int32 scalar, valid tokens of the longest row.
         cos, sin: rope tables, or None for a model without rope.
         factor: what the tables multiply all scores by.
-        span: where the cache is opened, how many tokens it has before and after those that are new, each
-            ``[1]`` int64.
     """
 
     last_position: ir.Value
@@ -52,7 +49,6 @@ class CausalInputs:
     cos: ir.Value | None
     sin: ir.Value | None
     factor: float = 1.0
-    span: tuple[ir.Value, ir.Value] | None = None
 
 
 def causal_attention(
@@ -75,9 +71,7 @@ def causal_attention(
     if not build.tiles:
         query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
     window = part.sliding_window
-    opened = None if shared.span is None else OpenedCache(build, part, past, *shared.span)
-    scales, code_attributes = codes(build, part) if opened is None else ([], {})
-    past = past if opened is None else opened.floats()
+    scales, code_attributes = codes(build, part)
     inputs = [*query, *past, shared.last_position, shared.total, shared.cos, shared.sin]
     weightless = sink(build, part)
     if scales or weightless is not None:
@@ -99,8 +93,6 @@ def causal_attention(
         softcap=part.softcap or 0.0,
         **code_attributes,
     )
-    if opened is not None:
-        key, present = opened.codes((key, present))
     return attended if build.tiles else cast(build, attended, ir.DataType.FLOAT), key, present
 
 
@@ -135,7 +127,7 @@ def sink(build: Build, part: Attention) -> ir.Value | None:
     """The sink of the layer, or None where the kernel may as well decide: a window's tiles save work, a
     softcap has no tiles, and codes are read as fast in tiles.
     """
-    floats = build.weights.kv_dtype == "float32" or opens(build)
+    floats = build.weights.kv_dtype == "float32"
     if build.tiles or not floats or part.sliding_window is not None or part.softcap:
         return None
     return build.graph.constant(f"no_sink.{part.heads}", np.full(part.heads, NO_SINK, np.float32))

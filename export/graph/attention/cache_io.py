@@ -88,13 +88,6 @@ def codes(build: Build, part: Attention) -> tuple[list[ir.Value | None], dict[st
         return [], {}
     mode = "PER_CHANNEL" if scales.scheme.granularity == "per-channel" else "PER_TENSOR"
     bits = _CODE_BITS[build.weights.kv_dtype]
-    return [*code_scales(build, part)], dict(zip(CODE_ATTRIBUTES, (bits, mode, mode), strict=True))
-
-
-def code_scales(build: Build, part: Attention) -> tuple[ir.Value, ir.Value]:
-    """Of the codes of keys and of values: ``[1, kv_heads, 1, head_dim]``, or ``[1]``."""
-    scales = build.weights.kv_scales(part)
-    assert scales is not None
     shape = [1, *scales.key.shape] if scales.scheme.granularity == "per-channel" else [1]
 
     def initializer(name: str, value: Array) -> ir.Value:
@@ -102,7 +95,8 @@ def code_scales(build: Build, part: Attention) -> tuple[ir.Value, ir.Value]:
             f"{part.module}.{name}", ir.DataType.FLOAT, shape, lambda: value.astype(np.float32).reshape(shape)
         )
 
-    return initializer("k_scale", scales.key.numpy()), initializer("v_scale", scales.value.numpy())
+    found = [initializer("k_scale", scales.key.numpy()), initializer("v_scale", scales.value.numpy())]
+    return [*found], dict(zip(CODE_ATTRIBUTES, (bits, mode, mode), strict=True))
 
 
 def cast(build: Build, value: ir.Value, to: ir.DataType) -> ir.Value:

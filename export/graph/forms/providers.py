@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ....errors import CheckpointError, InputError, UnknownName
+from ....runtime.kernels.library import library
 from ..attention.attention import without_sinks
 from ..graph_writer import Array, GraphWriter
 from .qdq import INT2_OPSET, to_qdq
@@ -63,8 +64,9 @@ FORMS = {
 }
 
 
-def provider_form(name: str, operators: str = "standard") -> ProviderForm:
-    """The form for the provider ``name`` with ``operators``, of :data:`OPERATORS`.
+def provider_form(name: str, operators: str | None = None) -> ProviderForm:
+    """The form for the provider ``name`` with ``operators``, of :data:`OPERATORS`; when None with
+    edgepress's own where they are built and run.
 
     Raises:
         UnknownName: no graph is written for it.
@@ -72,6 +74,8 @@ def provider_form(name: str, operators: str = "standard") -> ProviderForm:
     """
     if name not in FORMS:
         raise UnknownName("provider", name, FORMS)
+    if operators is None:
+        return OWN if name == CPU.name and library() is not None else FORMS[name]
     if operators not in OPERATORS:
         raise UnknownName("set of operators", operators, OPERATORS)
     if operators == "standard":

@@ -16,7 +16,6 @@ import numpy as np
 import onnx_ir as ir
 
 from ....errors import ShapeError
-from ....runtime.prepack.int8_weights import unpacked
 from ..graph_writer import Array, Opset
 from .standard import Rewriter
 
@@ -68,6 +67,13 @@ class Packed:
         """``[rows, blocks]`` uint8."""
         assert self.zeros is not None
         return unpacked(_array(self.zeros).reshape(self.rows, -1), self.bits)[:, : self.blocks]
+
+
+def unpacked(packed: Array, bits: int) -> Array:
+    """One code a byte of codes that share bytes along the last axis, the first in the lowest bits."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    codes = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return np.asarray(codes.reshape(*packed.shape[:-1], -1))
 
 
 def to_qdq(model: ir.Model, read_per_token: dict[str, int]) -> None:

@@ -18,8 +18,6 @@ from ....compress.model.block_anatomy import Linear
 from ....compress.numbers.qtensor import QTensor
 from ....compress.numbers.scheme import Scheme
 from ....errors import ShapeError
-from ....runtime.bundle.manifest import PrepackedLinear
-from ....runtime.prepack.int8_weights import INT8_CODES, INT8_SCALES
 from ..build import Build
 from ..graph_writer import Array
 
@@ -94,34 +92,6 @@ def _static_product(
     inputs = [codes, stored[0], scale, stored[1], _activation_zero(build), *stored[2:]]
     product = graph.contrib("MatMulIntegerToFloat", name, inputs)
     return product if bias is None else graph.node("Add", f"{name}.add_bias", [product, bias])
-
-
-def prepacked_product(
-    build: Build,
-    value: ir.Value,
-    linears: Sequence[Linear],
-    name: str,
-    bias: ir.Value | None,
-    of: str,
-    first: int = 0,
-) -> ir.Value:
-    """:func:`integer_product` with int8 weights that are prepacked on the device from the rows of the product
-    ``of`` in the model's own graph, from row ``first`` on.
-    """
-    assert build.prepacked is not None
-    graph, width = build.graph, sum(linear.out_features for linear in linears)
-    norm = str(value.name).removesuffix("/0")
-    norm = norm if norm in build.smooth else ""
-    build.prepacked.append(PrepackedLinear(name, of, first, width, linears[0].in_features, norm))
-    stored = [
-        graph.weight(name + INT8_CODES, ir.DataType.INT8, [linears[0].in_features, width], _not_here),
-        graph.weight(name + INT8_SCALES, ir.DataType.FLOAT, [width], _not_here),
-    ]
-    return _product(build, value, stored, name, linears[0].in_features, bias)
-
-
-def _not_here() -> Array:
-    raise AssertionError("weights that are prepacked on the device are not written")
 
 
 def _product(

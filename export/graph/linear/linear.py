@@ -15,7 +15,7 @@ import onnx_ir as ir
 from ....compress.model.block_anatomy import Linear
 from ..build import Build
 from ..graph_writer import Array
-from .integer import integer_product, prepacked_product
+from .integer import integer_product
 from .integer_tiles import integer_tile_product
 from .nbits import nbits_product
 from .tiles import tile_product, tiled
@@ -45,8 +45,6 @@ def project_apart(
     schemes = [build.weights.scheme(linear.name) for linear in linears]
     if all(scheme is None or scheme.activations for scheme in schemes):
         return tuple(project(build, value, [linear], linear.name) for linear in linears)
-    if build.prepacked is not None and not any(scheme is None or scheme.activations for scheme in schemes):
-        return _prepacked_apart(build, value, linears, name)
     packed = project(build, value, linears, name)
     return build.graph.split(split, packed, [linear.out_features for linear in linears])
 
@@ -90,19 +88,6 @@ def transposed_product(build: Build, value: ir.Value, weight: ir.Value, name: st
     return build.graph.contrib("FusedMatMul", name, [value, weight], transA=0, transB=1, alpha=1.0)
 
 
-def _prepacked_apart(
-    build: Build, value: ir.Value, linears: Sequence[Linear], name: str
-) -> tuple[ir.Value, ...]:
-    parts = []
-    for run, label in _runs(build, linears, name):
-        first = 0
-        for linear in run:
-            bias = packed_bias(build, [linear], linear.name)
-            parts.append(prepacked_product(build, value, [linear], linear.name, bias, label, first))
-            first += linear.out_features
-    return tuple(parts)
-
-
 def _runs(build: Build, linears: Sequence[Linear], name: str) -> list[tuple[list[Linear], str]]:
     """Neighbours of one storage, each with the name of their product."""
     runs = [list(run) for _, run in groupby(linears, key=lambda linear: build.weights.scheme(linear.name))]
@@ -124,8 +109,6 @@ def _product(
             parts.append(integer_tile_product(build, value, run, scheme, label, bias))
         elif scheme.activations:
             parts.append(integer_product(build, value, run, scheme, label, bias))
-        elif build.prepacked is not None:
-            parts.append(prepacked_product(build, value, run, label, bias, label))
         elif tiled(build, run[0].name):
             parts.append(tile_product(build, value, run, scheme, label, bias))
         else:

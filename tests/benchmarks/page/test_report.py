@@ -156,7 +156,7 @@ def test_hostile_text_in_every_field_is_inert(measured: list[Measurement], hosti
 def _account(text: str) -> dict[str, Any]:
     """An account of one node whose names are all ``text``."""
     kernels = [Kernel(f"{text}.0.{text}", text, "", 1.0, run) for run in (1, 2)]
-    phases = accounts([kernels], lambda _: GraphFile(), 1, {text: [2.0], "decode": [2.0]})
+    phases = accounts([kernels], GraphFile(), 1, {text: [2.0], "decode": [2.0]})
     return {"bandwidth": {"gb_per_second": 1.0}, "phases": with_bandwidth(phases, 1e9)}
 
 

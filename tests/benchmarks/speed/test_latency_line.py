@@ -63,7 +63,7 @@ def line(bundle: Bundle, machine: Machine) -> Any:
         **after: Any,
     ) -> Measurement:
         found = Bandwidth(bandwidth, 1 << 20, 1, (bandwidth,))
-        operators = {"time_by_op": [], "placement": placement or [CPU], "prefill": "none"}
+        operators = {"time_by_op": [], "placement": placement or [CPU]}
         arm = MeasuredArm(
             bundle, samples(token_ms or [10.0] * 6), operators, Roofline(1_000_000, found, found)
         )

@@ -37,7 +37,7 @@ def found() -> dict[str, Any]:
         [kernel for run, ms in enumerate(unit, 1) for kernel in step(run, ms)]
         for unit in ([4, 6, 1, 1, 50], [4, 90, 1, 1, 1], [4, 6, 1, 30, 1])
     ]
-    return accounts(units, lambda _: GRAPH, 2, {"prefill": [25.0], "decode": [2.5, 90.0, 2.5]})
+    return accounts(units, GRAPH, 2, {"prefill": [25.0], "decode": [2.5, 90.0, 2.5]})
 
 
 def test_a_phase_takes_the_median_of_its_steps(found: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ def test_what_computes_is_not_judged_by_bandwidth() -> None:
 
     units = [[*products(1, 1.0, 64), *products(2, 0.5, 1)]]
     walls = {"batch": [5.0], "single": [2.0]}
-    found = with_bandwidth(accounts(units, lambda _: GraphFile(), 1, walls), 1e12)
+    found = with_bandwidth(accounts(units, GraphFile(), 1, walls), 1e12)
     batch, single = found["batch"], found["single"]
     rate = 64 * 1000 * 500 / 1.0  # of the faster of the two
     assert batch["multiply_adds"] == 2 * 64 * 1000 * 500 and batch["compute_ms"] == pytest.approx(2.0)
@@ -153,9 +153,7 @@ def test_many_parts_end_in_one_row() -> None:
     kernels = [
         Kernel(f"part{n}", "Add", "CPUExecutionProvider", 1 + n, run) for run in (1, 2) for n in range(40)
     ]
-    found = with_bandwidth(
-        accounts([kernels], lambda _: GraphFile(), 1, {"batch": [900.0], "single": [900.0]}), 1e9
-    )
+    found = with_bandwidth(accounts([kernels], GraphFile(), 1, {"batch": [900.0], "single": [900.0]}), 1e9)
     batch, *_ = account_tables({"bandwidth": {"gb_per_second": 1.0}, "phases": found})
     assert len(batch.rows) == MOST_ROWS + 1
     assert batch.rows[-1][0] == f"{40 - MOST_ROWS} others"

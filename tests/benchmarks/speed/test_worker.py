@@ -25,8 +25,8 @@ from edgepress.errors import (
 )
 from edgepress.export.api import export_bundle
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.runtime.engine.prefill import PREFILL_CHUNK
-from edgepress.runtime.prepack import prepack, prepacked
+from edgepress.runtime.engine.decoder import PREFILL_CHUNK
+from edgepress.runtime.kernels.library import library
 
 pytestmark = pytest.mark.chain
 
@@ -71,11 +71,12 @@ def test_operators_of_a_real_trace(arm: Arm) -> None:
     with arm as worker:
         found = worker.operators()
     names = {row["op"] for row in found["time_by_op"]}
-    assert "GroupQueryAttention" in names
+    attention = "GroupQueryAttention" if library() is None else "CachedAttention"
+    assert attention in names
     assert sum(row["share"] for row in found["time_by_op"]) == pytest.approx(1)
     assert [place["provider"] for place in found["placement"]] == ["CPUExecutionProvider"]
     # Three layers, one attention node each, whatever the number of runs.
-    assert next(row["nodes"] for row in found["time_by_op"] if row["op"] == "GroupQueryAttention") == 3
+    assert next(row["nodes"] for row in found["time_by_op"] if row["op"] == attention) == 3
 
 
 def test_work_before_a_load(arm: Arm) -> None:
@@ -202,29 +203,26 @@ def test_a_system_without_the_calls_claims_nothing(tmp_path: Path, monkeypatch: 
     assert drop_from_cache([path]) is False
 
 
-@pytest.mark.parametrize("cache", [True, False])
-def test_a_prompt_through_the_prefill_graph_is_accounted_for(
-    cache: bool, pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(prepacked, "SMALLEST", 0)
+@pytest.mark.parametrize("operators", ["edgepress", "standard"])
+def test_a_prompt_in_chunks_is_accounted_for(operators: str, pico_llama: Path, tmp_path: Path) -> None:
+    if operators == "edgepress" and library() is None:
+        pytest.skip("the library of operators was not built here")
     compress_model(str(pico_llama), scheme="W4A16", group_size=32, output=tmp_path / "w4")
-    opened = Bundle.open(export_bundle(tmp_path / "w4", output=tmp_path / "bundle", validate=False))
-    assert opened.prefill is not None and prepack.prepack(opened) is not None
+    bundle = export_bundle(tmp_path / "w4", output=tmp_path / "b", operators=operators, validate=False)
+    opened = Bundle.open(bundle)
     prompt = PREFILL_CHUNK + 13
     work = TimedGeneration(prompt_tokens=prompt, new_tokens=3)
-    with Arm(opened.path, work, threads=1, provider="cpu", cache=cache) as worker:
+    with Arm(opened.path, work, threads=1, provider="cpu") as worker:
         found = worker.operators(per_op=True)
-    assert found["prefill"] == "int8"
     prefill, decode = found["accounts"]["prefill"], found["accounts"]["decode"]
     ops = {row["op"] for row in prefill["by_op"]}
-    assert {"MatMulIntegerToFloat", "MatMulNBits"} <= ops  # the last token goes through the model's own graph
-    assert "MatMulIntegerToFloat" not in {row["op"] for row in decode["by_op"]}
-    made = sum(linear.out * linear.columns for linear in opened.prefill.linears)
-    products = next(row for row in prefill["by_op"] if row["op"] == "MatMulIntegerToFloat")
-    assert products["weight_bytes"] == pytest.approx(2 * made, rel=0.1)  # two chunks, scales besides
-    # A whole chunk, then 12 tokens, then the last: what each reads, and what it appends.
+    own = {"QuantizedProduct", "QuantizedRows", "CachedAttention"}
+    assert (own if operators == "edgepress" else {"MatMulNBits", "GroupQueryAttention"}) <= ops
+    product = "QuantizedProduct" if operators == "edgepress" else "MatMulNBits"
+    read = [next(row for row in part["by_op"] if row["op"] == product) for part in (prefill, decode)]
+    assert read[0]["weight_bytes"] == 2 * read[1]["weight_bytes"] > 0  # two chunks
+    # What each chunk reads, and what it appends.
     position = opened.decoder.kv_bytes_per_token
-    assert prefill["kv_bytes"] == position * (PREFILL_CHUNK + prompt - 1 + 2 * prompt)
+    assert prefill["kv_bytes"] == position * (PREFILL_CHUNK + prompt + prompt)
     assert decode["kv_bytes"] == position * (2 * prompt + 5) // 2
     assert {row["op"] for row in found["time_by_op"]} >= ops

@@ -66,7 +66,7 @@ def test_the_head_stays(step: dict[str, Any], classifier: Path, pico_text: Path,
     before, after = (load_file(path / "model.safetensors") for path in (classifier, out))
     for name in HEAD:
         assert torch.equal(before[name], after[name])
-    model = open_bundle(export_bundle(out, output=tmp_path / "bundle"), threads=1, cache=False)
+    model = open_bundle(export_bundle(out, output=tmp_path / "bundle"), threads=1)
     assert isinstance(model, ClassifierModel) and model.labels == LABELS
 
 

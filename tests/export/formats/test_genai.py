@@ -94,7 +94,7 @@ def test_the_same_greedy_tokens(
     checkpoint = make_decoder(tmp_path / "model", model_type, **changes)
     if scheme is not None:
         checkpoint = compress_model(str(checkpoint), scheme=scheme, output=tmp_path / "compressed")
-    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", validate=False)
+    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", operators="standard", validate=False)
     ids = open_bundle(bundle, threads=1).tokenizer.encode(PROMPT)
     assert len(ids) > 16 or "sliding_window" not in changes
     assert theirs(bundle, ids) == ours(bundle, ids)
@@ -107,7 +107,9 @@ def test_caches_of_every_type(kv: str, pico_llama: Path, pico_text: Path, tmp_pa
     recipe.write_text(f"passes:\n  - {{pass: kv_cache, bits: {4 if kv == 'int4' else 8}}}\n")
     options: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
     checkpoint = compress_model(str(pico_llama), recipe=str(recipe), output=tmp_path / "c", **options)
-    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", validate=False, kv=kv)
+    bundle = export_bundle(
+        checkpoint, output=tmp_path / "bundle", operators="standard", validate=False, kv=kv
+    )
     assert theirs(bundle, [5, 9, 3, 77]) == ours(bundle, [5, 9, 3, 77])
 
 
@@ -115,7 +117,7 @@ def test_caches_of_every_type(kv: str, pico_llama: Path, pico_text: Path, tmp_pa
 def test_layers_of_unequal_size(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = make_decoder(tmp_path / "model")
     unequal_layers(checkpoint)
-    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", validate=False)
+    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", operators="standard", validate=False)
     kv_heads = [layer["kv_heads"] for layer in Bundle.open(bundle).manifest["decoder"]["layers"]]
     assert kv_heads == [2, 1, 2]
     assert theirs(bundle, [5, 9, 3, 77]) == ours(bundle, [5, 9, 3, 77])
@@ -125,7 +127,7 @@ def test_layers_of_unequal_size(make_decoder: Callable[..., Path], tmp_path: Pat
 def test_the_tokenizer_and_the_chat_template(pico_llama: Path, tmp_path: Path) -> None:
     import onnxruntime_genai as genai
 
-    bundle = export_bundle(pico_llama, output=tmp_path / "bundle", validate=False)
+    bundle = export_bundle(pico_llama, output=tmp_path / "bundle", operators="standard", validate=False)
     own, other = open_bundle(bundle, threads=1).tokenizer, genai.Tokenizer(genai.Model(str(bundle)))
     assert [int(token) for token in other.encode(PROMPT)] == own.encode(PROMPT)
     assert other.decode(own.encode(PROMPT)) == PROMPT
@@ -138,7 +140,9 @@ def test_the_files_are_part_of_the_bundle(
     pico_llama: Path, pico_bert: Path, make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
     wide = make_decoder(tmp_path / "wide", hidden_size=256, intermediate_size=512, max_position_embeddings=96)
-    bundle = Bundle.open(export_bundle(wide, output=tmp_path / "bundle", validate=False))
+    bundle = Bundle.open(
+        export_bundle(wide, output=tmp_path / "bundle", operators="standard", validate=False)
+    )
     assert {CONFIG, GRAPH} <= set(bundle.manifest["files"])
     # The weights are there once.
     locations = external_locations(bundle.graph)

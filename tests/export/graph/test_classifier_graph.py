@@ -93,7 +93,7 @@ def test_a_checkpoint_keeps_its_head(classifier: Path, compressed: Path) -> None
 
 def test_a_bundle_from_end_to_end(classifier: Path, compressed: Path, tmp_path: Path) -> None:
     plain = export_bundle(classifier, output=tmp_path / "plain")
-    model = open_bundle(plain, threads=1, cache=False)
+    model = open_bundle(plain, threads=1)
     assert isinstance(model, ClassifierModel)
     tokenizer = AutoTokenizer.from_pretrained(classifier)
     reference = AutoModelForSequenceClassification.from_pretrained(classifier).eval()

@@ -327,7 +327,7 @@ def test_the_hashes_of_the_weights_alone_can_wait(own_bundle: Path) -> None:
         if waits:
             bundle = Bundle.open(own_bundle, weights_later=True)
             with pytest.raises(BundleError, match=f"{name} does not match its SHA-256"):
-                load_graph(bundle, threads=1, cache=False)
+                load_graph(bundle, threads=1)
             with pytest.raises(BundleError, match=name):
                 open_bundle(own_bundle, threads=1)
             with pytest.raises(BundleError, match=name):
@@ -336,7 +336,7 @@ def test_the_hashes_of_the_weights_alone_can_wait(own_bundle: Path) -> None:
             with pytest.raises(BundleError, match=name):
                 Bundle.open(own_bundle, weights_later=True)
         path.write_bytes(raw)
-    load_graph(Bundle.open(own_bundle, weights_later=True), threads=1, cache=False)
+    load_graph(Bundle.open(own_bundle, weights_later=True), threads=1)
     os.truncate(own_bundle / "model.onnx.data", 8)
     with pytest.raises(BundleError, match="has 8 bytes"):
         Bundle.open(own_bundle, weights_later=True)

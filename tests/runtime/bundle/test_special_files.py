@@ -18,4 +18,4 @@ def test_no_file_of_a_bundle_may_be_a_pipe(name: str, verify: bool, own_bundle: 
     (own_bundle / name).unlink(missing_ok=True)
     os.mkfifo(own_bundle / name)
     with pytest.raises(EdgepressError):
-        open_bundle(own_bundle, verify=verify, cache=False)
+        open_bundle(own_bundle, verify=verify)

@@ -1,6 +1,6 @@
 """Engines that run decoders, a file each; the file name is the engine's name.
 
-Each file says in which variants the engine runs a model, how a checkpoint becomes such a variant, how that is
-loaded, and, as ``warm``, what the engine keeps on a machine after a first run. It is read by edgepress, and
-runs in the engine's environment: it imports the standard library, the contract, and packages in functions.
+Each file says in which variants the engine runs a model, how a checkpoint becomes such a variant and how that
+is loaded. It is read by edgepress, and runs in the engine's environment: it imports the standard library, the
+contract, and packages in functions.
 """

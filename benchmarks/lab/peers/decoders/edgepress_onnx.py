@@ -18,14 +18,10 @@ PACKAGES = ()
 DISTRIBUTIONS = ("edgepress", "onnxruntime")
 VARIANTS = {
     "w4-head8": DecoderVariant("W4, head 8", 4, 8),
-    "w4-head8-no-cache": DecoderVariant("W4, head 8, no prefill graph", 4, 8, stored_as="w4-head8"),
     "w4-head4": DecoderVariant("W4, head 4", 4, 4),
     "w2-head4": DecoderVariant("W2, head 4", 2, 4),
     "w4-head8-kv8": DecoderVariant("W4, head 8, cache 8", 4, 8),
     "w4-head4-kv8": DecoderVariant("W4, head 4, cache 8", 4, 4),
-    "w4-head4-kv8-no-cache": DecoderVariant(
-        "W4, head 4, cache 8, no prefill graph", 4, 4, stored_as="w4-head4-kv8"
-    ),
 }
 # Speed does not depend on the scales of a cache: a short text will do.
 KV8 = "  - {pass: kv_cache, bits: 8}\n"
@@ -33,7 +29,7 @@ CALIBRATION = ("--calibration", "wikipedia", "--samples", "1", "--length", "64")
 
 
 def convert(task: ConversionTask, variant: str) -> None:
-    """``compress``, ``export`` and ``cache make`` as a user would call them."""
+    """``compress`` and ``export`` as a user would call them."""
     weights, head, *cache = variant.upper().replace("HEAD", "").split("-")
     groups = "W8A16-g32" if head == "8" else f"W{head}A16-g{task.group_size}"
     recipe = task.artifact / "recipe.yaml"
@@ -48,23 +44,23 @@ def convert(task: ConversionTask, variant: str) -> None:
     subprocess.run([*edgepress, "export", str(work), *bundle], check=True)
 
 
-def warm(artifact: Path) -> None:
-    """Make the prepacked weights of this machine, which a first run leaves behind it."""
-    command = [sys.executable, "-m", "edgepress", "cache", "make", str(artifact / "bundle")]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+def operators(artifact: Path) -> str:
+    """Whose operators run the bundle, and with which instructions."""
+    from .....benchmarks.records.bundle_subject import operators_of
+    from .....runtime.bundle.bundle import Bundle
+
+    return " ".join(filter(None, operators_of(Bundle.open(artifact / "bundle", verify=False)).values()))
 
 
 def load(artifact: Path, variant: str, settings: EngineSettings) -> DecodingEngine:
-    """The bundle as ``open_bundle`` loads it, verified or from this machine's cache, but without
-    its tokenizer: prompts are token ids, and llama.cpp's file has none either.
+    """The bundle as ``open_bundle`` loads it, verified, but without its tokenizer: prompts are token ids, and
+    llama.cpp's file has none either.
     """
     from .....runtime.bundle.bundle import Bundle
     from .....runtime.engine.decoder import Decoder
 
     bundle = Bundle.open(artifact / "bundle", weights_later=True)
-    # What takes the least memory: nothing prepacked, and the model's own graph alone.
-    fast = not variant.endswith("-no-cache")
-    decoder = Decoder.open(bundle, settings.threads, cache=fast, prefill=fast)
+    decoder = Decoder.open(bundle, settings.threads)
 
     def first(ids: Sequence[int]) -> int:
         return int(decoder.prefill(ids, new_tokens=settings.context - len(ids)).argmax())

@@ -19,7 +19,7 @@ IDEAS = {
         "seeds",
         "resume",
     ),
-    *("prefill rule", "overwrite", "signature check", "finite check", "escaping", "limits"),
+    *("operators", "overwrite", "signature check", "finite check", "escaping", "limits"),
 }
 
 

@@ -15,14 +15,15 @@ pytestmark = pytest.mark.chain
 def test_a_start_taken_apart_fills_every_row(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = export_bundle(pico_llama, output=tmp_path / "bundle", validate=False)
-    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(startup, "bundles", lambda *_: {"pico": bundle})
+    made = {
+        operators: export_bundle(pico_llama, output=tmp_path / operators, operators=form, validate=False)
+        for operators, form in (("edgepress", None), ("standard", "standard"))
+    }
+    monkeypatch.setattr(startup, "bundles", lambda *_: {"pico": made})
     rows = startup.measure(tmp_path, rounds=1)
     assert [row[0] for row in rows] == list(startup.ROWS)
-    assert all(len(row) == 1 + len(startup.ARMS) for row in rows)
+    assert all(len(row) == 1 + len(startup.OPERATORS) for row in rows)
     assert not any("–" in row for row in rows)
-    assert (tmp_path / "cache" / "prepacked").is_dir()
 
 
 def test_memory_in_megabytes(tmp_path: Path) -> None:

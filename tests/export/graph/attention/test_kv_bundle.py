@@ -21,6 +21,7 @@ from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine import batch_decoder
 from edgepress.runtime.engine.batch_decoder import BatchDecoder
 from edgepress.runtime.engine.decoder import Decoder
+from edgepress.runtime.kernels.library import library
 from edgepress.storage import hash_tree
 
 pytestmark = pytest.mark.chain
@@ -53,13 +54,25 @@ def checkpoints(
 
 @pytest.fixture(scope="module")
 def bundles(checkpoints: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Their bundles by the type of the cache; proven. Read only."""
-    folder = tmp_path_factory.mktemp("bundles")
+    """Their bundles by the type of the cache, with standard operators; proven. Read only."""
+    return _exported(checkpoints, tmp_path_factory.mktemp("bundles"), "standard")
+
+
+@pytest.fixture(scope="module")
+def own_bundles(checkpoints: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same with edgepress's own operators."""
+    if library() is None:
+        pytest.skip("the library of operators was not built here")
+    return _exported(checkpoints, tmp_path_factory.mktemp("own"), "edgepress")
+
+
+def _exported(checkpoints: dict[int, Path], folder: Path, operators: str) -> dict[str, Path]:
+    options: dict[str, Any] = {"operators": operators}
     return {
-        "int8": export_bundle(checkpoints[8], output=folder / "int8"),
-        "int4": export_bundle(checkpoints[4], output=folder / "int4", kv="int4"),
-        "fp16": export_bundle(checkpoints[8], output=folder / "fp16", kv="fp16"),
-        "fp32": export_bundle(checkpoints[8], output=folder / "fp32", kv="fp32"),
+        "int8": export_bundle(checkpoints[8], output=folder / "int8", **options),
+        "int4": export_bundle(checkpoints[4], output=folder / "int4", kv="int4", **options),
+        "fp16": export_bundle(checkpoints[8], output=folder / "fp16", kv="fp16", **options),
+        "fp32": export_bundle(checkpoints[8], output=folder / "fp32", kv="fp32", **options),
     }
 
 
@@ -145,7 +158,7 @@ def test_the_command_line(checkpoints: dict[int, Path], tmp_path: Path) -> None:
 def test_the_same_command_gives_the_same_bytes(
     bundles: dict[str, Path], checkpoints: dict[int, Path], tmp_path: Path
 ) -> None:
-    again = export_bundle(checkpoints[8], output=tmp_path / "int8")
+    again = export_bundle(checkpoints[8], output=tmp_path / "int8", operators="standard")
     assert hash_tree(again) == hash_tree(bundles["int8"])
 
 
@@ -168,6 +181,20 @@ def test_steps_chunks_and_growth_agree_with_one_pass(
     other = decoder.prefill(IDS[50:90]).copy()  # a new sequence in the same buffers
     again = Decoder.open(Bundle.open(bundles[kv]), threads=1)
     assert np.array_equal(other, again.prefill(IDS[50:90]))
+
+
+@pytest.mark.parametrize("kv", ["int8", "int4", "fp16", "fp32"])
+def test_own_operators_answer_alike_in_any_pieces(
+    own_bundles: dict[str, Path], kv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepress.runtime.engine.decoder.PREFILL_CHUNK", 13)
+    monkeypatch.setattr("edgepress.runtime.engine.decoder.CAPACITY_STEP", 16)
+    decoder = Decoder.open(Bundle.open(own_bundles[kv]), threads=1)
+    want = decoder.logits(np.array([IDS]))[0]
+    found = [decoder.prefill(IDS[:40]).copy()]
+    found += [decoder.step(token).copy() for token in IDS[40:70]]  # the buffers grow twice on the way
+    found += [decoder.extend(IDS[70:]).copy()]
+    assert np.array_equal(want[[*range(39, 70), 99]], np.array(found))
 
 
 @pytest.mark.parametrize("bits", [8, 4])
