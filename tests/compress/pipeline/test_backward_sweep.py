@@ -171,7 +171,7 @@ def test_what_is_not_finite_is_left_out(make_decoder: Callable[..., Path], tmp_p
     def all_of_them(table: Tensor) -> None:
         table[:] = 3e38
 
-    with pytest.raises(CalibrationError, match="every micro-batch"):
+    with pytest.raises(CalibrationError, match="the model turns every sample"):
         streamed(poisoned(model, tmp_path / "all", all_of_them), tmp_path / "none", torch.float32)
 
 
