@@ -6,18 +6,21 @@ Inputs and outputs are those of :mod:`.encoder_graph`; the states of padding are
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from ...compress.model.block_anatomy import BlockAnatomy, Linear, Mlp
 from ...compress.model.pooling import Pooling
+from ...compress.numbers.scheme import Scheme
 from .attention.attention import factor
 from .block_nodes import mlp
 from .build import Build
 from .encoder_graph import INT64, TOKENS, check_encoder, encoder_inputs, write_outputs
+from .graph_writer import Array
 from .linear.embedding import embed
-from .linear.integer_tiles import ACTIVATIONS, Residual, integer_tile_product, integer_tiled
+from .linear.integer_tiles import ACTIVATIONS, Residual, integer_tile_product, integer_tiled, unsigned
 from .linear.linear import packed_bias, project, project_without_bias
-from .norm import add_and_normalize, normalize, normalize_sum
+from .norm import add_and_normalize, layer_norm_parts, normalize, normalize_sum
 
 
 def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
@@ -49,21 +52,62 @@ def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
 
 
 def _embeddings(build: Build, tokens: ir.Value, positions: ir.Value, types: ir.Value) -> ir.Value:
-    anatomy, graph = build.anatomy, build.graph
+    """The norm of the sum of token, position and type embeddings ``[tokens, hidden]``."""
+    anatomy, graph, scheme = build.anatomy, build.graph, build.weights.embedding_scheme
     assert anatomy.embedding_norm is not None
     table = build.vector(f"{anatomy.position_embedding}.weight")
-    parts = [embed(build, tokens), graph.node("Gather", "positions", [table, positions], axis=0)]
+    kinds = None
     if anatomy.token_type_embedding is not None:
-        table = build.vector(f"{anatomy.token_type_embedding}.weight")
-        parts.append(graph.node("Gather", "token_types", [table, types], axis=0))
+        kinds = build.vector(f"{anatomy.token_type_embedding}.weight")
+    if scheme is not None and scheme.bits == 8 and not scheme.activations and scheme.format == "int":
+        codes, scales, zeros = _byte_table(build, scheme)
+        norm = layer_norm_parts(build, anatomy.embedding_norm)
+        inputs = [*norm, tokens, positions, types, codes, scales, table, kinds, zeros]
+        while inputs[-1] is None:
+            inputs.pop()
+        epsilon = float(anatomy.embedding_norm.eps)
+        return graph.own("EncoderEmbeddings", anatomy.embedding_norm.name, inputs, 1, epsilon=epsilon)[0]
+    parts = [embed(build, tokens), graph.node("Gather", "positions", [table, positions], axis=0)]
+    if kinds is not None:
+        parts.append(graph.node("Gather", "token_types", [kinds, types], axis=0))
     return normalize_sum(build, parts, anatomy.embedding_norm)
+
+
+def _byte_table(build: Build, scheme: Scheme) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    """The token embedding: codes ``[vocab, hidden]``, scales ``[vocab, groups]``, and zero points or None."""
+    module, weights, graph = build.anatomy.embedding, build.weights, build.graph
+    rows, hidden = weights.shape(f"{module}.weight")
+    groups = hidden // (scheme.group_size or hidden)
+
+    def floats() -> Array:
+        return weights.quantized_table(module).scale.numpy().astype(np.float32)
+
+    def codes() -> Array:
+        return unsigned(weights.quantized_table(module).codes.numpy())
+
+    def points() -> Array:
+        zero_point = weights.quantized_table(module).zero_point
+        assert zero_point is not None
+        return unsigned(zero_point.numpy())
+
+    bytes_type, sizes = ir.DataType.UINT8, [rows, groups]
+    stored = graph.weight(f"{module}.bytes", bytes_type, [rows, hidden], codes, read_per_token=hidden)
+    scales = graph.weight(f"{module}.scales", ir.DataType.FLOAT, sizes, floats, read_per_token=4 * groups)
+    if scheme.symmetric:
+        return stored, scales, None
+    return (
+        stored,
+        scales,
+        graph.weight(f"{module}.zero_points", bytes_type, sizes, points, read_per_token=groups),
+    )
 
 
 def _block(build: Build, hidden: ir.Value, offsets: ir.Value, block: BlockAnatomy) -> ir.Value:
     part, name = block.attention, f"{block.prefix}.attention"
     rows = project(build, hidden, [part.q, part.k, part.v], f"{name}.qkv")
+    exact = int(not integer_tiled(build, part.q.name))
     (attended,) = build.graph.own(
-        "EncoderAttention", name, [rows, offsets], 1, num_heads=part.heads, scale=factor(part)
+        "EncoderAttention", name, [rows, offsets], 1, num_heads=part.heads, scale=factor(part), exact=exact
     )
     middle = _project_and_normalize(build, attended, part.o, Residual(hidden, block.norm1))
     return _feed_forward(build, middle, block.mlp, f"{block.prefix}.mlp", Residual(middle, block.norm2))

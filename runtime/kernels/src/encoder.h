@@ -25,6 +25,9 @@ typedef struct {
     int32_t activation;
 } integer_weights;
 
+/* A text of so few tokens costs less in floats than in integers, which are filled up to 32. */
+#define FEW_TOKENS 32
+
 /* Rows of activations as codes [rows, stride], with their scales and sums of codes. */
 typedef struct {
     int8_t *codes;
@@ -55,15 +58,23 @@ typedef struct {
     /* The same of float activations, for comparison. */
     void (*exact)(const integer_weights *w, const float *x, int64_t first, int64_t last, int64_t row, int64_t end,
                   float *out);
+    /* out [width]: codes less their zero point (128 where there is none) times their scale, one for each `group`. */
+    void (*dequantize)(const uint8_t *codes, const float *scales, const uint8_t *zeros, int64_t width, int64_t group,
+                       float *out);
     /* out = norm(a + b + c) of one row; b and c may be NULL, and out may be any of them. */
     void (*normalize)(const layer_norm *norm, const float *a, const float *b, const float *c, float *out);
+    /* sum += row, of `width` numbers. */
+    void (*add)(const float *row, int64_t width, float *sum);
     /* One head of one sequence; scratch has attention_floats(tokens, dim). */
     void (*attend)(const encoder_attention *job, int64_t sequence, int64_t head, float *scratch);
+    /* The same with integers of 16 bits. */
+    void (*attend_pairs)(const encoder_attention *job, int64_t sequence, int64_t head, float *scratch);
 } encoder_kernels;
 
 static inline int64_t integer_quads(int64_t k) { return (k + 3) / 4; }
 static inline int64_t integer_stride(int64_t k) { return (k + 15) / 16 * 16; }
 static inline int64_t attention_floats(int64_t tokens, int64_t dim) {
-    return tokens * (dim + (dim + 15) / 16 * 16 + 32) + 32 * dim;
+    int64_t padded = (dim + 31) / 32 * 32;
+    return (tokens + 32) * (2 * padded + 32) + 32 * padded;
 }
 #endif

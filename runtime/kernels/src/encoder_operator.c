@@ -11,7 +11,7 @@
 typedef struct {
     ort_api api;
     const encoder_kernels *kernels;
-    int64_t heads, position_offset, first, unit;
+    int64_t heads, position_offset, first, unit, exact;
     float scale, epsilon;
 } encoder_kernel;
 
@@ -21,7 +21,8 @@ ort_status *create_encoder(const ort_operator *op, ort_api api, const void *info
     if (!made) return NO_MEMORY(api);
     *made = (encoder_kernel){api, &best_kernels()->encoder, integer_or(api, info, "num_heads", 1),
                              integer_or(api, info, "position_offset", 0), integer_or(api, info, "first", 0),
-                             integer_or(api, info, "unit", 0), number_or(api, info, "scale", 1),
+                             integer_or(api, info, "unit", 0), integer_or(api, info, "exact", 1),
+                             number_or(api, info, "scale", 1),
                              number_or(api, info, "epsilon", 0)};
     *kernel = made;
     return NULL;
@@ -110,8 +111,7 @@ ort_status *compute_pool(void *data, void *context) {
         const float *row = (const float *)rows.data + at[b] * width;
         float squares = 0;
         for (int64_t i = 0; i < width; i++) out[i] = count ? row[i] : 0;
-        for (int64_t t = 1; t < count && !kernel->first; t++)
-            for (int64_t i = 0; i < width; i++) out[i] += row[t * width + i];
+        for (int64_t t = 1; t < count && !kernel->first; t++) kernel->kernels->add(row + t * width, width, out);
         for (int64_t i = 0; i < width && count > 1 && !kernel->first; i++) out[i] /= (float)count;
         if (!kernel->unit) continue;
         for (int64_t i = 0; i < width; i++) squares = fmaf(out[i], out[i], squares);
@@ -158,6 +158,67 @@ ort_status *compute_sum_norm(void *data, void *context) {
 
 typedef struct {
     const encoder_kernel *kernel;
+    layer_norm norm;
+    const int64_t *ids, *positions, *types;
+    const uint8_t *codes, *zeros;
+    const float *scales, *position_rows, *type_rows;
+    float *out;
+    int64_t tokens, groups, group;
+} embedding_work;
+
+static void embedding_task(void *data, size_t task) {
+    embedding_work *work = data;
+    const encoder_kernels *kernels = work->kernel->kernels;
+    int64_t width = work->norm.width, token = (int64_t)task * 32;
+    for (int64_t end = token + 32; token < end && token < work->tokens; token++) {
+        int64_t id = work->ids[token], ahead = work->ids[token + 4 < work->tokens ? token + 4 : token];
+        float *out = work->out + token * width;
+        for (int64_t at = 0; at < width; at += 64) __builtin_prefetch(work->codes + ahead * width + at);
+        __builtin_prefetch(work->scales + ahead * work->groups);
+        kernels->dequantize(work->codes + id * width, work->scales + id * work->groups,
+                            work->zeros ? work->zeros + id * work->groups : NULL, width, work->group, out);
+        kernels->normalize(&work->norm, out, work->position_rows + work->positions[token] * width,
+                           work->type_rows ? work->type_rows + work->types[token] * width : NULL, out);
+    }
+}
+
+static ort_status *check_rows(ort_api api, const tensor *indices, int64_t tokens, int64_t rows) {
+    if (indices->count != tokens) REFUSE(api, "ids, positions and types of different sizes");
+    for (int64_t i = 0; i < tokens; i++)
+        if (((const int64_t *)indices->data)[i] < 0 || ((const int64_t *)indices->data)[i] >= rows)
+            REFUSE(api, "an id outside its table");
+    return NULL;
+}
+
+/* The norm of the sum of a token's embedding (8-bit codes), its position's and its type's. */
+ort_status *compute_embeddings(void *data, void *context) {
+    encoder_kernel *kernel = data;
+    ort_api api = kernel->api;
+    tensor in[10]; /* scale and bias of the norm, ids, positions, types, codes, scales, table of positions, of types, zeros */
+    for (size_t i = 0; i < 10; i++) TRY(read_input(api, context, i, &in[i]));
+    const tensor *codes = &in[5], *scales = &in[6], *zeros = &in[9];
+    int64_t width = in[0].count, tokens = in[2].count;
+    if (codes->rank != 2 || scales->rank != 2 || in[7].rank != 2 || width < 1 || in[1].count != width ||
+        codes->sizes[1] != width || in[7].sizes[1] != width || scales->sizes[0] != codes->sizes[0])
+        REFUSE(api, "tables of different sizes");
+    int64_t groups = scales->sizes[1];
+    if (groups < 1 || width % groups || (zeros->data && zeros->count != scales->count)) REFUSE(api, "groups that do not fit");
+    TRY(check_rows(api, &in[2], tokens, codes->sizes[0]));
+    TRY(check_rows(api, &in[3], tokens, in[7].sizes[0]));
+    if (in[8].data) {
+        if (in[8].rank != 2 || in[8].sizes[1] != width) REFUSE(api, "tables of different sizes");
+        TRY(check_rows(api, &in[4], tokens, in[8].sizes[0]));
+    }
+    embedding_work work = {kernel, {in[0].data, in[1].data, width, kernel->epsilon}, in[2].data, in[3].data, in[4].data,
+                           codes->data, zeros->data, scales->data, in[7].data, in[8].data, NULL, tokens, groups, width / groups};
+    int64_t sizes[2] = {tokens, width};
+    TRY(make_output(api, context, 0, sizes, 2, (void **)&work.out));
+    if (!tokens) return NULL;
+    return ort_parallel(api, context, embedding_task, (size_t)((tokens + 31) / 32), 0, &work);
+}
+
+typedef struct {
+    const encoder_kernel *kernel;
     encoder_attention job;
     int failed; /* a task had no memory; only ever set, by any of them */
 } attention_work;
@@ -166,13 +227,15 @@ static void attention_task(void *data, size_t task) {
     attention_work *work = data;
     int64_t sequence = (int64_t)task / work->job.heads, head = (int64_t)task % work->job.heads;
     int64_t tokens = work->job.offsets[sequence + 1] - work->job.offsets[sequence];
+    const encoder_kernels *kernels = work->kernel->kernels;
     if (!tokens) return;
     float *scratch = malloc((size_t)attention_floats(tokens, work->job.dim) * 4);
     if (!scratch) {
         work->failed = 1;
         return;
     }
-    work->kernel->kernels->attend(&work->job, sequence, head, scratch);
+    int in_floats = work->kernel->exact || tokens <= FEW_TOKENS;
+    (in_floats ? kernels->attend : kernels->attend_pairs)(&work->job, sequence, head, scratch);
     free(scratch);
 }
 

@@ -6,7 +6,9 @@
 
 /* Products that one task computes: enough to be worth a thread's while. */
 #define TASK_PRODUCTS ((int64_t)4 << 20)
-#define MOST_TASK_ROWS 64
+#define MOST_TASK_ROWS 256
+/* Rows that are rounded, or normed, by one task. */
+#define ROWS_EACH 32
 
 typedef struct {
     ort_api api;
@@ -47,7 +49,7 @@ static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void quantize_task(void *data, size_t task) {
     integer_work *work = data;
-    int64_t row = (int64_t)task * work->rows_per_task, end = lesser(row + work->rows_per_task, work->rows);
+    int64_t row = (int64_t)task * ROWS_EACH, end = lesser(row + ROWS_EACH, work->rows);
     for (; row < end; row++)
         work->kernel->kernels->quantize(&work->weights, work->x + row * work->weights.k, &work->inputs, row);
 }
@@ -62,24 +64,31 @@ static void product_task(void *data, size_t task) {
     int64_t last = lesser(first + work->tiles_per_task, tiles_of(w->n));
     if (work->kernel->exact) kernels->exact(w, work->x, first, last, row, end, work->out);
     else kernels->product(w, &work->inputs, first, last, row, end, work->out);
-    if (work->residual)
-        for (; row < end; row++) {
-            float *out = work->out + row * w->n;
-            kernels->normalize(&work->norm, out, work->residual + row * w->n, NULL, out);
-        }
 }
 
-/* Rows and tiles for each task. With a norm a task has whole rows. */
-static void divide(integer_work *work) {
-    int64_t tiles = tiles_of(work->weights.n), each = (work->rows / 4 + 7) / 8 * 8;
-    work->rows_per_task = each < 8 ? 8 : lesser(each, MOST_TASK_ROWS);
-    work->tiles_per_task = tiles;
-    if (!work->residual) {
-        work->rows_per_task = MOST_TASK_ROWS;
-        int64_t products = lesser(work->rows, MOST_TASK_ROWS) * work->weights.k * 16;
-        work->tiles_per_task = lesser(tiles, (TASK_PRODUCTS / products / 3 + 1) * 3);
+static void norm_task(void *data, size_t task) {
+    integer_work *work = data;
+    int64_t row = (int64_t)task * ROWS_EACH, end = lesser(row + ROWS_EACH, work->rows), n = work->weights.n;
+    for (; row < end; row++) {
+        float *out = work->out + row * n;
+        work->kernel->kernels->normalize(&work->norm, out, work->residual + row * n, NULL, out);
     }
+}
+
+/* Rows and tiles for each task: a task reads its weights once for its rows. */
+static void divide(integer_work *work) {
+    int64_t tiles = tiles_of(work->weights.n), rows = lesser(work->rows, MOST_TASK_ROWS);
+    work->rows_per_task = rows;
+    work->tiles_per_task = lesser(tiles, (TASK_PRODUCTS / (rows * work->weights.k * 16) / 3 + 1) * 3);
     work->tile_tasks = (tiles + work->tiles_per_task - 1) / work->tiles_per_task;
+}
+
+/* A task for every ROWS_EACH rows. */
+static ort_status *by_rows(integer_work *work, void *context, void (*task)(void *, size_t)) {
+    if (work->rows > ROWS_EACH)
+        return ort_parallel(work->kernel->api, context, task, (size_t)((work->rows + ROWS_EACH - 1) / ROWS_EACH), 0, work);
+    task(work, 0);
+    return NULL;
 }
 
 ort_status *compute_integer(void *data, void *context) {
@@ -109,11 +118,9 @@ ort_status *compute_integer(void *data, void *context) {
     divide(&work);
     int64_t blocks = (rows + work.rows_per_task - 1) / work.rows_per_task;
     ort_status *status = NULL;
-    if (kernel->exact) {}
-    else if (rows > 32) status = ort_parallel(api, context, quantize_task, (size_t)blocks, 0, &work);
-    else
-        for (int64_t block = 0; block < blocks; block++) quantize_task(&work, (size_t)block);
+    if (!kernel->exact) status = by_rows(&work, context, quantize_task);
     if (!status) status = ort_parallel(api, context, product_task, (size_t)(blocks * work.tile_tasks), 0, &work);
+    if (!status && work.residual) status = by_rows(&work, context, norm_task);
     free(scratch);
     return status;
 }

@@ -42,6 +42,8 @@ ATTENTION(OVER_PAIRS, TYPE_UINT8);
 static const int INTEGER[] = {TYPE_FLOAT, TYPE_UINT8, TYPE_FLOAT, -TYPE_UINT8, -TYPE_FLOAT, -TYPE_FLOAT, -TYPE_FLOAT, -TYPE_FLOAT, 99};
 static const int BATCH[] = {TYPE_INT64, TYPE_INT64, -TYPE_INT64, 99};
 static const int PACKED[] = {TYPE_FLOAT, TYPE_INT64, 99};
+static const int EMBEDDINGS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_INT64, TYPE_INT64, TYPE_INT64, TYPE_UINT8, TYPE_FLOAT, TYPE_FLOAT,
+                                 -TYPE_FLOAT, -TYPE_UINT8, 99};
 static const int SUMS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_FLOAT, -TYPE_FLOAT, -TYPE_FLOAT, 99};
 
 #define OPERATOR(create, compute) \
@@ -60,6 +62,7 @@ static const described OPERATORS[] = {
     {OPERATOR(create_encoder, compute_unpack), "UnpackTokens", PACKED, {TYPE_FLOAT}, 1},
     {OPERATOR(create_encoder, compute_pool), "PoolTokens", PACKED, {TYPE_FLOAT}, 1},
     {OPERATOR(create_encoder, compute_sum_norm), "SumNorm", SUMS, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_encoder, compute_embeddings), "EncoderEmbeddings", EMBEDDINGS, {TYPE_FLOAT}, 1},
     {OPERATOR(create_encoder, compute_encoder_attention), "EncoderAttention", PACKED, {TYPE_FLOAT}, 1},
 };
 

@@ -35,6 +35,7 @@ ort_status *create_encoder(const ort_operator *op, ort_api api, const void *info
 ort_status *compute_pack(void *kernel, void *context);
 ort_status *compute_unpack(void *kernel, void *context);
 ort_status *compute_pool(void *kernel, void *context);
+ort_status *compute_embeddings(void *kernel, void *context);
 ort_status *compute_sum_norm(void *kernel, void *context);
 ort_status *compute_encoder_attention(void *kernel, void *context);
 #endif

@@ -50,6 +50,8 @@ typedef int32_t ints __attribute__((vector_size(64), may_alias));
 typedef uint32_t words __attribute__((vector_size(64), may_alias));
 typedef float floats __attribute__((vector_size(64), may_alias));
 typedef int8_t bytes __attribute__((vector_size(16)));
+typedef uint8_t unsigned_bytes __attribute__((vector_size(16)));
+typedef int16_t shorts __attribute__((vector_size(32)));
 
 #if defined(EDGEPRESS_AVX512)
 INLINE floats fused(floats a, floats b, floats c) {
@@ -57,6 +59,10 @@ INLINE floats fused(floats a, floats b, floats c) {
 }
 INLINE ints dot4(ints sum, words codes, int32_t quad) {
     return (ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(quad));
+}
+/* Two products of 16 bits in each lane. */
+INLINE ints dot2(ints sum, words codes, int32_t pair) {
+    return (ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(pair));
 }
 INLINE floats nearest(floats value) {
     return (floats)_mm512_roundscale_ps((__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -95,6 +101,18 @@ INLINE ints dot4(ints sum, words codes, int32_t quad) {
     total.half[1] = dot4_half(total.half[1], parts.half[1], all);
     return total.whole;
 }
+INLINE ints dot2(ints sum, words codes, int32_t pair) {
+    int_halves total = {sum}, parts = {(ints)codes};
+    __m256i all = _mm256_set1_epi32(pair);
+    for (int i = 0; i < 2; i++) {
+#if defined(EDGEPRESS_AVXVNNI)
+        total.half[i] = _mm256_dpwssd_avx_epi32(total.half[i], parts.half[i], all);
+#else
+        total.half[i] = _mm256_add_epi32(total.half[i], _mm256_madd_epi16(parts.half[i], all));
+#endif
+    }
+    return total.whole;
+}
 INLINE floats nearest(floats value) {
     float_halves x = {value};
     x.half[0] = _mm256_round_ps(x.half[0], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -116,6 +134,11 @@ INLINE ints dot4(ints sum, words codes, int32_t quad) {
     for (int lane = 0; lane < LANES; lane++)
         for (int byte = 0; byte < 4; byte++)
             sum[lane] += (int32_t)(codes[lane] >> (8 * byte) & 255) * factors[byte];
+    return sum;
+}
+INLINE ints dot2(ints sum, words codes, int32_t pair) {
+    for (int lane = 0; lane < LANES; lane++)
+        sum[lane] += (int16_t)codes[lane] * (int16_t)pair + (int16_t)(codes[lane] >> 16) * (int16_t)(pair >> 16);
     return sum;
 }
 INLINE floats nearest(floats value) {
@@ -234,4 +257,31 @@ INLINE void store_some(float *into, floats value, int64_t count) {
     if (count >= LANES) store_floats(into, value);
     else memcpy(into, &value, (size_t)count * 4);
 }
+
+/* Sixteen rows of sixteen lanes, turned: blocks of `step` lanes change places, from the largest to single ones. */
+#if defined(EDGEPRESS_AVX512)
+INLINE void transpose_step(ints *rows, const int step) {
+    const ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    ints upper = (lane & step) != 0, first = lane + (upper & (LANES - step)), second = first + step;
+    TILE_UNROLL for (int pair = 0; pair < LANES / 2; pair++) {
+        int i = pair / step * 2 * step + pair % step;
+        ints a = rows[i], b = rows[i + step];
+        rows[i] = __builtin_shuffle(a, b, first);
+        rows[i + step] = __builtin_shuffle(a, b, second);
+    }
+}
+INLINE void transpose(ints *rows) {
+    transpose_step(rows, 8);
+    transpose_step(rows, 4);
+    transpose_step(rows, 2);
+    transpose_step(rows, 1);
+}
+#else
+INLINE void transpose(ints *rows) {
+    int32_t turned[LANES][LANES];
+    for (int row = 0; row < LANES; row++)
+        for (int i = 0; i < LANES; i++) turned[i][row] = rows[row][i];
+    memcpy(rows, turned, sizeof turned);
+}
+#endif
 #endif

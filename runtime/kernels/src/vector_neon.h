@@ -52,6 +52,16 @@ INLINE ints dot4(ints sum, words codes, int32_t quad) {
     for (int i = 0; i < 4; i++) total.part[i] = tile_dot4(total.part[i], (tile_words)parts.part[i], quad, 0);
     return total.whole;
 }
+INLINE ints dot2(ints sum, words codes, int32_t pair) {
+    int_parts total = {sum}, parts = {(ints)codes};
+    int16x8_t factors = vreinterpretq_s16_s32(vdupq_n_s32(pair));
+    for (int i = 0; i < 4; i++) {
+        int16x8_t numbers = (int16x8_t)parts.part[i];
+        int32x4_t low = vmull_s16(vget_low_s16(numbers), vget_low_s16(factors)), high = vmull_high_s16(numbers, factors);
+        total.part[i] += (tile_ints)vpaddq_s32(low, high);
+    }
+    return total.whole;
+}
 INLINE floats nearest(floats value) {
     float_parts x = {value};
     for (int i = 0; i < 4; i++) x.part[i] = vrndnq_f32(x.part[i]);

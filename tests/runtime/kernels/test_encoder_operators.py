@@ -169,26 +169,65 @@ def attended(rows: Array, lengths: list[int], dim: int, scale: float) -> Array:
     return np.concatenate(parts)
 
 
-def _attend(rows: Array, lengths: list[int], scale: float, threads: int = 1) -> Array:
+def _attend(rows: Array, lengths: list[int], scale: float, threads: int = 1, exact: int = 1) -> Array:
     inputs = {"rows": rows, "offsets": np.cumsum([0, *lengths])}
-    return run("EncoderAttention", inputs, threads=threads, num_heads=HEADS, scale=scale)[0]
+    return run("EncoderAttention", inputs, threads=threads, num_heads=HEADS, scale=scale, exact=exact)[0]
 
 
 @pytest.mark.parametrize("dim", [1, 16, 24, 33, 64])
-def test_attention_is_that_of_each_sequence_alone(kernels, dim):
-    lengths = [5, 0, 1, 33, 16, 70, 0] if kernels != "plain" else [5, 0, 1, 19]
+@pytest.mark.parametrize(("exact", "error"), [(1, 1e-5), (0, 2e-3)])
+def test_attention_is_that_of_each_sequence_alone(kernels, dim, exact, error):
+    lengths = [5, 0, 1, 33, 16, 97, 0] if kernels != "plain" else [5, 0, 1, 35]
     rows = np.random.default_rng(dim).standard_normal((sum(lengths), 3 * HEADS * dim)).astype(np.float32)
-    found = _attend(rows, lengths, 0.3, threads=2)
-    assert np.abs(found - attended(rows, lengths, dim, 0.3)).max() < 1e-5
+    found = _attend(rows, lengths, 0.3, threads=2, exact=exact)
+    assert np.abs(found - attended(rows, lengths, dim, 0.3)).max() < error
     start = sum(lengths[:3])
-    alone = _attend(rows[start : start + lengths[3]], lengths[3:4], 0.3)
+    alone = _attend(rows[start : start + lengths[3]], lengths[3:4], 0.3, exact=exact)
     assert np.array_equal(found[start : start + lengths[3]], alone)
 
 
-def test_attention_to_large_scores_and_to_nothing(kernels):
-    rows = np.random.default_rng(1).standard_normal((20, 3 * HEADS * 16)).astype(np.float32) * 30
-    assert np.abs(_attend(rows, [20], 1.0) - attended(rows, [20], 16, 1.0)).max() < 2e-3
-    assert _attend(rows[:0], [0, 0], 1.0).shape == (0, HEADS * 16)
+@pytest.mark.parametrize("exact", [0, 1])
+def test_attention_to_large_scores_and_to_nothing(kernels, exact):
+    rows = np.random.default_rng(1).standard_normal((40, 3 * HEADS * 16)).astype(np.float32)
+    rows[:, : 2 * HEADS * 16] *= 3
+    assert np.abs(_attend(rows, [40], 1.0, exact=exact) - attended(rows, [40], 16, 1.0)).max() < 0.02
+    same = np.ones((600, 3 * HEADS * 16), np.float32)  # the largest sums of codes
+    np.testing.assert_allclose(_attend(same, [600], 1.0, exact=exact), 1, atol=1e-3)
+    assert not _attend(same * 0, [600], 1.0, exact=exact).any()
+    assert _attend(rows[:0], [0, 0], 1.0, exact=exact).shape == (0, HEADS * 16)
+
+
+@pytest.mark.parametrize("exact", [0, 1])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_attention_to_what_is_no_number_is_seen_in_its_sequence_alone(kernels, exact, bad):
+    rows = np.random.default_rng(1).standard_normal((80, 3 * HEADS * 16)).astype(np.float32)
+    rows[60] = bad
+    found = _attend(rows, [40, 40], 0.3, exact=exact)
+    assert np.isfinite(found[:40]).all() and not np.isfinite(found[60]).any()
+
+
+@pytest.mark.parametrize("zero_points", [False, True])
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_embeddings_are_sums_of_rows_and_their_norm(kernels, zero_points, typed, groups):
+    random = np.random.default_rng(groups)
+    codes = random.integers(0, 256, (9, 51)).astype(np.uint8)
+    scales = (0.01 + random.random((9, groups))).astype(np.float32)
+    zeros = random.integers(0, 256, (9, groups)).astype(np.uint8) if zero_points else None
+    ids, positions, types = (random.integers(0, size, 40) for size in (9, 5, 2))
+    scale, shift, *tables = random.standard_normal((9, 51)).astype(np.float32)
+    places, kinds = np.stack(tables[:5]), np.stack(tables[5:])
+    inputs = {"scale": scale, "shift": shift, "ids": ids, "positions": positions, "types": types}
+    inputs |= {"codes": codes, "scales": scales, "places": places}
+    inputs |= {"kinds": kinds if typed else None, "zeros": zeros}
+    middle, step = (
+        np.repeat(part, 51 // groups, 1) for part in (scales * 0 + 128 if zeros is None else zeros, scales)
+    )
+    total = (
+        ((codes - middle.astype(np.float64)) * step)[ids] + places[positions] + (kinds[types] if typed else 0)
+    )
+    (found,) = run("EncoderEmbeddings", inputs, threads=2, epsilon=1e-5)
+    assert np.abs(found - normed(total, scale, shift, 1e-5)).max() < 1e-4
 
 
 @pytest.mark.parametrize("width", [1, 16, 50, 384])
@@ -234,14 +273,15 @@ def test_every_set_of_instructions_gives_the_same_bits(monkeypatch):
     held = IntegerMatrix(50, 200, zero_points=True)
     random = np.random.default_rng(3)
     x = random.standard_normal((19, 200)).astype(np.float32)
-    rows = random.standard_normal((40, 3 * HEADS * 24)).astype(np.float32)
+    rows = random.standard_normal((50, 3 * HEADS * 24)).astype(np.float32)
     norm = dict(zip(("scale", "shift", "a"), (x[0], x[1], x), strict=True))
     found = {}
     for name in SETS:
         monkeypatch.setenv("EDGEPRESS_KERNELS", name)
         if instructions() == name:
             products = [held.product(x * 9, activation=number) for number in range(4)]
-            found[name] = [*products, _attend(rows, [33, 7], 0.3), *run("SumNorm", norm, epsilon=1e-5)]
+            attention = [_attend(rows, [43, 7], 0.3, exact=exact) for exact in (0, 1)]
+            found[name] = [*products, *attention, *run("SumNorm", norm, epsilon=1e-5)]
     for values in found.values():
         for ours, plain in zip(values, found["plain"], strict=True):
             assert np.array_equal(ours, plain)
@@ -282,6 +322,19 @@ def test_products_of_sizes_that_do_not_fit_are_refused(change):
 
 
 ROWS = np.zeros((5, 18), np.float32)
+TOKENS = np.array([0, 4])
+TABLES: dict[str, Array | None] = {
+    "scale": ROWS[0],
+    "shift": ROWS[0],
+    "ids": TOKENS,
+    "positions": TOKENS,
+    "types": TOKENS,
+    "codes": np.zeros((5, 18), np.uint8),
+    "scales": ROWS[:, :3],
+    "places": ROWS,
+    "kinds": ROWS,
+    "zeros": np.zeros((5, 3), np.uint8),
+}
 
 
 @pytest.mark.parametrize(
@@ -304,6 +357,18 @@ ROWS = np.zeros((5, 18), np.float32)
         ("SumNorm", {"scale": ROWS[0], "shift": ROWS[0, :3], "a": ROWS}, {}),
         ("SumNorm", {"scale": ROWS[0, :9], "shift": ROWS[0, :9], "a": ROWS}, {}),
         ("SumNorm", {"scale": ROWS[0], "shift": ROWS[0], "a": ROWS, "b": ROWS[:2]}, {}),
+        ("EncoderEmbeddings", TABLES | {"ids": np.array([0, 5])}, {}),
+        ("EncoderEmbeddings", TABLES | {"positions": np.array([-1, 0])}, {}),
+        ("EncoderEmbeddings", TABLES | {"types": np.array([5, 0])}, {}),
+        ("EncoderEmbeddings", TABLES | {"types": np.array([0])}, {}),
+        ("EncoderEmbeddings", TABLES | {"places": ROWS[:4]}, {}),
+        ("EncoderEmbeddings", TABLES | {"places": ROWS[:, :9]}, {}),
+        ("EncoderEmbeddings", TABLES | {"kinds": ROWS[:, :9]}, {}),
+        ("EncoderEmbeddings", TABLES | {"scales": ROWS[:4, :3]}, {}),
+        ("EncoderEmbeddings", TABLES | {"scales": ROWS[:, :4]}, {}),
+        ("EncoderEmbeddings", TABLES | {"zeros": np.zeros((5, 2), np.uint8)}, {}),
+        ("EncoderEmbeddings", TABLES | {"codes": np.zeros((5, 17), np.uint8)}, {}),
+        ("EncoderEmbeddings", TABLES | {"shift": ROWS[0, :9]}, {}),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(op, inputs, attributes):
