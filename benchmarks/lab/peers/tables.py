@@ -114,9 +114,10 @@ def _circumstances(found: DecoderComparison) -> list[str]:
         f"rounds with {settings.get('passes')} in each, engines interleaved, each in a fresh process (torch: "
         "one round, 32 new tokens); columns are prompt tokens and threads (t). Prefill ends when the first "
         "token is chosen. Peak RSS is of the whole process with all prompts; the first token is that of the "
-        "shortest prompt, with the files in the page cache.",
-        "Key/value caches: edgepress and onnxruntime-genai float32, or int8 where it says 8; llama.cpp "
-        "float16, OpenVINO uint8, their defaults.",
+        "shortest prompt, with the files in the page cache, and every engine loads its tokenizer before it.",
+        "Key/value caches: edgepress and onnxruntime-genai float32, or what the label says; llama.cpp and "
+        "mistral.rs float16, OpenVINO uint8, their defaults. edgepress keeps nothing on the disk but the "
+        "bundle.",
         "Tokens as float32: greedy tokens identical to torch's in float32 before the first difference; a "
         "wrongly converted model has none, a quantized one some.",
         "A ratio is ours over the best peer's, or its inverse where less is better; met: at least 1, or the "
