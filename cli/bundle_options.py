@@ -86,6 +86,14 @@ def named_model(model: str, *, download: bool) -> None:
     require_model(model)
 
 
+def limit_torch(threads: int | None) -> None:
+    """Let torch compute with so many threads."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 def text_lines(file: Path) -> list[str]:
     """The lines of ``file`` that are not blank.
 

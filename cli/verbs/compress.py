@@ -8,7 +8,7 @@ import click
 
 from ...terminal import Terminal
 from .. import completion
-from ..bundle_options import SEED, Number, OutputDirectory, download, named_model, threads
+from ..bundle_options import SEED, Number, OutputDirectory, download, limit_torch, named_model, threads
 from ..verb import Verb
 from ..verb import output as output_options
 
@@ -140,16 +140,8 @@ def command(
         return
     if output is None:
         raise click.UsageError("missing -o/--output: where should the compressed checkpoint go?")
-    _limit_torch(threads)
+    limit_torch(threads)
     _compress(terminal, model, output, {**chosen, **options})
-
-
-def _limit_torch(threads: int | None) -> None:
-    """Let torch compute with so many threads."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def _compress(terminal: Terminal, model: str, output: str, options: dict[str, Any]) -> None:

@@ -12,17 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...errors import require
 from ...terminal import Terminal
+from .. import completion
+from ..bundle_options import OutputDirectory, limit_torch, named_model, threads
+from ..bundle_options import download as download_option
+from ..verb import Verb
+from ..verb import output as output_options
 
 if TYPE_CHECKING:
     from ...benchmarks.records.record import Measurement
     from ...export.api import Gate
 
 
-@click.command("export", short_help="Export a checkpoint to a bundle that runs on a device.")
-@click.argument("checkpoint")
-@click.option("--format", "format_", default="onnx", show_default=True, help="The bundle's format.")
-@click.option("-o", "--output", required=True, type=click.Path(), help="The directory to write.")
+@click.command("export", cls=Verb)
+@click.argument("checkpoint", shell_complete=completion.models)
+@click.option(
+    "--format",
+    "format_",
+    default="onnx",
+    show_default=True,
+    shell_complete=completion.formats,
+    help="The bundle's format.",
+)
+@click.option("-o", "--output", required=True, type=OutputDirectory(), help="The directory to write.")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote, and nothing else.")
 @click.option("--no-validate", is_flag=True, help="Publish without proof; the manifest says so.")
 @click.option("--text", type=click.Path(), help="UTF-8 text for the proof, instead of the built-in passage.")
@@ -50,8 +63,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Run file for that measurement. [default: runs/NAME.jsonl]",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@threads
+@download_option
+@output_options
 def command(
     checkpoint: str,
     format_: str,
@@ -64,20 +78,24 @@ def command(
     operators: str | None,
     require_faster: bool,
     record: Path | None,
-    as_json: bool,
-    quiet: bool,
+    threads: int | None,
+    download: bool,
+    terminal: Terminal,
 ) -> None:
-    """Export CHECKPOINT: a compressed checkpoint, an HF directory, a .gguf file, or a demo name.
+    """Export CHECKPOINT: a compressed checkpoint, an HF directory, a .gguf file, a demo name, or a hub id.
 
     The graph is compared with the torch model before it is published; a failed proof publishes nothing.
     With --require-faster it is also timed interleaved with its float32 export: a decoder must decode faster,
     an encoder embed more sentences.
     """
+    require("torch", "compress")
+    named_model(checkpoint, download=download)
+    progress = terminal.progress  # a clock that ticks while torch is imported
+    limit_torch(threads)
     from ...export.api import export_bundle
     from ...runtime.bundle.directory import MANIFEST
     from ...storage import read_json
 
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     run = record or Path("runs") / f"{Path(output).name}.jsonl"
     if require_faster:
         from ...benchmarks.records.record import refuse_foreign
@@ -95,7 +113,7 @@ def command(
         provider=provider,
         operators=operators,
         gate=_gate(measured, terminal) if require_faster else None,
-        progress=terminal.progress,
+        progress=progress,
     )
     for line in measured:
         _append(run, line, terminal)
@@ -133,7 +151,9 @@ def _summary(path: Any, manifest: dict[str, Any]) -> str:
     from ...export.graph.forms.providers import status_of
 
     size = sum(entry["bytes"] for entry in manifest["files"].values())
-    lines = [f"{path}: {manifest['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB"]
+    lines = [
+        f"{path}: {manifest['described']}, {manifest['scheme']}, {size / 1e6:.1f} MB, all that a device keeps"
+    ]
     if "operators" in manifest["graph"]:
         lines.append(f"  {manifest['graph']['operators']} operators: runs in {manifest['graph']['runs_in']}")
     lines += [f"  {note}" for note in (*manifest["graph"]["notes"], status_of(manifest)) if note]
