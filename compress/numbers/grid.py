@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from .number_format import DOUBLED, block_scales, code_type, nearest, power_of_two, unit_of
-from .qtensor import QTensor
+from .qtensor import QTensor, row_tiles
 from .scheme import Scheme
 
 Search = Annotated[
@@ -214,11 +214,14 @@ def encode(
     weight: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme, mask: Tensor | None = None
 ) -> QTensor:
     """``weight [out, in]`` on the grid ``scale``, ``zero_point [out, groups]``; 0 where ``mask`` is False."""
-    size = weight.shape[1] // scale.shape[1]
-    wide_scale = scale.repeat_interleave(size, 1)
-    wide_zero = None if zero_point is None else zero_point.repeat_interleave(size, 1)
-    codes = round_to_grid(weight.to(torch.float32), wide_scale, wide_zero, scheme)
-    if mask is not None:
-        codes = torch.where(mask, codes, torch.zeros_like(codes) if wide_zero is None else wide_zero)
-    zero_codes = None if zero_point is None else zero_point.to(torch.int8)
-    return QTensor(scheme, codes.to(code_type(scheme.format)), scale, zero_codes)
+    codes = torch.empty(weight.shape, dtype=code_type(scheme.format), device=weight.device)
+    for rows in row_tiles(codes):
+        steps = scale[rows].unsqueeze(-1)
+        zero = None if zero_point is None else zero_point[rows].unsqueeze(-1)
+        grouped = weight[rows].to(torch.float32).reshape(*steps.shape[:2], -1)
+        found = round_to_grid(grouped, steps, zero, scheme)
+        if mask is not None:
+            empty = torch.zeros_like(steps) if zero is None else zero
+            found = torch.where(mask[rows].view(found.shape), found, empty)
+        codes[rows] = found.flatten(1).to(codes.dtype)
+    return QTensor(scheme, codes, scale, None if zero_point is None else zero_point.to(torch.int8))

@@ -6,6 +6,7 @@ packing belongs to a format. Zero is always representable, so that pruned weight
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,16 @@ from torch import Tensor
 from ...errors import ShapeError
 from .number_format import E4M3
 from .scheme import Scheme
+
+_TILE_WEIGHTS = 1 << 17  # float32 temporaries of so many stay in the second-level cache
+
+
+def row_tiles(matrix: Tensor, most: int = _TILE_WEIGHTS) -> Iterator[slice]:
+    """Runs of rows of ``matrix [out, in]`` with about ``most`` elements each; on a GPU all rows at once."""
+    out_features, in_features = matrix.shape
+    step = max(1, most // max(1, in_features)) if matrix.device.type == "cpu" else max(1, out_features)
+    for start in range(0, out_features, step):
+        yield slice(start, start + step)
 
 
 @dataclass(frozen=True)
@@ -49,13 +60,14 @@ class QTensor:
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight ``[out, in]`` that the codes stand for."""
-        out_features, in_features = self.shape
-        grouped = self.codes.view(out_features, self.scale.shape[1], -1).to(torch.float32)
-        if self.zero_point is not None:
-            grouped = grouped - self.zero_point.to(torch.float32).unsqueeze(-1)
-        return (
-            (grouped * self.scale.to(torch.float32).unsqueeze(-1)).view(out_features, in_features).to(dtype)
-        )
+        weight = torch.empty(self.shape, dtype=dtype, device=self.codes.device)
+        for rows in row_tiles(self.codes):
+            scale = self.scale[rows].to(torch.float32).unsqueeze(-1)
+            grouped = self.codes[rows].view(*scale.shape[:2], -1).to(torch.float32)
+            if self.zero_point is not None:
+                grouped -= self.zero_point[rows].to(torch.float32).unsqueeze(-1)
+            weight[rows] = grouped.mul_(scale).flatten(1)
+        return weight
 
     def to(self, device: torch.device | str) -> QTensor:
         """The same tensor on ``device``."""

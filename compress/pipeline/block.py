@@ -23,10 +23,11 @@ from ..model.kv_scheme import KVScales
 from ..model.kv_tap import tap
 from ..model.skeleton import Skeleton
 from ..numbers.fake_quant import rounding_of, unwrap, wrap
-from ..numbers.qtensor import QTensor
+from ..numbers.qtensor import QTensor, row_tiles
 from .forward import Batch
 
 FALLBACK = "fallback"
+_PRODUCT_WEIGHTS = 1 << 21  # of a matrix that is multiplied at once: enough to keep the product busy
 
 Statistics = Mapping[str, Mapping[str, Tensor]]
 
@@ -152,9 +153,10 @@ class Block:
         ``gram [in, in]``, or of the weights without one.
         """
         wanted = self.weight(linear) if wanted is None else wanted
-        change, kind = tensor.dequantize() - wanted, "weight" if gram is None else "output"
-        error = weight_error(change, wanted) if gram is None else output_error(change, wanted, gram)
-        self.set_quantized(linear, tensor)
+        rounded, kind = tensor.dequantize(), "weight" if gram is None else "output"
+        error = rounding_error(rounded, wanted, gram)
+        self.quantized[linear.name] = tensor
+        self._assign(linear, rounded)
         self.statuses.append(LayerStatus(linear.name, step, tensor.scheme.name, status, error, kind, detail))
 
     def _assign(self, linear: Linear, weight: Tensor) -> None:
@@ -202,6 +204,18 @@ class Block:
             mask = self.masks.get(linear.name)
             if mask is not None and bool((weight[~mask] != 0).any()):
                 raise EdgepressError(f"pass {step} revived pruned weights of {linear.name}")
+
+
+def rounding_error(rounded: Tensor, wanted: Tensor, gram: Tensor | None) -> float:
+    """:func:`output_error` of what became of ``wanted [out, in]``, or without a Gram :func:`weight_error`; a
+    few rows at a time.
+    """
+    damage = power = 0.0
+    for rows in row_tiles(wanted) if gram is None else row_tiles(wanted, _PRODUCT_WEIGHTS):
+        change, weight = rounded[rows] - wanted[rows], wanted[rows]
+        damage += float(change.square_().sum() if gram is None else ((change @ gram) * change).sum())
+        power += float(weight.square().sum() if gram is None else ((weight @ gram) * weight).sum())
+    return max(damage, 0.0) / power if power > 0 else 0.0
 
 
 def output_error(change: Tensor, weight: Tensor, gram: Tensor) -> float:
