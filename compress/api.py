@@ -266,24 +266,26 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
     from .checkpoint_manifest import write_manifest
     from .pipeline.chain import StageChain
     from .pipeline.device import choose_device, return_large_blocks
+    from .pipeline.model_hash import recalled, remember
 
     return_large_blocks()
     device = choose_device(device_name)
     processes = Processes.launched(device)
     device = processes.device(device)
     calibration = job.calibration()  # a text that is missing is said before the model is hashed
+    work, result, reader = stage.directory / WORK, stage.result, job.source.reader
     with job.progress.task("hashing the model", 1) as task:
-        fingerprint = job.source.reader.fingerprint()
+        fingerprint = recalled(reader, work) or reader.fingerprint()
         task.advance(1)
     reads = job.reads()
     key = job.key(fingerprint, calibration, device.type, reads)
-    work, result = stage.directory / WORK, stage.result
     journal = Journal(work, key)
     if journal.belongs_to_other():
         job.progress.note("the staging directory is of another run: starting afresh")
         stage.restart()
     work.mkdir(exist_ok=True)
     journal.claim()
+    remember(reader, fingerprint, work)
     chain = StageChain(
         job.source, job.recipe.steps, calibration, device, work, key, job.progress, processes, answers
     )

@@ -41,7 +41,7 @@ _FACTORS: dict[int | str, tuple[float, ...]] = {
 _FACTORS_LOW = tuple(1.1 - 0.04 * i for i in range(20))
 # Bits up to which one more step on one side is worth a negative scale; kernels of int8 want positive ones.
 _LARGEST_SIGNED = 4
-_CHUNK_WEIGHTS = 1 << 17  # weights searched at once: the temporaries stay in the second-level cache
+_CHUNK_WEIGHTS = 1 << 18  # weights searched at once: few for the caches, many for what a call costs
 _FP16_MIN, _FP16_MAX = 2.0**-14, 65504.0
 
 

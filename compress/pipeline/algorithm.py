@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .stage import Stage, StageResult
 
 # A forward pass in units of its matrix products; the grid search and rounding of a weight in multiply-adds.
-FORWARD, ROUNDING = 1.5, 150
+FORWARD, ROUNDING = 1.5, 1500
 PREPARED_AT_ONCE = 2048  # tokens that go through the whole model and back ahead of a sweep
 
 

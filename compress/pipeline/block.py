@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...errors import EdgepressError
 from ..model.anatomy import module_name
 from ..model.block_anatomy import BlockAnatomy, Linear
+from ..model.checkpoint.tensor_check import all_finite
 from ..model.kv_scheme import KVScales
 from ..model.kv_tap import tap
 from ..model.skeleton import Skeleton
@@ -199,7 +200,7 @@ class Block:
                 raise EdgepressError(
                     f"pass {step} changed the shape of {linear.name} to {tuple(weight.shape)}"
                 )
-            if not bool(torch.isfinite(weight).all()):
+            if not all_finite(weight):
                 raise EdgepressError(f"pass {step} left a non-finite weight in {linear.name}")
             mask = self.masks.get(linear.name)
             if mask is not None and bool((weight[~mask] != 0).any()):

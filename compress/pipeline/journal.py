@@ -13,8 +13,9 @@ from .sealed import read_sealed, write_sealed
 
 WORK = "work"  # the directory in the staging directory with all that a resumed run reads
 FILE = "journal.json"
+MODEL_HASH = "model-hash.json"
 # Nothing without a journal that says which of it is whole.
-_JOURNALLED = {FILE, "activations", "parts", "masks"}
+_JOURNALLED = {FILE, MODEL_HASH, "activations", "parts", "masks"}
 
 
 class Journal:

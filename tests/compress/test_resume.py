@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 from edgepress.compress import api
 from edgepress.compress.api import CalibrationChoice, Job, compress_model
+from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import hash_tree
+from edgepress.storage import hash_tree, read_json
 from edgepress.terminal import Silent
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
@@ -112,3 +114,35 @@ def test_a_checkpoint_between_stages_that_changed_is_made_again(
         out = compress_model(str(pico_llama), output=tmp_path / "o", **options)
     assert sum(done[:4]) == 3  # the first stage again
     assert hash_tree(out) == hash_tree(whole)
+
+
+@pytest.mark.chain
+def test_a_resumed_run_hashes_a_model_again_only_where_it_looks_changed(
+    make_decoder: Callable[..., Path], tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, hashed = make_decoder(tmp_path / "m"), []
+    fingerprint = CheckpointReader.fingerprint
+
+    def counted(reader: CheckpointReader) -> str:
+        hashed.append(reader.path)
+        return fingerprint(reader)
+
+    monkeypatch.setattr(CheckpointReader, "fingerprint", counted)
+
+    def run() -> None:
+        compress_model(str(model), scheme="W4A16-g32", output=tmp_path / "o")
+
+    for expected in (1, 1):
+        with watched("compressing blocks", 2):
+            run()
+        assert len(hashed) == expected
+    weights = model / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1  # in the sample, under the old time
+    before = weights.stat()
+    weights.write_bytes(data)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    run()
+    assert len(hashed) == 2
+    manifest = read_json(tmp_path / "o" / "edgepress.json")
+    assert manifest["source"]["fingerprint"] == fingerprint(CheckpointReader.open(model))

@@ -148,9 +148,19 @@ class CheckpointReader:
         }
         seen.refuse()
         self._finite |= self._tensors.keys()
-        index = {INDEX} if len(weights) > 1 else set()
-        others = {CONFIG, *index, *self.companions()}
+        others = self.files().keys() - weights.keys()
         return sha256_json(weights | {name: sha256_file(self.file(name)) for name in others})
+
+    def files(self) -> dict[str, Path]:
+        """Config, weights and companions: all that the fingerprint is of."""
+        weights = {location.path for location in self._tensors.values()}
+        found = {path.relative_to(self.path).as_posix(): path for path in sorted(weights)}
+        others = [CONFIG, *([INDEX] if len(weights) > 1 else []), *self.companions()]
+        return found | {name: self.file(name) for name in others}
+
+    def read_into(self, view: memoryview, path: Path, start: int) -> int:
+        """Fill ``view`` with the bytes of one of :meth:`files` from ``start``; returns how many."""
+        return self._files.read_into(view, path, start)
 
     def _load(self, name: str, location: Location) -> Tensor:
         entry = location.entry

@@ -39,6 +39,8 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 def _pack_rows(codes: Tensor, bits: int) -> Tensor:
     rows, columns = codes.shape
+    if 8 % bits == 0:
+        return _pack_bytes(codes, bits)
     unsigned = codes.to(torch.int64) + (1 << (bits - 1))
     padded = torch.nn.functional.pad(unsigned, (0, -columns % 32)).view(rows, -1, 32)
     words = torch.zeros(rows, padded.shape[1], bits, dtype=torch.int64, device=codes.device)
@@ -50,6 +52,17 @@ def _pack_rows(codes: Tensor, bits: int) -> Tensor:
     low = (words & 0xFFFFFFFF).view(rows, -1)[:, : -(-columns * bits // 32)]
     # int64 to int32 keeps the low 32 bits: the sign bit is just the last bit of the stream.
     return torch.where(low >= 1 << 31, low - (1 << 32), low).to(torch.int32).contiguous()
+
+
+def _pack_bytes(codes: Tensor, bits: int) -> Tensor:
+    """:func:`_pack_rows` where a byte holds whole codes."""
+    unsigned = codes.contiguous().view(torch.uint8) + (1 << (bits - 1))  # wraps around
+    padded = torch.nn.functional.pad(unsigned, (0, -codes.shape[1] % (32 // bits)))
+    parts = padded.view(len(codes), -1, 8 // bits)
+    packed = parts[..., 0].clone()
+    for index in range(1, 8 // bits):
+        packed |= parts[..., index] << (bits * index)
+    return packed.view(torch.int32)
 
 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:

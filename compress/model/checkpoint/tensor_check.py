@@ -89,7 +89,7 @@ class NonFinite:
     def see(self, name: str, values: Tensor) -> None:
         """Look at (more of) the values of the tensor ``name``."""
         self._size[name] += values.numel()
-        if values.numel() and not _all_finite(values):
+        if values.numel() and not all_finite(values):
             for part in torch.split(values.reshape(-1), _CHUNK):
                 wide = part.to(torch.float32) if part.element_size() == 1 else part
                 self._nan[name] += int(torch.isnan(wide).sum())
@@ -117,7 +117,8 @@ class NonFinite:
             yield f"{name} has {nan} NaN and {inf} Inf of {self._size[name]} values"
 
 
-def _all_finite(values: Tensor) -> bool:
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
     if not values.is_floating_point():
         return True
     if values.dtype in _EIGHT_BITS:
