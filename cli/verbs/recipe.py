@@ -38,7 +38,8 @@ _PRESETS = ("fast", "balanced", "best")
 _FOOTNOTE = [
     "",
     "Cost: of `edgepress compress` with SmolLM2-135M and 16 × 512 tokens, one core. KL and perplexity on",
-    "held-out Wikipedia, against the original in float32: benchmarks/lab/results. The recipe itself:",
+    "held-out Wikipedia, against the original in float32; MB of bundles with standard operators:",
+    "benchmarks/lab/results. The recipe itself:",
     "edgepress recipe show NAME",
 ]
 
