@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
-from inspect import signature
 from typing import Any
 
 # ONNX Runtime's own builds send events to their maker unless this is set before the library loads; with it
@@ -46,6 +45,8 @@ def _for_people(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` as it is called from a session: progress is shown where somebody looks (``progress=False``
     shows none), and Ctrl-C ends without the frames of what it interrupted.
     """
+    from inspect import signature  # only here: it costs a start
+
     takes_progress = "progress" in signature(function).parameters
 
     @wraps(function)

@@ -18,8 +18,9 @@ from .engine.classify import ClassifierModel
 from .engine.decoder import Decoder
 from .engine.encoder import BATCH_SIZE, Encoder, Vectors
 from .engine.generate import Generation, generate_batch, stream
+from .engine.load import LoadingGraph
 from .engine.sampling import Sampling
-from .session.session import onnxruntime
+from .session.session import device_of
 from .text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -101,9 +102,10 @@ class TextModel:
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
         # What can be known at once is said at once.
-        _ = bundle.decoder, onnxruntime()
-        self.bundle = bundle
-        self._decoder = BackgroundTask(partial(Decoder.open, bundle, threads, provider=provider))
+        _ = bundle.decoder
+        self.bundle, self._device = bundle, device_of(provider)
+        self._opened: Decoder | None = None
+        self._graph = LoadingGraph(bundle, threads=threads, provider=provider)
         self._tokenizer = BackgroundTask(partial(Tokenizer.open, bundle.path))
 
     @property
@@ -113,7 +115,9 @@ class TextModel:
         Raises:
             BundleError: the graph does not load, or is not the one that the manifest describes.
         """
-        return self._decoder.result()
+        if self._opened is None:
+            self._opened = Decoder(self._graph.result(), self.bundle.decoder, device=self._device)
+        return self._opened
 
     @property
     def tokenizer(self) -> Tokenizer:

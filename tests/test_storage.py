@@ -302,3 +302,15 @@ def test_errors_of_the_file_system_are_typed(tmp_path: Path, number: int, kind: 
         raise OSError(number, os.strerror(number))
     if kind is not OSError:
         assert str(tmp_path / "out") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, storage.mmap.ALLOCATIONGRANULARITY, 3 * storage.mmap.ALLOCATIONGRANULARITY + 7]
+)
+def test_a_mapped_file_has_the_hash_of_its_bytes(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "WINDOW", storage.mmap.ALLOCATIONGRANULARITY)
+    path = tmp_path / "weights"
+    path.write_bytes(os.urandom(size))
+    assert storage.sha256_mapped(path) == storage.sha256_file(path)

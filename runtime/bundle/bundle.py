@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import InputError
-from ...storage import sha256_file
+from ...storage import sha256_mapped
 from .directory import (
     MANIFEST,
     manifest_json,
@@ -89,7 +89,7 @@ class Bundle:
             problems = [
                 f"{name} does not match its SHA-256"
                 for name in sorted(self.unchecked)
-                if sha256_file(self.path / name) != self._checked.files[name].sha256
+                if sha256_mapped(self.path / name) != self._checked.files[name].sha256
             ]
         refuse(self.path, problems)
         self.unchecked.clear()

@@ -22,10 +22,9 @@ from .kv_cache import CacheBuffers
 from .load import load_graph
 from .token_limits import Ids, TokenLimits
 
-# Long prompts go through in chunks. Attention computes a whole rectangle of a chunk's tokens by all that came
-# before, the part that causality masks included: short chunks waste least, and the matrix kernels reach their
-# speed at this length.
-PREFILL_CHUNK = 128
+# Long prompts go through in chunks, which bound the memory of activations. The products reach their speed at
+# this length; longer chunks take more memory and no less time (benchmarks/lab/results/kernels.md).
+PREFILL_CHUNK = 256
 # Capacity grows in steps of this many tokens at least, so that a chat does not reallocate at each turn; a
 # multiple of 16, the block of our own attention.
 CAPACITY_STEP = 256

@@ -24,9 +24,8 @@ from ..bundle.manifest import EncoderSection
 from ..session.session import graph_errors_are_typed
 from ..session.threads import thread_budget
 from ..text.tokenizer import Tokenizer
-from .background import BackgroundTask
 from .encoder_batches import TOKENS_PER_CORE, WorkerThreads, length_buckets
-from .load import load_graph
+from .load import LoadingGraph, load_graph
 
 BATCH_SIZE = 32
 # Texts that are tokenized and sorted together: what bounds the memory of a stream.
@@ -91,9 +90,12 @@ class Encoder:
         workers = None
         if provider == "cpu" and profile is None:
             workers = WorkerThreads(threads or thread_budget(), partial(load, bundle, threads=1))
-        with BackgroundTask(partial(load, bundle)) as session:
+        graph = LoadingGraph(bundle, threads=threads, provider=provider, profile=profile)
+        try:
             tokenizer = Tokenizer.open(bundle.path)
-            return cls(session.result(), section, tokenizer, workers)
+        finally:
+            session = graph.result()
+        return cls(session, section, tokenizer, workers)
 
     def encode(
         self, texts: Sequence[str], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None

@@ -1,31 +1,56 @@
-"""From a bundle to a session, whose weights are hashed while it is made: nothing is answered before."""
+"""From a bundle to a session, whose weights are hashed while it is made: nothing is answered before.
+
+Session and hashes are native code. Both are begun before the tokenizer is read, whose library keeps the
+interpreter to itself for a tenth of a second: begun after it, they would only follow it.
+"""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..kernels.library import require_library
-from ..session.session import open_session
+from ..session.session import prepared_session
 from .background import BackgroundTask
+
+
+class LoadingGraph:
+    """The graph of ``bundle`` on its way; the arguments are those of :func:`~.session.open_session`.
+
+    Raises:
+        MissingDependency: ONNX Runtime, the provider or edgepress's own operators are not installed.
+        InputError: a number of threads that no machine has.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        provider: str = "cpu",
+        profile: Path | None = None,
+    ) -> None:
+        if bundle.own_operators:
+            require_library(f"the bundle {bundle.path}")
+        opening = prepared_session(bundle.graph, threads=threads, provider=provider, profile=profile)
+        self._hashes = BackgroundTask(bundle.check_weights) if bundle.unchecked else None
+        self._session = BackgroundTask(opening)
+
+    def result(self) -> Any:
+        """The session, once it is there and its weights are known to be right.
+
+        Raises:
+            BundleError: the graph does not load, or its weights differ from the manifest.
+        """
+        with self._session:
+            if self._hashes is not None:
+                self._hashes.result()
+            return self._session.result()
 
 
 def load_graph(
     bundle: Bundle, *, threads: int | None = None, provider: str = "cpu", profile: Path | None = None
 ) -> Any:
-    """A session for the graph of ``bundle``; the arguments are those of :func:`~.session.open_session`.
-
-    Raises:
-        BundleError: the graph does not load, or its weights differ from the manifest.
-        MissingDependency: ONNX Runtime, the provider or edgepress's own operators are not installed.
-    """
-    if bundle.own_operators:
-        require_library(f"the bundle {bundle.path}")
-    opening = partial(open_session, bundle.graph, threads=threads, provider=provider, profile=profile)
-    if not bundle.unchecked:
-        return opening()
-    with BackgroundTask(opening) as task:
-        bundle.check_weights()
-        return task.result()
+    """A session for the graph of ``bundle``; as :class:`LoadingGraph`, waited for."""
+    return LoadingGraph(bundle, threads=threads, provider=provider, profile=profile).result()

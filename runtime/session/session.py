@@ -7,7 +7,7 @@ graphs, and a provider that is not there is an error, where the library would qu
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -120,6 +120,7 @@ def open_session(
     the provider, or "".
 
     Args:
+        graph: the ONNX file.
         threads: for one operator; the machine's budget when None. Operators run one after another.
         provider: a key of :data:`PROVIDERS`.
         profile: path prefix for ONNX Runtime's per-operator trace; ``session.end_profiling()`` closes it.
@@ -129,6 +130,22 @@ def open_session(
         MissingDependency: ONNX Runtime or the provider is not installed.
         BundleError: the graph does not load.
         InputError: fewer than one thread, or more than any machine has.
+    """
+    return prepared_session(graph, threads=threads, provider=provider, profile=profile, config=config)()
+
+
+def prepared_session(
+    graph: Path,
+    *,
+    threads: int | None = None,
+    provider: str = "cpu",
+    profile: Path | None = None,
+    config: Mapping[str, str] | None = None,
+) -> Callable[[], Any]:
+    """What makes the session of :func:`open_session`: native code, while which other threads run.
+
+    Raises:
+        MissingDependency, InputError: as :func:`open_session`.
     """
     runtime = onnxruntime()
     name = _available(runtime, provider)
@@ -140,16 +157,20 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    with graph_errors_are_typed(f"ONNX Runtime {runtime.__version__} cannot load {graph}"):
-        behind = [other for other in BEHIND.get(provider, ()) if other in runtime.get_available_providers()]
-        session = runtime.InferenceSession(
-            str(graph), sess_options=options, providers=[name, *behind], disabled_optimizers=_DISABLED
-        )
-    session.disable_fallback()
-    session.misplaced = "" if provider == "cpu" else misplaced(session, (name, *behind))
-    if session.get_providers()[0] != name:
-        raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
-    return session
+    behind = [other for other in BEHIND.get(provider, ()) if other in runtime.get_available_providers()]
+
+    def opened() -> Any:
+        with graph_errors_are_typed(f"ONNX Runtime {runtime.__version__} cannot load {graph}"):
+            session = runtime.InferenceSession(
+                str(graph), sess_options=options, providers=[name, *behind], disabled_optimizers=_DISABLED
+            )
+        session.disable_fallback()
+        session.misplaced = "" if provider == "cpu" else misplaced(session, (name, *behind))
+        if session.get_providers()[0] != name:
+            raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
+        return session
+
+    return opened
 
 
 def owned_value(array: NDArray[Any]) -> Any:

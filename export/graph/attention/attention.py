@@ -8,7 +8,7 @@ into a matrix product, where all at once is a product of a vector and a matrix, 
 square root on the side of the queries and one on that of the keys, so that cached keys carry theirs.
 
 The cost is memory: scores of ``heads · chunk · total`` floats, beside a cache of ``2 · layers · kv_heads ·
-head_dim · total``. For SmolLM2 that is a tenth, in chunks of 128, and less for larger models.
+head_dim · total``. For SmolLM2 that is a fifth, in chunks of 256, and less for larger models.
 """
 
 from __future__ import annotations
