@@ -18,6 +18,7 @@ import faulthandler
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -129,8 +130,6 @@ def _save(tally: Tally, started: float, folder: Path) -> None:
 
 
 def _limit_memory() -> None:
-    import resource
-
     import psutil
 
     limit = psutil.Process().memory_info().vms + MEMORY
@@ -224,6 +223,7 @@ def _run(names: list[str], first: int, minutes: float, most: int, results: Path)
         # The longest first, so that the last ones end together.
         order = sorted(shares, key=lambda name: -shares[name])
         list(pool.map(turn, order, [min(shares[name], left) for name in order]))
+    used = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     failures = [
         f"{name}, seed {seed}: {text}"
         for name, tally in tallies.items()
@@ -238,6 +238,7 @@ def _run(names: list[str], first: int, minutes: float, most: int, results: Path)
         ["reader", "mutants", "read", "refused", "neither", "mutants/s", "refused with"],
         rows,
         [
+            f"All took {used:.0f} s of {processors} processors in {time.monotonic() - began:.0f} s.",
             "Neither: a crash, a hang (five seconds of a processor, or thirty in all), or an untyped error.",
             *(failures or ["Every mutant was read or refused."]),
         ],
