@@ -89,7 +89,7 @@ check-kernels: $(DEV_STAMP)
 		$(KERNELS)/*.c -lm -o build/kernels/addresses.so
 	@$(CC) -O1 -g $(KERNEL_FLAGS) -fsanitize=thread $(KERNELS)/*.c -lm -o build/kernels/threads.so
 	@$(CC) -O1 -g -fsanitize=thread tests/runtime/kernels/replay.c -lm -ldl -o build/kernels/replay-threads
-	@export EDGEPRESS_KERNELS_LIBRARY=build/kernels/addresses.so ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	@export EDGEPRESS_KERNELS_LIBRARY=build/kernels/addresses.so ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4096 \
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"; \
 	$(BIN)/python -m pytest -q -p no:faulthandler tests/runtime/kernels && \
 	EDGEPRESS_KERNELS=plain EDGEPRESS_KERNELS_CASES=$(KERNEL_CASES) \

@@ -115,6 +115,10 @@ ort_status *compute_attention(void *data, void *context) {
     job.window = kernel->window > 0 ? kernel->window : 0, job.scale = kernel->scale, job.softcap = kernel->softcap;
     job.interleaved = (int32_t)kernel->interleaved;
     TRY(check_attention(api, &job, cos, kernel->rotary ? cos->sizes[0] : 0));
+    int64_t longest = 0;
+    for (int64_t b = 0; b < job.batch; b++)
+        if (past_of(&job, b) + job.seq > longest) longest = past_of(&job, b) + job.seq;
+    if (job.capacity > past->sizes[2] && job.capacity > longest) REFUSE(api, "a cache that grows further than its tokens");
 
     int64_t out_sizes[3] = {job.batch, job.seq, width};
     int64_t cache_sizes[4] = {job.batch, job.kv_heads, job.capacity, past->sizes[3]};
@@ -135,9 +139,6 @@ ort_status *compute_attention(void *data, void *context) {
     }
     if (!job.batch || !job.seq) return NULL;
     int single = job.seq < 8;
-    int64_t longest = 0;
-    for (int64_t b = 0; b < job.batch; b++)
-        if (past_of(&job, b) + job.seq > longest) longest = past_of(&job, b) + job.seq;
     job.chunks = (longest + CHUNK - 1) / CHUNK;
     int64_t rows = job.batch * job.seq, tasks = rows * job.kv_heads * job.chunks;
     size_t query_floats = (size_t)(rows * width);
