@@ -16,11 +16,13 @@ typedef struct {
 } encoder_kernel;
 
 ort_status *create_encoder(const ort_operator *op, ort_api api, const void *info, void **kernel) {
-    encoder_kernel *made = malloc(sizeof *made);
+    int64_t position_offset = integer_or(api, info, "position_offset", 0);
     (void)op;
+    if (position_offset < 0 || position_offset > 1 << 30) REFUSE(api, "position_offset must be from 0 to 2^30");
+    encoder_kernel *made = malloc(sizeof *made);
     if (!made) return NO_MEMORY(api);
     *made = (encoder_kernel){api, &best_kernels()->encoder, integer_or(api, info, "num_heads", 1),
-                             integer_or(api, info, "position_offset", 0), integer_or(api, info, "first", 0),
+                             position_offset, integer_or(api, info, "first", 0),
                              integer_or(api, info, "unit", 0), integer_or(api, info, "exact", 1),
                              number_or(api, info, "scale", 1),
                              number_or(api, info, "epsilon", 0)};

@@ -15,6 +15,7 @@ from edgepress.runtime.kernels.library import library
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state
 
+from . import test_encoder_operators as encoder
 from . import test_operators as good
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the library of operators was not built here")
@@ -71,7 +72,34 @@ def _models() -> list[Model]:
             found.append(
                 (f"CachedAttention{name}", inputs, 3, good._attributes(local_window_size=-1, softcap=0.0))
             )
-    return found
+    return found + _encoder_models(random)
+
+
+def _encoder_models(random: np.random.Generator) -> list[Model]:
+    mask = np.array([[1, 1, 1, 1, 0], [1, 1, 0, 0, 1]], np.int64)
+    ids = np.where(mask == 1, random.integers(3, 99, mask.shape), 1)
+    offsets = np.array([0, 4, 7], np.int64)
+    held = encoder.IntegerMatrix(50, 64, True)
+    x, bias, residual, scale, shift, rows, states = (
+        random.standard_normal(shape).astype(np.float32)
+        for shape in ((3, 64), 50, (3, 50), 50, 50, (7, 24), (7, 72))
+    )
+    product = {"x": x, **held.inputs, "bias": bias, "residual": residual, "scale": scale, "shift": shift}
+    heads = {"num_heads": 3, "scale": 0.2}
+    more = {"activation": 1, "input_scale": 0.0, "epsilon": 1e-3, "exact": 0}
+    summed = {"scale": rows[0], "shift": rows[1], "a": rows, "b": rows, "c": rows[2]}
+    return [
+        ("IntegerProduct", product, 1, {**held.attributes(), **more}),
+        ("PackTokens", {"ids": ids, "mask": mask, "types": mask}, 4, {"position_offset": 2}),
+        ("UnpackTokens", {"rows": rows, "mask": mask}, 1, {"first": 0}),
+        ("PoolTokens", {"rows": rows, "offsets": offsets}, 1, {"first": 0, "unit": 1}),
+        ("SumNorm", summed, 1, {"epsilon": 1e-3}),
+        ("EncoderEmbeddings", encoder.TABLES, 1, {"epsilon": 1e-3}),
+        *(
+            ("EncoderAttention", {"rows": states, "offsets": offsets}, 1, {**heads, "exact": exact})
+            for exact in (0, 1)
+        ),
+    ]
 
 
 def _other_attribute(random: Random, attributes: dict[str, Any]) -> None:
@@ -142,7 +170,7 @@ def _hostile(models: list[Model], seed: int) -> bool:
     random = Random(seed)
     op, inputs, outputs, attributes = copy.deepcopy(random.choice(models))
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        if random.random() < 0.4:
+        if attributes and random.random() < 0.4:
             _other_attribute(random, attributes)
         else:
             _other_input(random, inputs)

@@ -357,6 +357,7 @@ def test_sizes_that_do_not_fit_are_refused(change):
     [
         {"last": np.array([600], np.int32)},
         {"last": np.array([-1], np.int32)},
+        {"total": np.array([700], np.int32)},
         {"last": np.array([1, 1], np.int32)},
         {"cos": np.zeros((2, DIM // 2), np.float32), "sin": np.zeros((2, DIM // 2), np.float32)},
         {"cos": np.zeros((600, DIM), np.float32), "sin": np.zeros((600, DIM), np.float32)},
