@@ -16,6 +16,7 @@ from .measure.fisher import LOGITS_AT_ONCE
 from .model.block_anatomy import BlockAnatomy, Linear
 from .model.weights import WeightSource
 from .pipeline.algorithm import FORWARD, PREPARED_AT_ONCE, BlockPass, ModelPass
+from .pipeline.damage_probe import PROBED_AT_ONCE
 from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS
 from .pipeline.statistics import STATISTIC_BYTES
 from .recipe import Recipe
@@ -29,7 +30,7 @@ CALIBRATION = 70 << 20
 _KEPT = 4
 # The same of a backward sweep, where no weight learns: 1.12 with SmolLM2.
 _KEPT_ON_THE_WAY = 1.25
-# How many copies of the logits of `LOGITS_AT_ONCE` tokens the loss of a backward sweep takes.
+# How many copies of the logits of some tokens a loss or a comparison takes.
 _LOGITS = 5
 
 
@@ -95,7 +96,7 @@ def predict_memory(
     ``resident`` is what the process holds before it starts.
     """
     anatomy = source.anatomy
-    peaks, passes = [source.outer_bytes()], _swept(recipe)
+    peaks, passes = [_head_bytes(source, PROBED_AT_ONCE * recipe.calibrated)], _swept(recipe)
     codes = any(step.bits_per_weight(1024) is not None for _, step in recipe.steps)
     compares = any(step.compares for step in passes)
     kept = _KEPT if any(step.learns for step in passes) else 0
@@ -133,8 +134,13 @@ def _backward_sweeps(source: WeightSource, recipe: Recipe) -> Iterator[tuple[int
 def _backward_bytes(source: WeightSource, at_once: int, held: int) -> int:
     """The larger of a block on the way back, and the head."""
     forward = max(_forward_bytes(source, block, at_once) for block in source.anatomy.blocks)
-    logits = _LOGITS * LOGITS_AT_ONCE * source.anatomy.vocab_size * FLOAT
-    return max(held + int(_KEPT_ON_THE_WAY * forward), source.outer_bytes() + logits)
+    return max(held + int(_KEPT_ON_THE_WAY * forward), _head_bytes(source, LOGITS_AT_ONCE))
+
+
+def _head_bytes(source: WeightSource, at_once: int) -> int:
+    """All that is outside the blocks, and the logits of so many tokens."""
+    logits = 0 if source.anatomy.head is None else _LOGITS * at_once * source.anatomy.vocab_size * FLOAT
+    return source.outer_bytes() + logits
 
 
 def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, result: int) -> int:

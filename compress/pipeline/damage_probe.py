@@ -18,7 +18,7 @@ from ..text.token_batch import TokenBatch
 from .block_inputs import Stream
 
 TOKENS = 512
-_AT_ONCE = 64  # tokens whose logits are held at once: a row is as long as the vocabulary
+PROBED_AT_ONCE = 64  # tokens whose logits are held at once: a row is as long as the vocabulary
 
 
 def probe_rows(batch: TokenBatch) -> int:
@@ -56,11 +56,11 @@ def decoder_divergences(
 ) -> list[dict[str, Any]]:
     """As :func:`damage` of a decoder; each of ``hidden`` has a head of its own, from rows to logits."""
     totals = [[0.0, 0] for _ in hidden[1:]]
-    for start in range(0, hidden[0].shape[0], _AT_ONCE):
-        original = torch.log_softmax(heads[0](hidden[0][start : start + _AT_ONCE]), -1)
+    for start in range(0, hidden[0].shape[0], PROBED_AT_ONCE):
+        original = torch.log_softmax(heads[0](hidden[0][start : start + PROBED_AT_ONCE]), -1)
         best = original.argmax(-1)
         for total, rows, logits in zip(totals, hidden[1:], heads[1:], strict=True):
-            other = torch.log_softmax(logits(rows[start : start + _AT_ONCE]), -1)
+            other = torch.log_softmax(logits(rows[start : start + PROBED_AT_ONCE]), -1)
             total[0] += float((original.exp() * (original - other)).sum())
             total[1] += int((other.argmax(-1) == best).sum())
     tokens = hidden[0].shape[0]
