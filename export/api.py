@@ -49,6 +49,7 @@ def export_bundle(
     kv: str | None = None,
     provider: str = "cpu",
     operators: str | None = None,
+    activations: str = "int8",
     gate: Gate | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -67,6 +68,8 @@ def export_bundle(
         operators: ``edgepress`` are our own, for the CPU, which are faster and run in edgepress alone;
             ``standard`` are those of ONNX Runtime, for every client. Our own when None, where they are built
             and run.
+        activations: of the CPU's products of a weight-only scheme: rounded to ``int8`` by groups, or
+            ``float32`` as they come, which is slower.
         gate: a further condition of publication, called with the bundle and its float32 twin.
 
     Raises:
@@ -83,9 +86,9 @@ def export_bundle(
         from .graph.forms.providers import provider_form
 
         plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
-        form = provider_form(provider, operators)
+        form = provider_form(provider, operators, activations)
         if plugin.kind != "bundle":
-            _refuse_for_another_runtime(format, operators, gate)
+            _refuse_for_another_runtime(format, operators, activations, gate)
         job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, form, progress)
         prepared = plugin.prepare(job, validate=validate)
         twin = None if gate is None else _twin(job, plugin)
@@ -105,8 +108,15 @@ def export_bundle(
     return stage.target
 
 
-def _refuse_for_another_runtime(format: str, operators: str | None, gate: Gate | None) -> None:
+def _refuse_for_another_runtime(
+    format: str, operators: str | None, activations: str, gate: Gate | None
+) -> None:
     """Raises InputError for what only a bundle can have."""
+    if activations != "int8":
+        raise InputError(
+            f"how a {format} file's activations are rounded is its runtime's choice",
+            fix="leave --activations out, or export to onnx",
+        )
     if operators == "edgepress":
         raise InputError(
             f"{format} is for another runtime, which does not have edgepress's operators",
@@ -275,5 +285,6 @@ def _command(
     words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
     words += [] if kv is None else ["--kv", kv]
     words += [] if form.name == CPU.name else ["--provider", form.name]
-    words += ["--for", "standard"] if form == CPU else []
+    words += ["--for", "standard"] if form.standard else []
+    words += ["--activations", form.activations] if form.activations != CPU.activations else []
     return shlex.join(words if validate else [*words, "--no-validate"])

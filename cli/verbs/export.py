@@ -57,6 +57,14 @@ if TYPE_CHECKING:
     help="Edgepress's own operators, for the CPU and for edgepress alone, or those of ONNX Runtime, for "
     "onnxruntime-genai, node, browsers and others. [default: edgepress, where they are built]",
 )
+@click.option(
+    "--activations",
+    type=click.Choice(["int8", "float32"]),
+    default="int8",
+    show_default=True,
+    help="How products of a weight-only scheme take activations on the CPU: rounded by groups, or as they "
+    "are, which is slower.",
+)
 @click.option("--require-faster", is_flag=True, help="Publish only what beats its float32 export here.")
 @click.option(
     "--record",
@@ -76,6 +84,7 @@ def command(
     kv: str | None,
     provider: str,
     operators: str | None,
+    activations: str,
     require_faster: bool,
     record: Path | None,
     threads: int | None,
@@ -112,6 +121,7 @@ def command(
         kv=kv,
         provider=provider,
         operators=operators,
+        activations=activations,
         gate=_gate(measured, terminal) if require_faster else None,
         progress=progress,
     )

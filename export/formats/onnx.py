@@ -65,7 +65,7 @@ class OnnxFormat:
             OutOfResource: the disk is full.
         """
         sections = write_graph(job, prepared, directory)
-        if "decoder" in sections and job.form == CPU:
+        if "decoder" in sections and job.form.standard:
             write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
         return sections
 
@@ -125,7 +125,7 @@ def _runs_in(job: ExportJob, *, own: bool) -> str:
             "edgepress alone; for ONNX Runtime, onnxruntime-genai, node and browsers, export the checkpoint "
             "with --for standard"
         )
-    why = why_missing() if job.form == CPU else ""
+    why = why_missing() if job.form.standard else ""
     return "any client of ONNX Runtime" + (f"; edgepress's own operators are not here: {why}" if why else "")
 
 

@@ -28,8 +28,8 @@ class Build:
     Attributes:
         graph: where nodes and initializers go.
         weights: where initializers come from.
-        accuracy_level: of every ``MatMulNBits``: 4 computes on int8 activations and is the fast one, 0 on
-            float32.
+        exact: products whose weights alone are quantized take activations as they are, and do not round
+            them to int8, which is faster.
         notes: storage that differs from the scheme, as sentences for the manifest.
         int8_inputs: activations already quantized per token: ``(uint8 codes, scale)`` by value.
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
@@ -39,7 +39,7 @@ class Build:
 
     graph: GraphWriter
     weights: WeightView
-    accuracy_level: int = 4
+    exact: bool = False
     tiles: bool = False
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)

@@ -54,7 +54,7 @@ def build_graph(
         CheckpointError, UnknownName: a part that the graphs cannot express.
     """
     graph = GraphWriter(view.anatomy.model_type or view.anatomy.kind)
-    build = Build(graph, view, tiles=form.linears == "tiles")
+    build = Build(graph, view, exact=form.activations == "float32", tiles=form.linears == "tiles")
     if view.anatomy.kind == "decoder":
         build_decoder(build)
     elif build.tiles:

@@ -157,7 +157,7 @@ def export_graph(tmp_path: Path) -> Callable[..., Exported]:
         kv_dtype: str = "float32",
         form: ProviderForm = CPU,
     ) -> Exported:
-        if form == OWN and library() is None:
+        if form.linears == OWN.linears and library() is None:
             pytest.skip("the library of operators was not built here")
         scheme_of = scheme if callable(scheme) else lambda _: scheme
         source = QuantizedSource(checkpoint, scheme_of, embedding, kv)

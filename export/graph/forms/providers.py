@@ -6,7 +6,7 @@ rewriting it. What a provider does not support (``GroupQueryAttention`` in Tenso
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,25 +34,35 @@ class ProviderForm:
             ``DequantizeLinear`` by blocks and ``MatMul`` in a graph of standard operators (but for the
             attention), which a provider fuses as it can; ``tiles`` are edgepress's own operators, which run
             in edgepress alone.
+        activations: of the CPU's products whose weights alone are quantized: rounded to ``int8`` by groups,
+            or ``float32`` as they come, which is slower.
     """
 
     name: str
     dtype: Literal["float32", "float16"]
     linears: Literal["nbits", "qdq", "tiles"]
+    activations: Literal["int8", "float32"] = "int8"
 
     @property
     def built(self) -> bool:
         """Whether the builders write it as it is: for the CPU, with either set of operators."""
         return self.name == CPU.name
 
+    @property
+    def standard(self) -> bool:
+        """Whether it is the CPU's with the operators of ONNX Runtime."""
+        return self.built and self.linears != OWN.linears
+
     def describe(self) -> dict[str, Any]:
         """For the manifest."""
-        return {"name": self.name, "dtype": self.dtype, "linears": self.linears}
+        described = {"name": self.name, "dtype": self.dtype, "linears": self.linears}
+        return described | ({"activations": self.activations} if self.built else {})
 
 
 CPU = ProviderForm("cpu", "float32", "nbits")
 OWN = ProviderForm("cpu", "float32", "tiles")
 OPERATORS = ("edgepress", "standard")
+ACTIVATIONS = ("int8", "float32")
 FORMS = {
     form.name: form
     for form in (
@@ -64,14 +74,27 @@ FORMS = {
 }
 
 
-def provider_form(name: str, operators: str | None = None) -> ProviderForm:
+def provider_form(name: str, operators: str | None = None, activations: str = "int8") -> ProviderForm:
     """The form for the provider ``name`` with ``operators``, of :data:`OPERATORS`; when None with
-    edgepress's own where they are built and run.
+    edgepress's own where they are built and run. ``activations`` are one of :data:`ACTIVATIONS`.
 
     Raises:
         UnknownName: no graph is written for it.
-        InputError: our own operators for another provider than the CPU.
+        InputError: our own operators, or activations in float32, for another provider than the CPU.
     """
+    if activations not in ACTIVATIONS:
+        raise UnknownName("type of activations", activations, ACTIVATIONS)
+    form = _form_with(name, operators)
+    if activations == "int8":
+        return form
+    if not form.built:
+        raise InputError(
+            f"how {name} computes is its own choice", fix="leave --activations out, or export for the cpu"
+        )
+    return replace(form, activations="float32")
+
+
+def _form_with(name: str, operators: str | None) -> ProviderForm:
     if name not in FORMS:
         raise UnknownName("provider", name, FORMS)
     if operators is None:

@@ -28,6 +28,8 @@ from ..graph_writer import Array
 
 # Blocks with a native int8 kernel, largest first: fewer scales are fewer bytes.
 NATIVE_BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)}
+# Accuracy levels of MatMulNBits, by what it computes on.
+_ON_FLOAT32, _ON_INT8 = 0, 4
 Bytes = NDArray[np.uint8]
 
 
@@ -106,7 +108,7 @@ def nbits_node(
         K=shape[1],
         bits=layout.bits,
         block_size=layout.block,
-        accuracy_level=build.accuracy_level,
+        accuracy_level=_ON_FLOAT32 if build.exact else _ON_INT8,
     )
 
 

@@ -170,7 +170,7 @@ def product_node(
     """
     inputs = [value, tiles] if bias is None else [value, tiles, bias]
     return build.graph.own(
-        "QuantizedProduct", name, inputs, 1, **layout.attributes(), gated=int(gated), exact=0
+        "QuantizedProduct", name, inputs, 1, **layout.attributes(), gated=int(gated), exact=int(build.exact)
     )[0]
 
 

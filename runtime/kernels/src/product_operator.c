@@ -120,10 +120,9 @@ ort_status *compute_product(void *data, void *context) {
      * kernels of many rows take at once. */
     work.tiles_per_task = (TASK_BYTES / tile_bytes(&work.weights) / (1 + rows / 8) + 2) / 2 * 2;
     ort_status *status = NULL;
-    if (kernel->exact) work.tiles_per_task = 1;
-    else if (rows > work.rows_per_task)
+    if (rows > work.rows_per_task && !kernel->exact)
         status = ort_parallel(api, context, quantize_task, (size_t)((rows + TASK_ROWS - 1) / TASK_ROWS), 0, &work);
-    else quantize_task(&work, 0);
+    else if (!kernel->exact) quantize_task(&work, 0);
     size_t tasks = (size_t)((tiles + work.tiles_per_task - 1) / work.tiles_per_task);
     if (!status) status = ort_parallel(api, context, product_task, tasks, 0, &work);
     free(scratch);

@@ -26,13 +26,17 @@
 #define MOST_ROWS 4
 #define EXACT_ROWS 4
 #endif
-/* Vectors of outputs that products take at once: of one tile or more. */
+/* Vectors of outputs that products take at once: of one tile or more. A single row in float takes EXACT_COLUMNS, so
+ * that no sum waits for its last addition. */
 #if defined(EDGEPRESS_NEON)
 #define MOST_COLUMNS 4
+#define EXACT_COLUMNS 4
 #elif defined(EDGEPRESS_AVX512) || defined(EDGEPRESS_AVX2)
 #define MOST_COLUMNS 2
+#define EXACT_COLUMNS 4
 #else
 #define MOST_COLUMNS 1
+#define EXACT_COLUMNS 1
 #endif
 #define OUTLINED __attribute__((noinline))
 #define TILE_UNROLL _Pragma("GCC unroll 16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,18 @@ def test_our_own_operators_answer_alike_in_chunks_and_token_by_token(
         assert np.array_equal(driver.logits(IDS[:, :41], depth=40)[0], whole[0, 40:41])
     near = divergence(log_softmax(want[0]), log_softmax(whole[0])).mean()
     assert near < NOISE * 0.02
+
+
+@pytest.mark.parametrize("form", [CPU, OWN])
+def test_activations_in_float32_are_not_rounded(
+    form: ProviderForm, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+) -> None:
+    checkpoint = make_decoder(tmp_path / "model")
+    exported = export_graph(checkpoint, "W4A16-g32", "W8A16-g32", form=replace(form, activations="float32"))
+    want = logits(exported.source.model(activations=False), IDS[:1])
+    with exported.driver() as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
+        assert np.abs(driver.logits(IDS[:1, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}

@@ -76,6 +76,7 @@ def test_what_has_no_such_form_is_refused(
         (w4, {"provider": "cuda", "kv": "fp32"}, "its cache is float16"),
         (w4, {"provider": "openvino", "kv": "fp16"}, "its cache is float32"),
         (w4, {"provider": "cuda", "gate": lambda *_: None}, "not measured here"),
+        (w4, {"provider": "cuda", "activations": "float32"}, "its own choice"),
     ):
         with pytest.raises(InputError, match=why):
             export_bundle(checkpoint, output=output, **options)  # type: ignore[arg-type]
