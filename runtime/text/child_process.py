@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from ...errors import EdgepressError, InputError
+from ...errors import EdgepressError, InputError, OutOfResource
+from ...limits import address_space_limit
 
 if TYPE_CHECKING:
     import subprocess
@@ -76,6 +77,7 @@ class ChildProcess:
 
         Raises:
             EdgepressError: what ``refused`` made of the child's end. InputError: no child can be started.
+            OutOfResource: it ended where this process may have less memory than ``limits``.
             ChildFailed: the handler failed. TypeError, ValueError: ``asked`` is not JSON.
         """
         with self._lock:
@@ -123,18 +125,25 @@ class ChildProcess:
                 self.close()
         if reply is None:
             late = time.monotonic() - start > limits.seconds + _BACKSTOP_SECONDS
-            raise self._death(process.returncode, limits.seconds, late)
+            raise self._death(process.returncode, limits, late)
         found: dict[str, Any] = json.loads(reply)
         if "refused" in found:
             raise self._refused(found["refused"])
         return found
 
-    def _death(self, code: int, seconds: float, late: bool) -> Exception:
+    def _death(self, code: int, limits: Limits, late: bool) -> Exception:
         assert self._said is not None
         if late or code == -getattr(signal, "SIGALRM", 0):
-            return self._refused(f"it was stopped after {seconds:.0f} s")
+            return self._refused(f"it was stopped after {limits.seconds:.0f} s")
         self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - 4096))
         last = "".join(self._said.read().decode("utf-8", "replace").strip().splitlines()[-1:])[:300]
+        room = address_space_limit()
+        if code < 0 and room is not None and room < limits.memory:  # the system's limit is the lower one
+            return OutOfResource(
+                "out of memory",
+                why=f"a child process was ended by signal {-code} {last}".rstrip(),
+                fix=f"raise the limit of address space (ulimit -v), which is {room >> 20} MB",
+            )
         if code < 0:
             return self._refused(f"its process was ended by signal {-code} {last}".rstrip())
         return ChildFailed(last or f"its process ended with code {code}")

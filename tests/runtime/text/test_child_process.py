@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edgepress.errors import RefusedByPolicy
-from edgepress.runtime.text import worker
+from edgepress.errors import OutOfResource, RefusedByPolicy
+from edgepress.runtime.text import child_process, worker
 from edgepress.runtime.text.child_process import ChildFailed, ChildProcess, Limits
 
 pytestmark = pytest.mark.chain
@@ -67,6 +67,18 @@ def test_a_child_that_dies_or_overflows_is_refused(child: ChildProcess, ending: 
     with pytest.raises(RefusedByPolicy, match=message):
         child.ask({"do": ending}, LIMITS)
     assert child.ask({"do": "go on"}, LIMITS) == {"done": "go on"}
+
+
+@pytest.mark.parametrize("ending", ["SIGABRT", "SIGKILL"])
+def test_an_end_where_the_machine_s_limit_is_the_lower_one_is_a_shortage(
+    child: ChildProcess, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_process, "address_space_limit", lambda: LIMITS.memory - 1)
+    with pytest.raises(OutOfResource, match="ended by signal"):
+        child.ask({"do": ending}, LIMITS)
+    monkeypatch.setattr(child_process, "address_space_limit", lambda: LIMITS.memory)
+    with pytest.raises(RefusedByPolicy):
+        child.ask({"do": ending}, LIMITS)
 
 
 def test_an_endless_loop_is_stopped(child: ChildProcess) -> None:
