@@ -29,11 +29,11 @@ def test_the_bundle_is_about_as_large_as_planned(scheme: str, tmp_path: Path) ->
     assert planned.bundle_bytes < planned.checkpoint_bytes / 2
 
 
-def test_bits_of_a_bundle_count_float32_scales() -> None:
+def test_bits_of_a_bundle_count_scales_and_zero_points() -> None:
     bits = {
         name: bits_in_bundle(Scheme.parse(name), 1024) for name in ("W4A16-g64", "W4A16_ASYM-g64", "W8A8")
     }
-    assert bits == {"W4A16-g64": 4.5, "W4A16_ASYM-g64": 4.625, "W8A8": 8 + 32 / 1024}
+    assert bits == {"W4A16-g64": 4.25, "W4A16_ASYM-g64": 4.375, "W8A8": 8 + 16 / 1024}
     assert bits_in_bundle(None, 1024) == 32
 
 
