@@ -263,7 +263,7 @@ INLINE void store_some(float *into, floats value, int64_t count) {
 }
 
 /* Sixteen rows of sixteen lanes, turned: blocks of `step` lanes change places, from the largest to single ones. */
-#if defined(EDGEPRESS_AVX512)
+#if defined(EDGEPRESS_AVX512) && !defined(__clang__)
 INLINE void transpose_step(ints *rows, const int step) {
     const ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     ints upper = (lane & step) != 0, first = lane + (upper & (LANES - step)), second = first + step;

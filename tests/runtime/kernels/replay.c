@@ -171,7 +171,7 @@ static value read_value(FILE *file) {
     if (fscanf(file, " t %d %zu", &v.type, &v.rank) != 2 || v.rank > MOST_AXES) stop("a case that ends early");
     for (size_t i = 0; i < v.rank; i++)
         if (fscanf(file, "%" SCNd64, &v.sizes[i]) != 1) stop("a case that ends early");
-    fgetc(file);
+    for (int c = 0; c != '\n' && c != EOF;) c = fgetc(file);
     if (!v.type) return v;
     reserve_value(&v);
     if (fread(v.data, 1, v.bytes, file) != v.bytes) stop("a case that ends early");
