@@ -133,7 +133,7 @@ ort_status *compute_attention(void *data, void *context) {
         if (past->sizes[2] % 16 && past->sizes[2] != job.capacity) REFUSE(api, "a cache that grows must hold a multiple of 16 tokens");
         int64_t held = past->sizes[2] * size, rest = job.capacity * size - held;
         for (int64_t row = 0; row < job.batch * job.kv_heads; row++) {
-            memcpy(into + row * job.capacity * size, from + row * held, (size_t)held);
+            if (held) memcpy(into + row * job.capacity * size, from + row * held, (size_t)held);
             memset(into + row * job.capacity * size + held, 0, (size_t)rest);
         }
     }

@@ -87,6 +87,7 @@ ort_status *compute_unpack(void *data, void *context) {
     char *out;
     const char *from = rows.data;
     TRY(make_output(api, context, 0, sizes, 3, (void **)&out));
+    if (!bytes) return NULL;
     for (int64_t i = 0; i < mask.count; i++, out += bytes) {
         if (kept[i]) memcpy(out, from, bytes), from += bytes;
         else memset(out, 0, bytes);
