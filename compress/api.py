@@ -4,6 +4,7 @@ without the work.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,8 @@ def compress_model(
     Raises:
         EdgepressError: any of the typed errors; nothing is left at ``output`` then.
     """
+    # Huge pages for large tensors: fewer page faults. torch reads it once, when it first allocates.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     target, kept = Path(output), None if answers is None else Path(answers)
     files = [recipe] if recipe is not None and Path(recipe).is_file() else []
     refuse_nesting(target, [model, *files, *text_paths(calibration)], kept=[answers])
