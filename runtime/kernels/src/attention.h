@@ -20,7 +20,7 @@ enum { CACHE_FLOAT32, CACHE_FLOAT16, CACHE_INT8, CACHE_INT4 };
 #define CHUNK 256
 /* Weights of so many tokens are summed before these sums are. */
 #define KEYS 64
-/* Rows that one task of many takes, a lane each. */
+/* Tokens that one task of a prompt takes. */
 #define QUERIES 16
 
 typedef struct {
@@ -39,13 +39,16 @@ typedef struct {
     float scale, softcap;
     int32_t type, interleaved;
     float *rotated_queries; /* scratch [batch, seq, heads · head_dim] */
-    float *partial;         /* scratch of single rows: [tasks, group, dim + 2] */
+    float *partial;         /* scratch of single rows: [tasks, group, part_floats(dim)] */
     int64_t chunks;         /* parts of the longest row */
 } attention_job;
 
 static inline int64_t row_bytes(int32_t type, int64_t dim) {
     return type == CACHE_FLOAT32 ? dim * 4 : type == CACHE_FLOAT16 ? dim * 2 : type == CACHE_INT8 ? dim : dim / 2;
 }
+/* What is known of one row after some keys: its largest score, its sum of weights, and from the float 16 on its sums
+ * of weighted values. */
+static inline int64_t part_floats(int64_t dim) { return 16 + (dim + 15) / 16 * 16; }
 static inline int64_t past_of(const attention_job *job, int64_t batch) {
     int64_t past = job->last[batch] + 1 - job->seq;
     return past < 0 ? 0 : past;

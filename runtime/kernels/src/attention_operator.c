@@ -142,13 +142,13 @@ ort_status *compute_attention(void *data, void *context) {
     job.chunks = (longest + CHUNK - 1) / CHUNK;
     int64_t rows = job.batch * job.seq, tasks = rows * job.kv_heads * job.chunks;
     size_t query_floats = (size_t)(rows * width);
-    size_t partial = single ? (size_t)(tasks * (job.heads / job.kv_heads) * (job.dim + 2)) : 0;
+    size_t partial = single ? (size_t)(tasks * (job.heads / job.kv_heads) * part_floats(job.dim)) : 0;
     attention_work work = {.kernels = kernel->kernels};
     char *scratch = malloc((query_floats + partial) * 4);
     if (!scratch) return NO_MEMORY(api);
     job.rotated_queries = (float *)(void *)scratch, job.partial = job.rotated_queries + query_floats;
     work.job = job;
-    work.tile_floats = (2 * QUERIES + 2 * CHUNK) * job.dim + CHUNK * QUERIES;
+    work.tile_floats = work.kernels->tile_scratch(&job);
     ort_status *status = NULL;
     if (rows > 8) status = ort_parallel(api, context, prepare_task, (size_t)((rows + 7) / 8), 0, &work);
     else prepare_task(&work, 0);
@@ -159,7 +159,7 @@ ort_status *compute_attention(void *data, void *context) {
             for (int64_t head = 0; head < job.heads; head++) kernel->kernels->join_chunks(&work.job, row, head);
     } else if (!status) {
         int64_t tiles = (job.seq + QUERIES - 1) / QUERIES;
-        status = ort_parallel(api, context, tile_task, (size_t)(tiles * job.heads * job.batch), 0, &work);
+        status = ort_parallel(api, context, tile_task, (size_t)(tiles * job.kv_heads * job.batch), 0, &work);
         if (!status && work.failed) status = NO_MEMORY(api);
     }
     free(scratch);

@@ -61,6 +61,8 @@ typedef struct {
     void (*prepare_token)(const attention_job *job, int64_t index);
     void (*attend_chunk)(const attention_job *job, int64_t task);
     void (*join_chunks)(const attention_job *job, int64_t index, int64_t head);
+    /* Floats of scratch that attend_tile needs. */
+    int64_t (*tile_scratch)(const attention_job *job);
     void (*attend_tile)(const attention_job *job, int64_t task, float *scratch);
     encoder_kernels encoder;
 } kernel_set;

@@ -221,6 +221,7 @@ INLINE tile_words tile_load(const void *from) {
     memcpy(&value, from, sizeof value);
     return value;
 }
+INLINE tile_floats tile_all(float value) { return value - (tile_floats){0}; }
 INLINE tile_floats tile_absolute(tile_floats value) { return (tile_floats)((tile_words)value & 0x7fffffffu); }
 INLINE tile_ints tile_to_ints(tile_floats value) { return __builtin_convertvector(value, tile_ints); }
 INLINE tile_floats tile_to_floats(tile_ints value) { return __builtin_convertvector(value, tile_floats); }

@@ -380,3 +380,46 @@ def test_ids_outside_the_table_are_refused():
     for bad in (-1, 50):
         with pytest.raises(Exception, match="an id outside the table"):
             run("QuantizedRows", {"w": held.tiles, "ids": np.array([bad])}, **held.layout.attributes())
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_attention_of_any_shape_is_that_of_its_tokens_and_of_the_definition(data):
+    kv_heads, group = data.draw(st.integers(1, 2)), data.draw(st.sampled_from([1, 2, 3, 5, 8]))
+    dim, seq = data.draw(st.sampled_from([8, 16, 40, 64, 80])), data.draw(st.integers(1, 70))
+    past, room = data.draw(st.sampled_from([0, 5, 240, 530])), data.draw(st.integers(0, 40))
+    window = data.draw(st.sampled_from([0, 1, 17, 260]))
+    heads, total, random = kv_heads * group, past + seq, np.random.default_rng(seq)
+    width = (heads + 2 * kv_heads) * dim
+    rows = random.standard_normal((1, total, width)).astype(np.float32)
+    cache = {name: np.zeros((1, kv_heads, total + room, dim), np.float32) for name in ("past_k", "past_v")}
+    attributes = {
+        "num_heads": heads,
+        "kv_num_heads": kv_heads,
+        "scale": 0.2,
+        "local_window_size": window or -1,
+    }
+
+    def attend(first: int, last: int, threads: int) -> Array:
+        nonlocal cache
+        piece = {"qkv": np.ascontiguousarray(rows[:, first:last]), "k": None, "v": None}
+        lengths = {"last": np.full(1, last - 1, np.int32), "total": np.array([last], np.int32)}
+        out, *filled = run("CachedAttention", {**piece, **cache, **lengths}, 3, threads=threads, **attributes)
+        cache = dict(zip(cache, filled, strict=True))
+        return out
+
+    if past:
+        attend(0, past, 2)
+    whole = attend(past, total, 2)
+    cut = data.draw(st.integers(0, seq))
+    parts = [attend(past + i, past + j, 1) for i, j in ((0, cut), (cut, seq)) if j > i]
+    last = attend(total - 1, total, 1)
+    assert np.array_equal(np.concatenate(parts, axis=1), whole) and np.array_equal(last, whole[:, -1:])
+    q, k, v = np.split(rows[0].astype(np.float64).reshape(total, -1, dim), [heads, heads + kv_heads], axis=1)
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    gap = np.arange(past, total)[:, None] - np.arange(total)
+    scores = np.where((gap < 0) | ((gap >= window) if window else False), -np.inf, 0)
+    scores = scores + np.einsum("qhd,khd->hqk", q[past:], k) * 0.2
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = np.einsum("hqk,khd->qhd", weights / weights.sum(-1, keepdims=True), v)
+    assert np.abs(whole[0].reshape(seq, heads, dim) - expected).max() <= 1e-5 * np.abs(v).max()
