@@ -33,7 +33,10 @@ ort_status *create_product(const ort_operator *op, ort_api api, const void *info
     if (gated && w.n % 32) REFUSE(api, "a gated product needs N that is a multiple of 32");
     w.bits = (int32_t)bits, w.group = (int32_t)group;
     w.has_zero_points = integer_or(api, info, "zero_points", 0) != 0;
-    w.half_scales = integer_or(api, info, "scale_bits", 32) == 16;
+    int64_t scale_bits = integer_or(api, info, "scale_bits", 0);
+    if (scale_bits != 16 && scale_bits != 32)
+        REFUSE(api, "weights of an earlier layout (without scale_bits): export the checkpoint again");
+    w.half_scales = scale_bits == 16;
     int64_t shared = integer_or(api, info, "shared", 1);
     if (shared < 1 || shared > (1 << 30)) REFUSE(api, "shared must be from 1 to 2^30");
     w.shared = (int32_t)shared;

@@ -340,6 +340,7 @@ def test_rows_of_a_batch_have_lengths_of_their_own():
         {"group": 16},
         {"zero_points": 1},
         {"scale_bits": 32},
+        {"scale_bits": 0},
         {"shared": 0},
         {"gated": 1, "N": 50},
         {"N": 66},
