@@ -86,6 +86,7 @@ def failing(path: Path) -> None:
 def test_what_is_neither_read_nor_refused_is_told_by_its_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fuzz, "_limit_memory", lambda: None)  # it would be this process's
     for name, read in (("refusing", refusing), ("failing", failing)):
         monkeypatch.setitem(READERS, name, toy(read))
         (tmp_path / name).mkdir()
