@@ -50,7 +50,7 @@ static inline int64_t row_bytes(int32_t type, int64_t dim) {
  * of weighted values. */
 static inline int64_t part_floats(int64_t dim) { return 16 + (dim + 15) / 16 * 16; }
 static inline int64_t past_of(const attention_job *job, int64_t batch) {
-    int64_t past = job->last[batch] + 1 - job->seq;
+    int64_t past = (int64_t)job->last[batch] + 1 - job->seq;
     return past < 0 ? 0 : past;
 }
 #endif
