@@ -94,6 +94,8 @@ def test_the_verbs_print_one_document(
     assert cli(["report", str(run_file), "-o", str(page), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["bytes"] == page.stat().st_size
+    assert cli(["report", str(run_file), "-o", str(page)]) == 0  # its own page is made anew
+    page.write_text("a note")
     assert cli(["report", str(run_file), "-o", str(page)]) == 2
     assert cli(["compare", str(tmp_path / "none.jsonl")]) == 2
     assert cli(["compare", str(run_file), "-q"]) == 0

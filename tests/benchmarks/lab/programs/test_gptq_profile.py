@@ -23,7 +23,7 @@ def test_every_kind_of_work_is_met_and_the_rows_add_up(
     monkeypatch.setattr(gptq_profile, "compress_model", small)
     seconds, whole = profiled(tmp_path)
     assert set(seconds) == set(KINDS)
-    assert all(taken > 0 for taken in seconds.values())
+    assert [kind for kind, taken in seconds.items() if taken <= 0] == []
     rows = filled(seconds, whole, Floor(forward=4e9, grams=1e9, rate=1e9))
     assert sum(float(row[1]) for row in rows[:-1]) == pytest.approx(float(rows[-1][1]), abs=0.6)
     floors = {row[0]: row[3] for row in rows}
