@@ -34,8 +34,10 @@ from .workspace import Workspace, peers, trouble
 
 MODEL = "minilm"
 LENGTHS, TOKENS, BATCH = (16, 64, 256), 8192, 32
-TARGET = 1.5
 REFERENCE = "sentence-transformers torch"
+OURS = "edgepress W8A8"
+# How much faster ours is to be: than the same arithmetic in OpenVINO alone, and than what most people run.
+TARGETS = {"OpenVINO int8": 1.2, REFERENCE: 5.0}
 COMMAND = "python -m edgepress.benchmarks.lab.peers.encoder_speed PLACE benchmarks/lab/results"
 TIMEOUT = 3600.0
 
@@ -147,19 +149,16 @@ def cosines(running: Sequence[EncoderProcess], sentences: Sequence[str]) -> dict
 
 
 def bars(rates: Rates) -> list[str]:
-    """A sentence for each setting: our best over the best peer's."""
+    """A sentence for each setting and peer with a target: our W8A8 over the peer's."""
     sentences = []
     for (threads, length), found in rates.items():
-        ours, peer = (
-            max((median(values), name) for name, values in found.items() if name.startswith("edge") == mine)
-            for mine in (True, False)
-        )
-        ratio = ours[0] / peer[0]
-        verdict = "met" if ratio >= TARGET else "missed"
-        sentences.append(
-            f"{threads} t, length {length}: {ours[1]} {ours[0]:.0f} over {peer[1]} {peer[0]:.0f} = "
-            f"{ratio:.2f} (target {TARGET}: {verdict})."
-        )
+        for peer, target in TARGETS.items():
+            ours, theirs = median(found[OURS]), median(found[peer])
+            verdict = "met" if ours / theirs >= target else "missed"
+            sentences.append(
+                f"{threads} t, length {length}: {OURS} {ours:.0f} over {peer} {theirs:.0f} = "
+                f"{ours / theirs:.2f} (target {target:g}: {verdict})."
+            )
     return sentences
 
 
