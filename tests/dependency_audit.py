@@ -61,7 +61,9 @@ def judge(report: dict[str, Any], ids: Iterable[str]) -> Finding:
 
 def installed() -> list[str]:
     """Every installed package as ``name==version``; of a build such as 2.13.0+cpu the version alone."""
-    found = {(one.name, one.version.partition("+")[0]) for one in distributions()}
+    # setuptools, once imported, adds packages of its own to the path, in versions besides those installed.
+    path = [folder for folder in sys.path if not folder.endswith("_vendor")]
+    found = {(one.name, one.version.partition("+")[0]) for one in distributions(path=path)}
     return sorted(f"{name}=={version}" for name, version in found if name != "edgepress")
 
 
