@@ -33,7 +33,7 @@ def load(artifact: Path, variant: str, threads: int) -> EmbedSentences:
     tokenizer.enable_truncation(LONGEST)
     tokenizer.enable_padding()
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    graph = openvino.Core().compile_model(str(folder.parent / VARIANTS[variant]), "CPU", settings)
+    graph = openvino.Core().compile_model(str(folder / VARIANTS[variant]), "CPU", settings)
     inputs = {one.get_any_name() for one in graph.inputs}
 
     def embed(sentences: Sequence[str], batch_size: int) -> Any:
