@@ -3,7 +3,7 @@ embeddings.
 
 Search (halves of passages find each other), nearest neighbours, similarity of pairs of sentences, and a
 linear probe come first: single words say little about sentences, and deleting blocks hardly changes them.
-Rated pairs of words are measured besides.
+Rated pairs of words are measured as well.
 """
 
 from __future__ import annotations

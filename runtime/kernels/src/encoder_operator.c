@@ -95,16 +95,21 @@ ort_status *compute_unpack(void *data, void *context) {
     return NULL;
 }
 
+/* Packed rows [tokens, width], and where each text begins among them. */
+static ort_status *read_packed(ort_api api, void *context, tensor *rows, tensor *offsets) {
+    TRY(read_input(api, context, 0, rows));
+    TRY(read_input(api, context, 1, offsets));
+    if (rows->rank != 2) REFUSE(api, "rows of 2 axes are needed");
+    return check_offsets(api, offsets, rows->sizes[0]);
+}
+
 /* The mean of the rows of each text, or its first one; divided by its length where it is to be a unit vector. A
  * text without tokens is zero. */
 ort_status *compute_pool(void *data, void *context) {
     encoder_kernel *kernel = data;
     ort_api api = kernel->api;
     tensor rows, offsets;
-    TRY(read_input(api, context, 0, &rows));
-    TRY(read_input(api, context, 1, &offsets));
-    if (rows.rank != 2) REFUSE(api, "rows of 2 axes are needed");
-    TRY(check_offsets(api, &offsets, rows.sizes[0]));
+    TRY(read_packed(api, context, &rows, &offsets));
     const int64_t *at = offsets.data;
     int64_t batch = offsets.count - 1, width = rows.sizes[1], sizes[2] = {batch, width};
     float *out;
@@ -246,10 +251,7 @@ ort_status *compute_encoder_attention(void *data, void *context) {
     encoder_kernel *kernel = data;
     ort_api api = kernel->api;
     tensor rows, offsets;
-    TRY(read_input(api, context, 0, &rows));
-    TRY(read_input(api, context, 1, &offsets));
-    if (rows.rank != 2) REFUSE(api, "rows of 2 axes are needed");
-    TRY(check_offsets(api, &offsets, rows.sizes[0]));
+    TRY(read_packed(api, context, &rows, &offsets));
     int64_t heads = kernel->heads, width = rows.sizes[1] / 3, sizes[2] = {rows.sizes[0], width};
     if (heads < 1 || width < 1 || rows.sizes[1] != 3 * width || width % heads || width / heads > 1024)
         REFUSE(api, "queries, keys and values that are not of num_heads heads");
