@@ -14,6 +14,7 @@ PERCENT = frozenset(
     {
         *("top1_agreement", "label_agreement", "label_accuracy"),
         *("retrieval_at_1", "neighbour_overlap", "probe_accuracy"),
+        *("loops", "repetition", "distinct_2"),
     }
 )
 TITLES = {
@@ -21,6 +22,10 @@ TITLES = {
     "bits_per_byte": "bits per byte",
     "kl": "KL divergence",
     "top1_agreement": "top-1 agreement",
+    "loops": "replies that end in a loop",
+    "repetition": "repeated in replies (4-grams)",
+    "distinct_2": "distinct in replies (2-grams)",
+    "reply_nats": "replies in the original",
     "cosine": "cosine to original",
     "retrieval_at_1": "passages found first (R@1)",
     "reciprocal_rank": "mean reciprocal rank",
@@ -87,6 +92,20 @@ def _interval(name: str, interval: Any, *, sign: bool) -> str:
     return f"{_number(name, low, sign=sign)} … {_number(name, high, sign=sign)}"
 
 
+def _of_text(measurement: Measurement) -> list[RenderableType]:
+    """A line for a model that lost its text."""
+    from rich.text import Text
+
+    found = (measurement.compare or {}).get("text")
+    if not found or found["verdict"] == "keeps":
+        return []
+    looped, prompts = round(found["loops"] * found["prompts"]), found["prompts"]
+    said = f"{looped} of {prompts} greedy replies end in a loop"
+    if found["verdict"] == "strays":
+        said = "the original would not say what it replies"
+    return [Text(f"the text is lost: {said}", style="bold red")]
+
+
 def render(measurement: Measurement) -> RenderableType:
     """The table with its conditions, for a terminal of 80 columns."""
     from rich.console import Group
@@ -106,6 +125,7 @@ def render(measurement: Measurement) -> RenderableType:
         Text(f"{subject.name} {subject.scheme}", style="bold"),
         Text(f"against {original}", style="dim"),
         table,
+        *_of_text(measurement),
         Text(describe(measurement), style="dim"),
         Text(
             "interval: of the difference, paired; of the metric itself where it is of both models",

@@ -3,7 +3,9 @@
 Protocol for decoders: the text's documents are joined by a blank line, tokenised once, and cut into windows
 without overlap; each window is run alone, from an empty cache, and every token but its first is predicted.
 Tokenizers that begin a text with a BOS token (Gemma, Llama) get it in front of each window, within its
-length; SmolLM2 has none. Perplexity, bits per byte, KL and top-1 come from the same logits of both models.
+length; SmolLM2 has none. Perplexity, bits per byte, KL and top-1 come from the same
+logits of both models. Then both reply to twenty prompts, greedily: ``compare["text"]`` says whether the text
+that the subject writes is lost.
 For encoders: sentence embeddings, pooled as the model says, on paragraphs, on their halves, which are to
 find each other, on texts of known classes, and on rated word pairs. For classifiers: the distribution of
 the labels on paragraphs, or on the rows of a ``.jsonl`` file that have a ``label``, which then count as the
@@ -27,6 +29,7 @@ from ..records.subjects import OpenModel, open_subject
 from ..records.summary import RESAMPLES
 from .accuracy import is_cut, score_across, score_labels, score_windows
 from .embedding_scores import EncoderTexts, score_embeddings
+from .greedy_text import score_greedy, verdict
 from .held_out_text import (
     Placement,
     classes_of_texts,
@@ -168,7 +171,8 @@ def _decoders(
         "text_sha256": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest(),
     }
     score = score_across if is_cut(subject, original) else score_windows
-    return _Result(score(subject, original, ids, progress=progress), workload)
+    scores = score(subject, original, ids, progress=progress)
+    return _Result(scores | score_greedy(subject, original, progress=progress), workload)
 
 
 def _encoders(
@@ -212,7 +216,7 @@ def _lines(
     """The original's line and the subject's, from one pass over the same input."""
     baseline = original.describe()
     of_encoder = "texts" if original.labels else "sentences and word pairs"
-    unit = "windows" if original.kind == "decoder" else of_encoder
+    unit = "windows and replies" if original.kind == "decoder" else of_encoder
     protocol = {
         "interval": f"percentile bootstrap over {unit}, differences paired",
         "resamples": RESAMPLES,
@@ -233,6 +237,7 @@ def _lines(
                 name: metric.model_dump(exclude_defaults=True, mode="json") for name, metric in own.items()
             },
             "delta": {name: scores.delta(seed) for name, scores in result.scores.items()},
+            "text": verdict(result.scores, seed),
         },
     )
     return first, second

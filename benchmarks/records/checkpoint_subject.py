@@ -19,11 +19,13 @@ from ...compress.pipeline.device import choose_device
 from ...errors import InputError
 from ...limits import require_threads
 from ...runtime.session.threads import thread_budget
+from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import sha256_file
 from .record import Subject, learning_curves
 
 BATCH_SIZE = 32
+REPLIES_AT_ONCE = 5  # each has a cache of its own
 FLOAT_NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
@@ -69,6 +71,36 @@ class CheckpointSubject:
         ids = torch.from_numpy(np.ascontiguousarray(input_ids)).to(self._device)
         logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
         return np.asarray(logits.float().cpu().numpy())
+
+    @torch.inference_mode()
+    def greedy(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+        """What the model replies to each of ``prompts``, as ids; empty where they do not fit."""
+        if self.kind != "decoder":
+            raise InputError("an encoder has embeddings, and writes no text")
+        ids = prompt_ids(self.tokenizer, prompts)
+        if max(map(len, ids)) + new_tokens > self.max_length:
+            return []
+        return [
+            reply
+            for start in range(0, len(ids), REPLIES_AT_ONCE)
+            for reply in self._replies(ids[start : start + REPLIES_AT_ONCE], new_tokens)
+        ]
+
+    def _replies(self, prompts: Sequence[list[int]], new_tokens: int) -> list[list[int]]:
+        """Side by side, from the right end of each prompt on."""
+        from transformers import GenerationConfig
+
+        longest, ends = max(map(len, prompts)), sorted(self.tokenizer.eos_ids)
+        pad = self.tokenizer.pad_id or 0
+        ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=self._device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+        settings = GenerationConfig(
+            do_sample=False, max_new_tokens=new_tokens, eos_token_id=ends or None, pad_token_id=pad
+        )
+        found = self._model.generate(  # type: ignore[operator]
+            input_ids=ids, attention_mask=mask.to(self._device), generation_config=settings
+        )
+        return [_until(row, ends) for row in found[:, longest:].tolist()]
 
     @torch.inference_mode()
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -132,6 +164,12 @@ class CheckpointSubject:
             recipe=manifest.get("recipe"),
             learning=learning_curves(manifest.get("steps") or []),
         )
+
+
+def _until(ids: list[int], ends: Sequence[int]) -> list[int]:
+    """``ids`` to the first of ``ends``, with it."""
+    place = next((place for place, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: place + 1]
 
 
 def _stored_as(source: WeightSource) -> str:

@@ -46,6 +46,11 @@ class OpenModel(Protocol):
         """``[batch, length, vocab]`` for ids ``[batch, length]``."""
         ...
 
+    def greedy(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+        """The ids that a decoder replies to each prompt with, the likeliest token each time, until it ends
+        the text; empty where they do not fit."""
+        ...
+
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """``[len(texts), hidden]``."""
         ...

@@ -20,6 +20,7 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     "max_perplexity": ("perplexity", "max"),
     "max_kl": ("kl", "max"),
     "min_top1": ("top1_agreement", "min"),
+    "max_loops": ("loops", "max"),
     "min_cosine": ("cosine", "min"),
     "min_retrieval": ("retrieval_at_1", "min"),
     "max_label_kl": ("label_kl", "max"),
@@ -74,6 +75,9 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option("--max-perplexity", type=LIMIT, help="Acceptance: fail (exit 1) above this perplexity.")
 @click.option("--max-kl", type=LIMIT, help="Acceptance: fail above this KL divergence, nats per token.")
 @click.option("--min-top1", type=SHARE, help="Acceptance: fail below this top-1 agreement, 0 to 1.")
+@click.option(
+    "--max-loops", type=SHARE, help="Fail above this fraction of greedy replies that end in a loop."
+)
 @click.option("--min-cosine", type=Number(-1, 1), help="Acceptance: fail below this mean cosine.")
 @click.option("--min-retrieval", type=SHARE, help="Acceptance: fail below this R@1 of passages, 0 to 1.")
 @click.option("--max-label-kl", type=LIMIT, help="Acceptance: fail above this KL of a classifier's labels.")
@@ -91,7 +95,8 @@ def command(
 ) -> int:
     """Compare SUBJECT, a bundle or checkpoint, with the original it was made from.
 
-    Decoders: perplexity, bits per byte, KL divergence and top-1 agreement on the same windows of text.
+    Decoders: perplexity, bits per byte, KL divergence and top-1 agreement on the same windows of text; and of
+    the greedy replies to twenty prompts how many end in a loop, and how much in them is repeated.
     Encoders: cosine to the original's embeddings, retrieval of passages (R@1, mean reciprocal rank), overlap
     of the ten nearest neighbours, similarity of sentence pairs, a linear probe, and Spearman correlation with
     people on two sets of word pairs. Classifiers: agreement of the labels, KL divergence of their

@@ -6,6 +6,8 @@ functions on arrays, two by that choice:
 - ``tokens``: ``per_token(log_probs, reference, targets)`` maps float64 log-probabilities ``[t, vocab]`` of
 the subject
   and of the original, and the token ids ``[t]`` that came, to a number per token ``[t]``;
+- ``greedy``: ``per_reply(replies, nats)`` maps the token ids of greedy replies, and their nats a token in the
+  original ``[n]`` or None, to a number each ``[n]``, or to None where it needs those;
 - ``sentences``: ``per_sentence(embeddings, reference)`` maps two ``[n, hidden]`` to ``[n]``;
 - ``pairs``: ``per_pair(left, right)`` maps the embeddings ``[n, hidden]`` of the first and second words to
 ``[n]``;

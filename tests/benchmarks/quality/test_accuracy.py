@@ -182,4 +182,4 @@ def test_only_a_part_of_the_tokens_is_a_cut(pico_llama: Path, pico_bert: Path, c
 @pytest.mark.chain
 def test_validate_measures_what_compares(pico_llama: Path, pico_text: Path, cut: Path) -> None:
     line = validate_bundle(cut, pico_llama, text=pico_text, windows=2, length=32)
-    assert set(line.metrics) == {"bits_per_byte"}
+    assert set(line.metrics) == {"bits_per_byte", "loops", "repetition", "distinct_2"}

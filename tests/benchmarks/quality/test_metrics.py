@@ -10,14 +10,17 @@ from edgepress import plugins
 from edgepress.benchmarks.quality.metrics import (
     bits_per_byte,
     cosine,
+    distinct_2,
     kl,
     label_accuracy,
     label_agreement,
     label_kl,
+    loops,
     neighbour_overlap,
     perplexity,
     probe_accuracy,
     reciprocal_rank,
+    repetition,
     retrieval_at_1,
     spearman,
     top1_agreement,
@@ -51,6 +54,7 @@ def test_every_metric_says_what_it_is(name: str) -> None:
     assert metric.better in ("lower", "higher")
     functions = {
         "tokens": "per_token",
+        "greedy": "per_reply",
         "sentences": "per_sentence",
         "passages": "per_passage",
         "classes": "per_text",
@@ -258,3 +262,19 @@ def test_a_probe_learns_classes_that_lie_apart_and_no_others() -> None:
     np.testing.assert_array_equal(probe_accuracy.per_text(apart, classes), 1)
     alike = probe_accuracy.per_text(random_logits(15, 80, 4), classes)
     assert 0 <= probe_accuracy.value(alike[:, None]) < 0.6
+
+
+def test_a_loop_is_what_is_said_three_times_and_takes_twelve_tokens() -> None:
+    lead = [9, 8, 7, 6, 5]
+    looped = [[*lead, *[1, 2, 3, 4] * 3], [3] * 12, list(range(21)) * 3]
+    plain = [[3] * 11, [*lead, *[1, 2, 3, 4] * 2], [*[1, 2, 3, 4] * 3, 5], [], [1], list(range(64))]
+    assert loops.per_reply(looped, None).tolist() == [1, 1, 1]
+    assert loops.per_reply(plain, None).tolist() == [0] * len(plain)
+    assert loops.value(np.array([[1.0], [0.0], [0.0], [1.0]])) == 0.5
+
+
+def test_what_replies_repeat_is_counted_in_runs_of_tokens() -> None:
+    # Of the five runs of four in the first, 1 2 3 4 comes twice; nothing repeats in the second.
+    replies = [[1, 2, 3, 4, 1, 2, 3, 4], [1, 2, 3, 4], [7, 7, 7], []]
+    assert repetition.per_reply(replies, None) == pytest.approx([1 / 5, 0, 0, 0])
+    assert distinct_2.per_reply(replies, None) == pytest.approx([4 / 7, 1, 1 / 2, 1])

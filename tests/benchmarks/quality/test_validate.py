@@ -12,6 +12,9 @@ import pytest
 import torch
 from edgepress.benchmarks.quality import quality_table
 from edgepress.benchmarks.quality.acceptance import Gate, failure
+from edgepress.benchmarks.quality.greedy_text import verdict
+from edgepress.benchmarks.quality.metrics import loops as loops_metric
+from edgepress.benchmarks.quality.scores import Scores
 from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.records.subjects import open_subject
@@ -170,12 +173,45 @@ def test_models_that_do_not_belong_together_are_refused(
         validate_bundle(pico_llama, pico_llama, text=pico_text, windows=1, length=513, threads=1)
 
 
+def test_a_model_that_loops_where_its_original_does_not_has_lost_its_text(
+    pico_llama: Path, worse: Path, pico_text: Path
+) -> None:
+    line = validate_bundle(worse, pico_llama, text=pico_text, **WINDOWS)
+    assert line.compare is not None
+    found, loops = line.compare["text"], line.metrics["loops"].value
+    assert (found["loops"], found["prompts"]) == (loops, 20)
+    assert found["original"] == line.compare["original"]["loops"]["value"]
+    assert line.compare["delta"]["reply_nats"]["value"] > 0  # greedy replies of its own are the likeliest
+
+    def replies(looped: int) -> np.ndarray:
+        return (np.arange(20) < looped).astype(np.float64)[:, None]
+
+    def said(mine: int, theirs: int) -> str:
+        found = verdict({"loops": Scores(loops_metric, replies(mine), replies(theirs))})
+        assert found is not None
+        return str(found["verdict"])
+
+    strange = replies(0) + 9
+    scores = {"loops": replies(0), "reply_nats": strange}
+    found = verdict({name: Scores(loops_metric, mine, replies(0)) for name, mine in scores.items()})
+    assert found is not None and found["verdict"] == "strays"
+    assert [said(20, 0), said(12, 4), said(2, 0), said(10, 9), said(0, 12)] == [
+        *("loops", "loops", "keeps", "keeps", "keeps")
+    ]
+
+
 def test_table_shows_original_compressed_and_difference(
     pico_llama: Path, worse: Path, pico_text: Path
 ) -> None:
     line = validate_bundle(worse, pico_llama, text=pico_text, **WINDOWS)
     rows = {row[0]: row for row in quality_table.rows(line)}
-    assert list(rows) == ["perplexity", "bits per byte", "KL divergence", "top-1 agreement"]
+    assert list(rows)[:4] == ["perplexity", "bits per byte", "KL divergence", "top-1 agreement"]
+    assert list(rows)[4:] == [
+        "replies that end in a loop",
+        "repeated in replies (4-grams)",
+        "distinct in replies (2-grams)",
+        "replies in the original",
+    ]
     assert float(rows["perplexity"][3]) == pytest.approx(line.metrics["perplexity"].value, abs=0.01)
     difference = float(rows["perplexity"][3]) - float(rows["perplexity"][2])
     assert float(rows["perplexity"][4]) == pytest.approx(difference, abs=0.011)

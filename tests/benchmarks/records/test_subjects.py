@@ -46,6 +46,15 @@ def test_decoder_bundle_and_checkpoint_agree(pico_llama: Path, decoder_bundle: P
     assert checkpoint.runtime["name"] == "torch"
 
 
+def test_a_bundle_replies_as_its_checkpoint_does(decoder_bundle: Path, pico_llama: Path) -> None:
+    checkpoint, bundle = open_subject(pico_llama, threads=1), open_subject(decoder_bundle, threads=1)
+    prompts = ["the river", "boats ran under old stone bridges", "copper", "merchants", "coins", "old boats"]
+    replies = bundle.greedy(prompts, 8)
+    assert replies == checkpoint.greedy(prompts, 8)
+    assert all(len(reply) == 8 or reply[-1] in bundle.tokenizer.eos_ids for reply in replies)
+    assert bundle.greedy(["the river " * 400], 8) == checkpoint.greedy(["the river " * 400], 8) == []
+
+
 def test_encoder_bundle_and_checkpoint_agree(encoder: Path, tmp_path: Path) -> None:
     checkpoint = open_subject(encoder, threads=1)
     bundle = open_subject(export_bundle(encoder, output=tmp_path / "bundle", validate=False), threads=1)

@@ -1,0 +1,85 @@
+"""The text that a decoder writes, beside its original's: how much of it repeats, and whether it is lost.
+
+Both reply to the same prompts, greedily, and the original says how likely the replies are to it. ``validate``
+records the verdict in ``compare["text"]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS, prompt_ids
+from ...terminal import Progress, Silent
+from ..records.subjects import OpenModel
+from .accuracy import is_cut
+from .scores import Scores, log_softmax, metric_files
+
+Verdict = Literal["keeps", "loops", "strays"]
+# So many more replies end in a loop than of the original, or so much less likely are they to the original
+# than its own are, and the interval of the difference leaves out zero: then the text is lost.
+MORE_LOOPS, MORE_NATS = 0.2, 2.0
+
+
+def score_greedy(
+    subject: OpenModel, original: OpenModel, *, progress: Progress | None = None
+) -> dict[str, Scores]:
+    """Every metric of greedy text; ``subject`` may be ``original`` itself. Empty where the prompts with
+    their replies do not fit one of the models.
+    """
+    with (progress or Silent()).task("writing replies", 3) as task:
+        theirs = original.greedy(PROMPTS, NEW_TOKENS)
+        task.advance(1)
+        mine = theirs if subject is original else subject.greedy(PROMPTS, NEW_TOKENS)
+        task.advance(1)
+        if not mine or not theirs:
+            return {}
+        own = other = None
+        if not is_cut(subject, original):
+            own = _nats(original, theirs)
+            other = own if subject is original else _nats(original, mine)
+        task.advance(1)
+    scores = {}
+    for name, metric in metric_files("greedy").items():
+        ours, reference = metric.per_reply(mine, other), metric.per_reply(theirs, own)
+        if ours is not None:
+            scores[name] = Scores(metric, ours[:, None], reference[:, None])
+    return scores
+
+
+def _nats(model: OpenModel, replies: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """Of each reply to the prompts the mean negative log-likelihood of its tokens."""
+    found = []
+    for prompt, reply in zip(prompt_ids(model.tokenizer), replies, strict=True):
+        ids = np.array([*prompt, *reply], np.int64)
+        log_probs = log_softmax(model.logits(ids[None])[0, len(prompt) - 1 : -1])
+        found.append(-float(log_probs[np.arange(len(reply)), list(reply)].mean()))
+    return np.array(found)
+
+
+def verdict(scores: dict[str, Scores], seed: int = 0) -> dict[str, Any] | None:
+    """Whether the subject ``keeps`` its text, ``loops``, or ``strays`` into what the original would not say;
+    None where no replies were written. ``loops`` and ``original`` are fractions of replies that end in one.
+    """
+    if "loops" not in scores:
+        return None
+    said: Verdict = "keeps"
+    if "reply_nats" in scores and _above(scores["reply_nats"], MORE_NATS, seed):
+        said = "strays"
+    elif _above(scores["loops"], MORE_LOOPS, seed):
+        said = "loops"
+    loops = scores["loops"]
+    return {
+        "verdict": said,
+        "loops": float(np.mean(loops.subject)),
+        "original": float(np.mean(loops.original)),
+        "prompts": len(loops.subject),
+    }
+
+
+def _above(scores: Scores, limit: float, seed: int) -> bool:
+    delta = scores.delta(seed)
+    return bool(delta["value"] > limit and (delta["ci95"] is None or delta["ci95"][0] > 0))
