@@ -45,6 +45,12 @@ def _targets() -> list[str]:
     return target_names()
 
 
+def _devices() -> list[str]:
+    from ..devices.own_devices import own_devices
+
+    return list(own_devices())
+
+
 def _models() -> list[str]:
     from ..compress.model.model_names import DEMO_PACKAGES
 
@@ -67,6 +73,7 @@ recipes = _completing(_recipes, or_file=True)
 schemes = _completing(_schemes)
 passes = _completing(_passes)
 targets = _completing(_targets)
+devices = _completing(_devices)
 models = _completing(_models, or_file=True)
 formats = _completing(_formats)
 texts = _completing(_texts, or_file=True)

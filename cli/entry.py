@@ -51,7 +51,7 @@ VERBS = {
     "sign": "Sign a bundle or checkpoint, so that others can verify who made it.",
     "verify": "Check every file of a bundle or checkpoint against its manifest.",
     "recipe": "List, show and check recipes; list passes and their options.",
-    "devices": "List known targets and probe this machine.",
+    "devices": "List targets, probe this machine, add others over ssh.",
     "doctor": "Check the installation and say how to fix it.",
     "demo": "The whole chain on two small real models.",
 }

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from .loopback import Loopback, client, require_sshd
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -337,3 +339,18 @@ def powercap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Powercap:
     monkeypatch.setattr(rapl, "POWERCAP", made.folder)
     monkeypatch.setattr(Path, "read_text", lambda file, **options: made.read(read_text, file, **options))
     return made
+
+
+@pytest.fixture
+def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    """A device behind a real sshd on this machine, under the address ``loopback``; the user's configuration
+    is an empty folder.
+    """
+    require_sshd()
+    (tmp_path / "device").mkdir()
+    device = Loopback(tmp_path / "device")
+    device.start()
+    monkeypatch.setenv("PATH", f"{client(tmp_path / 'bin', [device])}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    yield device
+    device.stop()

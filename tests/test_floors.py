@@ -41,6 +41,7 @@ ROOMS = {
         {"formats"},
         {""},
     ],
+    "devices": [{"targets", "transports"}, {""}, {"meters"}],
     "runtime": [{"bundle", "text", "kernels"}, {"session"}, {"engine"}, {""}],
     "benchmarks": [{"records"}, {"speed"}, {"quality"}, {"page"}, {"demo"}, {"lab"}, {""}],
 }

@@ -19,7 +19,7 @@ def bars() -> list[tuple[str, str, list[str]]]:
     rows = [
         line.strip("|").split("|")
         for line in PAGE.read_text(encoding="utf-8").splitlines()
-        if "| R" in line[:3]
+        if line.startswith(("| R", "| D"))
     ]
     return [(bar.split()[0], status.strip(), re.findall(r"`([^`]+)`", by)) for bar, status, by in rows]
 
@@ -31,7 +31,10 @@ def functions(path: Path) -> frozenset[str]:
 
 
 def test_there_are_fifty_bars_each_with_a_status() -> None:
-    assert [name for name, _, _ in bars()] == [f"R{number:02}" for number in range(1, 51)]
+    names = [name for name, _, _ in bars()]
+    assert [name for name in names if name[0] == "R"] == [f"R{number:02}" for number in range(1, 51)]
+    devices = [name for name in names if name[0] == "D"]
+    assert devices == [f"D{number:02}" for number in range(1, len(devices) + 1)]
     assert [name for name, status, _ in bars() if not STATUS.match(status)] == []
 
 

@@ -1,4 +1,6 @@
-"""``edgepress devices``: the targets that are known, one of them in full, and this machine."""
+"""``edgepress devices``: the targets that are known, one of them in full, this machine, and those that a user
+has added.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import click
 
 from ...terminal import Terminal
 from .. import completion
+from ..added_devices import add, remove
 from ..verb import VerbGroup, output
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
     from ...devices.bandwidth import Bandwidth
     from ...devices.energy import Meter, NoMeter
+    from ...devices.own_devices import OwnDevice
     from ...devices.probe import Machine
     from ...devices.target import Fact, Figure, Target
 
@@ -26,18 +30,26 @@ _CEILINGS = {"1 B at 4 bit": 0.5e9, "1 B at 8 bit": 1.1e9, "1 B at 16 bit": 2.2e
 
 @click.group("devices", cls=VerbGroup)
 def command() -> None:
-    """List known targets and probe this machine."""
+    """List known targets, probe this machine, and add those that ssh reaches."""
+
+
+command.add_command(add)
+command.add_command(remove)
 
 
 @command.command(name="list")
 @output
 def list_targets(terminal: Terminal) -> None:
-    """List the targets with memory, bandwidth and power."""
+    """List the devices that were added, and the targets with memory, bandwidth and power."""
+    from ...devices.own_devices import own_devices
     from ...devices.target import target, target_names
 
-    targets = [target(name) for name in target_names()]
-    document = {"targets": [known.model_dump(mode="json") for known in targets]}
-    terminal.document(document, None if terminal.as_json else _list_table(targets))
+    targets, added = [target(name) for name in target_names()], list(own_devices().values())
+    document = {
+        "devices": [device.model_dump(mode="json") for device in added],
+        "targets": [known.model_dump(mode="json") for known in targets],
+    }
+    terminal.document(document, None if terminal.as_json else _list_table(added, targets))
 
 
 @command.command(name="show")
@@ -92,8 +104,12 @@ def _range(figure: Figure) -> str:
     return f"{figure.value:,g}{top} {figure.unit}"
 
 
-def _list_table(targets: list[Target]) -> Table:
+def _list_table(added: list[OwnDevice], targets: list[Target]) -> Table:
     table = _plain_table("name", "memory", "bandwidth", "power", "machine", whole=4)
+    for device in added:
+        facts = device.facts
+        told = f"{facts.processor}, {facts.os} {facts.machine}; ssh {device.ssh}"
+        table.add_row(device.name, f"{facts.memory_total / 1e9:,.1f} GB", "", "", told)
     for known in targets:
         figures = map(_range, (known.memory, known.bandwidth, known.power))
         table.add_row(known.name, *figures, known.title)
