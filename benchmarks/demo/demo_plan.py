@@ -1,4 +1,4 @@
-"""What the demo runs: its models with their recipes, and how much is measured."""
+"""What the demo runs: its models with the versions that are made of them, and how much is measured."""
 
 from __future__ import annotations
 
@@ -12,32 +12,41 @@ PROMPT = "Write a short story about a lighthouse keeper."
 
 
 @dataclass(frozen=True)
-class DemoModel:
-    """One model of the demo and how it is compressed.
+class DemoVersion:
+    """One compressed version of a model.
 
     Attributes:
         described: the title of its steps.
         calibration: arguments of ``compress_model``.
         seconds: planned duration of each step, for the ETA.
-        text: held-out text to validate on; by default the demo corpus.
     """
 
-    name: str
-    model: str
     recipe: str
     described: str
     calibration: Mapping[str, Any]
     seconds: Mapping[str, float]
-    text: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """What a result depends on."""
-        return {
-            "model": self.model,
-            "recipe": self.recipe,
-            "calibration": dict(self.calibration),
-            "text": self.text,
-        }
+        return {"recipe": self.recipe, "calibration": dict(self.calibration)}
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """One model of the demo with its versions.
+
+    Attributes:
+        described: the title of its steps.
+        text: held-out text to validate on; by default the demo corpus.
+        seconds: planned duration of exporting the original and of timing all side by side.
+    """
+
+    name: str
+    model: str
+    described: str
+    versions: tuple[DemoVersion, ...]
+    seconds: Mapping[str, float]
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,30 +59,60 @@ class DemoSize:
     protocol: Protocol
 
 
-# Ten minutes on two cores leave room for eight blocks and a warm-up of one second.
-FULL = DemoSize(windows=8, length=512, sentences=128, protocol=Protocol(blocks=8, warmup_seconds=1.0))
+# Ten minutes on two cores leave room for six blocks each, and for more until intervals are narrow.
+FULL = DemoSize(
+    windows=8,
+    length=512,
+    sentences=128,
+    protocol=Protocol(blocks=6, warmup_seconds=1.0, most_seconds=120.0),
+)
 QUICK = DemoSize(windows=4, length=256, sentences=64, protocol=Protocol.quick())
+_TEXT = {"calibration": "wikipedia", "samples": 16, "length": 512}
 MODELS = (
     DemoModel(
         name="minilm",
         model="minilm",
-        recipe="w8a8",
-        described="MiniLM to W8A8",
-        calibration={},
-        seconds={"compress": 3, "export": 2, "original": 1, "validate": 12, "profile": 60},
+        described="MiniLM",
+        versions=(
+            DemoVersion("w8a8", "MiniLM to 8 bits", {}, {"compress": 3, "export": 2, "validate": 10}),
+            DemoVersion(
+                "w4a16-gptq",
+                "MiniLM to 4 bits",
+                _TEXT,
+                {"compress": 20, "export": 3, "validate": 10},
+            ),
+        ),
+        seconds={"original": 1, "profile": 50},
     ),
     DemoModel(
         name="smollm2",
         model="smollm2",
-        recipe="w4a16-gptq",
-        described="SmolLM2 to W4A16, group 64, GPTQ",
-        calibration={"calibration": "wikipedia", "samples": 16, "length": 512},
-        seconds={"compress": 120, "export": 10, "original": 5, "validate": 60, "profile": 90},
+        described="SmolLM2",
+        versions=(
+            DemoVersion("w8a8", "SmolLM2 to 8 bits", {}, {"compress": 10, "export": 10, "validate": 25}),
+            DemoVersion(
+                "w4a16-gptq",
+                "SmolLM2 to 4 bits",
+                _TEXT,
+                {"compress": 45, "export": 8, "validate": 25},
+            ),
+            DemoVersion(
+                "w3a16-gptq",
+                "SmolLM2 to 3 bits",
+                _TEXT,
+                {"compress": 90, "export": 8, "validate": 25},
+            ),
+        ),
+        seconds={"original": 5, "profile": 110},
     ),
 )
 
 
 def smaller(model: DemoModel) -> DemoModel:
-    """The same model with a quarter of the calibration sequences, half as long."""
+    """The same model, calibrated with a quarter of the sequences, half as long."""
     less = {"samples": 4, "length": 256}
-    return replace(model, calibration={**model.calibration, **less} if model.calibration else {})
+    versions = (
+        replace(version, calibration={**version.calibration, **less}) if version.calibration else version
+        for version in model.versions
+    )
+    return replace(model, versions=tuple(versions))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def measure_energy(
         return [uncounted(meter.reason, meter.fix) for _ in bundles]
     plan = _Plan(meter, workload, protocol, max(protocol.energy_seconds, STEPS * meter.update_s))
     turns: list[list[dict[str, EnergyWindow]]] = [[] for _ in bundles]
-    before, order = read_state(), protocol.order(len(bundles), protocol.energy_windows)
+    before, order = read_state(), list(islice(protocol.turns(len(bundles)), protocol.energy_windows))
     try:
         with (progress or Silent()).task("counting energy", len(order) * len(bundles)) as task:
             for index in (index for turn in order for index in turn):

@@ -1,4 +1,4 @@
-"""Runs one or two arms (fresh processes, warm-up, a timed block in each, loads, peak memory) into metrics.
+"""Runs one arm or several (fresh processes, warm-up, a timed block in each, loads, peak memory) into metrics.
 
 Each process gives one cold load (page cache dropped, where that can be proven), one block, its peak memory,
 and last one warm load, whose second copy of the model must not count in the peak.
@@ -6,6 +6,8 @@ and last one warm load, whose second copy of the model must not count in the pea
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from ..records.record import Metric
 from ..records.summary import summarize
 from .arm import Arm
 from .loaded_work import Sample
-from .protocol import Protocol
+from .protocol import WIDE, Protocol
 from .timed_work import Embedding, TimedGeneration, Workload
 
 
@@ -53,27 +55,56 @@ def measure_arms(
     provider: str = "cpu",
     progress: Progress | None = None,
 ) -> list[ArmSamples]:
-    """Measure one bundle, or two interleaved; the samples come in the order of ``bundles``.
+    """Measure one bundle, or several interleaved; the samples come in the order of ``bundles``.
 
     Raises:
         EdgepressError: what a worker raised, or the manner of its death (see :meth:`.arm.Arm.ask`).
     """
-    arms = [ArmSamples() for _ in bundles]
-    with (progress or Silent()).task("measuring", protocol.blocks * len(arms)) as task:
-        for turn in protocol.order(len(arms)):
-            with ExitStack() as stack:
-                workers = [
-                    stack.enter_context(Arm(path, workload, threads=threads, provider=provider))
-                    for path in bundles
-                ]
-                _measure_pair(turn, workers, arms, protocol, task)
+    progress, arms = progress or Silent(), [ArmSamples() for _ in bundles]
+    turns, started = protocol.turns(len(arms)), time.monotonic()
+
+    def measure(task: ProgressTask) -> None:
+        with ExitStack() as stack:
+            workers = [
+                stack.enter_context(Arm(path, workload, threads=threads, provider=provider))
+                for path in bundles
+            ]
+            _measure_round(next(turns), workers, arms, protocol, task)
+
+    with progress.task("measuring", protocol.blocks * len(arms)) as task:
+        for _ in range(protocol.blocks):
+            measure(task)
+    round_seconds = (time.monotonic() - started) / protocol.blocks
+    rounds = int(protocol.most_seconds / round_seconds) - protocol.blocks
+    if rounds > 0 and not _all_narrow(arms, workload, protocol):
+        with progress.task("measuring on, until the intervals are narrow", rounds * len(arms)) as task:
+            while _may_go_on(started, round_seconds, protocol) and not _all_narrow(arms, workload, protocol):
+                measure(task)
     return arms
 
 
-def _measure_pair(
+def _may_go_on(started: float, round_seconds: float, protocol: Protocol) -> bool:
+    """Whether one more round ends within the limit of time."""
+    return time.monotonic() - started + round_seconds <= protocol.most_seconds
+
+
+def _all_narrow(arms: Sequence[ArmSamples], workload: Workload, protocol: Protocol) -> bool:
+    """Whether both speeds of every arm are known to a few per cent."""
+    found = [summarize_arm(arm, workload, seed=protocol.seed)[0] for arm in arms]
+    return all(half_width(metrics[name]) <= WIDE for metrics in found for name in speeds(workload))
+
+
+def half_width(metric: Metric) -> float:
+    """Half of a metric's interval as a part of its value; infinite where either is missing."""
+    if metric.ci95 is None or not metric.value:
+        return math.inf
+    return (metric.ci95[1] - metric.ci95[0]) / 2 / metric.value
+
+
+def _measure_round(
     turn: list[int], workers: list[Arm], arms: list[ArmSamples], protocol: Protocol, task: ProgressTask
 ) -> None:
-    """One block of each arm; both are loaded and warm before the first is timed."""
+    """One block of each arm; all are loaded and warm before the first is timed."""
     for index in turn:
         loaded = workers[index].load(cold=True)
         arms[index].providers = loaded["providers"]
@@ -114,6 +145,11 @@ class Quantity:
 def quantities(workload: Workload) -> list[Quantity]:
     """What a workload measures. The first is the one on which two arms are compared."""
     return _of_generation(workload) if isinstance(workload, TimedGeneration) else _of_embedding(workload)
+
+
+def speeds(workload: Workload) -> list[str]:
+    """The two quantities that tables show: decoding and prompts, or batches and single sentences."""
+    return [quantity.name for quantity in quantities(workload)[:2]]
 
 
 def _of_generation(workload: TimedGeneration) -> list[Quantity]:

@@ -14,14 +14,13 @@ from ..records.bundle_subject import describe_bundle, operators_of
 from ..records.energy_record import Energy
 from ..records.record import Measurement, Metric, Subject, Validity
 from .energy_windows import energy_metrics
-from .latency import ArmSamples, quantities, summarize_arm
-from .protocol import Protocol, timer_overhead_ns
+from .latency import ArmSamples, half_width, quantities, summarize_arm
+from .protocol import WIDE, Protocol, timer_overhead_ns
 from .roofline import Roofline, impossible
 from .timed_work import Workload
 
-# Fewer blocks than this, or a wider interval around the main metric, and the numbers are a hint.
+# Fewer blocks than this, and the numbers are a hint.
 ENOUGH_BLOCKS = 5
-WIDE = 0.05
 # The part of the time in kernels that may be spent on another provider than the one asked for.
 MISPLACED_SHARE = 0.05
 _NAMED = 8
@@ -82,7 +81,7 @@ def measurement_line(
             "between": happened,
         },
         protocol={
-            **protocol.describe(conditions.arms),
+            **protocol.describe(conditions.arms, len(arm.samples.blocks)),
             "warm_ups": arm.samples.warm_ups,
             "runs_per_block": [None if runs is None else len(runs) for runs in arm.samples.blocks],
             "timer_overhead_ns": timer_overhead_ns(),
@@ -159,7 +158,6 @@ def _doubts(arm: MeasuredArm, main: Metric) -> list[str]:
         )
     if main.n < ENOUGH_BLOCKS:
         doubts.append(f"only {main.n} blocks: at least {ENOUGH_BLOCKS} are needed for an interval")
-    elif main.ci95 and main.value and (main.ci95[1] - main.ci95[0]) / 2 > WIDE * main.value:
-        half = 50 * (main.ci95[1] - main.ci95[0]) / main.value
-        doubts.append(f"noisy: the interval of the median is ± {half:.0f} % wide")
+    elif main.value and half_width(main) > WIDE:
+        doubts.append(f"noisy: the interval of the median is ± {100 * half_width(main):.0f} % wide")
     return doubts

@@ -2,11 +2,13 @@
 measurement line.
 
 With a baseline the two run interleaved (ABBA) and the line carries the paired comparison; the baseline's own
-line is recorded before it. The roofline and the state of the machine decide whether the numbers are valid.
+line is recorded before it. Further versions may take turns with them. The roofline and the state of the
+machine decide whether the numbers are valid.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ def profile_bundle(
     bundle: str | Path,
     *,
     baseline: str | Path | None = None,
+    beside: Sequence[str | Path] = (),
     prompt_tokens: int = 128,
     new_tokens: int = 128,
     batch: int = 32,
@@ -54,6 +57,7 @@ def profile_bundle(
 
     Args:
         baseline: another bundle of the same kind, measured interleaved with it.
+        beside: further versions, measured interleaved with both, a line each in ``record``.
         prompt_tokens: length of the prompt; for an encoder, of each sentence.
         new_tokens: generated after the prompt, exactly as many.
         batch: sentences per batch of an encoder.
@@ -62,7 +66,7 @@ def profile_bundle(
         per_op: account for the time and the bytes of every node as well.
         energy: count the joules of the work too, where a counter can be read.
         protocol: how often and how long; by default ten blocks, each in a fresh process.
-        record: a run file to which the line is appended, and before it the baseline's own line.
+        record: a run file to which the lines are appended, the baseline's own first.
         command: what reproduces the measurement, for the record.
 
     Returns:
@@ -77,14 +81,17 @@ def profile_bundle(
     if record is not None:
         records.refuse_foreign(record)
     threads = thread_budget() if threads is None else threads
-    bundles = [Bundle.open(Path(path)) for path in (bundle, baseline) if path is not None]
+    every = (bundle, *beside, *(() if baseline is None else (baseline,)))
+    bundles = [Bundle.open(Path(path)) for path in every]
     workload = _workload(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
     arms, conditions = _measure(bundles, workload, protocol, threads, provider, per_op, command, progress)
-    lines = _lines(_with_energy(arms, conditions, progress, wanted=energy), conditions)
+    arms = _with_energy(arms, conditions, progress, wanted=energy)
+    reference = arms.pop() if baseline is not None else None
+    lines = [_line(arm, reference, conditions) for arm in arms]
     if record is not None:
-        for line in lines:
+        for line in (*([] if reference is None else [_line(reference, None, conditions)]), *lines):
             records.append(record, line)
-    return lines[-1]
+    return lines[0]
 
 
 def _measure(
@@ -189,18 +196,16 @@ def _account(
     }
 
 
-def _lines(arms: list[MeasuredArm], conditions: Conditions) -> list[Measurement]:
-    """The baseline's line first, the bundle's last; only the last carries the comparison."""
-    if len(arms) == 1:
-        return [measurement_line(arms[0], conditions)]
-    subject, baseline = arms
-    compared = measurement_line(
-        subject,
+def _line(arm: MeasuredArm, baseline: MeasuredArm | None, conditions: Conditions) -> Measurement:
+    """An arm's line, with the comparison where there is a baseline."""
+    if baseline is None:
+        return measurement_line(arm, conditions)
+    return measurement_line(
+        arm,
         conditions,
-        compare=_compare(subject, baseline, conditions),
+        compare=_compare(arm, baseline, conditions),
         baseline=describe_bundle(baseline.bundle),
     )
-    return [measurement_line(baseline, conditions), compared]
 
 
 def _compare(subject: MeasuredArm, baseline: MeasuredArm, conditions: Conditions) -> dict[str, Any]:

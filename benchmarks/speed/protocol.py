@@ -2,21 +2,25 @@
 
 The statistics follow pyperf: many processes, because what a process gets by chance (addresses, pages, cores)
 stays with it and makes its blocks alike; and a fixed warm-up, never "until it looks stable". The order of two
-arms is ABBA, so that whatever drifts, drifts over both alike. The number of blocks is fixed beforehand: a run
-never stops early because the result looks good. Clocks are monotonic, and notice that the machine slept.
+arms is ABBA, so that whatever drifts, drifts over both alike. The number of blocks is fixed beforehand, or it
+has a least and a limit of time: blocks are added until the intervals are narrow, wherever they lie, so that a
+run never ends because the result looks good. Clocks are monotonic, and notice that the machine slept.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 from ...errors import InputError
 from ...limits import require_seed
 
 MIN_WARMUP_ITERATIONS = 3
+# Half of an interval wider than this part of its median, and the number is a hint.
+WIDE = 0.05
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class Protocol:
     """The plan of one measurement, recorded with it.
 
     Attributes:
-        blocks: timed blocks per arm, each in a fresh process.
+        blocks: timed blocks per arm, each in a fresh process; with ``most_seconds`` the fewest.
         block_ms: a block repeats its work until it has lasted this long.
         warmup_iterations, warmup_seconds: each process works untimed until both are reached.
         energy_windows: windows of each phase per arm in which energy is counted, each in a fresh process.
         energy_seconds: a window repeats its phase until it has lasted this long.
+        most_seconds: how long measuring may take while blocks are added because the interval of a speed is
+            wider than ±5 %; 0 for no block more than ``blocks``.
         seed: of the prompts and the bootstrap.
     """
 
@@ -38,6 +44,7 @@ class Protocol:
     warmup_seconds: float = 2.0
     energy_windows: int = 3
     energy_seconds: float = 5.0
+    most_seconds: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,21 +62,23 @@ class Protocol:
         """A look, not a result to publish: six blocks, half a second of warm-up, one window of energy."""
         return cls(blocks=6, warmup_seconds=0.5, energy_windows=1, energy_seconds=2.0, seed=seed)
 
-    def order(self, arms: int, pairs: int | None = None) -> list[list[int]]:
-        """Which arm runs when, a list per pair of blocks: ``[0, 1], [1, 0], [0, 1], …``; one arm is
-        ``[0]``.
-        """
+    @staticmethod
+    def turns(arms: int) -> Iterator[list[int]]:
+        """Which arm runs when, without an end, a list per round: ``[0, 1], [1, 0], [0, 1], …``."""
         forwards = list(range(arms))
-        count = self.blocks if pairs is None else pairs
-        return [forwards if pair % 2 == 0 else forwards[::-1] for pair in range(count)]
+        return (forwards if turn % 2 == 0 else forwards[::-1] for turn in count())
 
-    def describe(self, arms: int) -> dict[str, Any]:
-        """JSON for the record."""
+    def describe(self, arms: int, blocks: int) -> dict[str, Any]:
+        """JSON for the record of arms that were measured with so many ``blocks`` each."""
+        until = f"until each speed is within {100 * WIDE:.0f} %, from {self.blocks} blocks to "
         return {
             **asdict(self),
-            "processes": self.blocks,
-            "order": "ABBA" if arms == 2 else "A",
-            "stop_rule": "fixed number of blocks",
+            "blocks": blocks,
+            "processes": blocks,
+            "order": "ABBA" if arms > 1 else "A",
+            "stop_rule": until + f"{self.most_seconds:g} s"
+            if self.most_seconds
+            else "fixed number of blocks",
             "timer": "perf_counter_ns",
         }
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.demo.demo_plan import MODELS, DemoModel, DemoSize, smaller
+from edgepress.benchmarks.demo.demo_plan import MODELS, DemoModel, DemoSize, DemoVersion, smaller
 from edgepress.benchmarks.demo.run_demo import DemoResult, run_demo
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.records import record
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.chain
 
 SIZE = DemoSize(windows=2, length=64, sentences=8, protocol=Protocol(blocks=2, block_ms=1, warmup_seconds=0))
 SECONDS = dict.fromkeys(("compress", "export", "original", "validate", "profile"), 1.0)
+STEPS = 2 + 2 + 3 * 3  # two originals, two rounds of timing, three versions of three steps
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,11 @@ def models(pico_llama: Path, sentence_encoder: Path, pico_text: Path) -> list[De
     """A pico decoder and encoder in the demo's roles."""
     calibration = {"calibration": str(pico_text), "samples": 4, "length": 32}
     text = str(pico_text)
+    eight = DemoVersion("w8a8", "to 8 bits", {}, SECONDS)
+    four = DemoVersion("w4a16-gptq", "to 4 bits", calibration, SECONDS)
     return [
-        DemoModel("encoder", str(sentence_encoder), "w8a8", "encoder to W8A8", {}, SECONDS, text),
-        DemoModel("decoder", str(pico_llama), "w4a16-gptq", "decoder to W4A16", calibration, SECONDS, text),
+        DemoModel("encoder", str(sentence_encoder), "encoder", (eight,), SECONDS, text),
+        DemoModel("decoder", str(pico_llama), "decoder", (eight, four), SECONDS, text),
     ]
 
 
@@ -67,16 +70,15 @@ def test_each_model_is_measured_beside_its_original(result: DemoResult) -> None:
         groups, [("kl", "decode_tps"), ("cosine", "sentences_per_second")], strict=True
     ):
         assert group.further == ()
-        (row,) = group.compressed
-        exported = next(row for row in group.baselines if row.subject.format == "onnx")
+        (original,) = group.baselines
         for metric in metrics:
-            for one in (row, exported):
+            for one in (original, *group.compressed):
                 reading = one.reading(metric)
                 assert reading is not None
                 assert reading.value is not None
-        line = row.line("latency")
-        assert line is not None
-        assert line.compare is not None
+        lines = [row.line("latency") for row in group.compressed]
+        assert all(line is not None and line.compare is not None for line in lines)
+    assert [len(group.compressed) for group in groups] == [2, 1]
 
 
 def test_the_page_names_the_commands(result: DemoResult, models: list[DemoModel]) -> None:
@@ -90,13 +92,13 @@ def test_the_same_call_again_skips_what_is_whole(
     result: DemoResult, models: list[DemoModel], output: Path
 ) -> None:
     before = [path.read_bytes() for path in result.runs]
-    assert len(run_demo(output, models=models, size=SIZE).skipped) == 10
+    assert len(run_demo(output, models=models, size=SIZE).skipped) == STEPS
     assert [path.read_bytes() for path in result.runs] == before
 
 
 def test_a_damaged_bundle_is_made_again(result: DemoResult, models: list[DemoModel], output: Path) -> None:
     """When what differs, which may be somebody's own work, is out of the way."""
-    graph = result.bundles["encoder"] / "model.onnx"
+    graph = result.bundles["encoder/w8a8"] / "model.onnx"
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-1] + b"?")
     with pytest.raises(OutputExists) as caught:
@@ -105,10 +107,8 @@ def test_a_damaged_bundle_is_made_again(result: DemoResult, models: list[DemoMod
     graph.unlink()
     skipped = run_demo(output, models=models, size=SIZE).skipped
     assert graph.read_bytes() == whole
-    assert "encoder to W8A8: export to ONNX and prove it" not in skipped
     # Nothing that comes before it runs again, and nothing of the other model.
-    assert {"encoder to W8A8: compress", "encoder to W8A8: export the fp32 original"} <= set(skipped)
-    assert len([title for title in skipped if title.startswith("decoder")]) == 5
+    assert len(skipped) == STEPS - 1 and "encoder: export the fp32 original" in skipped
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -139,6 +139,8 @@ def test_two_demos_do_not_write_to_one_directory(tmp_path: Path) -> None:
 
 def test_quick_calibrates_on_less_and_leaves_the_rest() -> None:
     encoder, decoder = map(smaller, MODELS)
-    assert encoder == MODELS[0]
-    assert decoder.calibration == {"calibration": "wikipedia", "samples": 4, "length": 256}
-    assert decoder.identity() != MODELS[1].identity()
+    assert encoder.versions[0] == MODELS[0].versions[0]
+    rounded, four, three = decoder.versions
+    assert rounded == MODELS[1].versions[0]
+    assert four.calibration == three.calibration == {"calibration": "wikipedia", "samples": 4, "length": 256}
+    assert four.identity() != MODELS[1].versions[1].identity()

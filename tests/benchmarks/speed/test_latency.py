@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+from edgepress.benchmarks.speed import latency
 from edgepress.benchmarks.speed.latency import (
     KEPT_OBSERVATIONS,
     ArmSamples,
+    measure_arms,
     per_block,
     quantities,
     summarize_arm,
 )
 from edgepress.benchmarks.speed.loaded_work import Sample
+from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.benchmarks.speed.timed_work import Embedding, TimedGeneration
 
 MS = 1_000_000
@@ -84,3 +93,47 @@ def test_the_record_does_not_grow_without_end() -> None:
     metrics, kept = summarize_arm(arm([runs]), GENERATION, seed=0)
     assert "tokens_ms" not in kept
     assert metrics["itl_ms"].p99 == 1
+
+
+class Scripted:
+    """A worker whose blocks take what a script says, on a clock on which each block lasts a second."""
+
+    script: Iterator[float]
+    now = 0.0
+
+    def __init__(self, bundle: Path, *_: Any, **__: Any) -> None:
+        self.bundle = SimpleNamespace(name=str(bundle))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def load(self, **_: bool) -> dict[str, Any]:
+        return {"seconds": 1.0, "cold": False, "providers": []}
+
+    def ask(self, do: str, **_: float) -> dict[str, Any]:
+        if do == "block":
+            Scripted.now += 1
+            return {"runs": [generation(next(self.script))], "suspended": False}
+        return {"rss_peak_bytes": 1, "method": "scripted"}
+
+
+@pytest.mark.parametrize(
+    ("token_ms", "most_seconds", "blocks"),
+    [
+        ([10] * 50, 40, 5),  # narrow at once
+        ([10, 20] * 2 + [10] * 46, 40, 11),  # narrow when enough blocks agree
+        ([10, 20] * 25, 40, 40),  # never narrow: the limit of time
+        ([10, 20] * 25, 0, 5),  # a fixed number
+    ],
+)
+def test_blocks_are_added_until_the_speeds_are_narrow_or_the_time_is_over(
+    token_ms: list[float], most_seconds: float, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Scripted.script, Scripted.now = iter(token_ms), 0.0
+    monkeypatch.setattr(latency, "Arm", Scripted)
+    monkeypatch.setattr(latency, "time", SimpleNamespace(monotonic=lambda: Scripted.now))
+    plan = Protocol(blocks=5, most_seconds=most_seconds)
+    (found,) = measure_arms([Path("bundle")], GENERATION, plan, threads=1)
+    assert len(found.blocks) == blocks

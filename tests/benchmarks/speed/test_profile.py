@@ -78,6 +78,16 @@ def test_a_decoder_beside_itself(decoder: Path, tmp_path: Path) -> None:
     assert all(entry["iterations"] >= 3 for entry in line.protocol["warm_ups"])
 
 
+def test_several_versions_take_turns_with_one_baseline(decoder: Path, tmp_path: Path) -> None:
+    file, once = tmp_path / "run.jsonl", Protocol(blocks=1, block_ms=1, warmup_seconds=0)
+    line = profile_bundle(
+        decoder, baseline=decoder, beside=[decoder, decoder], protocol=once, record=file, **SHORT
+    )
+    baseline, *versions = record.read([file])
+    assert baseline.compare is None and [one.compare is None for one in versions] == [False] * 3
+    assert line.id == versions[0].id
+
+
 def test_the_account_of_a_decoder(decoder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run.jsonl"
     once = Protocol(blocks=1, block_ms=1, warmup_seconds=0)

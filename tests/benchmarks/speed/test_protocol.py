@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 
 import pytest
 from edgepress.benchmarks.speed.protocol import Protocol, SuspendWatch, asleep_ns, timer_overhead_ns, warm_up
@@ -10,21 +11,24 @@ from edgepress.errors import InputError
 
 
 def test_two_arms_take_turns_in_abba() -> None:
-    order = Protocol(blocks=4).order(2)
+    order = list(islice(Protocol.turns(2), 4))
     assert order == [[0, 1], [1, 0], [0, 1], [1, 0]]
     assert Counter(turn[0] for turn in order) == {0: 2, 1: 2}
-    assert Protocol(blocks=3).order(1) == [[0], [0], [0]]
+    assert list(islice(Protocol.turns(1), 3)) == [[0], [0], [0]]
+    assert list(islice(Protocol.turns(3), 2)) == [[0, 1, 2], [2, 1, 0]]
 
 
 def test_the_plan_is_recorded() -> None:
-    recorded = Protocol(blocks=7, seed=3).describe(2)
+    recorded = Protocol(blocks=5, seed=3, most_seconds=90).describe(2, 7)
     assert (recorded["blocks"], recorded["processes"], recorded["order"], recorded["seed"]) == (
         7,
         7,
         "ABBA",
         3,
     )
-    assert Protocol.quick().describe(1)["order"] == "A"
+    assert recorded["stop_rule"] == "until each speed is within 5 %, from 5 blocks to 90 s"
+    quick = Protocol.quick().describe(1, 6)
+    assert (quick["order"], quick["stop_rule"]) == ("A", "fixed number of blocks")
 
 
 @pytest.mark.parametrize("wrong", [{"blocks": 0}, {"warmup_iterations": 2}])
