@@ -7,6 +7,7 @@
 #   make check-all   check, the slow tests, and the measured checks into benchmarks/lab/results/
 #   make check-kernels the operators in C under the sanitizers of addresses, undefined behaviour and threads
 #   make check-kernels-aarch64  the same operators for 64-bit Arm, on processors that qemu emulates
+#   make check-kernels-elsewhere  the same operators compiled for macOS and Windows, and not run
 #   make check-gpu   the CUDA tests and a benchmark on a machine with one NVIDIA GPU
 #   make env         only make the environment make clean     remove what was built, not the environments
 #   make env-locked  the same by hash: every package as requirements/dev.txt pins it
@@ -55,8 +56,11 @@ KERNEL_CASES := build/kernels/cases
 AARCH64_CC ?= aarch64-linux-gnu-gcc
 AARCH64_ROOT ?= /usr/aarch64-linux-gnu
 QEMU ?= qemu-aarch64
+# A compiler with the headers of other systems: `pip install ziglang` brings one.
+ZIG ?= $(shell command -v zig || echo $(PYTHON) -m ziglang)
+ELSEWHERE := x86_64-macos aarch64-macos x86_64-windows-gnu aarch64-windows-gnu
 
-.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-gpu gpu lint format env env-locked lock wheel audit clean
+.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-elsewhere check-gpu gpu lint format env env-locked lock wheel audit clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
@@ -75,6 +79,8 @@ check-all: check
 	@if command -v $(AARCH64_CC) > /dev/null && command -v $(QEMU) > /dev/null; then \
 		$(MAKE) --no-print-directory check-kernels-aarch64; else \
 		echo "the operators were not run for 64-bit Arm: no $(AARCH64_CC) or no $(QEMU) here"; fi
+	@if $(ZIG) version > /dev/null 2>&1; then $(MAKE) --no-print-directory check-kernels-elsewhere; else \
+		echo "the operators were not compiled for macOS and Windows: no zig here"; fi
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.kill_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.memory_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.fuzz
@@ -111,6 +117,16 @@ check-kernels-aarch64: $(DEV_STAMP)
 		echo "$$cpu: $$(EDGEPRESS_KERNELS=$$set $(QEMU) -L $(AARCH64_ROOT) -cpu $$cpu build/kernels/replay-aarch64 \
 			$(KERNEL_CASES) build/kernels/aarch64.so 2>&1 || echo FAILED)"; done; done | tee build/kernels/aarch64.log
 	@! grep -q FAILED build/kernels/aarch64.log
+
+# Compiled and linked, without a warning; nothing here can run them.
+check-kernels-elsewhere:
+	@$(ZIG) version > /dev/null 2>&1 || { \
+		echo "the operators were not compiled for macOS and Windows: no zig here (pip install ziglang)" >&2; exit 4; }
+	@mkdir -p build/kernels
+	@for target in $(ELSEWHERE); do \
+		$(ZIG) cc -target $$target -O2 -Wall -Wextra -Werror $(filter-out -fPIC,$(KERNEL_FLAGS)) $(KERNELS)/*.c -lm \
+			-o build/kernels/$$target.so || exit 1; \
+		echo "$$target: compiled and linked, not run"; done
 
 check-gpu:
 	@command -v nvidia-smi > /dev/null || test -e /dev/nvidiactl || { \

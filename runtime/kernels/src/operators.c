@@ -74,7 +74,7 @@ __attribute__((visibility("default")))
 ort_status *RegisterCustomOps(void *options, const ort_base *base) {
     ort_api api = base->get_api(ORT_INTERFACE);
     void *domain;
-    TRY(ort_new_domain(api, DOMAIN, &domain));
+    TRY(ort_new_domain(api, OPERATOR_DOMAIN, &domain));
     for (size_t i = 0; i < sizeof OPERATORS / sizeof *OPERATORS; i++) TRY(ort_add_operator(api, domain, &OPERATORS[i].op));
     return ort_add_domain(api, options, domain);
 }

@@ -7,7 +7,7 @@ static ort_status *read_shape(ort_api api, const void *value, tensor *into) {
     void *info;
     TRY(ort_shape_of(api, value, &info));
     ort_status *status = ort_rank(api, info, &into->rank);
-    if (!status && into->rank > 6) status = ort_error(api, ORT_INVALID_ARGUMENT, DOMAIN ": a tensor of more than 6 axes");
+    if (!status && into->rank > 6) status = ort_error(api, ORT_INVALID_ARGUMENT, OPERATOR_DOMAIN ": a tensor of more than 6 axes");
     if (!status) status = ort_sizes(api, info, into->sizes, into->rank);
     if (!status) status = ort_element_type(api, info, &into->type);
     ort_free_shape(api, info);

@@ -4,11 +4,11 @@
 
 #include "ort_interface.h"
 
-#define DOMAIN "edgepress"
+#define OPERATOR_DOMAIN "edgepress"
 #define MOST ((int64_t)1 << 40)
 #define TRY(call) do { ort_status *status_ = (call); if (status_) return status_; } while (0)
-#define REFUSE(api, text) return ort_error(api, ORT_INVALID_ARGUMENT, DOMAIN ": " text)
-#define NO_MEMORY(api) ort_error(api, ORT_FAIL, DOMAIN ": Failed to allocate memory")
+#define REFUSE(api, text) return ort_error(api, ORT_INVALID_ARGUMENT, OPERATOR_DOMAIN ": " text)
+#define NO_MEMORY(api) ort_error(api, ORT_FAIL, OPERATOR_DOMAIN ": Failed to allocate memory")
 
 typedef struct {
     void *data;

@@ -204,7 +204,7 @@ typedef ints tile_ints;
 typedef words tile_words;
 typedef floats tile_floats;
 #define tile_fused fused
-#define tile_dot4(sum, codes, quad, small) dot4(sum, codes, quad)
+#define tile_dot4(sum, codes, quad, small) ((void)(small), dot4(sum, codes, quad))
 #define tile_nearest nearest
 #define tile_maximum maximum
 INLINE void tile_store_bytes(int8_t *into, tile_ints value) {
