@@ -14,6 +14,7 @@
 #   make lock        write the files of requirements/ anew (needs uv)
 #   make wheel       wheels for x86-64 and, with a cross compiler, 64-bit Arm, into dist/
 #   make audit       hold the installed packages against known vulnerabilities
+#   make docs        the documentation as a site, into build/site; fails on a link that leads nowhere
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -48,6 +49,7 @@ GENAI := $(if $(filter cpu,$(RUNTIME)),$(COMMA)genai)
 METER := $(if $(filter gpu,$(RUNTIME)),$(COMMA)energy)
 DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
 DEV_STAMP := $(VENV)/.edgepress-dev-$(RUNTIME)
+DOCS_STAMP := $(VENV)/.edgepress-docs-$(RUNTIME)
 
 KERNELS := runtime/kernels/src
 KERNEL_FLAGS := -ffp-contract=off -fvisibility=hidden -Wno-psabi -fPIC -shared
@@ -60,7 +62,7 @@ QEMU ?= qemu-aarch64
 ZIG ?= $(shell command -v zig || echo $(PYTHON) -m ziglang)
 ELSEWHERE := x86_64-macos aarch64-macos x86_64-windows-gnu aarch64-windows-gnu
 
-.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-elsewhere check-gpu gpu lint format env env-locked lock wheel audit clean
+.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-elsewhere check-gpu gpu lint format env env-locked lock wheel audit docs clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
@@ -148,7 +150,6 @@ lint: $(DEV_STAMP)
 format: $(DEV_STAMP)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/python tests/readme_tree.py
 
 env: $(DEV_STAMP)
 
@@ -171,6 +172,10 @@ wheel: $(DEV_STAMP)
 audit: $(DEV_STAMP)
 	@$(BIN)/python tests/dependency_audit.py
 
+docs: $(DOCS_STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
 clean:
 	rm -rf build dist edgepress.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
@@ -187,4 +192,8 @@ $(DEMO_STAMP): pyproject.toml Makefile requirements/demo.txt
 
 $(DEV_STAMP): $(DEMO_STAMP)
 	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME),dev$(GENAI)$(METER)]"
+	@touch $@
+
+$(DOCS_STAMP): $(DEMO_STAMP)
+	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME),docs]"
 	@touch $@

@@ -305,6 +305,7 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
         "described": job.model.described,
         "fingerprint": fingerprint,
         "license": None if stated is None else stated.as_dict(),
+        "hub_id": job.model.hub_id,
     }
     write_manifest(
         result,

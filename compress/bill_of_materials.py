@@ -98,10 +98,15 @@ def _model(files: Mapping[str, Mapping[str, Any]], base: Json, made: Mapping[str
     }
 
 
-def _card(anatomy: Anatomy, architectures: object, texts: list[Json]) -> Json:
+def task_of(anatomy: Anatomy) -> str:
+    """What a model is for, as model hubs call it."""
     encoder = "sentence-similarity" if anatomy.classifier is None else "text-classification"
+    return _TASKS.get(anatomy.kind, encoder)
+
+
+def _card(anatomy: Anatomy, architectures: object, texts: list[Json]) -> Json:
     parameters: Json = {
-        "task": _TASKS.get(anatomy.kind, encoder),
+        "task": task_of(anatomy),
         "architectureFamily": anatomy.model_type,
         "datasets": [{"ref": text["bom-ref"]} for text in texts],
     }

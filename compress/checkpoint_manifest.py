@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..storage import hash_tree, write_json
-from .bill_of_materials import BOM, TOOLS, write_bill_of_materials
+from ..storage import hash_tree, write_atomic, write_json
+from .bill_of_materials import BOM, TOOLS, task_of, write_bill_of_materials
 from .model.opens_in import opens_in_transformers
 from .model.weights import MANIFEST, WeightSource
+from .model_card import CARD, checkpoint_card
 from .numbers.scheme import runs_on
 from .pipeline.block import LayerStatus
 from .pipeline.stage import Record
@@ -64,8 +65,8 @@ def write_manifest(
     reads: dict[str, str],
     record: Record,
 ) -> None:
-    """Hash every file of ``directory`` and write its bill of materials, then its manifest, the last file of a
-    checkpoint.
+    """Write the card of ``directory``, hash its files, and write its bill of materials and its manifest, the
+    last file of a checkpoint.
     """
     made = {
         "source": model,
@@ -75,6 +76,21 @@ def write_manifest(
         "reads": reads,
     }
     result = WeightSource.open(directory)
+    manifest = {
+        **made,
+        "schema": SCHEMA,
+        "tool": {"name": "edgepress", "version": __version__},
+        "run": {"key": key},
+        "scheme": recipe.summary,
+        "embedding": recipe.embedding,
+        "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
+        "runs_on": runs_on(result.schemes.values()),
+        "opens_in": {"transformers": opens_in_transformers(result).as_dict()},
+        "layers": final_layers(record.statuses),
+        "steps": step_summaries(recipe, record),
+    }
+    stored = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    write_atomic(directory / CARD, checkpoint_card(manifest, task_of(result.anatomy), stored).encode())
     files = hash_tree(directory, skip=frozenset({MANIFEST, BOM}))
     files[BOM] = write_bill_of_materials(
         directory,
@@ -85,20 +101,4 @@ def write_manifest(
         scheme=recipe.summary,
         tools=TOOLS,
     )
-    write_json(
-        directory / MANIFEST,
-        {
-            **made,
-            "schema": SCHEMA,
-            "tool": {"name": "edgepress", "version": __version__},
-            "run": {"key": key},
-            "scheme": recipe.summary,
-            "embedding": recipe.embedding,
-            "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
-            "runs_on": runs_on(result.schemes.values()),
-            "opens_in": {"transformers": opens_in_transformers(result).as_dict()},
-            "layers": final_layers(record.statuses),
-            "steps": step_summaries(recipe, record),
-            "files": files,
-        },
-    )
+    write_json(directory / MANIFEST, {**manifest, "files": files})

@@ -202,7 +202,7 @@ def _origin(source: WeightSource, model: ResolvedModel) -> dict[str, Any]:
     """The base model: what was compressed, or the plain checkpoint itself."""
     known = source.manifest.get("source")
     stated = {"license": None if model.license is None else model.license.as_dict()}
-    named = {"name": model.name, "described": model.described} | stated
+    named = {"name": model.name, "described": model.described, "hub_id": model.hub_id} | stated
     # The licence of an older manifest may stand in the files beside it.
     return named | known | stated if isinstance(known, dict) else named
 
@@ -248,14 +248,15 @@ def _describe(
 ) -> None:
     """Write the manifest, with the hash of every other file; card and bill of materials first."""
     from ..compress.bill_of_materials import BOM, EXPORT_TOOLS, write_bill_of_materials
+    from ..compress.model_card import CARD
     from .bundle_manifest import manifest_of, saved_manifest, scheme_label
     from .card import card_of
 
+    stored = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     if kind == "bundle":
         manifest = manifest_of(job, sections, parity)
-        write_atomic(directory / "README.md", card_of(manifest, job.made, command).encode())
+        write_atomic(directory / CARD, card_of(manifest, job.made, command, stored).encode())
     else:
-        stored = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
         manifest = saved_manifest(job, sections, parity, stored, command)
     files = hash_tree(directory, skip=frozenset({MANIFEST, BOM}))
     text, origin = parity.get("text"), {"fingerprint": job.source.reader.fingerprint()} | job.made["source"]

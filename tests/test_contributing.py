@@ -23,7 +23,9 @@ pytestmark = pytest.mark.chain
 
 
 ROOT = Path(edgepress.__file__).parent
-EXAMPLE = re.compile(r"`(?P<name>[\w/.-]+\.(?:py|yaml))`[^\n]*:\n\n```\w+\n(?P<text>.*?)\n```", re.DOTALL)
+EXAMPLE = re.compile(
+    r"`(?P<name>[\w/.-]+\.(?:py|yaml))`[^\n]*:\n\n(?:<!--[^\n]*-->\n)?```\w+\n(?P<text>.*?)\n```", re.DOTALL
+)
 EXAMPLE_NAMES = {
     "compress/passes/scaled_magnitude.py",
     "sparse-then-gptq.yaml",
@@ -34,8 +36,9 @@ EXAMPLE_NAMES = {
 
 
 def examples() -> dict[str, str]:
-    """Text of each file that the guide shows, by the name it gives."""
-    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    """Text of each file that the guide and its tutorial show, by the name they give."""
+    pages = (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "tutorials" / "add-a-pass.md")
+    guide = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     return {match["name"]: match["text"] + "\n" for match in EXAMPLE.finditer(guide)}
 
 

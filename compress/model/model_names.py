@@ -53,6 +53,11 @@ def demo_folder(model: str) -> Path:
     return Path(folders[0])
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form ``OWNER/NAME`` of a model on the hub."""
+    return _HUB_ID.fullmatch(name) is not None and len(name) <= 96
+
+
 def cached(model: str) -> Path | None:
     """The snapshot of the hub id ``model`` in the local Hugging Face cache, or None; opens no connection."""
     if not _HUB_ID.fullmatch(model) or find_spec("huggingface_hub") is None:

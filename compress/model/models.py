@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,15 @@ DIGESTS = {
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model directory with its short ``name``, how tables must call it (also what was done to it), and its
-    licence where its files say one.
+    """A model directory with its short ``name``, how tables must call it (also what was done to it), its
+    licence where its files say one, and its id on the hub where that is known.
     """
 
     path: Path
     name: str
     described: str
     license: License | None = None
+    hub_id: str | None = None
 
 
 def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
@@ -71,7 +72,9 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
     if model in DEMOS:
         return DEMOS[model](progress or Silent())
     if (snapshot := cached(model)) is not None:
-        return _from_directory(snapshot, model.rpartition("/")[2], progress or Silent())
+        return replace(
+            _from_directory(snapshot, model.rpartition("/")[2], progress or Silent()), hub_id=model
+        )
     raise not_found(model)
 
 
@@ -119,7 +122,7 @@ def _smollm2(progress: Progress) -> ResolvedModel:
     materialise(files[0], target, edit=_off_the_grid, progress=progress)
     name = "SmolLM2-135M-Instruct"
     described = f"{name}, dequantized from {header.storage}, rescaled off its grid"
-    return ResolvedModel(target, name, described, _stated(header, files[0]))
+    return ResolvedModel(target, name, described, _stated(header, files[0]), f"HuggingFaceTB/{name}")
 
 
 def _off_the_grid(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -132,7 +135,7 @@ def _minilm(progress: Progress) -> ResolvedModel:
     folder = demo_folder("minilm") / "model"
     for file in ("model.safetensors", "config.json", "tokenizer.json"):
         _checked(folder / file)
-    return ResolvedModel(folder, name, name, license_of(folder))
+    return ResolvedModel(folder, name, name, license_of(folder), f"sentence-transformers/{name}")
 
 
 def _checked(path: Path) -> str:

@@ -12,7 +12,9 @@ from edgepress.cli.entry import ENVIRONMENT, VERBS, run
 from edgepress.cli.entry import edgepress as program
 from edgepress.cli.verb import Verb
 
-DOCS = (Path(edgepress.__file__).parent / "docs" / "command-line.md").read_text(encoding="utf-8")
+DOCS = (Path(edgepress.__file__).parent / "docs" / "reference" / "command-line.md").read_text(
+    encoding="utf-8"
+)
 
 
 def verbs() -> Iterator[tuple[str, click.Command]]:

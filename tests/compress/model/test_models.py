@@ -66,7 +66,7 @@ def hub_cache(pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_hub_id_in_the_local_cache_opens(hub_cache: Path, tmp_path: Path) -> None:
-    assert resolve("org/tiny") == ResolvedModel(hub_cache, "tiny", "tiny")
+    assert resolve("org/tiny") == ResolvedModel(hub_cache, "tiny", "tiny", hub_id="org/tiny")
     assert model_names.download("org/tiny") == hub_cache  # offline: nothing more can be had
     out = compress_model("org/tiny", output=tmp_path / "out", scheme="W8A8")
     assert read_json(out / "edgepress.json")["source"]["name"] == "tiny"

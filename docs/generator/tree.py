@@ -1,14 +1,16 @@
-"""Rewrites the rooms of the README from the first sentences of their docstrings (``make format`` runs it)."""
+"""What the page of the architecture shows of the folders: what each contains, and which imports which."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from ...benchmarks.lab.source_tree import arrows
+
+ROOT = Path(__file__).parent.parent.parent
 FLOORS = ("cli", "benchmarks", "devices", "export", "compress", "runtime")
-HEADING = "## What is where"
 COLUMN = 20
 DATA_FOLDERS = {"compress/recipes": "recipes that come with the package: YAML, readable and hashed"}
 
@@ -35,20 +37,28 @@ def _folder(folder: Path, depth: int) -> list[str]:
 
 
 def tree() -> str:
-    """The rooms as the README shows them, a line each."""
+    """The folders, a line each, as a block of Markdown."""
     lines = [line for floor in FLOORS for line in [*_folder(ROOT / floor, 0), ""]]
     ground = "errors.py, storage.py, staging.py, … in the root: typed errors, whole files, the terminal"
     mirror = "mirrors the folders; pico models with real architectures and tokenizers"
-    return "\n".join([*lines, ground, _line(0, "tests/", mirror)])
+    return "\n".join(["```", *lines, ground, _line(0, "tests/", mirror), "```"])
 
 
-def main() -> None:
-    """Put the tree into the README."""
-    path = ROOT / "README.md"
-    head, rest = path.read_text(encoding="utf-8").split(HEADING)
-    before, _, after = rest.split("```", 2)
-    path.write_text(f"{head}{HEADING}{before}```\n{tree()}\n```{after}", encoding="utf-8")
+def _room(name: str) -> str:
+    """The floor and room of a file; files in a floor's own folder are of the floor."""
+    parts = name.split("/")
+    return "/".join(parts[:2]) if len(parts) > 2 else parts[0] if len(parts) > 1 else "ground"
 
 
-if __name__ == "__main__":
-    main()
+def imports() -> str:
+    """A table of Markdown: each room, and the rooms it imports from with how many imports."""
+    between: dict[str, Counter[str]] = {}
+    for (importing, imported), count in arrows(ROOT).items():
+        one, other = _room(importing), _room(imported)
+        if one != other and not one.startswith(("docs", "setup")):
+            between.setdefault(one, Counter())[other] += count
+    rows = [
+        f"| `{room}` | {', '.join(f'`{name}` {count}' for name, count in targets.most_common())} |"
+        for room, targets in sorted(between.items())
+    ]
+    return "\n".join(["| room | imports from |", "|---|---|", *rows])

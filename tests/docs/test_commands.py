@@ -1,0 +1,137 @@
+"""Every command and Python example of README and docs runs, on pico models and a few tokens.
+
+A block of ``sh``, ``console`` or ``python`` that cannot run here says why in the line before it:
+``<!-- not run: REASON -->``. Names of models and texts stand for the pico ones, and budgets are cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import edgepress
+import pytest
+from edgepress.cli.entry import run
+
+pytestmark = pytest.mark.chain
+
+ROOT = Path(edgepress.__file__).parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(
+    r'(?P<before>[^\n]*)\n```(?P<kind>\w+)(?: title="(?P<title>[\w.-]+)")?\n(?P<text>.*?)^```$', re.S | re.M
+)
+NOT_RUN = re.compile(r"<!-- not run: .{10,} -->")
+# What the pages call models and texts, by what is in its place here.
+MODELS = {
+    "smollm2": "decoder",
+    "MODEL": "decoder",
+    "meta-llama/Llama-3.2-1B-Instruct": "decoder",
+    "minilm": "encoder",
+}
+TEXTS = {"TEXT", "HELD_OUT", "wikipedia", "sentences.txt"}
+# Fetching needs the network, and what is faster is timed.
+DROPPED = {"--download", "--require-faster"}
+# Appended: the last value of an option counts.
+SMALL = {
+    "validate": ["--text", "TEXT", "--windows", "2", "--length", "32", "--sentences", "8"],
+    "profile": ["--blocks", "1", "--quick", "--no-energy", "--prompt-tokens", "8", "--max-new-tokens", "4"],
+    "generate": ["--max-new-tokens", "4"],
+}
+THRESHOLDS = {"--max-kl": "1e9", "--min-cosine": "-1", "--min-retrieval": "0"}
+BUDGETS = {"tokens": 256, "epochs": 1, "samples": 8, "length": 32}
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What stands for the models and texts of a page, and for results that it does not make itself."""
+
+    models: dict[str, Path]
+    text: Path
+    made: dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def stand(
+    tmp_path_factory: pytest.TempPathFactory, pico_llama: Path, pico_bert: Path, pico_text: Path
+) -> Stand:
+    folder = tmp_path_factory.mktemp("made")
+    edgepress.compress_model(pico_llama, scheme="W4A16", output=folder / "OUT")
+    edgepress.export_bundle(folder / "OUT", output=folder / "BUNDLE")
+    models = {"decoder": pico_llama, "encoder": pico_bert}
+    return Stand(models, pico_text, {name: folder / name for name in ("OUT", "BUNDLE")})
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str, str, bool]]:
+    """``(kind, title, text, whether it runs)`` of the blocks of code of a page."""
+    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        yield match["kind"], match["title"] or "", match["text"], not NOT_RUN.fullmatch(match["before"])
+
+
+def commands(kind: str, text: str) -> Iterator[list[str]]:
+    """The command lines of a block, without comments."""
+    for line in text.replace("\\\n", " ").splitlines():
+        said = line.removeprefix("$ ") if kind == "console" and line.startswith("$ ") else line
+        if kind == "sh" or said != line:
+            words = shlex.split(said, comments=True)
+            if words:
+                yield words
+
+
+def in_small(words: list[str], stand: Stand, seen: set[tuple[str, ...]]) -> list[str]:
+    """The command line as it runs here; a profile whose options another had is only parsed."""
+    verb, flags = words[1], tuple(word for word in words if word.startswith("-"))
+    changed = [word for word in words[1:] if word not in DROPPED]
+    for option in THRESHOLDS.keys() & set(changed):
+        changed += [option, THRESHOLDS[option]]
+    changed += SMALL.get(verb, [])
+    if verb == "compress" and "--text" in words:
+        changed += ["--samples", "8", "--length", "32"]
+    if verb == "profile" and (verb, *flags) in seen:
+        changed.append("--help")
+    seen.add((verb, *flags))
+    changed = [str(stand.text) if word in TEXTS else word for word in changed]
+    return [str(stand.models[MODELS[word]]) if word in MODELS else word for word in changed]
+
+
+def provide(words: list[str], stand: Stand) -> None:
+    """Copy what a command reads and its page does not make."""
+    read = [word for before, word in itertools.pairwise(words) if before not in ("-o", "--output")]
+    for name in stand.made.keys() & set(read):
+        if not Path(name).exists():
+            shutil.copytree(stand.made[name], name)
+
+
+def python_in_small(text: str, stand: Stand) -> str:
+    for name in sorted(MODELS.keys() | TEXTS, key=len, reverse=True):
+        there = stand.text if name in TEXTS else stand.models[MODELS[name]]
+        text = text.replace(f'"{name}"', repr(str(there)))
+    return text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_run(
+    page: Path,
+    stand: Stand,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: set[tuple[str, ...]] = set()
+    for kind, title, text, runs in blocks(page):
+        if title:
+            budgets = re.compile(rf"\b({'|'.join(BUDGETS)}): \d+")
+            Path(title).write_text(budgets.sub(lambda m: f"{m[1]}: {BUDGETS[m[1]]}", text), encoding="utf-8")
+        elif kind == "python" and runs:
+            exec(compile(python_in_small(text, stand), str(page), "exec"), {"__name__": "docs"})
+        elif kind in ("sh", "console") and runs:
+            for words in commands(kind, text):
+                assert words[0] == "edgepress", f"{shlex.join(words)}: mark the block <!-- not run: why -->"
+                provide(words, stand)
+                code = run(in_small(words, stand, seen))
+                assert code == 0, f"{shlex.join(words)}: exit code {code}\n{capfd.readouterr().err[-2000:]}"
