@@ -41,7 +41,7 @@ VERBS = {
     "compress": "Compress a model with a recipe or a scheme.",
     "export": "Export a checkpoint to a bundle that runs on a device.",
     "validate": "Compare a bundle or checkpoint with the original on a text.",
-    "profile": "Measure latency and memory of a bundle on this machine.",
+    "profile": "Measure latency and memory of a bundle, here or on other machines.",
     "generate": "Stream text from a decoder bundle.",
     "encode": "Turn sentences into embeddings with an encoder bundle.",
     "classify": "Name the label of each text with a classifier bundle.",
@@ -62,6 +62,7 @@ ENVIRONMENT = {
     "EDGEPRESS_KERNELS": "off: without edgepress's own operators; avx2, plain, …: with these instructions.",
     "EDGEPRESS_KERNELS_LIBRARY": "Another library of them.",
     "EDGEPRESS_KEY_PASSWORD": "Opens the encrypted key of `sign --key`.",
+    "EDGEPRESS_WHEELS": "A folder of wheels to send to devices, instead of pip's package index.",
     "HF_HOME, HF_HUB_OFFLINE": "Hugging Face's cache, and whether --download may use the network.",
     "NO_COLOR": "No colours.",
 }

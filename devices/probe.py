@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..runtime.session.threads import cpu_quota, memory_limit, thread_budget
+from ..runtime.session.threads import cpu_quota, memory_limit, read_line, thread_budget
 from ..storage import sha256_json
 from .nvidia import Gpu, read_gpus
-from .processor import Processor, read_processor
+from .processor import Processor, read_processor, sysctl
 
 # One import name, several distributions: whichever was installed last owns the files.
 ONNXRUNTIMES = (
@@ -78,6 +79,7 @@ class Machine(BaseModel):
     limits: Limits
     onnxruntime: OnnxRuntime | None
     fingerprint: str
+    emulated: bool = Field(False, description="another processor pretends to be this one: times mean nothing")
 
 
 def probe(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Machine:
@@ -100,7 +102,29 @@ def probe(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Machine:
         limits=read_limits(proc, sys),
         onnxruntime=read_onnxruntime(),
         fingerprint=sha256_json(stable),
+        emulated=is_emulated(proc),
     )
+
+
+def is_emulated(proc: Path = Path("/proc")) -> bool:
+    """Whether qemu's user mode or Apple's Rosetta runs this process. The path is for tests."""
+    if sysctl("sysctl.proc_translated") == "1":
+        return True
+    # qemu answers uname for the processor that it plays; these files are the real kernel's.
+    kernel = read_line(proc / "sys/kernel/arch") or platform.machine()
+    return (read_line(proc / "self/comm") or "").startswith("qemu-") or _family(kernel) != _family(
+        platform.machine()
+    )
+
+
+def _family(machine: str) -> str:
+    """Names of machines that run each other's programs are one: a 32-bit system on a 64-bit kernel is none
+    that pretends.
+    """
+    name = machine.lower()
+    if name in ("x86_64", "amd64") or re.fullmatch("i[3-6]86", name):
+        return "x86"
+    return "arm" if name.startswith(("arm", "aarch64")) else name
 
 
 def read_memory(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Memory:

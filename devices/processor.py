@@ -73,10 +73,10 @@ def _model(fields: dict[str, str], proc: Path) -> str:
         return board.read_text(encoding="utf-8", errors="replace").rstrip("\0\n")
     if "CPU part" in fields:
         return f"Arm implementer {fields.get('CPU implementer', '?')} part {fields['CPU part']}"
-    return _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    return sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
 
 
-def _sysctl(name: str) -> str:
+def sysctl(name: str) -> str:
     """One value from macOS's sysctl; empty elsewhere."""
     if platform.system() != "Darwin":
         return ""
@@ -88,7 +88,7 @@ def _sysctl(name: str) -> str:
 
 def _apple_flags() -> set[str]:
     features = {"FEAT_DotProd": "asimddp", "FEAT_I8MM": "i8mm", "FEAT_BF16": "bf16", "FEAT_SME": "sme"}
-    return {flag for feature, flag in features.items() if _sysctl(f"hw.optional.arm.{feature}") == "1"}
+    return {flag for feature, flag in features.items() if sysctl(f"hw.optional.arm.{feature}") == "1"}
 
 
 def _last_level_cache(folder: Path) -> int | None:

@@ -70,6 +70,11 @@ def read_state(sys: Path = Path("/sys")) -> State:
     )
 
 
+def read_sensors() -> tuple[float | None, float | None]:
+    """MHz of the clock and °C of the hottest sensor, None where there is none."""
+    return _frequency(), _hottest()
+
+
 def disturbance(before: State, after: State) -> tuple[dict[str, float | None], list[str]]:
     """What the rest of the machine did between two snapshots, and the reasons to distrust that follow.
 

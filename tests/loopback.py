@@ -13,7 +13,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import zipfile
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -29,6 +32,11 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def _bare_python() -> str:
+    """This version of Python without the packages that are installed here."""
+    return str(getattr(sys, "_base_executable", sys.executable))
+
+
 class Loopback:
     """One sshd; ``address`` is what ``--ssh`` takes. Its home is ``home``, where it keeps what is sent."""
 
@@ -40,7 +48,8 @@ class Loopback:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
         shutil.copy(folder / "user.pub", folder / "authorized")
         self.trust((folder / "host.pub").read_text(encoding="ascii"))
-        self.environment: dict[str, str] = {}
+        (folder / "python").mkdir()
+        (folder / "python/python3").symlink_to(_bare_python())
         self._process: subprocess.Popen[bytes] | None = None
 
     def trust(self, key: str) -> None:
@@ -52,7 +61,8 @@ class Loopback:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # sshd run by root asks for it
         own = {"HOME": str(self.home), "TMPDIR": str(self.home / "tmp"), "OMP_NUM_THREADS": "1"}
-        own |= {"EDGEPRESS_CACHE": str(self.home / "cache")} | self.environment | environment
+        own |= {"PATH": f"{self.folder / 'python'}:/usr/bin:/bin"}
+        own |= {"EDGEPRESS_CACHE": str(self.home / "cache"), **environment}
         lines = [
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
@@ -137,3 +147,19 @@ def require_sshd() -> None:
     """Skip the test where there is none."""
     if SSHD is None or SSH is None:
         pytest.skip("no sshd here (apt-get install openssh-server, as .ci/run does)")
+
+
+def installed_wheels(folder: Path) -> Path:
+    """A folder of wheels made of the packages that are installed here, for devices without a network."""
+    from edgepress.devices.transports.wheels import pins
+
+    folder.mkdir()
+    for name, version in pins().items():
+        found = metadata.distribution(name)
+        path = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in found.files or []:
+                skipped = {"tests", "__pycache__", "..", "f2py"} & set(file.parts)
+                if not skipped and file.suffix not in (".pyi", ".h", ".a"):
+                    archive.write(str(found.locate_file(file)), str(file))
+    return folder

@@ -283,6 +283,16 @@ def test_what_ships_to_a_device_never_reaches_the_training_world(name: str) -> N
     assert not wrong, wrong
 
 
+def test_what_measures_on_a_device_never_reaches_the_training_world() -> None:
+    wrong = [
+        f"{asking} imports {target}"
+        for start in ("far_end", "worker")
+        for target, asking in reached(f"edgepress.benchmarks.speed.{start}").items()
+        if target.split(".")[0] in TRAINING or (inside(target) and floor(target) in ("compress", "export"))
+    ]
+    assert not wrong, wrong
+
+
 def everywhere() -> Iterator[tuple[str, ast.AST]]:
     for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
@@ -46,6 +47,17 @@ class ArmSamples:
     providers: list[str] = field(default_factory=list)
 
 
+# One block of each arm, with what belongs to it.
+Round = list[ArmSamples]
+
+
+def _add(arms: list[ArmSamples], found: Round) -> None:
+    for arm, one in zip(arms, found, strict=True):
+        for name in ("blocks", "cold_loads", "warm_loads", "rss_peaks", "warm_ups"):
+            getattr(arm, name).extend(getattr(one, name))
+        arm.rss_method, arm.providers = one.rss_method, one.providers
+
+
 def measure_arms(
     bundles: Sequence[Path],
     workload: Workload,
@@ -54,14 +66,22 @@ def measure_arms(
     threads: int,
     provider: str = "cpu",
     progress: Progress | None = None,
+    done: Sequence[Round] = (),
+    keep: Callable[[Round], None] | None = None,
 ) -> list[ArmSamples]:
     """Measure one bundle, or several interleaved; the samples come in the order of ``bundles``.
+
+    Args:
+        done: rounds of a run that was cut short, which are not measured again.
+        keep: hears of each round when it is done.
 
     Raises:
         EdgepressError: what a worker raised, or the manner of its death (see :meth:`.arm.Arm.ask`).
     """
     progress, arms = progress or Silent(), [ArmSamples() for _ in bundles]
-    turns, started = protocol.turns(len(arms)), time.monotonic()
+    turns, started = islice(protocol.turns(len(arms)), len(done), None), time.monotonic()
+    for one in done:
+        _add(arms, one)
 
     def measure(task: ProgressTask) -> None:
         with ExitStack() as stack:
@@ -69,12 +89,17 @@ def measure_arms(
                 stack.enter_context(Arm(path, workload, threads=threads, provider=provider))
                 for path in bundles
             ]
-            _measure_round(next(turns), workers, arms, protocol, task)
+            found = [ArmSamples() for _ in arms]
+            _measure_round(next(turns), workers, found, protocol, task)
+        _add(arms, found)
+        if keep is not None:
+            keep(found)
 
     with progress.task("measuring", protocol.blocks * len(arms)) as task:
-        for _ in range(protocol.blocks):
+        task.advance(len(done) * len(arms))
+        for _ in range(len(done), protocol.blocks):
             measure(task)
-    round_seconds = (time.monotonic() - started) / protocol.blocks
+    round_seconds = (time.monotonic() - started) / max(protocol.blocks - len(done), 1)
     rounds = int(protocol.most_seconds / round_seconds) - protocol.blocks
     if rounds > 0 and not _all_narrow(arms, workload, protocol):
         with progress.task("measuring on, until the intervals are narrow", rounds * len(arms)) as task:

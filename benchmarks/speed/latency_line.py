@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -39,6 +39,8 @@ class Conditions:
     before: State
     after: State
     command: str
+    watched: dict[str, Any] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def measurement_line(
             "before": conditions.before.model_dump(mode="json"),
             "after": conditions.after.model_dump(mode="json"),
             "between": happened,
+            **conditions.watched,
         },
         protocol={
             **protocol.describe(conditions.arms, len(arm.samples.blocks)),
@@ -119,7 +122,9 @@ def _validity(
 ) -> Validity:
     main = metrics[quantities(conditions.workload)[0].name]
     wrong = [*_impossibilities(arm, main), *_misplaced(arm, conditions.provider)]
-    return Validity.of(wrong, [*disturbances, *_doubts(arm, main)])
+    if conditions.machine.emulated:
+        wrong.append("emulated: the times are those of an emulator, not of such a processor")
+    return Validity.of(wrong, [*conditions.doubts, *disturbances, *_doubts(arm, main)])
 
 
 def _impossibilities(arm: MeasuredArm, main: Metric) -> list[str]:

@@ -33,6 +33,7 @@ from .paired import compare_rates
 from .per_op import with_bandwidth
 from .protocol import Protocol
 from .roofline import Roofline, best, measure_both
+from .sitting import Sitting, Watch
 from .timed_work import Embedding, TimedGeneration, Workload
 
 
@@ -52,6 +53,7 @@ def profile_bundle(
     record: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
+    sitting: Sitting | None = None,
 ) -> Measurement:
     """Measure ``bundle`` here and now.
 
@@ -68,6 +70,7 @@ def profile_bundle(
         protocol: how often and how long; by default ten blocks, each in a fresh process.
         record: a run file to which the lines are appended, the baseline's own first.
         command: what reproduces the measurement, for the record.
+        sitting: of a run that nobody watches, as ``--on`` makes it.
 
     Returns:
         The bundle's line.
@@ -83,8 +86,9 @@ def profile_bundle(
     threads = thread_budget() if threads is None else threads
     every = (bundle, *beside, *(() if baseline is None else (baseline,)))
     bundles = [Bundle.open(Path(path)) for path in every]
-    workload = _workload(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
-    arms, conditions = _measure(bundles, workload, protocol, threads, provider, per_op, command, progress)
+    workload = workload_of(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
+    what = (bundles, workload, protocol, threads, provider, per_op, command, progress)
+    arms, conditions = _measure(*what, sitting)
     arms = _with_energy(arms, conditions, progress, wanted=energy)
     reference = arms.pop() if baseline is not None else None
     lines = [_line(arm, reference, conditions) for arm in arms]
@@ -103,15 +107,19 @@ def _measure(
     per_op: bool,
     command: str,
     progress: Progress,
+    sitting: Sitting | None,
 ) -> tuple[list[MeasuredArm], Conditions]:
     """Bandwidth before and after, the timed blocks between, and last the instrumented run of each arm."""
     machine = probe()
     last_level = machine.cpu.last_level_cache_bytes
-    bandwidths = [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
-    before = read_state()
-    paths = [opened.path for opened in bundles]
-    samples = measure_arms(paths, workload, protocol, threads=threads, provider=provider, progress=progress)
-    after = read_state()
+    how: dict[str, Any] = {"threads": threads, "provider": provider, "progress": progress}
+    if sitting is not None:
+        how |= {"done": sitting.done, "keep": sitting.keep}
+    with Watch(sitting, threads, progress) as watch:
+        bandwidths = [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
+        before = read_state()
+        samples = measure_arms([opened.path for opened in bundles], workload, protocol, **how)
+        after = read_state()
     bandwidths += [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
     arms: list[MeasuredArm] = []
     for index, opened in enumerate(bundles):
@@ -120,8 +128,8 @@ def _measure(
         roofline = _roofline(opened, [found[index] for found in bandwidths])
         account = _account(opened, operators, roofline, threads, provider) if per_op else None
         arms.append(MeasuredArm(opened, samples[index], operators, roofline, account))
-    conditions = Conditions(workload, protocol, len(arms), threads, provider, machine, before, after, command)
-    return arms, conditions
+    fixed = (workload, protocol, len(arms), threads, provider, machine, before, after, command)
+    return arms, Conditions(*fixed, watched=watch.state, doubts=tuple(watch.doubts))
 
 
 def _with_energy(
@@ -142,7 +150,10 @@ def _with_energy(
     return [replace(arm, energy=energy) for arm, energy in zip(arms, found, strict=True)]
 
 
-def _workload(bundles: list[Bundle], prompt_tokens: int, new_tokens: int, batch: int, seed: int) -> Workload:
+def workload_of(
+    bundles: Sequence[Bundle], prompt_tokens: int, new_tokens: int, batch: int, seed: int
+) -> Workload:
+    """What is timed of these bundles; raises InputError where they cannot do the same work."""
     kinds = {opened.kind for opened in bundles}
     if len(kinds) > 1:
         raise InputError("a decoder and an encoder do not do the same work and cannot be compared")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from ...benchmarks.page.account_table import AccountTable
     from ...benchmarks.records.record import Measurement
+    from ...benchmarks.speed.elsewhere import Request
     from ...benchmarks.speed.protocol import Protocol
+    from ...devices.own_devices import OwnDevice
 
 _OPERATORS_SHOWN = 6
 MOST_SECONDS = 120.0
@@ -71,10 +73,9 @@ MOST_SECONDS = 120.0
 @click.option("--no-energy", is_flag=True, help="Do not count joules: saves a minute where they can be.")
 @click.option(
     "--on",
-    default="this",
-    show_default=True,
-    shell_complete=completion.targets,
-    help="The target: only this machine can be measured.",
+    metavar="NAMES",
+    shell_complete=completion.devices,
+    help="Where, by comma: here, and names of `edgepress devices add`.",
 )
 @output
 def command(
@@ -91,50 +92,94 @@ def command(
     record: Path | None,
     per_op: bool,
     no_energy: bool,
-    on: str,
+    on: str | None,
     terminal: Terminal,
 ) -> None:
-    """Measure latency, memory and energy of BUNDLE on this machine.
+    """Measure latency, memory and energy of BUNDLE, on this machine or --on others.
 
     The bundle runs in fresh worker processes, alone or interleaved with --baseline. One JSON line is appended
-    to the run file; `edgepress compare` and `edgepress report` read it.
+    to the run file for each machine; `edgepress compare` and `edgepress report` read it.
     """
-    _require_this_machine(on)
+    places = _places(on)
     progress = terminal.progress  # a clock that ticks while the rest is imported
     from ...benchmarks.speed.profile import profile_bundle
 
     record = record or Path("runs") / f"{bundle.resolve().name}.jsonl"
-    line = profile_bundle(
-        bundle,
-        baseline=baseline,
-        prompt_tokens=prompt_tokens,
-        new_tokens=max_new_tokens,
-        batch=batch_size,
-        threads=threads,
-        provider=provider,
-        per_op=per_op,
-        energy=not no_energy,
-        protocol=_protocol(quick, blocks, seed),
-        record=record,
-        command=shlex.join(["edgepress", *sys.argv[1:]]),
-        progress=progress,
-    )
+    options: dict[str, Any] = {
+        "prompt_tokens": prompt_tokens,
+        "new_tokens": max_new_tokens,
+        "batch": batch_size,
+        "threads": threads,
+        "provider": provider,
+        "per_op": per_op,
+        "energy": not no_energy,
+    }
+    protocol, words = _protocol(quick, blocks, seed), shlex.join(["edgepress", *sys.argv[1:]])
+    if places:
+        from ...benchmarks.speed.elsewhere import Request
+        from ...benchmarks.speed.sitting import SETTLE_S
+
+        bundles = (bundle, *(() if baseline is None else (baseline,)))
+        request = Request(bundles, protocol, options, words, 0.0 if quick else SETTLE_S)
+        _in_places(places, request, record, terminal)
+        return
+    how: dict[str, Any] = {"protocol": protocol, "record": record, "command": words, "progress": progress}
+    line = profile_bundle(bundle, baseline=baseline, **options, **how)
     terminal.document(line.model_dump(mode="json", by_alias=True), None if terminal.as_json else _table(line))
     terminal.say(f"recorded in {record}")
 
 
-def _require_this_machine(on: str) -> None:
-    """Accept ``this``; refuse a target, known or not, in words that fit."""
-    if on == "this":
-        return
-    from ...devices.target import target
+def _in_places(places: list[OwnDevice | None], request: Request, record: Path, terminal: Terminal) -> None:
+    """Measure in each place; a table each, and the error of those that failed last."""
+    from rich.console import Group
 
-    known = target(on)
-    raise InputError(
-        f"profile measures this machine and cannot say how fast {known.title} is",
-        why="a target's figures are claims, and a prediction is never put beside measurements",
-        fix=f"run edgepress profile on that machine; its figures: edgepress devices show {known.name}",
-    )
+    from ...benchmarks.speed.side_by_side import SideBySide
+
+    found = SideBySide(request, record, terminal.progress)
+    found.run(places)
+    failure = found.failure()
+    if failure is not None and (not found.lines or not terminal.as_json):
+        if found.lines:
+            terminal.document(None, Group(*_titled(found.lines)))
+        raise failure
+    document = {
+        "lines": {name: line.model_dump(mode="json", by_alias=True) for name, line in found.lines.items()},
+        "errors": {name: error.as_dict() for name, error in found.errors.items()},
+    }
+    terminal.document(document, None if terminal.as_json else Group(*_titled(found.lines)))
+    terminal.say(f"recorded in {record}")
+    if failure is not None:
+        raise click.exceptions.Exit(failure.exit_code)
+
+
+def _titled(lines: dict[str, Measurement]) -> list[RenderableType]:
+    return [part for name, line in lines.items() for part in (f"on {name}", _table(line), "")]
+
+
+def _places(on: str | None) -> list[OwnDevice | None]:
+    """The devices that are named, None for here; none at all for the plain measurement here. A target, known
+    or not, is refused in words that fit.
+    """
+    if on in (None, "this"):
+        return []
+    from ...devices.own_devices import HERE, own_device, own_devices
+    from ...devices.target import target, target_names
+
+    known = own_devices()
+    places: dict[str, OwnDevice | None] = {}
+    for name in (one.strip() for one in str(on).split(",")):
+        if name in HERE or name in known:
+            places[name] = None if name in HERE else own_device(name)
+            continue
+        if name.lower().replace("_", "-") in target_names():
+            raise InputError(
+                f"profile measures, and cannot say how fast {target(name).title} is",
+                why="a target's figures are claims, and a prediction is never put beside measurements",
+                fix=f"reach one over ssh: edgepress devices add NAME --ssh USER@HOST; its figures: "
+                f"edgepress devices show {name}",
+            )
+        own_device(name)
+    return list(places.values())
 
 
 def _protocol(quick: bool, blocks: int | None, seed: int) -> Protocol:

@@ -59,7 +59,8 @@ class Facts(Answer):
 class Have(Answer):
     """Of each piece the bytes that are there, and whether they are all."""
 
-    found: list[tuple[Size, bool]]
+    sizes: list[Size]
+    whole: list[bool]
 
 
 class Stored(Answer):
@@ -72,6 +73,12 @@ class Folder(Answer):
     """Where a folder lies on the device; "" where there is none."""
 
     path: Annotated[str, StringConstraints(max_length=4096)]
+
+
+class Ready(Answer):
+    """The program that measures has begun."""
+
+    ready: bool
 
 
 class Cleared(Answer):

@@ -23,7 +23,8 @@ from typing import Any
 
 LEASE_S = 60
 CHUNK = 1 << 16
-CODES = {errno.ENOSPC: "E-RESOURCE", errno.EDQUOT: "E-RESOURCE", errno.EAGAIN: "E-BUSY"}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CODES = {**dict.fromkeys(FULL, "E-RESOURCE"), errno.EAGAIN: "E-BUSY"}
 
 
 def root() -> Path:
@@ -94,7 +95,7 @@ def memory() -> tuple[int, int]:
 def processor() -> str:
     """The name of the processor or the board."""
     for line in lines_of("/proc/cpuinfo"):
-        if line.lower().startswith(("model name", "model\t\t:")):
+        if line.startswith(("model name", "Model\t")):
             return line.split(":", 1)[1].strip()[:200]
     return (platform.processor() or platform.machine())[:200]
 
@@ -133,12 +134,20 @@ def piece(sha256: str) -> Path:
 
 def have(pieces: list[str]) -> dict[str, Any]:
     """How many bytes of each there are already, and whether they are all."""
-    found = []
-    for sha256 in pieces:
-        whole, part = piece(sha256), piece(f"{sha256}.part")
-        held = whole if whole.exists() else part if part.exists() else None
-        found.append([held.stat().st_size if held else 0, held == whole])
-    return {"found": found}
+    placed = in_folders()
+    files = [placed.get(sha256) or piece(sha256) for sha256 in pieces]
+    whole = [file.exists() for file in files]
+    parts = [piece(f"{sha256}.part") for sha256 in pieces]
+    return {"whole": whole, "sizes": [part.stat().st_size if part.exists() else 0 for part in parts]}
+
+
+def in_folders() -> dict[str, Path]:
+    """Where the pieces of bundles lie: those are no links, so that they lie nowhere else."""
+    found = {}
+    for index in root().glob("bundles/*.json"):
+        for name, sha256 in json.loads(index.read_text()):
+            found[sha256] = index.with_suffix("") / name
+    return {sha256: path for sha256, path in found.items() if path.is_file()}
 
 
 def put(sha256: str, size: int, offset: int) -> dict[str, Any]:
@@ -212,6 +221,7 @@ def place(kind: str, key: str, files: list[list[str]]) -> dict[str, Any]:
     final = root() / kind / key
     temporary = final.with_name(f"{key}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
+    placed = in_folders()
     try:
         for name, sha256 in files:
             if name.endswith(".whl"):
@@ -219,9 +229,13 @@ def place(kind: str, key: str, files: list[list[str]]) -> dict[str, Any]:
                     wheel.extractall(temporary)
             else:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                os.link(piece(sha256), temporary / name)
+                if piece(sha256).exists():
+                    piece(sha256).rename(temporary / name)
+                else:
+                    shutil.copyfile(placed[sha256], temporary / name)
             beat()
         temporary.rename(final)
+        final.with_name(f"{key}.json").write_text(json.dumps(files))
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         if not final.is_dir():  # another session may have made it meanwhile

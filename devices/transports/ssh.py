@@ -11,6 +11,7 @@ import queue
 import shutil
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from ...errors import EdgepressError, InputError, MissingDependency, RefusedByPolicy
-from .answers import LONGEST_LINE, DeviceError, Form, parse, read, refused
+from .answers import LONGEST_LINE, DeviceError, Form, Ready, parse, read, refused
 
 BEAT_S = 5.0
 SILENCE_S = 120.0
@@ -74,6 +75,7 @@ class Link:
         self._answers: queue.Queue[bytes] = queue.Queue(64)
         self._said: deque[bytes] = deque(maxlen=40)
         self._writing, self._closed = threading.Lock(), threading.Event()
+        self._began: float | None = None  # of the write that goes on
 
     def __enter__(self) -> Link:
         program = shutil.which("ssh")
@@ -86,7 +88,7 @@ class Link:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        works = (self._read_answers, self._read_complaints, self._beat)
+        works = (self._read_answers, self._read_complaints, self._beat, self._watch)
         self._threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self._threads:
             thread.start()
@@ -139,6 +141,7 @@ class Link:
     def become(self, environment: str, module: str) -> None:
         """Make the far end run ``module`` of ``environment``; it answers from then on."""
         self.send({"do": "become", "environment": environment, "module": module})
+        self.answer(Ready)  # what came before would be read by the program that it was
 
     def send_file(self, path: Path, offset: int, told: Callable[[int], None]) -> None:
         """The bytes of a file from ``offset`` on, raw; ``told`` hears how many were taken."""
@@ -153,18 +156,23 @@ class Link:
 
     def _put(self, data: bytes) -> bool:
         """Write, and say whether it was taken; a device that takes nothing for two minutes is lost."""
-        stuck = threading.Timer(SILENCE_S, self._process.kill)
-        stuck.daemon = True
-        stuck.start()
         stream = _pipe(self._process.stdin)
+        self._began = time.monotonic()
         try:
             stream.write(data)
             stream.flush()
         except (BrokenPipeError, ValueError):
             return False  # receive() finds the end of the answers, and says why
         finally:
-            stuck.cancel()
+            self._began = None
         return True
+
+    def _watch(self) -> None:
+        """End the link when a write takes too long: closing it wakes whoever waits."""
+        while not self._closed.wait(1):
+            began = self._began
+            if began is not None and time.monotonic() - began > SILENCE_S:
+                self._process.kill()
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_S):

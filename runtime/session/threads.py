@@ -100,6 +100,20 @@ def thread_budget(
     return max(1, math.floor(min(cores, cpu_quota(proc, sys))))
 
 
+def compute_cpus(
+    threads: int, *, affinity: Iterable[int] | None = None, sys: Path = Path("/sys")
+) -> list[int]:
+    """A logical CPU for each thread, every one on a fast core of its own; none where there are too few cores,
+    or the system does not tell. The paths are for tests.
+    """
+    if affinity is None and not hasattr(os, "sched_getaffinity"):
+        return []
+    allowed = set(os.sched_getaffinity(0) if affinity is None else affinity)
+    cores = _cores(_performance_cpus(allowed, sys), sys)
+    chosen = sorted(min(core & allowed) for core in cores)[:threads]
+    return chosen if len(chosen) == threads else []
+
+
 def _cpu_list(text: str | None) -> set[int]:
     """``0-3,8`` as a set of CPU numbers; empty for anything else."""
     cpus: set[int] = set()
@@ -126,6 +140,10 @@ def _performance_cpus(allowed: set[int], sys: Path) -> set[int]:
 
 
 def _physical_cores(cpus: set[int], sys: Path) -> int:
+    return len(_cores(cpus, sys))
+
+
+def _cores(cpus: set[int], sys: Path) -> set[frozenset[int]]:
     """Distinct cores among logical CPUs; a CPU without topology counts as a core of its own."""
     cores: set[frozenset[int]] = set()
     for cpu in cpus:
@@ -134,4 +152,4 @@ def _physical_cores(cpus: set[int], sys: Path) -> int:
             read_line(topology / "core_cpus_list") or read_line(topology / "thread_siblings_list")
         )
         cores.add(frozenset(siblings | {cpu}))
-    return len(cores)
+    return cores

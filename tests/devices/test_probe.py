@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from edgepress.devices.nvidia import parse_gpus, read_gpus
-from edgepress.devices.probe import installed, probe, read_limits, read_memory
+from edgepress.devices.probe import installed, is_emulated, probe, read_limits, read_memory
 from edgepress.devices.processor import read_processor
 from edgepress.runtime.session.threads import memory_limit, thread_budget
 
@@ -166,3 +166,31 @@ def test_fingerprint_follows_the_hardware(tmp_path: Path) -> None:
     other_microcode = probe(*lay_out(tmp_path / "b", {"proc/cpuinfo": X86.replace("0x11b", "0x11c")}))
     other_model = probe(*lay_out(tmp_path / "c", {"proc/cpuinfo": X86.replace("258V", "268V")}))
     assert one.fingerprint == other_microcode.fingerprint != other_model.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("kernel", "comm", "machine", "emulated"),
+    [
+        ("x86_64", "python3", "x86_64", False),
+        ("x86_64", "python3", "aarch64", True),
+        ("aarch64", "qemu-aarch64-st", "aarch64", True),
+        ("aarch64", "python3", "armv7l", False),  # a 32-bit system on a 64-bit kernel
+        ("x86_64", "python3", "i686", False),
+        (None, "python3", "aarch64", False),
+    ],
+)
+def test_an_emulator_is_recognized(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kernel: str | None,
+    comm: str,
+    machine: str,
+    emulated: bool,
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/comm").write_text(f"{comm}\n")
+    if kernel is not None:
+        (tmp_path / "sys/kernel").mkdir(parents=True)
+        (tmp_path / "sys/kernel/arch").write_text(f"{kernel}\n")
+    assert is_emulated(tmp_path) == emulated

@@ -80,12 +80,13 @@ def test_a_device_that_falls_silent(loopback: Loopback, monkeypatch: pytest.Monk
     monkeypatch.setattr(ssh, "SILENCE_S", 1.0)
     with pytest.raises(DeviceError, match="nothing came for 1 s"), Link("pi", "loopback") as link:
         link.ask(PROBE, Facts)
-        for process in loopback.sessions():
-            if "python" in process.name():
-                process.send_signal(signal.SIGSTOP)
+        stopped = [process for process in loopback.sessions() if "python" in process.name()]
+        for process in stopped:
+            process.send_signal(signal.SIGSTOP)
         link.ask(PROBE, Facts)
-    for process in loopback.sessions():
-        process.kill()
+    for process in stopped:
+        process.send_signal(signal.SIGCONT)
+    assert stopped and eventually(lambda: not loopback.sessions())
 
 
 @pytest.mark.parametrize("printed", ["Welcome to pi!", "{}", "[1]", '{"os": 1}', "[" * 100_000, '{"a": NaN}'])

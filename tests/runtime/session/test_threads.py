@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from edgepress.runtime.session.threads import free_memory, thread_budget
+from edgepress.runtime.session.threads import compute_cpus, free_memory, thread_budget
 
 CPU = "sys/devices/system/cpu"
 
@@ -103,3 +103,13 @@ def test_free_memory_is_what_the_groups_leave_of_it(
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=700))
     monkeypatch.setattr("edgepress.runtime.session.threads.memory_limit", lambda: limit)
     assert free_memory() == free
+
+
+def test_each_thread_has_a_core_of_its_own(tmp_path: Path) -> None:
+    for cpu in range(8):  # two hyper-threads a core: 0 and 4, 1 and 5, …
+        topology = tmp_path / f"devices/system/cpu/cpu{cpu}/topology"
+        topology.mkdir(parents=True)
+        (topology / "core_cpus_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+    assert compute_cpus(3, affinity=range(8), sys=tmp_path) == [0, 1, 2]
+    assert compute_cpus(2, affinity=[4, 5, 6], sys=tmp_path) == [4, 5]
+    assert compute_cpus(5, affinity=range(8), sys=tmp_path) == [], "there are four cores"

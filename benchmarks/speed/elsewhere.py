@@ -1,0 +1,192 @@
+"""``profile --on``: measures bundles on devices that ssh reaches, with the protocol that measures here.
+
+The far end is :mod:`.far_end`, of this very package. What it says is read as a stranger's text: a line counts
+only where it is a measurement of the bundle and the workload that were asked for. Rounds are kept as they
+come, so that a run that was cut short goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from ... import __version__
+from ...devices.own_devices import OwnDevice
+from ...devices.probe import Machine
+from ...devices.state import State
+from ...devices.transports.answers import Answer, read, refused
+from ...devices.transports.sending import Prepared, prepare
+from ...devices.transports.ssh import Link
+from ...errors import InputError
+from ...runtime.bundle.bundle import Bundle
+from ...storage import cache_directory, canonical_json, make_folder, sha256_json
+from ...terminal import Progress
+from ..records.bundle_subject import describe_bundle
+from ..records.record import Measurement
+from .profile import workload_of
+from .protocol import Protocol
+from .sitting import SETTLE_S
+
+MODULE = f"{__package__}.far_end"
+_Count = Annotated[float, Field(ge=0, le=1e9)]
+_Words = Annotated[str, StringConstraints(max_length=2000)]
+
+
+class Message(Answer):
+    """One line of the far end: one of these."""
+
+    task: _Words | None = None
+    total: _Count = 1
+    advance: _Count | None = None
+    detail: _Words = ""
+    note: _Words | None = None
+    round: list[dict[str, Any]] | None = None
+    line: dict[str, Any] | None = None
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is measured, wherever: the bundle, perhaps a baseline, and the options of ``profile``."""
+
+    bundles: tuple[Path, ...]
+    protocol: Protocol
+    options: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    settle_s: float = SETTLE_S
+
+
+def profile_on(device: OwnDevice, request: Request, progress: Progress) -> list[Measurement]:
+    """Measure on ``device``; the lines, the baseline's first where there is one.
+
+    Raises:
+        DeviceError: it cannot be reached, cannot run edgepress, or was lost; what was measured is kept, and
+            the same call goes on. OutOfResource: it has too little memory or disk.
+        RefusedByPolicy: its host key is another one, or what it answers is no measurement of these bundles.
+        EdgepressError: what :func:`.profile.profile_bundle` raised there.
+    """
+    bundles = [Bundle.open(path) for path in request.bundles]
+    with Link(device.name, device.ssh) as link:
+        prepared = prepare(link, bundles, progress)
+        kept = Kept(device, prepared, bundles, request)
+        link.become(prepared.environment, MODULE)
+        link.send(
+            {
+                "bundles": list(prepared.bundles),
+                "protocol": asdict(request.protocol),
+                "options": request.options,
+                "settle_s": request.settle_s,
+                "done": kept.rounds(),
+            }
+        )
+        lines = _listen(link, kept, progress)
+    checked = [_checked(line, bundles, device, request) for line in lines]
+    if {line.subject.manifest_sha256 for line in checked} != {one.manifest_sha256 for one in bundles}:
+        raise refused(device.name, "its lines are not one for each bundle")
+    kept.forget()
+    return checked
+
+
+def _listen(link: Link, kept: Kept, progress: Progress) -> list[dict[str, Any]]:
+    """The lines, once all was said; rounds are kept and progress is shown meanwhile."""
+    lines: list[dict[str, Any]] = []
+    task: Any = None
+    with ExitStack() as shown:
+        while True:
+            message = read(link.receive(), Message, link.name)
+            if message.task is not None:
+                shown.close()
+                task = shown.enter_context(progress.task(f"{link.name}: {message.task}", message.total))
+            elif message.advance is not None and task is not None:
+                task.advance(message.advance)
+            elif message.note is not None:
+                progress.note(f"{link.name}: {message.note}")
+            elif message.round is not None:
+                kept.add(message.round)
+            elif message.line is not None:
+                lines.append(message.line)
+            if len(lines) > 2:
+                raise refused(link.name, "it says more measurements than were asked for")
+            if message.done:
+                return lines
+
+
+class Kept:
+    """The rounds of a run that was cut short, in a file of the cache that is named by all they depend on."""
+
+    def __init__(
+        self, device: OwnDevice, prepared: Prepared, bundles: Sequence[Bundle], request: Request
+    ) -> None:
+        stable = prepared.facts.model_dump(exclude={"memory_available", "disk_free", "clock"})
+        what = [
+            device.name,
+            stable,
+            prepared.environment,
+            [bundle.manifest_sha256 for bundle in bundles],
+            asdict(request.protocol),
+            request.options,
+        ]
+        self._path = cache_directory() / "unfinished" / f"{sha256_json(what)}.jsonl"
+        self._most = 1000 + request.protocol.blocks
+
+    def rounds(self) -> list[Any]:
+        """Those of an earlier call."""
+        if not self._path.exists():
+            return []
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError:  # this process was killed while it wrote the last
+            return [json.loads(line) for line in lines[:-1]]
+
+    def add(self, found: list[dict[str, Any]]) -> None:
+        """One more; a device cannot fill this machine's disk."""
+        self._most -= 1
+        if self._most < 0:
+            raise InputError("a device says more rounds than any measurement has")
+        make_folder(self._path.parent)
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(found) + "\n")
+
+    def forget(self) -> None:
+        """The run is whole."""
+        self._path.unlink(missing_ok=True)
+
+
+def _checked(
+    found: dict[str, Any], bundles: list[Bundle], device: OwnDevice, request: Request
+) -> Measurement:
+    """A line of the device as one of ours: everything that is known here is as it is known here."""
+    try:
+        line = Measurement.model_validate(found)
+        machine = Machine.model_validate_json(json.dumps(line.device))
+        for moment in ("before", "after"):
+            State.model_validate(line.state[moment])
+        canonical_json(line.model_dump())  # an infinite number is no JSON
+    except (ValidationError, KeyError, ValueError, RecursionError) as error:
+        raise refused(device.name, str(error)[:300]) from None
+    subjects = {bundle.manifest_sha256: bundle for bundle in bundles}
+    bundle = subjects.get(line.subject.manifest_sha256)
+    if bundle is None or line.subject != describe_bundle(bundle):
+        raise refused(device.name, f"it measured {line.subject.name[:80]}, which was not sent")
+    known = [describe_bundle(one) for one in bundles]
+    prompt, new, batch = (request.options[name] for name in ("prompt_tokens", "new_tokens", "batch"))
+    work = workload_of(bundles, prompt, new, batch, request.protocol.seed).describe(bundle)
+    if (line.baseline is not None and line.baseline not in known) or line.workload != work:
+        raise refused(device.name, "it measured another workload than was asked for")
+    ours = {
+        "id": str(uuid.uuid4()),
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tool": {"name": "edgepress", "version": __version__},
+        "command": request.command,
+        "device": {**machine.model_dump(mode="json"), "name": device.name},
+    }
+    return line.model_copy(update=ours)

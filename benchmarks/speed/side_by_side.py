@@ -1,0 +1,98 @@
+"""Measures bundles in several places at once: here and on devices that ssh reaches, each at its own pace.
+
+What a place gives is recorded as it ends; one that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...devices.own_devices import OwnDevice
+from ...errors import EdgepressError
+from ...terminal import Progress
+from ..records import record as records
+from ..records.record import Measurement
+from .elsewhere import Request, profile_on
+from .profile import profile_bundle
+from .sitting import Sitting
+
+HERE = "here"
+
+
+class SideBySide:
+    """The places and what came of each.
+
+    Attributes:
+        lines: by place, the line of the bundle. errors: by place, why there is none.
+    """
+
+    def __init__(self, request: Request, record: Path, progress: Progress) -> None:
+        self.lines: dict[str, Measurement] = {}
+        self.errors: dict[str, EdgepressError] = {}
+        self._request, self._record, self._progress = request, record, progress
+        self._recording = threading.Lock()
+
+    def run(self, places: Sequence[OwnDevice | None]) -> None:
+        """Measure in every place; None is here, in the calling thread.
+
+        Raises:
+            EdgepressError: of the only place there is; of several see ``errors``.
+        """
+        records.refuse_foreign(self._record)
+        if len(places) == 1:
+            return self._measure(places[0])
+        others = [
+            threading.Thread(target=self._try, args=(place,), daemon=True)
+            for place in places
+            if place is not None
+        ]
+        for thread in others:
+            thread.start()
+        if None in places:
+            self._try(None)
+        for thread in others:
+            thread.join()
+        return None
+
+    def failure(self) -> EdgepressError | None:
+        """One error for all places that failed, the first's, which names the others; None where none did."""
+        if not self.errors:
+            return None
+        (_, first), *others = self.errors.items()
+        first.why = "\n".join([first.why, *(f"{name}: {error.what}" for name, error in others)]).strip()
+        return first
+
+    def _try(self, place: OwnDevice | None) -> None:
+        try:
+            self._measure(place)
+        except EdgepressError as error:
+            name = HERE if place is None else place.name
+            self.errors[name] = error
+            self._progress.note(f"{name}: {error.what}")
+
+    def _measure(self, place: OwnDevice | None) -> None:
+        found = self._here() if place is None else profile_on(place, self._request, self._progress)
+        with self._recording:
+            for line in found:
+                records.append(self._record, line)
+        self.lines[HERE if place is None else place.name] = found[-1]
+
+    def _here(self) -> list[Measurement]:
+        """As on a device: the machine comes to rest first, and threads are pinned."""
+        bundle, *baseline = self._request.bundles
+        with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
+            run = Path(folder) / "run.jsonl"
+            profile_bundle(
+                bundle,
+                baseline=baseline[0] if baseline else None,
+                protocol=self._request.protocol,
+                command=self._request.command,
+                progress=self._progress,
+                record=run,
+                sitting=Sitting(self._request.settle_s),
+                **self._request.options,
+            )
+            return records.read([run])

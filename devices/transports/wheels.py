@@ -1,0 +1,228 @@
+"""The pinned environment of a device: the packages that measuring needs, in the versions that are installed
+here, as wheels for its platform; and edgepress itself, made of the very files that run here.
+
+They come from the folder ``EDGEPRESS_WHEELS`` where it is set, else from pip's package index, by hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from ... import __version__
+from ...errors import InputError, MissingDependency
+from ...runtime.kernels.library import library
+from ...storage import cache_directory, make_folder, sha256_file, sha256_json, write_atomic, write_json
+from .platforms import Platform
+
+NEEDED = (
+    *("numpy", "onnxruntime", "tokenizers", "psutil", "pydantic", "pydantic-core"),
+    *("annotated-types", "typing-extensions", "typing-inspection"),
+)
+_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
+_KINDS = (".py", ".yaml", ".jinja")
+_LIBRARY = "edgepress/runtime/kernels/_kernels.so"
+_WAY_OUT = "or collect the wheels in a folder and name it: EDGEPRESS_WHEELS=FOLDER"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One package as a file: ``path`` where it lies here, ``url`` where a device with a network finds it."""
+
+    name: str
+    sha256: str
+    url: str = ""
+    path: Path | None = None
+
+    def file(self) -> Path:
+        """The file, fetched if it must be.
+
+        Raises:
+            MissingDependency: the index does not answer, or with other bytes.
+        """
+        if self.path is not None:
+            return self.path
+        kept = _store() / f"{self.sha256}.whl"
+        if not kept.exists():
+            make_folder(kept.parent)
+            write_atomic(kept, _download(self))
+        return kept
+
+
+def environment(platform: Platform) -> list[Wheel]:
+    """The wheels for ``platform``, edgepress last.
+
+    Raises:
+        MissingDependency: a package is not installed here, or nowhere to be had for the platform.
+    """
+    given = os.environ.get("EDGEPRESS_WHEELS")
+    folder = Path(given) if given else None
+    wheels = _from_index(platform) if folder is None else _from_folder(folder, platform)
+    return [*wheels, own_wheel(platform, folder)]
+
+
+def key(wheels: list[Wheel]) -> str:
+    """The identity of an environment."""
+    return sha256_json(sorted(wheel.sha256 for wheel in wheels))
+
+
+def pins() -> dict[str, str]:
+    """The versions installed here of what is needed there."""
+    found: dict[str, str] = {}
+    for name in NEEDED:
+        for distribution in _ONNXRUNTIMES if name == "onnxruntime" else (name,):
+            try:
+                found[name] = metadata.version(distribution)
+                break
+            except metadata.PackageNotFoundError:
+                continue
+        else:
+            raise MissingDependency(f"{name} is not installed here", fix='pip install "edgepress[cpu]"')
+    return found
+
+
+def _from_folder(folder: Path, platform: Platform) -> list[Wheel]:
+    if not folder.is_dir():
+        raise InputError(f"EDGEPRESS_WHEELS names {folder}, which is no folder")
+    found = []
+    for name, version in pins().items():
+        start = f"{name.replace('-', '_')}-{version}-"
+        names = sorted(one.name for one in folder.glob("*.whl") if one.name.startswith(start))
+        match = next((one for one in names if platform.takes(one)), None)
+        if match is None:
+            raise MissingDependency(
+                f"{folder} has no wheel of {name} {version} for {platform.system} {platform.machine}",
+                fix="add it, or unset EDGEPRESS_WHEELS to use pip's package index",
+            )
+        found.append(Wheel(match, sha256_file(folder / match), path=folder / match))
+    return found
+
+
+def _from_index(platform: Platform) -> list[Wheel]:
+    """As pip resolves them, without downloading; kept, so that the next time needs no network."""
+    wanted = pins()
+    kept = _store() / f"{sha256_json([wanted, repr(platform)])}.json"
+    if not kept.exists():
+        make_folder(kept.parent)
+        write_json(kept, _report(platform, wanted))
+    return [Wheel(one["name"], one["sha256"], one["url"]) for one in json.loads(kept.read_text("utf-8"))]
+
+
+def _report(platform: Platform, wanted: dict[str, str]) -> list[dict[str, str]]:
+    version = ".".join(map(str, platform.python))
+    places = [word for tag in platform.tags for word in ("--platform", tag)]
+    options = ["--dry-run", "--ignore-installed", "--no-deps", "--only-binary=:all:", "--report", "-"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *options, "--target", "unused"]
+    command += [*places, "--python-version", version, "--implementation", "cp"]
+    pinned = [f"{name}=={number}" for name, number in wanted.items()]
+    done = subprocess.run([*command, *pinned], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise MissingDependency(
+            f"there are no wheels for {platform.system} {platform.machine} with Python {version}",
+            why=done.stderr.strip()[-600:],
+            fix=f"see that pip reaches its index, {_WAY_OUT}",
+        )
+    found = [one["download_info"] for one in json.loads(done.stdout)["install"]]
+    return [
+        {
+            "name": one["url"].rsplit("/", 1)[-1],
+            "url": one["url"],
+            "sha256": one["archive_info"]["hashes"]["sha256"],
+        }
+        for one in found
+    ]
+
+
+def _download(wheel: Wheel) -> bytes:
+    try:
+        with urllib.request.urlopen(wheel.url, timeout=60) as source:
+            data: bytes = source.read()
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        fix = f"try again, {_WAY_OUT}"
+        raise MissingDependency(f"cannot fetch {wheel.name}", why=str(error), fix=fix) from None
+    if hashlib.sha256(data).hexdigest() != wheel.sha256:
+        raise MissingDependency(f"{wheel.name} has other bytes than its index says", fix="try again")
+    return data
+
+
+def own_wheel(platform: Platform, folder: Path | None = None) -> Wheel:
+    """edgepress as it runs here, with the library of operators for ``platform`` where there is one."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in [*_sources(), *_library(platform, folder), *_metadata()]:
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    sha256 = hashlib.sha256(data.getvalue()).hexdigest()
+    path = _store() / f"{sha256}.whl"
+    if not path.exists():
+        make_folder(path.parent)
+        write_atomic(path, data.getvalue())
+    return Wheel(f"edgepress-{__version__}-py3-none-any.whl", sha256, path=path)
+
+
+def has_library(platform: Platform) -> bool:
+    """Whether bundles of edgepress's own operators can run there with what is sent."""
+    given = os.environ.get("EDGEPRESS_WHEELS")
+    return bool(list(_library(platform, Path(given) if given else None)))
+
+
+def _sources() -> Iterator[tuple[str, bytes]]:
+    """The files of the package; in a checkout those of the folders with code, without the lab."""
+    root = Path(__file__).parents[2]
+    for package in _packages(root):
+        for path in sorted(package.iterdir()):
+            if path.suffix in _KINDS:
+                yield f"edgepress/{path.relative_to(root).as_posix()}", path.read_bytes()
+
+
+def _packages(folder: Path) -> Iterator[Path]:
+    yield folder
+    for child in sorted(folder.iterdir()):
+        if child.name != "lab" and (child / "__init__.py").exists():
+            yield from _packages(child)
+
+
+def _library(platform: Platform, folder: Path | None) -> Iterator[tuple[str, bytes]]:
+    """This installation's where the platforms are the same; else that of a wheel in ``folder``."""
+    here, built = os.uname() if hasattr(os, "uname") else None, library()
+    if here is not None and built is not None and (here.sysname, here.machine) == _place(platform):
+        content = built.read_bytes()
+        if platform.system != "Linux" or _glibc_of(content) <= platform.glibc:
+            yield _LIBRARY, content
+            return
+    wheels = sorted(folder.glob(f"edgepress-{__version__}-*.whl")) if folder else []
+    for wheel in (one for one in wheels if platform.takes(one.name)):
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if name.startswith(_LIBRARY.removesuffix(".so")):
+                    yield name, archive.read(name)
+                    return
+
+
+def _place(platform: Platform) -> tuple[str, str]:
+    return platform.system, platform.machine
+
+
+def _glibc_of(content: bytes) -> tuple[int, int]:
+    """The newest version of glibc whose symbols the library asks for."""
+    return 2, max((int(minor) for minor in re.findall(rb"GLIBC_2\.(\d+)", content)), default=0)
+
+
+def _metadata() -> Iterator[tuple[str, bytes]]:
+    text = f"Metadata-Version: 2.1\nName: edgepress\nVersion: {__version__}\n"
+    yield f"edgepress-{__version__}.dist-info/METADATA", text.encode()
+
+
+def _store() -> Path:
+    return cache_directory() / "wheels"
