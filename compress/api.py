@@ -153,12 +153,15 @@ class Job:
 
     def key(self, fingerprint: str, calibration: Any, device: str, reads: dict[str, str]) -> str:
         """Identity of the work: equal keys give equal bytes."""
+        from .text.probe_text import SHA256
+
         known = {
             "version": __version__,
             "source": fingerprint,
             "recipe": self.recipe.as_dict(),
             "calibration": None if calibration is None else calibration.sha256,
             "device": device,
+            "probe": SHA256,
         }
         return sha256_json(known | ({"reads": reads} if reads else {}))
 
@@ -268,6 +271,7 @@ def compress_model(
 def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers: Path | None) -> str:
     from .checkpoint_manifest import write_manifest
     from .pipeline.chain import StageChain
+    from .pipeline.damage_probe import DamageProbe
     from .pipeline.device import choose_device, return_large_blocks
     from .pipeline.model_hash import recalled, remember
 
@@ -289,8 +293,9 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
     work.mkdir(exist_ok=True)
     journal.claim()
     remember(reader, fingerprint, work)
+    probe = DamageProbe.open(job.source, work / "probe", device, job.progress)
     chain = StageChain(
-        job.source, job.recipe.steps, calibration, device, work, key, job.progress, processes, answers
+        job.source, job.recipe.steps, calibration, device, work, key, job.progress, processes, answers, probe
     )
     record = chain.run(result)
     fallen = [status.name for status in record.statuses if status.degraded]
@@ -315,6 +320,7 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
         calibration=calibration,
         reads={Path(path).name: digest for path, digest in reads.items()},
         record=record,
+        probe=None if probe is None else probe.describe(),
     )
     stage.publish()
     processes.agree(None)

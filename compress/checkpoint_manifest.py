@@ -31,10 +31,12 @@ def final_layers(statuses: Sequence[LayerStatus]) -> list[dict[str, Any]]:
 
 
 def step_summaries(recipe: Recipe, record: Record) -> list[dict[str, Any]]:
-    """Per pass: layers, worst and mean error, how many ended in which status, and the damage after it."""
+    """Per pass: layers, worst and mean error, how many ended in which status, and the damage after it: how
+    far the model is from the original then, on the text of :mod:`.text.probe_text`.
+    """
     summaries, statuses = [], record.statuses
     for number, (name, step) in enumerate(recipe.steps):
-        mine = [status for status in statuses if status.step == name]
+        mine = [status for status in statuses if status.place == number]
         counts: dict[str, int] = {}
         for status in mine:
             counts[status.status] = counts.get(status.status, 0) + 1
@@ -64,6 +66,7 @@ def write_manifest(
     calibration: Calibration | None,
     reads: dict[str, str],
     record: Record,
+    probe: dict[str, Any] | None,
 ) -> None:
     """Write the card of ``directory``, hash its files, and write its bill of materials and its manifest, the
     last file of a checkpoint.
@@ -86,6 +89,7 @@ def write_manifest(
         "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
         "runs_on": runs_on(result.schemes.values()),
         "opens_in": {"transformers": opens_in_transformers(result).as_dict()},
+        "probe": probe,
         "layers": final_layers(record.statuses),
         "steps": step_summaries(recipe, record),
     }

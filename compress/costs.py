@@ -20,6 +20,7 @@ from .pipeline.damage_probe import PROBED_AT_ONCE
 from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS
 from .pipeline.statistics import STATISTIC_BYTES
 from .recipe import Recipe
+from .text.probe_text import TEXTS, TOKENS
 
 FLOAT = 4
 # Resident bytes of the interpreter with torch and transformers loaded; `resident` measures more where it is.
@@ -96,7 +97,7 @@ def predict_memory(
     ``resident`` is what the process holds before it starts.
     """
     anatomy = source.anatomy
-    peaks, passes = [_head_bytes(source, PROBED_AT_ONCE * recipe.calibrated)], _swept(recipe)
+    peaks, passes = [_probe_bytes(source, recipe)], _swept(recipe)
     codes = any(step.bits_per_weight(1024) is not None for _, step in recipe.steps)
     compares = any(step.compares for step in passes)
     kept = _KEPT if any(step.learns for step in passes) else 0
@@ -104,7 +105,7 @@ def predict_memory(
         weights = _block_bytes(block)
         copies = weights * (2 if compares else 1) + (weights // FLOAT if codes else 0)
         held = copies + _statistics_bytes(block, passes)
-        forward = _forward_bytes(source, block, batch_tokens) if recipe.calibrated else 0
+        forward = _forward_bytes(source, block, max(batch_tokens * recipe.calibrated, TOKENS))
         peaks.append(held + max(forward, kept * forward + _pass_bytes(block, passes)))
     peaks += [_backward_bytes(source, at_once, held) for at_once, held in _backward_sweeps(source, recipe)]
     whole = sum(_block_bytes(block) for block in anatomy.blocks)
@@ -137,6 +138,20 @@ def _backward_bytes(source: WeightSource, at_once: int, held: int) -> int:
     return max(held + int(_KEPT_ON_THE_WAY * forward), _head_bytes(source, LOGITS_AT_ONCE))
 
 
+def _probe_bytes(source: WeightSource, recipe: Recipe) -> int:
+    """What makes logits after a step: the head, and the original's beside it where a pass may change it."""
+    both = any(isinstance(step, ModelPass) for _, step in recipe.steps)
+    return _head_bytes(source, PROBED_AT_ONCE) + both * source.outer_bytes()
+
+
+def probe_multiplications(source: WeightSource, recipe: Recipe) -> float:
+    """Multiply-adds that it takes to measure the original and what each step leaves of it."""
+    anatomy, tokens = source.anatomy, len(TEXTS) * TOKENS
+    whole = sum(_block_bytes(block) for block in anatomy.blocks) // FLOAT
+    head = 0 if anatomy.head is None else 2 * anatomy.vocab_size * anatomy.hidden_size
+    return tokens * (FORWARD * whole * (1 + len(recipe.steps)) + head * len(recipe.steps))
+
+
 def _head_bytes(source: WeightSource, at_once: int) -> int:
     """All that is outside the blocks, and the logits of so many tokens."""
     logits = 0 if source.anatomy.head is None else _LOGITS * at_once * source.anatomy.vocab_size * FLOAT
@@ -154,7 +169,8 @@ def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, result: int)
         if isinstance(step, BlockPass) or (isinstance(step, ModelPass) and step.measures)
     ]
     waiting = max((min(tokens, one) * (count + 3) for one in measured), default=0)
-    return 2 * result + state * max(2 * tokens, waiting)
+    probed = len(TEXTS) * TOKENS * (2 + len(recipe.steps))
+    return 2 * result + state * (probed + max(2 * tokens, waiting))
 
 
 def multiplications(
@@ -183,7 +199,7 @@ def multiplications(
     for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
         bound = math.inf if only.max_seconds is None else only.max_seconds * rate
         total += min(only.multiplications(whole, only.seen(tokens, samples)), bound)
-    return total
+    return total + probe_multiplications(source, recipe)
 
 
 @dataclass(frozen=True)

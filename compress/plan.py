@@ -10,7 +10,16 @@ from typing import Any
 
 from ..errors import RecipeError, ShapeError
 from .bundle_size import bits_in_bundle, bundle_bytes
-from .costs import LIBRARIES, gemm_rate, multiplications, predict_disk, predict_memory, resident, weights_of
+from .costs import (
+    LIBRARIES,
+    gemm_rate,
+    multiplications,
+    predict_disk,
+    predict_memory,
+    probe_multiplications,
+    resident,
+    weights_of,
+)
 from .model.anatomy import Anatomy
 from .model.block_anatomy import Linear
 from .model.kv_scheme import KVScheme
@@ -18,6 +27,7 @@ from .model.weights import WeightSource
 from .numbers.scheme import GROUP_SIZES, Scheme
 from .pipeline.algorithm import Pass, Selective
 from .recipe import Recipe
+from .text.probe_text import TEXTS, TOKENS
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ class Plan:
     """What :func:`plan` predicts. Bytes, and seconds at this machine's measured rate.
 
     ``stored`` are the types that the weights come in, by their safetensors names; all are computed with in
-    float32. ``notes`` say what was chosen for the model, such as its groups, and whether the machine is busy.
+    float32. ``probe_tokens`` are what each step is measured on, ``probe_seconds`` that part of the time.
+    ``notes`` say what was chosen for the model, such as its groups, and whether the machine is busy.
     """
 
     model: str
@@ -52,6 +63,8 @@ class Plan:
     peak_memory: int = 0
     disk: int = 0
     seconds: float = 0.0
+    probe_tokens: int = 0
+    probe_seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -148,6 +161,8 @@ def plan(
         peak_memory=memory_of(source, recipe, samples, length, batch_size),
         disk=predict_disk(source, recipe, tokens, result),
         seconds=10 + multiplications(source, recipe, samples, length, at_once, rate) / rate,
+        probe_tokens=len(TEXTS) * TOKENS,
+        probe_seconds=probe_multiplications(source, recipe) / rate,
         notes=(*recipe.notes, *measured.notes),
     )
 

@@ -36,7 +36,8 @@ def _plan_table(plan: Any) -> Any:
         f"bundle about {plan.bundle_bytes / 1e6:.0f} MB, all that a device keeps · "
         f"{plan.calibration_tokens:,} calibration tokens · "
         f"predicted peak memory {plan.peak_memory / 1e9:.2f} GB, "
-        f"disk {plan.disk / 1e9:.2f} GB, time {_duration(plan.seconds)}"
+        f"disk {plan.disk / 1e9:.2f} GB, time {_duration(plan.seconds)}, of which "
+        f"{_duration(plan.probe_seconds)} measure each step on {plan.probe_tokens:,} tokens of a text of its own"
     )
     table.caption_justify = "left"
     return table
@@ -187,18 +188,16 @@ def step_summary(step: dict[str, Any]) -> str:
         parts.append(
             f"{_MEASURES[measure]} to the original {damage[measure]:.3g} over {damage['tokens']} tokens"
         )
-    parts += _learned(step.get("details") or {}, damage)
+    parts += _learned(step.get("details") or {})
     return "; ".join(part for part in parts if part) or "done"
 
 
-def _learned(details: dict[str, Any], damage: dict[str, Any]) -> list[str]:
-    """What a pass that learned says besides: of a measure of its own, and of what did not go well."""
-    measure, parts = details.get("measure"), []
-    if measure in damage and measure not in _MEASURES:
-        before = details["held_out"][0][1]
-        parts.append(
-            f"held-out {measure} {before:.3g}, now {damage[measure]:.3g} over {damage['tokens']} tokens"
-        )
+def _learned(details: dict[str, Any]) -> list[str]:
+    """What a pass that learned says besides: of the loss on held-out text, and of what did not go well."""
+    measure, losses, parts = details.get("measure"), dict(details.get("held_out") or ()), []
+    if details.get("kept") in losses:
+        before, now = next(iter(losses.values())), losses[details["kept"]]
+        parts.append(f"held-out {measure} {before:.3g}, now {now:.3g}")
     if details.get("kept") == 0:
         parts.append("kept as it was: nothing learned was better")
     if retreats := details.get("retreats"):

@@ -23,7 +23,6 @@ from ..pipeline.algorithm import Fixed, ModelPass, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import Stream
 from ..pipeline.block_shards import BlockWriter
-from ..pipeline.damage_probe import decoder_divergences
 from ..pipeline.forward import BatchSplitter
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.expert_pruning import (
@@ -33,8 +32,6 @@ from ..prune.structured.expert_pruning import (
     used,
     with_experts,
 )
-
-_PROBE_TOKENS = 512
 
 
 class ExpertsPass(ModelPass):
@@ -128,13 +125,10 @@ class ExpertsPass(ModelPass):
                 parts.append(writer.exactly(block, tensors))
                 skeleton.free(block.prefix)
                 task.advance(1)
-        with skeleton.head() as head:
-            sides = [side.first_rows(len(anatomy.blocks), _PROBE_TOKENS) for side in (original, pruned)]
-            damage = decoder_divergences(sides, [head, head])
         config = {key: kept for key in size_keys(source.reader.config).experts if key in source.reader.config}
         details = {"experts": kept, "removed": gone}
         return StageResult(
-            [*parts, writer.outer()], statuses, {}, writer.forms, damage, config=config, details=details
+            [*parts, writer.outer()], statuses, {}, writer.forms, config=config, details=details
         )
 
     def _status(self, experts: Experts, use: ExpertUse, stays: Sequence[int]) -> LayerStatus:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -27,16 +27,12 @@ from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.block_shards import BlockWriter, numbered
-from ..pipeline.damage_probe import divergences
 from ..pipeline.forward import BatchSplitter
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.layer_removal import LayerChoice, LayerCriterion, choose, refit
 from ..prune.structured.residual_fit import adds_plainly, refit_bytes
 from ..text.token_batch import TokenBatch
-
-_PROBE_TOKENS = 512
-
 
 _MEASURED = 512  # tokens that greedy measures each choice on
 
@@ -107,8 +103,8 @@ class Layers(ModelPass):
             few = _first(batches, _MEASURED)
             measured = Stream.capture(folder / "measured", runner.skeleton, few)
         choice = self._choose(stage, runner, measured)
-        changed, statuses, damage = self._refitted(stage, runner, inputs, choice.removed)
-        return self._written(stage, choice, changed, statuses, damage)
+        changed, statuses = self._refitted(stage, runner, inputs, choice.removed)
+        return self._written(stage, choice, changed, statuses)
 
     def _enough(self, anatomy: Anatomy, removed: Sequence[int]) -> bool:
         kept = tuple(block for block in anatomy.blocks if block.index not in removed)
@@ -125,8 +121,8 @@ class Layers(ModelPass):
 
     def _refitted(
         self, stage: Stage, runner: BlockRunner, inputs: Stream, removed: Sequence[int]
-    ) -> tuple[dict[str, Tensor], list[LayerStatus], list[dict[str, Any]]]:
-        """New parameters by stored name, a status for each cut, and the damage of it all.
+    ) -> tuple[dict[str, Tensor], list[LayerStatus]]:
+        """New parameters by stored name, and a status for each cut.
 
         The ``inputs`` of the first block go through all blocks, and beside them through those that stay.
         """
@@ -154,8 +150,7 @@ class Layers(ModelPass):
         if first and self.repair != "none":
             detail = "no layer comes before it"
             statuses.append(_status(blocks[0], first, "fallback-unrepaired", 1.0, detail))
-        rows = [stream.first_rows(end, _PROBE_TOKENS) for stream in (original, shortened)]
-        return changed, statuses, divergences(runner.skeleton, rows)
+        return changed, statuses
 
     def _refit(
         self,
@@ -201,7 +196,6 @@ class Layers(ModelPass):
         choice: LayerChoice,
         changed: dict[str, Tensor],
         statuses: list[LayerStatus],
-        damage: list[dict[str, Any]],
     ) -> StageResult:
         source = stage.source
         writer = BlockWriter(source, source.schemes, stage.directory)
@@ -221,7 +215,6 @@ class Layers(ModelPass):
             statuses,
             schemes,
             writer.forms,
-            damage,
             config=without_blocks(source.reader.config, source.anatomy, [block.index for block in kept]),
             details={"removed": choice.removed, "scores": choice.scores},
         )

@@ -31,7 +31,6 @@ from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.block_shards import BlockWriter
-from ..pipeline.damage_probe import decoder_divergences
 from ..pipeline.forward import BatchSplitter
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
@@ -40,8 +39,6 @@ from ..prune.structured.residual_cut import Ends, cut_block, narrower, why_not
 from ..prune.structured.residual_fit import refit_bytes
 from ..prune.structured.residual_repair import NarrowBlock
 from ..rotate.rotation import FusedTensors
-
-_PROBE_TOKENS = 512
 
 
 class Width(ModelPass):
@@ -195,13 +192,10 @@ class Width(ModelPass):
                 task.advance(1)
         ends = Ends(source, basis, separate=not anatomy.tied or self.separates(anatomy))
         statuses.append(ends.fit(wide, narrow, **options))
-        rows = [stream.first_rows(len(anatomy.blocks), _PROBE_TOKENS) for stream in (wide, narrow)]
-        with runner.skeleton.head() as head:
-            damage = decoder_divergences(rows, [head, ends.logits])
         details = {"hidden": basis.shape[1], "of": len(basis), "weights": basis.shape[1] / len(basis)}
         outside = writer.outer(*ends.tensors())
         return StageResult(
-            [*parts, outside], statuses, {}, writer.forms, damage, config=ends.config(), details=details
+            [*parts, outside], statuses, {}, writer.forms, config=ends.config(), details=details
         )
 
 

@@ -48,6 +48,7 @@ class LayerStatus:
     error: float
     error_kind: str
     detail: str = ""
+    place: int = 0  # of its step: in a sweep at first, then in the recipe
 
     @property
     def degraded(self) -> bool:
@@ -56,7 +57,7 @@ class LayerStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON for the manifest."""
-        return {key: value for key, value in self.__dict__.items() if value != ""}
+        return {key: value for key, value in self.__dict__.items() if value != "" and key != "place"}
 
 
 def _no_batches() -> Iterator[Batch]:

@@ -170,15 +170,6 @@ class Stream:
             rows = batch.hidden.flatten(0, 1)
             yield rows if batch.mask is None else rows[batch.mask.flatten()]
 
-    def first_rows(self, block: int, tokens: int) -> Tensor:
-        """The first ``tokens`` of :meth:`rows`, or all where there are fewer."""
-        parts: list[Tensor] = []
-        for rows in self.rows(block):
-            parts.append(rows)
-            if sum(map(len, parts)) >= tokens:
-                break
-        return torch.cat(parts)[:tokens]
-
     def advance(
         self,
         block: int,

@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from ..text.calibration import Calibration
 from .algorithm import BlockPass, ModelPass, Pass
 from .block import LayerStatus
 from .block_shards import Masks
+from .damage_probe import DamageProbe
 from .journal import Journal
 from .processes import ALONE, Processes
 from .sealed import read_sealed, write_sealed
@@ -71,9 +73,10 @@ class StageChain:
         progress: Progress,
         processes: Processes = ALONE,
         answers: Path | None = None,
+        probe: DamageProbe | None = None,
     ) -> None:
         self.original, self.stages, self.calibration = source, stages_of(steps), calibration
-        self.processes, self.answers = processes, answers
+        self.processes, self.answers, self.probe = processes, answers, probe
         self.device, self.work, self.key, self.progress = device, work, key, progress
 
     def run(self, result: Path) -> Record:
@@ -86,13 +89,14 @@ class StageChain:
                 self.progress.note(f"stage {number + 1} of {len(self.stages)}: {names}")
             directory = self.work / f"stage-{number}"
             outcome = self._run_stage(source, steps, directory, number)
-            record.add(steps, outcome)
+            made = result if last else self.work / "checkpoint.partial"
+            assemble(source, outcome, made)
+            record.add(steps, outcome, self._damage(steps, outcome, made))
             self._keep_log(directory, steps, number)
             if last:
-                assemble(source, outcome, result)
                 self._join_logs(result)
             else:
-                source = self._keep(source, outcome, record, directory, number)
+                source = self._keep(record, directory, number)
         self.processes.agree(None)
         return record
 
@@ -128,7 +132,8 @@ class StageChain:
         calibration = self._read(only) if any(step.calibrated for _, step in steps) else None
         schemes = schemes_after(steps, source)
         masks = self._masks(number)
-        return Sweep(source, passes, schemes, calibration, self.device, journal, self.progress, masks).run()
+        options = self.device, journal, self.progress, masks, self.probe
+        return Sweep(source, passes, schemes, calibration, *options).run()
 
     def _apply(self, source: WeightSource, only: Pass, number: int) -> StageResult:
         assert isinstance(only, ModelPass)
@@ -153,6 +158,14 @@ class StageChain:
         """Those that the stage before left."""
         return Masks.open(sorted((self._checkpoint(number - 1) / "masks").glob("*.safetensors")))
 
+    def _damage(self, steps: Steps, outcome: StageResult, made: Path) -> list[dict[str, Any] | None]:
+        """What each of ``steps`` left of the model: known of a sweep, else found by running what was made."""
+        if outcome.damage:
+            return [*outcome.damage]
+        if self.probe is None or len(steps) > 1:
+            return [None] * len(steps)
+        return [self.probe.measure(WeightSource.open(made))]
+
     def _keep_log(self, directory: Path, steps: Steps, number: int) -> None:
         """What a stage logged, headed by its name, where it outlives the stage."""
         if (directory / LOG).exists():
@@ -164,12 +177,9 @@ class StageChain:
         if logs:
             (result / LOG).write_bytes(b"".join(log.read_bytes() for log in logs))
 
-    def _keep(
-        self, source: WeightSource, outcome: StageResult, record: Record, directory: Path, number: int
-    ) -> WeightSource:
-        """Make the outcome a checkpoint of its own, whole or not at all, and forget the one before."""
+    def _keep(self, record: Record, directory: Path, number: int) -> WeightSource:
+        """Make what was assembled a checkpoint of its own, whole or not at all, and forget the one before."""
         path, partial = self._checkpoint(number), self.work / "checkpoint.partial"
-        assemble(source, outcome, partial)
         if (directory / "masks").is_dir():
             shutil.copytree(directory / "masks", partial / "masks")
         write_sealed(partial / RECORD, {**asdict(record), "files": hash_tree(partial)})

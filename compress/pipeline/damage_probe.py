@@ -1,51 +1,147 @@
-"""Which step cost what: a few calibration tokens that go through the model once a step.
+"""Which step cost what: after each, a text that no pass reads goes through the model.
 
-Probe ``k`` runs through blocks to which the first ``k`` steps were applied, probe 0 through the blocks as
-they came. At the end, the divergence of each from probe 0 is the damage up to that step, measured at the
-model's own output: on calibration text, so it tells steps apart rather than promising a perplexity.
+Its divergence from the original there is the damage up to that step, exactly, over the whole vocabulary: the
+same text and the same tokens for every pass, calibrated or not. The original's last states are found once and
+kept; logits are made of them a few tokens at a time, so that memory holds no more than the head and those.
+Steps that share a sweep have a stream each in it (:mod:`.sweep`); after all others the finished checkpoint is
+run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
+from ...errors import EdgepressError
+from ...runtime.text.tokenizer import Tokenizer
+from ...storage import sha256_json, write_atomic
+from ...terminal import Progress
 from ..model.skeleton import Skeleton
+from ..model.weights import WeightSource
+from ..text.probe_text import describe, probe_batches
 from ..text.token_batch import TokenBatch
+from .block import Block
 from .block_inputs import Stream
+from .device import return_small_blocks
+from .forward import BatchSplitter
+from .sealed import SEAL_BYTES, ends_with_seal, sealed
 
-TOKENS = 512
 PROBED_AT_ONCE = 64  # tokens whose logits are held at once: a row is as long as the vocabulary
 
 
-def probe_rows(batch: TokenBatch) -> int:
-    """How many sequences of a calibration batch make a probe: at least one, about ``TOKENS`` tokens."""
-    return max(1, min(batch.input_ids.shape[0], TOKENS // batch.input_ids.shape[1]))
+class DamageProbe:
+    """What the ``original`` says about the probe text, and how far other models are from it.
 
-
-def damage(skeleton: Skeleton, probes: Sequence[Stream], block: int) -> list[dict[str, Any]]:
-    """One entry for each probe after the first: how far the model's output is from the original's.
-
-    Decoders: ``kl`` (mean nats a token, original ‖ compressed) and ``top1`` (the likeliest token agrees).
-    Encoders: ``distance``, one less the mean cosine of the tokens' last hidden states.
+    Args:
+        batches: the probe text in the original's tokens.
+        directory: for states that wait, and for the original's last ones, which a resumed run finds again.
     """
-    return divergences(skeleton, [torch.cat(list(probe.rows(block))) for probe in probes])
+
+    def __init__(
+        self,
+        original: WeightSource,
+        batches: Sequence[TokenBatch],
+        directory: Path,
+        device: torch.device,
+        progress: Progress,
+    ) -> None:
+        self.original, self.batches = original, batches
+        self.directory, self.device, self.progress = directory, device, progress
+
+    @classmethod
+    def open(
+        cls, original: WeightSource, directory: Path, device: torch.device, progress: Progress
+    ) -> DamageProbe | None:
+        """The probe of a decoder or encoder; None for others, and where its tokenizer does not fit it."""
+        anatomy, path = original.anatomy, original.reader.path
+        if anatomy.kind == "encoder_decoder" or not (path / "tokenizer.json").is_file():
+            return None
+        try:
+            batches = probe_batches(Tokenizer.open(path), anatomy.max_positions)
+        except EdgepressError as error:
+            progress.note(f"steps are not measured: {error.what}")
+            return None
+        if max(int(batch.input_ids.max()) for batch in batches) >= anatomy.vocab_size:
+            return None
+        return cls(original, batches, directory, device, progress)
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest keeps of the text."""
+        return describe(self.batches)
+
+    def knows(self, source: WeightSource) -> bool:
+        """Whether ``source`` has the original's vocabulary: else nothing can be compared token by token."""
+        return source.anatomy.vocab_size == self.original.anatomy.vocab_size
+
+    def measure(self, source: WeightSource) -> dict[str, Any] | None:
+        """How far the checkpoint ``source`` is from the original; None where the two cannot be compared."""
+        if not self.knows(source):
+            return None
+        skeleton = Skeleton(source, self.device)
+        return self.compare(skeleton, self._through(skeleton, "measuring the step"))
+
+    def compare(self, skeleton: Skeleton, rows: Tensor) -> dict[str, Any]:
+        """How far ``rows [tokens, hidden]`` behind the last block of ``skeleton`` are from the original's:
+        ``kl`` (mean nats a token, original ‖ compressed) and ``top1`` (the likeliest token agrees) of a
+        decoder; of an encoder ``distance``, one less the mean cosine of the states.
+        """
+        hidden = finite([self._states(), rows])
+        if skeleton.anatomy.kind == "encoder":
+            return distance(*hidden)
+        with ExitStack() as stack:
+            head = stack.enter_context(skeleton.head())
+            same = skeleton.source.reader.path == self.original.reader.path
+            own = head if same else stack.enter_context(Skeleton(self.original, self.device).head())
+            return decoder_divergences(hidden, [own, head])[0]
+
+    def _states(self) -> Tensor:
+        """The original's ``[tokens, hidden]`` behind its last block."""
+        key = sha256_json(self.describe())
+        file = self.directory / f"original-{key[:16]}.safetensors"
+        if not ends_with_seal(file):
+            found = self._through(Skeleton(self.original, self.device), "measuring the original")
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, sealed(save({"rows": found.cpu()})))
+        rows: Tensor = load(file.read_bytes()[:-SEAL_BYTES])["rows"]
+        return rows.to(self.device)
+
+    def _through(self, skeleton: Skeleton, title: str) -> Tensor:
+        """The states ``[tokens, hidden]`` of the text behind the last block."""
+        smaller, blocks = BatchSplitter(self.progress.note), skeleton.anatomy.blocks
+        stream = Stream.capture(self.directory / "activations", skeleton, self.batches)
+        with self.progress.task(title, len(blocks)) as task:
+            for anatomy in blocks:
+                module = skeleton.fill(anatomy.prefix)
+                quantized = skeleton.source.quantized(anatomy, self.device)
+                cache = skeleton.source.kv_scales(anatomy.attention)
+                with Block(anatomy, module, {}, quantized=quantized, kv=cache).simulated(skeleton):
+                    stream.advance(anatomy.index, module, smaller)
+                skeleton.free(anatomy.prefix)
+                return_small_blocks()
+                task.advance(1)
+        rows = torch.cat(list(stream.rows(len(blocks))))
+        stream.drop(len(blocks))
+        return rows
 
 
 def divergences(skeleton: Skeleton, hidden: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """As :func:`damage`, of rows ``[tokens, hidden]`` that leave the last block: the original's come
-    first."""
-    hidden = _finite(hidden)
+    """As :meth:`DamageProbe.compare`, of rows ``[tokens, hidden]`` that leave the last block: the original's
+    come first.
+    """
+    hidden = finite(hidden)
     if skeleton.anatomy.kind == "encoder":
-        return [_distance(hidden[0], rows) for rows in hidden[1:]]
+        return [distance(hidden[0], rows) for rows in hidden[1:]]
     with skeleton.head() as logits:
         return decoder_divergences(hidden, [logits] * len(hidden))
 
 
-def _finite(hidden: Sequence[Tensor]) -> Sequence[Tensor]:
+def finite(hidden: Sequence[Tensor]) -> Sequence[Tensor]:
     """Without the tokens that are not finite in any of the probes, which hold the same ones."""
     keep = torch.stack([torch.isfinite(rows).all(1) for rows in hidden]).all(0)
     return hidden if bool(keep.all()) else [rows[keep] for rows in hidden]
@@ -54,7 +150,7 @@ def _finite(hidden: Sequence[Tensor]) -> Sequence[Tensor]:
 def decoder_divergences(
     hidden: Sequence[Tensor], heads: Sequence[Callable[[Tensor], Tensor]]
 ) -> list[dict[str, Any]]:
-    """As :func:`damage` of a decoder; each of ``hidden`` has a head of its own, from rows to logits."""
+    """As :func:`divergences` of a decoder; each of ``hidden`` has a head of its own, from rows to logits."""
     totals = [[0.0, 0] for _ in hidden[1:]]
     for start in range(0, hidden[0].shape[0], PROBED_AT_ONCE):
         original = torch.log_softmax(heads[0](hidden[0][start : start + PROBED_AT_ONCE]), -1)
@@ -69,7 +165,8 @@ def decoder_divergences(
     return [{"tokens": tokens, "kl": kl / tokens, "top1": same / tokens} for kl, same in totals]
 
 
-def _distance(original: Tensor, rows: Tensor) -> dict[str, Any]:
+def distance(original: Tensor, rows: Tensor) -> dict[str, Any]:
+    """One less the mean cosine of rows ``[tokens, hidden]``."""
     if not len(rows):
         return {"tokens": 0}
     cosine = torch.nn.functional.cosine_similarity(original, rows, dim=-1)

@@ -46,6 +46,11 @@ def append_seal(stream: io.BufferedRandom) -> None:
     stream.write(digest)
 
 
+def sealed(content: bytes) -> bytes:
+    """``content`` with its SHA-256 behind it."""
+    return content + hashlib.sha256(content).digest()
+
+
 def ends_with_seal(path: Path) -> bool:
     """Whether the file at ``path`` is there, and ends with the SHA-256 of what stands before."""
     if not path.exists():

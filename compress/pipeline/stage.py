@@ -107,11 +107,12 @@ class StageResult:
         parts: safetensors files that together are the model.
         statuses: one a layer and step.
         schemes: of every layer that is quantized now; ``forms``: how each scheme is stored.
-        damage: after each step, as :func:`edgepress.compress.pipeline.damage_probe.damage` has it; may be
-        empty. config: entries of ``config.json`` that changed, for models whose shape did. details: what a
-        pass wants kept in the manifest. kv_scheme: of the key/value cache, whose scales are in ``parts``;
-        None in float. form: the checkpoint whose config and companions it has, where that is not the stage's
-        own. files: companions that changed, by name: their JSON, or None for those that go.
+        damage: after each step of a sweep, as :meth:`.damage_probe.DamageProbe.compare` has it; empty where
+        the finished checkpoint is measured instead. config: entries of ``config.json`` that changed, for
+        models whose shape did. details: what a pass wants kept in the manifest. kv_scheme: of the key/value
+        cache, whose scales are in ``parts``; None in float. form: the checkpoint whose config and companions
+        it has, where that is not the stage's own. files: companions that changed, by name: their JSON, or
+        None for those that go.
     """
 
     parts: list[Path]
@@ -139,12 +140,14 @@ class Record:
     damage: list[dict[str, Any] | None] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, steps: Steps, result: StageResult) -> None:
-        """Take in the result of the next ``steps``."""
+    def add(self, steps: Steps, result: StageResult, damage: Sequence[dict[str, Any] | None]) -> None:
+        """Take in the result of the next ``steps``, and the ``damage`` after each of them."""
+        first = len(self.damage)
         if result.details:
-            self.details[str(len(self.damage))] = result.details
-        measured: list[dict[str, Any] | None] = list(result.damage)
-        self.damage += measured or [None] * len(steps)
+            self.details[str(first)] = result.details
+        self.damage += damage
+        for status in result.statuses:
+            status.place = first + min(status.place, len(steps) - 1)
         self.statuses += result.statuses
 
 

@@ -24,12 +24,13 @@ from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
+from ..text.token_batch import TokenBatch
 from .algorithm import BlockPass
 from .block import Block, LayerStatus, Statistics
 from .block_inputs import BatchContext, Stream, capture
 from .block_shards import BlockWriter, Masks
 from .collect import Side, collect
-from .damage_probe import damage, probe_rows
+from .damage_probe import DamageProbe
 from .device import return_small_blocks
 from .forward import Batch, BatchSplitter, nonfinite, require_few
 from .journal import Journal
@@ -46,6 +47,7 @@ class Sweep:
         schemes: the scheme that each linear ends with, which decides the form it is stored in.
         calibration: token batches, or None when no pass asks for them.
         masks: of weights that an earlier sweep pruned.
+        probe: what each of the steps is measured with; None: they are not.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class Sweep:
         journal: Journal,
         progress: Progress,
         masks: Masks | None = None,
+        probe: DamageProbe | None = None,
     ) -> None:
         self.source, self.steps, self.calibration = source, steps, calibration
         self.device, self.journal, self.progress = device, journal, progress
         self.masks = masks or Masks()
+        self.probe = probe if probe is not None and probe.knows(source) else None
         self.prepared: Sequence[Sequence[Path]] = ()
         self.smaller = BatchSplitter(progress.note)
         self.writer = BlockWriter(source, schemes, journal.directory)
@@ -69,7 +73,8 @@ class Sweep:
         self.compares = any(step.compares for group in steps for _, step in group)
         self.inputs = self._stream("inputs", [])
         self.originals = self._stream("originals", [])
-        self.probes = [self._stream(f"probe-{number}", []) for number in range(len(steps) + 1)]
+        measured = range(len(steps) if self.probe is not None else 0)
+        self.probes = [self._stream(f"probe-{number}", []) for number in measured]
 
     def _stream(self, name: str, entries: Sequence[BatchContext]) -> Stream:
         return Stream(self.journal.directory / "activations" / name, entries, self.device)
@@ -77,6 +82,8 @@ class Sweep:
     @property
     def _runs(self) -> list[Stream]:
         """The streams of whole calibration batches."""
+        if self.calibration is None:
+            return []
         return [self.inputs, self.originals] if self.compares else [self.inputs]
 
     def run(self) -> StageResult:
@@ -91,7 +98,9 @@ class Sweep:
         )
         skeleton = Skeleton(self.source, self.device)
         if self.calibration is not None:
-            self._capture(skeleton, write=start == 0)
+            self._capture(skeleton, self._runs, self.calibration.batches, write=start == 0)
+        if self.probe is not None:
+            self._capture(skeleton, self.probes, self.probe.batches, write=start == 0)
         with self.progress.task("compressing blocks", len(blocks)) as task:
             task.advance(start)
             for anatomy in blocks[start:]:
@@ -104,47 +113,44 @@ class Sweep:
             [LayerStatus(**status) for unit in units for status in unit["statuses"]],
             {name: Scheme.parse(scheme) for unit in units for name, scheme in unit["schemes"].items()},
             self.writer.forms,
-            damage(skeleton, self.probes, len(blocks)) if self.calibration is not None else [],
+            self._damage(skeleton),
             kv_scheme=self.steps[-1][-1][1].kv_scheme,  # the last pass, if any
         )
 
-    def _capture(self, skeleton: Skeleton, *, write: bool) -> None:
-        """Embed the batches: what each keeps for all blocks, and the first block's inputs."""
-        assert self.calibration is not None
-        entries: list[BatchContext] = []
-        for number, (hidden, entry) in enumerate(capture(skeleton, self.calibration.batches)):
-            entries.append(entry)
-            if number == 0:
-                parts = -(-hidden.shape[0] // probe_rows(self.calibration.batches[0]))
-                whole = [Batch(hidden, kept, entry.mask) for kept in entry.arguments]
-                probe = [next(batch.split(parts)) for batch in whole]
-                self._start(self.probes, 0, probe[0].hidden, write)
-            self._start(self._runs, number, hidden, write)
-        for stream in self._runs:
-            stream.entries = entries
-        for stream in self.probes:
-            stream.entries = [BatchContext([part.arguments for part in probe], probe[0].mask)]
+    def _damage(self, skeleton: Skeleton) -> list[dict[str, Any]]:
+        """Of each step, as :meth:`.damage_probe.DamageProbe.compare` has it."""
+        if self.probe is None:
+            return []
+        end = len(self.source.anatomy.blocks)
+        return [self.probe.compare(skeleton, torch.cat(list(stream.rows(end)))) for stream in self.probes]
 
-    @staticmethod
-    def _start(streams: Sequence[Stream], number: int, hidden: Tensor, write: bool) -> None:
-        for stream in streams if write else ():
-            if number == 0:
-                stream.drop(0)
-            stream.write(0, number, hidden)
+    def _capture(
+        self, skeleton: Skeleton, streams: Sequence[Stream], batches: Sequence[TokenBatch], *, write: bool
+    ) -> None:
+        """Embed ``batches`` for ``streams``: what each keeps for all blocks, and the first block's inputs."""
+        entries: list[BatchContext] = []
+        for number, (hidden, entry) in enumerate(capture(skeleton, batches)):
+            entries.append(entry)
+            for stream in streams if write else ():
+                if number == 0:
+                    stream.drop(0)
+                stream.write(0, number, hidden)
+        for stream in streams:
+            stream.entries = entries
 
     def _sweep_block(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> list[LayerStatus]:
         block = self._load(skeleton, anatomy)
-        left = self._leave(skeleton, block, self.probes[:1])
+        left: list[Path] = []
         if self.compares:
             block.original = copy.deepcopy(block.module)
             block.references = lambda: self.originals.batches(anatomy.index)
             block.targets = lambda: self.originals.batches(anatomy.index + 1)
             left += self._leave(skeleton, block, [self.originals])
-        for step, probe in zip(self.steps, self.probes[1:], strict=True):
-            self._apply(block, step)
-            left += self._leave(skeleton, block, [probe])
+        for place, step in enumerate(self.steps):
+            self._apply(block, step, place)
+            left += self._leave(skeleton, block, self.probes[place : place + 1])
         block.statistics, block.original = {}, None
-        left += self._leave(skeleton, block, [self.inputs])
+        left += self._leave(skeleton, block, self._runs[:1])
         self._report_nonfinite(block)
         self.journal.add(
             {
@@ -179,7 +185,8 @@ class Sweep:
             },
         )
 
-    def _apply(self, block: Block, step: StepPasses) -> None:
+    def _apply(self, block: Block, step: StepPasses, place: int) -> None:
+        before = len(block.statuses)
         wanted: dict[str, tuple[str, ...]] = {}
         for linear in block.anatomy.linears():
             needs = {need for _, options in step if options.selects(linear) for need in options.needs}
@@ -190,6 +197,8 @@ class Sweep:
         for name, options in step:
             options.apply(block)
             block.check(name)
+        for status in block.statuses[before:]:
+            status.place = place
 
     def _collect(self, block: Block, wanted: Mapping[str, tuple[str, ...]]) -> Statistics:
         current = Side(block.module, block.linears, block.batches)
@@ -202,14 +211,13 @@ class Sweep:
 
     def _leave(self, skeleton: Skeleton, block: Block, streams: Sequence[Stream]) -> list[Path]:
         """Run ``streams`` through the block as it is; returns the files that hold the next block's inputs."""
-        if self.calibration is None:
-            return []
         files: list[Path] = []
         with block.simulated(skeleton):
             for stream in streams:
                 self.nonfinite = (0, 0)
+                check = None if stream in self.probes else self._count
                 files += stream.advance(
-                    block.anatomy.index, block.module, self.smaller, keep=True, check=self._count
+                    block.anatomy.index, block.module, self.smaller, keep=True, check=check
                 )
         return files
 

@@ -28,6 +28,7 @@ from .corpus import (
     read_corpus,
     text_sha256,
 )
+from .probe_text import refuse_probe
 from .token_batch import (
     SEPARATOR,
     Ids,
@@ -126,13 +127,14 @@ def calibration_from(
 
     Raises:
         CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
-            would fit), or ids that the model has no embedding for.
+            would fit), the text that steps are measured on, or ids that the model has no embedding for.
         UnknownName: another ``chat``.
         InputError: sizes that are not positive, a seed below 0, chat text for a model without a template, or
             a label that is not one of ``labels``.
     """
     _require_sensible(samples, length, batch_size, chat)
     corpus = read_corpus(source, field=field)
+    refuse_probe(corpus.texts(), source)
     generator = np.random.default_rng(require_seed(seed))
     if kind == "decoder":
         cut, rendered = _decoder_rows(corpus, tokenizer, samples, length, generator, chat)

@@ -198,8 +198,8 @@ class Learning(ModelPass):
             statuses,
             schemes,
             writer.forms,
-            [{"tokens": trainer.held_out_tokens, measure: train_state.best[1]}],
-            details=self._details(student, train_state, measure) | {"precision": trainer.precision},
+            details=self._details(student, train_state, measure)
+            | {"precision": trainer.precision, "held_out_tokens": trainer.held_out_tokens},
         )
 
     def _details(self, student: Student, train_state: TrainState, measure: str) -> dict[str, Any]:

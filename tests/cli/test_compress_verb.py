@@ -26,20 +26,20 @@ def test_each_step_says_what_it_measured_and_nothing_else(
     for line in capsys.readouterr().out.splitlines():
         name, _, told = line.strip().partition(": ")
         lines[name] = told
-    assert lines["rotate"].endswith(" ok")  # it rounds nothing: no error, and nothing measured after it
+    assert lines["rotate"].startswith("21 ok; KL to the original")  # it rounds nothing: no error
     assert "worst relative error 0." in lines["gptq"] and "KL to the original" in lines["gptq"]
     assert lines["tune"].startswith("KL to the original") and " tokens" in lines["tune"]
 
 
 def test_a_pass_that_learned_tells_its_own_measure_and_what_did_not_go_well() -> None:
     step: dict[str, Any] = {"statuses": {}, "worst_error": 0.0}
-    step["damage"] = {"sequence": 0.00129, "tokens": 256}
+    step["damage"] = None
     step["details"] = {
         "measure": "sequence",
         "held_out": [[0, 0.0099], [2, 0.00129]],
         "kept": 2,
         "retreats": 0,
     }
-    assert step_summary(step) == "held-out sequence 0.0099, now 0.00129 over 256 tokens"
+    assert step_summary(step) == "held-out sequence 0.0099, now 0.00129"
     step["details"] |= {"kept": 0, "retreats": 3}
     assert "kept as it was" in step_summary(step) and "rolled back 3 ×" in step_summary(step)

@@ -95,7 +95,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Workshop, StudyRow], str]]] = {
     "bundle_mb": ("bundle MB", lambda shop, row: f"{bundle_bytes(shop, row) / 1e6:.1f}"),
     "of_original": ("of the original's", _of_original),
     "zeros": ("zeros", _zeros),
-    "damage": ("KL, calibration text", _damage),
+    "damage": ("KL, probe text", _damage),
     "layers": ("layers", _layers),
     "cached_token": ("cache, bytes a token", _cached_token),
     "cpu_s": ("CPU s", _cost("cpu_seconds")),

@@ -171,12 +171,6 @@ class Ends:
         self.scales = scales
         return reading.start * scales
 
-    def logits(self, narrow: Tensor) -> Tensor:
-        """Logits ``[tokens, vocab]`` of states ``[tokens, kept]`` that leave the last block."""
-        bias = self.source.bias(self.source.anatomy.head or "")
-        rows = normalized(narrow, self.eps) * self.scales
-        return torch.nn.functional.linear(rows, self.head, None if bias is None else bias.to(rows.device))
-
     def tensors(self) -> tuple[Tensors, Tensors]:
         """Parameters outside the blocks that changed, and those that the model did not have."""
         anatomy, head = self.source.anatomy, f"{self.source.anatomy.head}.weight"

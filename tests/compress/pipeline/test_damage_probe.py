@@ -1,4 +1,4 @@
-"""The damage of each step, against whole models in memory."""
+"""The damage of each step, against whole models in memory, on text that no pass reads."""
 
 from __future__ import annotations
 
@@ -8,68 +8,94 @@ import pytest
 import torch
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
-from edgepress.compress.pipeline.damage_probe import TOKENS, probe_rows
 from edgepress.compress.text.calibration import calibration_from
+from edgepress.compress.text.probe_text import SHA256, TEXTS, probe_batches
+from edgepress.errors import CalibrationError
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
 
 pytestmark = pytest.mark.chain
 
 
+# A pass of the whole model, and a sweep of three steps: one comes twice, the last rounds activations.
 RECIPE = """
 passes:
+  - {pass: rotate}
   - {pass: magnitude, sparsity: 0.3}
-  - {pass: gptq, scheme: W4A16-g32}
+  - {pass: magnitude, sparsity: 0.4, targets: [down]}
   - {pass: w8a8, targets: [up]}
 """
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recipe") / "r.yaml"
-    path.write_text(RECIPE)
-    return path
+def made(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "r.yaml").write_text(RECIPE)
+    return compress_model(str(pico_llama), recipe=str(folder / "r.yaml"), output=folder / "o")
 
 
-def test_damage_of_the_last_step_is_that_of_the_finished_model(
-    pico_llama: Path, pico_text: Path, recipe: Path, tmp_path: Path
+def test_damage_of_the_last_step_is_that_of_the_finished_model(pico_llama: Path, made: Path) -> None:
+    manifest = read_json(made / "edgepress.json")
+    batches = probe_batches(Tokenizer.open(pico_llama), 512)
+    models = [load_model(path) for path in (pico_llama, made)]
+    nats = agreed = tokens = 0.0
+    for batch in batches:
+        with torch.no_grad():
+            original, small = (torch.log_softmax(model(batch.input_ids).logits, -1) for model in models)
+        nats += float((original.exp() * (original - small)).sum())
+        agreed += float((original.argmax(-1) == small.argmax(-1)).sum())
+        tokens += batch.input_ids.numel()
+    damage = [step["damage"] for step in manifest["steps"]]
+    assert damage[-1]["kl"] == pytest.approx(nats / tokens, rel=1e-3)
+    assert damage[-1]["top1"] == pytest.approx(agreed / tokens, abs=2 / tokens)
+    assert {found["tokens"] for found in damage} == {tokens} == {manifest["probe"]["tokens"]}
+    assert manifest["probe"]["text_sha256"] == SHA256
+    # A rotation changes nothing but by rounding; all else makes it worse.
+    assert damage[0]["kl"] < 1e-6 < damage[1]["kl"] < damage[2]["kl"]
+    assert damage[3]["kl"] == pytest.approx(damage[2]["kl"], rel=0.2) and damage[3] != damage[2]
+
+
+def test_a_pass_that_comes_twice_counts_the_layers_of_each_time(pico_llama: Path, made: Path) -> None:
+    steps = read_json(made / "edgepress.json")["steps"]
+    assert [step["pass"] for step in steps] == ["rotate", "prune", "prune", "rtn"]
+    assert [step["layers"] for step in steps][1:] == [21, 3, 3]
+
+
+def test_steps_are_told_apart_whatever_they_were_calibrated_with(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
 ) -> None:
-    size = {"samples": 12, "length": 32}
-    out = compress_model(
-        str(pico_llama), recipe=str(recipe), output=tmp_path / "o", calibration=str(pico_text), **size
-    )
-    damage = [step["damage"] for step in read_json(out / "edgepress.json")["steps"]]
-    calibration = calibration_from(
-        str(pico_text), Tokenizer.open(pico_llama), kind="decoder", batch_size=64, **size
-    )
-    ids = calibration.batches[0].input_ids[: damage[0]["tokens"] // 32]
-    with torch.no_grad():
-        original, small = (torch.log_softmax(load_model(path)(ids).logits, -1) for path in (pico_llama, out))
-    kl = float((original.exp() * (original - small)).sum(-1).mean())
-    assert damage[-1]["kl"] == pytest.approx(kl, rel=1e-3)
-    assert damage[-1]["top1"] == pytest.approx(
-        float((original.argmax(-1) == small.argmax(-1)).float().mean())
-    )
-    assert 0 < damage[0]["kl"] < damage[1]["kl"]
-
-
-def test_encoders_are_told_apart_by_the_distance_of_their_states(
-    pico_bert: Path, pico_text: Path, tmp_path: Path
-) -> None:
-    paths = [
-        compress_model(
-            str(pico_bert), scheme=scheme, output=tmp_path / scheme, calibration=str(pico_text), samples=12
+    def tuned(name: str, samples: int) -> float:
+        (tmp_path / "r.yaml").write_text(
+            "passes:\n  - {pass: rtn, scheme: W8A16-g32}\n"
+            "  - {pass: tune, training: {tokens: 64, batch_tokens: 64, micro_batch_tokens: 64,"
+            " learning_rate: 1.0e-12}}\n"
         )
+        out = compress_model(
+            *(str(pico_llama),),
+            recipe=str(tmp_path / "r.yaml"),
+            output=tmp_path / name,
+            calibration=str(pico_text),
+            samples=samples,
+            length=32,
+        )
+        first, last = (step["damage"] for step in read_json(out / "edgepress.json")["steps"])
+        assert last["kl"] == pytest.approx(first["kl"], rel=1e-3) and last["tokens"] == first["tokens"]
+        return float(first["kl"])
+
+    assert tuned("few", 16) == pytest.approx(tuned("more", 32))
+
+
+def test_encoders_are_told_apart_by_the_distance_of_their_states(pico_bert: Path, tmp_path: Path) -> None:
+    paths = [
+        compress_model(str(pico_bert), scheme=scheme, output=tmp_path / scheme)
         for scheme in ("W2A16-g32", "W8A16-g32")
     ]
     two, eight = (read_json(path / "edgepress.json")["steps"][0]["damage"]["distance"] for path in paths)
     assert 0 <= eight < two
 
 
-@pytest.mark.parametrize(("rows", "length"), [(1, 2048), (4, 512), (8, 64), (64, 8)])
-def test_a_probe_is_short_but_never_empty(rows: int, length: int) -> None:
-    from edgepress.compress.text.token_batch import TokenBatch
-
-    ids = torch.zeros(rows, length, dtype=torch.int64)
-    count = probe_rows(TokenBatch(ids, torch.ones_like(ids)))
-    assert 1 <= count <= rows and (count == 1 or count * length <= TOKENS)
+def test_text_that_steps_are_measured_on_is_not_calibrated_with(pico_llama: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(TEXTS[2].split()), encoding="utf-8")  # wrapped in another way
+    with pytest.raises(CalibrationError, match="every step is measured on"):
+        calibration_from(str(text), Tokenizer.open(pico_llama), kind="decoder", samples=2, length=16)
