@@ -174,6 +174,12 @@ def _check_words(
         raise InputError(
             "give either a recipe or a scheme", fix="for example --scheme W4A16, or -r w4a16-gptq"
         )
+    if recipe is not None and group_size is not None:
+        raise InputError(
+            "a group size is given beside a recipe",
+            why="the recipe's own schemes say the size of their groups: W4A16-g64",
+            fix="give --group-size with --scheme, or change the recipe",
+        )
     require("torch", "compress")
     require("transformers", "compress")
     if recipe is not None:

@@ -15,7 +15,7 @@ from .model.weights import DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
 from .pipeline.pass_names import PASS_ALIASES, pass_names
 from .pipeline.pass_options import pass_type
-from .recipe import CalibrationSettings
+from .recipe import REQUANTIZE, CalibrationSettings
 from .recipe_files import About
 from .train.training_options import TrainingOptions
 
@@ -75,7 +75,15 @@ def schema() -> dict[str, Any]:
                 "title": name,
                 "description": summary_of(name),
                 "type": "object",
-                "properties": {"pass": {"const": name}, **entry.get("properties", {})},
+                "properties": {
+                    "pass": {"const": name},
+                    REQUANTIZE: {
+                        "type": "boolean",
+                        "default": False,
+                        "description": "whether layers may be quantized that have codes from an earlier pass",
+                    },
+                    **entry.get("properties", {}),
+                },
                 "required": ["pass", *entry.get("required", [])],
                 "additionalProperties": False,
             }

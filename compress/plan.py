@@ -27,6 +27,7 @@ from .model.weights import WeightSource
 from .numbers.scheme import GROUP_SIZES, Scheme
 from .pipeline.algorithm import Pass, Selective
 from .recipe import Recipe
+from .recipe_words import check_ignored, check_requantized
 from .text.probe_text import TEXTS, TOKENS
 
 
@@ -83,6 +84,7 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], A
     stored_bytes = {one.name: source.stored_bytes(f"{one.name}.weight") for one in anatomy.all_linears()}
     for name, step in recipe.steps:
         selected = step.selected(anatomy)
+        check_ignored(anatomy, name, step)
         if not selected:
             roles = sorted({linear.role for linear in source.anatomy.linears()})
             raise RecipeError(
@@ -134,13 +136,14 @@ def plan(
 
     Raises:
         ShapeError: a group that does not divide.
-        RecipeError: targets that match nothing, a cache that the model lacks or that would go stale, or a
-            pass that does not know such models.
+        RecipeError: targets that match nothing, layers that are quantized twice, a cache that the model lacks
+            or that would go stale, or a pass that does not know such models.
     """
     check_kind(source.anatomy, recipe)
     check_cache(source.anatomy, source.kv_scheme, recipe)
     steps, left, bits = _step_plans(source, recipe)
     check_shapes(source.anatomy, recipe)
+    again = check_requantized(source, recipe)
     tokens = samples * length if recipe.calibrated else 0
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
     result = checkpoint - sum(step.bytes_before - step.bytes_after for step in steps)
@@ -163,7 +166,7 @@ def plan(
         seconds=10 + multiplications(source, recipe, samples, length, at_once, rate) / rate,
         probe_tokens=len(TEXTS) * TOKENS,
         probe_seconds=probe_multiplications(source, recipe) / rate,
-        notes=(*recipe.notes, *measured.notes),
+        notes=(*recipe.notes, *again, *measured.notes),
     )
 
 

@@ -31,6 +31,7 @@ from .pipeline.pass_options import read_options, renamed_training, training_type
 from .recipe_files import KEYS, About, text_of, unknown_key
 from .train.training_options import TrainingOptions
 
+REQUANTIZE = "requantize"  # of every entry of passes
 # Options of passes that may name a file or a directory.
 _PATHS = ("corpus", "costs", "plan", "student")
 
@@ -53,6 +54,7 @@ class Step(BaseModel):
 
     name: str
     options: SerializeAsAny[Pass]
+    requantize: bool = Field(False, strict=True, description="may give codes to layers that have some")
 
 
 class Recipe(BaseModel):
@@ -104,11 +106,12 @@ class Recipe(BaseModel):
             "name": self.name,
             "passes": [
                 {
-                    "pass": name,
-                    **{key: fixed.value for key, fixed in step.fixed.items()},
-                    **step.model_dump(mode="json"),
+                    "pass": step.name,
+                    **{key: fixed.value for key, fixed in step.options.fixed.items()},
+                    **step.options.model_dump(mode="json"),
+                    **({"requantize": True} if step.requantize else {}),
                 }
-                for name, step in self.steps
+                for step in self.passes
             ],
             "embedding": self.embedding,
             "calibration": self.calibration.model_dump(mode="json"),
@@ -147,13 +150,18 @@ def _step(number: int, data: Any, where: str, training: Mapping[str, Any]) -> tu
             f"{where}: each entry of 'passes' is a mapping with a 'pass' key",
             fix=f"for example {{pass: gptq, scheme: W4A16-g64}}; passes: {', '.join(pass_names())}",
         )
-    where, options = f"{where} ({data['pass']})", {key: value for key, value in data.items() if key != "pass"}
+    where = f"{where} ({data['pass']})"
+    options = {key: value for key, value in data.items() if key not in ("pass", REQUANTIZE)}
+    again = data.get(REQUANTIZE, False)
+    if not isinstance(again, bool):
+        raise RecipeError(f"{where}: {REQUANTIZE} is true or false, not {again!r}")
     try:
         read = read_options(data["pass"], options, training)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error.what}", why=error.why, fix=error.fix) from None
     try:
-        return Step(name=read.name, options=read.kind.model_validate(read.options)), read.notes
+        made = read.kind.model_validate(read.options)
+        return Step(name=read.name, options=made, requantize=again), read.notes
     except ValidationError as error:
         inside = error.errors()[0]["loc"][:1] == ("training",)
         kind = training_type(read.kind) if inside else read.kind

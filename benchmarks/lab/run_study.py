@@ -23,12 +23,13 @@ from ...errors import EdgepressError, UnknownName
 from ...storage import sha256_json
 from ..records.record import learning_curves
 from .peers.workspace import Workspace
+from .sealed import told
 from .study.cells import Known, KnownRows, columns, described
 from .study.interleaved import Rates, TimedWork, recorded
 from .study.making import RowQuality, Workshop
 from .study.page import write_table
 from .study.pico import smallest
-from .study.schema import Bound, HeldOut, Study, StudyRow, load_study, names
+from .study.schema import Bound, HeldOut, Study, StudyRow, StudyTable, load_study, names
 from .study.sources import MissingText, Sources
 
 RESULTS = Path("benchmarks/lab/results")
@@ -39,7 +40,7 @@ class Wanted:
     """What of a study is run, and how: as the command line has it.
 
     Attributes:
-        only: names of rows or tables; empty: all.
+        only: names of rows or tables, or TABLE/ROW; empty: all.
         rounds, processes: of timing, instead of the study's own; no processes: in this one.
         place: where the environments of other tools are.
     """
@@ -60,18 +61,23 @@ def run_study(study: Study, sources: Sources, work: Path, results: Path, wanted:
         EdgepressError, SystemExit: a step failed.
     """
     page = results / f"{study.name}.md"
-    known = {name for table in study.tables for name in (table.name, *(row.name for row in table.rows))}
+    known = {name for table in study.tables for row in table.rows for name in called(table, row)}
     for name in wanted.only:
         if name not in known:
             raise UnknownName("row or table", name, known)
     for table in study.tables:
-        chosen = [row for row in table.rows if not wanted.only or {row.name, table.name} & set(wanted.only)]
+        chosen = [row for row in table.rows if not wanted.only or called(table, row) & set(wanted.only)]
         if chosen:
             shop = Workshop(table, sources, work / study.name, wanted.place)
             write_table(
                 page, table.title, wanted.command, *_table(shop, chosen, wanted, study), page=study.title
             )
     return page
+
+
+def called(table: StudyTable, row: StudyRow) -> set[str]:
+    """The names by which ``--only`` takes in a row."""
+    return {table.name, row.name, f"{table.name}/{row.name}"}
 
 
 def _table(
@@ -94,7 +100,8 @@ def _table(
     for row, line in zip(chosen, table, strict=True):
         if shop.failure(row):
             line[0] = f"{described(row)}: not run: {shop.failure(row)}"
-    notes = [*study.notes, *shop.table.notes, *verdicts(rows)]
+    texts = [one.text if isinstance(one.text, str) else str(one.text["make"]) for one in shop.table.held_out]
+    notes = [*study.notes, *shop.table.notes, *([told(texts)] if texts else []), *verdicts(rows)]
     notes += [note for row in made for note in _curves(shop, row)] if shop.table.curves else []
     return [title for title, _ in cells], table, notes
 

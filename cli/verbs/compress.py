@@ -37,7 +37,7 @@ def _plan_table(plan: Any) -> Any:
         f"{plan.calibration_tokens:,} calibration tokens · "
         f"predicted peak memory {plan.peak_memory / 1e9:.2f} GB, "
         f"disk {plan.disk / 1e9:.2f} GB, time {_duration(plan.seconds)}, of which "
-        f"{_duration(plan.probe_seconds)} measure each step on {plan.probe_tokens:,} tokens of a text of its own"
+        f"{_duration(plan.probe_seconds)} measure each step on {plan.probe_tokens:,} tokens of other text"
     )
     table.caption_justify = "left"
     return table

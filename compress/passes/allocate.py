@@ -93,6 +93,9 @@ class Allocate(Selective, ModelPass):
     def inputs_multiple(self) -> int:
         return min(scheme.group_size or 1 for scheme in self.schemes) if self.plan is None else 1
 
+    def quantizes(self, linear: Linear) -> bool:
+        return True
+
     def bits_per_weight(self, in_features: int) -> float | None:
         return self.bits
 

@@ -11,7 +11,7 @@ float are rounded to ``scheme``. What training computes with is to the bit what 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -36,6 +36,7 @@ _STRANGE = 2.0
 class Qat(Selective, Learning):
     """Options of ``qat``."""
 
+    keeps_codes: ClassVar[bool] = True
     scheme: SchemeOption | None = Field(None, description="scheme of layers that are not quantized yet")
     observer: Literal["lsq", "minmax"] = Field(
         "lsq", description="scales learn (lsq), or follow the range of each group (minmax)"

@@ -6,13 +6,14 @@ A file in ``passes/`` defines one subclass and names it ``PASS``; the fields are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # A forward pass in units of its matrix products; the grid search and rounding of a weight in multiply-adds.
 FORWARD, ROUNDING = 1.5, 1500
+_REGULAR = "re:"  # as in other tools
 PREPARED_AT_ONCE = 2048  # tokens that go through the whole model and back ahead of a sweep
 
 
@@ -45,6 +47,7 @@ class Pass(BaseModel):
     fixed: ClassVar[Mapping[str, Fixed]] = {}  # former options, by name
     text: ClassVar[str] = "yes"  # when calibration text is needed, for the list of passes
     knows_experts: ClassVar[bool] = False  # whether it works on models with blocks of experts
+    keeps_codes: ClassVar[bool] = False  # whether its scheme is for layers alone that have no codes yet
 
     samples: int | None = Field(
         None, ge=1, description="how many of the calibration sequences the pass reads; null reads all"
@@ -63,6 +66,10 @@ class Pass(BaseModel):
     def scheme_of(self, linear: Linear) -> Scheme | None:
         """The scheme this pass gives ``linear``, which it selects."""
         return self.weight_scheme
+
+    def quantizes(self, linear: Linear) -> bool:
+        """Whether the pass gives ``linear``, which it selects, new codes."""
+        return self.scheme_of(linear) is not None
 
     @property
     def kv_scheme(self) -> KVScheme | None:
@@ -136,17 +143,36 @@ class Selective(Pass):
     """A pass that works on the layers that a recipe names."""
 
     targets: tuple[str, ...] = Field(
-        ("*",), description="layers that it works on: globs on names, or roles (q k v o gate up down)"
+        ("*",),
+        description="layers that it works on: roles (q k v o gate up down), globs on names, or regular "
+        "expressions behind re:",
     )
-    ignore: tuple[str, ...] = Field((), description="layers to leave alone: globs on names, or roles")
+    ignore: tuple[str, ...] = Field((), description="layers to leave alone, named in the same ways")
+
+    @field_validator("targets", "ignore", check_fields=False)  # some passes have neither
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                names_layer(pattern, "", "")
+            except re.error as error:
+                raise ValueError(f"{pattern} is no regular expression: {error}") from None
+        return value
 
     def selects(self, linear: Linear) -> bool:
         """Whether ``targets`` name ``linear`` and ``ignore`` does not."""
         targeted, ignored = (
-            any(pattern == linear.role or fnmatchcase(linear.name, pattern) for pattern in patterns)
+            any(names_layer(pattern, linear.name, linear.role) for pattern in patterns)
             for patterns in (self.targets, self.ignore)
         )
         return targeted and not ignored
+
+
+def names_layer(pattern: str, name: str, role: str) -> bool:
+    """Whether ``pattern`` of ``targets`` or ``ignore`` means the layer ``name``, whose ``role`` it may be."""
+    if pattern.startswith(_REGULAR):
+        return re.match(pattern.removeprefix(_REGULAR), name) is not None
+    return pattern == role or fnmatchcase(name, pattern)
 
 
 def whole_model(why: str) -> dict[str, Fixed]:

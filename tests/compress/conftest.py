@@ -14,11 +14,14 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.measure.fisher import Measure
 from edgepress.compress.model.anatomy import Anatomy
 from edgepress.compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
+from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.backward_sweep import BackwardSweep
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.solve.group_solving import HALVES
+from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.micro_batches import MicroBatch
+from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.terminal import ProgressTask, Silent
 from safetensors.torch import load_file
 from torch import Tensor
@@ -100,6 +103,30 @@ def swept(tmp_path: Path) -> Swept:
         sweep = BackwardSweep(source, micro_batches, device, Silent(), tmp_path / "swept", **options)
         files = sweep.run("test", measure)
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def distance() -> Callable[[Path, Path, Path], float]:
+    """``distance(model, other, text)``: the KL of next tokens, or of an encoder one less the cosine of the
+    states, on 16 sequences of the text as both are calibrated with.
+    """
+
+    def found(model: Path, other: Path, text: Path) -> float:
+        kind = WeightSource.open(model).anatomy.kind
+        size: dict[str, Any] = {"samples": 16, "length": 32, "batch_size": 16, "kind": kind}
+        (batch,) = calibration_from(str(text), Tokenizer.open(model), **size).batches
+        with torch.no_grad():
+            outputs = [
+                load_model(path)(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+                for path in (model, other)
+            ]
+        real = batch.attention_mask.bool()
+        if hasattr(outputs[0], "logits"):
+            one, two = (output.logits[real].log_softmax(-1) for output in outputs)
+            return float((one.exp() * (one - two)).sum(-1).mean())
+        return 1 - float(torch.cosine_similarity(*(output[0][real] for output in outputs), dim=-1).mean())
 
     return found
 

@@ -65,6 +65,8 @@ class Workshop:
         Raises:
             InputError: it is there, made by another recipe or of other text.
         """
+        if row.instead is not None:
+            return self.sources.model(row.instead)
         if not row.made:
             return self.checkpoint(self.rows[row.after]) if row.after else self.subject(row)
         target, record = self.folder(row) / row.name, self.folder(row) / f"{row.name}.row.json"

@@ -46,7 +46,7 @@ class CalibrationText(_Strict):
 
 
 class HeldOut(_Strict):
-    """A text that quality is measured on."""
+    """A text that quality is measured on: development text, or the ``sealed`` one."""
 
     text: Source = "wikipedia"
     label: str = Field("", description="in the headings of its columns")
@@ -97,6 +97,7 @@ class StudyRow(_Strict):
     name: str
     label: str = ""
     subject: Source | None = None
+    instead: Source | None = Field(None, description="a model that is measured beside the subject")
     calibration: CalibrationText | None = None
     after: str = Field("", description="the row whose checkpoint this one begins with")
     passes: list[dict[str, Any]] = []
@@ -109,7 +110,7 @@ class StudyRow(_Strict):
     @property
     def original(self) -> bool:
         """Whether it is the subject itself."""
-        return not (self.made or self.after)
+        return not (self.made or self.after or self.instead)
 
     @property
     def made(self) -> bool:

@@ -20,6 +20,7 @@ from ....errors import InputError
 from ....plugins import load
 from ....runtime.text.tokenizer import Tokenizer
 from ....storage import sha256_json, write_atomic, write_json
+from ..sealed import SEALED, write
 from .child import Cost, run_module
 from .schema import CalibrationText, Source
 
@@ -84,6 +85,8 @@ class Sources:
             return str(self._folder(source))
         if isinstance(source, dict):
             return str(self._made(source))
+        if source == SEALED and source not in self.texts:
+            self.texts[SEALED] = write(self.work / "sealed.txt")
         if source in self.texts:
             return str(self.texts[source])
         if source not in CORPORA:
@@ -95,7 +98,18 @@ class Sources:
         return texts_from(self.text(source), split=split)
 
     def calibrated(self, calibration: CalibrationText) -> list[str]:
-        """The options of ``edgepress compress``."""
+        """The options of ``edgepress compress``.
+
+        Raises:
+            InputError: it is the sealed text, from which nothing may be learned.
+        """
+        given = calibration.text if isinstance(calibration.text, list) else [calibration.text]
+        if SEALED in given:
+            raise InputError(
+                "a study calibrates with the sealed text",
+                why="what was chosen by it says nothing of other text",
+                fix="calibrate with another, and name sealed under held_out",
+            )
         chosen = {"calibration": self.text(calibration.text)}
         chosen |= {"samples": str(calibration.samples), "length": str(calibration.length)}
         chosen |= {"seed": str(calibration.seed)} if calibration.seed else {}

@@ -58,7 +58,7 @@ def test_it_goes_on_from_codes_keeps_zeros_and_is_trained_to_the_end(
 ) -> None:
     prune = {"pass": "magnitude", "sparsity": 0.5}
     first = {"pass": "gptq", "scheme": "W3A16-g32"}
-    learn = {**LEARN, "scheme": "W3A16-g32"}
+    learn = {**LEARN, "scheme": "W3A16-g32", "requantize": True}
     last = {"pass": "qat", "batch_tokens": 64, "piece_tokens": 64, "tokens": 2048, "start": "codes"}
     path = compressed(pico_llama, tmp_path, pico_text, prune, first, learn, last)
     source = WeightSource.open(path)
@@ -78,8 +78,8 @@ def test_encoders_have_it_too(make_encoder: Callable[..., Path], pico_text: Path
 
 def test_what_an_earlier_stage_quantized_is_told(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     """Other samples are another stage, whose original is quantized: there is nothing to come nearer to."""
-    first = {"pass": "gptq", "scheme": "W3A16-g32", "samples": 8}
-    path = compressed(pico_llama, tmp_path, pico_text, first, {**LEARN, "scheme": "W3A16-g32"})
+    first, learn = {"pass": "gptq", "scheme": "W3A16-g32", "samples": 8}, {**LEARN, "scheme": "W3A16-g32"}
+    path = compressed(pico_llama, tmp_path, pico_text, first, {**learn, "requantize": True})
     assert read_json(path / "edgepress.json")["steps"][1]["statuses"] == {"fallback-start": 21}
     rounded = compressed(pico_llama, tmp_path / "b", pico_text, first)
     before, after = WeightSource.open(rounded), WeightSource.open(path)

@@ -132,7 +132,7 @@ def test_codes_learn_at_a_rate_of_their_own(
 def test_pruned_weights_stay_zero(
     pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
 ) -> None:
-    prune, again = {"pass": "magnitude", "sparsity": 0.5}, rtn("W8A16-g32", targets=["q"])
+    prune, again = {"pass": "magnitude", "sparsity": 0.5}, rtn("W8A16-g32", targets=["q"], requantize=True)
     first = rtn("W4A16_ASYM-g32", targets=["down", "q"])
     path = trained(pico_llama, tmp_path, pico_text, prune, first, {**QAT, "scheme": "W4A16-g32"}, again)
     source = WeightSource.open(path)

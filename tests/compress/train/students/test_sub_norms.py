@@ -133,5 +133,6 @@ def test_what_has_not_the_form_is_refused_before_any_work(
 
 
 def test_a_quantized_llama_is_refused(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    again = {**TERNARY, "requantize": True}
     with pytest.raises(RecipeError, match="quantized"):
-        compressed(pico_llama, tmp_path, pico_text, {"pass": "rtn", "scheme": "W8A16-g32"}, TERNARY)
+        compressed(pico_llama, tmp_path, pico_text, {"pass": "rtn", "scheme": "W8A16-g32"}, again)

@@ -1,0 +1,61 @@
+"""What a recipe says of layers, held against a model: entries of ``ignore`` that name nothing, and layers
+that would be quantized twice.
+"""
+
+from __future__ import annotations
+
+from ..errors import RecipeError
+from .model.anatomy import Anatomy
+from .model.weights import WeightSource
+from .pipeline.algorithm import Pass, Selective, names_layer
+from .recipe import REQUANTIZE, Recipe
+
+_BEFORE = "the model as it came"
+
+
+def check_ignored(anatomy: Anatomy, name: str, step: Pass) -> None:
+    """Refuse an entry of ``ignore`` of the pass ``name`` that names nothing in the model.
+
+    Raises:
+        RecipeError: names the entry, and the ways to name a layer.
+    """
+    layers: list[tuple[str, str]] = [(linear.name, linear.role) for linear in anatomy.all_linears()]
+    layers += [(block.experts.router, "") for block in anatomy.blocks if block.experts is not None]
+    # No pass works on them, but recipes of other tools leave them out by name.
+    layers += [(module, "") for module in (anatomy.embedding, anatomy.head, "lm_head") if module is not None]
+    for pattern in step.ignore if isinstance(step, Selective) else ():
+        if not any(names_layer(pattern, *layer) for layer in layers):
+            roles = ", ".join(sorted({role for _, role in layers if role}))
+            raise RecipeError(
+                f"pass {name}: {pattern} in its ignore matches no layer of this model",
+                fix=f"name layers as {layers[0][0]} is, by globs, by regular expressions behind re:, or by "
+                f"role: {roles}",
+            )
+
+
+def check_requantized(source: WeightSource, recipe: Recipe) -> tuple[str, ...]:
+    """What to say of passes that give new codes to layers which have some, from an earlier pass or from the
+    start.
+
+    Raises:
+        RecipeError: from an earlier pass, and the recipe has no word for it.
+    """
+    anatomy, notes = source.anatomy, list[str]()
+    coded = dict.fromkeys(source.schemes, _BEFORE)
+    for step in recipe.passes:
+        mine = [linear.name for linear in step.options.selected(anatomy) if step.options.quantizes(linear)]
+        twice = [name for name in mine if name in coded and not step.options.keeps_codes]
+        if twice:
+            earlier = coded[twice[0]]
+            said = f"{step.name} quantizes {len(twice)} layers that have codes from {earlier} already"
+            if earlier != _BEFORE and not step.requantize:
+                raise RecipeError(
+                    f"{said}, for example {twice[0]}",
+                    why="rounding what is rounded adds a second error to the first, unless that is meant",
+                    fix=f"leave one of the passes out, give them different targets, or write {REQUANTIZE}: "
+                    f"true in {step.name}",
+                )
+            notes.append(said)
+        coded |= {name: f"the pass {step.name}" for name in mine if name not in coded or name in twice}
+        anatomy = step.options.anatomy_after(anatomy)
+    return tuple(notes)
