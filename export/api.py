@@ -90,22 +90,35 @@ def export_bundle(
         if plugin.kind != "bundle":
             _refuse_for_another_runtime(format, operators, activations, gate)
         job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, form, progress)
-        prepared = plugin.prepare(job, validate=validate)
-        twin = None if gate is None else _twin(job, plugin)
-        needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
-        require_disk(stage.target, needed + _SMALL_FILES)
-        bundle, work = stage.result, stage.directory / "work"
         command = f"edgepress export --format {format}"
         if plugin.kind == "bundle":
             command = _command(checkpoint, format, output, validate, kv, form)
-        with disk_full_is_typed(stage.target):
-            _write(plugin, job, prepared, bundle, command, work if validate else None)
-            shutil.rmtree(work, ignore_errors=True)
-            if gate is not None and twin is not None:
-                _write(plugin, *twin, work, command, None)
-                gate(bundle, work)
+        _make(plugin, job, stage, command, gate, validate=validate)
         stage.publish()
     return stage.target
+
+
+def _make(
+    plugin: ExportFormat[Any],
+    job: ExportJob,
+    stage: Staging,
+    command: str,
+    gate: Gate | None,
+    *,
+    validate: bool,
+) -> None:
+    """The whole output, unpublished; raises what refuses it."""
+    prepared = plugin.prepare(job, validate=validate)
+    twin = None if gate is None else _twin(job, plugin)
+    needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
+    require_disk(stage.target, needed + _SMALL_FILES)
+    work = stage.directory / "work"
+    with disk_full_is_typed(stage.target):
+        _write(plugin, job, prepared, stage.result, command, work if validate else None)
+        shutil.rmtree(work, ignore_errors=True)
+        if gate is not None and twin is not None:
+            _write(plugin, *twin, work, command, None)
+            gate(stage.result, work)
 
 
 def _refuse_for_another_runtime(

@@ -98,7 +98,14 @@ def _proof(parity: dict[str, Any]) -> str:
     if "codes" in parity:
         difference = parity["codes"]["max_abs_difference"]
         lines.append(f"- quantized weights against torch: largest difference {difference:.3g}")
+    block = parity.get("quantized", {}).get("block")
+    if block is not None:
+        lines.append(f"- as shipped, the block farthest from torch: {block['distance']:.3g} of what it adds")
     lines += [f"- as shipped, {key}: {value:.4g}" for key, value in _measured(parity).items()]
     if "greedy" in parity:
-        lines.append(f"- greedy continuation: {parity['greedy']['tokens']} tokens as torch chooses them")
+        greedy = parity["greedy"]
+        lines.append(
+            f"- greedy continuation as shipped: {greedy['tokens']} tokens, each torch's choice or within "
+            f"{greedy['tie_margin']:.3g} of its logit"
+        )
     return "## Proof\n\n" + "\n".join(lines)

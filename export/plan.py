@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from math import prod
 
 from ..compress.bundle_size import bits_in_bundle, bundle_bytes
-from ..compress.costs import LIBRARIES
+from ..compress.costs import LIBRARIES, weights_of
 from ..compress.model.weights import WeightSource
 
 _FLOAT = 4
-# Tokens that a proof runs through torch and each graph, about.
-_PROOF_TOKENS = 600
+# ONNX Runtime, the tokenizer, hidden states and logits of a proof's few rows.
+_AROUND = 200 << 20
+# Rows of a float table that are rounded or compared at once, and how many float copies of them that takes.
+_ROWS, _COPIES = 8192, 6
+# Tokens that a proof runs through each block, in torch, in float and exactly, about.
+_PROOF_TOKENS = 1400
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,44 @@ def export_needs(source: WeightSource, *, validate: bool = True, gate: bool = Fa
     """What ``export`` of ``source`` as a bundle needs, with its proof (``validate``), and with its float32
     twin beside it (``gate``). Other formats need no more.
     """
-    anatomy = source.anatomy
-    bits = {linear.name: linear.in_features for linear in anatomy.all_linears()}
-    stored = {name: bits_in_bundle(source.schemes.get(name), width) for name, width in bits.items()}
-    embedding = None if source.embedding_scheme is None else source.embedding_scheme.name
-    bundle = bundle_bytes(source, anatomy, stored, embedding, 0)
-    whole = _FLOAT * sum(prod(shape) for shape in source.shapes.values())
-    largest = _FLOAT * max(prod(shape) for shape in source.shapes.values())
-    memory = sum(map(source.reader.nbytes, source.reader.shapes)) + 2 * largest
+    sizes = {name: _FLOAT * prod(shape) for name, shape in source.shapes.items()}
+    whole, bundle = sum(sizes.values()), _bundle_bytes(source)
+    encodes = source.anatomy.kind != "decoder"
+    memory = _writing(source, sizes)
     if validate:
-        memory = 2 * whole + bundle
-    disk = bundle + whole * (validate + gate)
-    return ExportNeeds(LIBRARIES + memory, disk, _PROOF_TOKENS * whole / _FLOAT if validate else 0.0)
+        memory = max(memory, 2 * whole if encodes else _proving(source, sizes, bundle))
+    disk = bundle + whole * (validate * encodes + gate)
+    work = _PROOF_TOKENS * whole / _FLOAT if validate else 0.0
+    return ExportNeeds(LIBRARIES + _AROUND + memory, disk, work)
+
+
+def _bundle_bytes(source: WeightSource) -> int:
+    linears = source.anatomy.all_linears()
+    stored = {one.name: bits_in_bundle(source.schemes.get(one.name), one.in_features) for one in linears}
+    embedding = None if source.embedding_scheme is None else source.embedding_scheme.name
+    return bundle_bytes(source, source.anatomy, stored, embedding, 0)
+
+
+def _writing(source: WeightSource, sizes: dict[str, int]) -> int:
+    """One tensor at a time: as it is stored, in float32 or as codes, and packed."""
+    rounded = source.embedding_scheme is not None
+    table = f"{source.anatomy.embedding}.weight"
+    held = [2 * size for name, size in sizes.items() if not (rounded and name == table)]
+    return max(held, default=0) if not rounded else max(*held, _table(source, sizes[table]))
+
+
+def _proving(source: WeightSource, sizes: dict[str, int], bundle: int) -> int:
+    """The largest block in float32 and what of its tensors is put together; or the whole graph, mapped, with
+    the head that torch has.
+    """
+    anatomy = source.anatomy
+    blocks = [[_FLOAT * weights_of(one) for one in block.linears()] for block in anatomy.blocks]
+    block = max(sum(linears) + max(linears) for linears in blocks)
+    return max(block + bundle // len(blocks), bundle + _table(source, sizes[f"{anatomy.embedding}.weight"]))
+
+
+def _table(source: WeightSource, size: int) -> int:
+    """A table of ``size`` bytes in float32: as it is stored, its codes, and some of its rows in float."""
+    anatomy = source.anatomy
+    stored = source.stored_bytes(f"{anatomy.embedding}.weight")
+    return stored + size // 2 + _COPIES * _ROWS * anatomy.hidden_size * _FLOAT

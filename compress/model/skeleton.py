@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
+from ..numbers.grid import quantize
+from ..numbers.qtensor import QTensor
+from ..numbers.scheme import Scheme
 from .anatomy import Anatomy, module_name
 from .meta_model import build
 from .weights import WeightSource
@@ -85,13 +88,15 @@ class Skeleton:
         return blocks
 
     @contextmanager
-    def embeddings(self) -> Iterator[nn.Module]:
-        """The model with all that precedes the first block loaded, for as long as the context lasts."""
+    def embeddings(self, *, rounded: bool = False) -> Iterator[nn.Module]:
+        """The model with all that precedes the first block loaded, for as long as the context lasts; the
+        rows of the embedding are ``rounded`` as exports store them.
+        """
         names = [name for name in self.outer_modules() if name != self.anatomy.embedding]
         table = self.source.stored(f"{self.anatomy.embedding}.weight").to(self.device)
-        empty = self._replace(
-            self.anatomy.embedding, _TokenTable(table, self.anatomy.embedding_scale, self.dtype)
-        )
+        scheme = self.source.embedding_scheme if rounded else None
+        looked_up = _TokenTable(table, self.anatomy.embedding_scale, self.dtype, scheme)
+        empty = self._replace(self.anatomy.embedding, looked_up)
         try:
             for name in names:
                 self.fill(name)
@@ -102,8 +107,9 @@ class Skeleton:
             self._replace(self.anatomy.embedding, empty)
 
     @contextmanager
-    def head(self) -> Iterator[Head]:
-        """The final norm and the head, for as long as the context lasts.
+    def head(self, *, rounded: bool = False) -> Iterator[Head]:
+        """The final norm and the head, for as long as the context lasts; the head ``rounded`` as exports
+        store it.
 
         Raises:
             CheckpointError: the model has no final norm or head.
@@ -111,8 +117,9 @@ class Skeleton:
         anatomy = self.anatomy
         if anatomy.final_norm is None or anatomy.head is None:
             raise CheckpointError(f"a {anatomy.model_type} model has no head")
-        table = self.source.stored(f"{anatomy.embedding if anatomy.tied else anatomy.head}.weight")
-        table, bias = table.to(self.device), self.source.bias(anatomy.head)
+        module = anatomy.embedding if anatomy.tied else anatomy.head
+        read = self.source.table(module) if rounded else self.source.stored(f"{module}.weight")
+        table, bias = read.to(self.device), self.source.bias(anatomy.head)
         norm = self.fill(anatomy.final_norm.name)
         bias = None if bias is None else bias.to(self.device)
         try:
@@ -130,22 +137,29 @@ class Skeleton:
 
 
 class _TokenTable(nn.Module):
-    """The token embedding in its stored type: the rows that are looked up become ``dtype``, not the table."""
+    """The token embedding in its stored type: the rows that are looked up become ``dtype``, not the table;
+    with a ``scheme`` they are rounded, too.
+    """
 
-    def __init__(self, table: Tensor, scale: float, dtype: torch.dtype) -> None:
+    def __init__(self, table: Tensor, scale: float, dtype: torch.dtype, scheme: Scheme | None) -> None:
         super().__init__()
-        self.table, self.scale, self.dtype = table, scale, dtype
+        self.table, self.scale, self.dtype, self.scheme = table, scale, dtype, scheme
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        return nn.functional.embedding(input_ids, self.table).to(self.dtype) * self.scale
+        rows = nn.functional.embedding(input_ids, self.table).to(self.dtype)
+        if self.scheme is not None:
+            rows = quantize(rows.flatten(0, -2), self.scheme).dequantize(self.dtype).view(rows.shape)
+        return rows * self.scale
 
 
 class Head:
     """What makes logits of a decoder's last states: a ``norm``, and a ``table [vocab, hidden]`` that stays in
-    its stored type.
+    its stored type or codes.
     """
 
-    def __init__(self, norm: nn.Module, table: Tensor, bias: Tensor | None, softcap: float | None) -> None:
+    def __init__(
+        self, norm: nn.Module, table: Tensor | QTensor, bias: Tensor | None, softcap: float | None
+    ) -> None:
         self.norm, self.table, self.bias, self.softcap = norm, table, bias, softcap
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -169,8 +183,20 @@ class Head:
         first, *others = (piece @ part.to(piece.dtype) for piece, part in parts)
         return sum(others, start=first)
 
-    def _parts(self) -> tuple[Tensor, ...]:
-        return torch.split(self.table, _HEAD_ROWS)
+    def part(self, rows: slice) -> Head:
+        """The head of some ``rows`` of a table that is not in codes."""
+        assert isinstance(self.table, Tensor)
+        bias = None if self.bias is None else self.bias[rows]
+        return Head(self.norm, self.table[rows], bias, self.softcap)
+
+    def _parts(self) -> Iterator[Tensor]:
+        if isinstance(self.table, Tensor):
+            yield from torch.split(self.table, _HEAD_ROWS)
+            return
+        for rows in torch.split(
+            torch.arange(self.table.shape[0], device=self.table.codes.device), _HEAD_ROWS
+        ):
+            yield self.table.rows(rows).dequantize()
 
 
 @dataclass(frozen=True)

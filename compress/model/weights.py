@@ -16,7 +16,7 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ...storage import is_regular, read_json
 from ..numbers.grid import quantize
-from ..numbers.qtensor import QTensor
+from ..numbers.qtensor import QTensor, stacked
 from ..numbers.scheme import Scheme
 from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
@@ -34,6 +34,8 @@ from .pooling import embeds_sentences
 MANIFEST = "edgepress.json"
 DEFAULT_EMBEDDING = "W8A16-g32"
 
+# Rows of an embedding or head that are rounded at once.
+_TABLE_ROWS = 8192
 _QUANTIZED_PARTS = frozenset({"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", *PARTS})
 
 
@@ -178,8 +180,14 @@ class WeightSource:
         """The embedding or head ``name`` as exports store it: rounded as ``embedding_scheme`` says, or
         float32.
         """
-        weight = self._read_float(f"{name}.weight")
-        return weight if self.embedding_scheme is None else quantize(weight, self.embedding_scheme)
+        scheme, stored = self.embedding_scheme, self.stored(f"{name}.weight")
+        if scheme is None or scheme.format != "int" or stored.dtype == torch.float64:
+            weight = self._read_float(f"{name}.weight")
+            return weight if scheme is None else quantize(weight, scheme)
+        # Some rows at a time: a table is the largest tensor, and its rows are rounded each by itself.
+        return stacked(
+            [quantize(rows.to(torch.float32), scheme) for rows in torch.split(stored, _TABLE_ROWS)]
+        )
 
     def stored_type(self, name: str) -> torch.dtype:
         """The precision on disk of a logical float tensor; float32 for the weight of a quantized linear."""

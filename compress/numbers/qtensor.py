@@ -6,7 +6,7 @@ packing belongs to a format. Zero is always representable, so that pruned weight
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -80,3 +80,10 @@ class QTensor:
         plain = self.codes.view(torch.uint8) if self.codes.dtype == E4M3 else self.codes
         codes = plain[order].view(self.codes.dtype)
         return replace(self, codes=codes, scale=self.scale[order], zero_point=zero_point)
+
+
+def stacked(parts: Sequence[QTensor]) -> QTensor:
+    """The matrix of the rows of ``parts``, which share one scheme, one below the other."""
+    zeros = [part.zero_point for part in parts if part.zero_point is not None]
+    codes, scale = torch.cat([part.codes for part in parts]), torch.cat([part.scale for part in parts])
+    return replace(parts[0], codes=codes, scale=scale, zero_point=torch.cat(zeros) if zeros else None)

@@ -54,8 +54,10 @@ class OnnxFormat:
         if OWN_DOMAIN in built.model.graph.opset_imports:
             require_library("a graph of edgepress's own operators")
         needed = built.nbytes
-        if validate:
+        if validate and kind == "encoder":
             needed += build_graph(WeightView(job.source, as_float=True), opset, job.pooling).nbytes
+        elif validate and not job.form.built:
+            needed += build_graph(WeightView(job.source), opset).nbytes
         return PreparedOnnx(needed, built, opset)
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
@@ -79,12 +81,13 @@ class OnnxFormat:
             GateFailed: a difference beyond its bound.
         """
         if job.form.built:
-            return prove(job, directory / GRAPH, sections, work, prepared.opset)
+            return prove(job, directory / GRAPH, prepared.graph.parts, sections, work, prepared.opset)
         twin = replace(job, form=CPU, kv_dtype=FLOAT)
         folder = work / "cpu"
         folder.mkdir(parents=True)
-        written = write_graph(twin, self.prepare(twin, validate=False), folder)
-        parity = prove(twin, folder / GRAPH, written, work, prepared.opset)
+        built = self.prepare(twin, validate=False)
+        written = write_graph(twin, built, folder)
+        parity = prove(twin, folder / GRAPH, built.graph.parts, written, work, prepared.opset)
         return {**parity, "form": prove_form(job, directory / GRAPH, folder / GRAPH, sections, written)}
 
 

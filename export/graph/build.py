@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +21,22 @@ from ...compress.numbers.scheme import Scheme
 from .graph_writer import GraphWriter
 
 
+@dataclass(frozen=True)
+class GraphPart:
+    """A part of a graph that computes ``outputs`` from ``inputs``, by the names of values; a proof runs it
+    alone.
+
+    Attributes:
+        name: of the block, or of the module that it is.
+        norm: of the module whose output the last of two outputs is, or None.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    norm: str | None = None
+
+
 @dataclass
 class Build:
     """One graph under construction.
@@ -35,6 +51,7 @@ class Build:
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
         tiles: write edgepress's own operators for quantized weights and attention.
+        parts: what the graph is put together of, in order.
     """
 
     graph: GraphWriter
@@ -44,11 +61,19 @@ class Build:
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None
+    parts: list[GraphPart] = field(default_factory=list)
 
     @property
     def anatomy(self) -> Anatomy:
         """The anatomy of the model."""
         return self.weights.anatomy
+
+    def end_part(
+        self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], norm: str | None = None
+    ) -> None:
+        """State that the part ``name`` computes ``outputs`` from ``inputs``."""
+        read, made = (tuple(str(value.name) for value in values) for values in (inputs, outputs))
+        self.parts.append(GraphPart(name, read, made, norm))
 
     def vector(self, name: str, read_per_token: int | None = None) -> ir.Value:
         """The stored float tensor ``name`` as an initializer of its own shape."""

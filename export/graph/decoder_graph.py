@@ -46,16 +46,22 @@ def build_decoder(build: Build) -> None:
     residual = _embedded(build, ids, lengths)
     kept = graph.input("logits_to_keep", INT64, [1])
     graph.default(kept, np.ones(1, np.int64))
-    normed = normalize(build, residual, build.anatomy.blocks[0].norm1)
+    norm = build.anatomy.blocks[0].norm1
+    normed = normalize(build, residual, norm)
+    build.end_part(build.anatomy.embedding, [ids], [residual, normed], norm.name)
     presents = []
     for index, block in enumerate(build.anatomy.blocks):
         last = index + 1 == len(build.anatomy.blocks)
+        entered = [residual, normed]
         left = decoder_block(build, normed, residual, block, shared, pasts[index], kept if last else None)
         presents.append(left.present)
-        norm = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].norm1
-        assert norm is not None
-        normed, residual = add_and_normalize(build, left.out, left.residual, norm, left.bias)
-    graph.output(_logits(build, normed), "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
+        following = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].norm1
+        assert following is not None
+        normed, residual = add_and_normalize(build, left.out, left.residual, following, left.bias)
+        build.end_part(block.prefix, entered, [residual, normed], following.name)
+    logits = _logits(build, normed)
+    graph.output(logits, "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
+    build.end_part(build.anatomy.head or build.anatomy.embedding, [normed], [logits])
     for block, extended in zip(build.anatomy.blocks, presents, strict=True):
         present(build, block, extended)
 

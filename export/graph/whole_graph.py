@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ...compress.model.pooling import Pooling
 from ...storage import disk_full_is_typed
 from ...terminal import ProgressTask
-from .build import Build, WeightView
+from .build import Build, GraphPart, WeightView
 from .decoder_graph import build_decoder
 from .encoder_graph import build_encoder
 from .forms.providers import CPU, ProviderForm, rewrite
@@ -35,6 +35,7 @@ class BuiltGraph:
         bytes_per_token: bytes that one decode step reads.
         inputs: names of the graph's inputs in order.
         notes: storage that differs from the schemes.
+        parts: what a proof can run alone, in order; of decoders only, and only where the graph is as built.
     """
 
     model: ir.Model
@@ -42,6 +43,7 @@ class BuiltGraph:
     bytes_per_token: int
     inputs: tuple[str, ...]
     notes: tuple[str, ...]
+    parts: tuple[GraphPart, ...] = ()
 
 
 def build_graph(
@@ -70,6 +72,7 @@ def build_graph(
         bytes_per_token=sum(graph.read_per_token.values()),
         inputs=inputs,
         notes=tuple(sorted(build.notes)),
+        parts=tuple(build.parts),
     )
 
 

@@ -12,7 +12,7 @@ each lies from the model without rounding; so a graph may be ``NOISE`` times tha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -66,14 +66,14 @@ def gate(what: str, value: float, bound: float, *, at_least: bool = False) -> No
 
 
 def compare(
-    found: Floats,
-    reference: Floats,
-    unrounded: Floats,
+    found: Iterable[Floats],
+    reference: Iterable[Floats],
+    unrounded: Iterable[Floats],
     ids: NDArray[np.int64],
-    rounded_inputs: Callable[[], Floats],
+    rounded_inputs: Callable[[], Iterable[Floats]],
 ) -> dict[str, Any]:
-    """How far ``found`` lies from ``reference``, both logits ``[batch, seq, vocab]`` for ``ids [batch,
-    seq]``.
+    """How far ``found`` lies from ``reference``, both logits ``[seq, vocab]`` of each row of ``ids [batch,
+    seq]``; the reference is read twice.
 
     ``unrounded`` are torch's logits without any rounding beyond that of the linears' weights: their distance
     from the reference is the size of the rounding noise. Where that does not explain the distance,
@@ -84,14 +84,15 @@ def compare(
         GateFailed: farther than rounding explains.
     """
     divergences, noise, agreements, leads, surprises = [], [], [], [], []
-    for row in range(len(ids)):  # a row at a time: vocabularies are large
-        ours, theirs = log_softmax(found[row]), log_softmax(reference[row])
+    # A row at a time: vocabularies are large.
+    for row, logits, right, exact in zip(ids, found, reference, unrounded, strict=True):
+        ours, theirs = log_softmax(logits), log_softmax(right)
         divergences.append(divergence(theirs, ours))
-        noise.append(divergence(log_softmax(unrounded[row]), theirs))
+        noise.append(divergence(log_softmax(exact), theirs))
         agreements.append(ours.argmax(-1) == theirs.argmax(-1))
         runner_up, best = np.partition(theirs, -2, axis=-1)[:, -2:].T
         leads.append(best - runner_up)
-        following = (np.arange(ids.shape[1] - 1), ids[row, 1:])
+        following = (np.arange(len(row) - 1), row[1:])
         surprises.append(theirs[:-1][following] - ours[:-1][following])
     kl, rounding = float(np.mean(divergences)), float(np.mean(noise))
     if kl > noise_bound(KL_MEAN, rounding):

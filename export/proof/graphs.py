@@ -1,10 +1,10 @@
-"""The graphs that a proof needs beside the one it publishes: the float twin, and the one with exact
-arithmetic.
+"""The graphs that a proof needs beside the one it publishes: the float twin, the one with exact arithmetic,
+and each part of any of them alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from ...runtime.session.session import open_session
 from ...terminal import Silent
 from ..graph.attention.cache_io import CODE_ATTRIBUTES, SCALES_AT
-from ..graph.build import WeightView
+from ..graph.build import GraphPart, WeightView
 from ..graph.graph_writer import Opset
 from ..graph.whole_graph import build_graph, save_graph
 from ..job import ExportJob
@@ -24,7 +24,8 @@ from ..job import ExportJob
 _EXACT = 0
 # Our own attention; over other caches than float32 its name ends in their bits.
 _ATTENTION = "CachedAttention"
-_CONFIG = {
+# Further settings of a session over such a graph.
+EXACT = {
     "session.qdq_matmulnbits_accuracy_level": str(_EXACT),
     # No integer product is left, and the rewriting that protects them mishandles weights without zero points.
     "session.x64quantprecision": "0",
@@ -49,10 +50,26 @@ def write_float_graph(
 def exact_session(graph: Path) -> Iterator[Any]:
     """A session over ``graph`` with its stored weights, activations that are never rounded, and a cache in
     float32.
-
-    The changed graph lies beside the original while the context lasts, since the two read the same weights.
     """
-    path = graph.with_name("exact.onnx")
+    with session_over(exact_model(graph), graph.parent, EXACT) as session:
+        yield session
+
+
+@contextmanager
+def session_over(model: ir.Model, directory: Path, config: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """A session over ``model``, whose stored weights lie in ``directory``; so does the graph's file, for as
+    long as the context lasts.
+    """
+    path = directory / "part.onnx"
+    try:
+        ir.save(model, path)
+        yield open_session(path, config=config)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def exact_model(graph: Path) -> ir.Model:
+    """``graph`` with its stored weights, activations that are never rounded, and a cache in float32."""
     model = ir.load(graph)
     for node in list(model.graph):
         if node.op_type == "MatMulNBits":
@@ -65,11 +82,49 @@ def exact_session(graph: Path) -> Iterator[Any]:
             _without_codes(node)
         elif node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT16:
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
-    try:
-        ir.save(model, path)
-        yield open_session(path, config=_CONFIG)
-    finally:
-        path.unlink(missing_ok=True)
+    return model
+
+
+def cut(model: ir.Model, part: GraphPart) -> tuple[ir.Model, dict[str, ir.LazyTensor]]:
+    """The nodes of ``part`` alone, with the same weights; of a graph that was not written yet these are
+    inputs, and come back by name.
+
+    What every part reads (lengths, angles, the type of the cache) comes with it, as do its keys and values.
+    """
+    graph = model.graph
+    reached = _reached(graph, part.inputs, part.outputs)
+    producers = {value.producer() for value in reached}
+    entered = [one for one in graph.inputs if one in reached and one.name not in part.inputs]
+    kept = [
+        one for one in graph.outputs if str(one.name).startswith("present.") and one.producer() in producers
+    ]
+    alone = ir.convenience.extract(graph, [*part.inputs, *entered], [*part.outputs, *kept])
+    for value in (*alone.inputs, *alone.outputs):
+        if value.type is None:  # between two parts
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    unwritten = {}
+    for name, value in list(alone.initializers.items()):
+        if isinstance(value.const_value, ir.LazyTensor):
+            unwritten[name] = value.const_value
+            del alone.initializers[name]
+            value.const_value, value.shape = None, ir.Shape([None] * len(value.shape or ()))
+            alone.inputs.append(value)
+    return ir.Model(alone, ir_version=model.ir_version, producer_name=model.producer_name), unwritten
+
+
+def _reached(graph: ir.Graph, inputs: Sequence[str], outputs: Sequence[str]) -> set[ir.Value]:
+    """The values that ``outputs`` are computed from, ``outputs`` included, no further than ``inputs``."""
+    values = ir.convenience.create_value_mapping(graph)
+    pending, found = [values[name] for name in outputs], set()
+    while pending:
+        value = pending.pop()
+        if value in found or value.name in inputs:
+            continue
+        found.add(value)
+        producer = value.producer()
+        if producer is not None:
+            pending += [one for one in producer.inputs if one is not None]
+    return found
 
 
 def _without_codes(attention: ir.Node) -> None:

@@ -1,10 +1,11 @@
 """Parity: a bundle proves that its graph computes what the checkpoint computes, before anyone sees it.
 
 1. The same anatomy exported in float32 equals torch elementwise, over several batches, lengths and cache
-   depths: the graph is right.
+   depths: the graph is right. Of a decoder this is asked of each block, embedding and head alone.
 2. The quantized graph equals the fake-quantized torch model: elementwise with float activations (the packed
-   codes are right), and by KL divergence and top-1 agreement (encoders: cosine) as it is shipped.
-3. A greedy continuation, token by token over the cache, makes torch's choices.
+   codes are right), again block by block; and by KL divergence and top-1 agreement (encoders: cosine) as it
+   is shipped, the blocks of a decoder by their distance too.
+3. A greedy continuation by the graph as it ships, token by token over the cache, makes torch's choices.
 
 The form of another provider is compared with the CPU's form of the same weights. It runs on the provider
 where there is one, and on the CPU where the CPU has the kernels; otherwise its status is "built, not run".
@@ -22,10 +23,11 @@ from ...runtime.engine.decoder import Decoder
 from ...runtime.kernels.library import instructions
 from ...runtime.session.session import PROVIDERS, device_of, onnxruntime, open_session
 from ...storage import sha256_file
+from ..graph.build import GraphPart
 from ..graph.forms.providers import NOT_RUN
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
-from .decoder_proof import DECODER_STEPS, prove_decoder
+from .decoder_proof import decoder_steps, prove_decoder
 from .distances import Floats, divergence, gate, log_softmax, rounded
 from .encoder_proof import ENCODER_STEPS, prove_encoder
 from .proof_text import Ids, token_rows
@@ -35,8 +37,16 @@ FORM_KL = 0.02
 FORM_LENGTH = 96
 
 
-def prove(job: ExportJob, graph: Path, sections: dict[str, Any], work: Path, opset: Opset) -> dict[str, Any]:
-    """The manifest's ``parity``; ``work`` is a directory for scratch files.
+def prove(
+    job: ExportJob,
+    graph: Path,
+    parts: tuple[GraphPart, ...],
+    sections: dict[str, Any],
+    work: Path,
+    opset: Opset,
+) -> dict[str, Any]:
+    """The manifest's ``parity`` of ``graph``, a decoder's of ``parts``; ``work`` is a directory for scratch
+    files.
 
     Raises:
         GateFailed: a difference beyond its bound.
@@ -44,8 +54,8 @@ def prove(job: ExportJob, graph: Path, sections: dict[str, Any], work: Path, ops
     text = {"name": "built-in passage"} if job.text is None else {"sha256": sha256_file(job.text)}
     if job.source.anatomy.kind == "decoder":
         section = read(DecoderSection, sections["decoder"])
-        with job.progress.task("proving the graph", DECODER_STEPS) as task:
-            result = prove_decoder(job, graph, section, work, opset, task)
+        with job.progress.task("proving the graph", decoder_steps(len(section.layers))) as task:
+            result = prove_decoder(job, graph, parts, section, opset, task)
     else:
         with job.progress.task("proving the graph", ENCODER_STEPS) as task:
             length = int(sections["encoder"]["max_length"])

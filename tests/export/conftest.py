@@ -121,6 +121,22 @@ class QuantizedSource:
             tap(model.get_submodule(module_name(anatomy, block.attention.module)), scales.round)
         return model
 
+    def logits(self, ids: np.ndarray, *, activations: bool, cache: bool = False) -> np.ndarray:
+        """Those of :meth:`model`, ``[batch, seq, vocab]``, at every position of ``ids [batch, seq]``."""
+        return whole_logits(self.model(activations=activations, cache=cache), ids)
+
+
+@torch.no_grad()
+def whole_logits(model: torch.nn.Module, ids: np.ndarray) -> np.ndarray:
+    """``[batch, seq, vocab]`` of a torch model at every position, a row at a time."""
+    return np.concatenate([model(torch.from_numpy(row[None]), use_cache=False).logits.numpy() for row in ids])
+
+
+@pytest.fixture(scope="session")
+def torch_logits() -> Callable[[torch.nn.Module, np.ndarray], np.ndarray]:
+    """From a decoder in torch and ids ``[batch, seq]`` to logits ``[batch, seq, vocab]``."""
+    return whole_logits
+
 
 class Exported:
     """A source with its graph on disk."""

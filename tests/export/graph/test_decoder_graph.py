@@ -13,11 +13,11 @@ import onnx_ir as ir
 import pytest
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.kv_scheme import KVScheme
+from edgepress.compress.numbers.fake_quant import wrap
 from edgepress.errors import CheckpointError, ShapeError, UnknownName
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof.distances import NOISE, divergence, log_softmax
 from edgepress.export.proof.drive import GraphDriver
-from edgepress.export.proof.reference import logits, with_rounded_activations
 from edgepress.runtime.session.session import open_session
 from safetensors.torch import load_file, save_file
 
@@ -57,7 +57,7 @@ def test_families(
 ) -> None:
     changes = {"sliding_window": 24} if model_type == "mistral" else {}
     exported = export_graph(make_decoder(tmp_path / "model", model_type, **changes), scheme, form=form)
-    want = logits(exported.source.model(activations=False), IDS[:1])
+    want = exported.source.logits(IDS[:1], activations=False)
     with exported.driver(exact=scheme is not None) as driver:
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
         # Past the window, token by token from the cache, and in chunks.
@@ -73,7 +73,7 @@ def test_our_own_operators_answer_alike_in_chunks_and_token_by_token(
     checkpoint = make_decoder(tmp_path / "model", model_type)
     kv = {"int8": KVScheme(bits=8), "uint8": KVScheme(bits=4)}.get(kv_dtype)
     exported = export_graph(checkpoint, "W3A16-g32", "W8A16-g32", kv=kv, kv_dtype=kv_dtype, form=OWN)
-    want = logits(exported.source.model(activations=False, cache=kv is not None), IDS[:1])
+    want = exported.source.logits(IDS[:1], activations=False, cache=kv is not None)
     with exported.driver() as driver:
         whole = driver.logits(IDS[:1])
         for depth in (1, 7, 40, 80):
@@ -90,7 +90,7 @@ def test_activations_in_float32_are_not_rounded(
 ) -> None:
     checkpoint = make_decoder(tmp_path / "model")
     exported = export_graph(checkpoint, "W4A16-g32", "W8A16-g32", form=replace(form, activations="float32"))
-    want = logits(exported.source.model(activations=False), IDS[:1])
+    want = exported.source.logits(IDS[:1], activations=False)
     with exported.driver() as driver:
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
         assert np.abs(driver.logits(IDS[:1, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
@@ -138,7 +138,7 @@ def test_variants(
     if "rope_parameters" in changes:
         changes = {"rope_parameters": {"rope_theta": 1e4, **changes["rope_parameters"]}}
     exported = export_graph(make_decoder(tmp_path / "model", model_type, num_hidden_layers=2, **changes))
-    want = logits(exported.source.model(activations=False), IDS)
+    want = exported.source.logits(IDS, activations=False)
     with exported.driver() as driver:
         assert np.abs(driver.logits(IDS) - want).max() < TOLERANCE
         assert np.abs(driver.logits(IDS[:, :41], depth=40) - want[:, 40:41]).max() < TOLERANCE
@@ -150,7 +150,7 @@ def test_a_fused_matrix_of_every_storage(
     checkpoint = make_decoder(tmp_path / "model", "gpt_neox")
     schemes = {"0": "W8A8", "1": "W4A16_ASYM-g32", "2": "W2A16-g32"}
     exported = export_graph(checkpoint, lambda linear: schemes[linear.name.split(".")[2]])
-    want = logits(exported.source.model(activations=False), IDS[:1])
+    want = exported.source.logits(IDS[:1], activations=False)
     with exported.driver(exact=True) as driver:
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
 
@@ -176,21 +176,22 @@ def test_schemes(
     form: ProviderForm,
     make_decoder: Callable[..., Path],
     export_graph: Any,
+    torch_logits: Any,
     tmp_path: Path,
 ) -> None:
     checkpoint = make_decoder(
         tmp_path / "model", tie_word_embeddings=tied, attention_bias=True, mlp_bias=True, num_hidden_layers=2
     )
     exported = export_graph(checkpoint, scheme, "W8A16-g32", form=form)
-    want = logits(exported.source.model(activations=False), IDS[:2])
+    want = exported.source.logits(IDS[:2], activations=False)
     with exported.driver(exact=True) as driver:
         assert np.abs(driver.logits(IDS[:2]) - want).max() < TOLERANCE
     # A scale a token is the coarsest rounding that a kernel does; which way a tie falls differs by processor.
     model = exported.source.model(activations=False)
     names = [linear.name for linear in exported.source.anatomy.linears()]
-    rounding = divergence(
-        log_softmax(want), log_softmax(logits(with_rounded_activations(model, names), IDS[:2]))
-    )
+    for name in names:
+        wrap(model, name)
+    rounding = divergence(log_softmax(want), log_softmax(torch_logits(model, IDS[:2])))
     with exported.driver() as driver:
         shipped = divergence(log_softmax(want), log_softmax(driver.logits(IDS[:2])))
     assert 0 < shipped.mean() <= NOISE * rounding.mean()
@@ -211,14 +212,14 @@ def test_a_scheme_for_each_layer(pico_llama: Path, export_graph: Any) -> None:
         return schemes.get(linear.name.removeprefix("model.layers."), "W4A16-g32")
 
     exported = export_graph(pico_llama, scheme_of, "W4A16_ASYM-g32")
-    want = logits(exported.source.model(activations=False), IDS[:1])
+    want = exported.source.logits(IDS[:1], activations=False)
     with exported.driver(exact=True) as driver:
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
 
 
 def test_rows_of_unequal_length(pico_llama: Path, export_graph: Any) -> None:
     exported = export_graph(pico_llama)
-    want = logits(exported.source.model(activations=False), IDS)
+    want = exported.source.logits(IDS, activations=False)
     with exported.driver() as driver:
         found = driver.logits(IDS, lengths=[96, 5, 40])
         for row, length in enumerate((96, 5, 40)):
@@ -260,7 +261,7 @@ def test_layers_of_unequal_size(make_decoder: Callable[..., Path], export_graph:
     blocks = exported.source.anatomy.blocks
     assert [block.attention.kv_heads for block in blocks] == [2, 1, 2]
     assert [block.mlp.up.out_features for block in blocks] == [128, 80, 128]
-    want = logits(exported.source.model(activations=False), IDS[:1])
+    want = exported.source.logits(IDS[:1], activations=False)
     with exported.driver(exact=True) as driver:
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
 
@@ -330,6 +331,6 @@ def test_activation_functions(
     function: str, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
 ) -> None:
     exported = export_graph(make_decoder(tmp_path / "model", hidden_act=function, num_hidden_layers=1))
-    want = logits(exported.source.model(activations=False), IDS[:1, :9])
+    want = exported.source.logits(IDS[:1, :9], activations=False)
     with exported.driver() as driver:
         assert np.abs(driver.logits(IDS[:1, :9]) - want).max() < TOLERANCE

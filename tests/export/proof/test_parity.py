@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from edgepress.errors import EdgepressError
 from edgepress.export.api import export_bundle
-from edgepress.export.proof.reference import logits
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.decoder import Decoder
 from hypothesis import HealthCheck, given, settings
@@ -53,7 +52,7 @@ def test_batches_lengths_and_depths(
     model_type, changes = KINDS[kind]
     sizes = {"num_hidden_layers": 2, "max_position_embeddings": CONTEXT}
     exported = export_graph(make_decoder(tmp_path / "model", model_type, **sizes, **changes), scheme)
-    want = logits(exported.source.model(activations=False), IDS)
+    want = exported.source.logits(IDS, activations=False)
     with exported.driver(exact=scheme is not None) as driver:
         for batch in (1, 3):
             for depth, new in CASES:

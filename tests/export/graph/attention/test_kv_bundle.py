@@ -16,7 +16,6 @@ from edgepress.errors import GateFailed, InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.build import WeightView
 from edgepress.export.proof.distances import divergence, log_softmax
-from edgepress.export.proof.reference import logits
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine import batch_decoder
 from edgepress.runtime.engine.batch_decoder import BatchDecoder
@@ -199,7 +198,12 @@ def test_own_operators_answer_alike_in_any_pieces(
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_batches_and_conversations_against_torch(
-    bits: int, pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bits: int,
+    pico_llama: Path,
+    pico_text: Path,
+    torch_logits: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Float weights, so that only flipped codes can tell the two apart; rows of 1, 7 and 128 tokens."""
     monkeypatch.setattr(batch_decoder, "PREFILL_CHUNK", 50)
@@ -214,7 +218,7 @@ def test_batches_and_conversations_against_torch(
 
     def check(found: np.ndarray) -> None:
         want, far = (
-            log_softmax(np.stack([logits(each, np.array([row]))[0, -1] for row in rows]))
+            log_softmax(np.stack([torch_logits(each, np.array([row]))[0, -1] for row in rows]))
             for each in (model, unrounded)
         )
         # Of what rounding the cache costs: a code that falls the other way has 12 times the variance of a

@@ -18,7 +18,6 @@ from edgepress.compress.model.kv_scheme import KVScales, KVScheme
 from edgepress.compress.model.kv_tap import tap
 from edgepress.export.graph.graph_writer import Opset
 from edgepress.export.proof.distances import divergence, log_softmax
-from edgepress.export.proof.reference import logits
 from edgepress.runtime.session.session import open_session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -62,8 +61,8 @@ def test_batches_lengths_and_depths(
     scheme = KVScheme.model_validate({"bits": bits, "granularity": granularity})
     checkpoint = make_decoder(tmp_path / "m", max_position_embeddings=CONTEXT)
     exported = export_graph(checkpoint, kv=scheme)
-    want = logits(exported.source.model(activations=False, cache=True), IDS)
-    noise = cost(want, logits(exported.source.model(activations=False), IDS))
+    want = exported.source.logits(IDS, activations=False, cache=True)
+    noise = cost(want, exported.source.logits(IDS, activations=False))
     with exported.driver() as driver:
         for batch in (1, 3):
             for new in (1, 7, 128):
@@ -87,8 +86,8 @@ def test_families(
     changes = {"sliding_window": 24} if family == "mistral" else {}
     checkpoint = make_decoder(tmp_path / "m", family, num_hidden_layers=2, **changes)
     exported = export_graph(checkpoint, kv=KVScheme.model_validate({"bits": bits}))
-    want = logits(exported.source.model(activations=False, cache=True), IDS[:1])
-    unrounded = logits(exported.source.model(activations=False), IDS[:1])
+    want = exported.source.logits(IDS[:1], activations=False, cache=True)
+    unrounded = exported.source.logits(IDS[:1], activations=False)
     noise = cost(want, unrounded)
     assert noise > 1e-6  # far above the last digits of float32: the comparison can tell the two apart
     with exported.driver() as driver:
@@ -100,7 +99,12 @@ def test_families(
 @pytest.mark.parametrize("granularity", ["per-tensor", "per-channel"])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_cache_holds_torch_s_codes(
-    bits: int, granularity: str, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
+    bits: int,
+    granularity: str,
+    make_decoder: Callable[..., Path],
+    export_graph: Any,
+    torch_logits: Any,
+    tmp_path: Path,
 ) -> None:
     scheme = KVScheme.model_validate({"bits": bits, "granularity": granularity})
     exported = export_graph(make_decoder(tmp_path / "m", num_hidden_layers=1), kv=scheme)
@@ -108,7 +112,7 @@ def test_the_cache_holds_torch_s_codes(
     model = exported.source.model(activations=False)
     attention = exported.source.anatomy.blocks[0].attention
     tap(model.get_submodule(attention.module), lambda key, value: seen.append((key, value)) or (key, value))
-    logits(model, IDS[:1])
+    torch_logits(model, IDS[:1])
     scales = exported.source.kv_scales(attention)
     with exported.driver() as driver:
         cache = driver.cache(IDS[:1], CONTEXT)
@@ -133,8 +137,8 @@ def test_scales_of_another_channel_are_noticed(
 
     monkeypatch.setattr(WeightView, "kv_scales", swapped)
     exported = export_graph(make_decoder(tmp_path / "m"), kv=KVScheme(bits=8))
-    want = logits(exported.source.model(activations=False, cache=True), IDS[:1])
-    noise = cost(want, logits(exported.source.model(activations=False), IDS[:1]))
+    want = exported.source.logits(IDS[:1], activations=False, cache=True)
+    noise = cost(want, exported.source.logits(IDS[:1], activations=False))
     with exported.driver() as driver, pytest.raises(AssertionError):
         agree(driver.logits(IDS[:1]), want, noise)
 
@@ -144,7 +148,7 @@ def test_half_precision(
     family: str, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
 ) -> None:
     exported = export_graph(make_decoder(tmp_path / "m", family), kv_dtype="float16")
-    want = logits(exported.source.model(activations=False), IDS)
+    want = exported.source.logits(IDS, activations=False)
     with exported.driver() as driver:
         assert all(array.dtype == np.float16 for array in driver.empty_cache(1, 4).values())
         for found, expected in (
@@ -163,7 +167,7 @@ def test_the_exact_twin_has_a_float_cache(
     bits = {"int8": 8, "uint8": 4}.get(kv_dtype)
     scheme = None if bits is None else KVScheme.model_validate({"bits": bits})
     exported = export_graph(make_decoder(tmp_path / "m", "qwen3"), "W4A16-g32", kv=scheme, kv_dtype=kv_dtype)
-    want = logits(exported.source.model(activations=False), IDS[:1, :64])
+    want = exported.source.logits(IDS[:1, :64], activations=False)
     with exported.driver(exact=True) as driver:
         assert np.abs(driver.logits(IDS[:1, :64]) - want).max() < 5e-5
 

@@ -1,0 +1,152 @@
+"""How far one part of a graph is from torch's, and how far it may be: elementwise where nothing is rounded,
+as a share of what the part adds where it is.
+
+The bound of a value is that of its token: what the last digits of sums cost follows the part's own addition
+to the token's states, and the states that it is added to, of which some tokens have very large ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph.build import GraphPart
+from .distances import Floats, gate, noise_bound, rounded
+from .part_graphs import PartRunner
+
+RELATIVE, LAST_PLACES = 1e-5, 8
+_LAST_PLACE = 2.0**-23
+# What rounding activations may change of what a part adds, as a share of its length.
+SHIPPED = 0.05
+# Batch, tokens in the cache, new tokens.
+Case = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What torch computes of a part.
+
+    Attributes:
+        ids: the tokens ``[rows, seq]``.
+        inputs: in the part's order, each ``[rows, seq, …]``.
+        outputs: the same.
+        added: what each output has that the inputs had not; the output itself where that is all of it.
+    """
+
+    ids: NDArray[np.int64]
+    inputs: tuple[NDArray[Any], ...]
+    outputs: tuple[Floats, ...]
+    added: tuple[Floats, ...]
+
+    def allowed(self, index: int) -> Floats:
+        """The largest difference ``[rows, seq]`` that sums in another order explain, of one output."""
+        largest = [np.abs(part[index]).max(-1) for part in (self.added, self.outputs)]
+        bound = RELATIVE * largest[0] + LAST_PLACES * _LAST_PLACE * largest[1]
+        return np.asarray(np.maximum(bound, np.finfo(np.float32).tiny), np.float32)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference of an output, the bound there, and the module whose output it is."""
+
+    value: float
+    bound: float
+    module: str
+
+    @property
+    def share(self) -> float:
+        """Of the bound."""
+        return self.value / self.bound
+
+    def described(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {"max_abs_difference": rounded(self.value), "bound": rounded(self.bound), "at": self.module}
+
+
+def largest_difference(runner: PartRunner, expected: Expected, cases: Sequence[Case]) -> Difference:
+    """The worst of all ``cases``; where there is no cache yet, the second row of a batch is half as long."""
+    bounds = [expected.allowed(index) for index in range(len(expected.outputs))]
+    worst = Difference(0.0, 1.0, runner.part.name)
+    for batch, depth, new in cases:
+        total = depth + new
+        lengths = [new, max(1, new // 2), new][:batch] if depth == 0 else [total] * batch
+        inputs = [value[:batch, :total] for value in expected.inputs]
+        found = runner.run(expected.ids[:batch, :total], inputs, depth, lengths)
+        for index, values in enumerate(found):
+            for row, valid in enumerate(lengths):
+                tokens = slice(depth, valid)
+                off = values[row, : valid - depth] - expected.outputs[index][row, tokens]
+                here = _largest(off, bounds[index][row, tokens], module_of(runner.part, index))
+                worst = worst if here.share <= worst.share else here  # NaN stays
+    return worst
+
+
+def _largest(off: Floats, bounds: Floats, module: str) -> Difference:
+    sizes = np.abs(off).max(-1)
+    at = int(np.argmax(sizes / bounds))
+    return Difference(float(sizes[at]), float(bounds[at]), module)
+
+
+def module_of(part: GraphPart, index: int) -> str:
+    """The module whose output is the output ``index`` of ``part``."""
+    return part.norm if index and part.norm is not None else part.name
+
+
+def spread(expected: Expected, others: Iterable[Sequence[Floats]]) -> float:
+    """The largest difference of ``others``, which are the same outputs with other roundings, as a share of
+    its bound.
+    """
+    bounds = [expected.allowed(index) for index in range(len(expected.outputs))]
+    return max(
+        float((np.abs(values - right).max(-1) / bound).max())
+        for outputs in others
+        for values, right, bound in zip(outputs, expected.outputs, bounds, strict=True)
+    )
+
+
+def require_equal(difference: Difference, what: str, rounding: Callable[[], float]) -> Difference:
+    """Refuse a ``difference`` beyond its bound, or where it is, beyond what ``rounding()``, a :func:`spread`,
+    explains; returns it with the bound that holds.
+
+    Raises:
+        GateFailed: names the module.
+    """
+    bound = difference.bound
+    if not difference.share <= 1:
+        bound *= noise_bound(1.0, rounding())
+    gate(f"the largest difference of {difference.module} {what}", difference.value, bound)
+    return replace(difference, bound=bound)
+
+
+def distances(found: Sequence[Floats], expected: Expected) -> list[float]:
+    """Of each output the mean distance from torch's, as a share of what the part adds to a token."""
+    return [
+        float(np.mean(_length(values - right) / np.maximum(_length(added), np.finfo(np.float32).tiny)))
+        for values, right, added in zip(found, expected.outputs, expected.added, strict=True)
+    ]
+
+
+def _length(values: Floats) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.norm(values.astype(np.float64), axis=-1))
+
+
+def require_near(
+    found: Sequence[float], part: GraphPart, rounding: Callable[[], Sequence[float]]
+) -> dict[str, Any]:
+    """Refuse ``distances`` of a ``part`` as it ships beyond :data:`SHIPPED`, or beyond what ``rounding()``,
+    the distances of torch with inputs in 8 bits, explains; returns the largest for the manifest.
+
+    Raises:
+        GateFailed: names the module.
+    """
+    bounds = [SHIPPED] * len(found)
+    if not all(value <= SHIPPED for value in found):
+        bounds = [noise_bound(SHIPPED, value) for value in rounding()]
+    for index, (value, bound) in enumerate(zip(found, bounds, strict=True)):
+        gate(f"the mean distance of {module_of(part, index)} as it ships", value, bound)
+    at = int(np.argmax(np.divide(found, bounds)))
+    return {"distance": rounded(found[at]), "bound": rounded(bounds[at]), "at": module_of(part, at)}

@@ -1,0 +1,252 @@
+"""Every part of a decoder's graph (embedding, each block with the norm behind it, head) against torch's own,
+on what that reads of real text: with float weights, with the stored weights and exact arithmetic, and as it
+ships.
+
+Attention is causal, so that the outputs of a prefix are a prefix of the outputs, at every batch, length and
+depth of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...compress.model.block_anatomy import Norm
+from ...compress.model.skeleton import Head
+from ...terminal import ProgressTask
+from .drive import Floats, Ids
+from .part_distances import (
+    Case,
+    Difference,
+    Expected,
+    distances,
+    largest_difference,
+    require_equal,
+    require_near,
+    spread,
+)
+from .part_graphs import PartGraphs, PartRunner
+from .streamed import ROUNDINGS, States, StreamedModel
+
+BATCHES, LENGTHS, DEPTHS = (1, 3), (1, 7, 33), (0, 1, 63)
+# Rows of the vocabulary whose float logits are compared at once.
+_HEAD_ROWS = 8192
+FLOAT, CODES = "with float weights", "with quantized weights and float activations"
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What a block reads: states, and the norm of them ``[rows, tokens, hidden]``."""
+
+    states: States
+    normed: Tensor
+
+    def arrays(self) -> tuple[Floats, Floats]:
+        """Both in numpy's terms."""
+        return self.states.hidden.numpy(), self.normed.numpy()
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Rows without any rounding beyond that of the linears' weights, and as exports store the model."""
+
+    plain: Entered
+    stored: Entered
+
+
+class PartsProof:
+    """The proof of the parts ``graphs`` of ``model`` on ``ids [rows, tokens]``; whether anything in the graph
+    ``rounds``.
+    """
+
+    def __init__(self, model: StreamedModel, graphs: PartGraphs, ids: Ids, *, rounds: bool) -> None:
+        self.model, self.graphs, self.ids, self.rounds = model, graphs, ids, rounds
+        self.anatomy = model.source.anatomy
+        self.cases = _cases(ids.shape[1])
+        self._worst: dict[str, Difference] = {}
+        self._farthest: dict[str, Any] = {"distance": 0.0, "bound": 1.0}
+
+    def run(self, task: ProgressTask) -> Streams:
+        """Prove part after part; returns what the head reads.
+
+        Raises:
+            GateFailed: a difference beyond its bound; names the module.
+        """
+        task.advance(0, self.anatomy.embedding)
+        streams = self._embedding()
+        task.advance(1)
+        for index in range(len(self.anatomy.blocks)):
+            streams = self._block(index, streams, task)
+        task.advance(0, "head")
+        self._head(streams)
+        task.advance(1)
+        return streams
+
+    def found(self) -> dict[str, Any]:
+        """For the manifest: the largest differences, and of the parts as they ship the largest distance."""
+        counted = {"parts": len(self.graphs.parts)}
+        found = {"float": self._worst[FLOAT].described() | counted | {"cases": len(self.cases)}}
+        if self.rounds:
+            found["codes"] = self._worst[CODES].described() | counted
+            found["quantized"] = {"block": self._farthest}
+        return found
+
+    def _embedding(self) -> Streams:
+        plain = self._entered(rounded=False)
+        stored = self._entered(rounded=True) if self.rounds else plain
+        if not self.rounds:
+            self._equal(FLOAT, _largest(self.graphs.shipped(0), _looked_up(self.ids, plain), self.cases))
+            return Streams(plain, stored)
+        # The rows that are looked up stand for the table, the largest tensor.
+        known, ranks = np.unique(self.ids, return_inverse=True)
+        ranks = ranks.reshape(self.ids.shape)
+        name = f"{self.anatomy.embedding}.weight"
+        rows = self.model.source.stored(name)[torch.from_numpy(known)].to(torch.float32).numpy()
+        graph, expected = self.graphs.with_float_weights(0, {name: rows}), _looked_up(ranks, plain)
+        self._equal(FLOAT, _largest(graph, expected, self.cases))
+        self._equal(CODES, _largest(self.graphs.exact(0), _looked_up(self.ids, stored), self.cases))
+        return Streams(plain, stored)
+
+    def _entered(self, *, rounded: bool) -> Entered:
+        states = self.model.embedded(self.ids, rounded=rounded)
+        return Entered(states, self.model.normed(self.anatomy.blocks[0].norm1, states.hidden))
+
+    def _block(self, index: int, entered: Streams, task: ProgressTask) -> Streams:
+        prefix = self.anatomy.blocks[index].prefix
+        task.advance(0, prefix)
+        left = self._torch_block(index, entered)
+        task.advance(0.25, prefix)
+        expected = self._expected(entered.plain, left.plain)
+
+        def rounding() -> float:
+            return self._spread(index, entered.plain, expected)
+
+        graph = self.graphs.with_float_weights if self.rounds else self.graphs.shipped
+        self._equal(FLOAT, _largest(graph(index + 1), expected, self.cases), rounding)
+        task.advance(0.25, prefix)
+        if self.rounds:
+            self._equal(CODES, _largest(self.graphs.exact(index + 1), expected, self.cases[:1]), rounding)
+            task.advance(0.25, prefix)
+            self._as_it_ships(index, entered.stored, left.stored)
+        task.advance(0.25 if self.rounds else 0.5, prefix)
+        return left
+
+    def _torch_block(self, index: int, entered: Streams) -> Streams:
+        """``entered`` behind the block ``index``, whose weights are then at hand for the graph."""
+        model, prefix = self.model, self.anatomy.blocks[index].prefix
+        with model.block(index) as module:
+            plain = model.run(module, index, entered.plain.states)
+            stored = plain
+            if self.rounds:
+                stored = model.run(module, index, entered.stored.states, model.as_stored)
+                weights = module.named_parameters()
+                self.graphs.held = {f"{prefix}.{name}": weight.data for name, weight in weights}
+        norm = self._following(index)
+        left = Entered(plain, model.normed(norm, plain.hidden))
+        return Streams(left, Entered(stored, model.normed(norm, stored.hidden)) if self.rounds else left)
+
+    def _following(self, index: int) -> Norm:
+        """The norm behind the block ``index``."""
+        blocks = self.anatomy.blocks
+        norm = blocks[index + 1].norm1 if index + 1 < len(blocks) else self.anatomy.final_norm
+        assert norm is not None
+        return norm
+
+    def _expected(self, entered: Entered, left: Entered) -> Expected:
+        added = (left.states.hidden - entered.states.hidden).numpy(), left.normed.numpy()
+        return Expected(self.ids, entered.arrays(), left.arrays(), added)
+
+    def _spread(self, index: int, entered: Entered, expected: Expected) -> float:
+        """How far torch's own roundings reach in the block ``index``, as a share of the bound."""
+        norm = self._following(index)
+        with self.model.block(index) as module:
+            hidden = [
+                self.model.run(module, index, entered.states, change).hidden.to(torch.float32)
+                for change in ROUNDINGS
+            ]
+        return spread(expected, ((one.numpy(), self.model.normed(norm, one).numpy()) for one in hidden))
+
+    def _as_it_ships(self, index: int, entered: Entered, left: Entered) -> None:
+        part, expected = self.graphs.parts[index + 1], self._expected(entered, left)
+        with self.graphs.shipped(index + 1) as runner:
+            found = distances(runner.run(self.ids, entered.arrays()), expected)
+
+        def rounding() -> list[float]:
+            with self.model.block(index) as module:
+                states = self.model.run(module, index, entered.states, self.model.with_rounded_inputs)
+            normed = self.model.normed(self._following(index), states.hidden)
+            return distances(Entered(states, normed).arrays(), expected)
+
+        farthest = require_near(found, part, rounding)
+        if farthest["distance"] / farthest["bound"] >= self._farthest["distance"] / self._farthest["bound"]:
+            self._farthest = farthest
+
+    def _head(self, streams: Streams) -> None:
+        """The logits of the first row: a row of a large vocabulary is large, and rows are alike to a head."""
+        plain, stored = streams.plain.normed[:1], streams.stored.normed[:1]
+        last = len(self.graphs.parts) - 1
+        whole = self.cases[:1]
+        if not self.rounds:
+            with self.model.head() as head:
+                self._equal(FLOAT, _largest(self.graphs.shipped(last), self._logits(head, plain), whole))
+            return
+        with self.model.head() as head:
+            for found in self._float_logits(head, plain, last):
+                self._equal(FLOAT, found)
+        with self.model.head(rounded=True) as head:
+            self._equal(CODES, _largest(self.graphs.exact(last), self._logits(head, stored), whole))
+
+    def _float_logits(self, head: Head, normed: Tensor, last: int) -> Iterator[Difference]:
+        """Of some rows of the table after the other."""
+        anatomy = self.anatomy
+        module = anatomy.embedding if anatomy.tied or anatomy.head is None else anatomy.head
+        rows = [slice(at, at + _HEAD_ROWS) for at in range(0, anatomy.vocab_size, _HEAD_ROWS)]
+
+        def weights(part: Head) -> dict[str, Floats]:
+            assert isinstance(part.table, Tensor)
+            found = {f"{module}.weight": part.table.to(torch.float32).numpy()}
+            return found if part.bias is None else found | {f"{anatomy.head}.bias": part.bias.numpy()}
+
+        with self.graphs.with_float_weights(last, weights(head.part(rows[0]))) as runner:
+            for part in map(head.part, rows):
+                runner.driver.weights.update(weights(part))
+                yield largest_difference(runner, self._logits(part, normed), self.cases[:1])
+
+    def _logits(self, head: Head, normed: Tensor) -> Expected:
+        logits = (head.logits(normed[0])[None].numpy(),)
+        return Expected(self.ids[:1], (normed.numpy(),), logits, logits)
+
+    def _equal(self, what: str, found: Difference, rounding: Callable[[], float] = lambda: 0.0) -> None:
+        found = require_equal(found, what, rounding)
+        if what not in self._worst or found.share >= self._worst[what].share:
+            self._worst[what] = found
+
+
+def _largest(
+    graph: AbstractContextManager[PartRunner], expected: Expected, cases: Sequence[Case]
+) -> Difference:
+    with graph as runner:
+        return largest_difference(runner, expected, cases)
+
+
+def _looked_up(ids: Ids, entered: Entered) -> Expected:
+    arrays = entered.arrays()
+    return Expected(ids, (ids,), arrays, arrays)
+
+
+def _cases(length: int) -> list[Case]:
+    """The longest first, of one row without a cache."""
+    found = [(1, 0, length)]
+    for batch in BATCHES:
+        for depth in DEPTHS:
+            for new in LENGTHS:
+                # GroupQueryAttention extends the cache of a whole batch one token at a time only.
+                if depth + new <= length and not (batch > 1 and depth and new > 1):
+                    found.append((batch, depth, new))
+    return found
