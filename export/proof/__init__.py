@@ -1,4 +1,4 @@
 """The proof that a graph computes what its checkpoint computes: references, distances, bounds.
 
-Import ``parity``; the prefill room also uses ``drive``, ``distances`` and ``graphs``.
+Import ``parity``.
 """
