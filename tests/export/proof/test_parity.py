@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgepress.compress.api import compress_model
 from edgepress.errors import EdgepressError
 from edgepress.export.api import export_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.decoder import Decoder
+from edgepress.runtime.kernels.library import library
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +63,22 @@ def test_batches_lengths_and_depths(
                 found = driver.logits(IDS[:batch, : depth + new], depth=depth)
                 difference = np.abs(found - want[:batch, depth : depth + new]).max()
                 assert difference < TOLERANCE, (batch, depth, new)
+
+
+@pytest.mark.parametrize("kind", ["window", "bitnet", "qwen3", "gemma2", "phi", "gpt2", "gpt_neox", "opt"])
+@pytest.mark.parametrize("operators", ["edgepress", "standard"])
+def test_every_kind_is_proven_block_by_block(
+    kind: str, operators: str, make_decoder: Make, tmp_path: Path
+) -> None:
+    if operators == "edgepress" and library() is None:
+        pytest.skip("the library of operators was not built here")
+    model_type, changes = KINDS[kind]
+    sizes = {"num_hidden_layers": 2, "max_position_embeddings": CONTEXT}
+    model = make_decoder(tmp_path / "model", model_type, **sizes, **changes)
+    checkpoint = compress_model(str(model), scheme="W4A16", group_size=32, output=tmp_path / "w4")
+    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", operators=operators)
+    parity = Bundle.open(bundle).manifest["parity"]
+    assert parity["float"]["parts"] == parity["codes"]["parts"] == 4
 
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True)
