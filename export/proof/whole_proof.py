@@ -56,7 +56,7 @@ class Continuation:
     def row(self, length: int) -> Ids:
         """Prompt and answer less its last token, ``[1, length]``, with padding on the right."""
         row = np.concatenate([self.prompt, np.array(self.chosen[:-1], np.int64)])
-        return np.pad(row, (0, length - len(row)))[None]
+        return np.pad(row, (0, length - len(row)), mode="edge")[None]
 
     def gaps(self, logits: Floats) -> Floats:
         """How far torch's logit for each chosen token lies below torch's largest: 0 where it would choose
