@@ -82,7 +82,7 @@ class Build:
             name,
             ir.DataType.FLOAT,
             weights.shape(name),
-            lambda: weights.tensor(name).numpy().astype(np.float32),
+            lambda: weights.tensor(name).numpy().astype(np.float32, copy=False),
             read_per_token=read_per_token,
         )
 

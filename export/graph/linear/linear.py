@@ -73,7 +73,8 @@ def dense_product(
     """``value · concat(weights)ᵀ + bias``."""
 
     def make() -> Array:
-        return np.concatenate([build.weights.tensor(f"{linear.name}.weight").numpy() for linear in linears])
+        parts = [build.weights.tensor(f"{linear.name}.weight").numpy() for linear in linears]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)  # a copy of a large one is large
 
     width = sum(linear.out_features for linear in linears)
     weight = build.graph.weight(f"{name}.weight", ir.DataType.FLOAT, [width, linears[0].in_features], make)
