@@ -67,10 +67,12 @@ class Difference:
         return {"max_abs_difference": rounded(self.value), "bound": rounded(self.bound), "at": self.module}
 
 
-def largest_difference(runner: PartRunner, expected: Expected, cases: Sequence[Case]) -> Difference:
-    """The worst of all ``cases``; where there is no cache yet, the second row of a batch is half as long."""
+def largest_differences(runner: PartRunner, expected: Expected, cases: Sequence[Case]) -> list[Difference]:
+    """Of each output the worst of all ``cases``; where there is no cache yet, the second row of a batch is
+    half as long.
+    """
     bounds = [expected.allowed(index) for index in range(len(expected.outputs))]
-    worst = Difference(0.0, 1.0, runner.part.name)
+    worst = [Difference(0.0, 1.0, module_of(runner.part, index)) for index in range(len(bounds))]
     for batch, depth, new in cases:
         total = depth + new
         lengths = [new, max(1, new // 2), new][:batch] if depth == 0 else [total] * batch
@@ -80,8 +82,8 @@ def largest_difference(runner: PartRunner, expected: Expected, cases: Sequence[C
             for row, valid in enumerate(lengths):
                 tokens = slice(depth, valid)
                 off = values[row, : valid - depth] - expected.outputs[index][row, tokens]
-                here = _largest(off, bounds[index][row, tokens], module_of(runner.part, index))
-                worst = worst if here.share <= worst.share else here  # NaN stays
+                here = _largest(off, bounds[index][row, tokens], worst[index].module)
+                worst[index] = worst[index] if here.share <= worst[index].share else here  # NaN stays
     return worst
 
 
