@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -22,8 +23,9 @@ from ...devices.target import target, target_names
 
 def cell(text: object) -> str:
     """One cell of a table: no line breaks and no bars; what is no code span has no HTML."""
-    parts = " ".join(str(text).split()).replace("|", "\\|").split("`")
-    return "`".join(part if index % 2 else part.replace("<", "&lt;") for index, part in enumerate(parts))
+    parts = " ".join(str(text).split()).split("`")
+    plain = (part.replace("|", "\\|").replace("<", "&lt;") for part in parts[::2])
+    return "`".join(next(plain) if index % 2 == 0 else part for index, part in enumerate(parts))
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -50,7 +52,7 @@ def _verb(command: click.Command, name: str, above: click.Context | None, level:
             yield from _verb(one, below, context, level + 1)
         return
     records = [one.get_help_record(context) for one in command.get_params(context)]
-    rows = [(f"`{record[0].replace('|', chr(92) + '|')}`", cell(record[1])) for record in records if record]
+    rows = [(f"`{record[0]}`", cell(record[1])) for record in records if record and record[1]]
     yield table(("option", "meaning"), rows)
 
 
@@ -69,16 +71,15 @@ def passes() -> str:
 
 
 def _prose(text: str) -> str:
-    return "\n\n".join(cell(part.replace("``", "`")) for part in text.split("\n\n"))
+    """Paragraphs of a docstring, without the marks of its markup."""
+    return "\n\n".join(cell(re.sub(r":\w+:`", "`", part.replace("``", "`"))) for part in text.split("\n\n"))
 
 
 def _options(name: str) -> str:
     rows = []
     for one in options_of(name):
         default = f"`{as_yaml(one['default'])}`" if "default" in one else "needed"
-        rows.append(
-            (f"`{one['name']}`", cell(one["type"]), default.replace("|", "\\|"), cell(one["description"]))
-        )
+        rows.append((f"`{one['name']}`", cell(one["type"]), default, cell(one["description"])))
     return table(("option", "type", "default", "meaning"), rows)
 
 
@@ -151,7 +152,9 @@ def _signature(name: str, function: Callable[..., Any]) -> str:
         if one.kind is one.KEYWORD_ONLY and not keyword_only:
             lines.append("*")
             keyword_only = True
-        lines.append(str(one))
+        default = "" if one.default is one.empty else f" = {one.default!r}"
+        stars = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        lines.append(f"{stars}{one.name}: {one.annotation}{default}")
     inside = "".join(f"\n    {line}," for line in lines)
     returned = stated.return_annotation
     arrow = "" if returned is stated.empty else f" -> {getattr(returned, '__name__', returned)}"
@@ -165,7 +168,7 @@ def _documented(thing: Any) -> str:
         heading, _, rest = part.partition("\n")
         sections = ("Args:", "Raises:", "Returns:", "Yields:")
         prose.append(
-            f"**{heading}**\n\n```text\n{inspect.cleandoc(rest)}\n```"
+            f"**{heading}**\n\n```text\n{inspect.cleandoc(rest).replace('``', '`')}\n```"
             if heading in sections
             else _prose(part)
         )

@@ -48,7 +48,8 @@ def test_the_reference_has_every_verb_pass_recipe_and_error() -> None:
 def test_tables_of_the_reference_have_as_many_cells_in_every_row() -> None:
     for made in (reference.verbs, reference.passes, reference.recipes, reference.targets):
         for block in re.findall(r"(?:^\|.*\|\n)+", made(), flags=re.M):
-            cells = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+            plain = re.sub(r"`[^`\n]*`", "", block)
+            cells = {len(re.findall(r"(?<!\\)\|", line)) for line in plain.splitlines()}
             assert len(cells) == 1, block
 
 
