@@ -153,7 +153,7 @@ def _signature(name: str, function: Callable[..., Any]) -> str:
             lines.append("*")
             keyword_only = True
         default = "" if one.default is one.empty else f" = {one.default!r}"
-        stars = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        stars = "**" if one.kind is one.VAR_KEYWORD else ""
         lines.append(f"{stars}{one.name}: {one.annotation}{default}")
     inside = "".join(f"\n    {line}," for line in lines)
     returned = stated.return_annotation
