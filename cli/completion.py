@@ -63,6 +63,12 @@ def _formats() -> list[str]:
     return [name.replace("_", "-") for name in names("edgepress.export.formats")]
 
 
+def _slices() -> list[str]:
+    from ..benchmarks.quality.subgroups.measure_slices import ALL, chosen_slices
+
+    return [ALL, *chosen_slices([ALL])]
+
+
 def _texts() -> list[str]:
     from ..compress.text.corpus import CORPORA
 
@@ -71,6 +77,7 @@ def _texts() -> list[str]:
 
 recipes = _completing(_recipes, or_file=True)
 schemes = _completing(_schemes)
+slices = _completing(_slices)
 passes = _completing(_passes)
 targets = _completing(_targets)
 devices = _completing(_devices)

@@ -41,8 +41,10 @@ def score_windows(
     their_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
     with (progress or Silent()).task("validating", len(windows)) as task:
         for number, window in enumerate(windows, 1):
-            theirs = _logits(original, window, number, "the original")
-            mine = theirs if subject is original else _logits(subject, window, number, "the compressed model")
+            theirs = finite_logits(original, window, "the original", number)
+            mine = theirs
+            if subject is not original:
+                mine = finite_logits(subject, window, "the compressed model", number)
             require_same_width("vocabularies", mine, theirs)
             size = text_bytes(original.tokenizer, window)
             for name, (ours, own) in _window_sums(metrics, mine, theirs, window[1:]).items():
@@ -63,7 +65,12 @@ def require_same_width(what: str, mine: NDArray[np.float32], theirs: NDArray[np.
         )
 
 
-def _logits(model: TokenModel, window: Ids, number: int, whose: str) -> NDArray[np.float32]:
+def finite_logits(model: TokenModel, window: Ids, whose: str, number: int) -> NDArray[np.float32]:
+    """Logits ``[n - 1, vocab]`` that predict all of ``window [n]``, the ``number``-th, but its first token.
+
+    Raises:
+        GateFailed: they are not finite.
+    """
     logits = model.logits(window[None])[0, :-1]
     if not np.isfinite(logits).all():
         raise GateFailed(

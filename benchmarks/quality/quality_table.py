@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..records.conditions import describe
 from ..records.record import Measurement
+from .subgroups import slice_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,7 +56,7 @@ def rows(measurement: Measurement) -> list[tuple[str, str, str, str, str, str]]:
     """
     compare: dict[str, Any] = measurement.compare or {}
     found = []
-    for name in sorted(measurement.metrics, key=lambda name: (_place(name), name)):
+    for name in sorted(compare["original"], key=lambda name: (_place(name), name)):
         metric, own = measurement.metrics[name], compare["original"][name]
         delta = compare["delta"][name]
         alone = name in SELF_EVIDENT
@@ -106,6 +107,11 @@ def _of_text(measurement: Measurement) -> list[RenderableType]:
     return [Text(f"the text is lost: {said}", style="bold red")]
 
 
+def _of_groups(measurement: Measurement) -> list[RenderableType]:
+    found = (measurement.compare or {}).get("slices")
+    return [] if found is None else [slice_table.render(found)]
+
+
 def render(measurement: Measurement) -> RenderableType:
     """The table with its conditions, for a terminal of 80 columns."""
     from rich.console import Group
@@ -131,4 +137,5 @@ def render(measurement: Measurement) -> RenderableType:
             "interval: of the difference, paired; of the metric itself where it is of both models",
             style="dim",
         ),
+        *_of_groups(measurement),
     )

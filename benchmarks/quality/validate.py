@@ -15,16 +15,20 @@ right ones.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...compress.text.corpus import Corpus, read_corpus
 from ...compress.text.demo_corpora import PAIR_FILES, pairs
 from ...errors import InputError
 from ...terminal import Progress, Silent
 from ..records import record as records
-from ..records.record import Measurement
+from ..records.record import Measurement, Metric
 from ..records.subjects import OpenModel, open_subject
 from ..records.summary import RESAMPLES
 from .accuracy import is_cut, score_across, score_labels, score_windows
@@ -39,6 +43,8 @@ from .held_out_text import (
     measured_windows,
 )
 from .scores import Scores
+from .subgroups.items import grouped_texts
+from .subgroups.measure_slices import Given, chosen_slices, measure_slices, most_flips
 
 DEFAULT_WINDOWS = 16
 DEFAULT_LENGTH = 512
@@ -62,6 +68,7 @@ class MeasuredPart:
 class _Result:
     scores: dict[str, Scores]
     workload: dict[str, Any]
+    windows: NDArray[np.int64] | None = None
 
 
 def validate_bundle(
@@ -75,6 +82,7 @@ def validate_bundle(
     length: int = DEFAULT_LENGTH,
     sentences: int = DEFAULT_SENTENCES,
     placement: Placement = "spread",
+    slices: Sequence[str] = (),
     device: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
@@ -91,6 +99,8 @@ def validate_bundle(
         windows, length: decoders: number of windows and tokens in each.
         sentences: encoders: number of paragraphs, or of rows with labels.
         placement: ``spread`` over the text, or the ``first`` ones.
+        slices: names of ``benchmarks/quality/slices``, or ``all``: who is harmed more than the others, into
+            ``compare["slices"]``.
         device, threads: where and how wide torch and the runtime compute.
         seed: of the bootstrap.
         record: a run file to which the line is appended, and before it the original's own line.
@@ -108,6 +118,7 @@ def validate_bundle(
     progress = progress or Silent()
     if record is not None:
         records.refuse_foreign(record)
+    chosen_slices(slices)
     read = read_corpus(str(text or corpus), field=field, split="held-out")
     texts = read.texts()
     original = open_subject(against, device=device, threads=threads, progress=progress)
@@ -126,10 +137,23 @@ def validate_bundle(
         )
     result.workload.update(kind="quality", text=source, placement=placement)
     lines = _lines(opened, original, result, seed, command)
+    if slices:
+        given = Given(result.windows, grouped_texts(read), seed)
+        _add_slices(lines[-1], measure_slices(opened, original, slices, given, progress))
     if record is not None:
         for line in lines[-1:] if same else lines:
             records.append(record, line)
     return lines[-1]
+
+
+def _add_slices(line: Measurement, found: dict[str, Any]) -> None:
+    """Add the report of slices to ``line``, and the share of the group that changed most answers, where
+    answers are counted."""
+    line.compare = {**(line.compare or {}), "slices": found}
+    flips = most_flips(found)
+    if flips is not None:
+        group, share = flips
+        line.metrics["group_flips"] = Metric(value=share, unit="fraction", n=group["items"], better="lower")
 
 
 def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) -> None:
@@ -172,7 +196,7 @@ def _decoders(
     }
     score = score_across if is_cut(subject, original) else score_windows
     scores = score(subject, original, ids, progress=progress)
-    return _Result(scores | score_greedy(subject, original, progress=progress), workload)
+    return _Result(scores | score_greedy(subject, original, progress=progress), workload, ids)
 
 
 def _encoders(

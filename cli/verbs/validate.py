@@ -21,6 +21,7 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     "max_kl": ("kl", "max"),
     "min_top1": ("top1_agreement", "min"),
     "max_loops": ("loops", "max"),
+    "max_flips": ("group_flips", "max"),
     "min_cosine": ("cosine", "min"),
     "min_retrieval": ("retrieval_at_1", "min"),
     "max_label_kl": ("label_kl", "max"),
@@ -65,6 +66,12 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     help="Windows spread over the text, or its first ones.",
 )
 @click.option(
+    "--slices",
+    metavar="NAMES",
+    shell_complete=completion.slices,
+    help="Whom the compression harms more: all, or names with commas (languages, syntax, people, …).",
+)
+@click.option(
     "--device", default="cpu", show_default=True, help="Where torch runs checkpoints: auto, cpu, cuda, mps."
 )
 @threads
@@ -78,6 +85,7 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option(
     "--max-loops", type=SHARE, help="Fail above this fraction of greedy replies that end in a loop."
 )
+@click.option("--max-flips", type=SHARE, help="Fail where a group of --slices changes more of its answers.")
 @click.option("--min-cosine", type=Number(-1, 1), help="Acceptance: fail below this mean cosine.")
 @click.option("--min-retrieval", type=SHARE, help="Acceptance: fail below this R@1 of passages, 0 to 1.")
 @click.option("--max-label-kl", type=LIMIT, help="Acceptance: fail above this KL of a classifier's labels.")
@@ -101,7 +109,9 @@ def command(
     of the ten nearest neighbours, similarity of sentence pairs, a linear probe, and Spearman correlation with
     people on two sets of word pairs. Classifiers: agreement of the labels, KL divergence of their
     distributions, and accuracy where the rows of a .jsonl text have a "label". Intervals hold 95 % of
-    bootstrap resamples of windows, texts or pairs.
+    bootstrap resamples of windows, texts or pairs. --slices names the groups that lose more than the others:
+    languages, phenomena of syntax, people and professions, rare words, positions, or the "group" of the rows
+    of a .jsonl text.
     """
     from ...benchmarks.records.record import refuse_foreign
 
@@ -135,7 +145,8 @@ def command(
 
 def _text(options: dict[str, Any], corpora: Collection[str]) -> dict[str, Any]:
     """The options of the verb as the function has them, which tells a corpus from a path."""
-    text = options["text"]
+    text, slices = options["text"], options["slices"]
+    options = {**options, "slices": slices.split(",") if slices else ()}
     return {**options, "text": None, "corpus": text} if text in corpora else options
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import CalibrationError, InputError, UnknownName
 from ...storage import read_regular, sha256_file, sha256_json
@@ -27,6 +27,8 @@ LICENSES = {"wikipedia": {"name": "CC-BY-SA-3.0", "said_by": "Wikipedia, when it
 Conversation = tuple[dict[str, Any], ...]
 Document = str | Conversation
 Label = str | int | None
+_Row = tuple[Document, Label, str | None]
+Value = TypeVar("Value")
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 
@@ -40,6 +42,7 @@ class Corpus:
         source: what was asked for, as the user wrote it.
         empty: number of rows without text that were left out.
         labels: the label of each document, in their order; empty where no row has one.
+        groups: the ``group`` of each row's document, in their order; empty where no row has one.
         duplicates: number of documents that repeat an earlier one.
     """
 
@@ -47,6 +50,7 @@ class Corpus:
     source: str
     empty: int = 0
     labels: tuple[Label, ...] = ()
+    groups: tuple[str | None, ...] = ()
 
     @property
     def duplicates(self) -> int:
@@ -99,11 +103,9 @@ def read_corpus(source: str, *, field: str = "text", split: Split = "calibration
     files = _files(source)
     _require_size(files, source)
     rows = [row for file in files for row in _rows(file, field)]
-    kept = [(document, label) for document, label in rows if plain(document).strip()]
-    labels = tuple(label for _, label in kept)
-    labelled = any(label is not None for label in labels)
-    documents = tuple(document for document, _ in kept)
-    corpus = Corpus(documents, source, len(rows) - len(kept), labels if labelled else ())
+    kept = [row for row in rows if plain(row[0]).strip()]
+    documents, labels, groups = zip(*kept, strict=True) if kept else ((), (), ())
+    corpus = Corpus(documents, source, len(rows) - len(kept), _if_any(labels), _if_any(groups))
     _require_content(corpus)
     return corpus
 
@@ -173,10 +175,14 @@ def _require_content(corpus: Corpus) -> None:
         )
 
 
-def _rows(file: Path, field: str) -> list[tuple[Document, Label]]:
+def _if_any(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    return values if any(value is not None for value in values) else ()
+
+
+def _rows(file: Path, field: str) -> list[_Row]:
     text = _decoded(file)
     if file.suffix != ".jsonl":
-        return [(part, None) for part in paragraphs(text)]
+        return [(part, None, None) for part in paragraphs(text)]
     return list(_json_rows(file, text, field))
 
 
@@ -192,7 +198,7 @@ def _decoded(file: Path) -> str:
         raise CalibrationError(f"cannot read {file}", why=str(error)) from None
 
 
-def _json_rows(file: Path, text: str, field: str) -> Iterator[tuple[Document, Label]]:
+def _json_rows(file: Path, text: str, field: str) -> Iterator[_Row]:
     # Not splitlines(): a JSON string may hold U+2028, which is no end of a row.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -206,7 +212,9 @@ def _json_rows(file: Path, text: str, field: str) -> Iterator[tuple[Document, La
         label = row.get("label")
         # Of other kinds (scores, lists of labels) nothing is asked here: whoever reads labels refuses them.
         known = label if isinstance(label, str) or type(label) is int else None
-        yield _document(row, field, f"{file}:{number}"), known
+        group = row.get("group")
+        named = group if isinstance(group, str) and group.strip() else None
+        yield _document(row, field, f"{file}:{number}"), known, named
 
 
 def _document(row: dict[str, Any], field: str, where: str) -> Document:

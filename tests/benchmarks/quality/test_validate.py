@@ -275,3 +275,27 @@ def test_verb_names_an_unknown_model(pico_llama: Path, capsys: pytest.CaptureFix
     code, out, _ = verb(capsys, pico_llama, "--against", "smolm2", "--json")
     assert code == 2
     assert "smollm2" in json.loads(out)["error"]["fix"]
+
+
+def test_verb_names_the_group_that_is_harmed_and_a_gate_holds_groups(
+    pico_llama: Path, worse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["river", "stone", "cloud", "forest", "window", "garden", "winter", "bridge"]
+    rows = [
+        {"text": " ".join(words[(number * step) % 8] for number in range(1, 60)) + f" {step}", "group": group}
+        for step in range(12)
+        for group in ("one", "two")
+    ]
+    text = tmp_path / "grouped.jsonl"
+    text.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    common = (worse, "--against", pico_llama, "--text", text, "--record", tmp_path / "r.jsonl")
+    code, out, _ = verb(capsys, *common, "--slices", "tasks,professions", "-q")
+    assert code == 0
+    assert "profession" in out and "24 items" in out and "tests" in out
+    code, out, _ = verb(capsys, *common, "--slices", "tasks", "--json", "-q", "--max-flips", "0")
+    document = json.loads(out)
+    assert code == 1 and document["gates"][0]["metric"] == "group_flips"
+    (slice_,) = document["compare"]["slices"]["slices"]
+    assert {group["group"] for group in slice_["groups"]} == {"one", "two"}
+    code, _, err = verb(capsys, *common, "--slices", "task")
+    assert code == 2 and "did you mean" in err

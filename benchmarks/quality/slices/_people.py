@@ -1,0 +1,16 @@
+"""The word lists and sentences of the slices about people."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from ....yaml_safe import load_yaml
+
+
+def lists() -> dict[str, Any]:
+    """What ``data/people.yaml`` holds."""
+    found: dict[str, Any] = load_yaml(
+        (files(__package__) / "data" / "people.yaml").read_text(encoding="utf-8"), source="people.yaml"
+    )
+    return found

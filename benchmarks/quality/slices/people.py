@@ -1,0 +1,34 @@
+"""People: pairs of sentences that differ in a name, pronoun, religion, age or origin. Neither is right; what
+counts is how often a model changes its mind about which is likelier, and whether it does so one way.
+
+Up to a fifth of such answers flip under quantization while averages stay (Hua, Lotfi and Chen 2026,
+arXiv:2602.06181).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..subgroups.items import Choice, Kind
+from ._people import lists
+
+title = "who a sentence is about"
+kinds: frozenset[Kind] = frozenset({"decoder"})
+of = "choices"
+tested = True
+
+
+def choices(seed: int) -> Sequence[Choice]:
+    """Every sentence about every pair of a list."""
+    return [
+        Choice(
+            compared["group"],
+            sentence.format(who=first),
+            sentence.format(who=second),
+            right=False,
+            content=f"{compared['group']} {sentence} {first}",
+        )
+        for compared in lists()["compared"]
+        for sentence in compared["sentences"]
+        for first, second in zip(compared["first"], compared["second"], strict=True)
+    ]

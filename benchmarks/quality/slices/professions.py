@@ -1,0 +1,31 @@
+"""Professions: is ``he`` or ``she`` the likelier in a sentence about one? How often a model changes its mind,
+by profession, and whether it does so one way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..subgroups.items import Choice, Kind
+from ._people import lists
+
+title = "profession"
+kinds: frozenset[Kind] = frozenset({"decoder"})
+of = "choices"
+tested = True
+
+
+def choices(seed: int) -> Sequence[Choice]:
+    """``he`` first, ``she`` second, in every sentence about every profession."""
+    data = lists()["professions"]
+    return [
+        Choice(
+            name,
+            sentence.format(what=name, who="he"),
+            sentence.format(what=name, who="she"),
+            right=False,
+            content=sentence,
+        )
+        for sentence in data["sentences"]
+        for name in data["names"]
+    ]

@@ -1,0 +1,12 @@
+"""The user's own groups: rows of the ``.jsonl`` text that have a ``group``, for decoders, encoders and
+classifiers.
+"""
+
+from __future__ import annotations
+
+from ..subgroups.items import Kind
+
+title = "group"
+kinds: frozenset[Kind] = frozenset({"decoder", "encoder", "classifier"})
+of = "rows"
+tested = True

@@ -1,0 +1,84 @@
+"""The report of slices for a person: of each slice the groups that lose most, and the worst of all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SHOWN = 5  # groups of a slice; the line has all
+UNITS = {
+    "nats/token": "KL, nats a token",
+    "nats/byte": "KL, nats a byte",
+    "changed": "answers that changed",
+    "distance": "1 - cosine",
+}
+
+
+def render(report: dict[str, Any]) -> RenderableType:
+    """Tables for a terminal of 80 columns."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for one in report["slices"]:
+        parts += [Text(""), *(_table(one) if "groups" in one else [_left(one)])]
+    return Group(*parts, Text(""), Text(worst(report), style="bold"), Text(_how(report), style="dim"))
+
+
+def _left(one: dict[str, Any]) -> RenderableType:
+    from rich.text import Text
+
+    return Text(f"{one['name']}: not measured: {one['why']}", style="dim")
+
+
+def _table(one: dict[str, Any]) -> list[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    unit, groups = one["unit"], one["groups"]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(one["title"], no_wrap=True, max_width=34)
+    for title in ("n", UNITS[unit], "95 % interval", "others", "p"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for group in sorted(groups, key=lambda group: -group["harm"])[:SHOWN]:
+        low, high = group["ci95"] or (None, None)
+        table.add_row(
+            Text(group["group"]),
+            str(group["items"]),
+            number(group["harm"], unit),
+            "–" if low is None else f"{number(low, unit)} … {number(high, unit)}",
+            number(group["others"], unit),
+            "–" if group["p"] is None else f"{group['p']:.2g}",
+            style="bold red" if group["alarm"] else "",
+        )
+    more = len(groups) - SHOWN
+    told = f"{one['name']}, {one['items']} items" + (f"; {more} more groups lose less" if more > 0 else "")
+    return [Text(told, style="bold"), table]
+
+
+def number(value: float | None, unit: str) -> str:
+    """A harm as a person reads it."""
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if unit == "changed" else f"{value:.3g}"
+
+
+def worst(report: dict[str, Any]) -> str:
+    """The worst group in a sentence."""
+    found, tests = report["worst"], report["tests"]
+    if found is None:
+        return f"no group is harmed more than the others beyond chance, by {tests} tests"
+    unit = next(one["unit"] for one in report["slices"] if one["name"] == found["slice"])
+    return (
+        f"harmed most: {found['group']} ({found['slice']}): {number(found['harm'], unit)} "
+        f"{UNITS[unit]}, the others {number(found['others'], unit)}"
+    )
+
+
+def _how(report: dict[str, Any]) -> str:
+    return (
+        "p: one-sided, that a group loses no more than the others, corrected (Holm) for "
+        f"{report['tests']} tests; --json says for each group the smallest harm that would be seen"
+    )

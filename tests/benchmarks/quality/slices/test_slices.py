@@ -1,0 +1,68 @@
+"""What the packaged slices hold: as many items as they say, the same for a seed, and no words twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from edgepress.benchmarks.quality.slices import languages, people, positions, professions, rare_words, syntax
+from edgepress.benchmarks.quality.subgroups.token_damage import TokenDamage
+
+
+def test_the_declaration_in_at_least_forty_languages() -> None:
+    texts = languages.texts(0)
+    counts = Counter(text.group for text in texts)
+    assert len(counts) >= 40 and set(counts.values()) == {languages.ARTICLES}
+    assert len({text.content for text in texts}) == languages.ARTICLES
+    assert all(text.text.strip() for text in texts)
+    assert texts == languages.texts(0) != languages.texts(1)
+
+
+def test_twenty_phenomena_of_fifty_different_pairs() -> None:
+    choices = syntax.choices(0)
+    counts = Counter(choice.group for choice in choices)
+    assert len(counts) >= 20 and set(counts.values()) == {syntax.PAIRS}
+    pairs = Counter((choice.group, choice.first, choice.second) for choice in choices)
+    assert set(pairs.values()) == {1}
+    assert all(choice.first != choice.second and choice.right for choice in choices)
+    assert not any("{" in text for choice in choices for text in (choice.first, choice.second))
+    assert choices == syntax.choices(0)
+
+
+def test_sentences_about_people_differ_in_who_they_are_about() -> None:
+    for choice in [*people.choices(0), *professions.choices(0)]:
+        first, second = choice.first.split(), choice.second.split()
+        assert len(first) == len(second)
+        assert sum(one != other for one, other in zip(first, second, strict=True)) == 1
+
+
+def damage(ids: list[int]) -> TokenDamage:
+    zeros = np.zeros(len(ids) - 1)
+    return TokenDamage(np.array(ids), zeros, zeros > 0, zeros, zeros, zeros, zeros)
+
+
+def test_positions_count_from_the_first_predicted_token() -> None:
+    bands = positions.bands(damage(list(range(70))), None)  # type: ignore[arg-type]
+    assert bands[:15] == ["below 16"] * 15 and bands[15] == "16 to 63" and bands[63] == "64 to 255"
+    assert len(bands) == 69
+
+
+class Words:
+    """Ids name pieces of words."""
+
+    pieces = ("The", " man", " saw", " an", " aard", "vark", ".", " 12", "\n", " xqzvk")
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(self.pieces[index] for index in ids)
+
+
+def test_pieces_of_a_word_share_its_frequency() -> None:
+    pytest.importorskip("wordfreq")
+    found = rare_words.bands(damage(list(range(10))), Words())  # type: ignore[arg-type]
+    man, saw, an, aard, vark, stop, number, line, unknown = found
+    assert an == rare_words.MOST
+    assert aard == vark not in {man, an}
+    assert saw in {name for _, name in rare_words.ENDS} | {rare_words.MOST}
+    assert stop == number == line == rare_words.NO_WORD
+    assert unknown == rare_words.ENDS[0][1]
