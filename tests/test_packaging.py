@@ -60,7 +60,7 @@ def test_every_folder_with_code_is_a_package() -> None:
 
 
 def test_data_files_are_declared() -> None:
-    kinds = {".yaml", ".jinja", ".json", ".txt", ".css", ".html"}
+    kinds = {".yaml", ".xz", ".jinja", ".json", ".txt", ".css", ".html"}
     there = {
         path.relative_to(ROOT).as_posix()
         for floor in FLOORS

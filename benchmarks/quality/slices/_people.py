@@ -9,8 +9,8 @@ from ....yaml_safe import load_yaml
 
 
 def lists() -> dict[str, Any]:
-    """What ``data/people.yaml`` holds."""
+    """What ``people.yaml`` holds."""
     found: dict[str, Any] = load_yaml(
-        (files(__package__) / "data" / "people.yaml").read_text(encoding="utf-8"), source="people.yaml"
+        (files(__package__) / "people.yaml").read_text(encoding="utf-8"), source="people.yaml"
     )
     return found

@@ -28,7 +28,7 @@ ARTICLES = 20
 def texts(seed: int) -> Sequence[GroupText]:
     """The same articles in all languages."""
     chosen = sorted(random.Random(seed).sample(range(1, 31), ARTICLES))
-    packed = (files(__package__) / "data" / "declaration.jsonl.xz").read_bytes()
+    packed = (files(__package__) / "declaration.jsonl.xz").read_bytes()
     rows = [json.loads(line) for line in lzma.decompress(packed).decode().splitlines()]
     return [
         GroupText(row["language"], row["parts"][article], str(article)) for article in chosen for row in rows

@@ -25,9 +25,7 @@ _TRIES = 50
 
 def choices(seed: int) -> Sequence[Choice]:
     """:data:`PAIRS` different pairs of each phenomenon."""
-    data = load_yaml(
-        (files(__package__) / "data" / "syntax.yaml").read_text(encoding="utf-8"), source="syntax.yaml"
-    )
+    data = load_yaml((files(__package__) / "syntax.yaml").read_text(encoding="utf-8"), source="syntax.yaml")
     found: list[Choice] = []
     for phenomenon in data["phenomena"]:
         draw = random.Random(f"{seed} {phenomenon['name']}")
