@@ -46,9 +46,9 @@ _FP16_MIN, _FP16_MAX = 2.0**-14, 65504.0
 
 
 def storable(scale: Tensor, scheme: Scheme | None = None, largest: float | None = None) -> Tensor:
-    """``scale`` as it will be stored; float32. Rounded to float16 where all of it is in float16's normal
-    range; of FP8 to bfloat16, which all that read them hold; of MXFP4 to a power of two; of NVFP4 to E4M3 in
-    a unit that holds the ``largest`` of the matrix.
+    """``scale [..., out, groups]`` as it will be stored; float32. Each matrix is rounded to float16 where all
+    of it is in float16's normal range; of FP8 to bfloat16, which all that read them hold; of MXFP4 to a power
+    of two; of NVFP4 to E4M3 in a unit that holds the ``largest`` of the matrix.
     """
     if scheme is not None and scheme.format == "fp8":
         return scale.to(torch.bfloat16).to(torch.float32)
@@ -57,16 +57,17 @@ def storable(scale: Tensor, scheme: Scheme | None = None, largest: float | None 
     if scheme is not None and scheme.format == "nvfp4":
         return block_scales(2 * scale, unit_of(2 * (float(scale.max()) if largest is None else largest))) / 2
     size = scale.abs()
-    if bool(((size >= _FP16_MIN) & (size <= _FP16_MAX)).all()):
-        return scale.to(torch.float16).to(torch.float32)
-    return scale.clone()
+    fits = ((size >= _FP16_MIN) & (size <= _FP16_MAX)).flatten(-2).all(-1)
+    return torch.where(fits[..., None, None], scale.to(torch.float16).to(torch.float32), scale)
 
 
-def round_to_grid(weight: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme) -> Tensor:
+def round_to_grid(
+    weight: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme, room: Tensor | None = None
+) -> Tensor:
     """Nearest codes (float, integral) of ``weight``, elementwise with broadcastable ``scale`` and
-    ``zero_point``.
+    ``zero_point``; in ``room`` where there is one.
     """
-    codes = weight / scale
+    codes = torch.div(weight, scale, out=room)
     if scheme.format != "int":
         return nearest(codes, scheme.format)
     codes.round_()
@@ -86,7 +87,7 @@ def _span(grouped: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
 def _grid_of(
     low: Tensor, high: Tensor, scheme: Scheme, largest: float | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Scale and zero point for spans ``[low, high]``; an all-zero group gets scale 1."""
+    """Scale and zero point ``[..., out, groups]`` of spans ``[low, high]``; of an all-zero group 1."""
     lowest, highest = scheme.code_range
     scale = (high - low) / (highest - lowest)
     scale = torch.where(scale.abs() > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
@@ -98,11 +99,18 @@ def _grid_of(
 
 
 def _rounding_error(
-    grouped: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme, importance: Tensor | None
+    grouped: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    scheme: Scheme,
+    importance: Tensor | None,
+    room: Tensor,
 ) -> Tensor:
-    """Weighted squared error ``[out, groups]`` of rounding ``grouped [out, groups, size]``."""
+    """Weighted squared error ``[out, groups]`` of rounding ``grouped [out, groups, size]``; ``room`` is as
+    large, to work in.
+    """
     zero = None if zero_point is None else zero_point.unsqueeze(-1)
-    error = round_to_grid(grouped, scale.unsqueeze(-1), zero, scheme)
+    error = round_to_grid(grouped, scale.unsqueeze(-1), zero, scheme, room)
     if zero is not None:
         error -= zero
     error *= scale.unsqueeze(-1)
@@ -117,25 +125,31 @@ def _search_mse(
     grouped: Tensor, scheme: Scheme, importance: Tensor | None, largest: float | None
 ) -> tuple[Tensor, Tensor | None]:
     low, high = _span(grouped, scheme)
-    best_scale, best_zero = _grid_of(low, high, scheme, largest)
-    best_error = _rounding_error(grouped, best_scale, best_zero, scheme, importance)
     factors = _FACTORS.get(scheme.format) or _FACTORS.get(scheme.bits) or _FACTORS_LOW
-    for factor in (factor * side for side in _sides(grouped, scheme) for factor in factors):
-        scale, zero_point = _grid_of(low * factor, high * factor, scheme, largest)
-        error = _rounding_error(grouped, scale, zero_point, scheme, importance)
-        better = error < best_error
-        best_error = torch.where(better, error, best_error)
-        best_scale = torch.where(better, scale, best_scale)
+    steps = torch.tensor(factors, device=low.device).view(-1, 1, 1)
+    one = torch.ones_like(low)
+    tried = torch.cat([one.unsqueeze(0), *(steps * side for side in _sides(grouped, scheme, one))])
+    scale, zero_point = _grid_of(low * tried, high * tried, scheme, largest)
+    error: list[Tensor] = []
+    room = torch.empty_like(grouped)
+    for index in range(len(tried)):
+        zero = None if zero_point is None else zero_point[index]
+        error.append(_rounding_error(grouped, scale[index], zero, scheme, importance, room))
+    least, best_scale, best_zero = error[0], scale[0], None if zero_point is None else zero_point[0]
+    for index in range(1, len(tried)):
+        better = error[index] < least
+        least = torch.where(better, error[index], least)
+        best_scale = torch.where(better, scale[index], best_scale)
         if best_zero is not None and zero_point is not None:
-            best_zero = torch.where(better, zero_point, best_zero)
+            best_zero = torch.where(better, zero_point[index], best_zero)
     return best_scale, best_zero
 
 
-def _sides(grouped: Tensor, scheme: Scheme) -> tuple[Tensor | float, ...]:
-    """The signs ``[out, groups]`` of the scales that are worth a try."""
+def _sides(grouped: Tensor, scheme: Scheme, one: Tensor) -> tuple[Tensor, ...]:
+    """The signs ``[out, groups]`` of the scales that are worth a try; ``one`` is the plus."""
     if scheme.format != "int" or not scheme.symmetric or scheme.bits > _LARGEST_SIGNED:
-        return (1.0,)
-    side = torch.where(grouped.amax(-1) > -grouped.amin(-1), -1.0, 1.0)
+        return (one,)
+    side = torch.where(grouped.amax(-1) > -grouped.amin(-1), -one, one)
     return (side, -side) if scheme.bits == 2 else (side,)
 
 

@@ -58,15 +58,17 @@ class QTensor:
         """``(out, in)``."""
         return self.codes.shape[0], self.codes.shape[1]
 
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weight ``[out, in]`` that the codes stand for."""
-        weight = torch.empty(self.shape, dtype=dtype, device=self.codes.device)
-        for rows in row_tiles(self.codes):
-            scale = self.scale[rows].to(torch.float32).unsqueeze(-1)
-            grouped = self.codes[rows].view(*scale.shape[:2], -1).to(torch.float32)
-            if self.zero_point is not None:
-                grouped -= self.zero_point[rows].to(torch.float32).unsqueeze(-1)
-            weight[rows] = grouped.mul_(scale).flatten(1)
+    def dequantize(self, dtype: torch.dtype = torch.float32, rows: slice = slice(None)) -> Tensor:
+        """The ``rows`` of the weight ``[out, in]`` that the codes stand for."""
+        codes, scales = self.codes[rows], self.scale[rows]
+        zeros = None if self.zero_point is None else self.zero_point[rows]
+        weight = torch.empty(codes.shape, dtype=dtype, device=codes.device)
+        for tile in row_tiles(codes):
+            scale = scales[tile].to(torch.float32).unsqueeze(-1)
+            grouped = codes[tile].view(*scale.shape[:2], -1).to(torch.float32)
+            if zeros is not None:
+                grouped -= zeros[tile].to(torch.float32).unsqueeze(-1)
+            weight[tile] = grouped.mul_(scale).flatten(1)
         return weight
 
     def to(self, device: torch.device | str) -> QTensor:

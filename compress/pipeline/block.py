@@ -154,11 +154,9 @@ class Block:
         The error is against ``wanted [out, in]``, the present weight where it is None: of the outputs under
         ``gram [in, in]``, or of the weights without one.
         """
-        wanted = self.weight(linear) if wanted is None else wanted
-        rounded, kind = tensor.dequantize(), "weight" if gram is None else "output"
-        error = rounding_error(rounded, wanted, gram)
+        kind = "weight" if gram is None else "output"
+        error = rounded_into(self.linears[linear.name].weight.detach(), tensor, wanted, gram)
         self.quantized[linear.name] = tensor
-        self._assign(linear, rounded)
         self.statuses.append(LayerStatus(linear.name, step, tensor.scheme.name, status, error, kind, detail))
 
     def _assign(self, linear: Linear, weight: Tensor) -> None:
@@ -208,15 +206,20 @@ class Block:
                 raise EdgepressError(f"pass {step} revived pruned weights of {linear.name}")
 
 
-def rounding_error(rounded: Tensor, wanted: Tensor, gram: Tensor | None) -> float:
-    """:func:`output_error` of what became of ``wanted [out, in]``, or without a Gram :func:`weight_error`; a
-    few rows at a time.
+def rounded_into(weight: Tensor, tensor: QTensor, wanted: Tensor | None, gram: Tensor | None) -> float:
+    """Make ``weight [out, in]`` what the codes of ``tensor`` stand for, a few rows at a time.
+
+    Returns :func:`output_error` against ``wanted [out, in]``, or without a Gram :func:`weight_error`; against
+    what ``weight`` was where ``wanted`` is None.
     """
     damage = power = 0.0
-    for rows in row_tiles(wanted) if gram is None else row_tiles(wanted, _PRODUCT_WEIGHTS):
-        change, weight = rounded[rows] - wanted[rows], wanted[rows]
+    for rows in row_tiles(weight) if gram is None else row_tiles(weight, _PRODUCT_WEIGHTS):
+        rounded, before = tensor.dequantize(rows=rows), weight if wanted is None else wanted
+        part = before[rows].to(torch.float32)
+        change = rounded - part
         damage += float(change.square_().sum() if gram is None else ((change @ gram) * change).sum())
-        power += float(weight.square().sum() if gram is None else ((weight @ gram) * weight).sum())
+        power += float(part.square().sum() if gram is None else ((part @ gram) * part).sum())
+        weight[rows] = rounded
     return max(damage, 0.0) / power if power > 0 else 0.0
 
 

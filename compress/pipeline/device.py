@@ -23,7 +23,8 @@ from ...errors import MissingDependency, UnknownName
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _BYTES = 16 << 20
-_TRIMMED, _KEPT = 128 << 10, 1 << 30  # glibc's own threshold, and what a loop's steps may leave free
+# What may stay free: enough for the temporaries of a layer that is rounded, and for a training step's.
+_TRIMMED, _KEPT = 32 << 20, 1 << 30
 
 
 def choose_device(name: str) -> torch.device:
@@ -49,8 +50,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def return_large_blocks() -> None:
-    """Have blocks of 16 MiB and more mapped on their own from now on; does nothing without glibc."""
+    """Have blocks of 16 MiB and more mapped on their own from now on, and no more than 32 MiB of smaller ones
+    kept; does nothing without glibc.
+    """
     _call("mallopt", _M_MMAP_THRESHOLD, _BYTES)
+    _call("mallopt", _M_TRIM_THRESHOLD, _TRIMMED)
 
 
 def return_small_blocks() -> None:

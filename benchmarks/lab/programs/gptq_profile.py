@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "grids searched under the Hessian": (("compress/numbers/grid.py", "fit_grid"),),
     "recursion over the columns": (("compress/passes/gptq.py", "quantize_in_order"),),
     "factors of the damped Grams": (("compress/solve/damped_cholesky.py", "factorize"),),
-    "output error of each layer": (("compress/pipeline/block.py", "rounding_error"),),
+    "output error of each layer": (("compress/pipeline/block.py", "rounded_into"),),
     "activations to disk and back, hashed": (
         ("compress/pipeline/block_inputs.py", "write"),
         ("compress/pipeline/block_inputs.py", "raw"),
