@@ -286,12 +286,16 @@ def shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def require_disk(path: Path, needed: int) -> None:
-    """Raise :class:`OutOfResource` when the file system of ``path`` has fewer than ``needed`` bytes free."""
+def free_disk(path: Path) -> int:
+    """Bytes that are free on the file system of ``path``, which need not be there yet."""
     import shutil  # here alone: with the compressors that it knows it costs a start two milliseconds
 
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
+    return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
+
+
+def require_disk(path: Path, needed: int) -> None:
+    """Raise :class:`OutOfResource` when the file system of ``path`` has fewer than ``needed`` bytes free."""
+    free = free_disk(path)
     if free < needed:
         raise OutOfResource(
             f"{path} needs {needed / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 _NUMBERS = re.compile(r"\[\n([-+.\deE,\s]+)\]")
 
 
+# Is told how much of some work has been done since it was last called.
+Tick = Callable[[float], None]
+
+
+def unseen(amount: float) -> None:
+    """The :data:`Tick` of work that nobody looks at."""
+
+
 class Progress(Protocol):
     """Receives the advance of long work."""
 

@@ -6,13 +6,17 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
 from ..limits import LARGEST_SEED, MOST_THREADS
 from ..storage import read_regular
+
+if TYPE_CHECKING:
+    from ..runtime.session.needs import Needs
+    from ..terminal import Terminal
 
 Command = Callable[..., Any]
 
@@ -61,6 +65,12 @@ text_file = click.option(
 batch_size = click.option(
     "--batch-size", type=COUNT, default=32, show_default=True, help="Texts that are encoded at once."
 )
+max_memory = click.option(
+    "--max-memory",
+    type=Number(0, min_open=True),
+    help="GB of memory that the plan may need; never more than what is free.",
+)
+dry_run = click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 download = click.option(
     "--download", is_flag=True, help="Fetch a hub id (OWNER/NAME) first; nothing is downloaded otherwise."
 )
@@ -105,3 +115,13 @@ def text_lines(file: Path) -> list[str]:
         return [line for line in raw.decode("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read texts from {file}", why=str(error)) from None
+
+
+def print_plan(terminal: Terminal, needs: Needs, output: Path, most: float | None) -> None:
+    """Show what work needs of this machine.
+
+    Raises:
+        OutOfResource: it does not fit the free memory, ``most`` GB of it, or the disk of ``output``.
+    """
+    available = needs.require(output, most)
+    terminal.document({**needs.as_dict(), "available": available}, needs.table(available, output))

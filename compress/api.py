@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import Degraded, InputError, require
 from ..limits import require_seed
 from ..output_paths import refuse_nesting
+from ..runtime.session.needs import headline
 from ..staging import Staging
 from ..storage import require_disk, sha256_json
 from ..terminal import Progress, Silent
@@ -95,14 +96,14 @@ class Job:
             batch_size=self.batch_size,
         )
 
-    def require_room(self, target: Path, device_name: str, most: float | None) -> None:
+    def require_room(self, target: Path, device_name: str, most: float | None) -> int:
         """Refuse what does not fit the disk of ``target``, or the memory of the device and ``most`` GB of it;
-        then say what the work will take.
+        returns how much memory is there.
 
         Raises:
             OutOfResource: says what would fit.
         """
-        from .memory_budget import available_memory, headline, require_memory
+        from .memory_budget import available_memory, require_memory
         from .pipeline.device import choose_device
 
         require_disk(target, self.plan.disk)
@@ -110,8 +111,7 @@ class Job:
         if not several_processes():  # which share the model
             sizes = self.samples, self.length, self.batch_size
             require_memory(self.source, self.recipe, *sizes, available)
-        plan = self.plan
-        self.progress.note(headline(plan.peak_memory, available, plan.disk, plan.seconds))
+        return available
 
     def calibration(self) -> Any:
         """The token batches, or None when no pass asks for statistics."""
@@ -200,13 +200,21 @@ def plan_model(
     samples: int | None = None,
     length: int | None = None,
     calibration: str | None = None,
+    seed: int | None = None,
     max_time: float | None = None,
+    max_memory: float | None = None,
+    device: str = "auto",
+    output: str | Path = ".",
     progress: Progress | None = None,
 ) -> Any:
-    """The :class:`~edgepress.compress.plan.Plan` of a compression; writes nothing but demo models."""
+    """The :class:`~edgepress.compress.plan.Plan` of a compression; raises what :func:`compress_model` does
+    before it reads a weight, and writes nothing but demo models.
+    """
     _check_words(model, recipe, scheme, group_size, calibration)
-    choice = CalibrationChoice(source=calibration, samples=samples, length=length)
-    return Job(model, recipe, scheme, group_size, choice, progress or Silent(), max_time).plan
+    choice = CalibrationChoice(source=calibration, samples=samples, length=length, seed=seed)
+    job = Job(model, recipe, scheme, group_size, choice, progress or Silent(), max_time)
+    job.require_room(Path(output), device, max_memory)
+    return job.plan
 
 
 def compress_model(
@@ -268,7 +276,8 @@ def compress_model(
             stage.restart()
         job = Job(model, recipe, scheme, group_size, choice, progress, max_time)
         refuse_nesting(target, job.paths())
-        job.require_room(stage.target, device, max_memory)
+        available, plan = job.require_room(stage.target, device, max_memory), job.plan
+        progress.note(headline(plan.peak_memory, available, plan.disk, plan.seconds))
         key = _compress(job, stage, device, strict, kept)
         progress.note(f"published {stage.target} (run {key[:12]})")
     return stage.target
@@ -287,9 +296,8 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
     device = processes.device(device)
     calibration = job.calibration()  # a text that is missing is said before the model is hashed
     work, result, reader = stage.directory / WORK, stage.result, job.source.reader
-    with job.progress.task("hashing the model", 1) as task:
-        fingerprint = recalled(reader, work) or reader.fingerprint()
-        task.advance(1)
+    with job.progress.task("hashing the model", job.plan.checkpoint_bytes) as task:
+        fingerprint = recalled(reader, work) or reader.fingerprint(task.advance)
     reads = job.reads()
     key = job.key(fingerprint, calibration, device.type, reads)
     journal = Journal(work, key)

@@ -1,4 +1,4 @@
-"""What a recipe costs on a model, before any of it runs: peak memory, and multiply-adds at a measured rate.
+"""What a recipe costs on a model, before any of it runs: peak memory, and time at measured rates.
 
 Peak memory follows the sweep: the interpreter with its libraries, the block's weights in float32 and its
 codes, the statistics of its inputs, and the larger of two working sets, the forward pass of one batch or what
@@ -8,17 +8,17 @@ a pass says it needs for its largest group of layers.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from .measure.fisher import LOGITS_AT_ONCE
-from .model.block_anatomy import BlockAnatomy, Linear
+from .model.block_anatomy import BlockAnatomy
 from .model.weights import WeightSource
-from .pipeline.algorithm import FORWARD, PREPARED_AT_ONCE, BlockPass, ModelPass
+from .pipeline.advance import FORWARD, Work, block_weights, block_work
+from .pipeline.algorithm import PREPARED_AT_ONCE, BlockPass, ModelPass
 from .pipeline.damage_probe import PROBED_AT_ONCE
 from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS
 from .pipeline.statistics import STATISTIC_BYTES
+from .rates import Rates
 from .recipe import Recipe
 from .text.probe_text import TEXTS, TOKENS
 
@@ -35,12 +35,8 @@ _KEPT_ON_THE_WAY = 1.25
 _LOGITS = 5
 
 
-def weights_of(linear: Linear) -> int:
-    return linear.out_features * linear.in_features
-
-
 def _block_bytes(block: BlockAnatomy) -> int:
-    return sum(weights_of(linear) for linear in (*block.linears(), *block.expert_linears())) * FLOAT
+    return block_weights(block) * FLOAT
 
 
 def _block_passes(recipe: Recipe) -> list[BlockPass]:
@@ -144,12 +140,12 @@ def _probe_bytes(source: WeightSource, recipe: Recipe) -> int:
     return _head_bytes(source, PROBED_AT_ONCE) + both * source.outer_bytes()
 
 
-def probe_multiplications(source: WeightSource, recipe: Recipe) -> float:
-    """Multiply-adds that it takes to measure the original and what each step leaves of it."""
+def probe_work(source: WeightSource, recipe: Recipe) -> Work:
+    """What it takes to measure the original and what each step leaves of it."""
     anatomy, tokens = source.anatomy, len(TEXTS) * TOKENS
-    whole = sum(_block_bytes(block) for block in anatomy.blocks) // FLOAT
+    whole = sum(map(block_weights, anatomy.blocks))
     head = 0 if anatomy.head is None else 2 * anatomy.vocab_size * anatomy.hidden_size
-    return tokens * (FORWARD * whole * (1 + len(recipe.steps)) + head * len(recipe.steps))
+    return Work(tokens * (FORWARD * whole * (1 + len(recipe.steps)) + head * len(recipe.steps)))
 
 
 def _head_bytes(source: WeightSource, at_once: int) -> int:
@@ -173,73 +169,27 @@ def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, result: int)
     return 2 * result + state * (probed + max(2 * tokens, waiting))
 
 
-def multiplications(
-    source: WeightSource,
-    recipe: Recipe,
-    samples: int,
-    length: int,
-    batch_tokens: int,
-    rate: float = math.inf,
-) -> float:
-    """Multiply-adds of the whole recipe: what each pass says of its own, and the forward passes that make
-    the inputs of the next block; of a pass whose time is bounded what it can do at ``rate``, in a second.
+def work_of(source: WeightSource, recipe: Recipe, samples: int, length: int, batch_tokens: int) -> Work:
+    """The work of the whole recipe but for what a pass bounds by the clock: what each pass says of its own,
+    and the forward passes that make the inputs of the next block.
     """
-    total, steps = 0.0, _block_passes(recipe)
+    total, steps = Work(), _block_passes(recipe)
     tokens = samples * length if recipe.calibrated else 0
-    read = max((step.seen(tokens, samples) for step in steps if step.calibrated), default=0)
-    forward = FORWARD * read * (1 + any(step.compares for step in steps))
     for block in source.anatomy.blocks:
-        total += forward * _block_bytes(block) / FLOAT
-        for step in steps:
-            groups = [[linear for linear in group if step.selects(linear)] for group in block.inputs()]
-            wanted = [group for group in groups if group]
-            total += step.multiplications(wanted, step.seen(tokens, samples), batch_tokens)
-    whole = sum(_block_bytes(block) for block in source.anatomy.blocks) // FLOAT
-    total += 4 * whole * max((min(step.prepared_tokens or 0, tokens) for step in steps), default=0)
+        total += block_work(block, steps, tokens, samples, batch_tokens)
+    whole = sum(map(block_weights, source.anatomy.blocks))
+    total += Work(4.0 * whole * max((min(step.prepared_tokens or 0, tokens) for step in steps), default=0))
+    return total + probe_work(source, recipe)
+
+
+def seconds_of(
+    source: WeightSource, recipe: Recipe, samples: int, length: int, batch_tokens: int, rates: Rates
+) -> float:
+    """How long the whole recipe takes at ``rates``; of a pass whose time is bounded what it may take."""
+    total = rates.seconds(work_of(source, recipe, samples, length, batch_tokens))
+    whole, tokens = sum(map(block_weights, source.anatomy.blocks)), samples * length
     for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
-        bound = math.inf if only.max_seconds is None else only.max_seconds * rate
-        total += min(only.multiplications(whole, only.seen(tokens, samples)), bound)
-    return total + probe_multiplications(source, recipe)
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Multiply-adds per second of a float32 matrix product: the ``best`` of many, which other work disturbs
-    least, and the share of the processors that this process got meanwhile.
-    """
-
-    best: float
-    share: float = 1.0
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What to say of it where the machine is busy."""
-        if self.share >= _IDLE:
-            return ()
-        taken = f"other work takes {100 * (1 - self.share):.0f} % of its processors"
-        return (f"this machine is busy: {taken}; the time is for an idle one",)
-
-
-_IDLE = 0.8
-
-
-def gemm_rate() -> Rate:
-    """The rate of this machine now, measured for a fifth of a second."""
-    import torch
-
-    left, right = torch.ones(512, 512), torch.ones(512, 512)
-    left @ right
-    best, busy, begun = math.inf, time.process_time(), time.perf_counter()
-    while (passed := time.perf_counter() - begun) < 0.2:
-        start = time.perf_counter()
-        left @ right
-        best = min(best, time.perf_counter() - start)
-    share = (time.process_time() - busy) / (passed * torch.get_num_threads())
-    return Rate(512**3 / best, min(share, 1.0))
-
-
-def resident() -> int:
-    """Resident bytes of this process now."""
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
+        seen = only.seen(tokens if recipe.calibrated else 0, samples)
+        bound = math.inf if only.max_seconds is None else only.max_seconds
+        total += min(rates.seconds(Work(only.multiplications(whole, seen))), bound)
+    return total

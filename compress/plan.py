@@ -9,26 +9,22 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import RecipeError, ShapeError
+from ..runtime.session.needs import resident
 from .bundle_size import bits_in_bundle, bundle_bytes
-from .costs import (
-    LIBRARIES,
-    gemm_rate,
-    multiplications,
-    predict_disk,
-    predict_memory,
-    probe_multiplications,
-    resident,
-    weights_of,
-)
+from .costs import LIBRARIES, predict_disk, predict_memory, probe_work, seconds_of
 from .model.anatomy import Anatomy
 from .model.block_anatomy import Linear
 from .model.kv_scheme import KVScheme
 from .model.weights import WeightSource
 from .numbers.scheme import GROUP_SIZES, Scheme
+from .pipeline.advance import weights_of
 from .pipeline.algorithm import Pass, Selective
+from .rates import measured_rates
 from .recipe import Recipe
 from .recipe_words import check_ignored, check_requantized
 from .text.probe_text import TEXTS, TOKENS
+
+_START = 3.0  # seconds until torch and transformers are there
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What :func:`plan` predicts. Bytes, and seconds at this machine's measured rate.
+    """What :func:`plan` predicts. Bytes, and seconds at this machine's measured rates.
 
     ``stored`` are the types that the weights come in, by their safetensors names; all are computed with in
     float32. ``probe_tokens`` are what each step is measured on, ``probe_seconds`` that part of the time.
@@ -149,8 +145,7 @@ def plan(
     result = checkpoint - sum(step.bytes_before - step.bytes_after for step in steps)
     added = sum(step.added_bytes(source.anatomy) for _, step in recipe.steps)
     result += added
-    at_once, measured = min(batch_size, samples) * length, gemm_rate()
-    rate = measured.best
+    at_once, rates = min(batch_size, samples) * length, measured_rates()
     return Plan(
         model=name,
         model_type=source.anatomy.model_type,
@@ -163,10 +158,12 @@ def plan(
         bundle_bytes=bundle_bytes(source, left, bits, recipe.embedding, added),
         peak_memory=memory_of(source, recipe, samples, length, batch_size),
         disk=predict_disk(source, recipe, tokens, result),
-        seconds=10 + multiplications(source, recipe, samples, length, at_once, rate) / rate,
+        seconds=_START
+        + (checkpoint + 3 * result) / rates.hashed
+        + seconds_of(source, recipe, samples, length, at_once, rates),
         probe_tokens=len(TEXTS) * TOKENS,
-        probe_seconds=probe_multiplications(source, recipe) / rate,
-        notes=(*recipe.notes, *again, *measured.notes),
+        probe_seconds=rates.seconds(probe_work(source, recipe)),
+        notes=(*recipe.notes, *again, *rates.notes),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,9 @@ from ..errors import CheckpointError, InputError, require
 from ..output_paths import refuse_nesting
 from ..plugins import load
 from ..runtime.bundle.directory import MANIFEST
+from ..runtime.session.needs import Needs
 from ..staging import Staging
-from ..storage import disk_full_is_typed, hash_tree, require_disk, write_atomic, write_json
+from ..storage import disk_full_is_typed, hash_tree, write_atomic, write_json
 from ..terminal import Progress, Silent
 
 # The graph's builders, and torch with them, are imported when work starts: a bad output is refused at once.
@@ -31,6 +32,7 @@ FORMATS = "edgepress.export.formats"
 # The same as tokenizer.json in another form: a bundle carries it once.
 _REDUNDANT = frozenset({"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"})
 _SMALL_FILES = 16 << 20
+_START = 6.0  # seconds until torch and what builds graphs are there
 # A form in half precision has its cache in it, too.
 _CACHES = {"float16": "fp16"}
 
@@ -51,6 +53,7 @@ def export_bundle(
     operators: str | None = None,
     activations: str = "int8",
     gate: Gate | None = None,
+    max_memory: float | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Export ``checkpoint`` as a bundle in the directory ``output`` and return its path.
@@ -71,11 +74,13 @@ def export_bundle(
         activations: of the CPU's products of a weight-only scheme: rounded to ``int8`` by groups, or
             ``float32`` as they come, which is slower.
         gate: a further condition of publication, called with the bundle and its float32 twin.
+        max_memory: GB that it may need; never more than what is free.
 
     Raises:
         GateFailed: the proof failed, or whatever ``gate`` raises.
         InputError: a ``gate`` for a checkpoint that is float32 itself or for another provider than the CPU.
         ShapeError, CheckpointError: the model cannot be exported; found before anything is written.
+        OutOfResource: it does not fit this machine; found before a weight is read.
         EdgepressError: any of the other typed errors. Nothing is left at ``output`` then.
     """
     for module in ("torch", "transformers", "onnx_ir"):
@@ -83,47 +88,90 @@ def export_bundle(
     target, progress = Path(output), progress or Silent()
     refuse_nesting(target, [checkpoint, text])
     with Staging(target, overwrite=overwrite) as stage:
-        from .graph.forms.providers import provider_form
-
         plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
-        form = provider_form(provider, operators, activations)
         if plugin.kind != "bundle":
-            _refuse_for_another_runtime(format, operators, activations, gate)
-        job = _job(checkpoint, stage.target, None if text is None else Path(text), kv, form, progress)
+            _refuse_for_another_runtime(format, operators, activations, gate is not None)
+        choice = _Choice(plugin, validate, gate is not None, text, kv, provider, operators, activations)
+        job, prepared, twin, needs = _prepared(checkpoint, stage.target, choice, progress)
+        progress.note(needs.headline(needs.require(stage.target, max_memory)))
         command = f"edgepress export --format {format}"
         if plugin.kind == "bundle":
-            command = _command(checkpoint, format, output, validate, kv, form)
-        _make(plugin, job, stage, command, gate, validate=validate)
+            command = _command(checkpoint, format, output, validate, kv, job.form)
+        work = stage.directory / "work"
+        with disk_full_is_typed(stage.target):
+            _write(plugin, job, prepared, stage.result, command, work if validate else None)
+            shutil.rmtree(work, ignore_errors=True)
+            if gate is not None and twin is not None:
+                _write(plugin, *twin, work, command, None)
+                gate(stage.result, work)
         stage.publish()
     return stage.target
 
 
-def _make(
-    plugin: ExportFormat[Any],
-    job: ExportJob,
-    stage: Staging,
-    command: str,
-    gate: Gate | None,
+def plan_export(
+    checkpoint: str | Path,
     *,
-    validate: bool,
-) -> None:
-    """The whole output, unpublished; raises what refuses it."""
-    prepared = plugin.prepare(job, validate=validate)
-    twin = None if gate is None else _twin(job, plugin)
-    needed = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes)
-    require_disk(stage.target, needed + _SMALL_FILES)
-    work = stage.directory / "work"
-    with disk_full_is_typed(stage.target):
-        _write(plugin, job, prepared, stage.result, command, work if validate else None)
-        shutil.rmtree(work, ignore_errors=True)
-        if gate is not None and twin is not None:
-            _write(plugin, *twin, work, command, None)
-            gate(stage.result, work)
+    format: str = "onnx",
+    output: str | Path,
+    validate: bool = True,
+    text: str | Path | None = None,
+    kv: str | None = None,
+    provider: str = "cpu",
+    operators: str | None = None,
+    activations: str = "int8",
+    gate: bool = False,
+    progress: Progress | None = None,
+) -> Needs:
+    """What :func:`export_bundle` needs; raises what it does before it reads a weight, and writes nothing."""
+    for module in ("torch", "transformers", "onnx_ir"):
+        require(module, "compress")
+    refuse_nesting(Path(output), [checkpoint, text])
+    plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
+    if plugin.kind != "bundle":
+        _refuse_for_another_runtime(format, operators, activations, gate)
+    choice = _Choice(plugin, validate, gate, text, kv, provider, operators, activations)
+    return _prepared(checkpoint, Path(output), choice, progress or Silent())[-1]
 
 
-def _refuse_for_another_runtime(
-    format: str, operators: str | None, activations: str, gate: Gate | None
-) -> None:
+@dataclass(frozen=True)
+class _Choice:
+    """What the caller said."""
+
+    plugin: ExportFormat[Any]
+    validate: bool
+    gate: bool
+    text: str | Path | None
+    kv: str | None
+    provider: str
+    operators: str | None
+    activations: str
+
+
+def _prepared(
+    checkpoint: str | Path, target: Path, choice: _Choice, progress: Progress
+) -> tuple[ExportJob, Prepared, tuple[ExportJob, Prepared] | None, Needs]:
+    """The job and its graph, those of its float32 twin where it is gated, and what all of it needs."""
+    from ..compress.pipeline.advance import Work
+    from ..compress.rates import measured_rates
+    from .graph.forms.providers import provider_form
+    from .plan import export_needs
+
+    form = provider_form(choice.provider, choice.operators, choice.activations)
+    text = None if choice.text is None else Path(choice.text)
+    job = _job(checkpoint, target, text, choice.kv, form, progress)
+    prepared = choice.plugin.prepare(job, validate=choice.validate)
+    twin = _twin(job, choice.plugin) if choice.gate else None
+    found = export_needs(job.source, validate=choice.validate, gate=choice.gate)
+    without = export_needs(job.source, validate=False)
+    read = sum(map(job.source.reader.nbytes, job.source.reader.shapes))
+    written = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes) + _SMALL_FILES
+    seconds = measured_rates().seconds(Work(found.multiplications), 2 * read + 2 * written)
+    less = (("--no-validate", without.memory),) if choice.validate else ()
+    needs = Needs("export", {str(job.path): read}, found.memory, written, _START + seconds, less)
+    return job, prepared, twin, needs
+
+
+def _refuse_for_another_runtime(format: str, operators: str | None, activations: str, gate: bool) -> None:
     """Raises InputError for what only a bundle can have."""
     if activations != "int8":
         raise InputError(
@@ -135,7 +183,7 @@ def _refuse_for_another_runtime(
             f"{format} is for another runtime, which does not have edgepress's operators",
             fix="leave --for out, or export to onnx",
         )
-    if gate is not None:
+    if gate:
         raise InputError("only bundles are timed here", fix="leave the gate out, or export to onnx")
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from math import prod
 
 from ..compress.bundle_size import bits_in_bundle, bundle_bytes
-from ..compress.costs import LIBRARIES, weights_of
+from ..compress.costs import LIBRARIES
 from ..compress.model.weights import WeightSource
+from ..compress.pipeline.advance import weights_of
 
 _FLOAT = 4
 # ONNX Runtime, the tokenizer, hidden states and logits of a proof's few rows.

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ...compress.text.corpus import Corpus, read_corpus
 from ...compress.text.demo_corpora import PAIR_FILES, pairs
 from ...errors import InputError
+from ...runtime.session.needs import Needs
 from ...terminal import Progress, Silent
 from ..records import record as records
 from ..records.record import Measurement, Metric
@@ -42,6 +43,7 @@ from .held_out_text import (
     measured_sentences,
     measured_windows,
 )
+from .needs import validate_needs
 from .scores import Scores
 from .subgroups.items import grouped_texts
 from .subgroups.measure_slices import Given, chosen_slices, measure_slices, most_flips
@@ -88,6 +90,7 @@ def validate_bundle(
     seed: int = 0,
     record: str | Path | None = None,
     command: str = "",
+    max_memory: float | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure ``subject`` against the original on text that it was not calibrated with.
@@ -105,6 +108,7 @@ def validate_bundle(
         seed: of the bootstrap.
         record: a run file to which the line is appended, and before it the original's own line.
         command: what reproduces the measurement, for the record.
+        max_memory: GB that it may need; never more than what is free.
 
     Returns:
         The line; the original's numbers and the paired differences are in ``compare``.
@@ -112,6 +116,7 @@ def validate_bundle(
     Raises:
         InputError: a decoder against an encoder, tokenizers or labels that differ, too little text.
         GateFailed: logits or embeddings that are not finite.
+        OutOfResource: it does not fit this machine; found before a model is loaded.
         EdgepressError: as :func:`~edgepress.benchmarks.records.subjects.open_subject` and
             :func:`~edgepress.compress.text.corpus.read_corpus`.
     """
@@ -121,6 +126,10 @@ def validate_bundle(
     chosen_slices(slices)
     read = read_corpus(str(text or corpus), field=field, split="held-out")
     texts = read.texts()
+    sizes = {"windows": windows, "length": length, "sentences": sentences}
+    needs = validate_needs(subject, against, **sizes, progress=progress)
+    if device == "cpu":
+        progress.note(needs.headline(needs.require(Path(record or "."), max_memory)))
     original = open_subject(against, device=device, threads=threads, progress=progress)
     same = str(subject) == str(against)
     opened = original if same else open_subject(subject, device=device, threads=threads, progress=progress)
@@ -154,6 +163,24 @@ def _add_slices(line: Measurement, found: dict[str, Any]) -> None:
     if flips is not None:
         group, share = flips
         line.metrics["group_flips"] = Metric(value=share, unit="fraction", n=group["items"], better="lower")
+
+
+def plan_validation(
+    subject: str | Path,
+    against: str | Path,
+    *,
+    text: str | Path | None = None,
+    corpus: str = DEFAULT_CORPUS,
+    field: str = "text",
+    windows: int = DEFAULT_WINDOWS,
+    length: int = DEFAULT_LENGTH,
+    sentences: int = DEFAULT_SENTENCES,
+    progress: Progress | None = None,
+) -> Needs:
+    """What :func:`validate_bundle` needs; raises what it does before it loads a model."""
+    read_corpus(str(text or corpus), field=field, split="held-out").texts()
+    sizes = {"windows": windows, "length": length, "sentences": sentences}
+    return validate_needs(subject, against, **sizes, progress=progress or Silent())
 
 
 def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) -> None:

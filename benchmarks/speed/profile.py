@@ -19,6 +19,7 @@ from ...devices.probe import probe
 from ...devices.state import disturbance, read_state
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
+from ...runtime.session.needs import Needs
 from ...runtime.session.session import device_of
 from ...runtime.session.threads import thread_budget
 from ...terminal import Progress, Silent
@@ -29,6 +30,7 @@ from .arm import Arm
 from .energy_windows import measure_energy, uncounted
 from .latency import measure_arms, per_block, quantities
 from .latency_line import Conditions, MeasuredArm, measurement_line
+from .needs import profile_needs
 from .paired import compare_rates
 from .per_op import with_bandwidth
 from .protocol import Protocol
@@ -52,6 +54,7 @@ def profile_bundle(
     protocol: Protocol | None = None,
     record: str | Path | None = None,
     command: str = "",
+    max_memory: float | None = None,
     progress: Progress | None = None,
     sitting: Sitting | None = None,
 ) -> Measurement:
@@ -70,6 +73,7 @@ def profile_bundle(
         protocol: how often and how long; by default ten blocks, each in a fresh process.
         record: a run file to which the lines are appended, the baseline's own first.
         command: what reproduces the measurement, for the record.
+        max_memory: GB that it may need; never more than what is free.
         sitting: of a run that nobody watches, as ``--on`` makes it.
 
     Returns:
@@ -78,15 +82,16 @@ def profile_bundle(
     Raises:
         InputError: kinds that differ, lengths that do not fit the model, fewer than one thread.
         BundleError, RefusedByPolicy: a bundle that does not match its manifest, or that crashes.
-        OutOfResource: a worker was killed, as happens when memory runs out.
+        OutOfResource: it does not fit this machine; a worker was killed, as happens when memory runs out.
     """
     progress, protocol = progress or Silent(), protocol or Protocol()
     if record is not None:
         records.refuse_foreign(record)
     threads = thread_budget() if threads is None else threads
-    every = (bundle, *beside, *(() if baseline is None else (baseline,)))
-    bundles = [Bundle.open(Path(path)) for path in every]
-    workload = workload_of(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
+    every = [bundle, *beside, *(() if baseline is None else (baseline,))]
+    bundles, workload = _opened(every, prompt_tokens, new_tokens, batch, protocol)
+    needs = profile_needs(bundles, workload, protocol, energy=energy)
+    progress.note(needs.headline(needs.require(Path(record or "."), max_memory)))
     what = (bundles, workload, protocol, threads, provider, per_op, command, progress)
     arms, conditions = _measure(*what, sitting)
     arms = _with_energy(arms, conditions, progress, wanted=energy)
@@ -96,6 +101,30 @@ def profile_bundle(
         for line in (*([] if reference is None else [_line(reference, None, conditions)]), *lines):
             records.append(record, line)
     return lines[0]
+
+
+def plan_profile(
+    bundle: str | Path,
+    *,
+    baseline: str | Path | None = None,
+    prompt_tokens: int = 128,
+    new_tokens: int = 128,
+    batch: int = 32,
+    energy: bool = True,
+    protocol: Protocol | None = None,
+) -> Needs:
+    """What :func:`profile_bundle` needs; raises what it does before it measures."""
+    protocol, every = protocol or Protocol(), [bundle, *([] if baseline is None else [baseline])]
+    bundles, workload = _opened(every, prompt_tokens, new_tokens, batch, protocol)
+    return profile_needs(bundles, workload, protocol, energy=energy)
+
+
+def _opened(
+    paths: Sequence[str | Path], prompt_tokens: int, new_tokens: int, batch: int, protocol: Protocol
+) -> tuple[list[Bundle], Workload]:
+    """The bundles, checked, and what they are to do."""
+    bundles = [Bundle.open(Path(path)) for path in paths]
+    return bundles, workload_of(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
 
 
 def _measure(

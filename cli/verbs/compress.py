@@ -8,13 +8,25 @@ import click
 
 from ...terminal import Terminal
 from .. import completion
-from ..bundle_options import SEED, Number, OutputDirectory, download, limit_torch, named_model, threads
+from ..bundle_options import (
+    SEED,
+    Number,
+    OutputDirectory,
+    download,
+    limit_torch,
+    max_memory,
+    named_model,
+    threads,
+)
+from ..bundle_options import dry_run as dry_run_option
 from ..verb import Verb
 from ..verb import output as output_options
 
 
 def _plan_table(plan: Any) -> Any:
     from rich.table import Table
+
+    from ...runtime.session.needs import time_range
 
     table = Table(
         title=f"Plan for {plan.model} ({plan.model_type}, {plan.blocks} blocks, stored as {plan.stored})",
@@ -36,15 +48,11 @@ def _plan_table(plan: Any) -> Any:
         f"bundle about {plan.bundle_bytes / 1e6:.0f} MB, all that a device keeps · "
         f"{plan.calibration_tokens:,} calibration tokens · "
         f"predicted peak memory {plan.peak_memory / 1e9:.2f} GB, "
-        f"disk {plan.disk / 1e9:.2f} GB, time {_duration(plan.seconds)}, of which "
-        f"{_duration(plan.probe_seconds)} measure each step on {plan.probe_tokens:,} tokens of other text"
+        f"disk {plan.disk / 1e9:.2f} GB, {time_range(plan.seconds)}, of which "
+        f"{time_range(plan.probe_seconds)} measure each step on {plan.probe_tokens:,} tokens of other text"
     )
     table.caption_justify = "left"
     return table
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 @click.command(
@@ -92,11 +100,7 @@ def _duration(seconds: float) -> str:
     type=Number(0, min_open=True),
     help="Minutes after which learning ends, in every pass of the recipe that learns.",
 )
-@click.option(
-    "--max-memory",
-    type=Number(0, min_open=True),
-    help="GB of memory that the plan may need; never more than what is free.",
-)
+@max_memory
 @click.option(
     "--answers",
     type=click.Path(file_okay=False),
@@ -107,7 +111,7 @@ def _duration(seconds: float) -> str:
 )
 @threads
 @download
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@dry_run_option
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote, and nothing else.")
 @click.option("--restart", is_flag=True, help="Drop what a killed run left instead of continuing it.")
 @click.option("--strict", is_flag=True, help="Fail when a layer could not be compressed as asked.")
@@ -135,7 +139,8 @@ def command(
     if dry_run:
         from ...compress.api import plan_model
 
-        wanted = {name: options[name] for name in ("samples", "length", "calibration", "max_time")}
+        names = ("samples", "length", "calibration", "seed", "max_time", "max_memory", "device")
+        wanted = {name: options[name] for name in names} | ({} if output is None else {"output": output})
         plan = plan_model(model, **chosen, **wanted, progress=terminal.progress)
         terminal.document(plan.as_dict(), _plan_table(plan))
         return

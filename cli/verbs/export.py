@@ -15,8 +15,9 @@ import click
 from ...errors import require
 from ...terminal import Terminal
 from .. import completion
-from ..bundle_options import OutputDirectory, limit_torch, named_model, threads
+from ..bundle_options import OutputDirectory, limit_torch, max_memory, named_model, print_plan, threads
 from ..bundle_options import download as download_option
+from ..bundle_options import dry_run as dry_run_option
 from ..verb import Verb
 from ..verb import output as output_options
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     shell_complete=completion.formats,
     help="The bundle's format.",
 )
-@click.option("-o", "--output", required=True, type=OutputDirectory(), help="The directory to write.")
+@click.option("-o", "--output", type=OutputDirectory(), help="The directory to write.")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote, and nothing else.")
 @click.option("--no-validate", is_flag=True, help="Publish without proof; the manifest says so.")
 @click.option("--text", type=click.Path(), help="UTF-8 text for the proof, instead of the built-in passage.")
@@ -71,13 +72,15 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Run file for that measurement. [default: runs/NAME.jsonl]",
 )
+@max_memory
 @threads
 @download_option
+@dry_run_option
 @output_options
 def command(
     checkpoint: str,
     format_: str,
-    output: str,
+    output: str | None,
     overwrite: bool,
     no_validate: bool,
     text: str | None,
@@ -87,8 +90,10 @@ def command(
     activations: str,
     require_faster: bool,
     record: Path | None,
+    max_memory: float | None,
     threads: int | None,
     download: bool,
+    dry_run: bool,
     terminal: Terminal,
 ) -> None:
     """Export CHECKPOINT: a compressed checkpoint, an HF directory, a .gguf file, a demo name, or a hub id.
@@ -101,10 +106,27 @@ def command(
     named_model(checkpoint, download=download)
     progress = terminal.progress  # a clock that ticks while torch is imported
     limit_torch(threads)
-    from ...export.api import export_bundle
+    from ...export.api import export_bundle, plan_export
     from ...runtime.bundle.directory import MANIFEST
     from ...storage import read_json
 
+    chosen: dict[str, Any] = {
+        "format": format_,
+        "validate": not no_validate,
+        "text": text,
+        "kv": kv,
+        "provider": provider,
+        "operators": operators,
+        "activations": activations,
+        "progress": progress,
+    }
+    if dry_run:
+        place = output or "."
+        needs = plan_export(checkpoint, output=output or "bundle", gate=require_faster, **chosen)
+        print_plan(terminal, needs, Path(place), max_memory)
+        return
+    if output is None:
+        raise click.UsageError("missing -o/--output: where should the bundle go?")
     run = record or Path("runs") / f"{Path(output).name}.jsonl"
     if require_faster:
         from ...benchmarks.records.record import refuse_foreign
@@ -113,17 +135,11 @@ def command(
     measured: list[Measurement] = []
     path = export_bundle(
         checkpoint,
-        format=format_,
         output=output,
         overwrite=overwrite,
-        validate=not no_validate,
-        text=text,
-        kv=kv,
-        provider=provider,
-        operators=operators,
-        activations=activations,
         gate=_gate(measured, terminal) if require_faster else None,
-        progress=progress,
+        max_memory=max_memory,
+        **chosen,
     )
     for line in measured:
         _append(run, line, terminal)

@@ -12,7 +12,8 @@ import click
 from ...errors import InputError
 from ...terminal import Terminal
 from .. import completion
-from ..bundle_options import COUNT, SEED, provider, threads
+from ..bundle_options import COUNT, SEED, max_memory, print_plan, provider, threads
+from ..bundle_options import dry_run as dry_run_option
 from ..verb import Verb, output
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ MOST_SECONDS = 120.0
     shell_complete=completion.devices,
     help="Where, by comma: here, and names of `edgepress devices add`.",
 )
+@max_memory
+@dry_run_option
 @output
 def command(
     bundle: Path,
@@ -93,6 +96,8 @@ def command(
     per_op: bool,
     no_energy: bool,
     on: str | None,
+    max_memory: float | None,
+    dry_run: bool,
     terminal: Terminal,
 ) -> None:
     """Measure latency, memory and energy of BUNDLE, on this machine or --on others.
@@ -102,19 +107,21 @@ def command(
     """
     places = _places(on)
     progress = terminal.progress  # a clock that ticks while the rest is imported
-    from ...benchmarks.speed.profile import profile_bundle
+    from ...benchmarks.speed.profile import plan_profile, profile_bundle
 
     record = record or Path("runs") / f"{bundle.resolve().name}.jsonl"
     options: dict[str, Any] = {
         "prompt_tokens": prompt_tokens,
         "new_tokens": max_new_tokens,
         "batch": batch_size,
-        "threads": threads,
-        "provider": provider,
-        "per_op": per_op,
         "energy": not no_energy,
     }
     protocol, words = _protocol(quick, blocks, seed), shlex.join(["edgepress", *sys.argv[1:]])
+    if dry_run:
+        needs = plan_profile(bundle, baseline=baseline, protocol=protocol, **options)
+        print_plan(terminal, needs, record, max_memory)
+        return
+    options |= {"threads": threads, "provider": provider, "per_op": per_op}
     if places:
         from ...benchmarks.speed.elsewhere import Request
         from ...benchmarks.speed.sitting import SETTLE_S
@@ -124,7 +131,7 @@ def command(
         _in_places(places, request, record, terminal)
         return
     how: dict[str, Any] = {"protocol": protocol, "record": record, "command": words, "progress": progress}
-    line = profile_bundle(bundle, baseline=baseline, **options, **how)
+    line = profile_bundle(bundle, baseline=baseline, max_memory=max_memory, **options, **how)
     terminal.document(line.model_dump(mode="json", by_alias=True), None if terminal.as_json else _table(line))
     terminal.say(f"recorded in {record}")
 

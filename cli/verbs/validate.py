@@ -11,8 +11,9 @@ import click
 
 from ...terminal import Terminal
 from .. import completion
-from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, named_model, threads
+from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, max_memory, named_model, print_plan, threads
 from ..bundle_options import download as download_option
+from ..bundle_options import dry_run as dry_run_option
 from ..verb import Verb, output
 
 # From the options of the verb to the metric they limit.
@@ -91,12 +92,16 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option("--max-label-kl", type=LIMIT, help="Acceptance: fail above this KL of a classifier's labels.")
 @click.option("--min-label-agreement", type=SHARE, help="Fail below this fraction of equal labels.")
 @click.option("--min-label-accuracy", type=SHARE, help="Fail below this fraction of right labels.")
+@max_memory
 @download_option
+@dry_run_option
 @output
 def command(
     subject: str,
     against: str,
+    max_memory: float | None,
     download: bool,
+    dry_run: bool,
     terminal: Terminal,
     record: Path | None,
     **options: Any,
@@ -121,16 +126,22 @@ def command(
     progress = terminal.progress  # a clock that ticks while torch is imported
     from ...benchmarks.quality.acceptance import Gate, failure
     from ...benchmarks.quality.quality_table import render
-    from ...benchmarks.quality.validate import validate_bundle
+    from ...benchmarks.quality.validate import plan_validation, validate_bundle
     from ...compress.text.corpus import CORPORA
 
     gates = [Gate(*GATES[name], options.pop(name)) for name in GATES if options[name] is not None]
     options = {name: value for name, value in options.items() if name not in GATES}
+    if dry_run:
+        planned = {name: options[name] for name in ("text", "field", "windows", "length", "sentences")}
+        needs = plan_validation(subject, against, progress=progress, **_text(planned, CORPORA))
+        print_plan(terminal, needs, path, max_memory)
+        return 0
     line = validate_bundle(
         subject,
         against,
         record=path,
         command=_reproduce(subject, against, options),
+        max_memory=max_memory,
         progress=progress,
         **_text(options, CORPORA),
     )

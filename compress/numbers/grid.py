@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...terminal import Tick, unseen
 from .number_format import DOUBLED, block_scales, code_type, nearest, power_of_two, unit_of
 from .qtensor import QTensor, row_tiles
 from .scheme import Scheme
@@ -57,8 +58,9 @@ def storable(scale: Tensor, scheme: Scheme | None = None, largest: float | None 
     if scheme is not None and scheme.format == "nvfp4":
         return block_scales(2 * scale, unit_of(2 * (float(scale.max()) if largest is None else largest))) / 2
     size = scale.abs()
-    fits = ((size >= _FP16_MIN) & (size <= _FP16_MAX)).flatten(-2).all(-1)
-    return torch.where(fits[..., None, None], scale.to(torch.float16).to(torch.float32), scale)
+    fits = (size >= _FP16_MIN) & (size <= _FP16_MAX)
+    fits = fits.all() if fits.ndim < 3 else fits.flatten(-2).all(-1)[..., None, None]
+    return torch.where(fits, scale.to(torch.float16).to(torch.float32), scale)
 
 
 def round_to_grid(
@@ -125,8 +127,7 @@ def _search_mse(
     grouped: Tensor, scheme: Scheme, importance: Tensor | None, largest: float | None
 ) -> tuple[Tensor, Tensor | None]:
     low, high = _span(grouped, scheme)
-    factors = _FACTORS.get(scheme.format) or _FACTORS.get(scheme.bits) or _FACTORS_LOW
-    steps = torch.tensor(factors, device=low.device).view(-1, 1, 1)
+    steps = torch.tensor(_factors(scheme), device=low.device).view(-1, 1, 1)
     one = torch.ones_like(low)
     tried = torch.cat([one.unsqueeze(0), *(steps * side for side in _sides(grouped, scheme, one))])
     scale, zero_point = _grid_of(low * tried, high * tried, scheme, largest)
@@ -143,6 +144,18 @@ def _search_mse(
         if best_zero is not None and zero_point is not None:
             best_zero = torch.where(better, zero_point[index], best_zero)
     return best_scale, best_zero
+
+
+def _factors(scheme: Scheme) -> tuple[float, ...]:
+    return _FACTORS.get(scheme.format) or _FACTORS.get(scheme.bits) or _FACTORS_LOW
+
+
+def grids_tried(scheme: Scheme, search: Search = "mse") -> int:
+    """How many grids each weight is rounded to, the last one included, on which it stays."""
+    if search != "mse":
+        return 2
+    both_sides = scheme.format == "int" and scheme.symmetric and scheme.bits == 2
+    return 2 + len(_factors(scheme)) * (1 + both_sides)
 
 
 def _sides(grouped: Tensor, scheme: Scheme, one: Tensor) -> tuple[Tensor, ...]:
@@ -183,12 +196,14 @@ def fit_grid(
     search: Search = "mse",
     importance: Tensor | None = None,
     absmax: float | None = None,
+    tick: Tick = unseen,
 ) -> tuple[Tensor, Tensor | None]:
     """Scale ``[out, groups]`` and zero point (None when symmetric) for ``weight [out, in]``, float32.
 
     ``importance`` weighs the squared error of each input channel, ``[in]``, or the products of the errors of
     each two of a group, ``[groups, size, size]``; the group size must divide ``in``. ``absmax`` is the
     largest weight of all the matrices that share what NVFP4's scales are counted in; by default of this one.
+    ``tick`` is told of the weights that are done, times the grids that were tried.
     """
     out_features, in_features = weight.shape
     groups = scheme.groups(in_features)
@@ -198,7 +213,10 @@ def fit_grid(
     largest = None
     if scheme.format == "nvfp4":
         largest = (largest_weight(weight) if absmax is None else absmax) / scheme.code_range[1]
-    parts = [_fit(chunk, scheme, search, weights, largest) for chunk in torch.split(grouped, rows)]
+    parts = []
+    for chunk in torch.split(grouped, rows):
+        parts.append(_fit(chunk, scheme, search, weights, largest))
+        tick(chunk.numel() * grids_tried(scheme, search))
     scale = torch.cat([scale for scale, _ in parts])
     zeros = [zero for _, zero in parts if zero is not None]
     return scale, torch.cat(zeros) if zeros else None
@@ -216,11 +234,12 @@ def quantize(
     importance: Tensor | None = None,
     mask: Tensor | None = None,
     absmax: float | None = None,
+    tick: Tick = unseen,
 ) -> QTensor:
     """Round-to-nearest of ``weight [out, in]``; weights where ``mask`` (True keeps) is False become exactly
-    zero. ``absmax`` as in :func:`fit_grid`.
+    zero. ``absmax`` and ``tick`` as in :func:`fit_grid`.
     """
-    scale, zero_point = fit_grid(weight, scheme, search, importance, absmax)
+    scale, zero_point = fit_grid(weight, scheme, search, importance, absmax, tick)
     return encode(weight, scale, zero_point, scheme, mask)
 
 

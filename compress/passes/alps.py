@@ -18,9 +18,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...terminal import Tick
 from ..pipeline.algorithm import Fixed
 from ..prune.gram_pruning import FIT_STEPS, GramPruning, StackedRows
 from ..solve.damped_cholesky import InverseFactor
+from ..solve.paced import paced
 
 _PULL, _GROWTH = 0.1, 1.3  # the first ρ, where H has a unit diagonal, and the factor on it after each round
 
@@ -36,11 +38,14 @@ class Alps(GramPruning):
     }
     rounds: int = Field(20, ge=1, le=1000, description="rounds of the splitting (ADMM)")
 
-    def solve(self, rows: StackedRows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
+    def solve(
+        self, rows: StackedRows, hessian: Tensor, factor: InverseFactor, tick: Tick
+    ) -> tuple[Tensor, Tensor]:
         scale = hessian.diagonal().sqrt()
         unit = hessian / scale / scale.unsqueeze(1)
         scaled = rows.target * scale
-        values, vectors = torch.linalg.eigh(unit)
+        with paced(tick, 4 * len(unit) ** 3):
+            values, vectors = torch.linalg.eigh(unit)
         image, pull = scaled @ unit, _PULL
         del unit
         mask = rows.choose(scaled.abs())
@@ -52,6 +57,7 @@ class Alps(GramPruning):
             sparse = joined * mask
             gathered.add_(dense.sub_(sparse), alpha=pull)
             pull *= _GROWTH
+            tick(2 * scaled.numel() * len(values))
         return sparse / scale, mask
 
 

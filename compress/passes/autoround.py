@@ -31,7 +31,8 @@ from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import unwrap, wrap
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme, SchemeOption
-from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, float_bytes
+from ..pipeline.advance import Work, weights_of
+from ..pipeline.algorithm import BlockPass, Fixed, float_bytes
 from ..pipeline.block import Block
 from ..solve.block_descent import (
     BlockDescent,
@@ -46,6 +47,7 @@ from ..solve.learned_rounding import LearnedRounding
 
 # A step in units of the matrix products of a forward pass: measured where bfloat16 is fast, and where not.
 _STEP_BFLOAT16, _STEP = 2.0, 4.0
+_STEP_IN_ROUNDINGS = 10  # to offsets and clips, on all weights
 
 
 class Autoround(BlockPass):
@@ -90,13 +92,21 @@ class Autoround(BlockPass):
         sizes = [float_bytes(linear) for linear in layers]
         return 5 * sum(sizes) + 5 * max(sizes)
 
-    def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
+    def work(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> Work:
         """A forward and a backward pass for each step, and the first loss of each batch."""
         weights = sum(float_bytes(linear) / 4 for group in groups for linear in group)
-        fast = self.precision != "float32" and computes_in_bfloat16(torch.device("cpu"))
-        step = (_STEP_BFLOAT16 if fast else _STEP) * min(tokens, batch_tokens) + ROUNDING
+        step = self._work(weights, min(tokens, batch_tokens), learning=True)
         first = min(tokens, self.iterations * batch_tokens)
-        return weights * (self.iterations * step + first + ROUNDING)
+        steps = Work(self.iterations * step.products, roundings=self.iterations * step.roundings)
+        return steps + Work(weights * first, roundings=weights * self.roundings)
+
+    def _work(self, weights: float, tokens: int, learning: bool) -> Work:
+        """What a batch of so many ``tokens`` takes."""
+        if not learning:
+            return Work(weights * tokens)
+        fast = self.precision != "float32" and computes_in_bfloat16(torch.device("cpu"))
+        step = _STEP_BFLOAT16 if fast else _STEP
+        return Work(weights * step * tokens, roundings=weights * _STEP_IN_ROUNDINGS)
 
     def apply(self, block: Block) -> None:
         layers = list(filter(self.selects, block.anatomy.linears()))
@@ -134,7 +144,7 @@ class Autoround(BlockPass):
     ) -> tuple[list[QTensor], Descent]:
         """The layers with their rounding learned from ``weights``, what they are to stand for."""
         roundings = {linear.name: self._rounding(block, linear, weights[linear.name]) for linear in layers}
-        rate = 1 / max(self.iterations, 1)
+        rate, read = 1 / max(self.iterations, 1), sum(map(weights_of, layers))
         settings = DescentSettings(
             pairs=lambda: pairs(block),
             steps=self.iterations,
@@ -143,6 +153,7 @@ class Autoround(BlockPass):
             loss=self.loss,
             precision=self.precision,
             alone=alone,
+            seen=lambda tokens, learning: block.tick(self._work(read, tokens, learning).multiplications),
         )
         with _rounded_inputs(block, [one for one in layers if self.scheme_of(one).activations]):
             descent = BlockDescent(block, roundings, settings).run()

@@ -27,13 +27,15 @@ from pydantic import Field
 from torch import Tensor
 
 from ..model.block_anatomy import Linear
-from ..numbers.grid import quantize
+from ..numbers.grid import grids_tried, quantize
 from ..numbers.scheme import Scheme, SchemeOption
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import BlockPass, float_bytes
 from ..pipeline.block import Block, LayerStatus
 from ..solve.damped_cholesky import all_finite
-from ..solve.folding import Found, Link, fold, foldable_links, powers, search
+from ..solve.folding import EXPONENTS, Found, Link, fold, foldable_links, powers, search
 
+_TRIED = 1 + 2 * len(EXPONENTS)  # factors of a link
 _ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
 
 
@@ -48,10 +50,25 @@ class Awq(BlockPass):
     def weight_scheme(self) -> Scheme | None:
         return self.scheme if self.quantize else None
 
+    @property
+    def roundings(self) -> int:
+        return grids_tried(self.scheme)
+
     def working_bytes(self, layers: Sequence[Linear]) -> int:
         """The weights stacked, a Gram divided by the factors, and what rounding takes."""
         stacked = sum(float_bytes(linear) for linear in layers)
         return stacked + 4 * layers[0].in_features ** 2 + super().working_bytes(layers)
+
+    def work(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> Work:
+        """Also the search for factors, on a part of the rows, and spans weighed by the Gram's blocks."""
+        total = super().work(groups, tokens, batch_tokens)
+        for group in groups:
+            wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
+            tried = _TRIED * min(rows, _ROWS) * wide
+            total += Work(tried * wide * self.quantize, roundings=tried * self.roundings)
+            size = wide // self.scheme.groups(wide)
+            total += Work((size * self.roundings + 2 * wide) * rows * wide * self.quantize)
+        return total
 
     def apply(self, block: Block) -> None:
         factors: dict[str, Tensor] = {}
@@ -74,10 +91,12 @@ class Awq(BlockPass):
         power = gram.diagonal().clamp(min=0)
         loss = partial(_output_damage, gram) if self.quantize else partial(_weighed_damage, power)
         sample = weight[:: -(-weight.shape[0] // _ROWS)]
+        searched = Work(sample.numel() * len(gram), roundings=sample.numel() * self.roundings)
 
         def damage(factors: Tensor) -> float:
             wide = link.spread(factors)
             rounded = quantize(sample * wide, self.scheme, "mse", power / wide.square())
+            block.tick(searched.multiplications)
             return float(loss(rounded.dequantize() / wide - sample))
 
         tried = powers(link.gathered(power).sqrt(), link.gathered(weight.square().mean(0)).sqrt())
@@ -92,12 +111,18 @@ class Awq(BlockPass):
         weight, mask = block.weight(linear), block.masks.get(linear.name)
         gram = block.statistic(linear, "gram")
         if not all_finite(gram):
-            tensor = quantize(weight, self.scheme, mask=mask)
+            tensor = quantize(weight, self.scheme, mask=mask, tick=block.tick_rounded)
             block.quantize(linear, tensor, "awq", "fallback-rtn", "the Gram is not finite")
             return
         if factors is not None:
             gram = gram / factors.unsqueeze(1) / factors
-        tensor = quantize(weight, self.scheme, "mse", _blocks(gram, self.scheme), mask)
+        blocks = _blocks(gram, self.scheme)
+        size = weight.shape[1] // self.scheme.groups(weight.shape[1])
+
+        def tick(roundings: float) -> None:
+            block.tick(Work(size * roundings, roundings=roundings).multiplications)
+
+        tensor = quantize(weight, self.scheme, "mse", blocks, mask, tick=tick)
         block.quantize(linear, tensor, "awq", detail=detail, gram=gram)
 
 

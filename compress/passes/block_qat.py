@@ -28,7 +28,8 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import TokenQuantLinear
 from ..numbers.scheme import Scheme, SchemeOption
-from ..pipeline.algorithm import ROUNDING, BlockPass, Fixed, float_bytes
+from ..pipeline.advance import Work
+from ..pipeline.algorithm import BlockPass, Fixed, float_bytes
 from ..pipeline.block import Block
 from ..pipeline.forward import Batch, block_output
 from ..solve.block_descent import Pair, first_codes, original_weight, pairs
@@ -101,10 +102,10 @@ class BlockQat(BlockPass):
         sizes = [float_bytes(linear) for linear in layers]
         return 8 * sum(sizes) + 2 * max(sizes)
 
-    def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
+    def work(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> Work:
         """A forward and a backward pass over the text for each epoch, and the held-out loss."""
         weights = sum(float_bytes(linear) / 4 for group in groups for linear in group)
-        return weights * (self.training.epochs * 3.2 * tokens + ROUNDING)
+        return Work(weights * self.training.epochs * 3.2 * tokens, roundings=weights * self.roundings)
 
     def apply(self, block: Block) -> None:
         layers = list(filter(self.selects, block.anatomy.linears()))

@@ -32,13 +32,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...terminal import Tick, unseen
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import input_scale_of
 from ..numbers.grid import fit_grid, quantize, round_to_grid
 from ..numbers.number_format import code_type
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import AnySchemeOption, Scheme
-from ..pipeline.algorithm import FORWARD, Fixed, float_bytes
+from ..pipeline.advance import FORWARD, Work
+from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block import Block
 from ..solve.damped_cholesky import InverseFactor, all_finite, damped, damping_status, factorize
 from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
@@ -55,11 +57,12 @@ def quantize_in_order(
     *,
     mask: Tensor | None = None,
     block: int = 64,
+    tick: Tick = unseen,
 ) -> QTensor:
     """Quantize ``weight [out, in]`` on the grid ``scale``, ``zero_point [out, groups]``.
 
     ``factor`` is of the damped Gram with its channels in ``order [in]``, the order of work; weights where
-    ``mask`` (True keeps) is False become exactly zero.
+    ``mask`` (True keeps) is False become exactly zero. ``tick`` is told of the multiply-adds that are done.
     """
     group = torch.arange(weight.shape[1], device=weight.device) // (weight.shape[1] // scale.shape[1])
     codes = _columns(
@@ -71,6 +74,7 @@ def quantize_in_order(
         factor,
         scheme,
         block,
+        tick,
     )
     restored = torch.empty_like(codes)
     restored[order] = codes
@@ -87,6 +91,7 @@ def _columns(
     factor: InverseFactor,
     scheme: Scheme,
     block: int,
+    tick: Tick,
 ) -> Tensor:
     """Codes ``[in, out]``, int8 or the float points of FP8.
 
@@ -116,6 +121,7 @@ def _columns(
                 weight[j + 1 : stop].addr_(row[1 : stop - j], error, alpha=-1)
         if stop < channels:
             weight[stop:].addmm_(upper[:, stop - start :].T, errors, alpha=-1)
+        tick(Work(errors.numel() * channels / 2, entries=errors.numel()).multiplications)
     return codes
 
 
@@ -157,34 +163,40 @@ class Gptq(GroupSolving):
         work = max(squares * square + (copies + 1) * sum(sizes) + sum(sizes) // 4, 3 * max(sizes))
         return work + self.statistics_bytes(layers)
 
-    def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
+    def work(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> Work:
         """Also four products under the Gram for each refinement, and more forward passes when sequential."""
-        total = super().multiplications(groups, tokens, batch_tokens)
+        total, products = super().work(groups, tokens, batch_tokens), 0.0
         for group in groups:
             wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
-            total += 4 * self.refinements * rows * wide**2
-            total += (self.correction > 0) * tokens * (1.5 * wide**2 + FORWARD * rows * wide)
-            total += self.collects_again * FORWARD * tokens * rows * wide
-        return total
+            products += 4 * self.refinements * rows * wide**2
+            products += (self.correction > 0) * tokens * (1.5 * wide**2 + FORWARD * rows * wide)
+            products += (self.correction > 0) * 2 * (wide + rows) * wide**2
+            products += self.collects_again * FORWARD * tokens * rows * wide
+            total += Work(columns=self.refinements * wide, entries=self.refinements * rows * wide)
+        return total + Work(products)
 
     def solve_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
         """Layers that read the same inputs share one factor, and their rows are worked together."""
         weight, mask = _stacked(block, layers)
         gram = inputs["gram"]
         order = torch.sort(gram.diagonal().nan_to_num(), descending=True, stable=True).indices
-        factor = factorize(gram, self.damping, order)
+        factor = factorize(gram, self.damping, order, block.tick)
         if factor is None:
-            tensor = quantize(weight, self.scheme, "mse", mask=mask)
+            tensor = quantize(weight, self.scheme, "mse", mask=mask, tick=block.tick_rounded)
             return self._record(block, layers, self._whole(tensor, inputs), weight, gram, None)
         if self.correction:
-            weight = corrected(weight, inputs, factor, order, self.correction)
+            weight = corrected(weight, inputs, factor, order, self.correction, block.tick)
             weight = weight if mask is None else weight * mask
-        grid = fit_grid(weight, self.scheme, "mse", gram.diagonal().clamp(min=0))
-        tensor = quantize_in_order(weight, *grid, factor, order, self.scheme, mask=mask, block=_BLOCK)
+        power = gram.diagonal().clamp(min=0)
+        grid = fit_grid(weight, self.scheme, "mse", power, tick=block.tick_rounded)
+        tensor = quantize_in_order(
+            weight, *grid, factor, order, self.scheme, mask=mask, block=_BLOCK, tick=block.tick
+        )
         damping = factor.damping
         del factor
         if self.refinements:
-            tensor = refine(weight, damped(gram, damping), tensor, self.refinements, mask=mask)
+            hessian = damped(gram, damping)
+            tensor = refine(weight, hessian, tensor, self.refinements, mask=mask, tick=block.tick)
         return self._record(block, layers, self._whole(tensor, inputs), weight, gram, damping)
 
     def _whole(self, tensor: QTensor, inputs: Inputs) -> QTensor:

@@ -20,8 +20,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...terminal import Tick, unseen
 from ..model.block_anatomy import Linear
-from ..numbers.grid import encode, fit_grid, round_to_grid, storable
+from ..numbers.grid import encode, fit_grid, grids_tried, round_to_grid, storable
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.algorithm import BlockPass, Fixed, float_bytes
@@ -95,6 +96,7 @@ def half_quadratic(
 
 # β of the first iteration, the factor on it after each, and how many there are.
 _STRENGTH, _GROWTH, _ITERATIONS = 1.0, 1.01, 10
+_STEPS_IN_ROUNDINGS = 6 * _ITERATIONS  # what they take, in roundings to a grid
 
 
 class Hqq(BlockPass):
@@ -122,14 +124,20 @@ class Hqq(BlockPass):
         """Codes and scales repeated over their groups, while the codes are computed."""
         return 4 * max(float_bytes(linear) for linear in layers)
 
+    @property
+    def roundings(self) -> int:
+        return grids_tried(self.scheme) + _STEPS_IN_ROUNDINGS
+
     def apply(self, block: Block) -> None:
         for linear in filter(self.selects, block.anatomy.linears()):
-            tensor = self.quantize(block.weight(linear), block.masks.get(linear.name))
+            tensor = self.quantize(block.weight(linear), block.masks.get(linear.name), block.tick_rounded)
             block.quantize(linear, tensor, "hqq")
 
-    def quantize(self, weight: Tensor, mask: Tensor | None = None) -> QTensor:
-        """``weight [out, in]`` on its half-quadratic grid; exactly zero where ``mask`` is False."""
-        scale, zero_point = fit_grid(weight, self.scheme)
+    def quantize(self, weight: Tensor, mask: Tensor | None = None, tick: Tick = unseen) -> QTensor:
+        """``weight [out, in]`` on its half-quadratic grid; exactly zero where ``mask`` is False. ``tick`` is
+        told of the weights that are done, times the roundings that they take.
+        """
+        scale, zero_point = fit_grid(weight, self.scheme, tick=tick)
         rows = max(1, _CHUNK_WEIGHTS // weight.shape[1])
         for start in range(0, weight.shape[0], rows):
             chunk = slice(start, start + rows)
@@ -145,6 +153,7 @@ class Hqq(BlockPass):
             )
             if zero_point is not None and zero is not None:
                 zero_point[chunk] = zero
+            tick(weight[chunk].numel() * _STEPS_IN_ROUNDINGS)
         return encode(weight, scale, zero_point, self.scheme, mask)
 
 

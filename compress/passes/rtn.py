@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import input_scale_of
-from ..numbers.grid import Search, largest_weight, quantize
+from ..numbers.grid import Search, grids_tried, largest_weight, quantize
 from ..numbers.scheme import AnySchemeOption, Scheme
 from ..pipeline.algorithm import BlockPass
 from ..pipeline.block import Block
@@ -41,6 +41,10 @@ class Rtn(BlockPass):
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("absmax",) if self.scheme.calibrated else ()
 
+    @property
+    def roundings(self) -> int:
+        return grids_tried(self.scheme, self.search)
+
     def apply(self, block: Block) -> None:
         for group in block.anatomy.inputs():
             layers = [linear for linear in group if self.selects(linear)]
@@ -51,7 +55,9 @@ class Rtn(BlockPass):
 
     def _quantize(self, block: Block, linear: Linear, largest: float) -> None:
         weight, mask = block.weight(linear), block.masks.get(linear.name)
-        tensor = quantize(weight, self.scheme, self.search, mask=mask, absmax=largest)
+        tensor = quantize(
+            weight, self.scheme, self.search, mask=mask, absmax=largest, tick=block.tick_rounded
+        )
         if self.scheme.calibrated:
             tensor = replace(
                 tensor, input_scale=input_scale_of(self.scheme, block.statistic(linear, "absmax"))

@@ -105,7 +105,8 @@ class Smoothquant(BlockPass):
             status = LayerStatus(linear.name, "smoothquant", "smooth", "ok", 0.0, "weight", detail)
             block.statuses.append(status)
             return
-        tensor = quantize(block.weight(linear), self.scheme, mask=block.masks.get(linear.name))
+        weight, mask = block.weight(linear), block.masks.get(linear.name)
+        tensor = quantize(weight, self.scheme, mask=mask, tick=block.tick_rounded)
         tensor = replace(tensor, input_scale=input_scale_of(self.scheme, peaks))
         block.quantize(linear, tensor, "smoothquant", detail=detail)
 

@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...terminal import Tick, unseen
 from ..pipeline.algorithm import Fixed
 from ..prune.gram_pruning import FIT_STEPS, GramPruning, StackedRows
 from ..solve.damped_cholesky import InverseFactor
@@ -27,11 +28,14 @@ from ..solve.damped_cholesky import InverseFactor
 Choose = Callable[[Tensor, slice], Tensor]
 
 
-def prune_columns(weight: Tensor, factor: InverseFactor, choose: Choose, block: int, group: int) -> Tensor:
+def prune_columns(
+    weight: Tensor, factor: InverseFactor, choose: Choose, block: int, group: int, tick: Tick = unseen
+) -> Tensor:
     """SparseGPT's recursion; returns the mask ``[in, out]``, True keeps.
 
     ``weight [in, out]``, input channels first, is overwritten by what is left of it. The mask is chosen for
     ``group`` channels at once; ``group`` divides ``block``, after which the far channels are updated.
+    ``tick`` is told of the multiply-adds that are done.
     """
     channels = weight.shape[0]
     mask = torch.ones_like(weight, dtype=torch.bool)
@@ -52,6 +56,7 @@ def prune_columns(weight: Tensor, factor: InverseFactor, choose: Choose, block: 
                 weight[j + 1 : stop].addr_(row[1 : stop - j], error, alpha=-1)
         if stop < channels:
             weight[stop:].addmm_(upper[:, stop - start :].T, errors, alpha=-1)
+        tick(errors.numel() * channels)
     return mask
 
 
@@ -73,7 +78,9 @@ class SparseGpt(GramPruning):
     def refit_steps(self) -> int:
         return self.fit_steps
 
-    def solve(self, rows: StackedRows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
+    def solve(
+        self, rows: StackedRows, hessian: Tensor, factor: InverseFactor, tick: Tick
+    ) -> tuple[Tensor, Tensor]:
         multiple = self.inputs_multiple
         width = -(-_BLOCK // multiple) * multiple
         weight = rows.target.T.contiguous()
@@ -83,6 +90,7 @@ class SparseGpt(GramPruning):
             lambda cost, columns: rows.choose(cost.T, columns).T,
             width,
             multiple if self.pattern else width,
+            tick,
         )
         return weight.T.contiguous(), mask.T.contiguous()
 

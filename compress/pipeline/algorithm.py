@@ -18,15 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.kv_scheme import KVScheme
+from ..numbers.grid import grids_tried
 from ..numbers.scheme import Scheme
+from .advance import FORWARD, Work
 from .block import Block
 
 if TYPE_CHECKING:
     from ..measure.fisher import Measure
     from .stage import Stage, StageResult
 
-# A forward pass in units of its matrix products; the grid search and rounding of a weight in multiply-adds.
-FORWARD, ROUNDING = 1.5, 1500
 _REGULAR = "re:"  # as in other tools
 PREPARED_AT_ONCE = 2048  # tokens that go through the whole model and back ahead of a sweep
 
@@ -218,19 +218,32 @@ class BlockPass(Selective):
         """
         return 3 * max(float_bytes(linear) for linear in layers)
 
-    def multiplications(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> float:
-        """Multiply-adds for the layers of a block, in ``groups`` that share their inputs.
+    @property
+    def factors_grams(self) -> bool:
+        """Whether it solves its layers from a factor of the Gram of their inputs."""
+        return False
 
-        By default what collecting statistics, a column recursion and rounding take; a pass without data only
-        rounds.
+    def work(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> Work:
+        """What the layers of a block take, in ``groups`` that share their inputs.
+
+        By default what collecting statistics, a column recursion, its error and rounding take; a pass without
+        data only rounds.
         """
-        total = 0.0
+        total = Work()
         for group in groups:
             wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
             if self.calibrated:
-                total += FORWARD * tokens * rows * wide + tokens * wide**2 + wide**3 + 2 * rows * wide**2
-            total += ROUNDING * rows * wide
+                total += Work(products=tokens * (FORWARD * rows * wide + wide**2))
+            if self.factors_grams:
+                total += Work(2.5 * rows * wide**2, wide**3, wide, rows * wide)
+            total += Work(roundings=rows * wide * self.roundings)
         return total
+
+    @property
+    def roundings(self) -> int:
+        """How many grids a weight is rounded to."""
+        scheme = self.weight_scheme
+        return 1 if scheme is None else grids_tried(scheme)
 
     def apply(self, block: Block) -> None:
         """Change the selected layers of ``block`` and leave a status for each."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import EdgepressError
+from ...terminal import Tick, unseen
 from ..model.anatomy import module_name
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.tensor_check import all_finite
@@ -25,6 +26,7 @@ from ..model.kv_tap import tap
 from ..model.skeleton import Skeleton
 from ..numbers.fake_quant import rounding_of, unwrap, wrap
 from ..numbers.qtensor import QTensor, row_tiles
+from .advance import Work
 from .forward import Batch
 
 FALLBACK = "fallback"
@@ -79,6 +81,7 @@ class Block:
         changed: parameters that passes replaced.
         kv: how its keys and values are cached, or None in float.
         prepared: what passes found of it ahead of the sweep (:meth:`.algorithm.BlockPass.prepare`).
+        tick: is told of the multiply-adds that are done.
     """
 
     anatomy: BlockAnatomy
@@ -97,6 +100,11 @@ class Block:
     kv: KVScales | None = None
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     statuses: list[LayerStatus] = field(default_factory=list)
+    tick: Tick = unseen
+
+    def tick_rounded(self, roundings: float) -> None:
+        """Say that so many weights have been rounded, times the grids they were rounded to."""
+        self.tick(Work(roundings=roundings).multiplications)
 
     def weight(self, linear: Linear) -> Tensor:
         """The current weight ``[out, in]`` float32 of a linear."""
@@ -155,7 +163,7 @@ class Block:
         ``gram [in, in]``, or of the weights without one.
         """
         kind = "weight" if gram is None else "output"
-        error = rounded_into(self.linears[linear.name].weight.detach(), tensor, wanted, gram)
+        error = rounded_into(self.linears[linear.name].weight.detach(), tensor, wanted, gram, self.tick)
         self.quantized[linear.name] = tensor
         self.statuses.append(LayerStatus(linear.name, step, tensor.scheme.name, status, error, kind, detail))
 
@@ -206,7 +214,9 @@ class Block:
                 raise EdgepressError(f"pass {step} revived pruned weights of {linear.name}")
 
 
-def rounded_into(weight: Tensor, tensor: QTensor, wanted: Tensor | None, gram: Tensor | None) -> float:
+def rounded_into(
+    weight: Tensor, tensor: QTensor, wanted: Tensor | None, gram: Tensor | None, tick: Tick = unseen
+) -> float:
     """Make ``weight [out, in]`` what the codes of ``tensor`` stand for, a few rows at a time.
 
     Returns :func:`output_error` against ``wanted [out, in]``, or without a Gram :func:`weight_error`; against
@@ -220,6 +230,7 @@ def rounded_into(weight: Tensor, tensor: QTensor, wanted: Tensor | None, gram: T
         damage += float(change.square_().sum() if gram is None else ((change @ gram) * change).sum())
         power += float(part.square().sum() if gram is None else ((part @ gram) * part).sum())
         weight[rows] = rounded
+        tick(0 if gram is None else 2 * part.numel() * len(gram))
     return max(damage, 0.0) / power if power > 0 else 0.0
 
 

@@ -90,7 +90,7 @@ class StageChain:
             directory = self.work / f"stage-{number}"
             outcome = self._run_stage(source, steps, directory, number)
             made = result if last else self.work / "checkpoint.partial"
-            assemble(source, outcome, made)
+            assemble(source, outcome, made, self.progress)
             record.add(steps, outcome, self._damage(steps, outcome, made))
             self._keep_log(directory, steps, number)
             if last:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...terminal import Tick, unseen
 from ..model.block_anatomy import BlockAnatomy, Linear
+from .advance import forwards_tick
 from .forward import Batch, BatchSplitter, Watched, run_block, same_mask, watch_inputs
 from .statistics import STATISTICS, Statistic
 
@@ -35,16 +37,18 @@ def collect(
     anatomy: BlockAnatomy,
     wanted: Mapping[str, tuple[str, ...]],
     smaller: BatchSplitter,
+    tick: Tick = unseen,
 ) -> dict[str, dict[str, Tensor]]:
     """Statistics of the inputs of linears, by linear and statistic name; linears with shared inputs share
     tensors.
 
     ``wanted`` maps a linear to the statistics asked for; ``original`` is needed by paired ones. Starts over
-    with smaller micro-batches when memory runs out, so that nothing is counted twice.
+    with smaller micro-batches when memory runs out, so that nothing is counted twice. ``tick`` is told of the
+    multiply-adds of each micro-batch.
     """
     while True:
         try:
-            return _collect(current, original, anatomy, wanted, smaller.parts)
+            return _collect(current, original, anatomy, wanted, smaller.parts, tick)
         except torch.OutOfMemoryError as error:
             smaller.after(error, max(batch.hidden.shape[0] for batch in current.batches()))
 
@@ -55,6 +59,7 @@ def _collect(
     anatomy: BlockAnatomy,
     wanted: Mapping[str, tuple[str, ...]],
     parts: int,
+    tick: Tick,
 ) -> dict[str, dict[str, Tensor]]:
     groups = [group for group in anatomy.inputs() if any(linear.name in wanted for linear in group)]
     device = next(current.module.parameters()).device
@@ -66,12 +71,14 @@ def _collect(
         rows, original_rows = _finite(rows, expected.get(index))
         for statistic in statistics[index].values():
             statistic.update(rows, original_rows)
+        tick(rows.numel() * rows.shape[1])
 
     references = original.batches if paired and original is not None else None
     for part, reference in _micro_batches(current.batches, references, parts):
         if reference is not None and original is not None:
             _tapped(original, groups, reference, expected.__setitem__)
-        _tapped(current, groups, part, update)
+        with forwards_tick(current.linears.values(), tick):
+            _tapped(current, groups, part, update)
     values = [{name: statistic.value() for name, statistic in tap.items()} for tap in statistics]
     return {linear.name: values[i] for i, group in enumerate(groups) for linear in group}
 

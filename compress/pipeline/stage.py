@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...errors import CalibrationError
 from ...storage import write_json
-from ...terminal import Progress
+from ...terminal import Progress, Silent
 from ..measure.fisher import Measure
 from ..model.anatomy import module_name
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
@@ -174,12 +174,16 @@ def prepared(
     return found
 
 
-def assemble(source: WeightSource, result: StageResult, directory: Path) -> None:
+def assemble(
+    source: WeightSource, result: StageResult, directory: Path, progress: Progress | None = None
+) -> None:
     """Write weights, ``config.json`` and the companions of ``source`` into ``directory``, made again."""
     source = result.form or source
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    join(result.parts, directory)
+    total = sum(part.stat().st_size for part in result.parts)
+    with (progress or Silent()).task("writing the checkpoint", total) as task:
+        join(result.parts, directory, tick=task.advance)
     config = {name: value for name, value in source.reader.config.items() if name != "quantization_config"}
     config.pop(OWN_KEY, None)
     config |= result.config | own_form(result.kv_scheme)

@@ -9,6 +9,7 @@ one batch, whatever the model's size.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...storage import sha256_json
-from ...terminal import Progress
+from ...terminal import Progress, Tick, unseen
 from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from ..text.token_batch import TokenBatch
+from .advance import FORWARD, BlockAdvance, block_weights, block_work, forwards_tick
 from .algorithm import BlockPass
 from .block import Block, LayerStatus, Statistics
 from .block_inputs import BatchContext, Stream, capture
@@ -68,6 +70,7 @@ class Sweep:
         self.probe = probe if probe is not None and probe.knows(source) else None
         self.prepared: Sequence[Sequence[Path]] = ()
         self.smaller = BatchSplitter(progress.note)
+        self.tick: Tick = unseen
         self.writer = BlockWriter(source, schemes, journal.directory)
         self.nonfinite = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
         self.compares = any(step.compares for group in steps for _, step in group)
@@ -104,9 +107,9 @@ class Sweep:
         with self.progress.task("compressing blocks", len(blocks)) as task:
             task.advance(start)
             for anatomy in blocks[start:]:
+                self.tick = advance = BlockAdvance(task, self._work(anatomy), anatomy.prefix)
                 layers = self._sweep_block(skeleton, anatomy)
-                worst = max((layer.error for layer in layers), default=0.0)
-                task.advance(1, f"{anatomy.prefix} worst error {worst:.2g}")
+                advance.end(f"worst error {max((layer.error for layer in layers), default=0.0):.2g}")
         units = self.journal.units
         return StageResult(
             [self.journal.directory / next(iter(unit["part"])) for unit in units] + [self.writer.outer()],
@@ -124,6 +127,17 @@ class Sweep:
         end = len(self.source.anatomy.blocks)
         return [self.probe.compare(skeleton, torch.cat(list(stream.rows(end)))) for stream in self.probes]
 
+    def _work(self, anatomy: BlockAnatomy) -> float:
+        """Multiply-adds for a block."""
+        sizes = [batch.input_ids.shape for batch in self.calibration.batches] if self.calibration else []
+        tokens, most = sum(map(math.prod, sizes)), max(map(math.prod, sizes), default=0)
+        passes = [step for group in self.steps for _, step in group]
+        samples = sum(size[0] for size in sizes)
+        work = block_work(anatomy, passes, tokens, samples, most).multiplications
+        probes = [] if self.probe is None else self.probe.batches
+        measured = len(self.probes) * sum(batch.input_ids.numel() for batch in probes)
+        return work + FORWARD * measured * block_weights(anatomy)
+
     def _capture(
         self, skeleton: Skeleton, streams: Sequence[Stream], batches: Sequence[TokenBatch], *, write: bool
     ) -> None:
@@ -140,6 +154,8 @@ class Sweep:
 
     def _sweep_block(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> list[LayerStatus]:
         block = self._load(skeleton, anatomy)
+        for following in self.source.anatomy.blocks[anatomy.index + 1 : anatomy.index + 2]:
+            self.source.reader.expect(f"{following.prefix}.")  # the disk works while this block is solved
         left: list[Path] = []
         if self.compares:
             block.original = copy.deepcopy(block.module)
@@ -177,6 +193,7 @@ class Sweep:
             collector=None if self.calibration is None else self._collect,
             stored_types=self.writer.stored_types(anatomy),
             masks=self.masks.of(anatomy, self.device),
+            tick=self.tick,
             quantized=self.source.quantized(anatomy, self.device),
             prepared={
                 name: found
@@ -207,15 +224,23 @@ class Sweep:
             local = {name: name.removeprefix(f"{block.anatomy.prefix}.") for name in block.linears}
             linears = {name: block.original.get_submodule(path) for name, path in local.items()}
             original = Side(block.original, linears, block.references)
-        return collect(current, original, block.anatomy, wanted, self.smaller)
+        return collect(current, original, block.anatomy, wanted, self.smaller, self.tick)
 
     def _leave(self, skeleton: Skeleton, block: Block, streams: Sequence[Stream]) -> list[Path]:
         """Run ``streams`` through the block as it is; returns the files that hold the next block's inputs."""
         files: list[Path] = []
-        with block.simulated(skeleton):
+        linears = sum(linear.weight.numel() for linear in block.linears.values())
+        rest = FORWARD * (block_weights(block.anatomy) - linears)  # of experts
+
+        def check(output: Tensor, batch: Batch) -> None:
+            self.tick(rest * output.shape[:2].numel())
+            if not probed:
+                self._count(output, batch)
+
+        with block.simulated(skeleton), forwards_tick(block.linears.values(), self.tick):
             for stream in streams:
                 self.nonfinite = (0, 0)
-                check = None if stream in self.probes else self._count
+                probed = stream in self.probes
                 files += stream.advance(
                     block.anatomy.index, block.module, self.smaller, keep=True, check=check
                 )

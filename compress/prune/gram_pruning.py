@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...terminal import Tick
 from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error
@@ -74,13 +75,17 @@ class GramPruning(GroupSolving, UnstructuredPruning):
             + self.statistics_bytes(layers)
         )
 
-    def solve(self, rows: StackedRows, hessian: Tensor, factor: InverseFactor) -> tuple[Tensor, Tensor]:
-        """The pruned weight and its mask, both ``[rows, in]``; ``factor`` is of a multiple of ``hessian``."""
+    def solve(
+        self, rows: StackedRows, hessian: Tensor, factor: InverseFactor, tick: Tick
+    ) -> tuple[Tensor, Tensor]:
+        """The pruned weight and its mask, both ``[rows, in]``; ``factor`` is of a multiple of ``hessian``.
+        ``tick`` is told of the multiply-adds that are done.
+        """
         raise TypeError(f"{type(self).__name__} does not define solve")
 
     def solve_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
         gram = inputs["gram"]
-        factor = factorize(gram, DAMPING)
+        factor = factorize(gram, DAMPING, tick=block.tick)
         if factor is None:
             for linear in layers:
                 self._fall_back(block, linear, gram)
@@ -88,17 +93,18 @@ class GramPruning(GroupSolving, UnstructuredPruning):
         target = torch.cat([block.weight(linear) for linear in layers])
         if self.correction:
             channels = torch.arange(len(gram), device=gram.device)
-            target = corrected(target, inputs, factor, channels, self.correction)
+            target = corrected(target, inputs, factor, channels, self.correction, block.tick)
         earlier = [block.masks.get(linear.name) for linear in layers]
         rows, hessian = StackedRows(layers, target, earlier, self), damped(gram, factor.damping)
         hessian /= hessian.diagonal().mean()  # its size does not matter, and products of it might overflow
-        weight, mask = self.solve(rows, hessian, factor)
-        weight = fit_support(target, hessian, mask, weight, self.refit_steps)
+        weight, mask = self.solve(rows, hessian, factor, block.tick)
+        weight = fit_support(target, hessian, mask, weight, self.refit_steps, block.tick)
         parts = zip(layers, *map(rows.split, (weight, mask, target)), strict=True)
         for linear, pruned, kept, wanted in parts:
             block.masks[linear.name] = kept.clone()
             block.set_weight(linear, pruned.clone())
             error = output_error(block.weight(linear) - wanted, wanted, gram)
+            block.tick(2 * wanted.numel() * len(gram))
             self._record(block, linear, error, "output", factor.damping)
 
     def _record(self, block: Block, linear: Linear, error: float, kind: str, damping: float | None) -> None:

@@ -37,6 +37,7 @@ class DescentSettings:
     Attributes:
         rate, clip_rate: of the first step, for offsets and clip factors; they fall linearly to zero.
         alone: each sequence goes through the block alone.
+        seen: is told of the tokens of each batch, and whether something was learned from them.
     """
 
     pairs: Callable[[], Iterator[Pair]]
@@ -46,6 +47,7 @@ class DescentSettings:
     loss: Loss
     precision: Precision
     alone: bool
+    seen: Callable[[int, bool], None]
 
 
 @dataclass
@@ -141,6 +143,7 @@ class BlockDescent:
             if learning:
                 loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
+        self.settings.seen(target.shape[:2].numel(), learning)
         return total
 
     def _distance(self, output: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:

@@ -17,10 +17,14 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from ...terminal import Tick, unseen
+from .paced import paced
+
 MAX_DAMPING = 10.0
 # Tried one after another where none is given, by halves of the text.
 DAMPINGS = (0.01, 0.1, 1.0, 10.0)
 _PANEL = 256
+_FACTORED = 0.25  # of the work on a Gram, the rest is the inverse of the factor
 
 
 def all_finite(matrix: Tensor) -> bool:
@@ -152,12 +156,15 @@ class InverseFactor:
         return self.lower[size - stop : size - start, : size - start].flip(0, 1)
 
 
-def factorize(gram: Tensor, damping: float, order: Tensor | None = None) -> InverseFactor | None:
+def factorize(
+    gram: Tensor, damping: float, order: Tensor | None = None, tick: Tick = unseen
+) -> InverseFactor | None:
     """The factor of ``gram [in, in]`` with its channels taken in ``order [in]``, or None when no damping up
     to 10 suffices.
 
     The damping is made ten times stronger until the matrix factors; channels that never fired get the mean
-    itself. Holds one matrix of the size of ``gram`` beside it.
+    itself. Holds one matrix of the size of ``gram`` beside it. ``tick`` is told of the multiply-adds that are
+    done.
     """
     mean = float(gram.diagonal().mean())
     if not (mean > 0 and all_finite(gram)):
@@ -170,9 +177,10 @@ def factorize(gram: Tensor, damping: float, order: Tensor | None = None) -> Inve
     while damping <= MAX_DAMPING:
         matrix = damp(permuted(work, reverse), damping, mean)
         matrix.diagonal()[dead] = mean
-        lower = cholesky_in_place(matrix)
+        with paced(tick, _FACTORED * len(gram) ** 3):
+            lower = cholesky_in_place(matrix)
         if lower is not None:
-            invert_lower_in_place(lower)
+            invert_lower_in_place(lower, tick=tick)
             if all_finite(lower.mT) and bool((lower.diagonal() > 0).all()):
                 return InverseFactor(lower.to(gram.device), damping)
         damping *= 10
@@ -196,7 +204,7 @@ def cholesky_in_place(matrix: Tensor) -> Tensor | None:
     return columns if int(info) == 0 else None
 
 
-def invert_lower_in_place(lower: Tensor, panel: int = _PANEL) -> None:
+def invert_lower_in_place(lower: Tensor, panel: int = _PANEL, tick: Tick = unseen) -> None:
     """Replace a lower triangular matrix by its inverse, by panels of columns from the right.
 
     With L = [[A, 0], [B, C]]: L⁻¹ = [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]].
@@ -210,3 +218,4 @@ def invert_lower_in_place(lower: Tensor, panel: int = _PANEL) -> None:
         if stop < size:
             below = lower[stop:, start:stop]
             below.copy_(lower[stop:, stop:] @ (below @ corner)).neg_()
+        tick((1 - _FACTORED) * size**2 * (stop - start))

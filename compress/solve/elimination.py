@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...terminal import Tick, unseen
 from .damped_cholesky import damp_until_factored
 
 
@@ -146,10 +147,13 @@ def bias_only(weight: Tensor, bias: Tensor | None, mean: Tensor, kept: Tensor) -
 _ARRIVED = 1e-10
 
 
-def fit_support(target: Tensor, hessian: Tensor, mask: Tensor, start: Tensor, steps: int) -> Tensor:
+def fit_support(
+    target: Tensor, hessian: Tensor, mask: Tensor, start: Tensor, steps: int, tick: Tick = unseen
+) -> Tensor:
     """``start [out, in]`` moved towards the minimum around ``target [out, in]`` where ``mask`` is True.
 
-    ``hessian [in, in]`` is positive definite; ``start`` is zero where ``mask`` is False.
+    ``hessian [in, in]`` is positive definite; ``start`` is zero where ``mask`` is False. ``tick`` is told of
+    the multiply-adds of each step.
     """
     scale = hessian.diagonal()
     weight = start.clone()
@@ -165,6 +169,7 @@ def fit_support(target: Tensor, hessian: Tensor, mask: Tensor, start: Tensor, st
         before = power
         power = (residual.square() / scale).sum(1, keepdim=True)
         step = step.mul_(_ratio(power, before)).addcdiv_(residual, scale)
+        tick(step.numel() * len(hessian))
     return weight
 
 

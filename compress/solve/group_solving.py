@@ -30,11 +30,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...terminal import Tick, unseen
 from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import BlockPass
 from ..pipeline.block import Block
 from ..pipeline.statistics import STATISTIC_BYTES
 from .damped_cholesky import InverseFactor
+from .paced import paced
 
 Inputs = Mapping[str, Tensor]
 # The statistics of C.
@@ -76,6 +78,10 @@ class GroupSolving(BlockPass):
     def compares(self) -> bool:  # type: ignore[override]
         return self.correction > 0
 
+    @property
+    def factors_grams(self) -> bool:
+        return True
+
     def statistics_bytes(self, layers: Sequence[Linear]) -> int:
         """Of the statistics of one group, where they are collected here."""
         wide = layers[0].in_features
@@ -96,19 +102,29 @@ class GroupSolving(BlockPass):
 
 
 def corrected(
-    weight: Tensor, inputs: Mapping[str, Tensor], factor: InverseFactor, order: Tensor, strength: float = 1.0
+    weight: Tensor,
+    inputs: Mapping[str, Tensor],
+    factor: InverseFactor,
+    order: Tensor,
+    strength: float = 1.0,
+    tick: Tick = unseen,
 ) -> Tensor:
     """``W + strength · W S C H⁻¹`` ``[out, in]`` for ``weight [out, in]``.
 
     ``inputs`` has the :data:`HALVES` of C, by which the diagonal S shrinks. ``factor`` is of H, the damped
     Gram with its channels in ``order [in]``: the damping holds the result to ``weight`` where the inputs tell
-    little.
+    little. ``tick`` is told of the multiply-adds that are done.
     """
     reverse = order.flip(0)
-    first, second = (inputs[name][:, reverse] @ factor.lower.T for name in HALVES)
+    halves = []
+    for name in HALVES:
+        with paced(tick, len(order) ** 3):
+            halves.append(inputs[name][:, reverse] @ factor.lower.T)
+    first, second = halves
     whole = (first + second) / 2
     agreed, explained = (first * second).sum(1), whole.square().sum(1)
     kept = (agreed / explained.clamp(min=torch.finfo(torch.float32).tiny)).clamp(0, 1)
     result = weight.clone()
-    result[:, reverse] += strength * ((weight * kept) @ whole @ factor.lower)
+    with paced(tick, 2 * weight.numel() * len(order)):
+        result[:, reverse] += strength * ((weight * kept) @ whole @ factor.lower)
     return result

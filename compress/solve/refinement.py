@@ -20,6 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ...terminal import Tick, unseen
 from ..numbers.grid import round_to_grid, storable
 from ..numbers.qtensor import QTensor
 from .damped_cholesky import solve_each
@@ -29,23 +30,36 @@ _RIDGE = 1e-4  # fraction of A's diagonal that holds a scale where it is when th
 
 
 def refine(
-    target: Tensor, hessian: Tensor, tensor: QTensor, rounds: int, *, mask: Tensor | None = None
+    target: Tensor,
+    hessian: Tensor,
+    tensor: QTensor,
+    rounds: int,
+    *,
+    mask: Tensor | None = None,
+    tick: Tick = unseen,
 ) -> QTensor:
-    """``tensor`` after up to ``rounds`` rounds; ends early when no code moves.
+    """``tensor`` after up to ``rounds`` rounds; ends early when no code moves. ``tick`` is told of the
+    multiply-adds that are done.
 
     ``target [out, in]`` is what it should stand for, under ``hessian [in, in]`` with a positive diagonal;
     weights where ``mask`` (True keeps) is False stay zero.
     """
     for _ in range(rounds):
         before = tensor.codes
-        tensor = descend(target, hessian, refit(target, hessian, tensor), mask=mask)
+        tensor = descend(target, hessian, refit(target, hessian, tensor, tick), mask=mask, tick=tick)
         if torch.equal(tensor.codes, before):
             return tensor
     return refit(target, hessian, tensor) if rounds else tensor
 
 
 def descend(
-    target: Tensor, hessian: Tensor, tensor: QTensor, *, mask: Tensor | None = None, block: int = 64
+    target: Tensor,
+    hessian: Tensor,
+    tensor: QTensor,
+    *,
+    mask: Tensor | None = None,
+    block: int = 64,
+    tick: Tick = unseen,
 ) -> QTensor:
     """One sweep over the columns of ``tensor``, towards ``target [out, in]`` under ``hessian [in, in]``.
 
@@ -77,22 +91,22 @@ def descend(
             if j + 1 < stop:
                 local[j + 1 - start :].addr_(hessian[j, j + 1 : stop], move, alpha=-1)
         gradient.addmm_(hessian[:, start:stop], moves, alpha=-1)
+        tick(2 * moves.numel() * len(values))
     return replace(tensor, codes=codes.T.contiguous().to(tensor.codes.dtype))
 
 
-def refit(target: Tensor, hessian: Tensor, tensor: QTensor) -> QTensor:
+def refit(target: Tensor, hessian: Tensor, tensor: QTensor, tick: Tick = unseen) -> QTensor:
     """``tensor`` with the scales that bring it closest to ``target [out, in]`` under ``hessian [in, in]``."""
     largest = float(tensor.scale.max())
     out_features, in_features = tensor.shape
     groups = tensor.scale.shape[1]
     rows = max(1, min(out_features, _CHUNK // (groups * groups), _CHUNK // in_features))
-    scale = torch.cat(
-        [
-            _solved(target[start : start + rows], hessian, _rows(tensor, start, start + rows), largest)
-            for start in range(0, out_features, rows)
-        ]
-    )
-    return replace(tensor, scale=scale)
+    parts = []
+    for start in range(0, out_features, rows):
+        part = target[start : start + rows]
+        parts.append(_solved(part, hessian, _rows(tensor, start, start + rows), largest))
+        tick(2 * part.numel() * in_features)
+    return replace(tensor, scale=torch.cat(parts))
 
 
 def _rows(tensor: QTensor, start: int, stop: int) -> QTensor:

@@ -60,11 +60,13 @@ def _watched(label: str, kill_at: int | None = None) -> Iterator[list[float]]:
 
     class Task:
         def __init__(self, own: bool) -> None:
-            self.own = own
+            self.own, self.part = own, 0.0
 
         def advance(self, amount: float = 1, detail: str = "") -> None:
-            if self.own:
-                amounts.append(amount)
+            self.part += amount
+            if self.own and abs(self.part - round(self.part)) < 1e-6:
+                amounts.append(round(self.part))
+                self.part = 0.0
                 if len(amounts) == kill_at:
                     raise Killed
 
@@ -84,8 +86,8 @@ Watched = Callable[..., AbstractContextManager[list[float]]]
 @pytest.fixture(scope="session")
 def watched() -> Watched:
     """``with watched(label, kill_at) as amounts``: by how much the progress called ``label`` advances in the
-    run inside; the run is killed when it does so for the ``kill_at``-th time, if it is given. The first
-    advance is by what was there already.
+    run inside, parts of one added up; the run is killed when it does so for the ``kill_at``-th time, if it is
+    given. The first advance is by what was there already.
     """
     return _watched
 

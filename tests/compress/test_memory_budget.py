@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from edgepress.compress import memory_budget
 from edgepress.compress.api import compress_model, plan_model
-from edgepress.compress.memory_budget import time_range
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import OutOfResource
+from edgepress.runtime.session import needs
+from edgepress.runtime.session.needs import time_range
 from edgepress.terminal import Silent
 
 
@@ -54,11 +54,11 @@ def test_a_pass_that_does_not_fit_is_refused_and_what_would_fit_is_named(
     assert large > 1.1 * small
     middle = (small + large) // 2
     if by == "machine":
-        held = memory_budget.resident()
-        monkeypatch.setattr(memory_budget, "free_memory", lambda: middle - held)
-        monkeypatch.setattr(memory_budget, "resident", lambda: held)
+        held = needs.resident()
+        monkeypatch.setattr(needs, "free_memory", lambda: middle - held)
+        monkeypatch.setattr(needs, "resident", lambda: held)
     if by == "control group":
-        monkeypatch.setattr(memory_budget, "memory_limit", lambda: middle)
+        monkeypatch.setattr(needs, "memory_limit", lambda: middle)
     most = middle / 1e9 if by == "option" else None
     with refused(
         tmp_path / "o", r"pass tune needs \d+\.\d+ GB of memory, \d+\.\d+ GB are", monkeypatch

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from edgepress import export_bundle
-from edgepress.compress import costs, plan
+from edgepress.compress import plan, rates
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.bundle_size import bits_in_bundle
-from edgepress.compress.costs import Rate, gemm_rate
 from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.pipeline.advance import Work
+from edgepress.compress.rates import Rates, measured_rates
 
 from ..conftest import save_decoder
 
@@ -46,23 +48,43 @@ def test_what_is_cut_away_is_in_no_bundle(pico_llama: Path, tmp_path: Path) -> N
     assert cut.bundle_bytes < cut.checkpoint_bytes + 400_000 + 60_000
 
 
+RATES = Rates(2e10, 1.5e10, 2e4, 1e8, 2e9, 1e9)
+
+
 def test_a_busy_machine_is_said_and_changes_no_figure(
     pico_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {}
     for share in (1.0, 0.4):
-        monkeypatch.setattr(plan, "gemm_rate", lambda share=share: Rate(1e10, share))
+        monkeypatch.setattr(plan, "measured_rates", lambda share=share: replace(RATES, share=share))
         found[share] = plan_model(str(pico_llama), scheme="W4A16-g32")
     assert found[1.0].seconds == found[0.4].seconds and found[1.0].notes == ()
     assert found[0.4].notes[0].startswith("this machine is busy: other work takes 60 %")
 
 
-def test_the_rate_is_that_of_the_least_disturbed_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, *(0.0, 0.0, 0.1), *(0.1, 0.1, 0.11), *(0.11, 0.11, 0.15), 0.3])
+def test_rates_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path))
+    first = measured_rates()
+    monkeypatch.setattr(rates, "measure", lambda: RATES)
+    assert replace(measured_rates(), share=1.0) == replace(first, share=1.0)
+    (kept,) = tmp_path.rglob("*.json")
+    kept.write_text("{}")
+    assert measured_rates() == RATES
+
+
+def test_the_fastest_of_many_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, *(0.0, 0.1), *(0.1, 0.11), *(0.11, 0.15), 0.3])
 
     class Time:
         perf_counter = staticmethod(lambda: next(clock))
-        process_time = staticmethod(lambda: 0.0)
 
-    monkeypatch.setattr(costs, "time", Time)
-    assert gemm_rate().best == pytest.approx(512**3 / 0.01)
+    monkeypatch.setattr(rates, "time", Time)
+    assert rates._fastest(lambda: None) == pytest.approx(0.01)
+
+
+def test_each_kind_of_work_has_its_rate() -> None:
+    assert RATES.seconds(Work(products=2e10, roundings=4e9), hashed=1e9) == pytest.approx(1 + 2 + 1)
+    whole = RATES.seconds(Work(1e9, 1e9, 100, 1e6, 1e9))
+    assert whole == pytest.approx(
+        sum(RATES.seconds(Work(*one)) for one in [(1e9, 1e9), (0, 0, 100, 1e6, 1e9)])
+    )

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
-from edgepress.compress.costs import multiplications
+from edgepress.compress.costs import seconds_of
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pass_help import schema
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.pipeline.pass_options import pass_type
+from edgepress.compress.rates import Rates
 from edgepress.compress.recipe import load_recipe, parse
 from edgepress.compress.recipe_files import about, names
 from edgepress.compress.train.training_options import TrainingOptions
@@ -54,7 +55,8 @@ def test_the_presets_go_from_seconds_without_data_to_everything_that_helps(pico_
     assert not fast.calibrated and balanced.calibrated and best.calibrated
     assert [name for name, _ in best.steps] == ["awq", "gptq", "tune"]
     source = WeightSource.open(pico_llama)
-    work = [multiplications(source, recipe, 64, 64, 1024) for recipe in (fast, balanced, best)]
+    rates = Rates(2e10, 1.5e10, 2e4, 1e8, 2e9, 1e9)
+    work = [seconds_of(source, recipe, 64, 64, 1024, rates) for recipe in (fast, balanced, best)]
     assert work == sorted(work)
 
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from edgepress.compress import plan
 from edgepress.compress.api import Job, compress_model
-from edgepress.compress.costs import Rate
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.pipeline.forward import require_few
+from edgepress.compress.rates import Rates
 from edgepress.compress.text.calibration import Calibration
 from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.errors import CalibrationError, ShapeError
@@ -197,7 +197,7 @@ def compressed(known: Case, passes: str, folder: Path, patch: pytest.MonkeyPatch
     recipe = folder / "r.yaml"
     recipe.write_text(f"passes: [{passes}]")
     made = calibration(known.batches)
-    patch.setattr(plan, "gemm_rate", lambda: Rate(1e10))  # which takes its time to measure
+    patch.setattr(plan, "measured_rates", lambda: Rates(1e10, 1e10, 1e4, 1e8, 1e9, 1e9))
     patch.setattr(Job, "calibration", lambda job: made if job.recipe.calibrated else None)
     return compress_model(str(known.model), output=folder / "out", recipe=str(recipe))
 

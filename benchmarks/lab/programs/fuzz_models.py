@@ -153,14 +153,14 @@ def licence(folder: Path) -> Reader:
 def recipe(folder: Path) -> Reader:
     """Recipes, and the plan that is made of those that can be read."""
     from ....compress import plan as planning
-    from ....compress.costs import gemm_rate
     from ....compress.model.weights import WeightSource
+    from ....compress.rates import measured_rates
     from ....compress.recipe import load_recipe
     from ....compress.recipe_files import names, text_of
     from ....yaml_safe import load_yaml
 
-    rate = gemm_rate()
-    vars(planning)["gemm_rate"] = lambda: rate  # measured once: a mutant takes a tenth of the time
+    rates = measured_rates()
+    vars(planning)["measured_rates"] = lambda: rates  # once: a mutant takes a tenth of the time
     make_subjects(folder, ["llama-wide"])
     source = WeightSource.open(folder / "models" / "llama-wide")
     files: dict[Path, str] = {}

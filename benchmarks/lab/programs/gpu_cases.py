@@ -38,14 +38,18 @@ class DeviceCost:
     peak_vram: int | None
 
 
+_ROUNDED = 1e-6  # of a block, what its parts may lack
+
+
 class _BlockClock:
-    """Notes the moment of every advance, and hands it on."""
+    """Notes the moment of every block that is whole, and hands each advance on."""
 
     def __init__(self, task: ProgressTask, moments: list[float]) -> None:
-        self.task, self.moments = task, moments
+        self.task, self.moments, self.done = task, moments, 0.0
 
     def advance(self, amount: float = 1, detail: str = "") -> None:
-        if amount:
+        self.done += amount
+        if self.done >= len(self.moments) - _ROUNDED:  # the moments hold the start too
             self.moments.append(time.monotonic())
         self.task.advance(amount, detail)
 

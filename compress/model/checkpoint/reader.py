@@ -17,6 +17,7 @@ from torch import Tensor
 from ....errors import CheckpointError, InputError
 from ....foreign import memory_shortage
 from ....storage import is_regular, sha256_file, sha256_json
+from ....terminal import Tick, unseen
 from .header import TensorEntry
 from .policy import CONFIG, inside, read_config
 from .shards import AT_ONCE, INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
@@ -102,6 +103,12 @@ class CheckpointReader:
         self._finite |= found.keys()
         return found
 
+    def expect(self, prefix: str) -> None:
+        """Say that the tensors below ``prefix`` are read next: the system may read them meanwhile."""
+        for name, location in self._tensors.items():
+            if name.startswith(prefix):
+                self._files.expect(location.path, location.entry.start, self.nbytes(name))
+
     def same(self, one: str, other: str) -> bool:
         """Whether two tensors have the same type, shape and bytes; a part of each is read at a time."""
         places = [self._location(name) for name in (one, other)]
@@ -132,8 +139,9 @@ class CheckpointReader:
         }
         return sorted(path.relative_to(self.path).as_posix() for path in files)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, tick: Tick = unseen) -> str:
         """Hex SHA-256 over the content of config, weights and companions: equal models have equal ones.
+        ``tick`` is told of the bytes of weights that are done.
 
         Raises:
             CheckpointError: a tensor holds NaN or infinity; all of them are looked at while they are hashed.
@@ -143,7 +151,7 @@ class CheckpointReader:
             tensors.setdefault(location.path, []).append((name, location.entry))
         seen = NonFinite()
         weights = {
-            path.relative_to(self.path).as_posix(): self._files.sha256(path, entries, seen)
+            path.relative_to(self.path).as_posix(): self._files.sha256(path, entries, seen, tick)
             for path, entries in tensors.items()
         }
         seen.refuse()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ....storage import write_json
+from ....terminal import Tick, unseen
 from .reader import CheckpointReader
 
 SHARD_BYTES = 5_000_000_000
@@ -47,7 +48,7 @@ def scan(part: Path) -> list[Stored]:
     ]
 
 
-def _write_shard(path: Path, tensors: Sequence[Stored]) -> None:
+def _write_shard(path: Path, tensors: Sequence[Stored], tick: Tick) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor in tensors:
@@ -64,21 +65,22 @@ def _write_shard(path: Path, tensors: Sequence[Stored]) -> None:
         for tensor in tensors:
             with tensor.file.open("rb") as source:
                 source.seek(tensor.start)
-                _copy(source, target, tensor.size)
+                _copy(source, target, tensor.size, tick)
 
 
-def _copy(source: Any, target: Any, size: int) -> None:
+def _copy(source: Any, target: Any, size: int, tick: Tick) -> None:
     while size:
         chunk = source.read(min(size, 1 << 22))
         if not chunk:
             raise OSError("a part file ended early")
         target.write(chunk)
         size -= len(chunk)
+        tick(len(chunk))
 
 
-def join(parts: Sequence[Path], directory: Path, shard_bytes: int = SHARD_BYTES) -> int:
+def join(parts: Sequence[Path], directory: Path, shard_bytes: int = SHARD_BYTES, tick: Tick = unseen) -> int:
     """Write the tensors of ``parts`` as ``model.safetensors`` (or shards and their index); returns the tensor
-    bytes.
+    bytes, of which ``tick`` is told as they are written.
     """
     shards: list[list[Stored]] = [[]]
     for part in parts:
@@ -88,12 +90,12 @@ def join(parts: Sequence[Path], directory: Path, shard_bytes: int = SHARD_BYTES)
             shards[-1].append(tensor)
     total = sum(tensor.size for shard in shards for tensor in shard)
     if len(shards) == 1:
-        _write_shard(directory / "model.safetensors", shards[0])
+        _write_shard(directory / "model.safetensors", shards[0], tick)
         return total
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_shard(directory / file, shard)
+        _write_shard(directory / file, shard, tick)
         weight_map |= {tensor.name: file for tensor in shard}
     write_json(
         directory / "model.safetensors.index.json",

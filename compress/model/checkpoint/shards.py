@@ -25,6 +25,7 @@ import torch
 
 from ....errors import CheckpointError, RefusedByPolicy
 from ....storage import open_regular, read_json
+from ....terminal import Tick, unseen
 from .header import TensorEntry, read_header
 from .policy import inside
 from .tensor_check import TORCH_TYPES, NonFinite
@@ -83,9 +84,19 @@ class ShardFiles:
             stream.seek(start)
             return _fill(view, stream)
 
-    def sha256(self, path: Path, tensors: Iterable[tuple[str, TensorEntry]], seen: NonFinite) -> str:
+    def expect(self, path: Path, start: int, size: int) -> None:
+        """Have the system read ``size`` bytes of ``path`` from ``start`` in the background; where it cannot,
+        nothing happens.
+        """
+        if hasattr(os, "posix_fadvise"):
+            with self._stream(path) as stream:
+                os.posix_fadvise(stream.fileno(), start, size, os.POSIX_FADV_WILLNEED)
+
+    def sha256(
+        self, path: Path, tensors: Iterable[tuple[str, TensorEntry]], seen: NonFinite, tick: Tick = unseen
+    ) -> str:
         """Hex SHA-256 of the file's bytes, computed again only when the file has changed; the values of its
-        ``tensors`` are shown to ``seen`` on the way.
+        ``tensors`` are shown to ``seen`` on the way, and ``tick`` is told of their bytes.
 
         Raises:
             CheckpointError: the file has become shorter.
@@ -105,6 +116,7 @@ class ShardFiles:
                             raise CheckpointError(f"{path} shrank while it was read")
                         digest.update(part.numpy().data)
                         seen.see(name, part.view(TORCH_TYPES[entry.dtype]))
+                        tick(len(part))
                 if seen.found:  # not kept: who asks again must hear of it again
                     return digest.hexdigest()
                 self._digests[identity] = digest.hexdigest()

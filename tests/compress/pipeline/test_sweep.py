@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 from edgepress.compress.api import compress_model, plan_model
-from edgepress.compress.costs import multiplications
+from edgepress.compress.costs import seconds_of
+from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import Batch, BatchSplitter, propagate
+from edgepress.compress.rates import Rates
 from edgepress.compress.recipe import parse
 from edgepress.compress.solve.damped_cholesky import factorize
 from edgepress.errors import (
@@ -362,7 +364,7 @@ def test_plan_asks_more_time_for_more_work(pico_llama: Path, tmp_path: Path) -> 
 
     def work(*passes: dict[str, Any]) -> float:
         recipe = parse({"passes": [{**one, "scheme": "W4A16-g32"} for one in passes]}, "here")
-        return multiplications(source, recipe, 64, 64, 1024)
+        return seconds_of(source, recipe, 64, 64, 1024, Rates(2e10, 1.5e10, 2e4, 1e8, 2e9, 1e9))
 
     gptq = {"pass": "gptq"}
     ascending = [
@@ -416,3 +418,19 @@ def test_blocks_run_one_by_one_are_the_whole_model(
         want = load_model(tmp_path / "m")(ids, attention_mask=given).logits
     real = mask.bool() if padded else torch.ones_like(mask).bool()
     assert torch.allclose(found[real], want[real], atol=1e-5)
+
+
+def test_the_next_block_is_read_while_this_one_is_solved(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    expect, fill = CheckpointReader.expect, Skeleton.fill
+    monkeypatch.setattr(
+        CheckpointReader, "expect", lambda self, prefix: (seen.append(f"+{prefix}"), expect(self, prefix))
+    )
+    monkeypatch.setattr(Skeleton, "fill", lambda self, name: (seen.append(f"{name}."), fill(self, name))[1])
+    compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "o")
+    blocks = [f"model.layers.{index}." for index in range(3)]
+    assert [one for one in seen if "layers" in one] == [
+        *(blocks[0], f"+{blocks[1]}", blocks[1], f"+{blocks[2]}", blocks[2])
+    ]

@@ -1,0 +1,90 @@
+"""What a validation needs of this machine, from the shapes of both models: nothing of them is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from ...compress.costs import LIBRARIES
+from ...compress.model.models import resolve
+from ...compress.model.weights import WeightSource
+from ...compress.pipeline.advance import FORWARD, Work
+from ...compress.rates import measured_rates
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.bundle.directory import MANIFEST
+from ...runtime.session.needs import Needs
+from ...terminal import Progress
+
+_FLOAT = 4
+# Copies of a window's logits that scores are taken from, of both models together.
+_LOGITS = 6
+# Tokens of a paragraph of an encoder, those of the texts that come beside the sentences, and of the replies.
+_PARAGRAPH, _BESIDE, _REPLIES = 128, 1500 * 64, 20 * 160
+_START = 6.0  # seconds until torch and transformers are there
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Bytes of the files, of the loaded weights, and how many weights there are; sizes of a token."""
+
+    files: int
+    loaded: int
+    weights: int
+    vocabulary: int = 0
+    hidden: int = 0
+
+
+def validate_needs(
+    subject: str | Path,
+    against: str | Path,
+    *,
+    windows: int,
+    length: int,
+    sentences: int,
+    progress: Progress,
+) -> Needs:
+    """What :func:`~edgepress.benchmarks.quality.validate.validate_bundle` needs.
+
+    Raises:
+        EdgepressError: a model cannot be opened.
+    """
+    named = {str(name): _model(name, progress) for name in dict.fromkeys((str(against), str(subject)))}
+    models = list(named.values())
+    decodes = max(model.vocabulary for model in models) > 0
+    tokens = windows * length + _REPLIES if decodes else sentences * _PARAGRAPH + _BESIDE
+    at_once = length if decodes else 32 * _PARAGRAPH
+    widest = max(model.hidden for model in models)
+    states = _FLOAT * at_once * max(16 * widest, _LOGITS * max(model.vocabulary for model in models))
+    fixed = LIBRARIES + states
+    work = Work(sum(FORWARD * tokens * model.weights for model in models))
+    hashed = sum(model.files for model in models)
+    bundles = fixed + 2 * min(model.loaded for model in models)
+    return Needs(
+        "validate",
+        {name: model.files for name, model in named.items()},
+        fixed + sum(model.loaded for model in models),
+        1 << 20,
+        _START + measured_rates().seconds(work, hashed),
+        (("--against a bundle of the original, with as many bits", bundles),),
+    )
+
+
+def _model(name: str | Path, progress: Progress) -> _Model:
+    path = Path(name)
+    if (path / MANIFEST).is_file():
+        return _bundle(Bundle.open(path, verify=False))
+    source = WeightSource.open(resolve(str(name), progress).path)
+    anatomy = source.anatomy
+    weights = sum(map(prod, source.shapes.values()))
+    largest = max(map(prod, source.shapes.values()))
+    files = sum(map(source.reader.nbytes, source.reader.shapes))
+    vocabulary = anatomy.vocab_size if anatomy.kind == "decoder" else 0
+    return _Model(files, _FLOAT * (weights + largest), weights, vocabulary, anatomy.hidden_size)
+
+
+def _bundle(bundle: Bundle) -> _Model:
+    files = sum(int(entry["bytes"]) for entry in bundle.manifest["files"].values())
+    weights = 2 * files  # of four bits; of more there are fewer
+    vocabulary = bundle.decoder.vocab_size if bundle.kind == "decoder" else 0
+    return _Model(files, files + files // 4, weights, vocabulary)

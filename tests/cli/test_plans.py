@@ -1,0 +1,108 @@
+"""``--dry-run`` of export, validate and profile: what they need, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from edgepress.cli.entry import run
+from edgepress.compress.model.weights import WeightSource
+
+Capture = pytest.CaptureFixture[str]
+
+
+def verbs(model: Path, bundle: Path, text: Path) -> dict[str, list[str]]:
+    return {
+        "export": ["export", str(model), "-o", "out"],
+        "validate": ["validate", str(bundle), "--against", str(model), "--text", str(text), "--length", "16"],
+        "profile": ["profile", str(bundle), "--quick", "--prompt-tokens", "8", "--max-new-tokens", "8"],
+    }
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weight of a checkpoint is read, and no bundle runs."""
+
+    def read(*_: object, **__: object) -> None:
+        pytest.fail("something was loaded")
+
+    monkeypatch.setattr(WeightSource, "stored", read)
+    monkeypatch.setattr("edgepress.benchmarks.speed.profile.measure_arms", read)
+
+
+@pytest.mark.chain
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("verb", ["export", "validate", "profile"])
+def test_the_plan_is_said_and_nothing_else_happens(
+    verb: str,
+    pico_llama: Path,
+    decoder_bundle: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [*verbs(pico_llama, decoder_bundle, pico_text)[verb], "--dry-run"]
+    assert run(command) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"Plan of {verb}" and shown[-1].startswith("  time") and " to " in shown[-1]
+    assert run([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["what"] == verb and 1 << 26 < found["peak_memory"] <= found["available"]
+    assert all(size > 1000 for size in found["reads"].values()) and found["seconds"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.chain
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+@pytest.mark.parametrize("verb", ["export", "validate", "profile"])
+def test_what_does_not_fit_is_refused_with_both_numbers_before_anything_is_loaded(
+    verb: str,
+    dry: list[str],
+    pico_llama: Path,
+    decoder_bundle: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [*verbs(pico_llama, decoder_bundle, pico_text)[verb], "--max-memory", "0.05", *dry]
+    assert run([*command, "--json"]) == 6
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["what"].startswith(f"{verb} needs 0.") and error["what"].endswith("0.05 GB are there")
+    assert error["fix"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.chain
+def test_a_full_disk_is_refused(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("edgepress.storage.free_disk", lambda path: 1000)
+    for command in (["export", str(pico_llama)], ["compress", str(pico_llama), "--scheme", "W4A16"]):
+        assert run([*command, "-o", str(tmp_path / "out"), "--dry-run"]) == 6
+        assert "GB of disk, 0.00 GB are free" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [
+        ("[{pass: rtn, scheme: W4A16-g32, targets: [nothing]}]", "match no layer"),
+        ("[{pass: rtn, scheme: W4A16-g32, ignore: [q, nothing]}]", "nothing in its ignore matches no layer"),
+        ("[{pass: rtn, scheme: W4A16-g48}]", "group"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_does(
+    steps: str, text: str, pico_llama: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"passes: {steps}")
+    said = []
+    for more in (["--dry-run"], ["-o", str(tmp_path / "o")]):
+        assert run(["compress", str(pico_llama), "-r", str(recipe), *more]) == 2
+        said.append(capsys.readouterr().err)
+    assert text in said[0] and said[0] == said[1]
