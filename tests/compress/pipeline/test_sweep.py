@@ -431,5 +431,6 @@ def test_the_next_block_is_read_while_this_one_is_solved(
     monkeypatch.setattr(Skeleton, "fill", lambda self, name: (seen.append(f"{name}."), fill(self, name))[1])
     compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "o")
     blocks = [f"model.layers.{index}." for index in range(3)]
-    swept = [one for one in seen if "layers" in one][-5:]  # the original is probed before
-    assert swept == [*(blocks[0], f"+{blocks[1]}", blocks[1], f"+{blocks[2]}", blocks[2])]
+    swept = [one for one in seen if "layers" in one]  # the probes of the first and of the last model too
+    order = [blocks[0], f"+{blocks[1]}", blocks[1], f"+{blocks[2]}", blocks[2]]
+    assert " ".join(order) in " ".join(swept)
