@@ -1,7 +1,8 @@
 """Run a study: make, measure and time the rows of ``studies/NAME.yaml``, and write ``results/NAME.md``.
 
     python -m edgepress.benchmarks.lab.run_study NAME WORK [RESULTS] [--only ROW-OR-TABLE …] [--untimed]
-        [--rounds N] [--processes N] [--wikitext FILE] [--text NAME=FILE …] [--peers PLACE] [--pico]
+        [--disturbed] [--rounds N] [--processes N] [--wikitext FILE] [--text NAME=FILE …] [--peers PLACE]
+        [--pico]
 
 Every row is made by the command line a user would type; what is made stays in WORK, so that an interrupted
 study goes on where it was. Tables and rows that were left out are not written: their sections stay as they
@@ -19,9 +20,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ...devices.state import disturbance, read_state
 from ...errors import EdgepressError, UnknownName
 from ...storage import sha256_json
 from ..records.record import learning_curves
+from .peers.lines import require_quiet
 from .peers.workspace import Workspace
 from .sealed import told
 from .study.cells import Known, KnownRows, columns, described
@@ -42,6 +45,7 @@ class Wanted:
     Attributes:
         only: names of rows or tables, or TABLE/ROW; empty: all.
         rounds, processes: of timing, instead of the study's own; no processes: in this one.
+        disturbed: whether a table is written even of times that other work was in the way of.
         place: where the environments of other tools are.
     """
 
@@ -49,6 +53,7 @@ class Wanted:
     untimed: bool = False
     rounds: int | None = None
     processes: int | None = None
+    disturbed: bool = False
     place: Workspace | None = None
     command: str = "python -m edgepress.benchmarks.lab.run_study"
 
@@ -90,10 +95,15 @@ def _table(
     made = [row for row in chosen if not shop.failure(row)]
     known = {row.name: Known(row, _qualities(shop, row)) for row in made}
     if not wanted.untimed:
+        before = read_state()
         for name, rates in _rates(shop, made, wanted).items():
             known[name].rates = rates
+        reasons = disturbance(before, read_state())[1] if shop.table.timing else []
         for one in known.values():
             one.profile = shop.profiled(one.row)
+            reasons += [reason for line in one.profile for reason in line.validity.reasons]
+        if not wanted.disturbed:
+            require_quiet(list(dict.fromkeys(reasons)))
     rows = KnownRows(shop, list(known.values()))
     cells = columns(rows)
     table = [[cell(known[row.name]) if row.name in known else "–" for _, cell in cells] for row in chosen]
@@ -205,6 +215,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
     parser.add_argument("--only", nargs="+", metavar="ROW-OR-TABLE", default=[])
     parser.add_argument("--untimed", action="store_true", help="measure quality alone")
+    parser.add_argument(
+        "--disturbed", action="store_true", help="write times that other work was in the way of"
+    )
     parser.add_argument("--rounds", type=int, help="of each process that times")
     parser.add_argument("--processes", type=int, help="that time; 0: this one does")
     parser.add_argument("--wikitext", type=Path, help="WikiText-2 test as one text file")
@@ -220,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
 def _command(given: argparse.Namespace) -> str:
     """The command line as it was typed, of files the names."""
     words = [given.name, "WORK", *(["--only", *given.only] if given.only else [])]
-    words += [f"--{name}" for name in ("untimed", "pico") if getattr(given, name)]
+    words += [f"--{name}" for name in ("untimed", "pico", "disturbed") if getattr(given, name)]
     for name in ("rounds", "processes"):
         words += [] if getattr(given, name) is None else [f"--{name}", str(getattr(given, name))]
     words += ["--wikitext", "FILE"] if given.wikitext else []
@@ -238,7 +251,8 @@ def main() -> None:
     texts |= {"wikitext": given.wikitext} if given.wikitext else {}
     place = None if given.peers is None else Workspace(given.peers.absolute())
     only = tuple(given.only)
-    wanted = Wanted(only, given.untimed, given.rounds, given.processes, place, _command(given))
+    how = given.rounds, given.processes, given.disturbed
+    wanted = Wanted(only, given.untimed, *how, place, _command(given))
     try:
         study = load_study(given.name)
         sources = Sources(given.work / "sources", _pairs(given.model), texts, pico=given.pico)

@@ -12,7 +12,7 @@ from ....errors import EdgepressError, UnknownName
 from ....storage import write_atomic
 from ..study.page import machine, put_section
 from .decoder_models import DECODER_MODELS, prepare, subject
-from .lines import read
+from .lines import read, require_quiet
 from .measure import DecoderPlan, measure
 from .quality import page as quality_page
 from .quantize import ToolLimits, circumstances, quantize, with_earlier, write_raw
@@ -59,6 +59,9 @@ def _arguments() -> argparse.Namespace:
     shown.add_argument("--page", type=Path, default=PAGE)
     for one in (verb, shown):
         one.add_argument("--section", default="", help="its title [default: the model and the processor]")
+        one.add_argument(
+            "--disturbed", action="store_true", help="write it even if other work was in the way"
+        )
     return parser.parse_args()
 
 
@@ -96,12 +99,18 @@ def _measure(workspace: Workspace, arguments: argparse.Namespace) -> None:
     kept = arguments.results / "raw" / f"peers-{arguments.subject}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, raw.read_bytes())
-    _show(raw, arguments.results / PAGE.name, arguments.section)
+    _show(raw, arguments.results / PAGE.name, arguments)
 
 
-def _show(raw: Path, page: Path, title: str) -> None:
-    """Put the comparison of a raw file on its page, as a section with this title or one of its own."""
-    found = read(raw)
+def _show(raw: Path, page: Path, arguments: argparse.Namespace) -> None:
+    """Put the comparison of a raw file on its page, as a section with a title that is given or its own.
+
+    Raises:
+        InputError: it was disturbed, and nobody asked for it all the same.
+    """
+    found, title = read(raw), arguments.section
+    if not arguments.disturbed:
+        require_quiet(found.disturbances)
     title = title or f"{found.run.title} on {found.run.machine.get('line', '').partition(',')[0]}"
     put_section(page, "Decoders: edgepress and other engines", title, section(found, title))
 
@@ -161,7 +170,7 @@ def main() -> None:
     elif arguments.verb == "quantize":
         _quantize(workspace, arguments)
     else:
-        _show(arguments.raw, arguments.page, arguments.section)
+        _show(arguments.raw, arguments.page, arguments)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from ....storage import write_atomic, write_json
 from ...quality.held_out_text import measured_sentences
 from ..study.page import write_table
 from .children import command, job_line, variables, work
+from .lines import require_quiet
 from .workspace import Workspace, peers, trouble
 
 MODEL = "minilm"
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--prepare-only", action="store_true")
+    parser.add_argument("--disturbed", action="store_true", help="write it even if other work was in the way")
     arguments = parser.parse_args()
     workspace = Workspace(arguments.place.absolute())
     artifacts = workspace.root / "encoders"
@@ -230,6 +232,8 @@ def main() -> None:
     before = read_state()
     found = measure(workspace, artifacts, arguments.threads, arguments.rounds)
     reasons = disturbance(before, read_state())[1]
+    if not arguments.disturbed:
+        require_quiet(reasons)
     raw = arguments.results / "raw" / "encoder-speed.jsonl"
     raw.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(raw, "".join(json.dumps(line) + "\n" for line in found.lines()).encode())

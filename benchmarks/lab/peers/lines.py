@@ -119,6 +119,11 @@ class DecoderComparison:
         return [r for r in self.results if r.key == key and r.threads == threads and not r.error]
 
     @property
+    def disturbances(self) -> list[str]:
+        """Reasons to distrust the times, each once."""
+        return sorted({reason for line in self.rounds for reason in line.reasons})
+
+    @property
     def keys(self) -> list[tuple[str, str]]:
         """Engines and variants in the order in which they ran first."""
         return list(dict.fromkeys(result.key for result in self.results))
@@ -161,6 +166,20 @@ class DecoderComparison:
     def bits(self, key: tuple[str, str]) -> tuple[int, int]:
         """Bits of the weights, and of embedding and head."""
         return next((r.bits, r.head_bits) for r in self.results if r.key == key)
+
+
+def require_quiet(reasons: Sequence[str]) -> None:
+    """Refuse to write a table of times that ``reasons`` speak against.
+
+    Raises:
+        InputError: there are some.
+    """
+    if reasons:
+        raise InputError(
+            "no table is written of a run that was disturbed",
+            why="; ".join(reasons),
+            fix="measure again on a quiet machine, or write it all the same with --disturbed",
+        )
 
 
 def read(path: Path) -> DecoderComparison:

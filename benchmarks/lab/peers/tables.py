@@ -105,7 +105,6 @@ def _circumstances(found: DecoderComparison) -> list[str]:
         f"{median(line.bandwidth[count] for line in found.rounds) / 1e9:.1f} GB/s at {count} threads"
         for count in (found.threads if found.rounds else [])
     ]
-    noise = sorted({reason for line in found.rounds for reason in line.reasons})
     versions: dict[str, str] = {}
     for result in found.results:
         versions |= result.versions
@@ -123,7 +122,7 @@ def _circumstances(found: DecoderComparison) -> list[str]:
         "A ratio is ours over the best peer's, or its inverse where less is better; met: at least 1, or the "
         "target.",
         f"Memory bandwidth in the same run: {', '.join(rates) or 'not measured'}.",
-        f"Disturbances: {'; '.join(noise) or 'none'}.",
+        f"Disturbances: {'; '.join(found.disturbances) or 'none'}.",
         f"Versions: {', '.join(f'{name} {number}' for name, number in sorted(versions.items()))}.",
         f"Machine: {run.machine.get('line', '')}",
         f"Command: `{run.command}`",

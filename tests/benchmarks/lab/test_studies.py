@@ -149,7 +149,7 @@ def test_rows_are_timed_beside_their_baseline_and_targets_judged(sources: Source
     }
     row = {"name": "w8", "passes": [{"pass": "rtn", "scheme": "W8A16-g32"}]}
     study = study_of({"name": "original"}, row, columns=["label", "speed"], targets=targets, **table)
-    text = run_study(study, sources, tmp_path / "work", tmp_path, Wanted()).read_text()
+    text = run_study(study, sources, tmp_path / "work", tmp_path, Wanted(disturbed=True)).read_text()
     assert "| passes | prefill 8 × original [95 %] | decode 8 × original [95 %] |" in text
     assert "(target at most 100: met)" in text
 

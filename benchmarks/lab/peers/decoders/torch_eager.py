@@ -23,12 +23,13 @@ def convert(task: ConversionTask, variant: str) -> None:
 
 
 def load(artifact: Path, variant: str, settings: EngineSettings) -> DecodingEngine:
-    """The model in the variant's type."""
+    """The model in the variant's type, and its tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(settings.threads)
     checkpoint = (artifact / "checkpoint.txt").read_text(encoding="utf-8")
+    AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, variant)).eval()
     past: list[Any] = [None]
 

@@ -162,6 +162,21 @@ def test_each_comparison_has_its_section_on_one_page(tmp_path: Path, monkeypatch
     assert headings == ["## Pico", "## a pico model on two cores"]
 
 
+def test_a_disturbed_run_gives_a_table_only_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = {**ROUND, "reasons": ["other processes took 31 % of the processors"]}
+    comparison(tmp_path, noisy, result("llama_cpp", (4, 8), 90))
+    page, raw = tmp_path / "page.md", str(tmp_path / "raw.jsonl")
+    monkeypatch.setattr("sys.argv", ["peers", "table", raw, "--page", str(page)])
+    with pytest.raises(InputError, match="disturbed") as refused:
+        main()
+    assert "31 %" in refused.value.why and not page.exists()
+    monkeypatch.setattr("sys.argv", ["peers", "table", raw, "--page", str(page), "--disturbed"])
+    main()
+    assert "Disturbances: other processes took 31 %" in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "line",
     [

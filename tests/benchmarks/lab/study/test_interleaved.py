@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from edgepress.benchmarks.lab.study import interleaved
 from edgepress.benchmarks.lab.study.interleaved import TimedWork, ratio, recorded, timed
 from edgepress.export.api import export_bundle
 from edgepress.storage import write_json
@@ -27,6 +29,22 @@ def test_every_bundle_does_the_same_rounds(
         kind: [6] for kind in kinds
     }
     assert all(rate > 0 for found in rates.values() for (each,) in found.values() for rate in each)
+
+
+def test_half_of_the_rounds_open_the_bundles_the_other_way_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def turns(path: Path, work: TimedWork) -> list[Callable[[], dict[str, float]]]:
+        opened.append(path.name)
+        return [lambda: {"sentences": 1.0}]
+
+    monkeypatch.setattr(interleaved, "_turns", turns)
+    bundles = {name: tmp_path / name for name in ("one", "two")}
+    rates = timed(bundles, TimedWork(), rounds=5, processes=0)
+    assert opened == ["one", "two", "two", "one"]
+    assert [len(each) for each in rates["one"]["sentences"]] == [5]
 
 
 def test_every_process_does_the_same_rounds(pooled_bert: Path, tmp_path: Path) -> None:
