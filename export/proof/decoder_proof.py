@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...compress.model.anatomy import Anatomy
 from ...runtime.bundle.manifest import DecoderSection
 from ...terminal import ProgressTask
 from ..graph.build import GraphPart
@@ -21,13 +22,20 @@ from .proof_text import token_rows
 from .streamed import StreamedModel
 from .whole_proof import Continuation, prove_whole
 
-# What the whole graph costs, in blocks: its continuation before the others, and its logits behind them.
-_BEFORE, _BEHIND = 2, 1
+# For the time left: how many weights of a block take the time of one logit's comparison with torch.
+_LOGIT = 480
 
 
-def decoder_steps(blocks: int) -> int:
-    """How far :func:`prove_decoder` advances its task."""
-    return blocks + 2 + _BEFORE + _BEHIND
+def decoder_steps(anatomy: Anatomy) -> float:
+    """How far :func:`prove_decoder` advances its task: about one for each block, and one at either end."""
+    return len(anatomy.blocks) + 2 + sum(_whole_steps(anatomy))
+
+
+def _whole_steps(anatomy: Anatomy) -> tuple[float, float]:
+    """What the whole graph costs in blocks: its continuation before the parts, and its logits after them."""
+    count = len(anatomy.blocks)
+    weights = sum(one.out_features * one.in_features for one in anatomy.linears()) / count
+    return count / 7, count / 6 + _LOGIT * anatomy.vocab_size / weights
 
 
 def prove_decoder(
@@ -45,16 +53,17 @@ def prove_decoder(
     Raises:
         GateFailed: a difference beyond its bound; names the module.
     """
+    before, after = _whole_steps(job.source.anatomy)
     length = min(max(LENGTHS) + max(DEPTHS), section.context_length)
     rows = token_rows(job.path, job.text, max(BATCHES), length, section.vocab_size)
-    continued = Continuation.of(graph, section, rows[0], task, _BEFORE)
+    continued = Continuation.of(graph, section, rows[0], task, before)
     ids = np.concatenate([rows, continued.row(length)])
     model = StreamedModel(job.source, job.kv_dtype)
     proof = PartsProof(model, PartGraphs(job, graph, parts, opset), ids, rounds=job.rounds)
     last = proof.run(task)
     task.advance(0, "whole graph")
     whole = prove_whole(graph, model, ids, continued, last, rounds=job.rounds)
-    task.advance(_BEHIND)
+    task.advance(after)
     found = {**proof.found(), "greedy": whole.pop("greedy")}
     name = "quantized" if job.rounds else "float"
     return {**found, name: found.get(name, {}) | whole}

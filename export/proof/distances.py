@@ -12,7 +12,7 @@ each lies from the model without rounding; so a graph may be ``NOISE`` times tha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ KL_MEAN = 0.05
 COSINE_DISTANCE = 0.01
 CLEAR_NATS, CLEAR_SIGMAS = 1.0, 6.0
 CLEAR_AGREEMENT = 0.98
+# Positions whose distributions are compared at once.
+_AT_ONCE = 16
 Floats = NDArray[np.float32]
 LogProbs = NDArray[np.float64]
 
@@ -83,23 +85,14 @@ def compare(
     Raises:
         GateFailed: farther than rounding explains.
     """
-    divergences, noise, agreements, leads, surprises = [], [], [], [], []
-    # A row at a time: vocabularies are large.
-    for row, logits, right, exact in zip(ids, found, reference, unrounded, strict=True):
-        ours, theirs = log_softmax(logits), log_softmax(right)
-        divergences.append(divergence(theirs, ours))
-        noise.append(divergence(log_softmax(exact), theirs))
-        agreements.append(ours.argmax(-1) == theirs.argmax(-1))
-        runner_up, best = np.partition(theirs, -2, axis=-1)[:, -2:].T
-        leads.append(best - runner_up)
-        following = (np.arange(len(row) - 1), row[1:])
-        surprises.append(theirs[:-1][following] - ours[:-1][following])
-    kl, rounding = float(np.mean(divergences)), float(np.mean(noise))
+    rows = zip(ids, found, reference, unrounded, strict=True)
+    divergences, noise, agreed, leads, surprises = np.concatenate([_compared(*row) for row in rows], axis=1)
+    kl, rounding = float(divergences.mean()), float(noise.mean())
     if kl > noise_bound(KL_MEAN, rounding):
         pairs = zip(reference, rounded_inputs(), strict=True)
-        extra = [divergence(log_softmax(plain), log_softmax(eight)) for plain, eight in pairs]
-        rounding = max(rounding, float(np.mean(extra)))
-    agreed, clear = np.concatenate(agreements), np.concatenate(leads) >= clear_margin(rounding)
+        extra = [divergence(*map(log_softmax, piece)) for pair in pairs for piece in _pieces(*pair)]
+        rounding = max(rounding, float(np.concatenate(extra).mean()))
+    clear = leads >= clear_margin(rounding)
     clearly, bound = float(agreed[clear].mean()) if clear.any() else 1.0, noise_bound(KL_MEAN, rounding)
     gate("the mean KL divergence of the quantized graph from torch", kl, bound)
     gate("its agreement where torch's choice is clear", clearly, CLEAR_AGREEMENT, at_least=True)
@@ -108,11 +101,38 @@ def compare(
         "kl_of_rounding": rounded(rounding),
         "top1_agreement": rounded(float(agreed.mean())),
         "top1_agreement_where_clear": rounded(clearly),
-        "perplexity_ratio": rounded(float(np.exp(np.mean(surprises)))),
+        "perplexity_ratio": rounded(float(np.exp(np.nanmean(surprises)))),
         "positions": int(ids.size),
         "clear_positions": int(clear.sum()),
         "bounds": {"kl_mean": rounded(bound), "top1_agreement_where_clear": CLEAR_AGREEMENT},
     }
+
+
+def _compared(
+    ids: NDArray[np.int64], found: Floats, reference: Floats, unrounded: Floats
+) -> NDArray[np.float64]:
+    """Of each position of one row ``[5, seq]``: the divergence of ``found``, that of the rounding noise,
+    whether both choose the same, how far torch's choice is ahead, and how much less likely the next token is.
+    """
+    parts = []
+    for piece in _pieces(found, reference, unrounded):
+        ours, theirs, exact = map(log_softmax, piece)
+        runner_up, best = np.partition(theirs, -2, axis=-1)[:, -2:].T
+        at = sum(part.shape[1] for part in parts)
+        following = np.append(ids[1:], 0)[at : at + len(ours)]
+        likelier = (theirs - ours)[np.arange(len(ours)), following]
+        noise = divergence(exact, theirs)
+        same = ours.argmax(-1) == theirs.argmax(-1)
+        parts.append(np.stack([divergence(theirs, ours), noise, same, best - runner_up, likelier]))
+    whole = np.concatenate(parts, axis=1)
+    whole[-1, -1] = np.nan  # nothing follows the last
+    return np.asarray(whole, np.float64)
+
+
+def _pieces(*logits: Floats) -> Iterator[tuple[Floats, ...]]:
+    """Some positions of each of ``logits [seq, vocab]`` at a time: vocabularies are large."""
+    for at in range(0, len(logits[0]), _AT_ONCE):
+        yield tuple(one[at : at + _AT_ONCE] for one in logits)
 
 
 def log_softmax(logits: Floats) -> LogProbs:

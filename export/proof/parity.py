@@ -54,7 +54,7 @@ def prove(
     text = {"name": "built-in passage"} if job.text is None else {"sha256": sha256_file(job.text)}
     if job.source.anatomy.kind == "decoder":
         section = read(DecoderSection, sections["decoder"])
-        with job.progress.task("proving the graph", decoder_steps(len(section.layers))) as task:
+        with job.progress.task("proving the graph", decoder_steps(job.source.anatomy)) as task:
             result = prove_decoder(job, graph, parts, section, opset, task)
     else:
         with job.progress.task("proving the graph", ENCODER_STEPS) as task:
