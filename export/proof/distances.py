@@ -114,7 +114,7 @@ def _compared(
     """Of each position of one row ``[5, seq]``: the divergence of ``found``, that of the rounding noise,
     whether both choose the same, how far torch's choice is ahead, and how much less likely the next token is.
     """
-    parts = []
+    parts: list[NDArray[np.float64]] = []
     for piece in _pieces(found, reference, unrounded):
         ours, theirs, exact = map(log_softmax, piece)
         runner_up, best = np.partition(theirs, -2, axis=-1)[:, -2:].T
