@@ -12,6 +12,7 @@ from ..records.conditions import clip
 from ..records.record import LearningCurve, Subject
 from . import svg
 from .account_table import AccountTable, account_tables
+from .bars import HorizontalBar, bars
 from .headline import headline
 from .heat_grid import Grid, damage, heat_grid, widths
 from .join import ResultGroup, ResultRow
@@ -72,12 +73,12 @@ def time_figures(group: ResultGroup, anchor: str) -> list[svg.Figure]:
         if not items or len(found) == MOST_PROFILES:
             continue
         text = ", ".join(f"{bar.label} {bar.text}" for bar in items)
-        draw = partial(svg.bars, items=items, title=f"{scheme}: time by operator", description=text)
+        draw = partial(bars, items=items, title=f"{scheme}: time by operator", description=text)
         found.append(svg.Figure.of(scheme, f"{anchor}-time{index}", draw))
     return found
 
 
-def _operators(entries: Sequence[dict[str, Any]]) -> list[svg.HorizontalBar]:
+def _operators(entries: Sequence[dict[str, Any]]) -> list[HorizontalBar]:
     """The operators that take most of the time, and the rest as one bar."""
     shares = sorted(
         ((str(e.get("op", "?")), _number(e.get("ms")), _number(e.get("share"))) for e in entries),
@@ -89,7 +90,7 @@ def _operators(entries: Sequence[dict[str, Any]]) -> list[svg.HorizontalBar]:
         name = f"{len(rest)} other{'s' * (len(rest) > 1)}"
         shown.append((name, sum(ms for _, ms, _ in rest), sum(share for *_, share in rest)))
     return [
-        svg.HorizontalBar(
+        HorizontalBar(
             op,
             share,
             f"{numerals.percent(share)} % · {numerals.significant(ms, 2)} ms",

@@ -49,9 +49,11 @@ def _short(decimals: int) -> Callable[[float], str]:
     return lambda value: numerals.fixed(value, decimals)
 
 
-SIZE = Column("size", "size", "MB", "lower", numerals.significant, 1e-6)
+SIZE = Column("size", "shipped", "MB", "lower", numerals.significant, 1e-6)
+# Of the bundle's folder after it has run: what was shipped, and whatever running it has left there.
+DEVICE = Column("device_bytes", "on device", "MB", "lower", numerals.significant, 1e-6)
 RATIO = Column("ratio", "smaller", "×", "higher", lambda value: numerals.significant(value, 2))
-RSS = Column("rss_peak_bytes", "peak RSS", "MB", "lower", numerals.significant, 1e-6)
+RSS = Column("rss_peak_bytes", "resident", "MB", "lower", numerals.significant, 1e-6)
 _OF_A_SENTENCE = Column("batch_j_per_sentence", "energy", "mJ/sent", "lower", numerals.significant, 1e3)
 ENERGY = {
     "decoder": Column("decode_j_per_token", "energy", "mJ/token", "lower", numerals.significant, 1e3),
@@ -67,6 +69,7 @@ _OF_SENTENCES = (
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "decoder": (
         SIZE,
+        DEVICE,
         RATIO,
         Column("perplexity", "perplexity", "", "lower", numerals.perplexity),
         Column("kl", "KL", "nats", "lower", _short(3)),
@@ -78,6 +81,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "encoder": (
         SIZE,
+        DEVICE,
         RATIO,
         Column("cosine", "cosine", "", "higher", _short(4)),
         Column("retrieval_at_1", "R@1", "%", "higher", _short(1), 100.0),
@@ -86,6 +90,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "classifier": (
         SIZE,
+        DEVICE,
         RATIO,
         Column("label_accuracy", "accuracy", "%", "higher", _short(1), 100.0),
         Column("label_agreement", "labels", "%", "higher", _short(1), 100.0),

@@ -16,7 +16,7 @@ from ..records.conditions import describe
 from ..records.record import Measurement, read
 from . import results_table as table
 from .account_table import why_uncounted
-from .columns import COLUMNS, ENERGY
+from .columns import COLUMNS, DEVICE, ENERGY
 from .join import MetricReading, ResultGroup, ResultRow, aspect_of, join
 
 if TYPE_CHECKING:
@@ -34,7 +34,15 @@ SORTS: dict[str, tuple[str, ...]] = {
 WIDTH = 100
 # What a narrow terminal can do without, first to last.
 EXPENDABLE = (
-    *("prefill_tps", "latency_ms", "top1_agreement", "neighbour_overlap", "ratio", "rss_peak_bytes"),
+    *(
+        "device_bytes",
+        "prefill_tps",
+        "latency_ms",
+        "top1_agreement",
+        "neighbour_overlap",
+        "ratio",
+        "rss_peak_bytes",
+    ),
     *(column.key for column in ENERGY.values()),
 )
 STYLES = {"valid": "", "suspect": "yellow", "invalid": "red strike", "missing": "dim"}
@@ -102,6 +110,7 @@ def _row_document(group: ResultGroup, entry: table.TableRow) -> dict[str, Any]:
         "format": subject.format,
         "baseline": entry.row.is_baseline,
         "disk_bytes": subject.disk_bytes,
+        "measured_with": entry.measured_with,
         "times_smaller": group.ratio(entry.row),
         "pareto": entry.on_front,
         "validity": entry.row.status,
@@ -141,15 +150,21 @@ def _render_group(group: ResultGroup, width: int) -> list[RenderableType]:
     from rich.text import Text
 
     shown = table.build(group)
-    grid, hidden = _grid(shown, ()), []
+    alike = [DEVICE.title] if _as_shipped(shown) else []
+    grid, hidden = _grid(shown, alike), []
     measuring = Console(width=1000, markup=False, emoji=False)
     for key in EXPENDABLE:
         if measuring.measure(grid).maximum <= width:
             break
-        hidden += [column.title for column in shown.columns if column.key == key]
-        grid = _grid(shown, hidden)
+        hidden += [
+            column.title for column in shown.columns if column.key == key and column.title not in alike
+        ]
+        grid = _grid(shown, [*alike, *hidden])
     parts: list[RenderableType] = [Text(group.source, style="bold"), grid]
     parts += [Text(describe(line), style="dim") for line in _examples(group)]
+    parts += [Text(line, style="dim") for line in _runners(shown)]
+    if alike:
+        parts.append(Text("on device: after the first run the same bytes as shipped", style="dim"))
     parts += [Text(line, style="dim") for line in _energy_notes(group, shown)]
     if any(entry.on_front for entry in shown.rows):
         parts.append(Text(f"◆ no other row is better in {shown.front} at once", style="dim"))
@@ -159,6 +174,26 @@ def _render_group(group: ResultGroup, width: int) -> list[RenderableType]:
         parts.append(Text(f"not shown at this width: {', '.join(hidden)}", style="dim"))
     parts += [Text(f"[{number}] {note}", style="yellow") for number, note in enumerate(shown.notes, 1)]
     return [*parts, Text("")]
+
+
+def _as_shipped(shown: table.Table) -> bool:
+    """Whether each version that ran has as many bytes on the device as it was shipped with."""
+    pairs = [
+        {column.key: cell.value for column, cell in entry.columns(shown.columns)} for entry in shown.rows
+    ]
+    sizes = [(found["size"], found[DEVICE.key]) for found in pairs if found.get(DEVICE.key) is not None]
+    return bool(sizes) and all(shipped == kept for shipped, kept in sizes)
+
+
+def _runners(shown: table.Table) -> list[str]:
+    """What the speeds were measured with: a line, or one for each where they differ."""
+    found: dict[str, list[str]] = {}
+    for entry in shown.rows:
+        if entry.measured_with:
+            found.setdefault(entry.measured_with, []).append(entry.label)
+    if len(found) == 1:
+        return [f"speed with: {next(iter(found))}"]
+    return [f"speed with: {runner}: {', '.join(labels)}" for runner, labels in found.items()]
 
 
 def _energy_notes(group: ResultGroup, shown: table.Table) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ..records import numerals
 from .join import ResultGroup, ResultRow
 
 SMALLEST_LOSS = 1e-6
@@ -52,25 +54,92 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
 
 
 def headline(group: ResultGroup) -> ResultRow | None:
-    """The compressed row that the verdict is about.
+    """The compressed row that the verdict is about: the one that is recommended where it was measured.
 
     The bend of the front of size against loss: the point farthest below the line between the front's two
     ends, both axes logarithmic. With fewer than three points on the front it is the one that lost least.
+    Versions that lost their text or are slower than the original stay out, unless all are.
     """
-    candidates = [(row, loss) for row in group.compressed if (loss := loss_of(row)) is not None]
-    if not candidates:
+    front = _front(group)
+    if not front:
         return next(iter(group.compressed), None)
-    points = [(math.log(max(row.subject.disk_bytes, 1)), math.log(loss)) for row, loss in candidates]
-    front = sorted(pareto_front(points), key=points.__getitem__)
+    return front[_bend(front)][0]
+
+
+def why(group: ResultGroup) -> str:
+    """What speaks for :func:`headline`, in a sentence without a full stop."""
+    front, loss = _front(group), LOSS[group.kind]
+    if not front:
+        return "the quality of none was measured"
+    place = _bend(front)
+    row, lost = front[place]
     if len(front) < 3:
-        return candidates[front[-1]][0]
-    (x0, y0), (x1, y1) = points[front[0]], points[front[-1]]
+        count = len(_fit(group))
+        text = f"of {count} versions it lost least" if count > 1 else "the only version to choose"
+    else:
+        parts = [
+            f"{other.subject.scheme} is {_size_beside(other, row)} and loses {_loss_beside(worse, lost)}"
+            for other, worse in (front[place - 1], front[place + 1])
+        ]
+        text = f"the bend of size against {loss.name}: {', '.join(parts)}"
+    return "; ".join([text, *_left_out(group)])
+
+
+def _size_beside(other: ResultRow, row: ResultRow) -> str:
+    ratio = other.subject.disk_bytes / row.subject.disk_bytes
+    return f"{100 * (1 - ratio):.0f} % smaller" if ratio < 1 else f"{100 * (ratio - 1):.0f} % larger"
+
+
+def _loss_beside(other: float, lost: float) -> str:
+    return f"{numerals.significant(other / lost, 2)}× as much"
+
+
+def _left_out(group: ResultGroup) -> list[str]:
+    """Why versions were not considered, where others were."""
+    reasons = {row.subject.scheme: _unfit(row) for row in group.compressed}
+    if all(reasons.values()):
+        return []
+    return [f"{scheme} {reason}" for scheme, reason in reasons.items() if reason]
+
+
+def _fit(group: ResultGroup) -> Sequence[ResultRow]:
+    """The versions that may be recommended: all, where something speaks against each."""
+    return [row for row in group.compressed if not _unfit(row)] or group.compressed
+
+
+def _unfit(row: ResultRow) -> str:
+    """Why a version is not recommended; empty where nothing speaks against it."""
+    if text_lost(row):
+        return "lost its text"
+    found = speed(row)
+    return "is slower than the original here" if found is not None and found.verdict == "slower" else ""
+
+
+def text_lost(row: ResultRow) -> dict[str, Any] | None:
+    """What validate recorded of greedy replies, where they loop or stray."""
+    line = row.line("quality")
+    found = (line.compare or {}).get("text") if line is not None else None
+    return found if isinstance(found, dict) and found.get("verdict") != "keeps" else None
+
+
+def _front(group: ResultGroup) -> list[tuple[ResultRow, float]]:
+    """The versions that no other beats in size and loss at once, with their losses, from small to large."""
+    found = [(row, loss) for row in _fit(group) if (loss := loss_of(row)) is not None]
+    points = [(row.subject.disk_bytes, loss) for row, loss in found]
+    return [found[index] for index in sorted(pareto_front(points), key=points.__getitem__)]
+
+
+def _bend(front: Sequence[tuple[ResultRow, float]]) -> int:
+    if len(front) < 3:
+        return len(front) - 1
+    points = [(math.log(max(row.subject.disk_bytes, 1)), math.log(loss)) for row, loss in front]
+    (x0, y0), (x1, y1) = points[0], points[-1]
 
     def depth(index: int) -> float:
         x, y = points[index]
         return (y0 - y) * (x1 - x0) + (y1 - y0) * (x - x0)
 
-    return candidates[max(front[1:-1], key=depth)][0]
+    return max(range(1, len(front) - 1), key=depth)
 
 
 def loss_of(row: ResultRow) -> float | None:

@@ -2,9 +2,10 @@
 
 Lines are compared only when they were taken under the same conditions: quality on the same text, latency with
 the same workload, threads and machine. A group shows the conditions that most of its rows share; what was
-measured under others follows as groups of its own (``further``), never mixed in. Within the same conditions
-the newest line of a subject replaces the older ones whole, so that no table picks the best number of several
-runs.
+measured under others follows as groups of its own (``further``), never mixed in. Quality does not depend on
+the device: each device, workload and number of threads has a group with the quality of what ran there. Within
+the same conditions the newest line of a subject replaces the older ones whole, so that no table picks the
+best number of several runs.
 """
 
 from __future__ import annotations
@@ -158,15 +159,23 @@ def _subjects(line: Measurement) -> list[Subject]:
 def _group(lines: list[Measurement]) -> ResultGroup:
     reference = _reference(lines)
     source = _source(lines, reference)
-    newest = _newest(lines)
-    shown = [line for aspect in ASPECTS for line in _most_shared(newest, aspect)]
-    left = [line for line in newest if line not in shown]
-    further: list[ResultGroup] = []
-    while left:
-        now = [line for aspect in ASPECTS for line in _most_shared(left, aspect)]
-        further.append(ResultGroup(source, lines[0].subject.kind, _rows(now, lines, False), reference))
-        left = [line for line in left if line not in now]
-    return ResultGroup(source, lines[0].subject.kind, _rows(shown, lines, True), reference, tuple(further))
+    kind, newest = lines[0].subject.kind, _newest(lines)
+    quality, *other_texts = _by_conditions(newest, "quality") or [[]]
+    latency, *elsewhere = _by_conditions(newest, "latency") or [[]]
+    tables = [[*_quality_of(timed, quality, _baselines(lines)), *timed] for timed in elsewhere]
+    further = [
+        ResultGroup(source, kind, _rows(table, lines, False), reference) for table in [*tables, *other_texts]
+    ]
+    shown = _rows([*quality, *latency], lines, True)
+    return ResultGroup(source, kind, shown, reference, tuple(further))
+
+
+def _quality_of(
+    timed: Sequence[Measurement], quality: Sequence[Measurement], baselines: set[str]
+) -> list[Measurement]:
+    """The quality of what was timed, and of the originals."""
+    shown = {line.subject.manifest_sha256 for line in timed} | baselines
+    return [line for line in quality if line.subject.manifest_sha256 in shown]
 
 
 def _newest(lines: Iterable[Measurement]) -> list[Measurement]:
@@ -179,16 +188,14 @@ def _newest(lines: Iterable[Measurement]) -> list[Measurement]:
     return list(kept.values())
 
 
-def _most_shared(lines: list[Measurement], aspect: Aspect) -> list[Measurement]:
-    """The lines under the conditions that most subjects share; the newest conditions win a tie."""
-    by_conditions: dict[str, list[Measurement]] = defaultdict(list)
+def _by_conditions(lines: list[Measurement], aspect: Aspect) -> list[list[Measurement]]:
+    """The lines under each set of conditions, first those that most subjects share; the newer win a tie."""
+    found: dict[str, list[Measurement]] = defaultdict(list)
     for line in lines:
         if aspect_of(line) == aspect:
-            by_conditions[conditions(line)].append(line)
-    if not by_conditions:
-        return []
-    return max(
-        by_conditions.values(), key=lambda found: (len(found), max(line.created_utc for line in found))
+            found[conditions(line)].append(line)
+    return sorted(
+        found.values(), key=lambda alike: (len(alike), max(line.created_utc for line in alike)), reverse=True
     )
 
 

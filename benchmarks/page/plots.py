@@ -7,6 +7,7 @@ from functools import partial
 
 from . import headline, svg
 from . import results_table as table
+from .device_table import device_names, views
 from .join import ResultGroup, ResultRow
 
 SIZES = ({"width": 540.0, "height": 360.0}, {"width": 350.0, "height": 330.0})
@@ -41,7 +42,7 @@ class Measure:
         return "valid" if reading is None else reading.status
 
 
-SIZE = Measure(None, "size on disk, MB")
+SIZE = Measure(None, "shipped, MB")
 LOSS = {
     kind: Measure(
         loss.metric,
@@ -58,13 +59,18 @@ SPEED = {
 
 
 def plots(group: ResultGroup, prefix: str) -> list[svg.Figure]:
-    """The plots that a group has numbers for; ``prefix`` makes identifiers unique in the page."""
-    loss = LOSS[group.kind]
-    axes = {"size": SIZE, "speed": SPEED[group.kind]}
+    """Accuracy against size, and against speed on each device; of these what there are numbers for.
+    ``prefix`` makes identifiers unique in the page.
+    """
+    several = len(device_names(group)) > 1
+    wanted = [(group, SIZE, "size")] + [
+        (view, SPEED[group.kind], f"speed on {name}" if several else "speed")
+        for view, name in zip(views(group), device_names(group), strict=True)
+    ]
     return [
-        _plot(group, f"{prefix}-{name}", x, loss, name)
-        for name, x in axes.items()
-        if len(_points(group, x, loss)) >= 2
+        _plot(view, f"{prefix}-{number}", x, LOSS[group.kind], name)
+        for number, (view, x, name) in enumerate(wanted)
+        if len(_points(view, x, LOSS[group.kind])) >= 2
     ]
 
 
@@ -104,11 +110,12 @@ def _plot(group: ResultGroup, identifier: str, x: Measure, y: Measure, name: str
     draw = partial(
         svg.scatter,
         points=drawn,
-        x=svg.Scale(x.title, _wide_range([p.x for p in drawn])),
+        x=svg.Scale(x.title, log=True),
         y=svg.Scale(y.title, log=True),
         title=title,
         description=description,
         front=front,
+        steps="up" if x.higher else "across",
     )
     left = len(group.compressed) - sum(not row.is_baseline for row, *_ in entries)
     caption = f"Not drawn: {left} of {len(group.compressed)} versions." if left else ""
@@ -127,7 +134,3 @@ def _kind(row: ResultRow, x: Measure, y: Measure, on_front: bool) -> svg.Kind:
 def _marked(label: str, x: Measure, y: Measure, row: ResultRow) -> str:
     marks = [table.MARKS[status] for status in (x.status(row), y.status(row)) if status != "valid"]
     return f"{label} {marks[0]}" if marks else label
-
-
-def _wide_range(values: list[float]) -> bool:
-    return max(values) > 3 * min(values)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..records.conditions import clip, measured_with
 from ..records.record import Measurement, Metric
 from .columns import COLUMNS, FRONT, Column
 from .headline import pareto_front
@@ -40,10 +41,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row with its label, its cells in the order of the columns and whether it is on the Pareto front."""
+    """A row with its label, what its speed was measured with, its cells in the order of the columns and
+    whether it is on the Pareto front.
+    """
 
     label: str
     detail: str
+    measured_with: str
     row: ResultRow
     cells: tuple[Cell, ...]
     on_front: bool
@@ -75,9 +79,11 @@ def build(group: ResultGroup) -> Table:
     front = _front(group)
     rows = []
     for position, row in enumerate(group.rows):
-        cells = tuple(_cell(group, row, column, notes, best[column.key]) for column in columns)
+        cells = tuple(cell(group, row, column, notes, best[column.key]) for column in columns)
         label, detail = labels(group)[position]
-        rows.append(TableRow(label, detail, row, cells, position in front and not row.is_baseline))
+        timed = row.line("latency")
+        runner = clip(measured_with(timed)) if timed is not None else ""
+        rows.append(TableRow(label, detail, runner, row, cells, position in front and not row.is_baseline))
     return Table(columns, tuple(rows), tuple(notes), FRONT[group.kind][1])
 
 
@@ -104,7 +110,14 @@ def _value(group: ResultGroup, row: ResultRow, column: Column) -> float | None:
     return None if reading is None else reading.value
 
 
-def _cell(group: ResultGroup, row: ResultRow, column: Column, notes: list[str], best: float | None) -> Cell:
+def cell(
+    group: ResultGroup,
+    row: ResultRow,
+    column: Column,
+    notes: Sequence[str] = (),
+    best: float | None = None,
+) -> Cell:
+    """One number of a row; ``notes`` are the sentences that it may point to, ``best`` is the column's."""
     value = _value(group, row, column)
     reading = None if column.metric is None else row.reading(column.metric)
     if value is None:
@@ -202,5 +215,5 @@ def _name(group: ResultGroup, row: ResultRow) -> str:
     return f"{label} ({detail})"
 
 
-def _note_of(notes: list[str], text: str) -> int | None:
+def _note_of(notes: Sequence[str], text: str) -> int | None:
     return notes.index(text) if text in notes else None

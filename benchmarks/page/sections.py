@@ -19,13 +19,16 @@ from .breakdowns import (
     width_figures,
 )
 from .columns import ENERGY
-from .conclusion import HeadlineNumber, figures, sentences
+from .conclusion import sentences
+from .device_table import DeviceTable, device_names, device_table, views
 from .headline import headline
 from .join import ResultGroup, aspect_of
 from .plots import plots
 from .svg import Figure
+from .tiles import Tile, tiles
 
 LONGEST_COMMAND = 2000
+MOST_ANSWERS, LONGEST_REPLY = 3, 600
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """The replies to one prompt: whose, and the text."""
+
+    prompt: str
+    replies: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """One model, from the verdict down to the hashes."""
 
@@ -58,9 +69,11 @@ class Section:
     source: str
     kind: str
     verdict: tuple[str, ...]
-    figures: tuple[HeadlineNumber, ...]
+    tiles: tuple[Tile, ...]
     headline: str
-    tables: tuple[tuple[str, table.Table], ...]
+    devices: DeviceTable
+    answers: tuple[Answers, ...]
+    tables: tuple[tuple[str, str, table.Table], ...]
     plots: tuple[Figure, ...]
     damage: tuple[Figure, ...]
     widths: tuple[Figure, ...]
@@ -86,22 +99,51 @@ def section(group: ResultGroup, number: int) -> Section:
         group.source,
         group.kind,
         tuple(sentences(group)),
-        tuple(figures(group)),
+        tuple(tiles(group)),
         lead.subject.scheme if lead is not None else "",
-        tuple((_conditions(one), table.build(one)) for one in every),
+        device_table(group),
+        tuple(_answers(group)),
+        tuple(_tables(group)),
         tuple(plots(group, anchor)),
         tuple(damage_figures(group, anchor)),
         tuple(width_figures(group, anchor)),
         tuple(curve_figures(group, anchor)),
         tuple(time_figures(group, anchor)),
         tuple(accounts(group)),
-        tuple(energy_tables(group)),
+        tuple(found for one in every for found in energy_tables(one)),
         not_measured(group),
         tuple(environments(lines)),
         tuple(_evidence(lines)),
         _commands(lines),
         tuple(_artifacts(group)),
     )
+
+
+def _answers(group: ResultGroup) -> list[Answers]:
+    """What the original and each version reply to the same prompts."""
+    replies: dict[str, dict[str, str]] = {}
+    for row in group.compressed:
+        line = row.line("quality")
+        for answer in line.answers[:MOST_ANSWERS] if line is not None else []:
+            found = replies.setdefault(answer.prompt, {"original": answer.original})
+            found[row.subject.scheme] = answer.compressed
+    return [
+        Answers(clip(prompt), tuple((whose, clip(text, LONGEST_REPLY)) for whose, text in found.items()))
+        for prompt, found in list(replies.items())[:MOST_ANSWERS]
+    ]
+
+
+def _tables(group: ResultGroup) -> list[tuple[str, str, table.Table]]:
+    """A title, the conditions and the numbers: first of each device, then of other texts."""
+    names = dict(zip(map(id, views(group)), device_names(group), strict=True))
+    return [
+        (
+            f"Results on {names[id(one)]}" if id(one) in names else "Results",
+            _conditions(one),
+            table.build(one),
+        )
+        for one in (group, *group.further)
+    ]
 
 
 def _conditions(group: ResultGroup) -> str:

@@ -1,4 +1,4 @@
-"""Drawings as inline SVG: scatter plots with a Pareto front, and horizontal bars.
+"""Drawings as inline SVG, and scatter plots with a Pareto front.
 
 Every text is escaped here, colours come from the page's CSS variables through class names, so that light,
 dark and print need no second drawing, and each drawing carries a ``<title>`` and a ``<desc>`` for those who
@@ -25,6 +25,7 @@ GLYPH = 7.0  # width of an average character at 12 user units, on the wide side 
 LINE = 15.0
 BOTH: tuple[Mapping[str, float], ...] = ({"width": 520.0}, {"width": 350.0})
 Kind = Literal["baseline", "front", "plain", "suspect", "doubtful"]
+Steps = Literal["none", "across", "up"]
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Scale:
-    """The title of an axis and whether it is logarithmic."""
+    """The title of an axis and whether it is logarithmic, which is then said."""
 
     title: str
     log: bool = False
-
-
-@dataclass(frozen=True)
-class HorizontalBar:
-    """One horizontal bar: ``value`` sets its length, ``text`` is written at its end."""
-
-    label: str
-    value: float
-    text: str
-    kind: Literal["plain", "accent", "doubtful"] = "plain"
 
 
 def element(tag: str, *children: Markup, text: str = "", **attributes: object) -> Markup:
@@ -120,10 +111,13 @@ def scatter(
     title: str,
     description: str,
     front: Sequence[int] = (),
+    steps: Steps = "none",
     width: float = 520,
     height: float = 360,
 ) -> Markup:
-    """A scatter plot; ``front`` are the indices of the points that a line joins from left to right."""
+    """A scatter plot; ``front`` are the indices of the points that a line joins from left to right, in steps
+    that go ``across`` or ``up`` first: then what lies beyond the line is worse than a point on it.
+    """
     count = max(3, int(width / 110))
     horizontal = plot_layout.fit([p.x for p in points], log=x.log, count=count)
     vertical = plot_layout.fit([p.y for p in points], log=y.log, count=5)
@@ -134,7 +128,7 @@ def scatter(
         (area.x + area.width * horizontal.at(p.x), area.y + area.height * (1 - vertical.at(p.y)))
         for p in points
     ]
-    line = [spots[i] for i in sorted(front, key=lambda i: points[i].x)]
+    line = _stepped([spots[i] for i in sorted(front, key=lambda i: points[i].x)], steps)
     return drawing(
         identifier,
         title,
@@ -144,9 +138,9 @@ def scatter(
         [
             *_vertical_ticks(vertical, names, area, zero=y.log and any(p.y <= 0 for p in points)),
             *_horizontal_ticks(horizontal, area),
-            element("text", text=clip(y.title, int(width / GLYPH)), x=0.0, y=12.0, class_="axis"),
+            element("text", text=clip(_titled(y), int(width / GLYPH)), x=0.0, y=12.0, class_="axis"),
             element(
-                "text", text=x.title, x=area.x + area.width, y=height - 6, class_="axis", text_anchor="end"
+                "text", text=_titled(x), x=area.x + area.width, y=height - 6, class_="axis", text_anchor="end"
             ),
             *([_polyline(line)] if len(line) > 1 else []),
             *_labels(points, spots, area, line),
@@ -179,6 +173,20 @@ def _horizontal_ticks(axis: plot_layout.Axis, area: Box) -> list[Markup]:
         name = numerals.tick(tick)
         marks.append(element("text", text=name, x=x, y=bottom + 17, class_="tick", text_anchor="middle"))
     return marks
+
+
+def _titled(scale: Scale) -> str:
+    return f"{scale.title} (log)" if scale.log else scale.title
+
+
+def _stepped(line: list[tuple[float, float]], steps: Steps) -> list[tuple[float, float]]:
+    """The line with the corners of its steps."""
+    if steps == "none" or not line:
+        return line
+    corners = [
+        (end[0], start[1]) if steps == "across" else (start[0], end[1]) for start, end in pairwise(line)
+    ]
+    return [line[0], *(spot for pair in zip(corners, line[1:], strict=True) for spot in pair)]
 
 
 def _polyline(line: Sequence[tuple[float, float]]) -> Markup:
@@ -229,23 +237,3 @@ def _along(start: tuple[float, float], end: tuple[float, float]) -> list[Box]:
         Box(start[0] + (end[0] - start[0]) * t - 2, start[1] + (end[1] - start[1]) * t - 2, 4, 4)
         for t in shares
     ]
-
-
-def bars(
-    identifier: str, items: Sequence[HorizontalBar], *, title: str, description: str, width: float = 520
-) -> Markup:
-    """Horizontal bars from the top down, label on the left and number at the end."""
-    row, longest = 22.0, max((bar.value for bar in items), default=0.0) or 1.0
-    left = min(GLYPH * max((len(bar.label) for bar in items), default=0) + 10, 0.5 * width)
-    right = GLYPH * max((len(bar.text) for bar in items), default=0) + 10
-    marks: list[Markup] = []
-    for index, bar in enumerate(items):
-        length = max((width - left - right) * bar.value / longest, 1.0)
-        y = index * row
-        shown = clip(bar.label, int((left - 10) / GLYPH))
-        marks.append(element("text", text=shown, x=left - 8, y=y + 15, class_="label", text_anchor="end"))
-        marks.append(
-            element("rect", x=left, y=y + 4, width=length, height=14.0, rx=2, class_=f"bar {bar.kind}")
-        )
-        marks.append(element("text", text=bar.text, x=left + length + 6, y=y + 15, class_="tick"))
-    return drawing(identifier, title, description, width, max(row * len(items), 1.0), marks)

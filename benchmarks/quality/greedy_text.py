@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS, prompt_ids
 from ...terminal import Progress, Silent
+from ..records.conditions import clip
+from ..records.record import SampleAnswer
 from ..records.subjects import OpenModel
 from .accuracy import is_cut
 from .scores import Scores, log_softmax, metric_files
@@ -24,11 +26,15 @@ Verdict = Literal["keeps", "loops", "strays"]
 MORE_LOOPS, MORE_NATS = 0.2, 2.0
 
 
+# So many of the replies are kept as they are, to be read, and so many characters of each.
+SHOWN, LONGEST_REPLY = 3, 500
+
+
 def score_greedy(
     subject: OpenModel, original: OpenModel, *, progress: Progress | None = None
-) -> dict[str, Scores]:
-    """Every metric of greedy text; ``subject`` may be ``original`` itself. Empty where the prompts with
-    their replies do not fit one of the models.
+) -> tuple[dict[str, Scores], list[SampleAnswer]]:
+    """Every metric of greedy text, and some of it; ``subject`` may be ``original`` itself. Empty where the
+    prompts with their replies do not fit one of the models.
     """
     with (progress or Silent()).task("writing replies", 3) as task:
         theirs = original.greedy(PROMPTS, NEW_TOKENS)
@@ -36,7 +42,7 @@ def score_greedy(
         mine = theirs if subject is original else subject.greedy(PROMPTS, NEW_TOKENS)
         task.advance(1)
         if not mine or not theirs:
-            return {}
+            return {}, []
         own = other = None
         if not is_cut(subject, original):
             own = _nats(original, theirs)
@@ -47,7 +53,14 @@ def score_greedy(
         ours, reference = metric.per_reply(mine, other), metric.per_reply(theirs, own)
         if ours is not None:
             scores[name] = Scores(metric, ours[:, None], reference[:, None])
-    return scores
+    return scores, [
+        SampleAnswer(prompt=prompt, original=_text(original, first), compressed=_text(subject, second))
+        for prompt, first, second in zip(PROMPTS[:SHOWN], theirs[:SHOWN], mine[:SHOWN], strict=True)
+    ]
+
+
+def _text(model: OpenModel, reply: Sequence[int]) -> str:
+    return clip(model.tokenizer.decode(reply), LONGEST_REPLY)
 
 
 def _nats(model: OpenModel, replies: Sequence[Sequence[int]]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ...errors import InputError
 from ...runtime.session.needs import Needs
 from ...terminal import Progress, Silent
 from ..records import record as records
-from ..records.record import Measurement, Metric
+from ..records.record import Measurement, Metric, SampleAnswer
 from ..records.subjects import OpenModel, open_subject
 from ..records.summary import RESAMPLES
 from .accuracy import is_cut, score_across, score_labels, score_windows
@@ -71,6 +71,7 @@ class _Result:
     scores: dict[str, Scores]
     workload: dict[str, Any]
     windows: NDArray[np.int64] | None = None
+    answers: list[SampleAnswer] = field(default_factory=list)
 
 
 def validate_bundle(
@@ -223,7 +224,8 @@ def _decoders(
     }
     score = score_across if is_cut(subject, original) else score_windows
     scores = score(subject, original, ids, progress=progress)
-    return _Result(scores | score_greedy(subject, original, progress=progress), workload, ids)
+    greedy, answers = score_greedy(subject, original, progress=progress)
+    return _Result(scores | greedy, workload, ids, answers)
 
 
 def _encoders(
@@ -283,6 +285,7 @@ def _lines(
         runtime=subject.runtime,
         samples={name: scores.samples() for name, scores in result.scores.items()},
         metrics={name: scores.of_subject(seed) for name, scores in result.scores.items()},
+        answers=result.answers,
         compare={
             "original": {
                 name: metric.model_dump(exclude_defaults=True, mode="json") for name, metric in own.items()

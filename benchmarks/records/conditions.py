@@ -92,8 +92,7 @@ def describe(line: Measurement) -> str:
         parts = _quality(line.workload)
     else:
         parts = _generation(line.workload) if kind == "generate" else _embedding(line.workload)
-        threads = line.runtime.get("threads")
-        parts += [f"{threads} thread{'s' * (threads != 1)}"] if isinstance(threads, int) else []
+        parts += [threads(line)] if threads(line) else []
         parts += [machine(line)] if line.device else []
     return f"{TITLES.get(kind, kind)}: {', '.join(parts)}"
 
@@ -119,6 +118,23 @@ def _generation(workload: Mapping[str, Any]) -> list[str]:
 def _embedding(workload: Mapping[str, Any]) -> list[str]:
     parts = [f"sentences of {workload['length']} tokens"] if workload.get("length") else []
     return [*parts, f"batches of {workload.get('batch', '?')}"]
+
+
+def measured_with(line: Measurement) -> str:
+    """What ran the work: ``onnxruntime 1.32.0, edgepress operators (avx512_vnni)``."""
+    runtime = line.runtime
+    parts = [f"{runtime.get('name', '')} {runtime.get('version', '')}".strip()]
+    if runtime.get("operators"):
+        kind = f" ({runtime['instructions']})" if runtime.get("instructions") else ""
+        parts.append(f"{runtime['operators']} operators{kind}")
+    providers = [str(one) for one in runtime.get("providers") or [] if one != "CPUExecutionProvider"]
+    return ", ".join(filter(None, [*parts, *providers]))
+
+
+def threads(line: Measurement) -> str:
+    """``2 threads``, or nothing where it is not recorded."""
+    count = line.runtime.get("threads")
+    return f"{count} thread{'s' * (count != 1)}" if isinstance(count, int) else ""
 
 
 def machine(line: Measurement) -> str:

@@ -98,11 +98,21 @@ class Metric(BaseModel):
     validity: Validity | None = Field(None, description="of this metric alone, beside the line's")
 
 
+class SampleAnswer(BaseModel):
+    """What a decoder and its original reply to one prompt, greedily."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str
+    original: str
+    compressed: str
+
+
 class Measurement(BaseModel):
     """One line. ``workload.kind`` is ``quality`` (validate), ``generate`` or ``embed`` (profile).
 
     Metric names: ``decode_tps prefill_tps ttft_ms tpot_ms load_ms e2e_ms`` · ``sentences_per_second
-    latency_ms`` · ``rss_peak_bytes`` · ``decode_j_per_token decode_j_per_token_net
+    latency_ms`` · ``rss_peak_bytes device_bytes`` · ``decode_j_per_token decode_j_per_token_net
     prefill_j_per_token prefill_j_per_token_net`` · ``batch_j_per_sentence
     batch_j_per_sentence_net`` · ``idle_w`` · ``perplexity bits_per_byte kl top1_agreement
     loops repetition distinct_2 reply_nats`` · ``cosine
@@ -128,6 +138,7 @@ class Measurement(BaseModel):
     protocol: dict[str, Any] = Field(default_factory=dict)
     samples: dict[str, list[float]] = Field(default_factory=dict)
     metrics: dict[str, Metric]
+    answers: list[SampleAnswer] = Field(default_factory=list, description="a few of those of validate")
     compare: dict[str, Any] | None = Field(
         None, description="against the interleaved baseline: ratio_median, ci95, n_pairs, verdict"
     )

@@ -93,7 +93,7 @@ def measurement_line(
             "time_by_op": "one more run under the runtime's profiler, which slows every node",
         },
         samples=samples | windows,
-        metrics=metrics | counted,
+        metrics={**metrics, "device_bytes": _device_bytes(arm.bundle), **counted},
         compare=compare,
         roofline=arm.roofline.describe(metrics["decode_tps"]) if arm.roofline else None,
         time_by_op=arm.operators["time_by_op"],
@@ -101,6 +101,12 @@ def measurement_line(
         energy=arm.energy,
         validity=_validity(arm, conditions, metrics, reasons),
     )
+
+
+def _device_bytes(bundle: Bundle) -> Metric:
+    """Of the bundle's folder now that it ran: what was shipped, and what running it has left there."""
+    stored = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())
+    return Metric(value=float(stored), unit="bytes", n=1, better="lower")
 
 
 def _runtime(arm: MeasuredArm, conditions: Conditions) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
+from edgepress.benchmarks.records.record import Measurement, Metric, SampleAnswer, Subject, Validity
 from edgepress.devices.meters import rapl
 
 DECODER = "SmolLM2-135M-Instruct, dequantized from Q4_1, rescaled off its grid"
@@ -154,6 +154,14 @@ DECODERS: list[tuple[str, float, float, float, float, float, float, float, float
 ]
 
 
+ANSWERS = [
+    SampleAnswer(prompt="Why is the sky blue?", original="Light scatters.", compressed="Light is scattered."),
+    SampleAnswer(
+        prompt="How do I boil an egg?", original="Six minutes.\nThen cool it.", compressed="Boil it."
+    ),
+]
+
+
 def _decoders() -> list[Measurement]:
     original, graph = subject("fp32", 541, form="hf"), subject("fp32", 543)
     zero = metric(0.0, 0, "nats")
@@ -181,7 +189,7 @@ def _decoders() -> list[Measurement]:
             "kl": metric(kl, kl * 0.07, "nats"),
             "top1_agreement": metric(top1, 0.012, better="higher"),
         }
-        lines.append(quality(made, original, measured))
+        lines.append(quality(made, original, measured, answers=ANSWERS))
         timed = {
             "decode_tps": metric(decode, decode * 0.02, "tok/s", "higher"),
             "prefill_tps": metric(prefill, prefill * 0.015, "tok/s", "higher"),

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from edgepress.benchmarks.page.conclusion import figures, sentences
-from edgepress.benchmarks.page.headline import headline
+from edgepress.benchmarks.page.conclusion import sentences
+from edgepress.benchmarks.page.headline import headline, why
 from edgepress.benchmarks.page.heat_grid import damage, level
 from edgepress.benchmarks.page.join import ResultGroup, join
 from edgepress.benchmarks.page.plots import plots
 from edgepress.benchmarks.page.sections import not_measured
+from edgepress.benchmarks.page.tiles import tiles
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
 
 Make = Callable[..., Measurement]
@@ -24,7 +25,9 @@ One = Callable[..., ResultGroup]
 def one(make_subject: MakeSubject, make_quality: Make, make_latency: Make, make_metric: MakeMetric) -> One:
     """A group of one compressed decoder beside its original; ``compare`` and validity of latency may vary."""
 
-    def build(compare: dict[str, Any] | None, quality_status: str = "valid") -> ResultGroup:
+    def build(
+        compare: dict[str, Any] | None, quality_status: str = "valid", latency_status: str = "valid"
+    ) -> ResultGroup:
         original, graph = make_subject("fp32", 540, form="hf"), make_subject("fp32", 540)
         made = make_subject("W4A16-g64 gptq", 83)
         doubt = Validity(status=quality_status, reasons=["logits differ"])  # type: ignore[arg-type]
@@ -38,7 +41,13 @@ def one(make_subject: MakeSubject, make_quality: Make, make_latency: Make, make_
                     validity=doubt,
                 ),
                 make_latency(graph, None, {"decode_tps": make_metric(50, 1)}),
-                make_latency(made, graph, {"decode_tps": make_metric(155, 1)}, compare=compare),
+                make_latency(
+                    made,
+                    graph,
+                    {"decode_tps": make_metric(155, 1)},
+                    compare=compare,
+                    validity=Validity(status=latency_status, reasons=["a busy machine"]),  # type: ignore[arg-type]
+                ),
             ]
         )[0]
 
@@ -48,10 +57,19 @@ def one(make_subject: MakeSubject, make_quality: Make, make_latency: Make, make_
 def test_one_version_in_one_sentence(one: One) -> None:
     group = one({"ratio_median": 3.1, "ci95": [3.0, 3.2], "n_pairs": 10, "verdict": "faster"})
     assert sentences(group) == [
-        "W4A16-g64 gptq is 6.5× smaller and 3.1× faster in decoding than the original (fp32); "
-        "mean KL 0.150, perplexity 26.9 → 30.1."
+        "4 bits (W4A16-g64 gptq): 6.5× smaller, 3.1× faster in decoding on AMD EPYC 9R14, perplexity +12 %."
     ]
-    assert [figure.number for figure in figures(group)] == ["6.5×", "3.1×", "0.150", "30.1"]
+    assert [(tile.number, tile.interval) for tile in tiles(group)] == [
+        *(("6.5×", ""), ("3.1×", "3.0×–3.2×"), ("+12 %", ""), ("0.150", "0.140–0.160"))
+    ]
+    assert not any(tile.doubt for tile in tiles(group))
+
+
+def test_a_noisy_number_is_marked_in_sentence_and_tile(one: One) -> None:
+    compare = {"ratio_median": 3.1, "ci95": [2.5, 3.9], "n_pairs": 10, "verdict": "faster"}
+    group = one(compare, latency_status="suspect")
+    assert "3.1× faster in decoding on AMD EPYC 9R14 (noisy)," in sentences(group)[0]
+    assert [tile.doubt for tile in tiles(group)] == ["", "a busy machine", "", ""]
 
 
 def test_slower_and_same_are_said(one: One) -> None:
@@ -68,6 +86,43 @@ def test_separate_runs_are_not_called_faster(one: One) -> None:
         assert "155 tokens/s (the original, in a separate run: 50.0)" in sentence
 
 
+def test_a_version_that_lost_its_text_is_said_and_not_recommended(
+    measured: list[Measurement],
+) -> None:
+    lost = {"verdict": "loops", "loops": 0.45, "original": 0.05, "prompts": 20}
+    lines = [
+        line.model_copy(update={"compare": {"text": lost}})
+        if line.subject.scheme == "W4A16-g64 gptq" and "kl" in line.metrics
+        else line
+        for line in measured
+    ]
+    group = join(lines)[0]
+    row = headline(group)
+    assert row is not None and row.subject.scheme == "W4A16-g32 gptq"
+    assert why(group).endswith("; W4A16-g64 gptq lost its text")
+    said = "The text is lost: W4A16-g64 gptq (9 of 20 replies end in a loop, 1 of the original's)."
+    assert said in sentences(group)
+
+
+def test_a_version_that_is_slower_here_is_not_recommended_here(
+    make_subject: MakeSubject, make_quality: Make, make_latency: Make, make_metric: MakeMetric
+) -> None:
+    original, four, eight = (
+        make_subject(name, size) for name, size in (("fp32", 540), ("W4A16-g64", 83), ("W8A8", 140))
+    )
+    lines = [
+        make_quality(four, original, {"kl": make_metric(0.1, 0.01)}),
+        make_quality(eight, original, {"kl": make_metric(0.01, 0.001)}),
+    ]
+    for verdict, one in (("faster", four), ("slower", eight)):
+        compare = {"ratio_median": 2.0 if verdict == "faster" else 0.5, "ci95": None, "verdict": verdict}
+        lines.append(make_latency(one, original, {"decode_tps": make_metric(100, 1)}, compare=compare))
+    group = join(lines)[0]
+    row = headline(group)
+    assert row is not None and row.subject.scheme == "W4A16-g64"
+    assert why(group) == "the only version to choose; W8A8 is slower than the original here"
+
+
 def test_an_invalid_quality_line_gives_no_numbers(one: One) -> None:
     lead, doubt = sentences(one(None, "invalid"))
     assert "KL" not in lead
@@ -81,7 +136,11 @@ def test_several_versions(measured: list[Measurement]) -> None:
     assert row is not None
     assert row.subject.scheme == "W4A16-g64 gptq"
     found = sentences(group)
-    assert found[0].startswith("At the bend of the Pareto front, W4A16-g64 gptq is 6.5× smaller")
+    assert found[0].startswith("4 bits (W4A16-g64 gptq): 6.5× smaller, 3.6× faster")
+    assert why(group) == (
+        "the bend of size against mean KL: W2A16-g64 gptq is 21 % smaller and loses 45× as much, "
+        "W4A16-g32 gptq is 11 % larger and loses 0.94× as much"
+    )
     assert found[1] == (
         "Of the 6 compressed versions, closest to the original is W8A8 gptq (2.4× smaller, mean KL 0.013) "
         "and the smallest is W2A16-g64 gptq (8.2× smaller, mean KL 6.610)."
@@ -152,12 +211,12 @@ def test_classifiers_are_judged_by_their_labels(
     ]
     group = join(lines)[0]
     assert sentences(group)[0] == (
-        "W8A8 is 3.6× smaller and 1.7× faster in texts per second than the original (fp32); mean KL of the "
-        "labels 0.0123, accuracy 0.824 → 0.819."
+        "8 bits (W8A8): 3.6× smaller, 1.7× faster in texts per second on AMD EPYC 9R14, "
+        "accuracy 82.4 → 81.9 %."
     )
     assert [plot.title for plot in plots(group, "c")] == ["Accuracy against size", "Accuracy against speed"]
-    assert [figure.caption for figure in figures(group)][2:] == [
-        "mean KL of the labels to the original",
-        "accuracy, was 0.824",
+    assert [(tile.number, tile.caption) for tile in tiles(group)][2:] == [
+        ("81.9 %", "accuracy, was 82.4"),
+        ("0.0123", "mean KL of the labels to the original"),
     ]
     assert "accuracy of the labels" not in not_measured(group) and "energy" in not_measured(group)

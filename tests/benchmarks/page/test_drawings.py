@@ -8,6 +8,7 @@ from itertools import combinations
 
 import pytest
 from edgepress.benchmarks.page import svg
+from edgepress.benchmarks.page.bars import HorizontalBar, bars
 from edgepress.benchmarks.page.heat_grid import Grid, heat_grid
 from edgepress.benchmarks.page.plot_layout import POINT_RADIUS, Box, fit, linear_ticks, place
 from hypothesis import assume, example, given
@@ -76,7 +77,7 @@ def test_drawings_escape_what_they_write() -> None:
     scale = svg.Scale(HOSTILE)
     drawings = [
         svg.scatter("p", points, scale, scale, title=HOSTILE, description=HOSTILE, front=[0, 1]),
-        svg.bars("b", [svg.HorizontalBar(HOSTILE, 1, HOSTILE)], title=HOSTILE, description=HOSTILE),
+        bars("b", [HorizontalBar(HOSTILE, 1, HOSTILE)], title=HOSTILE, description=HOSTILE),
         heat_grid("h", Grid((HOSTILE,), 1, ((3,),), ((0, 0),), HOSTILE), title=HOSTILE),
     ]
     for drawing in drawings:
@@ -86,9 +87,7 @@ def test_drawings_escape_what_they_write() -> None:
 
 
 def test_a_drawing_is_named_for_those_who_cannot_see_it() -> None:
-    root = ElementTree.fromstring(
-        svg.bars("x", [svg.HorizontalBar("a", 1, "1")], title="Time", description="a 1")
-    )
+    root = ElementTree.fromstring(bars("x", [HorizontalBar("a", 1, "1")], title="Time", description="a 1"))
     assert root.get("role") == "img"
     assert root.get("aria-labelledby") == "x-t x-d"
     assert [child.get("id") for child in root if child.tag in ("title", "desc")] == ["x-t", "x-d"]
@@ -100,3 +99,19 @@ def test_heat_grid_draws_each_cell_once_where_it_belongs() -> None:
     paths = {path.get("class"): path.get("d") or "" for path in root.iter("path")}
     assert {name: d.count("z") for name, d in paths.items()} == {"heat0": 2, "heat8": 3}
     assert paths["heat0"].split("z")[1].startswith("m18 14")
+
+
+def test_a_front_goes_in_steps_on_axes_that_say_that_they_are_logarithmic() -> None:
+    points = [svg.Point(1, 100, "a"), svg.Point(10, 1, "b")]
+    x, y = svg.Scale("size", log=True), svg.Scale("loss", log=True)
+
+    def line(steps: svg.Steps) -> list[list[float]]:
+        drawing = svg.scatter("s", points, x, y, title="t", description="d", front=[0, 1], steps=steps)
+        assert {"size (log)", "loss (log)"} <= set(_texts(drawing)[0])
+        (front,) = [one for one in ElementTree.fromstring(drawing).iter() if one.get("class") == "front"]
+        return [[float(n) for n in spot.split()] for spot in (front.get("d") or "").strip("M").split("L")]
+
+    start, end = line("none")
+    assert start[0] < end[0] and start[1] < end[1]  # y grows downwards
+    assert line("across") == [start, [end[0], start[1]], end]
+    assert line("up") == [start, [start[0], end[1]], end]

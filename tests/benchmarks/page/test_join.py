@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+from edgepress.benchmarks.page.device_table import device_names
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
 
@@ -98,6 +99,20 @@ def test_latency_on_another_machine_or_thread_count_is_not_mixed_in(
     group = join(lines)[0]
     shown = [one.rows[0].usable("decode_tps") for one in (group, *group.further)]
     assert sorted(filter(None, shown)) == [30, 60, 100]
+
+
+def test_every_device_has_the_quality_of_what_ran_on_it(measured: list[Measurement]) -> None:
+    elsewhere = [
+        line.model_copy(update={"device": {"fingerprint": "board", "cpu": {"model": "Cortex-A76"}}})
+        for line in measured
+        if line.device and line.subject.scheme in ("fp32", "W4A16-g64 gptq", "W8A8 gptq")
+    ]
+    decoder = join([*measured, *elsewhere])[0]
+    (board,) = decoder.further
+    assert [row.subject.scheme for row in board.compressed] == ["W8A8 gptq", "W4A16-g64 gptq"]
+    assert [row.usable("kl") for row in board.compressed] == [0.0131, 0.148]
+    assert board.baselines[0].usable("perplexity") == 26.9
+    assert device_names(decoder) == ["AMD EPYC 9R14, 2 threads", "Cortex-A76, 2 threads"]
 
 
 def test_a_baseline_that_was_only_named_still_has_a_row(

@@ -179,6 +179,7 @@ def test_a_model_that_loops_where_its_original_does_not_has_lost_its_text(
     line = validate_bundle(worse, pico_llama, text=pico_text, **WINDOWS)
     assert line.compare is not None
     found, loops = line.compare["text"], line.metrics["loops"].value
+    assert len(line.answers) == 3 and line.answers[0].original != line.answers[0].compressed
     assert (found["loops"], found["prompts"]) == (loops, 20)
     assert found["original"] == line.compare["original"]["loops"]["value"]
     assert line.compare["delta"]["reply_nats"]["value"] > 0  # greedy replies of its own are the likeliest

@@ -64,7 +64,9 @@ def test_a_decoder_beside_itself(decoder: Path, tmp_path: Path) -> None:
     assert baseline.compare is None and baseline.baseline is None
     assert line.baseline == baseline.subject == line.subject
     expected = "decode_tps prefill_tps ttft_ms tpot_ms itl_ms e2e_ms load_ms load_cold_ms rss_peak_bytes"
-    assert set(line.metrics) == set(expected.split())
+    assert set(line.metrics) == {*expected.split(), "device_bytes"}
+    # Nothing is kept beside what was shipped.
+    assert line.metrics["device_bytes"].value == line.subject.disk_bytes
     assert all(line.metrics[name].n == 6 for name in ("decode_tps", "load_ms", "rss_peak_bytes"))
     assert line.compare is not None
     assert (line.compare["metric"], line.compare["n_pairs"]) == ("decode_tps", 6)

@@ -1,0 +1,151 @@
+"""The few large numbers beside the verdict, each with its interval, and with a mark where it is noisy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..records import numerals
+from .columns import RSS
+from .conclusion import AGREE, SPEED, column, loss_text, original, signed_percent
+from .headline import LOSS, headline, speed
+from .join import MetricReading, ResultGroup, ResultRow
+
+# The other speed, whose comparison stands beside the main one's.
+SECOND = {
+    "decoder": ("prefill_tps", "in reading prompts", "tokens/s"),
+    "encoder": ("latency_ms", "with one sentence alone", "ms"),
+    "classifier": ("latency_ms", "with one text alone", "ms"),
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One large number and the words under it; ``doubt`` says why it is noisy, empty where it is not."""
+
+    number: str
+    caption: str
+    interval: str = ""
+    doubt: str = ""
+
+
+def tiles(group: ResultGroup) -> list[Tile]:
+    """Of the headline row: size, both speeds, what accuracy it cost, and memory."""
+    row = headline(group)
+    if row is None:
+        return []
+    found = [
+        _size(group, row),
+        _main_speed(group, row),
+        _second_speed(row),
+        _agreement(group, row),
+        _loss(row),
+        _memory(group, row),
+    ]
+    return [tile for tile in found if tile is not None]
+
+
+def _doubt(reading: MetricReading) -> str:
+    if reading.status == "valid":
+        return ""
+    own = reading.metric.validity
+    chosen = own if own is not None and own.status == reading.status else reading.line.validity
+    return "; ".join(chosen.reasons) or chosen.status
+
+
+def _size(group: ResultGroup, row: ResultRow) -> Tile | None:
+    ratio = group.ratio(row)
+    if ratio is None or group.reference is None:
+        return None
+    word = "smaller" if ratio >= 1 else "larger"
+    shipped, before = (numerals.megabytes(one.disk_bytes) for one in (row.subject, group.reference))
+    return Tile(numerals.times(max(ratio, 1 / ratio)), f"{word}: {shipped} MB shipped, was {before}")
+
+
+def _main_speed(group: ResultGroup, row: ResultRow) -> Tile | None:
+    rate, where, unit = SPEED[row.subject.kind]
+    reading, compared = row.reading(rate), speed(row)
+    if reading is None or reading.value is None or reading.status == "invalid":
+        return None
+    pace, doubt = f"{numerals.significant(reading.value)} {unit}", _doubt(reading)
+    if compared is None:
+        return Tile(numerals.significant(reading.value), unit, "", doubt)
+    base = original(group, rate)
+    was = f", was {numerals.significant(base)}" if base is not None else ""
+    return _compared(compared.ratio, compared.interval, compared.verdict, f" {where}, {pace}{was}", doubt)
+
+
+def _second_speed(row: ResultRow) -> Tile | None:
+    metric, where, unit = SECOND[row.subject.kind]
+    reading, line = row.reading(metric), row.line("latency")
+    every = (line.compare or {}).get("by_metric") if line is not None else None
+    found = every.get(metric) if isinstance(every, Mapping) else None
+    if reading is None or reading.value is None or reading.status == "invalid" or not _is_verdict(found):
+        return None
+    assert found is not None
+    text = f" {where}, {numerals.significant(reading.value)} {unit}"
+    ends = found.get("ci95")
+    return _compared(found["ratio_median"], ends, found["verdict"], text, _doubt(reading))
+
+
+def _is_verdict(found: Any) -> bool:
+    """Whether a comparison says something: ``faster``, ``slower`` or ``same``, with a ratio."""
+    if not isinstance(found, Mapping) or found.get("verdict") not in ("faster", "slower", "same"):
+        return False
+    ratio, ends = found.get("ratio_median"), found.get("ci95")
+    numbers = [ratio, *(ends if isinstance(ends, list | tuple) and len(ends) == 2 else [None])]
+    return all(isinstance(number, int | float) and number > 0 for number in numbers)
+
+
+def _compared(ratio: float, ends: Any, verdict: str, text: str, doubt: str) -> Tile:
+    """A ratio above 1, with its interval turned likewise."""
+    turned = ratio < 1
+    word = "the speed" if verdict == "same" else verdict
+    between = sorted(1 / end if turned else end for end in ends) if ends else []
+    interval = "–".join(numerals.times(end) for end in between)
+    return Tile(numerals.times(1 / ratio if turned else ratio), f"{word}{text}", interval, doubt)
+
+
+def _agreement(group: ResultGroup, row: ResultRow) -> Tile | None:
+    metric, title = AGREE[row.subject.kind]
+    reading, before = row.reading(metric), original(group, metric)
+    if reading is None or reading.value is None or reading.status == "invalid":
+        return None
+    shown = column(group, metric)
+    now = f"{shown.text(reading.value)} {shown.unit}".strip()
+    if before is None:
+        return Tile(now, title, "", _doubt(reading))
+    if row.subject.kind == "decoder" and before > 0:
+        ends = _difference(reading, metric)
+        between = " to ".join(signed_percent(end / before) for end in ends)
+        change = signed_percent(reading.value / before - 1)
+        return Tile(change, f"{title}: {now}, was {shown.text(before)}", between, _doubt(reading))
+    return Tile(now, f"{title}, was {shown.text(before)}", "", _doubt(reading))
+
+
+def _difference(reading: MetricReading, metric: str) -> tuple[float, ...]:
+    """The interval of the paired difference from the original; empty where there is none."""
+    found = (reading.line.compare or {}).get("delta")
+    one = found.get(metric) if isinstance(found, Mapping) else None
+    ends = one.get("ci95") if isinstance(one, Mapping) else None
+    known = isinstance(ends, list | tuple) and all(isinstance(end, int | float) for end in ends)
+    return tuple(ends) if known and ends is not None else ()
+
+
+def _loss(row: ResultRow) -> Tile | None:
+    loss = LOSS[row.subject.kind]
+    reading = row.reading(loss.metric)
+    if reading is None or reading.value is None or reading.status == "invalid":
+        return None
+    ends = reading.metric.ci95
+    interval = "–".join(loss_text(row, end) for end in ends) if ends else ""
+    return Tile(loss_text(row, reading.value), f"{loss.name} to the original", interval, _doubt(reading))
+
+
+def _memory(group: ResultGroup, row: ResultRow) -> Tile | None:
+    reading, before = row.reading(RSS.key), original(group, RSS.key)
+    if reading is None or reading.value is None or reading.status == "invalid":
+        return None
+    was = f", was {RSS.text(before)}" if before is not None else ""
+    return Tile(f"{RSS.text(reading.value)} MB", f"resident at its peak{was}", "", _doubt(reading))
