@@ -86,7 +86,7 @@ def why(group: ResultGroup) -> str:
 
 
 def _size_beside(other: ResultRow, row: ResultRow) -> str:
-    ratio = other.subject.disk_bytes / row.subject.disk_bytes
+    ratio = other.subject.disk_bytes / max(row.subject.disk_bytes, 1)
     return f"{100 * (1 - ratio):.0f} % smaller" if ratio < 1 else f"{100 * (ratio - 1):.0f} % larger"
 
 

@@ -72,6 +72,26 @@ def test_a_noisy_number_is_marked_in_sentence_and_tile(one: One) -> None:
     assert [tile.doubt for tile in tiles(group)] == ["", "a busy machine", "", ""]
 
 
+def test_tiles_have_both_speeds_and_the_interval_of_the_paired_difference(
+    make_subject: MakeSubject, make_quality: Make, make_latency: Make, make_metric: MakeMetric
+) -> None:
+    original, made = make_subject("fp32", 540), make_subject("W4A16-g64", 83)
+    faster = {"ratio_median": 2.0, "ci95": [1.9, 2.1], "verdict": "faster"}
+    slower = {"ratio_median": 0.5, "ci95": [0.4, 0.8], "verdict": "slower"}
+    timed = {"decode_tps": make_metric(100, 1), "prefill_tps": make_metric(900, 5)}
+    delta = {"delta": {"perplexity": {"value": 2.0, "ci95": [1.0, 3.0]}}}
+    lines = [
+        make_quality(original, None, {"perplexity": make_metric(20.0, 1)}),
+        make_quality(made, original, {"perplexity": make_metric(22.0, 1)}, compare=delta),
+        make_latency(made, original, timed, compare={**faster, "by_metric": {"prefill_tps": slower}}),
+    ]
+    assert [(tile.number, tile.caption, tile.interval) for tile in tiles(join(lines)[0])][1:] == [
+        ("2.0×", "faster in decoding, 100 tokens/s", "1.9×–2.1×"),
+        ("2.0×", "slower in reading prompts, 900 tokens/s", "1.2×–2.5×"),
+        ("+10 %", "perplexity: 22.00, was 20.00", "+5.0 % to +15 %"),
+    ]
+
+
 def test_slower_and_same_are_said(one: One) -> None:
     slower = sentences(one({"ratio_median": 0.5, "ci95": [0.45, 0.55], "n_pairs": 10, "verdict": "slower"}))
     assert "2.0× slower in decoding" in slower[0]
