@@ -222,6 +222,8 @@ def _decoders(
         "predictions": sample.windows * (sample.length - 1),
         "text_sha256": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest(),
     }
+    for model in {id(one): one for one in (original, subject)}.values():
+        model.read_ahead(ids)
     score = score_across if is_cut(subject, original) else score_windows
     scores = score(subject, original, ids, progress=progress)
     greedy, answers = score_greedy(subject, original, progress=progress)

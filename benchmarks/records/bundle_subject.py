@@ -51,6 +51,9 @@ class BundleSubject:
             **operators_of(self._bundle),
         }
 
+    def read_ahead(self, windows: NDArray[np.int64]) -> None:
+        """Nothing: the bundle is mapped."""
+
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
         if self._decoder is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -145,25 +145,34 @@ class CheckpointSubject:
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
         return padded.to(self._device), mask.to(self._device)
 
+    def read_ahead(self, windows: NDArray[np.int64]) -> None:
+        """Nothing: the model is in memory."""
+
     def describe(self) -> Subject:
         """The checkpoint as records name it."""
-        source, manifest = self._source, self._source.manifest
-        reader, origin = source.reader, self._source.manifest.get("source") or {}
-        manifest_file = reader.path / MANIFEST
-        return Subject(
-            name=str(origin.get("name") or self._resolved.name),
-            manifest_sha256=sha256_file(manifest_file) if manifest_file.is_file() else reader.fingerprint(),
-            kind="classifier" if self.labels else self.kind,
-            format="hf",
-            scheme=str(manifest.get("scheme") or _stored_as(source)),
-            source=str(origin.get("described") or self._resolved.described),
-            params=sum(math.prod(shape) for shape in source.shapes.values()),
-            weight_bytes=sum(map(reader.nbytes, reader.shapes)),
-            disk_bytes=sum(file.stat().st_size for file in reader.path.rglob("*") if file.is_file()),
-            layers=manifest.get("layers") or [],
-            recipe=manifest.get("recipe"),
-            learning=learning_curves(manifest.get("steps") or []),
-        )
+        return describe_checkpoint(self._source, self._resolved, "classifier" if self.labels else self.kind)
+
+
+def describe_checkpoint(
+    source: WeightSource, resolved: ResolvedModel, kind: Literal["decoder", "encoder", "classifier"]
+) -> Subject:
+    """The checkpoint ``source`` as records name it."""
+    reader, manifest = source.reader, source.manifest
+    origin, manifest_file = manifest.get("source") or {}, reader.path / MANIFEST
+    return Subject(
+        name=str(origin.get("name") or resolved.name),
+        manifest_sha256=sha256_file(manifest_file) if manifest_file.is_file() else reader.fingerprint(),
+        kind=kind,
+        format="hf",
+        scheme=str(manifest.get("scheme") or _stored_as(source)),
+        source=str(origin.get("described") or resolved.described),
+        params=sum(math.prod(shape) for shape in source.shapes.values()),
+        weight_bytes=sum(map(reader.nbytes, reader.shapes)),
+        disk_bytes=sum(file.stat().st_size for file in reader.path.rglob("*") if file.is_file()),
+        layers=manifest.get("layers") or [],
+        recipe=manifest.get("recipe"),
+        learning=learning_curves(manifest.get("steps") or []),
+    )
 
 
 def _until(ids: list[int], ends: Sequence[int]) -> list[int]:

@@ -46,9 +46,13 @@ class OpenModel(Protocol):
         """``[batch, length, vocab]`` for ids ``[batch, length]``."""
         ...
 
+    def read_ahead(self, windows: NDArray[np.int64]) -> None:
+        """Told which windows ``[n, length]`` a decoder's logits are asked for next."""
+        ...
+
     def greedy(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
         """The ids that a decoder replies to each prompt with, the likeliest token each time, until it ends
-        the text; empty where they do not fit."""
+        the text; empty where they do not fit, and of a model that does not fit memory."""
         ...
 
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -71,7 +75,8 @@ def open_subject(
     demo name.
 
     Args:
-        device: where torch runs a checkpoint; a bundle runs on the CPU.
+        device: where torch runs a checkpoint; a bundle runs on the CPU. A decoder whose weights would take
+            more than half of the free memory is read block by block.
         threads: for the computation; this machine's budget when None.
 
     Raises:
@@ -87,7 +92,12 @@ def open_subject(
     require("torch", "compress")
     require("transformers", "compress")
     from ...compress.model.models import resolve
+    from ...compress.model.weights import WeightSource
     from .checkpoint_subject import CheckpointSubject
+    from .streamed_subject import StreamedSubject, needs_streaming
 
     resolved = resolve(str(model), progress or Silent())
+    source = WeightSource.open(resolved.path)
+    if device == "cpu" and needs_streaming(source):
+        return StreamedSubject(resolved, source, progress or Silent(), device=device, threads=threads)
     return CheckpointSubject(resolved, device=device, threads=threads)

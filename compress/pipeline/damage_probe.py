@@ -26,10 +26,7 @@ from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..text.probe_text import describe, probe_batches
 from ..text.token_batch import TokenBatch
-from .block import Block
-from .block_inputs import Stream
-from .device import return_small_blocks
-from .forward import BatchSplitter
+from .last_states import last_states
 from .sealed import SEAL_BYTES, ends_with_seal, sealed
 
 PROBED_AT_ONCE = 64  # tokens whose logits are held at once: a row is as long as the vocabulary
@@ -113,21 +110,7 @@ class DamageProbe:
 
     def _through(self, skeleton: Skeleton, title: str) -> Tensor:
         """The states ``[tokens, hidden]`` of the text behind the last block."""
-        smaller, blocks = BatchSplitter(self.progress.note), skeleton.anatomy.blocks
-        stream = Stream.capture(self.directory / "activations", skeleton, self.batches)
-        with self.progress.task(title, len(blocks)) as task:
-            for anatomy in blocks:
-                module = skeleton.fill(anatomy.prefix)
-                quantized = skeleton.source.quantized(anatomy, self.device)
-                cache = skeleton.source.kv_scales(anatomy.attention)
-                with Block(anatomy, module, {}, quantized=quantized, kv=cache).simulated(skeleton):
-                    stream.advance(anatomy.index, module, smaller)
-                skeleton.free(anatomy.prefix)
-                return_small_blocks()
-                task.advance(1)
-        rows = torch.cat(list(stream.rows(len(blocks))))
-        stream.drop(len(blocks))
-        return rows
+        return last_states(skeleton, self.batches, self.directory / "activations", self.progress, title)
 
 
 def divergences(skeleton: Skeleton, hidden: Sequence[Tensor]) -> list[dict[str, Any]]:

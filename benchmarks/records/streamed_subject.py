@@ -1,0 +1,118 @@
+"""A decoder checkpoint that does not fit memory, under measurement: its blocks are loaded one at a time.
+
+Told which windows it will be asked for, it sends all of them through its blocks once; a window that it was
+not told of goes alone, at the cost of reading the whole model. It writes no replies, which would take such a
+pass for every token.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...compress.model.models import ResolvedModel
+from ...compress.model.skeleton import Head, Skeleton
+from ...compress.model.weights import WeightSource
+from ...compress.pipeline.device import choose_device
+from ...compress.pipeline.last_states import last_states
+from ...compress.text.token_batch import TokenBatch
+from ...errors import InputError
+from ...limits import require_threads
+from ...runtime.session.threads import free_memory, thread_budget
+from ...runtime.text.tokenizer import Tokenizer
+from ...terminal import Progress
+from .checkpoint_subject import describe_checkpoint
+from .record import Subject
+
+Ids = NDArray[np.int64]
+
+# Weights in float32 may take so much of the free memory: torch makes copies while it loads them.
+_SHARE = 0.5
+
+
+def needs_streaming(source: WeightSource) -> bool:
+    """Whether the float32 weights of the decoder ``source`` would take more than half of the free memory."""
+    if source.anatomy.kind != "decoder":
+        return False
+    return 4 * sum(map(math.prod, source.shapes.values())) > _SHARE * free_memory()
+
+
+class StreamedSubject:
+    """A decoder whose weights stay on disk.
+
+    Attributes:
+        tokenizer: its own; max_length: tokens that fit one window.
+        runtime: name, version, device and threads of what runs it, and that it is streamed.
+    """
+
+    kind: Literal["decoder", "encoder"] = "decoder"
+    labels: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        resolved: ResolvedModel,
+        source: WeightSource,
+        progress: Progress,
+        *,
+        device: str,
+        threads: int | None,
+    ) -> None:
+        self._resolved, self._source, self._progress = resolved, source, progress
+        self.tokenizer = Tokenizer.open(resolved.path)
+        self.max_length = source.anatomy.max_positions
+        torch.set_num_threads(require_threads(threads) or thread_budget())
+        self._skeleton = Skeleton(source, choose_device(device))
+        self._states: dict[bytes, torch.Tensor] = {}
+        self._open = ExitStack()
+        self._head: Head | None = None
+        self.runtime: dict[str, Any] = {
+            "name": "torch",
+            "version": torch.__version__,
+            "device": str(self._skeleton.device),
+            "threads": torch.get_num_threads(),
+            "streamed": True,
+        }
+
+    def read_ahead(self, windows: Ids) -> None:
+        """Send ``windows [n, length]`` through the blocks, in one pass over the weights."""
+        batches = [TokenBatch(torch.from_numpy(row[None]), torch.ones(1, len(row))) for row in windows]
+        with tempfile.TemporaryDirectory(prefix="edgepress-states-") as directory:
+            rows = last_states(
+                self._skeleton, batches, Path(directory), self._progress, "reading with the original"
+            )
+        for window, states in zip(windows, torch.split(rows, windows.shape[1]), strict=True):
+            self._states[window.tobytes()] = states
+
+    def logits(self, input_ids: Ids) -> NDArray[np.float32]:
+        """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
+        if any(row.tobytes() not in self._states for row in input_ids):
+            self.read_ahead(input_ids)
+        if self._head is None:
+            self._head = self._open.enter_context(self._skeleton.head())
+        head = self._head
+        found: Iterator[torch.Tensor] = (head(self._states[row.tobytes()]) for row in input_ids)
+        return np.stack([logits.float().cpu().numpy() for logits in found])
+
+    def greedy(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+        """Nothing: every token would read the whole model again."""
+        return []
+
+    def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A decoder has none."""
+        raise InputError("a decoder has logits, not embeddings")
+
+    def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A decoder has none."""
+        raise InputError("this model is no classifier: it has no labels")
+
+    def describe(self) -> Subject:
+        """The checkpoint as records name it."""
+        return describe_checkpoint(self._source, self._resolved, "decoder")
