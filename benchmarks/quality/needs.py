@@ -15,6 +15,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
 from ...runtime.session.needs import Needs
 from ...terminal import Progress
+from ..records.streamed_subject import needs_streaming
 
 _FLOAT = 4
 # Copies of a window's logits that scores are taken from, of both models together.
@@ -42,14 +43,20 @@ def validate_needs(
     windows: int,
     length: int,
     sentences: int,
+    memory: int,
     progress: Progress,
 ) -> Needs:
     """What :func:`~edgepress.benchmarks.quality.validate.validate_bundle` needs.
 
+    ``memory`` are the bytes that may be taken: they decide whether a model is read block by block.
+
     Raises:
         EdgepressError: a model cannot be opened.
     """
-    named = {str(name): _model(name, progress) for name in dict.fromkeys((str(against), str(subject)))}
+    named = {
+        str(name): _model(name, memory, windows * length, progress)
+        for name in dict.fromkeys((str(against), str(subject)))
+    }
     models = list(named.values())
     decodes = max(model.vocabulary for model in models) > 0
     tokens = windows * length + _REPLIES if decodes else sentences * _PARAGRAPH + _BESIDE
@@ -70,7 +77,7 @@ def validate_needs(
     )
 
 
-def _model(name: str | Path, progress: Progress) -> _Model:
+def _model(name: str | Path, memory: int, tokens: int, progress: Progress) -> _Model:
     path = Path(name)
     if (path / MANIFEST).is_file():
         return _bundle(Bundle.open(path, verify=False))
@@ -80,7 +87,17 @@ def _model(name: str | Path, progress: Progress) -> _Model:
     largest = max(map(prod, source.shapes.values()))
     files = sum(map(source.reader.nbytes, source.reader.shapes))
     vocabulary = anatomy.vocab_size if anatomy.kind == "decoder" else 0
-    return _Model(files, _FLOAT * (weights + largest), weights, vocabulary, anatomy.hidden_size)
+    loaded = _FLOAT * (weights + largest)
+    if needs_streaming(source, memory):
+        block = sum(size for name, size in _sizes(source) if name.startswith(f"{anatomy.blocks[0].prefix}."))
+        outside = source.reader.nbytes(f"{anatomy.embedding}.weight")
+        loaded = 2 * _FLOAT * block + outside + _FLOAT * (largest // 4 + tokens * anatomy.hidden_size)
+    return _Model(files, loaded, weights, vocabulary, anatomy.hidden_size)
+
+
+def _sizes(source: WeightSource) -> list[tuple[str, int]]:
+    """Of every tensor its name and how many weights it has."""
+    return [(name, prod(shape)) for name, shape in source.shapes.items()]
 
 
 def _bundle(bundle: Bundle) -> _Model:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ...compress.text.corpus import Corpus, read_corpus
 from ...compress.text.demo_corpora import PAIR_FILES, pairs
 from ...errors import InputError
-from ...runtime.session.needs import Needs
+from ...runtime.session.needs import Needs, available_memory
 from ...terminal import Progress, Silent
 from ..records import record as records
 from ..records.record import Measurement, Metric, SampleAnswer
@@ -128,12 +128,14 @@ def validate_bundle(
     read = read_corpus(str(text or corpus), field=field, split="held-out")
     texts = read.texts()
     sizes = {"windows": windows, "length": length, "sentences": sentences}
-    needs = validate_needs(subject, against, **sizes, progress=progress)
+    memory = available_memory(max_memory)
+    needs = validate_needs(subject, against, **sizes, memory=memory, progress=progress)
     if device == "cpu":
         progress.note(needs.headline(needs.require(Path(record or "."), max_memory)))
-    original = open_subject(against, device=device, threads=threads, progress=progress)
+    opening: dict[str, Any] = {"device": device, "threads": threads, "memory": memory, "progress": progress}
+    original = open_subject(against, **opening)
     same = str(subject) == str(against)
-    opened = original if same else open_subject(subject, device=device, threads=threads, progress=progress)
+    opened = original if same else open_subject(subject, **opening)
     _require_alike(opened, original, texts)
     source = Path(text).name if text else f"{corpus} held-out"
     sample = MeasuredPart(windows, length, sentences, placement)
@@ -176,12 +178,14 @@ def plan_validation(
     windows: int = DEFAULT_WINDOWS,
     length: int = DEFAULT_LENGTH,
     sentences: int = DEFAULT_SENTENCES,
+    max_memory: float | None = None,
     progress: Progress | None = None,
 ) -> Needs:
     """What :func:`validate_bundle` needs; raises what it does before it loads a model."""
     read_corpus(str(text or corpus), field=field, split="held-out").texts()
     sizes = {"windows": windows, "length": length, "sentences": sentences}
-    return validate_needs(subject, against, **sizes, progress=progress or Silent())
+    memory = available_memory(max_memory)
+    return validate_needs(subject, against, **sizes, memory=memory, progress=progress or Silent())
 
 
 def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) -> None:

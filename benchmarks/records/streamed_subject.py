@@ -38,11 +38,14 @@ Ids = NDArray[np.int64]
 _SHARE = 0.5
 
 
-def needs_streaming(source: WeightSource) -> bool:
-    """Whether the float32 weights of the decoder ``source`` would take more than half of the free memory."""
+def needs_streaming(source: WeightSource, memory: int | None = None) -> bool:
+    """Whether the float32 weights of the decoder ``source`` would take more than half of the ``memory``, in
+    bytes; of what is free when None.
+    """
     if source.anatomy.kind != "decoder":
         return False
-    return 4 * sum(map(math.prod, source.shapes.values())) > _SHARE * free_memory()
+    weights = 4 * sum(map(math.prod, source.shapes.values()))
+    return weights > _SHARE * (free_memory() if memory is None else memory)
 
 
 class StreamedSubject:

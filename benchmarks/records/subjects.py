@@ -69,14 +69,20 @@ class OpenModel(Protocol):
 
 
 def open_subject(
-    model: str | Path, *, device: str = "cpu", threads: int | None = None, progress: Progress | None = None
+    model: str | Path,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
 ) -> OpenModel:
     """Open a bundle directory, or a checkpoint by what ``compress`` takes: a directory, a ``.gguf`` file, a
     demo name.
 
     Args:
         device: where torch runs a checkpoint; a bundle runs on the CPU. A decoder whose weights would take
-            more than half of the free memory is read block by block.
+            more than half of the ``memory`` is read block by block.
+        memory: bytes that may be taken; what is free when None.
         threads: for the computation; this machine's budget when None.
 
     Raises:
@@ -98,6 +104,6 @@ def open_subject(
 
     resolved = resolve(str(model), progress or Silent())
     source = WeightSource.open(resolved.path)
-    if device == "cpu" and needs_streaming(source):
+    if device == "cpu" and needs_streaming(source, memory):
         return StreamedSubject(resolved, source, progress or Silent(), device=device, threads=threads)
     return CheckpointSubject(resolved, device=device, threads=threads)

@@ -133,7 +133,9 @@ def command(
     options = {name: value for name, value in options.items() if name not in GATES}
     if dry_run:
         planned = {name: options[name] for name in ("text", "field", "windows", "length", "sentences")}
-        needs = plan_validation(subject, against, progress=progress, **_text(planned, CORPORA))
+        needs = plan_validation(
+            subject, against, max_memory=max_memory, progress=progress, **_text(planned, CORPORA)
+        )
         print_plan(terminal, needs, path, max_memory)
         return 0
     line = validate_bundle(
@@ -156,8 +158,9 @@ def command(
 
 def _text(options: dict[str, Any], corpora: Collection[str]) -> dict[str, Any]:
     """The options of the verb as the function has them, which tells a corpus from a path."""
-    text, slices = options["text"], options["slices"]
-    options = {**options, "slices": slices.split(",") if slices else ()}
+    text = options["text"]
+    if "slices" in options:
+        options = {**options, "slices": options["slices"].split(",") if options["slices"] else ()}
     return {**options, "text": None, "corpus": text} if text in corpora else options
 
 

@@ -65,7 +65,7 @@ def test_validation_against_a_model_larger_than_memory(
     compress_model(str(pico_llama), scheme="W4A16-g16", output=tmp_path / "small")
     arguments = {"text": pico_text, "windows": 3, "length": 16, "threads": 1}
     whole = validate_bundle(tmp_path / "small", pico_llama, **arguments)
-    monkeypatch.setattr(streamed_subject, "free_memory", lambda: 1000)
+    monkeypatch.setattr(streamed_subject, "_SHARE", 1e-9)
     streamed = validate_bundle(tmp_path / "small", pico_llama, **arguments)
     assert streamed.runtime["streamed"] and "loops" not in streamed.metrics
     for name in ("kl", "perplexity", "top1_agreement"):
