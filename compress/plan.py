@@ -24,7 +24,7 @@ from .recipe import Recipe
 from .recipe_words import check_ignored, check_requantized
 from .text.probe_text import TEXTS, TOKENS
 
-_START = 3.0  # seconds until torch and transformers are there
+_START = 5.0  # seconds until torch and transformers are there
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from .pipeline.advance import Work
 from .solve.damped_cholesky import factorize
 
 _SCHEME = Scheme.parse("W4A16-g64")
+_SIDE, _ROWS, _WIDE = 512, 2048, 128  # of the matrices that are worked on
 # Repeats of each kind at least, and seconds for it: the fastest counts, which other work disturbs least.
 _REPEATS, _SECONDS = 3, 0.1
 _IDLE = 0.8  # the share of its processors above which a machine is not busy
@@ -90,32 +91,32 @@ def _machine() -> str:
 def measure() -> Rates:
     """Measure all kinds of work, now."""
     generator = torch.Generator().manual_seed(0)
-    square = torch.randn(768, 768, generator=generator)
-    weight = torch.randn(512, 512, generator=generator)
-    gram = weight.T @ weight / 512
-    factor, grid, order = factorize(gram, 0.01), fit_grid(weight, _SCHEME), torch.arange(512)
+    square = torch.randn(_SIDE, _SIDE, generator=generator)
+    weight = torch.randn(_ROWS, _WIDE, generator=generator)
+    gram = square.T @ square / _SIDE
+    part = weight.T @ weight / _ROWS
+    factor, grid, order = factorize(part, 0.01), fit_grid(weight, _SCHEME), torch.arange(_WIDE)
     assert factor is not None
 
     def recursion(rows: int) -> Callable[[], object]:
-        part = weight.repeat(-(-rows // 512), 1)[:rows]
-        scale = grid[0].repeat(-(-rows // 512), 1)[:rows]
-        return lambda: quantize_in_order(part, scale, None, factor, order, _SCHEME)
+        return lambda: quantize_in_order(weight[:rows], grid[0][:rows], None, factor, order, _SCHEME)
 
-    data = bytes(8 << 20)
+    data = bytes(2 << 20)
+    threads = torch.get_num_threads()
     busy, begun = time.process_time(), time.perf_counter()
-    product = _fastest(lambda: square @ square)
-    factors = _fastest(lambda: factorize(gram, 0.01))
-    few, many = _fastest(recursion(16)), _fastest(recursion(2048))
-    rounding = _fastest(lambda: fit_grid(weight, _SCHEME))
+    product = _fastest(lambda: square @ square, threads)
+    factors = _fastest(lambda: factorize(gram, 0.01), threads)
+    few, many = _fastest(recursion(16)), _fastest(recursion(_ROWS), threads)
+    rounding = _fastest(lambda: fit_grid(weight, _SCHEME), threads)
     hashing = _fastest(lambda: hashlib.sha256(data).digest())
     passed = time.perf_counter() - begun
-    far = 2048 * 512**2 / 2 * product / 768**3  # the products of the larger recursion, which count as such
+    far = _ROWS * _WIDE**2 / 2 * product / _SIDE**3  # products of the larger recursion, which count as such
     return Rates(
-        products=768**3 / product,
-        factors=512**3 / factors,
-        columns=512 / few,
-        entries=2048 * 512 / max(many - few - far, 0.2 * many),
-        roundings=512 * 512 * grids_tried(_SCHEME) / rounding,
+        products=_SIDE**3 / product,
+        factors=_SIDE**3 / factors,
+        columns=_WIDE / few,
+        entries=_ROWS * _WIDE / max(many - few - far, 0.2 * many),
+        roundings=_ROWS * _WIDE * grids_tried(_SCHEME) / rounding,
         hashed=len(data) / hashing,
         share=min(1.0, (time.process_time() - busy) / passed / _threads_used()),
     )
@@ -134,11 +135,13 @@ def _share() -> float:
     return min(1.0, (time.process_time() - busy) / passed)
 
 
-def _fastest(run: Callable[[], object]) -> float:
-    """Seconds of the fastest of many runs."""
+def _fastest(run: Callable[[], object], threads: int = 1) -> float:
+    """Seconds of the fastest of many runs, when nothing else runs: the time of the processors, which other
+    work does not count in, divided by the ``threads`` that it is shared by.
+    """
     best, begun, count = math.inf, time.perf_counter(), 0
     while count < _REPEATS or time.perf_counter() - begun < _SECONDS:
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        best, count = min(best, time.perf_counter() - start), count + 1
-    return best
+        best, count = min(best, time.process_time() - start), count + 1
+    return best / threads
