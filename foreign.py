@@ -36,6 +36,18 @@ def memory_shortage(error: BaseException) -> OutOfResource | None:
 
 
 @contextmanager
+def shortages_are_typed() -> Iterator[None]:
+    """Raise :class:`OutOfResource` for whatever says in the body that memory ran out; all else passes."""
+    try:
+        yield
+    except Exception as error:
+        shortage = None if isinstance(error, EdgepressError) else memory_shortage(error)
+        if shortage is None:
+            raise
+        raise shortage from error
+
+
+@contextmanager
 def foreign_errors_are_typed(typed: Callable[[str], EdgepressError]) -> Iterator[None]:
     """Raise ``typed("Class: message")`` for whatever a library raises in the body, but for interrupts."""
     try:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import EdgepressError, InputError, OutputBusy, OutputExists
+from .foreign import memory_shortage
 from .old_output import OldOutput, refusal
 from .output_lock import OutputLock
 from .storage import disk_error, disk_full_is_typed
@@ -193,6 +194,6 @@ class Staging:
         finally:
             self._lock.release()
         untyped = isinstance(error, Exception) and not isinstance(error, EdgepressError)
-        typed = disk_error(self.target, error) if untyped else None
+        typed = (disk_error(self.target, error) or memory_shortage(error)) if untyped and error else None
         if typed is not None:
             raise typed from error

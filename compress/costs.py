@@ -166,7 +166,9 @@ def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, result: int)
     ]
     waiting = max((min(tokens, one) * (count + 3) for one in measured), default=0)
     probed = len(TEXTS) * TOKENS * (2 + len(recipe.steps))
-    return 2 * result + state * (probed + max(2 * tokens, waiting))
+    passes = [step for _, step in recipe.steps if isinstance(step, ModelPass)]
+    kept = max((step.disk_bytes(source.anatomy, tokens) for step in passes), default=0)
+    return 2 * result + kept + state * (probed + max(2 * tokens, waiting))
 
 
 def work_of(source: WeightSource, recipe: Recipe, samples: int, length: int, batch_tokens: int) -> Work:

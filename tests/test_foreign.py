@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from edgepress.errors import BundleError, EdgepressError, OutOfResource, RefusedByPolicy
-from edgepress.foreign import foreign_errors_are_typed, memory_shortage
+from edgepress.foreign import foreign_errors_are_typed, memory_shortage, shortages_are_typed
 
 
 def typed(why: str) -> EdgepressError:
@@ -85,3 +85,12 @@ def test_the_body_that_succeeds_is_left_alone() -> None:
     with foreign_errors_are_typed(typed):
         result = 7
     assert result == 7
+
+
+def test_only_a_shortage_is_typed_where_nothing_else_is() -> None:
+    with pytest.raises(OutOfResource), shortages_are_typed():
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
+    with pytest.raises(ValueError, match="other"), shortages_are_typed():
+        raise ValueError("other")
+    with pytest.raises(BundleError), shortages_are_typed():
+        raise BundleError("out of memory, says a bundle")

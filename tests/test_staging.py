@@ -492,3 +492,10 @@ def test_a_mount_point_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="mount point"):
         publish(tmp_path / "out", "new")
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("said", ["DefaultCPUAllocator: can't allocate memory", "std::bad_alloc"])
+def test_a_shortage_of_memory_in_the_work_is_typed(tmp_path: Path, said: str) -> None:
+    with pytest.raises(OutOfResource, match="out of memory"), Staging(tmp_path / "o"):
+        raise RuntimeError(said)
+    assert not (tmp_path / "o").exists()

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ...compress.text.corpus import Corpus, read_corpus
 from ...compress.text.demo_corpora import PAIR_FILES, pairs
 from ...errors import InputError
+from ...foreign import shortages_are_typed
 from ...runtime.session.needs import Needs, available_memory
 from ...terminal import Progress, Silent
 from ..records import record as records
@@ -74,6 +75,7 @@ class _Result:
     answers: list[SampleAnswer] = field(default_factory=list)
 
 
+@shortages_are_typed()
 def validate_bundle(
     subject: str | Path,
     against: str | Path,

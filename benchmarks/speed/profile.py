@@ -18,6 +18,7 @@ from ...devices.energy import find_meter
 from ...devices.probe import probe
 from ...devices.state import disturbance, read_state
 from ...errors import InputError
+from ...foreign import shortages_are_typed
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.session.needs import Needs
 from ...runtime.session.session import device_of
@@ -39,6 +40,7 @@ from .sitting import Sitting, Watch
 from .timed_work import Embedding, TimedGeneration, Workload
 
 
+@shortages_are_typed()
 def profile_bundle(
     bundle: str | Path,
     *,

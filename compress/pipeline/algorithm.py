@@ -267,6 +267,12 @@ class ModelPass(Pass):
         """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
         return 2 * weights
 
+    def disk_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+        """Bytes that it keeps on disk while it works, with so many ``tokens`` of calibration text; none by
+        default.
+        """
+        return 0
+
     def swept_with(self) -> Sequence[BlockPass]:
         """The passes of an ordinary sweep that this one ends with."""
         return ()

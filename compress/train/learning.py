@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...errors import TrainingError
 from ..measure.precision import chosen
-from ..model.anatomy import module_name
+from ..model.anatomy import Anatomy, module_name
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ModelPass
@@ -70,6 +70,15 @@ class Learning(ModelPass):
         held_out = held_out_tokens(tokens) * (self.training.measurements + 1)
         asked = tokens if self.training.cache else learned + held_out
         return float(weights) * (asked + (4 if self.training.checkpointing else 3) * learned + held_out)
+
+    def disk_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+        """The teacher's answers: of a decoder logits with their places, of others states."""
+        if self.teacher_stays:
+            return 0
+        decodes = anatomy.kind != "encoder"
+        return tokens * (
+            8 * min(self.training.top_k, anatomy.vocab_size) if decodes else 4 * anatomy.hidden_size
+        )
 
     @property
     def teacher_stays(self) -> bool:

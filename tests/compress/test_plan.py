@@ -89,3 +89,13 @@ def test_each_kind_of_work_has_its_rate() -> None:
     assert whole == pytest.approx(
         sum(RATES.seconds(Work(*one)) for one in [(1e9, 1e9), (0, 0, 100, 1e6, 1e9)])
     )
+
+
+def test_answers_of_a_teacher_count_as_disk(pico_llama: Path, tmp_path: Path) -> None:
+    found = {}
+    for cache in ("true", "false"):
+        recipe = tmp_path / f"{cache}.yaml"
+        recipe.write_text(f"passes: [{{pass: distill, cache: {cache}, top_k: 50}}]")
+        chosen = {"recipe": str(recipe), "calibration": "wikipedia", "samples": 64, "length": 32}
+        found[cache] = plan_model(str(pico_llama), **chosen).disk  # type: ignore[arg-type]
+    assert found["true"] - found["false"] == 64 * 32 * 50 * 8
