@@ -27,6 +27,8 @@ class About(BaseModel):
     purpose: str = Field(description="what it is for, in a line")
     cost: str = Field("", description="time and memory with SmolLM2-135M on one core")
     text: bool | None = Field(None, description="whether it needs calibration text")
+    sizes: str = Field("", description="of which models it holds, as far as that was measured")
+    instead: str = Field("", description="what else to take, and when")
     smollm2: str = Field("", description="what it gave on SmolLM2-135M")
     minilm: str = Field("", description="what it gave on MiniLM")
 

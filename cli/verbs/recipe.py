@@ -52,7 +52,8 @@ def _told(name: str, about: About) -> list[str]:
     """The lines of one recipe."""
     text = "needs text" if about.text else "no text"
     gave = [f"SmolLM2: {about.smollm2 or 'not measured'}", f"MiniLM: {about.minilm or 'not measured'}"]
-    lines = [about.purpose, f"{about.cost}; {text}", *gave]
+    lines = [about.purpose, f"{about.cost}; {text}", f"sizes: {about.sizes}", *gave]
+    lines += [f"instead: {about.instead}"] if about.instead else []
     wrapped = [part for line in lines for part in textwrap.wrap(line, 80 - 20)]
     return [f"{name if not index else '':<19} {part}" for index, part in enumerate(wrapped)]
 

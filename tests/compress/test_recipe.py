@@ -35,7 +35,7 @@ def test_what_packaged_recipes_say_of_themselves() -> None:
     recipes = {name: load_recipe(name) for name in names()}
     for name, recipe in recipes.items():
         said = about(name)
-        assert recipe.about == said and said.purpose and said.cost
+        assert recipe.about == said and said.purpose and said.cost and said.sizes
         assert said.text == recipe.calibrated, name
     does = {name: {**recipe.as_dict(), "name": ""} for name, recipe in recipes.items()}
     for name, other in itertools.permutations(recipes, 2):
@@ -47,6 +47,7 @@ def test_the_list_says_purpose_cost_and_what_each_gave(capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert shown.startswith("fast ") and all(f"\n{name} " in f"\n{shown}" for name in names())
     assert "needs text" in shown and "SmolLM2: 98 MB of 544, KL 0.159" in shown
+    assert "the text is lost" in shown and "open in plain transformers" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 100
 
 
