@@ -26,22 +26,26 @@ def bits_in_bundle(scheme: Scheme | None, in_features: int) -> float:
 
 
 def bundle_bytes(
-    source: WeightSource, left: Anatomy, bits: Mapping[str, float], embedding: str | None, added: int
+    source: WeightSource,
+    left: Anatomy,
+    bits: Mapping[str, float],
+    tables: tuple[Scheme | None, Scheme | None],
+    added: int,
 ) -> int:
     """Bytes of the bundle's files.
 
     Args:
         left: what the recipe leaves of the model.
         bits: of a weight of each linear that it names; others are float32.
-        embedding: the scheme of embedding and head, or None.
+        tables: the schemes of the embedding and of a head that is not the embedding; None is float.
         added: bytes that the recipe adds.
     """
     linears = list(left.all_linears())
     total = sum(one.out_features * one.in_features * bits.get(one.name, _FLOAT) for one in linears)
-    tables = {left.embedding} | ({left.head} if left.head is not None and not left.tied else set())
-    scheme = None if embedding is None else Scheme.parse(embedding)
-    total += len(tables) * left.vocab_size * left.hidden_size * bits_in_bundle(scheme, left.hidden_size)
-    skipped = {f"{name}.weight" for name in tables} | set(source.anatomy.copies())
+    named = [left.embedding, *([left.head] if left.head is not None and not left.tied else [])]
+    width = sum(bits_in_bundle(scheme, left.hidden_size) for _, scheme in zip(named, tables, strict=False))
+    total += left.vocab_size * left.hidden_size * width
+    skipped = {f"{name}.weight" for name in named} | set(source.anatomy.copies())
     skipped |= {f"{linear.name}.weight" for linear in source.anatomy.all_linears()}
     total += _FLOAT * sum(prod(shape) for name, shape in source.shapes.items() if name not in skipped)
     files = (source.reader.path / name for name in _COPIED)

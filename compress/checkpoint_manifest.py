@@ -13,7 +13,7 @@ from .. import __version__
 from ..storage import hash_tree, write_atomic, write_json
 from .bill_of_materials import BOM, TOOLS, task_of, write_bill_of_materials
 from .model.opens_in import opens_in_transformers
-from .model.weights import MANIFEST, WeightSource
+from .model.weights import AS_EMBEDDING, MANIFEST, WeightSource
 from .model_card import CARD, checkpoint_card
 from .numbers.scheme import runs_on
 from .pipeline.block import LayerStatus
@@ -86,6 +86,7 @@ def write_manifest(
         "run": {"key": key},
         "scheme": recipe.summary,
         "embedding": recipe.embedding,
+        **({} if recipe.head == AS_EMBEDDING else {"head": recipe.head}),
         "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
         "runs_on": runs_on(result.schemes.values()),
         "opens_in": {"transformers": opens_in_transformers(result).as_dict()},

@@ -158,9 +158,11 @@ def _use(opens: Mapping[str, Any]) -> str:
 
 
 def _facts(manifest: Mapping[str, Any], stored: int) -> str:
+    named = manifest["embedding"], manifest.get("head", manifest["embedding"])
+    tables = " and ".join(dict.fromkeys(name or "float32" for name in named))
     lines = [
         f"- files: {stored / 1e6:.1f} MB",
-        f"- embedding and head in exports: {markdown(manifest['embedding'] or 'float32')}",
+        f"- embedding and head in exports: {markdown(tables)}",
         "- speed and memory in use: not measured of a checkpoint; `edgepress profile` measures its bundle",
     ]
     lines += [f"- note: {markdown(note)}" for note in manifest["notes"]]

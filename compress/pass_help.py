@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from .model.weights import DEFAULT_EMBEDDING
+from .model.weights import AS_EMBEDDING, DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
 from .pipeline.pass_names import PASS_ALIASES, pass_names
 from .pipeline.pass_options import pass_type
@@ -98,6 +98,7 @@ def schema() -> dict[str, Any]:
             "passes": {"type": "array", "minItems": 1, "items": {"oneOf": choices}},
             "training": TrainingOptions.model_json_schema(),
             "embedding": {"type": ["string", "null"], "default": DEFAULT_EMBEDDING},
+            "head": {"type": ["string", "null"], "default": AS_EMBEDDING},
             "calibration": CalibrationSettings.model_json_schema(),
         },
         "required": ["passes"],

@@ -21,7 +21,7 @@ from .pipeline.advance import weights_of
 from .pipeline.algorithm import Pass, Selective
 from .rates import measured_rates
 from .recipe import Recipe
-from .recipe_words import check_ignored, check_requantized
+from .recipe_words import check_head, check_ignored, check_requantized
 from .text.probe_text import TEXTS, TOKENS
 
 _START = 5.0  # seconds until torch and transformers are there
@@ -138,6 +138,7 @@ def plan(
     check_kind(source.anatomy, recipe)
     check_cache(source.anatomy, source.kv_scheme, recipe)
     steps, left, bits = _step_plans(source, recipe)
+    check_head(left, recipe)
     check_shapes(source.anatomy, recipe)
     again = check_requantized(source, recipe)
     tokens = samples * length if recipe.calibrated else 0
@@ -155,7 +156,7 @@ def plan(
         calibration_tokens=tokens,
         checkpoint_bytes=checkpoint,
         result_bytes=result,
-        bundle_bytes=bundle_bytes(source, left, bits, recipe.embedding, added),
+        bundle_bytes=bundle_bytes(source, left, bits, recipe.tables, added),
         peak_memory=memory_of(source, recipe, samples, length, batch_size),
         disk=predict_disk(source, recipe, tokens, result),
         seconds=_START
@@ -223,11 +224,10 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
                 f"pass {name}: groups of {step.inputs_multiple} inputs do not divide {_listed(misfits)}",
                 fix="name these layers in the pass's `ignore`, or give a sparsity instead of the pattern",
             )
-    if recipe.embedding is not None:
-        scheme = Scheme.parse(recipe.embedding)
-        if scheme.group_size is not None and anatomy.hidden_size % scheme.group_size:
+    for table, scheme in zip(("embedding", "head"), recipe.tables, strict=True):
+        if scheme is not None and scheme.group_size is not None and anatomy.hidden_size % scheme.group_size:
             misfits = {anatomy.hidden_size: [anatomy.embedding]}
-            raise _refuse("embedding", misfits, scheme, [anatomy.hidden_size])
+            raise _refuse(table, misfits, scheme, [anatomy.hidden_size])
 
 
 def _check_experts(anatomy: Anatomy, name: str, step: Pass) -> None:

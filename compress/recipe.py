@@ -8,6 +8,7 @@ passes:
     scheme: W4A16-g64
 training: {epochs: 4}       # of every pass that trains; a pass may have its own
 embedding: W8A16-g32        # how exports store embedding and head; null leaves them in float
+head: W4A16-g32             # a head that is not the embedding, where it differs
 calibration: {source: wikipedia, samples: 128, length: 512, seed: 0}
 """
 
@@ -17,13 +18,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from ..errors import RecipeError
 from ..limits import LARGEST_SEED
 from ..storage import sha256_json
 from ..yaml_safe import load_yaml
-from .model.weights import DEFAULT_EMBEDDING
+from .model.weights import AS_EMBEDDING, DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
 from .pipeline.algorithm import Pass
 from .pipeline.pass_names import pass_names
@@ -66,6 +75,7 @@ class Recipe(BaseModel):
     about: About | None = None
     passes: tuple[Step, ...] = Field(min_length=1)
     embedding: str | None = DEFAULT_EMBEDDING
+    head: str | None = AS_EMBEDDING
     calibration: CalibrationSettings = CalibrationSettings()
     notes: tuple[str, ...] = ()  # old names that the recipe uses, and the new ones
     paths: tuple[str, ...] = ()  # what its options name: files, directories, or demo corpora
@@ -80,11 +90,11 @@ class Recipe(BaseModel):
                 )
         return value
 
-    @field_validator("embedding")
+    @field_validator("embedding", "head")
     @classmethod
-    def _weight_only(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
+    def _weight_only(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None or (info.field_name == "head" and value == AS_EMBEDDING):
+            return value
         scheme = Scheme.parse(value)
         if scheme.activations or scheme.bits == 3 or scheme.format != "int":
             raise ValueError("embedding and head take integer weight-only schemes of 2, 4 or 8 bits")
@@ -114,8 +124,16 @@ class Recipe(BaseModel):
                 for step in self.passes
             ],
             "embedding": self.embedding,
+            **({} if self.head == AS_EMBEDDING else {"head": self.head}),
             "calibration": self.calibration.model_dump(mode="json"),
         }
+
+    @property
+    def tables(self) -> tuple[Scheme | None, Scheme | None]:
+        """The schemes of the embedding, and of a head that is not the embedding; None in float."""
+        named = self.embedding, self.embedding if self.head == AS_EMBEDDING else self.head
+        embedding, head = (None if name is None else Scheme.parse(name) for name in named)
+        return embedding, head
 
     @property
     def sha256(self) -> str:

@@ -15,7 +15,7 @@ from ..yaml_safe import load_yaml
 from .numbers.scheme import Scheme
 from .pipeline.pass_names import PASS_ALIASES, pass_names
 
-KEYS = ("name", "about", "passes", "training", "embedding", "calibration")
+KEYS = ("name", "about", "passes", "training", "embedding", "head", "calibration")
 FOLDER = Path(__file__).parent / "recipes"
 
 

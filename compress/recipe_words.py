@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ..errors import RecipeError
 from .model.anatomy import Anatomy
-from .model.weights import WeightSource
+from .model.weights import AS_EMBEDDING, WeightSource
 from .pipeline.algorithm import Pass, Selective, names_layer
 from .recipe import REQUANTIZE, Recipe
 
@@ -31,6 +31,21 @@ def check_ignored(anatomy: Anatomy, name: str, step: Pass) -> None:
                 fix=f"name layers as {layers[0][0]} is, by globs, by regular expressions behind re:, or by "
                 f"role: {roles}",
             )
+
+
+def check_head(anatomy: Anatomy, recipe: Recipe) -> None:
+    """Refuse a scheme for a head that ``anatomy``, of the finished model, does not have of its own; a pass
+    that adds one counts.
+
+    Raises:
+        RecipeError: says why it has none.
+    """
+    added = any(step.added_bytes(anatomy) for _, step in recipe.steps)
+    if recipe.head != AS_EMBEDDING and (anatomy.head is None or (anatomy.tied and not added)):
+        why = "it has no head" if anatomy.head is None else "its head is the embedding (they are tied)"
+        raise RecipeError(
+            "the recipe has a scheme for a head of the model's own", why=why, fix="leave out head"
+        )
 
 
 def check_requantized(source: WeightSource, recipe: Recipe) -> tuple[str, ...]:

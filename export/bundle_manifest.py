@@ -38,6 +38,7 @@ def manifest_of(job: ExportJob, sections: dict[str, Any], parity: dict[str, Any]
             "calibration": made.get("calibration"),
             "opens_in": made.get("opens_in"),
             "embedding": None if job.source.embedding_scheme is None else job.source.embedding_scheme.name,
+            "head": None if job.source.head_scheme is None else job.source.head_scheme.name,
         },
         "layers": made.get("layers", []),
         "steps": made.get("steps", []),

@@ -66,6 +66,12 @@ def _elsewhere(command: str) -> str:
     )
 
 
+def _tables(source: dict[str, Any]) -> str:
+    """The schemes of embedding and head, once where they are the same."""
+    named = [source["embedding"], source.get("head", source["embedding"])]
+    return " and ".join(dict.fromkeys(name or "float32" for name in named))
+
+
 def _facts(manifest: dict[str, Any], shipped: int) -> str:
     weights, graph = manifest["weights"], manifest["graph"]
     lines = [
@@ -73,7 +79,7 @@ def _facts(manifest: dict[str, Any], shipped: int) -> str:
         "- on the device after the first run: the same; edgepress keeps nothing else there",
         "- memory in use and speed: not measured by the export; `edgepress profile .` measures them",
         f"- parameters: {weights['params']:,}",
-        f"- embedding and head: {markdown(manifest['source']['embedding'] or 'float32')}",
+        f"- embedding and head: {markdown(_tables(manifest['source']))}",
         f"- graph: opset {graph['opset']}, IR {graph['ir_version']}",
         f"- operators: {graph['operators']}; runs in {markdown(graph['runs_in'])}",
     ]

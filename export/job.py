@@ -53,5 +53,6 @@ class ExportJob:
     def rounds(self) -> bool:
         """Whether anything in the exported graph is quantized."""
         source = self.source
-        stored = bool(source.schemes) or source.embedding_scheme is not None or self.kv_dtype != FLOAT
+        tables = source.embedding_scheme, source.head_scheme
+        stored = bool(source.schemes) or tables != (None, None) or self.kv_dtype != FLOAT
         return stored and not self.as_float

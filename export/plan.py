@@ -52,8 +52,7 @@ def export_needs(source: WeightSource, *, validate: bool = True, gate: bool = Fa
 def _bundle_bytes(source: WeightSource) -> int:
     linears = source.anatomy.all_linears()
     stored = {one.name: bits_in_bundle(source.schemes.get(one.name), one.in_features) for one in linears}
-    embedding = None if source.embedding_scheme is None else source.embedding_scheme.name
-    return bundle_bytes(source, source.anatomy, stored, embedding, 0)
+    return bundle_bytes(source, source.anatomy, stored, (source.embedding_scheme, source.head_scheme), 0)
 
 
 def _writing(source: WeightSource, sizes: dict[str, int]) -> int:

@@ -62,11 +62,12 @@ def load_model(
 
 def round_tables(model: nn.Module, source: WeightSource) -> None:
     """Round embedding and head of ``model``, in float32, as exports of ``source`` store them."""
-    anatomy, scheme = source.anatomy, source.embedding_scheme
-    if scheme is None:
-        return
+    anatomy = source.anatomy
     tied = anatomy.head if anatomy.tied else None
     for name in {anatomy.embedding, anatomy.head} - {None, tied}:
+        scheme = source.table_scheme(str(name))
+        if scheme is None:
+            continue
         weight = model.get_submodule(module_name(anatomy, str(name))).weight
         assert isinstance(weight, nn.Parameter)
         # In place: a tied head shares the parameter. On the CPU: sums, and so scales, are the export's.

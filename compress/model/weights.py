@@ -33,6 +33,7 @@ from .pooling import embeds_sentences
 
 MANIFEST = "edgepress.json"
 DEFAULT_EMBEDDING = "W8A16-g32"
+AS_EMBEDDING = "embedding"  # of the head: as the embedding is
 
 # Rows of an embedding or head that are rounded at once.
 _TABLE_ROWS = 8192
@@ -47,7 +48,8 @@ class WeightSource:
         schemes: the scheme of every quantized linear by module name.
         kv_scheme: of the key/value cache; None in float.
         shapes: logical shape of every tensor under its plain name (``X.weight``).
-        embedding_scheme: how exports store embedding and head, or None to leave them in float.
+        embedding_scheme: how exports store the embedding, or None to leave it in float; see
+            :meth:`table_scheme` for the head.
         packed_transposed: whether quantized linears are stored ``[in, out]``.
     """
 
@@ -120,6 +122,19 @@ class WeightSource:
         name = self.manifest.get("embedding", DEFAULT_EMBEDDING)
         return None if name is None else Scheme.parse(str(name))
 
+    @property
+    def head_scheme(self) -> Scheme | None:
+        """How exports store a head that is not the embedding, or None to leave it in float."""
+        name = self.manifest.get("head", AS_EMBEDDING)
+        if name == AS_EMBEDDING:
+            return self.embedding_scheme
+        return None if name is None else Scheme.parse(str(name))
+
+    def table_scheme(self, module: str) -> Scheme | None:
+        """How exports store the embedding or head ``module``; None in float."""
+        own = module == self.anatomy.head and not self.anatomy.tied
+        return self.head_scheme if own else self.embedding_scheme
+
     def stored(self, name: str) -> Tensor:
         """A dense float tensor in its stored type.
 
@@ -177,10 +192,10 @@ class WeightSource:
         return self.dense(module) if module in self.schemes else self._read_float(name)
 
     def table(self, name: str) -> QTensor | Tensor:
-        """The embedding or head ``name`` as exports store it: rounded as ``embedding_scheme`` says, or
+        """The embedding or head ``name`` as exports store it: rounded as :meth:`table_scheme` says, or
         float32.
         """
-        scheme, stored = self.embedding_scheme, self.stored(f"{name}.weight")
+        scheme, stored = self.table_scheme(name), self.stored(f"{name}.weight")
         if scheme is None or scheme.format != "int" or stored.dtype == torch.float64:
             weight = self._read_float(f"{name}.weight")
             return weight if scheme is None else quantize(weight, scheme)

@@ -100,6 +100,9 @@ class GraphSource(Protocol):
     shapes: dict[str, tuple[int, ...]]
     embedding_scheme: Scheme | None
 
+    @property
+    def head_scheme(self) -> Scheme | None: ...
+
     def kv_scales(self, attention: Attention) -> KVScales | None: ...
 
     def linear(self, name: str) -> QTensor | Tensor: ...
@@ -136,6 +139,7 @@ class WeightView:
         self.kv_dtype = "float32" if as_float else kv_dtype
         self.anatomy = source.anatomy
         self.embedding_scheme = None if as_float else source.embedding_scheme
+        self.head_scheme = None if as_float else source.head_scheme
         self._last: tuple[str, QTensor] | None = None
         self._orders = {
             block.attention.projections[0].name: torch.tensor(order)
@@ -176,7 +180,7 @@ class WeightView:
         return self.source.scales(linear)
 
     def quantized_table(self, module: str) -> QTensor:
-        """Embedding or head ``module``, rounded to the codes of ``embedding_scheme``."""
+        """Embedding or head ``module``, rounded to the codes of its scheme."""
         return self._cached(module, self.source.table)
 
     def _cached(self, module: str, read: Callable[[str], QTensor | Tensor]) -> QTensor:

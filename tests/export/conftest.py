@@ -53,6 +53,7 @@ class QuantizedSource:
         names = {linear.name: scheme_of(linear) for linear in self.anatomy.linears()}
         self.schemes = {name: Scheme.parse(scheme) for name, scheme in names.items() if scheme}
         self.embedding_scheme = None if embedding is None else Scheme.parse(embedding)
+        self.head_scheme = self.embedding_scheme
 
     def linear(self, name: str) -> QTensor | torch.Tensor:
         weight = self.dense_source.linear(name)
@@ -220,6 +221,10 @@ class Matrices:
         self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self.schemes = {name: Scheme.parse(scheme) for name, scheme in schemes.items()}
         self.embedding_scheme: Scheme | None = None
+
+    @property
+    def head_scheme(self) -> Scheme | None:
+        return self.embedding_scheme
 
     def linear(self, name: str) -> QTensor | torch.Tensor:
         weight = self.tensors[f"{name}.weight"]

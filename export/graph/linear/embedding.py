@@ -27,8 +27,9 @@ def embed(build: Build, ids: ir.Value) -> ir.Value:
 
 def head(build: Build, value: ir.Value) -> ir.Value:
     """Logits ``[…, vocab]``."""
-    anatomy, scheme = build.anatomy, build.weights.embedding_scheme
-    module = anatomy.embedding if anatomy.tied or anatomy.head is None else anatomy.head
+    anatomy, module, scheme = build.anatomy, build.anatomy.embedding, build.weights.embedding_scheme
+    if not anatomy.tied and anatomy.head is not None:
+        module, scheme = anatomy.head, build.weights.head_scheme
     shape = build.weights.shape(f"{module}.weight")
     if scheme is None:
         table = build.table(module)
