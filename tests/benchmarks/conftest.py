@@ -24,7 +24,14 @@ DEVICE = {
     "memory": {"total": 25276510208, "limit": None},
     "limits": {"affinity": 2, "cpu_quota": 2.0, "threads": 2, "container": True},
 }
-RUNTIME = {"name": "onnxruntime", "version": "1.32.0", "providers": ["CPUExecutionProvider"], "threads": 2}
+RUNTIME = {
+    "name": "onnxruntime",
+    "version": "1.32.0",
+    "operators": "edgepress",
+    "instructions": "avx2",
+    "providers": ["CPUExecutionProvider"],
+    "threads": 2,
+}
 KINDS = {
     "decoder": [
         *(f"self_attn.{name}_proj" for name in "qkvo"),
@@ -179,6 +186,7 @@ def _decoders() -> list[Measurement]:
                 "decode_tps": metric(43.4, 0.8),
                 "prefill_tps": metric(410, 6),
                 "rss_peak_bytes": metric(814e6, 0),
+                "device_bytes": metric(543e6, 0, "bytes"),
             },
         ),
     ]
@@ -194,6 +202,7 @@ def _decoders() -> list[Measurement]:
             "decode_tps": metric(decode, decode * 0.02, "tok/s", "higher"),
             "prefill_tps": metric(prefill, prefill * 0.015, "tok/s", "higher"),
             "rss_peak_bytes": metric(rss * 1e6, 0, "bytes"),
+            "device_bytes": metric(made.disk_bytes, 0, "bytes"),
         }
         changes: dict[str, Any] = {}
         if scheme.startswith("W2"):

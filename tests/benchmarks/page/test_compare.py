@@ -44,6 +44,25 @@ def test_rows_show_values_intervals_and_marks(run_file: Path) -> None:
     assert "2 threads, AMD EPYC 9R14" in text
 
 
+def test_bytes_on_the_device_are_a_column_where_they_are_not_those_shipped(
+    measured: list[Measurement], tmp_path: Path
+) -> None:
+    def text(name: str, factor: float) -> str:
+        run = tmp_path / f"{name}.jsonl"
+        for line in measured:
+            metrics = dict(line.metrics)
+            if (stored := metrics.get("device_bytes")) is not None and stored.value is not None:
+                metrics["device_bytes"] = stored.model_copy(update={"value": factor * stored.value})
+            record.append(run, line.model_copy(update={"metrics": metrics}))
+        return as_text(compare_runs([run]), width=120)
+
+    same, other = text("same", 1), text("other", 2)
+    said = "on device: after the first run the same bytes as shipped"
+    assert same.count(said) == 1 and "on device " not in same.replace(said, "")
+    assert said not in other and re.search(r"W4A16-g64 gptq ◆ +83.1 +166 +6.5", other)
+    assert "speed with: onnxruntime 1.32.0, edgepress operators (avx2)" in same
+
+
 def test_an_invalid_number_is_never_best_nor_on_the_front(run_file: Path) -> None:
     rows = document(compare_runs([run_file]))["groups"][0]["rows"]
     two_bits = next(row for row in rows if row["scheme"] == "W2A16-g64 gptq")
