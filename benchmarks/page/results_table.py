@@ -14,7 +14,7 @@ from typing import Literal
 
 from ..records.conditions import clip, measured_with
 from ..records.record import Measurement, Metric
-from .columns import COLUMNS, FRONT, Column
+from .columns import COLUMNS, DEVICE, FRONT, Column
 from .headline import pareto_front
 from .join import ASPECT_NAMES, MetricReading, ResultGroup, ResultRow, aspect_of
 
@@ -123,7 +123,7 @@ def cell(
     if value is None:
         reason = reading.metric.reason if reading is not None else ""
         return Cell("–", status="missing", note=_note_of(notes, _missing(group, row, column, reason)))
-    if reading is None:
+    if reading is None or column is DEVICE:  # bytes of files are what they are, however noisy the machine
         return Cell(column.text(value), value)
     return Cell(
         column.text(value),
@@ -184,7 +184,7 @@ def _notes(group: ResultGroup) -> list[str]:
                 found.append(_doubt(group, row, line))
         for column in COLUMNS[group.kind]:
             reading = None if column.metric is None else row.reading(column.metric)
-            if reading is not None:
+            if reading is not None and column is not DEVICE:
                 found.append(_why(group, row, column, reading))
             if reading is not None and reading.value is None:
                 found.append(_missing(group, row, column, reading.metric.reason))

@@ -60,6 +60,7 @@ def test_bytes_on_the_device_are_a_column_where_they_are_not_those_shipped(
     said = "on device: after the first run the same bytes as shipped"
     assert same.count(said) == 1 and "on device " not in same.replace(said, "")
     assert said not in other and re.search(r"W4A16-g64 gptq ◆ +83.1 +166 +6.5", other)
+    assert re.search(r"W2A16-g64 gptq +66.0 +132 +8.2", other)  # no mark, though its speed is invalid
     assert "speed with: onnxruntime 1.32.0, edgepress operators (avx2)" in same
 
 
