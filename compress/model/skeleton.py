@@ -118,7 +118,8 @@ class Skeleton:
         if anatomy.final_norm is None or anatomy.head is None:
             raise CheckpointError(f"a {anatomy.model_type} model has no head")
         module = anatomy.embedding if anatomy.tied else anatomy.head
-        read = self.source.table(module) if rounded else self.source.stored(f"{module}.weight")
+        rounded = rounded and self.source.table_scheme(str(module)) is not None
+        read = self.source.table(str(module)) if rounded else self.source.stored(f"{module}.weight")
         table, bias = read.to(self.device), self.source.bias(anatomy.head)
         norm = self.fill(anatomy.final_norm.name)
         bias = None if bias is None else bias.to(self.device)
