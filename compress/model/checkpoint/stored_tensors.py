@@ -68,22 +68,25 @@ def _pack_bytes(codes: Tensor, bits: int) -> Tensor:
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
     """Inverse of :func:`pack`: int8 codes ``[rows, columns]`` from int32 ``words``."""
     rows = max(1, _CODES_AT_ONCE // columns)
-    return torch.cat([_unpack_rows(part, bits, columns) for part in torch.split(words, rows)])
+    codes = torch.empty(len(words), columns, dtype=torch.int8, device=words.device)
+    for place, part in zip(torch.split(codes, rows), torch.split(words, rows), strict=True):
+        place.copy_(_unpack_rows(part, bits, columns))
+    return codes
 
 
 def _unpack_rows(words: Tensor, bits: int, columns: int) -> Tensor:
-    rows = words.shape[0]
-    groups = -(-columns // 32)
-    stream = words.to(torch.int64) & 0xFFFFFFFF
-    stream = torch.nn.functional.pad(stream, (0, groups * bits - words.shape[1])).view(rows, groups, bits)
-    codes = torch.empty(rows, groups, 32, dtype=torch.int64, device=words.device)
-    for index in range(32):
-        word, offset = divmod(index * bits, 32)
-        value = stream[..., word] >> offset
-        if offset + bits > 32:
-            value = value | (stream[..., word + 1] << (32 - offset))
-        codes[..., index] = value & ((1 << bits) - 1)
-    return (codes.view(rows, -1)[:, :columns] - (1 << (bits - 1))).to(torch.int8).contiguous()
+    mask, half = (1 << bits) - 1, 1 << (bits - 1)
+    stream = words.contiguous().view(torch.uint8)
+    if 8 % bits:  # eight codes are a whole number of bytes
+        parts = torch.nn.functional.pad(stream, (0, -stream.shape[1] % bits)).view(len(words), -1, bits)
+        stream = parts[..., 0].to(torch.int64)
+        for index in range(1, bits):
+            stream |= parts[..., index].to(torch.int64) << (8 * index)
+    count = 8 // bits if 8 % bits == 0 else 8
+    codes = torch.empty(*stream.shape, count, dtype=torch.uint8, device=words.device)
+    for index in range(count):
+        codes[..., index] = (stream >> (bits * index)) & mask
+    return (codes.flatten(1)[:, :columns] - half).view(torch.int8)  # wraps around
 
 
 def pack_e2m1(codes: Tensor) -> Tensor:
