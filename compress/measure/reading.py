@@ -33,7 +33,7 @@ def read(
     whole = bool(mask.all())
     reader, cached = _reader(model)
     maps = any(name.startswith(MAPS) for name in modules or {})
-    with _eager(model) if maps else nullcontext(), _captured(model, modules or {}) as outputs:
+    with eager(model) if maps else nullcontext(), captured(model, modules or {}) as outputs:
         output = reader(
             input_ids=batch.input_ids.to(device), attention_mask=None if whole else mask, **cached
         )
@@ -56,7 +56,8 @@ def _reader(model: Any) -> tuple[nn.Module, dict[str, Any]]:
 
 
 @contextmanager
-def _eager(model: Any) -> Iterator[None]:
+def eager(model: Any) -> Iterator[None]:
+    """``model`` computes its attention maps, for as long as the context lasts."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -66,7 +67,8 @@ def _eager(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _captured(model: nn.Module, modules: Mapping[str, str]) -> Iterator[States]:
+def captured(model: nn.Module, modules: Mapping[str, str]) -> Iterator[States]:
+    """The outputs of ``modules``, a path by name, as they come."""
     outputs: States = {}
 
     def hook(name: str) -> Any:

@@ -95,7 +95,7 @@ class Skeleton:
         names = [name for name in self.outer_modules() if name != self.anatomy.embedding]
         table = self.source.stored(f"{self.anatomy.embedding}.weight").to(self.device)
         scheme = self.source.embedding_scheme if rounded else None
-        looked_up = _TokenTable(table, self.anatomy.embedding_scale, self.dtype, scheme)
+        looked_up = TokenTable(table, self.anatomy.embedding_scale, self.dtype, scheme)
         empty = self._replace(self.anatomy.embedding, looked_up)
         try:
             for name in names:
@@ -137,12 +137,12 @@ class Skeleton:
         return replaced
 
 
-class _TokenTable(nn.Module):
+class TokenTable(nn.Module):
     """The token embedding in its stored type: the rows that are looked up become ``dtype``, not the table;
     with a ``scheme`` they are rounded, too.
     """
 
-    def __init__(self, table: Tensor, scale: float, dtype: torch.dtype, scheme: Scheme | None) -> None:
+    def __init__(self, table: Tensor, scale: float, dtype: torch.dtype, scheme: Scheme | None = None) -> None:
         super().__init__()
         self.table, self.scale, self.dtype, self.scheme = table, scale, dtype, scheme
 

@@ -147,7 +147,10 @@ class Distill(Selective, Learning):
     def learner(self, stage: Stage) -> Student:
         linears = [] if self.train == "norms" else self.selected(stage.source.anatomy)
         rank = self.rank if self.train == "lora" else None
-        return float_student(stage, linears, rank, self.training.seed, embedding=self.embedding)
+        streams = self.train != "all" and self.streams(stage)
+        return float_student(
+            stage, linears, rank, self.training.seed, embedding=self.embedding, streams=streams
+        )
 
     @property
     def knows_encoder_decoders(self) -> bool:

@@ -48,7 +48,7 @@ class Tune(Learning):
         Raises:
             TrainingError: it has none of them.
         """
-        student = Student(stage.source, stage.device)
+        student = Student(stage.source, stage.device, streams=self.streams(stage))
         if not student.learn(self.learn, stage.masks.names):
             raise TrainingError(
                 f"the model has no {' or '.join(self.learn)} to tune",

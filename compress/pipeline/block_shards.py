@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..model.block_anatomy import BlockAnatomy
+from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.quantization_config import forms
 from ..model.checkpoint.stored_tensors import stored
 from ..model.kv_scheme import stored_scales
@@ -171,10 +171,13 @@ class Masks:
 
     def of(self, block: BlockAnatomy, device: torch.device) -> dict[str, Tensor]:
         """Bool masks ``[out, in]`` of a block's linears, True keeps."""
-        masks = {}
-        for linear in block.linears():
-            if linear.name in self._file_of:
-                with safe_open(self._file_of[linear.name], "pt") as file:
-                    bits = file.get_tensor(linear.name)
-                masks[linear.name] = unpacked(bits, (linear.out_features, linear.in_features)).to(device)
-        return masks
+        found = ((linear.name, self.one(linear)) for linear in block.linears())
+        return {name: mask.to(device) for name, mask in found if mask is not None}
+
+    def one(self, linear: Linear) -> Tensor | None:
+        """The mask of ``linear``, or None where all of it is kept."""
+        if linear.name not in self._file_of:
+            return None
+        with safe_open(self._file_of[linear.name], "pt") as file:
+            bits = file.get_tensor(linear.name)
+        return unpacked(bits, (linear.out_features, linear.in_features))

@@ -31,7 +31,7 @@ from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
 from .losses.objective import Objective, objective_for
 from .on_policy import OnPolicy
-from .students.sharding import whole
+from .students.streamed_blocks import streams
 from .students.student import Student
 from .teacher import CachedTeacher, LiveTeacher, Teacher
 from .train_state import LoopSettings, TrainState
@@ -94,6 +94,13 @@ class Learning(ModelPass):
         blocks = 1 if self.training.checkpointing else 12
         held = 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
         return held + self.teacher_bytes(weights)
+
+    def streams(self, stage: Stage) -> bool:
+        """Whether the student of a pass in which no matrix learns reads its blocks as they run: not where it
+        is spread over processes, nor where it writes, a token at a time.
+        """
+        alone = not stage.processes.sharded and self.on_policy_writing() is None
+        return alone and streams(stage.source, stage.device)
 
     def learner(self, stage: Stage) -> Student:
         """The model of ``stage`` with what should learn, and ``learned`` not empty."""
@@ -169,7 +176,7 @@ class Learning(ModelPass):
         if sharded:
             _require_spreadable(stage, objective, own)
         student = self.learner(replace(stage, device=torch.device("cpu")) if sharded else stage)
-        if self.training.checkpointing:
+        if self.training.checkpointing and student.streamed is None:
             checkpoint_blocks(student.blocks())
         if sharded:
             student.spread(stage.device, stage.processes)
@@ -191,8 +198,8 @@ class Learning(ModelPass):
         schemes: dict[str, Scheme] = student.schemes()
         writer = BlockWriter(stage.source, schemes, stage.directory)
         parts, statuses = [], []
-        for block, module in zip(stage.source.anatomy.blocks, student.blocks(), strict=True):
-            with whole(module):
+        for index, block in enumerate(stage.source.anatomy.blocks):
+            with student.whole(index):
                 if stage.processes.first:
                     names = [linear.name for linear in block.linears() if linear.name in schemes]
                     quantized = {name: student.tensor(name) for name in names}

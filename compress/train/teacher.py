@@ -5,7 +5,7 @@ memory; or asked again every time, where its answers are larger than it is worth
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,9 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ...foreign import foreign_errors_are_typed
 from ...storage import write_atomic
-from ...terminal import Progress
+from ...terminal import Progress, ProgressTask
+from ..model.torch_model import round_cache
+from ..model.weights import WeightSource
 from ..pipeline.forward import require_few
 from ..pipeline.processes import ALONE, Processes
 from ..pipeline.sealed import SEAL_BYTES, ends_with_seal
@@ -24,6 +26,8 @@ from ..text.micro_batches import MicroBatch
 from .losses.objective import Objective, ask
 from .losses.term import Answers, Term
 from .students.sharding import load_spread
+from .students.streamed_blocks import StreamedBlocks, streams
+from .teacher_sweep import TeacherSweep
 
 
 class Teacher(Protocol):
@@ -76,12 +80,23 @@ class CachedTeacher:
 
     def _ask(self, missing: Sequence[MicroBatch], along: Sequence[MicroBatch], progress: Progress) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        model = load_spread(self.path, self.device, self.processes)
         with progress.task("asking the original", len(missing)) as task:
-            for batch in missing:
-                data = save(ask(self.objective, model, batch, self.device))
+            for batch, answers in self._answers(missing, along, task):
+                data = save(answers)
                 write_atomic(self._file(batch), data + hashlib.sha256(data).digest())
-                task.advance(1)
+
+    def _answers(
+        self, missing: Sequence[MicroBatch], along: Sequence[MicroBatch], task: ProgressTask
+    ) -> Iterator[tuple[MicroBatch, Answers]]:
+        """To all that are ``missing``; what is asked ``along`` does not count."""
+        source = WeightSource.open(self.path)
+        if not self.processes.sharded and streams(source, self.device):
+            yield from TeacherSweep(source, self.objective, self.device).answers(missing, task)
+            return
+        model = load_spread(self.path, self.device, self.processes)
+        for batch in missing:
+            yield batch, ask(self.objective, model, batch, self.device)
+            task.advance(1)
         for batch in along:
             ask(self.objective, model, batch, self.device)
 
@@ -106,13 +121,18 @@ class CachedTeacher:
 
 
 class LiveTeacher:
-    """The model at ``path``, in memory."""
+    """The model at ``path``, which answers whenever it is asked."""
 
     def __init__(
         self, path: Path, objective: Objective, device: torch.device, processes: Processes = ALONE
     ) -> None:
         self.objective, self.device = objective, device
-        self.model = load_spread(path, device, processes).requires_grad_(False)
+        source = WeightSource.open(path)
+        if not processes.sharded and streams(source, device):
+            self.model = StreamedBlocks(source, device).model
+            round_cache(self.model, source)
+        else:
+            self.model = load_spread(path, device, processes).requires_grad_(False)
 
     def prepare(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> None:
         """Nothing to do."""

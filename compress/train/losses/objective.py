@@ -76,10 +76,16 @@ def _parts(term: Term, tokens: int) -> Iterator[slice]:
 
 def ask(objective: Objective, teacher: nn.Module, batch: MicroBatch, device: torch.device) -> Answers:
     """The teacher's answers to a micro-batch."""
+    looks = any(term.needs_teacher for _, term in objective.terms)
+    with torch.no_grad():
+        states = read(teacher, batch, device, objective.teacher_taps) if looks else {}
+    return answers_from(objective, teacher, states, batch)
+
+
+def answers_from(objective: Objective, teacher: nn.Module, states: States, batch: MicroBatch) -> Answers:
+    """The answers of ``teacher``, whose ``states`` of the micro-batch are known."""
     found: Answers = {}
     with torch.no_grad():
-        looks = any(term.needs_teacher for _, term in objective.terms)
-        states = read(teacher, batch, device, objective.teacher_taps) if looks else {}
         for _, term in objective.terms:
             parts = [
                 term.answers(teacher, _some(states, part), batch, part) for part in _parts(term, batch.tokens)

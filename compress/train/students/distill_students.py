@@ -41,9 +41,11 @@ def float_student(
     seed: int = 0,
     *,
     embedding: bool = False,
+    streams: bool = False,
 ) -> Student:
     """The model of ``stage`` with the weights of ``linears``, and all norms and biases, free; with ``rank``
-    the weights change by a product of that rank. With ``embedding`` that learns too, and the head.
+    the weights change by a product of that rank. With ``embedding`` that learns too, and the head. It
+    ``streams`` as a :class:`Student` does.
 
     Raises:
         TrainingError: one of ``linears`` is quantized, or there is nothing to learn.
@@ -55,7 +57,7 @@ def float_student(
             why="codes are no float weights, and do not move here",
             fix="do this before quantizing, ignore them, or use tune (scales) or qat (codes)",
         )
-    student = Student(stage.source, stage.device)
+    student = Student(stage.source, stage.device, streams=streams)
     student.learn_weights(linears, stage.masks, rank, seed)
     student.learn(("norms", "biases", *(("embedding",) if embedding else ())))
     if not student.learned:

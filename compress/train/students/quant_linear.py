@@ -1,4 +1,5 @@
-"""Linears of a student whose weight is made of something else in each pass: of codes, or of the embedding.
+"""Linears of a student whose weight is made of something else in each pass: of codes, of the embedding, or of
+a table in a smaller type.
 
 ``QuantLinear`` computes from codes, scales and zero points, and learns the last two.
 The codes stay int8 in memory; the float weight exists for one product at a time, in the forward and again in
@@ -16,13 +17,29 @@ from torch import Tensor, nn
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 
+_AT_ONCE = 1 << 19  # weights that are in float32 at once
 
-def _weight(codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
-    """``[out, in]`` float32, as ``QTensor.dequantize`` has it."""
+
+def _tiles(codes: Tensor) -> list[slice]:
+    """Rows of ``codes [out, in]`` that are worked on at once."""
+    rows = max(1, _AT_ONCE // codes.shape[1])
+    return [slice(start, start + rows) for start in range(0, len(codes), rows)]
+
+
+def _steps(codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+    """``[out, groups, width]`` float32: the codes less their zero points."""
     grouped = codes.view(*scale.shape, -1).to(torch.float32)
-    if zero_point is not None:
-        grouped -= zero_point.unsqueeze(-1)
-    return grouped.mul_(scale.unsqueeze(-1)).view(codes.shape)
+    return grouped if zero_point is None else grouped.sub_(zero_point.unsqueeze(-1))
+
+
+def _weight(codes: Tensor, scale: Tensor, zero_point: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """``[out, in]``, as ``QTensor.dequantize`` has it, in ``dtype``."""
+    weight = torch.empty(codes.shape, dtype=dtype, device=codes.device)
+    for tile in _tiles(codes):
+        points = None if zero_point is None else zero_point[tile]
+        values = _steps(codes[tile], scale[tile], points).mul_(scale[tile].unsqueeze(-1))
+        weight[tile] = values.view(-1, codes.shape[1])
+    return weight
 
 
 class _Product(torch.autograd.Function):
@@ -33,22 +50,24 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
         ctx.save_for_backward(rows, codes, scale, zero_point)
-        return rows @ _weight(codes, scale, zero_point).to(rows.dtype).T
+        return rows @ _weight(codes, scale, zero_point, rows.dtype).T
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None, Tensor | None]:
         rows, codes, scale, zero_point = ctx.saved_tensors
         for_rows = for_scale = for_zero_point = None
         if ctx.needs_input_grad[0]:
-            for_rows = gradient @ _weight(codes, scale, zero_point).to(gradient.dtype)
+            for_rows = gradient @ _weight(codes, scale, zero_point, gradient.dtype)
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-            outer = (gradient.T @ rows).to(torch.float32).view(*scale.shape, -1)
-            if ctx.needs_input_grad[3]:
-                for_zero_point = -scale * outer.sum(-1)
-            steps = codes.view(outer.shape).to(torch.float32)
-            if zero_point is not None:
-                steps -= zero_point.unsqueeze(-1)
-            for_scale = outer.mul_(steps).sum(-1)
+            outer, for_scale = gradient.T @ rows, torch.empty_like(scale)
+            for_zero_point = torch.empty_like(scale) if ctx.needs_input_grad[3] else None
+            for tile in _tiles(codes):
+                points = None if zero_point is None else zero_point[tile]
+                steps = _steps(codes[tile], scale[tile], points)
+                grouped = outer[tile].to(torch.float32).view(steps.shape)
+                if for_zero_point is not None:
+                    for_zero_point[tile] = -scale[tile] * grouped.sum(-1)
+                for_scale[tile] = steps.mul_(grouped).sum(-1)
         return for_rows, None, for_scale, for_zero_point
 
 
@@ -87,6 +106,43 @@ class QuantLinear(nn.Module):
         if self.bias is not None:
             out = out + self.bias.to(out.dtype)
         return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+_HEAD_ROWS = 8192  # of a stored head that are in float32 at once
+
+
+class _TableProduct(torch.autograd.Function):
+    """``rows [tokens, in]`` times the transposed ``table [out, in]``, which does not learn."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, table: Tensor) -> Tensor:
+        ctx.table = table
+        return torch.cat([rows @ part.to(rows.dtype).T for part in torch.split(table, _HEAD_ROWS)], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        parts = zip(torch.split(gradient, _HEAD_ROWS, -1), torch.split(ctx.table, _HEAD_ROWS), strict=True)
+        first, *others = (piece @ part.to(piece.dtype) for piece, part in parts)
+        return sum(others, start=first), None
+
+
+class StoredHead(nn.Module):
+    """States ``[..., hidden]`` to logits ``[..., vocab]`` by a ``table [vocab, hidden]`` that stays in its
+    stored type.
+    """
+
+    table: Tensor
+
+    def __init__(self, table: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        rows = states.reshape(-1, states.shape[-1])
+        out: Tensor = _TableProduct.apply(rows, self.table)
+        out = out if self.bias is None else out + self.bias.to(out.dtype)
+        return out.view(*states.shape[:-1], -1)
 
 
 class TiedHead(nn.Module):

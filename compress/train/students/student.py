@@ -8,6 +8,7 @@ are a sixth, and the codes themselves a seventh; pruned weights stay zero.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Literal
 
@@ -28,7 +29,8 @@ from .lsq_linear import LsqLinear, on_its_side
 from .quant_linear import QuantLinear, TiedHead
 from .relative import Learned, Rounding, learn, learn_low_rank
 from .rounded_linear import RoundedLinear
-from .sharding import block_modules, spread
+from .sharding import block_modules, spread, whole
+from .streamed_blocks import StreamedBlocks
 
 Coded = LsqLinear | RoundedLinear
 Kind = Literal["scales", "zero_points", "norms", "biases", "embedding"]
@@ -40,12 +42,17 @@ _LATENT_UNIT = 4.0
 
 
 class Student:
-    """The model at ``source`` with its quantized layers as :class:`QuantLinear`."""
+    """The model at ``source`` with its quantized layers as :class:`QuantLinear`.
 
-    def __init__(self, source: WeightSource, device: torch.device) -> None:
+    One that ``streams`` reads the frozen matrices of a block whenever it runs (:mod:`.streamed_blocks`), and
+    can learn all kinds of parameters, and changes of low rank, but neither whole weights nor codes.
+    """
+
+    def __init__(self, source: WeightSource, device: torch.device, *, streams: bool = False) -> None:
         self.source, self.device = source, device
+        self.streamed = StreamedBlocks(source, device) if streams else None
         # Scales of a quantized cache belong to the weights as they were: a model that learns has none.
-        self.model = load_model(source, device=device, cache=False)
+        self.model = self.streamed.model if self.streamed else load_model(source, device=device, cache=False)
         self.model.requires_grad_(False)
         self.quantized: dict[str, QuantLinear | Coded] = {}
         for name in source.schemes:
@@ -62,7 +69,15 @@ class Student:
                 "without static inputs",
                 fix="put the pass that learns before the one that quantizes",
             )
-        self._replace(name, QuantLinear(tensor.to(self.device), self.bias(name)))
+        module = QuantLinear(tensor.to(self.device), self.bias(name))
+        if self.streamed is not None:
+            self.streamed.quantized(name, module, partial(self._codes, name))
+        self._replace(name, module)
+
+    def _codes(self, name: str) -> Tensor:
+        tensor = self.source.linear(name)
+        assert isinstance(tensor, QTensor)
+        return tensor.codes
 
     def _replace(self, name: str, quantized: QuantLinear | Coded, activations: int | None = None) -> None:
         path = module_name(self.source.anatomy, name)
@@ -98,16 +113,19 @@ class Student:
         """
         for block in self.source.anatomy.blocks:
             kept = masks.of(block, self.device)
-            for linear in block.linears():
-                if linear in linears:
-                    name, module = f"{linear.name}.weight", self.module(linear.name)
-                    unit = module.get_parameter("weight").detach().square().mean().sqrt().clamp_min(1e-6)
-                    mask, rounded = kept.get(linear.name), self._as_stored(name)
-                    if rank is None:
-                        learned = learn(name, module, "weight", unit, rounded, mask)
-                    else:
-                        learned = learn_low_rank(name, module, unit, rounded, rank, seed, mask)
-                    self.learned.append(learned)
+            with self.whole(block.index):
+                for linear in block.linears():
+                    if linear in linears:
+                        name, module = f"{linear.name}.weight", self.module(linear.name)
+                        unit = module.get_parameter("weight").detach().square().mean().sqrt().clamp_min(1e-6)
+                        mask, rounded = kept.get(linear.name), self._as_stored(name)
+                        if rank is None:
+                            learned = learn(name, module, "weight", unit, rounded, mask)
+                        else:
+                            learned = learn_low_rank(name, module, unit, rounded, rank, seed, mask)
+                        self.learned.append(learned)
+                        if self.streamed is not None:
+                            self.streamed.factored(linear, module, masks)
 
     def learn_codes(
         self,
@@ -164,6 +182,12 @@ class Student:
     def tensor(self, name: str) -> QTensor:
         """The quantized weight of the linear ``name`` as it is now."""
         return self.quantized[name].tensor()
+
+    @contextmanager
+    def whole(self, index: int) -> Iterator[None]:
+        """All of the block ``index`` is in memory, for as long as the context lasts."""
+        with whole(self.blocks()[index]), self.streamed.loaded(index) if self.streamed else nullcontext():
+            yield
 
     def spread(self, device: torch.device, processes: Processes) -> None:
         """Keep this process's part of each block, on ``device``."""
@@ -233,6 +257,8 @@ class Student:
     def _embedding(self) -> Iterator[Learned]:
         anatomy = self.source.anatomy
         own_head = [] if anatomy.tied or anatomy.head is None else [anatomy.head]
+        if self.streamed is not None:
+            self.streamed.hold_tables()
         for name in (anatomy.embedding, *own_head, *anatomy.position_biases):
             module = self.model.get_submodule(module_name(anatomy, name))
             weight = module.get_parameter("weight").detach()

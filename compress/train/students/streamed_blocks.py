@@ -1,0 +1,181 @@
+"""``StreamedBlocks``: a model whose blocks keep only small tensors and what learns; their frozen matrices are
+read when a block runs, and forgotten after it.
+
+On the way forward the input of each block is kept and nothing inside it; on the way back the block is read
+and computed again (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174), so that memory holds the
+matrices of one block, whatever the model's size. Values and gradients are those of the whole model, to the
+bit. Quantized matrices come as codes, a byte each. Embedding and head stay in the type that they are stored
+in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...model.anatomy import module_name, stored_name
+from ...model.block_anatomy import Linear
+from ...model.skeleton import Skeleton, TokenTable
+from ...model.torch_model import round_inputs
+from ...model.weights import WeightSource
+from ...numbers.fake_quant import TokenQuantLinear
+from ...pipeline.block_shards import Masks
+from .quant_linear import StoredHead
+
+
+def streams(source: WeightSource, device: torch.device) -> bool:
+    """Whether to read the blocks of ``source`` as they run. On a GPU, which computes a block faster than it
+    is read, only where the model in float32 would take more than half of what is free.
+    """
+    if source.anatomy.kind == "encoder_decoder":
+        return False
+    if device.type != "cuda":
+        return True
+    weights = sum(linear.out_features * linear.in_features for linear in source.anatomy.all_linears())
+    return 4 * weights > torch.cuda.mem_get_info(device)[0] // 2
+
+
+@dataclass
+class Frozen:
+    """``attribute`` of ``module``, a parameter or buffer, which ``read`` reads."""
+
+    module: nn.Module
+    attribute: str
+    read: Callable[[], Tensor | None]
+
+    def fill(self, device: torch.device) -> None:
+        """Let the module have it."""
+        value = self.read()
+        assert value is not None
+        self._set(value.to(device))
+
+    def clear(self) -> None:
+        """Take it away; its shape stays."""
+        self._set(torch.empty_like(getattr(self.module, self.attribute), device="meta"))
+
+    def _set(self, value: Tensor) -> None:
+        parameter = self.attribute in self.module._parameters
+        setattr(self.module, self.attribute, nn.Parameter(value, requires_grad=False) if parameter else value)
+
+
+class StreamedBlocks:
+    """The model of ``source``, no encoder–decoder, on ``device``; ``model`` is transformers' module."""
+
+    def __init__(self, source: WeightSource, device: torch.device) -> None:
+        self.source, self.device, anatomy = source, device, source.anatomy
+        self.skeleton = Skeleton(source, device)
+        self.model = self.skeleton.model
+        self.frozen: list[list[Frozen]] = [[] for _ in anatomy.blocks]
+        self._built: dict[str, nn.Module] = {}
+        self._held: set[int] = set()
+        self._fill_outside()
+        for index, block in enumerate(anatomy.blocks):
+            self._open(index, block.prefix)
+        round_inputs(self.model, source)
+
+    def module(self, index: int) -> nn.Module:
+        """transformers' block ``index``."""
+        return self.skeleton.submodule(self.source.anatomy.blocks[index].prefix)
+
+    def _fill_outside(self) -> None:
+        anatomy, source = self.source.anatomy, self.source
+        prefixes = tuple(f"{block.prefix}." for block in anatomy.blocks)
+        table = source.stored(f"{anatomy.embedding}.weight").to(self.device)
+        self._replace(anatomy.embedding, TokenTable(table, anatomy.embedding_scale, torch.float32))
+        if anatomy.head is not None:
+            table = table if anatomy.tied else source.stored(f"{anatomy.head}.weight").to(self.device)
+            self._replace(anatomy.head, StoredHead(table, source.bias(anatomy.head)).to(self.device))
+        for local, parameter in list(self.model.named_parameters()):
+            stored = stored_name(anatomy, local)
+            if parameter.is_meta and not stored.startswith(prefixes):
+                self.skeleton.assign(self.model, local, self.skeleton.value(stored))
+
+    def _open(self, index: int, prefix: str) -> None:
+        """Fill the vectors of a block; its matrices are read whenever it runs."""
+        block = self.skeleton.submodule(prefix)
+        for local, parameter in list(block.named_parameters()):
+            stored = f"{prefix}.{local}"
+            if parameter.ndim < 2:
+                self.skeleton.assign(block, local, self.skeleton.value(stored))
+            else:
+                owner, _, leaf = local.rpartition(".")
+                read = self._reader(stored)
+                self.frozen[index].append(Frozen(block.get_submodule(owner), leaf, read))
+        inner = block.forward
+
+        @wraps(inner)
+        def streamed(*states: Any, **arguments: Any) -> Any:
+            with self.loaded(index):
+                return inner(*states, **arguments)
+
+        @wraps(inner)
+        def forward(*states: Any, **arguments: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return streamed(*states, **arguments)
+            options: Any = {"use_reentrant": False, "preserve_rng_state": False}
+            return checkpoint(streamed, *states, **options, **arguments)
+
+        block.forward = forward
+
+    def _reader(self, stored: str) -> Callable[[], Tensor]:
+        return lambda: self.skeleton.value(stored)
+
+    def _replace(self, stored: str, module: nn.Module) -> None:
+        self._built[stored] = self.skeleton.submodule(stored)
+        self.model.set_submodule(module_name(self.source.anatomy, stored), module)
+
+    def hold_tables(self) -> None:
+        """Have the embedding, and a head of its own, in float32 as transformers' own modules."""
+        tied = self.source.anatomy.copies()
+        for stored, module in self._built.items():
+            if f"{stored}.weight" in tied:
+                continue
+            self.model.set_submodule(module_name(self.source.anatomy, stored), module)
+            self.skeleton.fill(stored)
+
+    def freeze(self, name: str, module: nn.Module, attribute: str, read: Callable[[], Tensor | None]) -> None:
+        """Have ``attribute`` of ``module``, which is in the linear ``name``, read whenever its block runs."""
+        blocks = enumerate(self.source.anatomy.blocks)
+        index = next(index for index, block in blocks if name.startswith(f"{block.prefix}."))
+        self.frozen[index].append(Frozen(module, attribute, read))
+        if index not in self._held:
+            self.frozen[index][-1].clear()
+
+    def quantized(self, name: str, module: nn.Module, read: Callable[[], Tensor]) -> None:
+        """``module``, whose ``codes`` are read, takes the place of the linear ``name``."""
+        replaced = self.skeleton.submodule(name)
+        replaced = replaced.linear if isinstance(replaced, TokenQuantLinear) else replaced
+        for entries in self.frozen:
+            entries[:] = [one for one in entries if one.module is not replaced]
+        self.freeze(name, module, "codes", read)
+
+    def factored(self, linear: Linear, module: nn.Module, masks: Masks) -> None:
+        """The weight of ``linear``, which is ``module``, is now what a change of low rank is added to."""
+        place: Any = module.parametrizations["weight"]  # type: ignore[index]
+        one = next(one for entries in self.frozen for one in entries if one.module is module)
+        one.module, one.attribute = place, "original"
+        if linear.name in masks.names:
+            self.freeze(linear.name, place[0], "mask", partial(masks.one, linear))
+
+    @contextmanager
+    def loaded(self, index: int) -> Iterator[None]:
+        """The block ``index`` has its matrices, for as long as the context lasts."""
+        if index in self._held:
+            yield
+            return
+        self._held.add(index)
+        try:
+            for one in self.frozen[index]:
+                one.fill(self.device)
+            yield
+        finally:
+            self._held.remove(index)
+            for one in self.frozen[index]:
+                one.clear()

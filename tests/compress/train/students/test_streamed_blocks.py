@@ -1,0 +1,122 @@
+"""Streamed blocks: values and gradients of the whole model, with the matrices of one block in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edgepress.compress.api import compress_model
+from edgepress.compress.measure.reading import last_states
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.pipeline.block_shards import Masks
+from edgepress.compress.text.micro_batches import MicroBatch
+from edgepress.compress.train.students.student import Student
+from torch import Tensor, nn
+
+pytestmark = pytest.mark.chain
+
+CPU = torch.device("cpu")
+DECODERS = "llama mistral qwen2 qwen3 gemma gemma2 gpt2 gpt_neox opt phi bitnet".split()
+ENCODERS = "bert roberta distilbert".split()
+
+
+def batch() -> MicroBatch:
+    """With padding."""
+    ids = torch.randint(5, 100, (2, 16), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 11:] = 0
+    return MicroBatch(0, ids, mask, int(mask.sum()))
+
+
+def gradients(source: WeightSource, *, streams: bool, learn: Callable[[Student], Any]) -> dict[str, Tensor]:
+    """Of everything that learns, of a sum over the logits or states of two runs."""
+    student = Student(source, CPU, streams=streams)
+    learn(student)
+    for _ in range(2):
+        rows = last_states(student.model, batch(), CPU)
+        head: Any = student.model.get_output_embeddings()
+        (rows if head is None else head(rows)).square().sum().backward()
+    return {
+        f"{learned.name} {place}": change.grad
+        for learned in student.learned
+        for place, change in enumerate(learned.changes)
+        if change.grad is not None
+    }
+
+
+def matrices(root: nn.Module) -> int:
+    """How many numbers of frozen matrices are in memory."""
+    tensors = (*root.parameters(), *root.buffers())
+    return sum(one.numel() for one in tensors if one.ndim > 1 and not one.is_meta and not one.requires_grad)
+
+
+@pytest.mark.parametrize("model_type", [*DECODERS, *ENCODERS])
+def test_gradients_are_those_of_the_whole_model(
+    model_type: str,
+    make_decoder: Callable[..., Path],
+    make_encoder: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    make = make_encoder if model_type in ENCODERS else make_decoder
+    path = compress_model(
+        str(make(tmp_path / "m", model_type)), scheme="W4A16_ASYM-g32", output=tmp_path / "o"
+    )
+    source = WeightSource.open(path)
+
+    def learn(student: Student) -> None:
+        student.learn(("scales", "zero_points", "norms", "biases"))
+
+    expected = gradients(source, streams=False, learn=learn)
+    found = gradients(source, streams=True, learn=learn)
+    assert expected.keys() == found.keys() and len(found) > 2 * len(source.schemes)
+    for name, gradient in expected.items():
+        assert float((found[name] - gradient).norm()) <= 1e-6 * float(gradient.norm()), name
+
+
+@pytest.mark.parametrize("kinds", [("norms",), ("norms", "embedding")])
+def test_changes_of_low_rank_and_tables_learn_as_in_the_whole_model(
+    kinds: Any, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    for tied in (True, False):
+        path = make_decoder(tmp_path / f"m{tied}", tie_word_embeddings=tied)
+        source = WeightSource.open(path)
+        masked = next(source.anatomy.linears())
+
+        class Half(Masks):
+            names = frozenset({masked.name})
+
+            def one(self, linear: Any) -> Tensor | None:
+                shape = linear.out_features, linear.in_features
+                kept = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5
+                return kept if linear.name in self.names else None
+
+        def learn(student: Student) -> None:
+            student.learn_weights(list(source.anatomy.linears()), Half(), rank=2)  # noqa: B023
+            student.learn(kinds)
+            with torch.no_grad():
+                for change in student.changes():
+                    change.add_(0.01)
+
+        expected = gradients(source, streams=False, learn=learn)
+        found = gradients(source, streams=True, learn=learn)
+        assert expected.keys() == found.keys()
+        for name, gradient in expected.items():
+            assert float((found[name] - gradient).norm()) <= 1e-6 * float(gradient.norm()), name
+
+
+def test_one_block_has_matrices_at_a_time(pico_llama: Path, tmp_path: Path) -> None:
+    source = WeightSource.open(compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "o"))
+    student = Student(source, CPU, streams=True)
+    student.learn(("norms",))
+    held: list[list[int]] = []
+    scales = [matrices(block) for block in student.blocks()]
+    for module in student.quantized.values():
+        module.register_forward_hook(lambda *_: held.append([matrices(block) for block in student.blocks()]))
+    last_states(student.model, batch(), CPU).sum().backward()
+    for counts in held:
+        assert sum(count > few for count, few in zip(counts, scales, strict=True)) == 1
+    assert len(held) > len(student.quantized)  # again on the way back
+    assert [matrices(block) for block in student.blocks()] == scales

@@ -1,0 +1,86 @@
+"""A swept teacher says what the whole model says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edgepress.compress.api import compress_model
+from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.text.micro_batches import MicroBatch
+from edgepress.compress.train import teacher_sweep
+from edgepress.compress.train.losses.attention_terms import AttentionMaps, Relations
+from edgepress.compress.train.losses.logit_terms import CrossEntropy, LogitDivergence
+from edgepress.compress.train.losses.objective import Objective, ask, objective_for
+from edgepress.compress.train.losses.state_terms import HiddenDistance, StateDistance
+from edgepress.compress.train.teacher_sweep import TeacherSweep
+from edgepress.terminal import Silent
+
+CPU = torch.device("cpu")
+DECODERS = "llama mistral qwen2 qwen3 gemma gemma2 gpt2 gpt_neox opt phi bitnet mixtral qwen3_moe".split()
+ENCODERS = "bert roberta distilbert".split()
+
+
+def micro_batches() -> list[MicroBatch]:
+    """Four, one of them with padding."""
+    found = []
+    for number, length in enumerate((11, 16, 9, 12)):
+        ids = torch.randint(5, 100, (2, length), generator=torch.Generator().manual_seed(number))
+        mask = torch.ones_like(ids)
+        mask[1, 7 if number == 1 else length :] = 0
+        found.append(MicroBatch(number, ids, mask, int(mask.sum())))
+    return found
+
+
+def same_as_whole(path: Path, objective: Objective) -> None:
+    """In groups of one, two and all micro-batches."""
+    model, source = load_model(path), WeightSource.open(path)
+    expected = [ask(objective, model, batch, CPU) for batch in micro_batches()]
+    with Silent().task("", 4) as task:
+        found = list(TeacherSweep(source, objective, CPU).answers(micro_batches(), task))
+    assert [batch.number for batch, _ in found] == [0, 1, 2, 3]
+    for (_, answers), wanted in zip(found, expected, strict=True):
+        assert answers.keys() == wanted.keys() and answers
+        for name, tensor in wanted.items():
+            torch.testing.assert_close(answers[name], tensor, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", [*DECODERS, *ENCODERS])
+def test_answers_are_those_of_the_whole_model(
+    model_type: str,
+    make_decoder: Callable[..., Path],
+    make_encoder: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    path = (make_encoder if model_type in ENCODERS else make_decoder)(tmp_path / "m", model_type)
+    same_as_whole(path, objective_for(WeightSource.open(path).anatomy, 1_000_000))
+
+
+@pytest.mark.parametrize("tokens", [1, 150, 1 << 20])
+def test_states_inside_of_blocks_are_read_in_groups_of_any_size(
+    tokens: int, pico_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_sweep, "_TOKENS", tokens)
+    anatomy = WeightSource.open(pico_llama).anatomy
+    pairs = {f"model.layers.{index}": f"model.layers.{index}" for index in range(len(anatomy.blocks))}
+    terms: tuple[Any, ...] = (
+        StateDistance(),
+        HiddenDistance(pairs, (anatomy.hidden_size, anatomy.hidden_size), 0, CPU),
+        Relations(anatomy, anatomy, 2),
+        AttentionMaps(anatomy, anatomy),
+        LogitDivergence("forward_kl", 1_000_000, None),
+    )
+    same_as_whole(pico_llama, Objective(tuple((1.0, term) for term in terms)))
+    same_as_whole(pico_llama, Objective(((1.0, CrossEntropy(None)),)))
+
+
+@pytest.mark.chain
+def test_a_quantized_teacher_answers_as_it_is_stored(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    path = compress_model(str(pico_llama), scheme="W8A8", output=tmp_path / "o")
+    same_as_whole(path, objective_for(WeightSource.open(path).anatomy, 1_000_000))
