@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from .measure.fisher import LOGITS_AT_ONCE
+from .model.anatomy import Anatomy
 from .model.block_anatomy import BlockAnatomy
 from .model.weights import WeightSource
 from .pipeline.advance import FORWARD, Work, block_weights, block_work
-from .pipeline.algorithm import PREPARED_AT_ONCE, BlockPass, ModelPass
+from .pipeline.algorithm import PREPARED_AT_ONCE, BlockPass, ModelPass, Pass
 from .pipeline.damage_probe import PROBED_AT_ONCE
 from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS
 from .pipeline.statistics import STATISTIC_BYTES
@@ -31,6 +32,8 @@ CALIBRATION = 70 << 20
 _KEPT = 4
 # The same of a backward sweep, where no weight learns: 1.12 with SmolLM2.
 _KEPT_ON_THE_WAY = 1.25
+# Weights that have a scale together where the plan does not know.
+_GROUP = 64
 # How many copies of the logits of some tokens a loss or a comparison takes.
 _LOGITS = 5
 
@@ -105,12 +108,31 @@ def predict_memory(
         peaks.append(held + max(forward, kept * forward + _pass_bytes(block, passes)))
     peaks += [_backward_bytes(source, at_once, held) for at_once, held in _backward_sweeps(source, recipe)]
     whole = sum(_block_bytes(block) for block in anatomy.blocks)
+    scales = {
+        linear.name: linear.out_features * source.schemes[linear.name].groups(linear.in_features)
+        for linear in anatomy.all_linears()
+        if linear.name in source.schemes
+    }
     for _, step in recipe.steps:
         if isinstance(step, ModelPass):
             # What is added is held beside what it was made from and what it becomes on disk.
-            work = max(step.working_bytes(whole), step.sweep_bytes(anatomy, tokens))
+            own = step.sweep_bytes(source, tokens, sum(scales.values()))
+            work = max(step.working_bytes(whole), own)
             peaks.append(work + 3 * step.added_bytes(anatomy))
+        scales |= _scales_after(step, anatomy)
     return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
+
+
+def _scales_after(step: Pass, anatomy: Anatomy) -> dict[str, int]:
+    """How many scales each linear has that ``step`` quantizes."""
+    if step.bits_per_weight(1024) is None:
+        return {}
+    schemes = {linear: step.scheme_of(linear) for linear in step.selected(anatomy)}
+    return {
+        linear.name: linear.out_features
+        * (linear.in_features // _GROUP if scheme is None else scheme.groups(linear.in_features))
+        for linear, scheme in schemes.items()
+    }
 
 
 def _backward_sweeps(source: WeightSource, recipe: Recipe) -> Iterator[tuple[int, int]]:

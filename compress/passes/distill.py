@@ -38,7 +38,7 @@ from pydantic import Field, model_validator
 from ...errors import TrainingError
 from ..model.anatomy import Anatomy
 from ..model.weights import WeightSource
-from ..pipeline.algorithm import Fixed, Selective
+from ..pipeline.algorithm import Fixed, Selective, float_bytes
 from ..pipeline.stage import Stage, StageResult
 from ..train.learning import TRAINING_OF_PASS, Learning
 from ..train.losses.loss_names import Loss, LossOptions, called, losses_of, term_of
@@ -111,8 +111,20 @@ class Distill(Selective, Learning):
         return self
 
     def working_bytes(self, weights: int) -> int:
-        """The copies of the weights, a micro-batch, and the teacher where it stays."""
-        return _COPIES[self.train] * weights + self.passing_bytes(weights)
+        """See :meth:`sweep_bytes`."""
+        return 0
+
+    def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
+        """The copies of the weights, a micro-batch, and the teacher where it stays. Where no whole weight
+        learns blocks come one at a time: its weights and what they become, the factors that learn.
+        """
+        linears = self.selected(source.anatomy)
+        if self.train == "all" or self.on_policy or source.anatomy.kind == "encoder_decoder":
+            weights = sum(map(float_bytes, source.anatomy.all_linears()))
+            return _COPIES[self.train] * weights + self.passing_bytes(weights)
+        factors = sum(linear.in_features + linear.out_features for linear in linears)
+        learned = self.rank * factors if self.train == "lora" else 0
+        return self.streamed_bytes(source, learned, matrices=8, tables=24 if self.embedding else 0)
 
     def reads(self) -> tuple[Path, ...]:
         return () if self.student is None else (Path(self.student),)

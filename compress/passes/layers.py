@@ -22,6 +22,7 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..model.checkpoint.block_sizes import without_blocks
 from ..model.skeleton import Skeleton
+from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
@@ -78,10 +79,11 @@ class Layers(ModelPass):
         """Blocks come one at a time: see :meth:`sweep_bytes`."""
         return 0
 
-    def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+    def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """A block, and the sums, products and factors of the refit of its down."""
-        refit = 0 if self.repair == "none" else max(refit_bytes(block.mlp.down) for block in anatomy.blocks)
-        return max(sum(map(float_bytes, block.linears())) for block in anatomy.blocks) + refit
+        blocks = source.anatomy.blocks
+        refit = 0 if self.repair == "none" else max(refit_bytes(block.mlp.down) for block in blocks)
+        return max(sum(map(float_bytes, block.linears())) for block in blocks) + refit
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """The original and the shortened model once each, and what greedy tries."""

@@ -27,6 +27,7 @@ from ..measure.sensitivity import UnitLosses
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.block_sizes import config_changes, sizes_of
+from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, ModelPass, Selective, float_bytes
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
@@ -156,10 +157,10 @@ class Narrow(Selective, ModelPass):
         grams = sum(4 * reader.in_features**2 for reader in readers)
         return grams + max(12 * reader.in_features**2 + 2 * float_bytes(reader) for reader in readers)
 
-    def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+    def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """The block, and the Gram of a reader four times over."""
-        readers = [item.part.reader(item.block).in_features for item in self.items(anatomy)]
-        largest = max(weights_in(list(block.linears())) for block in anatomy.blocks)
+        readers = [item.part.reader(item.block).in_features for item in self.items(source.anatomy)]
+        largest = max(weights_in(list(block.linears())) for block in source.anatomy.blocks)
         return 4 * largest + 16 * max(readers, default=0) ** 2
 
     def multiplications(self, weights: int, tokens: int) -> float:

@@ -10,13 +10,13 @@ is held out, and the parameters that do best there are kept: at worst those the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
 
 from ...errors import TrainingError
+from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
@@ -34,13 +34,14 @@ class Tune(Learning):
     )
 
     def working_bytes(self, weights: int) -> int:
-        """The model in float32 as it is read, its codes, and the activations of one micro-batch."""
-        student = weights + weights // 4
-        return (
-            student
-            + self.teacher_bytes(weights)
-            + 100 * self.training.micro_batch_tokens * math.isqrt(weights)
-        )
+        """Blocks come one at a time: see :meth:`sweep_bytes`."""
+        return 0
+
+    def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
+        """Codes of a byte, or weights where nothing is quantized; what learns; a micro-batch."""
+        learned = scales * len({"scales", "zero_points"}.intersection(self.learn))
+        tables = 24 if "embedding" in self.learn else 0
+        return self.streamed_bytes(source, learned, matrices=1 if scales else 4, tables=tables)
 
     def learner(self, stage: Stage) -> Student:
         """The model with the parameters of ``learn`` free.

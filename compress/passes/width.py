@@ -27,6 +27,7 @@ from ...errors import InputError, RecipeError
 from ..model.anatomy import Anatomy
 from ..model.checkpoint.block_sizes import hidden_fits
 from ..model.skeleton import Skeleton
+from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
@@ -110,11 +111,12 @@ class Width(ModelPass):
         """Blocks come one at a time: see :meth:`sweep_bytes`."""
         return 0
 
-    def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+    def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """The largest of three: the basis; a block in three copies, and the refit of its down; the embedding
         and the head, and the last states of all tokens, which the final norm and the head are fitted to.
         """
-        hidden, kept = anatomy.hidden_size, self.kept(anatomy)
+        anatomy, kept = source.anatomy, self.kept(source.anatomy)
+        hidden = anatomy.hidden_size
         blocks = [
             3 * sum(map(float_bytes, block.linears())) + refit_bytes(block.mlp.down)
             for block in anatomy.blocks

@@ -25,6 +25,7 @@ from .block import Block
 
 if TYPE_CHECKING:
     from ..measure.fisher import Measure
+    from ..model.weights import WeightSource
     from .stage import Stage, StageResult
 
 _REGULAR = "re:"  # as in other tools
@@ -286,9 +287,9 @@ class ModelPass(Pass):
         """What the observers of a backward sweep hold of a block and take to find what they are for."""
         return 0
 
-    def sweep_bytes(self, anatomy: Anatomy, tokens: int) -> int:
-        """Peak memory of a sweep of its own over the blocks of ``anatomy``, with so many ``tokens`` of
-        calibration text; none by default.
+    def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
+        """Peak memory of a sweep of its own over the blocks of ``source``, with so many ``tokens`` of
+        calibration text, when its codes have so many ``scales`` in all; none by default.
         """
         return 0
 

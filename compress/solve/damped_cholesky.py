@@ -58,12 +58,12 @@ def cholesky(matrix: Tensor) -> Tensor | None:
 
 def damp_until_factored(square: Tensor, damping: float) -> tuple[Tensor | None, float]:
     """L of ``square [n, n]``, damped ten times stronger until it factors, and the damping that this took; no
-    L where none up to 10 suffices.
+    L where none up to 10 suffices. Holds one matrix of its size beside it.
     """
     mean = float(square.diagonal().mean())
     while mean > 0 and damping <= MAX_DAMPING:
-        factor = cholesky(damp(square.clone(), damping, mean))
-        if factor is not None:
+        factor = cholesky_in_place(damp(square.clone(), damping, mean))
+        if factor is not None and all_finite(factor.mT):
             return factor, damping
         damping *= 10
     return None, damping
@@ -110,7 +110,8 @@ class Sums(Protocol):
     def empty(self) -> bool:
         """Whether no token counted."""
 
-    def __add__(self, other: Self, /) -> Self: ...
+    def include(self, other: Self) -> None:
+        """Add those of another text."""
 
 
 S = TypeVar("S", bound=Sums)
@@ -125,15 +126,22 @@ def fit_halves(
 ) -> F:
     """The ``fit`` to both halves of the text; without a ``damping``, with that of :data:`DAMPINGS` which
     leaves the least ``error`` in the half it was not fitted to: a wide linear learns a short text by heart.
+    The first half becomes both in the end.
     """
-    both = halves[0] + halves[1]
-    if damping is not None or halves[0].empty or halves[1].empty:
-        return fit(both, DAMPINGS[0] if damping is None else damping)
-    errors = []
-    for tried in DAMPINGS:
-        fits = [fit(half, tried) for half in halves]
-        errors.append(sum(error(other, found) for found, other in zip(fits, reversed(halves), strict=True)))
-    return fit(both, DAMPINGS[errors.index(min(errors))])
+    if damping is None and not (halves[0].empty or halves[1].empty):
+        errors = [_crossed(halves, tried, fit, error) for tried in DAMPINGS]
+        damping = DAMPINGS[errors.index(min(errors))]
+    both, other = halves
+    both.include(other)
+    return fit(both, DAMPINGS[0] if damping is None else damping)
+
+
+def _crossed(
+    halves: tuple[S, S], damping: float, fit: Callable[[S, float], F], error: Callable[[S, F], float]
+) -> float:
+    """What is left in each half of the fit to the other."""
+    one, other = halves
+    return error(other, fit(one, damping)) + error(one, fit(other, damping))
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,8 @@ def least_squares(
         wanted = wanted + gap[:, kept]
         if bias is not None and mean is not None and shift is not None:
             wanted -= torch.outer(shift, mean[kept])
-    square = centred[kept][:, kept]
+    every = torch.equal(kept, torch.arange(len(centred), device=kept.device))
+    square = centred if every else centred[kept][:, kept]
     factor, used = damp_until_factored(square, damping)
     if factor is None:
         return RefitLinear(weight[:, kept], bias, None)

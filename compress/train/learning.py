@@ -29,11 +29,13 @@ from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
+from .losses.objective import AT_ONCE as LOGITS_AT_ONCE
 from .losses.objective import Objective, objective_for
 from .on_policy import OnPolicy
 from .students.streamed_blocks import streams
 from .students.student import Student
 from .teacher import CachedTeacher, LiveTeacher, Teacher
+from .teacher_sweep import AT_ONCE
 from .train_state import LoopSettings, TrainState
 from .trainer import Trainer
 from .training_options import TrainingOptions, own_training
@@ -94,6 +96,27 @@ class Learning(ModelPass):
         blocks = 1 if self.training.checkpointing else 12
         held = 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
         return held + self.teacher_bytes(weights)
+
+    def streamed_bytes(self, source: WeightSource, learned: int, *, matrices: int, tables: int = 0) -> int:
+        """Peak memory of a student whose blocks are read as they run, and of its teacher before.
+
+        ``learned`` numbers have their first value, change, gradient, two moments and best; a weight of the
+        block that runs takes so many bytes of ``matrices``, and one of embedding and head, where these learn,
+        of ``tables``. The inputs of all blocks wait, and the activations of one.
+        """
+        anatomy, tokens = source.anatomy, self.training.micro_batch_tokens
+        block, largest, wide = 0, 0, 0
+        for one in anatomy.blocks:
+            weights = [linear.out_features * linear.in_features for linear in one.linears()]
+            block, largest = max(block, sum(weights)), max(largest, *weights)
+            wide = max(wide, one.attention.heads * one.attention.head_dim, one.mlp.up.out_features)
+        states = 4 * tokens * anatomy.hidden_size
+        run = 5 * states + 12 * tokens * wide
+        teacher = 4 * block + 2 * 4 * AT_ONCE * anatomy.hidden_size + run
+        student = matrices * block + 8 * largest + len(anatomy.blocks) * states + 2 * run
+        head = 0 if anatomy.head is None else 20 * LOGITS_AT_ONCE * anatomy.vocab_size
+        outside = source.outer_bytes() + tables * anatomy.vocab_size * anatomy.hidden_size
+        return outside + max(teacher, 24 * learned + max(student, head))
 
     def streams(self, stage: Stage) -> bool:
         """Whether the student of a pass in which no matrix learns reads its blocks as they run: not where it

@@ -213,7 +213,9 @@ class Loop:
             sum(micro_batch.tokens for batch in self.steps[: state.step] for micro_batch in batch)
         )
         if state.best[0] == state.step:
-            self.best = [parameter.detach().clone() for parameter in self.parameters]
+            self.best = self.best or [torch.empty_like(parameter.detach()) for parameter in self.parameters]
+            for best, parameter in zip(self.best, self.parameters, strict=True):
+                best.copy_(parameter.detach())
         kept = next(index for index, (step, _) in enumerate(state.held_out) if step == state.best[0])
         state.stopped = self._spent()
         if not state.stopped and patience is not None and len(state.held_out) - 1 - kept >= patience:

@@ -22,7 +22,7 @@ from .losses.objective import Objective, answers_from
 from .losses.term import Answers
 from .students.streamed_blocks import StreamedBlocks
 
-_TOKENS = 8192  # whose states wait in memory for the next block: a kill costs the answers to so many
+AT_ONCE = 8192  # whose states wait in memory for the next block: a kill costs the answers to so many
 
 
 class TeacherSweep:
@@ -49,7 +49,7 @@ class TeacherSweep:
 
     def _groups(self, micro_batches: Sequence[MicroBatch]) -> Iterator[list[MicroBatch]]:
         """What goes through the blocks at once: the more states are read, the fewer tokens."""
-        most = _TOKENS // (1 + len(self.objective.teacher_taps))
+        most = AT_ONCE // (1 + len(self.objective.teacher_taps))
         group: list[MicroBatch] = []
         for batch in micro_batches:
             if group and sum(one.input_ids.numel() for one in (*group, batch)) > most:

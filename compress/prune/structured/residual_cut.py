@@ -143,12 +143,12 @@ class Ends:
         halves = NormOutputs(self.basis), NormOutputs(self.basis)
         for number, half in enumerate(halves):
             half.add(wanted[number::2], now[number::2])
-        both = halves[0] + halves[1]
-        fitted = None
-        if repairs:
-            fitted = (
-                self._fitted_head(halves, damping) if self.separate else self._fitted_scales(both, damping)
-            )
+        both, other = halves
+        if repairs and self.separate:
+            fitted = self._fitted_head(halves, damping)
+        else:
+            both.include(other)
+            fitted = self._fitted_scales(both, damping) if repairs else None
         status, detail = UNREPAIRED if fitted is None and repairs else ("ok", "")
         label = f"width {len(self.basis)} → {self.basis.shape[1]}"
         unfitted = both.start if self.separate else both.start * self.scales

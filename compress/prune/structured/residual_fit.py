@@ -11,7 +11,6 @@ map from what the norm outputs now to what it did, which its linears take in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,10 +65,10 @@ def inputs_and_output(module: nn.Module, watched: Mapping[str, nn.Module], batch
 def refit_bytes(linear: Linear) -> int:
     """The most memory that a fit of ``linear`` by :func:`fit_residual` takes, in bytes.
 
-    Three pairs of sums (two halves and both), and what a fit solves with: four squares and two weights.
+    Two pairs of sums, and what a fit solves with: two squares, two more for a bias, and three weights.
     """
     inputs, outputs = linear.in_features, linear.out_features
-    return 4 * (7 * inputs**2 + 5 * inputs * outputs)
+    return 4 * ((4 + 2 * linear.bias) * inputs**2 + 5 * inputs * outputs)
 
 
 class ResidualError:
@@ -101,13 +100,13 @@ class ResidualError:
         self._power += float(missing.square().sum())
         self.tokens += len(rows)
 
-    def __add__(self, other: ResidualError) -> ResidualError:
-        """The sums over the tokens of both."""
-        both = copy(self)
-        both._gram, both._cross = self._gram + other._gram, self._cross + other._cross
-        both._mean, both._shift = self._mean + other._mean, self._shift + other._shift
-        both._power, both.tokens = self._power + other._power, self.tokens + other.tokens
-        return both
+    def include(self, other: ResidualError) -> None:
+        """Have the sums over the tokens of both."""
+        self._gram += other._gram
+        self._cross += other._cross
+        self._mean += other._mean
+        self._shift += other._shift
+        self._power, self.tokens = self._power + other._power, self.tokens + other.tokens
 
     @property
     def empty(self) -> bool:
@@ -186,12 +185,11 @@ class NormOutputs:
         self.cross.addmm_(before.T, now)
         self.power += float(before.square().sum())
 
-    def __add__(self, other: NormOutputs) -> NormOutputs:
-        """The sums over the tokens of both."""
-        both = NormOutputs(self.start)
-        both.gram, both.cross = self.gram + other.gram, self.cross + other.cross
-        both.power = self.power + other.power
-        return both
+    def include(self, other: NormOutputs) -> None:
+        """Have the sums over the tokens of both."""
+        self.gram += other.gram
+        self.cross += other.cross
+        self.power += other.power
 
     def fit(self, damping: float) -> Tensor | None:
         """The map ``[hidden, kept]`` of least ``E‖t − R n‖²``; None where the Gram does not factor."""
@@ -214,8 +212,8 @@ class NormOutputs:
 
 
 def fit_norm_outputs(halves: tuple[NormOutputs, NormOutputs], damping: float | None) -> Tensor | None:
-    """The map fitted to both halves of the text, as :func:`fit_halves` says; None where a Gram does not
-    factor.
+    """The map fitted to both halves of the text, as :func:`fit_halves` says, of which the first becomes both;
+    None where a Gram does not factor.
     """
     return fit_halves(halves, damping, NormOutputs.fit, NormOutputs.error)
 

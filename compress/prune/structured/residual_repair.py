@@ -121,7 +121,7 @@ class NarrowBlock:
         for number, (before, after) in enumerate(zip(wide(), narrow(), strict=True)):
             wanted = normalized(real(before.hidden, after.mask), norm.eps)
             halves[number % 2].add(wanted, now(real(after.hidden, after.mask)))
-        found, reading = fit_norm_outputs(halves, self.damping), halves[0] + halves[1]
+        found, reading = fit_norm_outputs(halves, self.damping), halves[0]
         scales = norm.offset + self.tensors.read(f"{norm.name}.weight")
         for linear in readers:
             if found is not None:

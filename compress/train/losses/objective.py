@@ -23,7 +23,7 @@ from .term import Answers, Term
 # Of a term: the same all the time, or at the beginning and at the end of learning, with a line between them.
 Weight = float | tuple[float, float]
 
-_AT_ONCE = 128  # tokens whose logits are held at once: a row is as long as the vocabulary
+AT_ONCE = 128  # tokens whose logits are held at once: a row is as long as the vocabulary
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def _parts(term: Term, tokens: int) -> Iterator[slice]:
     if not term.by_token:
         yield slice(0, tokens)
         return
-    for start in range(0, tokens, _AT_ONCE):
-        yield slice(start, start + _AT_ONCE)
+    for start in range(0, tokens, AT_ONCE):
+        yield slice(start, start + AT_ONCE)
 
 
 def ask(objective: Objective, teacher: nn.Module, batch: MicroBatch, device: torch.device) -> Answers:

@@ -116,13 +116,15 @@ class _TableProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, table: Tensor) -> Tensor:
-        ctx.table = table
-        return torch.cat([rows @ part.to(rows.dtype).T for part in torch.split(table, _HEAD_ROWS)], -1)
+        ctx.parts = torch.split(table, len(table) if table.dtype == rows.dtype else _HEAD_ROWS)
+        found = [rows @ part.to(rows.dtype).T for part in ctx.parts]
+        return torch.cat(found, -1) if len(found) > 1 else found[0]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        parts = zip(torch.split(gradient, _HEAD_ROWS, -1), torch.split(ctx.table, _HEAD_ROWS), strict=True)
-        first, *others = (piece @ part.to(piece.dtype) for piece, part in parts)
+        pieces = torch.split(gradient, [len(part) for part in ctx.parts], -1)
+        pairs = zip(pieces, ctx.parts, strict=True)
+        first, *others = (piece @ part.to(piece.dtype) for piece, part in pairs)
         return sum(others, start=first), None
 
 

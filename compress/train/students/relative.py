@@ -24,20 +24,27 @@ Rounding = Callable[[Tensor], Tensor]
 
 
 class Relative(nn.Module):
-    """``rounded(start + unit · change)``; ``unit`` broadcasts against ``start``. Where ``mask`` is False the
-    value is zero and nothing is learned.
+    """``rounded(start + unit · change)``; ``unit`` broadcasts against ``start``, whose magnitudes it is where
+    it is None. Where ``mask`` is False the value is zero and nothing is learned. Keeps ``start`` itself.
     """
 
     start: Tensor
-    unit: Tensor
+    own_unit: Tensor | None
     mask: Tensor | None
 
-    def __init__(self, start: Tensor, unit: Tensor, rounded: Rounding, mask: Tensor | None = None) -> None:
+    def __init__(
+        self, start: Tensor, unit: Tensor | None, rounded: Rounding, mask: Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.register_buffer("start", start.detach().clone())
-        self.register_buffer("unit", unit.detach())
+        self.register_buffer("start", start.detach())
+        self.register_buffer("own_unit", None if unit is None else unit.detach())
         self.register_buffer("mask", mask)
         self.rounded = rounded
+
+    @property
+    def unit(self) -> Tensor:
+        """What a change of one is."""
+        return self.start.abs() if self.own_unit is None else self.own_unit
 
     def forward(self, change: Tensor) -> Tensor:
         value = torch.addcmul(self.start, self.unit, change)
@@ -92,11 +99,11 @@ def learn(
     name: str,
     module: nn.Module,
     attribute: str,
-    unit: Tensor,
+    unit: Tensor | None,
     rounded: Rounding,
     mask: Tensor | None = None,
 ) -> Learned:
-    """Make ``module.attribute`` a parameter in training."""
+    """Make ``module.attribute`` a parameter in training; for ``unit`` see :class:`Relative`."""
     start = getattr(module, attribute).detach()
     relative = Relative(start, unit, rounded, mask)
     parametrize.register_parametrization(module, attribute, relative, unsafe=True)

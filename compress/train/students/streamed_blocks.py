@@ -11,6 +11,7 @@ in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -50,11 +51,15 @@ class Frozen:
     attribute: str
     read: Callable[[], Tensor | None]
 
-    def fill(self, device: torch.device) -> None:
-        """Let the module have it."""
+    def value(self, device: torch.device) -> Tensor:
+        """What is read, where it goes to ``device`` fastest."""
         value = self.read()
         assert value is not None
-        self._set(value.to(device))
+        return value.pin_memory() if device.type == "cuda" else value
+
+    def fill(self, value: Tensor, device: torch.device) -> None:
+        """Let the module have it."""
+        self._set(value.to(device, non_blocking=True))
 
     def clear(self) -> None:
         """Take it away; its shape stays."""
@@ -63,6 +68,28 @@ class Frozen:
     def _set(self, value: Tensor) -> None:
         parameter = self.attribute in self.module._parameters
         setattr(self.module, self.attribute, nn.Parameter(value, requires_grad=False) if parameter else value)
+
+
+class Ahead:
+    """Has what ``read`` gives of places below ``count``; while one is used, a thread reads that which follows
+    in the same direction.
+    """
+
+    def __init__(self, read: Callable[[int], list[Tensor]], count: int) -> None:
+        self.read, self.count = read, count
+        self.pool, self.last = ThreadPoolExecutor(1), -1
+        self.begun: dict[int, Future[list[Tensor]]] = {}
+
+    def take(self, place: int) -> list[Tensor]:
+        """What is read of ``place``."""
+        # Also what is of no use is waited for: a checkpoint has one reader at a time.
+        found = {begun: future.result() for begun, future in self.begun.items()}
+        values = found[place] if place in found else self.read(place)
+        following = place + (1 if place > self.last else -1)
+        follows = 0 <= following < self.count
+        self.begun = {following: self.pool.submit(self.read, following)} if follows else {}
+        self.last = place
+        return values
 
 
 class StreamedBlocks:
@@ -75,6 +102,9 @@ class StreamedBlocks:
         self.frozen: list[list[Frozen]] = [[] for _ in anatomy.blocks]
         self._built: dict[str, nn.Module] = {}
         self._held: set[int] = set()
+        self.take: Callable[[int], list[Tensor]] = self._read
+        if device.type != "cpu":  # whose cores have nothing to wait for
+            self.take = Ahead(self._read, len(anatomy.blocks)).take
         self._fill_outside()
         for index, block in enumerate(anatomy.blocks):
             self._open(index, block.prefix)
@@ -164,6 +194,9 @@ class StreamedBlocks:
         if linear.name in masks.names:
             self.freeze(linear.name, place[0], "mask", partial(masks.one, linear))
 
+    def _read(self, index: int) -> list[Tensor]:
+        return [one.value(self.device) for one in self.frozen[index]]
+
     @contextmanager
     def loaded(self, index: int) -> Iterator[None]:
         """The block ``index`` has its matrices, for as long as the context lasts."""
@@ -172,8 +205,8 @@ class StreamedBlocks:
             return
         self._held.add(index)
         try:
-            for one in self.frozen[index]:
-                one.fill(self.device)
+            for one, value in zip(self.frozen[index], self.take(index), strict=True):
+                one.fill(value, self.device)
             yield
         finally:
             self._held.remove(index)

@@ -213,7 +213,7 @@ class Student:
                 continue
             start = module.scale.detach()
             rounded = partial(on_its_side, start=start)
-            yield learn(f"{name}.weight_scale", module, "scale", start.abs(), rounded)
+            yield learn(f"{name}.weight_scale", module, "scale", None, rounded)
 
     def _zero_points(self, masked: frozenset[str]) -> Iterator[Learned]:
         for name, module in self.quantized.items():

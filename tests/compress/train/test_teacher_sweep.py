@@ -64,7 +64,7 @@ def test_answers_are_those_of_the_whole_model(
 def test_states_inside_of_blocks_are_read_in_groups_of_any_size(
     tokens: int, pico_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teacher_sweep, "_TOKENS", tokens)
+    monkeypatch.setattr(teacher_sweep, "AT_ONCE", tokens)
     anatomy = WeightSource.open(pico_llama).anatomy
     pairs = {f"model.layers.{index}": f"model.layers.{index}" for index in range(len(anatomy.blocks))}
     terms: tuple[Any, ...] = (

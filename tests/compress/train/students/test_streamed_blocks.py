@@ -13,6 +13,7 @@ from edgepress.compress.measure.reading import last_states
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.text.micro_batches import MicroBatch
+from edgepress.compress.train.students.streamed_blocks import Ahead
 from edgepress.compress.train.students.student import Student
 from torch import Tensor, nn
 
@@ -120,3 +121,29 @@ def test_one_block_has_matrices_at_a_time(pico_llama: Path, tmp_path: Path) -> N
         assert sum(count > few for count, few in zip(counts, scales, strict=True)) == 1
     assert len(held) > len(student.quantized)  # again on the way back
     assert [matrices(block) for block in student.blocks()] == scales
+
+
+def test_the_next_place_is_read_while_one_is_used() -> None:
+    read: list[int] = []
+
+    def values(place: int) -> list[Tensor]:
+        read.append(place)
+        return [torch.tensor(place)]
+
+    ahead = Ahead(values, 3)
+    for expected in (0, 1, 2, 2, 1, 0, 0, 1, 2):
+        assert ahead.take(expected)[0] == expected
+        for future in ahead.begun.values():
+            future.result()
+    # Once each, but where the direction changes: a place that was read for nothing, or again.
+    assert read == [0, 1, 2, 2, 1, 0, 0, 1, 2]
+
+
+def test_values_stay_where_blocks_are_read_ahead(pico_llama: Path, tmp_path: Path) -> None:
+    source = WeightSource.open(compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "o"))
+    student = Student(source, CPU, streams=True)
+    expected = last_states(student.model, batch(), CPU)
+    assert student.streamed is not None
+    student.streamed.take = Ahead(student.streamed.take, len(source.anatomy.blocks)).take
+    for _ in range(2):
+        assert torch.equal(last_states(student.model, batch(), CPU), expected)
