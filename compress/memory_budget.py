@@ -46,13 +46,15 @@ def require_memory(
     needed = needs(recipe)
     if needed <= available:
         return
-    most = max(recipe.passes, key=lambda step: needs(recipe.model_copy(update={"passes": (step,)})))
+    passes = zip(recipe.passes, recipe.steps, strict=True)
+    most, (_, options) = max(passes, key=lambda one: needs(recipe.model_copy(update={"passes": (one[0],)})))
     fitting = [(size, other.name) for other in _packaged(source) if (size := needs(other)) <= available]
     listed = ", ".join(f"{name} ({gigabytes(size)})" for size, name in sorted(fitting)[-_SUGGESTED:])
+    fits = f"recipes that would fit: {listed}" if listed else "no packaged recipe fits: free some memory"
     raise OutOfResource(
         f"pass {most.name} needs {gigabytes(needed)} of memory, {gigabytes(available)} are there",
         why="nothing was loaded",
-        fix=f"recipes that would fit: {listed}" if listed else "no packaged recipe fits: free some memory",
+        fix="; or ".join(filter(None, (options.lighter, fits))),
     )
 
 

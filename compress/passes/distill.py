@@ -126,6 +126,12 @@ class Distill(Selective, Learning):
         learned = self.rank * factors if self.train == "lora" else 0
         return self.streamed_bytes(source, learned, matrices=8, tables=24 if self.embedding else 0)
 
+    @property
+    def lighter(self) -> str:
+        if self.train != "all":
+            return ""
+        return f"train: lora or train: norms, which hold a block at a time; {super().lighter}"
+
     def reads(self) -> tuple[Path, ...]:
         return () if self.student is None else (Path(self.student),)
 

@@ -43,6 +43,10 @@ class Tune(Learning):
         tables = 24 if "embedding" in self.learn else 0
         return self.streamed_bytes(source, learned, matrices=1 if scales else 4, tables=tables)
 
+    @property
+    def lighter(self) -> str:
+        return "fewer kinds in learn, or a smaller micro_batch_tokens"
+
     def learner(self, stage: Stage) -> Student:
         """The model with the parameters of ``learn`` free.
 

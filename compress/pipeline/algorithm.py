@@ -114,6 +114,11 @@ class Pass(BaseModel):
         """How many of the ``tokens`` in so many ``samples`` the pass reads."""
         return tokens if self.samples is None or self.samples >= samples else tokens * self.samples // samples
 
+    @property
+    def lighter(self) -> str:
+        """What whoever has too little memory for the pass can do; empty where nothing helps."""
+        return ""
+
     def reads(self) -> tuple[Path, ...]:
         """Checkpoints or files besides the model and the text that the result depends on."""
         return ()

@@ -28,7 +28,7 @@ _OTHERS = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
     "FSDP_OFFLOAD_PARAMS": "FSDP with parameters in the memory of the host",
 }
-_FSDP2 = "accelerate launch --use_fsdp --fsdp_version 2"
+FSDP = "accelerate launch --use_fsdp --fsdp_version 2"
 # How long the others wait for the first one, which may quantize for hours before anything is learned.
 _PATIENCE = timedelta(days=30)
 
@@ -72,7 +72,7 @@ def _shards() -> bool:
     if wrong:
         raise InputError(
             f"this launch spreads one model over its processes by {wrong[0]}, which edgepress does not do",
-            fix=f"spread it by FSDP2 (`{_FSDP2}`), or launch without: every process then holds the model",
+            fix=f"spread it by FSDP2 (`{FSDP}`), or launch without: every process then holds the model",
         )
     return fsdp
 

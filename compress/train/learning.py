@@ -27,6 +27,7 @@ from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import ModelPass
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
+from ..pipeline.processes import FSDP
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
 from .losses.objective import AT_ONCE as LOGITS_AT_ONCE
@@ -96,6 +97,10 @@ class Learning(ModelPass):
         blocks = 1 if self.training.checkpointing else 12
         held = 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
         return held + self.teacher_bytes(weights)
+
+    @property
+    def lighter(self) -> str:
+        return f"GPUs share a model that learns: {FSDP}"
 
     def streamed_bytes(self, source: WeightSource, learned: int, *, matrices: int, tables: int = 0) -> int:
         """Peak memory of a student whose blocks are read as they run, and of its teacher before.

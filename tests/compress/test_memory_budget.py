@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edgepress.compress.api import compress_model, plan_model
@@ -92,3 +93,24 @@ def test_a_run_begins_with_its_plan(pico_llama: Path, tmp_path: Path) -> None:
 )
 def test_times_are_ranges_as_a_person_says_them(seconds: float, text: str) -> None:
     assert time_range(seconds) == text
+
+
+def test_whole_weights_that_do_not_fit_are_refused_with_what_takes_less(
+    make_decoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+    recipe: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = make_decoder(tmp_path / "m", hidden_size=128, intermediate_size=2048, num_hidden_layers=8)
+    text: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
+    kinds = ("all", "lora", "norms")
+    for kind in kinds:
+        (tmp_path / kind).mkdir()
+    learned = {kind: recipe(tmp_path / kind, {"pass": "distill", "train": kind}) for kind in kinds}
+    needs = {kind: plan_model(str(model), recipe=path, **text).peak_memory for kind, path in learned.items()}
+    assert needs["all"] > needs["lora"] > needs["norms"]
+    most = (needs["all"] + needs["lora"]) / 2e9
+    with refused(tmp_path / "o", "pass distill needs", monkeypatch) as found:
+        compress_model(str(model), recipe=learned["all"], output=tmp_path / "o", max_memory=most, **text)
+    assert "train: lora" in found.value.fix and "--use_fsdp" in found.value.fix
