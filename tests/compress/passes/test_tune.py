@@ -84,7 +84,13 @@ def test_pruned_weights_stay_zero(pico_llama: Path, pico_text: Path, tmp_path: P
         assert float((weight == 0).float().mean()) >= 0.49, linear.name
 
 
-def test_a_killed_run_ends_with_the_same_bytes(
+# While the teacher answers; before and after measurements, which come every seven steps of 42.
+KILLS = [("asking the original", at) for at in (3, 30)] + [
+    ("learning", at) for at in (1, 4, 9, 3, 9, 9, 2, 9)
+]
+
+
+def test_a_run_killed_ten_times_ends_with_the_same_bytes(
     pico_llama: Path,
     pico_text: Path,
     tmp_path: Path,
@@ -94,8 +100,9 @@ def test_a_killed_run_ends_with_the_same_bytes(
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole = tuned(pico_llama, tmp_path / "whole", pico_text, first)
-    with watched("learning", kill_at=16):
-        tuned(pico_llama, tmp_path / "killed", pico_text, first)
+    for label, at in KILLS:
+        with watched(label, kill_at=at):
+            tuned(pico_llama, tmp_path / "killed", pico_text, first)
     with watched("learning") as steps:
         again = tuned(pico_llama, tmp_path / "killed", pico_text, first)
     assert hash_tree(again) == hash_tree(whole) and steps[0] > 0
