@@ -1,7 +1,10 @@
-"""The commands of ``edgepress devices`` about other machines: add one that ssh reaches, and remove it."""
+"""The commands of ``edgepress devices`` about other machines: add one that ssh reaches, remove it, make a kit
+that is carried to one, and import what it wrote.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,18 +24,16 @@ if TYPE_CHECKING:
 def add(name: str, address: str, terminal: Terminal) -> None:
     """Add a machine that ssh reaches as NAME, for --on.
 
-    It needs Python 3.11 or newer and nothing else. Host keys are checked: connect once by hand before.
+    It needs Python 3.11 or newer; the packages that measure are sent at once. Host keys are checked: connect
+    once by hand before.
     """
     from ..devices.own_devices import OwnDevice, keep, require_free_name
-    from ..devices.transports.answers import Facts
-    from ..devices.transports.fitness import require_fit
+    from ..devices.transports.sending import prepare
     from ..devices.transports.ssh import Link
 
     require_free_name(name)
-    with terminal.progress.task(f"asking {name}", 1) as task, Link(name, address) as link:
-        facts = link.ask({"do": "probe"}, Facts)
-        task.advance()
-    require_fit(facts, name)
+    with Link(name, address) as link:
+        facts = prepare(link, [], terminal.progress).facts
     device = OwnDevice(name=name, ssh=address, facts=facts)
     keep(device)
     terminal.document(device.model_dump(mode="json"), _described(device))
@@ -64,3 +65,52 @@ def remove(name: str, terminal: Terminal) -> None:
         terminal.say(f"what was sent stays in ~/.cache/edgepress/device there: {error.what}")
     forget(name)
     terminal.document({"removed": name, "cleared": cleared}, f"{name} is forgotten")
+
+
+@click.command("kit", cls=Verb)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option("--platform", required=True, metavar="NAME", help="linux-aarch64, linux-x86_64, macos-arm64, …")
+@click.option("--quick", is_flag=True, help="A look: fewer blocks, a shorter warm-up.")
+@output
+def kit(bundle: Path, output: Path, platform: str, quick: bool, terminal: Terminal) -> None:
+    """Make a folder that measures BUNDLE on a machine without network or ssh.
+
+    Carry it there and run its start file: it writes record.jsonl, for `devices import` here. The
+    machine needs Python 3.11 or newer and nothing else.
+    """
+    from dataclasses import asdict
+
+    from ..benchmarks.speed.protocol import Protocol
+    from ..benchmarks.speed.sitting import SETTLE_S
+    from ..devices.transports.kit import START, make_kit
+    from ..devices.transports.platforms import NAMED
+
+    plan = {
+        "protocol": asdict(Protocol.quick() if quick else Protocol()),
+        "options": {},
+        "settle_s": 0.0 if quick else SETTLE_S,
+        "command": f"edgepress devices kit {bundle.name} --platform {platform}",
+    }
+    pythons = make_kit(bundle, output, platform, plan, terminal.progress)
+    start = START.get(NAMED[platform][0], "start.sh")
+    shown = f"{output}: for {platform} with Python {', '.join(pythons)}; run {start} there, then here:"
+    document = {"output": str(output), "platform": platform, "pythons": pythons, "start": start}
+    terminal.document(document, f"{shown}\nedgepress devices import {output.name}/record.jsonl")
+
+
+@click.command("import", cls=Verb)
+@click.argument("record", type=click.Path(path_type=Path))
+@click.option(
+    "--record", "into", type=click.Path(path_type=Path), help="Run file. [default: runs/NAME.jsonl]"
+)
+@output
+def import_record(record: Path, into: Path | None, terminal: Terminal) -> None:
+    """Add what a kit wrote to a run file. Lines that are in it already are left out."""
+    from ..benchmarks.speed.foreign_line import import_lines
+
+    added, file = import_lines(record, into)
+    shown = "\n".join(f"{line.subject.name}: {line.validity.status}" for line in added)
+    document = {"record": str(file), "added": [line.id for line in added]}
+    terminal.document(document, shown or "nothing that is not there already")
+    terminal.say(f"recorded in {file}")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from .loopback import Loopback, client, require_sshd
+from .loopback import Loopback, client, require_sshd, stubs
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -352,5 +352,7 @@ def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopba
     device.start()
     monkeypatch.setenv("PATH", f"{client(tmp_path / 'bin', [device])}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGEPRESS_WHEELS", str(stubs(tmp_path / "wheels")))
     yield device
     device.stop()

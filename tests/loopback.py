@@ -32,7 +32,7 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _bare_python() -> str:
+def bare_python() -> str:
     """This version of Python without the packages that are installed here."""
     return str(getattr(sys, "_base_executable", sys.executable))
 
@@ -49,7 +49,7 @@ class Loopback:
         shutil.copy(folder / "user.pub", folder / "authorized")
         self.trust((folder / "host.pub").read_text(encoding="ascii"))
         (folder / "python").mkdir()
-        (folder / "python/python3").symlink_to(_bare_python())
+        (folder / "python/python3").symlink_to(bare_python())
         self._process: subprocess.Popen[bytes] | None = None
 
     def trust(self, key: str) -> None:
@@ -147,6 +147,18 @@ def require_sshd() -> None:
     """Skip the test where there is none."""
     if SSHD is None or SSH is None:
         pytest.skip("no sshd here (apt-get install openssh-server, as .ci/run does)")
+
+
+def stubs(folder: Path) -> Path:
+    """A folder of wheels that hold nothing, for what is sent and not run."""
+    from edgepress.devices.transports.wheels import pins
+
+    folder.mkdir()
+    for name, version in pins().items():
+        path = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"{name}/nothing", name)
+    return folder
 
 
 def installed_wheels(folder: Path) -> Path:

@@ -16,21 +16,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
 from ... import __version__
 from ...devices.own_devices import OwnDevice
-from ...devices.probe import Machine
-from ...devices.state import State
 from ...devices.transports.answers import Answer, read, refused
 from ...devices.transports.sending import Prepared, prepare
 from ...devices.transports.ssh import Link
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
-from ...storage import cache_directory, canonical_json, make_folder, sha256_json
+from ...storage import cache_directory, make_folder, sha256_json
 from ...terminal import Progress
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
+from .foreign_line import foreign_line
 from .profile import workload_of
 from .protocol import Protocol
 from .sitting import SETTLE_S
@@ -165,14 +164,7 @@ def _checked(
     found: dict[str, Any], bundles: list[Bundle], device: OwnDevice, request: Request
 ) -> Measurement:
     """A line of the device as one of ours: everything that is known here is as it is known here."""
-    try:
-        line = Measurement.model_validate(found)
-        machine = Machine.model_validate_json(json.dumps(line.device))
-        for moment in ("before", "after"):
-            State.model_validate(line.state[moment])
-        canonical_json(line.model_dump())  # an infinite number is no JSON
-    except (ValidationError, KeyError, ValueError, RecursionError) as error:
-        raise refused(device.name, str(error)[:300]) from None
+    line, machine = foreign_line(found, device.name)
     subjects = {bundle.manifest_sha256: bundle for bundle in bundles}
     bundle = subjects.get(line.subject.manifest_sha256)
     if bundle is None or line.subject != describe_bundle(bundle):

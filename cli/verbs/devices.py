@@ -11,7 +11,7 @@ import click
 
 from ...terminal import Terminal
 from .. import completion
-from ..added_devices import add, remove
+from ..added_devices import add, import_record, kit, remove
 from ..verb import VerbGroup, output
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def command() -> None:
     """List known targets, probe this machine, and add those that ssh reaches."""
 
 
-command.add_command(add)
-command.add_command(remove)
+for one in (add, remove, kit, import_record):
+    command.add_command(one)
 
 
 @command.command(name="list")

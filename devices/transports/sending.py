@@ -40,7 +40,7 @@ def prepare(link: Link, bundles: list[Bundle], progress: Progress) -> Prepared:
     if note := clock_note(facts, link.name):
         progress.note(note)
     platform = Platform.of(facts)
-    _require_operators(bundles, platform, link.name)
+    require_operators(bundles, platform, link.name)
     needed = wheels.environment(platform)
     there = link.ask({"do": "folder", "kind": "environments", "key": wheels.key(needed)}, Folder).path
     missing = [_missing(link, bundle) for bundle in bundles]
@@ -54,7 +54,8 @@ def prepare(link: Link, bundles: list[Bundle], progress: Progress) -> Prepared:
     return Prepared(facts, environment, tuple(send_bundle(link, bundle, progress) for bundle in bundles))
 
 
-def _require_operators(bundles: list[Bundle], platform: Platform, name: str) -> None:
+def require_operators(bundles: list[Bundle], platform: Platform, name: str) -> None:
+    """Raise InputError where a bundle has edgepress's own operators and nothing runs them there."""
     own = [bundle.name for bundle in bundles if bundle.own_operators]
     if own and not wheels.has_library(platform):
         raise InputError(

@@ -1,7 +1,7 @@
 """The pinned environment of a device: the packages that measuring needs, in the versions that are installed
 here, as wheels for its platform; and edgepress itself, made of the very files that run here.
 
-They come from the folder ``EDGEPRESS_WHEELS`` where it is set, else from pip's package index, by hash.
+They come from the folder ``EDGEPRESS_WHEELS`` where it has them, else from pip's package index, by hash.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from pathlib import Path
 from ... import __version__
 from ...errors import InputError, MissingDependency
 from ...runtime.kernels.library import library
-from ...storage import cache_directory, make_folder, sha256_file, sha256_json, write_atomic, write_json
+from ...storage import (
+    cache_directory,
+    make_folder,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_atomic,
+    write_json,
+)
 from .platforms import Platform
 
 NEEDED = (
@@ -62,15 +70,21 @@ class Wheel:
 
 
 def environment(platform: Platform) -> list[Wheel]:
-    """The wheels for ``platform``, edgepress last.
+    """All that measuring on ``platform`` needs, edgepress last; raises as :func:`packages`."""
+    return [*packages(platform), own_wheel(platform)]
+
+
+def packages(platform: Platform) -> list[Wheel]:
+    """The wheels of others for ``platform``.
 
     Raises:
         MissingDependency: a package is not installed here, or nowhere to be had for the platform.
+        InputError: ``EDGEPRESS_WHEELS`` is no folder.
     """
-    given = os.environ.get("EDGEPRESS_WHEELS")
-    folder = Path(given) if given else None
-    wheels = _from_index(platform) if folder is None else _from_folder(folder, platform)
-    return [*wheels, own_wheel(platform, folder)]
+    folder, wanted = _folder(), pins()
+    given = {} if folder is None else _from_folder(folder, platform, wanted)
+    others = {name: version for name, version in wanted.items() if name not in given}
+    return [*given.values(), *(_from_index(platform, others) if others else [])]
 
 
 def key(wheels: list[Wheel]) -> str:
@@ -93,31 +107,31 @@ def pins() -> dict[str, str]:
     return found
 
 
-def _from_folder(folder: Path, platform: Platform) -> list[Wheel]:
-    if not folder.is_dir():
-        raise InputError(f"EDGEPRESS_WHEELS names {folder}, which is no folder")
-    found = []
-    for name, version in pins().items():
+def _folder() -> Path | None:
+    given = os.environ.get("EDGEPRESS_WHEELS")
+    if given and not Path(given).is_dir():
+        raise InputError(f"EDGEPRESS_WHEELS names {given}, which is no folder")
+    return Path(given) if given else None
+
+
+def _from_folder(folder: Path, platform: Platform, wanted: dict[str, str]) -> dict[str, Wheel]:
+    """By name those that it has."""
+    found = {}
+    for name, version in wanted.items():
         start = f"{name.replace('-', '_')}-{version}-"
         names = sorted(one.name for one in folder.glob("*.whl") if one.name.startswith(start))
-        match = next((one for one in names if platform.takes(one)), None)
-        if match is None:
-            raise MissingDependency(
-                f"{folder} has no wheel of {name} {version} for {platform.system} {platform.machine}",
-                fix="add it, or unset EDGEPRESS_WHEELS to use pip's package index",
-            )
-        found.append(Wheel(match, sha256_file(folder / match), path=folder / match))
+        for match in [one for one in names if platform.takes(one)][:1]:
+            found[name] = Wheel(match, sha256_file(folder / match), path=folder / match)
     return found
 
 
-def _from_index(platform: Platform) -> list[Wheel]:
+def _from_index(platform: Platform, wanted: dict[str, str]) -> list[Wheel]:
     """As pip resolves them, without downloading; kept, so that the next time needs no network."""
-    wanted = pins()
     kept = _store() / f"{sha256_json([wanted, repr(platform)])}.json"
     if not kept.exists():
         make_folder(kept.parent)
         write_json(kept, _report(platform, wanted))
-    return [Wheel(one["name"], one["sha256"], one["url"]) for one in json.loads(kept.read_text("utf-8"))]
+    return [Wheel(one["name"], one["sha256"], one["url"]) for one in read_json(kept)]
 
 
 def _report(platform: Platform, wanted: dict[str, str]) -> list[dict[str, str]]:
@@ -157,11 +171,11 @@ def _download(wheel: Wheel) -> bytes:
     return data
 
 
-def own_wheel(platform: Platform, folder: Path | None = None) -> Wheel:
+def own_wheel(platform: Platform) -> Wheel:
     """edgepress as it runs here, with the library of operators for ``platform`` where there is one."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in [*_sources(), *_library(platform, folder), *_metadata()]:
+        for name, content in [*_sources(), *_library(platform, _folder()), *_metadata()]:
             archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     sha256 = hashlib.sha256(data.getvalue()).hexdigest()
     path = _store() / f"{sha256}.whl"
@@ -173,8 +187,7 @@ def own_wheel(platform: Platform, folder: Path | None = None) -> Wheel:
 
 def has_library(platform: Platform) -> bool:
     """Whether bundles of edgepress's own operators can run there with what is sent."""
-    given = os.environ.get("EDGEPRESS_WHEELS")
-    return bool(list(_library(platform, Path(given) if given else None)))
+    return bool(list(_library(platform, _folder())))
 
 
 def _sources() -> Iterator[tuple[str, bytes]]:

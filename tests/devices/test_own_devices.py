@@ -69,7 +69,7 @@ def test_the_commands(loopback: Loopback, capsys: pytest.CaptureFixture[str]) ->
     assert added["ssh"] == "loopback" and added["facts"]["memory_total"] > 0
     assert run(["devices", "list"]) == 0
     assert "loopback" in capsys.readouterr().out
-    (loopback.home / "cache/device/objects").mkdir(parents=True)
+    assert any((loopback.home / "cache/device/environments").iterdir()), "the packages are there"
     assert run(["devices", "remove", "pi", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"removed": "pi", "cleared": True}
     assert not (loopback.home / "cache/device").exists()

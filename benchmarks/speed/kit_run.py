@@ -1,0 +1,43 @@
+"""Runs a kit's measurement on the machine that it was carried to, and writes one record file.
+
+``python -m edgepress.benchmarks.speed.kit_run KIT``
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ...errors import EdgepressError
+from ...storage import read_json
+from ...terminal import Lines
+from .profile import profile_bundle
+from .protocol import Protocol
+from .sitting import Sitting
+
+RECORD = "record.jsonl"
+
+
+def main(kit: Path) -> int:
+    """Measure the kit's bundle; the exit code of what went wrong."""
+    try:
+        plan = read_json(kit / "kit.json")
+        line = profile_bundle(
+            kit / "bundle",
+            protocol=Protocol(**plan["protocol"]),
+            record=kit / RECORD,
+            command=plan["command"],
+            progress=Lines(),
+            sitting=Sitting(plan["settle_s"]),
+            **plan["options"],
+        )
+    except EdgepressError as error:
+        print(f"error [{error.code}]: {error}", file=sys.stderr)
+        return error.exit_code
+    status = "; ".join([line.validity.status, *line.validity.reasons])
+    print(f"{status}\nwritten: {kit / RECORD}\nwhere the kit was made: edgepress devices import {RECORD}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
