@@ -94,28 +94,25 @@ def prove_whole(
     """
     driver = GraphDriver(open_session(graph))
     found = (driver.logits(row[None])[0] for row in ids[:-1])
-    plain, stored = last.plain.normed, last.stored.normed
     if rounds:
         with model.head() as exact, model.head(rounded=True) as head:
+            references = _Rows(head, last.stored.normed[:-1]), _Rows(exact, last.plain.normed[:-1])
             result = compare(
-                found,
-                _Rows(head, stored[:-1]),
-                _Rows(exact, plain[:-1]),
-                ids[:-1],
-                lambda: _with_rounded_inputs(model, head, ids[:-1]),
+                found, *references, ids[:-1], lambda: _with_rounded_inputs(model, head, ids[:-1])
             )
-            gaps = continued.gaps(head.logits(stored[-1]).numpy())
+            gaps = continued.gaps(head.logits(last.stored.normed[-1]).numpy())
         result["greedy_agreement"] = rounded(float((gaps == 0).mean()))
-        margin = clear_margin(result["kl_of_rounding"])
-    else:
-        with model.head() as head:
-            result = _elementwise(found, head, plain[:-1], model, ids[:-1])
-            gaps = continued.gaps(head.logits(plain[-1]).numpy())
-        # Two logits that are each off by the bound may change places when they are closer than twice that.
-        margin = 2 * result["logits"]["bound"]
+        return result | {"greedy": _greedy(gaps, clear_margin(result["kl_of_rounding"]))}
+    with model.head() as head:
+        result = _elementwise(found, head, last.plain.normed[:-1], model, ids[:-1])
+        gaps = continued.gaps(head.logits(last.plain.normed[-1]).numpy())
+    # Two logits that are each off by the bound may change places when they are closer than twice that.
+    return result | {"greedy": _greedy(gaps, 2 * result["logits"]["bound"])}
+
+
+def _greedy(gaps: Floats, margin: float) -> dict[str, Any]:
     gate("the largest gap to torch's choice in a greedy continuation", float(gaps.max()), margin)
-    greedy = {"tokens": len(gaps), "near_ties": int((gaps > 0).sum()), "tie_margin": rounded(margin)}
-    return {**result, "greedy": greedy}
+    return {"tokens": len(gaps), "near_ties": int((gaps > 0).sum()), "tie_margin": rounded(margin)}
 
 
 def _with_rounded_inputs(model: StreamedModel, head: Head, ids: Ids) -> _Rows:
