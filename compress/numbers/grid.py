@@ -58,9 +58,12 @@ def storable(scale: Tensor, scheme: Scheme | None = None, largest: float | None 
     if scheme is not None and scheme.format == "nvfp4":
         return block_scales(2 * scale, unit_of(2 * (float(scale.max()) if largest is None else largest))) / 2
     size = scale.abs()
-    fits = (size >= _FP16_MIN) & (size <= _FP16_MAX)
-    fits = fits.all() if fits.ndim < 3 else fits.flatten(-2).all(-1)[..., None, None]
-    return torch.where(fits, scale.to(torch.float16).to(torch.float32), scale)
+    matrices = size.flatten(-2) if size.ndim > 2 else size.flatten()
+    fits = (matrices.amin(-1) >= _FP16_MIN) & (matrices.amax(-1) <= _FP16_MAX)
+    rounded = scale.to(torch.float16).to(torch.float32)
+    if bool(fits.all()):
+        return rounded
+    return torch.where(fits[..., None, None] if size.ndim > 2 else fits, rounded, scale)
 
 
 def round_to_grid(
@@ -92,7 +95,8 @@ def _grid_of(
     """Scale and zero point ``[..., out, groups]`` of spans ``[low, high]``; of an all-zero group 1."""
     lowest, highest = scheme.code_range
     scale = (high - low) / (highest - lowest)
-    scale = torch.where(scale.abs() > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
+    usable = scale.abs() > torch.finfo(torch.float32).tiny
+    scale = scale if bool(usable.all()) else torch.where(usable, scale, torch.ones_like(scale))
     scale = storable(scale, scheme, largest)
     if scheme.symmetric:
         return scale, None
