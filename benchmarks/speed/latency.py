@@ -99,7 +99,8 @@ def measure_arms(
         task.advance(len(done) * len(arms))
         for _ in range(len(done), protocol.blocks):
             measure(task)
-    round_seconds = (time.monotonic() - started) / max(protocol.blocks - len(done), 1)
+    # Where all rounds were done before, none has been timed.
+    round_seconds = max((time.monotonic() - started) / max(protocol.blocks - len(done), 1), 0.001)
     rounds = int(protocol.most_seconds / round_seconds) - protocol.blocks
     if rounds > 0 and not _all_narrow(arms, workload, protocol):
         with progress.task("measuring on, until the intervals are narrow", rounds * len(arms)) as task:
