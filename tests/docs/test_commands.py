@@ -18,8 +18,6 @@ import edgepress
 import pytest
 from edgepress.cli.entry import run
 
-pytestmark = pytest.mark.chain
-
 ROOT = Path(edgepress.__file__).parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
@@ -44,6 +42,9 @@ SMALL = {
 }
 THRESHOLDS = {"--max-kl": "1e9", "--min-cosine": "-1", "--min-retrieval": "0"}
 BUDGETS = {"tokens": 256, "epochs": 1, "samples": 8, "length": 32}
+
+
+COMMAND = re.compile(r"^(\$ )?(edgepress|make|pip|python|openssl|eval) ", re.M)
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,16 @@ def python_in_small(text: str, stand: Stand) -> str:
     return text
 
 
+def test_no_command_is_in_a_block_of_another_kind() -> None:
+    for page in PAGES:
+        for fence, text in re.findall(
+            r"^```([^\n]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M
+        ):
+            known = fence.partition(" ")[0] in ("sh", "console", "python", "yaml")
+            assert known or not COMMAND.search(text), f"{page.name}: {text[:80]}"
+
+
+@pytest.mark.chain
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_run(
     page: Path,
