@@ -7,6 +7,7 @@ A block of ``sh``, ``console`` or ``python`` that cannot run here says why in th
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shlex
 import shutil
@@ -41,7 +42,7 @@ SMALL = {
     "generate": ["--max-new-tokens", "4"],
 }
 THRESHOLDS = {"--max-kl": "1e9", "--min-cosine": "-1", "--min-retrieval": "0"}
-BUDGETS = {"tokens": 256, "epochs": 1, "samples": 8, "length": 32}
+BUDGETS = {"tokens": 256, "epochs": 1, "samples": 8, "length": 32, "group_size": 32}
 
 
 COMMAND = re.compile(r"^(\$ )?(edgepress|make|pip|python|openssl|eval) ", re.M)
@@ -66,7 +67,13 @@ def stand(
     folder = tmp_path_factory.mktemp("made")
     edgepress.compress_model(pico_llama, scheme="W4A16", output=folder / "OUT")
     edgepress.export_bundle(folder / "OUT", output=folder / "BUNDLE")
-    models = {"decoder": pico_llama, "encoder": pico_bert}
+    encoder = folder / "encoder"
+    shutil.copytree(pico_bert, encoder)
+    pooling = {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
+    (encoder / "modules.json").write_text(json.dumps([pooling]), encoding="utf-8")
+    (encoder / "1_Pooling").mkdir()
+    (encoder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}', encoding="utf-8")
+    models = {"decoder": pico_llama, "encoder": encoder}
     return Stand(models, pico_text, {name: folder / name for name in ("OUT", "BUNDLE")}, {})
 
 
