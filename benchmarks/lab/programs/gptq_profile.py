@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
         ("compress/pipeline/block_shards.py", "outer"),
         ("compress/pipeline/stage.py", "assemble"),
     ),
-    "the damage measured on probes": (("compress/pipeline/damage_probe.py", "damage"),),
+    "the damage measured on probes": (("compress/pipeline/damage_probe.py", "decoder_divergences"),),
     "calibration text, tokenized": (("compress/text/calibration.py", "calibration_from"),),
 }
 
