@@ -104,11 +104,14 @@ def only_one(folder: Path) -> Iterator[None]:
     """
     import fcntl
 
-    path, flags = folder / "edgepress-measuring", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    path = folder / "edgepress-measuring"
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         handle = os.open(path, flags)
     except FileNotFoundError:
         handle = os.open(path, flags | os.O_CREAT, 0o444)
+    except OSError as error:
+        raise OutputBusy(f"{path} there is another user's, and not to be opened", why=str(error)) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
