@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,10 +102,15 @@ def read_text(path: Path) -> str:
         return stream.read()
 
 
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in chunks."""
+def sha256_file(path: Path, tick: Callable[[float], None] | None = None) -> str:
+    """Hex SHA-256 of a file's bytes, read in chunks, of which ``tick`` is told."""
+    found, part = hashlib.sha256(), memoryview(bytearray(1 << 18))
     with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while count := stream.readinto(part):
+            found.update(part[:count])
+            if tick is not None:
+                tick(count)
+    return found.hexdigest()
 
 
 def sha256_mapped(path: Path) -> str:
@@ -201,13 +206,16 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
         raise InputError(f"cannot read {path}", why=str(error)) from None
 
 
-def hash_tree(root: Path, *, skip: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:
+def hash_tree(
+    root: Path, *, skip: frozenset[str] = frozenset(), tick: Callable[[float], None] | None = None
+) -> dict[str, dict[str, Any]]:
     """``{relative name: {"sha256", "bytes"}}`` for every regular file below ``root``, except names in
-    ``skip``.
+    ``skip``; ``tick`` is told of the bytes that are read.
     """
     names = sorted(name for name, kind in _entries(root) if kind == _FILE and name not in skip)
     return {
-        name: {"sha256": sha256_file(root / name), "bytes": (root / name).stat().st_size} for name in names
+        name: {"sha256": sha256_file(root / name, tick), "bytes": (root / name).stat().st_size}
+        for name in names
     }
 
 

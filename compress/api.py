@@ -335,6 +335,7 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
         reads={Path(path).name: digest for path, digest in reads.items()},
         record=record,
         probe=None if probe is None else probe.describe(),
+        progress=job.progress,
     )
     stage.publish()
     processes.agree(None)

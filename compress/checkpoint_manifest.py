@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..storage import hash_tree, write_atomic, write_json
+from ..terminal import Progress
 from .bill_of_materials import BOM, TOOLS, task_of, write_bill_of_materials
 from .model.opens_in import opens_in_transformers
 from .model.weights import AS_EMBEDDING, MANIFEST, WeightSource
@@ -67,6 +68,7 @@ def write_manifest(
     reads: dict[str, str],
     record: Record,
     probe: dict[str, Any] | None,
+    progress: Progress,
 ) -> None:
     """Write the card of ``directory``, hash its files, and write its bill of materials and its manifest, the
     last file of a checkpoint.
@@ -96,7 +98,9 @@ def write_manifest(
     }
     stored = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     write_atomic(directory / CARD, checkpoint_card(manifest, task_of(result.anatomy), stored).encode())
-    files = hash_tree(directory, skip=frozenset({MANIFEST, BOM}))
+    size = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    with progress.task("hashing the result", size) as task:
+        files = hash_tree(directory, skip=frozenset({MANIFEST, BOM}), tick=task.advance)
     files[BOM] = write_bill_of_materials(
         directory,
         files,
