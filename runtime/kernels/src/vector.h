@@ -71,7 +71,6 @@ INLINE ints dot2(ints sum, words codes, int32_t pair) {
 INLINE floats nearest(floats value) {
     return (floats)_mm512_roundscale_ps((__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-INLINE float largest(floats value) { return _mm512_reduce_max_ps((__m512)value); }
 INLINE floats absolute(floats value) { return (floats)_mm512_abs_ps((__m512)value); }
 INLINE floats maximum(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE floats minimum(floats a, floats b) { return (floats)_mm512_min_ps((__m512)a, (__m512)b); }
@@ -161,11 +160,6 @@ INLINE floats minimum(floats a, floats b) {
     ints first = a < b;
     return (floats)((first & (ints)a) | (~first & (ints)b));
 }
-INLINE float largest(floats value) {
-    float found = value[0];
-    for (int lane = 1; lane < LANES; lane++) found = value[lane] > found ? value[lane] : found;
-    return found;
-}
 #endif
 
 /* Lanes of a tile that fit one register: where that is half of them, products take a tile in two parts. */
@@ -193,6 +187,7 @@ INLINE tile_floats tile_nearest(tile_floats value) {
     return (tile_floats)_mm256_round_ps((__m256)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 INLINE tile_floats tile_maximum(tile_floats a, tile_floats b) { return (tile_floats)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE tile_floats tile_minimum(tile_floats a, tile_floats b) { return (tile_floats)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE void tile_store_bytes(int8_t *into, tile_ints value) {
     __m128i low = _mm256_castsi256_si128((__m256i)value), high = _mm256_extracti128_si256((__m256i)value, 1);
     __m128i pairs = _mm_packs_epi32(low, high);
@@ -207,6 +202,7 @@ typedef floats tile_floats;
 #define tile_dot4(sum, codes, quad, small) ((void)(small), dot4(sum, codes, quad))
 #define tile_nearest nearest
 #define tile_maximum maximum
+#define tile_minimum minimum
 INLINE void tile_store_bytes(int8_t *into, tile_ints value) {
 #if defined(EDGEPRESS_AVX512)
     _mm_storeu_si128((void *)into, _mm512_cvtepi32_epi8((__m512i)value));

@@ -37,6 +37,9 @@ INLINE tile_floats tile_nearest(tile_floats value) { return (tile_floats)vrndnq_
 INLINE tile_floats tile_maximum(tile_floats a, tile_floats b) {
     return (tile_floats)vbslq_f32(vcgtq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b);
 }
+INLINE tile_floats tile_minimum(tile_floats a, tile_floats b) {
+    return (tile_floats)vbslq_f32(vcltq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b);
+}
 INLINE void tile_store_bytes(int8_t *into, tile_ints value) {
     int8x8_t narrow = vmovn_s16(vcombine_s16(vmovn_s32((int32x4_t)value), vdup_n_s16(0)));
     memcpy(into, &narrow, 4);
