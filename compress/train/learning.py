@@ -118,10 +118,10 @@ class Learning(ModelPass):
         states = 4 * tokens * anatomy.hidden_size
         run = 5 * states + 12 * tokens * wide
         teacher = 4 * block + 2 * 4 * AT_ONCE * anatomy.hidden_size + run
-        student = matrices * block + 8 * largest + len(anatomy.blocks) * states + 2 * run
         head = 0 if anatomy.head is None else 20 * LOGITS_AT_ONCE * anatomy.vocab_size
+        student = matrices * block + 8 * largest + len(anatomy.blocks) * states + max(2 * run, head)
         outside = source.outer_bytes() + tables * anatomy.vocab_size * anatomy.hidden_size
-        return outside + max(teacher, 24 * learned + max(student, head))
+        return outside + max(teacher, head, 24 * learned + student)
 
     def streams(self, stage: Stage) -> bool:
         """Whether the student of a pass in which no matrix learns reads its blocks as they run: not where it

@@ -19,6 +19,7 @@ from ...storage import write_atomic
 from ...terminal import Progress, ProgressTask
 from ..model.torch_model import round_cache
 from ..model.weights import WeightSource
+from ..pipeline.device import return_small_blocks
 from ..pipeline.forward import require_few
 from ..pipeline.processes import ALONE, Processes
 from ..pipeline.sealed import SEAL_BYTES, ends_with_seal
@@ -84,6 +85,7 @@ class CachedTeacher:
             for batch, answers in self._answers(missing, along, task):
                 data = save(answers)
                 write_atomic(self._file(batch), data + hashlib.sha256(data).digest())
+        return_small_blocks()  # learning keeps what is free
 
     def _answers(
         self, missing: Sequence[MicroBatch], along: Sequence[MicroBatch], task: ProgressTask
