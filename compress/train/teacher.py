@@ -4,6 +4,7 @@ memory; or asked again every time, where its answers are larger than it is worth
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,6 +86,7 @@ class CachedTeacher:
             for batch, answers in self._answers(missing, along, task):
                 data = save(answers)
                 write_atomic(self._file(batch), data + hashlib.sha256(data).digest())
+        gc.collect()  # the modules of a model refer to each other
         return_small_blocks()  # learning keeps what is free
 
     def _answers(
