@@ -15,7 +15,7 @@ from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import hash_tree, read_json
-from edgepress.terminal import Silent
+from edgepress.terminal import Silent, Tick
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 # Two stages, since the passes read other samples: the first leaves a checkpoint.
@@ -123,9 +123,9 @@ def test_a_resumed_run_hashes_a_model_again_only_where_it_looks_changed(
     model, hashed = make_decoder(tmp_path / "m"), []
     fingerprint = CheckpointReader.fingerprint
 
-    def counted(reader: CheckpointReader) -> str:
+    def counted(reader: CheckpointReader, tick: Tick) -> str:
         hashed.append(reader.path)
-        return fingerprint(reader)
+        return fingerprint(reader, tick)
 
     monkeypatch.setattr(CheckpointReader, "fingerprint", counted)
 

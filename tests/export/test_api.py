@@ -28,7 +28,6 @@ from edgepress.errors import (
     ShapeError,
     UnknownName,
 )
-from edgepress.export import api
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.attention import attention, positions
 from edgepress.export.graph.linear import integer, integer_tiles, nbits, tiles
@@ -38,6 +37,7 @@ from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.verification import verify_directory
 from edgepress.runtime.engine.decoder import Decoder
 from edgepress.runtime.kernels.library import instructions, library
+from edgepress.runtime.session import needs
 from edgepress.storage import hash_tree, sha256_file
 
 pytestmark = pytest.mark.chain
@@ -420,7 +420,7 @@ def test_too_little_disk_is_found_first(w4: Path, tmp_path: Path, monkeypatch: p
         asked.append(needed)
         raise OutOfResource(f"{path} needs {needed} bytes")
 
-    monkeypatch.setattr(api, "require_disk", refuse)
+    monkeypatch.setattr(needs, "require_disk", refuse)
     with pytest.raises(OutOfResource):
         export_bundle(w4, output=tmp_path / "bundle")
     assert asked[0] > 131_520 * 4  # the float graph of the proof is counted
