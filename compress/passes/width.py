@@ -105,7 +105,7 @@ class Width(ModelPass):
         return anatomy.tied and self.tied == "separate"
 
     def added_bytes(self, anatomy: Anatomy) -> int:
-        return 4 * anatomy.vocab_size * self.kept(anatomy) * self.separates(anatomy)
+        return 4 * anatomy.vocab_size * self.kept(anatomy) if self.separates(anatomy) else 0
 
     def working_bytes(self, weights: int) -> int:
         """Blocks come one at a time: see :meth:`sweep_bytes`."""
