@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import InputError
+from ...errors import InputError, UnknownName
 from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import COUNT, SEED, max_memory, print_plan, provider, threads
@@ -185,6 +186,9 @@ def _places(on: str | None) -> list[OwnDevice | None]:
                 fix=f"reach one over ssh: edgepress devices add NAME --ssh USER@HOST; its figures: "
                 f"edgepress devices show {name}",
             )
+        near = get_close_matches(name.lower(), target_names(), n=1)
+        if near and not get_close_matches(name, known, n=1):
+            raise UnknownName("device", name, known, fix=f"did you mean {near[0]!r}?")
         own_device(name)
     return list(places.values())
 

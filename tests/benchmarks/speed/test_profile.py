@@ -194,4 +194,5 @@ def test_another_device_is_not_this_machine(decoder: Path, capsys: pytest.Captur
     assert run(["profile", str(decoder), "--device", "raspberry-pi-5"]) == 2
     assert "profile measures, and cannot say" in capsys.readouterr().err
     assert run(["profile", str(decoder), "--device", "raspbery-pi-5"]) == 2
-    assert "unknown device 'raspbery-pi-5'" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "unknown device 'raspbery-pi-5'" in err and "did you mean 'raspberry-pi-5'" in err
