@@ -46,6 +46,7 @@ def test_decoder_bundle_and_checkpoint_agree(pico_llama: Path, decoder_bundle: P
     assert checkpoint.runtime["name"] == "torch"
 
 
+@pytest.mark.chain
 def test_a_bundle_replies_as_its_checkpoint_does(decoder_bundle: Path, pico_llama: Path) -> None:
     checkpoint, bundle = open_subject(pico_llama, threads=1), open_subject(decoder_bundle, threads=1)
     prompts = ["the river", "boats ran under old stone bridges", "copper", "merchants", "coins", "old boats"]

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from edgepress.benchmarks.page.account_table import energy_remark, energy_tables
 from edgepress.benchmarks.page.compare import as_text, compare_runs, document
-from edgepress.benchmarks.page.conclusion import sentences
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.page.sections import not_measured
@@ -270,10 +269,6 @@ def test_a_doubtful_counter_does_not_taint_the_clock(lines: list[Measurement]) -
     assert "? 450 [1]" in text
     assert "[1] W4A16-g64 (ONNX), energy: suspect: noisy: others worked" in text
     assert "latency and memory: suspect" not in text
-
-
-def test_the_verdict_says_what_a_token_takes(lines: list[Measurement]) -> None:
-    assert "450 mJ/token (the original: 1\u2009500)" in sentences(join(lines)[0])[0]
 
 
 def test_the_table_of_the_report(lines: list[Measurement]) -> None:
