@@ -14,65 +14,35 @@ right ones.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ...compress.text.corpus import Corpus, read_corpus
-from ...compress.text.demo_corpora import PAIR_FILES, pairs
+from ...compress.text.corpus import read_corpus
 from ...errors import InputError
 from ...foreign import shortages_are_typed
 from ...runtime.session.needs import Needs, available_memory
 from ...terminal import Progress, Silent
 from ..records import record as records
-from ..records.record import Measurement, Metric, SampleAnswer
+from ..records.record import Measurement, Metric
 from ..records.subjects import OpenModel, open_subject
 from ..records.summary import RESAMPLES
-from .accuracy import is_cut, score_across, score_labels, score_windows
-from .embedding_scores import EncoderTexts, score_embeddings
-from .greedy_text import score_greedy, verdict
-from .held_out_text import (
-    Placement,
-    classes_of_texts,
-    measured_passages,
-    measured_rows,
-    measured_sentences,
-    measured_windows,
+from .accuracy import is_cut
+from .greedy_text import verdict
+from .held_out_text import Placement
+from .measured_kinds import (
+    DEFAULT_LENGTH,
+    DEFAULT_SENTENCES,
+    DEFAULT_WINDOWS,
+    Measured,
+    MeasuredPart,
+    measured,
 )
 from .needs import validate_needs
-from .scores import Scores
 from .subgroups.items import grouped_texts
 from .subgroups.measure_slices import Given, chosen_slices, measure_slices, most_flips
 
-DEFAULT_WINDOWS = 16
-DEFAULT_LENGTH = 512
-DEFAULT_SENTENCES = 256
 DEFAULT_CORPUS = "wikipedia"
-# Passages that are searched among, and texts of the linear probe: enough for intervals of a few per cent.
-PASSAGES, PROBED = 500, 256
-
-
-@dataclass(frozen=True)
-class MeasuredPart:
-    """How much of the text is measured, and where in it."""
-
-    windows: int = DEFAULT_WINDOWS
-    length: int = DEFAULT_LENGTH
-    sentences: int = DEFAULT_SENTENCES
-    placement: Placement = "spread"
-
-
-@dataclass(frozen=True)
-class _Result:
-    scores: dict[str, Scores]
-    workload: dict[str, Any]
-    windows: NDArray[np.int64] | None = None
-    answers: list[SampleAnswer] = field(default_factory=list)
 
 
 @shortages_are_typed()
@@ -141,14 +111,7 @@ def validate_bundle(
     _require_alike(opened, original, texts)
     source = Path(text).name if text else f"{corpus} held-out"
     sample = MeasuredPart(windows, length, sentences, placement)
-    if original.labels:
-        result = _classifiers(opened, original, read, sample, progress)
-    else:
-        result = (
-            _decoders(opened, original, texts, sample, progress)
-            if original.kind == "decoder"
-            else _encoders(opened, original, read, sample, progress)
-        )
+    result = measured(opened, original, read, sample, progress)
     result.workload.update(kind="quality", text=source, placement=placement)
     lines = _lines(opened, original, result, seed, command)
     if slices:
@@ -213,66 +176,8 @@ def _named(model: OpenModel) -> str:
     return ", ".join(model.labels) or "none"
 
 
-def _decoders(
-    subject: OpenModel, original: OpenModel, texts: list[str], sample: MeasuredPart, progress: Progress
-) -> _Result:
-    room = min(subject.max_length, original.max_length)
-    if sample.length > room:
-        raise InputError(f"windows of {sample.length} tokens do not fit: the models take {room}")
-    ids = measured_windows(
-        original.tokenizer, texts, count=sample.windows, length=sample.length, placement=sample.placement
-    )
-    workload = {
-        "windows": sample.windows,
-        "length": sample.length,
-        "predictions": sample.windows * (sample.length - 1),
-        "text_sha256": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest(),
-    }
-    for model in {id(one): one for one in (original, subject)}.values():
-        model.read_ahead(ids)
-    score = score_across if is_cut(subject, original) else score_windows
-    scores = score(subject, original, ids, progress=progress)
-    greedy, answers = score_greedy(subject, original, progress=progress)
-    return _Result(scores | greedy, workload, ids, answers)
-
-
-def _encoders(
-    subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
-) -> _Result:
-    texts, placement = corpus.texts(), sample.placement
-    chosen = measured_sentences(texts, count=sample.sentences, placement=placement)
-    passages = measured_passages(texts, count=PASSAGES, placement=placement)
-    probed, classes = classes_of_texts(corpus, count=PROBED)
-    given = EncoderTexts(chosen, passages, probed, classes, {name: pairs(name) for name in PAIR_FILES})
-    workload = {
-        "sentences": len(chosen),
-        "passages": len(passages),
-        "classes": int(classes.max()) + 1 if len(classes) else 0,
-        "word_pairs": {name: len(found) for name, found in given.word_pairs.items()},
-        "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
-    }
-    return _Result(score_embeddings(subject, original, given, progress=progress), workload)
-
-
-def _classifiers(
-    subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
-) -> _Result:
-    count, placement = sample.sentences, sample.placement
-    targets = None
-    if corpus.labels:
-        chosen, targets = measured_rows(corpus, original.labels, count=count, placement=placement)
-    else:
-        chosen = measured_sentences(corpus.texts(), count=count, placement=placement)
-    workload = {
-        "sentences": len(chosen),
-        "labelled": targets is not None,
-        "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
-    }
-    return _Result(score_labels(subject, original, chosen, targets, progress=progress), workload)
-
-
 def _lines(
-    subject: OpenModel, original: OpenModel, result: _Result, seed: int, command: str
+    subject: OpenModel, original: OpenModel, result: Measured, seed: int, command: str
 ) -> tuple[Measurement, Measurement]:
     """The original's line and the subject's, from one pass over the same input."""
     baseline = original.describe()

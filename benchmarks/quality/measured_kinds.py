@@ -1,0 +1,132 @@
+"""What is measured of each kind of model, and on how much of a text: decoders, encoders, classifiers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...compress.text.corpus import Corpus
+from ...compress.text.demo_corpora import PAIR_FILES, pairs
+from ...errors import InputError
+from ...terminal import Progress
+from ..records.record import SampleAnswer
+from ..records.subjects import OpenModel
+from .accuracy import is_cut, score_across, score_labels, score_windows
+from .embedding_scores import EncoderTexts, score_embeddings
+from .greedy_text import score_greedy
+from .held_out_text import (
+    Placement,
+    classes_of_texts,
+    measured_passages,
+    measured_rows,
+    measured_sentences,
+    measured_windows,
+)
+from .scores import Scores
+
+DEFAULT_WINDOWS = 16
+DEFAULT_LENGTH = 512
+DEFAULT_SENTENCES = 256
+# Passages that are searched among, and texts of the linear probe: enough for intervals of a few per cent.
+PASSAGES, PROBED = 500, 256
+
+
+@dataclass(frozen=True)
+class MeasuredPart:
+    """How much of the text is measured, and where in it."""
+
+    windows: int = DEFAULT_WINDOWS
+    length: int = DEFAULT_LENGTH
+    sentences: int = DEFAULT_SENTENCES
+    placement: Placement = "spread"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores by metric, what they were measured on, a decoder's windows ``[n, length]``, and its replies."""
+
+    scores: dict[str, Scores]
+    workload: dict[str, Any]
+    windows: NDArray[np.int64] | None = None
+    answers: list[SampleAnswer] = field(default_factory=list)
+
+
+def measured(
+    subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
+) -> Measured:
+    """Run both models, which are of one kind, on ``sample`` of the text ``corpus``.
+
+    Raises:
+        InputError: windows that do not fit a model, too little text.
+        GateFailed: logits or embeddings that are not finite.
+    """
+    if original.labels:
+        return _classifiers(subject, original, corpus, sample, progress)
+    measure = _decoders if original.kind == "decoder" else _encoders
+    return measure(subject, original, corpus, sample, progress)
+
+
+def _decoders(
+    subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
+) -> Measured:
+    room = min(subject.max_length, original.max_length)
+    if sample.length > room:
+        raise InputError(f"windows of {sample.length} tokens do not fit: the models take {room}")
+    ids = measured_windows(
+        original.tokenizer,
+        corpus.texts(),
+        count=sample.windows,
+        length=sample.length,
+        placement=sample.placement,
+    )
+    workload = {
+        "windows": sample.windows,
+        "length": sample.length,
+        "predictions": sample.windows * (sample.length - 1),
+        "text_sha256": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest(),
+    }
+    for model in {id(one): one for one in (original, subject)}.values():
+        model.read_ahead(ids)
+    score = score_across if is_cut(subject, original) else score_windows
+    scores = score(subject, original, ids, progress=progress)
+    greedy, answers = score_greedy(subject, original, progress=progress)
+    return Measured(scores | greedy, workload, ids, answers)
+
+
+def _encoders(
+    subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
+) -> Measured:
+    texts, placement = corpus.texts(), sample.placement
+    chosen = measured_sentences(texts, count=sample.sentences, placement=placement)
+    passages = measured_passages(texts, count=PASSAGES, placement=placement)
+    probed, classes = classes_of_texts(corpus, count=PROBED)
+    given = EncoderTexts(chosen, passages, probed, classes, {name: pairs(name) for name in PAIR_FILES})
+    workload = {
+        "sentences": len(chosen),
+        "passages": len(passages),
+        "classes": int(classes.max()) + 1 if len(classes) else 0,
+        "word_pairs": {name: len(found) for name, found in given.word_pairs.items()},
+        "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
+    }
+    return Measured(score_embeddings(subject, original, given, progress=progress), workload)
+
+
+def _classifiers(
+    subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
+) -> Measured:
+    count, placement = sample.sentences, sample.placement
+    targets = None
+    if corpus.labels:
+        chosen, targets = measured_rows(corpus, original.labels, count=count, placement=placement)
+    else:
+        chosen = measured_sentences(corpus.texts(), count=count, placement=placement)
+    workload = {
+        "sentences": len(chosen),
+        "labelled": targets is not None,
+        "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
+    }
+    return Measured(score_labels(subject, original, chosen, targets, progress=progress), workload)
