@@ -95,7 +95,9 @@ def test_from_a_pruned_llama_to_a_bitnet_that_transformers_and_the_exporter_take
     path = compressed(pico_llama, tmp_path, pico_text, {"pass": "magnitude", "sparsity": 0.3}, TERNARY)
     step = read_json(path / "edgepress.json")["steps"][1]
     # Over six draws of the weights the ratio is 0.53, with a standard deviation of 0.10.
-    assert step["damage"]["kl"] < 0.9 * step["details"]["held_out"][0][1] and step["statuses"] == {"ok": 21}
+    assert min(loss for _, loss in step["details"]["held_out"]) < 0.9 * step["details"]["held_out"][0][
+        1
+    ] and step["statuses"] == {"ok": 21}
     source = WeightSource.open(path)
     norms = [source.tensor(f"model.layers.{index}.mlp.ffn_sub_norm.weight") for index in range(3)]
     assert all(float(norm.std()) > 0 for norm in norms)  # they have learned
