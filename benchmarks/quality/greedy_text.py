@@ -39,9 +39,11 @@ def score_greedy(
     with (progress or Silent()).task("writing replies", 3) as task:
         theirs = original.greedy(PROMPTS, NEW_TOKENS)
         task.advance(1)
+        if not theirs:
+            return {}, []
         mine = theirs if subject is original else subject.greedy(PROMPTS, NEW_TOKENS)
         task.advance(1)
-        if not mine or not theirs:
+        if not mine:
             return {}, []
         own = other = None
         if not is_cut(subject, original):
