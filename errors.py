@@ -182,6 +182,7 @@ EXTRAS = {
     "onnx": "compress",
     "onnx_ir": "compress",
     "onnxruntime": "cpu",
+    "scipy": "fit",
     "model_signing": "sign",
 }
 

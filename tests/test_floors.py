@@ -16,7 +16,7 @@ import edgepress
 import pytest
 
 ROOT = Path(edgepress.__file__).parent
-FLOORS = ("ground", "runtime", "compress", "export", "devices", "benchmarks", "cli")
+FLOORS = ("ground", "runtime", "compress", "export", "devices", "benchmarks", "fit", "cli")
 FOLDERS = FLOORS[1:]
 # The rooms of a floor from the bottom. A room imports from those below it and itself; rooms of one row do
 # not know each other. "" is the files in the floor's own folder; a folder inside a room belongs to it.

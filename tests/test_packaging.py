@@ -18,7 +18,7 @@ import pytest
 from edgepress.cli.entry import VERBS
 
 ROOT = Path(edgepress.__file__).parent
-FLOORS = ("benchmarks", "cli", "compress", "devices", "export", "runtime")
+FLOORS = ("benchmarks", "cli", "compress", "devices", "export", "fit", "runtime")
 LAB = ROOT / "benchmarks" / "lab"  # not packaged
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "rich", "pydantic", "numpy", "jinja2", "tokenizers"}
 

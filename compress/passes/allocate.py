@@ -9,17 +9,14 @@ in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
-from torch import Tensor
 
 from ...errors import RecipeError, ShapeError
-from ..measure.sensitivity import ChangeLosses
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
-from ..numbers.grid import quantize
 from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective, float_bytes
 from ..pipeline.pass_options import inner_pass
@@ -27,6 +24,7 @@ from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
 from ..solve.knapsack import choose
+from ..solve.scheme_costs import divides, scheme_costs
 
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
 
@@ -156,7 +154,7 @@ class Allocate(Selective, ModelPass):
                 fix=f"its linears are called like {next(iter(linears))}",
             )
         for name, scheme in plan.items():
-            if not _divides(Scheme.parse(scheme), linears[name]):
+            if not divides(Scheme.parse(scheme), linears[name]):
                 raise ShapeError(
                     f"{name} has {linears[name].in_features} inputs: {scheme} does not divide them"
                 )
@@ -202,24 +200,7 @@ class Allocate(Selective, ModelPass):
                     f"the costs do not name {missing[0]}", fix="leave out costs: they are measured"
                 )
             return self.costs
-        fitting = {
-            linear.name: [scheme for scheme in self.schemes if _divides(scheme, linear)] for linear in linears
-        }
-
-        def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, ChangeLosses]:
-            names = [linear.name for linear in block.linears() if linear.name in fitting]
-            others = {name: [quantize(weight(name), scheme) for scheme in fitting[name]] for name in names}
-            return {name: ChangeLosses(name, weight(name), others[name]) for name in names}
-
-        found = stage.measured("allocate", measure)
-        return {
-            name: {scheme.name: cost for scheme, cost in zip(schemes, found[name].tolist(), strict=True)}
-            for name, schemes in fitting.items()
-        }
-
-
-def _divides(scheme: Scheme, linear: Linear) -> bool:
-    return scheme.group_size is None or linear.in_features % scheme.group_size == 0
+        return scheme_costs(stage, "allocate", self.schemes, linears)
 
 
 def _bits(linear: Linear, scheme: Scheme) -> int:

@@ -90,12 +90,14 @@ def block_inputs(
     return hidden, [recorder.arguments for recorder in recorders]
 
 
-def capture(skeleton: Skeleton, batches: Iterable[Tokens]) -> Iterator[tuple[Tensor, BatchContext]]:
+def capture(
+    skeleton: Skeleton, batches: Iterable[Tokens], *, rounded: bool = False
+) -> Iterator[tuple[Tensor, BatchContext]]:
     """For each of ``batches`` its hidden states ``[batch, tokens, hidden]`` at the first block, and what it
-    keeps for all blocks.
+    keeps for all blocks; the embedding is ``rounded`` as exports store it.
     """
     device = skeleton.device
-    with skeleton.embeddings() as model:
+    with skeleton.embeddings(rounded=rounded) as model:
         for batch in batches:
             padded = not bool(batch.attention_mask.all())
             mask = batch.attention_mask.to(device) if padded else None
@@ -114,12 +116,16 @@ class Stream:
         self.directory, self.entries, self.device = directory, entries, device
 
     @classmethod
-    def capture(cls, directory: Path, skeleton: Skeleton, batches: Iterable[Tokens]) -> Stream:
-        """A stream of ``batches`` at the first block, in the place of what was in ``directory``."""
+    def capture(
+        cls, directory: Path, skeleton: Skeleton, batches: Iterable[Tokens], *, rounded: bool = False
+    ) -> Stream:
+        """A stream of ``batches`` at the first block, in the place of what was in ``directory``; the
+        embedding is ``rounded`` as exports store it.
+        """
         shutil.rmtree(directory, ignore_errors=True)  # a killed run may have left a longer one
         entries: list[BatchContext] = []
         stream = cls(directory, entries, skeleton.device)
-        for number, (hidden, entry) in enumerate(capture(skeleton, batches)):
+        for number, (hidden, entry) in enumerate(capture(skeleton, batches, rounded=rounded)):
             stream.write(0, number, hidden)
             entries.append(entry)
         return stream

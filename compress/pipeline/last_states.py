@@ -18,13 +18,20 @@ from .forward import BatchSplitter
 
 
 def last_states(
-    skeleton: Skeleton, batches: Sequence[TokenBatch], directory: Path, progress: Progress, title: str
+    skeleton: Skeleton,
+    batches: Sequence[TokenBatch],
+    directory: Path,
+    progress: Progress,
+    title: str,
+    *,
+    rounded: bool = False,
 ) -> Tensor:
     """The states ``[tokens, hidden]`` of ``batches`` behind the last block, batch by batch; ``directory`` is
-    for those that wait. Quantized layers compute as they were quantized.
+    for those that wait. Quantized layers compute as they were quantized; the embedding is ``rounded`` as
+    exports store it.
     """
     smaller, blocks = BatchSplitter(progress.note), skeleton.anatomy.blocks
-    stream = Stream.capture(directory, skeleton, batches)
+    stream = Stream.capture(directory, skeleton, batches, rounded=rounded)
     with progress.task(title, len(blocks)) as task:
         for anatomy in blocks:
             module = skeleton.fill(anatomy.prefix)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...benchmarks.lab.source_tree import arrows
 
 ROOT = Path(__file__).parent.parent.parent
-FLOORS = ("cli", "benchmarks", "devices", "export", "compress", "runtime")
+FLOORS = ("cli", "fit", "benchmarks", "devices", "export", "compress", "runtime")
 COLUMN = 20
 DATA_FOLDERS = {"compress/recipes": "recipes that come with the package: YAML, readable and hashed"}
 

@@ -11,6 +11,7 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes import allocate as allocate_module
+from edgepress.compress.solve import scheme_costs
 from edgepress.compress.solve.allocation import mixed_strip, read_allocation, strip
 from edgepress.errors import RecipeError, ShapeError
 from edgepress.storage import hash_tree, read_json
@@ -92,7 +93,7 @@ def test_costs_are_measured_once(
 ) -> None:
     first = run(pico_llama, pico_text, tmp_path, "first", bits=3.5)
     other = run(pico_llama, pico_text, tmp_path, "other", bits=3.0)
-    monkeypatch.setattr(allocate_module, "ChangeLosses", None)
+    monkeypatch.setattr(scheme_costs, "ChangeLosses", None)
     again = run(pico_llama, pico_text, tmp_path, "again", bits=3.0, costs=str(first))
     assert details(again) == details(other)
     monkeypatch.undo()
@@ -103,7 +104,7 @@ def test_costs_are_measured_once(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(allocate_module, "choose", killed)
         run(pico_llama, pico_text, tmp_path, "killed", bits=3.0)
-    monkeypatch.setattr(allocate_module, "ChangeLosses", None)
+    monkeypatch.setattr(scheme_costs, "ChangeLosses", None)
     assert details(run(pico_llama, pico_text, tmp_path, "killed", bits=3.0)) == details(other)
 
 

@@ -1,0 +1,149 @@
+"""What each part of a model may become, with what it costs: damage, bytes shipped, bytes resident.
+
+A unit is a group of linears that read the same inputs, which get one scheme since fast runtimes keep them as
+one matrix; the embedding; or a head of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from ..compress.bundle_size import bits_in_bundle, bundle_bytes
+from ..compress.model.block_anatomy import Linear
+from ..compress.model.weights import WeightSource
+from ..compress.numbers.scheme import Scheme
+from ..compress.solve.scheme_costs import divides
+from .losses import LINEAR_SCHEMES, Losses, table_schemes
+
+_RUNTIME = 160 << 20  # resident bytes of a process that runs a bundle, without its weights
+_PROFILED_TOKENS = 256  # of the cache in a profile: 128 of the prompt and 128 new ones
+
+
+@dataclass(frozen=True)
+class Option:
+    """A ``scheme``, None for float, and what it costs: ``damage`` as :class:`.losses.Losses` has it, and the
+    ``size`` in bytes, which are shipped and, once mapped and read, resident.
+    """
+
+    scheme: Scheme | None
+    damage: float
+    size: float
+
+    @property
+    def name(self) -> str:
+        """Of the scheme, or ``float``."""
+        return "float" if self.scheme is None else self.scheme.name
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What gets one option: ``modules`` by their stored names; ``name`` for people: ``block 3: q k v``."""
+
+    name: str
+    modules: tuple[str, ...]
+    options: tuple[Option, ...]
+    is_table: bool = False
+
+
+@dataclass(frozen=True)
+class Space:
+    """All units, and what there is whatever is chosen: bytes ``shipped`` of the rest of the bundle, and bytes
+    ``resident`` of a process that runs it, these included.
+    """
+
+    units: tuple[Unit, ...]
+    shipped: float
+    resident: float
+
+    @property
+    def damages(self) -> list[list[float]]:
+        """By unit and option."""
+        return [[option.damage for option in unit.options] for unit in self.units]
+
+    @property
+    def sizes(self) -> list[list[float]]:
+        """By unit and option, in bytes."""
+        return [[option.size for option in unit.options] for unit in self.units]
+
+    def chosen(self, options: Sequence[int]) -> list[tuple[Unit, Option]]:
+        """Each unit with its option."""
+        return [(unit, unit.options[index]) for unit, index in zip(self.units, options, strict=True)]
+
+
+def space_of(source: WeightSource, losses: Losses | None) -> Space:
+    """The candidates of a model; without ``losses`` their damages are not known, and 0."""
+    anatomy = source.anatomy
+    units = [_linears(block.index, group, losses) for block in anatomy.blocks for group in block.inputs()]
+    named = [("embedding", anatomy.embedding)]
+    named += [("head", anatomy.head)] if anatomy.head is not None and not anatomy.tied else []
+    weights = anatomy.vocab_size * anatomy.hidden_size
+    for name, module in named:
+        schemes: list[Scheme | None] = [*table_schemes(source), None]
+        known = {} if losses is None else losses.tables[module]
+        options = [
+            _option(scheme, known, weights * bits_in_bundle(scheme, anatomy.hidden_size) / 8)
+            for scheme in schemes
+        ]
+        units.append(Unit(name, (module,), _useful(options), is_table=True))
+    resident = _RUNTIME + 4 * anatomy.vocab_size + _cache_bytes(source)
+    shipped = _rest(source, units)
+    return Space(tuple(units), shipped, shipped + resident)
+
+
+def _linears(block: int, group: Sequence[Linear], losses: Losses | None) -> Unit:
+    fits = [scheme for scheme in LINEAR_SCHEMES if all(divides(scheme, linear) for linear in group)]
+    largest = max((scheme.group_size or 0 for scheme in fits), default=0)
+    # Finer scales help 8 bits by nothing that can be measured.
+    fits = [scheme for scheme in fits if scheme.bits < 8 or scheme.group_size == largest]
+    options = []
+    for scheme in (*fits, None):
+        known: dict[str, float] = {}
+        if losses is not None and scheme is not None:
+            known = {scheme.name: sum(losses.linears[one.name][scheme.name] for one in group)}
+        bits = sum(
+            one.out_features * one.in_features * bits_in_bundle(scheme, one.in_features) for one in group
+        )
+        options.append(_option(scheme, known, bits / 8))
+    name = f"block {block}: {' '.join(linear.role for linear in group)}"
+    return Unit(name, tuple(linear.name for linear in group), _useful(options))
+
+
+def _option(scheme: Scheme | None, known: Mapping[str, float], size: float) -> Option:
+    return Option(scheme, known.get(scheme.name, 0.0) if scheme is not None else 0.0, size)
+
+
+def _useful(options: Sequence[Option]) -> tuple[Option, ...]:
+    """Without those that another one beats in both, by size."""
+    kept: list[Option] = []
+    least = inf
+    for option in sorted(options, key=lambda one: (one.size, one.damage)):
+        if option.damage < least or not kept or option.damage == 0.0:
+            kept.append(option)
+            least = min(least, option.damage)
+    return tuple(kept)
+
+
+def _rest(source: WeightSource, units: Sequence[Unit]) -> float:
+    """Bytes of the bundle besides what the units choose."""
+    first = [(unit, unit.options[0]) for unit in units]
+    tables: list[Scheme | None] = [option.scheme for unit, option in first if unit.is_table]
+    linears = {one.name: one.in_features for one in source.anatomy.all_linears()}
+    bits = {
+        name: bits_in_bundle(option.scheme, linears[name])
+        for unit, option in first
+        if not unit.is_table
+        for name in unit.modules
+    }
+    both = (tables[0], tables[1] if len(tables) > 1 else tables[0])
+    whole = bundle_bytes(source, source.anatomy, bits, both, 0)
+    return whole - sum(option.size for _, option in first)
+
+
+def _cache_bytes(source: WeightSource) -> float:
+    """Of keys and values in a profile, in float32."""
+    if source.anatomy.kind != "decoder":
+        return 0.0
+    wide = sum(block.attention.kv_heads * block.attention.head_dim for block in source.anatomy.blocks)
+    return 8.0 * wide * _PROFILED_TOKENS

@@ -1,0 +1,138 @@
+"""What every candidate costs the model's outputs: one pass of statistics, kept in the user's cache, so that
+other budgets on the same model and text have it at once.
+
+Linears are measured by gradients, all schemes in one backward sweep
+(:mod:`edgepress.compress.solve.scheme_costs`); embedding and head, which second order does not reach, by
+running the model with each of their schemes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..compress.model.skeleton import Skeleton
+from ..compress.model.weights import WeightSource
+from ..compress.numbers.scheme import Scheme
+from ..compress.pipeline.block_shards import Masks
+from ..compress.pipeline.damage_probe import decoder_divergences, distance, finite
+from ..compress.pipeline.last_states import last_states
+from ..compress.pipeline.sealed import read_sealed, write_sealed
+from ..compress.pipeline.stage import MEASURED_TOKENS, Stage
+from ..compress.solve.scheme_costs import scheme_costs
+from ..compress.text.calibration import Calibration
+from ..compress.text.token_batch import TokenBatch
+from ..storage import cache_directory, make_folder, sha256_json
+from ..terminal import Progress
+
+GROUPS = (32, 64, 128)
+LINEAR_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 3, 4, 8) for size in GROUPS)
+TABLE_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 4, 8) for size in (16, 32, 64))
+_TABLE_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Nats of KL a token of a decoder, or a squared relative distance of an encoder, by the name of a linear,
+    the embedding or the head, and by the name of a scheme.
+    """
+
+    linears: dict[str, dict[str, float]]
+    tables: dict[str, dict[str, float]]
+
+
+def losses_file(fingerprint: str, calibration: Calibration) -> Path:
+    """Where the losses of the model with this ``fingerprint`` are kept, once they are measured."""
+    names = [[one.name for one in schemes] for schemes in (LINEAR_SCHEMES, TABLE_SCHEMES)]
+    sizes = [MEASURED_TOKENS, _TABLE_TOKENS]
+    key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes])
+    return cache_directory() / "fit" / f"{key}.json"
+
+
+def known_losses(file: Path) -> Losses | None:
+    """Those that were measured before."""
+    found = read_sealed(file)
+    return None if found is None else Losses(**found)
+
+
+def measure_losses(
+    source: WeightSource,
+    fingerprint: str,
+    calibration: Calibration,
+    directory: Path,
+    device: torch.device,
+    progress: Progress,
+) -> Losses:
+    """Measure on ``calibration``, or read what was measured; ``directory`` is for what a killed run left.
+
+    Raises:
+        CalibrationError: the model turns the text into NaN or infinity.
+    """
+    file = losses_file(fingerprint, calibration)
+    if (known := known_losses(file)) is not None:
+        return known
+    stage = Stage(source, source, directory, calibration, Masks(), device, progress)
+    linears = scheme_costs(stage, "fit", LINEAR_SCHEMES, list(source.anatomy.linears()))
+    found = Losses(linears, _table_losses(stage, calibration))
+    make_folder(file.parent)
+    write_sealed(file, asdict(found))
+    return found
+
+
+def table_schemes(source: WeightSource) -> list[Scheme]:
+    """Those that embedding and head may get."""
+    return [one for one in TABLE_SCHEMES if source.anatomy.hidden_size % (one.group_size or 1) == 0]
+
+
+def _table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str, float]]:
+    """By the name of embedding and head, and by scheme; a tied head is the embedding."""
+    source, anatomy = stage.source, stage.source.anatomy
+    rows = max(1, _TABLE_TOKENS // calibration.length)
+    batches = calibration.spread(min(rows, calibration.samples)).batches
+    schemes = table_schemes(source)
+    as_is = Skeleton(source, stage.device)
+    states = _states(stage, as_is, batches, "measuring the original")
+    found: dict[str, dict[str, float]] = {anatomy.embedding: {}}
+    for scheme in schemes:
+        rounded = Skeleton(_with_tables(source, scheme), stage.device)
+        others = _states(stage, rounded, batches, f"embedding in {scheme.name}", rounded=True)
+        found[anatomy.embedding][scheme.name] = _loss(
+            as_is, rounded if anatomy.tied else as_is, states, others
+        )
+    if anatomy.kind == "decoder" and anatomy.head is not None and not anatomy.tied:
+        found[anatomy.head] = {
+            scheme.name: _loss(as_is, Skeleton(_with_tables(source, scheme), stage.device), states, states)
+            for scheme in schemes
+        }
+    return found
+
+
+def _with_tables(source: WeightSource, scheme: Scheme) -> WeightSource:
+    """The model with its embedding and head stored so."""
+    other = WeightSource.open(source.reader.path)
+    other.embedding_scheme = scheme
+    return other
+
+
+def _states(
+    stage: Stage, skeleton: Skeleton, batches: Sequence[TokenBatch], title: str, *, rounded: bool = False
+) -> torch.Tensor:
+    folder = stage.directory / "activations"
+    return last_states(skeleton, batches, folder, stage.progress, title, rounded=rounded)
+
+
+def _loss(as_is: Skeleton, other: Skeleton, states: torch.Tensor, others: torch.Tensor) -> float:
+    """Between rows ``[tokens, hidden]`` behind the last block, each with its head."""
+    hidden = finite([states, others])
+    result: Mapping[str, Any]
+    if as_is.anatomy.kind == "encoder":
+        # Of unit vectors the squared distance is twice what is missing to a cosine of 1.
+        return 2 * float(distance(*hidden)["distance"])
+    with as_is.head() as head, other.head(rounded=other is not as_is) as rounded:
+        result = decoder_divergences(hidden, [head, rounded])[0]
+    return max(0.0, float(result["kl"]))

@@ -1,0 +1,198 @@
+"""One option for every unit, the least damage within all limits at once: a mixed-integer programme, solved
+exactly by HiGHS (Huangfu and Hall 2018, "Parallelizing the dual revised simplex method") through
+:func:`scipy.optimize.milp`.
+
+What no choice can keep is answered too: how far each limit alone would have to give way, and the choice that
+misses them by the least.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import OutOfResource, require
+
+# Of the least damage: where the search ends. Damages are estimates that are known far less well.
+GAP = 1e-4
+_SECONDS = 60.0
+_SCALE = 1e6  # of the damages, so that HiGHS's absolute tolerances are below GAP
+_INFEASIBLE = 2  # a status of milp's
+_ROUNDS = 20  # in which what a tolerance let pass is taken back
+
+Table = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """``uses[unit][option]`` of something add up to at most ``bound``."""
+
+    name: str
+    uses: Table
+    bound: float
+
+    def used(self, options: Sequence[int]) -> float:
+        """By a choice."""
+        return math.fsum(row[option] for row, option in zip(self.uses, options, strict=True))
+
+    def kept(self, options: Sequence[int]) -> bool:
+        """By a choice, but for the last digits of the sum."""
+        return self.used(options) <= self.bound + 1e-12 * abs(self.bound)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The chosen ``options``, an index for each unit, and their total ``damage``, which is at most ``gap`` of
+    it above the least.
+    """
+
+    options: tuple[int, ...]
+    damage: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class Infeasible:
+    """No choice keeps all limits.
+
+    Attributes:
+        enough: by name, the bound of each limit that would do if all others were kept; None where no bound of
+            it does.
+        nearest: the choice whose excesses, as fractions of the bounds, add up to the least.
+    """
+
+    enough: dict[str, float | None]
+    nearest: Solution
+
+
+def solve(damages: Table, limits: Sequence[Limit]) -> Solution | Infeasible:
+    """The choice of least damage; ``damages[unit][option]`` and all uses are finite.
+
+    Raises:
+        MissingDependency: scipy is not installed.
+        OutOfResource: HiGHS found nothing in a minute.
+    """
+    require("scipy", "fit")
+    found = _least(damages, limits)
+    if found is not None:
+        return found
+    enough: dict[str, float | None] = {}
+    for index, limit in enumerate(limits):
+        others = [*limits[:index], *limits[index + 1 :]]
+        least = _least(limit.uses, others)
+        enough[limit.name] = None if least is None else limit.used(least.options)
+    return Infeasible(enough, _nearest(damages, limits))
+
+
+def _least(objective: Table, limits: Sequence[Limit]) -> Solution | None:
+    """The choice with the least of ``objective``, or None. A bound that HiGHS keeps within its tolerance
+    alone is drawn in by what was too much.
+    """
+    bounds = [limit.bound for limit in limits]
+    for _ in range(_ROUNDS):
+        found = _milp(objective, [limit.uses for limit in limits], bounds)
+        if found is None:
+            return None
+        over = [
+            max(0.0, limit.used(found.options) - limit.bound) if not limit.kept(found.options) else 0.0
+            for limit in limits
+        ]
+        if not any(over):
+            return found
+        bounds = [bound - 2 * much for bound, much in zip(bounds, over, strict=True)]
+    return None
+
+
+def _milp(objective: Table, uses: Sequence[Table], bounds: Sequence[float]) -> Solution | None:
+    """Each row is counted from its least options, in shares of the room that they leave."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    sizes = [len(row) for row in objective]
+    rows, roofs = [_one_each(sizes)], [np.ones(len(sizes))]
+    for table, bound in zip(uses, bounds, strict=True):
+        least = math.fsum(min(row) for row in table)
+        room = bound - least
+        if room < -1e-12 * abs(bound):
+            return None
+        extra = np.concatenate([np.asarray(row, float) - min(row) for row in table])
+        if room <= 0 or not extra.any():
+            rows.append((extra > 0).astype(float)[None])
+            roofs.append(np.zeros(1) if extra.any() else np.ones(1))
+        else:
+            rows.append((extra / room)[None])
+            roofs.append(np.ones(1))
+    base = math.fsum(min(row) for row in objective)
+    extra = np.concatenate([np.asarray(row, float) - min(row) for row in objective])
+    scale = _SCALE / (math.fsum(max(row) - min(row) for row in objective) or 1.0)
+    floor = np.concatenate([np.ones(len(sizes)), *(np.full(1, -np.inf) for _ in uses)])
+    result = milp(
+        extra * scale,
+        integrality=np.ones(len(extra)),
+        bounds=Bounds(0, 1),
+        constraints=LinearConstraint(np.concatenate(rows), floor, np.concatenate(roofs)),
+        options={"mip_rel_gap": GAP / 10, "time_limit": _SECONDS},
+    )
+    return _solution(result, objective, sizes, base, scale)
+
+
+def _one_each(sizes: Sequence[int]) -> Any:
+    """The rows ``[units, options]`` that add up the options of each unit."""
+    found = np.zeros((len(sizes), sum(sizes)))
+    start = 0
+    for unit, size in enumerate(sizes):
+        found[unit, start : start + size] = 1.0
+        start += size
+    return found
+
+
+def _solution(
+    result: Any, objective: Table, sizes: Sequence[int], base: float, scale: float
+) -> Solution | None:
+    if result.status == _INFEASIBLE:
+        return None
+    options = _chosen(result, sizes)
+    total = math.fsum(row[option] for row, option in zip(objective, options, strict=True))
+    bound = base + (result.mip_dual_bound if result.mip_dual_bound is not None else 0.0) / scale
+    return Solution(options, total, max(0.0, total - bound) / abs(total) if total else 0.0)
+
+
+def _chosen(result: Any, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The option of each unit; raises OutOfResource where time ended before there were any."""
+    if result.x is None:
+        raise OutOfResource(
+            f"no choice was found in {_SECONDS:.0f} s",
+            why=str(result.message),
+            fix="give wider budgets, or fewer of them",
+        )
+    parts = np.split(result.x[: sum(sizes)], np.cumsum(sizes)[:-1])
+    return tuple(int(part.argmax()) for part in parts)
+
+
+def _nearest(damages: Table, limits: Sequence[Limit]) -> Solution:
+    """The least sum of relative excesses: a column of its own, an option's excess, for every limit."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    sizes = [len(row) for row in damages]
+    count, units = sum(sizes), len(sizes)
+    matrix = np.zeros((units + len(limits), count + len(limits)))
+    matrix[:units, :count] = _one_each(sizes)
+    for number, limit in enumerate(limits):
+        matrix[units + number, :count] = np.concatenate([np.asarray(row, float) for row in limit.uses])
+        matrix[units + number] /= abs(limit.bound) or 1.0
+        matrix[units + number, count + number] = -1.0
+    roof = [1.0] * units + [math.copysign(1.0, limit.bound) if limit.bound else 0.0 for limit in limits]
+    floor = [1.0] * units + [-np.inf] * len(limits)
+    result = milp(
+        np.concatenate([np.zeros(count), np.ones(len(limits))]),
+        integrality=np.concatenate([np.ones(count), np.zeros(len(limits))]),
+        bounds=Bounds(0, np.concatenate([np.ones(count), np.full(len(limits), np.inf)])),
+        constraints=LinearConstraint(matrix, floor, roof),
+        options={"time_limit": _SECONDS},
+    )
+    options = _chosen(result, sizes)
+    total = math.fsum(row[option] for row, option in zip(damages, options, strict=True))
+    return Solution(options, total, 0.0)

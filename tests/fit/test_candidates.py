@@ -1,0 +1,97 @@
+"""Candidates: their bytes are those of the bundle, their damage is that of the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from edgepress.compress.bundle_size import bits_in_bundle, bundle_bytes
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.text.calibration import Calibration, calibration_from
+from edgepress.fit.candidates import space_of
+from edgepress.fit.losses import Losses, known_losses, losses_file, measure_losses
+from edgepress.runtime.text.tokenizer import Tokenizer
+from edgepress.terminal import Silent
+
+
+def calibration(model: Path, text: Path) -> Calibration:
+    source = WeightSource.open(model)
+    tokenizer = Tokenizer.open(model)
+    return calibration_from(str(text), tokenizer, kind=source.anatomy.kind, samples=8, length=32)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path, Path], Losses]:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+
+    def measure(model: Path, text: Path) -> Losses:
+        source, cpu = WeightSource.open(model), torch.device("cpu")
+        found = calibration(model, text)
+        return measure_losses(source, "fingerprint", found, tmp_path / "work", cpu, Silent())
+
+    return measure
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("kind", ["pico_llama", "pico_bert", "untied"])
+def test_losses_fall_with_the_bits_and_are_measured_once(
+    kind: str,
+    request: pytest.FixtureRequest,
+    make_decoder: Callable[..., Path],
+    tmp_path: Path,
+    pico_text: Path,
+    measured: Callable[[Path, Path], Losses],
+) -> None:
+    model = (
+        make_decoder(tmp_path / "m", tie_word_embeddings=False)
+        if kind == "untied"
+        else request.getfixturevalue(kind)
+    )
+    losses, anatomy = measured(model, pico_text), WeightSource.open(model).anatomy
+    head = [anatomy.head] if anatomy.head is not None and not anatomy.tied else []
+    assert list(losses.tables) == [anatomy.embedding, *head]
+    assert list(losses.linears) == [linear.name for linear in anatomy.linears()]
+    for found in (*losses.linears.values(), *losses.tables.values()):
+        assert found["W2A16-g32"] > 4 * found["W4A16-g32"] > 16 * found["W8A16-g32"] >= 0
+    assert known_losses(losses_file("fingerprint", calibration(model, pico_text))) == losses
+    assert known_losses(losses_file("another", calibration(model, pico_text))) is None
+
+
+@pytest.mark.parametrize("number", [0, 1, -1])
+def test_sizes_add_up_to_the_bundle(pico_llama: Path, number: int) -> None:
+    source = WeightSource.open(pico_llama)
+    space = space_of(source, None)
+    names = [name for unit in space.units for name in unit.modules]
+    anatomy = source.anatomy
+    assert names == [*(linear.name for linear in anatomy.linears()), anatomy.embedding]
+    chosen = space.chosen([min(number, len(u.options) - 1) if number >= 0 else -1 for u in space.units])
+    bits = {
+        linear.name: bits_in_bundle(option.scheme, linear.in_features)
+        for unit, option in chosen
+        for linear in anatomy.linears()
+        if linear.name in unit.modules
+    }
+    table = chosen[-1][1].scheme
+    whole = bundle_bytes(source, anatomy, bits, (table, table), 0)
+    assert space.shipped + sum(option.size for _, option in chosen) == pytest.approx(whole, abs=1)
+    assert space.resident > space.shipped > 0
+
+
+def test_an_option_that_another_beats_in_both_is_none(pico_llama: Path) -> None:
+    source = WeightSource.open(pico_llama)
+    anatomy = source.anatomy
+    even = {"W2A16-g32": 4.0, "W3A16-g32": 9.0, "W4A16-g32": 1.0, "W8A16-g32": 0.1}
+    losses = Losses(
+        {linear.name: even for linear in anatomy.linears()},
+        {anatomy.embedding: {f"W{b}A16-g{g}": 1.0 / b + g / 1e3 for b in (2, 4, 8) for g in (16, 32, 64)}},
+    )
+    wide = {
+        name: dict.fromkeys((f"W{b}A16-g{g}" for b in (2, 3, 4, 8) for g in (32, 64, 128)), 5.0) | row
+        for name, row in losses.linears.items()
+    }
+    for unit in space_of(source, Losses(wide, losses.tables)).units:
+        sizes, damages = ([getattr(one, key) for one in unit.options] for key in ("size", "damage"))
+        assert sizes == sorted(sizes) and damages == sorted(damages, reverse=True)
+        assert unit.options[-1].name == "float" and damages[-1] == 0.0

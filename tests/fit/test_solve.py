@@ -1,0 +1,79 @@
+"""The programme against trying every choice: the same least damage, and the same answer to what cannot be."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from edgepress.fit.solve import GAP, Infeasible, Limit, Solution, solve
+
+UNITS, OPTIONS, LIMITS = 5, 4, 3
+
+
+def problem(seed: int) -> tuple[list[list[float]], list[list[list[int]]]]:
+    """Damages that fall and whole sizes that mostly grow from option to option, as more bits do."""
+    draw = np.random.default_rng(seed)
+    damages = np.sort(draw.exponential(size=(UNITS, OPTIONS)), 1)[:, ::-1]
+    uses = np.sort(draw.integers(1, 1000, (LIMITS, UNITS, OPTIONS)), 2)
+    uses[1] = draw.permuted(uses[1], axis=1)
+    return damages.tolist(), uses.tolist()
+
+
+def every(uses: list[list[list[int]]]) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Each choice with what it uses of each limit."""
+    found = []
+    for options in product(range(OPTIONS), repeat=UNITS):
+        found.append((options, [sum(row[o] for row, o in zip(t, options, strict=True)) for t in uses]))
+    return found
+
+
+def bounds_of(seed: int, uses: list[list[list[int]]], *, feasible: bool) -> list[int]:
+    """Exactly what some choice uses; or below what any choice does, of one limit or of all together."""
+    draw = np.random.default_rng(seed)
+    choices = every(uses)
+    bounds = list(choices[draw.integers(len(choices))][1])
+    if not feasible:
+        while any(all(u <= b for u, b in zip(used, bounds, strict=True)) for _, used in choices):
+            bounds[draw.integers(LIMITS)] -= int(draw.integers(20, 400))
+    return [max(1, bound) for bound in bounds]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_it_answers_as_trying_every_choice_does(seed: int) -> None:
+    damages, uses = problem(seed)
+    bounds = bounds_of(seed, uses, feasible=seed % 2 == 0)
+    found = solve(damages, [Limit(str(i), uses[i], bounds[i]) for i in range(LIMITS)])
+    choices = every(uses)
+    kept = [options for options, used in choices if all(u <= b for u, b in zip(used, bounds, strict=True))]
+    assert bool(kept) == (seed % 2 == 0)
+    if kept:
+        assert isinstance(found, Solution) and found.options in kept
+        best = min(sum(row[o] for row, o in zip(damages, options, strict=True)) for options in kept)
+        assert best - 1e-9 <= found.damage <= best * (1 + GAP) and 0 <= found.gap <= GAP
+        return
+    assert isinstance(found, Infeasible)
+    for index in range(LIMITS):
+        rest = [i for i in range(LIMITS) if i != index]
+        least = [used[index] for _, used in choices if all(used[i] <= bounds[i] for i in rest)]
+        enough = found.enough[str(index)]
+        assert (enough is None) == (not least)
+        assert enough is None or enough == pytest.approx(min(least), rel=2 * GAP)
+    excess = [
+        sum(max(0.0, u / b - 1) for u, b in zip(used, bounds, strict=True)) for options, used in choices
+    ]
+    of_nearest = dict(zip((options for options, _ in choices), excess, strict=True))[found.nearest.options]
+    assert of_nearest == pytest.approx(min(excess), rel=1e-3, abs=1e-6)
+
+
+def test_a_bound_is_kept_to_the_last_byte() -> None:
+    damages = [[1.0, 0.0]] * 3
+    uses = [[10**9, 10**9 + 1]] * 3
+    for spare in range(4):
+        found = solve(damages, [Limit("disk", uses, 3 * 10**9 + spare)])
+        assert isinstance(found, Solution) and sum(found.options) == min(spare, 3)
+
+
+def test_without_limits_every_unit_gets_its_best() -> None:
+    found = solve([[3.0, 1.0, 2.0], [0.0, 5.0, 5.0]], [])
+    assert isinstance(found, Solution) and found.options == (1, 0) and found.damage == 1.0
