@@ -9,7 +9,7 @@ independent of each other. Models that split a text differently are compared by 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ..records.subjects import OpenModel, TokenModel
 from .scores import Scores, log_softmax, metric_files
 
 Ids = NDArray[np.int64]
+LogProbs = NDArray[np.float64]
 
 # Positions turned to log-probabilities at a time: 64 × 50,000 float64 are 25 MB.
 CHUNK = 64
@@ -41,13 +42,9 @@ def score_windows(
     their_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
     with (progress or Silent()).task("validating", len(windows)) as task:
         for number, window in enumerate(windows, 1):
-            theirs = finite_logits(original, window, "the original", number)
-            mine = theirs
-            if subject is not original:
-                mine = finite_logits(subject, window, "the compressed model", number)
-            require_same_width("vocabularies", mine, theirs)
             size = text_bytes(original.tokenizer, window)
-            for name, (ours, own) in _window_sums(metrics, mine, theirs, window[1:]).items():
+            sums = _window_sums(metrics, read_together(subject, original, window, number))
+            for name, (ours, own) in sums.items():
                 mine_rows[name].append((ours, len(window) - 1, size))
                 their_rows[name].append((own, len(window) - 1, size))
             task.advance(1)
@@ -65,7 +62,28 @@ def require_same_width(what: str, mine: NDArray[np.float32], theirs: NDArray[np.
         )
 
 
-def finite_logits(model: TokenModel, window: Ids, whose: str, number: int) -> NDArray[np.float32]:
+def read_together(
+    subject: TokenModel, original: TokenModel, window: Ids, number: int
+) -> Iterator[tuple[LogProbs, LogProbs, Ids]]:
+    """What both models say of ``window [n]``, the ``number``-th, a chunk of positions at a time: the
+    subject's log-probabilities ``[t, vocab]``, the original's, and the tokens that came ``[t]``.
+
+    Raises:
+        GateFailed: logits that are not finite.
+        InputError: vocabularies of different size.
+    """
+    theirs = _finite_logits(original, window, "the original", number)
+    mine = theirs
+    if subject is not original:
+        mine = _finite_logits(subject, window, "the compressed model", number)
+    require_same_width("vocabularies", mine, theirs)
+    for start in range(0, len(theirs), CHUNK):
+        part = slice(start, start + CHUNK)
+        reference = log_softmax(theirs[part])
+        yield reference if mine is theirs else log_softmax(mine[part]), reference, window[1:][part]
+
+
+def _finite_logits(model: TokenModel, window: Ids, whose: str, number: int) -> NDArray[np.float32]:
     """Logits ``[n - 1, vocab]`` that predict all of ``window [n]``, the ``number``-th, but its first token.
 
     Raises:
@@ -82,17 +100,14 @@ def finite_logits(model: TokenModel, window: Ids, whose: str, number: int) -> ND
 
 
 def _window_sums(
-    metrics: Mapping[str, Any], mine: NDArray[np.float32], theirs: NDArray[np.float32], targets: Ids
+    metrics: Mapping[str, Any], read: Iterable[tuple[LogProbs, LogProbs, Ids]]
 ) -> dict[str, tuple[float, float]]:
     """Sum over the window's tokens of each metric, of the subject and of the original."""
     sums = dict.fromkeys(metrics, (0.0, 0.0))
-    for start in range(0, len(targets), CHUNK):
-        part = slice(start, start + CHUNK)
-        reference = log_softmax(theirs[part])
-        log_probs = reference if mine is theirs else log_softmax(mine[part])
+    for log_probs, reference, targets in read:
         for name, metric in metrics.items():
-            ours = metric.per_token(log_probs, reference, targets[part]).sum()
-            own = metric.per_token(reference, reference, targets[part]).sum()
+            ours = metric.per_token(log_probs, reference, targets).sum()
+            own = metric.per_token(reference, reference, targets).sum()
             sums[name] = (sums[name][0] + float(ours), sums[name][1] + float(own))
     return sums
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...records.subjects import TokenModel
-from ..accuracy import CHUNK, finite_logits, require_same_width
-from ..scores import log_softmax
+from ..accuracy import read_together
+from ..metrics import kl, perplexity, top1_agreement
 
 Numbers = NDArray[np.float64]
 
@@ -46,33 +46,20 @@ def token_damage(
         GateFailed: logits that are not finite.
         InputError: vocabularies of different size.
     """
-    theirs = finite_logits(original, ids, "the original", number)
-    mine = theirs
-    if subject is not original:
-        mine = finite_logits(subject, ids, "the compressed model", number)
-    require_same_width("vocabularies", mine, theirs)
-    parts = [
-        _of_chunk(mine[start : start + CHUNK], theirs[start : start + CHUNK], ids[1:][start : start + CHUNK])
-        for start in range(0, len(ids) - 1, CHUNK)
-    ]
-    kl, flips, nats, reference, confidence, entropy = (
+    parts = [_of_chunk(*read) for read in read_together(subject, original, ids, number)]
+    nats, same, own, reference, confidence, entropy = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
-    return TokenDamage(ids, kl, flips > 0, nats, reference, confidence, entropy)
+    return TokenDamage(ids, nats, same == 0, own, reference, confidence, entropy)
 
 
-def _of_chunk(
-    mine: NDArray[np.float32], theirs: NDArray[np.float32], targets: NDArray[np.int64]
-) -> tuple[Numbers, ...]:
-    reference = log_softmax(theirs)
-    log_probs = reference if mine is theirs else log_softmax(mine)
+def _of_chunk(log_probs: Numbers, reference: Numbers, targets: NDArray[np.int64]) -> tuple[Numbers, ...]:
     likely = np.exp(reference)
-    place = np.arange(len(targets))
     return (
-        np.einsum("tv,tv->t", likely, reference - log_probs).clip(min=0.0),
-        (reference.argmax(axis=1) != log_probs.argmax(axis=1)).astype(np.float64),
-        -log_probs[place, targets],
-        -reference[place, targets],
+        kl.per_token(log_probs, reference, targets),
+        top1_agreement.per_token(log_probs, reference, targets),
+        perplexity.per_token(log_probs, reference, targets),
+        perplexity.per_token(reference, reference, targets),
         likely.max(axis=1),
         -np.einsum("tv,tv->t", likely, reference),
     )
