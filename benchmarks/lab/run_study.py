@@ -176,12 +176,15 @@ def verdicts(rows: KnownRows) -> list[str]:
 
 def _sentence(rows: KnownRows, known: Known, target: Bound) -> str:
     other = target.over or target.minus
-    mine, theirs = known.metric(target.metric), _reference(rows, known, target.metric, other)
+    mine, theirs = _figure(rows, known, target.metric), _reference(rows, known, target.metric, other)
     if mine is None or (other and not theirs):
         return ""
-    value, what = mine, target.metric
+    value, what, interval = mine, target.metric, None
     if target.over and theirs:
         value, what = mine / theirs, f"{what} over {target.over}'s"
+        beside = None if target.over == "original" else rows.of(target.over)
+        ratio = known.over(beside, target.metric) if beside else None
+        interval = ratio.interval if ratio else None
     elif target.minus and theirs is not None:
         value, what = mine - theirs, f"{what} minus {target.minus}'s"
     asked: dict[str, bool] = {}
@@ -192,12 +195,20 @@ def _sentence(rows: KnownRows, known: Known, target: Bound) -> str:
     if target.within is not None:
         asked[f"within {target.within:g}"] = abs(value) <= target.within
     verdict = "met" if all(asked.values()) else "missed"
-    return f"{described(known.row)}: {what} {value:.4f} (target {', '.join(asked)}: {verdict})."
+    around = "" if interval is None else f" [{interval[0]:.4f}, {interval[1]:.4f}]"
+    return f"{described(known.row)}: {what} {value:.4f}{around} (target {', '.join(asked)}: {verdict})."
+
+
+def _figure(rows: KnownRows, known: Known, name: str) -> float | None:
+    """A metric of a row, or what making it cost."""
+    found = known.metric(name)
+    return rows.shop.cost(known.row).get(name) if found is None else found
 
 
 def _reference(rows: KnownRows, known: Known, metric: str, other: str) -> float | None:
     if other != "original":
-        return rows.of(other).metric(metric) if other else None
+        beside = rows.of(other) if other else None
+        return _figure(rows, beside, metric) if beside else None
     for _, quality in known.quality:
         if quality is not None and metric in quality.reference:
             return quality.reference[metric]

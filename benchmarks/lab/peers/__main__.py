@@ -10,12 +10,10 @@ from types import ModuleType
 
 from ....errors import EdgepressError, UnknownName
 from ....storage import write_atomic
-from ..study.page import machine, put_section
+from ..study.page import put_section
 from .decoder_models import DECODER_MODELS, prepare, subject
 from .lines import read, require_quiet
 from .measure import DecoderPlan, measure
-from .quality import page as quality_page
-from .quantize import ToolLimits, circumstances, quantize, with_earlier, write_raw
 from .tables import section
 from .workspace import KINDS, Workspace, peers, setup
 
@@ -44,16 +42,6 @@ def _arguments() -> argparse.Namespace:
     verb.add_argument("--new-tokens", type=int, default=DecoderPlan.new_tokens)
     verb.add_argument("--no-warm-up", action="store_true", help="time the first pass over each prompt too")
     verb.add_argument("--results", type=Path, default=RESULTS)
-    compared = verbs.add_parser("quantize", help="run the quantizers one after the other, and evaluate them")
-    compared.add_argument("--only", nargs="+", help="these tools alone")
-    compared.add_argument("--variants", nargs="+", help="these of their variants alone; writes no table")
-    compared.add_argument("--make-only", action="store_true", help="evaluate later; writes no table")
-    compared.add_argument("--known", action="store_true", help="run nothing: a table of what was made before")
-    compared.add_argument("--retry", action="store_true", help="try again what failed before")
-    compared.add_argument("--threads", type=int, default=1, help="of every tool")
-    compared.add_argument("--timeout", type=float, default=1800.0, help="seconds that one of them may take")
-    compared.add_argument("--text", type=Path, nargs="*", default=[], help="texts besides held-out Wikipedia")
-    compared.add_argument("--results", type=Path, default=RESULTS)
     shown = verbs.add_parser("table", help="write the section of a raw file again")
     shown.add_argument("raw", type=Path)
     shown.add_argument("--page", type=Path, default=PAGE)
@@ -118,38 +106,8 @@ def _show(raw: Path, page: Path, arguments: argparse.Namespace) -> None:
 def _command(arguments: argparse.Namespace) -> str:
     """The command line as it can be given anywhere: this machine's directories by their role."""
     roles = {str(arguments.place): "PLACE", str(arguments.results): "RESULTS"}
-    roles |= {str(text): text.name for text in getattr(arguments, "text", [])}
     given = [roles.get(word, word) for word in sys.argv[1:]]
     return shlex.join(["python", "-m", "edgepress.benchmarks.lab.peers", *given])
-
-
-def _quantize(workspace: Workspace, arguments: argparse.Namespace) -> None:
-    limits = ToolLimits(
-        threads=arguments.threads,
-        timeout=arguments.timeout,
-        retry=arguments.retry,
-        evaluate=not arguments.make_only,
-        run=not arguments.known,
-    )
-    chosen = _chosen(arguments.only, peers("quantizers"))
-    _require_variants(arguments.variants, chosen)
-    found = [
-        quantize(workspace, peer, module, variant, limits, arguments.text)
-        for peer, module in chosen.items()
-        for variant in module.VARIANTS
-        if not arguments.variants or variant in arguments.variants
-    ]
-    if arguments.variants or arguments.make_only:
-        return
-    raw = arguments.results / "raw" / "peers-quantizers.jsonl"
-    found = with_earlier(found, raw)
-    write_raw(raw, found)
-    notes = [
-        *circumstances(arguments.threads),
-        f"The floor is of: {machine()}",
-        f"Command: `{_command(arguments)}`",
-    ]
-    write_atomic(arguments.results / "peers-quantizers.md", quality_page(found, notes).encode())
 
 
 def main() -> None:
@@ -167,8 +125,6 @@ def main() -> None:
             print(problem, file=sys.stderr)
     elif arguments.verb == "measure":
         _measure(workspace, arguments)
-    elif arguments.verb == "quantize":
-        _quantize(workspace, arguments)
     else:
         _show(arguments.raw, arguments.page, arguments)
 

@@ -143,7 +143,6 @@ class QuantizerVariant:
         scale_bits, zero_bits: bits of the scale and of the zero point of a group, as the tool stores them.
         calibrated: whether it sees the calibration tokens.
         activations: bits of the activations; 16 leaves them alone.
-        budget: stored bits a weight of a plan with a width for each layer; ``bits`` is then its largest.
     """
 
     method: str
@@ -153,13 +152,10 @@ class QuantizerVariant:
     zero_bits: int = 0
     calibrated: bool = True
     activations: int = 16
-    budget: float | None = None
 
     @property
     def stored_bits(self) -> float:
         """Bits per weight, scales and zero points counted; a scale per channel is as good as nothing."""
-        if self.budget is not None:
-            return self.budget
         return self.bits + ((self.scale_bits + self.zero_bits) / self.group_size if self.group_size else 0)
 
 

@@ -15,12 +15,14 @@ from ...records.record import Measurement
 from .interleaved import Rates, ratio
 from .making import RowQuality, Workshop
 from .peer_rows import described as described_peer
+from .ratios import Ratio, over
 from .schema import HeldOut, StudyRow
 from .sizes import COLUMNS, READ, fraction_left
 
 NONE = "–"
-# Columns beside those of sizes.py; `profile` and `gain` are followed by what of a profile.
-SPECIAL = ("label", "quality", "speed", "latency", "removed", "proofs", "profile:", "gain:")
+# Columns beside those of sizes.py; `profile` and `gain` are followed by what of a profile, `times` by the row
+# whose KL is the measure.
+SPECIAL = ("label", "quality", "speed", "latency", "removed", "proofs", "profile:", "gain:", "times:")
 # Headings and digits of metrics; others are called as they are, with four digits.
 METRICS = {
     "kl": ("KL", 4),
@@ -55,6 +57,11 @@ class Known:
     rates: dict[str, Rates] = field(default_factory=dict)
     profile: list[Measurement] = field(default_factory=list)
 
+    def over(self, other: Known, name: str) -> Ratio | None:
+        """A metric over that of another row, on the first text that has it."""
+        pairs = [(a, b) for (_, a), (_, b) in zip(self.quality, other.quality, strict=True) if a and b]
+        return next((found for a, b in pairs if (found := over(a, b, name))), None)
+
     def metric(self, name: str) -> float | None:
         """A metric on the first text that has it."""
         for _, found in self.quality:
@@ -70,9 +77,9 @@ class KnownRows:
     shop: Workshop
     known: list[Known]
 
-    def of(self, name: str) -> Known:
-        """What is known of the row ``name``."""
-        return next(one for one in self.known if one.row.name == name)
+    def of(self, name: str) -> Known | None:
+        """What is known of the row ``name``; None where it was left out or could not be made."""
+        return next((one for one in self.known if one.row.name == name), None)
 
 
 Cells = list[tuple[str, Callable[[Known], str]]]
@@ -95,6 +102,8 @@ def columns(rows: KnownRows) -> Cells:
             found += _proofs(rows)
         elif kind in ("profile", "gain"):
             found.append(_profiled(kind, rest))
+        elif kind == "times":
+            found.append((f"KL × {described(rows.shop.rows[rest])} [95 %]", partial(_kl_times, rows, rest)))
         elif name == "label":
             found.append(("passes", lambda known: described(known.row)))
         elif name == "removed":
@@ -133,9 +142,15 @@ def _removed(rows: KnownRows, known: Known) -> str:
     mine, baseline = known.metric("kl"), rows.shop.table.baseline
     above = rows.known[: rows.known.index(known)]
     others = [rows.of(baseline)] if baseline else above
-    left = [one.metric("kl") for one in others if one is not known and not one.row.original]
+    left = [one.metric("kl") for one in others if one and one is not known and not one.row.original]
     before = [kl for kl in left if kl is not None]
     return NONE if mine is None or not before else f"{1 - mine / min(before):.1%}"
+
+
+def _kl_times(rows: KnownRows, name: str, known: Known) -> str:
+    other = rows.of(name)
+    found = None if other is None or other is known else known.over(other, "kl")
+    return NONE if found is None else str(found)
 
 
 def _quality(texts: Sequence[HeldOut]) -> Cells:

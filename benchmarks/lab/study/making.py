@@ -7,8 +7,8 @@ where it was. A row whose recipe changed since is an error, not a mixture.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from .sources import CORPORA, MAKERS, Sources, cost_record
 
 @dataclass(frozen=True)
 class RowQuality:
-    """Metrics of a row on a text, and those of what it was compared with."""
+    """Metrics of a row on a text, those of what it was compared with, and by metric what each window gave."""
 
     values: Mapping[str, float]
     reference: Mapping[str, float]
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Workshop:
@@ -196,4 +197,4 @@ def _quality(line: Measurement) -> RowQuality:
     values = {name: metric.value for name, metric in line.metrics.items() if metric.value is not None}
     original = (line.compare or {}).get("original", {})
     reference = {name: entry["value"] for name, entry in original.items() if entry.get("value") is not None}
-    return RowQuality(values, reference)
+    return RowQuality(values, reference, line.samples)

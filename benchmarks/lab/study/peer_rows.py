@@ -10,6 +10,7 @@ from typing import Any
 from ....compress.model.models import resolve
 from ....storage import write_json
 from ..peers.children import work
+from ..peers.contract import QuantizerVariant
 from ..peers.workspace import Workspace, peers, trouble
 from .schema import Peer
 
@@ -26,7 +27,10 @@ def described(peer: Peer) -> str:
     module = tool(peer)
     variant = module.VARIANTS[peer.variant]
     options = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in peer.options.items())
-    shown = variant if isinstance(variant, str) else ", ".join(map(str, variant))
+    if isinstance(variant, QuantizerVariant):
+        shown = variant.method
+    else:
+        shown = variant if isinstance(variant, str) else ", ".join(map(str, variant))
     return f"{module.TITLE}: {shown}" + (f" ({options})" if options else "")
 
 

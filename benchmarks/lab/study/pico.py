@@ -44,7 +44,7 @@ def smallest(study: Study) -> Study:
 
 def _table(table: StudyTable, seen: set[str]) -> StudyTable:
     needed: set[str] = set(table.timing.baseline) if table.timing else set()
-    needed |= {table.baseline} | {held_out.against for held_out in table.held_out}
+    needed |= {table.baseline, *table.times} | {held_out.against for held_out in table.held_out}
     subject = f"subject {_source(table.subject)}"
     for row in table.rows:
         # Of each subject one row that is made, and then what no row before has done.

@@ -84,7 +84,7 @@ class Bound(_Strict):
 class Peer(_Strict):
     """A row that another tool makes."""
 
-    kind: str = Field(description="pruners or trainers")
+    kind: str = Field(description="pruners, quantizers or trainers")
     tool: str
     variant: str
     options: dict[str, Any] = Field({}, description="further entries of its job")
@@ -140,6 +140,11 @@ class StudyTable(_Strict):
     notes: list[str] = []
     rows: list[StudyRow] = Field(min_length=1)
 
+    @property
+    def times(self) -> list[str]:
+        """The rows whose KL columns divide by."""
+        return [name.partition(":")[2] for name in self.columns if name.startswith("times:")]
+
 
 class Study(_Strict):
     """A page."""
@@ -186,6 +191,7 @@ def parse(data: Any, name: str) -> Study:
             raise InputError(f"study {name}, table {table.name}: two rows are called {twice[0]!r}")
         asked = [(row.name, row.after) for row in table.rows if row.after]
         asked += [("timing", row) for row in (table.timing.baseline if table.timing else [])]
+        asked += [("times", row) for row in table.times]
         for asking, row in asked:
             if row not in found:
                 raise UnknownName(f"row (study {name}, table {table.name}, {asking})", row, found)

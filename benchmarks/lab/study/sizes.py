@@ -9,6 +9,7 @@ from ....compress.model.weights import WeightSource
 from ....compress.prune.structured.budget import WEIGHTS, Budget
 from ....runtime.bundle.bundle import Bundle
 from .making import Workshop
+from .peer_rows import tool
 from .schema import StudyRow
 
 # What a decoded token reads: the blocks, and the head once.
@@ -40,6 +41,8 @@ def bundle_bytes(shop: Workshop, row: StudyRow) -> int:
 
 
 def _bits(shop: Workshop, row: StudyRow) -> str:
+    if row.peer is not None and row.peer.kind == "quantizers":  # its checkpoint is dense, its format is not
+        return f"{tool(row.peer).VARIANTS[row.peer.variant].stored_bits:.2f}"
     stored, weights = block_bytes(shop, row)
     return f"{8 * stored / weights:.2f}"
 

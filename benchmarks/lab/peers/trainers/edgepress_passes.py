@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..contract import TrainingTask
-from ..quantizers.edgepress_passes import DISTRIBUTIONS as DISTRIBUTIONS
-from ..quantizers.edgepress_passes import PACKAGES as PACKAGES
-from ..quantizers.edgepress_passes import TITLE as TITLE
 
 if TYPE_CHECKING:
     from .....compress.text.calibration import Calibration
 
+TITLE = "edgepress"
+PACKAGES = ()
+DISTRIBUTIONS = ("edgepress", "torch")
 # Beside the KL, how far the last states are from the teacher's: they say more of a token than its successor.
 STATES = {"forward_kl": 1.0, "states": 0.3}
 VARIANTS = {

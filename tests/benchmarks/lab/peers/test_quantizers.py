@@ -1,140 +1,17 @@
-"""The comparison of quantizers: its bars and table, and what decodes the peers' formats."""
+"""The quantizers of other tools: what their variants say, and what decodes their formats."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from edgepress.benchmarks.lab.peers import quality
 from edgepress.benchmarks.lab.peers.contract import CompressionTask, QuantizerVariant
-from edgepress.benchmarks.lab.peers.quality import OURS, QuantizerResult
-from edgepress.benchmarks.lab.peers.quantize import NOT_RUN, ToolLimits, quantize, with_earlier, write_raw
-from edgepress.benchmarks.lab.peers.quantizers import edgepress_passes, onnxruntime_nbits
+from edgepress.benchmarks.lab.peers.quantizers import onnxruntime_nbits
 from edgepress.benchmarks.lab.peers.quantizers._dense import write_dense
 from edgepress.benchmarks.lab.peers.quantizers.gptqmodel import decode_layer, unpack
-from edgepress.benchmarks.lab.peers.workspace import Workspace, peers
-from edgepress.compress.recipe import parse
-from edgepress.storage import write_json
+from edgepress.benchmarks.lab.peers.workspace import peers
 from safetensors.torch import load_file, save_file
-
-
-def row(peer: str, kl: float | None, bits: int = 4, method: str = "GPTQ", **more: Any) -> QuantizerResult:
-    metrics = {} if kl is None else {"wikipedia": {"kl": kl, "top1_agreement": 0.8, "perplexity": 20.0}}
-    fields: dict[str, Any] = {
-        "peer": peer,
-        "title": peer,
-        "variant": "v",
-        "method": method,
-        "bits": bits,
-        "group_size": 64,
-        "scale_bits": 16,
-        "zero_bits": 0,
-        "stored_bits": 4.25,
-        "calibrated": True,
-        "cpu_s": 100.0,
-        "peak_rss_bytes": 10**9,
-        "metrics": metrics,
-    }
-    return QuantizerResult(**{**fields, **more})
-
-
-def test_quality_is_compared_at_the_same_bits() -> None:
-    found = [
-        row(OURS, 0.16),
-        row("a", 0.21),
-        row("b", 0.19),
-        row("c", 0.01, bits=8),
-        row("d", None, error="no"),
-    ]
-    bar = next(one for one in quality.bars(found) if one.where == "W4-g64" and one.name.startswith("KL"))
-    assert bar.ratio == pytest.approx(0.19 / 0.16)
-    assert bar.verdict == "missed"
-    better = next(one for one in quality.bars([row(OURS, 0.15), *found[1:]]) if one.name.startswith("KL"))
-    assert not any(one.where == "W8-g64" for one in quality.bars(found))
-    assert better.target == pytest.approx(1.25)
-
-
-def test_cost_is_compared_with_the_same_method() -> None:
-    found = [
-        row(OURS, 0.2, cpu_s=50.0, peak_rss_bytes=600_000_000),
-        row("a", 0.2, cpu_s=100.0, peak_rss_bytes=900_000_000),
-        row("fast", 0.2, method="RTN", cpu_s=1.0, peak_rss_bytes=1),
-        row("wide", 0.2, group_size=32, cpu_s=1.0, peak_rss_bytes=1),
-        row("broken", None, error="no", cpu_s=1.0, peak_rss_bytes=1),
-    ]
-    costs = {bar.name: bar for bar in quality.bars(found)}
-    assert costs["CPU time of GPTQ"].ratio == pytest.approx(2.0)
-    assert costs["CPU time of GPTQ"].verdict == "met"
-    assert costs["peak RSS of GPTQ"].ratio == pytest.approx(1.5)
-    assert costs["peak RSS of GPTQ"].verdict == "missed"
-
-
-def test_a_plan_is_compared_with_uniform_schemes_that_are_no_larger() -> None:
-    plan = row(OURS, 0.5, method="allocate", budget=3.5, stored_bits=3.5)
-    found = [
-        plan,
-        row("larger", 0.2),
-        row("same", 0.6, bits=3, group_size=32, stored_bits=3.5),
-        row("smaller", 0.9, bits=3, stored_bits=3.25),
-    ]
-    bar = next(one for one in quality.bars(found) if one.where == "3.5 bits")
-    assert bar.ratio == pytest.approx(1.2)
-    assert bar.verdict == "met"
-    assert next(one for one in quality.bars(found) if one.where == "W4-g64").ours == "–"
-
-
-def test_perplexity_of_w8a8_is_held_against_the_original() -> None:
-    one = row(OURS, 0.01, bits=8, group_size=None, activations=8, stored_bits=8.0)
-    one.metrics["wikipedia"] |= {"original_perplexity": 19.95}
-    bar = next(bar for bar in quality.bars([one]) if bar.where == "W8A8, wikipedia")
-    assert bar.ratio == pytest.approx(19.95 / 20)
-    assert bar.verdict == "met"
-
-
-def test_the_page_lists_what_could_not_run() -> None:
-    page = quality.page(
-        [row(OURS, 0.2), row("a", None, error="needs \x1b[38;20mCUDA\x1b[0m 9|8")], ["a note"]
-    )
-    assert "| a GPTQ, W4-g64 | needs CUDA 9¦8 |" in page
-    assert "| W4-g64 | edgepress_passes GPTQ | 4.25 | 0.2000 | 0.800 | 20.00 | 100 | 1000 |" in page
-    assert "- a note" in page
-
-
-def test_costs_are_compared_on_one_machine_only() -> None:
-    found = [row(OURS, 0.2, machine="here"), row("a", 0.3, machine="there"), row("b", 0.3, machine="here")]
-    costs = [bar for bar in quality.bars(found) if bar.name.startswith("CPU time")]
-    assert [bar.peer.split()[0] for bar in costs] == ["b"]
-    page = quality.page(found, [])
-    assert "| 100 A | 1000 |" in page and "| 100 B | 1000 |" in page
-    assert "A: here; B: there." in page
-
-
-def test_what_an_earlier_run_knows_fills_the_gaps(tmp_path: Path) -> None:
-    raw = tmp_path / "raw" / "quality.jsonl"
-    write_raw(raw, [row("a", 0.3), row("b", 0.4)])
-    now = [row("a", None, error=NOT_RUN), row("b", 0.2), row("c", None, error="needs CUDA")]
-    assert [one.kl for one in with_earlier(now, raw)] == [0.3, 0.2, None]
-    assert with_earlier(now, tmp_path / "nothing") == now
-
-
-def test_what_is_known_is_shown_without_running_anything(tmp_path: Path) -> None:
-    workspace, limits = Workspace(tmp_path), ToolLimits(run=False)
-    folder = tmp_path / "quantized" / "onnxruntime-nbits-w4-default"
-    folder.mkdir(parents=True)
-    cost = {"cpu_s": 3.0, "wall_s": 4.0, "peak_rss_bytes": 5, "versions": {}}
-    write_json(folder / "made.json", {"error": "", **cost})
-    write_json(folder / "quality.json", {"wikipedia": {"kl": 0.5}})
-    known, missing = (
-        quantize(workspace, "onnxruntime_nbits", onnxruntime_nbits, variant, limits, [])
-        for variant in ("w4-default", "w2-default")
-    )
-    assert (known.kl, known.cpu_s, known.error) == (0.5, 3.0, "")
-    (folder / "quality.json").unlink()  # made, and not judged: its costs are known
-    cost_only = quantize(workspace, "onnxruntime_nbits", onnxruntime_nbits, "w4-default", limits, [])
-    assert (cost_only.kl, cost_only.cpu_s, cost_only.error) == (None, 3.0, "")
-    assert missing.error == NOT_RUN
 
 
 @pytest.mark.parametrize("name", sorted(peers("quantizers")))
@@ -143,22 +20,7 @@ def test_quantizers_say_what_the_comparison_asks(name: str) -> None:
     assert module.TITLE
     assert callable(module.quantize)
     for one in module.VARIANTS.values():
-        assert one.budget is not None or 2 <= one.bits <= one.stored_bits <= one.bits + 1
-
-
-@pytest.mark.parametrize("variant", sorted(edgepress_passes.VARIANTS))
-def test_our_variants_are_recipes_of_the_bits_they_say(variant: str) -> None:
-    chosen = edgepress_passes.VARIANTS[variant]
-    recipe = parse({"name": variant, "passes": edgepress_passes.passes(variant)}, variant)
-    scheme = next((step.weight_scheme for _, step in recipe.steps if step.weight_scheme is not None), None)
-    if chosen.budget is not None:
-        assert f"{chosen.budget:g} bits" in [step.label for _, step in recipe.steps]
-        return
-    assert scheme is not None
-    assert (scheme.bits, scheme.group_size) == (chosen.bits, chosen.group_size)
-    assert (scheme.activations is not None) == (chosen.activations == 8)
-    assert recipe.calibrated == chosen.calibrated
-    assert scheme.bits_per_weight(576) == pytest.approx(chosen.stored_bits, abs=0.03)
+        assert 2 <= one.bits <= one.stored_bits <= one.bits + 1
 
 
 def packed(codes: torch.Tensor, bits: int) -> torch.Tensor:
