@@ -9,29 +9,31 @@ independent of each other. Models that split a text differently are compared by 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import GateFailed, InputError
+from ...errors import GateFailed
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 from ..records.subjects import OpenModel, TokenModel
+from .metrics import perplexity
 from .scores import Scores, log_softmax, metric_files
-
-Ids = NDArray[np.int64]
-LogProbs = NDArray[np.float64]
-
-# Positions turned to log-probabilities at a time: 64 × 50,000 float64 are 25 MB.
-CHUNK = 64
+from .token_damage import Chunk, Ids, TokenDamage, both_logits, chunks, finite_logits, joined, lost
 
 
 def score_windows(
-    subject: TokenModel, original: TokenModel, windows: Ids, *, progress: Progress | None = None
+    subject: TokenModel,
+    original: TokenModel,
+    windows: Ids,
+    *,
+    damage: list[TokenDamage] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Scores]:
-    """Every token metric over ``windows [n, length]``; ``subject`` may be ``original`` itself.
+    """Every token metric over ``windows [n, length]``; ``subject`` may be ``original`` itself. What each
+    token lost is added to ``damage``, where that is asked for.
 
     Raises:
         GateFailed: logits that are not finite; says whose and in which window.
@@ -42,11 +44,19 @@ def score_windows(
     their_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
     with (progress or Silent()).task("validating", len(windows)) as task:
         for number, window in enumerate(windows, 1):
-            size = text_bytes(original.tokenizer, window)
-            sums = _window_sums(metrics, read_together(subject, original, window, number))
+            (logits,) = both_logits(subject, original, [window], number)
+            size, rows = text_bytes(original.tokenizer, window), []
+            sums = {name: np.zeros(2) for name in metrics}
+            for chunk in chunks(*logits, window[1:]):
+                for name, metric in metrics.items():
+                    sums[name] += _chunk_sums(metric, chunk)
+                if damage is not None:
+                    rows.append(lost(chunk))
+            if damage is not None:
+                damage.append(joined(window, rows))
             for name, (ours, own) in sums.items():
-                mine_rows[name].append((ours, len(window) - 1, size))
-                their_rows[name].append((own, len(window) - 1, size))
+                mine_rows[name].append((float(ours), len(window) - 1, size))
+                their_rows[name].append((float(own), len(window) - 1, size))
             task.advance(1)
     return {
         name: Scores(metric, np.array(mine_rows[name], np.float64), np.array(their_rows[name], np.float64))
@@ -54,62 +64,11 @@ def score_windows(
     }
 
 
-def require_same_width(what: str, mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
-    if mine.shape != theirs.shape:
-        raise InputError(
-            f"the {what} differ in size: {mine.shape[-1]} against {theirs.shape[-1]} in the original",
-            fix="compare with the model that it was made from",
-        )
-
-
-def read_together(
-    subject: TokenModel, original: TokenModel, window: Ids, number: int
-) -> Iterator[tuple[LogProbs, LogProbs, Ids]]:
-    """What both models say of ``window [n]``, the ``number``-th, a chunk of positions at a time: the
-    subject's log-probabilities ``[t, vocab]``, the original's, and the tokens that came ``[t]``.
-
-    Raises:
-        GateFailed: logits that are not finite.
-        InputError: vocabularies of different size.
-    """
-    theirs = _finite_logits(original, window, "the original", number)
-    mine = theirs
-    if subject is not original:
-        mine = _finite_logits(subject, window, "the compressed model", number)
-    require_same_width("vocabularies", mine, theirs)
-    for start in range(0, len(theirs), CHUNK):
-        part = slice(start, start + CHUNK)
-        reference = log_softmax(theirs[part])
-        yield reference if mine is theirs else log_softmax(mine[part]), reference, window[1:][part]
-
-
-def _finite_logits(model: TokenModel, window: Ids, whose: str, number: int) -> NDArray[np.float32]:
-    """Logits ``[n - 1, vocab]`` that predict all of ``window [n]``, the ``number``-th, but its first token.
-
-    Raises:
-        GateFailed: they are not finite.
-    """
-    logits = model.logits(window[None])[0, :-1]
-    if not np.isfinite(logits).all():
-        raise GateFailed(
-            f"{whose} gives logits that are not finite in window {number}",
-            why=f"{int((~np.isfinite(logits)).sum())} of {logits.size} are NaN or infinite",
-            fix="the weights or activations overflow: inspect the layers with `edgepress inspect`",
-        )
-    return logits
-
-
-def _window_sums(
-    metrics: Mapping[str, Any], read: Iterable[tuple[LogProbs, LogProbs, Ids]]
-) -> dict[str, tuple[float, float]]:
-    """Sum over the window's tokens of each metric, of the subject and of the original."""
-    sums = dict.fromkeys(metrics, (0.0, 0.0))
-    for log_probs, reference, targets in read:
-        for name, metric in metrics.items():
-            ours = metric.per_token(log_probs, reference, targets).sum()
-            own = metric.per_token(reference, reference, targets).sum()
-            sums[name] = (sums[name][0] + float(ours), sums[name][1] + float(own))
-    return sums
+def _chunk_sums(metric: Any, chunk: Chunk) -> tuple[float, float]:
+    """The sum over a chunk's tokens of a metric, of the subject and of the original."""
+    log_probs, reference, targets = chunk
+    ours = metric.per_token(log_probs, reference, targets).sum()
+    return float(ours), float(metric.per_token(reference, reference, targets).sum())
 
 
 def text_bytes(tokenizer: Tokenizer, window: Ids) -> int:
@@ -173,26 +132,18 @@ def score_across(
     """
     mine, theirs = [], []
     with (progress or Silent()).task("validating", len(windows)) as task:
-        for window in windows:
+        for number, window in enumerate(windows, 1):
             text = original.tokenizer.decode(window.tolist())
             own = subject.tokenizer.encode(text)[: subject.max_length]
-            mine.append(_row(subject, np.asarray(own, np.int64)))
-            theirs.append(_row(original, window))
+            mine.append(_row(subject, np.asarray(own, np.int64), "the compressed model", number))
+            theirs.append(_row(original, window, "the original", number))
             task.advance(1)
     metric = metric_files("tokens")["bits_per_byte"]
     return {"bits_per_byte": Scores(metric, np.array(mine, np.float64), np.array(theirs, np.float64))}
 
 
-def _row(model: OpenModel, ids: Ids) -> tuple[float, int, int]:
+def _row(model: OpenModel, ids: Ids, whose: str, number: int) -> tuple[float, int, int]:
     """Bits of all tokens but the first, how many they are, and the bytes of their text."""
-    logits, targets = model.logits(ids[None])[0, :-1], ids[1:]
-    if not np.isfinite(logits).all():
-        raise GateFailed(
-            "a model gives logits that are not finite", fix="inspect the layers: edgepress inspect"
-        )
-    bits = 0.0
-    for start in range(0, len(targets), CHUNK):
-        log_probs = log_softmax(logits[start : start + CHUNK])
-        chosen = np.take_along_axis(log_probs, targets[start : start + CHUNK, None], axis=1)
-        bits -= float(chosen.sum()) / math.log(2)
-    return bits, len(targets), text_bytes(model.tokenizer, ids)
+    (logits,) = finite_logits(model, [ids], whose, number)
+    parts = [perplexity.per_token(*chunk).sum() / math.log(2) for chunk in chunks(logits, logits, ids[1:])]
+    return float(sum(parts)), len(ids) - 1, text_bytes(model.tokenizer, ids)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ...terminal import Progress, Silent
 from ..records.subjects import OpenModel
-from .accuracy import require_finite, require_same_width
+from .accuracy import require_finite
 from .scores import Rows, Scores, metric_files
+from .token_damage import require_same_width
 
 WordPairs = Sequence[tuple[str, str, float]]
 Vectors = NDArray[np.float32]

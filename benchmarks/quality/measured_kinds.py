@@ -6,9 +6,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...compress.text.corpus import Corpus
 from ...compress.text.demo_corpora import PAIR_FILES, pairs
 from ...errors import InputError
@@ -27,6 +24,7 @@ from .held_out_text import (
     measured_windows,
 )
 from .scores import Scores
+from .token_damage import TokenDamage
 
 DEFAULT_WINDOWS = 16
 DEFAULT_LENGTH = 512
@@ -37,21 +35,24 @@ PASSAGES, PROBED = 500, 256
 
 @dataclass(frozen=True)
 class MeasuredPart:
-    """How much of the text is measured, and where in it."""
+    """How much of the text is measured, and where in it; ``tokens``: whether what each token of a decoder's
+    windows lost is kept."""
 
     windows: int = DEFAULT_WINDOWS
     length: int = DEFAULT_LENGTH
     sentences: int = DEFAULT_SENTENCES
     placement: Placement = "spread"
+    tokens: bool = False
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores by metric, what they were measured on, a decoder's windows ``[n, length]``, and its replies."""
+    """Scores by metric, what they were measured on, what the tokens of a decoder's windows lost, where that
+    is kept, and its replies."""
 
     scores: dict[str, Scores]
     workload: dict[str, Any]
-    windows: NDArray[np.int64] | None = None
+    tokens: list[TokenDamage] = field(default_factory=list)
     answers: list[SampleAnswer] = field(default_factory=list)
 
 
@@ -91,10 +92,14 @@ def _decoders(
     }
     for model in {id(one): one for one in (original, subject)}.values():
         model.read_ahead(ids)
-    score = score_across if is_cut(subject, original) else score_windows
-    scores = score(subject, original, ids, progress=progress)
+    damage: list[TokenDamage] = []
+    if is_cut(subject, original):
+        scores = score_across(subject, original, ids, progress=progress)
+    else:
+        kept = damage if sample.tokens else None
+        scores = score_windows(subject, original, ids, damage=kept, progress=progress)
     greedy, answers = score_greedy(subject, original, progress=progress)
-    return Measured(scores | greedy, workload, ids, answers)
+    return Measured(scores | greedy, workload, damage, answers)
 
 
 def _encoders(

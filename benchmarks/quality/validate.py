@@ -22,6 +22,7 @@ from ...compress.text.corpus import read_corpus
 from ...errors import InputError
 from ...foreign import shortages_are_typed
 from ...runtime.session.needs import Needs, available_memory
+from ...storage import sha256_json
 from ...terminal import Progress, Silent
 from ..records import record as records
 from ..records.record import Measurement, Metric
@@ -40,6 +41,7 @@ from .measured_kinds import (
 )
 from .needs import validate_needs
 from .subgroups.items import grouped_texts
+from .subgroups.kept_rows import KeptRows
 from .subgroups.measure_slices import Given, chosen_slices, measure_slices, most_flips
 
 DEFAULT_CORPUS = "wikipedia"
@@ -110,17 +112,25 @@ def validate_bundle(
     opened = original if same else open_subject(subject, **opening)
     _require_alike(opened, original, texts)
     source = Path(text).name if text else f"{corpus} held-out"
-    sample = MeasuredPart(windows, length, sentences, placement)
+    sample = MeasuredPart(windows, length, sentences, placement, tokens=bool(slices))
     result = measured(opened, original, read, sample, progress)
     result.workload.update(kind="quality", text=source, placement=placement)
     lines = _lines(opened, original, result, seed, command)
     if slices:
-        given = Given(result.windows, grouped_texts(read), seed)
-        _add_slices(lines[-1], measure_slices(opened, original, slices, given, progress))
+        given = Given(result.tokens, grouped_texts(read, original.labels), seed)
+        kept = KeptRows(None if record is None else Path(record), _identity(lines))
+        _add_slices(lines[-1], measure_slices(opened, original, slices, given, kept, progress))
     if record is not None:
         for line in lines[-1:] if same else lines:
             records.append(record, line)
+        if slices:
+            kept.drop()
     return lines[-1]
+
+
+def _identity(lines: Sequence[Measurement]) -> str:
+    """What a killed run of slices must share with the one that goes on: both models and what runs them."""
+    return sha256_json([[line.subject.manifest_sha256, line.runtime] for line in lines])
 
 
 def _add_slices(line: Measurement, found: dict[str, Any]) -> None:

@@ -5,14 +5,15 @@ sure, in every compressed model; this says how many, and is no alarm.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ....runtime.text.tokenizer import Tokenizer
 from ..subgroups.items import Kind
-from ..subgroups.token_damage import TokenDamage
+from ..token_damage import TokenDamage
 
 title = "confidence of the original"
 kinds: frozenset[Kind] = frozenset({"decoder"})
-of = "tokens"
+of: Final = "tokens"
 tested = False
 
 ENDS = (0.25, 0.5, 0.75, 0.9)

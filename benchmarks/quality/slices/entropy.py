@@ -5,14 +5,15 @@ says where answers change, and is no alarm.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ....runtime.text.tokenizer import Tokenizer
 from ..subgroups.items import Kind
-from ..subgroups.token_damage import TokenDamage
+from ..token_damage import TokenDamage
 
 title = "entropy of the original"
 kinds: frozenset[Kind] = frozenset({"decoder"})
-of = "tokens"
+of: Final = "tokens"
 tested = False
 
 ENDS = (1, 2, 3, 4)

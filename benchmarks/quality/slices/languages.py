@@ -10,24 +10,32 @@ from __future__ import annotations
 
 import json
 import lzma
-import random
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Final
 
 from ..subgroups.items import GroupText, Kind
 
 title = "language"
 kinds: frozenset[Kind] = frozenset({"decoder", "encoder", "classifier"})
-of = "texts"
+of: Final = "texts"
 tested = True
 
-# Of the 30 articles; the preamble is left out, which is six times as long as they are.
-ARTICLES = 20
+# Every third of the 30 articles, and the preamble before them, are for calibration; the others are measured.
+CALIBRATION = range(0, 31, 3)
 
 
 def texts(seed: int) -> Sequence[GroupText]:
     """The same articles in all languages."""
-    chosen = sorted(random.Random(seed).sample(range(1, 31), ARTICLES))
+    return _parts([article for article in range(31) if article not in CALIBRATION])
+
+
+def calibration() -> Sequence[GroupText]:
+    """The other articles, and the preamble."""
+    return _parts(CALIBRATION)
+
+
+def _parts(chosen: Sequence[int]) -> list[GroupText]:
     packed = (files(__package__) / "declaration.jsonl.xz").read_bytes()
     rows = [json.loads(line) for line in lzma.decompress(packed).decode().splitlines()]
     return [

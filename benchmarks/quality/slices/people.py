@@ -8,13 +8,14 @@ arXiv:2602.06181).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ..subgroups.items import Choice, Kind
 from ._people import lists
 
 title = "who a sentence is about"
 kinds: frozenset[Kind] = frozenset({"decoder"})
-of = "choices"
+of: Final = "choices"
 tested = True
 
 

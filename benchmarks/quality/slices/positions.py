@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ....runtime.text.tokenizer import Tokenizer
 from ..subgroups.items import Kind
-from ..subgroups.token_damage import TokenDamage
+from ..token_damage import TokenDamage
 
 title = "tokens before"
 kinds: frozenset[Kind] = frozenset({"decoder"})
-of = "tokens"
+of: Final = "tokens"
 tested = True
 
 ENDS = (16, 64, 256, 1024)

@@ -5,13 +5,14 @@ by profession, and whether it does so one way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ..subgroups.items import Choice, Kind
 from ._people import lists
 
 title = "profession"
 kinds: frozenset[Kind] = frozenset({"decoder"})
-of = "choices"
+of: Final = "choices"
 tested = True
 
 

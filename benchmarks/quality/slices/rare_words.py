@@ -6,15 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Final
 
 from ....errors import require
 from ....runtime.text.tokenizer import Tokenizer
 from ..subgroups.items import Kind
-from ..subgroups.token_damage import TokenDamage
+from ..token_damage import TokenDamage
 
 title = "frequency of the word"
 kinds: frozenset[Kind] = frozenset({"decoder"})
-of = "tokens"
+of: Final = "tokens"
 tested = True
 
 LANGUAGE = "en"

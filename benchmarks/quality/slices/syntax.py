@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 from ....yaml_safe import load_yaml
 from ..subgroups.items import Choice, Kind
 
 title = "phenomenon"
 kinds: frozenset[Kind] = frozenset({"decoder"})
-of = "choices"
+of: Final = "choices"
 tested = True
 
 PAIRS = 50  # of each phenomenon

@@ -4,9 +4,11 @@ classifiers.
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..subgroups.items import Kind
 
 title = "group"
 kinds: frozenset[Kind] = frozenset({"decoder", "encoder", "classifier"})
-of = "rows"
+of: Final = "rows"
 tested = True

@@ -13,7 +13,7 @@ from ...records.summary import bootstrap_ci
 from .significance import Numbers, more_changes, ratio_difference
 
 # Less is of no concern, however certain it is: rounding weights to 8 bits does about that. By unit.
-LEAST = {"nats/token": 0.01, "nats/byte": 0.0025, "changed": 0.02, "distance": 0.005}
+LEAST = {"nats/token": 0.01, "nats/byte": 0.0025, "changed": 0.02, "distance": 0.005, "effect": 0.1}
 # A group is harmed more than the others where it loses a quarter more.
 MORE = 1.25
 
@@ -25,7 +25,7 @@ class Items:
     Attributes:
         groups, contents: of each item; contents are what is drawn again for an interval.
         harm, weight: ``[items]``; the harm of a group is ``Σ harm ÷ Σ weight``.
-        extras: other sums ``[items, 2]`` by name, told beside the harm.
+        extras: other sums ``[items, 2]`` by name, shown beside the harm.
     """
 
     unit: str

@@ -1,27 +1,31 @@
-"""What slices are made of: texts of a group, and choices between two sentences."""
+"""What slices are made of: texts of a group, choices between two sentences, and associations of words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
-from ....compress.text.corpus import Corpus
+from .... import plugins
+from ....compress.text.corpus import Corpus, labelled_texts
 from ....runtime.text.tokenizer import Tokenizer
-from .token_damage import TokenDamage
+from ..token_damage import TokenDamage
 
 Kind = Literal["decoder", "encoder", "classifier"]
+PACKAGE = f"{__package__.rpartition('.')[0]}.slices"
 
 
 @dataclass(frozen=True)
 class GroupText:
     """A ``text`` of a ``group``. Texts of equal ``content`` say the same, in other languages say: their
-    difficulty is shared, and only what is left of it tells groups apart.
+    difficulty is shared, and only what is left of it tells groups apart. ``label`` is the place of the right
+    one among a classifier's, where it is known.
     """
 
     group: str
     text: str
     content: str
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -37,24 +41,95 @@ class Choice:
     content: str
 
 
-class SliceFile(Protocol):
-    """What every file in ``benchmarks/quality/slices`` has, and one of the functions."""
+# Of each word the texts that stand for it.
+Words = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Association:
+    """Words of two targets and of two attributes: is the first target nearer to the first attribute than the
+    second target is?
+    """
+
+    group: str
+    first: Words
+    second: Words
+    attribute: Words
+    other_attribute: Words
+
+
+class _Described(Protocol):
+    """What every file in ``benchmarks/quality/slices`` has."""
 
     title: str
     kinds: frozenset[Kind]
-    of: Literal["texts", "choices", "tokens", "rows"]
     tested: bool
 
 
-class TokenSlice(SliceFile, Protocol):
-    """A slice of the measured text's tokens."""
+class TextSlice(_Described, Protocol):
+    """Texts in groups."""
+
+    of: Literal["texts"]
+
+    def texts(self, seed: int) -> Sequence[GroupText]: ...
+
+
+class ChoiceSlice(_Described, Protocol):
+    """Pairs of sentences in groups."""
+
+    of: Literal["choices"]
+
+    def choices(self, seed: int) -> Sequence[Choice]: ...
+
+
+class AssociationSlice(_Described, Protocol):
+    """Associations, each a group."""
+
+    of: Literal["associations"]
+
+    def associations(self) -> Sequence[Association]: ...
+
+
+class TokenSlice(_Described, Protocol):
+    """The measured text's tokens in groups."""
+
+    of: Literal["tokens"]
 
     def bands(self, tokens: TokenDamage, tokenizer: Tokenizer) -> Sequence[str]: ...
 
 
-def grouped_texts(corpus: Corpus) -> list[GroupText]:
-    """The documents that have a group; each is a content of its own."""
+class RowSlice(_Described, Protocol):
+    """The rows of the user's text in groups."""
+
+    of: Literal["rows"]
+
+
+SliceFile = TextSlice | ChoiceSlice | AssociationSlice | TokenSlice | RowSlice
+
+
+def load_slice(name: str) -> SliceFile:
+    """The slice ``name``.
+
+    Raises:
+        UnknownName: there is none; the error prints the choices.
+    """
+    return cast(SliceFile, plugins.load(PACKAGE, name, "slice"))
+
+
+def grouped_texts(corpus: Corpus, labels: Sequence[str] = ()) -> list[GroupText]:
+    """The documents that have a group, each a content of its own, with their labels among a classifier's
+    ``labels``.
+
+    Raises:
+        InputError: a label that the classifier does not give.
+    """
     if not corpus.groups:
         return []
-    rows = zip(corpus.texts(), corpus.groups, strict=True)
-    return [GroupText(group, text, str(number)) for number, (text, group) in enumerate(rows) if group]
+    known = corpus.labels and labels
+    right = [label for _, label in labelled_texts(corpus, labels)] if known else [None] * len(corpus.groups)
+    rows = zip(corpus.texts(), corpus.groups, right, strict=True)
+    return [
+        GroupText(group, text, str(number), label)
+        for number, (text, group, label) in enumerate(rows)
+        if group
+    ]

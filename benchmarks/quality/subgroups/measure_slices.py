@@ -7,37 +7,47 @@ than is of no concern, and a quarter more than the others do.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, TypeVar
 
 from .... import plugins
 from ....errors import InputError, MissingDependency
-from ....terminal import Progress, Silent
+from ....terminal import Progress, ProgressTask, Silent
 from ...records.subjects import OpenModel
+from ..token_damage import TokenDamage
+from .associations import association_harms
 from .group_harm import LEAST, MORE, GroupHarm, Items, harms
-from .items import GroupText, Kind
-from .measured_items import classifier_texts, decoder_choices, decoder_texts, encoder_texts, token_bands
+from .items import (
+    PACKAGE,
+    Choice,
+    ChoiceSlice,
+    GroupText,
+    Kind,
+    RowSlice,
+    SliceFile,
+    TextSlice,
+    TokenSlice,
+    load_slice,
+)
+from .kept_rows import KeptRows
+from .measured_items import Run, classifier_texts, decoder_choices, decoder_texts, encoder_texts, token_bands
 from .significance import LEVEL, corrected, one_way, smallest_seen
-from .token_damage import TokenDamage, token_damage
 
-PACKAGE = f"{__package__.rpartition('.')[0]}.slices"
 ALL = "all"
-_Models = tuple[OpenModel, OpenModel, Progress]
+Item = TypeVar("Item", GroupText, Choice)
 _TEXTS = {"decoder": decoder_texts, "encoder": encoder_texts, "classifier": classifier_texts}
 
 
 @dataclass(frozen=True)
 class Given:
-    """What slices are taken from: windows of the measured text ``[n, length]`` for a decoder, and the rows of
-    a text that have a group."""
+    """What slices are taken from: what the tokens of a decoder's windows of the measured text lost, and the
+    rows of a text that have a group. ``every``: of what groups share, an article say, one in so many."""
 
-    windows: NDArray[np.int64] | None
-    rows: Sequence[GroupText]
-    seed: int
+    tokens: Sequence[TokenDamage] = ()
+    rows: Sequence[GroupText] = ()
+    seed: int = 0
+    every: int = 1
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class _Measured:
     name: str
     title: str
     tested: bool
-    items: Items
+    unit: str
     groups: list[GroupHarm]
 
 
@@ -59,7 +69,7 @@ def chosen_slices(names: Sequence[str]) -> list[str]:
     if list(names) == [ALL]:
         return known
     for name in names:
-        plugins.load(PACKAGE, name, "slice")
+        load_slice(name)
     return list(dict.fromkeys(name.replace("_", "-") for name in names))
 
 
@@ -68,13 +78,15 @@ def measure_slices(
     original: OpenModel,
     names: Sequence[str],
     given: Given,
+    kept: KeptRows | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The report of the slices ``names``, as a measurement line holds it.
+    """The report of the slices ``names``, as a measurement line holds it. What is in ``kept`` is not
+    measured again.
 
     Returns:
         ``slices``: of each its groups, or why it was not measured; ``tests``: how many there were;
-        ``worst``: the alarm that exceeds the other groups most, or None.
+        ``worst``: the alarm that is the most ``times`` what others lose, or None.
 
     Raises:
         UnknownName: there is no such slice.
@@ -83,60 +95,70 @@ def measure_slices(
         GateFailed: logits that are not finite.
     """
     kind: Kind = "classifier" if original.labels else original.kind
-    models = (subject, original, progress or Silent())
-    read = _reader(given, models)
+    session = _Session(subject, original, kept or KeptRows(), progress or Silent())
     measured: list[_Measured] = []
     left: list[dict[str, Any]] = []
     for name in chosen_slices(names):
-        file = plugins.load(PACKAGE, name, "slice")
+        file = load_slice(name)
         try:
-            items = _items(file, kind, given, read, models)
+            unit, groups = session.harms(name, file, kind, given)
         except (InputError, MissingDependency) as error:
             if list(names) != [ALL]:
                 raise
             left.append({"name": name, "title": file.title, "why": str(error)})
             continue
-        measured.append(_Measured(name, file.title, file.tested, items, harms(items, given.seed)))
+        measured.append(_Measured(name, file.title, file.tested, unit, groups))
     return _report(measured, left)
 
 
-def _items(
-    file: Any, kind: Kind, given: Given, read: Callable[[], list[TokenDamage]], models: _Models
-) -> Items:
-    subject, original, progress = models
-    if kind not in file.kinds:
-        raise InputError(f"this slice is not for a model of kind {kind!r}", fix="leave it out")
-    if file.of == "tokens":
-        return token_bands(file, read(), original.tokenizer)
-    if file.of == "choices":
-        choices = file.choices(given.seed)
-        with progress.task(f"comparing sentences by {file.title}", len(choices)) as task:
-            return decoder_choices(subject, original, choices, task)
-    texts = file.texts(given.seed) if file.of == "texts" else given.rows
-    if not texts:
-        raise InputError(
-            "no row of the text has a group", fix='give --text a .jsonl file whose rows have a "group"'
-        )
-    with progress.task(f"reading texts by {file.title}", len(texts)) as task:
-        return _TEXTS[kind](subject, original, texts, task)
+@dataclass(frozen=True)
+class _Session:
+    """Both models, and where what is measured is kept and shown."""
+
+    subject: OpenModel
+    original: OpenModel
+    kept: KeptRows
+    progress: Progress
+
+    def harms(self, name: str, file: SliceFile, kind: Kind, given: Given) -> tuple[str, list[GroupHarm]]:
+        """What each group of the slice ``name`` loses of a model of ``kind``, and the unit of that."""
+        if kind not in file.kinds:
+            raise InputError(f"this slice is not for a model of kind {kind!r}", fix="leave it out")
+        if file.of == "associations":
+            tests = file.associations()
+            with self.progress.task("comparing associations", len(tests)) as task:
+                found = association_harms(self.subject, self.original, tests, given.seed, task)
+            return "effect", found
+        items = self._items(name, file, kind, given)
+        return items.unit, harms(items, given.seed)
+
+    def _items(
+        self, name: str, file: TextSlice | ChoiceSlice | TokenSlice | RowSlice, kind: Kind, given: Given
+    ) -> Items:
+        if file.of == "tokens":
+            if not given.tokens:
+                raise InputError("this slice needs windows of text, read by both models in the same tokens")
+            return token_bands(file, given.tokens, self.original.tokenizer)
+        if file.of == "choices":
+            choices = _thinned(file.choices(given.seed), given.every)
+            with self.progress.task(f"comparing sentences by {file.title}", len(choices)) as task:
+                return decoder_choices(self._run(name, choices, task), choices)
+        texts = file.texts(given.seed) if file.of == "texts" else given.rows
+        if not texts:
+            raise InputError(
+                "no row of the text has a group", fix='give --text a .jsonl file whose rows have a "group"'
+            )
+        texts = _thinned(texts, given.every)
+        with self.progress.task(f"reading texts by {file.title}", len(texts)) as task:
+            return _TEXTS[kind](self._run(name, texts, task), texts)
+
+    def _run(self, name: str, items: Sequence[object], task: ProgressTask) -> Run:
+        return Run(self.subject, self.original, self.kept.of(name, items), task)
 
 
-def _reader(given: Given, models: _Models) -> Callable[[], list[TokenDamage]]:
-    """What reads the windows, once for all slices of their tokens."""
-    subject, original, progress = models
-    found: list[TokenDamage] = []
-
-    def read() -> list[TokenDamage]:
-        if given.windows is None:
-            raise InputError("this slice needs windows of text")
-        if not found:
-            with progress.task("reading the text for slices", len(given.windows)) as task:
-                for number, window in enumerate(given.windows, 1):
-                    found.append(token_damage(subject, original, window, number))
-                    task.advance(1)
-        return found
-
-    return read
+def _thinned(items: Sequence[Item], every: int) -> Sequence[Item]:
+    contents = {content: place for place, content in enumerate(dict.fromkeys(one.content for one in items))}
+    return [one for one in items if contents[one.content] % every == 0]
 
 
 def _report(measured: Sequence[_Measured], left: list[dict[str, Any]]) -> dict[str, Any]:
@@ -145,22 +167,22 @@ def _report(measured: Sequence[_Measured], left: list[dict[str, Any]]) -> dict[s
     slices: list[dict[str, Any]] = []
     alarms: list[dict[str, Any]] = []
     for one in measured:
-        groups = [_told(group, one.items.unit, ps.get(id(group)), len(tested)) for group in one.groups]
+        groups = [_told(group, one.unit, ps.get(id(group)), len(tested)) for group in one.groups]
         slices.append(
             {
                 "name": one.name,
                 "title": one.title,
-                "unit": one.items.unit,
-                "items": len(one.items.groups),
+                "unit": one.unit,
+                "items": sum(group.items for group in one.groups),
                 "groups": groups,
             }
         )
         alarms += [
-            {"slice": one.name, **{key: group[key] for key in ("group", "harm", "others")}}
+            {"slice": one.name, **{key: group[key] for key in ("group", "harm", "others", "times")}}
             for group in groups
             if group["alarm"]
         ]
-    worst = max(alarms, key=lambda alarm: alarm["harm"] / max(alarm["others"], 1e-12), default=None)
+    worst = max(alarms, key=lambda alarm: alarm["times"], default=None)
     return {"slices": slices + left, "tests": len(tested), "worst": worst}
 
 
@@ -177,6 +199,7 @@ def _told(group: GroupHarm, unit: str, p: float | None, tests: int) -> dict[str,
         "p": p,
         "smallest_seen": others + smallest_seen(group.error, tests) if math.isfinite(group.error) else None,
         "alarm": alarm,
+        "times": _times(group),
         **group.extras,
     }
     if "first_before" in group.extras:
@@ -184,6 +207,14 @@ def _told(group: GroupHarm, unit: str, p: float | None, tests: int) -> dict[str,
         net = round((group.extras["first_after"] - group.extras["first_before"]) * group.items)
         told["p_one_way"] = one_way((changed + net) // 2, (changed - net) // 2)
     return told
+
+
+def _times(group: GroupHarm) -> float:
+    """How many times the harm of the others a group has; of an association how many times its effect
+    before."""
+    if not math.isnan(group.others):
+        return group.harm / max(group.others, 1e-12)
+    return 1 + group.harm / max(abs(group.extras.get("effect_before", 1.0)), LEAST["effect"])
 
 
 def most_flips(report: dict[str, Any]) -> tuple[dict[str, Any], float] | None:

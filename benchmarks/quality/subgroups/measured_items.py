@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,42 +15,80 @@ from ....runtime.text.tokenizer import Tokenizer
 from ....terminal import ProgressTask
 from ...records.subjects import OpenModel
 from ..accuracy import text_bytes
+from ..token_damage import AT_ONCE, Ids, Numbers, TokenDamage, token_damage
 from .group_harm import Items
 from .items import Choice, GroupText, TokenSlice
-from .token_damage import Numbers, TokenDamage, token_damage
+from .kept_rows import Row, SliceRows
 
-# Tokens of a text that are read: enough of an article of the Declaration, and of scripts with many tokens.
-MOST_TOKENS = 96
+# Tokens of a text that are read: most of an article of the Declaration in English, and of each other script
+# as much work.
+MOST_TOKENS = 48
+TEXTS_AT_ONCE = 32
+Item = TypeVar("Item")
 
 
-def ids_of(tokenizer: Tokenizer, text: str, most: int) -> NDArray[np.int64]:
+@dataclass(frozen=True)
+class Run:
+    """Two models, and where what is measured is kept and shown."""
+
+    subject: OpenModel
+    original: OpenModel
+    kept: SliceRows
+    task: ProgressTask
+
+    def rows(
+        self,
+        items: Sequence[Item],
+        places: Callable[[Item], int],
+        measure: Callable[[Sequence[Item], int], Sequence[Row]],
+    ) -> Numbers:
+        """A row an item ``[n, k]``: those that an earlier run has kept, and those that ``measure`` gives
+        for the next items, the second argument being the number of the first, as many as have
+        :data:`AT_ONCE` places.
+        """
+        self.task.advance(min(len(self.kept.rows), len(items)))
+        while len(self.kept.rows) < len(items):
+            start = end = len(self.kept.rows)
+            widest = 0
+            while end < len(items):
+                widest = max(widest, places(items[end]))
+                if end > start and widest * (end + 1 - start) > AT_ONCE:
+                    break
+                end += 1
+            self.kept.add(measure(items[start:end], start + 1))
+            self.task.advance(end - start)
+        return np.array(self.kept.rows, np.float64)
+
+    def damage(self, texts: Sequence[Ids], number: int) -> list[TokenDamage]:
+        """What the tokens of ``texts`` lost."""
+        return token_damage(self.subject, self.original, texts, number)
+
+
+def ids_of(tokenizer: Tokenizer, text: str, most: int) -> Ids:
     """The ids of ``text``, at most ``most``, after a token that is given: BOS where the tokenizer has one in
     front of a text, else a line break."""
     first = [tokenizer.bos_id] if starts_with_bos(tokenizer) else tokenizer.encode("\n", special=False)[-1:]
     return np.array([*first, *tokenizer.encode(text, special=False)][:most], np.int64)
 
 
-def decoder_texts(
-    subject: OpenModel, original: OpenModel, texts: Sequence[GroupText], task: ProgressTask
-) -> Items:
+def decoder_texts(run: Run, texts: Sequence[GroupText]) -> Items:
     """KL a byte of every text; beside it KL a token, changed tokens, and the bits a byte that were added."""
-    most = min(MOST_TOKENS, subject.max_length, original.max_length)
-    kept, rows = [], []
-    for number, each in enumerate(texts, 1):
-        ids = ids_of(original.tokenizer, each.text, most)
-        if len(ids) > 1:
-            lost = token_damage(subject, original, ids, number)
-            added = (lost.nats - lost.reference_nats).sum() / math.log(2)
-            rows.append(
-                (lost.kl.sum(), text_bytes(original.tokenizer, ids), len(lost.kl), lost.flips.sum(), added)
-            )
-            kept.append(each)
-        task.advance(1)
-    kl, size, tokens, flips, added = np.array(rows, np.float64).reshape(-1, 5).T
+    tokenizer = run.original.tokenizer
+    most = min(MOST_TOKENS, run.subject.max_length, run.original.max_length)
+    given = [(each, ids_of(tokenizer, each.text, most)) for each in texts]
+    given = [(each, ids) for each, ids in given if len(ids) > 1]
+
+    def measure(some: Sequence[tuple[GroupText, Ids]], number: int) -> list[Row]:
+        return [
+            _text_row(lost, text_bytes(tokenizer, lost.ids))
+            for lost in run.damage([ids for _, ids in some], number)
+        ]
+
+    kl, size, tokens, flips, added = run.rows(given, lambda one: len(one[1]), measure).reshape(-1, 5).T
     return Items(
         "nats/byte",
-        [each.group for each in kept],
-        [each.content for each in kept],
+        [each.group for each, _ in given],
+        [each.content for each, _ in given],
         kl,
         size,
         {
@@ -59,28 +99,55 @@ def decoder_texts(
     )
 
 
-def encoder_texts(
-    subject: OpenModel, original: OpenModel, texts: Sequence[GroupText], task: ProgressTask
-) -> Items:
+def _text_row(lost: TokenDamage, size: int) -> Row:
+    added = float((lost.nats - lost.reference_nats).sum()) / math.log(2)
+    return float(lost.kl.sum()), size, len(lost.kl), int(lost.flips.sum()), added
+
+
+def encoder_texts(run: Run, texts: Sequence[GroupText]) -> Items:
     """One minus the cosine between both embeddings of every text."""
-    found = []
-    for model in (original, subject):
-        embeddings = model.embeddings([each.text for each in texts]).astype(np.float64)
-        found.append(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(min=1e-12))
-        task.advance(len(texts) / 2)
-    distance = (1 - np.einsum("nd,nd->n", *found)).clip(min=0.0)
+
+    def measure(some: Sequence[GroupText], _: int) -> list[Row]:
+        mine, theirs = (
+            unit_embeddings(model, [each.text for each in some]) for model in (run.subject, run.original)
+        )
+        return [(max(0.0, float(1 - one @ other)),) for one, other in zip(mine, theirs, strict=True)]
+
+    (distance,) = run.rows(texts, _of_encoder, measure).reshape(-1, 1).T
     return _each("distance", texts, distance)
 
 
-def classifier_texts(
-    subject: OpenModel, original: OpenModel, texts: Sequence[GroupText], task: ProgressTask
-) -> Items:
-    """Whether each text gets another label."""
-    found = []
-    for model in (original, subject):
-        found.append(model.label_logits([each.text for each in texts]).argmax(axis=1))
-        task.advance(len(texts) / 2)
-    return _each("changed", texts, (found[0] != found[1]).astype(np.float64))
+def unit_embeddings(model: OpenModel, texts: Sequence[str]) -> Numbers:
+    """Embeddings ``[texts, hidden]`` of length one."""
+    found = model.embeddings(texts).astype(np.float64)
+    length: Numbers = np.linalg.norm(found, axis=1, keepdims=True).clip(min=1e-12)
+    return found / length
+
+
+def classifier_texts(run: Run, texts: Sequence[GroupText]) -> Items:
+    """Whether each text gets another label; beside it accuracy before and after, where the right one is
+    known."""
+
+    def measure(some: Sequence[GroupText], _: int) -> list[Row]:
+        mine, theirs = (
+            model.label_logits([each.text for each in some]).argmax(axis=1).tolist()
+            for model in (run.subject, run.original)
+        )
+        return [(float(own), float(other)) for own, other in zip(mine, theirs, strict=True)]
+
+    mine, theirs = run.rows(texts, _of_encoder, measure).reshape(-1, 2).T
+    items = _each("changed", texts, (mine != theirs).astype(np.float64))
+    right = np.array([-1 if each.label is None else each.label for each in texts])
+    if not (right >= 0).any():
+        return items
+    known = (right >= 0).astype(np.float64)
+    named = {"accuracy_before": theirs, "accuracy_after": mine}
+    extras = {name: np.stack([known * (found == right), known], axis=1) for name, found in named.items()}
+    return Items(items.unit, items.groups, items.contents, items.harm, items.weight, extras)
+
+
+def _of_encoder(_: GroupText) -> int:
+    return AT_ONCE // TEXTS_AT_ONCE
 
 
 def _each(unit: str, texts: Sequence[GroupText], harm: Numbers) -> Items:
@@ -88,30 +155,36 @@ def _each(unit: str, texts: Sequence[GroupText], harm: Numbers) -> Items:
     return Items(unit, groups, contents, harm, np.ones(len(texts)))
 
 
-def decoder_choices(
-    subject: OpenModel, original: OpenModel, choices: Sequence[Choice], task: ProgressTask
-) -> Items:
-    """Whether the other sentence of each pair became the likelier; beside it what is right, of pairs that
-    have that, and which way the changes went."""
-    rows = []
-    for number, each in enumerate(choices, 1):
-        mine, theirs = np.transpose(
-            [_nats(subject, original, text, number) for text in (each.first, each.second)]
-        )
-        first, likelier = bool(theirs[0] < theirs[1]), bool(mine[0] < mine[1])
-        rows.append((first != likelier, first, likelier))
-        task.advance(1)
-    changed, before, after = np.array(rows, np.float64).reshape(-1, 3).T
+def decoder_choices(run: Run, choices: Sequence[Choice]) -> Items:
+    """Whether the other sentence of each pair became the likelier; beside it KL a token of both, what is
+    right, of pairs that have that, and which way the changes went."""
+    most = min(run.subject.max_length, run.original.max_length)
+    given = [
+        tuple(ids_of(run.original.tokenizer, text, most) for text in (each.first, each.second))
+        for each in choices
+    ]
+
+    def measure(some: Sequence[tuple[Ids, ...]], number: int) -> list[Row]:
+        lost = run.damage([ids for pair in some for ids in pair], number)
+        return [_choice_row(*pair) for pair in zip(lost[::2], lost[1::2], strict=True)]
+
+    def places(pair: tuple[Ids, ...]) -> int:
+        return 2 * max(map(len, pair))
+
+    changed, before, after, kl, tokens = run.rows(given, places, measure).reshape(-1, 5).T
     one = np.ones(len(choices))
     named = ("right_before", "right_after") if choices[0].right else ("first_before", "first_after")
     extras = {name: np.stack([sums, one], axis=1) for name, sums in zip(named, (before, after), strict=True)}
+    extras["kl_per_token"] = np.stack([kl, tokens], axis=1)
     groups, contents = [each.group for each in choices], [each.content for each in choices]
     return Items("changed", groups, contents, changed, one, extras)
 
 
-def _nats(subject: OpenModel, original: OpenModel, text: str, number: int) -> tuple[float, float]:
-    lost = token_damage(subject, original, ids_of(original.tokenizer, text, original.max_length), number)
-    return float(lost.nats.sum()), float(lost.reference_nats.sum())
+def _choice_row(first: TokenDamage, second: TokenDamage) -> Row:
+    before = float(first.reference_nats.sum()) < float(second.reference_nats.sum())
+    after = float(first.nats.sum()) < float(second.nats.sum())
+    kl = float(first.kl.sum() + second.kl.sum())
+    return before != after, before, after, kl, len(first.kl) + len(second.kl)
 
 
 def token_bands(file: TokenSlice, windows: Sequence[TokenDamage], tokenizer: Tokenizer) -> Items:
@@ -120,7 +193,7 @@ def token_bands(file: TokenSlice, windows: Sequence[TokenDamage], tokenizer: Tok
     for number, window in enumerate(windows):
         bands = np.array(file.bands(window, tokenizer))
         for band in dict.fromkeys(bands.tolist()):
-            of = bands == band
+            of: NDArray[np.bool_] = bands == band
             groups.append(str(band))
             contents.append(str(number))
             rows.append((window.kl[of].sum(), of.sum(), window.flips[of].sum()))

@@ -13,6 +13,7 @@ UNITS = {
     "nats/byte": "KL, nats a byte",
     "changed": "answers that changed",
     "distance": "1 - cosine",
+    "effect": "effect size grew by",
 }
 
 
@@ -54,8 +55,8 @@ def _table(one: dict[str, Any]) -> list[RenderableType]:
             style="bold red" if group["alarm"] else "",
         )
     more = len(groups) - SHOWN
-    told = f"{one['name']}, {one['items']} items" + (f"; {more} more groups lose less" if more > 0 else "")
-    return [Text(told, style="bold"), table]
+    counted = f"{one['name']}, {one['items']} items" + (f"; {more} more groups lose less" if more > 0 else "")
+    return [Text(counted, style="bold"), table]
 
 
 def number(value: float | None, unit: str) -> str:
@@ -71,14 +72,16 @@ def worst(report: dict[str, Any]) -> str:
     if found is None:
         return f"no group is harmed more than the others beyond chance, by {tests} tests"
     unit = next(one["unit"] for one in report["slices"] if one["name"] == found["slice"])
+    others = "" if found["others"] is None else f", the others {number(found['others'], unit)}"
     return (
         f"harmed most: {found['group']} ({found['slice']}): {number(found['harm'], unit)} "
-        f"{UNITS[unit]}, the others {number(found['others'], unit)}"
+        f"{UNITS[unit]}{others}"
     )
 
 
 def _how(report: dict[str, Any]) -> str:
     return (
-        "p: one-sided, that a group loses no more than the others, corrected (Holm) for "
+        "p: one-sided, that a group loses no more than the others (that an association did not grow), "
+        "corrected (Holm) for "
         f"{report['tests']} tests; --json says for each group the smallest harm that would be seen"
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from edgepress.benchmarks.quality import accuracy
+from edgepress.benchmarks.quality import token_damage
 from edgepress.benchmarks.quality.accuracy import (
     is_cut,
     score_across,
@@ -71,7 +71,7 @@ def windows() -> np.ndarray:
 
 @pytest.mark.chain
 def test_sums_equal_the_whole_calculation(windows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accuracy, "CHUNK", 7)
+    monkeypatch.setattr(token_damage, "CHUNK", 7)
     subject, original = Fake(1), Fake(2)
     scores = score_windows(subject, original, windows)
     mine = log_softmax(subject.table[windows[:, :-1]]).reshape(-1, VOCAB)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from edgepress.benchmarks.quality.accuracy import score_windows
 from edgepress.benchmarks.quality.subgroups.items import GroupText
+from edgepress.benchmarks.quality.subgroups.kept_rows import KeptRows
 from edgepress.benchmarks.quality.subgroups.measure_slices import (
     Given,
     chosen_slices,
@@ -14,10 +17,11 @@ from edgepress.benchmarks.quality.subgroups.measure_slices import (
     most_flips,
 )
 from edgepress.benchmarks.quality.subgroups.slice_table import worst
+from edgepress.benchmarks.quality.token_damage import TokenDamage, token_damage
 from edgepress.errors import InputError, UnknownName
 
 VOCAB = 1280
-NOTHING = Given(None, (), 0)
+NOTHING = Given()
 
 
 class Characters:
@@ -97,19 +101,24 @@ def test_rounding_to_bfloat16_raises_no_alarm() -> None:
 def test_harm_that_is_the_same_for_all_is_seldom_an_alarm() -> None:
     """At the level of five per cent, of twenty seeds one may raise it; three are a wrong test."""
     original = Decoder()
-    alarms = [
-        measured(Decoder(0.3, seed=seed), original, "positions", given=windows(seed)) for seed in range(20)
-    ]
+    alarms = []
+    for seed in range(20):
+        subject = Decoder(0.3, seed=seed)
+        alarms.append(measured(subject, original, "positions", given=windows(subject, original, seed)))
     assert sum(report["worst"] is not None for report in alarms) <= 2
 
 
-def windows(seed: int) -> Given:
-    return Given(np.random.default_rng(seed).integers(97, 123, size=(12, 300)), (), seed)
+def windows(subject: Any, original: Any, seed: int) -> Given:
+    ids = np.random.default_rng(seed).integers(97, 123, size=(12, 300))
+    damage: list[TokenDamage] = []
+    score_windows(subject, original, ids, damage=damage)
+    return Given(damage, (), seed)
 
 
 def test_bands_of_tokens_add_up_to_the_whole_text() -> None:
-    given = windows(0)
-    report = measured(Decoder(0.5), Decoder(), "positions", "confidence", "entropy", given=given)
+    subject, original = Decoder(0.5), Decoder()
+    given = windows(subject, original, 0)
+    report = measured(subject, original, "positions", "confidence", "entropy", given=given)
     for one in report["slices"]:
         counted = [group for group in one["groups"] if one["name"] == "positions"]
         assert [group["group"] for group in counted] in (
@@ -126,7 +135,7 @@ def test_the_users_groups() -> None:
         for number in range(40)
         for group in ("plain", "harmed")
     ]
-    report = measured(Encoder(0.5, "harmed"), Encoder(), "tasks", given=Given(None, rows, 0))
+    report = measured(Encoder(0.5, "harmed"), Encoder(), "tasks", given=Given(rows=rows))
     assert report["worst"]["group"] == "harmed"
     (one,) = report["slices"]
     assert one["unit"] == "distance" and one["items"] == 80
@@ -143,9 +152,76 @@ def test_a_slice_that_does_not_suit_the_model_refuses_by_name_and_is_told_among_
         "positions",
         "tasks",
     }
-    assert [one["name"] for one in report["slices"] if "groups" in one] == ["languages"]
+    assert [one["name"] for one in report["slices"] if "groups" in one] == ["associations", "languages"]
 
 
 def test_an_unknown_slice_names_the_choices() -> None:
     with pytest.raises(UnknownName, match="languages"):
         chosen_slices(["langages"])
+
+
+def test_texts_side_by_side_lose_what_each_loses_alone() -> None:
+    subject, original = Decoder(0.5), Decoder()
+    texts = [np.arange(97, 97 + length) for length in (5, 80, 2)]
+    together = token_damage(subject, original, texts)
+    for ids, found in zip(texts, together, strict=True):
+        (alone,) = token_damage(subject, original, [ids])
+        assert len(found.kl) == len(ids) - 1
+        np.testing.assert_allclose(found.kl, alone.kl)
+        np.testing.assert_allclose(found.nats, alone.nats)
+
+
+class Killed(Decoder):
+    """Stops after so many calls."""
+
+    left = 3
+
+    def logits(self, ids: np.ndarray) -> np.ndarray:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().logits(ids)
+
+
+def test_a_killed_run_goes_on_where_it_was_and_says_the_same(tmp_path: Path) -> None:
+    original, record = Decoder(), tmp_path / "run.jsonl"
+    whole = measured(Decoder(0.5), original, "professions", "people")
+    with pytest.raises(KeyboardInterrupt):
+        measure_slices(Killed(0.5), original, ["professions", "people"], NOTHING, KeptRows(record, "a"))
+    kept = tmp_path / "run.jsonl.slices"
+    before = kept.read_text().splitlines()
+    assert len(before) == 3
+    kept.write_text("\n".join([*before[:2], before[2][:-9]]))  # the last line is torn
+    with pytest.raises(KeyboardInterrupt):  # it goes on behind the two: another third batch, then three more
+        subject = Killed(0.5)
+        measure_slices(subject, original, ["professions", "people"], NOTHING, KeptRows(record, "a"))
+    rows = KeptRows(record, "a")
+    assert measure_slices(Decoder(0.5), original, ["professions", "people"], NOTHING, rows) == whole
+    other = KeptRows(record, "b").of("professions", [])
+    assert other.rows == []
+    rows.drop()
+    assert not kept.exists()
+
+
+def test_accuracy_by_group_of_a_classifier() -> None:
+    class Classifier:
+        kind, labels, max_length, tokenizer = "encoder", ("no", "yes"), 512, None
+
+        def __init__(self, wrong: str) -> None:
+            self.wrong = wrong
+
+        def label_logits(self, texts: list[str]) -> np.ndarray:
+            answers = [("yes" in text) != (self.wrong in text) for text in texts]
+            return np.array([[float(not yes), float(yes)] for yes in answers], np.float32)
+
+    rows = [
+        GroupText(group, f"{group} {word} {number}", str(number), label)
+        for number in range(20)
+        for group in ("plain", "harmed")
+        for label, word in enumerate(("no", "yes"))
+    ]
+    report = measured(Classifier("harmed"), Classifier("never"), "tasks", given=Given(rows=rows))
+    (one,) = report["slices"]
+    found = {group["group"]: (group["accuracy_before"], group["accuracy_after"]) for group in one["groups"]}
+    assert found == {"plain": (1.0, 1.0), "harmed": (1.0, 0.0)}
+    assert report["worst"]["group"] == "harmed"
