@@ -14,6 +14,7 @@ from .bundle_size import bits_in_bundle, bundle_bytes
 from .costs import LIBRARIES, predict_disk, predict_memory, probe_work, seconds_of
 from .model.anatomy import Anatomy
 from .model.block_anatomy import Linear
+from .model.graph_limits import require_graph
 from .model.kv_scheme import KVScheme
 from .model.weights import WeightSource
 from .numbers.scheme import GROUP_SIZES, Scheme
@@ -132,10 +133,13 @@ def plan(
 
     Raises:
         ShapeError: a group that does not divide.
+        CheckpointError, ShapeError, UnknownName: what no graph could hold afterwards.
         RecipeError: targets that match nothing, layers that are quantized twice, a cache that the model lacks
             or that would go stale, or a pass that does not know such models.
     """
     check_kind(source.anatomy, recipe)
+    if source.anatomy.has_graph:
+        require_graph(source.anatomy)
     check_cache(source.anatomy, source.kv_scheme, recipe)
     steps, left, bits = _step_plans(source, recipe)
     check_head(left, recipe)

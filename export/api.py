@@ -270,9 +270,8 @@ def _origin(source: WeightSource, model: ResolvedModel) -> dict[str, Any]:
 
 def _require_graph(anatomy: Anatomy) -> None:
     """Raises CheckpointError for models that no graph is built of."""
-    form = "a mixture of experts" if any(block.experts for block in anatomy.blocks) else ""
-    form = "an encoder–decoder" if anatomy.kind == "encoder_decoder" else form
-    if form:
+    if not anatomy.has_graph:
+        form = "an encoder–decoder" if anatomy.kind == "encoder_decoder" else "a mixture of experts"
         raise CheckpointError(
             f"a {anatomy.model_type} model is {form}, and no graph is built of one yet",
             fix="run it in transformers",

@@ -131,6 +131,22 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
     "phi": {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False},
     "gpt2": {"n_inner": 128},
     "gpt_neox": {"num_attention_heads": 2, "head_dim": 32, "rotary_pct": 0.5, "tie_word_embeddings": False},
+    "phi3": {"eos_token_id": 2, "sliding_window": None},
+    "smollm3": {"no_rope_layer_interval": 2},
+    "stablelm": {"head_dim": None, "num_attention_heads": 2, "partial_rotary_factor": 0.5},
+    "starcoder2": {"head_dim": None, "sliding_window": 24},
+    "gemma3_text": {
+        "head_dim": 32,
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 24,
+        "sliding_window_pattern": 2,
+    },
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 2.0,
+    },
     "gemma": {"head_dim": 32, "num_key_value_heads": 1},
     "gemma2": {
         "head_dim": 32,
@@ -173,9 +189,7 @@ def save_decoder(
 def save_encoder(
     folder: Path, model_type: str = "bert", *, labels: Sequence[str] = (), **changes: Any
 ) -> Path:
-    """Save a pico encoder (bert, roberta, distilbert) with its tokenizer; one with ``labels`` is a classifier
-    of texts.
-    """
+    """Save a pico encoder of any family with its tokenizer; one with ``labels`` is a classifier of texts."""
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +218,7 @@ def save_encoder(
     if labels:
         _save(AutoModelForSequenceClassification.from_config(config), folder, None)
         return folder
-    options = {} if model_type == "distilbert" else {"add_pooling_layer": False}
+    options = {} if model_type in ("distilbert", "electra") else {"add_pooling_layer": False}
     _save(AutoModel.from_config(config, **options), folder, None)
     return folder
 

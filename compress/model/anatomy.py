@@ -8,10 +8,13 @@ checkpoints store them, and that of transformers' module.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
-from .block_anatomy import BlockAnatomy, Linear, Norm
+from .block_anatomy import BlockAnatomy, Linear, Norm, Rope
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -25,21 +28,31 @@ class Classifier:
     """
 
     dense: str
-    activation: Literal["tanh", "relu"]
+    activation: Literal["tanh", "relu", "gelu"]
     out: str
     labels: tuple[str, ...]
 
 
-Shapes = Mapping[str, tuple[int, ...]]
-
-
 @dataclass(frozen=True)
-class Rope:
-    """Rotary position embedding over the first ``dim`` channels of a head; ``scaling`` may be empty."""
+class LogitForm:
+    """``softcap · tanh(scale · x / softcap)`` of a head's products ``x``; ``scale · x`` without a softcap."""
 
-    theta: float
-    dim: int
-    scaling: Mapping[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def of(self, products: Tensor) -> Tensor:
+        """Logits ``[…, vocab]``."""
+        scaled = products if self.scale == 1 else products * self.scale
+        return scaled if self.softcap is None else self.softcap * (scaled / self.softcap).tanh()
+
+    def gradient(self, logits: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient at the products, of that at the ``logits`` they gave."""
+        if self.softcap is not None:
+            gradient = gradient * (1 - (logits / self.softcap).square())
+        return gradient if self.scale == 1 else gradient * self.scale
+
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -56,11 +69,12 @@ class Anatomy:
             or None.
         embedding_copies: other modules that look up in the same table, stored or not.
         embedding_scale: what looked-up embeddings are multiplied by.
+        embedding_projection: linear module from normed embeddings to the hidden size (ELECTRA), or None.
         position_offset: id of the first position (RoBERTa counts from ``pad_token_id + 1``).
         final_norm, head: None for encoders; ``tied`` when the head is the embedding.
         encoder_norm: of the last states of an encoder that a decoder reads.
         position_biases: tables of what is added to attention scores by distance.
-        logit_softcap: logits become ``softcap · tanh(logit / softcap)``; None leaves them.
+        logit_form: what becomes of the head's products; None leaves them.
         classifier: of an encoder that gives texts a label.
         other_head: what a head is called that is not read; None where there is none.
     """
@@ -77,18 +91,38 @@ class Anatomy:
     position_embedding: str | None = None
     token_type_embedding: str | None = None
     embedding_norm: Norm | None = None
+    embedding_projection: str | None = None
     position_offset: int = 0
-    rope: Rope | None = None
     final_norm: Norm | None = None
     head: str | None = None
     tied: bool = False
-    logit_softcap: float | None = None
+    logit_form: LogitForm | None = None
     renamed: tuple[tuple[str, str], ...] = ()
     classifier: Classifier | None = None
     other_head: str | None = None
     embedding_copies: tuple[str, ...] = ()
     encoder_norm: Norm | None = None
     position_biases: tuple[str, ...] = ()
+
+    @property
+    def rope(self) -> Rope | None:
+        """The rope of every block; None where they differ, or some have none."""
+        first = self.blocks[0].attention.rope
+        return first if all(block.attention.rope == first for block in self.blocks) else None
+
+    def ropes(self) -> tuple[Rope, ...]:
+        """Each rope that a block has, once."""
+        found: list[Rope] = []
+        for block in self.blocks:
+            rope = block.attention.rope
+            if rope is not None and rope not in found:
+                found.append(rope)
+        return tuple(found)
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether graphs are built of models of this form; the others stay in transformers."""
+        return self.kind != "encoder_decoder" and not any(block.experts for block in self.blocks)
 
     def copies(self) -> tuple[str, ...]:
         """Tensors that are the embedding again: the tied head's, and those of other modules that look up."""

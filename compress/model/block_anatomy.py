@@ -5,9 +5,9 @@ Sizes come from the shapes of the stored tensors, so that layers of unequal widt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 Role = Literal["q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down"]
 
@@ -37,11 +37,21 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding over the first ``dim`` channels of a head; ``scaling`` may be empty."""
+
+    theta: float
+    dim: int
+    scaling: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
 class Attention:
     """``heads`` query heads share ``kv_heads`` key/value heads of ``head_dim`` channels: self-attention, or
     attention to the states of an encoder, which ``k`` and ``v`` then read.
 
     Attributes:
+        rope: how positions turn q and k; None where they do not.
         sliding_window: how many tokens a query sees, itself included; None for all before it.
         scale: factor on ``q · k``; None for ``1 / sqrt(head_dim)``.
         qkv: the one matrix that holds the rows of q, k and v, or None. Where it is, those three describe its
@@ -60,6 +70,7 @@ class Attention:
     head_dim: int
     q_norm: Norm | None = None
     k_norm: Norm | None = None
+    rope: Rope | None = None
     sliding_window: int | None = None
     scale: float | None = None
     softcap: float | None = None
@@ -143,6 +154,7 @@ class BlockAnatomy:
         attention_norm, mlp_norm: applied to what attention and MLP give, before it is added (Gemma 2).
         cross: attention to the encoder's states, between self-attention and MLP; None but in decoders of
             encoder–decoders. ``cross_norm`` is of what its queries read.
+        residual_scale: what attention and MLP give is multiplied by, before it is added (Granite).
         experts: where there are some, ``mlp`` is the first of them, and no linear of the block.
     """
 
@@ -158,6 +170,7 @@ class BlockAnatomy:
     experts: Experts | None = None
     cross: Attention | None = None
     cross_norm: Norm | None = None
+    residual_scale: float = 1.0
 
     @property
     def stack(self) -> str:

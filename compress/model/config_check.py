@@ -11,28 +11,31 @@ from ...errors import CheckpointError, UnknownName
 from .anatomy import Anatomy, Shapes
 from .block_anatomy import Attention
 from .checkpoint.block_sizes import BLOCK_SIZES
-from .families._config import SizeKeys
+from .families._config import MAX_POSITIONS, SizeKeys
 from .families._tensors import ANOTHER, integer, number, text
 from .family import size_keys
 
 Config = Mapping[str, Any]
 
 MAX_LAYERS = 4096
-MAX_POSITIONS = 1 << 24
 
 # Read by some families or by transformers; null and absent are what they are to a family.
 _COUNTS = (
     *("moe_intermediate_size", "num_experts_per_tok", "type_vocab_size", "num_labels", "n_ctx"),
     *("relative_attention_num_buckets", "relative_attention_max_distance"),
     *("original_max_position_embeddings", "word_embed_proj_dim", "decoder_sparse_step"),
+    *("no_rope_layer_interval", "sliding_window_pattern", "rotary_dim", "embedding_size"),
 )
 _COUNTS_FROM_ZERO = ("sliding_window", "max_window_layers")
 _NUMBERS = (
     *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rotary_emb_base", "rotary_pct"),
     *("partial_rotary_factor", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
+    *("norm_epsilon", "rope_local_base_freq", "embedding_multiplier", "residual_multiplier"),
+    *("attention_multiplier", "logits_scaling"),
 )
 _FLAGS = (
     *("tie_word_embeddings", "use_sliding_window", "use_parallel_residual", "qk_layernorm", "attention_bias"),
+    *("use_bias", "use_qkv_bias"),
     *("mlp_bias", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "is_decoder", "norm_topk_prob"),
     *("is_encoder_decoder", "add_cross_attention", "use_bidirectional_attention", "do_layer_norm_before"),
     *("_remove_final_layer_norm", "is_gated_act", "scale_decoder_outputs"),

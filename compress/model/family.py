@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from ... import plugins
-from ...errors import CheckpointError
+from ...errors import CheckpointError, UnknownName
 from .anatomy import Anatomy, Shapes
 from .families._config import SizeKeys
 
@@ -23,7 +23,7 @@ def anatomy_of(config: Mapping[str, Any], shapes: Shapes) -> Anatomy:
             ``(out, in)``.
 
     Raises:
-        UnknownName: no family file for this ``model_type``; carries the nearest.
+        UnknownName: no family file for this ``model_type``; names those that there are.
         CheckpointError: config and tensors disagree; names the setting or the tensor.
     """
     anatomy: Anatomy = _family(config).anatomy(config, shapes)
@@ -67,4 +67,8 @@ def _family(config: Mapping[str, Any]) -> ModuleType:
         raise CheckpointError(
             "config.json has no model_type", fix=f"known families: {', '.join(plugins.names(FAMILIES))}"
         )
+    known = plugins.names(FAMILIES)
+    if model_type.replace("-", "_") not in known:
+        # Without the nearest: a family of a similar name is another network.
+        raise UnknownName("model family", model_type, known, fix=f"known: {', '.join(known)}")
     return plugins.load(FAMILIES, model_type, "model family")

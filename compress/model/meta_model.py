@@ -6,6 +6,7 @@ Layers whose stored shapes differ from the config (pruned models) are resized.
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
 def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
     from accelerate import init_empty_weights
     from transformers import (
+        MODEL_MAPPING,
         AutoConfig,
         AutoModel,
         AutoModelForCausalLM,
@@ -62,7 +64,9 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
         elif anatomy.classifier is not None:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
-            pooler = {} if anatomy.model_type == "distilbert" else {"add_pooling_layer": False}
+            built = MODEL_MAPPING[type(config)]
+            pools = "add_pooling_layer" in signature(built.__init__).parameters
+            pooler = {"add_pooling_layer": False} if pools else {}
             model = AutoModel.from_config(config, dtype=torch.float32, **pooler)
     if anatomy.kind == "encoder_decoder" and (path / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(path)

@@ -16,7 +16,7 @@ from ...errors import CheckpointError
 from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
-from .anatomy import Anatomy, module_name
+from .anatomy import Anatomy, LogitForm, module_name
 from .meta_model import build
 from .weights import WeightSource
 
@@ -25,7 +25,10 @@ _HEAD_ROWS = 8192
 
 
 class Skeleton:
-    """The model of a checkpoint, whose weights are loaded onto ``device`` in ``dtype`` on demand."""
+    """The model of a checkpoint, whose weights are loaded onto ``device`` in ``dtype`` on demand.
+
+    ``table_scale`` is what the embedding module multiplies its rows by.
+    """
 
     def __init__(
         self, source: WeightSource, device: torch.device, dtype: torch.dtype = torch.float32
@@ -33,6 +36,9 @@ class Skeleton:
         self.source, self.anatomy, self.device, self.dtype = source, source.anatomy, device, dtype
         self.model = build(source.reader.path, source.anatomy)
         self._fused = fused_experts(source.anatomy)
+        # Granite's embeddings are scaled by the model, and not by the embedding module.
+        scales = hasattr(self.submodule(self.anatomy.embedding), "embed_scale")
+        self.table_scale = self.anatomy.embedding_scale if scales else 1.0
         for buffer_name, buffer in list(self.model.named_buffers()):
             owner = self.model.get_submodule(buffer_name.rpartition(".")[0])
             setattr(owner, buffer_name.rpartition(".")[2], buffer.to(device))
@@ -75,6 +81,7 @@ class Skeleton:
         """Stored names of the modules outside the blocks that the input of the first block needs."""
         anatomy = self.anatomy
         names = [anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding]
+        names += [anatomy.embedding_projection, *anatomy.position_biases]
         if anatomy.embedding_norm is not None:
             names.append(anatomy.embedding_norm.name)
         return [name for name in names if name is not None]
@@ -95,7 +102,7 @@ class Skeleton:
         names = [name for name in self.outer_modules() if name != self.anatomy.embedding]
         table = self.source.stored(f"{self.anatomy.embedding}.weight").to(self.device)
         scheme = self.source.embedding_scheme if rounded else None
-        looked_up = TokenTable(table, self.anatomy.embedding_scale, self.dtype, scheme)
+        looked_up = TokenTable(table, self.table_scale, self.dtype, scheme)
         empty = self._replace(self.anatomy.embedding, looked_up)
         try:
             for name in names:
@@ -124,7 +131,7 @@ class Skeleton:
         norm = self.fill(anatomy.final_norm.name)
         bias = None if bias is None else bias.to(self.device)
         try:
-            yield Head(norm, table, bias, anatomy.logit_softcap)
+            yield Head(norm, table, bias, anatomy.logit_form)
         finally:
             self.free(anatomy.final_norm.name)
 
@@ -159,9 +166,9 @@ class Head:
     """
 
     def __init__(
-        self, norm: nn.Module, table: Tensor | QTensor, bias: Tensor | None, softcap: float | None
+        self, norm: nn.Module, table: Tensor | QTensor, bias: Tensor | None, form: LogitForm | None
     ) -> None:
-        self.norm, self.table, self.bias, self.softcap = norm, table, bias, softcap
+        self.norm, self.table, self.bias, self.form = norm, table, bias, form
 
     def __call__(self, rows: Tensor) -> Tensor:
         """From rows ``[tokens, hidden]`` that leave the last block to logits ``[tokens, vocab]``."""
@@ -173,12 +180,12 @@ class Head:
         with torch.no_grad():
             found = torch.cat([states @ part.to(states.dtype).T for part in self._parts()], -1)
             found = found if self.bias is None else found + self.bias.to(found.dtype)
-            return found if self.softcap is None else self.softcap * torch.tanh(found / self.softcap)
+            return found if self.form is None else self.form.of(found)
 
     def backward(self, logits: Tensor, gradient: Tensor) -> Tensor:
         """The gradient at the states ``[tokens, hidden]``, of that at the ``logits`` they gave."""
-        if self.softcap is not None:
-            gradient = gradient * (1 - (logits / self.softcap).square())
+        if self.form is not None:
+            gradient = self.form.gradient(logits, gradient)
         pieces = torch.split(gradient, _HEAD_ROWS, -1)
         parts = zip(pieces, self._parts(), strict=True)
         first, *others = (piece @ part.to(piece.dtype) for piece, part in parts)
@@ -188,7 +195,7 @@ class Head:
         """The head of some ``rows`` of a table that is not in codes."""
         assert isinstance(self.table, Tensor)
         bias = None if self.bias is None else self.bias[rows]
-        return Head(self.norm, self.table[rows], bias, self.softcap)
+        return Head(self.norm, self.table[rows], bias, self.form)
 
     def _parts(self) -> Iterator[Tensor]:
         if isinstance(self.table, Tensor):

@@ -130,9 +130,16 @@ class Narrow(Selective, ModelPass):
         would not divide each of them do not divide that either, and are refused before any work.
 
         Raises:
-            RecipeError: ``keep`` is more than these parts can give up, or norms stand between them.
+            RecipeError: ``keep`` is more than these parts can give up, or norms stand between them, or heads
+                share a table of biases.
         """
         items = self.items(anatomy)
+        if anatomy.position_biases and "attention" in self.parts:
+            raise RecipeError(
+                f"one table of biases by distance serves the heads of all blocks of a {anatomy.model_type}",
+                why="a block that lost heads would read those of others",
+                fix="cut its MLPs alone: parts: [mlp]",
+            )
         normed = next((item.block for item in items if item.block.normed_inside), None)
         if normed is not None:
             raise RecipeError(

@@ -211,6 +211,8 @@ def _others(source: WeightSource, result: StageResult) -> list[str]:
         names += [anatomy.classifier.dense, anatomy.classifier.out]
     elif anatomy.kind == "encoder":
         names.append("pooler.dense")  # transformers adds one to a model that was saved without it
+    if anatomy.embedding_projection is not None:
+        names.append(module_name(anatomy, anatomy.embedding_projection))
     if anatomy.head is not None:
         names.append(module_name(anatomy, anatomy.head))
     return names

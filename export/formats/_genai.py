@@ -2,7 +2,8 @@
 
 That runtime allocates the logits itself: of one position if the graph declares one, else of every position of
 the prompt. Ours keep ``logits_to_keep`` of them, so the bundle holds a second graph with that number
-fixed at 1. It reads the same weights file and costs the bytes of its nodes.
+fixed at 1: the last token of each row, wherever its padding is. It reads the same weights file and costs the
+bytes of its nodes.
 
 A prompt goes through in chunks, as in our runtime: attention keeps the scores of a whole chunk
 (:mod:`..graph.attention.attention`).

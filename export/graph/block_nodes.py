@@ -12,17 +12,16 @@ import numpy as np
 import onnx_ir as ir
 
 from ...compress.model.block_anatomy import BlockAnatomy, Linear, Mlp, Norm
+from ...compress.model.graph_limits import ACTIVATIONS, TANH_GELU
 from ...errors import UnknownName
 from .attention.attention import CausalInputs, causal_attention
+from .attention.padding import keep
 from .build import Build
 from .linear.linear import project, project_apart, project_without_bias
 from .linear.tiles import gates_together, tile_product
 from .norm import add_and_normalize, normalize
 
-_TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
-KNOWN = ("silu", "swish", "gelu", "quick_gelu", "relu", "relu2", "tanh", *_TANH_GELU)
 _SILU = ("silu", "swish")
-_END = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ def decoder_block(
 ) -> BlockOutputs:
     """The nodes of ``block``, which reads ``residual`` and ``normed``, its ``norm1`` of that.
 
-    ``kept [1]`` is how many of the last positions go on after the attention, 0 for all; None is all, too.
+    ``kept [batch, kept, 1]`` are the places that go on after the attention; None is all.
     """
     part = block.attention
     attended, key, value = causal_attention(build, normed, part, shared, past, part.module)
     if kept is not None:
-        attended, residual = _last_positions(build, kept, f"{part.module}.kept", attended, residual)
+        attended, residual = _kept(build, kept, f"{part.module}.kept", attended, residual)
     if part.inner_norm is not None:
         attended = normalize(build, attended, part.inner_norm)
     if block.order == "parallel":
@@ -64,45 +63,48 @@ def decoder_block(
         if block.norm2 != block.norm1:
             beside = normalize(build, residual, block.norm2)
         elif kept is not None:
-            (beside,) = _last_positions(build, kept, f"{block.prefix}.kept", normed)
+            (beside,) = _kept(build, kept, f"{block.prefix}.kept", normed)
         first = project(build, attended, [part.o], part.o.name)
         out, bias = _feed_forward(build, beside, block)
         out = build.graph.node("Add", f"{block.prefix}.add", [first, out])
     else:
-        out, bias = _output(build, attended, part.o, block.attention_norm)
+        out, bias = _output(build, attended, part.o, block)
         normed, residual = add_and_normalize(build, out, residual, block.norm2, bias)
         out, bias = _feed_forward(build, normed, block)
     return BlockOutputs(out, bias, residual, (key, value))
 
 
 def _output(
-    build: Build, attended: ir.Value, linear: Linear, norm: Norm | None
+    build: Build, attended: ir.Value, linear: Linear, block: BlockAnatomy
 ) -> tuple[ir.Value, ir.Value | None]:
-    if norm is None:
-        return project_without_bias(build, attended, [linear], linear.name)
-    return normalize(build, project(build, attended, [linear], linear.name), norm), None
+    out, bias = project_without_bias(build, attended, [linear], linear.name)
+    return _finished(build, out, bias, linear.name, block.attention_norm, block.residual_scale)
+
+
+def _finished(
+    build: Build, out: ir.Value, bias: ir.Value | None, name: str, norm: Norm | None, scale: float
+) -> tuple[ir.Value, ir.Value | None]:
+    """``scale · norm(out + bias)``, and what bias is still to be added."""
+    if norm is None and scale == 1:
+        return out, bias
+    if bias is not None:
+        out = build.graph.node("Add", f"{name}.biased", [out, bias])
+    if norm is not None:
+        out = normalize(build, out, norm)
+    if scale != 1:
+        factor = build.graph.constant("residual.factor", np.array(scale, np.float32))
+        out = build.graph.node("Mul", f"{name}.scaled", [out, factor])
+    return out, None
 
 
 def _feed_forward(build: Build, value: ir.Value, block: BlockAnatomy) -> tuple[ir.Value, ir.Value | None]:
     out, bias = mlp(build, value, block.mlp, block.mlp.down.name.rpartition(".")[0])
-    if block.mlp_norm is None:
-        return out, bias
-    if bias is not None:
-        out = build.graph.node("Add", f"{block.prefix}.add_bias", [out, bias])
-    return normalize(build, out, block.mlp_norm), None
+    return _finished(build, out, bias, block.mlp.down.name, block.mlp_norm, block.residual_scale)
 
 
-def _last_positions(build: Build, kept: ir.Value, name: str, *values: ir.Value) -> tuple[ir.Value, ...]:
-    # Slicing from -n keeps the last n positions, and from -0 all of them.
-    graph = build.graph
-    start = graph.node("Neg", f"{name}.start", [kept])
-    end = graph.constant("kept.end", np.array([_END], np.int64))
-    axis = graph.constant("kept.axis", np.array([1], np.int64))
+def _kept(build: Build, places: ir.Value, name: str, *values: ir.Value) -> tuple[ir.Value, ...]:
     build.int8_zeros = None
-    return tuple(
-        graph.node("Slice", f"{name}.{index}", [value, start, end, axis])
-        for index, value in enumerate(values)
-    )
+    return tuple(keep(build, places, f"{name}.{index}", value) for index, value in enumerate(values))
 
 
 def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ir.Value | None]:
@@ -112,19 +114,27 @@ def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, 
     if part.gate is None:
         wide, bias = project_without_bias(build, value, [part.up], part.up.name)
         inner = activate(build, wide, part.activation, f"{name}.act", bias)
-    elif part.activation in _SILU and gates_together(build, [part.gate, part.up]):
+    elif part.gate_up is None and part.activation in _SILU and gates_together(build, [part.gate, part.up]):
         scheme = build.weights.scheme(part.up.name)
         assert scheme is not None
         pair = [part.gate, part.up]
         inner = tile_product(build, value, pair, scheme, f"{name}.gate_up", None, gated=True)
     else:
-        gate, up = project_apart(build, value, [part.gate, part.up], f"{name}.gate_up", f"{name}.split")
+        gate, up = _gate_and_up(build, value, part, name)
         inner = build.graph.node(
             "Mul", f"{name}.mul", [activate(build, gate, part.activation, f"{name}.act"), up]
         )
     if part.inner_norm is not None:
         inner = normalize(build, inner, part.inner_norm)
     return project_without_bias(build, inner, [part.down], part.down.name)
+
+
+def _gate_and_up(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ...]:
+    assert part.gate is not None
+    if part.gate_up is None:
+        return project_apart(build, value, [part.gate, part.up], f"{name}.gate_up", f"{name}.split")
+    both = project(build, value, [part.gate_up], part.gate_up.name)
+    return build.graph.split(f"{name}.split", both, [part.gate.out_features, part.up.out_features])
 
 
 def activate(
@@ -138,7 +148,7 @@ def activate(
     graph = build.graph
     if function == "gelu" and bias is not None:
         return graph.contrib("BiasGelu", name, [value, bias])
-    if function in _TANH_GELU:
+    if function in TANH_GELU:
         return graph.contrib("FastGelu", name, [value] if bias is None else [value, bias])
     if bias is not None:
         value = graph.node("Add", f"{name}.add_bias", [value, bias])
@@ -153,4 +163,4 @@ def activate(
         return graph.node("Mul", name, [rectified, rectified])
     if function in ("relu", "tanh"):
         return graph.node(function.capitalize(), name, [value])
-    raise UnknownName("activation function", function, KNOWN)
+    raise UnknownName("activation function", function, ACTIVATIONS)

@@ -1,12 +1,13 @@
 """The graph of a decoder with a key/value cache: one graph for prefill, chunks and single tokens.
 
 Inputs and outputs have the names of onnxruntime-genai, whose runtime can drive the same file. Layers may
-differ in every size. Only the last ``logits_to_keep`` positions go on after the last block's attention,
-through its MLP, the final norm and the head; 0 keeps all.
+differ in every size. Only the last ``logits_to_keep`` tokens of each row go on after the last block's
+attention, through its MLP, the final norm and the head; 0 keeps all columns.
 
 The sum of a row of ``attention_mask`` is the number of its tokens, cached and new, which lie side by side
-from the start of the cache: a batch of prompts is padded on the right, and one step extends every
-row by one token. A cached row takes several tokens at a time at batch 1 only.
+from the start of the cache, with positions from 0. A batch of prompts is padded on the left or on the right
+(:mod:`.attention.padding`), and one step extends every row by one token. A cached row takes several tokens at
+a time at batch 1 only.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.model.anatomy import Anatomy
-from ...errors import CheckpointError, ShapeError
+from ...compress.model.anatomy import LogitForm
+from ...compress.model.block_anatomy import Rope
+from ...compress.model.graph_limits import require_graph
 from .attention.attention import CausalInputs, factor_in_rope
 from .attention.cache_io import cast, past, present
-from .attention.positions import check_rope, learned_positions, rope_tables
+from .attention.padding import columns, kept_places, packed
+from .attention.positions import learned_positions, rope_tables
 from .block_nodes import decoder_block
 from .build import Build
 from .graph_writer import Array
@@ -26,26 +29,27 @@ from .linear.embedding import embed, head
 from .norm import add_and_normalize, normalize
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
-_HEAD_STEP = 8
 
 
 def build_decoder(build: Build) -> None:
     """Write the whole graph of ``build.anatomy``.
 
     Raises:
-        CheckpointError: a part that this graph cannot express.
+        CheckpointError, ShapeError, UnknownName: as :func:`require_graph`.
         ShapeError: a size that the kernels cannot handle; names the layer.
     """
-    check_decoder(build.anatomy)
+    require_graph(build.anatomy)
     graph = build.graph
     ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
     mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
     lengths = _lengths(build, mask)
     shared = _shared(build, mask, lengths)
     pasts = [past(build, block) for block in build.anatomy.blocks]
-    residual = _embedded(build, ids, lengths)
-    kept = graph.input("logits_to_keep", INT64, [1])
-    graph.default(kept, np.ones(1, np.int64))
+    placed = columns(build, ids, mask, lengths)
+    residual = _embedded(build, packed(build, ids, placed), lengths)
+    number = graph.input("logits_to_keep", INT64, [1])
+    graph.default(number, np.ones(1, np.int64))
+    kept = kept_places(build, number, placed)
     norm = build.anatomy.blocks[0].norm1
     normed = normalize(build, residual, norm)
     build.end_part(build.anatomy.embedding, [ids], [residual, normed], norm.name)
@@ -80,40 +84,16 @@ def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:
 
 
 def _logits(build: Build, normed: ir.Value) -> ir.Value:
-    graph, cap = build.graph, build.anatomy.logit_softcap
+    graph, form = build.graph, build.anatomy.logit_form or LogitForm()
     value = head(build, normed)
-    if cap is None:
+    if form.scale != 1:
+        factor = graph.constant("logits.factor", np.array(form.scale, np.float32))
+        value = graph.node("Mul", "logits.scaled", [value, factor])
+    if form.softcap is None:
         return value
-    limit = graph.constant("logits.limit", np.array(cap, np.float32))
+    limit = graph.constant("logits.limit", np.array(form.softcap, np.float32))
     value = graph.node("Tanh", "logits.tanh", [graph.node("Div", "logits.div", [value, limit])])
     return graph.node("Mul", "logits.capped", [value, limit])
-
-
-def check_decoder(anatomy: Anatomy) -> None:
-    """Refuse what the graph cannot express, before anything is written.
-
-    Raises:
-        CheckpointError: blocks of another order, or no final norm.
-        ShapeError: heads that the attention kernel cannot handle.
-    """
-    if not anatomy.blocks or anatomy.final_norm is None:
-        raise CheckpointError(
-            f"a {anatomy.model_type} decoder without blocks or final norm cannot be exported"
-        )
-    for block in anatomy.blocks:
-        attention = block.attention
-        if block.order == "post":
-            raise CheckpointError(
-                f"{block.prefix} normalises after its sums: such decoders are not supported"
-            )
-        if attention.head_dim % _HEAD_STEP or attention.heads % attention.kv_heads:
-            raise ShapeError(
-                f"{block.prefix}: {attention.heads} heads of {attention.head_dim} channels over "
-                f"{attention.kv_heads} key/value heads",
-                why=f"ONNX Runtime's attention needs multiples of {_HEAD_STEP} channels and whole groups",
-            )
-    if anatomy.rope is not None:
-        check_rope(anatomy.rope)
 
 
 def _lengths(build: Build, mask: ir.Value) -> ir.Value:
@@ -130,19 +110,26 @@ def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
     )
     total = graph.node("Gather", "mask.width", [graph.node("Shape", "mask.shape", [mask]), one], axis=0)
     total = graph.node("Cast", "mask.total", [total], to=ir.DataType.INT32)
-    anatomy, rope = build.anatomy, build.anatomy.rope
-    if rope is None:
-        return CausalInputs(last, total, None, None)
-    shape, positions = [anatomy.max_positions, rope.dim // 2], anatomy.max_positions
     factor = factor_in_rope(build)
+    ropes = build.anatomy.ropes()
+    tables = [
+        _rope_tables(build, rope, "rope" if index == 0 else f"rope.{index}", factor)
+        for index, rope in enumerate(ropes)
+    ]
+    return CausalInputs(last, total, ropes, tuple(tables), factor)
+
+
+def _rope_tables(build: Build, rope: Rope, name: str, factor: float) -> tuple[ir.Value, ir.Value]:
+    """Cosines and sines ``[positions, dim / 2]`` in the type of the attention."""
+    graph, positions = build.graph, build.anatomy.max_positions
 
     def table(index: int) -> Array:
         return rope_tables(rope, positions, factor**0.5)[index]
 
-    row_bytes = 2 * rope.dim
-    cos = graph.weight("rope.cos", FLOAT, shape, lambda: table(0), read_per_token=row_bytes)
-    sin = graph.weight("rope.sin", FLOAT, shape, lambda: table(1), read_per_token=row_bytes)
+    shape, row_bytes = [positions, rope.dim // 2], 2 * rope.dim
+    cos = graph.weight(f"{name}.cos", FLOAT, shape, lambda: table(0), read_per_token=row_bytes)
+    sin = graph.weight(f"{name}.sin", FLOAT, shape, lambda: table(1), read_per_token=row_bytes)
     if build.tiles:
-        return CausalInputs(last, total, cos, sin)
+        return cos, sin
     half = ir.DataType.FLOAT16
-    return CausalInputs(last, total, cast(build, cos, half), cast(build, sin, half), factor)
+    return cast(build, cos, half), cast(build, sin, half)

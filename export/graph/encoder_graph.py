@@ -15,19 +15,19 @@ import onnx_ir as ir
 
 from ...compress.model.anatomy import Anatomy, Classifier
 from ...compress.model.block_anatomy import Attention, BlockAnatomy
+from ...compress.model.graph_limits import require_graph
 from ...compress.model.pooling import Pooling
-from ...errors import CheckpointError, ShapeError
 from .attention.attention import factor
-from .block_nodes import mlp
+from .attention.distance_bias import biased_by_distance
+from .block_nodes import activate, mlp
 from .build import Build
 from .graph_writer import GraphWriter
 from .linear.embedding import embed
-from .linear.linear import project_apart, project_without_bias
+from .linear.linear import project_apart, project_without_bias, transposed_product
 from .norm import add_and_normalize, normalize
 
 _SMALLEST_NORM = np.float32(1e-12)
 LOGITS = "logits"
-_OPERATORS = {"tanh": "Tanh", "relu": "Relu"}
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 TOKENS: list[int | str] = ["batch_size", "sequence_length"]
 PADDING_SCORE = np.finfo(np.float32).min / 2
@@ -44,15 +44,15 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
     ``sentence_embedding`` when there is a ``pooling``.
 
     Raises:
-        CheckpointError: a part that this graph cannot express.
+        CheckpointError, ShapeError, UnknownName: as :func:`require_graph`.
         ShapeError: a size that the kernels cannot handle; names the layer.
     """
-    check_encoder(build.anatomy)
+    require_graph(build.anatomy)
     graph = build.graph
     ids = graph.input("input_ids", INT64, TOKENS)
     mask = graph.input("attention_mask", INT64, TOKENS)
     hidden = _embeddings(build, ids)
-    scores_mask = _scores_mask(build, mask)
+    scores_mask = biased_by_distance(build, _scores_mask(build, mask))
     for block in build.anatomy.blocks:
         hidden = _block(build, hidden, scores_mask, block)
 
@@ -80,37 +80,21 @@ def write_outputs(
         graph.output(vectors, "sentence_embedding", FLOAT, ["batch_size", hidden_size])
 
 
-def check_encoder(anatomy: Anatomy) -> None:
-    """Refuse what the graph cannot express, before anything is written.
-
-    Raises:
-        CheckpointError: another head, blocks of another order, or rotary positions.
-        ShapeError: grouped key/value heads.
-    """
-    _check_head(anatomy)
-    if anatomy.rope is not None or anatomy.position_embedding is None or anatomy.embedding_norm is None:
-        raise CheckpointError(f"a {anatomy.model_type} encoder without learned positions cannot be exported")
-    for block in anatomy.blocks:
-        attention = block.attention
-        if block.order != "post":
-            raise CheckpointError(
-                f"{block.prefix} normalises before its sums: such encoders are not supported"
-            )
-        if attention.heads != attention.kv_heads:
-            raise ShapeError(
-                f"{block.prefix}: {attention.kv_heads} key/value heads for {attention.heads} heads"
-            )
-
-
-def _check_head(anatomy: Anatomy) -> None:
-    if anatomy.other_head is not None:
-        raise CheckpointError(
-            f"this encoder has {anatomy.other_head}, which no graph is built of: it would be left out",
-            fix="export the encoder alone: save it with transformers' AutoModel, which leaves the head out",
-        )
-
-
 def _embeddings(build: Build, ids: ir.Value) -> ir.Value:
+    return widened(build, _normed_embeddings(build, ids))
+
+
+def widened(build: Build, embeddings: ir.Value) -> ir.Value:
+    """``embeddings``, projected to the hidden size where they are of another."""
+    module = build.anatomy.embedding_projection
+    if module is None:
+        return embeddings
+    bias = [build.vector(f"{module}.bias")] if build.weights.has(f"{module}.bias") else []
+    wide = transposed_product(build, embeddings, build.vector(f"{module}.weight"), module)
+    return build.graph.node("Add", f"{module}.add_bias", [wide, *bias]) if bias else wide
+
+
+def _normed_embeddings(build: Build, ids: ir.Value) -> ir.Value:
     anatomy, graph = build.anatomy, build.graph
     assert anatomy.embedding_norm is not None
     position_rows = graph.node(
@@ -224,9 +208,8 @@ def _tokens_axis(graph: GraphWriter) -> ir.Value:
 
 def label_logits(build: Build, first: ir.Value, head: Classifier) -> ir.Value:
     """``[batch, labels]`` from the states ``[batch, hidden]`` of the texts' first tokens."""
-    middle = build.graph.node(
-        _OPERATORS[head.activation], "classifier.activation", [_linear(build, first, head.dense)]
-    )
+    dense = _linear(build, first, head.dense)
+    middle = activate(build, dense, head.activation, "classifier.activation")
     return _linear(build, middle, head.out)
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ...compress.model.block_anatomy import BlockAnatomy, Linear, Mlp
+from ...compress.model.graph_limits import require_graph
 from ...compress.model.pooling import Pooling
 from ...compress.numbers.scheme import Scheme
 from .attention.attention import factor
 from .block_nodes import mlp
 from .build import Build
-from .encoder_graph import INT64, TOKENS, check_encoder, encoder_inputs, write_outputs
+from .encoder_graph import INT64, TOKENS, encoder_inputs, widened, write_outputs
 from .graph_writer import Array
 from .linear.embedding import embed
 from .linear.integer_tiles import ACTIVATIONS, Residual, integer_tile_product, integer_tiled, unsigned
@@ -27,10 +28,10 @@ def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
     """Write the whole graph of ``build.anatomy``, as :func:`.encoder_graph.build_encoder` does.
 
     Raises:
-        CheckpointError: a part that this graph cannot express.
+        CheckpointError, ShapeError, UnknownName: as :func:`require_graph`.
         ShapeError: a size that the operators cannot handle; names the layer.
     """
-    check_encoder(build.anatomy)
+    require_graph(build.anatomy)
     graph = build.graph
     ids, mask = graph.input("input_ids", INT64, TOKENS), graph.input("attention_mask", INT64, TOKENS)
     table, inputs = build.anatomy.token_type_embedding, [ids, mask]
@@ -39,7 +40,7 @@ def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
         inputs.append(graph.input("token_type_ids", INT64, TOKENS))
     offset = build.anatomy.position_offset
     tokens, positions, types, offsets = graph.own("PackTokens", "pack", inputs, 4, position_offset=offset)
-    hidden = _embeddings(build, tokens, positions, types)
+    hidden = widened(build, _embeddings(build, tokens, positions, types))
     for block in build.anatomy.blocks:
         hidden = _block(build, hidden, offsets, block)
     (states,) = graph.own("UnpackTokens", "unpack", [hidden, mask], 1)

@@ -59,7 +59,7 @@ def build_graph(
     build = Build(graph, view, exact=form.activations == "float32", tiles=form.linears == "tiles")
     if view.anatomy.kind == "decoder":
         build_decoder(build)
-    elif build.tiles:
+    elif build.tiles and not view.anatomy.position_biases:  # our attention has no biases
         build_packed_encoder(build, pooling)
     else:
         build_encoder(build, pooling)

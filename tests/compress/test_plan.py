@@ -14,6 +14,7 @@ from edgepress.compress.bundle_size import bits_in_bundle
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.pipeline.advance import Work
 from edgepress.compress.rates import Rates, measured_rates
+from edgepress.errors import ShapeError, UnknownName
 
 from ..conftest import save_decoder
 
@@ -29,6 +30,24 @@ def test_the_bundle_is_about_as_large_as_planned(scheme: str, tmp_path: Path) ->
     found = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
     assert planned.bundle_bytes == pytest.approx(found, rel=0.1)
     assert planned.bundle_bytes < planned.checkpoint_bytes / 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"head_dim": 20}, ShapeError),
+        ({"hidden_act": "relu6"}, UnknownName),
+        ({"model_type": "phi", "head_dim": 16, "partial_rotary_factor": 0.5}, ShapeError),
+    ],
+)
+def test_what_export_would_refuse_is_refused_before_compression(
+    changes: dict[str, Any], error: type[Exception], tmp_path: Path
+) -> None:
+    model = save_decoder(tmp_path / "model", **changes)
+    with pytest.raises(error):
+        plan_model(str(model), scheme="W4A16")
+    with pytest.raises(error):
+        export_bundle(model, output=tmp_path / "bundle")
 
 
 def test_bits_of_a_bundle_count_scales_and_zero_points() -> None:

@@ -94,6 +94,9 @@ def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[in
     elif any(window != windows[0] for window in windows):
         kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
         changes["layer_types"] = [kinds[index] for index in kept]
+    turned = [int(block.attention.rope is not None) for block in before.blocks]
+    if before.ropes() and not all(turned):
+        changes["no_rope_layers"] = [turned[index] for index in kept]
     return changes
 
 

@@ -1,6 +1,7 @@
 """Encoders in BERT's form: post-norm blocks with LayerNorm, learned positions, a plain MLP.
 
-BERT, RoBERTa and DistilBERT differ in names and in the first position only, so a family is a table of names.
+BERT, RoBERTa, DistilBERT, ELECTRA and MPNet differ in names, in the first position, in the width of the
+embedding and in whether scores are biased by distance, so a family is a table of names.
 A text classifier's head is read, and any other head is named, so that none is left out silently; a masked
 language model and a checkpoint from pretraining are encoders: their head served to learn by.
 """
@@ -41,7 +42,8 @@ class BertLike:
     """What tells one family from another: module names, and the config keys of its sizes.
 
     ``prefix`` is the module that a checkpoint with a head keeps the encoder in; without a head there is none.
-    ``head`` is the classifier's names.
+    ``head`` is the classifier's names. ``projection`` leads from embeddings of another width to the hidden
+    size, where it is stored; ``position_bias`` is the table of biases by distance.
     """
 
     prefix: str
@@ -52,6 +54,8 @@ class BertLike:
     heads_key: str = "num_attention_heads"
     activation_key: str = "hidden_act"
     eps_key: str | None = "layer_norm_eps"
+    projection: str | None = None
+    position_bias: str | None = None
 
 
 def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offset: int = 0) -> Anatomy:
@@ -61,17 +65,23 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
     count = integer(config, family.count_key)
     blocks_name = f"{base}{family.blocks}"
     check_blocks(shapes, blocks_name, count, family.block.all())
-    vocabulary, hidden = shape_of(shapes, f"{base}{EMBEDDING}.weight", None, None)
+    vocabulary, width = shape_of(shapes, f"{base}{EMBEDDING}.weight", None, None)
+    projection = f"{base}{family.projection}"
+    projected = family.projection is not None and f"{projection}.weight" in shapes
+    hidden = linear(shapes, projection, "up", inputs=width).out_features if projected else width
     eps = number(config, family.eps_key, 1e-12) if family.eps_key else 1e-12
     positions = f"{base}embeddings.position_embeddings"
     token_types = f"{base}embeddings.token_type_embeddings"
-    rows = shape_of(shapes, f"{positions}.weight", None, hidden)[0]
+    rows = shape_of(shapes, f"{positions}.weight", None, width)[0]
     if rows <= position_offset:
         raise CheckpointError(
             f"tensor {positions + '.weight'!r} has {rows} rows, positions begin at {position_offset}"
         )
     if f"{token_types}.weight" in shapes:
-        shape_of(shapes, f"{token_types}.weight", None, hidden)
+        shape_of(shapes, f"{token_types}.weight", None, width)
+    bias = family.position_bias and f"{base}{family.position_bias}"
+    if bias is not None:
+        shape_of(shapes, f"{bias}.weight", None, integer(config, family.heads_key))
     classifier, other_head = encoder_head(config, shapes, family.head, base, hidden)
     return Anatomy(
         model_type=text(config, "model_type", ""),
@@ -86,12 +96,22 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
         embedding=f"{base}{EMBEDDING}",
         position_embedding=positions,
         token_type_embedding=token_types if f"{token_types}.weight" in shapes else None,
-        embedding_norm=norm(shapes, f"{base}embeddings.LayerNorm", "layer", eps, hidden),
+        embedding_norm=norm(shapes, f"{base}embeddings.LayerNorm", "layer", eps, width),
+        embedding_projection=projection if projected else None,
+        position_biases=() if bias is None else (bias,),
         position_offset=position_offset,
         renamed=((base, ""),) if base and classifier is None else (),
         classifier=classifier,
         other_head=other_head,
     )
+
+
+def first_position(config: Config, pad: int) -> int:
+    """Of families that count positions from the row after the padding token's, by default ``pad``."""
+    pad = config.get("pad_token_id", pad)
+    if type(pad) is not int or pad < 0:
+        raise CheckpointError(f"config.json: pad_token_id must be a token id, not {pad!r}")
+    return pad + 1
 
 
 def _check_plain_encoder(config: Config) -> None:
@@ -148,7 +168,7 @@ class HeadNames:
 
     dense: str
     out: str
-    activation: Literal["tanh", "relu"] = "tanh"
+    activation: Literal["tanh", "relu", "gelu"] = "tanh"
 
 
 def encoder_head(

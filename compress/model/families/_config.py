@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....errors import CheckpointError
-from ..anatomy import Rope
+from ..block_anatomy import Rope
 from ._tensors import Config, integer, number, text
 
 
@@ -49,6 +49,7 @@ class SizeKeys:
 
 
 DEFAULT_THETA = 10_000.0
+MAX_POSITIONS = 1 << 24
 TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 # These scale from the length of the pretraining, which is the model's own where the config has no other.
 _NEED_ORIGINAL_LENGTH = ("llama3", "yarn", "longrope")
@@ -82,7 +83,20 @@ def rope(config: Config, head_dim: int) -> Rope:
     if kind in _NEED_ORIGINAL_LENGTH and "original_max_position_embeddings" not in scaling:
         length = config.get("original_max_position_embeddings", config.get("max_position_embeddings"))
         scaling["original_max_position_embeddings"] = length
+    if kind == "longrope":
+        longest(Rope(theta, rotated, scaling))  # a whole number
+        whole = integer(config, "max_position_embeddings", scaling["original_max_position_embeddings"])
+        scaling.setdefault("factor", whole / scaling["original_max_position_embeddings"])
     return Rope(theta, rotated, scaling)
+
+
+def longest(rope: Rope) -> int:
+    """Positions that the one table of angles of ``rope`` serves: longrope has two, the second of which begins
+    after the length of the pretraining.
+    """
+    if rope.scaling.get("rope_type") != "longrope":
+        return MAX_POSITIONS
+    return integer(rope.scaling, "original_max_position_embeddings")
 
 
 # Without these transformers has no frequencies.

@@ -7,12 +7,12 @@ tensors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ....errors import CheckpointError
-from ..anatomy import Anatomy, Rope, Shapes
-from ..block_anatomy import Attention, BlockAnatomy, Mlp
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Mlp, Rope
 from ._tensors import (
     Config,
     check_architecture,
@@ -100,11 +100,10 @@ def layer_norm_decoder(
         hidden_size=hidden,
         vocab_size=vocabulary,
         max_positions=_positions(config, shapes, family, hidden),
-        blocks=tuple(_block(config, shapes, family, index, hidden, eps) for index in range(count)),
+        blocks=tuple(_block(config, shapes, family, index, hidden, eps, rope) for index in range(count)),
         embedding=embedding,
         position_embedding=family.position_embedding and f"{family.base}{family.position_embedding}",
         position_offset=family.position_offset,
-        rope=rope,
         final_norm=norm(shapes, f"{family.base}{family.final_norm}", "layer", eps, hidden),
         head=family.head,
         tied=is_tied(config, shapes, family.head, vocabulary, hidden),
@@ -124,7 +123,13 @@ def _positions(config: Config, shapes: Shapes, family: LayerNormDecoder, hidden:
 
 
 def _block(
-    config: Config, shapes: Shapes, family: LayerNormDecoder, index: int, hidden: int, eps: float
+    config: Config,
+    shapes: Shapes,
+    family: LayerNormDecoder,
+    index: int,
+    hidden: int,
+    eps: float,
+    rope: Rope | None,
 ) -> BlockAnatomy:
     prefix = f"{family.base}{family.blocks}.{index}"
     up = linear(shapes, f"{prefix}.{family.up}", "up", inputs=hidden)
@@ -134,7 +139,7 @@ def _block(
     return BlockAnatomy(
         index=index,
         prefix=prefix,
-        attention=_attention(config, shapes, family, prefix, hidden),
+        attention=replace(_attention(config, shapes, family, prefix, hidden), rope=rope),
         mlp=Mlp(None, up, down, text(config, family.activation_key, family.activation)),
         norm1=first,
         norm2=second or first,

@@ -1,7 +1,8 @@
-"""Decoders in Llama's form: pre-norm RMSNorm, rotary grouped-query attention, gated MLP, one head.
+"""Decoders in Llama's form: norms before attention and MLP, grouped-query attention, gated MLP, one head.
 
-Llama (SmolLM2, …), Mistral, Qwen and Gemma differ in data only: per-head norms of q and k, norms after
-attention and MLP, and which layers see a sliding window. Biases are found in the tensors.
+Llama (SmolLM2, …), Mistral, Qwen, Gemma, Phi-3 and StableLM differ in data only: the kind of the norms and
+where further ones stand, whether q, k and v, gate and up are one matrix, and which layers see a sliding
+window or turn q and k by which rope. Biases are found in the tensors.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from math import sqrt
+from typing import Literal
 
 from ..anatomy import Anatomy, Shapes
-from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp, Norm
-from ._config import rope
+from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp, Norm, Role, Rope
+from ._config import longest, rope
 from ._experts import ExpertNames
 from ._tensors import (
     Config,
     check_architecture,
     check_blocks,
+    fused,
     head_counts,
     integer,
     is_tied,
@@ -32,10 +35,9 @@ from ._tensors import (
 BASE = "model."
 BLOCKS = "model.layers"
 HEAD = "lm_head"
-PARTS = frozenset(
-    {f"self_attn.{name}_proj" for name in "qkvo"}
-    | {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"}
-)
+APART = frozenset({*(f"self_attn.{name}_proj" for name in "qkv"), "mlp.gate_proj", "mlp.up_proj"})
+FUSED = frozenset({"self_attn.qkv_proj", "mlp.gate_up_proj"})
+PARTS = frozenset({"self_attn.o_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"})
 QK_NORMS = frozenset({"self_attn.q_norm", "self_attn.k_norm"})
 INNER_NORMS = frozenset({"self_attn.attn_sub_norm", "mlp.ffn_sub_norm"})
 FEED_FORWARD_NORMS = frozenset({"pre_feedforward_layernorm", "post_feedforward_layernorm"})
@@ -47,6 +49,9 @@ class LlamaLike:
 
     Attributes:
         max_positions: the context length where the config is silent.
+        norm_kind, eps_key: of every norm; the key is that of the config.
+        fused: q, k and v are one matrix, and gate and up are one.
+        parallel: attention and MLP read the one norm of the block and stand side by side.
         qk_norm: q and k are normalized per head.
         norm_offset: added to the stored weights of every norm.
         sandwiched: attention and MLP are normalized before and after.
@@ -58,6 +63,10 @@ class LlamaLike:
     """
 
     max_positions: int
+    norm_kind: Literal["rms", "layer"] = "rms"
+    eps_key: str = "rms_norm_eps"
+    fused: bool = False
+    parallel: bool = False
     qk_norm: bool = False
     norm_offset: float = 0.0
     sandwiched: bool = False
@@ -74,38 +83,47 @@ class LlamaLike:
             return replace(self, experts=None).parts(shapes) | self.experts.parts(shapes, BLOCKS)
         norms = QK_NORMS if self.qk_norm else frozenset[str]()
         norms |= INNER_NORMS if self.inner_norms else frozenset()
-        return PARTS | norms | (FEED_FORWARD_NORMS if self.sandwiched else frozenset())
+        norms |= FEED_FORWARD_NORMS if self.sandwiched else frozenset()
+        parts = PARTS - {"post_attention_layernorm"} if self.parallel else PARTS
+        return parts | norms | (FUSED if self.fused else APART)
 
 
 def llama_like(
-    config: Config, shapes: Shapes, family: LlamaLike, *, windows: Sequence[int | None] = ()
+    config: Config,
+    shapes: Shapes,
+    family: LlamaLike,
+    *,
+    windows: Sequence[int | None] = (),
+    ropes: Sequence[Rope | None] = (),
 ) -> Anatomy:
     """The anatomy of a decoder of ``family``.
 
-    ``windows`` is the sliding window of each layer; shorter sequences are continued with None.
+    ``windows`` is the sliding window of each layer; shorter sequences are continued with None. ``ropes`` is
+    the rope of each layer, by default the one that the config describes for all.
     """
     check_architecture(config)
     count = integer(config, "num_hidden_layers")
     check_blocks(shapes, BLOCKS, count, family.parts(shapes))
     vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
     head_dim = _head_dim(config, shapes, hidden, family.qk_norm)
-    eps = number(config, "rms_norm_eps", family.eps)
+    eps = number(config, family.eps_key, family.eps)
+    ropes = ropes or [rope(config, head_dim)] * count
     blocks = tuple(
-        _block(config, shapes, family, index, (hidden, head_dim), eps, window)
-        for index, window in zip(range(count), chain(windows, repeat(None)), strict=False)
+        _block(config, shapes, family, index, (hidden, head_dim), eps, window, turned)
+        for index, window, turned in zip(range(count), chain(windows, repeat(None)), ropes, strict=False)
     )
+    positions = integer(config, "max_position_embeddings", family.max_positions)
     return Anatomy(
         model_type=text(config, "model_type", ""),
         kind="decoder",
         base=BASE,
         hidden_size=hidden,
         vocab_size=vocabulary,
-        max_positions=integer(config, "max_position_embeddings", family.max_positions),
+        max_positions=min([positions, *map(longest, filter(None, ropes))]),
         blocks=blocks,
         embedding=f"{BASE}embed_tokens",
         embedding_scale=sqrt(hidden) if family.scaled_embedding else 1.0,
-        rope=rope(config, head_dim),
-        final_norm=norm(shapes, f"{BASE}norm", "rms", eps, hidden, family.norm_offset),
+        final_norm=norm(shapes, f"{BASE}norm", family.norm_kind, eps, hidden, family.norm_offset),
         head=HEAD,
         tied=is_tied(config, shapes, HEAD, vocabulary, hidden),
     )
@@ -125,35 +143,41 @@ def _block(
     sizes: tuple[int, int],
     eps: float,
     window: int | None,
+    rope: Rope | None,
 ) -> BlockAnatomy:
     prefix, (hidden, head_dim) = f"{BLOCKS}.{index}", sizes
 
-    def rms(name: str, size: int = hidden) -> Norm:
-        return norm(shapes, f"{prefix}.{name}", "rms", eps, size, family.norm_offset)
+    def made(name: str, size: int = hidden) -> Norm:
+        return norm(shapes, f"{prefix}.{name}", family.norm_kind, eps, size, family.norm_offset)
 
-    attention = _attention(shapes, f"{prefix}.self_attn", hidden, head_dim)
-    inner = rms("self_attn.attn_sub_norm", attention.o.in_features) if family.inner_norms else None
+    if family.fused:
+        attention = _fused_attention(shapes, f"{prefix}.self_attn", hidden, head_dim)
+    else:
+        attention = _attention(shapes, f"{prefix}.self_attn", hidden, head_dim)
+    inner = made("self_attn.attn_sub_norm", attention.o.in_features) if family.inner_norms else None
     attention = replace(
         attention,
+        rope=rope,
         sliding_window=window,
         inner_norm=inner,
-        q_norm=rms("self_attn.q_norm", head_dim) if family.qk_norm else None,
-        k_norm=rms("self_attn.k_norm", head_dim) if family.qk_norm else None,
+        q_norm=made("self_attn.q_norm", head_dim) if family.qk_norm else None,
+        k_norm=made("self_attn.k_norm", head_dim) if family.qk_norm else None,
     )
     mlp, experts = _mlp(config, shapes, family, prefix, hidden)
-    inner = rms("mlp.ffn_sub_norm", mlp.down.in_features) if family.inner_norms else None
+    inner = made("mlp.ffn_sub_norm", mlp.down.in_features) if family.inner_norms else None
     activation = text(config, family.activation_key, family.activation)
-    after = rms("post_attention_layernorm")
+    before = made("input_layernorm")
+    after = before if family.parallel else made("post_attention_layernorm")
     return BlockAnatomy(
         index=index,
         prefix=prefix,
         attention=attention,
         mlp=replace(mlp, activation=activation, inner_norm=inner),
-        norm1=rms("input_layernorm"),
-        norm2=rms("pre_feedforward_layernorm") if family.sandwiched else after,
-        order="pre",
+        norm1=before,
+        norm2=made("pre_feedforward_layernorm") if family.sandwiched else after,
+        order="parallel" if family.parallel else "pre",
         attention_norm=after if family.sandwiched else None,
-        mlp_norm=rms("post_feedforward_layernorm") if family.sandwiched else None,
+        mlp_norm=made("post_feedforward_layernorm") if family.sandwiched else None,
         experts=experts,
     )
 
@@ -163,6 +187,12 @@ def _mlp(
 ) -> tuple[Mlp, Experts | None]:
     if family.experts is not None and family.experts.present(shapes, prefix):
         return family.experts.of(config, shapes, prefix, hidden)
+    if family.fused:
+        down = linear(shapes, f"{prefix}.mlp.down_proj", "down", outputs=hidden)
+        width = down.in_features
+        sizes: dict[Role, int] = {"gate": width, "up": width}
+        both, (gate, up) = fused(shapes, f"{prefix}.mlp.gate_up_proj", "gate_up", sizes, hidden)
+        return Mlp(gate, up, down, "", gate_up=both), None
     up = linear(shapes, f"{prefix}.mlp.up_proj", "up", inputs=hidden)
     width = up.out_features
     gate = linear(shapes, f"{prefix}.mlp.gate_proj", "gate", inputs=hidden, outputs=width)
@@ -177,3 +207,12 @@ def _attention(shapes: Shapes, module: str, hidden: int, head_dim: int) -> Atten
     heads, kv_heads = head_counts(q, k, head_dim)
     o = linear(shapes, f"{module}.o_proj", "o", inputs=q.out_features, outputs=hidden)
     return Attention(q, k, v, o, heads, kv_heads, head_dim)
+
+
+def _fused_attention(shapes: Shapes, module: str, hidden: int, head_dim: int) -> Attention:
+    o = linear(shapes, f"{module}.o_proj", "o", outputs=hidden)
+    rows, _ = shape_of(shapes, f"{module}.qkv_proj.weight", None, hidden)
+    keys = (rows - o.in_features) // 2
+    sizes: dict[Role, int] = {"q": o.in_features, "k": keys, "v": keys}
+    qkv, (q, k, v) = fused(shapes, f"{module}.qkv_proj", "qkv", sizes, hidden)
+    return Attention(q, k, v, o, *head_counts(q, k, head_dim), head_dim, qkv=qkv)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..anatomy import Anatomy, Shapes
+from ..anatomy import Anatomy, LogitForm, Shapes
 from ._config import windows_of_types
 from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config, integer, number
@@ -36,7 +36,8 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     blocks = tuple(
         replace(block, attention=replace(block.attention, scale=scale, softcap=cap)) for block in found.blocks
     )
-    return replace(found, blocks=blocks, logit_softcap=soft_cap(config, "final_logit_softcapping", 30.0))
+    limit = soft_cap(config, "final_logit_softcapping", 30.0)
+    return replace(found, blocks=blocks, logit_form=None if limit is None else LogitForm(softcap=limit))
 
 
 def soft_cap(config: Config, key: str, default: float) -> float | None:

@@ -5,9 +5,8 @@ Liu et al., RoBERTa: A Robustly Optimized BERT Pretraining Approach, 2019, arXiv
 
 from __future__ import annotations
 
-from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import BertLike, HeadNames, bert_like
+from ._bert_like import BertLike, HeadNames, bert_like, first_position
 from ._config import SizeKeys
 from ._tensors import Config
 
@@ -18,7 +17,4 @@ SIZES = SizeKeys(heads=None)
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
-    pad = config.get("pad_token_id", DEFAULT_PAD)
-    if type(pad) is not int or pad < 0:
-        raise CheckpointError(f"config.json: pad_token_id must be a token id, not {pad!r}")
-    return bert_like(config, shapes, NAMES, position_offset=pad + 1)
+    return bert_like(config, shapes, NAMES, position_offset=first_position(config, DEFAULT_PAD))

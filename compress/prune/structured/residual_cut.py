@@ -72,6 +72,8 @@ def why_not(anatomy: Anatomy) -> str | None:
         return "its norms inside attention are as wide as the hidden states"
     if anatomy.embedding_scale != 1.0:
         return "it scales its embeddings by the root of the hidden size"
+    if any(block.residual_scale != 1.0 for block in anatomy.blocks):
+        return "it scales what attention and MLP add"
     return None
 
 

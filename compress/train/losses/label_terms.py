@@ -7,15 +7,19 @@ tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, relu
+from torch.nn.functional import cross_entropy, gelu, relu
 
 from ...measure.reading import LAST, States
 from ...model.anatomy import Anatomy, Classifier, module_name
 from ...text.micro_batches import MicroBatch
 from .logit_terms import forward_kl
 from .term import Answers, Term
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "tanh": torch.tanh, "gelu": gelu}
 
 
 class LabelDivergence(Term):
@@ -80,5 +84,5 @@ def _first_states(rows: Tensor, mask: Tensor) -> Tensor:
 def _logits(model: nn.Module, anatomy: Anatomy, head: Classifier, first: Tensor) -> Tensor:
     dense, out = (model.get_submodule(module_name(anatomy, name)) for name in (head.dense, head.out))
     middle = dense(first)
-    logits: Tensor = out(relu(middle) if head.activation == "relu" else middle.tanh())
+    logits: Tensor = out(_ACTIVATIONS[head.activation](middle))
     return logits

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...measure.reading import LAST, States
+from ...model.anatomy import LogitForm
 from ...text.micro_batches import MicroBatch
 from .term import Answers, Term
 
@@ -62,7 +63,7 @@ _DIVERGENCES: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
 def log_probabilities(
     model: nn.Module,
     rows: Tensor,
-    softcap: float | None,
+    form: LogitForm | None,
     temperature: float = 1.0,
     vocabulary: int | None = None,
 ) -> Tensor:
@@ -71,8 +72,7 @@ def log_probabilities(
     """
     logits = model.get_output_embeddings()(rows.to(torch.float32))  # type: ignore[operator]
     logits = logits if vocabulary is None else logits[..., :vocabulary]
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
+    logits = logits if form is None else form.of(logits)
     return torch.log_softmax(logits / temperature, -1)
 
 
@@ -86,13 +86,13 @@ class LogitDivergence(Term):
         self,
         divergence: Divergence,
         top_k: int,
-        softcap: float | None,
+        form: LogitForm | None,
         temperature: float = 1.0,
         vocabulary: int | None = None,
     ) -> None:
         self.name: str = divergence
         self.between = _DIVERGENCES[divergence]
-        self.top_k, self.softcap, self.temperature = top_k, softcap, temperature
+        self.top_k, self.form, self.temperature = top_k, form, temperature
         self.vocabulary = vocabulary
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
@@ -112,7 +112,7 @@ class LogitDivergence(Term):
         return self.temperature**2 * self.between(theirs, mine)
 
     def _found(self, model: nn.Module, states: States) -> Tensor:
-        return log_probabilities(model, states[LAST], self.softcap, self.temperature, self.vocabulary)
+        return log_probabilities(model, states[LAST], self.form, self.temperature, self.vocabulary)
 
 
 class CrossEntropy(Term):
@@ -120,15 +120,15 @@ class CrossEntropy(Term):
 
     name, needs_teacher = "cross_entropy", False
 
-    def __init__(self, softcap: float | None) -> None:
-        self.softcap = softcap
+    def __init__(self, form: LogitForm | None) -> None:
+        self.form = form
 
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``labels [tokens]``: the id that follows, or −1."""
         return {"labels": labels(batch)[part]}
 
     def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
-        found, following = log_probabilities(model, states[LAST], self.softcap), answers["labels"]
+        found, following = log_probabilities(model, states[LAST], self.form), answers["labels"]
         chosen = found.gather(-1, following.clamp_min(0).unsqueeze(-1)).squeeze(-1)
         return torch.where(following >= 0, -chosen, 0.0)
 

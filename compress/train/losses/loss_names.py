@@ -108,7 +108,7 @@ def term_of(name: Loss, stage: Stage, options: LossOptions) -> Term:
     if name == "sequence":
         return _sequence(mine, theirs, options)
     if name == "cross_entropy":
-        return CrossEntropy(mine.logit_softcap)
+        return CrossEntropy(mine.logit_form)
     if name == "cosine" or name == "embedding":
         return EmbeddingDistance(pooling_of(stage.original.reader.path), cosine=name == "cosine")
     if name == "label_kl":
@@ -124,7 +124,7 @@ def term_of(name: Loss, stage: Stage, options: LossOptions) -> Term:
         return _relations(mine, theirs, options.relation_heads)
     if name == "attention":
         return AttentionMaps(mine, theirs)
-    return LogitDivergence(name, options.top_k, mine.logit_softcap, options.temperature, options.shared())
+    return LogitDivergence(name, options.top_k, mine.logit_form, options.temperature, options.shared())
 
 
 def _sequence(student: Anatomy, teacher: Anatomy, options: LossOptions) -> SequenceCrossEntropy:

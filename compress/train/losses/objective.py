@@ -63,7 +63,7 @@ def objective_for(anatomy: Anatomy, top_k: int) -> Objective:
         return Objective(((1.0, LabelDivergence(anatomy, anatomy)), (1.0, StateDistance())))
     if anatomy.kind == "encoder":
         return Objective(((1.0, StateDistance()),))
-    return Objective(((1.0, LogitDivergence("forward_kl", top_k, anatomy.logit_softcap)),))
+    return Objective(((1.0, LogitDivergence("forward_kl", top_k, anatomy.logit_form)),))
 
 
 def _parts(term: Term, tokens: int) -> Iterator[slice]:

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ....compress.model.block_anatomy import Attention, Norm
+from ....compress.model.block_anatomy import Attention, Norm, Rope
 from ..build import Build
 from ..linear.linear import project
 from ..norm import normalize
@@ -40,15 +40,19 @@ class CausalInputs:
     Attributes:
         last_position: ``[batch]`` int32, valid tokens of each row less one.
         total: int32 scalar, valid tokens of the longest row.
-        cos, sin: rope tables, or None for a model without rope.
+        ropes, tables: each rope that a layer has, and its cosines and sines.
         factor: what the tables multiply all scores by.
     """
 
     last_position: ir.Value
     total: ir.Value
-    cos: ir.Value | None
-    sin: ir.Value | None
+    ropes: tuple[Rope, ...]
+    tables: tuple[tuple[ir.Value, ir.Value], ...]
     factor: float = 1.0
+
+    def table(self, part: Attention) -> tuple[ir.Value | None, ir.Value | None]:
+        """Cosines and sines of the layer, or twice None."""
+        return (None, None) if part.rope is None else self.tables[self.ropes.index(part.rope)]
 
 
 def causal_attention(
@@ -72,7 +76,7 @@ def causal_attention(
         query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
     window = part.sliding_window
     scales, code_attributes = codes(build, part)
-    inputs = [*query, *past, shared.last_position, shared.total, shared.cos, shared.sin]
+    inputs = [*query, *past, shared.last_position, shared.total, *shared.table(part)]
     weightless = sink(build, part)
     if scales or weightless is not None:
         inputs += [*[None] * (SINK_AT - len(inputs)), weightless, *scales]
@@ -87,7 +91,7 @@ def causal_attention(
         3,
         num_heads=part.heads,
         kv_num_heads=part.kv_heads,
-        do_rotary=int(shared.cos is not None),
+        do_rotary=int(part.rope is not None),
         local_window_size=-1 if window is None else window,
         scale=factor(part) / shared.factor,
         softcap=part.softcap or 0.0,
@@ -113,12 +117,11 @@ def factor(part: Attention) -> float:
 
 def factor_in_rope(build: Build) -> float:
     """The factor that the rope tables can carry for all layers, 1 where they cannot."""
-    anatomy = build.anatomy
-    parts = [block.attention for block in anatomy.blocks]
+    parts = [block.attention for block in build.anatomy.blocks]
     factors = {factor(part) for part in parts}
-    if build.tiles or anatomy.rope is None or build.weights.kv_dtype != "float32" or len(factors) > 1:
+    if build.tiles or build.weights.kv_dtype != "float32" or len(factors) > 1:
         return 1.0
-    whole = all(part.head_dim == anatomy.rope.dim for part in parts)
+    whole = all(part.rope is not None and part.head_dim == part.rope.dim for part in parts)
     (found,) = factors
     return found if whole and found > 0 else 1.0
 

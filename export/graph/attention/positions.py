@@ -14,34 +14,11 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ....compress.model.anatomy import Rope
-from ....errors import CheckpointError, ShapeError
+from ....compress.model.block_anatomy import Rope
+from ....compress.model.graph_limits import rope_kind
+from ....errors import CheckpointError
 from ..build import Build
 from ..graph_writer import Array
-
-# Variants whose frequencies do not change with the length, as long as that stays within the model's
-# positions.
-FIXED = ("default", "linear", "dynamic", "yarn", "llama3")
-_CHANNEL_STEP = 16  # GroupQueryAttention rotates pairs of channels in eights
-
-
-def check_rope(rope: Rope) -> None:
-    """Refuse what one pair of tables cannot hold.
-
-    Raises:
-        CheckpointError: a variant whose frequencies depend on the length of the text.
-        ShapeError: a number of rotated channels that the kernel cannot handle.
-    """
-    kind = _kind(rope)
-    if kind not in FIXED:
-        raise CheckpointError(
-            f"rope type {kind!r} cannot be exported", why=f"one table of angles serves {', '.join(FIXED)}"
-        )
-    if rope.dim % _CHANNEL_STEP:
-        raise ShapeError(
-            f"rope over {rope.dim} channels of a head",
-            why=f"ONNX Runtime's GroupQueryAttention rotates multiples of {_CHANNEL_STEP} channels",
-        )
 
 
 def rope_tables(rope: Rope, positions: int, factor: float = 1.0) -> tuple[Array, Array]:
@@ -54,19 +31,15 @@ def rope_tables(rope: Rope, positions: int, factor: float = 1.0) -> tuple[Array,
     )
 
 
-def _kind(rope: Rope) -> str:
-    return str(rope.scaling.get("rope_type", rope.scaling.get("type", "default")))
-
-
 def _frequencies(rope: Rope, positions: int) -> tuple[torch.Tensor, float]:
-    if _kind(rope) == "default":
+    if rope_kind(rope) == "default":
         return 1.0 / (rope.theta ** (torch.arange(0, rope.dim, 2, dtype=torch.float32) / rope.dim)), 1.0
     from transformers import PretrainedConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     scaling: dict[str, Any] = {key: value for key, value in rope.scaling.items() if key != "type"}
     scaling.pop("partial_rotary_factor", None)  # dim counts the rotated channels already
-    scaling |= {"rope_type": _kind(rope), "rope_theta": rope.theta}
+    scaling |= {"rope_type": rope_kind(rope), "rope_theta": rope.theta}
     config = PretrainedConfig(
         hidden_size=rope.dim,
         num_attention_heads=1,
@@ -75,7 +48,7 @@ def _frequencies(rope: Rope, positions: int) -> tuple[torch.Tensor, float]:
         rope_theta=rope.theta,
         rope_parameters=scaling,
     )
-    frequencies, scale = ROPE_INIT_FUNCTIONS[_kind(rope)](config, "cpu")
+    frequencies, scale = ROPE_INIT_FUNCTIONS[rope_kind(rope)](config, "cpu")
     if not math.isfinite(scale) or not bool(torch.isfinite(frequencies).all()):
         raise CheckpointError(f"rope settings give angles that are not finite: {dict(rope.scaling)}")
     return frequencies, float(scale)
@@ -84,8 +57,8 @@ def _frequencies(rope: Rope, positions: int) -> tuple[torch.Tensor, float]:
 def learned_positions(build: Build, ids: ir.Value, lengths: ir.Value, table: str) -> ir.Value:
     """Rows ``[batch, seq, hidden]`` of the position table ``table`` for ``ids [batch, seq]``.
 
-    The new tokens of a row are the last of its ``lengths [batch]``. A prompt that is padded on the right has
-    fewer tokens than columns; it begins at the first position.
+    The new tokens of a row are the last of its ``lengths [batch]``. A prompt that is padded has fewer tokens
+    than columns; it begins at the first position.
     """
     graph, offset = build.graph, build.anatomy.position_offset
     zero = graph.constant("position.zero", np.array(0, np.int64))

@@ -9,15 +9,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from edgepress.compress.model.anatomy import Anatomy, module_name, stored_name
+from edgepress.compress.model.anatomy import Anatomy, LogitForm, module_name, stored_name
 from edgepress.compress.model.block_anatomy import Norm
 from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, UnknownName
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "bitnet")
-DECODERS = (*LLAMA_LIKE, "gemma2", "gpt2", "gpt_neox", "opt", "phi")
-ENCODERS = ("bert", "roberta", "distilbert")
+OTHERS = ("granite", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "opt", "phi", "phi3", "smollm3")
+DECODERS = (*LLAMA_LIKE, *OTHERS, "stablelm", "starcoder2")
+ENCODERS = ("bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra", "mpnet")
+FIRST_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 2}  # where padding is token 0
+PREFIXES = {"xlm-roberta": "roberta", "camembert": "roberta"}
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -121,7 +124,7 @@ def test_bitnets_own(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
 
 def test_gemma2s_own(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
     anatomy, reader = opened(make_decoder(tmp_path, "gemma2"))
-    assert (anatomy.embedding_scale, anatomy.logit_softcap) == (8.0, 5.0)
+    assert (anatomy.embedding_scale, anatomy.logit_form) == (8.0, LogitForm(softcap=5.0))
     first, second = anatomy.blocks[:2]
     assert (first.attention.sliding_window, second.attention.sliding_window) == (24, None)
     assert (first.attention.scale, first.attention.softcap) == (24**-0.5, 3.0)
@@ -218,9 +221,9 @@ def test_encoder_matches_transformers(
     assert anatomy.embedding_norm is not None and anatomy.position_embedding is not None
     check_norms(model, [anatomy.embedding_norm])
     rows = reader.shapes[f"{anatomy.position_embedding}.weight"][0]
-    assert anatomy.position_offset == (1 if model_type == "roberta" else 0)
+    assert anatomy.position_offset == FIRST_POSITIONS.get(model_type, 0)
     assert anatomy.max_positions == rows - anatomy.position_offset
-    assert (anatomy.token_type_embedding is None) == (model_type == "distilbert")
+    assert (anatomy.token_type_embedding is None) == (model_type in ("distilbert", "mpnet"))
     for block in anatomy.blocks:
         assert (block.attention.heads, block.attention.kv_heads, block.attention.head_dim) == (4, 4, 16)
         assert (block.order, block.mlp.gate, block.mlp.activation) == ("post", None, "gelu")
@@ -231,10 +234,11 @@ def test_encoder_under_a_head_keeps_its_prefix(
     model_type: str, make_encoder: Callable[..., Path], tmp_path: Path
 ) -> None:
     _, reader = opened(make_encoder(tmp_path, model_type))
-    prefixed: Shapes = {f"{model_type}.{name}": shape for name, shape in reader.shapes.items()}
+    prefix = PREFIXES.get(model_type, model_type)
+    prefixed: Shapes = {f"{prefix}.{name}": shape for name, shape in reader.shapes.items()}
     anatomy = anatomy_of(reader.config, prefixed | {"classifier.weight": (2, 64)})
-    assert anatomy.base == f"{model_type}."
-    assert all(linear.name.startswith(f"{model_type}.") for linear in anatomy.linears())
+    assert anatomy.base == f"{prefix}."
+    assert all(linear.name.startswith(f"{prefix}.") for linear in anatomy.linears())
 
 
 def test_roberta_counts_positions_after_the_padding_row(
@@ -323,10 +327,11 @@ def test_sliding_windows(
     assert [block.attention.sliding_window for block in anatomy_of(older, reader.shapes).blocks] == windows
 
 
-def test_unknown_family_names_the_nearest(pico_llama: Path) -> None:
-    with pytest.raises(UnknownName, match="model family 'lama'") as caught:
-        anatomy_of({"model_type": "lama"}, {})
-    assert "did you mean 'llama'" in caught.value.fix
+@pytest.mark.parametrize("family", ["lama", "gemma3", "deberta", "mpt"])
+def test_no_other_family_is_suggested_for_an_unknown_one(family: str) -> None:
+    with pytest.raises(UnknownName, match=f"model family '{family}'") as caught:
+        anatomy_of({"model_type": family}, {})
+    assert "did you mean" not in caught.value.fix and "llama" in caught.value.fix
     with pytest.raises(UnknownName):
         anatomy_of({"model_type": "_llama_like"}, {})
     with pytest.raises(CheckpointError, match="no model_type"):

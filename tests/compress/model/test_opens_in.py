@@ -39,7 +39,8 @@ from torch import Tensor
 
 pytestmark = pytest.mark.chain
 
-ENCODERS, ENCODER_DECODERS = ("bert", "distilbert", "roberta"), ("mt5", "t5")
+ENCODERS = ("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm_roberta")
+ENCODER_DECODERS = ("mt5", "t5")
 MIXTURES = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
@@ -98,10 +99,10 @@ def of_a_cache(block: BlockAnatomy, cache: KVScheme) -> KVScales:
 def opened(path: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    family = read_json(path / "config.json")["model_type"]
+    family = read_json(path / "config.json")["model_type"].replace("-", "_")
     plain: Any = AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM
     plain = AutoModel if family in ENCODERS else plain
-    if family in ("bert", "roberta"):
+    if family in ENCODERS and family not in ("distilbert", "electra"):
         options["add_pooling_layer"] = False
     model, info = plain.from_pretrained(path, output_loading_info=True, **options)
     return model.eval(), info
@@ -149,7 +150,7 @@ def pico(
         if path.exists():
             return path
         if family in ENCODERS:
-            return make_encoder(path, family)
+            return make_encoder(path, family.replace("_", "-"))
         if family in ENCODER_DECODERS:
             return make_encoder_decoder(path, family)
         return make_decoder(path, family, num_hidden_layers=2, **MIXTURES.get(family, {}))

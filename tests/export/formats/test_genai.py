@@ -57,6 +57,32 @@ def theirs(bundle: Path, ids: list[int], new_tokens: int = NEW_TOKENS) -> list[i
     return [int(token) for token in generator.get_sequence(0)[len(ids) :]]
 
 
+@needs_genai
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_a_batch_of_unequal_prompts(
+    model_type: str, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    import onnxruntime_genai as genai
+
+    checkpoint = make_decoder(tmp_path / "model", model_type)
+    bundle = export_bundle(checkpoint, output=tmp_path / "bundle", operators="standard", validate=False)
+    model = genai.Model(str(bundle))
+    texts = [PROMPT, "the river", "children watched boats drift slowly"]
+    tokenizer = genai.Tokenizer(model)
+    ids = [[int(token) for token in tokenizer.encode(text)] for text in texts]
+    longest = max(map(len, ids))
+    options = genai.GeneratorParams(model)
+    options.set_search_options(max_length=longest + NEW_TOKENS, batch_size=len(ids))
+    generator = genai.Generator(model, options)
+    generator.append_tokens(tokenizer.encode_batch(texts))
+    while not generator.is_done():
+        generator.generate_next_token()
+    for row, prompt in enumerate(ids):
+        sequence = [int(token) for token in generator.get_sequence(row)]
+        want = ours(bundle, prompt)
+        assert sequence[longest : longest + len(want)] == want
+
+
 def unequal_layers(checkpoint: Path) -> None:
     """Halve the heads and narrow the MLP of the layer in the middle."""
     tensors = load_file(checkpoint / "model.safetensors")

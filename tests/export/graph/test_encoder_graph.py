@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from edgepress.compress.model.graph_limits import check_encoder
 from edgepress.compress.model.pooling import Pooling
 from edgepress.errors import CheckpointError
 from edgepress.export.api import export_bundle
-from edgepress.export.graph.encoder_graph import check_encoder
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof.graphs import exact_session
 from edgepress.export.proof.reference import hidden_states

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgepress.compress.model.anatomy import Rope
+from edgepress.compress.model.block_anatomy import Rope
+from edgepress.compress.model.graph_limits import check_rope
 from edgepress.errors import CheckpointError, ShapeError
-from edgepress.export.graph.attention.positions import check_rope, rope_tables
+from edgepress.export.graph.attention.positions import rope_tables
 
 POSITIONS = 256
 SETTINGS: list[dict[str, Any]] = [
@@ -48,7 +49,7 @@ def test_tables(settings: dict[str, Any]) -> None:
 
 
 def test_what_one_table_cannot_hold_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="longrope"):
-        check_rope(Rope(1e4, 32, {"rope_type": "longrope"}))
+    with pytest.raises(CheckpointError, match="of another kind"):
+        check_rope(Rope(1e4, 32, {"rope_type": "of another kind"}))
     with pytest.raises(ShapeError, match="24 channels"):
         check_rope(Rope(1e4, 24))

@@ -1,0 +1,101 @@
+"""Which models a graph can be built of: asked before one is compressed, and again before it is exported."""
+
+from __future__ import annotations
+
+from ...errors import CheckpointError, ShapeError, UnknownName
+from .anatomy import Anatomy
+from .block_anatomy import BlockAnatomy, Rope
+
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
+ACTIVATIONS = ("silu", "swish", "gelu", "quick_gelu", "relu", "relu2", "tanh", *TANH_GELU)
+# Variants whose frequencies do not change with the length, as long as that stays within the model's
+# positions: longrope's are those of its pretraining.
+ROPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
+HEAD_STEP = 8
+_CHANNEL_STEP = 16  # GroupQueryAttention rotates pairs of channels in eights
+
+
+def require_graph(anatomy: Anatomy) -> None:
+    """Refuse what the graph of a decoder or an encoder cannot express.
+
+    Raises:
+        CheckpointError: another head, a rope, or blocks of another order.
+        ShapeError: heads that the attention kernel cannot handle; names the layer.
+        UnknownName: an activation function without an operator.
+    """
+    for block in anatomy.blocks:
+        if block.mlp.activation not in ACTIVATIONS:
+            raise UnknownName("activation function", block.mlp.activation, ACTIVATIONS)
+    if anatomy.kind == "decoder":
+        check_decoder(anatomy)
+    else:
+        check_encoder(anatomy)
+
+
+def check_decoder(anatomy: Anatomy) -> None:
+    """:func:`require_graph` for decoders."""
+    if not anatomy.blocks or anatomy.final_norm is None:
+        raise CheckpointError(
+            f"a {anatomy.model_type} decoder without blocks or final norm cannot be exported"
+        )
+    for block in anatomy.blocks:
+        _check_decoder_block(block)
+    for rope in anatomy.ropes():
+        check_rope(rope)
+
+
+def _check_decoder_block(block: BlockAnatomy) -> None:
+    attention = block.attention
+    if block.order == "post":
+        raise CheckpointError(f"{block.prefix} normalises after its sums: such decoders are not supported")
+    if attention.head_dim % HEAD_STEP or attention.heads % attention.kv_heads:
+        raise ShapeError(
+            f"{block.prefix}: {attention.heads} heads of {attention.head_dim} channels over "
+            f"{attention.kv_heads} key/value heads",
+            why=f"ONNX Runtime's attention needs multiples of {HEAD_STEP} channels and whole groups",
+        )
+
+
+def check_rope(rope: Rope) -> None:
+    """Refuse what one pair of tables cannot hold.
+
+    Raises:
+        CheckpointError: a variant whose frequencies depend on the length of the text.
+        ShapeError: a number of rotated channels that the kernel cannot handle.
+    """
+    kind = rope_kind(rope)
+    if kind not in ROPES:
+        raise CheckpointError(
+            f"rope type {kind!r} cannot be exported", why=f"one table of angles serves {', '.join(ROPES)}"
+        )
+    if rope.dim % _CHANNEL_STEP:
+        raise ShapeError(
+            f"rope over {rope.dim} channels of a head",
+            why=f"ONNX Runtime's GroupQueryAttention rotates multiples of {_CHANNEL_STEP} channels",
+        )
+
+
+def rope_kind(rope: Rope) -> str:
+    """Its name in transformers."""
+    return str(rope.scaling.get("rope_type", rope.scaling.get("type", "default")))
+
+
+def check_encoder(anatomy: Anatomy) -> None:
+    """:func:`require_graph` for encoders."""
+    if anatomy.other_head is not None:
+        raise CheckpointError(
+            f"this encoder has {anatomy.other_head}, which no graph is built of: it would be left out",
+            fix="take the encoder alone: save it with transformers' AutoModel, which leaves the head out",
+        )
+    if anatomy.ropes() or anatomy.position_embedding is None or anatomy.embedding_norm is None:
+        raise CheckpointError(f"a {anatomy.model_type} encoder without learned positions cannot be exported")
+    for block in anatomy.blocks:
+        attention = block.attention
+        if block.order != "post":
+            raise CheckpointError(
+                f"{block.prefix} normalises before its sums: such encoders are not supported"
+            )
+        if attention.heads != attention.kv_heads:
+            raise ShapeError(
+                f"{block.prefix}: {attention.kv_heads} key/value heads for {attention.heads} heads"
+            )

@@ -1,0 +1,246 @@
+"""Families as pico models in their variants, against transformers: at all lengths, past a window, in batches
+of unequal rows, by greedy tokens, in every scheme, and pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from edgepress.compress.api import compress_model
+from edgepress.compress.model.torch_model import load_model
+from edgepress.errors import RecipeError
+from edgepress.export.api import export_bundle
+from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
+from edgepress.export.proof.graphs import exact_session
+from edgepress.export.proof.reference import hidden_states
+from edgepress.runtime.api import open_bundle
+from edgepress.runtime.session.session import open_session
+from edgepress.storage import read_json
+
+pytestmark = pytest.mark.chain
+
+TOLERANCE = 5e-5
+LENGTHS = (1, 5, 40, 150)
+IDS = np.random.default_rng(5).integers(3, 300, (3, 151), dtype=np.int64)
+ROWS = (40, 5, 17)
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0 + index / 8 for index in range(8)],
+    "long_factor": [2.0 + index for index in range(8)],
+    "original_max_position_embeddings": 160,
+}
+LINEAR = {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}
+PLAIN = {"rope_type": "default", "rope_theta": 1e4}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A family with some settings."""
+
+    family: str
+    name: str
+    changes: dict[str, Any]
+
+
+VARIANTS = [
+    Variant("gemma3_text", "as it is", {}),
+    Variant(
+        "gemma3_text",
+        "linear rope, soft cap",
+        {
+            "rope_parameters": {"full_attention": LINEAR, "sliding_attention": PLAIN},
+            "final_logit_softcapping": 5.0,
+        },
+    ),
+    Variant("granite", "as it is", {}),
+    Variant("granite", "untied, biases", {"tie_word_embeddings": False, "attention_bias": True}),
+    Variant("phi3", "as it is", {}),
+    Variant("phi3", "window, untied", {"sliding_window": 24, "tie_word_embeddings": False}),
+    Variant("phi3", "longrope", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 160}),
+    Variant("smollm3", "as it is", {}),
+    Variant("smollm3", "window", {"use_sliding_window": True, "sliding_window": 24, "attention_bias": True}),
+    Variant("stablelm", "as it is", {}),
+    Variant("stablelm", "parallel, biases", {"use_parallel_residual": True, "use_qkv_bias": True}),
+    Variant("starcoder2", "as it is", {}),
+    Variant("starcoder2", "no window, no biases", {"sliding_window": None, "use_bias": False}),
+]
+ENCODERS = [
+    Variant("xlm-roberta", "as it is", {"pad_token_id": 1}),
+    Variant("camembert", "as it is", {"pad_token_id": 1}),
+    Variant("electra", "as it is", {"embedding_size": 64}),
+    Variant("electra", "narrow embedding", {"embedding_size": 32}),
+    Variant("mpnet", "as it is", {"pad_token_id": 1}),
+]
+FIRST = [variant for variant in VARIANTS if variant.name == "as it is"]
+
+
+def label(variant: Variant) -> str:
+    return f"{variant.family} {variant.name}"
+
+
+@pytest.fixture(scope="module")
+def made(
+    make_decoder: Callable[..., Path],
+    make_encoder: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Variant], Path]:
+    """The checkpoint of a variant, made once."""
+    root, known = tmp_path_factory.mktemp("families"), dict[str, Path]()
+
+    def once(variant: Variant) -> Path:
+        if label(variant) not in known:
+            make = make_encoder if variant in ENCODERS else make_decoder
+            known[label(variant)] = make(root / str(len(known)), variant.family, **variant.changes)
+        return known[label(variant)]
+
+    return once
+
+
+@torch.no_grad()
+def in_transformers(checkpoint: Path, ids: np.ndarray) -> np.ndarray:
+    """Logits of the checkpoint as plain transformers opens it."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    return np.concatenate([model(torch.from_numpy(row[None]), use_cache=False).logits.numpy() for row in ids])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+@pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
+def test_in_float(
+    variant: Variant, form: ProviderForm, made: Callable[[Variant], Path], export_graph: Any
+) -> None:
+    exported = export_graph(made(variant), form=form)
+    want = in_transformers(made(variant), IDS)
+    with exported.driver() as driver:
+        for length in LENGTHS:
+            found = driver.logits(IDS[:1, :length])
+            assert np.abs(found - want[:1, :length]).max() < TOLERANCE
+        assert np.abs(driver.logits(IDS[:1], depth=150) - want[:1, 150:]).max() < TOLERANCE
+        assert np.abs(driver.logits(IDS[:1, :80], depth=30) - want[:1, 30:80]).max() < TOLERANCE
+    ids, mask = np.full((3, 40), 7, np.int64), np.zeros((3, 40), np.int64)
+    for row, length in enumerate(ROWS):
+        ids[row, 40 - length :], mask[row, 40 - length :] = IDS[row, :length], 1
+    session = open_session(exported.path, threads=1)
+    feeds = {"input_ids": ids, "attention_mask": mask, **driver.empty_cache(3, 48)}
+    last = session.run(["logits"], feeds)[0]
+    for row, length in enumerate(ROWS):
+        assert np.abs(last[row, 0] - want[row, length - 1]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", FIRST, ids=label)
+@pytest.mark.parametrize("scheme", ["W8A8", "W4A16-g32", "W3A16-g32"])
+@pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
+def test_in_every_scheme(
+    variant: Variant, scheme: str, form: ProviderForm, made: Callable[[Variant], Path], export_graph: Any
+) -> None:
+    exported = export_graph(made(variant), scheme, "W8A16-g32", form=form)
+    want = exported.source.logits(IDS[:1], activations=False)
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
+
+
+PRUNED = "passes: [{pass: layers, keep: 0.7}, {pass: narrow, keep: 0.7}, {pass: rtn, scheme: W4A16-g16}]"
+
+
+@pytest.mark.parametrize("variant", FIRST, ids=label)
+def test_pruned_rounded_and_answering(
+    variant: Variant, made: Callable[[Variant], Path], pico_text: Path, tmp_path: Path
+) -> None:
+    """Through the front door: the proof of the export is torch's, and so are greedy tokens."""
+    (tmp_path / "r.yaml").write_text(PRUNED)
+    options: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
+    out = compress_model(
+        str(made(variant)), recipe=str(tmp_path / "r.yaml"), output=tmp_path / "o", **options
+    )
+    bundle = export_bundle(out, output=tmp_path / "b", activations="float32")
+    ids = [int(token) for token in IDS[0, :40]]
+    model, decoder = load_model(out, embedding=True), open_bundle(bundle, threads=1).decoder
+    logits = decoder.prefill(ids, new_tokens=12)
+    for _ in range(12):
+        with torch.no_grad():
+            wanted = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+        chosen = int(logits.argmax())
+        assert float(wanted.max() - wanted[chosen]) < 1e-3
+        ids.append(chosen)
+        logits = decoder.step(chosen)
+
+
+def padded() -> dict[str, np.ndarray]:
+    """Rows of all lengths, padded on the right."""
+    lengths = (100, 40, 5, 1)
+    ids, mask = np.full((4, 100), 1, np.int64), np.zeros((4, 100), np.int64)
+    for row, length in enumerate(lengths):
+        ids[row, :length], mask[row, :length] = IDS[0, :length] % 100 + 3, 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def states_of(path: Path) -> np.ndarray:
+    feeds, session = padded(), open_session(path, threads=1)
+    inputs = {node.name for node in session.get_inputs()}
+    if "token_type_ids" in inputs:
+        feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
+    found: np.ndarray = session.run(["last_hidden_state"], feeds)[0]
+    return found
+
+
+@pytest.mark.parametrize("variant", ENCODERS, ids=label)
+@pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
+def test_an_encoder_in_float(
+    variant: Variant, form: ProviderForm, made: Callable[[Variant], Path], export_graph: Any
+) -> None:
+    from transformers import AutoModel
+
+    feeds = padded()
+    model = AutoModel.from_pretrained(made(variant)).eval()
+    with torch.no_grad():
+        want = model(**{name: torch.from_numpy(value) for name, value in feeds.items()})[0].numpy()
+    found = states_of(export_graph(made(variant), form=form).path)
+    real = feeds["attention_mask"].astype(bool)
+    assert np.abs(found[real] - want[real]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", ENCODERS, ids=label)
+@pytest.mark.parametrize("scheme", ["W8A8", "W4A16-g32", "W3A16-g32"])
+@pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
+def test_an_encoder_in_every_scheme(
+    variant: Variant, scheme: str, form: ProviderForm, made: Callable[[Variant], Path], export_graph: Any
+) -> None:
+    exported = export_graph(made(variant), scheme, form=form)
+    feeds = padded()
+    want = hidden_states(exported.source.model(activations=False), feeds).numpy()
+    with exact_session(exported.path) as session:
+        if "token_type_ids" in {node.name for node in session.get_inputs()}:
+            feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
+        found = session.run(["last_hidden_state"], feeds)[0]
+    real = feeds["attention_mask"].astype(bool)
+    assert np.abs(found[real] - want[real]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", ENCODERS, ids=label)
+def test_an_encoder_pruned_rounded_and_proven(
+    variant: Variant, made: Callable[[Variant], Path], pico_text: Path, tmp_path: Path
+) -> None:
+    parts = "[mlp]" if variant.family == "mpnet" else "[attention, mlp]"
+    narrow = f"{{pass: narrow, keep: 0.7, parts: {parts}}}"
+    (tmp_path / "r.yaml").write_text(f"passes: [{narrow}, {{pass: gptq, scheme: W8A8}}]")
+    options: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
+    options |= {"recipe": str(tmp_path / "r.yaml"), "output": tmp_path / "o"}
+    out = compress_model(str(made(variant)), **options)
+    bundle = export_bundle(out, output=tmp_path / "b")
+    assert read_json(bundle / "manifest.json")["parity"]
+
+
+def test_heads_that_share_a_table_of_biases_stay(made: Callable[[Variant], Path], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("passes: [{pass: narrow, keep: 0.7, widths: uniform}]")
+    options: dict[str, Any] = {"recipe": str(tmp_path / "r.yaml"), "output": tmp_path / "o"}
+    with pytest.raises(RecipeError, match="serves the heads of all blocks"):
+        compress_model(str(made(ENCODERS[-1])), calibration="wikipedia", **options)
