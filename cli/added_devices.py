@@ -43,7 +43,9 @@ def _described(device: OwnDevice) -> str:
     facts = device.facts
     return (
         f"{device.name}: {facts.processor}, {facts.cpus} CPUs, {facts.memory_total / 1e9:.1f} GB, {facts.os} "
-        f"{facts.machine}, Python {facts.python}\nmeasure there: edgepress profile BUNDLE --on {device.name}"
+        f"{facts.machine}, Python {facts.python}\n"
+        f"measure its kernels, for predictions: edgepress devices measure {device.name}\n"
+        f"measure a bundle there: edgepress profile BUNDLE --on {device.name}"
     )
 
 

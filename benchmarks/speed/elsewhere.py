@@ -19,6 +19,8 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from ... import __version__
+from ...devices.kernel_table.measure import LIMIT_S
+from ...devices.kernel_table.table import KernelTable
 from ...devices.own_devices import OwnDevice
 from ...devices.transports.answers import Answer, read, refused
 from ...devices.transports.sending import Prepared, prepare
@@ -49,6 +51,7 @@ class Message(Answer):
     note: _Words | None = None
     round: list[dict[str, Any]] | None = None
     line: dict[str, Any] | None = None
+    table: dict[str, Any] | None = None
     done: bool = False
 
 
@@ -94,8 +97,22 @@ def profile_on(device: OwnDevice, request: Request, progress: Progress) -> list[
     return checked
 
 
-def _listen(link: Link, kept: Kept, progress: Progress) -> list[dict[str, Any]]:
-    """The lines, once all was said; rounds are kept and progress is shown meanwhile."""
+def measure_kernels_on(device: OwnDevice, progress: Progress, *, limit_s: float = LIMIT_S) -> KernelTable:
+    """Have ``device`` make its kernel table; raises as :func:`profile_on`."""
+    with Link(device.name, device.ssh) as link:
+        prepared = prepare(link, [], progress)
+        link.become(prepared.environment, MODULE)
+        link.send({"kernels": limit_s})
+        found = _listen(link, None, progress)
+    try:
+        (table,) = (KernelTable.model_validate(one) for one in found)
+    except ValueError as error:
+        raise refused(device.name, str(error)[:300]) from None
+    return table
+
+
+def _listen(link: Link, kept: Kept | None, progress: Progress) -> list[dict[str, Any]]:
+    """The lines or the table, once all was said; rounds are kept and progress is shown meanwhile."""
     lines: list[dict[str, Any]] = []
     task: Any = None
     with ExitStack() as shown:
@@ -108,10 +125,10 @@ def _listen(link: Link, kept: Kept, progress: Progress) -> list[dict[str, Any]]:
                 task.advance(message.advance)
             elif message.note is not None:
                 progress.note(f"{link.name}: {message.note}")
-            elif message.round is not None:
+            elif message.round is not None and kept is not None:
                 kept.add(message.round)
-            elif message.line is not None:
-                lines.append(message.line)
+            elif (said := message.line or message.table) is not None:
+                lines.append(said)
             if len(lines) > 2:
                 raise refused(link.name, "it says more measurements than were asked for")
             if message.done:

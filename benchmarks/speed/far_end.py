@@ -1,4 +1,5 @@
-"""The far end of ``profile --on``: measures on a device with the very code that measures here, under a lease.
+"""The far end of ``profile --on`` and ``devices measure NAME``: measures on a device with the very code that
+measures here, under a lease.
 
 ``python -m edgepress.benchmarks.speed.far_end`` reads one request from stdin, and after it heartbeats. Where
 those end or are silent, everything that it started ends with it. It says what happens in JSON lines:
@@ -23,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from ...devices.kernel_table.measure import measure_kernels
 from ...errors import EdgepressError, OutOfResource, OutputBusy
 from ...storage import cache_directory, make_folder
 from .latency import ArmSamples
@@ -123,6 +125,13 @@ def only_one(folder: Path) -> Iterator[None]:
 
 def measure(request: dict[str, Any], said: Said, scratch: Path) -> None:
     """Do what the request says, and say the lines."""
+    if "kernels" in request:
+        table, _ = measure_kernels(
+            said, folder=cache_directory() / "device" / "kernels", limit_s=request["kernels"]
+        )
+        said.say(table=table.model_dump(by_alias=True, mode="json"))
+        said.say(done=True)
+        return
     bundle, *baseline = request["bundles"]
     done = [[ArmSamples(**arm) for arm in one] for one in request["done"]]
     sitting = Sitting(

@@ -12,6 +12,7 @@ import click
 from ...terminal import Terminal
 from .. import completion
 from ..added_devices import add, import_record, kit, remove
+from ..kernel_tables import measure
 from ..verb import VerbGroup, output
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ _CEILINGS = {"1 B at 4 bit": 0.5e9, "1 B at 8 bit": 1.1e9, "1 B at 16 bit": 2.2e
 
 @click.group("devices", cls=VerbGroup)
 def command() -> None:
-    """List known targets, probe this machine, and add those that ssh reaches."""
+    """List known targets, probe and measure this machine, and add those that ssh reaches."""
 
 
-for one in (add, remove, kit, import_record):
+for one in (measure, add, remove, kit, import_record):
     command.add_command(one)
 
 

@@ -41,11 +41,14 @@ class Weight:
 
 @dataclass(frozen=True)
 class Node:
-    """A node: its operator, the names of its inputs ("" for one left out) and its integer attributes."""
+    """A node: its operator, the names of its inputs ("" for one left out) and outputs, and its integer
+    attributes.
+    """
 
     op: str
     inputs: tuple[str, ...]
     attributes: dict[str, int]
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,15 @@ class GraphFile:
                 self.weights[name] = weight
 
     def _read_node(self, data: Data, start: int, stop: int) -> None:
-        texts: dict[int, list[str]] = {1: [], 3: [], 4: []}
+        texts: dict[int, list[str]] = {1: [], 2: [], 3: [], 4: []}
         attributes: dict[str, int] = {}
         for part in fields(data, start, stop):
             if part.number in texts:
                 texts[part.number].append(_text(data, part.start, part.stop))
             elif part.number == 5:
                 self._read_attribute(data, part.start, part.stop, attributes)
-        self.nodes["".join(texts[3])] = Node("".join(texts[4]), tuple(texts[1]), attributes)
+        node = Node("".join(texts[4]), tuple(texts[1]), attributes, tuple(texts[2]))
+        self.nodes["".join(texts[3])] = node
 
     def _read_attribute(self, data: Data, start: int, stop: int, into: dict[str, int]) -> None:
         name, number = "", None

@@ -19,7 +19,7 @@ import pytest
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.records.record import Measurement
 from edgepress.benchmarks.speed import elsewhere
-from edgepress.benchmarks.speed.elsewhere import Request, profile_on
+from edgepress.benchmarks.speed.elsewhere import Request, measure_kernels_on, profile_on
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
 from edgepress.devices.own_devices import OwnDevice, keep
@@ -332,3 +332,15 @@ def test_a_wrong_architecture_is_sent_nothing(loopback: Loopback, bundle: Path) 
         profile_on(PI, asked(bundle), Seen())
     assert "i686" in caught.value.why
     assert not (loopback.home / "cache/device").exists()
+
+
+def test_a_device_makes_its_kernel_table(machine: Loopback) -> None:
+    table = measure_kernels_on(PI, Seen(), limit_s=12)
+    assert table.key.runtime and table.fixed and not table.complete
+    assert eventually(lambda: not left_running(machine))
+
+
+def test_a_table_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, machine: Loopback) -> None:
+    monkeypatch.setattr(elsewhere, "_listen", lambda link, kept, progress: [{"schema": "x", "run": "rm"}])
+    with pytest.raises(RefusedByPolicy, match="no answer of edgepress"):
+        measure_kernels_on(PI, Seen(), limit_s=1)

@@ -1,0 +1,118 @@
+"""What a kernel table measures: the operators of the graphs that edgepress exports, at sizes between which a
+prediction interpolates. The most useful come first, so that a table that was stopped serves already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, product
+from typing import Literal
+
+from . import node_kinds as kinds
+from .node_kinds import NodeKind
+
+Reach = Literal["near", "far"]
+ROWS, FEW = (1, 4, 16, 128, 512), (1, 4, 16)
+# Widths of models from 10 million to 10 billion parameters; a head has more outputs than any of them.
+_INPUTS, _OUTPUTS, _HEAD = (256, 1024, 4096), (256, 1024, 4096), 32768
+_HEAD_ROWS = 4
+_FEATURES = ({"group": 32}, {"group": 128}, {"shared": 16}, {"gated": 1}, {"zero_points": 1}, {"wide": 1})
+_SHAPES = ((9, 3, 64), (8, 8, 64), (32, 8, 64), (32, 8, 128), (16, 2, 128), (16, 16, 32), (16, 8, 32))
+_CACHES = ("float32", "float16", "int8", "uint8")
+_CONTEXTS = (16, 128, 1024, 4096)
+_PROMPTS = tuple(product((16, 64, 256), (0, 768)))
+_WIDTHS = (256, 1024, 4096)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A node at certain sizes, whose weights lie in the core's own cache (near) or in memory (far)."""
+
+    kind: NodeKind
+    reach: Reach
+
+
+def cases() -> list[Case]:
+    """All of them."""
+    parts = (_own_products(), _attention(), _by_rows(), _encoders(), _floats(), _standard())
+    return list(chain(*parts))
+
+
+def _both(kind: NodeKind) -> Iterator[Case]:
+    """Many rows read their weights once for all of them: where from matters little."""
+    yield Case(kind, "near")
+    if kind.operation.sizes[0] in FEW or kind.operation.kind == "step":
+        yield Case(kind, "far")
+
+
+def _grid(rows: tuple[int, ...] = ROWS) -> Iterator[tuple[int, int, int]]:
+    return product(rows, _INPUTS, _OUTPUTS)
+
+
+def _own_products() -> Iterator[Case]:
+    for bits in (4, 8, 2, 3):
+        for sizes in _grid():
+            yield from _both(kinds.quantized(*sizes, bits))
+        for rows, features in product((1, 16, 128), _FEATURES):
+            yield from _both(kinds.quantized(rows, 1024, 1024, bits, **features))
+        for rows, inputs in product((1, 4), (256, 2048)):
+            yield from _both(kinds.quantized(rows, inputs, _HEAD, bits))
+
+
+def _attention() -> Iterator[Case]:
+    for cache in _CACHES:
+        for shape in _SHAPES if cache == "float32" else _SHAPES[:4]:
+            for context in _CONTEXTS:
+                yield from _both(kinds.attention(cache, 1, context - 1, *shape))
+            for rows, past in _PROMPTS:
+                yield Case(kinds.attention(cache, rows, past, *shape), "near")
+
+
+def _by_rows() -> Iterator[Case]:
+    norms = ("SkipSimplifiedLayerNormalization", "SimplifiedLayerNormalization", "LayerNormalization")
+    for rows, width in product((1, 16, 256), _WIDTHS):
+        for op in norms:
+            yield Case(kinds.norm(op, rows, width), "near")
+        for op in kinds.ELEMENTWISE:
+            yield Case(kinds.elementwise(op, rows, width), "near")
+        for op in ("QuantizedRows", "Gather"):
+            yield Case(kinds.lookup(op, rows, width), "near")
+
+
+def _encoders() -> Iterator[Case]:
+    features: tuple[dict[str, bool], ...] = ({}, {"activation": True}, {"residual": True})
+    for feature, rows, inputs, outputs in product(features, (1, 16, 128, 512), (256, 1536), (256, 1536)):
+        yield from _both(kinds.integer(rows, inputs, outputs, **feature))
+    for exact, dim in product((True, False), (32, 64)):
+        for count, length in product((1, 4, 16), (8, 64, 256)):
+            yield Case(kinds.texts(count, length, 12, dim, exact=exact), "near")
+    for rows, width in product((1, 16, 256), _WIDTHS):
+        yield Case(kinds.norm("SumNorm", rows, width), "near")
+        yield Case(kinds.embeddings(rows, width), "near")
+
+
+def _packed(make: Callable[..., NodeKind], *form: int) -> Iterator[Case]:
+    """Products whose weights the runtime packs: those that come from memory must be large, to be few."""
+    for sizes in product(ROWS, (256, 2048), (256, 2048)):
+        yield Case(make(*sizes, *form), "near")
+    for sizes in product((1, 16), (1024, 2048), (1024, 2048)):
+        yield Case(make(*sizes, *form), "far")
+
+
+def _floats() -> Iterator[Case]:
+    yield from _packed(kinds.floats)
+
+
+def _standard() -> Iterator[Case]:
+    for bits in (4, 8, 2):
+        yield from _packed(kinds.nbits, bits, 32)
+        for rows, block in product((1, 128), (64, 128)):
+            yield Case(kinds.nbits(rows, 1024, 1024, bits, block), "near")
+    yield from _packed(kinds.integer_to_float)
+    for cache, shapes in (("float32", _SHAPES[:4]), ("int8", _SHAPES[:1])):
+        for shape in shapes:
+            for context in _CONTEXTS:
+                yield from _both(kinds.attention(cache, 1, context - 1, *shape, standard=True))
+            for rows, past in _PROMPTS:
+                yield Case(kinds.attention(cache, rows, past, *shape, standard=True), "near")

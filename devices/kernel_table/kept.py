@@ -1,0 +1,33 @@
+"""Where kernel tables are kept: in the user's configuration, a folder for each machine, a file for each
+key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..own_devices import configuration
+from .table import KernelTable, read_table, write_table
+
+HERE = "here"
+
+
+def tables_of(machine: str) -> Path:
+    """The folder of a machine's tables."""
+    return configuration().parent / "kernels" / machine
+
+
+def keep_table(machine: str, table: KernelTable) -> Path:
+    """Keep a table that another machine made; its file."""
+    path = tables_of(machine) / f"{table.key.digest}.json"
+    write_table(path, table.model_copy(update={"machine": machine}))
+    return path
+
+
+def newest_table(machine: str) -> KernelTable | None:
+    """The table that was made last for ``machine``; None where there is none.
+
+    Raises:
+        InputError: a file in its place is no table.
+    """
+    found = [read_table(path) for path in sorted(tables_of(machine).glob("*.json"))]
+    return max(found, key=lambda table: table.created_utc, default=None)

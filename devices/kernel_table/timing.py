@@ -1,0 +1,129 @@
+"""A fresh process that times cases with a fixed number of threads.
+
+``python -m edgepress.devices.kernel_table.timing`` reads one request from stdin and writes a JSON line for
+each result. Libraries that print to stdout cannot break this: the answers have a descriptor of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+
+from ...errors import EdgepressError
+from ...runtime.session.session import open_session
+from .cases import cases
+from .chain import FILL, Chain
+from .small_model import FLOAT, SmallModel, Tensor
+
+STOCK = "stock.bin"
+_SECONDS, _PASSES = 0.008, 5
+_VALUES, _NODES = 64, 256
+
+
+def answer(request: dict[str, Any], channel: Any) -> None:
+    """Time what the request names; a case that fails is said with its reason."""
+
+    def say(**message: Any) -> None:
+        print(json.dumps(message), file=channel, flush=True)
+
+    folder, threads = Path(request["folder"]), request["threads"]
+    import_module("tokenizers")
+    import_module("edgepress.runtime.engine.decoder")
+    _trivial(folder, 1, 1, threads)
+    say(ready=psutil.Process().memory_info().rss)
+    say(fixed=_fixed(folder, threads), choose=_choose())
+    with (folder / STOCK).open("rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    stock = np.frombuffer(mapped, np.uint8)
+    scratch = np.full(len(stock), FILL, np.uint8)  # caches lie in plain memory, weights in a mapped file
+    known = cases()
+    for index in request["cases"]:
+        case = known[index]
+        cached = any(fed is not None and fed.role == "cache" for fed in case.kind.inputs)
+        source, far = scratch if cached else stock, case.reach == "far"
+        try:
+            chain = Chain(case.kind, threads, source, folder / STOCK, far=far)
+            taken = chain.time(seconds=_SECONDS, passes=_PASSES)
+        except EdgepressError as error:
+            say(case=index, error=f"{error.what}: {error.why}"[:500])
+            continue
+        say(case=index, nodes=chain.nodes, bound=chain.bound, median=median(taken), least=min(taken))
+
+
+def _trivial(folder: Path, values: int, nodes: int, threads: int) -> float:
+    """Seconds of a run with so many bound values, and so many nodes that hardly compute."""
+    model, path = SmallModel(), folder / "fixed.onnx"
+    for index in range(values):
+        model.inputs[f"x{index}"] = Tensor(FLOAT, (1,))
+        model.outputs[f"o{index}"] = Tensor(FLOAT, (1,))
+        model.node("Neg", [f"x{index}"], [f"o{index}"])
+    name = "x0"
+    for index in range(nodes):
+        model.node("Neg", [name], [f"n{index}"])
+        name = f"n{index}"
+    path.write_bytes(model.serialized())
+    session = open_session(path, threads=threads)
+    arrays = [np.ones(1, np.float32) for _ in range(2 * values)]
+    binding = session.io_binding()
+    for index in range(values):
+        binding.bind_cpu_input(f"x{index}", arrays[index])
+        out = arrays[values + index]
+        binding.bind_output(f"o{index}", "cpu", 0, np.float32, out.shape, out.ctypes.data)
+    taken = []
+    for _ in range(50):
+        start = time.perf_counter()
+        session.run_with_iobinding(binding)
+        taken.append(time.perf_counter() - start)
+    return median(taken)
+
+
+def _fixed(folder: Path, threads: int) -> dict[str, float]:
+    """Seconds of a run, of a bound value more, of a node more."""
+    one, values, nodes = (_trivial(folder, *sizes, threads) for sizes in ((1, 1), (_VALUES, 1), (1, _NODES)))
+    node = max((nodes - one) / (_NODES - 1), 1e-9)
+    value = max((values - one) / (_VALUES - 1) - node, 1e-9)
+    return {"run": max(one - 2 * node - value, 1e-9), "value": value, "node": node, "call": _call()}
+
+
+def _call() -> float:
+    """Seconds of what the runtime does in Python for one token, beside the run of its graph."""
+    row, mask, taken = np.zeros(64, np.float32), np.ones((1, 4096), np.int64), []
+    for length in range(1, 200):
+        start = time.perf_counter()
+        ids = np.array([int(row.argmax())])
+        bool((ids < 0).any() or (ids >= 64).any())
+        np.ascontiguousarray(mask[:, :length])
+        taken.append(time.perf_counter() - start)
+    return max(median(taken), 1e-9)
+
+
+def _choose() -> float:
+    """Seconds to find the largest of a million numbers."""
+    numbers = np.random.default_rng(0).random(1 << 20, np.float32)
+    taken = []
+    for _ in range(20):
+        start = time.perf_counter()
+        numbers.argmax()
+        taken.append(time.perf_counter() - start)
+    return median(taken) * 1e6 / (1 << 20)
+
+
+def main() -> None:
+    """Answer one request."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    answer(json.loads(sys.stdin.readline()), channel)
+
+
+if __name__ == "__main__":
+    main()

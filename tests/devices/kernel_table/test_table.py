@@ -1,0 +1,87 @@
+"""Kernel tables as files: the same bytes for one table, and a stranger's file is refused with its field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgepress.devices.kernel_table.kept import keep_table, newest_table
+from edgepress.devices.kernel_table.table import KernelTable, read_table, write_table
+from edgepress.errors import InputError
+
+from .tables import small_table
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    table = small_table()
+    for name in ("one.json", "two.json"):
+        write_table(tmp_path / "tables" / name, table)
+    first, second = ((tmp_path / "tables" / name).read_bytes() for name in ("one.json", "two.json"))
+    assert first == second and read_table(tmp_path / "tables" / "one.json") == table
+
+
+def test_another_machines_table_is_kept_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert newest_table("pi") is None
+    keep_table("pi", small_table(created_utc="2026-01-01T00:00:00+00:00"))
+    later = small_table(created_utc="2026-01-02T00:00:00+00:00", runtime="9.9")
+    keep_table("pi", later)
+    found = newest_table("pi")
+    assert found is not None and (found.machine, found.key.runtime) == ("pi", "9.9")
+
+
+Change = Callable[[dict[str, Any]], object]
+HOSTILE: dict[str, Change] = {
+    "another schema": lambda table: table.update(schema="edgepress.kernel-table/9"),
+    "a field more": lambda table: table.update(run="rm"),
+    "no key": lambda table: table.pop("key"),
+    "a time of nothing": lambda table: table["families"][0]["seconds"].__setitem__(0, 0),
+    "a time below zero": lambda table: table["families"][0]["seconds"].__setitem__(0, -1.0),
+    "an endless time": lambda table: table["families"][0]["seconds"].__setitem__(0, float("inf")),
+    "a time that is no number": lambda table: table["families"][0]["seconds"].__setitem__(0, float("nan")),
+    "a time in words": lambda table: table["families"][0]["seconds"].__setitem__(0, "1"),
+    "fewer times than sizes": lambda table: table["families"][0]["seconds"].pop(),
+    "a size of nothing": lambda table: table["families"][0]["sizes"][0].__setitem__(0, 0),
+    "a size along no axis": lambda table: table["families"][0]["sizes"][0].append(1),
+    "a size twice": lambda table: table["families"][0]["sizes"].__setitem__(
+        1, table["families"][0]["sizes"][0]
+    ),
+    "an unknown kind": lambda table: table["families"][0].update(kind="magic"),
+    "an escape": lambda table: table["key"].update(processor="\x1b[2J"),
+    "no threads": lambda table: table["fixed"][0].update(threads=0),
+    "too many families": lambda table: table.update(families=table["families"] * 5000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_table_is_refused(name: str, tmp_path: Path) -> None:
+    table = small_table().model_dump(by_alias=True, mode="json")
+    HOSTILE[name](table)
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(table))
+    with pytest.raises(InputError, match=r"table\.json") as caught:
+        read_table(path)
+    assert "measure again" in caught.value.fix or "larger" in caught.value.what
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '"table"', "[" * 100_000])
+def test_what_is_no_table_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"table\.json"):
+        read_table(path)
+
+
+def test_a_grid_with_a_hole_is_not_whole() -> None:
+    family = small_table().families[0]
+    assert family.whole
+    lists = {
+        name: getattr(family, name)[:-1] for name in ("sizes", "read", "moved", "work", "seconds", "least")
+    }
+    assert not family.model_copy(update=lists).whole
+    assert KernelTable.model_validate(small_table().model_dump(by_alias=True)) == small_table()
