@@ -11,10 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ...disk import disk_full_is_typed, make_folder
 from ...errors import InputError
 from ...escaping import printable
 from ...output_paths import refuse_file
-from ...storage import disk_full_is_typed, make_folder, open_regular, write_atomic
+from ...storage import open_regular, write_atomic
 from ..records.conditions import machine
 from ..records.record import Measurement, read, run_files
 from .heat_grid import SHADES
@@ -47,7 +48,7 @@ def write_report(
 
 
 def _is_report(path: Path) -> bool:
-    """Whether there is a page of ours, which may be made anew: it holds nothing but measurement lines."""
+    """Whether there is a page of ours, which may be replaced: it holds nothing but measurement lines."""
     if path.is_symlink() or not path.is_file():
         return False
     with open_regular(path) as stream:

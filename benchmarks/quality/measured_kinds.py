@@ -23,6 +23,7 @@ from .held_out_text import (
     measured_sentences,
     measured_windows,
 )
+from .sample_neighbours import nearest_sentences, sample_labels
 from .scores import Scores
 from .token_damage import TokenDamage
 
@@ -48,7 +49,7 @@ class MeasuredPart:
 @dataclass(frozen=True)
 class Measured:
     """Scores by metric, what they were measured on, what the tokens of a decoder's windows lost, where that
-    is kept, and its replies."""
+    is kept, and some answers."""
 
     scores: dict[str, Scores]
     workload: dict[str, Any]
@@ -117,7 +118,8 @@ def _encoders(
         "word_pairs": {name: len(found) for name, found in given.word_pairs.items()},
         "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
     }
-    return Measured(score_embeddings(subject, original, given, progress=progress), workload)
+    scores = score_embeddings(subject, original, given, progress=progress)
+    return Measured(scores, workload, answers=nearest_sentences(subject, original))
 
 
 def _classifiers(
@@ -134,4 +136,5 @@ def _classifiers(
         "labelled": targets is not None,
         "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
     }
-    return Measured(score_labels(subject, original, chosen, targets, progress=progress), workload)
+    scores = score_labels(subject, original, chosen, targets, progress=progress)
+    return Measured(scores, workload, answers=sample_labels(subject, original))

@@ -169,6 +169,16 @@ ANSWERS = [
 ]
 
 
+NEIGHBOURS = [
+    SampleAnswer(
+        prompt=f"Where is harbour {number}?",
+        original=f"0.71 By the sea, at pier {number}.\n0.40 A boat came in late.\n0.31 Ships are large.",
+        compressed=f"0.69 A boat, {number}.\n0.42 By the sea.\n0.30 Ships are large.",
+    )
+    for number in range(3)
+]
+
+
 def _decoders() -> list[Measurement]:
     original, graph = subject("fp32", 541, form="hf"), subject("fp32", 543)
     zero = metric(0.0, 0, "nats")
@@ -244,7 +254,7 @@ def _encoders() -> list[Measurement]:
     return [
         quality(original, None, scores(1.0, 0.729, 1.0)),
         quality(graph, original, scores(1.0, 0.729, 1.0)),
-        quality(made, original, scores(0.9981, 0.727, 0.951)),
+        quality(made, original, scores(0.9981, 0.727, 0.951), answers=NEIGHBOURS),
         latency(graph, None, timed(96.2, 20.7, 268)),
         latency(made, graph, timed(165.5, 11.9, 171), compare=compare),
     ]

@@ -138,6 +138,10 @@ def test_replies_stand_side_by_side_once(page: str) -> None:
     assert page.count('<h4 class="prompt">Why is the sky blue?</h4>') == 1
     answers = page[page.index("Sample answers") : page.index("How do I boil an egg?")]
     assert answers.count("<p>Light scatters.</p>") == 1 and answers.count("<p>Light is scattered.</p>") == 6
+    neighbours = page[page.index("Nearest neighbours") :]
+    for number in range(3):
+        assert neighbours.count(f"0.71 By the sea, at pier {number}.\n0.40 A boat came") == 1
+        assert neighbours.count(f"0.69 A boat, {number}.\n0.42 By the sea.") == 1
 
 
 def test_an_invalid_number_is_struck_and_explained(page: str) -> None:

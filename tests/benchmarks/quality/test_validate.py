@@ -139,6 +139,10 @@ def test_encoder_is_measured_on_sentences_and_pairs(encoder: Path, pico_text: Pa
     assert (line.metrics["cosine"].n, line.metrics["spearman_simlex999"].n) == (20, 999)
     assert line.compare is not None
     assert line.compare["original"]["cosine"]["value"] == pytest.approx(1)
+    first, second = (answer.splitlines() for answer in (line.answers[0].original, line.answers[0].compressed))
+    assert len(first) == len(second) == 3 and first != second
+    cosines = [float(neighbour[:4]) for neighbour in first]
+    assert cosines == sorted(cosines, reverse=True) and line.answers[0].prompt.endswith("?")
 
 
 def test_embeddings_do_not_depend_on_their_batch(encoder: Path) -> None:
