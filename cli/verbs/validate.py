@@ -80,6 +80,12 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Run file to append to [default: runs/NAME.jsonl]."
 )
+@click.option(
+    "--hub-benchmark",
+    metavar="OWNER/NAME:TASK",
+    help="The benchmark of the Hugging Face Hub that the text is of: its result goes to a file beside the "
+    "run file, for .eval_results/ of a model's repository.",
+)
 @click.option("--max-perplexity", type=LIMIT, help="Acceptance: fail (exit 1) above this perplexity.")
 @click.option("--max-kl", type=LIMIT, help="Acceptance: fail above this KL divergence, nats per token.")
 @click.option("--min-top1", type=SHARE, help="Acceptance: fail below this top-1 agreement, 0 to 1.")
@@ -104,6 +110,7 @@ def command(
     dry_run: bool,
     terminal: Terminal,
     record: Path | None,
+    hub_benchmark: str | None,
     **options: Any,
 ) -> int:
     """Compare SUBJECT, a bundle or checkpoint, with the original it was made from.
@@ -122,7 +129,12 @@ def command(
 
     path = record or Path("runs") / f"{Path(subject).resolve().name}.jsonl"
     refuse_foreign(path)
-    _check_words(subject, against, options["text"], download=download)
+    result = path.with_suffix(".eval_results.yaml")
+    if hub_benchmark is not None:
+        from ...benchmarks.quality.eval_results import check_benchmark
+
+        check_benchmark(hub_benchmark, result)
+    _check_words(subject, against, options["text"], options["field"], download=download)
     progress = terminal.progress  # a clock that ticks while torch is imported
     from ...benchmarks.quality.acceptance import Gate, failure
     from ...benchmarks.quality.quality_table import render
@@ -151,6 +163,11 @@ def command(
     failed = failure(checked)
     terminal.document({**line.model_dump(by_alias=True, mode="json"), "gates": checked}, render(line))
     terminal.say(f"recorded in {path}")
+    if hub_benchmark is not None:
+        from ...benchmarks.quality.eval_results import write_eval_results
+
+        write_eval_results(line, hub_benchmark, result)
+        terminal.say(f"result for .eval_results/ of the model's repository in {result}")
     if failed is not None and not terminal.as_json:
         raise failed
     return 0 if failed is None else failed.exit_code
@@ -164,13 +181,13 @@ def _text(options: dict[str, Any], corpora: Collection[str]) -> dict[str, Any]:
     return {**options, "text": None, "corpus": text} if text in corpora else options
 
 
-def _check_words(subject: str, against: str, text: str, *, download: bool) -> None:
+def _check_words(subject: str, against: str, text: str, field: str, *, download: bool) -> None:
     """Refuse what is misspelt or missing before anything heavy is imported."""
     from ...compress.text.corpus import require_text
 
     for model in (subject, against):
         named_model(model, download=download and model == against)
-    require_text(text)
+    require_text(text, field)
 
 
 def _reproduce(subject: str, against: str, options: dict[str, Any]) -> str:

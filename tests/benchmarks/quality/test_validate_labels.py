@@ -82,6 +82,8 @@ def test_prose_has_no_right_labels(classifier: Path, bundle: Path, pico_text: Pa
     line = validate_bundle(bundle, classifier, text=pico_text, sentences=20, threads=1)
     assert set(line.metrics) == {"label_kl", "label_agreement"}
     assert line.metrics["label_agreement"].n == 20
+    chance, label = line.answers[0].original.split(" ", 1)
+    assert label in LABELS and 1 / 3 <= float(chance) + 0.01 <= 1.01
     same = validate_bundle(classifier, classifier, text=pico_text, sentences=20, threads=1)
     assert (same.metrics["label_kl"].value, same.metrics["label_agreement"].value) == (0, 1)
 
@@ -111,6 +113,8 @@ def test_the_verb_has_gates(
 ) -> None:
     words = ["validate", str(bundle), "--against", str(classifier), "--text", str(pico_text)]
     words += ["--sentences", "16", "--threads", "1", "--record", str(tmp_path / "x.jsonl")]
+    assert run([*words, "--min-label-agreement", "0", "--hub-benchmark", "someone/texts"]) == 2
+    assert "OWNER/NAME:TASK" in capsys.readouterr().err
     assert run([*words, "--min-label-agreement", "0"]) == 0
     assert run([*words, "--max-label-kl", "0"]) == 1
     assert "label_kl" in capsys.readouterr().err
