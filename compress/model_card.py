@@ -37,6 +37,7 @@ def front_matter(
     tags: Sequence[str],
     quantized: bool,
     measured: Mapping[str, float] | None = None,
+    on: str = "",
 ) -> str:
     """The YAML block of a card.
 
@@ -44,7 +45,8 @@ def front_matter(
         source: what it was made of, as manifests have it: ``name``, ``hub_id`` where it has one, ``license``.
         library: whose library opens it, as model hubs call it.
         tags: words; what is none is left out.
-        measured: how far it is from its checkpoint on the text of its proof, by metric.
+        measured: how far it is from what it was made of, by metric.
+        on: the text that this was measured on.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -54,10 +56,10 @@ def front_matter(
         EvalResult(
             task_type=task,
             dataset_type="text",
-            dataset_name="the text of the export's proof",
+            dataset_name=on,
             metric_type=key,
             metric_value=value,
-            metric_name=f"{key}, against its checkpoint",
+            metric_name=f"{key}, against what it was made of",
         )
         for key, value in (measured or {}).items()
     ]
@@ -133,10 +135,21 @@ def checkpoint_card(manifest: Mapping[str, Any], task: str, stored: int) -> str:
     source, scheme = manifest["source"], str(manifest["scheme"])
     opens = manifest["opens_in"]["transformers"]
     quantized = any(step["scheme"] for step in manifest["steps"])
+    damage: dict[str, Any] = next(
+        (step["damage"] for step in reversed(manifest["steps"]) if step["damage"]), {}
+    )
     tags = ["edgepress", *(["compressed-tensors", *scheme.lower().split()] if quantized else [])]
     library = "transformers" if opens["answer"] == "yes" else "edgepress"
     parts = [
-        front_matter(source, library=library, task=task, tags=tags, quantized=quantized),
+        front_matter(
+            source,
+            library=library,
+            task=task,
+            tags=tags,
+            quantized=quantized,
+            measured={key: float(damage[key]) for key in ("kl", "distance") if key in damage},
+            on=f"{damage.get('tokens')} tokens of the text that every step is measured on",
+        ),
         f"# {markdown(str(source['name']))}, {markdown(scheme)}",
         f"Made from: {markdown(str(source['described']))}. Written by edgepress {__version__}.",
         _use(opens),

@@ -9,32 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, InputError, require
+from ..disk import disk_full_is_typed
+from ..errors import InputError, require
 from ..output_paths import refuse_nesting
 from ..plugins import load
-from ..runtime.bundle.directory import MANIFEST
 from ..runtime.session.needs import Needs
 from ..staging import Staging
-from ..storage import disk_full_is_typed, hash_tree, write_atomic, write_json
 from ..terminal import Progress, Silent
 
 # The graph's builders, and torch with them, are imported when work starts: a bad output is refused at once.
 
 if TYPE_CHECKING:
-    from ..compress.model.anatomy import Anatomy
-    from ..compress.model.models import ResolvedModel
-    from ..compress.model.weights import WeightSource
-    from .format import ExportFormat, OutputKind, Prepared
-    from .graph.forms.providers import ProviderForm
+    from .format import ExportFormat, Prepared
     from .job import ExportJob
 
 FORMATS = "edgepress.export.formats"
-# The same as tokenizer.json in another form: a bundle carries it once.
-_REDUNDANT = frozenset({"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"})
 _SMALL_FILES = 16 << 20
 _START = 6.0  # seconds until torch and what builds graphs are there
-# A form in half precision has its cache in it, too.
-_CACHES = {"float16": "fp16"}
 
 # Given the finished bundle and the same model's in float32, both still unpublished; raises what refuses it.
 Gate = Callable[[Path, Path], object]
@@ -94,9 +85,7 @@ def export_bundle(
         choice = _Choice(plugin, validate, gate is not None, text, kv, provider, operators, activations)
         job, prepared, twin, needs = _prepared(checkpoint, stage.target, choice, progress)
         progress.note(needs.headline(needs.require(stage.target, max_memory)))
-        command = f"edgepress export --format {format}"
-        if plugin.kind == "bundle":
-            command = _command(checkpoint, format, output, validate, kv, job.form)
+        command = _command(checkpoint, format, output, job, choice)
         work = stage.directory / "work"
         with disk_full_is_typed(stage.target):
             _write(plugin, job, prepared, stage.result, command, work if validate else None)
@@ -154,11 +143,12 @@ def _prepared(
     from ..compress.pipeline.advance import Work
     from ..compress.rates import measured_rates
     from .graph.forms.providers import provider_form
+    from .opening import open_job
     from .plan import export_needs
 
     form = provider_form(choice.provider, choice.operators, choice.activations)
     text = None if choice.text is None else Path(choice.text)
-    job = _job(checkpoint, target, text, choice.kv, form, progress)
+    job = open_job(checkpoint, target, text, choice.kv, form, progress)
     prepared = choice.plugin.prepare(job, validate=choice.validate)
     twin = _twin(job, choice.plugin) if choice.gate else None
     found = export_needs(job.source, validate=choice.validate, gate=choice.gate)
@@ -213,139 +203,25 @@ def _write(
 ) -> None:
     """A whole output in ``directory``, the manifest last; proven when there is a directory to work in."""
     from .bundle_manifest import unproven
+    from .written_files import copy_companions, copy_licenses, describe
 
     directory.mkdir()
     sections = plugin.write(job, prepared, directory)
     if plugin.kind == "bundle":
-        _copy_companions(job, directory)
+        copy_companions(job, directory)
     else:
-        _copy_licenses(job, directory)
+        copy_licenses(job, directory)
     parity = unproven(plugin.kind) if work is None else plugin.check(job, prepared, directory, sections, work)
-    _describe(plugin.kind, job, directory, sections, parity, command)
+    describe(plugin, job, directory, sections, parity, command)
 
 
-def _job(
-    checkpoint: str | Path,
-    target: Path,
-    text: Path | None,
-    kv: str | None,
-    form: ProviderForm,
-    progress: Progress,
-) -> ExportJob:
-    from ..compress.model.models import resolve
-    from ..compress.model.pooling import pooling_of
-    from ..compress.model.weights import WeightSource
-    from .graph.attention.cache_io import cache_type
-    from .job import ExportJob
-    from .proof.proof_text import proof_text
-
-    model = resolve(str(checkpoint), progress)
-    refuse_nesting(target, [model.path])
-    proof_text(text)  # a text that cannot be read is found now, not after the graph is written
-    source = WeightSource.open(model.path)
-    _require_graph(source.anatomy)
-    decodes = source.anatomy.kind == "decoder"
-    origin = _origin(source, model)
-    return ExportJob(
-        source=source,
-        name=str(origin["name"]),
-        described=str(origin["described"]),
-        made=source.manifest | {"source": origin},
-        pooling=None if decodes else pooling_of(model.path),
-        text=text,
-        form=form,
-        kv_dtype=cache_type(source, model.name, kv or (_CACHES.get(form.dtype) if decodes else None)),
-        progress=progress,
-    )
-
-
-def _origin(source: WeightSource, model: ResolvedModel) -> dict[str, Any]:
-    """The base model: what was compressed, or the plain checkpoint itself."""
-    known = source.manifest.get("source")
-    stated = {"license": None if model.license is None else model.license.as_dict()}
-    named = {"name": model.name, "described": model.described, "hub_id": model.hub_id} | stated
-    # The licence of an older manifest may stand in the files beside it.
-    return named | known | stated if isinstance(known, dict) else named
-
-
-def _require_graph(anatomy: Anatomy) -> None:
-    """Raises CheckpointError for models that no graph is built of."""
-    if not anatomy.has_graph:
-        form = "an encoder–decoder" if anatomy.kind == "encoder_decoder" else "a mixture of experts"
-        raise CheckpointError(
-            f"a {anatomy.model_type} model is {form}, and no graph is built of one yet",
-            fix="run it in transformers",
-        )
-
-
-def _copy_companions(job: ExportJob, bundle: Path) -> None:
-    reader = job.source.reader
-    names = reader.companions()
-    redundant = _REDUNDANT if "tokenizer.json" in names else frozenset()
-    for name in names:
-        if name not in redundant:
-            (bundle / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(reader.file(name), bundle / name)
-    config = {key: value for key, value in reader.config.items() if key != "quantization_config"}
-    write_json(bundle / "config.json", config)
-
-
-def _copy_licenses(job: ExportJob, directory: Path) -> None:
-    """What the licence of a model asks to be kept with it."""
-    from ..compress.model.checkpoint.reader import LICENSES
-
-    for path in sorted(path for pattern in LICENSES for path in job.path.glob(pattern) if path.is_file()):
-        shutil.copyfile(job.source.reader.file(path.name), directory / path.name)
-
-
-def _describe(
-    kind: OutputKind,
-    job: ExportJob,
-    directory: Path,
-    sections: dict[str, Any],
-    parity: dict[str, Any],
-    command: str,
-) -> None:
-    """Write the manifest, with the hash of every other file; card and bill of materials first."""
-    from ..compress.bill_of_materials import BOM, EXPORT_TOOLS, write_bill_of_materials
-    from ..compress.model_card import CARD
-    from .bundle_manifest import manifest_of, saved_manifest, scheme_label
-    from .card import card_of
-
-    stored = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
-    if kind == "bundle":
-        manifest = manifest_of(job, sections, parity)
-        write_atomic(directory / CARD, card_of(manifest, job.made, command, stored).encode())
-    else:
-        manifest = saved_manifest(job, sections, parity, stored, command)
-    files = hash_tree(directory, skip=frozenset({MANIFEST, BOM}))
-    text, origin = parity.get("text"), {"fingerprint": job.source.reader.fingerprint()} | job.made["source"]
-    files[BOM] = write_bill_of_materials(
-        directory,
-        files,
-        made=job.made | {"source": origin},
-        anatomy=job.source.anatomy,
-        architectures=job.source.reader.config.get("architectures"),
-        scheme=scheme_label(job),
-        tools=EXPORT_TOOLS,
-        proof_text=text.get("sha256") if isinstance(text, dict) else None,
-    )
-    write_json(directory / MANIFEST, {**manifest, "files": files})
-
-
-def _command(
-    checkpoint: str | Path,
-    format: str,
-    output: str | Path,
-    validate: bool,
-    kv: str | None,
-    form: ProviderForm,
-) -> str:
+def _command(checkpoint: str | Path, format: str, output: str | Path, job: ExportJob, choice: _Choice) -> str:
+    """What makes the export again."""
     from .graph.forms.providers import CPU
 
     words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
-    words += [] if kv is None else ["--kv", kv]
-    words += [] if form.name == CPU.name else ["--provider", form.name]
-    words += ["--for", "standard"] if form.standard else []
-    words += ["--activations", form.activations] if form.activations != CPU.activations else []
-    return shlex.join(words if validate else [*words, "--no-validate"])
+    words += [] if choice.kv is None else ["--kv", choice.kv]
+    words += [] if job.form.name == CPU.name else ["--provider", job.form.name]
+    words += ["--for", "standard"] if choice.plugin.kind == "bundle" and job.form.standard else []
+    words += ["--activations", job.form.activations] if job.form.activations != CPU.activations else []
+    return shlex.join(words if choice.validate else [*words, "--no-validate"])

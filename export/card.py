@@ -1,4 +1,4 @@
-"""The model card of a bundle: what it is, how it was made and proven, and its known losses."""
+"""The model card of an export: what it is, how to run it, how it was made and proven, and what it lost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from .. import __version__
 from ..compress.model_card import INSTALL, front_matter, licences, losses
 from ..escaping import markdown, one_line
 from .bundle_manifest import FLOAT_SCHEME
+from .format import OpenedBy
 from .graph.forms.providers import status_of
 
 
@@ -30,6 +31,7 @@ def card_of(manifest: dict[str, Any], made: dict[str, Any], command: str, shippe
             tags=["onnx", "edgepress", *(["quantized"] if quantized else []), *scheme.lower().split()],
             quantized=quantized,
             measured=_measured(manifest["parity"]),
+            on="the text of the export's proof",
         ),
         f"# {markdown(manifest['name'])}, {markdown(scheme)}",
         f"Made from: {markdown(manifest['described'])}. Written by edgepress {__version__}.",
@@ -40,6 +42,38 @@ def card_of(manifest: dict[str, Any], made: dict[str, Any], command: str, shippe
         _proof(manifest["parity"]),
         licences(made),
         f"## How it was made\n\n```\n{one_line(command)}\n```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def saved_card(manifest: dict[str, Any], made: dict[str, Any], opened_by: OpenedBy) -> str:
+    """Markdown with card data for a model that another runtime opens; arguments as of :func:`card_of`."""
+    scheme, proven = str(manifest["scheme"]), manifest["parity"]["status"] == "passed"
+    quantized = scheme != FLOAT_SCHEME
+    facts = [
+        f"- files: {manifest['weights']['bytes'] / 1e6:.1f} MB",
+        f"- parameters: {manifest['weights']['params']:,}",
+        "- speed and memory in use: not measured by edgepress, which does not run it; "
+        "`edgepress verify .` checks the files",
+        *(f"- note: {markdown(note)}" for note in manifest["graph"]["notes"]),
+    ]
+    proof = "every tensor was read back and is the checkpoint's, bit by bit"
+    parts = [
+        front_matter(
+            made["source"],
+            library=opened_by.library,
+            task=_purpose(manifest)[0],
+            tags=["edgepress", *(["quantized"] if quantized else []), *scheme.lower().split()],
+            quantized=quantized,
+        ),
+        f"# {markdown(manifest['name'])}, {markdown(scheme)}",
+        f"Made from: {markdown(manifest['described'])}. Written by edgepress {__version__}.",
+        f"## Use\n\n{opened_by.how}",
+        "## Facts\n\n" + "\n".join(facts),
+        losses(made.get("layers", [])),
+        f"## Proof\n\n{proof if proven else '**Not proven**: exported with `--no-validate`'}.",
+        licences(made),
+        f"## How it was made\n\n```\n{one_line(manifest['command'])}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -27,6 +27,19 @@ class Prepared:
     disk_bytes: int
 
 
+@dataclass(frozen=True)
+class OpenedBy:
+    """Who opens a saved model, for its card.
+
+    Attributes:
+        library: as model hubs call it.
+        how: Markdown: the way to run the model in its directory.
+    """
+
+    library: str
+    how: str
+
+
 P = TypeVar("P", bound=Prepared)
 
 
@@ -38,9 +51,12 @@ class ExportFormat(Protocol[P]):
 
     @property
     def kind(self) -> OutputKind:
-        """Whose manifest the output has. ``api`` adds tokenizer, config and card to a bundle; of a saved
-        model ``write`` leaves every file but the manifest.
+        """Whose manifest the output has. ``api`` adds tokenizer and config to a bundle; of a saved model
+        ``write`` leaves every file but licences, card and manifest.
         """
+
+    def opened_by(self, job: ExportJob) -> OpenedBy | None:
+        """The other runtime that opens a saved model; None for a bundle."""
 
     def prepare(self, job: ExportJob, *, validate: bool) -> P:
         """Find out whether the model can be expressed, before anything is written.

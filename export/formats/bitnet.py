@@ -17,19 +17,32 @@ from ...compress.model.anatomy import module_name
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError
 from ...storage import write_json
-from ..format import ExportFormat, OutputKind, Prepared, read_back
+from ..format import ExportFormat, OpenedBy, OutputKind, Prepared, read_back
 from ..job import ExportJob
 from ._ternary import codes_and_scales, four_rows, is_ternary, one_scale
 
 WEIGHTS = "model.safetensors"
 # The checkpoint may store in 8 bits what the file holds in 32.
 _COPIES = 4
+_USE = """With transformers and torch:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+prompt = tokenizer("The capital of France is", return_tensors="pt")
+print(tokenizer.decode(model.generate(prompt.input_ids, max_new_tokens=32)[0]))
+```"""
 
 
 class BitnetFormat:
     """A directory for ``AutoModelForCausalLM.from_pretrained``."""
 
     kind: OutputKind = "saved"
+
+    def opened_by(self, job: ExportJob) -> OpenedBy:
+        """transformers, which knows the form."""
+        return OpenedBy("transformers", _USE)
 
     def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
         """The room that the files take; what they cannot hold is found as they are written."""

@@ -7,6 +7,7 @@ float stays so.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from ...compress.bill_of_materials import license_name
 from ...compress.model.block_anatomy import Attention
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, InputError, ShapeError, require
-from ..format import ExportFormat, OutputKind, Prepared, read_back
+from ...escaping import one_line
+from ..format import ExportFormat, OpenedBy, OutputKind, Prepared, read_back
 from ..job import ExportJob
 from ._gguf_tokenizer import add_tokenizer
 from ._ternary import block_scales, codes_and_scales, is_ternary, tq1_0, tq2_0
@@ -36,6 +38,15 @@ class GgufFormat:
 
     def __init__(self, ternary: str) -> None:
         self.ternary = ternary
+
+    def opened_by(self, job: ExportJob) -> OpenedBy:
+        """llama.cpp, by its own program."""
+        file = shlex.quote(one_line(f"{job.name}.gguf"))
+        return OpenedBy(
+            "gguf",
+            "With the program `llama-cli` of llama.cpp, and in whatever else reads GGUF:\n\n"
+            f'```\nllama-cli -m {file} -p "The capital of France is"\n```',
+        )
 
     def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
         """Look at the family and its positions.

@@ -38,6 +38,9 @@ class OnnxFormat:
 
     kind: OutputKind = "bundle"
 
+    def opened_by(self, job: ExportJob) -> None:
+        """Nobody else: edgepress's own runtime."""
+
     def prepare(self, job: ExportJob, *, validate: bool) -> PreparedOnnx:
         """Build the graph in memory, without weights.
 

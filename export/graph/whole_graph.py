@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ...compress.model.pooling import Pooling
-from ...storage import disk_full_is_typed
+from ...disk import disk_full_is_typed
 from ...terminal import ProgressTask
 from .build import Build, GraphPart, WeightView
 from .decoder_graph import build_decoder

@@ -18,6 +18,8 @@ def test_every_checkpoint_has_a_card_and_so_has_its_bundle(pico_llama: Path, tmp
     card = ModelCard.load(tmp_path / "small" / CARD)
     assert card.data.pipeline_tag == "text-generation" and card.data.library_name == "transformers"
     assert "compressed-tensors" in card.data.tags and card.data.base_model is None
+    (kl,) = card.data.eval_results
+    assert kl.metric_type == "kl" and kl.metric_value > 0 and "tokens" in kl.dataset_name
     assert "edgepress export . -o ../bundle" in card.text and "## Known losses" in card.text
     edgepress.export_bundle(tmp_path / "small", output=tmp_path / "bundle")
     data = ModelCard.load(tmp_path / "bundle" / CARD).data

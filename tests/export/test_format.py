@@ -12,9 +12,12 @@ from edgepress.errors import GateFailed, InputError
 from edgepress.export.api import FORMATS, export_bundle
 from edgepress.export.format import ExportFormat, OutputKind
 from edgepress.plugins import load, names
+from edgepress.runtime.kernels.library import library
 from edgepress.storage import hash_tree, read_json
+from huggingface_hub import ModelCard
 
 pytestmark = pytest.mark.chain
+OWN = library() is not None
 
 
 def form_of(name: str) -> ExportFormat[Any]:
@@ -33,7 +36,7 @@ def w4(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_file_has_the_parts_of_the_protocol(name: str) -> None:
     form = form_of(name)
     assert form.kind in get_args(OutputKind)
-    for part in ("prepare", "write", "check"):
+    for part in ("prepare", "write", "check", "opened_by"):
         _self, *expected = inspect.signature(getattr(ExportFormat, part)).parameters
         assert list(inspect.signature(getattr(form, part)).parameters) == expected, part
 
@@ -57,7 +60,11 @@ def test_each_goes_the_same_way(name: str, w4: Path, tmp_path: Path, monkeypatch
     manifest = read_json(output / "manifest.json")
     assert (manifest["schema"], manifest["parity"]["status"]) == (f"edgepress.{form.kind}/1", "skipped")
     assert set(manifest["files"]) == set(hash_tree(output)) - {"manifest.json"}
-    assert (output / "README.md").exists() == (form.kind == "bundle")
+    card = ModelCard.load(output / "README.md")
+    library = {"bundle": "edgepress" if OWN else "onnxruntime", "saved": "gguf"}[form.kind]
+    assert (card.data.library_name, card.data.pipeline_tag) == (library, "text-generation")
+    assert "**Not proven**" in card.text
+    assert f"edgepress export w4 --format {name} -o out" in card.text
 
     def refuse(*_: Any) -> None:
         raise GateFailed("it is another model")

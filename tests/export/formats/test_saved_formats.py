@@ -65,13 +65,19 @@ def test_a_gguf_file_reads_back_as_the_checkpoint(
         expected = load_model(path, embedding=True)(IDS, use_cache=False).logits
         found = load_model(read)(IDS, use_cache=False).logits
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    card = (out / "README.md").read_text()
+    assert f"llama-cli -m {file.name} " in card and "bit by bit." in card
     text = "the river ran under old stone bridges"
     assert Tokenizer.open(read).encode(text) == Tokenizer.open(path).encode(text)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_transformers_loads_the_bitnet_form(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.integrations import bitnet
@@ -83,6 +89,11 @@ def test_transformers_loads_the_bitnet_form(
         module = loaded.get_submodule(linear.name)
         assert isinstance(module, bitnet.AutoBitLinear) and not module.online_quant
         assert torch.equal(module.weight * module.weight_scale, source.dense(linear.name))
+
+    monkeypatch.chdir(out)
+    code = Path("README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    exec(code, {})  # the card's own way to use it
+    assert len(capsys.readouterr().out) > len("The capital of France is")
 
     class Unrounded:
         apply = staticmethod(lambda rows: rows)

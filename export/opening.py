@@ -1,0 +1,74 @@
+"""``open_job``: the checkpoint that is exported, found and checked before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..compress.model.anatomy import Anatomy
+from ..compress.model.models import ResolvedModel, resolve
+from ..compress.model.pooling import pooling_of
+from ..compress.model.weights import WeightSource
+from ..errors import CheckpointError
+from ..output_paths import refuse_nesting
+from ..terminal import Progress
+from .graph.attention.cache_io import cache_type
+from .graph.forms.providers import ProviderForm
+from .job import ExportJob
+from .proof.proof_text import proof_text
+
+# A form in half precision has its cache in it, too.
+_CACHES = {"float16": "fp16"}
+
+
+def open_job(
+    checkpoint: str | Path,
+    target: Path,
+    text: Path | None,
+    kv: str | None,
+    form: ProviderForm,
+    progress: Progress,
+) -> ExportJob:
+    """The job of exporting ``checkpoint`` to ``target``.
+
+    Raises:
+        CheckpointError: no graph is built of such a model.
+        EdgepressError: model or text cannot be read, or the output would lie in one of them.
+    """
+    model = resolve(str(checkpoint), progress)
+    refuse_nesting(target, [model.path])
+    proof_text(text)  # a text that cannot be read is found now, not after the graph is written
+    source = WeightSource.open(model.path)
+    _require_graph(source.anatomy)
+    decodes = source.anatomy.kind == "decoder"
+    origin = _origin(source, model)
+    return ExportJob(
+        source=source,
+        name=str(origin["name"]),
+        described=str(origin["described"]),
+        made=source.manifest | {"source": origin},
+        pooling=None if decodes else pooling_of(model.path),
+        text=text,
+        form=form,
+        kv_dtype=cache_type(source, model.name, kv or (_CACHES.get(form.dtype) if decodes else None)),
+        progress=progress,
+    )
+
+
+def _origin(source: WeightSource, model: ResolvedModel) -> dict[str, Any]:
+    """The base model: what was compressed, or the plain checkpoint itself."""
+    known = source.manifest.get("source")
+    stated = {"license": None if model.license is None else model.license.as_dict()}
+    named = {"name": model.name, "described": model.described, "hub_id": model.hub_id} | stated
+    # The licence of an older manifest may stand in the files beside it.
+    return named | known | stated if isinstance(known, dict) else named
+
+
+def _require_graph(anatomy: Anatomy) -> None:
+    """Raises CheckpointError for models that no graph is built of."""
+    if not anatomy.has_graph:
+        form = "an encoder–decoder" if anatomy.kind == "encoder_decoder" else "a mixture of experts"
+        raise CheckpointError(
+            f"a {anatomy.model_type} model is {form}, and no graph is built of one yet",
+            fix="run it in transformers",
+        )
