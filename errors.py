@@ -57,19 +57,27 @@ class BadUsage(InputError):
     code = "E-USAGE"
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``name`` begins, in any case, or else the one spelt most like it; None where
+    none is near.
+    """
+    import difflib
+
+    spelt = {choice.casefold(): choice for choice in known}
+    begun = [word for word in spelt if name and word.startswith(name.casefold())]
+    near = begun or difflib.get_close_matches(name.casefold(), spelt, n=1, cutoff=0.5)
+    return spelt[near[0]] if near else None
+
+
 class UnknownName(InputError):
     """A name that nothing answers to; carries the nearest known one."""
 
     code = "E-UNKNOWN"
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, fix: str = "") -> None:
-        import difflib
-
         choices = sorted(known)
-        spelt = {choice.casefold(): choice for choice in choices}
-        begun = [word for word in spelt if name and word.startswith(name.casefold())]
-        near = begun or difflib.get_close_matches(name.casefold(), spelt, n=1, cutoff=0.5)
-        hint = f"did you mean {spelt[near[0]]!r}? " if near else ""
+        near = nearest(name, choices)
+        hint = f"did you mean {near!r}? " if near else ""
         super().__init__(
             f"unknown {kind} {name!r}",
             fix=fix or f"{hint}known: {', '.join(choices) if choices else 'none'}",

@@ -15,8 +15,8 @@ from .model.weights import AS_EMBEDDING, DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
 from .pipeline.pass_names import PASS_ALIASES, pass_names
 from .pipeline.pass_options import pass_type
-from .recipe import REQUANTIZE, CalibrationSettings
-from .recipe_files import About
+from .recipe import CalibrationSettings
+from .recipe_files import REQUANTIZE, About
 from .train.training_options import TrainingOptions
 
 TRAINING = "training"

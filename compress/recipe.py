@@ -37,10 +37,9 @@ from .numbers.scheme import Scheme
 from .pipeline.algorithm import Pass
 from .pipeline.pass_names import pass_names
 from .pipeline.pass_options import read_options, renamed_training, training_type
-from .recipe_files import KEYS, About, text_of, unknown_key
+from .recipe_files import KEYS, REQUANTIZE, About, text_of, unknown_key
 from .train.training_options import TrainingOptions
 
-REQUANTIZE = "requantize"  # of every entry of passes
 # Options of passes that may name a file or a directory.
 _PATHS = ("corpus", "costs", "plan", "student")
 

@@ -13,9 +13,11 @@ from ..errors import CalibrationError, RecipeError, UnknownName
 from ..storage import read_text
 from ..yaml_safe import load_yaml
 from .numbers.scheme import Scheme
-from .pipeline.pass_names import PASS_ALIASES, pass_names
+from .pipeline.option_names import option_names, training_names
+from .pipeline.pass_names import PASS_ALIASES, TRAINING_ALIASES, Alias, pass_names
 
 KEYS = ("name", "about", "passes", "training", "embedding", "head", "calibration")
+REQUANTIZE = "requantize"  # of every entry of passes
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -94,35 +96,46 @@ def scheme_asked(scheme: str, group_size: int | None) -> Scheme:
         raise RecipeError(f"group size {group_size}: {error.errors()[0]['msg']}") from None
 
 
-def check_words(recipe: str, calibration: str | None) -> None:
-    """Refuse a recipe whose name, keys, passes or schemes are misspelt; its options are for
-    :func:`~edgepress.compress.recipe.load_recipe`, which knows the passes.
+def check_words(recipe: str) -> bool:
+    """Refuse a recipe whose name, keys, passes, options or schemes are misspelt; values are for
+    :func:`~edgepress.compress.recipe.load_recipe`, which imports the passes.
+
+    Returns:
+        Whether it says that it needs calibration text, and names none.
 
     Raises:
         UnknownName: no such recipe, pass or scheme.
-        RecipeError: an unknown key. InputError: no YAML.
-        CalibrationError: it says that it needs text, and there is none.
+        RecipeError: an unknown key or option. InputError: no YAML.
     """
     text, origin = text_of(recipe)
     data = load_yaml(text, source=origin)
     if not isinstance(data, Mapping):
-        return
-    if unknown := [key for key in data if key not in KEYS]:
-        raise unknown_key(str(unknown[0]), KEYS, origin)
-    passes = data.get("passes")
-    for entry in passes if isinstance(passes, list) else ():
+        return False
+    _refuse_unknown(data, KEYS, origin)
+    training, passes = data.get("training"), data.get("passes")
+    if isinstance(training, Mapping):
+        _refuse_unknown(training, sorted(training_names() | TRAINING_ALIASES.keys()), f"{origin}, training")
+    for number, entry in enumerate(passes if isinstance(passes, list) else (), 1):
         if isinstance(entry, Mapping):
-            _check_pass(entry)
+            _check_pass(entry, f"{origin}, pass {number}")
     settings, said = data.get("calibration"), data.get("about")
     source = settings.get("source") if isinstance(settings, Mapping) else None
-    if isinstance(said, Mapping) and said.get("text") is True and not (calibration or source):
-        raise no_text(recipe)
+    return isinstance(said, Mapping) and said.get("text") is True and not source
 
 
-def _check_pass(entry: Mapping[str, Any]) -> None:
+def _check_pass(entry: Mapping[str, Any], where: str) -> None:
     name, scheme = entry.get("pass"), entry.get("scheme")
-    known = [*pass_names(), *PASS_ALIASES]
-    if isinstance(name, str) and name.replace("-", "_") not in known:
-        raise UnknownName("pass", name, [choice.replace("_", "-") for choice in pass_names()])
+    if isinstance(name, str):
+        old = name.replace("-", "_")
+        if old not in (*pass_names(), *PASS_ALIASES):
+            raise UnknownName("pass", name, [choice.replace("_", "-") for choice in pass_names()])
+        alias = PASS_ALIASES.get(old, Alias(old))
+        known = option_names(alias.name) | alias.options.keys() | TRAINING_ALIASES.keys()
+        _refuse_unknown(entry, sorted(known | {"pass", REQUANTIZE}), f"{where} ({name})")
     if isinstance(scheme, str):
         Scheme.parse(scheme)
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    if unknown := [key for key in given if key not in known]:
+        raise unknown_key(str(unknown[0]), known, where)

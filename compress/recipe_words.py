@@ -8,7 +8,8 @@ from ..errors import RecipeError
 from .model.anatomy import Anatomy
 from .model.weights import AS_EMBEDDING, WeightSource
 from .pipeline.algorithm import Pass, Selective, names_layer
-from .recipe import REQUANTIZE, Recipe
+from .recipe import Recipe
+from .recipe_files import REQUANTIZE
 
 _BEFORE = "the model as it came"
 

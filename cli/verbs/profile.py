@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import InputError, UnknownName
+from ...errors import InputError, UnknownName, nearest
 from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import COUNT, SEED, max_memory, print_plan, provider, threads
@@ -76,7 +75,7 @@ MOST_SECONDS = 120.0
 @click.option(
     "--on",
     metavar="NAMES",
-    shell_complete=completion.devices,
+    shell_complete=completion.places,
     help="Where, by comma: here, and names of `edgepress devices add`.",
 )
 @max_memory
@@ -186,9 +185,9 @@ def _places(on: str | None) -> list[OwnDevice | None]:
                 fix=f"reach one over ssh: edgepress devices add NAME --ssh USER@HOST; its figures: "
                 f"edgepress devices show {name}",
             )
-        near = get_close_matches(name.lower(), target_names(), n=1)
-        if near and not get_close_matches(name, known, n=1):
-            raise UnknownName("device", name, known, fix=f"did you mean {near[0]!r}?")
+        near = nearest(name, target_names())
+        if near and not nearest(name, known):
+            raise UnknownName("device", name, known, fix=f"did you mean {near!r}?")
         own_device(name)
     return list(places.values())
 

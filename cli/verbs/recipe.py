@@ -14,6 +14,7 @@ from .. import completion
 from ..verb import VerbGroup, output
 
 if TYPE_CHECKING:
+    from ...compress.recipe import Recipe
     from ...compress.recipe_files import About
 
 
@@ -30,17 +31,16 @@ def list_recipes(terminal: Terminal) -> None:
 
     recipes = {name: about(name) for name in sorted(names(), key=_presets_first)}
     document = {name: found.model_dump() for name, found in recipes.items()}
-    text = "\n".join([line for item in recipes.items() for line in _told(*item)] + _FOOTNOTE)
+    text = "\n".join([line for item in recipes.items() for line in _lines_of(*item)] + _FOOTNOTE)
     terminal.document(document, text)
 
 
 _PRESETS = ("fast", "balanced", "best")
 _FOOTNOTE = [
     "",
-    "Cost: of `edgepress compress` with SmolLM2-135M and 16 × 512 tokens, one core. KL and perplexity on",
-    "held-out Wikipedia, against the original in float32; MB of bundles with standard operators:",
-    "benchmarks/lab/results. The recipe itself:",
-    "edgepress recipe show NAME",
+    "Cost: of `edgepress compress` with SmolLM2-135M and 16 × 512 tokens, one core.",
+    "KL and perplexity on held-out Wikipedia, against the original in float32; MB of",
+    "bundles with standard operators. A recipe itself: edgepress recipe show NAME",
 ]
 
 
@@ -48,7 +48,7 @@ def _presets_first(name: str) -> tuple[int, str]:
     return (_PRESETS.index(name) if name in _PRESETS else len(_PRESETS), name)
 
 
-def _told(name: str, about: About) -> list[str]:
+def _lines_of(name: str, about: About) -> list[str]:
     """The lines of one recipe."""
     text = "needs text" if about.text else "no text"
     gave = [f"SmolLM2: {about.smollm2 or 'not measured'}", f"MiniLM: {about.minilm or 'not measured'}"]
@@ -58,18 +58,26 @@ def _told(name: str, about: About) -> list[str]:
     return [f"{name if not index else '':<19} {part}" for index, part in enumerate(wrapped)]
 
 
+def _loaded(name: str) -> Recipe:
+    """The recipe, after what is misspelt was refused without torch."""
+    from ...compress.recipe_files import check_words
+    from ...errors import require
+
+    check_words(name)
+    require("torch", "compress")
+    from ...compress.recipe import load_recipe
+
+    return load_recipe(name)
+
+
 @command.command("show")
 @click.argument("name", shell_complete=completion.recipes)
 @output
 def show(name: str, terminal: Terminal) -> None:
     """Print the recipe NAME (or a YAML file) after checking it."""
-    from ...errors import require
-
-    require("torch", "compress")
-    from ...compress.recipe import load_recipe
     from ...compress.recipe_files import text_of
 
-    recipe = load_recipe(name)
+    recipe = _loaded(name)
     for note in recipe.notes:
         terminal.progress.note(note)
     terminal.document({**recipe.as_dict(), "sha256": recipe.sha256}, text_of(name)[0].rstrip())
@@ -80,12 +88,7 @@ def show(name: str, terminal: Terminal) -> None:
 @output
 def check(file: str, terminal: Terminal) -> None:
     """Check a recipe file: keys, values, passes."""
-    from ...errors import require
-
-    require("torch", "compress")
-    from ...compress.recipe import load_recipe
-
-    recipe = load_recipe(file)
+    recipe = _loaded(file)
     for note in recipe.notes:
         terminal.progress.note(note)
     document = {"ok": True, "name": recipe.name, "summary": recipe.summary, "sha256": recipe.sha256}

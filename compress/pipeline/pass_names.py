@@ -44,6 +44,8 @@ PASS_ALIASES = {
     "wanda": Alias("prune", {"score": "wanda"}),
     "w8a8": Alias("rtn", {"scheme": "W8A8"}),
 }
+# Old names of options of the ``training`` section.
+TRAINING_ALIASES = {"piece_tokens": "micro_batch_tokens"}
 
 
 def choices() -> list[str]:

@@ -14,9 +14,7 @@ from pydantic import BaseModel, ValidationError
 from ...errors import RecipeError
 from ...plugins import load
 from .algorithm import BlockPass, Pass
-from .pass_names import PACKAGE, PASS_ALIASES, Alias, as_yaml
-
-TRAINING_ALIASES = {"piece_tokens": "micro_batch_tokens"}
+from .pass_names import PACKAGE, PASS_ALIASES, TRAINING_ALIASES, Alias, as_yaml
 
 
 def pass_type(name: str) -> type[Pass]:

@@ -76,6 +76,7 @@ COMPLETED = {
     "edgepress recipe show fa": ["fast"],
     "edgepress devices show h100": ["h100-sxm"],
     "edgepress validate b --against mini": ["minilm"],
+    "edgepress profile b --on he": ["here"],
     "edgepress prof": ["profile"],
 }
 

@@ -31,6 +31,10 @@ def test_nothing_heavy_is_imported_for_what_is_wrong(tmp_path: Path) -> None:
     recipe.write_text("passes: [{pass: gtpq, scheme: W4A16}]")
     scheme = tmp_path / "s.yaml"
     scheme.write_text("passes: [{pass: gptq, scheme: W4A61}]")
+    option = tmp_path / "o.yaml"
+    option.write_text("passes: [{pass: gptq, scheme: W4A16, dampin: 0.1}]")
+    training = tmp_path / "t.yaml"
+    training.write_text("{passes: [{pass: tune}], training: {epoch: 2}}")
     out = ["-o", str(tmp_path / "out")]
     cases = {
         "did you mean 'smollm2'": ["compress", "smollm", "--scheme", "W4A16", *out],
@@ -39,15 +43,19 @@ def test_nothing_heavy_is_imported_for_what_is_wrong(tmp_path: Path) -> None:
         "did you mean 'balanced'": ["compress", "smollm2", "-r", "balancd", *out],
         "did you mean 'gptq'": ["compress", "smollm2", "-r", str(recipe), *out],
         "unknown scheme 'W4A61'": ["compress", "smollm2", "-r", str(scheme), *out],
+        "pass 1 (gptq): unknown key 'dampin'\n→ did you mean 'damping'?": ["recipe", "check", str(option)],
+        "o.yaml, pass 1 (gptq): unknown key": ["compress", "smollm2", "-r", str(option), *out],
+        "training: unknown key 'epoch'\n→ did you mean 'epochs'?": ["recipe", "show", str(training)],
         "either a recipe or a scheme": ["compress", "smollm2", *out],
         "the recipe best needs calibration text": ["compress", "smollm2", "-r", "best", *out],
         "no text at nofile.txt": ["compress", "smollm2", "-r", "best", "--calibration", "nofile.txt", *out],
         "no file or directory ./absent": ["compress", "./absent", "--scheme", "int4", "--dry-run"],
         "unknown model 'bundel'": ["validate", "bundel", "--against", "smollm2"],
+        "did you mean 'h100-sxm'": ["profile", "bundle", "--on", "h100"],
         "unknown model 'absent'": ["inspect", "absent"],
     }
     command = [sys.executable, "-c", SCRIPT, json.dumps(list(cases.values()))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for said, (code, err, heavy) in zip(cases, json.loads(done.stdout), strict=True):
         assert code == 2 and said in err and not heavy, (said, err, heavy)
-    assert sorted(tmp_path.iterdir()) == [recipe, scheme]
+    assert sorted(tmp_path.iterdir()) == [option, recipe, scheme, training]
