@@ -10,24 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..disk import require_disk
 from ..errors import Degraded, InputError, require
 from ..limits import require_seed
 from ..output_paths import refuse_nesting
 from ..runtime.session.needs import headline
 from ..staging import Staging
-from ..storage import require_disk, sha256_json
+from ..storage import sha256_json
 from ..terminal import Progress, Silent
 from .model.model_names import require_model
 from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower, several_processes
 from .recipe_files import check_words, no_text, scheme_asked
-from .text.corpus import require_text, text_paths, text_sha256
+from .text.corpus import FIELD, require_text, text_paths, text_sha256
 
 # torch is imported when work starts, so that this module can be looked at without it.
 
 # Tokens that go through a block at once: enough to keep its products busy, few enough to be a small part of
 # the peak of memory.
 BATCH_TOKENS = 2048
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class CalibrationChoice:
     samples: int | None = None
     length: int | None = None
     seed: int | None = None
-    field: str = "text"
-    chat: str = "auto"
+    field: str = FIELD
+    chat: str = AUTO
 
 
 class Job:
@@ -82,6 +84,7 @@ class Job:
         self.length = min(choice.length or settings.length, self.source.anatomy.max_positions)
         self.seed = require_seed(settings.seed if choice.seed is None else choice.seed)
         self.batch_size = max(1, BATCH_TOKENS // self.length)
+        self.text = choice.source or settings.source
         self.plan = self._plan()
 
     def _plan(self) -> Any:
@@ -114,18 +117,27 @@ class Job:
         return available
 
     def calibration(self) -> Any:
-        """The token batches, or None when no pass asks for statistics."""
+        """The token batches, or None when no pass asks for statistics.
+
+        Raises:
+            CalibrationError: text that is missing, unreadable or too short.
+            InputError: a field or a chat template where no text is read, or the text has none.
+        """
         from ..runtime.text.tokenizer import Tokenizer
         from .text.calibration import calibration_from
 
         if not self.recipe.calibrated:
+            if (self.choice.field, self.choice.chat) != (FIELD, AUTO):
+                raise InputError(
+                    f"{self.recipe.name} reads no text, so there is no field and no chat template to choose",
+                    fix="leave --field and --chat out, or give --text and a recipe that reads it",
+                )
             return None
-        source = self.choice.source or self.recipe.calibration.source
-        if source is None:
+        if self.text is None:
             raise no_text(self.recipe.name)
         classifier = self.source.anatomy.classifier
         return calibration_from(
-            source,
+            self.text,
             Tokenizer.open(self.model.path),
             kind=self.source.anatomy.kind,
             samples=self.samples,
@@ -167,7 +179,7 @@ class Job:
 
 
 def _check_words(
-    model: str, recipe: str | None, scheme: str | None, group_size: int | None, text: str | None
+    model: str, recipe: str | None, scheme: str | None, group_size: int | None, text: str | None, field: str
 ) -> None:
     """Refuse what is misspelt or missing before anything heavy is imported, hashed or made."""
     if (recipe is None) == (scheme is None):
@@ -182,13 +194,13 @@ def _check_words(
         )
     require("torch", "compress")
     require("transformers", "compress")
-    if recipe is not None:
-        check_words(recipe, text)
+    if recipe is not None and check_words(recipe) and text is None:
+        raise no_text(recipe)
     if scheme is not None and scheme_asked(scheme, group_size).calibrated and text is None:
         raise no_text(scheme)
     require_model(model)
     if text is not None:
-        require_text(text)
+        require_text(text, field)
 
 
 def plan_model(
@@ -201,6 +213,8 @@ def plan_model(
     length: int | None = None,
     calibration: str | None = None,
     seed: int | None = None,
+    field: str = FIELD,
+    chat: str = AUTO,
     max_time: float | None = None,
     max_memory: float | None = None,
     device: str = "auto",
@@ -210,10 +224,12 @@ def plan_model(
     """The :class:`~edgepress.compress.plan.Plan` of a compression; raises what :func:`compress_model` does
     before it reads a weight, and writes nothing but demo models.
     """
-    _check_words(model, recipe, scheme, group_size, calibration)
-    choice = CalibrationChoice(source=calibration, samples=samples, length=length, seed=seed)
+    _check_words(model, recipe, scheme, group_size, calibration, field)
+    choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
     job = Job(model, recipe, scheme, group_size, choice, progress or Silent(), max_time)
     job.require_room(Path(output), device, max_memory)
+    if job.text is not None or not job.recipe.calibrated:  # a plan is the same with any text, or none yet
+        job.calibration()
     return job.plan
 
 
@@ -228,8 +244,8 @@ def compress_model(
     samples: int | None = None,
     length: int | None = None,
     seed: int | None = None,
-    field: str = "text",
-    chat: str = "auto",
+    field: str = FIELD,
+    chat: str = AUTO,
     max_time: float | None = None,
     max_memory: float | None = None,
     device: str = "auto",
@@ -265,7 +281,7 @@ def compress_model(
     target, kept = Path(output), None if answers is None else Path(answers)
     files = [recipe] if recipe is not None and Path(recipe).is_file() else []
     refuse_nesting(target, [model, *files, *text_paths(calibration)], kept=[answers])
-    _check_words(model, recipe, scheme, group_size, calibration)
+    _check_words(model, recipe, scheme, group_size, calibration, field)
     progress = progress or Silent()
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
     if is_follower():

@@ -139,9 +139,9 @@ def command(
     if dry_run:
         from ...compress.api import plan_model
 
-        names = ("samples", "length", "calibration", "seed", "max_time", "max_memory", "device")
-        wanted = {name: options[name] for name in names} | ({} if output is None else {"output": output})
-        plan = plan_model(model, **chosen, **wanted, progress=terminal.progress)
+        of_the_work = ("answers", "overwrite", "restart", "strict")
+        wanted = {name: value for name, value in options.items() if name not in of_the_work}
+        plan = plan_model(model, output=output or ".", **chosen, **wanted, progress=terminal.progress)
         terminal.document(plan.as_dict(), _plan_table(plan))
         return
     if output is None:

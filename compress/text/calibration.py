@@ -129,10 +129,12 @@ def calibration_from(
         CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
             would fit), the text that steps are measured on, or ids that the model has no embedding for.
         UnknownName: another ``chat``.
-        InputError: sizes that are not positive, a seed below 0, chat text for a model without a template, or
-            a label that is not one of ``labels``.
+        InputError: sizes that are not positive, a seed below 0, chat text for a model without a template or
+            that is no decoder, a field of text without rows, or a label that is not one of ``labels``.
     """
     _require_sensible(samples, length, batch_size, chat)
+    if chat == "always" and kind != "decoder":
+        raise InputError("only a decoder has a chat template", fix="leave --chat out")
     corpus = read_corpus(source, field=field)
     refuse_probe(corpus.texts(), source)
     generator = np.random.default_rng(require_seed(seed))

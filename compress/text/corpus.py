@@ -20,6 +20,7 @@ from ...storage import read_regular, sha256_file, sha256_json
 from .demo_corpora import DUMP, Split, articles, data_file
 
 LIMIT = 64 << 20
+FIELD = "text"  # of the text in a row, where nothing else is said
 
 CORPORA: dict[str, Callable[[Split], list[str]]] = {"wikipedia": articles}
 LICENSES = {"wikipedia": {"name": "CC-BY-SA-3.0", "said_by": "Wikipedia, when it was dumped in May 2016"}}
@@ -28,7 +29,7 @@ Conversation = tuple[dict[str, Any], ...]
 Document = str | Conversation
 Label = str | int | None
 _Row = tuple[Document, Label, str | None]
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 
@@ -80,12 +81,12 @@ def paragraphs(text: str) -> list[str]:
     return [part.strip() for part in _BLANK_LINE.split(text) if part.strip()]
 
 
-def texts_from(source: str, field: str = "text", split: Split = "calibration") -> list[str]:
+def texts_from(source: str, field: str = FIELD, split: Split = "calibration") -> list[str]:
     """The documents of :func:`read_corpus` as plain text, in order."""
     return read_corpus(source, field=field, split=split).texts()
 
 
-def read_corpus(source: str, *, field: str = "text", split: Split = "calibration") -> Corpus:
+def read_corpus(source: str, *, field: str = FIELD, split: Split = "calibration") -> Corpus:
     """Read and check ``source``: the name of a demo corpus, a file or a directory.
 
     Args:
@@ -96,8 +97,10 @@ def read_corpus(source: str, *, field: str = "text", split: Split = "calibration
         UnknownName: neither a corpus nor a path.
         CalibrationError: not UTF-8 (file and byte offset), a row that is no JSON object (line), no such
             field (the fields there are), no text at all, one document repeated, or more than 64 MB.
+        InputError: a ``field`` for text that has no rows.
         MissingDependency: the package of a demo corpus is not installed.
     """
+    _require_rows(source, field)
     if source in CORPORA:
         return Corpus(tuple(CORPORA[source](split)), source)
     files = _files(source)
@@ -110,12 +113,21 @@ def read_corpus(source: str, *, field: str = "text", split: Split = "calibration
     return corpus
 
 
-def require_text(source: str) -> None:
+def require_text(source: str, field: str = FIELD) -> None:
     """Refuse what names no text: raises as :func:`read_corpus` does then, and reads nothing."""
+    _require_rows(source, field)
     if source in CORPORA:
         data_file(DUMP)
     else:
         _require_size(_files(source), source)
+
+
+def _require_rows(source: str, field: str) -> None:
+    if field != FIELD and (source in CORPORA or all(file.suffix != ".jsonl" for file in _files(source))):
+        raise InputError(
+            f"{source} has no field {field!r}: it is plain text",
+            fix="leave --field out; it names the key of the text in the rows of .jsonl files",
+        )
 
 
 def text_paths(*sources: str | None) -> list[Path]:
@@ -175,7 +187,7 @@ def _require_content(corpus: Corpus) -> None:
         )
 
 
-def _if_any(values: tuple[Value, ...]) -> tuple[Value, ...]:
+def _if_any(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
     return values if any(value is not None for value in values) else ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from edgepress.compress.bundle_size import bits_in_bundle
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.pipeline.advance import Work
 from edgepress.compress.rates import Rates, measured_rates
-from edgepress.errors import ShapeError, UnknownName
+from edgepress.errors import EdgepressError, ShapeError, UnknownName
 
 from ..conftest import save_decoder
 
@@ -118,3 +119,22 @@ def test_answers_of_a_teacher_count_as_disk(pico_llama: Path, tmp_path: Path) ->
         chosen = {"recipe": str(recipe), "calibration": "wikipedia", "samples": 64, "length": 32}
         found[cache] = plan_model(str(pico_llama), **chosen).disk  # type: ignore[arg-type]
     assert found["true"] - found["false"] == 64 * 32 * 50 * 8
+
+
+def test_a_dry_run_refuses_what_the_run_would(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    """A field or a chat template that nothing reads, a field that no row has, and too little text."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"body": "the river ran under old stone bridges " * 200}) + "\n")
+    asked: dict[str, Any] = {"scheme": "W4A16", "samples": 2, "length": 16}
+    for options, said in (
+        ({"field": "body"}, "reads no text"),
+        ({"chat": "always"}, "reads no text"),
+        ({"calibration": str(pico_text), "field": "body"}, "it is plain text"),
+        ({"calibration": "wikipedia", "field": "body"}, "it is plain text"),
+        ({"calibration": str(rows)}, "has no field 'text'"),
+        ({"calibration": str(rows), "field": "body", "samples": 5000}, "would fit"),
+    ):
+        with pytest.raises(EdgepressError) as caught:
+            plan_model(str(pico_llama), **(asked | options))
+        assert said in f"{caught.value.what} {caught.value.fix}", options
+    assert plan_model(str(pico_llama), **asked, calibration=str(rows), field="body").calibration_tokens == 32

@@ -192,6 +192,8 @@ def test_plain_text_stays_plain_unless_asked(decoder: Tokenizer, chats: str, pic
 def test_conversations_need_a_template(pico_bert: Path, chats: str) -> None:
     with pytest.raises(InputError, match="no chat template"):
         calibration_from(chats, Tokenizer.open(pico_bert), kind="decoder", samples=1, length=8)
+    with pytest.raises(InputError, match="only a decoder"):
+        calibration_from(chats, Tokenizer.open(pico_bert), kind="encoder", samples=1, length=8, chat="always")
     with pytest.raises(UnknownName, match="did you mean 'never'"):
         calibration_from(chats, Tokenizer.open(pico_bert), kind="decoder", chat="nver")  # type: ignore[arg-type]
 
