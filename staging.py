@@ -15,11 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from .disk import disk_error, disk_full_is_typed
 from .errors import EdgepressError, InputError, OutputBusy, OutputExists
 from .foreign import memory_shortage
 from .old_output import OldOutput, refusal
 from .output_lock import OutputLock
-from .storage import disk_error, disk_full_is_typed
 
 # The mark of a staging directory, by its state: work goes on in it, or its result is being published.
 MARK, PUBLISHING = "edgepress-staging", "edgepress-publishing"

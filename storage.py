@@ -1,33 +1,22 @@
-"""Files on disk: hashes, contained names, atomic writes, and what the file system says as typed errors."""
+"""Files: hashes, contained names, regular files alone, atomic writes, and directories held against hashes."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
 import mmap
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import EdgepressError, InputError, OutOfResource, RefusedByPolicy
+from .errors import InputError, RefusedByPolicy
 
 # The signature that `edgepress sign` puts beside a manifest, which cannot list it.
 SIGNATURE = "model.sig"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNWRITABLE = (
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO, errno.ELOOP),
-    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOTEMPTY),
-    errno.EEXIST,  # a file where a directory should be made
-)
-# What nothing but a disk that no longer takes writes can be the cause of, in whatever work it comes up.
-_FAILED = (*FULL, errno.EIO, errno.EROFS)
 # Bytes of a file that are mapped at once, to hash them.
 WINDOW = 1 << 28
 
@@ -103,7 +92,7 @@ def read_text(path: Path) -> str:
 
 
 def sha256_file(path: Path, tick: Callable[[float], None] | None = None) -> str:
-    """Hex SHA-256 of a file's bytes, read in chunks, of which ``tick`` is told."""
+    """Hex SHA-256 of a file's bytes, read in chunks, whose sizes ``tick`` receives."""
     found, part = hashlib.sha256(), memoryview(bytearray(1 << 18))
     with open_regular(path) as stream:
         while count := stream.readinto(part):
@@ -210,7 +199,7 @@ def hash_tree(
     root: Path, *, skip: frozenset[str] = frozenset(), tick: Callable[[float], None] | None = None
 ) -> dict[str, dict[str, Any]]:
     """``{relative name: {"sha256", "bytes"}}`` for every regular file below ``root``, except names in
-    ``skip``; ``tick`` is told of the bytes that are read.
+    ``skip``; ``tick`` receives the bytes that are read.
     """
     names = sorted(name for name, kind in _entries(root) if kind == _FILE and name not in skip)
     return {
@@ -292,71 +281,3 @@ def _file_problems(path: Path, name: str, expected: Mapping[str, Any], size_only
 def shown(name: str) -> str:
     """A file's name as a message has it: one that no terminal should print is quoted."""
     return name if name.isprintable() else ascii(name)
-
-
-def free_disk(path: Path) -> int:
-    """Bytes that are free on the file system of ``path``, which need not be there yet."""
-    import shutil  # here alone: with the compressors that it knows it costs a start two milliseconds
-
-    return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
-
-
-def require_disk(path: Path, needed: int) -> None:
-    """Raise :class:`OutOfResource` when the file system of ``path`` has fewer than ``needed`` bytes free."""
-    free = free_disk(path)
-    if free < needed:
-        raise OutOfResource(
-            f"{path} needs {needed / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",
-            fix="free some space or choose an output on another disk",
-        )
-
-
-def system_error(error: BaseException | None) -> int | None:
-    """The errno of an OSError, or the one that native code put into its words: ``… (os error 28)``."""
-    if isinstance(error, OSError):
-        return error.errno
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    return int(said.group(1)) if said else None
-
-
-def disk_error(path: Path, error: BaseException | None) -> EdgepressError | None:
-    """The typed error for an ``error`` by which work that writes ``path`` ended, where that was a full disk,
-    one that fails, or one that is read-only; None for any other.
-    """
-    number = system_error(error)
-    if number not in _FAILED:
-        return None
-    again = "free some space and run the same command again"
-    if number in FULL:
-        return OutOfResource(f"the disk is full while writing {path}", why=str(error), fix=again)
-    if number == errno.EIO:
-        check = "check the disk and the system's log, then run the same command again"
-        return OutOfResource(f"the disk fails while writing {path}", why=str(error), fix=check)
-    return _unwritable(path, error)
-
-
-def _unwritable(path: Path, error: BaseException | None) -> InputError:
-    return InputError(f"cannot write {path}", why=str(error), fix="choose another output path")
-
-
-def make_folder(folder: Path) -> None:
-    """Make a directory with those above it; raises InputError where none can be (``/proc/x``)."""
-    try:
-        with disk_full_is_typed(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:
-        raise _unwritable(folder, error) from None
-
-
-@contextmanager
-def disk_full_is_typed(path: Path) -> Iterator[None]:
-    """Turn what the file system says to any write below into typed errors that name ``path``."""
-    try:
-        yield
-    except OSError as error:
-        typed = disk_error(path, error)
-        if typed is None and error.errno in UNWRITABLE:
-            typed = _unwritable(path, error)
-        if typed is not None:
-            raise typed from error
-        raise

@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..disk import make_folder
 from ..errors import InputError, UnknownName
-from ..storage import make_folder, read_json, write_json
+from ..storage import read_json, write_json
 from .target import target_names
 from .transports.answers import Facts
 from .transports.ssh import require_address

@@ -10,21 +10,19 @@ import random
 import shutil
 import socket
 import sys
-from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
 import pytest
 from edgepress import storage
+from edgepress.disk import disk_full_is_typed
 from edgepress.errors import InputError, OutOfResource, RefusedByPolicy
 from edgepress.storage import (
     canonical_json,
     check_tree,
     contained,
-    disk_full_is_typed,
     hash_tree,
     read_json,
-    require_disk,
     sha256_file,
     sha256_json,
     write_atomic,
@@ -277,31 +275,6 @@ def test_a_hundred_directories_as_they_were_written_have_no_difference(tmp_path:
         copy = tmp_path / f"copy {index}"
         shutil.copytree(tmp_path / str(index), copy, copy_function=shutil.copyfile)
         assert check_tree(copy, files, skip=frozenset()) == []
-
-
-def test_require_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")(10**10, 0, 10**9)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    require_disk(tmp_path / "not" / "there", 10**9)
-    with pytest.raises(OutOfResource, match=r"needs 1\.50 GB of disk, 1\.00 GB are free"):
-        require_disk(tmp_path / "not" / "there", 15 * 10**8)
-
-
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        *[(number, OutOfResource) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)],
-        *[(number, InputError) for number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)],
-        *[(number, InputError) for number in (errno.ENOTDIR, errno.EEXIST)],
-        (errno.EIO, OutOfResource),
-        (errno.EBUSY, OSError),
-    ],
-)
-def test_errors_of_the_file_system_are_typed(tmp_path: Path, number: int, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match=os.strerror(number)) as caught, disk_full_is_typed(tmp_path / "out"):
-        raise OSError(number, os.strerror(number))
-    if kind is not OSError:
-        assert str(tmp_path / "out") in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...disk import make_folder
 from ...errors import InputError, OutputExists
 from ...output_lock import OutputLock
-from ...storage import make_folder
 from ...terminal import Progress, Silent
 from .demo_plan import FULL, MODELS, DemoModel, DemoSize
 from .model_steps import ModelSteps

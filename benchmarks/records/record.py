@@ -16,8 +16,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ... import __version__
+from ...disk import disk_full_is_typed, make_folder
 from ...errors import InputError
-from ...storage import canonical_json, disk_full_is_typed, make_folder, read_text
+from ...storage import canonical_json, read_text
 from .energy_record import Energy
 
 SCHEMA = "edgepress.measurement/1"
@@ -99,7 +100,7 @@ class Metric(BaseModel):
 
 
 class SampleAnswer(BaseModel):
-    """What a decoder and its original reply to one prompt, greedily."""
+    """What a model and its original say to one text: a greedy reply, nearest neighbours, or a label."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,7 +1,7 @@
 """A decoder checkpoint that does not fit memory, under measurement: its blocks are loaded one at a time.
 
 Told which windows it will be asked for, it sends all of them through its blocks once; a window that it was
-not told of goes alone, at the cost of reading the whole model. It writes no replies, which would take such a
+not stated goes alone, at the cost of reading the whole model. It writes no replies, which would take such a
 pass for every token.
 """
 

@@ -47,7 +47,7 @@ class OpenModel(Protocol):
         ...
 
     def read_ahead(self, windows: NDArray[np.int64]) -> None:
-        """Told which windows ``[n, length]`` a decoder's logits are asked for next."""
+        """States which windows ``[n, length]`` a decoder's logits are asked for next."""
         ...
 
     def greedy(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:

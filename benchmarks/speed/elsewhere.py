@@ -25,9 +25,10 @@ from ...devices.own_devices import OwnDevice
 from ...devices.transports.answers import Answer, read, refused
 from ...devices.transports.sending import Prepared, prepare
 from ...devices.transports.ssh import Link
+from ...disk import make_folder
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
-from ...storage import cache_directory, make_folder, sha256_json
+from ...storage import cache_directory, sha256_json
 from ...terminal import Progress
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement

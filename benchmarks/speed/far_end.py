@@ -25,8 +25,9 @@ from typing import Any
 import psutil
 
 from ...devices.kernel_table.measure import measure_kernels
+from ...disk import make_folder
 from ...errors import EdgepressError, OutOfResource, OutputBusy
-from ...storage import cache_directory, make_folder
+from ...storage import cache_directory
 from .latency import ArmSamples
 from .profile import profile_bundle
 from .protocol import Protocol
@@ -43,7 +44,7 @@ class Said:
         self._channel, self._lock = private_stdout(), threading.Lock()
 
     def say(self, **message: Any) -> None:
-        """One line; nobody hears it any more where the link is gone, and the lease ends the work."""
+        """One line; nobody hears it any more where the link is broken, and the lease ends the work."""
         self.write(json.dumps(message, allow_nan=False))
 
     def write(self, line: str) -> None:

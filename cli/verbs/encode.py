@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...disk import disk_full_is_typed, make_folder
 from ...errors import InputError
 from ...output_paths import refuse_file
-from ...storage import disk_full_is_typed, make_folder, write_atomic
+from ...storage import write_atomic
 from ...terminal import Terminal
 from .. import bundle_options as verb_options
 from ..verb import Verb

@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...disk import disk_full_is_typed, require_disk
 from ...errors import CheckpointError, InputError, OutputExists
 from ...foreign import foreign_errors_are_typed
 from ...staging import Staging
-from ...storage import disk_full_is_typed, is_regular, read_json, require_disk, sha256_file, write_json
+from ...storage import is_regular, read_json, sha256_file, write_json
 from ...terminal import Progress
 from .anatomy import stored_name
 from .checkpoint.policy import CONFIG, inside

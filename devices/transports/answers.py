@@ -82,7 +82,7 @@ class Ready(Answer):
 
 
 class Cleared(Answer):
-    """Whether everything that was sent is gone."""
+    """Whether everything that was sent was deleted."""
 
     cleared: bool
 

@@ -1,7 +1,7 @@
 """A link to a device over the user's own OpenSSH: their configuration, agent and jump hosts.
 
 One connection carries one session: the device's Python reads the bootstrap from it, then requests. Both ends
-send a heartbeat, so that neither waits for one that is gone.
+send a heartbeat, so that neither waits for one that has ended.
 """
 
 from __future__ import annotations
@@ -143,12 +143,12 @@ class Link:
         self.send({"do": "become", "environment": environment, "module": module})
         self.answer(Ready)  # what came before would be read by the program that it was
 
-    def send_file(self, path: Path, offset: int, told: Callable[[int], None]) -> None:
-        """The bytes of a file from ``offset`` on, raw; ``told`` hears how many were taken."""
+    def send_file(self, path: Path, offset: int, taken: Callable[[int], None]) -> None:
+        """The bytes of a file from ``offset`` on, raw; ``taken`` receives how many were."""
         with path.open("rb") as stream, self._writing:
             stream.seek(offset)
             while (chunk := stream.read(CHUNK)) and self._put(chunk):
-                told(len(chunk))
+                taken(len(chunk))
 
     def _write(self, data: bytes) -> None:
         with self._writing:

@@ -22,17 +22,10 @@ from importlib import metadata
 from pathlib import Path
 
 from ... import __version__
+from ...disk import make_folder
 from ...errors import InputError, MissingDependency
 from ...runtime.kernels.library import library
-from ...storage import (
-    cache_directory,
-    make_folder,
-    read_json,
-    sha256_file,
-    sha256_json,
-    write_atomic,
-    write_json,
-)
+from ...storage import cache_directory, read_json, sha256_file, sha256_json, write_atomic, write_json
 from .platforms import Platform
 
 NEEDED = (

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...disk import disk_full_is_typed
 from ...errors import GateFailed, InputError, OutputExists, require
 from ...foreign import foreign_errors_are_typed
-from ...storage import SIGNATURE, disk_full_is_typed, read_regular, write_atomic
+from ...storage import SIGNATURE, read_regular, write_atomic
 from .verification import verify_directory
 
 PASSWORD = "EDGEPRESS_KEY_PASSWORD"

@@ -71,7 +71,7 @@ class CacheBuffers:
 
     def grow(self, capacity: int) -> None:
         """Move to buffers of ``capacity`` tokens that begin as the old ones, whole: edgepress's own attention
-        keeps keys in blocks of 16 tokens, so that the first tokens alone cannot be told from the rest.
+        keeps keys in blocks of 16 tokens, so that the first tokens alone cannot be split from the rest.
         """
         grown: dict[str, Any] = {}
         for name, shape in self._shapes(capacity):

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...disk import free_disk, require_disk
 from ...errors import OutOfResource
-from ...storage import free_disk, require_disk
 from .threads import free_memory, memory_limit
 
 # How far the time of a run may be from the plan's, either way: other work shares the machine.

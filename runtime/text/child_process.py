@@ -155,7 +155,7 @@ def _answered(process: subprocess.Popen[bytes], message: bytes, limit: int) -> b
     try:
         process.stdin.write(len(message).to_bytes(8, "little") + message)
         process.stdin.flush()
-    except OSError:  # the child is gone
+    except OSError:  # the child has ended
         return None
     size = int.from_bytes(process.stdout.read(8), "little")
     # A refusal is a sentence; an answer is within the limit.

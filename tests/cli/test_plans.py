@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers_before_anything_is_loade
 def test_a_full_disk_is_refused(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("edgepress.storage.free_disk", lambda path: 1000)
+    monkeypatch.setattr("edgepress.disk.free_disk", lambda path: 1000)
     for command in (["export", str(pico_llama)], ["compress", str(pico_llama), "--scheme", "W4A16"]):
         assert run([*command, "-o", str(tmp_path / "out"), "--dry-run"]) == 6
         assert "GB of disk, 0.00 GB are free" in capsys.readouterr().err

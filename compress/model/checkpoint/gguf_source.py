@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from .... import plugins
+from ....disk import disk_full_is_typed, require_disk
 from ....errors import CheckpointError, OutputExists, RefusedByPolicy, UnknownName, require
 from ....foreign import foreign_errors_are_typed
 from ....runtime.text.child_process import ChildProcess, Limits
 from ....staging import Staging
-from ....storage import disk_full_is_typed, require_disk
 from ....terminal import Progress, Silent
 from ..family import FAMILIES
 from .gguf_header import GgufHeader, read_gguf_header
