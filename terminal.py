@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _NUMBERS = re.compile(r"\[\n([-+.\deE,\s]+)\]")
 
 
-# Is told how much of some work has been done since it was last called.
+# Receives how much of some work has been done since it was last called.
 Tick = Callable[[float], None]
 
 

@@ -1,6 +1,6 @@
 """Bars on a terminal: a line for each task that fits any width, and one that ticks while nothing is counted.
 
-Percent and the time left are never cut: the detail goes first, then the bar, the time gone, the label.
+Percent and the time left are never cut: the detail goes first, then the bar, the time passed, the label.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rich.text import Text
 from .escaping import printable
 
 _WIDEST_BAR, _NARROWEST_BAR = 24, 8
+_DONE = 0.995  # what is shown as 100 %: sums of estimates need not reach the whole
 
 
 def clock(seconds: float | None) -> str:
@@ -29,15 +30,15 @@ def clock(seconds: float | None) -> str:
 
 
 def bar_line(
-    label: str, share: float, gone: float, left: float | None, detail: str = "", width: int = 80
+    label: str, share: float, passed: float, left: float | None, detail: str = "", width: int = 80
 ) -> str:
-    """One line of at most ``width`` cells: label, bar, percent, time gone, time left, detail."""
+    """One line of at most ``width`` cells: label, bar, percent, time passed, time left, detail."""
     needed = f"{100 * share:3.0f} % ETA {clock(left)}"
-    passed = f"{100 * share:3.0f} % {clock(gone)} ETA {clock(left)}"
+    whole = f"{100 * share:3.0f} % {clock(passed)} ETA {clock(left)}"
     room = width - cell_len(label) - 1
     if room < cell_len(needed):
         return f"{_cut(label, max(width - cell_len(needed) - 1, 0))} {needed}".strip()[:width]
-    tail = passed if room >= cell_len(passed) else needed
+    tail = whole if room >= cell_len(whole) else needed
     size = min(_WIDEST_BAR, room - cell_len(tail) - 1)
     if size >= _NARROWEST_BAR:
         done = round(size * min(max(share, 0), 1))
@@ -66,17 +67,17 @@ class _Live(Progress):
 
     def line(self, task: Task) -> Text:
         share = task.completed / task.total if task.total else 1.0
-        gone, left = task.elapsed or 0.0, 0.0 if task.finished else task.time_remaining
+        passed, left = task.elapsed or 0.0, 0.0 if share >= _DONE else task.time_remaining
         if left is None and share > 0:
-            left = gone * (1 - share) / share  # before rich has seen a second step
+            left = passed * (1 - share) / share  # before rich has seen a second step
         width = min(self.console.width, 140)
-        shown = bar_line(task.description, share, gone, left, task.fields["detail"], width)
+        shown = bar_line(task.description, share, passed, left, task.fields["detail"], width)
         return Text(shown, no_wrap=True, overflow="ellipsis")
 
 
 class Bars:
-    """A bar for each task, with the time gone and the time left; between tasks a clock, so that no silence is
-    long. It ends with :meth:`close`.
+    """A bar for each task, with the time passed and the time left; between tasks a clock, so that no silence
+    is long. It ends with :meth:`close`.
     """
 
     def __init__(self, console: Console) -> None:
