@@ -11,7 +11,7 @@
 #   make check-gpu   the CUDA tests and a benchmark on a machine with one NVIDIA GPU
 #   make env         only make the environment make clean     remove what was built, not the environments
 #   make env-locked  the same by hash: every package as requirements/dev.txt pins it
-#   make lock        write the files of requirements/ anew (needs uv)
+#   make lock        rewrite the files of requirements/ (needs uv)
 #   make wheel       wheels for x86-64 and, with a cross compiler, 64-bit Arm, into dist/
 #   make audit       hold the installed packages against known vulnerabilities
 #   make docs        the documentation as a site, into build/site; fails on a link that leads nowhere

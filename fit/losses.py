@@ -27,7 +27,8 @@ from ..compress.pipeline.stage import MEASURED_TOKENS, Stage
 from ..compress.solve.scheme_costs import scheme_costs
 from ..compress.text.calibration import Calibration
 from ..compress.text.token_batch import TokenBatch
-from ..storage import cache_directory, make_folder, sha256_json
+from ..disk import make_folder
+from ..storage import cache_directory, sha256_json
 from ..terminal import Progress
 
 GROUPS = (32, 64, 128)

@@ -207,7 +207,7 @@ def fit_grid(
     ``importance`` weighs the squared error of each input channel, ``[in]``, or the products of the errors of
     each two of a group, ``[groups, size, size]``; the group size must divide ``in``. ``absmax`` is the
     largest weight of all the matrices that share what NVFP4's scales are counted in; by default of this one.
-    ``tick`` is told of the weights that are done, times the grids that were tried.
+    ``tick`` receives the weights that are done, times the grids that were tried.
     """
     out_features, in_features = weight.shape
     groups = scheme.groups(in_features)

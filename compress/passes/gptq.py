@@ -62,7 +62,7 @@ def quantize_in_order(
     """Quantize ``weight [out, in]`` on the grid ``scale``, ``zero_point [out, groups]``.
 
     ``factor`` is of the damped Gram with its channels in ``order [in]``, the order of work; weights where
-    ``mask`` (True keeps) is False become exactly zero. ``tick`` is told of the multiply-adds that are done.
+    ``mask`` (True keeps) is False become exactly zero. ``tick`` receives the multiply-adds that are done.
     """
     group = torch.arange(weight.shape[1], device=weight.device) // (weight.shape[1] // scale.shape[1])
     codes = _columns(

@@ -134,8 +134,8 @@ class Hqq(BlockPass):
             block.quantize(linear, tensor, "hqq")
 
     def quantize(self, weight: Tensor, mask: Tensor | None = None, tick: Tick = unseen) -> QTensor:
-        """``weight [out, in]`` on its half-quadratic grid; exactly zero where ``mask`` is False. ``tick`` is
-        told of the weights that are done, times the roundings that they take.
+        """``weight [out, in]`` on its half-quadratic grid; exactly zero where ``mask`` is False. ``tick``
+        receives the weights that are done, times the roundings that they take.
         """
         scale, zero_point = fit_grid(weight, self.scheme, tick=tick)
         rows = max(1, _CHUNK_WEIGHTS // weight.shape[1])

@@ -35,7 +35,7 @@ def prune_columns(
 
     ``weight [in, out]``, input channels first, is overwritten by what is left of it. The mask is chosen for
     ``group`` channels at once; ``group`` divides ``block``, after which the far channels are updated.
-    ``tick`` is told of the multiply-adds that are done.
+    ``tick`` receives the multiply-adds that are done.
     """
     channels = weight.shape[0]
     mask = torch.ones_like(weight, dtype=torch.bool)

@@ -9,9 +9,9 @@ longer divide its hidden size is written as the Mistral that it is: transformers
 name.
 
 For decoders with RMSNorm. LayerNorm models are refused: their norms take off a mean over channels that would
-be gone, and their configs derive the size of a head from the hidden size. A head that is the embedding stays
-so: then the final norm's scales cannot be folded, and a basis of ``pca`` leaves alone the channels whose
-scales are unusual.
+be removed, and their configs derive the size of a head from the hidden size. A head that is the embedding
+stays so: then the final norm's scales cannot be folded, and a basis of ``pca`` leaves alone the channels
+whose scales are unusual.
 """
 
 from __future__ import annotations

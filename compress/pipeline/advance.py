@@ -76,7 +76,7 @@ def block_work(
 
 @contextmanager
 def forwards_tick(linears: Iterable[nn.Module], tick: Tick) -> Iterator[None]:
-    """``tick`` is told of each of ``linears`` as it runs, for as long as the context lasts: a batch through a
+    """``tick`` receives each of ``linears`` as it runs, for as long as the context lasts: a batch through a
     large block takes long.
     """
 

@@ -81,7 +81,7 @@ class Block:
         changed: parameters that passes replaced.
         kv: how its keys and values are cached, or None in float.
         prepared: what passes found of it ahead of the sweep (:meth:`.algorithm.BlockPass.prepare`).
-        tick: is told of the multiply-adds that are done.
+        tick: receives the multiply-adds that are done.
     """
 
     anatomy: BlockAnatomy
@@ -136,7 +136,7 @@ class Block:
         return rounded.to(torch.float32)
 
     def set_weight(self, linear: Linear, weight: Tensor) -> None:
-        """Replace the weight of a linear by a dense one; what codes it had are gone."""
+        """Replace the weight of a linear by a dense one; what codes it had are dropped."""
         self.quantized.pop(linear.name, None)
         self._assign(linear, weight.to(self.stored_types.get(f"{linear.name}.weight", torch.float32)))
         self.changed.add(f"{linear.name}.weight")

@@ -43,7 +43,7 @@ def collect(
     tensors.
 
     ``wanted`` maps a linear to the statistics asked for; ``original`` is needed by paired ones. Starts over
-    with smaller micro-batches when memory runs out, so that nothing is counted twice. ``tick`` is told of the
+    with smaller micro-batches when memory runs out, so that nothing is counted twice. ``tick`` receives the
     multiply-adds of each micro-batch.
     """
     while True:

@@ -79,7 +79,7 @@ class GramPruning(GroupSolving, UnstructuredPruning):
         self, rows: StackedRows, hessian: Tensor, factor: InverseFactor, tick: Tick
     ) -> tuple[Tensor, Tensor]:
         """The pruned weight and its mask, both ``[rows, in]``; ``factor`` is of a multiple of ``hessian``.
-        ``tick`` is told of the multiply-adds that are done.
+        ``tick`` receives the multiply-adds that are done.
         """
         raise TypeError(f"{type(self).__name__} does not define solve")
 

@@ -37,7 +37,7 @@ class DescentSettings:
     Attributes:
         rate, clip_rate: of the first step, for offsets and clip factors; they fall linearly to zero.
         alone: each sequence goes through the block alone.
-        seen: is told of the tokens of each batch, and whether something was learned from them.
+        seen: receives the tokens of each batch, and whether something was learned from them.
     """
 
     pairs: Callable[[], Iterator[Pair]]

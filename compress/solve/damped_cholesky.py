@@ -171,7 +171,7 @@ def factorize(
     to 10 suffices.
 
     The damping is made ten times stronger until the matrix factors; channels that never fired get the mean
-    itself. Holds one matrix of the size of ``gram`` beside it. ``tick`` is told of the multiply-adds that are
+    itself. Holds one matrix of the size of ``gram`` beside it. ``tick`` receives the multiply-adds that are
     done.
     """
     mean = float(gram.diagonal().mean())

@@ -153,7 +153,7 @@ def fit_support(
 ) -> Tensor:
     """``start [out, in]`` moved towards the minimum around ``target [out, in]`` where ``mask`` is True.
 
-    ``hessian [in, in]`` is positive definite; ``start`` is zero where ``mask`` is False. ``tick`` is told of
+    ``hessian [in, in]`` is positive definite; ``start`` is zero where ``mask`` is False. ``tick`` receives
     the multiply-adds of each step.
     """
     scale = hessian.diagonal()

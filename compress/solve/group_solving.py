@@ -113,7 +113,7 @@ def corrected(
 
     ``inputs`` has the :data:`HALVES` of C, by which the diagonal S shrinks. ``factor`` is of H, the damped
     Gram with its channels in ``order [in]``: the damping holds the result to ``weight`` where the inputs tell
-    little. ``tick`` is told of the multiply-adds that are done.
+    little. ``tick`` receives the multiply-adds that are done.
     """
     reverse = order.flip(0)
     halves = []

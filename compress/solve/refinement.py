@@ -38,7 +38,7 @@ def refine(
     mask: Tensor | None = None,
     tick: Tick = unseen,
 ) -> QTensor:
-    """``tensor`` after up to ``rounds`` rounds; ends early when no code moves. ``tick`` is told of the
+    """``tensor`` after up to ``rounds`` rounds; ends early when no code moves. ``tick`` receives the
     multiply-adds that are done.
 
     ``target [out, in]`` is what it should stand for, under ``hessian [in, in]`` with a positive diagonal;

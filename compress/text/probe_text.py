@@ -1,7 +1,7 @@
 """The text that every step of a recipe is measured on: four short ones of several kinds, which come with the
 package and were written for it.
 
-Nothing calibrates with it or learns from it, so that what a step costs is told by one number, whatever it
+Nothing calibrates with it or learns from it, so that one number says what a step costs, whatever it
 read; a calibration text that holds it is refused. The first :data:`TOKENS` tokens of each text are taken.
 """
 

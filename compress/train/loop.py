@@ -38,8 +38,8 @@ class Loop:
     Args:
         learn: adds the gradient of ``share`` times the summed loss of a micro-batch, and returns the sum.
         measure: the mean held-out loss a token, with the parameters as they are.
-        before_step: told before each step which share of them is done, and before a measurement 1.
-        decay: told after each step which share of the weights it takes away.
+        before_step: receives before each step which share of them is done, and before a measurement 1.
+        decay: receives after each step which share of the weights it takes away.
         processes: that learn together; the held-out loss that ``measure`` returns is the same in all.
         scaled: ``learn`` computes in float16: its gradients are those of scaled losses.
     """

@@ -22,11 +22,11 @@ from typing import Any
 import psutil
 
 from ... import __version__
+from ...disk import disk_full_is_typed, require_disk
 from ...errors import EdgepressError, OutOfResource
 from ...runtime.kernels.library import instructions
 from ...runtime.session.session import onnxruntime
 from ...runtime.session.threads import thread_budget
-from ...storage import disk_full_is_typed, require_disk
 from ...terminal import Progress, ProgressTask
 from ..bandwidth import SMALLEST, measure_bandwidth
 from ..probe import read_memory

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....storage import disk_full_is_typed, make_folder, sha256_json
+from ....disk import disk_full_is_typed, make_folder
+from ....storage import sha256_json
 
 Row = Sequence[float]
 

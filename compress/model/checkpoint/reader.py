@@ -141,7 +141,7 @@ class CheckpointReader:
 
     def fingerprint(self, tick: Tick = unseen) -> str:
         """Hex SHA-256 over the content of config, weights and companions: equal models have equal ones.
-        ``tick`` is told of the bytes of weights that are done.
+        ``tick`` receives the bytes of weights that are done.
 
         Raises:
             CheckpointError: a tensor holds NaN or infinity; all of them are looked at while they are hashed.

@@ -80,7 +80,7 @@ def _copy(source: Any, target: Any, size: int, tick: Tick) -> None:
 
 def join(parts: Sequence[Path], directory: Path, shard_bytes: int = SHARD_BYTES, tick: Tick = unseen) -> int:
     """Write the tensors of ``parts`` as ``model.safetensors`` (or shards and their index); returns the tensor
-    bytes, of which ``tick`` is told as they are written.
+    bytes, of which ``tick`` hears as they are written.
     """
     shards: list[list[Stored]] = [[]]
     for part in parts:

@@ -96,7 +96,7 @@ class ShardFiles:
         self, path: Path, tensors: Iterable[tuple[str, TensorEntry]], seen: NonFinite, tick: Tick = unseen
     ) -> str:
         """Hex SHA-256 of the file's bytes, computed again only when the file has changed; the values of its
-        ``tensors`` are shown to ``seen`` on the way, and ``tick`` is told of their bytes.
+        ``tensors`` are shown to ``seen`` on the way, and ``tick`` receives their bytes.
 
         Raises:
             CheckpointError: the file has become shorter.

@@ -29,7 +29,7 @@ class SizeKeys:
 
     Attributes:
         heads: of query heads, key/value heads and channels of a head; None where transformers derives the
-            size of a head from the hidden size, so that a config cannot say that heads are gone.
+            size of a head from the hidden size, so that a config cannot say that heads were removed.
         twin: ``model_type`` and architecture of the same network without biases, where transformers refuses
             hidden sizes under the family's own name that are no multiple of the heads.
         experts: how the number of experts may be called: all that are there say it.

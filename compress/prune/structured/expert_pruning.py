@@ -8,7 +8,7 @@
 An expert that goes may be merged into the one that stays whose outputs on a sample of the tokens are most
 like its own, the weights averaged by frequency (after Chen et al. 2024, "Retraining-Free Merging of Sparse
 Mixture-of-Experts via Hierarchical Clustering", arXiv 2410.08589, whose router keeps its rows; here those of
-experts that are gone leave it, so that the result is a plain model).
+experts that were removed leave it, so that the result is a plain model).
 """
 
 from __future__ import annotations

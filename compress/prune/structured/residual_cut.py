@@ -65,7 +65,7 @@ def why_not(anatomy: Anatomy) -> str | None:
         return reason
     norms = [norm for block in anatomy.blocks for norm in (block.norm1, block.norm2)]
     if any(norm.kind == "layer" for norm in norms):
-        return "its LayerNorms take off the mean of channels that would be gone"
+        return "its LayerNorms take off the mean of channels that would be removed"
     if any(block.order != "pre" for block in anatomy.blocks):
         return "its attention and MLP read the same states"
     if any(block.normed_inside for block in anatomy.blocks):
