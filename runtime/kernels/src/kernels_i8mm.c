@@ -1,4 +1,5 @@
-/* NEON with the dot product of unsigned and signed bytes, which comes with the extension i8mm. */
+/* NEON with the products of unsigned and signed bytes of the extension i8mm: of matrices for two rows and more, of
+ * vectors for a single one. */
 #if defined(__aarch64__)
 #define TARGET "arch=armv8.2-a+dotprod+i8mm"
 #define EDGEPRESS_NEON

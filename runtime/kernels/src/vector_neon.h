@@ -33,6 +33,28 @@ INLINE tile_ints tile_dot4(tile_ints sum, tile_words codes, int32_t quad, const 
 #endif
 }
 
+#if defined(EDGEPRESS_I8MM)
+/* Four inputs of four numbers, and the next four of the same, become eight inputs of two numbers each. */
+INLINE void tile_pair(tile_words *first, tile_words *second) {
+    uint32x4_t a = (uint32x4_t)*first, b = (uint32x4_t)*second;
+    *first = (tile_words)vzip1q_u32(a, b), *second = (tile_words)vzip2q_u32(a, b);
+}
+/* Adds the products of two outputs' codes and two rows' factors, eight inputs each: the sums of an output's rows stand
+ * side by side. */
+INLINE tile_ints tile_dot8(tile_ints sum, tile_words codes, tile_words factors) {
+    return (tile_ints)vusmmlaq_s32((int32x4_t)sum, (uint8x16_t)codes, (int8x16_t)factors);
+}
+/* Eight inputs of a row, and of another, as factors. */
+INLINE tile_words tile_factors(const int8_t *row, const int8_t *next) {
+    return (tile_words)vcombine_s8(vld1_s8(row), vld1_s8(next));
+}
+/* Such sums of four outputs, added to those of each of the two rows. */
+INLINE void tile_add_pair(tile_ints *row, tile_ints *next, tile_ints low, tile_ints high) {
+    *row += (tile_ints)vuzp1q_s32((int32x4_t)low, (int32x4_t)high);
+    *next += (tile_ints)vuzp2q_s32((int32x4_t)low, (int32x4_t)high);
+}
+#endif
+
 INLINE tile_floats tile_nearest(tile_floats value) { return (tile_floats)vrndnq_f32((float32x4_t)value); }
 INLINE tile_floats tile_maximum(tile_floats a, tile_floats b) {
     return (tile_floats)vbslq_f32(vcgtq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b);
