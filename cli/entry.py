@@ -42,6 +42,7 @@ VERBS = {
     "export": "Export a checkpoint to a bundle that runs on a device.",
     "validate": "Compare a bundle or checkpoint with the original on a text.",
     "profile": "Measure latency and memory of a bundle, here or on other machines.",
+    "predict": "Predict latency and memory of a bundle on machines, before it is measured.",
     "generate": "Stream text from a decoder bundle.",
     "encode": "Turn sentences into embeddings with an encoder bundle.",
     "classify": "Name the label of each text with a classifier bundle.",

@@ -41,7 +41,7 @@ ROOMS = {
         {"formats"},
         {""},
     ],
-    "devices": [{"targets", "transports"}, {""}, {"kernel_table", "meters"}],
+    "devices": [{"targets", "transports"}, {""}, {"kernel_table", "meters"}, {"predict"}],
     "runtime": [{"bundle", "text", "kernels"}, {"session"}, {"engine"}, {""}],
     "benchmarks": [{"records"}, {"speed"}, {"quality"}, {"page"}, {"demo"}, {"lab"}, {""}],
 }

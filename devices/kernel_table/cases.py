@@ -21,6 +21,7 @@ _FEATURES = ({"group": 32}, {"group": 128}, {"shared": 16}, {"gated": 1}, {"zero
 _SHAPES = ((9, 3, 64), (8, 8, 64), (32, 8, 64), (32, 8, 128), (16, 2, 128), (16, 16, 32), (16, 8, 32))
 _CACHES = ("float32", "float16", "int8", "uint8")
 _CONTEXTS = (16, 128, 1024, 4096)
+_REACHES: tuple[Reach, Reach] = ("near", "far")
 _PROMPTS = tuple(product((16, 64, 256), (0, 768)))
 _WIDTHS = (256, 1024, 4096)
 
@@ -94,10 +95,12 @@ def _encoders() -> Iterator[Case]:
 
 def _packed(make: Callable[..., NodeKind], *form: int) -> Iterator[Case]:
     """Products whose weights the runtime packs: those that come from memory must be large, to be few."""
-    for sizes in product(ROWS, (256, 2048), (256, 2048)):
+    for sizes in product((1, 16, 256), _INPUTS, _OUTPUTS):
         yield Case(make(*sizes, *form), "near")
     for sizes in product((1, 16), (1024, 2048), (1024, 2048)):
         yield Case(make(*sizes, *form), "far")
+    for reach in _REACHES:
+        yield Case(make(1, 512, _HEAD, *form), reach)
 
 
 def _floats() -> Iterator[Case]:

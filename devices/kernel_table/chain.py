@@ -18,8 +18,9 @@ from ...runtime.session.session import graph_errors_are_typed, open_session
 from .node_kinds import Fed, NodeKind
 from .small_model import SmallModel, Tensor
 
-# One byte for all weights: 1.06 as float16, 0.0115 as float32, and neither small nor large as codes.
-FILL = 0x3C
+# The bytes of weights: as float16 and float32 between 1e-19 and 2, and of all sorts as codes. They differ,
+# since the runtime packs equal weights once.
+LEAST_BYTE, LAST_BYTE = 0x20, 0x3F
 _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16": 10}
 _ALIGNED = 64
 # About how long a pass takes: enough that a run's own cost is small beside it. The rates are of a slow core.

@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from ... import __version__
@@ -32,7 +33,7 @@ from ..bandwidth import SMALLEST, measure_bandwidth
 from ..probe import read_memory
 from ..processor import read_processor
 from .cases import Case, cases
-from .chain import FILL
+from .chain import LAST_BYTE, LEAST_BYTE
 from .kept import HERE, tables_of
 from .table import Family, Fixed, KernelTable, Key, Reading, now, read_table, write_table
 from .timing import STOCK
@@ -284,8 +285,9 @@ def _stock(size: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="edgepress-kernels-") as name:
         folder = Path(name)
         with disk_full_is_typed(folder), (folder / STOCK).open("wb") as stream:
-            for _ in range(size >> 20):
-                stream.write(bytes([FILL]) * (1 << 20))
+            block = np.random.default_rng(0).integers(LEAST_BYTE, LAST_BYTE, 1 << 20, np.uint8)
+            for index in range(size >> 20):
+                stream.write(np.roll(block, 4099 * index).tobytes())
         yield folder
 
 

@@ -58,6 +58,10 @@ def tile_bytes(
     return -(-n // OUTPUTS) * (head + 2 * bits * (-(-k // step) * step))
 
 
+def _product_kind(outputs: int) -> str:
+    return "product" if outputs < HEAD_OUTPUTS else "head"
+
+
 def quantized_product(
     rows: int,
     k: int,
@@ -79,7 +83,7 @@ def quantized_product(
     read = tile_bytes(bits, k, n, group, shared, zero_points=zero_points, wide=wide)
     moved = 4 * rows * (k + (n // 2 if gated else n))
     work = rows * k * n
-    kind = "product" if n < HEAD_OUTPUTS else "head"
+    kind = _product_kind(n)
     return Operation("QuantizedProduct", str(bits), kind, (rows, k, n), read, moved, work, tuple(features))
 
 
@@ -96,9 +100,8 @@ def integer_product(
 
 def float_product(rows: int, k: int, n: int, op: str = "FusedMatMul", item: int = 4) -> Operation:
     """A product with weights of ``item`` bytes, which the runtime has packed."""
-    return Operation(
-        op, str(8 * item), "product", (rows, k, n), item * k * n, 4 * rows * (k + n), rows * k * n
-    )
+    read, moved = item * k * n, 4 * rows * (k + n)
+    return Operation(op, str(8 * item), _product_kind(n), (rows, k, n), read, moved, rows * k * n)
 
 
 def nbits_product(rows: int, k: int, n: int, bits: int, block: int) -> Operation:
@@ -106,7 +109,8 @@ def nbits_product(rows: int, k: int, n: int, bits: int, block: int) -> Operation
     blocks = n * -(-k // block)
     features = () if block == 32 else (f"group {block}",)
     read, moved = blocks * (block * bits // 8 + 8), 4 * rows * (k + n)
-    return Operation("MatMulNBits", str(bits), "product", (rows, k, n), read, moved, rows * k * n, features)
+    sizes, kind = (rows, k, n), _product_kind(n)
+    return Operation("MatMulNBits", str(bits), kind, sizes, read, moved, rows * k * n, features)
 
 
 def cached_attention(

@@ -22,7 +22,7 @@ import psutil
 from ...errors import EdgepressError
 from ...runtime.session.session import open_session
 from .cases import cases
-from .chain import FILL, Chain
+from .chain import Chain
 from .small_model import FLOAT, SmallModel, Tensor
 
 STOCK = "stock.bin"
@@ -45,7 +45,7 @@ def answer(request: dict[str, Any], channel: Any) -> None:
     with (folder / STOCK).open("rb") as stream:
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     stock = np.frombuffer(mapped, np.uint8)
-    scratch = np.full(len(stock), FILL, np.uint8)  # caches lie in plain memory, weights in a mapped file
+    scratch = stock.copy()  # caches lie in plain memory, weights in a mapped file
     known = cases()
     for index in request["cases"]:
         case = known[index]

@@ -9,14 +9,16 @@ from edgepress.devices.kernel_table.cases import cases
 from edgepress.devices.kernel_table.operation import Operation
 from edgepress.devices.kernel_table.table import Family, Fixed, KernelTable, Key, Reading
 
-NEAR, FAR, PEAK, NODE = 80e9, 20e9, 2e11, 2e-7
+NEAR, FAR, NODE = 80e9, 20e9, 2e-7
+# Multiply-adds per second of a machine whose kernels wait for memory, and of one that waits for them.
+WAITING, COMPUTING = 1e15, 1e9
 STOCK = 128 << 20
 
 
-def plain_seconds(work: Operation, reach: str) -> float:
+def plain_seconds(work: Operation, reach: str, peak: float = WAITING) -> float:
     """Of a machine whose kernels reach half of every roof."""
     bandwidth = NEAR if reach == "near" else FAR
-    return 2 * max((work.read or work.moved) / bandwidth, work.work / PEAK, 1e-12) + NODE
+    return 2 * max((work.read or work.moved) / bandwidth, work.work / peak, 1e-12) + NODE
 
 
 def small_table(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgepress.devices.kernel_table.cases import Case, cases
-from edgepress.devices.kernel_table.chain import FILL, Chain
+from edgepress.devices.kernel_table.chain import LAST_BYTE, LEAST_BYTE, Chain
 from edgepress.devices.kernel_table.operation import AXES
 from edgepress.runtime.kernels.library import library
 
@@ -39,7 +39,7 @@ def test_what_is_read_from_afar_is_also_read_near() -> None:
 
 @pytest.mark.chain
 def test_the_smallest_of_each_family_runs(tmp_path: Path) -> None:
-    stock = np.full(STOCK, FILL, np.uint8)
+    stock = np.random.default_rng(0).integers(LEAST_BYTE, LAST_BYTE, STOCK, np.uint8)
     (tmp_path / "stock.bin").write_bytes(stock.tobytes())
     for key, members in families().items():
         case = min(members, key=lambda one: (one.kind.operation.work, one.kind.operation.moved))

@@ -1,0 +1,106 @@
+"""``edgepress predict``: what a bundle will take on machines, before it is measured there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ...terminal import Terminal
+from .. import completion
+from ..bundle_options import COUNT, threads
+from ..verb import Verb, output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ...devices.predict.prediction import Prediction, Quantity
+
+
+@click.command("predict", cls=Verb)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--on",
+    default="here",
+    show_default=True,
+    metavar="NAMES",
+    shell_complete=completion.targets,
+    help="By comma: here, names of `edgepress devices add`, and targets of `edgepress devices list`.",
+)
+@click.option(
+    "--prompt-tokens",
+    type=COUNT,
+    default=128,
+    show_default=True,
+    help="Prompt length; an encoder's sentence length.",
+)
+@click.option("--max-new-tokens", type=COUNT, default=128, show_default=True, help="Tokens to generate.")
+@click.option(
+    "--batch-size", type=COUNT, default=32, show_default=True, help="Sentences per batch of an encoder."
+)
+@threads
+@output
+def command(
+    bundle: Path,
+    on: str,
+    prompt_tokens: int,
+    max_new_tokens: int,
+    batch_size: int,
+    threads: int | None,
+    terminal: Terminal,
+) -> None:
+    """Predict latency, memory and disk of BUNDLE on machines, without running it.
+
+    A machine with a kernel table (`edgepress devices measure`) is predicted from what its kernels do;
+    another from its data sheet, with a wider band. Nothing here is a measurement: each prediction names the
+    command that makes one.
+    """
+    from ...devices.predict.predict import predict
+    from ...devices.predict.subject import bundle_subject
+    from ...devices.predict.workload import PredictedWork
+
+    subject, work = bundle_subject(bundle), PredictedWork(prompt_tokens, max_new_tokens, batch_size)
+    names = dict.fromkeys(name.strip() for name in on.split(",") if name.strip())
+    found = [predict(subject, name, work, threads=threads, path=str(bundle)) for name in names]
+    document = {"predictions": [one.as_dict() for one in found]}
+    terminal.document(document, None if terminal.as_json else _tables(found))
+
+
+def _tables(found: list[Prediction]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for one in found:
+        parts += [_table(one), *(Text(f"note: {note}") for note in one.notes)]
+        parts += [Text(f"measure it: {one.check}"), Text("")]
+    return Group(*parts)
+
+
+def _table(one: Prediction) -> RenderableType:
+    from rich.table import Table
+
+    count = f", {one.threads} threads" if one.threads else ""
+    title = f"{one.subject} on {one.target}{count}: predicted from a {one.basis}\n{one.source}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for heading in ("predicted", "from", "to"):
+        table.add_column(heading, justify="right")
+    table.add_column("unit")
+    for quantity in one.quantities:
+        table.add_row(quantity.name, *_numbers(quantity))
+    return table
+
+
+def _numbers(quantity: Quantity) -> tuple[str, str, str, str]:
+    scale, unit = (1e6, "MB") if quantity.unit == "bytes" else (1.0, quantity.unit)
+    if quantity.value is None:
+        return "–", "", "", quantity.reason
+    values = (quantity.value, quantity.low, quantity.high)
+    shown = [
+        f"{value / scale:,.0f}" if value / scale >= 100 else f"{value / scale:.3g}"
+        for value in values
+        if value is not None
+    ]
+    return shown[0], shown[1], shown[2], unit

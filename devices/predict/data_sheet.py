@@ -1,0 +1,64 @@
+"""Predictions from a data sheet: the rate of decoding follows from the bandwidth that is claimed, and a share
+of it that measured machines reach. What no sheet says is not predicted.
+"""
+
+from __future__ import annotations
+
+from ..target import Target
+from .graph_operations import Run
+from .memory import sizes
+from .prediction import Prediction, Quantity
+from .subject import Subject
+from .workload import PredictedWork
+
+# The share of the bandwidth at which weights are read when a token is decoded: the median of two processors
+# that were measured, and what nine in ten lines of one are within when it is left out. Both are printed by
+# `python -m edgepress.benchmarks.lab.programs.sheet_error`.
+SHARE, BAND = 0.46, 0.51
+_NO_PEAK = "its sheet does not say what kernels reach"
+_NO_GPU = "no GPU was measured: the share is not known"
+
+
+def _decoder(target: Target, roof: float) -> tuple[list[Quantity], tuple[str, ...]]:
+    """What follows from ``roof``, the tokens per second that the bandwidth allows."""
+    reason = _NO_GPU if target.kind.endswith("gpu") else ""
+    rate = None if reason else SHARE * roof
+    power, top = target.power.value, target.power.up_to or target.power.value
+    spread = max(BAND, top / power - 1)
+    found = [
+        Quantity("decode_tps", rate, "tok/s", BAND, reason),
+        Quantity("tpot_ms", 1e3 / rate if rate else None, "ms", BAND, reason),
+        Quantity("prefill_tps", None, "tok/s", BAND, _NO_PEAK),
+        Quantity("ttft_ms", None, "ms", BAND, _NO_PEAK),
+        Quantity("decode_j_per_token", power / rate if rate else None, "J", spread, reason),
+    ]
+    said = f"bandwidth ÷ bytes of a token: no rate above {roof:,.0f} tok/s is possible"
+    if rate is None:
+        return found, (said,)
+    return found, (said, "joules are the sheet's power for as long as a token takes: modelled, not counted")
+
+
+def predict_from_sheet(subject: Subject, target: Target, work: PredictedWork, check: str) -> Prediction:
+    """What the figures of ``target`` allow to say of ``subject``."""
+    notes: tuple[str, ...] = ()
+    if subject.kind == "decoder":
+        token = subject.does(Run(1, work.prompt_tokens + work.new_tokens // 2)).working_set
+        main, notes = _decoder(target, target.bandwidth.value * 1e9 / token)
+    else:
+        names = (("sentences_per_second", "1/s"), ("latency_ms", "ms"))
+        main = [Quantity(name, None, unit, BAND, _NO_PEAK) for name, unit in names]
+    held = sizes(subject, work, 1, 0)
+    over = held[0].value is not None and held[0].value > target.memory.value * 1e9
+    notes += (f"it does not fit the memory of {target.memory.value:g} GB",) if over else ()
+    return Prediction(
+        subject=subject.name,
+        target=target.name,
+        basis="data sheet",
+        source=f"{target.title}: {target.bandwidth.value:g} GB/s ({target.bandwidth.confidence} confidence, "
+        f"{target.bandwidth.source})",
+        threads=None,
+        workload=work.as_dict(),
+        quantities=(*main, *held),
+        check=check,
+        notes=notes,
+    )

@@ -1,0 +1,106 @@
+"""Predictions from a kernel table: latency as a sum over the nodes of each run, memory from their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...runtime.engine.decoder import PREFILL_CHUNK
+from ..kernel_table.table import KernelTable
+from .graph_operations import Run
+from .memory import encoder_batches, sizes
+from .prediction import Prediction, Quantity
+from .subject import Subject
+from .table_cost import TableCost
+from .workload import PredictedWork
+
+# Within these bands of the prediction nine in ten measurements are expected.
+BANDS = {"decode": 0.15, "prefill": 0.20, "first": 0.20}
+
+
+class TablePrediction:
+    """Predicts ``subject`` on the machine of ``table`` with so many ``threads``.
+
+    Raises:
+        NotMeasured: the table has no such number of threads.
+    """
+
+    def __init__(self, subject: Subject, table: KernelTable, threads: int) -> None:
+        self.subject, self.table, self.threads = subject, table, threads
+        self.cost = TableCost(table, threads)
+        self.assumed: set[str] = set()
+
+    def predict(self, work: PredictedWork, check: str) -> Prediction:
+        """All quantities of ``work``; ``check`` is the command that measures them.
+
+        Raises:
+            NotMeasured: an operator of the graph.
+        """
+        decoder = self.subject.kind == "decoder"
+        quantities = self._decoder(work) if decoder else self._encoder(work)
+        quantities += sizes(self.subject, work, self.threads, self.table.resident)
+        notes = [f"beyond the table, at its edge: {note}" for note in self.cost.notes]
+        if self.assumed:
+            notes.append(f"not measured, taken as a sum of the same size: {', '.join(sorted(self.assumed))}")
+        if not self.table.complete:
+            notes.append("the kernel table is not complete: edgepress devices measure goes on")
+        key = self.table.key
+        return Prediction(
+            subject=self.subject.name,
+            target=self.table.machine,
+            basis="measured table",
+            source=f"{key.processor}, ONNX Runtime {key.runtime}, kernels {key.kernels}, "
+            f"measured {self.table.created_utc[:10]}",
+            threads=self.threads,
+            workload=work.as_dict(),
+            quantities=tuple(quantities),
+            check=check,
+            notes=tuple(notes),
+        )
+
+    def run_seconds(self, run: Run, cost: TableCost | None = None) -> float:
+        """Of one run of the graph, called from Python."""
+        cost = cost or self.cost
+        done = self.subject.does(run)
+        self.assumed |= done.assumed
+        kernels = cost.total(done.counts.items(), cost.distance(done.working_set))
+        fixed = cost.fixed
+        return kernels + done.small * fixed.node + fixed.run + self.subject.values * fixed.value + fixed.call
+
+    def _choose(self) -> float:
+        return (self.table.choose or 0.0) * self.subject.vocab / 1e6
+
+    def _decoder(self, work: PredictedWork) -> list[Quantity]:
+        prefill = sum(
+            self.run_seconds(Run(min(PREFILL_CHUNK, work.prompt_tokens - past), past))
+            for past in range(0, work.prompt_tokens, PREFILL_CHUNK)
+        )
+        first = prefill + self._choose()
+        last = work.prompt_tokens + work.new_tokens - 2
+        token = _mean(lambda past: self.run_seconds(Run(1, past)), work.prompt_tokens, last) + self._choose()
+        return [
+            Quantity("decode_tps", 1 / token, "tok/s", BANDS["decode"]),
+            Quantity("prefill_tps", work.prompt_tokens / prefill, "tok/s", BANDS["prefill"]),
+            Quantity("ttft_ms", 1e3 * first, "ms", BANDS["first"]),
+            Quantity("tpot_ms", 1e3 * token, "ms", BANDS["decode"]),
+            Quantity("e2e_ms", 1e3 * (first + (work.new_tokens - 1) * token), "ms", BANDS["decode"]),
+        ]
+
+    def _encoder(self, work: PredictedWork) -> list[Quantity]:
+        length = work.prompt_tokens
+        each, parted = encoder_batches(work, self.threads)
+        # Threads that take a batch each share nothing, and each computes as one thread does.
+        cost = TableCost(self.table, 1) if parted else self.cost
+        whole, rest = divmod(work.batch, each)
+        seconds = whole * self.run_seconds(Run(each * length, length=length), cost)
+        seconds += self.run_seconds(Run(rest * length, length=length), cost) if rest else 0.0
+        seconds /= self.threads if parted else 1
+        single = self.run_seconds(Run(length, length=length))
+        return [
+            Quantity("sentences_per_second", work.batch / seconds, "1/s", BANDS["prefill"]),
+            Quantity("latency_ms", 1e3 * single, "ms", BANDS["first"]),
+        ]
+
+
+def _mean(seconds: Callable[[int], float], first: int, last: int) -> float:
+    """Over a range in which it grows about evenly."""
+    return (seconds(first) + seconds((first + last) // 2) + seconds(last)) / 3

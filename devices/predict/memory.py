@@ -1,0 +1,46 @@
+"""What a model will take of memory and disk on any machine, from its sizes."""
+
+from __future__ import annotations
+
+from ...runtime.engine.decoder import PREFILL_CHUNK
+from ...runtime.engine.encoder_batches import TOKENS_PER_CORE, WORTH
+from .graph_operations import Run
+from .prediction import Quantity
+from .subject import Subject
+from .workload import PredictedWork
+
+BAND = 0.10
+# Of a process that can open a bundle, where no table says it.
+RESIDENT = 70_000_000
+# Of a tokenizer in memory: its library, and for each byte of its file.
+_TOKENIZER, _PER_TOKENIZER_BYTE = 5_000_000, 9.2
+# What the runtime keeps for a session whatever its graph, and its activations at the least.
+_SESSION, _ACTIVATIONS = 14_000_000, 6_000_000
+_FLOAT = 4
+
+
+def encoder_batches(work: PredictedWork, threads: int) -> tuple[int, bool]:
+    """Sentences of a batch, and whether the threads take a batch each: as the runtime divides them."""
+    each = max(1, min(work.batch, TOKENS_PER_CORE // work.prompt_tokens))
+    if threads > 1 and -(-work.batch // each) >= WORTH * threads:
+        return each, True
+    return max(1, min(work.batch, TOKENS_PER_CORE * threads // work.prompt_tokens)), False
+
+
+def sizes(subject: Subject, work: PredictedWork, threads: int, resident: int) -> list[Quantity]:
+    """Peak memory and disk. Memory peaks when weights are packed, or when all that is needed is in use."""
+    length, decoder = work.prompt_tokens, subject.kind == "decoder"
+    packed = subject.does(Run(1)).packed
+    sessions = 1 if decoder or not encoder_batches(work, threads)[1] else 2
+    fixed = (resident or RESIDENT) + _TOKENIZER + _PER_TOKENIZER_BYTE * subject.tokenizer + _SESSION
+    rows = min(length, PREFILL_CHUNK) if decoder else TOKENS_PER_CORE
+    activations = _ACTIVATIONS + 2 * _FLOAT * rows * subject.widest + _FLOAT * subject.vocab
+    held = max(subject.weights, packed)
+    cache = subject.kv_bytes * (length + work.new_tokens) if decoder else 0
+    running = fixed + sessions * (held + activations) + cache
+    opening = fixed + (sessions - 1) * (held + activations) + subject.weights + packed
+    peak = float(max(running, opening))
+    return [
+        Quantity("rss_peak_bytes", peak, "bytes", BAND),
+        Quantity("disk_bytes", float(subject.disk), "bytes", 0.0),
+    ]

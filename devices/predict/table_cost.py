@@ -1,0 +1,233 @@
+"""``TableCost``: seconds of an operation on a machine, looked up in its kernel table.
+
+Seconds = max(bytes ÷ bandwidth, multiply-adds ÷ peak) ÷ efficiency + the cost of a node. The efficiency is
+interpolated between the sizes that were measured, linearly in their logarithms. It is never extrapolated: a
+size beyond the table has the efficiency at its edge, and that is said; an operator that was not measured is
+refused.
+
+Where weights lie matters to what few rows do: the operation is looked up near (in the core's own cache) and
+far (in memory), and stands between the two as the bandwidth of the graph's whole working set stands between
+theirs.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import product
+
+from ...errors import InputError
+from ..kernel_table.chain import NEAR_BYTES
+from ..kernel_table.operation import AXES, Operation
+from ..kernel_table.table import Family, KernelTable
+
+_TABLE_EDGE = 1.02  # how far beyond an edge is still on it
+_SMALLEST_SHARE = 0.05  # of a measured time that is not the node's cost
+
+
+class NotMeasured(InputError):
+    """The table has nothing of the kind."""
+
+    code = "E-NOT-MEASURED"
+    way_out = "measure again with this version of edgepress: edgepress devices measure"
+
+
+class Grid:
+    """A family as efficiencies on a grid of sizes."""
+
+    def __init__(self, family: Family, bandwidth: float, peak: float, node: float) -> None:
+        self.axes = [sorted(set(axis)) for axis in zip(*family.sizes, strict=True)]
+        self._logs = [[math.log(size) for size in axis] for axis in self.axes]
+        self._values: dict[tuple[int, ...], float] = {}
+        amounts = zip(family.sizes, family.read, family.moved, family.work, family.seconds, strict=True)
+        for sizes, read, moved, work, seconds in amounts:
+            roof = roof_seconds(read, moved, work, bandwidth, peak)
+            own = max(seconds - node, _SMALLEST_SHARE * seconds)
+            self._values[tuple(sizes)] = math.log(own / roof)
+
+    def slowness(self, sizes: Sequence[int]) -> float:
+        """One over the efficiency at ``sizes``, at the edge where they lie beyond it."""
+        corners = [_place(logs, math.log(size)) for logs, size in zip(self._logs, sizes, strict=True)]
+        total = 0.0
+        for choice in product(*corners):
+            weight = math.prod(share for _, share in choice)
+            if weight:
+                key = tuple(axis[index] for axis, (index, _) in zip(self.axes, choice, strict=True))
+                total += weight * self._values[key]
+        return math.exp(total)
+
+    def outside(self, names: Sequence[str], sizes: Sequence[int]) -> list[str]:
+        """What of ``sizes`` lies beyond the table, in words."""
+        return [
+            f"{name} {size:,} (measured {axis[0]:,} to {axis[-1]:,})"
+            for name, size, axis in zip(names, sizes, self.axes, strict=True)
+            if len(axis) > 1 and not axis[0] / _TABLE_EDGE <= size <= axis[-1] * _TABLE_EDGE
+        ]
+
+
+def _place(logs: Sequence[float], at: float) -> list[tuple[int, float]]:
+    """The two neighbours of ``at`` with their shares."""
+    above = bisect.bisect_left(logs, at)
+    if above == 0:
+        return [(0, 1.0)]
+    if above == len(logs):
+        return [(len(logs) - 1, 1.0)]
+    share = (at - logs[above - 1]) / (logs[above] - logs[above - 1])
+    return [(above - 1, 1 - share), (above, share)]
+
+
+def roof_seconds(read: int, moved: int, work: int, bandwidth: float, peak: float) -> float:
+    """What no kernel can be faster than; what is moved counts where nothing else does."""
+    return max((read or moved) / bandwidth, work / peak if work else 0.0, 1e-12)
+
+
+Found = tuple[Grid, Grid | None]
+
+
+class TableCost:
+    """Costs on the machine of ``table`` with so many ``threads``.
+
+    Raises:
+        NotMeasured: the table has no such number of threads.
+    """
+
+    def __init__(self, table: KernelTable, threads: int) -> None:
+        fixed = [one for one in table.fixed if one.threads == threads]
+        self._curve = sorted(
+            (one.working_set, one.bytes_per_second) for one in table.bandwidth if one.threads == threads
+        )
+        if not fixed or not self._curve:
+            raise NotMeasured(
+                f"the table of {table.machine} has no measurement with {threads} threads",
+                why=f"measured: {', '.join(map(str, table.threads)) or 'none'}",
+                fix="take one of these with --threads, or measure again: edgepress devices measure",
+            )
+        self.fixed, self.threads = fixed[0], threads
+        self.near, self.far = self.bandwidth(NEAR_BYTES), self.bandwidth(table.reach_bytes)
+        self._families = {
+            (one.op, one.form, tuple(one.features), one.kind, one.reach): one
+            for one in table.families
+            if one.threads == threads and one.whole
+        }
+        self._peaks: dict[tuple[str, str, str], float] = {}
+        for one in self._families.values():
+            rates = [work / seconds for work, seconds in zip(one.work, one.seconds, strict=True)]
+            key = (one.op, one.form, one.kind)
+            self._peaks[key] = max(self._peaks.get(key, 1.0), *rates)
+        self._grids: dict[tuple[str, str, tuple[str, ...], str], Found] = {}
+        self._notes: dict[str, None] = {}
+        self._cached = lru_cache(maxsize=1 << 16)(self._ends)
+
+    @property
+    def notes(self) -> list[str]:
+        """What lay beyond the table, so far."""
+        return list(self._notes)
+
+    def bandwidth(self, working_set: float) -> float:
+        """Bytes per second, interpolated; at the edge of what was measured beyond it."""
+        logs = [math.log(max(size, 1)) for size, _ in self._curve]
+        place = _place(logs, math.log(max(working_set, 1)))
+        return math.exp(sum(share * math.log(self._curve[index][1]) for index, share in place))
+
+    def distance(self, working_set: float) -> float:
+        """How far from a core a graph's weights lie as a whole: 0 near, 1 far."""
+        near, far, here = 1 / self.near, 1 / self.far, 1 / self.bandwidth(working_set)
+        return min(max((here - near) / (far - near), 0.0), 1.0) if far > near else 1.0
+
+    def seconds(self, operation: Operation, distance: float) -> float:
+        """Of one execution, whose graph's weights lie at ``distance``.
+
+        Raises:
+            NotMeasured: the operator, or its form.
+        """
+        near, far = self._cached(operation)
+        return near + distance * max(far - near, 0.0) + self.fixed.node
+
+    def total(self, operations: Iterable[tuple[Operation, int]], distance: float) -> float:
+        """Of operations with their counts."""
+        return sum(count * self.seconds(one, distance) for one, count in operations)
+
+    def _ends(self, operation: Operation) -> tuple[float, float]:
+        """Seconds near and far, without the cost of the node."""
+        near, far = self._at(operation, "near"), self._at(operation, "far")
+        return near, far
+
+    def _at(self, operation: Operation, reach: str) -> float:
+        found = self._found(operation, ())
+        grid = found[0] if reach == "near" or found[1] is None else found[1]
+        bandwidth = self.near if grid is found[0] else self.far
+        slowness = grid.slowness(operation.sizes)
+        if reach == "near":
+            for said in grid.outside(AXES[operation.kind], operation.sizes):
+                self._notes[f"{operation.op} of {operation.form or 'rows'}: {said}"] = None
+        for feature in operation.features:
+            slowness *= self._variation(operation, feature, reach)
+        peak = self._peaks[operation.op, operation.form, operation.kind]
+        return slowness * roof_seconds(operation.read, operation.moved, operation.work, bandwidth, peak)
+
+    def _variation(self, operation: Operation, feature: str, reach: str) -> float:
+        """How much slower a feature makes the operation, measured where its own family was."""
+        operation = replace(operation, kind="product") if operation.kind == "head" else operation
+        try:
+            plain, varied = self._found(operation, ()), self._found(operation, (feature,))
+        except NotMeasured:
+            self._notes[f"{operation.op} of {operation.form}: {feature} was not measured"] = None
+            return 1.0
+        index = 1 if reach == "far" and plain[1] is not None and varied[1] is not None else 0
+        ours, theirs = varied[index], plain[index]
+        assert ours is not None and theirs is not None
+        inside = [
+            min(max(size, axis[0]), axis[-1]) for size, axis in zip(operation.sizes, ours.axes, strict=True)
+        ]
+        return ours.slowness(inside) / theirs.slowness(inside)
+
+    def _found(self, operation: Operation, features: tuple[str, ...]) -> Found:
+        key = (operation.op, operation.form, features, operation.kind)
+        if key not in self._grids:
+            near = self._families.get((*key, "near"))
+            if near is None:
+                nearest = self._nearest_form(operation, features)
+                self._grids[key] = self._found(nearest, features)
+                return self._grids[key]
+            far, peak = self._families.get((*key, "far")), self._peaks[key[0], key[1], key[3]]
+            node = self.fixed.node
+            self._grids[key] = (
+                Grid(near, self.near, peak, node),
+                None if far is None else Grid(far, self.far, peak, node),
+            )
+        return self._grids[key]
+
+    def _nearest_form(self, operation: Operation, features: tuple[str, ...]) -> Operation:
+        """The measured shape of heads that is most like an attention's, which is said.
+
+        Raises:
+            NotMeasured: nothing is like it.
+        """
+        from dataclasses import replace
+
+        cache, _, shape = operation.form.partition(", ")
+        forms = {
+            form
+            for op, form, feature, kind, reach in self._families
+            if (op, feature, kind, reach) == (operation.op, features, operation.kind, "near")
+            and form.partition(", ")[0] == cache
+            and shape
+        }
+        if not forms:
+            wanted = " ".join([operation.op, operation.form, *features]).strip()
+            raise NotMeasured(f"the kernel table has no {wanted} with {self.threads} threads")
+        best = min(forms, key=lambda form: (_unlike(form, operation.form), form))
+        self._notes[f"{operation.op} of {operation.form}: as {best}, the nearest that was measured"] = None
+        peak = self._peaks[operation.op, best, operation.kind]
+        self._peaks.setdefault((operation.op, operation.form, operation.kind), peak)
+        return replace(operation, form=best)
+
+
+def _unlike(one: str, other: str) -> float:
+    """How unlike two shapes of attention are: the numbers in their forms, as ratios."""
+    words = [form.replace(",", "").split() for form in (one, other)]
+    numbers = [[int(word) for word in found if word.isdecimal()] for found in words]
+    return sum(abs(math.log(a / b)) for a, b in zip(*numbers, strict=False))

@@ -1,0 +1,167 @@
+"""Predictions of bundles: every node of a real graph is counted, and what is not known is refused or said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from edgepress.cli.entry import run
+from edgepress.devices.kernel_table import kept
+from edgepress.devices.kernel_table.table import write_table
+from edgepress.devices.predict import predict as module
+from edgepress.devices.predict.data_sheet import SHARE
+from edgepress.devices.predict.graph_operations import Run
+from edgepress.devices.predict.predict import predict
+from edgepress.devices.predict.subject import Subject, bundle_subject
+from edgepress.devices.predict.workload import PredictedWork
+from edgepress.devices.target import target
+from edgepress.errors import InputError, UnknownName
+from edgepress.export.api import export_bundle
+from edgepress.runtime.kernels.library import library
+
+from ..kernel_table.tables import small_table
+
+pytestmark = pytest.mark.chain
+WORK = PredictedWork(16, 8, 4)
+
+
+@pytest.fixture(scope="module")
+def decoder(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decoder") / "bundle"
+    export_bundle(pico_llama, output=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(pico_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder") / "bundle"
+    export_bundle(pico_bert, output=folder)
+    return folder
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has a table."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    table = small_table()
+    monkeypatch.setattr(module, "this_key", lambda: table.key)
+    write_table(kept.tables_of("here") / "table.json", table)
+
+
+def products(subject: Subject, run: Run) -> dict[int, int]:
+    """Multiply-adds of the products by their rows."""
+    found: dict[int, int] = {}
+    for one, count in subject.does(run).counts.items():
+        if one.kind in ("product", "head"):
+            found[one.sizes[0]] = found.get(one.sizes[0], 0) + count * one.work
+    return found
+
+
+def weights_in(pico: Path, *parts: str) -> int:
+    from safetensors import safe_open
+
+    total = 0
+    with safe_open(pico / "model.safetensors", "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            if any(part in name for part in parts) and name.endswith("weight"):
+                total += file.get_slice(name).get_shape()[0] * file.get_slice(name).get_shape()[1]
+    return total
+
+
+def test_every_product_of_a_decoder_is_counted(decoder: Path, pico_llama: Path) -> None:
+    subject = bundle_subject(decoder)
+    blocks = weights_in(pico_llama, "_proj")
+    head = weights_in(pico_llama, "embed_tokens")
+    assert sum(products(subject, Run(1, 8)).values()) == blocks + head
+    rows = products(subject, Run(16, 0))
+    assert set(rows) == {1, 16}, "what is after the last attention is for the last position alone"
+    last = rows[1] - head
+    assert rows[16] + 16 * last == 16 * blocks
+    attention = [one for one in subject.does(Run(1, 8)).counts if "Attention" in one.op]
+    assert all(one.kind == "step" for one in attention)
+    assert subject.does(Run(1, 8)).nodes > sum(subject.does(Run(1, 8)).counts.values())
+
+
+def test_every_product_of_an_encoder_is_counted(encoder: Path, pico_bert: Path) -> None:
+    found = products(bundle_subject(encoder), Run(32, length=8))
+    names = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
+    assert found == {32: 32 * weights_in(pico_bert, *names)}
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_table_predicts_all_quantities_with_their_check(decoder: Path, encoder: Path) -> None:
+    found = predict(bundle_subject(decoder), "here", WORK, threads=1, path="BUNDLE")
+    assert found.basis == "measured table" and found.threads == 1
+    assert found.check == "edgepress profile BUNDLE --prompt-tokens 16 --max-new-tokens 8 --threads 1"
+    names = {"decode_tps", "prefill_tps", "ttft_ms", "tpot_ms", "e2e_ms", "rss_peak_bytes", "disk_bytes"}
+    assert {one.name for one in found.quantities} == names
+    assert all(one.value and one.low and one.low <= one.value for one in found.quantities)
+    size = sum(path.stat().st_size for path in decoder.iterdir())
+    assert found.value("disk_bytes") == size
+    assert found.as_dict() == predict(bundle_subject(decoder), "this", WORK, threads=1).as_dict() | {
+        "check": found.check
+    }
+    sentences = predict(bundle_subject(encoder), "here", WORK)
+    assert sentences.threads == 2 and sentences.value("latency_ms")
+    assert (sentences.value("sentences_per_second") or 0) > 0
+
+
+@pytest.mark.usefixtures("measured")
+def test_more_context_and_more_tokens_take_longer(decoder: Path) -> None:
+    subject = bundle_subject(decoder)
+    short, long = (predict(subject, "here", PredictedWork(size, 8)) for size in (8, 64))
+    assert (long.value("ttft_ms") or 0) > (short.value("ttft_ms") or 0)
+    assert (long.value("tpot_ms") or 0) > (short.value("tpot_ms") or 0)
+    assert (long.value("rss_peak_bytes") or 0) > (short.value("rss_peak_bytes") or 0)
+
+
+def test_a_sheet_predicts_from_bandwidth_alone(decoder: Path) -> None:
+    subject, sheet = bundle_subject(decoder), target("raspberry-pi-5")
+    found = predict(subject, "Raspberry_Pi_5", WORK)
+    token = subject.does(Run(1, 20)).working_set
+    assert found.basis == "data sheet" and found.threads is None
+    assert found.value("decode_tps") == pytest.approx(SHARE * sheet.bandwidth.value * 1e9 / token)
+    assert found.value("prefill_tps") is None
+    server = predict(subject, "h100-sxm", WORK)
+    reasons = {one.name: one.reason for one in server.quantities}
+    assert server.value("decode_tps") is None and "no GPU was measured" in reasons["decode_tps"]
+
+
+def test_what_cannot_be_said_is_refused(
+    decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    subject = bundle_subject(decoder)
+    with pytest.raises(InputError, match="no kernel table of here") as caught:
+        predict(subject, "here", WORK)
+    assert "edgepress devices measure" in caught.value.fix
+    with pytest.raises(UnknownName, match="raspberry-pi-6"):
+        predict(subject, "raspberry-pi-6", WORK)
+    with pytest.raises(InputError, match="do not fit"):
+        predict(subject, "raspberry-pi-5", PredictedWork(1 << 20, 8))
+    write_table(kept.tables_of("here") / "table.json", small_table(runtime="0.1"))
+    with pytest.raises(InputError, match="another state") as caught:
+        predict(subject, "here", WORK)
+    assert "runtime" in caught.value.why
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_verb_keeps_predictions_apart(decoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--prompt-tokens", "16", "--max-new-tokens", "8"]
+    assert run(["predict", str(decoder), "--on", "here,raspberry-pi-5", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["predictions"]
+    assert [one["basis"] for one in found] == ["measured table", "data sheet"]
+    assert all(one["predicted"] and one["check"].startswith("edgepress ") for one in found)
+    assert run(["predict", str(decoder), *words]) == 0
+    shown = capsys.readouterr().out
+    assert "predicted from a measured table" in " ".join(shown.split())
+    assert "measure it: edgepress profile" in " ".join(shown.split())
+
+
+@pytest.mark.skipif(library() is None, reason="needs edgepress's own operators")
+@pytest.mark.usefixtures("measured")
+def test_standard_operators_are_predicted_too(pico_llama: Path, tmp_path: Path) -> None:
+    export_bundle(pico_llama, output=tmp_path / "bundle", operators="standard")
+    found = predict(bundle_subject(tmp_path / "bundle"), "here", WORK, threads=1)
+    assert (found.value("decode_tps") or 0) > 0
