@@ -29,6 +29,7 @@ from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
 from .arm import Arm
 from .energy_windows import measure_energy, uncounted
+from .foreseen import apart, foreseen
 from .latency import measure_arms, per_block, quantities
 from .latency_line import Conditions, MeasuredArm, measurement_line
 from .needs import profile_needs
@@ -99,6 +100,8 @@ def profile_bundle(
     arms = _with_energy(arms, conditions, progress, wanted=energy)
     reference = arms.pop() if baseline is not None else None
     lines = [_line(arm, reference, conditions) for arm in arms]
+    for text in apart(foreseen(bundles[0].path, workload, threads, provider), lines[0].metrics):
+        progress.note(text)
     if record is not None:
         for line in (*([] if reference is None else [_line(reference, None, conditions)]), *lines):
             records.append(record, line)

@@ -115,7 +115,7 @@ class TableCost:
         self._peaks: dict[tuple[str, str, str], float] = {}
         for one in self._families.values():
             rates = [work / seconds for work, seconds in zip(one.work, one.seconds, strict=True)]
-            key = (one.op, one.form, one.kind)
+            key = _peak_key(one.op, one.form, one.kind)
             self._peaks[key] = max(self._peaks.get(key, 1.0), *rates)
         self._grids: dict[tuple[str, str, tuple[str, ...], str], Found] = {}
         self._notes: dict[str, None] = {}
@@ -165,7 +165,7 @@ class TableCost:
                 self._notes[f"{operation.op} of {operation.form or 'rows'}: {said}"] = None
         for feature in operation.features:
             slowness *= self._variation(operation, feature, reach)
-        peak = self._peaks[operation.op, operation.form, operation.kind]
+        peak = self._peaks[_peak_key(operation.op, operation.form, operation.kind)]
         return slowness * roof_seconds(operation.read, operation.moved, operation.work, bandwidth, peak)
 
     def _variation(self, operation: Operation, feature: str, reach: str) -> float:
@@ -192,7 +192,7 @@ class TableCost:
                 nearest = self._nearest_form(operation, features)
                 self._grids[key] = self._found(nearest, features)
                 return self._grids[key]
-            far, peak = self._families.get((*key, "far")), self._peaks[key[0], key[1], key[3]]
+            far, peak = self._families.get((*key, "far")), self._peaks[_peak_key(key[0], key[1], key[3])]
             node = self.fixed.node
             self._grids[key] = (
                 Grid(near, self.near, peak, node),
@@ -221,9 +221,12 @@ class TableCost:
             raise NotMeasured(f"the kernel table has no {wanted} with {self.threads} threads")
         best = min(forms, key=lambda form: (_unlike(form, operation.form), form))
         self._notes[f"{operation.op} of {operation.form}: as {best}, the nearest that was measured"] = None
-        peak = self._peaks[operation.op, best, operation.kind]
-        self._peaks.setdefault((operation.op, operation.form, operation.kind), peak)
         return replace(operation, form=best)
+
+
+def _peak_key(op: str, form: str, kind: str) -> tuple[str, str, str]:
+    """Shapes of heads share a peak: what is of one shape may wait for memory where another computes."""
+    return op, form.partition(",")[0], kind
 
 
 def _unlike(one: str, other: str) -> float:

@@ -1,0 +1,49 @@
+"""What was measured against what this machine's kernel table foresaw, where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...devices.predict.predict import predict
+from ...devices.predict.prediction import Prediction
+from ...devices.predict.subject import bundle_subject
+from ...devices.predict.workload import PredictedWork
+from ...errors import InputError
+from ..records.record import Metric
+from .timed_work import TimedGeneration, Workload
+
+# Further apart than this, one of the two is wrong, or the machine is not what it was.
+APART = 0.25
+_COMPARED = ("decode_tps", "prefill_tps", "sentences_per_second", "latency_ms", "rss_peak_bytes")
+
+
+def foreseen(bundle: Path, workload: Workload, threads: int, provider: str) -> Prediction | None:
+    """What the table of this machine predicts of ``workload``; None where it has none, or none for this."""
+    if provider != "cpu":
+        return None
+    if isinstance(workload, TimedGeneration):
+        work = PredictedWork(workload.prompt_tokens, workload.new_tokens)
+    else:
+        work = PredictedWork(workload.length, batch=workload.batch)
+    try:
+        return predict(bundle_subject(bundle), "here", work, threads=threads)
+    except InputError:  # no table, one of another runtime, or without these threads or an operator
+        return None
+
+
+def apart(prediction: Prediction | None, metrics: Mapping[str, Metric]) -> list[str]:
+    """A sentence for each quantity of which prediction and measurement are 25 % apart."""
+    said: list[str] = []
+    if prediction is None:
+        return said
+    for name in _COMPARED:
+        expected = prediction.value(name)
+        measured = metrics[name].value if name in metrics else None
+        if expected and measured and abs(measured / expected - 1) > APART:
+            said.append(
+                f"{name}: {100 * abs(measured / expected - 1):.0f} % "
+                f"{'above' if measured > expected else 'below'} the {expected:,.4g} that the kernel table "
+                "predicts: the machine was busy now or then, or the table is old (edgepress devices measure)"
+            )
+    return said

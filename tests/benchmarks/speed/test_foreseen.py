@@ -1,0 +1,39 @@
+"""Prediction and measurement: said where they are a quarter apart, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from edgepress.benchmarks.records.record import Metric
+from edgepress.benchmarks.speed.foreseen import apart, foreseen
+from edgepress.benchmarks.speed.timed_work import TimedGeneration
+from edgepress.devices.predict.prediction import Prediction, Quantity
+
+
+def metric(value: float | None) -> Metric:
+    return Metric(value=value, unit="tok/s", n=10, better="higher")
+
+
+def predicted(**values: float) -> Prediction:
+    quantities = tuple(Quantity(name, value, "tok/s", 0.15) for name, value in values.items())
+    return Prediction("m", "here", "measured table", "", 1, {}, quantities, "edgepress profile")
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [(100.0, ""), (124.0, ""), (76.0, ""), (126.0, "26 % above"), (70.0, "30 % below"), (None, "")],
+)
+def test_a_quarter_apart_is_said(measured: float | None, words: str) -> None:
+    said = apart(predicted(decode_tps=100.0), {"decode_tps": metric(measured)})
+    assert [words in one for one in said] == ([True] if words else [])
+    assert all("edgepress devices measure" in one for one in said)
+
+
+def test_what_is_not_predicted_is_not_compared() -> None:
+    assert apart(None, {"decode_tps": metric(1.0)}) == []
+    assert apart(predicted(prefill_tps=100.0), {"decode_tps": metric(1.0)}) == []
+
+
+def test_another_provider_has_no_table(tmp_path: Path) -> None:
+    assert foreseen(tmp_path, TimedGeneration(8, 4), 1, "cuda") is None
