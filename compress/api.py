@@ -63,7 +63,6 @@ class Job:
         from .model.weights import WeightSource
         from .recipe import load_recipe
         from .scheme_recipe import recipe_for
-        from .time_limit import limited
 
         read = None if recipe is None else load_recipe(recipe)
         self.model = resolve(model, progress)
@@ -75,6 +74,8 @@ class Job:
             anatomy=self.source.anatomy,
         )
         if max_time is not None:
+            from .time_limit import limited  # only here: what learns costs a start
+
             self.recipe = limited(self.recipe, max_time)
         for note in self.recipe.notes:
             progress.note(f"{self.recipe.name}: {note}")

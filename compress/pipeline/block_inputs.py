@@ -145,6 +145,10 @@ class Stream:
     def _folder(self, block: int) -> Path:
         return self.directory / f"{block:04d}"
 
+    def holds(self, block: int) -> bool:
+        """Whether the inputs of ``block`` are there."""
+        return self._folder(block).is_dir()
+
     def write(self, block: int, number: int, hidden: Tensor) -> Path:
         """Make ``hidden [batch, tokens, hidden]`` the inputs of ``block`` for batch ``number``."""
         path = self._folder(block) / f"{number:05d}.safetensors"

@@ -3,8 +3,8 @@
 Its divergence from the original there is the damage up to that step, exactly, over the whole vocabulary: the
 same text and the same tokens for every pass, calibrated or not. The original's last states are found once and
 kept; logits are made of them a few tokens at a time, so that memory holds no more than the head and those.
-Steps that share a sweep have a stream each in it (:mod:`.sweep`); after all others the finished checkpoint is
-run.
+Steps that share a sweep have a stream each in it, and so has the original where the sweep reads it anyway
+(:mod:`.sweep`); after all others the finished checkpoint is run.
 """
 
 from __future__ import annotations
@@ -97,15 +97,25 @@ class DamageProbe:
             own = head if same else stack.enter_context(Skeleton(self.original, self.device).head())
             return decoder_divergences(hidden, [own, head])[0]
 
+    def lacks(self, source: WeightSource) -> bool:
+        """Whether ``source`` is the original, whose states are not known yet."""
+        own = source.reader.path == self.original.reader.path and source.kv_scheme is None
+        return own and not ends_with_seal(self._file)
+
+    def keep(self, rows: Tensor) -> None:
+        """Take ``rows [tokens, hidden]`` for what leaves the original's last block."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._file, sealed(save({"rows": rows.cpu()})))
+
+    @property
+    def _file(self) -> Path:
+        return self.directory / f"original-{sha256_json(self.describe())[:16]}.safetensors"
+
     def _states(self) -> Tensor:
         """The original's ``[tokens, hidden]`` behind its last block."""
-        key = sha256_json(self.describe())
-        file = self.directory / f"original-{key[:16]}.safetensors"
-        if not ends_with_seal(file):
-            found = self._through(Skeleton(self.original, self.device), "measuring the original")
-            self.directory.mkdir(parents=True, exist_ok=True)
-            write_atomic(file, sealed(save({"rows": found.cpu()})))
-        rows: Tensor = load(file.read_bytes()[:-SEAL_BYTES])["rows"]
+        if not ends_with_seal(self._file):
+            self.keep(self._through(Skeleton(self.original, self.device), "measuring the original"))
+        rows: Tensor = load(self._file.read_bytes()[:-SEAL_BYTES])["rows"]
         return rows.to(self.device)
 
     def _through(self, skeleton: Skeleton, title: str) -> Tensor:

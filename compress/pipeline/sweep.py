@@ -78,6 +78,7 @@ class Sweep:
         self.originals = self._stream("originals", [])
         measured = range(len(steps) if self.probe is not None else 0)
         self.probes = [self._stream(f"probe-{number}", []) for number in measured]
+        self.unchanged: list[Stream] = []  # the probe in the original, where nobody ran it yet
 
     def _stream(self, name: str, entries: Sequence[BatchContext]) -> Stream:
         return Stream(self.journal.directory / "activations" / name, entries, self.device)
@@ -103,7 +104,11 @@ class Sweep:
         if self.calibration is not None:
             self._capture(skeleton, self._runs, self.calibration.batches, write=start == 0)
         if self.probe is not None:
-            self._capture(skeleton, self.probes, self.probe.batches, write=start == 0)
+            original = self._stream("probe-original", [])
+            if self.probe.lacks(self.source) and (start == 0 or original.holds(start)):
+                self.unchanged = [original]
+            streams = [*self.probes, *self.unchanged]
+            self._capture(skeleton, streams, self.probe.batches, write=start == 0)
         with self.progress.task("compressing blocks", len(blocks)) as task:
             task.advance(start)
             for anatomy in blocks[start:]:
@@ -125,6 +130,8 @@ class Sweep:
         if self.probe is None:
             return []
         end = len(self.source.anatomy.blocks)
+        for stream in self.unchanged:
+            self.probe.keep(torch.cat(list(stream.rows(end))))
         return [self.probe.compare(skeleton, torch.cat(list(stream.rows(end)))) for stream in self.probes]
 
     def _work(self, anatomy: BlockAnatomy) -> float:
@@ -135,7 +142,8 @@ class Sweep:
         samples = sum(size[0] for size in sizes)
         work = block_work(anatomy, passes, tokens, samples, most).multiplications
         probes = [] if self.probe is None else self.probe.batches
-        measured = len(self.probes) * sum(batch.input_ids.numel() for batch in probes)
+        streams = len(self.probes) + len(self.unchanged)
+        measured = streams * sum(batch.input_ids.numel() for batch in probes)
         return work + FORWARD * measured * block_weights(anatomy)
 
     def _capture(
@@ -156,7 +164,7 @@ class Sweep:
         block = self._load(skeleton, anatomy)
         for following in self.source.anatomy.blocks[anatomy.index + 1 : anatomy.index + 2]:
             self.source.reader.expect(f"{following.prefix}.")  # the disk works while this block is solved
-        left: list[Path] = []
+        left = self._leave(skeleton, block, self.unchanged)
         if self.compares:
             block.original = copy.deepcopy(block.module)
             block.references = lambda: self.originals.batches(anatomy.index)
@@ -176,7 +184,7 @@ class Sweep:
                 "schemes": {name: tensor.scheme.name for name, tensor in block.quantized.items()},
             }
         )
-        for stream in (*self._runs, *self.probes):
+        for stream in (*self._runs, *self.probes, *self.unchanged):
             stream.drop(anatomy.index)
         skeleton.free(anatomy.prefix)
         return_small_blocks()
@@ -234,13 +242,13 @@ class Sweep:
 
         def check(output: Tensor, batch: Batch) -> None:
             self.tick(rest * output.shape[:2].numel())
-            if not probed:
+            if calibrates:
                 self._count(output, batch)
 
         with block.simulated(skeleton), forwards_tick(block.linears.values(), self.tick):
             for stream in streams:
                 self.nonfinite = (0, 0)
-                probed = stream in self.probes
+                calibrates = stream in self._runs
                 files += stream.advance(
                     block.anatomy.index, block.module, self.smaller, keep=True, check=check
                 )

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from edgepress.compress.api import compress_model
+from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.probe_text import SHA256, TEXTS, probe_batches
 from edgepress.errors import CalibrationError
@@ -34,25 +36,44 @@ def made(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compress_model(str(pico_llama), recipe=str(folder / "r.yaml"), output=folder / "o")
 
 
+def of_whole_models(original: Path, made: Path) -> tuple[float, float, float]:
+    """Divergence and share of equal likeliest tokens on the probe text, and how many tokens it has."""
+    nats = agreed = tokens = 0.0
+    models = [load_model(path) for path in (original, made)]
+    for batch in probe_batches(Tokenizer.open(original), 512):
+        with torch.no_grad():
+            before, after = (torch.log_softmax(model(batch.input_ids).logits, -1) for model in models)
+        nats += float((before.exp() * (before - after)).sum())
+        agreed += float((before.argmax(-1) == after.argmax(-1)).sum())
+        tokens += batch.input_ids.numel()
+    return nats / tokens, agreed / tokens, tokens
+
+
 def test_damage_of_the_last_step_is_that_of_the_finished_model(pico_llama: Path, made: Path) -> None:
     manifest = read_json(made / "edgepress.json")
-    batches = probe_batches(Tokenizer.open(pico_llama), 512)
-    models = [load_model(path) for path in (pico_llama, made)]
-    nats = agreed = tokens = 0.0
-    for batch in batches:
-        with torch.no_grad():
-            original, small = (torch.log_softmax(model(batch.input_ids).logits, -1) for model in models)
-        nats += float((original.exp() * (original - small)).sum())
-        agreed += float((original.argmax(-1) == small.argmax(-1)).sum())
-        tokens += batch.input_ids.numel()
+    kl, top1, tokens = of_whole_models(pico_llama, made)
     damage = [step["damage"] for step in manifest["steps"]]
-    assert damage[-1]["kl"] == pytest.approx(nats / tokens, rel=1e-3)
-    assert damage[-1]["top1"] == pytest.approx(agreed / tokens, abs=2 / tokens)
+    assert damage[-1]["kl"] == pytest.approx(kl, rel=1e-3)
+    assert damage[-1]["top1"] == pytest.approx(top1, abs=2 / tokens)
     assert {found["tokens"] for found in damage} == {tokens} == {manifest["probe"]["tokens"]}
     assert manifest["probe"]["text_sha256"] == SHA256
     # A rotation changes nothing but by rounding; all else makes it worse.
     assert damage[0]["kl"] < 1e-6 < damage[1]["kl"] < damage[2]["kl"]
     assert damage[3]["kl"] == pytest.approx(damage[2]["kl"], rel=0.2) and damage[3] != damage[2]
+
+
+@pytest.mark.parametrize("scheme", ["W4A16-g32", "W8A8"])
+def test_a_sweep_of_the_original_reads_its_blocks_once(
+    scheme: str, pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: list[str] = []
+    fill = Skeleton.fill
+    monkeypatch.setattr(Skeleton, "fill", lambda self, name: (filled.append(name), fill(self, name))[1])
+    made = compress_model(str(pico_llama), scheme=scheme, output=tmp_path / "o")
+    blocks = [block.prefix for block in WeightSource.open(pico_llama).anatomy.blocks]
+    assert [name for name in filled if name in blocks] == blocks
+    damage = read_json(made / "edgepress.json")["steps"][0]["damage"]
+    assert damage["kl"] == pytest.approx(of_whole_models(pico_llama, made)[0], rel=1e-3)
 
 
 def test_a_pass_that_comes_twice_counts_the_layers_of_each_time(pico_llama: Path, made: Path) -> None:
