@@ -25,7 +25,7 @@ from .text.probe_text import TEXTS, TOKENS
 
 FLOAT = 4
 # Resident bytes of the interpreter with torch and transformers loaded; `resident` measures more where it is.
-LIBRARIES = 350 << 20
+LIBRARIES = 400 << 20
 # What calibration adds to them: the tokenizer, the text, and the workspace of matrix products.
 CALIBRATION = 70 << 20
 # How many times the live activations of a forward pass wait for the backward pass of a block.
@@ -38,7 +38,8 @@ _GROUP = 64
 _LOGITS = 5
 
 
-def _block_bytes(block: BlockAnatomy) -> int:
+def block_bytes(block: BlockAnatomy) -> int:
+    """A block in float32."""
     return block_weights(block) * FLOAT
 
 
@@ -97,17 +98,18 @@ def predict_memory(
     """
     anatomy = source.anatomy
     peaks, passes = [_probe_bytes(source, recipe)], _swept(recipe)
-    codes = any(step.bits_per_weight(1024) is not None for _, step in recipe.steps)
+    bits = [bits for _, step in recipe.steps if (bits := step.bits_per_weight(1024)) is not None]
+    codes = 1 + max(bits) / 8 if bits else 0.0  # of a weight: a byte, and what it becomes on disk
     compares = any(step.compares for step in passes)
     kept = _KEPT if any(step.learns for step in passes) else 0
     for block in anatomy.blocks:
-        weights = _block_bytes(block)
-        copies = weights * (2 if compares else 1) + (weights // FLOAT if codes else 0)
+        weights = block_bytes(block)
+        copies = weights * (2 if compares else 1) + int(codes * weights / FLOAT)
         held = copies + _statistics_bytes(block, passes)
         forward = _forward_bytes(source, block, max(batch_tokens * recipe.calibrated, TOKENS))
         peaks.append(held + max(forward, kept * forward + _pass_bytes(block, passes)))
     peaks += [_backward_bytes(source, at_once, held) for at_once, held in _backward_sweeps(source, recipe)]
-    whole = sum(_block_bytes(block) for block in anatomy.blocks)
+    whole = sum(block_bytes(block) for block in anatomy.blocks)
     scales = {
         linear.name: linear.out_features * source.schemes[linear.name].groups(linear.in_features)
         for linear in anatomy.all_linears()
@@ -142,11 +144,11 @@ def _backward_sweeps(source: WeightSource, recipe: Recipe) -> Iterator[tuple[int
     anatomy = source.anatomy
     for _, step in recipe.steps:
         if isinstance(step, ModelPass) and step.measures:
-            held = (_block_bytes(block) + step.observers_bytes(block) for block in anatomy.blocks)
+            held = (block_bytes(block) + step.observers_bytes(block) for block in anatomy.blocks)
             yield MEASURED_AT_ONCE, max(held)
         elif isinstance(step, BlockPass) and step.prepared_tokens:
             # Three times: what is added up, what it becomes, and what is written.
-            held = (_block_bytes(block) for block in anatomy.blocks)
+            held = (block_bytes(block) for block in anatomy.blocks)
             yield PREPARED_AT_ONCE, max(held) + 3 * step.prepared_bytes(anatomy)
 
 
@@ -164,10 +166,14 @@ def _probe_bytes(source: WeightSource, recipe: Recipe) -> int:
 
 def probe_work(source: WeightSource, recipe: Recipe) -> Work:
     """What it takes to measure the original and what each step leaves of it."""
-    anatomy, tokens = source.anatomy, len(TEXTS) * TOKENS
-    whole = sum(map(block_weights, anatomy.blocks))
-    head = 0 if anatomy.head is None else 2 * anatomy.vocab_size * anatomy.hidden_size
-    return Work(tokens * (FORWARD * whole * (1 + len(recipe.steps)) + head * len(recipe.steps)))
+    tokens, steps = len(TEXTS) * TOKENS, len(recipe.steps)
+    whole = sum(map(block_weights, source.anatomy.blocks))
+    return Work(tokens * (FORWARD * whole * (1 + steps) + 2 * _head_weights(source) * steps))
+
+
+def _head_weights(source: WeightSource) -> int:
+    anatomy = source.anatomy
+    return 0 if anatomy.head is None else anatomy.vocab_size * anatomy.hidden_size
 
 
 def _head_bytes(source: WeightSource, at_once: int) -> int:
@@ -211,7 +217,8 @@ def seconds_of(
 ) -> float:
     """How long the whole recipe takes at ``rates``; of a pass whose time is bounded what it may take."""
     total = rates.seconds(work_of(source, recipe, samples, length, batch_tokens))
-    whole, tokens = sum(map(block_weights, source.anatomy.blocks)), samples * length
+    # What works on the whole model measures by its logits: of a small model the head is as much work.
+    whole, tokens = sum(map(block_weights, source.anatomy.blocks)) + _head_weights(source), samples * length
     for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
         seen = only.seen(tokens if recipe.calibrated else 0, samples)
         bound = math.inf if only.max_seconds is None else only.max_seconds

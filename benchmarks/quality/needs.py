@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from ...compress.costs import LIBRARIES
+from ...compress.costs import LIBRARIES, block_bytes
 from ...compress.model.models import resolve
 from ...compress.model.weights import WeightSource
 from ...compress.pipeline.advance import FORWARD, Work
@@ -27,11 +27,16 @@ _START = 6.0  # seconds until torch and transformers are there
 
 @dataclass(frozen=True)
 class _Model:
-    """Bytes of the files, of the loaded weights, and how many weights there are; sizes of a token."""
+    """Bytes of the files, of the loaded weights, and how many weights there are; sizes of a token.
+
+    ``passing`` are bytes of a model that is read block by block, while all of the text goes through it: what
+    is ``loaded`` of it after that is its head.
+    """
 
     files: int
     loaded: int
     weights: int
+    passing: int = 0
     vocabulary: int = 0
     hidden: int = 0
 
@@ -67,10 +72,11 @@ def validate_needs(
     work = Work(sum(FORWARD * tokens * model.weights for model in models))
     hashed = sum(model.files for model in models)
     bundles = fixed + 2 * min(model.loaded for model in models)
+    together = max(sum(model.loaded for model in models), *(model.passing for model in models))
     return Needs(
         "validate",
         {name: model.files for name, model in named.items()},
-        fixed + sum(model.loaded for model in models),
+        fixed + together,
         1 << 20,
         _START + measured_rates().seconds(work, hashed),
         (("--against a bundle of the original, with as many bits", bundles),),
@@ -87,21 +93,16 @@ def _model(name: str | Path, memory: int, tokens: int, progress: Progress) -> _M
     largest = max(map(prod, source.shapes.values()))
     files = sum(map(source.reader.nbytes, source.reader.shapes))
     vocabulary = anatomy.vocab_size if anatomy.kind == "decoder" else 0
-    loaded = _FLOAT * (weights + largest)
+    loaded, passing = _FLOAT * (weights + largest), 0
     if needs_streaming(source, memory):
-        block = sum(size for name, size in _sizes(source) if name.startswith(f"{anatomy.blocks[0].prefix}."))
-        outside = source.reader.nbytes(f"{anatomy.embedding}.weight")
-        loaded = 2 * _FLOAT * block + outside + _FLOAT * (largest // 4 + tokens * anatomy.hidden_size)
-    return _Model(files, loaded, weights, vocabulary, anatomy.hidden_size)
-
-
-def _sizes(source: WeightSource) -> list[tuple[str, int]]:
-    """Of every tensor its name and how many weights it has."""
-    return [(name, prod(shape)) for name, shape in source.shapes.items()]
+        states = _FLOAT * tokens * anatomy.hidden_size
+        loaded = source.outer_bytes() + states
+        passing = loaded + max(map(block_bytes, anatomy.blocks)) + _FLOAT * largest
+    return _Model(files, loaded, weights, passing, vocabulary, anatomy.hidden_size)
 
 
 def _bundle(bundle: Bundle) -> _Model:
     files = sum(int(entry["bytes"]) for entry in bundle.manifest["files"].values())
     weights = 2 * files  # of four bits; of more there are fewer
     vocabulary = bundle.decoder.vocab_size if bundle.kind == "decoder" else 0
-    return _Model(files, files + files // 4, weights, vocabulary)
+    return _Model(files, files + files // 8, weights, vocabulary=vocabulary)

@@ -25,7 +25,7 @@ from ..model.block_anatomy import Linear
 from ..numbers.grid import encode, fit_grid, grids_tried, round_to_grid, storable
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme, SchemeOption
-from ..pipeline.algorithm import BlockPass, Fixed, float_bytes
+from ..pipeline.algorithm import BlockPass, Fixed
 from ..pipeline.block import Block
 
 _CHUNK_WEIGHTS = 1 << 17  # weights worked at once: the temporaries stay in the second-level cache
@@ -121,8 +121,8 @@ class Hqq(BlockPass):
         return self.scheme
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
-        """Codes and scales repeated over their groups, while the codes are computed."""
-        return 4 * max(float_bytes(linear) for linear in layers)
+        """Nothing: it works in tiles."""
+        return 0
 
     @property
     def roundings(self) -> int:

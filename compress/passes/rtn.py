@@ -9,6 +9,7 @@ calibration text only schemes with static activations take something: how large 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -40,6 +41,10 @@ class Rtn(BlockPass):
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("absmax",) if self.scheme.calibrated else ()
+
+    def working_bytes(self, layers: Sequence[Linear]) -> int:
+        """Nothing: it works in tiles."""
+        return 0
 
     @property
     def roundings(self) -> int:
