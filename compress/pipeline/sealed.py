@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...storage import canonical_json, open_regular, read_json, sha256_json, write_json
+from ...storage import canonical_json, open_regular, read_json, sha256_json, write_atomic
 
 _SEAL = "sha256"
 
@@ -21,7 +21,9 @@ _SEAL = "sha256"
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON with its own hash in it."""
     plain = json.loads(canonical_json(content))  # as it will be read: keys are texts, and sorted as such
-    write_json(path, {**plain, _SEAL: sha256_json(plain)})
+    whole = {**plain, _SEAL: sha256_json(plain)}
+    # Without indents json's fast encoder is taken: a journal is written after each of many units.
+    write_atomic(path, json.dumps(whole, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:

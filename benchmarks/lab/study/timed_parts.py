@@ -10,6 +10,7 @@ calibration are among those of the probe.
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ....cli.entry import run
 from ....compress import checkpoint_manifest
 from ....compress.model.checkpoint.reader import CheckpointReader
 from ....compress.model.skeleton import Skeleton
@@ -81,9 +81,11 @@ def main() -> None:
     for kind, functions in KINDS.items():
         for owner, name in functions:
             setattr(owner, name, clock.timed(kind, getattr(owner, name)))
-    code = run(command)
-    Path(file).write_text(json.dumps(clock.seconds), encoding="utf-8")
-    raise SystemExit(code)
+    sys.argv = ["edgepress", *command]
+    try:
+        runpy.run_module("edgepress", run_name="__main__")
+    finally:
+        Path(file).write_text(json.dumps(clock.seconds), encoding="utf-8")
 
 
 if __name__ == "__main__":
