@@ -13,7 +13,7 @@ from typing import Any
 from .errors import InputError, OutputExists
 from .storage import SIGNATURE, read_json, require_plain, sha256_file
 
-MANIFESTS = ("manifest.json", "edgepress.json")
+MANIFESTS = ("manifest.json", "edgepress.json", "fit.json")
 _SHOWN = 8
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import InputError, UnknownName
@@ -35,7 +35,7 @@ class Quantity:
     name: str
     option: str
     side: Literal["max", "min"]
-    units: Mapping[str, float]
+    units: Mapping[str, float] = field(compare=False)
     example: str
     metric: str
     on_device: bool = False

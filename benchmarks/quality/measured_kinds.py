@@ -37,13 +37,15 @@ PASSAGES, PROBED = 500, 256
 @dataclass(frozen=True)
 class MeasuredPart:
     """How much of the text is measured, and where in it; ``tokens``: whether what each token of a decoder's
-    windows lost is kept."""
+    windows lost is kept. ``replies``: whether decoders write some.
+    """
 
     windows: int = DEFAULT_WINDOWS
     length: int = DEFAULT_LENGTH
     sentences: int = DEFAULT_SENTENCES
     placement: Placement = "spread"
     tokens: bool = False
+    replies: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ def _decoders(
     else:
         kept = damage if sample.tokens else None
         scores = score_windows(subject, original, ids, damage=kept, progress=progress)
+    if not sample.replies:
+        return Measured(scores, workload, damage)
     greedy, answers = score_greedy(subject, original, progress=progress)
     return Measured(scores | greedy, workload, damage, answers)
 

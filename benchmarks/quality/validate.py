@@ -60,6 +60,7 @@ def validate_bundle(
     sentences: int = DEFAULT_SENTENCES,
     placement: Placement = "spread",
     slices: Sequence[str] = (),
+    replies: bool = True,
     device: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
@@ -79,6 +80,7 @@ def validate_bundle(
         placement: ``spread`` over the text, or the ``first`` ones.
         slices: names of ``benchmarks/quality/slices``, or ``all``: who is harmed more than the others, into
             ``compare["slices"]``.
+        replies: decoders: whether both write replies to prompts as well, which takes as long again.
         device, threads: where and how wide torch and the runtime compute.
         seed: of the bootstrap.
         record: a run file to which the line is appended, and before it the original's own line.
@@ -112,7 +114,7 @@ def validate_bundle(
     opened = original if same else open_subject(subject, **opening)
     _require_alike(opened, original, texts)
     source = Path(text).name if text else f"{corpus} held-out"
-    sample = MeasuredPart(windows, length, sentences, placement, tokens=bool(slices))
+    sample = MeasuredPart(windows, length, sentences, placement, bool(slices), replies)
     result = measured(opened, original, read, sample, progress)
     result.workload.update(kind="quality", text=source, placement=placement)
     lines = _lines(opened, original, result, seed, command)

@@ -1,0 +1,170 @@
+"""``edgepress fit MODEL --max-disk 60MB … -o OUT``: budgets in, the best artifact out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ...terminal import Terminal
+from .. import completion
+from ..bundle_options import SEED, Number, OutputDirectory, limit_torch, named_model, threads
+from ..bundle_options import download as download_option
+from ..bundle_options import dry_run as dry_run_option
+from ..verb import Verb, output
+
+
+@click.command("fit", cls=Verb)
+@click.argument("model", shell_complete=completion.models)
+@click.option("--max-disk", metavar="SIZE", help="All files of the bundle together, such as 60MB.")
+@click.option(
+    "--max-memory", metavar="SIZE", help="Resident memory as it generates: 300MB, or here=300MB,pi=200MB."
+)
+@click.option("--min-decode", metavar="RATE", help="Tokens a second: 100, or here=100,pi=20. Not yet.")
+@click.option("--max-first-token", metavar="TIME", help="Until the first token: 0.8s or 800ms. Not yet.")
+@click.option("--max-kl", metavar="NATS", help="KL divergence from the original a token, such as 0.1.")
+@click.option(
+    "--on",
+    metavar="NAMES",
+    default="here",
+    show_default=True,
+    shell_complete=completion.devices,
+    help="Where budgets of devices hold, by comma: here, and names of `edgepress devices add`.",
+)
+@click.option(
+    "--text",
+    required=True,
+    shell_complete=completion.texts,
+    help="Text to calibrate on, search by and judge by, split in three: file, directory, demo corpus.",
+)
+@click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl files.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 100_000),
+    default=128,
+    show_default=True,
+    help="Calibration sequences.",
+)
+@click.option(
+    "--length",
+    type=click.IntRange(8, 131_072),
+    default=512,
+    show_default=True,
+    help="Tokens of each sequence.",
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which sequences are drawn.")
+@click.option(
+    "--hours",
+    type=Number(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="After which no further trial begins.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="Where torch computes: auto, cpu, cuda or mps."
+)
+@threads
+@download_option
+@dry_run_option
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote, and nothing else.")
+@click.option("-o", "--output", "target", type=OutputDirectory(), help="The directory to write.")
+@output
+def command(
+    model: str,
+    on: str,
+    threads: int | None,
+    download: bool,
+    dry_run: bool,
+    overwrite: bool,
+    target: str | None,
+    terminal: Terminal,
+    **options: Any,
+) -> None:
+    """Find the artifact of MODEL, a decoder, that keeps every budget with the least damage.
+
+    Candidates of each part of the model are measured once; an exact solver chooses among them; what it chose
+    is built, proven and measured, predictions are corrected, and it solves again. OUT gets the bundle, the
+    recipe that repeats it, and a report, if every budget holds as measured; else the exit code is 1. With no
+    budget but --max-kl it is the smallest artifact that keeps it. The same command continues a killed run.
+    """
+    named_model(model, download=download)
+    from ...fit.budgets import QUANTITIES, parse
+
+    devices = _devices(on)
+    given = {quantity: options.pop(name) for quantity, name in _named(QUANTITIES)}
+    budgets = [
+        one for quantity, text in given.items() if text is not None for one in parse(quantity, text, devices)
+    ]
+    progress = terminal.progress  # a clock that ticks while torch is imported
+    from ...fit.api import fit_model, plan_fit
+    from ...fit.job import Wish
+
+    wish = Wish(model, tuple(budgets), threads=threads, **options)
+    if dry_run:
+        planned = plan_fit(wish, output=target, progress=progress)
+        terminal.document(planned, _plan(planned))
+        return
+    if target is None:
+        raise click.UsageError("missing -o/--output: where should the artifact go?")
+    wish.check()
+    limit_torch(threads)
+    found = fit_model(wish, output=target, overwrite=overwrite, progress=progress)
+    terminal.document({"output": target, **found}, _summary(target, found))
+
+
+def _named(quantities: Any) -> list[tuple[Any, str]]:
+    """Each quantity with the name that click gives its option."""
+    return [(one, one.option.removeprefix("--").replace("-", "_")) for one in quantities]
+
+
+def _devices(on: str) -> list[str]:
+    """The devices that are named; raises UnknownName for one that was never added."""
+    from ...devices.own_devices import HERE, own_device
+
+    names = [name.strip() for name in on.split(",")]
+    for name in names:
+        if name not in HERE:
+            own_device(name)
+    return ["here" if name in HERE else name for name in names]
+
+
+def _plan(planned: dict[str, Any]) -> str:
+    lines = [
+        f"Plan of fit for {planned['model']}: {', '.join(planned['budgets'])}",
+        f"  space    {planned['units']} units with {planned['options']} options, "
+        f"{planned['smallest'] / 1e6:.1f} to {planned['largest'] / 1e6:.1f} MB",
+    ]
+    if not planned["losses_known"]:
+        lines.append(
+            "  result   its KL is predicted once the candidates are measured, which a run does first"
+        )
+    elif not planned["feasible"]:
+        lines.append("  result   none is predicted to keep the budgets, rounded to nearest")
+    else:
+        found = planned["predicted"]
+        size, damage = f"{found['disk'] / 1e6:.1f} MB", f"{found['KL']:.3g}"
+        lines.append(f"  result   disk {size}; KL below the {damage} of rounding to nearest")
+    lines.append(f"  time     no trial begins after {planned['hours']:g} hours")
+    return "\n".join(lines)
+
+
+def _summary(target: str, found: dict[str, Any]) -> str:
+    measured, held_out = found["measured"], found["held_out"]
+    size = f"disk {measured['disk'] / 1e6:.1f} MB, KL {measured['KL']:.3g}"
+    size += f", {held_out['KL']:.3g} on text that the search did not see" if held_out else ""
+    lines = [f"{target}: {found['model']}, {size}", f"  keeps {', '.join(found['budgets'])}, as measured"]
+    for trial in found["trials"]:
+        sizes = (
+            f"disk {one['disk'] / 1e6:.1f} MB, KL {one['KL']:.3g}"
+            for one in (trial["predicted"], trial["measured"])
+        )
+        lines.append(f"  trial {trial['number']}, {trial['method']}: predicted {', measured '.join(sizes)}")
+    lines += [f"  no more: {one}" for one in found["why_no_more"]]
+    lines += [
+        f"  solved to within {100 * found['gap']:.2g} % of the least",
+        "  bits by layer, block 0 to the last:",
+    ]
+    lines += [f"    {line}" for line in found["bits"]]
+    lines += [f"  {line}" for line in found["prices"]]
+    lines.append(f"  again, in {target}: {' '.join(found['repeat'])}")
+    return "\n".join(lines)

@@ -1,0 +1,127 @@
+"""``fit_model``: budgets in, the best artifact out, whole or not at all; ``plan_fit``: the plan of that."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..compress.text.corpus import text_paths
+from ..errors import GateFailed, Interrupted
+from ..output_paths import refuse_nesting
+from ..staging import Staging
+from ..terminal import Progress, Silent
+from .budgets import DISK, Budget
+from .candidates import Space, space_of
+from .corrections import Corrections
+from .job import Job, Wish, refuse_impossible
+from .losses import known_losses, losses_file
+from .report import deliver
+from .search import Search, objective_of, shown
+from .solve import Infeasible, solve
+
+
+def fit_model(
+    wish: Wish, *, output: str | Path, overwrite: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Find the artifact that keeps all budgets of ``wish`` with the least damage (with nothing bounded but
+    the damage: the smallest), and write it into the directory ``output``: the bundle, its recipe, the
+    measured lines, and a report of every trial, which is returned.
+
+    A killed run goes on with the same call; an interrupted one leaves the best that holds so far.
+
+    Raises:
+        GateFailed: nothing holds as measured; says what came nearest, and why there is nothing better.
+        Interrupted: after the best so far was written.
+        EdgepressError: as compress, export, validate and profile.
+    """
+    wish.check()
+    target, progress = Path(output), progress or Silent()
+    refuse_nesting(target, [wish.model, *text_paths(wish.text)])
+    begun = time.monotonic()
+    with Staging(target, overwrite=overwrite, keep=_worth_keeping) as stage:
+        job = Job(wish, stage.directory, progress)
+        search = job.search(begun + 3600 * wish.hours)
+        try:
+            search.run()
+        except KeyboardInterrupt:
+            best = search.best()
+            if best is None:
+                raise
+            deliver(job, search, best, stage)
+            said = shown(best.measured, wish.budgets)
+            raise Interrupted(
+                "interrupted", why=f"{target} holds the best so far: {said}", fix="--overwrite searches again"
+            ) from None
+        for trial, broken in search.judged():
+            if not broken:
+                return deliver(job, search, trial, stage)
+            search.refusals.append(
+                f"trial {search.trials.index(trial) + 1} misses {broken[0].shown()} on held-out text"
+            )
+        raise _nothing_holds(search)
+
+
+def _worth_keeping(staging: Path) -> bool:
+    """Whether a resumed run finds something: what the sweep of statistics or a trial left."""
+    return any((staging / name).is_dir() and any((staging / name).iterdir()) for name in ("losses", "trials"))
+
+
+def _nothing_holds(search: Search) -> GateFailed:
+    nearest, lines = search.nearest(), list(search.refusals)
+    if nearest is None:
+        return GateFailed("no choice keeps the budgets", why="\n".join(lines), fix="give wider budgets")
+    lines.insert(0, f"nearest: {shown(nearest.measured, search.budgets)}, in {nearest.bundle}")
+    budgets = ", ".join(one.shown() for one in search.budgets)
+    return GateFailed(
+        f"nothing keeps {budgets} as measured",
+        why="\n".join(lines),
+        fix="give a wider budget, or more --hours; trials are kept, and are not run again",
+    )
+
+
+def plan_fit(
+    wish: Wish, *, output: str | Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The space, and what is known of the result before anything is measured: sizes exactly; damage where an
+    earlier run on the same model and text has measured it.
+
+    Raises:
+        GateFailed: budgets of bytes that nothing keeps.
+        EdgepressError: as :func:`fit_model` before it measures.
+    """
+    wish.check()
+    if output is not None:
+        refuse_nesting(Path(output), [wish.model, *text_paths(wish.text)])
+    with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
+        job = Job(wish, Path(folder), progress or Silent())
+        losses = known_losses(losses_file(job.fingerprint, job.calibration))
+        space = space_of(job.source, losses)
+        refuse_impossible(space, wish.budgets)
+        document: dict[str, Any] = {
+            "model": job.resolved.described,
+            "budgets": [one.shown() for one in wish.budgets],
+            "units": len(space.units),
+            "options": sum(len(unit.options) for unit in space.units),
+            "smallest": space.shipped + sum(min(row) for row in space.sizes),
+            "largest": space.shipped + sum(max(row) for row in space.sizes),
+            "windows": job.windows,
+            "losses_known": losses is not None,
+            "hours": wish.hours,
+        }
+        if losses is not None:
+            document |= _first_choice(space, wish.budgets)
+        return document
+
+
+def _first_choice(space: Space, budgets: Sequence[Budget]) -> dict[str, Any]:
+    """What a first trial is predicted to be: its KL is that of rounding to nearest."""
+    corrections = Corrections()
+    objective = space.sizes if objective_of(budgets) == DISK.name else space.damages
+    found = solve(objective, corrections.limits(space, budgets, "rounded"))
+    if isinstance(found, Infeasible):
+        return {"feasible": False}
+    predicted = corrections.predicted(space, found.options, "rounded", budgets)
+    return {"feasible": True, "gap": found.gap, "predicted": predicted}

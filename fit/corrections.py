@@ -1,0 +1,94 @@
+"""Predictions of what a choice gives, and how measurements correct them: an offset of bytes, a factor of
+damage.
+
+Damage is predicted of rounding to nearest, one change at a time; what finds codes better, and what changes do
+to one another, is a factor that the first trial of each method measures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .budgets import DISK, KL, MEMORY, Budget
+from .candidates import Space
+from .solve import Limit, Table
+
+# How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
+_BYTES_BAND = 0.004
+# What is left of a KL budget, which a measurement on other text may exceed.
+_KL_BAND = 0.03
+
+
+@dataclass
+class Corrections:
+    """What trials so far say of the predictions.
+
+    Attributes:
+        disk: bytes that bundles have more than predicted; None before one was built.
+        memory: bytes that processes have more than predicted, by device.
+        damage: measured KL by predicted, by method.
+    """
+
+    disk: float | None = None
+    memory: dict[str, float] = field(default_factory=dict)
+    damage: dict[str, float] = field(default_factory=dict)
+
+    def learn(self, space: Space, options: Sequence[int], method: str, measured: Mapping[str, float]) -> None:
+        """Take in what was ``measured`` of a choice, by :attr:`.budgets.Budget.key`."""
+        size, damage = _total(space.sizes, options), _total(space.damages, options)
+        self.disk = measured[DISK.name] - space.shipped - size
+        for key, value in measured.items():
+            if key.startswith(f"{MEMORY.name} on "):
+                self.memory[key.removeprefix(f"{MEMORY.name} on ")] = value - space.resident - size
+        if KL.name in measured and damage > 0:
+            self.damage[method] = measured[KL.name] / damage
+
+    def factor(self, method: str) -> float | None:
+        """Of the damage by ``method``: its own, or that of another method, which is nearer than none."""
+        return self.damage.get(method, next(reversed(self.damage.values()), None))
+
+    def predicted(
+        self, space: Space, options: Sequence[int], method: str, budgets: Sequence[Budget]
+    ) -> dict[str, Any]:
+        """By the key of each budget, and of disk and KL always."""
+        size, damage = _total(space.sizes, options), _total(space.damages, options)
+        found = {
+            DISK.name: space.shipped + size + (self.disk or 0.0),
+            KL.name: damage * (self.factor(method) or 1.0),
+        }
+        for budget in budgets:
+            if budget.quantity is MEMORY:
+                found[budget.key] = space.resident + size + self.memory.get(str(budget.device), 0.0)
+        return found
+
+    def limits(self, space: Space, budgets: Sequence[Budget], method: str) -> list[Limit]:
+        """The budgets as limits of what units use, in the budgets' order. One of the damage is none before a
+        trial has said what predicted damage means, unless nothing else is bounded.
+        """
+        found, factor = [], self.factor(method)
+        for budget in budgets:
+            if budget.quantity is DISK:
+                room = budget.bound - space.shipped
+                room -= self.disk if self.disk is not None else _BYTES_BAND * budget.bound
+                found.append(Limit(budget.key, space.sizes, room))
+            elif budget.quantity is MEMORY:
+                room = budget.bound - space.resident - self.memory.get(str(budget.device), 0.0)
+                found.append(Limit(budget.key, space.sizes, room))
+            elif budget.quantity is KL and (factor is not None or len(budgets) == 1):
+                bound = (1 - _KL_BAND) * budget.bound / (factor or 1.0)
+                found.append(Limit(budget.key, space.damages, bound))
+        return found
+
+
+def _total(table: Table, options: Sequence[int]) -> float:
+    return math.fsum(row[option] for row, option in zip(table, options, strict=True))
+
+
+def shown_bound(limit: Limit, bound: float, budget: Budget, factor: float | None) -> str:
+    """What the budget would have to be for its limit to have another ``bound``."""
+    if budget.quantity is KL:
+        return budget.quantity.shown(bound * (factor or 1.0) / (1 - _KL_BAND))
+    return budget.quantity.shown(budget.bound + bound - limit.bound)

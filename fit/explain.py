@@ -1,0 +1,84 @@
+"""Why the choice is what it is: which unit got what, and what more or less of each budget would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..compress.model.weights import WeightSource
+from ..compress.solve.allocation import strip
+from .budgets import KL, Budget
+from .candidates import Space
+from .corrections import Corrections
+from .solve import Infeasible, solve
+
+# By how much a budget is moved to see its price.
+_STEP = 0.1
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the damage would be, as predicted, were the bound of ``budget`` another ``bound``; None where no
+    choice keeps it.
+    """
+
+    budget: Budget
+    bound: float
+    now: float
+    then: float | None
+
+    def shown(self) -> str:
+        """In a line."""
+        quantity = self.budget.quantity
+        moved = (
+            f"{quantity.name} {quantity.shown(self.bound)} in place of {quantity.shown(self.budget.bound)}"
+        )
+        if self.then is None:
+            return f"{moved}: no choice keeps that"
+        return f"{moved} would take KL from {self.now:.3g} to {self.then:.3g}"
+
+
+def prices(space: Space, corrections: Corrections, method: str, budgets: Sequence[Budget]) -> list[Price]:
+    """A tenth more and less of each budget but that of the damage, as shadow prices: by solving again."""
+    factor, found = corrections.factor(method) or 1.0, []
+    others = [one for one in budgets if one.quantity is not KL]
+    now = solve(space.damages, corrections.limits(space, others, method))
+    if isinstance(now, Infeasible):
+        return []
+    for index, budget in enumerate(others):
+        for step in (1 + _STEP, 1 - _STEP):
+            moved = replace(budget, bound=step * budget.bound)
+            limits = corrections.limits(space, [*others[:index], moved, *others[index + 1 :]], method)
+            then = solve(space.damages, limits)
+            damage = None if isinstance(then, Infeasible) else factor * then.damage
+            found.append(Price(budget, moved.bound, factor * now.damage, damage))
+    return found
+
+
+def units_of(space: Space, options: Sequence[int]) -> list[dict[str, Any]]:
+    """By unit: its scheme, bytes, and the share of the predicted damage that it has."""
+    chosen = space.chosen(options)
+    total = sum(option.damage for _, option in chosen) or 1.0
+    return [
+        {
+            "unit": unit.name,
+            "scheme": option.name,
+            "bytes": round(option.size),
+            "share_of_damage": option.damage / total,
+        }
+        for unit, option in chosen
+    ]
+
+
+def strips(source: WeightSource, space: Space, options: Sequence[int]) -> list[str]:
+    """The bits of linears, a line a kind, a digit a block; and the tables."""
+    chosen = space.chosen(options)
+    schemes = {
+        name: option.scheme
+        for unit, option in chosen
+        if not unit.is_table and option.scheme is not None
+        for name in unit.modules
+    }
+    tables = [f"{unit.name} {option.name}" for unit, option in chosen if unit.is_table]
+    return [*strip(source.anatomy, schemes), ", ".join(tables)]

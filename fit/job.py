@@ -1,0 +1,150 @@
+"""``Wish`` and ``Job``: what is asked for, and what is known of it before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..compress.model.models import resolve
+from ..compress.model.weights import WeightSource
+from ..compress.pipeline.device import choose_device
+from ..compress.text.calibration import Calibration, calibration_from
+from ..compress.text.corpus import CORPORA, require_text
+from ..errors import GateFailed, InputError, require
+from ..limits import require_seed
+from ..runtime.text.tokenizer import Tokenizer
+from ..terminal import Progress
+from .budgets import DECODE, DISK, FIRST_TOKEN, MEMORY, Budget
+from .candidates import Space, space_of
+from .losses import measure_losses
+from .search import Search
+from .texts import Texts, split_text, windows_of
+from .trials import Setting
+
+_BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: a model, budgets, and text with how much of it is calibrated on."""
+
+    model: str
+    budgets: tuple[Budget, ...]
+    text: str
+    field: str = "text"
+    samples: int = 128
+    length: int = 512
+    seed: int = 0
+    hours: float = 1.0
+    threads: int | None = None
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Refuse what cannot be before anything heavy is imported or made.
+
+        Raises:
+            InputError: no budget, or one of speed.
+            MissingDependency: a package that this needs.
+            EdgepressError: no such text.
+        """
+        for module, extra in (("torch", "compress"), ("transformers", "compress"), ("scipy", "fit")):
+            require(module, extra)
+        if not self.budgets:
+            raise InputError("no budget is given", fix="for example --max-disk 60MB, or --max-kl 0.1")
+        timed = [one for one in self.budgets if one.quantity in (DECODE, FIRST_TOKEN)]
+        if timed:
+            raise InputError(
+                f"{timed[0].shown()}: no choice can be made for a speed yet",
+                why="what each candidate takes on a device is not predicted yet",
+                fix="give budgets of disk, memory and KL, and measure with: edgepress profile BUNDLE",
+            )
+        require_seed(self.seed)
+        require_text(self.text)
+
+
+class Job:
+    """What is known before anything is measured."""
+
+    def __init__(self, wish: Wish, directory: Path, progress: Progress) -> None:
+        self.wish, self.directory, self.progress = wish, directory, progress
+        self.resolved = resolve(wish.model, progress)
+        self.source = WeightSource.open(self.resolved.path)
+        if self.source.anatomy.kind != "decoder":
+            raise InputError(
+                f"{self.resolved.name} is no decoder, and budgets are fitted for decoders alone yet",
+                fix="compress it with a recipe: edgepress recipe list",
+            )
+        if self.source.schemes:
+            raise InputError(
+                f"{self.resolved.name} is quantized already", fix="give the model that it was made of"
+            )
+        self.length = min(wish.length, self.source.anatomy.max_positions)
+        tokenizer = Tokenizer.open(self.resolved.path)
+        self.texts: Texts = split_text(wish.text, wish.field, directory / "text")
+        self.windows = min(
+            windows_of(path, tokenizer, self.length) for path in (self.texts.development, self.texts.held_out)
+        )
+        self.calibration: Calibration = calibration_from(
+            self.texts.calibration,
+            tokenizer,
+            kind="decoder",
+            samples=wish.samples,
+            length=self.length,
+            seed=wish.seed,
+            batch_size=max(1, _BATCH_TOKENS // self.length),
+            vocab_size=self.source.anatomy.vocab_size,
+        )
+        with progress.task("hashing the model", 1) as task:
+            self.fingerprint = self.source.reader.fingerprint()
+            task.advance(1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The calibration section of recipes."""
+        named = {"source": self.texts.calibration} if self.texts.calibration in CORPORA else {}
+        return {**named, "samples": self.wish.samples, "length": self.length, "seed": self.wish.seed}
+
+    def search(self, ends: float) -> Search:
+        """With the losses measured; before that, budgets of bytes that nothing keeps are refused.
+
+        Raises:
+            GateFailed: with the nearest.
+        """
+        refuse_impossible(space_of(self.source, None), self.wish.budgets)
+        device = choose_device(self.wish.device)
+        losses = measure_losses(
+            self.source, self.fingerprint, self.calibration, self.directory / "losses", device, self.progress
+        )
+        setting = Setting(
+            self.wish.model,
+            self.fingerprint,
+            self.texts,
+            {"length": self.length},
+            self.windows,
+            self.wish.budgets,
+            self.wish.threads,
+            self.wish.device,
+        )
+        folder = self.directory / "trials"
+        folder.mkdir(exist_ok=True)
+        space = space_of(self.source, losses)
+        return Search(space, setting, self.settings, folder, ends, self.progress)
+
+
+def refuse_impossible(space: Space, budgets: Sequence[Budget]) -> None:
+    """Refuse budgets of bytes that the smallest choice exceeds.
+
+    Raises:
+        GateFailed: names the least bound that a choice keeps.
+    """
+    least = sum(min(row) for row in space.sizes)
+    for budget in budgets:
+        needed = {DISK: space.shipped, MEMORY: space.resident}.get(budget.quantity)
+        if needed is not None and needed + least > budget.bound:
+            raise GateFailed(
+                f"no choice keeps {budget.shown()}",
+                why=f"with every part at its smallest it is {budget.quantity.shown(needed + least)}",
+                fix=f"give more than that: {budget.quantity.option}; or take a smaller model",
+            )

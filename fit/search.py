@@ -1,0 +1,187 @@
+"""Solve, build, measure, correct, solve again: until a trial keeps every budget as measured and no better one
+is predicted, or rounds or time end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..compress.api import plan_model
+from ..terminal import Progress
+from .budgets import DISK, KL, Budget
+from .candidates import Space
+from .corrections import Corrections, shown_bound
+from .found_recipe import METHODS, recipe_of
+from .solve import Infeasible, Solution, solve
+from .trials import Setting, Trial, quality_of, recipe_text, run_trial
+
+ROUNDS = 3  # of each method
+_WORTH = 0.02  # of the objective: what a further trial must promise
+
+
+@dataclass
+class Search:
+    """What is searched, and what was found so far.
+
+    Attributes:
+        trials: in their order. refusals: why no trial followed, in words. gap: of the last solution.
+    """
+
+    space: Space
+    setting: Setting
+    calibration: dict[str, Any]
+    folder: Path
+    ends: float
+    progress: Progress
+    corrections: Corrections = field(default_factory=Corrections)
+    trials: list[Trial] = field(default_factory=list)
+    predictions: list[dict[str, float]] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    gap: float = 0.0
+
+    @property
+    def budgets(self) -> Sequence[Budget]:
+        """Of the run."""
+        return self.setting.budgets
+
+    @property
+    def objective(self) -> str:
+        """Of the run."""
+        return objective_of(self.budgets)
+
+    def run(self) -> None:
+        """Every method in its turn."""
+        for method in METHODS:
+            if self.trials and not self._time_for(method):
+                break
+            self._rounds(method)
+
+    def _rounds(self, method: str) -> None:
+        for _ in range(ROUNDS):
+            found = self.solved(method)
+            if isinstance(found, Infeasible):
+                self.refusals.append(f"{method}: {self._why(found, method)}")
+                return
+            if not self._promises(found, method):
+                return
+            self.gap = found.gap
+            self._try(found.options, method)
+            if not self._time_left():
+                return
+
+    def solved(self, method: str) -> Solution | Infeasible:
+        """The best choice as predicted now."""
+        limits = self.corrections.limits(self.space, self.budgets, method)
+        objective = self.space.sizes if self.objective == DISK.name else self.space.damages
+        return solve(objective, limits)
+
+    def _promises(self, found: Solution, method: str) -> bool:
+        """Whether the choice is another one, and predicted to be better than the best that holds."""
+        if any(trial.options == found.options and trial.method == method for trial in self.trials):
+            return False
+        best = self.best()
+        if best is None or not any(trial.method == method for trial in self.trials):
+            return True
+        predicted = self.corrections.predicted(self.space, found.options, method, self.budgets)
+        return bool(predicted[self.objective] < (1 - _WORTH) * best.measured[self.objective])
+
+    def _try(self, options: tuple[int, ...], method: str) -> None:
+        predicted = self.corrections.predicted(self.space, options, method, self.budgets)
+        self.progress.note(
+            f"trial {len(self.trials) + 1}, {method}: predicted {shown(predicted, self.budgets)}"
+        )
+        recipe = recipe_of(self.space, options, method, self.calibration)
+        trial = run_trial(self.setting, options, method, recipe, self.folder, self.progress)
+        self.trials.append(trial)
+        self.predictions.append(predicted)
+        self.corrections.learn(self.space, options, method, trial.measured)
+        broken = trial.broken(self.budgets)
+        said = "holds" if not broken else "misses " + ", ".join(one.shown() for one in broken)
+        measured = shown(trial.measured, self.budgets)
+        self.progress.note(
+            f"trial {len(self.trials)}, {method}: measured {measured}: {said}{self._best_so_far()}"
+        )
+
+    def _best_so_far(self) -> str:
+        best = self.best()
+        if best is None:
+            return "; none holds yet"
+        return f"; best so far: trial {self.trials.index(best) + 1}"
+
+    def _time_for(self, method: str) -> bool:
+        """Whether a first trial by ``method`` ends in time, by the plan of its compression."""
+        last, file = self.trials[-1], self.folder / "planned.yaml"
+        recipe = recipe_of(self.space, last.options, method, self.calibration)
+        file.write_text(recipe_text(recipe), encoding="utf-8")
+        planned = plan_model(self.setting.model, recipe=str(file), calibration=self.setting.texts.calibration)
+        needed = planned.seconds + last.seconds
+        if time.monotonic() + needed < self.ends:
+            return True
+        self.refusals.append(f"{method}: it needs about {needed / 60:.0f} minutes, and fewer are left")
+        return False
+
+    def _time_left(self) -> bool:
+        """Whether a trial like the last one ends in time."""
+        return time.monotonic() + self.trials[-1].seconds < self.ends
+
+    def holding(self) -> list[Trial]:
+        """The trials that keep every budget, the best first."""
+        kept = [trial for trial in self.trials if not trial.broken(self.budgets)]
+        return sorted(kept, key=lambda trial: trial.measured[self.objective])
+
+    def best(self) -> Trial | None:
+        """The best of those that hold so far."""
+        return next(iter(self.holding()), None)
+
+    def nearest(self) -> Trial | None:
+        """The trial whose excesses, as fractions of the bounds, add up to the least."""
+        return min(self.trials, key=lambda trial: excess(trial, self.budgets), default=None)
+
+    def judged(self) -> Iterator[tuple[Trial, list[Budget]]]:
+        """Each trial that holds, the best first, and the budgets that it breaks on the held-out text."""
+        for trial in self.holding():
+            text = self.setting.texts.held_out
+            line = quality_of(self.setting, trial, text, self.progress, replies=True)
+            value = line.metrics[KL.metric].value
+            trial.lines.append(line)
+            broken = [one for one in self.budgets if one.quantity is KL and not (value and one.holds(value))]
+            yield trial, broken
+
+    def _why(self, found: Infeasible, method: str) -> str:
+        """Which budget would have to give way, and how far."""
+        limits = {one.name: one for one in self.corrections.limits(self.space, self.budgets, method)}
+        factor, parts = self.corrections.factor(method), []
+        for budget in self.budgets:
+            enough = found.enough.get(budget.key)
+            if enough is not None:
+                bound = shown_bound(limits[budget.key], enough, budget, factor)
+                parts.append(f"{budget.shown()} would have to be {bound}")
+        if not parts:
+            return "no budget alone is in the way: several would have to give way"
+        return "with the other budgets kept, " + ", or ".join(parts)
+
+
+def objective_of(budgets: Sequence[Budget]) -> str:
+    """What is made least: the damage; the size where nothing but the damage is bounded."""
+    return DISK.name if {one.quantity for one in budgets} == {KL} else KL.name
+
+
+def excess(trial: Trial, budgets: Sequence[Budget]) -> float:
+    """By which the trial misses the budgets, as a sum of fractions."""
+    total = 0.0
+    for budget in budgets:
+        ratio = trial.measured[budget.key] / budget.bound
+        total += max(0.0, ratio - 1) if budget.quantity.side == "max" else max(0.0, 1 / ratio - 1)
+    return total
+
+
+def shown(values: dict[str, float], budgets: Sequence[Budget]) -> str:
+    """``disk 59.8 MB, KL 0.31``: size and damage, and whatever else is bounded."""
+    quantities = {DISK.name: DISK, KL.name: KL} | {one.key: one.quantity for one in budgets}
+    return ", ".join(
+        f"{key} {quantity.shown(values[key])}" for key, quantity in quantities.items() if key in values
+    )

@@ -1,0 +1,106 @@
+"""The text in three parts: what candidates are calibrated on, what the search judges them by (development),
+and what nothing sees until the result is there (held out).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from ..compress.text.corpus import CORPORA, Document, Label, plain, read_corpus
+from ..compress.text.token_batch import token_stream
+from ..errors import CalibrationError
+from ..runtime.text.tokenizer import Tokenizer
+from ..storage import sha256_file, write_atomic
+
+# Runs of a file's documents, in their order: neighbours may be alike, so that parts are cut in few places.
+_RUNS = 12
+_DEVELOPMENT, _HELD_OUT = (2, 8), (5, 11)
+_WINDOWS = 16
+
+
+@dataclass(frozen=True)
+class Texts:
+    """``calibration`` is a demo corpus, whose articles have a split of their own, or a file as the others."""
+
+    calibration: str
+    development: Path
+    held_out: Path
+
+    @property
+    def hashes(self) -> list[str]:
+        """Of the parts."""
+        parts = [self.development, self.held_out]
+        parts += [] if self.calibration in CORPORA else [Path(self.calibration)]
+        return [sha256_file(path) for path in parts]
+
+
+def split_text(source: str, field: str, directory: Path) -> Texts:
+    """Write the parts of ``source``, a file, a directory or a demo corpus, into ``directory``.
+
+    Raises:
+        CalibrationError: too few documents for three parts.
+        EdgepressError: as :func:`~edgepress.compress.text.corpus.read_corpus`.
+    """
+    split = "held-out" if source in CORPORA else "calibration"
+    corpus = read_corpus(source, field=field, split=split)  # type: ignore[arg-type]
+    labels: Sequence[Label] = corpus.labels or [None] * len(corpus.documents)
+    rows = list(zip(corpus.documents, labels, strict=True))
+    directory.mkdir(parents=True, exist_ok=True)
+    if source in CORPORA:
+        halves = {"development": rows[::2], "held-out": rows[1::2]}
+        return Texts(source, *(_write(directory, name, found) for name, found in halves.items()))
+    run_of = _runs([document for document, _ in rows])
+    parts: dict[str, list[tuple[Document, Label]]] = {"calibration": [], "development": [], "held-out": []}
+    for run, row in zip(run_of, rows, strict=True):
+        name = "development" if run in _DEVELOPMENT else "held-out" if run in _HELD_OUT else "calibration"
+        parts[name].append(row)
+    if not all(parts.values()):
+        raise CalibrationError(
+            f"{source} has {len(rows)} documents, too few to calibrate on, to search by and to judge by",
+            fix="give more documents: paragraphs of a .txt file, rows of a .jsonl file, or several files",
+        )
+    calibration, development, held_out = (_write(directory, name, found) for name, found in parts.items())
+    return Texts(str(calibration), development, held_out)
+
+
+def _runs(documents: Sequence[Document]) -> list[int]:
+    """The run of each document: runs are about as long as one another."""
+    lengths = [len(plain(document)) for document in documents]
+    ends = list(accumulate(lengths))
+    return [
+        min(_RUNS - 1, int(_RUNS * (end - length / 2) / ends[-1]))
+        for end, length in zip(ends, lengths, strict=True)
+    ]
+
+
+def _write(directory: Path, name: str, rows: Sequence[tuple[Document, Label]]) -> Path:
+    path = directory / f"{name}.jsonl"
+    lines = []
+    for document, label in rows:
+        row: dict[str, Any] = {"text": document}
+        if not isinstance(document, str):
+            row = {"messages": list(document)}
+        lines.append(json.dumps(row | ({} if label is None else {"label": label}), ensure_ascii=False))
+    write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+    return path
+
+
+def windows_of(path: Path, tokenizer: Tokenizer, length: int) -> int:
+    """How many windows of ``length`` tokens are measured on the text at ``path``.
+
+    Raises:
+        CalibrationError: it has fewer tokens than one.
+    """
+    tokens = len(token_stream(tokenizer, read_corpus(str(path)).texts(), limit=_WINDOWS * length))
+    if tokens < length:
+        raise CalibrationError(
+            f"the {path.stem} part of the text has {tokens} tokens, a window has {length}",
+            why="a sixth of the text is judged by, another sixth is held out until the end",
+            fix="give more text, or a smaller --length",
+        )
+    return min(_WINDOWS, tokens // length)

@@ -1,0 +1,202 @@
+"""``Trial``: a recipe that is compressed, exported with its proof, and measured, in a directory whose name is
+the hash of all that decides on it. Each step of it is whole or not there: a killed trial goes on after the
+last one, and none runs twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import __version__
+from ..benchmarks.quality.validate import validate_bundle
+from ..benchmarks.records.record import Measurement
+from ..benchmarks.speed.elsewhere import Request
+from ..benchmarks.speed.protocol import Protocol
+from ..benchmarks.speed.side_by_side import SideBySide
+from ..compress.api import compress_model
+from ..compress.pipeline.sealed import read_sealed, write_sealed
+from ..devices.own_devices import HERE, own_device
+from ..export.api import export_bundle
+from ..runtime.bundle.bundle import Bundle
+from ..storage import sha256_json, write_atomic
+from ..terminal import Progress
+from .budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
+from .texts import Texts
+
+RECIPE, BUNDLE = "recipe.yaml", "bundle"
+_ON_DEVICE = (MEMORY, DECODE, FIRST_TOKEN)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a run share.
+
+    Attributes:
+        model: as the user named it; ``fingerprint``: of its weights.
+        calibration: samples, length and seed, as a recipe has them. windows: of text in a measurement of
+            quality, each as long.
+        budgets: which decide on what is measured on which devices.
+    """
+
+    model: str
+    fingerprint: str
+    texts: Texts
+    calibration: Mapping[str, int]
+    windows: int
+    budgets: Sequence[Budget]
+    threads: int | None = None
+    device: str = "auto"
+
+    @property
+    def devices(self) -> list[str]:
+        """Those that something is measured on."""
+        return list(dict.fromkeys(str(one.device) for one in self.budgets if one.quantity in _ON_DEVICE))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The ``recipe`` and what came of it: ``measured`` by :attr:`.budgets.Budget.key`, the ``lines`` that say
+    so, and the ``seconds`` that it took.
+    """
+
+    key: str
+    directory: Path
+    method: str
+    options: tuple[int, ...]
+    recipe: dict[str, Any]
+    measured: dict[str, float] = field(default_factory=dict)
+    lines: list[Measurement] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def bundle(self) -> Path:
+        """The artifact."""
+        return self.directory / BUNDLE
+
+    def broken(self, budgets: Sequence[Budget]) -> list[Budget]:
+        """The budgets that it does not keep as measured."""
+        return [budget for budget in budgets if not budget.holds(self.measured[budget.key])]
+
+
+def run_trial(
+    setting: Setting,
+    options: Sequence[int],
+    method: str,
+    recipe: dict[str, Any],
+    folder: Path,
+    progress: Progress,
+) -> Trial:
+    """Build and measure ``recipe`` in a directory below ``folder``, or read what an earlier run found there.
+
+    Raises:
+        GateFailed: the export does not do what the checkpoint does.
+        EdgepressError: as compress, export, validate and profile.
+    """
+    how = [__version__, setting.fingerprint, recipe, setting.texts.hashes, setting.windows, setting.device]
+    key = sha256_json(how)
+    directory = folder / key[:16]
+    directory.mkdir(parents=True, exist_ok=True)
+    trial = Trial(key, directory, method, tuple(options), recipe)
+    write_atomic(directory / RECIPE, recipe_text(recipe).encode())
+    begun, clock = time.monotonic(), directory / "seconds.json"
+    before = float((read_sealed(clock) or {}).get("seconds", 0.0))
+    _build(setting, trial, progress)
+    trial.measured[DISK.name] = float(Bundle.open(trial.bundle).disk_bytes)
+    quality = quality_of(setting, trial, setting.texts.development, progress)
+    trial.lines.append(quality)
+    trial.measured.update(_kl(quality))
+    for name, line in _on_devices(setting, trial, progress).items():
+        trial.lines.append(line)
+        trial.measured.update(_of_device(name, line))
+    seconds = before + time.monotonic() - begun
+    if before == 0.0:
+        write_sealed(clock, {"seconds": seconds})
+    return Trial(**{**vars(trial), "seconds": before or seconds})
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """As a file."""
+    return yaml.safe_dump(dict(recipe), sort_keys=False)
+
+
+def quality_of(
+    setting: Setting, trial: Trial, text: Path, progress: Progress, *, replies: bool = False
+) -> Measurement:
+    """The bundle against the original on ``text``, and by its ``replies``, measured once."""
+    kept = trial.directory / f"{text.stem}.json"
+    if (known := read_sealed(kept)) is not None:
+        return Measurement.model_validate(known)
+    line = validate_bundle(
+        trial.bundle,
+        setting.model,
+        text=text,
+        windows=setting.windows,
+        length=setting.calibration["length"],
+        replies=replies,
+        threads=setting.threads,
+        progress=progress,
+    )
+    write_sealed(kept, line.model_dump(by_alias=True, mode="json"))
+    return line
+
+
+def _build(setting: Setting, trial: Trial, progress: Progress) -> None:
+    """The bundle; the checkpoint that it is made of goes once it is there."""
+    checkpoint = trial.directory / "checkpoint"
+    if not trial.bundle.exists():
+        if not checkpoint.exists():
+            compress_model(
+                setting.model,
+                output=checkpoint,
+                recipe=str(trial.directory / RECIPE),
+                calibration=setting.texts.calibration,
+                device=setting.device,
+                progress=progress,
+            )
+        export_bundle(checkpoint, output=trial.bundle, progress=progress)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _kl(line: Measurement) -> dict[str, float]:
+    found = line.metrics.get(KL.metric)
+    return {} if found is None or found.value is None else {KL.name: found.value}
+
+
+def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str, Measurement]:
+    """The line of each device that a budget names, measured once."""
+    found, left = {}, []
+    for name in setting.devices:
+        known = read_sealed(trial.directory / f"device-{name}.json")
+        if known is None:
+            left.append(name)
+        else:
+            found[name] = Measurement.model_validate(known)
+    if left:
+        options = {"energy": False, "threads": setting.threads, "provider": "cpu", "per_op": False}
+        request = Request((trial.bundle,), Protocol.quick(), options, "edgepress fit")
+        places = SideBySide(request, trial.directory / "profile.jsonl", progress)
+        places.run([None if name in HERE else own_device(name) for name in left])
+        if (failure := places.failure()) is not None:
+            raise failure
+        for name, line in places.lines.items():
+            write_sealed(trial.directory / f"device-{name}.json", line.model_dump(by_alias=True, mode="json"))
+            found[name] = line
+    return found
+
+
+def _of_device(name: str, line: Measurement) -> dict[str, float]:
+    """By the keys of budgets on the device."""
+    found = {}
+    for quantity in _ON_DEVICE:
+        metric = line.metrics.get(quantity.metric)
+        if metric is not None and metric.value is not None:
+            scale = 1e-3 if quantity is FIRST_TOKEN else 1.0
+            found[Budget(quantity, 0.0, name).key] = scale * metric.value
+    return found

@@ -1,0 +1,179 @@
+"""The whole of ``fit`` on a pico model: what is delivered holds as measured and is repeated by its recipe;
+what nothing keeps is answered; kills and interrupts lose nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgepress.benchmarks.records import record as records
+from edgepress.cli.entry import run
+from edgepress.compress.api import compress_model
+from edgepress.fit import search as search_module
+from edgepress.fit import trials as trials_module
+from edgepress.runtime.bundle.bundle import Bundle
+from edgepress.storage import check_tree, hash_tree, read_json
+
+pytestmark = pytest.mark.chain
+
+Capture = pytest.CaptureFixture[str]
+Fit = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where losses are kept: measured once for all tests here."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def fit(
+    pico_llama: Path, pico_text: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Fit:
+    """``edgepress fit`` with budgets, rounded alone, into ``tmp_path / "o"``."""
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(cache))
+    monkeypatch.setattr(search_module, "METHODS", {"rounded": search_module.METHODS["rounded"]})
+
+    def call(*arguments: str) -> int:
+        text = ["--text", str(pico_text), "--samples", "16", "--length", "32"]
+        return run(["fit", str(pico_llama), *text, "-o", str(tmp_path / "o"), *arguments])
+
+    return call
+
+
+def smallest(fit: Fit, capsys: Capture) -> float:
+    """Bytes of the smallest bundle that there could be."""
+    assert fit("--max-disk", "1GB", "--dry-run", "--json") == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found["units"] == 13 and found["smallest"] < found["largest"]
+    return float(found["smallest"])
+
+
+def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
+    fit: Fit, tmp_path: Path, pico_llama: Path, capsys: Capture
+) -> None:
+    bound = round(1.1 * smallest(fit, capsys))
+    assert fit("--max-disk", f"{bound}B", "--json") == 0
+    found, out = json.loads(capsys.readouterr().out), tmp_path / "o"
+    bundle = Bundle.open(out / "bundle")
+    assert bundle.disk_bytes == found["measured"]["disk"] <= bound
+    assert found["held_out"]["KL"] > 0 and 0 <= found["gap"] < 0.01
+    report = read_json(out / "fit.json")
+    assert not check_tree(out, report["files"], skip=frozenset({"fit.json"}))
+    assert report["trials"][report["chosen"] - 1]["measured"] == found["measured"]
+    assert sum(one["share_of_damage"] for one in found["units"]) == pytest.approx(1)
+    assert len(found["prices"]) == 2 and "would take KL from" in found["prices"][0]
+    texts = [line.workload["text"] for line in records.read([out / "runs.jsonl"])]
+    assert texts == ["development.jsonl", "held-out.jsonl"]
+    again = compress_model(
+        str(pico_llama),
+        recipe=str(out / "recipe.yaml"),
+        calibration=str(out / "calibration.jsonl"),
+        output=tmp_path / "again",
+    )
+    made = Bundle.open(_exported(again, tmp_path / "b"))
+    weights = [hash_tree(one.path)["model.onnx.data"]["sha256"] for one in (bundle, made)]
+    assert weights[0] == weights[1]
+    assert not list(tmp_path.glob(".o.partial"))
+    assert fit("--max-disk", f"{bound}B") == 2  # it exists
+    assert fit("--max-disk", f"{bound}B", "--overwrite") == 0
+
+
+def _exported(checkpoint: Path, output: Path) -> Path:
+    from edgepress.export.api import export_bundle
+
+    return export_bundle(checkpoint, output=output)
+
+
+def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
+    assert fit("--max-kl", "0.01", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["objective"] == "disk" and found["measured"]["KL"] <= 0.01 >= found["held_out"]["KL"]
+    holding = [one for one in found["trials"] if one["excess"] == 0]
+    assert found["measured"]["disk"] == min(one["measured"]["disk"] for one in holding)
+
+
+def test_memory_is_measured_on_the_device(fit: Fit, capsys: Capture) -> None:
+    assert fit("--max-memory", "here=2GB", "--max-disk", "160kB", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 5e7 < found["measured"]["memory on here"] <= 2e9
+
+
+def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
+    bound = round(1.02 * smallest(fit, capsys))
+    assert fit("--max-disk", "20kB", "--json") == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "no choice keeps disk ≤ 0.0 MB" in error["what"] and "at its smallest" in error["why"]
+    assert fit("--max-disk", f"{bound}B", "--max-kl", "1e-5", "--json") == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "E-GATE" and "nearest: disk" in error["why"]
+    assert "KL ≤ 1e-05 would have to be" in error["why"] and "disk ≤" in error["why"]
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no budget"),
+        (["--max-disk", "60"], "no unit"),
+        (["--min-decode", "100"], "no choice can be made for a speed yet"),
+        (["--max-memory", "pi=3GB"], "unknown device 'pi'"),
+        (["--max-disk", "1GB", "--length", "500"], "a window has 500"),
+    ],
+)
+def test_what_is_refused(fit: Fit, tmp_path: Path, capsys: Capture, arguments: list[str], said: str) -> None:
+    assert fit(*arguments) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stop", ["compress_model", "export_bundle", "validate_bundle"])
+def test_a_killed_run_goes_on_and_runs_nothing_twice(
+    fit: Fit, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    names = ("compress_model", "export_bundle", "validate_bundle")
+    calls = dict.fromkeys(names, 0)
+    killed = True
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if killed and name == stop:
+                raise KeyboardInterrupt
+            calls[name] += 1
+            return function(*arguments, **options)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(trials_module, name, counted(name, getattr(trials_module, name)))
+    budget = ("--max-disk", "120kB")
+    assert fit(*budget) == 130
+    assert "continue with: edgepress fit" in capsys.readouterr().err and not (tmp_path / "o").exists()
+    killed = False
+    assert fit(*budget) == 0
+    trials = len(read_json(tmp_path / "o" / "fit.json")["trials"])
+    assert calls == {"compress_model": trials, "export_bundle": trials, "validate_bundle": trials + 1}
+
+
+def test_an_interrupt_leaves_the_best_so_far(
+    fit: Fit, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = search_module.run_trial
+    done: list[object] = []
+
+    def interrupted(*arguments: Any) -> Any:
+        if done:
+            raise KeyboardInterrupt
+        done.append(trial := found(*arguments))
+        return trial
+
+    monkeypatch.setattr(search_module, "run_trial", interrupted)
+    monkeypatch.setattr(search_module, "_WORTH", -1.0)  # so that a second trial begins
+    assert fit("--max-kl", "0.5") == 130
+    assert "holds the best so far" in capsys.readouterr().err
+    assert Bundle.open(tmp_path / "o" / "bundle").kind == "decoder"
+    assert len(read_json(tmp_path / "o" / "fit.json")["trials"]) == 1
