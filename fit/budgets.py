@@ -47,7 +47,7 @@ class Quantity:
     def shown(self, value: float) -> str:
         """``60.0 MB``, ``102 tok/s``, ``0.81 s``, ``0.104``."""
         if self.units is _BYTES:
-            return f"{value / 1e6:.1f} MB"
+            return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
         return f"{value:.3g}{' tok/s' if self.units is _RATES else ' s' if self.units is _SECONDS else ''}"
 
 

@@ -18,6 +18,8 @@ from .solve import Limit, Table
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
 _BYTES_BAND = 0.004
+# After one: what manifests and cards of other choices may have more, in bytes.
+_BYTES_SPARE = 1024
 # What is left of a KL budget, which a measurement on other text may exceed.
 _KL_BAND = 0.03
 
@@ -72,7 +74,7 @@ class Corrections:
         for budget in budgets:
             if budget.quantity is DISK:
                 room = budget.bound - space.shipped
-                room -= self.disk if self.disk is not None else _BYTES_BAND * budget.bound
+                room -= self.disk + _BYTES_SPARE if self.disk is not None else _BYTES_BAND * budget.bound
                 found.append(Limit(budget.key, space.sizes, room))
             elif budget.quantity is MEMORY:
                 room = budget.bound - space.resident - self.memory.get(str(budget.device), 0.0)

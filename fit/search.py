@@ -144,8 +144,7 @@ class Search:
     def judged(self) -> Iterator[tuple[Trial, list[Budget]]]:
         """Each trial that holds, the best first, and the budgets that it breaks on the held-out text."""
         for trial in self.holding():
-            text = self.setting.texts.held_out
-            line = quality_of(self.setting, trial, text, self.progress, replies=True)
+            line = quality_of(self.setting, trial, self.setting.texts.held_out, self.progress)
             value = line.metrics[KL.metric].value
             trial.lines.append(line)
             broken = [one for one in self.budgets if one.quantity is KL and not (value and one.holds(value))]

@@ -126,10 +126,8 @@ def recipe_text(recipe: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(recipe), sort_keys=False)
 
 
-def quality_of(
-    setting: Setting, trial: Trial, text: Path, progress: Progress, *, replies: bool = False
-) -> Measurement:
-    """The bundle against the original on ``text``, and by its ``replies``, measured once."""
+def quality_of(setting: Setting, trial: Trial, text: Path, progress: Progress) -> Measurement:
+    """The bundle against the original on ``text``, measured once; its replies are not."""
     kept = trial.directory / f"{text.stem}.json"
     if (known := read_sealed(kept)) is not None:
         return Measurement.model_validate(known)
@@ -139,7 +137,7 @@ def quality_of(
         text=text,
         windows=setting.windows,
         length=setting.calibration["length"],
-        replies=replies,
+        replies=False,
         threads=setting.threads,
         progress=progress,
     )
@@ -180,7 +178,8 @@ def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str,
             found[name] = Measurement.model_validate(known)
     if left:
         options = {"energy": False, "threads": setting.threads, "provider": "cpu", "per_op": False}
-        request = Request((trial.bundle,), Protocol.quick(), options, "edgepress fit")
+        # Memory does not depend on whether the machine is cool and quiet.
+        request = Request((trial.bundle,), Protocol.quick(), options, "edgepress fit", settle_s=0.0)
         places = SideBySide(request, trial.directory / "profile.jsonl", progress)
         places.run([None if name in HERE else own_device(name) for name in left])
         if (failure := places.failure()) is not None:

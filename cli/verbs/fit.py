@@ -129,10 +129,12 @@ def _devices(on: str) -> list[str]:
 
 
 def _plan(planned: dict[str, Any]) -> str:
+    from ...fit.budgets import DISK
+
+    sizes = f"{DISK.shown(planned['smallest'])} to {DISK.shown(planned['largest'])}"
     lines = [
         f"Plan of fit for {planned['model']}: {', '.join(planned['budgets'])}",
-        f"  space    {planned['units']} units with {planned['options']} options, "
-        f"{planned['smallest'] / 1e6:.1f} to {planned['largest'] / 1e6:.1f} MB",
+        f"  space    {planned['units']} units with {planned['options']} options, {sizes}",
     ]
     if not planned["losses_known"]:
         lines.append(
@@ -141,24 +143,21 @@ def _plan(planned: dict[str, Any]) -> str:
     elif not planned["feasible"]:
         lines.append("  result   none is predicted to keep the budgets, rounded to nearest")
     else:
-        found = planned["predicted"]
-        size, damage = f"{found['disk'] / 1e6:.1f} MB", f"{found['KL']:.3g}"
-        lines.append(f"  result   disk {size}; KL below the {damage} of rounding to nearest")
+        lines.append(
+            f"  result   {_sized(planned['predicted'])} if it is rounded to nearest; trials do better"
+        )
     lines.append(f"  time     no trial begins after {planned['hours']:g} hours")
     return "\n".join(lines)
 
 
 def _summary(target: str, found: dict[str, Any]) -> str:
-    measured, held_out = found["measured"], found["held_out"]
-    size = f"disk {measured['disk'] / 1e6:.1f} MB, KL {measured['KL']:.3g}"
+    held_out = found["held_out"]
+    size = _sized(found["measured"])
     size += f", {held_out['KL']:.3g} on text that the search did not see" if held_out else ""
     lines = [f"{target}: {found['model']}, {size}", f"  keeps {', '.join(found['budgets'])}, as measured"]
     for trial in found["trials"]:
-        sizes = (
-            f"disk {one['disk'] / 1e6:.1f} MB, KL {one['KL']:.3g}"
-            for one in (trial["predicted"], trial["measured"])
-        )
-        lines.append(f"  trial {trial['number']}, {trial['method']}: predicted {', measured '.join(sizes)}")
+        sizes = ", measured ".join(map(_sized, (trial["predicted"], trial["measured"])))
+        lines.append(f"  trial {trial['number']}, {trial['method']}: predicted {sizes}")
     lines += [f"  no more: {one}" for one in found["why_no_more"]]
     lines += [
         f"  solved to within {100 * found['gap']:.2g} % of the least",
@@ -168,3 +167,10 @@ def _summary(target: str, found: dict[str, Any]) -> str:
     lines += [f"  {line}" for line in found["prices"]]
     lines.append(f"  again, in {target}: {' '.join(found['repeat'])}")
     return "\n".join(lines)
+
+
+def _sized(values: dict[str, Any]) -> str:
+    """Size and damage in words."""
+    from ...fit.budgets import DISK, KL
+
+    return f"disk {DISK.shown(values[DISK.name])}, KL {KL.shown(values[KL.name])}"

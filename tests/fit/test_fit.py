@@ -13,6 +13,7 @@ import pytest
 from edgepress.benchmarks.records import record as records
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
+from edgepress.export.api import export_bundle
 from edgepress.fit import search as search_module
 from edgepress.fit import trials as trials_module
 from edgepress.runtime.bundle.bundle import Bundle
@@ -57,36 +58,30 @@ def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
     fit: Fit, tmp_path: Path, pico_llama: Path, capsys: Capture
 ) -> None:
     bound = round(1.1 * smallest(fit, capsys))
-    assert fit("--max-disk", f"{bound}B", "--json") == 0
+    assert fit("--max-disk", f"{bound}B", "--max-memory", "here=2GB", "--json") == 0
     found, out = json.loads(capsys.readouterr().out), tmp_path / "o"
     bundle = Bundle.open(out / "bundle")
     assert bundle.disk_bytes == found["measured"]["disk"] <= bound
+    assert 5e7 < found["measured"]["memory on here"] <= 2e9
     assert found["held_out"]["KL"] > 0 and 0 <= found["gap"] < 0.01
     report = read_json(out / "fit.json")
     assert not check_tree(out, report["files"], skip=frozenset({"fit.json"}))
     assert report["trials"][report["chosen"] - 1]["measured"] == found["measured"]
     assert sum(one["share_of_damage"] for one in found["units"]) == pytest.approx(1)
-    assert len(found["prices"]) == 2 and "would take KL from" in found["prices"][0]
-    texts = [line.workload["text"] for line in records.read([out / "runs.jsonl"])]
-    assert texts == ["development.jsonl", "held-out.jsonl"]
+    assert len(found["prices"]) == 4 and "would take KL from" in found["prices"][0]
+    texts = [line.workload.get("text") for line in records.read([out / "runs.jsonl"])]
+    assert texts == ["development.jsonl", None, "held-out.jsonl"]
     again = compress_model(
         str(pico_llama),
         recipe=str(out / "recipe.yaml"),
         calibration=str(out / "calibration.jsonl"),
         output=tmp_path / "again",
     )
-    made = Bundle.open(_exported(again, tmp_path / "b"))
+    made = Bundle.open(export_bundle(again, output=tmp_path / "b"))
     weights = [hash_tree(one.path)["model.onnx.data"]["sha256"] for one in (bundle, made)]
     assert weights[0] == weights[1]
     assert not list(tmp_path.glob(".o.partial"))
     assert fit("--max-disk", f"{bound}B") == 2  # it exists
-    assert fit("--max-disk", f"{bound}B", "--overwrite") == 0
-
-
-def _exported(checkpoint: Path, output: Path) -> Path:
-    from edgepress.export.api import export_bundle
-
-    return export_bundle(checkpoint, output=output)
 
 
 def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
@@ -97,17 +92,11 @@ def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture)
     assert found["measured"]["disk"] == min(one["measured"]["disk"] for one in holding)
 
 
-def test_memory_is_measured_on_the_device(fit: Fit, capsys: Capture) -> None:
-    assert fit("--max-memory", "here=2GB", "--max-disk", "160kB", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert 5e7 < found["measured"]["memory on here"] <= 2e9
-
-
 def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
     bound = round(1.02 * smallest(fit, capsys))
     assert fit("--max-disk", "20kB", "--json") == 1
     error = json.loads(capsys.readouterr().out)["error"]
-    assert "no choice keeps disk ≤ 0.0 MB" in error["what"] and "at its smallest" in error["why"]
+    assert "no choice keeps disk ≤ 20.0 kB" in error["what"] and "at its smallest" in error["why"]
     assert fit("--max-disk", f"{bound}B", "--max-kl", "1e-5", "--json") == 1
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["code"] == "E-GATE" and "nearest: disk" in error["why"]
@@ -131,32 +120,35 @@ def test_what_is_refused(fit: Fit, tmp_path: Path, capsys: Capture, arguments: l
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("stop", ["compress_model", "export_bundle", "validate_bundle"])
+STEPS = ("compress_model", "export_bundle", "validate_bundle")
+
+
 def test_a_killed_run_goes_on_and_runs_nothing_twice(
-    fit: Fit, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, stop: str
+    fit: Fit, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("compress_model", "export_bundle", "validate_bundle")
-    calls = dict.fromkeys(names, 0)
-    killed = True
+    calls = dict.fromkeys(STEPS, 0)
+    stop: list[str] = []
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            if killed and name == stop:
+            if name in stop:
                 raise KeyboardInterrupt
             calls[name] += 1
             return function(*arguments, **options)
 
         return call
 
-    for name in names:
+    for name in STEPS:
         monkeypatch.setattr(trials_module, name, counted(name, getattr(trials_module, name)))
-    budget = ("--max-disk", "120kB")
-    assert fit(*budget) == 130
-    assert "continue with: edgepress fit" in capsys.readouterr().err and not (tmp_path / "o").exists()
-    killed = False
+    monkeypatch.setattr(search_module, "ROUNDS", 1)
+    budget = ("--max-disk", "200kB")
+    for name in STEPS:
+        stop[:] = [name]
+        assert fit(*budget) == 130
+        assert "continue with: edgepress fit" in capsys.readouterr().err and not (tmp_path / "o").exists()
+    stop.clear()
     assert fit(*budget) == 0
-    trials = len(read_json(tmp_path / "o" / "fit.json")["trials"])
-    assert calls == {"compress_model": trials, "export_bundle": trials, "validate_bundle": trials + 1}
+    assert calls == {"compress_model": 1, "export_bundle": 1, "validate_bundle": 2}
 
 
 def test_an_interrupt_leaves_the_best_so_far(
