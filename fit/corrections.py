@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .budgets import DISK, KL, MEMORY, Budget
+from .budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
 from .candidates import Space
+from .latency import Timed
 from .solve import Limit, Table
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
@@ -32,11 +33,14 @@ class Corrections:
         disk: bytes that bundles have more than predicted; None before one was built.
         memory: bytes that processes have more than predicted, by device.
         damage: measured KL by predicted, by method.
+        times: predicted seconds, and ``speed``: measured ones by these, both by the key of a budget.
     """
 
     disk: float | None = None
     memory: dict[str, float] = field(default_factory=dict)
     damage: dict[str, float] = field(default_factory=dict)
+    times: Mapping[str, Timed] = field(default_factory=dict)
+    speed: dict[str, float] = field(default_factory=dict)
 
     def learn(self, space: Space, options: Sequence[int], method: str, measured: Mapping[str, float]) -> None:
         """Take in what was ``measured`` of a choice, by :attr:`.budgets.Budget.key`."""
@@ -47,6 +51,9 @@ class Corrections:
                 self.memory[key.removeprefix(f"{MEMORY.name} on ")] = value - space.resident - size
         if KL.name in measured and damage > 0:
             self.damage[method] = measured[KL.name] / damage
+        for key, timed in self.times.items():
+            seconds = 1 / measured[key] if key.startswith(DECODE.name) else measured[key]
+            self.speed[key] = seconds / (timed.rest + _total(timed.seconds, options))
 
     def factor(self, method: str) -> float | None:
         """Of the damage by ``method``: its own, or that of another method, which is nearer than none."""
@@ -64,6 +71,10 @@ class Corrections:
         for budget in budgets:
             if budget.quantity is MEMORY:
                 found[budget.key] = space.resident + size + self.memory.get(str(budget.device), 0.0)
+            elif (timed := self.times.get(budget.key)) is not None:
+                seconds = timed.rest + _total(timed.seconds, options)
+                seconds *= self.speed.get(budget.key, 1.0)
+                found[budget.key] = 1 / seconds if budget.quantity is DECODE else seconds
         return found
 
     def limits(self, space: Space, budgets: Sequence[Budget], method: str) -> list[Limit]:
@@ -79,18 +90,25 @@ class Corrections:
             elif budget.quantity is MEMORY:
                 room = budget.bound - space.resident - self.memory.get(str(budget.device), 0.0)
                 found.append(Limit(budget.key, space.sizes, room))
+            elif budget.quantity in (DECODE, FIRST_TOKEN):
+                timed = self.times[budget.key]
+                seconds = 1 / budget.bound if budget.quantity is DECODE else budget.bound
+                room = seconds / self.speed.get(budget.key, 1.0) - timed.rest
+                found.append(Limit(budget.key, timed.seconds, room))
             elif budget.quantity is KL and (factor is not None or len(budgets) == 1):
                 bound = (1 - _KL_BAND) * budget.bound / (factor or 1.0)
                 found.append(Limit(budget.key, space.damages, bound))
         return found
 
+    def bound_of(self, budget: Budget, limit: Limit, bound: float, method: str) -> float:
+        """What the budget would have to be for its ``limit`` to have another ``bound``."""
+        if budget.quantity is KL:
+            return bound * (self.factor(method) or 1.0) / (1 - _KL_BAND)
+        if budget.quantity in (DECODE, FIRST_TOKEN):
+            seconds = (bound + self.times[budget.key].rest) * self.speed.get(budget.key, 1.0)
+            return 1 / seconds if budget.quantity is DECODE else seconds
+        return budget.bound + bound - limit.bound
+
 
 def _total(table: Table, options: Sequence[int]) -> float:
     return math.fsum(row[option] for row, option in zip(table, options, strict=True))
-
-
-def shown_bound(limit: Limit, bound: float, budget: Budget, factor: float | None) -> str:
-    """What the budget would have to be for its limit to have another ``bound``."""
-    if budget.quantity is KL:
-        return budget.quantity.shown(bound * (factor or 1.0) / (1 - _KL_BAND))
-    return budget.quantity.shown(budget.bound + bound - limit.bound)

@@ -18,6 +18,8 @@ from ..runtime.text.tokenizer import Tokenizer
 from ..terminal import Progress
 from .budgets import DECODE, DISK, FIRST_TOKEN, MEMORY, Budget
 from .candidates import Space, space_of
+from .corrections import Corrections
+from .latency import DeviceLatency, device_latency, times_of
 from .losses import measure_losses
 from .search import Search
 from .texts import Texts, split_text, windows_of
@@ -53,15 +55,14 @@ class Wish:
             require(module, extra)
         if not self.budgets:
             raise InputError("no budget is given", fix="for example --max-disk 60MB, or --max-kl 0.1")
-        timed = [one for one in self.budgets if one.quantity in (DECODE, FIRST_TOKEN)]
-        if timed:
-            raise InputError(
-                f"{timed[0].shown()}: no choice can be made for a speed yet",
-                why="what each candidate takes on a device is not predicted yet",
-                fix="give budgets of disk, memory and KL, and measure with: edgepress profile BUNDLE",
-            )
+        self.latencies()
         require_seed(self.seed)
         require_text(self.text)
+
+    def latencies(self) -> dict[str, DeviceLatency]:
+        """Of the devices with budgets of speed, by name; raises as :func:`.latency.device_latency`."""
+        timed = [one for one in self.budgets if one.quantity in (DECODE, FIRST_TOKEN)]
+        return {str(one.device): device_latency(one) for one in timed}
 
 
 class Job:
@@ -130,7 +131,9 @@ class Job:
         folder = self.directory / "trials"
         folder.mkdir(exist_ok=True)
         space = space_of(self.source, losses)
-        return Search(space, setting, self.settings, folder, ends, self.progress)
+        times = times_of(space, self.source, self.wish.budgets, self.wish.latencies())
+        corrections = Corrections(times=times)
+        return Search(space, setting, self.settings, folder, ends, self.progress, corrections)
 
 
 def refuse_impossible(space: Space, budgets: Sequence[Budget]) -> None:

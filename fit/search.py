@@ -14,7 +14,7 @@ from ..compress.api import plan_model
 from ..terminal import Progress
 from .budgets import DISK, KL, Budget
 from .candidates import Space
-from .corrections import Corrections, shown_bound
+from .corrections import Corrections
 from .found_recipe import METHODS, recipe_of
 from .solve import Infeasible, Solution, solve
 from .trials import Setting, Trial, quality_of, recipe_text, run_trial
@@ -153,12 +153,12 @@ class Search:
     def _why(self, found: Infeasible, method: str) -> str:
         """Which budget would have to give way, and how far."""
         limits = {one.name: one for one in self.corrections.limits(self.space, self.budgets, method)}
-        factor, parts = self.corrections.factor(method), []
+        parts = []
         for budget in self.budgets:
             enough = found.enough.get(budget.key)
             if enough is not None:
-                bound = shown_bound(limits[budget.key], enough, budget, factor)
-                parts.append(f"{budget.shown()} would have to be {bound}")
+                bound = self.corrections.bound_of(budget, limits[budget.key], enough, method)
+                parts.append(f"{budget.shown()} would have to be {budget.quantity.shown(bound)}")
         if not parts:
             return "no budget alone is in the way: several would have to give way"
         return "with the other budgets kept, " + ", or ".join(parts)
