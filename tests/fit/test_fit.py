@@ -78,8 +78,8 @@ def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
         output=tmp_path / "again",
     )
     made = Bundle.open(export_bundle(again, output=tmp_path / "b"))
-    weights = [hash_tree(one.path)["model.onnx.data"]["sha256"] for one in (bundle, made)]
-    assert weights[0] == weights[1]
+    differ = frozenset({"manifest.json", "README.md", "bom.cdx.json"})  # they name the run
+    assert hash_tree(bundle.path, skip=differ) == hash_tree(made.path, skip=differ)
     assert not list(tmp_path.glob(".o.partial"))
     assert fit("--max-disk", f"{bound}B") == 2  # it exists
 
@@ -93,7 +93,7 @@ def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture)
 
 
 def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
-    bound = round(1.02 * smallest(fit, capsys))
+    bound = round(1.15 * smallest(fit, capsys))
     assert fit("--max-disk", "20kB", "--json") == 1
     error = json.loads(capsys.readouterr().out)["error"]
     assert "no choice keeps disk ≤ 20.0 kB" in error["what"] and "at its smallest" in error["why"]
@@ -111,7 +111,7 @@ def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -
         (["--max-disk", "60"], "no unit"),
         (["--min-decode", "100"], "no choice can be made for a speed yet"),
         (["--max-memory", "pi=3GB"], "unknown device 'pi'"),
-        (["--max-disk", "1GB", "--length", "500"], "a window has 500"),
+        (["--max-disk", "1GB", "--samples", "5000"], "would fit"),
     ],
 )
 def test_what_is_refused(fit: Fit, tmp_path: Path, capsys: Capture, arguments: list[str], said: str) -> None:
@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_and_runs_nothing_twice(
     for name in STEPS:
         monkeypatch.setattr(trials_module, name, counted(name, getattr(trials_module, name)))
     monkeypatch.setattr(search_module, "ROUNDS", 1)
-    budget = ("--max-disk", "200kB")
+    budget = ("--max-kl", "0.5")
     for name in STEPS:
         stop[:] = [name]
         assert fit(*budget) == 130

@@ -1,0 +1,45 @@
+"""Text in three parts: each document in one of them, neighbours mostly together; too little is refused."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from edgepress.compress.text.corpus import read_corpus
+from edgepress.errors import CalibrationError
+from edgepress.fit.texts import Texts, split_text
+
+
+def parts(texts: Texts) -> list[list[str]]:
+    files = (Path(texts.calibration), texts.development, texts.held_out)
+    return [read_corpus(str(file)).texts() for file in files]
+
+
+@pytest.mark.parametrize("lengths", [[40] * 60, [10 * (1 + n % 17) for n in range(200)]])
+def test_each_document_is_in_one_part(tmp_path: Path, lengths: list[int]) -> None:
+    documents = [f"{number} " + "x" * length for number, length in enumerate(lengths)]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    found = parts(split_text(str(tmp_path / "text.txt"), "text", tmp_path / "parts"))
+    assert sorted(document for part in found for document in part) == sorted(documents)
+    sizes = [sum(map(len, part)) / sum(map(len, documents)) for part in found]
+    assert sizes == pytest.approx([2 / 3, 1 / 6, 1 / 6], abs=0.05)
+    for part in found[1:]:
+        numbers = [int(document.split()[0]) for document in part]
+        assert sum(after != before + 1 for before, after in pairwise(numbers)) == 1  # two runs
+
+
+def test_conversations_and_labels_stay(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"say {n}"}], "label": n % 2} for n in range(24)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    texts = split_text(str(tmp_path / "rows.jsonl"), "text", tmp_path / "parts")
+    kept = [json.loads(line) for line in Path(texts.calibration).read_text().splitlines()]
+    assert len(kept) == 16 and all(row in rows for row in kept)
+
+
+def test_too_few_documents(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("one\n\ntwo\n\nthree")
+    with pytest.raises(CalibrationError, match="3 documents, too few") as error:
+        split_text(str(tmp_path / "text.txt"), "text", tmp_path / "parts")
+    assert "paragraphs" in error.value.fix
