@@ -130,7 +130,8 @@ def _check_pass(entry: Mapping[str, Any], where: str) -> None:
         if old not in (*pass_names(), *PASS_ALIASES):
             raise UnknownName("pass", name, [choice.replace("_", "-") for choice in pass_names()])
         alias = PASS_ALIASES.get(old, Alias(old))
-        known = option_names(alias.name) | alias.options.keys() | TRAINING_ALIASES.keys()
+        known = option_names(alias.name) | alias.options.keys()
+        known |= TRAINING_ALIASES.keys() if "training" in known else set()
         _refuse_unknown(entry, sorted(known | {"pass", REQUANTIZE}), f"{where} ({name})")
     if isinstance(scheme, str):
         Scheme.parse(scheme)
