@@ -4,10 +4,12 @@ without the work.
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..disk import require_disk
@@ -23,6 +25,9 @@ from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower, several_processes
 from .recipe_files import check_words, no_text, scheme_asked
 from .text.corpus import FIELD, require_text, text_paths, text_sha256
+
+if TYPE_CHECKING:
+    from .text.protected_text import ProtectedText
 
 # torch is imported when work starts, so that this module can be looked at without it.
 
@@ -42,6 +47,7 @@ class CalibrationChoice:
     seed: int | None = None
     field: str = FIELD
     chat: str = AUTO
+    protect: tuple[ProtectedText, ...] = ()
 
 
 class Job:
@@ -91,14 +97,41 @@ class Job:
     def _plan(self) -> Any:
         from .plan import plan
 
-        return plan(
+        made = plan(
             self.source,
             self.recipe,
             name=self.model.name,
-            samples=self.samples,
+            samples=self._read_samples,
             length=self.length,
             batch_size=self.batch_size,
         )
+        return replace(made, notes=(*made.notes, *self._protection()))
+
+    @property
+    def _read_samples(self) -> int:
+        """Those of the text, and as many as the text of protected groups is worth."""
+        from .text.protected_text import SHARE
+
+        return self.samples + (math.ceil(SHARE * self.samples) if self.choice.protect else 0)
+
+    def _protection(self) -> list[str]:
+        """What the plan says of protected groups.
+
+        Raises:
+            InputError: no pass reads text.
+        """
+        from .text.protected_text import SHARE
+
+        named = [f"{one.name} ({len(one.texts)} groups)" for one in self.choice.protect]
+        if not named:
+            return []
+        if not self.recipe.calibrated:
+            raise InputError(
+                f"{self.recipe.name} reads no text, so that it can protect none", fix="take gptq or allocate"
+            )
+        solved = any(name == "allocate" for name, _ in self.recipe.steps)
+        note = f"protects {', '.join(named)}: calibration reads {SHARE:g} × as much of it as of its own text"
+        return [note + ("; allocate spares the group that loses most" if solved else "")]
 
     def require_room(self, target: Path, device_name: str, most: float | None) -> int:
         """Refuse what does not fit the disk of ``target``, or the memory of the device and ``most`` GB of it;
@@ -113,7 +146,7 @@ class Job:
         require_disk(target, self.plan.disk)
         available = available_memory(choose_device(device_name), most)
         if not several_processes():  # which share the model
-            sizes = self.samples, self.length, self.batch_size
+            sizes = self._read_samples, self.length, self.batch_size
             require_memory(self.source, self.recipe, *sizes, available)
         return available
 
@@ -149,6 +182,7 @@ class Job:
             chat=self.choice.chat,  # type: ignore[arg-type]
             vocab_size=self.source.anatomy.vocab_size,
             labels=() if classifier is None else classifier.labels,
+            protect=self.choice.protect,
         )
 
     def paths(self) -> list[str | Path]:
@@ -176,6 +210,8 @@ class Job:
             "device": device,
             "probe": SHA256,
         }
+        protected = [one.sha256 for one in self.choice.protect]
+        known |= {"protect": protected} if protected else {}
         return sha256_json(known | ({"reads": reads} if reads else {}))
 
 
@@ -216,6 +252,7 @@ def plan_model(
     seed: int | None = None,
     field: str = FIELD,
     chat: str = AUTO,
+    protect: Sequence[ProtectedText] = (),
     max_time: float | None = None,
     max_memory: float | None = None,
     device: str = "auto",
@@ -226,7 +263,7 @@ def plan_model(
     before it reads a weight, and writes nothing but demo models.
     """
     _check_words(model, recipe, scheme, group_size, calibration, field)
-    choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
+    choice = CalibrationChoice(calibration, samples, length, seed, field, chat, tuple(protect))
     job = Job(model, recipe, scheme, group_size, choice, progress or Silent(), max_time)
     job.require_room(Path(output), device, max_memory)
     if job.text is not None or not job.recipe.calibrated:  # a plan is the same with any text, or none yet
@@ -247,6 +284,7 @@ def compress_model(
     seed: int | None = None,
     field: str = FIELD,
     chat: str = AUTO,
+    protect: Sequence[ProtectedText] = (),
     max_time: float | None = None,
     max_memory: float | None = None,
     device: str = "auto",
@@ -264,6 +302,8 @@ def compress_model(
             short way.
         calibration: a file, a directory or a demo corpus; ``samples`` sequences of ``length`` tokens drawn
             with ``seed``.
+        protect: text of groups that is read beside it, whose losses ``allocate`` keeps down: of
+            :func:`~edgepress.compress.text.protected_text.read_protected`, or of a packaged slice.
         max_time: minutes after which learning ends, in every pass of the recipe that learns.
         max_memory: GB that the plan may need; never more than what is free.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -284,7 +324,7 @@ def compress_model(
     refuse_nesting(target, [model, *files, *text_paths(calibration)], kept=[answers])
     _check_words(model, recipe, scheme, group_size, calibration, field)
     progress = progress or Silent()
-    choice = CalibrationChoice(calibration, samples, length, seed, field, chat)
+    choice = CalibrationChoice(calibration, samples, length, seed, field, chat, tuple(protect))
     if is_follower():
         job = Job(model, recipe, scheme, group_size, choice, Silent(), max_time)
         return _follow(job, Staging(target), device, kept)

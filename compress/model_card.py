@@ -155,6 +155,7 @@ def checkpoint_card(manifest: Mapping[str, Any], task: str, stored: int) -> str:
         _use(opens),
         _facts(manifest, stored),
         losses(manifest["layers"]),
+        _protected(manifest),
         licences(manifest),
         _recipe(manifest["recipe"]),
     ]
@@ -180,6 +181,22 @@ def _facts(manifest: Mapping[str, Any], stored: int) -> str:
     ]
     lines += [f"- note: {markdown(note)}" for note in manifest["notes"]]
     return "## Facts\n\n" + "\n".join(lines)
+
+
+def _protected(manifest: Mapping[str, Any]) -> str:
+    """The section on the groups that were spared, the one that loses most named where that was predicted."""
+    tokens = (manifest["calibration"] or {}).get("protected") or {}
+    if not tokens:
+        return ""
+    names = dict.fromkeys(name.partition(": ")[0] for name in tokens)
+    text = f"Calibrated with text of {', '.join(names)} ({len(tokens)} groups) beside the ordinary text."
+    for step in manifest["steps"]:
+        groups = ((step.get("details") or {}).get("protected") or {}).get("groups")
+        if groups:
+            name, found = max(groups.items(), key=lambda pair: float(pair[1]["predicted"]))
+            less = 1 - found["predicted"] / max(groups[name]["unprotected"], 1e-30)
+            text += f" Predicted to lose most: {name}, {less:.0%} less than unprotected."
+    return f"## Protected groups\n\n{markdown(text)} `edgepress validate --slices` measures it."
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:

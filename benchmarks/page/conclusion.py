@@ -15,6 +15,7 @@ from .columns import COLUMNS, Column
 from .headline import LOSS, headline, loss_of, speed, text_lost
 from .heat_grid import bits_of
 from .join import ASPECT_NAMES, ResultGroup, ResultRow, aspect_of
+from .slice_chart import worst_sentence
 
 SPEED = {
     "decoder": ("decode_tps", "in decoding", "tokens/s"),
@@ -34,7 +35,8 @@ def sentences(group: ResultGroup) -> list[str]:
     row = headline(group)
     if row is None:
         return ["Only the original was measured: there is no compressed version to judge.", *_doubts(group)]
-    return [*filter(None, [_lead(group, row), _ends(group, row)]), *_lost(group), *_doubts(group)]
+    said = [_lead(group, row), worst_sentence(row), _ends(group, row)]
+    return [*filter(None, said), *_lost(group), *_doubts(group)]
 
 
 def _lead(group: ResultGroup, row: ResultRow) -> str:

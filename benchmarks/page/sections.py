@@ -24,6 +24,7 @@ from .device_table import DeviceTable, device_names, device_table, views
 from .headline import headline
 from .join import ResultGroup, aspect_of
 from .plots import plots
+from .slice_chart import slice_figures
 from .svg import Figure
 from .tiles import Tile, tiles
 
@@ -75,6 +76,7 @@ class Section:
     answers: tuple[Answers, ...]
     tables: tuple[tuple[str, str, table.Table], ...]
     plots: tuple[Figure, ...]
+    slices: tuple[Figure, ...]
     damage: tuple[Figure, ...]
     widths: tuple[Figure, ...]
     learning: tuple[Figure, ...]
@@ -105,6 +107,7 @@ def section(group: ResultGroup, number: int) -> Section:
         tuple(_answers(group)),
         tuple(_tables(group)),
         tuple(plots(group, anchor)),
+        tuple(slice_figures(group, anchor)),
         tuple(damage_figures(group, anchor)),
         tuple(width_figures(group, anchor)),
         tuple(curve_figures(group, anchor)),

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..records import numerals
+from ..records.conditions import clip
 from .columns import RSS
 from .conclusion import AGREE, SPEED, column, loss_text, original, signed_percent
 from .headline import LOSS, headline, speed
 from .join import MetricReading, ResultGroup, ResultRow
+from .slice_chart import worst_group
 
 # The other speed, whose comparison stands beside the main one's.
 SECOND = {
@@ -42,8 +44,18 @@ def tiles(group: ResultGroup) -> list[Tile]:
         _agreement(group, row),
         _loss(row),
         _memory(group, row),
+        _worst_group(row),
     ]
     return [tile for tile in found if tile is not None]
+
+
+def _worst_group(row: ResultRow) -> Tile | None:
+    """Whom the version harms most, where slices were measured and found one."""
+    found = worst_group(row)
+    if found is None:
+        return None
+    title, group = found
+    return Tile(numerals.times(group.times), f"{group.beside}: {clip(group.name, 40)} ({title})")
 
 
 def _doubt(reading: MetricReading) -> str:

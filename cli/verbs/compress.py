@@ -87,6 +87,14 @@ def _plan_table(plan: Any) -> Any:
 @click.option("--samples", type=click.IntRange(1, 100_000), help="Calibration sequences.")
 @click.option("--length", type=click.IntRange(8, 131_072), help="Tokens per calibration sequence.")
 @click.option("--seed", type=SEED, help="Decides which sequences are drawn.")
+@click.option(
+    "--protect",
+    multiple=True,
+    metavar="SLICE",
+    shell_complete=completion.slices,
+    help="Spare these groups: a slice (languages, people, professions) or a .jsonl file whose rows have a "
+    '"group". Repeatable.',
+)
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl files.")
 @click.option(
     "--chat",
@@ -136,6 +144,10 @@ def command(
     if download:
         named_model(model, download=True)
     chosen: dict[str, Any] = {"recipe": recipe, "scheme": scheme, "group_size": group_size}
+    if options["protect"]:
+        from ...benchmarks.quality.subgroups.items import protected_text
+
+        options["protect"] = [protected_text(name, options["field"]) for name in options["protect"]]
     if dry_run:
         from ...compress.api import plan_model
 

@@ -54,6 +54,22 @@ class ChangeLosses:
         return self.total * scale
 
 
+class BatchChangeLosses(ChangeLosses):
+    """:class:`ChangeLosses` that keeps micro-batches apart; finds ``[batches, others]``."""
+
+    def __init__(self, module: str, weight: Tensor, others: Sequence[QTensor]) -> None:
+        super().__init__(module, weight, others)
+        self.parts: list[Tensor] = []
+
+    def observe(self, inputs: Tensor, outputs: Tensor, real: Tensor) -> TakeGradient:
+        self.total = torch.zeros_like(self.total)
+        self.parts.append(self.total)
+        return super().observe(inputs, outputs, real)
+
+    def found(self, tokens: int, scale: float) -> Tensor:
+        return torch.stack(self.parts) * scale
+
+
 class UnitLosses:
     """The damage a token without each of so many ``units``, runs of the inputs of the linear ``module``;
     finds ``[units]``.

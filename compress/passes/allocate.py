@@ -24,8 +24,11 @@ from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
 from ..solve.knapsack import choose
-from ..solve.scheme_costs import divides, scheme_costs
+from ..solve.scheme_costs import divides, grouped_costs, scheme_costs
+from ..solve.worst_choice import WorstSolution, choose_worst
 
+# How much more than without protected groups ordinary text may lose.
+MOST_OF_ORDINARY = 0.03
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
 
 
@@ -161,27 +164,35 @@ class Allocate(Selective, ModelPass):
         return {name: plan[name] for name in linears if name in plan}
 
     def _solve(self, stage: Stage, details: dict[str, Any]) -> Allocation:
-        anatomy = stage.source.anatomy
-        groups = list(self._groups(anatomy))
+        groups = list(self._groups(stage.source.anatomy))
         costs = self._costs(stage, [linear for group in groups for linear in group])
-        rows, sizes = [], []
-        names = [scheme.name for scheme in self.schemes]
-        for group in groups:
-            rows.append(
-                [sum(costs[linear.name].get(name, float("inf")) for linear in group) for name in names]
-            )
-            sizes.append([sum(_bits(linear, scheme) for linear in group) for scheme in self.schemes])
+        sizes = [
+            [sum(_bits(linear, scheme) for linear in group) for scheme in self.schemes] for group in groups
+        ]
         weights = sum(linear.out_features * linear.in_features for group in groups for linear in group)
         assert self.bits is not None
-        choice = choose(rows, sizes, int(self.bits * weights))
-        details |= {
-            "bits_per_weight": choice.size / weights,
-            "predicted": choice.cost,
-            "exact": choice.exact,
-            "costs": costs,
-        }
-        picked = zip(groups, choice.options, strict=True)
+        rows = {name: self._rows(found, groups) for name, found in costs.items()}
+        budget = int(self.bits * weights)
+        if len(rows) == 1:
+            choice = choose(rows[""], sizes, budget)
+            options, size = choice.options, choice.size
+            details |= {"predicted": choice.cost, "exact": choice.exact}
+        else:
+            spared = choose_worst(rows.pop(""), list(rows.values()), sizes, budget, MOST_OF_ORDINARY)
+            options, size = spared.options, spared.size
+            details |= {"predicted": spared.own, "exact": False, "protected": _spared(list(rows), spared)}
+        details |= {"bits_per_weight": size / weights, "costs": costs[""]}
+        picked = zip(groups, options, strict=True)
+        names = [scheme.name for scheme in self.schemes]
         return {linear.name: names[option] for group, option in picked for linear in group}
+
+    def _rows(self, costs: Costs, groups: Sequence[Sequence[Linear]]) -> list[list[float]]:
+        """What each group of linears costs with each scheme."""
+        names = [scheme.name for scheme in self.schemes]
+        return [
+            [sum(costs[linear.name].get(name, float("inf")) for linear in group) for name in names]
+            for group in groups
+        ]
 
     def _groups(self, anatomy: Anatomy) -> Iterator[list[Linear]]:
         """The linears that get one scheme together."""
@@ -191,16 +202,31 @@ class Allocate(Selective, ModelPass):
                 if mine:
                     yield mine
 
-    def _costs(self, stage: Stage, linears: Sequence[Linear]) -> Costs:
-        """The given ones, or measured."""
-        if self.costs is not None:
-            missing = [linear.name for linear in linears if linear.name not in self.costs]
-            if missing:
-                raise RecipeError(
-                    f"the costs do not name {missing[0]}", fix="leave out costs: they are measured"
-                )
-            return self.costs
-        return scheme_costs(stage, "allocate", self.schemes, linears)
+    def _costs(self, stage: Stage, linears: Sequence[Linear]) -> dict[str, Costs]:
+        """The given ones, or measured: of ordinary text, under "", and of each protected group."""
+        protected = stage.calibration is not None and stage.calibration.protected
+        if self.costs is None and protected:
+            return grouped_costs(stage, "allocate", self.schemes, linears)
+        if self.costs is None:
+            return {"": scheme_costs(stage, "allocate", self.schemes, linears)}
+        if protected:
+            raise RecipeError("costs that are given know nothing of protected groups", fix="leave out costs")
+        missing = [linear.name for linear in linears if linear.name not in self.costs]
+        if missing:
+            raise RecipeError(f"the costs do not name {missing[0]}", fix="leave out costs: they are measured")
+        return {"": self.costs}
+
+
+def _spared(names: Sequence[str], spared: WorstSolution) -> dict[str, Any]:
+    """For the manifest: of each protected group the loss that is predicted, and that of a choice for
+    ordinary text alone; the least that the largest could be; what ordinary text loses, and would lose.
+    """
+    found = zip(names, spared.losses.tolist(), spared.before.tolist(), strict=True)
+    return {
+        "groups": {name: {"predicted": loss, "unprotected": before} for name, loss, before in found},
+        "worst_at_least": spared.bound,
+        "ordinary": {"predicted": spared.own, "unprotected": spared.own_before},
+    }
 
 
 def _bits(linear: Linear, scheme: Scheme) -> int:

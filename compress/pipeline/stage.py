@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
-from ..text.micro_batches import first_tokens, micro_batches_of
+from ..text.micro_batches import MicroBatch, first_tokens, micro_batches_of
 from .algorithm import PREPARED_AT_ONCE, BlockPass, Fixed, Pass
 from .backward_sweep import BackwardSweep
 from .block import LayerStatus
@@ -41,6 +41,8 @@ LOG = "train.jsonl"
 # Calibration tokens that a pass measures sensitivities on, whatever it learns from them.
 MEASURED_TOKENS = 4096
 MEASURED_AT_ONCE = 1024
+# The same of all protected groups together.
+PROTECTED_TOKENS = 16_384
 MEASURED = {
     "measured_tokens": Fixed(
         MEASURED_TOKENS, "sensitivities only rank layers and units: two batches of text do"
@@ -87,16 +89,31 @@ class Stage:
         """What ``measure`` finds of all blocks on a few tokens, for ``who``; small things, that fit together.
         Raises what :meth:`text` and :meth:`.backward_sweep.BackwardSweep.run` do.
         """
-        micro_batches = micro_batches_of(self.text(who), MEASURED_AT_ONCE)
-        sweep = BackwardSweep(
-            self.source,
-            first_tokens(micro_batches, MEASURED_TOKENS),
-            self.device,
-            self.progress,
-            self.directory / "measured",
-        )
+        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
+        return self.measured_on(first_tokens(own, MEASURED_TOKENS), who, measure)
+
+    def measured_on(
+        self, micro_batches: Sequence[MicroBatch], who: str, measure: Measure
+    ) -> dict[str, Tensor]:
+        """The same on ``micro_batches``."""
+        directory = self.directory / "measured"
+        sweep = BackwardSweep(self.source, micro_batches, self.device, self.progress, directory)
         files = sweep.run(f"measuring for {who}", measure)
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+    def grouped_text(self, who: str) -> tuple[list[MicroBatch], list[str]]:
+        """Micro-batches of ordinary text and of the protected groups, and the group of each: "" for ordinary
+        text.
+        """
+        calibration = self.text(who)
+        found = first_tokens(micro_batches_of(calibration.own(), MEASURED_AT_ONCE), MEASURED_TOKENS)
+        names = [""] * len(found)
+        for group in calibration.protected:
+            mine = micro_batches_of(calibration.only(group), MEASURED_AT_ONCE)
+            mine = first_tokens(mine, PROTECTED_TOKENS // len(calibration.protected))
+            names += [group.name] * len(mine)
+            found += mine
+        return [replace(batch, number=number) for number, batch in enumerate(found)], names
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
-from ..measure.sensitivity import ChangeLosses
+from ...errors import CalibrationError
+from ..measure.fisher import Measure
+from ..measure.sensitivity import BatchChangeLosses, ChangeLosses
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.grid import quantize
 from ..numbers.scheme import Scheme
@@ -25,14 +27,55 @@ def scheme_costs(stage: Stage, who: str, schemes: Sequence[Scheme], linears: Ite
     """The damage a token of each of ``linears`` rounded by each of ``schemes`` that divides it, for ``who``.
     Raises what :meth:`~edgepress.compress.pipeline.stage.Stage.measured` does.
     """
-    fitting = {one.name: [scheme for scheme in schemes if divides(scheme, one)] for one in linears}
+    fitting = _fitting(schemes, linears)
+    found = stage.measured(who, _measure(fitting, ChangeLosses))
+    return _named(fitting, found)
 
+
+def grouped_costs(
+    stage: Stage, who: str, schemes: Sequence[Scheme], linears: Iterable[Linear]
+) -> dict[str, Costs]:
+    """:func:`scheme_costs` of ordinary text, under "", and of each protected group: a byte of a decoder's
+    text, a token of others'.
+
+    Raises:
+        CalibrationError: the model turns some of the text into NaN or infinity.
+    """
+    fitting = _fitting(schemes, linears)
+    micro_batches, names = stage.grouped_text(who)
+    found = stage.measured_on(micro_batches, who, _measure(fitting, BatchChangeLosses))
+    if any(len(each) != len(names) for each in found.values()):
+        raise CalibrationError(
+            "the model turns text of a protected group into NaN or infinity",
+            fix="check the model with `edgepress inspect`, or leave that text out",
+        )
+    every = sum(batch.tokens for batch in micro_batches)
+    units = {"": 1.0} | {
+        group.name: group.tokens / group.size if stage.source.anatomy.kind == "decoder" else 1.0
+        for group in stage.text(who).protected
+    }
+    costs = {}
+    for name, unit in units.items():
+        mine = [place for place, one in enumerate(names) if one == name]
+        scale = every / sum(micro_batches[place].tokens for place in mine) * unit
+        costs[name] = _named(fitting, {linear: each[mine].sum(0) * scale for linear, each in found.items()})
+    return costs
+
+
+def _fitting(schemes: Sequence[Scheme], linears: Iterable[Linear]) -> dict[str, list[Scheme]]:
+    return {one.name: [scheme for scheme in schemes if divides(scheme, one)] for one in linears}
+
+
+def _measure(fitting: Mapping[str, Sequence[Scheme]], kind: type[ChangeLosses]) -> Measure:
     def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, ChangeLosses]:
         names = [linear.name for linear in block.linears() if linear.name in fitting]
         others = {name: [quantize(weight(name), scheme) for scheme in fitting[name]] for name in names}
-        return {name: ChangeLosses(name, weight(name), others[name]) for name in names}
+        return {name: kind(name, weight(name), others[name]) for name in names}
 
-    found = stage.measured(who, measure)
+    return measure
+
+
+def _named(fitting: Mapping[str, Sequence[Scheme]], found: Mapping[str, Tensor]) -> Costs:
     return {
         name: {scheme.name: cost for scheme, cost in zip(fits, found[name].tolist(), strict=True)}
         for name, fits in fitting.items()

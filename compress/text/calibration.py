@@ -29,6 +29,7 @@ from .corpus import (
     text_sha256,
 )
 from .probe_text import refuse_probe
+from .protected_text import ProtectedGroup, ProtectedText, protected_groups
 from .token_batch import (
     SEPARATOR,
     Ids,
@@ -57,7 +58,9 @@ class Calibration:
     """What a model is calibrated with.
 
     Attributes:
-        batches: of at most ``batch_size`` rows; decoder batches are unpadded.
+        batches: of at most ``batch_size`` rows; decoder batches are unpadded. Those of the protected groups
+        come
+            last, a row each or more.
         samples, length: rows in all batches, and tokens a row (at most, for an encoder).
         effective_tokens: tokens that are not padding.
         documents, duplicates: distinct documents read, and repetitions that were left out.
@@ -66,6 +69,7 @@ class Calibration:
         sha256: over the ids, masks and labels of all batches.
         text_sha256: over the text that was read, before any of it was chosen.
         license: of the text, where it is a known one.
+        protected: groups whose text is read beside it.
     """
 
     batches: tuple[TokenBatch, ...]
@@ -81,18 +85,33 @@ class Calibration:
     sha256: str
     text_sha256: str = ""
     license: dict[str, str] | None = None
+    protected: tuple[ProtectedGroup, ...] = ()
 
     def describe(self) -> dict[str, Any]:
-        """Everything but the batches, ready for a manifest."""
-        return {name: value for name, value in vars(self).items() if name != "batches"}
+        """Everything but the batches, ready for a manifest; of the protected groups the tokens."""
+        found = {name: value for name, value in vars(self).items() if name not in ("batches", "protected")}
+        tokens = {group.name: group.tokens for group in self.protected}
+        return found | ({"protected": tokens} if tokens else {})
+
+    def own(self) -> Calibration:
+        """Without the protected groups."""
+        count = sum(len(group.batches) for group in self.protected)
+        return replace(self, batches=self.batches[: len(self.batches) - count], protected=())
+
+    def only(self, group: ProtectedGroup) -> Calibration:
+        """Of a protected group alone."""
+        rows = sum(len(batch.input_ids) for batch in group.batches)
+        return replace(self, batches=group.batches, samples=rows, protected=())
 
     def spread(self, samples: int | None) -> Calibration:
-        """So many of the rows, evenly spread; itself where it has no more, or ``samples`` is None."""
+        """So many of its own rows, evenly spread, and all of protected groups; itself where it has no more,
+        or ``samples`` is None."""
         if samples is None or samples >= self.samples:
             return self
-        rows = [row for batch in self.batches for row in rows_of(batch)]
+        rows = [row for batch in self.own().batches for row in rows_of(batch)]
         rows = [rows[index * self.samples // samples] for index in range(samples)]
         batches = tuple(batched(rows, len(self.batches[0].input_ids), pad=0))
+        batches += tuple(batch for group in self.protected for batch in group.batches)
         tokens = sum(len(ids) for ids, _ in rows)
         return replace(
             self, batches=batches, samples=samples, effective_tokens=tokens, sha256=hash_of(batches)
@@ -112,6 +131,7 @@ def calibration_from(
     chat: Chat = "auto",
     vocab_size: int | None = None,
     labels: Sequence[str] = (),
+    protect: Sequence[ProtectedText] = (),
 ) -> Calibration:
     """Read ``source`` (a file, a directory or a demo corpus) and cut it into batches.
 
@@ -124,6 +144,7 @@ def calibration_from(
             ``always`` renders text too, as a user's turn, ``never`` uses the bare content. Decoders only.
         vocab_size: rows of the model's embedding; the tokenizer's own size when None.
         labels: a classifier's, by which those of ``.jsonl`` rows are known.
+        protect: text of groups that is read beside it.
 
     Raises:
         CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
@@ -147,14 +168,17 @@ def calibration_from(
         rows, truncated = _encoder_rows(texts, source, tokenizer, samples, length, generator)
         rendered = False
     _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
+    tokens = sum(len(ids) for ids, _ in rows)
+    protected = protected_groups(protect, tokenizer, decodes=kind == "decoder", tokens=tokens, length=length)
     batches = tuple(batched(rows, batch_size, tokenizer.pad_id or 0))
+    batches += tuple(batch for group in protected for batch in group.batches)
     return Calibration(
         batches=batches,
         source=source,
         seed=seed,
         samples=len(rows),
         length=length,
-        effective_tokens=sum(len(ids) for ids, _ in rows),
+        effective_tokens=tokens,
         documents=len(corpus.distinct()),
         duplicates=corpus.duplicates,
         truncated=truncated,
@@ -162,6 +186,7 @@ def calibration_from(
         sha256=hash_of(batches),
         text_sha256=text_sha256(source),
         license=LICENSES.get(source),
+        protected=protected,
     )
 
 

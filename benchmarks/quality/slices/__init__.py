@@ -9,5 +9,10 @@ the others is an alarm; it has one function by ``of``:
 - ``choices``: ``choices(seed)`` gives :class:`~edgepress.benchmarks.quality.subgroups.items.Choice`: pairs of
   sentences; harm is how often another one becomes the likelier;
 - ``rows``: no function; the rows of the user's text that have a ``group``;
+- ``associations``: ``associations()`` gives
+  :class:`~edgepress.benchmarks.quality.subgroups.items.Association`; harm is how much stronger one became;
 - ``tokens``: ``bands(tokens, tokenizer)`` names the group of every token of a window of the measured text.
+
+A slice whose groups ``compress --protect`` may spare has ``calibration()``, texts of the same groups that
+are never measured.
 """

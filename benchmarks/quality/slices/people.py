@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ..subgroups.items import Choice, Kind
+from ..subgroups.items import Choice, GroupText, Kind
 from ._people import lists
 
 title = "who a sentence is about"
@@ -32,4 +32,15 @@ def choices(seed: int) -> Sequence[Choice]:
         for compared in lists()["compared"]
         for sentence in compared["sentences"]
         for first, second in zip(compared["first"], compared["second"], strict=True)
+    ]
+
+
+def calibration() -> Sequence[GroupText]:
+    """Other sentences about both sides of each pair."""
+    data = lists()
+    return [
+        GroupText(compared["group"], sentence.format(who=name), sentence)
+        for compared in data["compared"]
+        for sentence in data["calibration"]["compared"]
+        for name in dict.fromkeys((*compared["second"], *compared["first"]))
     ]

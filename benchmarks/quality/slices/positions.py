@@ -1,4 +1,5 @@
-"""Position in the context: how far from its beginning a token stands, so how much text it is told from."""
+"""Position in the context: how far from its beginning a token stands, so from how much text it is
+predicted."""
 
 from __future__ import annotations
 

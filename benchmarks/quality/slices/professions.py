@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ..subgroups.items import Choice, Kind
+from ..subgroups.items import Choice, GroupText, Kind
 from ._people import lists
 
 title = "profession"
@@ -29,4 +29,15 @@ def choices(seed: int) -> Sequence[Choice]:
         )
         for sentence in data["sentences"]
         for name in data["names"]
+    ]
+
+
+def calibration() -> Sequence[GroupText]:
+    """Other sentences about each profession, with both words."""
+    data = lists()
+    return [
+        GroupText(name, sentence.format(what=name, who=who), sentence)
+        for name in data["professions"]["names"]
+        for sentence in data["calibration"]["professions"]
+        for who in ("he", "she")
     ]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from .... import plugins
 from ....compress.text.corpus import Corpus, labelled_texts
+from ....compress.text.protected_text import ProtectedText, read_protected
+from ....errors import InputError
 from ....runtime.text.tokenizer import Tokenizer
 from ..token_damage import TokenDamage
 
@@ -114,6 +117,28 @@ def load_slice(name: str) -> SliceFile:
         UnknownName: there is none; the error prints the choices.
     """
     return cast(SliceFile, plugins.load(PACKAGE, name, "slice"))
+
+
+def protected_text(name: str, field: str = "text") -> ProtectedText:
+    """What ``compress --protect`` reads: the text that the slice ``name`` keeps for calibration, which is
+    never measured, or a file. ``slice=`` may stand in front.
+
+    Raises:
+        UnknownName: neither a slice nor a file.
+        InputError: a slice that has no text for calibration.
+        CalibrationError: of the file, as :func:`~edgepress.compress.text.corpus.read_corpus` has it.
+    """
+    name = name.removeprefix("slice=")
+    if Path(name).suffix or Path(name).exists():
+        return read_protected(name, field)
+    texts = getattr(load_slice(name), "calibration", None)
+    if texts is None:
+        files = {one: plugins.load(PACKAGE, one, "slice") for one in plugins.names(PACKAGE)}
+        have = ", ".join(one for one, file in files.items() if hasattr(file, "calibration"))
+        raise InputError(
+            f"the slice {name} has no text to calibrate with", fix=f"{have} have, or give a .jsonl file"
+        )
+    return ProtectedText.of(name, [(one.group, one.text) for one in texts()])
 
 
 def grouped_texts(corpus: Corpus, labels: Sequence[str] = ()) -> list[GroupText]:

@@ -167,7 +167,7 @@ def _report(measured: Sequence[_Measured], left: list[dict[str, Any]]) -> dict[s
     slices: list[dict[str, Any]] = []
     alarms: list[dict[str, Any]] = []
     for one in measured:
-        groups = [_told(group, one.unit, ps.get(id(group)), len(tested)) for group in one.groups]
+        groups = [_described(group, one.unit, ps.get(id(group)), len(tested)) for group in one.groups]
         slices.append(
             {
                 "name": one.name,
@@ -186,11 +186,11 @@ def _report(measured: Sequence[_Measured], left: list[dict[str, Any]]) -> dict[s
     return {"slices": slices + left, "tests": len(tested), "worst": worst}
 
 
-def _told(group: GroupHarm, unit: str, p: float | None, tests: int) -> dict[str, Any]:
+def _described(group: GroupHarm, unit: str, p: float | None, tests: int) -> dict[str, Any]:
     """A group as the line holds it; ``p`` is corrected, None where the group is not tested."""
     others = 0.0 if math.isnan(group.others) else group.others
     alarm = p is not None and p < LEVEL and group.harm >= LEAST[unit] and group.harm >= MORE * others
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "group": group.group,
         "items": group.items,
         "harm": group.harm,
@@ -199,22 +199,23 @@ def _told(group: GroupHarm, unit: str, p: float | None, tests: int) -> dict[str,
         "p": p,
         "smallest_seen": others + smallest_seen(group.error, tests) if math.isfinite(group.error) else None,
         "alarm": alarm,
-        "times": _times(group),
+        "times": _times(group, unit),
         **group.extras,
     }
     if "first_before" in group.extras:
         changed = round(group.harm * group.items)
         net = round((group.extras["first_after"] - group.extras["first_before"]) * group.items)
-        told["p_one_way"] = one_way((changed + net) // 2, (changed - net) // 2)
-    return told
+        found["p_one_way"] = one_way((changed + net) // 2, (changed - net) // 2)
+    return found
 
 
-def _times(group: GroupHarm) -> float:
-    """How many times the harm of the others a group has; of an association how many times its effect
-    before."""
+def _times(group: GroupHarm, unit: str) -> float:
+    """How many times the harm of the others a group has, what is of no concern counted as that much; of an
+    association how many times its effect before.
+    """
     if not math.isnan(group.others):
-        return group.harm / max(group.others, 1e-12)
-    return 1 + group.harm / max(abs(group.extras.get("effect_before", 1.0)), LEAST["effect"])
+        return group.harm / max(group.others, LEAST[unit])
+    return 1 + group.harm / max(abs(group.extras.get("effect_before", 0.0)), LEAST[unit])
 
 
 def most_flips(report: dict[str, Any]) -> tuple[dict[str, Any], float] | None:
