@@ -39,7 +39,7 @@ def export_needs(source: WeightSource, *, validate: bool = True, gate: bool = Fa
     twin beside it (``gate``). Other formats need no more.
     """
     sizes = {name: _FLOAT * prod(shape) for name, shape in source.shapes.items()}
-    whole, bundle = sum(sizes.values()), _bundle_bytes(source)
+    whole, bundle = sum(sizes.values()), planned_bundle_bytes(source)
     encodes = source.anatomy.kind != "decoder"
     memory = _writing(source, sizes)
     if validate:
@@ -49,7 +49,8 @@ def export_needs(source: WeightSource, *, validate: bool = True, gate: bool = Fa
     return ExportNeeds(LIBRARIES + _AROUND + memory, disk, work)
 
 
-def _bundle_bytes(source: WeightSource) -> int:
+def planned_bundle_bytes(source: WeightSource) -> int:
+    """Bytes of the bundle of ``source``."""
     linears = source.anatomy.all_linears()
     stored = {one.name: bits_in_bundle(source.schemes.get(one.name), one.in_features) for one in linears}
     return bundle_bytes(source, source.anatomy, stored, (source.embedding_scheme, source.head_scheme), 0)

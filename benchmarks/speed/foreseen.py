@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...devices.predict.predict import predict
+from ...devices.predict.predict import foretold
 from ...devices.predict.prediction import Prediction
 from ...devices.predict.subject import bundle_subject
 from ...devices.predict.workload import PredictedWork
-from ...errors import InputError
 from ..records.record import Metric
 from .timed_work import TimedGeneration, Workload
 
@@ -26,10 +25,7 @@ def foreseen(bundle: Path, workload: Workload, threads: int, provider: str) -> P
         work = PredictedWork(workload.prompt_tokens, workload.new_tokens)
     else:
         work = PredictedWork(workload.length, batch=workload.batch)
-    try:
-        return predict(bundle_subject(bundle), "here", work, threads=threads)
-    except InputError:  # no table, one of another runtime, or without these threads or an operator
-        return None
+    return foretold(lambda: bundle_subject(bundle), work, threads)
 
 
 def apart(prediction: Prediction | None, metrics: Mapping[str, Metric]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,8 +22,34 @@ from ..bundle_options import dry_run as dry_run_option
 from ..verb import Verb
 from ..verb import output as output_options
 
+if TYPE_CHECKING:
+    from ...devices.predict.subject import Subject
 
-def _plan_table(plan: Any) -> Any:
+
+def _predicted(
+    model: str, recipe: str | None, scheme: str | None, group_size: int | None
+) -> tuple[dict[str, Any], str]:
+    """How fast the bundle will be on this machine, and a sentence of it; nothing where it has no kernel
+    table.
+    """
+    from ...devices.predict.predict import foretold
+    from ...devices.predict.workload import PredictedWork
+
+    def subject() -> Subject:
+        from ...benchmarks.speed.planned_subject import subject_of
+
+        return subject_of(model, recipe=recipe, scheme=scheme, group_size=group_size)
+
+    prediction = foretold(subject, PredictedWork())
+    if prediction is None:
+        return {}, ""
+    main = [one for one in prediction.quantities[:2] if one.value is not None]
+    rates = ", ".join(f"{one.name} {one.low:,.0f} to {one.high:,.0f} {one.unit}" for one in main)
+    said = f"predicted here from its kernel table: {rates} with {prediction.threads} threads"
+    return {"predicted": prediction.as_dict()}, said
+
+
+def _plan_table(plan: Any, predicted: str) -> Any:
     from rich.table import Table
 
     from ...runtime.session.needs import time_range
@@ -43,7 +69,8 @@ def _plan_table(plan: Any) -> Any:
             f"{step.bytes_before / 1e6:.1f}",
             f"{step.bytes_after / 1e6:.1f}",
         )
-    table.caption = "".join(f"{note}\n" for note in plan.notes) + (
+    notes = [*plan.notes, *([predicted] if predicted else [])]
+    table.caption = "".join(f"{note}\n" for note in notes) + (
         f"checkpoint {plan.checkpoint_bytes / 1e6:.0f} MB → {plan.result_bytes / 1e6:.0f} MB · "
         f"bundle about {plan.bundle_bytes / 1e6:.0f} MB, all that a device keeps · "
         f"{plan.calibration_tokens:,} calibration tokens · "
@@ -154,7 +181,8 @@ def command(
         of_the_work = ("answers", "overwrite", "restart", "strict")
         wanted = {name: value for name, value in options.items() if name not in of_the_work}
         plan = plan_model(model, output=output or ".", **chosen, **wanted, progress=terminal.progress)
-        terminal.document(plan.as_dict(), _plan_table(plan))
+        found, said = _predicted(model, recipe, scheme, group_size)
+        terminal.document({**plan.as_dict(), **found}, _plan_table(plan, said))
         return
     if output is None:
         raise click.UsageError("missing -o/--output: where should the compressed checkpoint go?")

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ...devices.predict.prediction import Prediction, Quantity
+    from ...devices.predict.subject import Subject
 
 
 @click.command("predict", cls=Verb)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("model", shell_complete=completion.models)
+@click.option(
+    "-r", "--recipe", shell_complete=completion.recipes, help="What MODEL would be compressed with: a recipe."
+)
+@click.option("--scheme", shell_complete=completion.schemes, help="The short way: W4A16, W8A8, …")
 @click.option(
     "--on",
     default="here",
@@ -42,7 +47,9 @@ if TYPE_CHECKING:
 @threads
 @output
 def command(
-    bundle: Path,
+    model: str,
+    recipe: str | None,
+    scheme: str | None,
     on: str,
     prompt_tokens: int,
     max_new_tokens: int,
@@ -50,21 +57,41 @@ def command(
     threads: int | None,
     terminal: Terminal,
 ) -> None:
-    """Predict latency, memory and disk of BUNDLE on machines, without running it.
+    """Predict latency, memory and disk on machines of MODEL, without running it: a bundle, a checkpoint, or
+    a model and the recipe that it would be compressed with.
 
     A machine with a kernel table (`edgepress devices measure`) is predicted from what its kernels do;
     another from its data sheet, with a wider band. Nothing here is a measurement: each prediction names the
     command that makes one.
     """
     from ...devices.predict.predict import predict
-    from ...devices.predict.subject import bundle_subject
     from ...devices.predict.workload import PredictedWork
 
-    subject, work = bundle_subject(bundle), PredictedWork(prompt_tokens, max_new_tokens, batch_size)
+    work = PredictedWork(prompt_tokens, max_new_tokens, batch_size)
+    subject = _subject(model, recipe, scheme, terminal)
+    path = model if is_bundle(Path(model)) else "BUNDLE"
     names = dict.fromkeys(name.strip() for name in on.split(",") if name.strip())
-    found = [predict(subject, name, work, threads=threads, path=str(bundle)) for name in names]
+    found = [predict(subject, name, work, threads=threads, path=path) for name in names]
     document = {"predictions": [one.as_dict() for one in found]}
     terminal.document(document, None if terminal.as_json else _tables(found))
+
+
+def _subject(model: str, recipe: str | None, scheme: str | None, terminal: Terminal) -> Subject:
+    """A bundle is read without torch."""
+    if is_bundle(Path(model)) and not (recipe or scheme):
+        from ...devices.predict.subject import bundle_subject
+
+        return bundle_subject(Path(model))
+    if recipe and scheme:
+        raise click.UsageError("-r and --scheme are two ways to say the same: give one of them")
+    from ...benchmarks.speed.planned_subject import subject_of
+
+    return subject_of(model, recipe=recipe, scheme=scheme, progress=terminal.progress)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path`` looks like a bundle, and not like a checkpoint or the name of a model."""
+    return (path / "manifest.json").is_file()
 
 
 def _tables(found: list[Prediction]) -> RenderableType:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 OUTPUTS = 16  # of a tile of edgepress's own weights
 _LINE = 64
-_CACHE_BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "uint8": 0.5}
+CACHE_BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "uint8": 0.5}
 AXES = {
     "product": ("rows", "inputs", "outputs"),
     "head": ("rows", "inputs", "outputs"),
@@ -20,6 +20,7 @@ AXES = {
     "rows": ("rows", "width"),
     "texts": ("texts and heads", "length"),
 }
+FLOAT_PRODUCT = "FusedMatMul"
 # Outputs from which on a product is a head, which has few rows.
 HEAD_OUTPUTS = 16384
 # Rows up to which attention takes them one by one.
@@ -98,7 +99,7 @@ def integer_product(
     return Operation("IntegerProduct", "8", "product", (rows, k, n), read, moved, work, tuple(features))
 
 
-def float_product(rows: int, k: int, n: int, op: str = "FusedMatMul", item: int = 4) -> Operation:
+def float_product(rows: int, k: int, n: int, op: str = FLOAT_PRODUCT, item: int = 4) -> Operation:
     """A product with weights of ``item`` bytes, which the runtime has packed."""
     read, moved = item * k * n, 4 * rows * (k + n)
     return Operation(op, str(8 * item), _product_kind(n), (rows, k, n), read, moved, rows * k * n)
@@ -126,7 +127,7 @@ def cached_attention(
     """Attention of ``rows`` new tokens over a cache with ``past`` before them."""
     context = past + rows
     seen = context if window < 0 else min(context, window + rows - 1)
-    per_token = 2 * kv_heads * dim * _CACHE_BYTES[cache]
+    per_token = 2 * kv_heads * dim * CACHE_BYTES[cache]
     pairs = rows * (seen - rows) + rows * (rows + 1) // 2
     shape = f"{heads // kv_heads} of {dim}"
     few = rows <= FEW_ROWS

@@ -60,5 +60,5 @@ def predict_from_sheet(subject: Subject, target: Target, work: PredictedWork, ch
         workload=work.as_dict(),
         quantities=(*main, *held),
         check=check,
-        notes=notes,
+        notes=(*subject.notes, *notes),
     )

@@ -38,7 +38,8 @@ class TablePrediction:
         decoder = self.subject.kind == "decoder"
         quantities = self._decoder(work) if decoder else self._encoder(work)
         quantities += sizes(self.subject, work, self.threads, self.table.resident)
-        notes = [f"beyond the table, at its edge: {note}" for note in self.cost.notes]
+        notes = [*self.subject.notes]
+        notes += [f"beyond the table, at its edge: {note}" for note in self.cost.notes]
         if self.assumed:
             notes.append(f"not measured, taken as a sum of the same size: {', '.join(sorted(self.assumed))}")
         if not self.table.complete:

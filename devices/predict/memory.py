@@ -42,5 +42,5 @@ def sizes(subject: Subject, work: PredictedWork, threads: int, resident: int) ->
     peak = float(max(running, opening))
     return [
         Quantity("rss_peak_bytes", peak, "bytes", BAND),
-        Quantity("disk_bytes", float(subject.disk), "bytes", 0.0),
+        Quantity("disk_bytes", float(subject.disk), "bytes", subject.disk_band),
     ]

@@ -4,6 +4,8 @@ was measured there, or the data sheet.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...errors import InputError, UnknownName
 from ..kernel_table.kept import HERE, newest_table
 from ..kernel_table.measure import this_key
@@ -44,6 +46,17 @@ def predict(
         raise UnknownName("target", name, [HERE, *own_devices(), *target_names()])
     there = f"edgepress devices add NAME --ssh USER@HOST && edgepress profile {path} --on NAME {options}"
     return predict_from_sheet(subject, target(name), work, there)
+
+
+def foretold(
+    subject: Callable[[], Subject], work: PredictedWork, threads: int | None = None
+) -> Prediction | None:
+    """What this machine's table says; None where it has none, or none for such a subject."""
+    try:
+        table_of(HERE)
+        return predict(subject(), HERE, work, threads=threads)
+    except InputError:  # no table, one of another runtime, without these threads or an operator, no graph
+        return None
 
 
 def table_of(machine: str) -> KernelTable:

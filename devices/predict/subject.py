@@ -19,7 +19,7 @@ class Subject:
 
     Attributes:
         does: the operations of a run of its graph.
-        weights: bytes of the graph and its weights; disk: of everything.
+        weights: bytes of the graph and its weights; disk: of everything, within ``disk_band``.
         tokenizer: bytes of the tokenizer's file.
         kv_bytes: that a token takes in the cache; values: that are bound to each run.
         widest: numbers of a token in the widest activation.
@@ -36,6 +36,8 @@ class Subject:
     vocab: int
     widest: int
     context: int
+    disk_band: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def bundle_subject(path: Path) -> Subject:

@@ -1,0 +1,77 @@
+"""What a plan says of a graph, against the graph that is exported: the same operations, as often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from edgepress.benchmarks.speed.planned_subject import subject_of
+from edgepress.cli.entry import run as edgepress
+from edgepress.compress.api import compress_model
+from edgepress.devices.kernel_table.operation import Operation
+from edgepress.devices.predict.graph_operations import Run
+from edgepress.devices.predict.subject import Subject, bundle_subject
+from edgepress.errors import BadUsage, EdgepressError
+from edgepress.export.api import export_bundle
+from edgepress.runtime.kernels.library import library
+
+pytestmark = [
+    pytest.mark.chain,
+    pytest.mark.skipif(library() is None, reason="plans are of edgepress's own operators"),
+]
+
+
+def operations(subject: Subject, run: Run) -> Counter[Operation]:
+    """Whether scales are exact in float16 is known only when they are there."""
+    found: Counter[Operation] = Counter()
+    for one, count in subject.does(run).counts.items():
+        features = tuple(feature for feature in one.features if feature != "wide scales")
+        found[replace(one, features=features, read=0)] += count
+    return found
+
+
+def assert_same(planned: Subject, bundle: Subject, *runs: Run) -> None:
+    for run in runs:
+        assert operations(planned, run) == operations(bundle, run)
+    assert (planned.kv_bytes, planned.vocab, planned.kind) == (bundle.kv_bytes, bundle.vocab, bundle.kind)
+    # A pico model's pooler, which no graph has, is a fifth of it.
+    assert planned.disk == pytest.approx(bundle.disk, rel=0.35)
+
+
+def test_a_decoder_as_it_is(pico_llama: Path, tmp_path: Path) -> None:
+    export_bundle(pico_llama, output=tmp_path / "bundle")
+    runs = (Run(1, 7), Run(12, 0), Run(4, 8))
+    assert_same(subject_of(str(pico_llama)), bundle_subject(tmp_path / "bundle"), *runs)
+
+
+@pytest.mark.parametrize("scheme", ["W4A16", "W8A8"])
+def test_a_decoder_after_a_scheme_and_its_checkpoint(scheme: str, pico_llama: Path, tmp_path: Path) -> None:
+    compress_model(str(pico_llama), output=tmp_path / "checkpoint", scheme=scheme)
+    export_bundle(tmp_path / "checkpoint", output=tmp_path / "bundle")
+    bundle = bundle_subject(tmp_path / "bundle")
+    for planned in (subject_of(str(pico_llama), scheme=scheme), subject_of(str(tmp_path / "checkpoint"))):
+        assert_same(planned, bundle, Run(1, 7), Run(12, 0))
+
+
+@pytest.mark.parametrize("scheme", [None, "W8A8"])
+def test_an_encoder(scheme: str | None, tmp_path: Path, pico_bert: Path) -> None:
+    checkpoint = pico_bert
+    if scheme is not None:
+        checkpoint = tmp_path / "checkpoint"
+        compress_model(str(pico_bert), output=checkpoint, scheme=scheme)
+    export_bundle(checkpoint, output=tmp_path / "bundle")
+    planned = subject_of(str(pico_bert), scheme=scheme)
+    assert_same(planned, bundle_subject(tmp_path / "bundle"), Run(16, length=8))
+
+
+def test_what_cannot_be_planned_is_typed(pico_llama: Path, pico_t5: Path, tmp_path: Path) -> None:
+    with pytest.raises(EdgepressError):
+        subject_of(str(pico_t5))
+    export_bundle(pico_llama, output=tmp_path / "bundle")
+    with pytest.raises(BadUsage, match="is a bundle"):
+        subject_of(str(tmp_path / "bundle"), scheme="W4A16")
+    words = ["predict", str(pico_llama), "--on", "raspberry-pi-5", "--prompt-tokens", "8"]
+    assert edgepress([*words, "--max-new-tokens", "4", "-r", "fast", "--scheme", "W4A16"]) == 2
+    assert edgepress([*words, "--max-new-tokens", "4", "--scheme", "W4A16", "--json"]) == 0
