@@ -32,6 +32,11 @@ _MEASURED = (
     "FastGelu",
     "BiasGelu",
 )
+# Operators that a table has under the name of their standard twin.
+_TWINS = {
+    "RootMeanSquareNorm": "SimplifiedLayerNormalization",
+    "SumRootMeanSquareNorm": "SkipSimplifiedLayerNormalization",
+}
 _FREE = frozenset({"Reshape", "Identity", "Unsqueeze", "Squeeze", "PoolTokens", "UnpackTokens", "Slice"})
 _LOOKUPS = ("QuantizedRows", "Gather", "GatherBlockQuantized", "EncoderEmbeddings")
 
@@ -168,7 +173,7 @@ class _Walk:
     def _elementwise(self, node: Node, rows: int, width: int) -> None:
         if width < 2:
             return
-        op = node.op
+        op = _TWINS.get(node.op, node.op)
         if op not in _PASSES and op not in _MEASURED:
             self.found.assumed.add(op)
             op = "Add"
