@@ -14,7 +14,8 @@ BAND = 0.10
 RESIDENT = 70_000_000
 # Of a tokenizer in memory: its library, and for each byte of its file.
 _TOKENIZER, _PER_TOKENIZER_BYTE = 5_000_000, 9.2
-# What the runtime keeps for a session whatever its graph, and its activations at the least.
+# What the runtime keeps for a session whatever its graph, and what a batch of texts takes beside its widest
+# activations.
 _SESSION, _ACTIVATIONS = 14_000_000, 6_000_000
 _FLOAT = 4
 
@@ -34,11 +35,12 @@ def sizes(subject: Subject, work: PredictedWork, threads: int, resident: int) ->
     sessions = 1 if decoder or not encoder_batches(work, threads)[1] else 2
     fixed = (resident or RESIDENT) + _TOKENIZER + _PER_TOKENIZER_BYTE * subject.tokenizer + _SESSION
     rows = min(length, PREFILL_CHUNK) if decoder else TOKENS_PER_CORE
-    activations = _ACTIVATIONS + 2 * _FLOAT * rows * subject.widest + _FLOAT * subject.vocab
+    activations = 2 * _FLOAT * rows * subject.widest + _FLOAT * subject.vocab
+    activations += 0 if decoder else _ACTIVATIONS
     held = max(subject.weights, packed)
     cache = subject.kv_bytes * (length + work.new_tokens) if decoder else 0
     running = fixed + sessions * (held + activations) + cache
-    opening = fixed + (sessions - 1) * (held + activations) + subject.weights + packed
+    opening = fixed + (sessions + 1) * packed  # the last session packs its weights beside those of the file
     peak = float(max(running, opening))
     return [
         Quantity("rss_peak_bytes", peak, "bytes", BAND),

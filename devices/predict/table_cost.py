@@ -152,8 +152,22 @@ class TableCost:
 
     def _ends(self, operation: Operation) -> tuple[float, float]:
         """Seconds near and far, without the cost of the node."""
-        near, far = self._at(operation, "near"), self._at(operation, "far")
-        return near, far
+        near, edge = self._at(operation, "near"), self._few_rows(operation)
+        if edge is operation:
+            return near, self._at(operation, "far")
+        # Many rows wait for their weights as long as the most that were measured from afar, and then compute.
+        return near, near + max(self._at(edge, "far") - self._at(edge, "near"), 0.0)
+
+    def _few_rows(self, operation: Operation) -> Operation:
+        """The operation with the most rows that were measured from afar, if it has more."""
+        far = self._found(operation, ())[1]
+        if far is None or operation.kind not in ("product", "head"):
+            return operation
+        rows, most = operation.sizes[0], far.axes[0][-1]
+        if rows <= most:
+            return operation
+        moved, work = operation.moved * most // rows, operation.work * most // rows
+        return replace(operation, sizes=(most, *operation.sizes[1:]), moved=moved, work=work)
 
     def _at(self, operation: Operation, reach: str) -> float:
         found = self._found(operation, ())

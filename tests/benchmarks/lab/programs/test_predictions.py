@@ -1,0 +1,58 @@
+"""The lab's tables of predictions: errors, verdicts, and the share that data sheets are read with."""
+
+from __future__ import annotations
+
+import json
+from statistics import median
+
+import pytest
+from edgepress.benchmarks.lab.programs import sheet_error
+from edgepress.benchmarks.lab.programs.predictions import errors, row, verdicts
+from edgepress.devices.predict.data_sheet import BAND, SHARE
+
+REAL = {"decode_tps": 100.0, "prefill_tps": 1000.0, "ttft_ms": 50.0, "rss_peak_bytes": 2e8, "disk_bytes": 1e8}
+
+
+def test_errors_are_parts_of_what_was_measured() -> None:
+    expected = {**REAL, "decode_tps": 110.0, "ttft_ms": 40.0}
+    found = errors(expected, REAL)
+    assert found["decode"] == pytest.approx(0.1) and found["first"] == pytest.approx(-0.2)
+    assert found["prefill"] == found["disk"] == 0.0
+    assert len(row("a", expected, REAL)) == 13
+
+
+def test_an_encoder_has_no_decode() -> None:
+    real = {"sentences_per_second": 10.0, "latency_ms": 5.0, "rss_peak_bytes": 1e8, "disk_bytes": 1e7}
+    assert set(errors(real, real)) == {"prefill", "first", "memory", "disk"}
+    cells = row("a", real, real)
+    assert len(cells) == 13 and cells[1:4] == ["", "", ""]
+    assert len(row("a", "the table has none", real)) == 13
+
+
+def test_bars_are_of_the_median_and_of_nine_in_ten() -> None:
+    well = [{"decode": 0.05}] * 9 + [{"decode": 0.9}]
+    assert verdicts(well)[0].endswith("met")
+    assert verdicts([*well, {"decode": 0.9}])[0].endswith("missed")
+    assert verdicts([{"decode": 0.08}] * 10)[0].endswith("missed")
+
+
+def test_sheets_are_read_with_the_share_of_the_measured_machines() -> None:
+    by_machine: dict[str, list[float]] = {}
+    for path in sheet_error.RAW.glob("peers-*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        machine, found = sheet_error.shares(line for line in lines if "kind" in line)
+        if found:
+            by_machine.setdefault(machine, []).extend(found)
+    assert len(by_machine) >= 2
+    assert round(median(median(values) for values in by_machine.values()), 2) == SHARE
+    worst = [
+        sorted(map(abs, values))[-(-9 * len(values) // 10) - 1]
+        for values in sheet_error.left_out(by_machine).values()
+    ]
+    assert round(min(worst), 2) <= BAND
+
+
+def test_a_machine_is_predicted_with_the_others() -> None:
+    found = sheet_error.left_out({"a": [0.5, 0.5], "b": [1.0]})
+    assert found == {"a": [1.0, 1.0], "b": [-0.5]}
+    assert sheet_error.left_out({"a": [0.5]}) == {}
