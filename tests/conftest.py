@@ -141,6 +141,8 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "sliding_window": 24,
         "sliding_window_pattern": 2,
     },
+    "gptj": {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_embeddings": False},
+    "helium": {"num_key_value_heads": 4},
     "granite": {
         "embedding_multiplier": 3.0,
         "attention_multiplier": 0.2,

@@ -38,11 +38,21 @@ class Norm:
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding over the first ``dim`` channels of a head; ``scaling`` may be empty."""
+    """Rotary position embedding over the first ``dim`` channels of a head; ``scaling`` may be empty.
+
+    What turns together is channel ``i`` and channel ``i + dim / 2``, or where ``interleaved`` two neighbours.
+    """
 
     theta: float
     dim: int
     scaling: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    interleaved: bool = False
+
+    def halves(self, head_dim: int) -> list[int]:
+        """The channels of a head in the order in which those that turn together are half of ``dim`` apart."""
+        pairs = range(0, self.dim, 2) if self.interleaved else range(self.dim)
+        seconds = range(1, self.dim, 2) if self.interleaved else ()
+        return [*pairs, *seconds, *range(self.dim, head_dim)]
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Attention:
 
     @property
     def projections(self) -> tuple[Linear, ...]:
-        """The linears that read the hidden states, which give q, k and v in a row (see ``row_order``)."""
+        """The linears that read the hidden states, which give q, k and v in a row (see ``row_orders``)."""
         return (self.q, self.k, self.v) if self.qkv is None else (self.qkv,)
 
     def row_order(self) -> list[int] | None:
@@ -95,6 +105,22 @@ class Attention:
         size = self.head_dim
         starts = ((3 * head + part) * size for part in range(3) for head in range(self.heads))
         return [start + channel for start in starts for channel in range(size)]
+
+    def row_orders(self) -> dict[str, list[int]]:
+        """By projection: its rows as attention reads them, where they are stored in another order; those of q
+        and k with the channels that turn together half of the rope's width apart, which changes no score.
+        """
+        if (order := self.row_order()) is not None:
+            return {self.projections[0].name: order}
+        if self.qkv is not None or self.rope is None or not self.rope.interleaved:
+            return {}
+        channels, size = self.rope.halves(self.head_dim), self.head_dim
+        return {
+            part.name: [
+                start + channel for start in range(0, part.out_features, size) for channel in channels
+            ]
+            for part in (self.q, self.k)
+        }
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -123,7 +123,8 @@ class WeightView:
 
     The quantized view keeps codes as they are and quantizes embedding and head; the float view, which the
     proof builds on, is the same checkpoint with everything dequantized. Rows that a checkpoint interleaves
-    (q, k and v of one head after the other) come in the order in which attention reads them. ``read``
+    (q, k and v of one head after the other, or channels that turn together) come in the order in which
+    attention reads them. ``read``
     returns a float32 tensor by name, by default from the source.
     """
 
@@ -142,9 +143,9 @@ class WeightView:
         self.head_scheme = None if as_float else source.head_scheme
         self._last: tuple[str, QTensor] | None = None
         self._orders = {
-            block.attention.projections[0].name: torch.tensor(order)
+            name: torch.tensor(order)
             for block in source.anatomy.blocks
-            if (order := block.attention.row_order()) is not None
+            for name, order in block.attention.row_orders().items()
         }
 
     def scheme(self, linear: str) -> Scheme | None:
@@ -153,7 +154,11 @@ class WeightView:
 
     def kv_scales(self, attention: Attention) -> KVScales | None:
         """What the codes of the key/value cache mean; None for a cache in float."""
-        return self.source.kv_scales(attention) if self.kv_dtype in ("int8", "uint8") else None
+        found = self.source.kv_scales(attention) if self.kv_dtype in ("int8", "uint8") else None
+        rope = attention.rope
+        if found is None or rope is None or not rope.interleaved or found.key.shape[-1] == 1:
+            return found
+        return replace(found, key=found.key[..., rope.halves(attention.head_dim)])
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Logical shape of a tensor."""

@@ -52,6 +52,7 @@ class LlamaLike:
         norm_kind, eps_key: of every norm; the key is that of the config.
         fused: q, k and v are one matrix, and gate and up are one.
         parallel: attention and MLP read the one norm of the block and stand side by side.
+        neighbours_turn: the rope turns neighbouring channels together.
         qk_norm: q and k are normalized per head.
         norm_offset: added to the stored weights of every norm.
         sandwiched: attention and MLP are normalized before and after.
@@ -67,6 +68,7 @@ class LlamaLike:
     eps_key: str = "rms_norm_eps"
     fused: bool = False
     parallel: bool = False
+    neighbours_turn: bool = False
     qk_norm: bool = False
     norm_offset: float = 0.0
     sandwiched: bool = False
@@ -107,10 +109,14 @@ def llama_like(
     vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
     head_dim = _head_dim(config, shapes, hidden, family.qk_norm)
     eps = number(config, family.eps_key, family.eps)
-    ropes = ropes or [rope(config, head_dim)] * count
     blocks = tuple(
-        _block(config, shapes, family, index, (hidden, head_dim), eps, window, turned)
-        for index, window, turned in zip(range(count), chain(windows, repeat(None)), ropes, strict=False)
+        _block(config, shapes, family, index, (hidden, head_dim), eps, window)
+        for index, window in zip(range(count), chain(windows, repeat(None)), strict=False)
+    )
+    ropes = ropes or [replace(rope(config, head_dim), interleaved=family.neighbours_turn)] * count
+    blocks = tuple(
+        replace(block, attention=replace(block.attention, rope=turned))
+        for block, turned in zip(blocks, ropes, strict=True)
     )
     positions = integer(config, "max_position_embeddings", family.max_positions)
     return Anatomy(
@@ -143,7 +149,6 @@ def _block(
     sizes: tuple[int, int],
     eps: float,
     window: int | None,
-    rope: Rope | None,
 ) -> BlockAnatomy:
     prefix, (hidden, head_dim) = f"{BLOCKS}.{index}", sizes
 
@@ -157,7 +162,6 @@ def _block(
     inner = made("self_attn.attn_sub_norm", attention.o.in_features) if family.inner_norms else None
     attention = replace(
         attention,
-        rope=rope,
         sliding_window=window,
         inner_norm=inner,
         q_norm=made("self_attn.q_norm", head_dim) if family.qk_norm else None,

@@ -15,8 +15,8 @@ from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, UnknownName
 
-LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "bitnet")
-OTHERS = ("granite", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "opt", "phi", "phi3", "smollm3")
+LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "bitnet", "ernie4_5", "helium")
+OTHERS = ("gptj", "granite", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "opt", "phi", "phi3", "smollm3")
 DECODERS = (*LLAMA_LIKE, *OTHERS, "stablelm", "starcoder2")
 ENCODERS = ("bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra", "mpnet")
 FIRST_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 2}  # where padding is token 0

@@ -66,7 +66,7 @@ def test_families(
 
 
 @pytest.mark.parametrize("kv_dtype", ["float32", "float16", "int8", "uint8"])
-@pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt2", "ernie4_5"])
 def test_our_own_operators_answer_alike_in_chunks_and_token_by_token(
     model_type: str, kv_dtype: str, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
 ) -> None:
