@@ -100,8 +100,9 @@ def _model(files: Mapping[str, Mapping[str, Any]], base: Json, made: Mapping[str
 
 def task_of(anatomy: Anatomy) -> str:
     """What a model is for, as model hubs call it."""
-    encoder = "sentence-similarity" if anatomy.classifier is None else "text-classification"
-    return _TASKS.get(anatomy.kind, encoder)
+    if anatomy.classifier is not None:
+        return "text-ranking" if len(anatomy.classifier.labels) == 1 else "text-classification"
+    return _TASKS.get(anatomy.kind, "sentence-similarity")
 
 
 def _card(anatomy: Anatomy, architectures: object, texts: list[Json]) -> Json:

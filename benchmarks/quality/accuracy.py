@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GateFailed
+from ...runtime.engine.classify import with_opposite
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 from ..records.subjects import OpenModel, TokenModel
@@ -113,7 +114,7 @@ def score_labels(
 def _log_probs(model: OpenModel, texts: Sequence[str], whose: str) -> NDArray[np.float64]:
     logits = model.label_logits(texts)
     require_finite(whose, logits, "texts logits")
-    return log_softmax(logits)
+    return log_softmax(with_opposite(logits))
 
 
 def is_cut(subject: OpenModel, original: OpenModel) -> bool:

@@ -24,7 +24,8 @@ class Classifier:
     Attributes:
         dense: the full name of the linear module ``[hidden, hidden]`` that comes first.
         out: the full name of the linear module ``[labels, hidden]`` that gives the logits.
-        labels: their names, in the order of the logits.
+        labels: their names, in the order of the logits; a single one is that of a reranker, whose logit says
+            how well two texts go together.
     """
 
     dense: str

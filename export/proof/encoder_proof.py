@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ...runtime.engine.classify import with_opposite
 from ...runtime.session.session import graph_errors_are_typed, open_session
 from ...terminal import ProgressTask
 from ..graph.encoder_graph import LOGITS
@@ -79,7 +80,7 @@ def compare_labels(found: Floats, reference: Floats, unrounded: Floats) -> dict[
     Raises:
         GateFailed: farther than rounding explains.
     """
-    ours, theirs, exact = (log_softmax(logits) for logits in (found, reference, unrounded))
+    ours, theirs, exact = (log_softmax(with_opposite(logits)) for logits in (found, reference, unrounded))
     kl, rounding = float(np.mean(divergence(theirs, ours))), float(np.mean(divergence(exact, theirs)))
     bound = noise_bound(KL_MEAN, rounding)
     gate("the mean KL divergence of the quantized graph's labels from torch's", kl, bound)

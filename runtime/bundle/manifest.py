@@ -120,14 +120,15 @@ _INPUTS = choice("input_ids", "attention_mask", "token_type_ids")
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSection:
-    """What is needed to drive an encoder graph; one with ``labels`` is a classifier of texts."""
+    """What is needed to drive an encoder graph; one with ``labels`` is a classifier of texts, with a
+    single one a reranker of pairs."""
 
     pooling: Annotated[Literal["mean", "cls"] | None, optional(choice("mean", "cls"))]
     normalize: Annotated[bool, flag] = False
     max_length: Annotated[int, SIZE]
     hidden_size: Annotated[int, WIDTH]
     inputs: Annotated[list[str], items(_INPUTS, at_least=1, at_most=3)]
-    labels: Annotated[list[str] | None, optional(items(text(), at_least=2, at_most=1 << 16))] = None
+    labels: Annotated[list[str] | None, optional(items(text(), at_least=1, at_most=1 << 16))] = None
 
 
 @dataclass(frozen=True, kw_only=True)

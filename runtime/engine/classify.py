@@ -1,4 +1,6 @@
-"""``ClassifierModel``: the label of each text, with the probability of every label."""
+"""``ClassifierModel``: the label of each text, with the probability of every label; of a model with a single
+label, how well each text answers a query.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...errors import InputError
 from ...terminal import Progress
 from ..bundle.bundle import Bundle
 from .encoder import BATCH_SIZE, Encoder, Vectors
@@ -19,6 +22,15 @@ class Classification:
     label: str
     probability: float
     probabilities: dict[str, float]
+
+
+def with_opposite(logits: Vectors) -> Vectors:
+    """``logits [texts, labels]`` whose softmax are probabilities: beside a single label stands 0, that it
+    does not hold.
+    """
+    if logits.shape[-1] > 1:
+        return logits
+    return np.concatenate([logits, np.zeros_like(logits)], axis=-1)
 
 
 class ClassifierModel:
@@ -46,11 +58,38 @@ class ClassifierModel:
         """The label of each text, in the order of the texts.
 
         Raises:
-            InputError: the bundle is a sentence encoder, or a batch size below 1.
+            InputError: the bundle is a sentence encoder or a reranker, or a batch size below 1.
         """
+        if len(self.labels) == 1:
+            raise InputError(
+                "this bundle is a reranker: it has one label, whose score is of a pair of texts",
+                fix="use: edgepress rerank BUNDLE QUERY TEXT…",
+            )
         logits = self.logits(texts, batch_size=batch_size, progress=progress).astype(np.float64)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return [self._named(row) for row in (odds / odds.sum(axis=1, keepdims=True)).tolist()]
+
+    def rerank(
+        self,
+        query: str,
+        texts: Sequence[str],
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: Progress | None = None,
+    ) -> list[float]:
+        """How well each of ``texts`` answers ``query``, between 0 and 1, in the order of the texts.
+
+        Raises:
+            InputError: the bundle is no reranker: it has several labels, or none.
+        """
+        if len(self.labels) > 1:
+            raise InputError(
+                f"this bundle is a classifier of {len(self.labels)} labels, and no reranker",
+                fix="use: edgepress classify BUNDLE TEXT…",
+            )
+        pairs = [(query, text) for text in texts]
+        logits = self.encoder.pair_logits(pairs, batch_size, progress=progress)[:, 0].astype(np.float64)
+        return [float(score) for score in 1 / (1 + np.exp(-logits))]
 
     def _named(self, row: list[float]) -> Classification:
         best = max(range(len(row)), key=row.__getitem__)

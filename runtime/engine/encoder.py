@@ -117,12 +117,37 @@ class Encoder:
         Raises:
             InputError: the bundle is no classifier.
         """
+        self._check_labelled()
+        return self._read(texts, batch_size, progress, "classifying")
+
+    def pair_logits(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int = BATCH_SIZE,
+        *,
+        progress: Progress | None = None,
+    ) -> Vectors:
+        """What a classifier says of each pair of texts: ``[len(pairs), labels]`` in float32.
+
+        Raises:
+            InputError: the bundle is no classifier.
+        """
+        self._check_labelled()
+        result = np.empty((len(pairs), self._answer[1]), np.float32)
+        with (progress or Silent()).task("reading pairs", len(pairs)) as task:
+            for start in range(0, len(pairs), WINDOW):
+                some = pairs[start : start + WINDOW]
+                found = self.tokenizer.encode_pairs(some, max_length=self.max_length)
+                ids, types = ([one[part] for one in found] for part in range(2))
+                self._fill(ids, batch_size, result[start : start + WINDOW], task, types)
+        return result
+
+    def _check_labelled(self) -> None:
         if not self.labels:
             raise InputError(
                 "this bundle is a sentence encoder: it has no labels",
                 fix="use: edgepress encode BUNDLE TEXT…",
             )
-        return self._read(texts, batch_size, progress, "classifying")
 
     def _read(self, texts: Sequence[str], batch_size: int, progress: Progress | None, what: str) -> Vectors:
         result = np.empty((len(texts), self._answer[1]), np.float32)
@@ -159,13 +184,22 @@ class Encoder:
             self._fill(ids, batch_size, result, task)
         return result
 
-    def _fill(self, ids: Sequence[Sequence[int]], batch_size: int, into: Vectors, task: ProgressTask) -> None:
-        """Write the answers to ``ids`` to the rows of ``into``."""
+    def _fill(
+        self,
+        ids: Sequence[Sequence[int]],
+        batch_size: int,
+        into: Vectors,
+        task: ProgressTask,
+        types: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Write the answers to ``ids``, whose token types are ``types`` or 0, to the rows of ``into``."""
         self._check(ids, batch_size)
         plan = partial(length_buckets, [len(row) for row in ids], rows=batch_size)
 
         def work(session: Any, rows: list[int]) -> None:
-            into[rows] = self._answered(session, *self._padded([ids[row] for row in rows]))
+            padded = self._padded([ids[row] for row in rows])
+            kinds = None if types is None else _filled([types[row] for row in rows], padded[0].shape[1], 0)
+            into[rows] = self._answered(session, *padded, kinds)
 
         workers = self._workers
         batches = plan(tokens=TOKENS_PER_CORE if workers else _TOKENS_ELSEWHERE)
@@ -182,18 +216,27 @@ class Encoder:
         found = self._run(self.session, self._outputs, input_ids, attention_mask)
         return dict(zip(self._outputs, found, strict=True))
 
-    def _run(self, session: Any, outputs: list[str], input_ids: Ids, attention_mask: Ids) -> list[Vectors]:
+    def _run(
+        self,
+        session: Any,
+        outputs: list[str],
+        input_ids: Ids,
+        attention_mask: Ids,
+        types: Ids | None = None,
+    ) -> list[Vectors]:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         if "token_type_ids" in self.section.inputs:
-            feeds["token_type_ids"] = np.zeros_like(input_ids)
+            feeds["token_type_ids"] = np.zeros_like(input_ids) if types is None else types
         feeds = {name: feeds[name] for name in self.section.inputs}
         with graph_errors_are_typed("the graph failed on a batch"):
             found: list[Vectors] = session.run(outputs, feeds)
             return found
 
-    def _answered(self, session: Any, input_ids: Ids, attention_mask: Ids) -> Vectors:
+    def _answered(
+        self, session: Any, input_ids: Ids, attention_mask: Ids, types: Ids | None = None
+    ) -> Vectors:
         output, width = self._answer
-        (vectors,) = self._run(session, [output], input_ids, attention_mask)
+        (vectors,) = self._run(session, [output], input_ids, attention_mask, types)
         if vectors.shape != (input_ids.shape[0], width):
             raise BundleError(
                 "the graph is not the one that the manifest describes",
@@ -203,12 +246,9 @@ class Encoder:
 
     def _padded(self, rows: list[Sequence[int]]) -> tuple[Ids, Ids]:
         longest = max(map(len, rows))
-        input_ids = np.full((len(rows), longest), self.tokenizer.pad_id or 0, np.int64)
-        attention_mask = np.zeros((len(rows), longest), np.int64)
-        for index, row in enumerate(rows):
-            input_ids[index, : len(row)] = row
-            attention_mask[index, : len(row)] = 1
-        return input_ids, attention_mask
+        return _filled(rows, longest, self.tokenizer.pad_id or 0), _filled(
+            [[1] * len(row) for row in rows], longest, 0
+        )
 
     def _check_embeds(self) -> None:
         if self.labels:
@@ -235,3 +275,11 @@ class Encoder:
                 raise InputError(
                     f"a text of {len(row)} tokens does not fit this model: 1 to {self.max_length}"
                 )
+
+
+def _filled(rows: Sequence[Sequence[int]], width: int, value: int) -> Ids:
+    """``rows`` as one array ``[rows, width]``, ``value`` behind each."""
+    found = np.full((len(rows), width), value, np.int64)
+    for index, row in enumerate(rows):
+        found[index, : len(row)] = row
+    return found

@@ -28,6 +28,16 @@ FILE_LIMIT = 64 << 20
 TEMPLATE_FILE_LIMIT = 1 << 20
 
 
+def _check_unicode(texts: Sequence[str]) -> None:
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "a text has characters that are not Unicode (lone surrogates)", why=str(error)
+        ) from None
+
+
 def _library_errors_are_typed(what: str) -> AbstractContextManager[None]:
     return foreign_errors_are_typed(lambda why: BundleError(what, why=why))
 
@@ -170,15 +180,21 @@ class Tokenizer:
             BundleError: the tokenizer itself fails. RefusedByPolicy: it takes more time, memory or ids than
             the text is worth.
         """
-        try:
-            for text in texts:
-                text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                "a text has characters that are not Unicode (lone surrogates)", why=str(error)
-            ) from None
+        _check_unicode(texts)
         with _library_errors_are_typed(f"the tokenizer of {self._directory} failed on a text"):
             return self._backend.encode(texts, special, max_length)
+
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, max_length: int | None = None
+    ) -> list[list[list[int]]]:
+        """Ids and token types of each of ``pairs``, as a model reads two texts at once.
+
+        Raises:
+            InputError, BundleError, RefusedByPolicy: as :meth:`encode_batch`.
+        """
+        _check_unicode([text for pair in pairs for text in pair])
+        with _library_errors_are_typed(f"the tokenizer of {self._directory} failed on a text"):
+            return self._backend.encode_pairs(pairs, max_length)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of ``ids``, unknown ones skipped. Incomplete characters come out as U+FFFD."""

@@ -61,6 +61,15 @@ class TokenizerProcess:
             found += self._ask("encode", some, special, max_length, text=size)
         return found
 
+    def encode_pairs(self, pairs: Sequence[Sequence[str]], max_length: int | None) -> list[list[list[int]]]:
+        """Ids and token types of each pair of texts."""
+        found: list[list[list[int]]] = []
+        start = 0
+        for some, size in _batches(["".join(pair) for pair in pairs]):
+            found += self._ask("encode_pairs", list(pairs[start : start + len(some)]), max_length, text=size)
+            start += len(some)
+        return found
+
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
         """Text of ``ids``, unknown ones skipped."""
         return str(self._ask("decode", list(ids), skip_special))

@@ -1,4 +1,4 @@
-"""The tokenizers library behind four questions, in this process or in a child (``worker.py``).
+"""The tokenizers library behind five questions, in this process or in a child (``worker.py``).
 
 It imports nothing of edgepress. Truncation and padding that were saved inside ``tokenizer.json`` are off.
 """
@@ -77,6 +77,26 @@ class LibraryTokenizer:
         room = None if max_length is None else max(max_length - around, 0)
         return [self._finished(encoding, room, special) for encoding in encodings]
 
+    def encode_pairs(self, pairs: Sequence[Sequence[str]], max_length: int | None) -> list[list[list[int]]]:
+        """Ids and token types of each pair of texts, with what the model expects around them; of the longer
+        one more is cut.
+        """
+        firsts, seconds = (
+            self._backend.encode_batch([pair[part] for pair in pairs], add_special_tokens=False)
+            for part in range(2)
+        )
+        around = self._backend.num_special_tokens_to_add(True)
+        found = []
+        for first, second in zip(firsts, seconds, strict=True):
+            if max_length is not None:
+                room = max(max_length - around, 0)
+                kept = min(len(first.ids), max(room // 2, room - len(second.ids)))
+                first.truncate(kept)
+                second.truncate(room - kept)
+            whole = self._backend.post_process(first, second, True)
+            found.append([list(whole.ids), list(whole.type_ids)])
+        return found
+
     def _finished(self, encoding: Any, room: int | None, special: bool) -> list[int]:
         if room is not None:
             encoding.truncate(room)
@@ -105,6 +125,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         "vocabulary": tokenizer.vocabulary,
         "id_of": tokenizer.id_of,
         "encode": tokenizer.encode,
+        "encode_pairs": tokenizer.encode_pairs,
         "decode": tokenizer.decode,
     }
     return {"found": methods[asked["method"]](*asked["arguments"])}

@@ -195,14 +195,14 @@ def encoder_head(
     if not name.endswith(_CLASSIFIES):
         return None, f"the head of {name}"
     problem = config.get("problem_type")
-    if problem not in (None, "single_label_classification"):
+    if problem not in (None, "single_label_classification", "regression"):
         return None, f"the head of {name} for {problem}"
     if not base or f"{names.dense}.weight" not in shapes or f"{names.out}.weight" not in shapes:
         return None, f"the head of {name}, which the checkpoint lacks"
     linear(shapes, names.dense, "up", inputs=hidden, outputs=hidden)
     count = linear(shapes, names.out, "up", inputs=hidden).out_features
-    if count == 1:
-        return None, f"the head of {name} for a single number"
+    if count > 1 and problem == "regression":
+        return None, f"the head of {name} for {count} numbers"
     return Classifier(names.dense, names.activation, names.out, _labels(config, count)), None
 
 

@@ -44,7 +44,10 @@ class LabelDivergence(Term):
         return self.temperature**2 * distance * (batch.tokens / len(distance))
 
     def _found(self, model: nn.Module, anatomy: Anatomy, states: States, batch: MicroBatch) -> Tensor:
-        return (_label_logits(model, anatomy, states, batch) / self.temperature).log_softmax(-1)
+        found = _label_logits(model, anatomy, states, batch) / self.temperature
+        if found.shape[-1] == 1:  # a reranker: that the two texts go together, and that they do not
+            found = torch.cat([found, torch.zeros_like(found)], -1)
+        return found.log_softmax(-1)
 
 
 class LabelCrossEntropy(Term):

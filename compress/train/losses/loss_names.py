@@ -156,6 +156,11 @@ def _label_cross_entropy(stage: Stage) -> LabelCrossEntropy:
             "the loss label_cross_entropy is of a classifier, and the student is none",
             fix="leave it out, or distill a …ForSequenceClassification",
         )
+    if len(stage.source.anatomy.classifier.labels) == 1:
+        raise TrainingError(
+            "the loss label_cross_entropy chooses among labels, and a reranker has one",
+            fix="take label_kl, which learns the teacher's scores",
+        )
     calibration = stage.calibration
     if calibration is None or all(batch.labels is None for batch in calibration.batches):
         raise TrainingError(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from edgepress.cli.entry import run as verb
 from edgepress.compress.api import compress_model
-from edgepress.errors import GateFailed
+from edgepress.errors import GateFailed, InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof import encoder_proof
@@ -19,6 +20,7 @@ from edgepress.export.proof.distances import KL_MEAN, noise_bound
 from edgepress.export.proof.encoder_proof import compare_labels
 from edgepress.export.proof.reference import label_logits
 from edgepress.runtime.api import open_bundle
+from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.classify import ClassifierModel
 from edgepress.runtime.session.session import open_session
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -132,3 +134,39 @@ def test_labels_that_are_far_apart_fail_the_proof() -> None:
     assert (same["label_kl_mean"], same["label_agreement"]) == (0, 1)
     with pytest.raises(GateFailed, match="labels"):
         compare_labels(logits[::-1], logits, logits)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])
+def test_a_reranker_orders_texts_as_transformers_scores_pairs(
+    model_type: str, make_encoder: Make, tmp_path: Path
+) -> None:
+    model = make_encoder(tmp_path / "model", model_type, labels=["LABEL_0"])
+    bundle = export_bundle(model, output=tmp_path / "bundle", validate=False)
+    opened = ClassifierModel(Bundle.open(bundle), threads=1)
+    found = opened.rerank(TEXTS[0], TEXTS)
+    theirs = AutoModelForSequenceClassification.from_pretrained(model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    for text, score in zip(TEXTS, found, strict=True):
+        pair = tokenizer(TEXTS[0], text, return_tensors="pt", return_token_type_ids=True)
+        given = {name: pair[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        if model_type != "bert":
+            del given["token_type_ids"]
+        with torch.no_grad():
+            logit = theirs(**given).logits[0, 0]
+        assert score == pytest.approx(float(logit.sigmoid()), abs=1e-5)
+    with pytest.raises(InputError, match="edgepress rerank"):
+        opened.classify(TEXTS)
+    assert 'rerank . "a question"' in (bundle / "README.md").read_text()
+
+
+def test_a_reranker_is_rounded_proven_and_ordered_by_the_verb(
+    make_encoder: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_encoder(tmp_path / "model", "bert", labels=["LABEL_0"])
+    out = compress_model(str(model), scheme="W8A8", output=tmp_path / "out")
+    bundle = export_bundle(out, output=tmp_path / "bundle")
+    quantized = json.loads((bundle / "manifest.json").read_text())["parity"]["quantized"]
+    assert 0 < quantized["label_kl_mean"] <= quantized["bounds"]["label_kl_mean"]
+    assert verb(["rerank", str(bundle), TEXTS[0], *TEXTS, "--json"]) == 0
+    scores = [row["score"] for row in json.loads(capsys.readouterr().out)["texts"]]
+    assert len(scores) == len(TEXTS) and scores == sorted(scores, reverse=True)

@@ -66,6 +66,20 @@ def test_max_length_keeps_the_surrounding_tokens(encoder_bundle: Path) -> None:
     assert tokenizer.encode(long, special=False, max_length=4) == full[1:5]
 
 
+@pytest.mark.parametrize("max_length", [None, 24, 11, 6])
+def test_pairs_equal_those_of_the_library(pico_bert: Path, max_length: int | None) -> None:
+    import tokenizers
+
+    theirs = tokenizers.Tokenizer.from_file(str(pico_bert / "tokenizer.json"))
+    if max_length is not None:
+        theirs.enable_truncation(max_length)  # of the longer one more is cut
+    pairs = [("the river ran", text) for text in TEXTS] + [(TEXTS[0] * 3, "tides"), (TEXTS[0], TEXTS[0])]
+    found = Tokenizer.open(pico_bert).encode_pairs(pairs, max_length=max_length)
+    for one, want in zip(found, theirs.encode_batch(pairs), strict=True):
+        assert [len(part) for part in one] == [len(want.ids)] * 2
+        assert one == [want.ids, want.type_ids]
+
+
 def test_a_batch_equals_its_texts(decoder_bundle: Path) -> None:
     tokenizer = Tokenizer.open(decoder_bundle)
     assert tokenizer.encode_batch(TEXTS) == [tokenizer.encode(text) for text in TEXTS]

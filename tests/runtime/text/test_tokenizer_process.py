@@ -138,5 +138,8 @@ def test_an_odd_tokenizer_gives_the_library_s_ids(
     assert ids == [unigram.encode(text).ids for text in texts]
     assert tokenizer.decode(ids[2]) == unigram.decode(ids[2])
     assert tokenizer.encode(texts[2], max_length=5) == ids[2][:5]
+    pairs = [(texts[0], text) for text in texts]
+    found = tokenizer.encode_pairs(pairs)
+    assert [one[0] for one in found] == [unigram.encode(*pair).ids for pair in pairs]
     assert tokenizer.vocab_size == unigram.get_vocab_size()
     assert tokenizer.tokens == set(unigram.get_vocab())

@@ -80,11 +80,18 @@ def test_other_heads_are_named(changes: dict[str, Any], named: str, classifier: 
     assert named in str(anatomy.other_head)
 
 
-def test_a_head_for_a_number_and_one_that_is_not_there(classifier: Path) -> None:
+def test_a_reranker_and_a_head_that_is_not_there(classifier: Path) -> None:
     source = WeightSource.open(classifier)
     shapes: dict[str, tuple[int, ...]] = dict(source.shapes)
     shapes |= {"classifier.weight": (1, 64), "classifier.bias": (1,)}
-    assert "a single number" in str(anatomy_of(source.reader.config, shapes).other_head)
+    with pytest.raises(CheckpointError, match="id2label must name the 1 labels"):
+        anatomy_of(source.reader.config, shapes)
+    one = source.reader.config | {"id2label": {"0": "LABEL_0"}}
+    head = anatomy_of(one, shapes).classifier
+    assert head is not None and head.labels == ("LABEL_0",)
+    assert anatomy_of(one | {"problem_type": "regression"}, shapes).classifier == head
+    numbers = anatomy_of(source.reader.config | {"problem_type": "regression"}, source.shapes)
+    assert "numbers" in str(numbers.other_head)
     del shapes["classifier.weight"]
     assert "lacks" in str(anatomy_of(source.reader.config, shapes).other_head)
 
