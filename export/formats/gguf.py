@@ -121,7 +121,9 @@ def _describe(writer: Any, job: ExportJob) -> None:
     assert anatomy.rope is not None
     writer.add_name(job.name)
     writer.add_block_count(len(anatomy.blocks))
-    writer.add_context_length(anatomy.max_positions)
+    # llama.cpp's Llama sees everything: as far as no window begins, that is the same.
+    windows = (block.attention.sliding_window or anatomy.max_positions for block in anatomy.blocks)
+    writer.add_context_length(min(anatomy.max_positions, *windows))
     writer.add_embedding_length(anatomy.hidden_size)
     writer.add_feed_forward_length(first.mlp.up.out_features)
     writer.add_head_count(first.attention.heads)

@@ -18,6 +18,7 @@ from edgepress.export.api import export_bundle
 from edgepress.export.formats import gguf
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
+from gguf import GGUFReader
 
 pytestmark = pytest.mark.chain
 
@@ -69,6 +70,21 @@ def test_a_gguf_file_reads_back_as_the_checkpoint(
     assert f"llama-cli -m {file.name} " in card and "bit by bit." in card
     text = "the river ran under old stone bridges"
     assert Tokenizer.open(read).encode(text) == Tokenizer.open(path).encode(text)
+
+
+def test_a_gguf_file_s_context_ends_where_a_window_begins(
+    make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """llama.cpp's Llama, which Mistral is to it, has no windows."""
+    model = make_decoder(tmp_path / "m", "mistral", sliding_window=64, num_hidden_layers=1)
+    out = export_bundle(
+        compress_model(str(model), scheme="Q4_0", output=tmp_path / "o"),
+        format="gguf",
+        output=tmp_path / "g",
+        validate=False,
+    )
+    (file,) = out.glob("*.gguf")
+    assert GGUFReader(file).fields["llama.context_length"].contents() == 64
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
