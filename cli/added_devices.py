@@ -53,12 +53,16 @@ def _described(device: OwnDevice) -> str:
 @click.argument("name", shell_complete=completion.devices)
 @output
 def remove(name: str, terminal: Terminal) -> None:
-    """Forget the device NAME, and delete what was sent there."""
-    from ..devices.own_devices import forget, own_device
+    """Forget the device NAME and its kernel tables, and delete what was sent there."""
+    from ..devices.kernel_table.kept import forget_tables
+    from ..devices.own_devices import forget, own_device, own_devices
     from ..devices.transports.answers import Cleared
     from ..devices.transports.ssh import Link
     from ..errors import EdgepressError
 
+    if forget_tables(name) and name not in own_devices():
+        terminal.document({"removed": name, "cleared": False}, f"{name} is forgotten")
+        return
     device, cleared = own_device(name), False
     try:
         with Link(name, device.ssh) as link:
@@ -78,13 +82,14 @@ def remove(name: str, terminal: Terminal) -> None:
 def kit(bundle: Path, output: Path, platform: str, quick: bool, terminal: Terminal) -> None:
     """Make a folder that measures BUNDLE on a machine without network or ssh.
 
-    Carry it there and run its start file: it writes record.jsonl, for `devices import` here. The
-    machine needs Python 3.11 or newer and nothing else.
+    Carry it there and run its start file: it writes record.jsonl and a kernel table, kernels.json, for
+    `devices import` here. The machine needs Python 3.11 or newer and nothing else.
     """
     from dataclasses import asdict
 
     from ..benchmarks.speed.protocol import Protocol
     from ..benchmarks.speed.sitting import SETTLE_S
+    from ..devices.kernel_table.measure import LIMIT_S
     from ..devices.transports.kit import START, make_kit
     from ..devices.transports.platforms import NAMED
 
@@ -92,6 +97,7 @@ def kit(bundle: Path, output: Path, platform: str, quick: bool, terminal: Termin
         "protocol": asdict(Protocol.quick() if quick else Protocol()),
         "options": {},
         "settle_s": 0.0 if quick else SETTLE_S,
+        "kernels_s": 0.0 if quick else LIMIT_S,
         "command": f"edgepress devices kit {bundle.name} --platform {platform}",
     }
     pythons = make_kit(bundle, output, platform, plan, terminal.progress)
@@ -101,14 +107,35 @@ def kit(bundle: Path, output: Path, platform: str, quick: bool, terminal: Termin
     terminal.document(document, f"{shown}\nedgepress devices import {output.name}/record.jsonl")
 
 
+def _import_table(file: Path, name: str | None, terminal: Terminal) -> None:
+    from ..devices.kernel_table.kept import keep_table
+    from ..devices.kernel_table.table import read_table
+    from ..devices.own_devices import own_devices, require_free_name
+
+    table = read_table(file)
+    if name is None:
+        raise click.UsageError("a kernel table needs --name: what is its machine called?")
+    if name not in own_devices():
+        require_free_name(name)
+    path = keep_table(name, table)
+    shown = f"{name}: {table.key.processor}; predict with: edgepress predict BUNDLE --on {name}"
+    terminal.document({"table": str(path), "name": name}, shown)
+
+
 @click.command("import", cls=Verb)
 @click.argument("record", type=click.Path(path_type=Path))
 @click.option(
     "--record", "into", type=click.Path(path_type=Path), help="Run file. [default: runs/NAME.jsonl]"
 )
+@click.option("--name", help="Of a kernel table: what its machine is called, for `predict --on`.")
 @output
-def import_record(record: Path, into: Path | None, terminal: Terminal) -> None:
-    """Add what a kit wrote to a run file. Lines that are in it already are left out."""
+def import_record(record: Path, into: Path | None, name: str | None, terminal: Terminal) -> None:
+    """Add what a kit wrote to a run file, lines that are in it already left out; or keep its kernel table
+    (kernels.json) as that of the machine NAME.
+    """
+    if record.suffix == ".json":
+        _import_table(record, name, terminal)
+        return
     from ..benchmarks.speed.foreign_line import import_lines
 
     added, file = import_lines(record, into)

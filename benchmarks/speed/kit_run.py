@@ -1,4 +1,5 @@
-"""Runs a kit's measurement on the machine that it was carried to, and writes one record file.
+"""Runs a kit's measurement on the machine that it was carried to, and writes one record file; and a kernel
+table, for predictions.
 
 ``python -m edgepress.benchmarks.speed.kit_run KIT``
 """
@@ -8,6 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ...devices.kernel_table.measure import measure_kernels
+from ...devices.kernel_table.table import write_table
+from ...devices.probe import probe
 from ...errors import EdgepressError
 from ...storage import read_json
 from ...terminal import Lines
@@ -15,7 +19,7 @@ from .profile import profile_bundle
 from .protocol import Protocol
 from .sitting import Sitting
 
-RECORD = "record.jsonl"
+RECORD, TABLE = "record.jsonl", "kernels.json"
 
 
 def main(kit: Path) -> int:
@@ -31,11 +35,15 @@ def main(kit: Path) -> int:
             sitting=Sitting(plan["settle_s"]),
             **plan["options"],
         )
+        status = "; ".join([line.validity.status, *line.validity.reasons])
+        print(f"{status}\nwritten: {kit / RECORD}\nwhere the kit was made: edgepress devices import {RECORD}")
+        if plan.get("kernels_s") and not probe().emulated:
+            table, _ = measure_kernels(Lines(), folder=kit / "cache" / "kernels", limit_s=plan["kernels_s"])
+            write_table(kit / TABLE, table)
+            print(f"written: {kit / TABLE}\nthere: edgepress devices import {TABLE} --name NAME")
     except EdgepressError as error:
         print(f"error [{error.code}]: {error}", file=sys.stderr)
         return error.exit_code
-    status = "; ".join([line.validity.status, *line.validity.reasons])
-    print(f"{status}\nwritten: {kit / RECORD}\nwhere the kit was made: edgepress devices import {RECORD}")
     return 0
 
 

@@ -113,6 +113,8 @@ def _standard() -> Iterator[Case]:
         for rows, block in product((1, 128), (64, 128)):
             yield Case(kinds.nbits(rows, 1024, 1024, bits, block), "near")
     yield from _packed(kinds.integer_to_float)
+    for dim, (count, length) in product((32, 64), product((1, 4, 16), (8, 64, 256))):
+        yield Case(kinds.standard_texts(count, length, 12, dim), "near")
     for cache, shapes in (("float32", _SHAPES[:4]), ("int8", _SHAPES[:1])):
         for shape in shapes:
             for context in _CONTEXTS:

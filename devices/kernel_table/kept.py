@@ -3,6 +3,7 @@ key."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from ..own_devices import configuration
@@ -21,6 +22,20 @@ def keep_table(machine: str, table: KernelTable) -> Path:
     path = tables_of(machine) / f"{table.key.digest}.json"
     write_table(path, table.model_copy(update={"machine": machine}))
     return path
+
+
+def machines() -> list[str]:
+    """Names of machines that have tables."""
+    folder = tables_of(HERE).parent
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def forget_tables(machine: str) -> bool:
+    """Delete what is known of ``machine``; whether there was anything."""
+    known = machine in machines()  # a name, and no way to another folder
+    if known:
+        shutil.rmtree(tables_of(machine), ignore_errors=True)
+    return known
 
 
 def newest_table(machine: str) -> KernelTable | None:

@@ -21,6 +21,7 @@ from .operation import (
     float_product,
     integer_product,
     nbits_product,
+    plain_attention,
     quantized_product,
 )
 
@@ -157,6 +158,16 @@ def texts(count: int, length: int, heads: int, dim: int, *, exact: bool) -> Node
     attributes = {"num_heads": heads, "scale": dim**-0.5, "exact": int(exact)}
     work = encoder_attention(tokens, length, heads, dim, exact=exact)
     return NodeKind(work, inputs, attributes, "edgepress")
+
+
+def standard_texts(count: int, length: int, heads: int, dim: int) -> NodeKind:
+    """``Attention`` of ``count`` texts with a mask."""
+    rows = Fed("float32", (count, length, heads * dim))
+    first = Fed("float32", (count, length, heads * dim), "own")
+    mask = Fed("float32", (count, 1, length, length), last=0.0)
+    attributes = {"q_num_heads": heads, "kv_num_heads": heads, "scale": dim**-0.5}
+    work = plain_attention(count * length, length, heads, dim)
+    return NodeKind(work, (first, rows, rows, mask), attributes)
 
 
 def norm(op: str, rows: int, width: int) -> NodeKind:

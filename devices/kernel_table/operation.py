@@ -152,6 +152,13 @@ def encoder_attention(tokens: int, length: int, heads: int, dim: int, *, exact: 
     )
 
 
+def plain_attention(tokens: int, length: int, heads: int, dim: int) -> Operation:
+    """The standard operator for whole texts."""
+    moved, work = 16 * tokens * heads * dim, 2 * tokens * length * heads * dim
+    sizes = (max(tokens // length, 1) * heads, length)
+    return Operation("Attention", f"float, {dim}", "texts", sizes, 0, moved, work)
+
+
 def by_rows(op: str, rows: int, width: int, passes: int = 2, form: str = "", read: int = 0) -> Operation:
     """What works on each number of ``[rows, width]``, read and written in so many ``passes``."""
     return Operation(op, form, "rows", (rows, width), read, 4 * passes * rows * width, 0)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 FLOAT, UINT8, INT8, INT32, INT64, FLOAT16 = 1, 2, 3, 6, 7, 10
-_OPSET, _IR = 21, 10
+_OPSET, _IR = 23, 11
 _DOMAINS = (("", _OPSET), ("com.microsoft", 1), ("edgepress", 1))
 
 

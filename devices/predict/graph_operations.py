@@ -19,6 +19,7 @@ from ..kernel_table.operation import (
     float_product,
     integer_product,
     nbits_product,
+    plain_attention,
     quantized_product,
 )
 
@@ -155,7 +156,7 @@ class _Walk:
             if not tables:
                 return
             width = tables[0][1] * (tables[0][2] if len(tables[0]) > 2 else 1)
-        op = "QuantizedRows" if node.op == "GatherBlockQuantized" else node.op
+        op = "Gather" if node.op == "GatherBlockQuantized" else node.op
         self.found.counts[by_rows(op, self.run.rows, width)] += 1
         self._leave(node, self.run.rows, width)
 
@@ -165,7 +166,10 @@ class _Walk:
             dim = width // 3 // heads
             exact = bool(node.attributes.get("exact", 1))
             return encoder_attention(rows, self.run.length or rows, heads, dim, exact=exact)
-        layer = next(self.layers)
+        layer = next(self.layers, None)
+        if layer is None:  # of an encoder in standard operators
+            heads = node.attributes.get("q_num_heads", heads)
+            return plain_attention(rows, self.run.length or rows, heads, width // heads)
         window = node.attributes.get("local_window_size", -1)
         sizes = (heads, layer.kv_heads, layer.head_dim)
         return cached_attention(node.op, self.kv_dtype, rows, self.run.past, *sizes, window=window)

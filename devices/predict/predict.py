@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...errors import InputError, UnknownName
-from ..kernel_table.kept import HERE, newest_table
+from ..kernel_table.kept import HERE, machines, newest_table
 from ..kernel_table.measure import this_key
 from ..kernel_table.table import KernelTable
 from ..own_devices import HERE as WORDS
@@ -35,7 +35,7 @@ def predict(
     """
     work.check(subject)
     options = work.options(subject)
-    if name in WORDS or name in own_devices():
+    if name in WORDS or name in own_devices() or name in machines():
         machine = HERE if name in WORDS else name
         table = table_of(machine)
         count = max(table.threads, default=1) if threads is None else threads
@@ -43,7 +43,7 @@ def predict(
         check = f"edgepress profile {path}{on} {options} --threads {count}"
         return TablePrediction(subject, table, count).predict(work, check)
     if name.lower().replace("_", "-") not in target_names():
-        raise UnknownName("target", name, [HERE, *own_devices(), *target_names()])
+        raise UnknownName("target", name, {HERE, *own_devices(), *machines(), *target_names()})
     there = f"edgepress devices add NAME --ssh USER@HOST && edgepress profile {path} --on NAME {options}"
     return predict_from_sheet(subject, target(name), work, there)
 

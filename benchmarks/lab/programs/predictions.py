@@ -33,7 +33,7 @@ from ..study.page import write_table
 COMMAND = "python -m edgepress.benchmarks.lab.programs.predictions BUNDLES WORK"
 TITLE = "Predictions from a kernel table, and what was measured"
 WORK = PredictedWork(128, 64, 32)
-PROTOCOL = Protocol(blocks=2, block_ms=600.0, warmup_seconds=0.5)
+PROTOCOL = Protocol(blocks=3, block_ms=600.0, warmup_seconds=0.5)
 THREADS = (1, 2)
 # The quantities, what each is called in the table, and the bars: of the median error, and of nine in ten.
 BARS: dict[str, tuple[tuple[str, ...], float, float | None]] = {

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgepress.devices.kernel_table.kept import keep_table, newest_table
+from edgepress.cli.entry import run
+from edgepress.devices.kernel_table.kept import keep_table, machines, newest_table
 from edgepress.devices.kernel_table.table import KernelTable, read_table, write_table
 from edgepress.errors import InputError
 
@@ -33,6 +34,26 @@ def test_another_machines_table_is_kept_under_its_name(
     keep_table("pi", later)
     found = newest_table("pi")
     assert found is not None and (found.machine, found.key.runtime) == ("pi", "9.9")
+
+
+def test_a_carried_table_is_imported_under_a_name_and_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    file = tmp_path / "kernels.json"
+    write_table(file, small_table())
+    assert run(["devices", "import", str(file)]) == 2
+    for name in ("h100-sxm", "here", "../x", "A"):
+        assert run(["devices", "import", str(file), "--name", name]) == 2
+    assert machines() == []
+    assert run(["devices", "import", str(file), "--name", "board"]) == 0
+    assert machines() == ["board"] and "--on board" in capsys.readouterr().out
+    file.write_text("{}")
+    assert run(["devices", "import", str(file), "--name", "board"]) == 2
+    for name in ("..", "", ".", "board/..", "../config"):
+        assert run(["devices", "remove", name]) == 2
+    assert machines() == ["board"]
+    assert run(["devices", "remove", "board"]) == 0 and machines() == []
 
 
 Change = Callable[[dict[str, Any]], object]
