@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...errors import CalibrationError, InputError, UnknownName
+from ...errors import CalibrationError, InputError, UnknownName, nearest
 from ...storage import read_regular, sha256_file, sha256_json
 from .demo_corpora import DUMP, Split, articles, data_file
 
@@ -163,7 +163,11 @@ def _files(source: str) -> list[Path]:
         raise InputError(
             f"there is no text at {path}", fix=f"give a file, a directory or one of: {', '.join(CORPORA)}"
         )
-    raise UnknownName("text", source, CORPORA)
+    near = nearest(source, CORPORA)
+    hint = f"did you mean {near!r}? " if near else ""
+    raise UnknownName(
+        "text", source, CORPORA, fix=f"{hint}known: {', '.join(CORPORA)}; a file or directory by its path"
+    )
 
 
 def _require_size(files: list[Path], source: str) -> None:
