@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from ...compress.api import CalibrationChoice, Job
+from ...compress.job import CalibrationChoice, Job
 from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import BlockAnatomy, Linear
 from ...compress.model.models import resolve

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgepress.compress import api
-from edgepress.compress.api import CalibrationChoice, Job, compress_model
+from edgepress.compress import job as jobs
+from edgepress.compress.api import compress_model
+from edgepress.compress.job import CalibrationChoice, Job
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.runtime.text.tokenizer import Tokenizer
@@ -51,7 +52,7 @@ def test_the_key_has_all_that_decides_the_bytes(
         first.key("model", text, "cpu", {"corpus": "another"}),
         job(pico_llama, recipe(tmp_path, "W8A16-g16"), pico_text).key("model", text, "cpu", {}),
     ]
-    monkeypatch.setattr(api, "__version__", "0")
+    monkeypatch.setattr(jobs, "__version__", "0")
     others.append(first.key("model", text, "cpu", {}))
     assert len({key, *others}) == 7
 

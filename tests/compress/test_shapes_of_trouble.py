@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 from edgepress.compress import plan
-from edgepress.compress.api import Job, compress_model
+from edgepress.compress.api import compress_model
+from edgepress.compress.job import Job
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.pipeline.forward import require_few
 from edgepress.compress.rates import Rates

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from pstats import Stats
 
-from ....compress.api import BATCH_TOKENS, compress_model
+from ....compress.api import compress_model
+from ....compress.job import BATCH_TOKENS
 from ....compress.model.models import resolve
 from ....compress.model.weights import WeightSource
 from ..peers.floor import Floor, floor

@@ -12,7 +12,8 @@ import pytest
 import torch
 from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.cli.verbs.inspect import inspect_checkpoint
-from edgepress.compress.api import CalibrationChoice, Job, plan_model
+from edgepress.compress.api import plan_model
+from edgepress.compress.job import CalibrationChoice, Job
 from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource

@@ -54,7 +54,7 @@ def test_no_step_is_a_large_part_of_a_block(
 ) -> None:
     # What is a thousandth of a real block is a large part of one so small.
     monkeypatch.setattr("edgepress.compress.numbers.grid._CHUNK_WEIGHTS", 1 << 10)
-    monkeypatch.setattr("edgepress.compress.api.BATCH_TOKENS", 64)
+    monkeypatch.setattr("edgepress.compress.job.BATCH_TOKENS", 64)
     recipe = tmp_path / "recipe.yaml"
     only = {"pass": name.partition(",")[0], **PASSES[name]}
     recipe.write_text(yaml.safe_dump({"name": "one", "passes": [only]}))

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from edgepress.compress.api import CalibrationChoice, Job, compress_model, plan_model
+from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.job import CalibrationChoice, Job
 from edgepress.compress.measure.reading import LAST
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
