@@ -113,6 +113,7 @@ def _table(
     texts = [one.text if isinstance(one.text, str) else str(one.text["make"]) for one in shop.table.held_out]
     notes = [*study.notes, *shop.table.notes, *([told(texts)] if texts else []), *verdicts(rows)]
     notes += [note for row in made for note in _curves(shop, row)] if shop.table.curves else []
+    notes += _tools(shop, made)
     return [title for title, _ in cells], table, notes
 
 
@@ -152,6 +153,15 @@ def _rates(shop: Workshop, rows: Sequence[StudyRow], wanted: Wanted) -> dict[str
             if name in timed and (not timing.pairs or name == group[-1]):
                 found[name] = dict.fromkeys(timing.baseline, rates)
     return found
+
+
+def _tools(shop: Workshop, rows: Sequence[StudyRow]) -> list[str]:
+    """What other tools ran as, as a note; the versions below a table are of this environment."""
+    found: dict[str, str] = {}
+    for row in rows:
+        found |= shop.cost(row).get("versions", {})
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
+    return [f"Other tools: {listed}."] if found else []
 
 
 def _curves(shop: Workshop, row: StudyRow) -> list[str]:

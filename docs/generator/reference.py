@@ -90,7 +90,9 @@ def recipes() -> str:
         "`edgepress recipe show NAME` prints one; copy it to change it. Cost: of a ",
     ]
     parts[1] += (
-        "compression of SmolLM2-135M with 16 × 512 tokens on one core. MB of bundles with standard operators."
+        "compression of SmolLM2-135M with 16 × 512 tokens on one core. KL and perplexity on held-out "
+        "Wikipedia, by which recipes were chosen; on news: on sealed text, by which nothing was. MB of "
+        "bundles with standard operators."
     )
     for name in names():
         found = about(name)

@@ -133,8 +133,10 @@ class Workshop:
         command += shlex.split(self.table.profile)
         return self._recorded(self.folder(row) / f"{row.name}.profile.jsonl", command)
 
-    def cost(self, row: StudyRow) -> dict[str, float]:
-        """CPU seconds and peak resident megabytes of the compression; empty where they are not known."""
+    def cost(self, row: StudyRow) -> dict[str, Any]:
+        """CPU seconds and peak resident megabytes of the compression, and the versions of another tool; empty
+        where they are not known.
+        """
         subject = Path(self.subject(row)).with_suffix(".cost.json")
         file = subject if row.original else self.folder(row) / f"{row.name}.cost.json"
         return dict(read_json(file)) if file.exists() else {}
