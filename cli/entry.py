@@ -39,7 +39,7 @@ from ..terminal import print_json
 
 VERBS = {
     "compress": "Compress a model with a recipe or a scheme.",
-    "fit": "Find the best artifact within budgets of size, memory and damage.",
+    "fit": "Find the best artifact within budgets of size, memory, speed and damage.",
     "export": "Export a checkpoint to a bundle that runs on a device.",
     "validate": "Compare a bundle or checkpoint with the original on a text.",
     "profile": "Measure latency and memory of a bundle, here or on other machines.",

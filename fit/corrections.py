@@ -14,7 +14,6 @@ from typing import Any
 
 from .budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
 from .candidates import Space
-from .latency import Timed
 from .solve import Limit, Table
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
@@ -33,14 +32,14 @@ class Corrections:
         disk: bytes that bundles have more than predicted; None before one was built.
         memory: bytes that processes have more than predicted, by device.
         damage: measured KL by predicted, by method.
-        times: predicted seconds, and ``speed``: measured ones by these, both by the key of a budget.
+        times: seconds of units, by the key of a budget of speed; ``rest``: what a pass takes besides.
     """
 
     disk: float | None = None
     memory: dict[str, float] = field(default_factory=dict)
     damage: dict[str, float] = field(default_factory=dict)
-    times: Mapping[str, Timed] = field(default_factory=dict)
-    speed: dict[str, float] = field(default_factory=dict)
+    times: Mapping[str, Table] = field(default_factory=dict)
+    rest: dict[str, float] = field(default_factory=dict)
 
     def learn(self, space: Space, options: Sequence[int], method: str, measured: Mapping[str, float]) -> None:
         """Take in what was ``measured`` of a choice, by :attr:`.budgets.Budget.key`."""
@@ -51,9 +50,9 @@ class Corrections:
                 self.memory[key.removeprefix(f"{MEMORY.name} on ")] = value - space.resident - size
         if KL.name in measured and damage > 0:
             self.damage[method] = measured[KL.name] / damage
-        for key, timed in self.times.items():
-            seconds = 1 / measured[key] if key.startswith(DECODE.name) else measured[key]
-            self.speed[key] = seconds / (timed.rest + _total(timed.seconds, options))
+        for key, seconds in self.times.items():
+            whole = 1 / measured[key] if key.startswith(DECODE.name) else measured[key]
+            self.rest[key] = whole - _total(seconds, options)
 
     def factor(self, method: str) -> float | None:
         """Of the damage by ``method``: its own, or that of another method, which is nearer than none."""
@@ -71,9 +70,8 @@ class Corrections:
         for budget in budgets:
             if budget.quantity is MEMORY:
                 found[budget.key] = space.resident + size + self.memory.get(str(budget.device), 0.0)
-            elif (timed := self.times.get(budget.key)) is not None:
-                seconds = timed.rest + _total(timed.seconds, options)
-                seconds *= self.speed.get(budget.key, 1.0)
+            elif budget.key in self.times:
+                seconds = self.rest.get(budget.key, 0.0) + _total(self.times[budget.key], options)
                 found[budget.key] = 1 / seconds if budget.quantity is DECODE else seconds
         return found
 
@@ -91,10 +89,9 @@ class Corrections:
                 room = budget.bound - space.resident - self.memory.get(str(budget.device), 0.0)
                 found.append(Limit(budget.key, space.sizes, room))
             elif budget.quantity in (DECODE, FIRST_TOKEN):
-                timed = self.times[budget.key]
                 seconds = 1 / budget.bound if budget.quantity is DECODE else budget.bound
-                room = seconds / self.speed.get(budget.key, 1.0) - timed.rest
-                found.append(Limit(budget.key, timed.seconds, room))
+                room = seconds - self.rest.get(budget.key, 0.0)
+                found.append(Limit(budget.key, self.times[budget.key], room))
             elif budget.quantity is KL and (factor is not None or len(budgets) == 1):
                 bound = (1 - _KL_BAND) * budget.bound / (factor or 1.0)
                 found.append(Limit(budget.key, space.damages, bound))
@@ -105,7 +102,7 @@ class Corrections:
         if budget.quantity is KL:
             return bound * (self.factor(method) or 1.0) / (1 - _KL_BAND)
         if budget.quantity in (DECODE, FIRST_TOKEN):
-            seconds = (bound + self.times[budget.key].rest) * self.speed.get(budget.key, 1.0)
+            seconds = bound + self.rest.get(budget.key, 0.0)
             return 1 / seconds if budget.quantity is DECODE else seconds
         return budget.bound + bound - limit.bound
 

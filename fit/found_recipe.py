@@ -10,11 +10,14 @@ from typing import Any
 from ..errors import InputError
 from .candidates import Space
 
-# Ways to find codes, cheap before dear: rounded alone, then with scales and norms learned as well.
+_CORRECTED = {"pass": "gptq", "refinements": 2, "correction": 1.0}
+# Ways to find codes, cheap before dear: GPTQ; with errors of earlier layers compensated; then with scales and
+# norms that learn.
 METHODS: dict[str, dict[str, Any]] = {
     "rounded": {"using": {"pass": "gptq"}, "after": []},
+    "corrected": {"using": _CORRECTED, "after": []},
     "tuned": {
-        "using": {"pass": "gptq", "refinements": 2},
+        "using": _CORRECTED,
         "after": [{"pass": "tune", "training": {"epochs": 4}}],
     },
 }

@@ -16,10 +16,10 @@ from ..errors import GateFailed, InputError, require
 from ..limits import require_seed
 from ..runtime.text.tokenizer import Tokenizer
 from ..terminal import Progress
-from .budgets import DECODE, DISK, FIRST_TOKEN, MEMORY, Budget
+from .budgets import DISK, MEMORY, Budget
 from .candidates import Space, space_of
 from .corrections import Corrections
-from .latency import DeviceLatency, device_latency, times_of
+from .latency import costs_of, times_of
 from .losses import measure_losses
 from .search import Search
 from .texts import Texts, split_text, windows_of
@@ -47,7 +47,7 @@ class Wish:
         """Refuse what cannot be before anything heavy is imported or made.
 
         Raises:
-            InputError: no budget, or one of speed.
+            InputError: no budget, or one of the speed of a device without a kernel table.
             MissingDependency: a package that this needs.
             EdgepressError: no such text.
         """
@@ -55,14 +55,9 @@ class Wish:
             require(module, extra)
         if not self.budgets:
             raise InputError("no budget is given", fix="for example --max-disk 60MB, or --max-kl 0.1")
-        self.latencies()
+        costs_of(self.budgets, self.threads)
         require_seed(self.seed)
         require_text(self.text)
-
-    def latencies(self) -> dict[str, DeviceLatency]:
-        """Of the devices with budgets of speed, by name; raises as :func:`.latency.device_latency`."""
-        timed = [one for one in self.budgets if one.quantity in (DECODE, FIRST_TOKEN)]
-        return {str(one.device): device_latency(one) for one in timed}
 
 
 class Job:
@@ -131,7 +126,8 @@ class Job:
         folder = self.directory / "trials"
         folder.mkdir(exist_ok=True)
         space = space_of(self.source, losses)
-        times = times_of(space, self.source, self.wish.budgets, self.wish.latencies())
+        costs = costs_of(self.wish.budgets, self.wish.threads)
+        times = times_of(space, self.source, self.wish.budgets, costs)
         corrections = Corrections(times=times)
         return Search(space, setting, self.settings, folder, ends, self.progress, corrections)
 

@@ -1,79 +1,80 @@
-"""What a choice takes on a device: the seconds of each product, and of all the rest, which the choice does
-not change. Decoding a token is a product with one row, the first token one with the prompt's rows.
+"""What a choice takes on a device: the seconds of each product, looked up in the device's kernel table.
+
+Decoding a token is a product with one row, the first token one with the prompt's rows. What else a pass takes
+no choice changes: it is what the first trial measures beyond its products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
 
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
-from ..errors import InputError
+from ..devices.kernel_table.operation import float_product, quantized_product
+from ..devices.predict.predict import table_of
+from ..devices.predict.table_cost import NotMeasured, TableCost
+from ..runtime.session.threads import thread_budget
 from .budgets import DECODE, FIRST_TOKEN, Budget
 from .candidates import Space, Unit
 from .solve import Table
 
-# What `profile` measures: the rows of a prompt, and the context of a token that is decoded half-way.
-PROMPT, CONTEXT = 128, 192
+PROMPT = 128  # tokens, of what `profile` measures
+_TIMED = (DECODE, FIRST_TOKEN)
 
 
-class DeviceLatency(Protocol):
-    """Seconds on one device with the threads that are used there, as its kernel table has them."""
-
-    def product(self, scheme: Scheme | None, outputs: int, inputs: int, rows: int) -> float:
-        """Of ``[rows, inputs]`` times weights ``[outputs, inputs]``; None is float32."""
-
-    def rest(self, source: WeightSource, rows: int, context: int) -> float:
-        """Of everything else in a pass over ``rows`` new tokens, the last of which sees ``context``."""
-
-
-@dataclass(frozen=True)
-class Timed:
-    """``seconds[unit][option]``, and those of the ``rest`` of a pass."""
-
-    seconds: Table
-    rest: float
-
-
-def device_latency(budget: Budget) -> DeviceLatency:
-    """Of the budget's device.
+def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableCost]:
+    """The costs of each device that has a budget of speed, by its name: with ``threads``, or all that there
+    are.
 
     Raises:
-        InputError: it is not known.
+        InputError: a device without a kernel table, or with one of another state of it; says how to make it.
+        NotMeasured: a table without so many threads.
     """
-    raise InputError(
-        f"{budget.shown()}: no choice can be made for a speed yet",
-        why="what each candidate takes on a device is not predicted yet",
-        fix="give budgets of disk, memory and KL, and measure with: edgepress profile BUNDLE",
-    )
-
-
-def times_of(
-    space: Space, source: WeightSource, budgets: Sequence[Budget], latencies: Mapping[str, DeviceLatency]
-) -> dict[str, Timed]:
-    """By the key of each budget of a speed; ``latencies`` by device."""
     found = {}
-    for budget in budgets:
-        if budget.quantity not in (DECODE, FIRST_TOKEN):
-            continue
-        rows, context = (1, CONTEXT) if budget.quantity is DECODE else (PROMPT, PROMPT)
-        device = latencies[str(budget.device)]
-        seconds = [_seconds(source, unit, device, rows) for unit in space.units]
-        found[budget.key] = Timed(seconds, device.rest(source, rows, context))
+    for name in dict.fromkeys(str(one.device) for one in budgets if one.quantity in _TIMED):
+        table = table_of(name)
+        count = threads or (thread_budget() if name == "here" else max(table.threads, default=1))
+        found[name] = TableCost(table, count)
     return found
 
 
-def _seconds(source: WeightSource, unit: Unit, device: DeviceLatency, rows: int) -> list[float]:
+def times_of(
+    space: Space, source: WeightSource, budgets: Sequence[Budget], costs: dict[str, TableCost]
+) -> dict[str, Table]:
+    """Seconds by unit and option, by the key of each budget of speed.
+
+    Raises:
+        NotMeasured: an operator that a device's table lacks.
+    """
+    found: dict[str, Table] = {}
+    for budget in budgets:
+        if budget.quantity in _TIMED:
+            rows, cost = 1 if budget.quantity is DECODE else PROMPT, costs[str(budget.device)]
+            distance = cost.distance(space.shipped + sum(min(row) for row in space.sizes))
+            found[budget.key] = [_seconds(source, unit, rows, cost, distance) for unit in space.units]
+    return found
+
+
+def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, distance: float) -> list[float]:
     """Of each option: linears with the same inputs are one product, a head is computed for one row."""
     anatomy = source.anatomy
+    if unit.is_table and not anatomy.tied and unit.modules != (anatomy.head,):
+        return [0.0] * len(unit.options)
     if unit.is_table:
-        multiplies = anatomy.tied or unit.modules == (anatomy.head,)
-        if not multiplies:
-            return [0.0] * len(unit.options)
-        shape = anatomy.vocab_size, anatomy.hidden_size, 1
+        shape = 1, anatomy.hidden_size, anatomy.vocab_size
     else:
         shapes = [source.shapes[f"{name}.weight"] for name in unit.modules]
-        shape = sum(outputs for outputs, _ in shapes), shapes[0][1], rows
-    return [device.product(option.scheme, *shape) for option in unit.options]
+        shape = rows, shapes[0][1], sum(outputs for outputs, _ in shapes)
+    return [_product(cost, option.scheme, *shape, distance) for option in unit.options]
+
+
+def _product(
+    cost: TableCost, scheme: Scheme | None, rows: int, inputs: int, outputs: int, distance: float
+) -> float:
+    if scheme is not None:
+        work = quantized_product(rows, inputs, outputs, scheme.bits, group=scheme.group_size or inputs)
+        return cost.seconds(work, distance)
+    try:
+        return cost.seconds(float_product(rows, inputs, outputs), distance)
+    except NotMeasured:  # a head in float32, which no one chooses for its speed: its bytes, from memory
+        return 4 * inputs * outputs / cost.far

@@ -20,8 +20,8 @@ from ..verb import Verb, output
 @click.option(
     "--max-memory", metavar="SIZE", help="Resident memory as it generates: 300MB, or here=300MB,pi=200MB."
 )
-@click.option("--min-decode", metavar="RATE", help="Tokens a second: 100, or here=100,pi=20. Not yet.")
-@click.option("--max-first-token", metavar="TIME", help="Until the first token: 0.8s or 800ms. Not yet.")
+@click.option("--min-decode", metavar="RATE", help="Tokens a second: 100, or here=100,pi=20.")
+@click.option("--max-first-token", metavar="TIME", help="Until the first token: 0.8s or 800ms.")
 @click.option("--max-kl", metavar="NATS", help="KL divergence from the original a token, such as 0.1.")
 @click.option(
     "--on",

@@ -37,6 +37,7 @@ def fit(
 ) -> Fit:
     """``edgepress fit`` with budgets, rounded alone, into ``tmp_path / "o"``."""
     monkeypatch.setenv("EDGEPRESS_CACHE", str(cache))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # without a kernel table
     monkeypatch.setattr(search_module, "METHODS", {"rounded": search_module.METHODS["rounded"]})
 
     def call(*arguments: str) -> int:
@@ -55,20 +56,21 @@ def smallest(fit: Fit, capsys: Capture) -> float:
 
 
 def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
-    fit: Fit, tmp_path: Path, pico_llama: Path, capsys: Capture
+    fit: Fit, table: None, tmp_path: Path, pico_llama: Path, capsys: Capture
 ) -> None:
     bound = round(1.1 * smallest(fit, capsys))
-    assert fit("--max-disk", f"{bound}B", "--max-memory", "here=2GB", "--json") == 0
+    budgets = ["--max-disk", f"{bound}B", "--max-memory", "here=2GB", "--min-decode", "1"]
+    assert fit(*budgets, "--threads", "1", "--json") == 0
     found, out = json.loads(capsys.readouterr().out), tmp_path / "o"
     bundle = Bundle.open(out / "bundle")
     assert bundle.disk_bytes == found["measured"]["disk"] <= bound
-    assert 5e7 < found["measured"]["memory on here"] <= 2e9
+    assert 5e7 < found["measured"]["memory on here"] <= 2e9 and found["measured"]["decode on here"] > 1
     assert found["held_out"]["KL"] > 0 and 0 <= found["gap"] < 0.01
     report = read_json(out / "fit.json")
     assert not check_tree(out, report["files"], skip=frozenset({"fit.json"}))
     assert report["trials"][report["chosen"] - 1]["measured"] == found["measured"]
     assert sum(one["share_of_damage"] for one in found["units"]) == pytest.approx(1)
-    assert len(found["prices"]) == 4 and "would take KL from" in found["prices"][0]
+    assert len(found["prices"]) == 6 and "would take KL from" in found["prices"][0]
     texts = [line.workload.get("text") for line in records.read([out / "runs.jsonl"])]
     assert texts == ["development.jsonl", None, "held-out.jsonl"]
     again = compress_model(
@@ -109,7 +111,7 @@ def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -
     [
         ([], "no budget"),
         (["--max-disk", "60"], "no unit"),
-        (["--min-decode", "100"], "no choice can be made for a speed yet"),
+        (["--min-decode", "100"], "there is no kernel table of here"),
         (["--max-memory", "pi=3GB"], "unknown device 'pi'"),
         (["--max-disk", "1GB", "--samples", "5000"], "would fit"),
     ],

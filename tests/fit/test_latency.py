@@ -1,0 +1,52 @@
+"""Seconds of candidates on a device: those of its kernel table, for one row and for a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from edgepress.compress.model.weights import WeightSource
+from edgepress.errors import InputError
+from edgepress.fit.budgets import DECODE, DISK, FIRST_TOKEN, Budget
+from edgepress.fit.candidates import space_of
+from edgepress.fit.corrections import Corrections
+from edgepress.fit.latency import costs_of, times_of
+from edgepress.fit.solve import Infeasible, Solution, solve
+
+BUDGETS = [Budget(DECODE, 100.0, "here"), Budget(FIRST_TOKEN, 0.5, "here"), Budget(DISK, 1e9)]
+
+
+@pytest.mark.usefixtures("table")
+def test_a_decoded_token_costs_the_bytes_of_its_weights(pico_llama: Path) -> None:
+    source = WeightSource.open(pico_llama)
+    space = space_of(source, None)
+    times = times_of(space, source, BUDGETS, costs_of(BUDGETS, 1))
+    assert list(times) == ["decode on here", "first token on here"]
+    for rows in times.values():
+        assert [len(row) for row in rows] == [len(unit.options) for unit in space.units]
+    for unit, one in zip(space.units, times["decode on here"], strict=True):
+        by_bits = {
+            option.scheme.bits: s for option, s in zip(unit.options, one, strict=True) if option.scheme
+        }
+        assert by_bits[8] > by_bits[4] > by_bits[2] > 0
+
+
+@pytest.mark.usefixtures("table")
+def test_the_fastest_choice_is_within_its_own_budget_and_no_other_is(pico_llama: Path) -> None:
+    source = WeightSource.open(pico_llama)
+    space = space_of(source, None)
+    times = times_of(space, source, BUDGETS[:1], costs_of(BUDGETS[:1], 1))
+    fastest = 1 / sum(min(row) for row in times["decode on here"])
+    corrections = Corrections(times=times)
+    for factor, kind in ((0.999, Solution), (1.001, Infeasible)):
+        budget = Budget(DECODE, factor * fastest, "here")
+        found = solve(space.sizes, corrections.limits(space, [budget], "rounded"))
+        assert isinstance(found, kind)
+
+
+def test_a_device_without_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="no kernel table of here") as error:
+        costs_of(BUDGETS, None)
+    assert "edgepress devices measure" in error.value.fix
+    assert costs_of(BUDGETS[2:], None) == {}
