@@ -222,5 +222,6 @@ def seconds_of(
     for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
         seen = only.seen(tokens if recipe.calibrated else 0, samples)
         bound = math.inf if only.max_seconds is None else only.max_seconds
-        total += min(rates.seconds(Work(only.multiplications(whole, seen))), bound)
+        work = only.multiplications(whole, seen) + only.solving(source.anatomy)
+        total += min(rates.seconds(Work(work)), bound)
     return total

@@ -170,6 +170,13 @@ class Narrow(Selective, ModelPass):
         largest = max(weights_in(list(block.linears())) for block in source.anatomy.blocks)
         return 4 * largest + 16 * max(readers, default=0) ** 2
 
+    def solving(self, anatomy: Anatomy) -> float:
+        """The inverse of a reader's Gram without one round of units after the other: the cube of its inputs,
+        twice as slow for want of memory's bandwidth; where losses are measured, and for the cut.
+        """
+        readers = (item.part.reader(item.block).in_features for item in self.items(anatomy))
+        return 2.0 * (1 + self.measures) * sum(wide**3 for wide in readers)
+
     def multiplications(self, weights: int, tokens: int) -> float:
         """A backward sweep where losses are measured, then the sweep and its collections."""
         measured = 4 * min(tokens, MEASURED_TOKENS) if self.measures else 0

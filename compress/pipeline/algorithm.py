@@ -302,6 +302,10 @@ class ModelPass(Pass):
         """Multiply-adds for a model with so many weights in its blocks; by default one forward pass."""
         return float(weights) * tokens
 
+    def solving(self, anatomy: Anatomy) -> float:
+        """Multiply-adds beside those, which depend on the shapes of single layers; none by default."""
+        return 0.0
+
     def apply(self, stage: Stage) -> StageResult:
         """Read the model of ``stage`` and write the changed one into its output directory."""
         raise TypeError(f"{type(self).__name__} does not define apply")

@@ -33,16 +33,16 @@ def columns_of(units: Tensor, size: int) -> Tensor:
     return (units.unsqueeze(1) * size + torch.arange(size, device=units.device)).flatten()
 
 
-def removal_errors(weight: Tensor, inverse: Tensor, size: int) -> Tensor:
-    """The least output error of dropping each unit of ``size`` columns alone ``[units]``.
+def removal_errors(weight: Tensor, inverse: Tensor, size: int, units: Tensor) -> Tensor:
+    """The least output error of dropping each of ``units``, of ``size`` columns, alone ``[units]``.
 
     ``weight [out, in]``, ``inverse [in, in]`` of the Gram.
     """
     if size == 1:
-        return weight.square().sum(0) / inverse.diagonal()
-    units = weight.shape[1] // size
-    blocks = inverse.view(units, size, units, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    parts = weight.T.reshape(units, size, -1)
+        return weight.square().sum(0)[units] / inverse.diagonal()[units]
+    count = weight.shape[1] // size
+    blocks = inverse.view(count, size, count, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)[units]
+    parts = weight.T.reshape(count, size, -1)[units]
     solved: Tensor = torch.linalg.solve(blocks, parts)
     return (solved * parts).sum((1, 2))
 
@@ -66,10 +66,8 @@ def eliminate(
     alive = torch.ones(weight.shape[1] // size, dtype=torch.bool, device=weight.device)
     for number in rounds:
         units = alive.nonzero().flatten()
-        columns = columns_of(units, size)
         costs = torch.full(alive.shape, torch.inf, dtype=weight.dtype, device=weight.device)
-        square = inverse if len(columns) == len(inverse) else inverse[columns][:, columns]
-        costs[units] = removal_errors(weight[:, columns], square, size)
+        costs[units] = removal_errors(weight, inverse, size, units)
         gone = lowest(costs, partitions, number)
         alive[gone] = False
         gone = columns_of(gone, size)
@@ -77,8 +75,8 @@ def eliminate(
         solved = torch.linalg.solve(rows[:, gone], rows)
         lost = weight[:, gone]
         raised.append(float((torch.linalg.solve(rows[:, gone], lost.T) * lost.T).sum()))
-        weight -= lost @ solved
-        inverse -= rows.T @ solved
+        weight.addmm_(lost, solved, alpha=-1)
+        inverse.addmm_(rows.T, solved, alpha=-1)  # in place: at 14,336 inputs a product is 0.8 GB
     return alive.nonzero().flatten(), raised
 
 

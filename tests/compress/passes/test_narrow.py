@@ -230,7 +230,9 @@ def test_the_plan_knows_the_shapes_that_later_passes_see(
     pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path], recipe: Callable[..., str]
 ) -> None:
     passes = {"pass": "ffn", "keep": 0.7, "widths": "uniform"}, {"pass": "rtn", "scheme": "W4A16-g16"}
-    plan = plan_model(str(pico_llama), recipe=recipe(tmp_path, *passes), calibration=str(pico_text))
+    plan = plan_model(
+        str(pico_llama), recipe=recipe(tmp_path, *passes), calibration=str(pico_text), samples=16, length=32
+    )
     written = (run(pico_llama, pico_text, tmp_path, *passes) / "model.safetensors").stat().st_size
     assert plan.result_bytes == pytest.approx(written, rel=0.1)
     assert plan.steps[1].weights < plan.steps[0].weights + 3 * 64 * 64 * 3

@@ -96,7 +96,12 @@ def test_greedy_elimination_is_that_by_hand(size: int, partitions: int) -> None:
 def test_a_removal_costs_what_least_squares_cannot_make_up_for(seed: int, size: int) -> None:
     x = inputs(60, 6, seed)
     weight = torch.randn(3, 6, generator=torch.Generator().manual_seed(seed))
-    costs = removal_errors(weight, torch.linalg.inv((x.T @ x / len(x)).double()).float(), size)
+    costs = removal_errors(
+        weight,
+        torch.linalg.inv((x.T @ x / len(x)).double()).float(),
+        size,
+        torch.arange(weight.shape[1] // size),
+    )
     for unit, cost in enumerate(costs.tolist()):
         kept = [c for c in range(6) if c // size != unit]
         assert cost == pytest.approx(fitted_error(weight, x, kept), rel=0.02, abs=1e-3)
