@@ -1,6 +1,6 @@
 """Whom each compression harms: slices of checkpoints of one model, measured side by side.
 
-    python -m edgepress.benchmarks.lab.programs.slice_table WORK ORIGINAL NAME… [--every N]
+    python -m edgepress.benchmarks.lab.programs.slice_table WORK ORIGINAL NAME… [--every N] [--slices NAMES]
 
 ``WORK/NAME`` are the checkpoints. What the original says is computed once for all of them and kept in
 ``WORK/logits``, in float16 below its largest logit, which moves KL by about 1e-6. A line each goes to
@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from ...quality.subgroups.measure_slices import ALL, Given, measure_slices
 from ...quality.token_damage import TokenDamage
 from ...records.subjects import OpenModel, open_subject
 
-WINDOWS, LENGTH = 8, 512
+WINDOWS, LENGTH = 8, 256
 
 
 class KeptLogits:
@@ -55,8 +56,11 @@ class KeptLogits:
         return kept
 
 
-def measure(checkpoint: Path, original: Any, every: int, seed: int = 0) -> dict[str, Any]:
-    """The report of all slices of ``checkpoint``, its mean KL on held-out Wikipedia, and the time it took."""
+def measure(
+    checkpoint: Path, original: Any, names: Sequence[str], every: int, seed: int = 0
+) -> dict[str, Any]:
+    """The report of the slices ``names`` of ``checkpoint``, its KL on held-out Wikipedia, and what it
+    cost."""
     start, subject = time.process_time(), open_subject(checkpoint, threads=1)
     damage: list[TokenDamage] = []
     if subject.kind == "decoder":
@@ -64,7 +68,7 @@ def measure(checkpoint: Path, original: Any, every: int, seed: int = 0) -> dict[
         ids = measured_windows(original.tokenizer, texts, count=WINDOWS, length=LENGTH, placement="spread")
         score_windows(subject, original, ids, damage=damage)
     kept = KeptRows(checkpoint.with_suffix(".jsonl"), f"{subject.describe().manifest_sha256} {every}")
-    report = measure_slices(subject, original, [ALL], Given(damage, (), seed, every), kept)
+    report = measure_slices(subject, original, names, Given(damage, (), seed, every), kept)
     every_kl = np.concatenate([one.kl for one in damage]) if damage else np.zeros(1)
     flips = np.concatenate([one.flips for one in damage]) if damage else np.zeros(1)
     return {
@@ -84,6 +88,7 @@ def main() -> None:
     parser.add_argument("original")
     parser.add_argument("names", nargs="+")
     parser.add_argument("--every", type=int, default=1, help="of what groups share, one in so many")
+    parser.add_argument("--slices", default=ALL, help="names with commas")
     given = parser.parse_args()
     original: Any = open_subject(given.original, threads=1)
     if original.kind == "decoder":
@@ -91,7 +96,10 @@ def main() -> None:
     for name in given.names:
         line = given.work / f"{name}.slices.json"
         if not line.is_file():
-            line.write_text(json.dumps(measure(given.work / name, original, given.every)), encoding="utf-8")
+            line.write_text(
+                json.dumps(measure(given.work / name, original, given.slices.split(","), given.every)),
+                encoding="utf-8",
+            )
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     name: str
     title: str
     tested: bool
@@ -96,7 +96,7 @@ def measure_slices(
     """
     kind: Kind = "classifier" if original.labels else original.kind
     session = _Session(subject, original, kept or KeptRows(), progress or Silent())
-    measured: list[_Measured] = []
+    measured: list[Measured] = []
     left: list[dict[str, Any]] = []
     for name in chosen_slices(names):
         file = load_slice(name)
@@ -107,8 +107,8 @@ def measure_slices(
                 raise
             left.append({"name": name, "title": file.title, "why": str(error)})
             continue
-        measured.append(_Measured(name, file.title, file.tested, unit, groups))
-    return _report(measured, left)
+        measured.append(Measured(name, file.title, file.tested, unit, groups))
+    return report(measured, left)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _thinned(items: Sequence[Item], every: int) -> Sequence[Item]:
     return [one for one in items if contents[one.content] % every == 0]
 
 
-def _report(measured: Sequence[_Measured], left: list[dict[str, Any]]) -> dict[str, Any]:
+def report(measured: Sequence[Measured], left: list[dict[str, Any]]) -> dict[str, Any]:
     tested = [group for one in measured if one.tested for group in one.groups]
     ps = dict(zip(map(id, tested), corrected([group.p for group in tested]), strict=True))
     slices: list[dict[str, Any]] = []
