@@ -200,7 +200,11 @@ class _Measurement:
         return self._save(), self.plan.path
 
     def _bandwidths(self) -> None:
-        sizes = sorted({SMALLEST, 4 << 20, 16 << 20, 48 << 20, self.plan.stock})
+        # Closer where a model leaves the last-level cache: most models are larger than it, and not by much.
+        cache = read_processor().last_level_cache_bytes or 32 << 20
+        around = (int(share * cache) >> 20 << 20 for share in (0.5, 1, 2, 3))
+        sizes = sorted({SMALLEST, 4 << 20, *(one for one in around if one >= SMALLEST), self.plan.stock})
+        sizes = [one for one in sizes if one <= self.plan.stock]
         known = {(one.threads, one.working_set) for one in self.readings}
         for threads, size in product(self.plan.threads, sizes):
             if (threads, size) not in known:

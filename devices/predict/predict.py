@@ -68,7 +68,8 @@ def table_of(machine: str) -> KernelTable:
     table = newest_table(machine)
     again = "edgepress devices measure" + ("" if machine == HERE else f" {machine}")
     if table is None:
-        raise InputError(f"there is no kernel table of {machine}", fix=f"make it, in a minute: {again}")
+        whose = "this machine" if machine == HERE else machine
+        raise InputError(f"{whose} has no kernel table yet", fix=f"make it, in a minute: {again}")
     if machine == HERE and table.key != (now := this_key()):
         differs = [name for name in type(now).model_fields if getattr(now, name) != getattr(table.key, name)]
         raise InputError(
