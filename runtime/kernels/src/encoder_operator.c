@@ -1,5 +1,5 @@
 /* What an encoder needs around its products: the tokens of a batch packed without padding, attention over them,
- * norms, and the way back to a padded batch or to a vector for each text.
+ * and the way back to a padded batch or to a vector for each text.
  */
 #include "product.h"
 #include "tensors.h"
@@ -127,41 +127,6 @@ ort_status *compute_pool(void *data, void *context) {
         for (int64_t i = 0; i < width; i++) out[i] /= length;
     }
     return NULL;
-}
-
-typedef struct {
-    const encoder_kernel *kernel;
-    layer_norm norm;
-    const float *a, *b, *c;
-    float *out;
-    int64_t rows, b_stride, c_stride;
-} norm_work;
-
-static void norm_task(void *data, size_t task) {
-    norm_work *work = data;
-    int64_t width = work->norm.width, row = (int64_t)task * 32;
-    for (int64_t end = row + 32; row < end && row < work->rows; row++)
-        work->kernel->kernels->normalize(&work->norm, work->a + row * width, work->b ? work->b + row * work->b_stride : NULL,
-                                         work->c ? work->c + row * work->c_stride : NULL, work->out + row * width);
-}
-
-/* The norm of the sum of up to three rows; the second and third may be one row for all. */
-ort_status *compute_sum_norm(void *data, void *context) {
-    encoder_kernel *kernel = data;
-    ort_api api = kernel->api;
-    tensor in[5]; /* scale and bias of the norm, then what is summed */
-    for (size_t i = 0; i < 5; i++) TRY(read_input(api, context, i, &in[i]));
-    int64_t width = in[0].count;
-    if (width < 1 || in[1].count != width || in[2].rank < 1 || in[2].sizes[in[2].rank - 1] != width)
-        REFUSE(api, "a norm of another width than the rows");
-    for (int i = 3; i < 5; i++)
-        if (in[i].data && in[i].count != in[2].count && in[i].count != width) REFUSE(api, "rows of different sizes");
-    norm_work work = {.kernel = kernel, .norm = {in[0].data, in[1].data, width, kernel->epsilon}};
-    work.a = in[2].data, work.b = in[3].data, work.c = in[4].data, work.rows = in[2].count / width;
-    work.b_stride = in[3].count == in[2].count ? width : 0, work.c_stride = in[4].count == in[2].count ? width : 0;
-    TRY(make_output(api, context, 0, in[2].sizes, in[2].rank, (void **)&work.out));
-    if (!work.rows) return NULL;
-    return ort_parallel(api, context, norm_task, (size_t)((work.rows + 31) / 32), 0, &work);
 }
 
 typedef struct {

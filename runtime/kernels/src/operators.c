@@ -45,6 +45,8 @@ static const int PACKED[] = {TYPE_FLOAT, TYPE_INT64, 99};
 static const int EMBEDDINGS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_INT64, TYPE_INT64, TYPE_INT64, TYPE_UINT8, TYPE_FLOAT, TYPE_FLOAT,
                                  -TYPE_FLOAT, -TYPE_UINT8, 99};
 static const int SUMS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_FLOAT, -TYPE_FLOAT, -TYPE_FLOAT, 99};
+static const int SCALED[] = {TYPE_FLOAT, TYPE_FLOAT, 99};
+static const int SCALED_SUMS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_FLOAT, -TYPE_FLOAT, 99};
 
 #define OPERATOR(create, compute) \
     {ORT_INTERFACE, NULL, name_of, cpu, input_type, input_count, output_type, output_count, NULL, free_kernel, input_kind, \
@@ -61,7 +63,9 @@ static const described OPERATORS[] = {
     {OPERATOR(create_encoder, compute_pack), "PackTokens", BATCH, {TYPE_INT64, TYPE_INT64, TYPE_INT64, TYPE_INT64}, 4},
     {OPERATOR(create_encoder, compute_unpack), "UnpackTokens", PACKED, {TYPE_FLOAT}, 1},
     {OPERATOR(create_encoder, compute_pool), "PoolTokens", PACKED, {TYPE_FLOAT}, 1},
-    {OPERATOR(create_encoder, compute_sum_norm), "SumNorm", SUMS, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_norm, compute_sum_norm), "SumNorm", SUMS, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_norm, compute_root_mean_square), "RootMeanSquareNorm", SCALED, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_norm, compute_sum_root_mean_square), "SumRootMeanSquareNorm", SCALED_SUMS, {TYPE_FLOAT, TYPE_FLOAT}, 2},
     {OPERATOR(create_encoder, compute_embeddings), "EncoderEmbeddings", EMBEDDINGS, {TYPE_FLOAT}, 1},
     {OPERATOR(create_encoder, compute_encoder_attention), "EncoderAttention", PACKED, {TYPE_FLOAT}, 1},
 };

@@ -58,6 +58,8 @@ typedef struct {
     void (*dequantize)(const product_weights *w, int64_t row, float *out);
     /* out = silu(gate) · up, `count` numbers that are a multiple of 16. */
     void (*gate)(const float *gate, const float *up, float *out, int64_t count);
+    /* total = a + b + c and out = its root mean square norm, of one row; b and c may be NULL, and with them total. */
+    void (*root_mean_square)(const layer_norm *norm, const float *a, const float *b, const float *c, float *total, float *out);
     void (*prepare_token)(const attention_job *job, int64_t index);
     void (*attend_chunk)(const attention_job *job, int64_t task);
     void (*join_chunks)(const attention_job *job, int64_t index, int64_t head);

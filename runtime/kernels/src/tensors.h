@@ -36,6 +36,9 @@ ort_status *compute_pack(void *kernel, void *context);
 ort_status *compute_unpack(void *kernel, void *context);
 ort_status *compute_pool(void *kernel, void *context);
 ort_status *compute_embeddings(void *kernel, void *context);
-ort_status *compute_sum_norm(void *kernel, void *context);
 ort_status *compute_encoder_attention(void *kernel, void *context);
+ort_status *create_norm(const ort_operator *op, ort_api api, const void *info, void **kernel);
+ort_status *compute_sum_norm(void *kernel, void *context);
+ort_status *compute_root_mean_square(void *kernel, void *context);
+ort_status *compute_sum_root_mean_square(void *kernel, void *context);
 #endif

@@ -13,7 +13,8 @@ import pytest
 import torch
 from edgepress.compress.model.block_anatomy import Norm
 from edgepress.export.graph.build import Build
-from edgepress.export.graph.norm import add_and_normalize
+from edgepress.export.graph.norm import add_and_normalize, normalize
+from edgepress.runtime.kernels.library import library
 
 WIDTH = 48
 
@@ -33,14 +34,18 @@ def reference(norm: Norm, tensors: dict[str, torch.Tensor], total: np.ndarray) -
 @pytest.mark.parametrize("kind", ["layer", "rms"])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("own", [False, True])
 def test_sum_and_norm(
-    kind: Any, biased: bool, which: int, matrices: Any, one_operation: Callable[[Any], Any]
+    kind: Any, biased: bool, which: int, own: bool, matrices: Any, one_operation: Callable[[Any], Any]
 ) -> None:
+    if own and library() is None:
+        pytest.skip("the library of operators was not built here")
     norm, tensors = Norm("norm", kind, eps=1e-5), weights(which)
     skip = np.random.default_rng(1).normal(size=(WIDTH,)).astype(np.float32)
     bias = np.random.default_rng(2).normal(size=(WIDTH,)).astype(np.float32)
 
     def add(build: Build, value: ir.Value) -> ir.Value:
+        build.tiles = own
         other = build.graph.node("Add", "skip", [value, build.graph.constant("skip.value", skip)])
         given = build.graph.constant("given", bias) if biased else None
         return add_and_normalize(build, value, other, norm, given)[which]
@@ -49,6 +54,21 @@ def test_sum_and_norm(
     total = x + (x + skip) + (bias if biased else 0)
     want = total if which else reference(norm, tensors, total)
     np.testing.assert_allclose(one_operation(matrices(tensors, {})).run(add, x), want, atol=2e-5)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_norm_alone(own: bool, matrices: Any, one_operation: Callable[[Any], Any]) -> None:
+    if own and library() is None:
+        pytest.skip("the library of operators was not built here")
+    norm, tensors = Norm("norm", "rms", eps=1e-5, offset=1.0), weights(0)
+
+    def add(build: Build, value: ir.Value) -> ir.Value:
+        build.tiles = own
+        return normalize(build, value, norm)
+
+    x = np.random.default_rng(3).normal(size=(2, 5, WIDTH)).astype(np.float32)
+    found = one_operation(matrices(tensors, {})).run(add, x)
+    np.testing.assert_allclose(found, reference(norm, tensors, x), atol=2e-5)
 
 
 def test_the_runtime_leaves_the_sum_to_itself(

@@ -88,12 +88,15 @@ def _encoder_models(random: np.random.Generator) -> list[Model]:
     heads = {"num_heads": 3, "scale": 0.2}
     more = {"activation": 1, "input_scale": 0.0, "epsilon": 1e-3, "exact": 0}
     summed = {"scale": rows[0], "shift": rows[1], "a": rows, "b": rows, "c": rows[2]}
+    unshifted = {name: value for name, value in summed.items() if name != "shift"}
     return [
         ("IntegerProduct", product, 1, {**held.attributes(), **more}),
         ("PackTokens", {"ids": ids, "mask": mask, "types": mask}, 4, {"position_offset": 2}),
         ("UnpackTokens", {"rows": rows, "mask": mask}, 1, {"first": 0}),
         ("PoolTokens", {"rows": rows, "offsets": offsets}, 1, {"first": 0, "unit": 1}),
         ("SumNorm", summed, 1, {"epsilon": 1e-3}),
+        ("RootMeanSquareNorm", {"scale": rows[0], "a": rows}, 1, {"epsilon": 1e-3}),
+        ("SumRootMeanSquareNorm", unshifted, 2, {"epsilon": 1e-3}),
         ("EncoderEmbeddings", encoder.TABLES, 1, {"epsilon": 1e-3}),
         ("EncoderAttention", {"rows": states, "offsets": offsets}, 1, {**heads, "exact": 1}),
         # Texts of more than 32 tokens, which are computed in integers.
