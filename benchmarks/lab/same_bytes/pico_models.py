@@ -97,9 +97,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "t5": ("t5", {**T5, "tie_word_embeddings": True}, {}),
     "mt5": ("mt5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, {}),
 }
-KINDS = {"bert": "encoder", "roberta": "encoder", "distilbert": "encoder"} | dict.fromkeys(
-    ("t5", "mt5"), "encoder_decoder"
-)
+ENCODERS = ("bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra", "mpnet")
+KINDS = dict.fromkeys(ENCODERS, "encoder") | dict.fromkeys(("t5", "mt5"), "encoder_decoder")
 AUTO = {
     "decoder": "AutoModelForCausalLM",
     "encoder": "AutoModel",
@@ -116,7 +115,7 @@ def make_subjects(folder: Path, names: Iterable[str]) -> None:
         made = folder / "models" / f"{name}.made"
         if not made.exists():
             family, changes, form = MODELS[name]
-            _save(folder / "models" / name, family, changes, **form)
+            save_pico(folder / "models" / name, family, changes, **form)
             made.touch()
 
 
@@ -148,7 +147,7 @@ def _texts(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
 
 
-def _save(
+def save_pico(
     folder: Path,
     family: str,
     changes: dict[str, Any],
@@ -158,6 +157,7 @@ def _save(
     labels: bool = False,
     pooling: bool = False,
 ) -> None:
+    """Save a model of ``family`` with its tokenizer; ``changes`` go to its config."""
     import torch
     import transformers
 
@@ -167,7 +167,7 @@ def _save(
     if labels:
         settings["id2label"] = dict(enumerate(LABELS))
     auto: Any = getattr(transformers, "AutoModelForSequenceClassification" if labels else AUTO[_kind(family)])
-    bare = family in ("bert", "roberta") and not labels
+    bare = family in ENCODERS and family not in ("distilbert", "electra") and not labels
     options = {"add_pooling_layer": False} if bare else {}
     model = auto.from_config(transformers.AutoConfig.for_model(family, **settings), **options)
     _randomise(model)

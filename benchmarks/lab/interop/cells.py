@@ -1,0 +1,101 @@
+"""Cells of the matrix: a client opens an artifact of a family, and its answers are held against ours."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ....plugins import load, names
+from ..peers.workspace import Workspace
+from .artifacts import Artifacts
+
+CLIENTS = f"{__package__}.clients"
+_TIMEOUT = 1800
+_SHOWN = 240
+_ERROR = re.compile(r"[\w.]*(Error|Exception|InvalidArgument|Fail)\b.*:")
+
+
+def clients() -> dict[str, ModuleType]:
+    """By name, in alphabetical order."""
+    return {name: load(CLIENTS, name, "client") for name in names(CLIENTS)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``difference`` is the largest of a number of the client's from ours, as a part of the largest of ours;
+    ``tokens`` whether the greedy tokens are the same, None where the client gives none. With ``refusal``, the
+    client's last words, there is neither.
+    """
+
+    family: str
+    artifact: str
+    client: str
+    difference: float | None = None
+    tokens: bool | None = None
+    refusal: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def concerns(module: ModuleType, artifacts: Artifacts) -> bool:
+    """Whether there is such a cell."""
+    families = module.FAMILIES
+    return artifacts.kind in module.KINDS and (families is None or artifacts.family in families)
+
+
+def run_client(
+    workspace: Workspace, name: str, module: ModuleType, chosen: Sequence[Artifacts]
+) -> Iterator[Cell]:
+    """The client's cells of the families ``chosen``, from one process of its environment; what it does not
+    survive is a refusal, and the next process goes on behind it.
+    """
+    waiting = [artifacts for artifacts in chosen if concerns(module, artifacts)]
+    worker = Path(__file__).with_name("worker.py")
+    command = [str(workspace.python(name, module)), "-P", str(worker), str(module.__file__)]
+    while waiting:
+        asked = "".join(f"{json.dumps(_question(module, artifacts))}\n" for artifacts in waiting)
+        done = subprocess.run(
+            command, input=asked, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+        replies = [json.loads(line) for line in done.stdout.splitlines()]
+        for artifacts, found in zip(waiting, replies, strict=False):
+            yield _measured(name, module, artifacts, found)
+        waiting = waiting[len(replies) :]
+        if waiting:
+            refusal = _last_words(done.stderr) or f"exit code {done.returncode}"
+            yield Cell(waiting.pop(0).family, module.ARTIFACT, name, refusal=refusal)
+
+
+def _last_words(printed: str) -> str:
+    """The error that ended a process, from its name on."""
+    lines = [" ".join(line.split()) for line in printed.splitlines() if line.strip()]
+    begins = [number for number, line in enumerate(lines) if _ERROR.match(line)]
+    return " ".join(lines[begins[-1] if begins else -1 :])[:_SHOWN]
+
+
+def _question(module: ModuleType, artifacts: Artifacts) -> dict[str, Any]:
+    ours = ("wanted", "embedded")
+    task = {key: value for key, value in artifacts.task().items() if key not in ours}
+    return {"artifact": str(artifacts.path(module.ARTIFACT).resolve()), "task": task}
+
+
+def _measured(name: str, module: ModuleType, artifacts: Artifacts, found: dict[str, Any]) -> Cell:
+    task = artifacts.task()
+    ours = task["embedded"] if name == "sentence_transformers" else task["wanted"][module.ARTIFACT]
+    tokens = found["tokens"] == ours["tokens"] if "tokens" in found else None
+    difference = _difference(found["values"], ours["values"])
+    return Cell(artifacts.family, module.ARTIFACT, name, difference=difference, tokens=tokens)
+
+
+def _difference(found: list[list[float]], ours: list[list[float]]) -> float:
+    largest = max(abs(number) for row in ours for number in row)
+    pairs = zip(found, ours, strict=True)
+    return max(abs(one - other) for row, own in pairs for one, other in zip(row, own, strict=True)) / largest

@@ -1,0 +1,16 @@
+"""sentence-transformers over torch: the checkpoint itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("sentence-transformers==5.7.0", "transformers==5.24.0", "compressed-tensors==0.20.1", "torch")
+ARTIFACT, KINDS, FAMILIES = "checkpoint", ("encoder",), None
+
+
+def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
+    """The vectors of texts."""
+    from sentence_transformers import SentenceTransformer
+
+    return {"values": SentenceTransformer(str(artifact), device="cpu").encode(task["texts"]).tolist()}
