@@ -59,7 +59,7 @@ def examine(*, output: Path | None = None) -> list[Finding]:
     gpus = read_gpus()
     return [
         python_version(sys.version_info[:2]),
-        packages("core", installed(*CORE), CORE, fix="pip install --force-reinstall edgepress", needed=True),
+        packages("core", installed(*CORE), CORE, fix="pip install edgepress", needed=True),
         packages(
             "compress", installed(*COMPRESS), COMPRESS, fix='pip install "edgepress[compress]"', needed=False
         ),
