@@ -82,9 +82,10 @@ def _purpose(manifest: dict[str, Any]) -> tuple[str, str]:
     """What the model is for, as model hubs call it, and the verb that does it."""
     if manifest["kind"] == "decoder":
         return "text-generation", 'generate . --prompt "The capital of France is"'
-    if len(manifest["encoder"].get("labels", [])) == 1:
+    labels = manifest["encoder"].get("labels") or []
+    if len(labels) == 1:
         return "text-ranking", 'rerank . "a question" "an answer" "another one"'
-    if manifest["encoder"].get("labels"):
+    if labels:
         return "text-classification", 'classify . "a sentence"'
     return "sentence-similarity", 'encode . "a sentence" "another one"'
 
