@@ -182,7 +182,7 @@ class _Planned:
             self._rows("SumNorm", rows, width, 3)
 
     def _norm(self, kind: str, rows: int) -> None:
-        op = "SimplifiedLayerNormalization" if kind == "rms" else "LayerNormalization"
+        op = "RootMeanSquareNorm" if kind == "rms" else "LayerNormalization"
         self._rows(op, rows, self.model.anatomy.hidden_size)
 
     def _add_and_norm(self, kind: str, rows: int) -> None:
@@ -190,7 +190,7 @@ class _Planned:
         if self.model.anatomy.kind != "decoder":
             self._rows("SumNorm", rows, width, 3)
         elif kind == "rms":
-            self._rows("SkipSimplifiedLayerNormalization", rows, width, 4)
+            self._rows("SumRootMeanSquareNorm", rows, width, 4)
         else:
             self._rows("Sum", rows, width, 3)
             self._norm(kind, rows)

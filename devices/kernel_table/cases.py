@@ -23,6 +23,10 @@ _CACHES = ("float32", "float16", "int8", "uint8")
 _CONTEXTS = (16, 128, 1024, 4096)
 _REACHES: tuple[Reach, Reach] = ("near", "far")
 _PROMPTS = tuple(product((16, 64, 256), (0, 768)))
+_NORMS = (
+    *("SumRootMeanSquareNorm", "RootMeanSquareNorm", "LayerNormalization"),
+    *("SkipSimplifiedLayerNormalization", "SimplifiedLayerNormalization"),
+)
 _WIDTHS = (256, 1024, 4096)
 
 
@@ -71,9 +75,8 @@ def _attention() -> Iterator[Case]:
 
 
 def _by_rows() -> Iterator[Case]:
-    norms = ("SkipSimplifiedLayerNormalization", "SimplifiedLayerNormalization", "LayerNormalization")
     for rows, width in product((1, 16, 256), _WIDTHS):
-        for op in norms:
+        for op in _NORMS:
             yield Case(kinds.norm(op, rows, width), "near")
         for op in kinds.ELEMENTWISE:
             yield Case(kinds.elementwise(op, rows, width), "near")

@@ -99,8 +99,8 @@ class Chain:
         names = [f"p{node}.{index}" for index in range(len(caches))]
         for name, fed in zip(names, caches, strict=True):
             model.outputs[name] = Tensor(_TYPES[fed.dtype], fed.shape)
-        if not caches and self.kind.outputs == 4:
-            return ["", "", f"z{node}"]
+        if not caches and self.kind.outputs > 1:
+            return [*[""] * (self.kind.outputs - 2), f"z{node}"]
         return names
 
     def _bind_own(self) -> None:

@@ -176,6 +176,11 @@ def norm(op: str, rows: int, width: int) -> NodeKind:
     if op == "SumNorm":
         inputs = (scale, scale, row, row, scale)
         return NodeKind(by_rows(op, rows, width, 3), inputs, {"epsilon": 1e-5}, "edgepress")
+    if op == "RootMeanSquareNorm":
+        return NodeKind(by_rows(op, rows, width, 2), (scale, row), {"epsilon": 1e-5}, "edgepress")
+    if op == "SumRootMeanSquareNorm":
+        work = by_rows(op, rows, width, 4)
+        return NodeKind(work, (scale, row, row), {"epsilon": 1e-5}, "edgepress", 2)
     if op == "SkipSimplifiedLayerNormalization":
         work = by_rows(op, rows, width, 4)
         return NodeKind(work, (row, row, scale), {"epsilon": 1e-5}, "com.microsoft", 4)

@@ -24,8 +24,16 @@ from ..kernel_table.operation import (
 )
 
 KEEP = "logits_to_keep"
-_PASSES = {"SkipSimplifiedLayerNormalization": 4, "SumNorm": 3, "Add": 3, "Mul": 3, "Sum": 3}
+_PASSES = {
+    "SkipSimplifiedLayerNormalization": 4,
+    "SumRootMeanSquareNorm": 4,
+    "SumNorm": 3,
+    "Add": 3,
+    "Mul": 3,
+    "Sum": 3,
+}
 _MEASURED = (
+    "RootMeanSquareNorm",
     "SimplifiedLayerNormalization",
     "LayerNormalization",
     "Gelu",
@@ -33,11 +41,6 @@ _MEASURED = (
     "FastGelu",
     "BiasGelu",
 )
-# Operators that a table has under the name of their standard twin.
-_TWINS = {
-    "RootMeanSquareNorm": "SimplifiedLayerNormalization",
-    "SumRootMeanSquareNorm": "SkipSimplifiedLayerNormalization",
-}
 _FREE = frozenset({"Reshape", "Identity", "Unsqueeze", "Squeeze", "PoolTokens", "UnpackTokens", "Slice"})
 _LOOKUPS = ("QuantizedRows", "Gather", "GatherBlockQuantized", "EncoderEmbeddings")
 
@@ -177,7 +180,7 @@ class _Walk:
     def _elementwise(self, node: Node, rows: int, width: int) -> None:
         if width < 2:
             return
-        op = _TWINS.get(node.op, node.op)
+        op = node.op
         if op not in _PASSES and op not in _MEASURED:
             self.found.assumed.add(op)
             op = "Add"
