@@ -12,6 +12,7 @@ from .numbers.scheme import Scheme
 # The card and the bill of materials; nodes of the graph and lines of the manifest for each block.
 _AROUND, _A_BLOCK = 60_000, 4_000
 _FLOAT, _SCALE, _ZERO = 32, 16, 8  # as edgepress's own operators store them
+_LINE = 32  # bits of a row in a line of 64 bytes, which 16 rows share; their scales end with one
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -21,8 +22,10 @@ def bits_in_bundle(scheme: Scheme | None, in_features: int) -> float:
         return _FLOAT
     if scheme.format != "int":
         return scheme.bits_per_weight(in_features)
-    groups = scheme.groups(in_features)
-    return scheme.bits + (_SCALE + (0 if scheme.symmetric else _ZERO)) * groups / in_features
+    scales = (_SCALE + (0 if scheme.symmetric else _ZERO)) * scheme.groups(in_features)
+    if scheme.activations is None:
+        scales = -(-scales // _LINE) * _LINE
+    return scheme.bits + scales / in_features
 
 
 def bundle_bytes(
@@ -48,6 +51,8 @@ def bundle_bytes(
     skipped = {f"{name}.weight" for name in named} | set(source.anatomy.copies())
     skipped |= {f"{linear.name}.weight" for linear in source.anatomy.all_linears()}
     total += _FLOAT * sum(prod(shape) for name, shape in source.shapes.items() if name not in skipped)
+    if left.kind == "decoder":  # cosines and sines of every position
+        total += sum(2 * _FLOAT * left.max_positions * (rope.dim // 2) for rope in left.ropes())
     files = (source.reader.path / name for name in _COPIED)
     around = _AROUND + _A_BLOCK * len(left.blocks)
     return int(total / 8) + added + around + sum(file.stat().st_size for file in files if file.is_file())

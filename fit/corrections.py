@@ -17,7 +17,7 @@ from .candidates import Space
 from .solve import Limit, Table
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
-_BYTES_BAND = 0.004
+_BYTES_BAND = 0.002
 # After one: what manifests and cards of other choices may have more, in bytes.
 _BYTES_SPARE = 1024
 # What is left of a KL budget, which a measurement on other text may exceed.

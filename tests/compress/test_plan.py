@@ -57,6 +57,8 @@ def test_bits_of_a_bundle_count_scales_and_zero_points() -> None:
     }
     assert bits == {"W4A16-g64": 4.25, "W4A16_ASYM-g64": 4.375, "W8A8": 8 + 16 / 1024}
     assert bits_in_bundle(None, 1024) == 32
+    # Scales of 16 rows end with a line of 64 bytes: nine of a row take the place of ten.
+    assert bits_in_bundle(Scheme.parse("W4A16-g64"), 576) == 4 + 160 / 576
 
 
 def test_what_is_cut_away_is_in_no_bundle(pico_llama: Path, tmp_path: Path) -> None:
