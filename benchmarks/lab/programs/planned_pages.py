@@ -14,6 +14,10 @@ from .planned_growth import write_growth
 Line = tuple[Taken, dict[str, Any]]
 
 
+def _gigabytes(size: float | None) -> str:
+    return f"{size / 1e9:.3g}" if size else "–"
+
+
 def _beside(measured: float, plan: float | None) -> str:
     if not plan:
         return f"{measured:.3g} / –"
@@ -28,16 +32,21 @@ def row(taken: Taken, plan: dict[str, Any]) -> list[str]:
         taken.case,
         _beside(taken.peak / 1e9, plan.get("peak_memory", 0) / 1e9),
         _beside(taken.cpu_seconds, plan.get("seconds")),
-        f"{taken.wall_seconds:.0f}",
-        f"{taken.disk / 1e9:.3g} / {'–' if disk is None else f'{disk / 1e9:.3g}'}",
-        f"{taken.written / 1e9:.3g}" if taken.written else "–",
+        f"{taken.wall_seconds:.0f}" if taken.wall_seconds else "–",
+        f"{_gigabytes(taken.disk)} / {_gigabytes(disk)}",
+        _gigabytes(taken.written),
     ]
 
 
 def write_pages(lines: Sequence[Line], results: Path) -> None:
     """The tables and plots of all finished cases."""
     small = [line for line in lines if line[0].model == SMALL]
-    _write(results / "plan-accuracy.md", "How good a plan is", "The plan of every pass, small", small)
+    _write(
+        results / "plan-accuracy.md",
+        "How good a plan is",
+        "The plan of every pass against what it takes",
+        small,
+    )
     large = [line for line in lines if line[0].model != SMALL]
     title = "Peak memory, time and disk of every verb"
     _write(results / "large-model.md", "A model larger than memory", title, large)
