@@ -13,7 +13,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InputError, UnknownName
-from ..yaml_safe import load_yaml
 
 FOLDER = Path(__file__).parent / "targets"
 
@@ -137,6 +136,8 @@ def target(name: str, folder: Path = FOLDER) -> Target:
     stem = name.lower().replace("_", "-")
     if stem not in known:
         raise UnknownName("target", name, known)
+    from ..yaml_safe import load_yaml  # here alone: what measures on a device has no PyYAML
+
     path = folder / f"{stem}.yaml"
     data = load_yaml(path.read_text(encoding="utf-8"), source=path.name)
     if not isinstance(data, dict):
