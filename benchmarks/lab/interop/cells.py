@@ -17,8 +17,8 @@ from .artifacts import Artifacts
 
 CLIENTS = f"{__package__}.clients"
 _TIMEOUT = 1800
-_SHOWN = 240
-_ERROR = re.compile(r"[\w.]*(Error|Exception|InvalidArgument|Fail)\b.*:")
+_BEGIN, _END = 70, 160  # characters of a refusal that are shown
+_ERROR = re.compile(r"[\w.]+(Error|InvalidArgument)\b.*:")
 
 
 def clients() -> dict[str, ModuleType]:
@@ -78,7 +78,8 @@ def _last_words(printed: str) -> str:
     """The error that ended a process, from its name on."""
     lines = [" ".join(line.split()) for line in printed.splitlines() if line.strip()]
     begins = [number for number, line in enumerate(lines) if _ERROR.match(line)]
-    return " ".join(lines[begins[-1] if begins else -1 :])[:_SHOWN]
+    said = " ".join(lines[begins[-1] if begins else -1 :])
+    return said if len(said) <= _BEGIN + _END else f"{said[:_BEGIN]} … {said[-_END:]}"
 
 
 def _question(module: ModuleType, artifacts: Artifacts) -> dict[str, Any]:
