@@ -8,8 +8,12 @@ misses them by the least.
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +113,6 @@ def _least(objective: Table, limits: Sequence[Limit]) -> Solution | None:
 
 def _milp(objective: Table, uses: Sequence[Table], bounds: Sequence[float]) -> Solution | None:
     """Each row is counted from its least options, in shares of the room that they leave."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
     sizes = [len(row) for row in objective]
     rows, roofs = [_one_each(sizes)], [np.ones(len(sizes))]
     for table, bound in zip(uses, bounds, strict=True):
@@ -129,14 +131,41 @@ def _milp(objective: Table, uses: Sequence[Table], bounds: Sequence[float]) -> S
     extra = np.concatenate([np.asarray(row, float) - min(row) for row in objective])
     scale = _SCALE / (math.fsum(max(row) - min(row) for row in objective) or 1.0)
     floor = np.concatenate([np.ones(len(sizes)), *(np.full(1, -np.inf) for _ in uses)])
-    result = milp(
-        extra * scale,
-        integrality=np.ones(len(extra)),
-        bounds=Bounds(0, 1),
-        constraints=LinearConstraint(np.concatenate(rows), floor, np.concatenate(roofs)),
-        options={"mip_rel_gap": GAP / 10, "time_limit": _SECONDS},
-    )
+    whole, roof = np.ones(len(extra)), np.concatenate(roofs)
+    result = _run(extra * scale, whole, whole, np.concatenate(rows), floor, roof)
     return _solution(result, objective, sizes, base, scale)
+
+
+def _run(objective: Any, whole: Any, most: Any, matrix: Any, floor: Any, roof: Any) -> Any:
+    """HiGHS's least of ``objective [columns]`` from 0 to ``most``, ``whole`` where 1, with ``matrix [rows,
+    columns]`` between ``floor`` and ``roof``.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    with _nothing_printed():
+        return milp(
+            objective,
+            integrality=whole,
+            bounds=Bounds(0, most),
+            constraints=LinearConstraint(matrix, floor, roof),
+            options={"mip_rel_gap": GAP / 10, "time_limit": _SECONDS},
+        )
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """HiGHS writes a line to the stdout of the process now and then, where a verb has its one document."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)  # what it wrote may still wait in C's own buffer
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _one_each(sizes: Sequence[int]) -> Any:
@@ -173,9 +202,7 @@ def _chosen(result: Any, sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _nearest(damages: Table, limits: Sequence[Limit]) -> Solution:
-    """The least sum of relative excesses: a column of its own, an option's excess, for every limit."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
+    """The least sum of relative excesses: every limit has a column of its own for its excess."""
     sizes = [len(row) for row in damages]
     count, units = sum(sizes), len(sizes)
     matrix = np.zeros((units + len(limits), count + len(limits)))
@@ -186,12 +213,14 @@ def _nearest(damages: Table, limits: Sequence[Limit]) -> Solution:
         matrix[units + number, count + number] = -1.0
     roof = [1.0] * units + [math.copysign(1.0, limit.bound) if limit.bound else 0.0 for limit in limits]
     floor = [1.0] * units + [-np.inf] * len(limits)
-    result = milp(
-        np.concatenate([np.zeros(count), np.ones(len(limits))]),
-        integrality=np.concatenate([np.ones(count), np.zeros(len(limits))]),
-        bounds=Bounds(0, np.concatenate([np.ones(count), np.full(len(limits), np.inf)])),
-        constraints=LinearConstraint(matrix, floor, roof),
-        options={"time_limit": _SECONDS},
+    excesses = np.ones(len(limits))
+    result = _run(
+        np.concatenate([np.zeros(count), excesses]),
+        np.concatenate([np.ones(count), 0 * excesses]),
+        np.concatenate([np.ones(count), np.inf * excesses]),
+        matrix,
+        np.array(floor),
+        np.array(roof),
     )
     options = _chosen(result, sizes)
     total = math.fsum(row[option] for row, option in zip(damages, options, strict=True))

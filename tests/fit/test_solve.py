@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from itertools import product
 
 import numpy as np
@@ -77,3 +79,20 @@ def test_a_bound_is_kept_to_the_last_byte() -> None:
 def test_without_limits_every_unit_gets_its_best() -> None:
     found = solve([[3.0, 1.0, 2.0], [0.0, 5.0, 5.0]], [])
     assert isinstance(found, Solution) and found.options == (1, 0) and found.damage == 1.0
+
+
+def test_nothing_is_printed_where_a_verb_has_its_document(capfd: pytest.CaptureFixture[str]) -> None:
+    draw = np.random.default_rng(2)  # a programme at which HiGHS writes lines of its own
+    sizes = np.sort(draw.uniform(1, 8, (40, 8)), 1) * draw.lognormal(12, 1, (40, 1))
+    damages = np.exp(-2 * sizes / sizes.mean(1, keepdims=True)) * draw.lognormal(0, 1, (40, 1))
+    damages *= draw.uniform(0.9, 1.1, damages.shape)
+    tables = [sizes, *(sizes * draw.uniform(0.5, 1.5, sizes.shape) for _ in range(3))]
+    limits = [
+        Limit(str(n), uses.tolist(), float(0.65 * uses.min(1).sum() + 0.35 * uses.max(1).sum()))
+        for n, uses in enumerate(tables)
+    ]
+    assert isinstance(solve(damages.tolist(), limits), Solution)
+    if os.name == "posix":
+        ctypes.CDLL(None).fflush(None)
+    print("seen")
+    assert capfd.readouterr().out == "seen\n"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -67,48 +66,45 @@ def solver_rows() -> list[list[str]]:
 
 
 def fit_row(path: Path) -> list[str]:
-    """A delivered artifact."""
+    """A delivered artifact, on the held-out text."""
     found = read_json(path / "fit.json")
-    first, chosen = found["trials"][0], found["trials"][found["chosen"] - 1]
-    return [
-        f"fit, {', '.join(found['budgets'])} ({chosen['method']}, trial {found['chosen']})",
-        f"{found['measured']['disk'] / 1e6:.1f}",
-        f"{chosen['predicted']['disk'] / 1e6:.1f}",
-        f"{first['predicted']['KL']:.3f}",
-        f"{found['measured']['KL']:.3f}",
-        f"{found['held_out']['KL']:.3f}",
-    ]
+    chosen = found["trials"][found["chosen"] - 1]
+    name = f"fit, {', '.join(found['budgets'])} ({chosen['method']}, trial {found['chosen']})"
+    return _row(name, found["measured"]["disk"], chosen["predicted"]["disk"], found["held_out"]["KL"])
 
 
 def recipe_row(path: Path) -> list[str]:
-    """What a recipe gave, on the held-out text."""
+    """The last line of a run file, by its name."""
     line = records.read([path])[-1]
-    value: Any = line.metrics["kl"].value
-    return [path.stem, f"{line.subject.disk_bytes / 1e6:.1f}", "–", "–", "–", f"{value:.3f}"]
+    return _row(path.stem, line.subject.disk_bytes, None, line.metrics["kl"].value)
+
+
+def _row(name: str, size: float, predicted: float | None, damage: float | None) -> list[str]:
+    shown = "–" if predicted is None else f"{predicted / 1e6:.1f}"
+    return [name, f"{size / 1e6:.1f}", shown, "–" if damage is None else f"{damage:.3f}"]
 
 
 def write_page(work: Path, results: Path) -> None:
-    """Both tables."""
+    """Both tables; that of artifacts where there are some."""
     page = results / "fit.md"
     rows = [fit_row(file.parent) for file in sorted(work.glob("*/fit.json"))]
     rows += [recipe_row(file) for file in sorted(work.glob("recipes/*.jsonl"))]
-    write_table(
-        page,
-        "SmolLM2-135M within disk budgets",
-        COMMAND,
-        ["artifact", "MB", "MB, predicted", "KL, first prediction", "KL, development", "KL, held out"],
-        sorted(rows, key=lambda row: float(row[1])),
-        [
-            "KL(original ‖ bundle) in nats a token, 16 windows of 512 tokens, of half of the articles that "
-            "`validate --text wikipedia` uses each. Development text decides between trials; held-out text "
-            "was read once, for the result.",
-            "The first prediction is of rounding to nearest, before any trial; GPTQ stays below it.",
-            "fit: `edgepress fit smollm2 --max-disk 60MB --text wikipedia --samples 16 --hours 0.05`; "
-            "recipes: `edgepress compress smollm2 -r NAME --text wikipedia --samples 16`, `export`, and "
-            "`validate` with `--text` the same held-out articles.",
-        ],
-        page=PAGE,
-    )
+    if rows:
+        write_table(
+            page,
+            "SmolLM2-135M within disk budgets",
+            COMMAND,
+            ["artifact", "MB", "MB, predicted", "KL"],
+            sorted(rows, key=lambda row: float(row[1])),
+            [
+                "KL(original ‖ bundle) in nats a token, 16 windows of 512 tokens, of half of the articles that "
+                "`validate --text wikipedia` uses.",
+                "fit: `edgepress fit smollm2 --max-disk 60MB --text wikipedia --samples 16 -o WORK/NAME`.",
+                "Recipes: `edgepress compress smollm2 -r NAME --text wikipedia --samples 16`, `export`, and "
+                "`validate` with `--text` the same articles.",
+            ],
+            page=PAGE,
+        )
     write_table(
         page,
         f"The solver: {UNITS} units, {OPTIONS} options, {LIMITS} budgets",
