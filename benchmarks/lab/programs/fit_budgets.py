@@ -97,11 +97,11 @@ def write_page(work: Path, results: Path) -> None:
             ["artifact", "MB", "MB, predicted", "KL"],
             sorted(rows, key=lambda row: float(row[1])),
             [
-                "KL(original ‖ bundle) in nats a token, 16 windows of 512 tokens, of half of the articles that "
-                "`validate --text wikipedia` uses.",
+                "KL(original ‖ bundle) in nats a token, 16 windows of 512 tokens, of half of the articles "
+                "that `validate --text wikipedia` uses.",
                 "fit: `edgepress fit smollm2 --max-disk 60MB --text wikipedia --samples 16 -o WORK/NAME`.",
-                "Recipes: `edgepress compress smollm2 -r NAME --text wikipedia --samples 16`, `export`, and "
-                "`validate` with `--text` the same articles.",
+                "Recipes: `edgepress compress smollm2 -r NAME --text wikipedia --samples 16`, `export`, "
+                "and `validate` with `--text` the same articles.",
             ],
             page=PAGE,
         )
