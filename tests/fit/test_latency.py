@@ -46,7 +46,7 @@ def test_the_fastest_choice_is_within_its_own_budget_and_no_other_is(pico_llama:
 
 def test_a_device_without_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    with pytest.raises(InputError, match="no kernel table of here") as error:
+    with pytest.raises(InputError, match="this machine has no kernel table yet") as error:
         costs_of(BUDGETS, None)
     assert "edgepress devices measure" in error.value.fix
     assert costs_of(BUDGETS[2:], None) == {}
