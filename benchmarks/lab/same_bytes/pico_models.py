@@ -68,6 +68,21 @@ GEMMA2 = {
 }
 NEOX = {"num_attention_heads": 2, "head_dim": 32, "rotary_pct": 0.5, "tie_word_embeddings": False}
 QWEN3_MOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+GEMMA3 = {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 24,
+    "sliding_window_pattern": 2,
+}
+GRANITE = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 2.0,
+}
+GPTJ = {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_embeddings": False}
+STABLELM = {"head_dim": None, "num_attention_heads": 2, "partial_rotary_factor": 0.5}
+ROBERTA_LIKE = ENCODER | {"pad_token_id": 1}
 BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
 
 # Name → family, what its config says besides, and how it is saved.
@@ -88,10 +103,23 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gpt_neox": ("gpt_neox", NEOX, {}),
     "opt": ("opt", {"ffn_dim": 128}, {}),
     "phi": ("phi", {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}, {}),
+    "phi3": ("phi3", {"sliding_window": None}, {}),
+    "gemma3": ("gemma3_text", GEMMA3, {}),
+    "smollm3": ("smollm3", {"no_rope_layer_interval": 2}, {}),
+    "granite": ("granite", GRANITE, {}),
+    "stablelm": ("stablelm", STABLELM, {}),
+    "starcoder2": ("starcoder2", {"head_dim": None, "sliding_window": 24}, {}),
+    "ernie4_5": ("ernie4_5", {}, {}),
+    "gptj": ("gptj", GPTJ, {}),
+    "helium": ("helium", {"num_key_value_heads": 4}, {}),
     "bert": ("bert", ENCODER, {"pooling": True}),
     "bert-classifier": ("bert", ENCODER, {"labels": True}),
     "roberta": ("roberta", ENCODER, {"pooling": True}),
     "roberta-classifier": ("roberta", ENCODER, {"labels": True}),
+    "xlm_roberta": ("xlm-roberta", ROBERTA_LIKE, {"pooling": True}),
+    "camembert": ("camembert", ROBERTA_LIKE, {"pooling": True}),
+    "electra": ("electra", {**ENCODER, "embedding_size": 32}, {"pooling": True}),
+    "mpnet": ("mpnet", ROBERTA_LIKE, {"pooling": True}),
     "distilbert": ("distilbert", DISTILBERT, {"pooling": True}),
     "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
     "t5": ("t5", {**T5, "tie_word_embeddings": True}, {}),

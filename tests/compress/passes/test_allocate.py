@@ -110,7 +110,8 @@ def test_costs_are_measured_once(
 
 def test_the_plan_of_the_work_counts_the_budget(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     path = run(pico_llama, pico_text, tmp_path, bits=3.0)
-    plan = plan_model(str(pico_llama), recipe=str(tmp_path / "o.yaml"), calibration=str(pico_text))
+    recipe = str(tmp_path / "o.yaml")
+    plan = plan_model(str(pico_llama), recipe=recipe, calibration=str(pico_text), **CALIBRATED)
     spent = sum(
         source.stored_bytes(f"{linear.name}.weight")
         for source in [WeightSource.open(path)]

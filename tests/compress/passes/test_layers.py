@@ -193,7 +193,8 @@ def test_the_plan_counts_the_layers_that_go(
     pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path], recipe: Callable[..., str]
 ) -> None:
     passes = {"pass": "layers", "keep": 0.5}, {"pass": "rtn", "scheme": "W4A16-g32"}
-    plan = plan_model(str(pico_llama), recipe=recipe(tmp_path, *passes), calibration=str(pico_text))
+    planned = recipe(tmp_path, *passes)
+    plan = plan_model(str(pico_llama), recipe=planned, calibration=str(pico_text), **CALIBRATED)
     assert (plan.steps[0].layers, plan.steps[1].layers) == (21, 7)
     written = (run(pico_llama, pico_text, tmp_path, *passes) / "model.safetensors").stat().st_size
     assert plan.result_bytes == pytest.approx(written, rel=0.1)
