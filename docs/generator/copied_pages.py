@@ -17,16 +17,21 @@ COPIED = {
     "project/changelog.md": "CHANGELOG.md",
     "project/contributing.md": "CONTRIBUTING.md",
     "project/security.md": "SECURITY.md",
-    **{f"results/pages/{path.name}": f"{RESULTS}/{path.name}" for path in (ROOT / RESULTS).glob("*.md")},
+    **{
+        f"results/pages/{path.name}": f"{RESULTS}/{path.name}"
+        for path in (ROOT / RESULTS).iterdir()
+        if path.suffix in (".md", ".svg")
+    },
 }
 _PLACES = {source: place for place, source in COPIED.items()}
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
 
 
 def page(place: str) -> str:
-    """The Markdown of a copied file, with links that arrive on the site."""
+    """The text of a copied file; of a page of Markdown with links that arrive on the site."""
     source = COPIED[place]
-    return relinked((ROOT / source).read_text(encoding="utf-8"), source, place)
+    text = (ROOT / source).read_text(encoding="utf-8")
+    return relinked(text, source, place) if place.endswith(".md") else text
 
 
 def relinked(markdown: str, source: str, place: str) -> str:
@@ -44,7 +49,8 @@ def relinked(markdown: str, source: str, place: str) -> str:
 
 def evidence() -> str:
     """A list of the pages of results, as Markdown for ``results/index.md``."""
-    names = sorted(Path(place).name for place in COPIED if place.startswith("results/pages/"))
+    pages = (Path(place) for place in COPIED if place.endswith(".md"))
+    names = sorted(page.name for page in pages if page.parent == Path("results/pages"))
     return "\n".join(f"- [{_title(name)}](pages/{name})" for name in names)
 
 

@@ -56,8 +56,14 @@ def test_learning_ends_when_the_time_is_up_and_the_plan_says_so(
 ) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump({"name": "r", "passes": PASSES}))
-    chosen = {"recipe": str(recipe), "calibration": str(pico_text), "max_time": 1e-6}
+    chosen = {
+        "recipe": str(recipe),
+        "calibration": str(pico_text),
+        "max_time": 1e-6,
+        "samples": 24,
+        "length": 32,
+    }
     assert plan_model(str(pico_llama), **chosen).seconds < 11  # type: ignore[arg-type]
-    path = compress_model(str(pico_llama), output=tmp_path / "o", samples=24, length=32, **chosen)  # type: ignore[arg-type]
+    path = compress_model(str(pico_llama), output=tmp_path / "o", **chosen)  # type: ignore[arg-type]
     steps = read_json(path / "edgepress.json")["steps"]
     assert [step["details"]["stopped"] for step in steps if "details" in step] == ["max_time", "max_time"]

@@ -111,7 +111,7 @@ def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -
     [
         ([], "no budget"),
         (["--max-disk", "60"], "no unit"),
-        (["--min-decode", "100"], "there is no kernel table of here"),
+        (["--min-decode", "100"], "this machine has no kernel table yet"),
         (["--max-memory", "pi=3GB"], "unknown device 'pi'"),
         (["--max-disk", "1GB", "--samples", "5000"], "would fit"),
     ],
