@@ -118,7 +118,8 @@ def _other_attribute(random: Random, attributes: dict[str, Any]) -> None:
     elif isinstance(attributes[name], float):
         attributes[name] = random.choice((0.0, -1.0, 1e30, float("inf"), float("nan")))
     else:
-        attributes[name] = random.choice((*NUMBERS, attributes[name] + 1, attributes[name] * 2))
+        changed = random.choice((*NUMBERS, attributes[name] + 1, attributes[name] * 2))
+        attributes[name] = min(max(changed, NUMBERS[-1]), -1 - NUMBERS[-1])  # as a model's file can hold it
 
 
 def _other_shape(random: Random, value: Array) -> Array:
