@@ -9,9 +9,12 @@ from __future__ import annotations
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Rope
-from ._config import DEFAULT_THETA, SizeKeys
+from ._config import DEFAULT_THETA
 from ._layer_norm_decoder import LayerNormDecoder, layer_norm_decoder
 from ._tensors import Config, integer
+from .gpt2 import SIZES
+
+__all__ = ["SIZES", "anatomy"]
 
 FAMILY = LayerNormDecoder(
     base="transformer.",
@@ -33,14 +36,6 @@ FAMILY = LayerNormDecoder(
     buffers=frozenset({"attn.bias", "attn.masked_bias"}),
 )
 ROTATED, POSITIONS = 64, 2048
-SIZES = SizeKeys(
-    ffn="n_inner",
-    layers="n_layer",
-    heads=None,
-    hidden="n_embd",
-    query_heads="n_head",
-    positions="n_positions",
-)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
