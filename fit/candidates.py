@@ -126,7 +126,7 @@ def _useful(options: Sequence[Option]) -> tuple[Option, ...]:
 
 
 def _rest(source: WeightSource, units: Sequence[Unit]) -> float:
-    """Bytes of the bundle besides what the units choose."""
+    """Bytes of the bundle without what the units choose."""
     first = [(unit, unit.options[0]) for unit in units]
     tables: list[Scheme | None] = [option.scheme for unit, option in first if unit.is_table]
     linears = {one.name: one.in_features for one in source.anatomy.all_linears()}

@@ -32,7 +32,7 @@ class Corrections:
         disk: bytes that bundles have more than predicted; None before one was built.
         memory: bytes that processes have more than predicted, by device.
         damage: measured KL by predicted, by method.
-        times: seconds of units, by the key of a budget of speed; ``rest``: what a pass takes besides.
+        times: seconds of units, by the key of a budget of speed; ``rest``: the other seconds of a pass.
     """
 
     disk: float | None = None

@@ -24,7 +24,7 @@ _GRANITE = {
     "residual_multiplier": 0.5,
     "logits_scaling": 2.0,
 }
-# Family → kind and what its config says besides the sizes of all.
+# Family → kind and what its config has in addition to the sizes of all.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("decoder", {}),
     "mistral": ("decoder", {"sliding_window": 64}),
