@@ -87,7 +87,8 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], A
             raise RecipeError(
                 f"pass {name}: its targets {_targets(step)} match no layer of this model",
                 fix=f"targets are globs on names such as {next(source.anatomy.linears()).name}, "
-                f"or roles: {', '.join(roles)}",
+                f"or roles: {', '.join(roles)}; a recipe's own keys embedding and head "
+                "have the schemes of those",
             )
         left = {linear.name: linear for linear in step.anatomy_after(anatomy).all_linears()}
         before = sum(stored_bytes[linear.name] for linear in selected)

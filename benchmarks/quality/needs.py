@@ -9,7 +9,7 @@ from pathlib import Path
 from ...compress.costs import LIBRARIES, block_bytes
 from ...compress.model.models import resolve
 from ...compress.model.weights import WeightSource
-from ...compress.pipeline.advance import FORWARD, Work
+from ...compress.pipeline.advance import FORWARD, Work, block_weights
 from ...compress.rates import measured_rates
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
@@ -27,7 +27,8 @@ _START = 6.0  # seconds until torch and transformers are there
 
 @dataclass(frozen=True)
 class _Model:
-    """Bytes of the files, of the loaded weights, and how many weights there are; sizes of a token.
+    """Bytes of the files, of the loaded weights, and how many weights a token is multiplied by, those of an
+    embedding left out; sizes of a token.
 
     ``passing`` are bytes of a model that is read block by block, while all of the text goes through it: what
     is ``loaded`` of it after that is its head.
@@ -90,19 +91,22 @@ def _model(name: str | Path, memory: int, tokens: int, progress: Progress) -> _M
     source = WeightSource.open(resolve(str(name), progress).path)
     anatomy = source.anatomy
     weights = sum(map(prod, source.shapes.values()))
+    vocabulary = anatomy.vocab_size if anatomy.kind == "decoder" else 0
+    multiplied = sum(map(block_weights, anatomy.blocks)) + vocabulary * anatomy.hidden_size
     largest = max(map(prod, source.shapes.values()))
     files = sum(map(source.reader.nbytes, source.reader.shapes))
-    vocabulary = anatomy.vocab_size if anatomy.kind == "decoder" else 0
     loaded, passing = _FLOAT * (weights + largest), 0
     if needs_streaming(source, memory):
         states = _FLOAT * tokens * anatomy.hidden_size
         loaded = source.outer_bytes() + states
         passing = loaded + max(map(block_bytes, anatomy.blocks)) + _FLOAT * largest
-    return _Model(files, loaded, weights, passing, vocabulary, anatomy.hidden_size)
+    return _Model(files, loaded, multiplied, passing, vocabulary, anatomy.hidden_size)
 
 
 def _bundle(bundle: Bundle) -> _Model:
     files = sum(int(entry["bytes"]) for entry in bundle.manifest["files"].values())
-    weights = 2 * files  # of four bits; of more there are fewer
+    counted = bundle.manifest.get("weights")
+    params = counted.get("params") if isinstance(counted, dict) else None
+    weights = params if isinstance(params, int) else 2 * files  # an encoder's embedding counts too
     vocabulary = bundle.decoder.vocab_size if bundle.kind == "decoder" else 0
     return _Model(files, files + files // 8, weights, vocabulary=vocabulary)

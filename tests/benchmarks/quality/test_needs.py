@@ -1,0 +1,20 @@
+"""What a validation is planned to take: rows of an embedding are looked up, not multiplied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgepress.benchmarks.quality.validate import plan_validation
+
+
+def test_an_embedding_takes_an_encoder_no_time(
+    make_encoder: Callable[..., Path], tmp_path: Path, pico_text: Path
+) -> None:
+    few, many = (
+        plan_validation(encoder, encoder, text=pico_text)
+        for encoder in (make_encoder(tmp_path / f"{size}", vocab_size=size) for size in (500, 50_000))
+    )
+    # Multiplied, its 3.2 million weights would take forty times as long as those of the blocks.
+    assert many.seconds < 1.5 * few.seconds
+    assert sum(many.reads.values()) > 10 * sum(few.reads.values())
