@@ -10,6 +10,7 @@ from ..escaping import markdown, one_line
 from .bundle_manifest import FLOAT_SCHEME
 from .format import OpenedBy
 from .graph.forms.providers import status_of
+from .proof.replies import lost_text
 
 
 def card_of(manifest: dict[str, Any], made: dict[str, Any], command: str, shipped: int) -> str:
@@ -151,4 +152,5 @@ def _proof(parity: dict[str, Any]) -> str:
             f"- greedy continuation as shipped: {greedy['tokens']} tokens, each torch's choice or within "
             f"{greedy['tie_margin']:.3g} of its logit"
         )
+    lines += [f"- **{lost}**" for lost in [lost_text(parity)] if lost]
     return "## Proof\n\n" + "\n".join(lines)

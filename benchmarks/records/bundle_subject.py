@@ -12,17 +12,13 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.engine.batch_decoder import BatchDecoder
 from ...runtime.engine.decoder import Decoder
 from ...runtime.engine.encoder import Encoder
-from ...runtime.engine.generate import generate_batch
+from ...runtime.engine.greedy_replies import greedy_replies
 from ...runtime.kernels.library import instructions
 from ...runtime.session.threads import thread_budget
-from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer
 from .record import Subject, learning_curves
-
-REPLIES_AT_ONCE = 5  # each has a cache of its own
 
 
 class BundleSubject:
@@ -64,21 +60,8 @@ class BundleSubject:
         """What the bundle replies to each of ``prompts``, as ids; empty where they do not fit."""
         if self._decoder is None:
             raise InputError("an encoder has embeddings, and writes no text")
-        section, ids = self._decoder.section, prompt_ids(self.tokenizer, prompts)
-        if max(map(len, ids)) + new_tokens > self.max_length:
-            return []
-        replies: list[list[int]] = []
-        for start in range(0, len(ids), REPLIES_AT_ONCE):
-            batch = BatchDecoder(self._decoder.session, section)
-            some = ids[start : start + REPLIES_AT_ONCE]
-            options: dict[str, Any] = {
-                "max_new_tokens": new_tokens,
-                "eos_ids": frozenset(section.eos_token_ids),
-            }
-            replies += [
-                list(found.token_ids) for found in generate_batch(batch, self.tokenizer, some, **options)
-            ]
-        return replies
+        session, section = self._decoder.session, self._decoder.section
+        return greedy_replies(session, section, self.tokenizer, prompts=prompts, new_tokens=new_tokens)
 
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Sentence embeddings ``[len(texts), hidden]``."""

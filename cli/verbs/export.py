@@ -175,6 +175,7 @@ def _append(run: Path, line: Measurement, terminal: Terminal) -> None:
 
 def _summary(path: Any, manifest: dict[str, Any]) -> str:
     from ...export.graph.forms.providers import status_of
+    from ...export.proof.replies import lost_text
 
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [
@@ -198,4 +199,5 @@ def _summary(path: Any, manifest: dict[str, Any]) -> str:
     if "greedy" in parity:
         greedy = parity["greedy"]
         lines.append(f"  greedy: {greedy['tokens']} tokens, {greedy['near_ties']} near-ties")
+    lines += [f"  WARNING: {lost}" for lost in [lost_text(parity)] if lost]
     return "\n".join(lines)

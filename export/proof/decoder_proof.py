@@ -19,6 +19,7 @@ from ..job import ExportJob
 from .part_graphs import PartGraphs
 from .parts_proof import BATCHES, DEPTHS, LENGTHS, PartsProof
 from .proof_text import token_rows
+from .replies import replies_of
 from .streamed import StreamedModel
 from .whole_proof import Continuation, prove_whole
 
@@ -65,5 +66,8 @@ def prove_decoder(
     whole = prove_whole(graph, model, ids, continued, last, rounds=job.rounds)
     task.advance(after)
     found = {**proof.found(), "greedy": whole.pop("greedy")}
+    replies = replies_of(job, graph, section)
+    if replies is not None:
+        found["replies"] = replies
     name = "quantized" if job.rounds else "float"
     return {**found, name: found.get(name, {}) | whole}
