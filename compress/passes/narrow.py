@@ -124,10 +124,11 @@ class Narrow(Selective, ModelPass):
         return [item for item in found if self.selects(item.part.reader(item.block))]
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
-        """The model with uniform widths: what solved ones add up to, too.
+        """The model with uniform widths; with solved ones, which are not known yet, with others of the same
+        size in all.
 
-        Solved widths may be any multiples, so that an odd one stands for them: groups (powers of two) that
-        would not divide each of them do not divide that either, and are refused before any work.
+        Solved widths may be any multiples, so that odd ones stand for them: groups (powers of two) that
+        would not divide each of them do not divide those either, and are refused before any work.
 
         Raises:
             RecipeError: ``keep`` is more than these parts can give up, or norms stand between them, or heads
@@ -147,11 +148,17 @@ class Narrow(Selective, ModelPass):
                 why="cut channels would change what is left",
                 fix="drop whole blocks (pass layers), or prune weights (passes prune, sparsegpt, alps)",
             )
-        widths = uniform(items, room_for(items, anatomy, self.keep, self.budget))
+        room = room_for(items, anatomy, self.keep, self.budget)
+        widths = uniform(items, room)
         if self.widths == "solved":
+            # What one item is too narrow by, the next ones are wider.
+            spare = (room - sum(item.cost(widths[item.key]) for item in items)) / len(items)
+            owed = 0.0
             for item in items:
-                odd = [n for n in item.counts if n <= widths[item.key] and n // item.counts[0] % 2]
-                widths[item.key] = odd[-1]
+                owed += item.cost(widths[item.key]) + spare
+                odd = (n for n in item.counts if n // item.counts[0] % 2)
+                widths[item.key] = min(odd, key=lambda n: abs(item.cost(n) - owed))
+                owed -= item.cost(widths[item.key])
         return narrowed(anatomy, self.cut_parts, widths)
 
     def working_bytes(self, weights: int) -> int:

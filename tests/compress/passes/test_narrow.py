@@ -239,6 +239,22 @@ def test_the_plan_knows_the_shapes_that_later_passes_see(
     assert plan.peak_memory > 0
 
 
+@pytest.mark.parametrize("keep", [0.9, 0.8, 0.6])
+def test_the_plan_of_solved_widths_is_as_large_as_what_is_kept(
+    keep: float,
+    make_decoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+    recipe: Callable[..., str],
+) -> None:
+    three = {"num_attention_heads": 3, "num_key_value_heads": 3, "hidden_size": 96, "num_hidden_layers": 6}
+    step = {"pass": "narrow", "keep": keep, "multiple": 4}
+    model = str(make_decoder(tmp_path / "m", **three))
+    text: dict[str, Any] = {"calibration": str(pico_text), "samples": 16, "length": 32}
+    plan = plan_model(model, recipe=recipe(tmp_path, step), **text)
+    assert plan.steps[0].bytes_after / plan.steps[0].bytes_before == pytest.approx(keep, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("passes", "error", "match"),
     [
