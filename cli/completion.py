@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,14 +13,27 @@ Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem
 
 
 def _completing(known: Callable[[], Iterable[str]], *, or_file: bool = False) -> Completion:
-    """Completes the names that ``known`` returns, and files where none begins so and ``or_file``."""
+    """Completes the names that ``known`` returns; with ``or_file`` also what lies here, or any path where no
+    name begins so.
+    """
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         begun = [name for name in known() if name.lower().startswith(incomplete.lower())]
-        files = [CompletionItem(incomplete, type="file")] if or_file else []
-        return [CompletionItem(name) for name in begun] or files
+        if or_file and not begun:
+            return [CompletionItem(incomplete, type="file")]
+        here = _files(incomplete) if or_file else []
+        return [CompletionItem(name) for name in [*begun, *here]]
 
     return complete
+
+
+def _files(begun: str) -> list[str]:
+    """The files and folders of this folder whose names begin so and need no quotes.
+
+    click's scripts let a shell complete paths or a list of words, not both.
+    """
+    names = (path.name for path in Path().glob("[!.]*"))
+    return sorted(name for name in names if name.startswith(begun) and re.fullmatch(r"[\w.+-]+", name))
 
 
 def _recipes() -> list[str]:

@@ -130,9 +130,8 @@ class LazyGroup(click.Group):
         with formatter.section("Environment"):
             formatter.write_dl(list(ENVIRONMENT.items()))
         with formatter.section("Completion"):
-            formatter.write_text(
-                'bash, zsh: eval "$(_EDGEPRESS_COMPLETE=bash_source edgepress)" (zsh_source)'
-            )
+            formatter.write_text('bash: eval "$(_EDGEPRESS_COMPLETE=bash_source edgepress)"')
+            formatter.write_text('zsh: eval "$(_EDGEPRESS_COMPLETE=zsh_source edgepress)" after compinit')
             formatter.write_text("fish: _EDGEPRESS_COMPLETE=fish_source edgepress | source")
 
 

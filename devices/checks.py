@@ -33,7 +33,7 @@ CORE = (
     "tokenizers",
     "psutil",
 )
-COMPRESS = ("torch", "transformers", "accelerate", "gguf", "onnx", "onnx-ir")
+COMPRESS = ("torch", "transformers", "huggingface-hub", "accelerate", "gguf", "onnx", "onnx-ir")
 OLDEST_PYTHON = (3, 11)
 SMALL_DISK = 5e9
 

@@ -101,6 +101,20 @@ def test_work_of_no_size_and_work_beyond_its_size(clock: Clock, capsys: pytest.C
     assert capsys.readouterr().err.splitlines() == ["more: 150 % after 3 s, ETA 0 s"]
 
 
+def test_a_long_line_is_broken_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "  " + "word " * 30 + "\n" + "/a/path" * 20
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("TERM", raising=False)
+    for out, width in ((Tty(), 40), (io.StringIO(), 200)):
+        monkeypatch.setattr(sys, "stdout", out)
+        Terminal().document(None, text)
+        *words, path = out.getvalue().splitlines()
+        assert path == "/a/path" * 20
+        assert all(line.startswith("  word") and len(line) <= width for line in words)
+        assert " ".join(words).split() == ["word"] * 30
+        assert (len(words) > 1) == out.isatty()
+
+
 def test_silent_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Silent().task("work", 1) as task:
         task.advance(1, "detail")

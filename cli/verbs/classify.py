@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import InputError
 from ...terminal import Terminal
 from .. import bundle_options as verb_options
 from ..verb import Verb, output
@@ -41,11 +40,8 @@ def command(
     """Name the label of TEXTS (or a file of them) with the classifier BUNDLE, and how probable it is."""
     from ...runtime.bundle.bundle import Bundle
     from ...runtime.engine.classify import ClassifierModel
-    from ..bundle_options import text_lines
 
-    lines = [*texts, *(text_lines(file) if file else [])]
-    if not lines:
-        raise InputError("there is nothing to classify", fix="give texts as arguments, or a file with --text")
+    lines = verb_options.given_texts(texts, file, "classify")
     opened = Bundle.open(bundle, weights_later=True)
     model = ClassifierModel(opened, threads=threads, provider=provider)
     if model.encoder.session.misplaced:

@@ -51,9 +51,8 @@ def command(
     """
     from ...runtime.api import EmbeddingModel
     from ...runtime.bundle.bundle import Bundle
-    from ..bundle_options import text_lines
 
-    lines = [*texts, *(text_lines(file) if file else [])]
+    lines = verb_options.given_texts(texts, file, "encode")
     _check(lines, output, terminal.as_json)
     if output is not None:
         refuse_file(output, overwrite=overwrite, inputs=[bundle, *([file] if file else [])])
@@ -75,8 +74,6 @@ def command(
 
 
 def _check(lines: list[str], output: Path | None, as_json: bool) -> None:
-    if not lines:
-        raise InputError("there is nothing to encode", fix="give texts as arguments, or a file with --text")
     if output is None and not as_json and len(lines) > _SHOWN:
         raise InputError(
             f"{len(lines)} texts are too many to show",

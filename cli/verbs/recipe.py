@@ -81,7 +81,8 @@ def show(name: str, terminal: Terminal) -> None:
     recipe = _loaded(name)
     for note in recipe.notes:
         terminal.progress.note(note)
-    terminal.document({**recipe.as_dict(), "sha256": recipe.sha256}, text_of(name)[0].rstrip())
+    shown = text_of(name)[0].rstrip()
+    terminal.document({**recipe.as_dict(), "sha256": recipe.sha256}, shown, as_written=True)
 
 
 @command.command("check")

