@@ -107,7 +107,7 @@ def _save(model: Any, folder: Path, shard: str | None) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    stored_around_zero = model.config.model_type.startswith("gemma")  # the norms, not around one
+    stored_around_zero = model.config.model_type.startswith(("gemma", "nemotron"))  # not around one
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim >= 2:
@@ -143,6 +143,12 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
     },
     "gptj": {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_embeddings": False},
     "helium": {"num_key_value_heads": 4},
+    "cohere": {"logit_scale": 0.5},
+    "cohere2": {"logit_scale": 0.5, "sliding_window": 24, "sliding_window_pattern": 2},
+    "nemotron": {"head_dim": 32, "num_attention_heads": 2},
+    "glm4": {"head_dim": 32, "num_attention_heads": 2},
+    "olmo3": {"sliding_window": 24},
+    "exaone4": {"sliding_window": 24, "sliding_window_pattern": 2},
     "granite": {
         "embedding_multiplier": 3.0,
         "attention_multiplier": 0.2,

@@ -25,7 +25,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Norm:
-    """RMSNorm (``kind="rms"``) or LayerNorm with bias (``kind="layer"``), by full module name.
+    """RMSNorm (``kind="rms"``) or LayerNorm (``kind="layer"``), by full module name.
 
     The scale is ``offset + weight``: 1 in Gemma, whose weights are stored around zero.
     """
@@ -34,6 +34,7 @@ class Norm:
     kind: Literal["rms", "layer"]
     eps: float
     offset: float = 0.0
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Attention:
         qkv: the one matrix that holds the rows of q, k and v, or None. Where it is, those three describe its
             parts and are no modules of their own.
         interleaved: ``qkv`` holds the q, k and v of one head after the other, not all of q, then k, then v.
+        q_norm, k_norm: of each head's channels, or where ``normed_over_heads`` of those of all heads at once.
         inner_norm: of what ``o`` reads (BitNet).
         softcap: scores become ``softcap · tanh(score / softcap)`` before the softmax; None leaves them.
     """
@@ -80,6 +82,7 @@ class Attention:
     head_dim: int
     q_norm: Norm | None = None
     k_norm: Norm | None = None
+    normed_over_heads: bool = False
     rope: Rope | None = None
     sliding_window: int | None = None
     scale: float | None = None
@@ -176,7 +179,7 @@ class BlockAnatomy:
     Attributes:
         order: ``pre``: ``x += attn(norm1(x)); x += mlp(norm2(x))``; ``parallel``: ``x += attn(norm1(x)) +
             mlp(norm2(x))``, where both norms may be one; ``post`` (BERT): ``x = norm1(x + attn(x)); x =
-            norm2(x + mlp(x))``.
+            norm2(x + mlp(x))``; ``behind`` (OLMo 2): ``x += norm1(attn(x)); x += norm2(mlp(x))``.
         attention_norm, mlp_norm: applied to what attention and MLP give, before it is added (Gemma 2).
         cross: attention to the encoder's states, between self-attention and MLP; None but in decoders of
             encoder–decoders. ``cross_norm`` is of what its queries read.
@@ -190,7 +193,7 @@ class BlockAnatomy:
     mlp: Mlp
     norm1: Norm
     norm2: Norm
-    order: Literal["pre", "post", "parallel"]
+    order: Literal["pre", "post", "parallel", "behind"]
     attention_norm: Norm | None = None
     mlp_norm: Norm | None = None
     experts: Experts | None = None
@@ -217,6 +220,11 @@ class BlockAnatomy:
             self.mlp_norm,
         )
         yield from dict.fromkeys(norm for norm in found if norm is not None)
+
+    @property
+    def entry_norm(self) -> Norm | None:
+        """The norm of what enters, which attention reads; None where attention reads that as it is."""
+        return self.norm1 if self.order in ("pre", "parallel") else None
 
     @property
     def normed_inside(self) -> bool:

@@ -24,18 +24,18 @@ _COUNTS = (
     *("moe_intermediate_size", "num_experts_per_tok", "type_vocab_size", "num_labels", "n_ctx"),
     *("relative_attention_num_buckets", "relative_attention_max_distance"),
     *("original_max_position_embeddings", "word_embed_proj_dim", "decoder_sparse_step"),
-    *("no_rope_layer_interval", "sliding_window_pattern", "rotary_dim", "embedding_size"),
+    *("no_rope_layer_interval", "rotary_dim", "embedding_size"),
 )
 _COUNTS_FROM_ZERO = ("sliding_window", "max_window_layers")
 _NUMBERS = (
     *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rotary_emb_base", "rotary_pct"),
     *("partial_rotary_factor", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
     *("norm_epsilon", "rope_local_base_freq", "embedding_multiplier", "residual_multiplier"),
-    *("attention_multiplier", "logits_scaling"),
+    *("attention_multiplier", "logits_scaling", "logit_scale", "norm_eps"),
 )
 _FLAGS = (
     *("tie_word_embeddings", "use_sliding_window", "use_parallel_residual", "qk_layernorm", "attention_bias"),
-    *("use_bias", "use_qkv_bias"),
+    *("use_bias", "use_qkv_bias", "use_qk_norm"),
     *("mlp_bias", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "is_decoder", "norm_topk_prob"),
     *("is_encoder_decoder", "add_cross_attention", "use_bidirectional_attention", "do_layer_norm_before"),
     *("_remove_final_layer_norm", "is_gated_act", "scale_decoder_outputs"),
@@ -63,7 +63,8 @@ def check_settings(config: Config) -> None:
     for name, limit in limits.items():
         if name is not None and config.get(name) is not None:
             integer(config, name, largest=limit)
-    for key in _COUNTS_FROM_ZERO:
+    pattern = isinstance(config.get("sliding_window_pattern"), str)  # as LLLG in EXAONE, beside layer_types
+    for key in (*_COUNTS_FROM_ZERO, *([] if pattern else ["sliding_window_pattern"])):
         if config.get(key) not in (None, 0) or isinstance(config.get(key), bool | float):
             integer(config, key)
     for key in _NUMBERS:

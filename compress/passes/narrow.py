@@ -141,6 +141,12 @@ class Narrow(Selective, ModelPass):
                 why="a block that lost heads would read those of others",
                 fix="cut its MLPs alone: parts: [mlp]",
             )
+        if any(block.attention.normed_over_heads for block in anatomy.blocks) and "attention" in self.parts:
+            raise RecipeError(
+                f"{anatomy.model_type} normalizes q and k over all heads at once",
+                why="cut heads would change what is left of the others",
+                fix="cut its MLPs alone: parts: [mlp]",
+            )
         normed = next((item.block for item in items if item.block.normed_inside), None)
         if normed is not None:
             raise RecipeError(

@@ -73,7 +73,7 @@ class FusedTensors:
         for reader in readers:
             self.changed[f"{reader}.weight"] = self.get(f"{reader}.weight") * scales
         self.changed[weight] = torch.full_like(scales, 1 - norm.offset)
-        if norm.kind == "layer" and bias in self.names:
+        if norm.bias:
             smallest = float(scales.abs().min())
             if smallest < _SMALLEST_SCALE * float(scales.abs().max()):
                 raise InputError(
@@ -147,6 +147,8 @@ def why_not(anatomy: Anatomy) -> str | None:
     if anatomy.head is None or anatomy.final_norm is None:
         return "its hidden states are its result"
     for block in anatomy.blocks:
+        if block.order == "behind":
+            return "its attention and MLP read the states without a norm that could take in scales"
         if block.order == "post":
             return "its norms give the residual, so their scales cannot go into linears"
         if block.attention_norm is not None or block.mlp_norm is not None:

@@ -78,12 +78,13 @@ def links(block: BlockAnatomy) -> Iterator[Link]:
     """The links of a block, in the order of the forward pass."""
     attention, mlp = block.attention, block.mlp
     shared = block.norm1 == block.norm2
-    if block.order != "post":
+    normed_before = block.order in ("pre", "parallel")
+    if normed_before:
         beside = mlp.projections if shared else ()
         yield Link(block.norm1, (*attention.projections, *beside))
     inner = attention.inner_norm
     yield values_link(attention) if inner is None else Link(inner, (attention.o,))
-    if block.order != "post" and not shared:
+    if normed_before and not shared:
         yield Link(block.norm2, mlp.projections)
     if mlp.inner_norm is not None:
         yield Link(mlp.inner_norm, (mlp.down,))
@@ -152,7 +153,7 @@ def _fold_original(block: Block, link: Link, factors: Tensor, spread: Tensor) ->
     bias = found.get(block.local(f"{source.name}.bias"))
     if isinstance(source, Norm):
         weight.copy_((source.offset + weight) / factors - source.offset)
-        parts = [] if source.kind == "rms" else [bias]
+        parts = [bias] if source.bias else []
         rows: Tensor | slice = slice(None)
     else:
         parts, rows = [weight, bias], index(link, factors.device)
@@ -170,7 +171,7 @@ def _divide_norm(block: Block, norm: Norm, factors: Tensor) -> Tensor:
     real = before / after
     # A channel whose scale is zero gives nothing but its bias, and any factor leaves it so.
     real = torch.where(torch.isfinite(real) & (real > 0), real, factors)
-    if norm.kind == "layer":
+    if norm.bias:
         bias = f"{norm.name}.bias"
         block.set_parameter(bias, block.parameter(bias) / real)
     return real

@@ -6,7 +6,7 @@ to the caller, who fuses it with the norm of the next block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -48,7 +48,7 @@ def decoder_block(
     past: tuple[ir.Value, ir.Value],
     kept: ir.Value | None = None,
 ) -> BlockOutputs:
-    """The nodes of ``block``, which reads ``residual`` and ``normed``, its ``norm1`` of that.
+    """The nodes of ``block``, which reads ``residual`` and ``normed``, what its attention reads of that.
 
     ``kept [batch, kept, 1]`` are the places that go on after the attention; None is all.
     """
@@ -67,11 +67,33 @@ def decoder_block(
         first = project(build, attended, [part.o], part.o.name)
         out, bias = _feed_forward(build, beside, block)
         out = build.graph.node("Add", f"{block.prefix}.add", [first, out])
+    elif block.order == "behind":
+        out, _ = _output(build, attended, part.o, replace(block, attention_norm=block.norm1))
+        residual = build.graph.node("Add", f"{block.prefix}.add", [residual, out])
+        out, bias = _feed_forward(build, residual, replace(block, mlp_norm=block.norm2))
     else:
         out, bias = _output(build, attended, part.o, block)
         normed, residual = add_and_normalize(build, out, residual, block.norm2, bias)
         out, bias = _feed_forward(build, normed, block)
     return BlockOutputs(out, bias, residual, (key, value))
+
+
+def entering(build: Build, residual: ir.Value, norm: Norm | None, name: str) -> ir.Value:
+    """What attention reads of ``residual``: that itself, under a name of its own, where there is no norm."""
+    if norm is None:
+        return build.graph.node("Identity", f"{name}.read", [residual])
+    return normalize(build, residual, norm)
+
+
+def add_and_enter(
+    build: Build, left: BlockOutputs, norm: Norm | None, name: str
+) -> tuple[ir.Value, ir.Value]:
+    """What the next block's attention reads of what a block ``left``, and the residual."""
+    if norm is not None:
+        return add_and_normalize(build, left.out, left.residual, norm, left.bias)
+    parts = [left.residual, left.out, *([] if left.bias is None else [left.bias])]
+    residual = build.graph.node("Sum", f"{name}.sum", parts)
+    return entering(build, residual, None, name), residual
 
 
 def _output(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...compress.model.anatomy import Anatomy
-from ...compress.model.block_anatomy import Attention
+from ...compress.model.block_anatomy import Attention, Norm
 from ...compress.model.kv_scheme import KVScales
 from ...compress.numbers.qtensor import QTensor
 from ...compress.numbers.scheme import Scheme
@@ -69,11 +69,11 @@ class Build:
         return self.weights.anatomy
 
     def end_part(
-        self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], norm: str | None = None
+        self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], norm: Norm | None = None
     ) -> None:
         """State that the part ``name`` computes ``outputs`` from ``inputs``."""
         read, made = (tuple(str(value.name) for value in values) for values in (inputs, outputs))
-        self.parts.append(GraphPart(name, read, made, norm))
+        self.parts.append(GraphPart(name, read, made, None if norm is None else norm.name))
 
     def vector(self, name: str, read_per_token: int | None = None) -> ir.Value:
         """The stored float tensor ``name`` as an initializer of its own shape."""

@@ -22,11 +22,10 @@ from .attention.attention import CausalInputs, factor_in_rope
 from .attention.cache_io import cast, past, present
 from .attention.padding import columns, kept_places, packed
 from .attention.positions import learned_positions, rope_tables
-from .block_nodes import decoder_block
+from .block_nodes import add_and_enter, decoder_block, entering
 from .build import Build
 from .graph_writer import Array
 from .linear.embedding import embed, head
-from .norm import add_and_normalize, normalize
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 
@@ -50,19 +49,18 @@ def build_decoder(build: Build) -> None:
     number = graph.input("logits_to_keep", INT64, [1])
     graph.default(number, np.ones(1, np.int64))
     kept = kept_places(build, number, placed)
-    norm = build.anatomy.blocks[0].norm1
-    normed = normalize(build, residual, norm)
-    build.end_part(build.anatomy.embedding, [ids], [residual, normed], norm.name)
+    first = build.anatomy.blocks[0]
+    normed = entering(build, residual, first.entry_norm, build.anatomy.embedding)
+    build.end_part(build.anatomy.embedding, [ids], [residual, normed], first.entry_norm)
     presents = []
     for index, block in enumerate(build.anatomy.blocks):
         last = index + 1 == len(build.anatomy.blocks)
         entered = [residual, normed]
         left = decoder_block(build, normed, residual, block, shared, pasts[index], kept if last else None)
         presents.append(left.present)
-        following = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].norm1
-        assert following is not None
-        normed, residual = add_and_normalize(build, left.out, left.residual, following, left.bias)
-        build.end_part(block.prefix, entered, [residual, normed], following.name)
+        following = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].entry_norm
+        normed, residual = add_and_enter(build, left, following, block.prefix)
+        build.end_part(block.prefix, entered, [residual, normed], following)
     logits = _logits(build, normed)
     graph.output(logits, "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
     build.end_part(build.anatomy.head or build.anatomy.embedding, [normed], [logits])

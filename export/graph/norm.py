@@ -21,8 +21,8 @@ def normalize(build: Build, value: ir.Value, norm: Norm) -> ir.Value:
         return build.graph.node(
             "SimplifiedLayerNormalization", norm.name, [value, scale], axis=-1, epsilon=norm.eps, stash_type=1
         )
-    bias = _part(build, norm, "bias")
-    return build.graph.node("LayerNormalization", norm.name, [value, scale, bias], axis=-1, epsilon=norm.eps)
+    inputs = [value, scale, *([_part(build, norm, "bias")] if norm.bias else [])]
+    return build.graph.node("LayerNormalization", norm.name, inputs, axis=-1, epsilon=norm.eps)
 
 
 def add_and_normalize(

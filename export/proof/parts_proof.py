@@ -115,7 +115,7 @@ class PartsProof:
 
     def _entered(self, *, rounded: bool) -> Entered:
         states = self.model.embedded(self.ids, rounded=rounded)
-        return Entered(states, self.model.normed(self.anatomy.blocks[0].norm1, states.hidden))
+        return Entered(states, self.model.normed(self.anatomy.blocks[0].entry_norm, states.hidden))
 
     def _block(self, index: int, entered: Streams, task: ProgressTask) -> Streams:
         prefix = self.anatomy.blocks[index].prefix
@@ -151,12 +151,10 @@ class PartsProof:
         left = Entered(plain, model.normed(norm, plain.hidden))
         return Streams(left, Entered(stored, model.normed(norm, stored.hidden)) if self.rounds else left)
 
-    def _following(self, index: int) -> Norm:
+    def _following(self, index: int) -> Norm | None:
         """The norm behind the block ``index``."""
         blocks = self.anatomy.blocks
-        norm = blocks[index + 1].norm1 if index + 1 < len(blocks) else self.anatomy.final_norm
-        assert norm is not None
-        return norm
+        return blocks[index + 1].entry_norm if index + 1 < len(blocks) else self.anatomy.final_norm
 
     def _expected(self, entered: Entered, left: Entered) -> Expected:
         added = (left.states.hidden - entered.states.hidden).numpy(), left.normed.numpy()

@@ -80,8 +80,10 @@ class StreamedModel:
         return (one.hidden for one in several)
 
     @torch.no_grad()
-    def normed(self, norm: Norm, hidden: Tensor) -> Tensor:
-        """``norm(hidden)``; not within :meth:`block` of the block that it belongs to."""
+    def normed(self, norm: Norm | None, hidden: Tensor) -> Tensor:
+        """``norm(hidden)``, if there is a norm; not within :meth:`block` of the block that it belongs to."""
+        if norm is None:
+            return hidden
         try:
             return self.skeleton.fill(norm.name)(hidden)  # type: ignore[no-any-return]
         finally:

@@ -81,6 +81,7 @@ GRANITE = {
     "logits_scaling": 2.0,
 }
 GPTJ = {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_embeddings": False}
+COHERE2 = {"logit_scale": 0.5, "sliding_window": 24, "sliding_window_pattern": 2}
 STABLELM = {"head_dim": None, "num_attention_heads": 2, "partial_rotary_factor": 0.5}
 ROBERTA_LIKE = ENCODER | {"pad_token_id": 1}
 BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
@@ -112,6 +113,13 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ernie4_5": ("ernie4_5", {}, {}),
     "gptj": ("gptj", GPTJ, {}),
     "helium": ("helium", {"num_key_value_heads": 4}, {}),
+    "cohere": ("cohere", {"logit_scale": 0.5}, {}),
+    "cohere2": ("cohere2", COHERE2, {}),
+    "nemotron": ("nemotron", {"head_dim": 32, "num_attention_heads": 2}, {}),
+    "glm4": ("glm4", {"head_dim": 32, "num_attention_heads": 2}, {}),
+    "olmo2": ("olmo2", {}, {}),
+    "olmo3": ("olmo3", {"sliding_window": 24}, {}),
+    "exaone4": ("exaone4", {"sliding_window": 24, "sliding_window_pattern": 2}, {}),
     "bert": ("bert", ENCODER, {"pooling": True}),
     "bert-classifier": ("bert", ENCODER, {"labels": True}),
     "roberta": ("roberta", ENCODER, {"pooling": True}),
@@ -208,7 +216,7 @@ def _randomise(model: Any) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    around_zero = model.config.model_type.startswith("gemma")  # how Gemma stores its norms
+    around_zero = model.config.model_type.startswith(("gemma", "nemotron"))  # how norms are stored
     if model.config.model_type == "mt5":  # whose head is its own
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
     with torch.no_grad():

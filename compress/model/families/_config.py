@@ -48,6 +48,7 @@ class SizeKeys:
     positions: str = "max_position_embeddings"
 
 
+SLIDING, FULL = "sliding_attention", "full_attention"
 DEFAULT_THETA = 10_000.0
 MAX_POSITIONS = 1 << 24
 TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
@@ -88,6 +89,18 @@ def rope(config: Config, head_dim: int) -> Rope:
         whole = integer(config, "max_position_embeddings", scaling["original_max_position_embeddings"])
         scaling.setdefault("factor", whole / scaling["original_max_position_embeddings"])
     return Rope(theta, rotated, scaling)
+
+
+def rope_of_kind(config: Config, kind: str, theta: float, head_dim: int) -> Rope:
+    """The rope of the layers of a ``kind`` where each has its own in ``rope_parameters``; ``theta`` is for
+    where that is silent. Scaling of the older form is of the layers with full attention.
+    """
+    given = config.get("rope_parameters")
+    own: Any = given.get(kind) if isinstance(given, dict) else None
+    plain = {name: value for name, value in config.items() if name not in ("rope_parameters", "rope_theta")}
+    if kind == SLIDING:
+        plain.pop("rope_scaling", None)
+    return rope({**plain, "rope_theta": theta, "rope_parameters": own or {}}, head_dim)
 
 
 def longest(rope: Rope) -> int:
@@ -169,9 +182,24 @@ def windows_of_types(kinds: object, count: int, window: int | None) -> list[int 
     """
     if not isinstance(kinds, list) or len(kinds) != count:
         raise CheckpointError(f"config.json: layer_types must list a type for each of the {count} layers")
-    known = {"full_attention": None, "sliding_attention": window}
+    known = {FULL: None, SLIDING: window}
     if strange := [kind for kind in kinds if not isinstance(kind, str) or kind not in known]:
         raise CheckpointError(
             f"config.json: unknown layer type {strange[0]!r}", fix=f"known: {', '.join(known)}"
         )
     return [known[kind] for kind in kinds]
+
+
+def alternating_windows(config: Config, window: int | None, interval: int) -> list[int | None]:
+    """The sliding window of each layer where all have ``window`` but every so many-th, as ``layer_types`` or
+    ``sliding_window_pattern`` of the config say, or by default each ``interval``-th.
+
+    Raises:
+        CheckpointError: as :func:`windows_of_types`, or a pattern that is no whole number.
+    """
+    count = integer(config, "num_hidden_layers")
+    kinds = config.get("layer_types")
+    if kinds is None:
+        interval = integer(config, "sliding_window_pattern", interval)
+        kinds = [SLIDING if window is not None and (index + 1) % interval else FULL for index in range(count)]
+    return windows_of_types(kinds, count, window)

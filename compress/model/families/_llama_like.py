@@ -1,14 +1,14 @@
 """Decoders in Llama's form: norms before attention and MLP, grouped-query attention, gated MLP, one head.
 
-Llama (SmolLM2, …), Mistral, Qwen, Gemma, Phi-3 and StableLM differ in data only: the kind of the norms and
-where further ones stand, whether q, k and v, gate and up are one matrix, and which layers see a sliding
-window or turn q and k by which rope. Biases are found in the tensors.
+Llama (SmolLM2, …), Mistral, Qwen, Gemma, Phi-3, StableLM, Cohere, Nemotron, GLM-4 and OLMo 2 differ in data
+only: the kind of the norms and where they stand, whether q, k and v, gate and up are one matrix, and which
+layers see a sliding window or turn q and k by which rope. Biases are found in the tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import chain, repeat
 from math import sqrt
 from typing import Literal
@@ -35,12 +35,27 @@ from ._tensors import (
 BASE = "model."
 BLOCKS = "model.layers"
 HEAD = "lm_head"
-APART = frozenset({*(f"self_attn.{name}_proj" for name in "qkv"), "mlp.gate_proj", "mlp.up_proj"})
-FUSED = frozenset({"self_attn.qkv_proj", "mlp.gate_up_proj"})
-PARTS = frozenset({"self_attn.o_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"})
 QK_NORMS = frozenset({"self_attn.q_norm", "self_attn.k_norm"})
 INNER_NORMS = frozenset({"self_attn.attn_sub_norm", "mlp.ffn_sub_norm"})
-FEED_FORWARD_NORMS = frozenset({"pre_feedforward_layernorm", "post_feedforward_layernorm"})
+
+
+@dataclass(frozen=True)
+class NormNames:
+    """The norms of a block by their places in a ``BlockAnatomy``; None where there is none."""
+
+    norm1: str = "input_layernorm"
+    norm2: str = "post_attention_layernorm"
+    attention_norm: str | None = None
+    mlp_norm: str | None = None
+
+
+ONE = NormNames(norm2="input_layernorm")
+AROUND = NormNames(
+    norm2="pre_feedforward_layernorm",
+    attention_norm="post_attention_layernorm",
+    mlp_norm="post_feedforward_layernorm",
+)
+BEHIND = NormNames("post_attention_layernorm", "post_feedforward_layernorm")
 
 
 @dataclass(frozen=True)
@@ -49,13 +64,14 @@ class LlamaLike:
 
     Attributes:
         max_positions: the context length where the config is silent.
-        norm_kind, eps_key: of every norm; the key is that of the config.
-        fused: q, k and v are one matrix, and gate and up are one.
-        parallel: attention and MLP read the one norm of the block and stand side by side.
+        norm_kind, norm_bias, eps_key: of every norm; a bias is a LayerNorm's, the key is that of the config.
+        norms, order: of a block.
+        fused_attention: q, k and v are one matrix.
+        fused_mlp: gate and up are one.
+        gated: the MLP has a gate.
         neighbours_turn: the rope turns neighbouring channels together.
-        qk_norm: q and k are normalized per head.
+        qk_norm: q and k are normalized per head, or ``whole``, over all heads.
         norm_offset: added to the stored weights of every norm.
-        sandwiched: attention and MLP are normalized before and after.
         inner_norms: what o and down read is normalized.
         scaled_embedding: embeddings are multiplied by the root of the hidden size.
         activation: function of the MLP where the config is silent.
@@ -66,12 +82,15 @@ class LlamaLike:
     max_positions: int
     norm_kind: Literal["rms", "layer"] = "rms"
     eps_key: str = "rms_norm_eps"
-    fused: bool = False
-    parallel: bool = False
+    norm_bias: bool = True
+    norms: NormNames = NormNames()
+    order: Literal["pre", "parallel", "behind"] = "pre"
+    fused_attention: bool = False
+    fused_mlp: bool = False
+    gated: bool = True
     neighbours_turn: bool = False
-    qk_norm: bool = False
+    qk_norm: Literal["head", "whole"] | None = None
     norm_offset: float = 0.0
-    sandwiched: bool = False
     inner_norms: bool = False
     scaled_embedding: bool = False
     activation_key: str = "hidden_act"
@@ -83,11 +102,14 @@ class LlamaLike:
         """Every module that a block has."""
         if self.experts is not None:
             return replace(self, experts=None).parts(shapes) | self.experts.parts(shapes, BLOCKS)
-        norms = QK_NORMS if self.qk_norm else frozenset[str]()
-        norms |= INNER_NORMS if self.inner_norms else frozenset()
-        norms |= FEED_FORWARD_NORMS if self.sandwiched else frozenset()
-        parts = PARTS - {"post_attention_layernorm"} if self.parallel else PARTS
-        return parts | norms | (FUSED if self.fused else APART)
+        attention = ("qkv_proj",) if self.fused_attention else ("q_proj", "k_proj", "v_proj")
+        gate = ("gate_proj",) if self.gated else ()
+        mlp = ("gate_up_proj",) if self.fused_mlp else (*gate, "up_proj")
+        found = {f"self_attn.{name}" for name in (*attention, "o_proj")}
+        found |= {f"mlp.{name}" for name in (*mlp, "down_proj")}
+        found |= QK_NORMS if self.qk_norm else set()
+        found |= INNER_NORMS if self.inner_norms else set()
+        return frozenset(found | set(astuple(self.norms)) - {None})
 
 
 def llama_like(
@@ -107,7 +129,7 @@ def llama_like(
     count = integer(config, "num_hidden_layers")
     check_blocks(shapes, BLOCKS, count, family.parts(shapes))
     vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
-    head_dim = _head_dim(config, shapes, hidden, family.qk_norm)
+    head_dim = _head_dim(config, shapes, hidden, family.qk_norm == "head")
     eps = number(config, family.eps_key, family.eps)
     blocks = tuple(
         _block(config, shapes, family, index, (hidden, head_dim), eps, window)
@@ -129,14 +151,18 @@ def llama_like(
         blocks=blocks,
         embedding=f"{BASE}embed_tokens",
         embedding_scale=sqrt(hidden) if family.scaled_embedding else 1.0,
-        final_norm=norm(shapes, f"{BASE}norm", family.norm_kind, eps, hidden, family.norm_offset),
+        final_norm=_norm(shapes, family, f"{BASE}norm", eps, hidden),
         head=HEAD,
         tied=is_tied(config, shapes, HEAD, vocabulary, hidden),
     )
 
 
-def _head_dim(config: Config, shapes: Shapes, hidden: int, qk_norm: bool) -> int:
-    if qk_norm:
+def _norm(shapes: Shapes, family: LlamaLike, module: str, eps: float, size: int) -> Norm:
+    return norm(shapes, module, family.norm_kind, eps, size, family.norm_offset, bias=family.norm_bias)
+
+
+def _head_dim(config: Config, shapes: Shapes, hidden: int, per_head: bool) -> int:
+    if per_head:
         return shape_of(shapes, f"{BLOCKS}.0.self_attn.q_norm.weight", None)[0]
     return integer(config, "head_dim", hidden // integer(config, "num_attention_heads") or None)
 
@@ -153,35 +179,33 @@ def _block(
     prefix, (hidden, head_dim) = f"{BLOCKS}.{index}", sizes
 
     def made(name: str, size: int = hidden) -> Norm:
-        return norm(shapes, f"{prefix}.{name}", family.norm_kind, eps, size, family.norm_offset)
+        return _norm(shapes, family, f"{prefix}.{name}", eps, size)
 
-    if family.fused:
-        attention = _fused_attention(shapes, f"{prefix}.self_attn", hidden, head_dim)
-    else:
-        attention = _attention(shapes, f"{prefix}.self_attn", hidden, head_dim)
+    attention = _attention(shapes, family, f"{prefix}.self_attn", hidden, head_dim)
     inner = made("self_attn.attn_sub_norm", attention.o.in_features) if family.inner_norms else None
-    attention = replace(
-        attention,
-        sliding_window=window,
-        inner_norm=inner,
-        q_norm=made("self_attn.q_norm", head_dim) if family.qk_norm else None,
-        k_norm=made("self_attn.k_norm", head_dim) if family.qk_norm else None,
-    )
+    attention = replace(attention, sliding_window=window, inner_norm=inner)
+    if family.qk_norm is not None:
+        whole = family.qk_norm == "whole"
+        attention = replace(
+            attention,
+            normed_over_heads=whole,
+            q_norm=made("self_attn.q_norm", attention.q.out_features if whole else head_dim),
+            k_norm=made("self_attn.k_norm", attention.k.out_features if whole else head_dim),
+        )
     mlp, experts = _mlp(config, shapes, family, prefix, hidden)
     inner = made("mlp.ffn_sub_norm", mlp.down.in_features) if family.inner_norms else None
     activation = text(config, family.activation_key, family.activation)
-    before = made("input_layernorm")
-    after = before if family.parallel else made("post_attention_layernorm")
+    names = family.norms
     return BlockAnatomy(
         index=index,
         prefix=prefix,
         attention=attention,
         mlp=replace(mlp, activation=activation, inner_norm=inner),
-        norm1=before,
-        norm2=made("pre_feedforward_layernorm") if family.sandwiched else after,
-        order="parallel" if family.parallel else "pre",
-        attention_norm=after if family.sandwiched else None,
-        mlp_norm=made("post_feedforward_layernorm") if family.sandwiched else None,
+        norm1=made(names.norm1),
+        norm2=made(names.norm2),
+        order=family.order,
+        attention_norm=None if names.attention_norm is None else made(names.attention_norm),
+        mlp_norm=None if names.mlp_norm is None else made(names.mlp_norm),
         experts=experts,
     )
 
@@ -191,7 +215,7 @@ def _mlp(
 ) -> tuple[Mlp, Experts | None]:
     if family.experts is not None and family.experts.present(shapes, prefix):
         return family.experts.of(config, shapes, prefix, hidden)
-    if family.fused:
+    if family.fused_mlp:
         down = linear(shapes, f"{prefix}.mlp.down_proj", "down", outputs=hidden)
         width = down.in_features
         sizes: dict[Role, int] = {"gate": width, "up": width}
@@ -199,24 +223,23 @@ def _mlp(
         return Mlp(gate, up, down, "", gate_up=both), None
     up = linear(shapes, f"{prefix}.mlp.up_proj", "up", inputs=hidden)
     width = up.out_features
-    gate = linear(shapes, f"{prefix}.mlp.gate_proj", "gate", inputs=hidden, outputs=width)
     down = linear(shapes, f"{prefix}.mlp.down_proj", "down", inputs=width, outputs=hidden)
-    return Mlp(gate, up, down, ""), None
+    if not family.gated:
+        return Mlp(None, up, down, ""), None
+    return Mlp(
+        linear(shapes, f"{prefix}.mlp.gate_proj", "gate", inputs=hidden, outputs=width), up, down, ""
+    ), None
 
 
-def _attention(shapes: Shapes, module: str, hidden: int, head_dim: int) -> Attention:
-    q = linear(shapes, f"{module}.q_proj", "q", inputs=hidden)
+def _attention(shapes: Shapes, family: LlamaLike, module: str, hidden: int, head_dim: int) -> Attention:
+    o = linear(shapes, f"{module}.o_proj", "o", outputs=hidden)
+    if family.fused_attention:
+        rows, _ = shape_of(shapes, f"{module}.qkv_proj.weight", None, hidden)
+        keys = (rows - o.in_features) // 2
+        sizes: dict[Role, int] = {"q": o.in_features, "k": keys, "v": keys}
+        qkv, (q, k, v) = fused(shapes, f"{module}.qkv_proj", "qkv", sizes, hidden)
+        return Attention(q, k, v, o, *head_counts(q, k, head_dim), head_dim, qkv=qkv)
+    q = linear(shapes, f"{module}.q_proj", "q", inputs=hidden, outputs=o.in_features)
     k = linear(shapes, f"{module}.k_proj", "k", inputs=hidden)
     v = linear(shapes, f"{module}.v_proj", "v", inputs=hidden, outputs=k.out_features)
-    heads, kv_heads = head_counts(q, k, head_dim)
-    o = linear(shapes, f"{module}.o_proj", "o", inputs=q.out_features, outputs=hidden)
-    return Attention(q, k, v, o, heads, kv_heads, head_dim)
-
-
-def _fused_attention(shapes: Shapes, module: str, hidden: int, head_dim: int) -> Attention:
-    o = linear(shapes, f"{module}.o_proj", "o", outputs=hidden)
-    rows, _ = shape_of(shapes, f"{module}.qkv_proj.weight", None, hidden)
-    keys = (rows - o.in_features) // 2
-    sizes: dict[Role, int] = {"q": o.in_features, "k": keys, "v": keys}
-    qkv, (q, k, v) = fused(shapes, f"{module}.qkv_proj", "qkv", sizes, hidden)
-    return Attention(q, k, v, o, *head_counts(q, k, head_dim), head_dim, qkv=qkv)
+    return Attention(q, k, v, o, *head_counts(q, k, head_dim), head_dim)

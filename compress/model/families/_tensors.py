@@ -94,13 +94,21 @@ def fused(
 
 
 def norm(
-    shapes: Shapes, module: str, kind: Literal["rms", "layer"], eps: float, size: int, offset: float = 0.0
+    shapes: Shapes,
+    module: str,
+    kind: Literal["rms", "layer"],
+    eps: float,
+    size: int,
+    offset: float = 0.0,
+    *,
+    bias: bool = True,
 ) -> Norm:
-    """The normalization ``module`` over ``size`` channels."""
+    """The normalization ``module`` over ``size`` channels; ``bias`` is a LayerNorm's."""
     shape_of(shapes, f"{module}.weight", size)
-    if kind == "layer":
+    bias = bias and kind == "layer"
+    if bias:
         shape_of(shapes, f"{module}.bias", size)
-    return Norm(module, kind, eps, offset)
+    return Norm(module, kind, eps, offset, bias)
 
 
 def heads_in(projection: Linear, head_dim: int) -> int:

@@ -10,14 +10,14 @@ from dataclasses import replace
 
 from ..anatomy import Anatomy, LogitForm, Shapes
 from ._config import windows_of_types
-from ._llama_like import LlamaLike, llama_like
+from ._llama_like import AROUND, LlamaLike, llama_like
 from ._tensors import Config, integer, number
 
 FAMILY = LlamaLike(
     max_positions=8192,
     norm_offset=1.0,
     scaled_embedding=True,
-    sandwiched=True,
+    norms=AROUND,
     activation_key="hidden_activation",
     activation="gelu_pytorch_tanh",
 )

@@ -10,7 +10,7 @@ from ..anatomy import Anatomy, Shapes
 from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config, integer
 
-FAMILY = LlamaLike(max_positions=4096, eps=1e-5, fused=True)
+FAMILY = LlamaLike(max_positions=4096, eps=1e-5, fused_attention=True, fused_mlp=True)
 ORIGINAL = 4096
 # What longrope was called first.
 _LONGROPE = ("su", "yarn")

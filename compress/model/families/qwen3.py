@@ -13,5 +13,5 @@ from ._tensors import Config
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
-    family = LlamaLike(max_positions=32_768, qk_norm=True)
+    family = LlamaLike(max_positions=32_768, qk_norm="head")
     return llama_like(config, shapes, family, windows=layer_windows(config))

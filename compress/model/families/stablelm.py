@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
-from ._llama_like import LlamaLike, llama_like
+from ._llama_like import ONE, LlamaLike, llama_like
 from ._tensors import Config
 
 FAMILY = LlamaLike(max_positions=4096, norm_kind="layer", eps_key="layer_norm_eps", eps=1e-5)
@@ -22,5 +22,7 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
         raise CheckpointError(
             "config.json sets qk_layernorm: StableLM with a norm for each head is not supported"
         )
-    family = replace(FAMILY, parallel=bool(config.get("use_parallel_residual")))
+    family = FAMILY
+    if config.get("use_parallel_residual"):
+        family = replace(FAMILY, norms=ONE, order="parallel")
     return llama_like({"partial_rotary_factor": DEFAULT_ROTATED, **config}, shapes, family)

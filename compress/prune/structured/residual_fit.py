@@ -36,7 +36,8 @@ class Fitted:
 
 def adds_plainly(block: BlockAnatomy, linear: Linear) -> bool:
     """Whether the output of ``linear``, o or down, is added to the residual stream as it is."""
-    return (block.mlp_norm if linear == block.mlp.down else block.attention_norm) is None
+    norm = block.mlp_norm if linear == block.mlp.down else block.attention_norm
+    return block.order != "behind" and norm is None
 
 
 def norm_after(block: BlockAnatomy, linear: Linear) -> Norm | None:
@@ -45,7 +46,7 @@ def norm_after(block: BlockAnatomy, linear: Linear) -> Norm | None:
     """
     if linear == block.mlp.down:
         return block.norm2 if block.order == "post" else None
-    if block.order == "parallel":
+    if block.order in ("parallel", "behind"):
         return None
     return block.norm1 if block.order == "post" else block.norm2
 

@@ -71,7 +71,8 @@ def causal_attention(
     if part.q_norm is not None or part.k_norm is not None:
         sizes = [part.q.out_features, part.k.out_features, part.v.out_features]
         q, k, v = build.graph.split(f"{name}.split", packed, sizes)
-        query = [_head_norm(build, q, part.q_norm, part), _head_norm(build, k, part.k_norm, part), v]
+        norm = _whole_norm if part.normed_over_heads else _head_norm
+        query = [norm(build, q, part.q_norm, part), norm(build, k, part.k_norm, part), v]
     if not build.tiles:
         query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
     window = part.sliding_window
@@ -108,6 +109,10 @@ def _head_norm(build: Build, value: ir.Value, norm: Norm | None, part: Attention
     flat = graph.constant("heads.flat", np.array([0, 0, -1], np.int64))
     normed = normalize(build, graph.node("Reshape", f"{norm.name}.heads", [value, heads]), norm)
     return graph.node("Reshape", f"{norm.name}.flat", [normed, flat])
+
+
+def _whole_norm(build: Build, value: ir.Value, norm: Norm | None, _part: Attention) -> ir.Value:
+    return value if norm is None else normalize(build, value, norm)
 
 
 def factor(part: Attention) -> float:

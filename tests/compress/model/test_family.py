@@ -17,7 +17,8 @@ from edgepress.errors import CheckpointError, UnknownName
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "bitnet", "ernie4_5", "helium")
 OTHERS = ("gptj", "granite", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "opt", "phi", "phi3", "smollm3")
-DECODERS = (*LLAMA_LIKE, *OTHERS, "stablelm", "starcoder2")
+BEHIND = ("olmo2", "olmo3", "exaone4")
+DECODERS = (*LLAMA_LIKE, *OTHERS, *BEHIND, "stablelm", "starcoder2", "cohere", "cohere2", "nemotron", "glm4")
 ENCODERS = ("bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra", "mpnet")
 FIRST_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 2}  # where padding is token 0
 PREFIXES = {"xlm-roberta": "roberta", "camembert": "roberta"}
@@ -54,14 +55,14 @@ def check_against(model: Any, anatomy: Anatomy) -> None:
 
 
 def check_norms(model: Any, norms: list[Norm]) -> None:
-    import torch
 
     for item in norms:
         part = model.get_submodule(item.name)
-        is_layer = isinstance(part, torch.nn.LayerNorm)
+        is_layer = "LayerNorm" in type(part).__name__ and "RMS" not in type(part).__name__
         assert item.kind == ("layer" if is_layer else "rms")
         assert item.eps == pytest.approx(part.eps if hasattr(part, "eps") else part.variance_epsilon)
-        assert item.offset == ("Gemma" in type(part).__name__)
+        assert item.offset == type(part).__name__.startswith(("Gemma", "NemotronLayerNorm1P"))
+        assert item.bias == (getattr(part, "bias", None) is not None)
 
 
 @pytest.mark.parametrize("model_type", DECODERS)

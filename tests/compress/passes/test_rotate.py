@@ -32,6 +32,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("phi", {}),
     ("gpt2", {}),
     ("gpt_neox", {}),
+    ("nemotron", {}),
+    ("cohere2", {}),
 ]
 MakeModel = Callable[..., Path]
 
@@ -95,7 +97,7 @@ def test_the_model_computes_the_same(
     assert grown == details.get("bytes_added", 0)
 
 
-@pytest.mark.parametrize("family", ["bert", "gemma2"])
+@pytest.mark.parametrize("family", ["bert", "gemma2", "olmo2"])
 def test_norms_that_keep_their_scales_leave_only_the_heads(
     pico_bert: Path, make_decoder: MakeModel, tmp_path: Path, family: str
 ) -> None:
