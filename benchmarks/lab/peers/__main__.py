@@ -35,7 +35,7 @@ def _arguments() -> argparse.Namespace:
         verb.add_argument("subject", choices=sorted(DECODER_MODELS))
         verb.add_argument("--only", nargs="+", help="these engines alone")
     verb.add_argument("--variants", nargs="+", default=[], help="these of their variants alone")
-    verb.add_argument("--rounds", type=int, default=DecoderPlan.rounds)
+    verb.add_argument("--rounds", type=int, help="so many [default: 3, to 9 until intervals are within 5 %%]")
     verb.add_argument("--passes", type=int, default=DecoderPlan.passes)
     verb.add_argument("--threads", type=int, nargs="+", default=list(DecoderPlan.threads))
     verb.add_argument("--prompts", type=int, nargs="+", default=list(DecoderPlan.prompt_lengths))
@@ -71,7 +71,8 @@ def _require_variants(arguments: list[str] | None, peers: dict[str, ModuleType])
 
 def _measure(workspace: Workspace, arguments: argparse.Namespace) -> None:
     plan = DecoderPlan(
-        rounds=arguments.rounds,
+        rounds=arguments.rounds or DecoderPlan.rounds,
+        most_rounds=arguments.rounds or DecoderPlan.most_rounds,
         passes=arguments.passes,
         threads=tuple(arguments.threads),
         prompt_lengths=tuple(arguments.prompts),

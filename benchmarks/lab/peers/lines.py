@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ....errors import InputError
+from ...records.summary import bootstrap_ci
 
 SCHEMA = "edgepress.peers/1"
 
@@ -94,6 +97,9 @@ class EngineResult(BaseModel):
         return self.engine, self.variant
 
 
+# Of a rate: rounds are added until the interval of each is so narrow to either side.
+WITHIN = 0.05
+
 Line = Annotated[RunLine | RoundLine | EngineResult, Field(discriminator="kind")]
 _LINE: TypeAdapter[RunLine | RoundLine | EngineResult] = TypeAdapter(Line)
 
@@ -148,6 +154,24 @@ class DecoderComparison:
             for rate in getattr(prompt, phase)
         ]
         return median(found) if found else None
+
+    def wide(self) -> list[str]:
+        """Rates whose 95 % interval, of their median over processes, is more than :data:`WITHIN` to either
+        side of it; those of an engine that runs once have none.
+        """
+        found = []
+        for key, threads, length in product(self.keys, self.threads, self.prompt_lengths):
+            for phase in ("prefill", "decode"):
+                each = [
+                    median(getattr(prompt, phase))
+                    for result in self.of(key, threads)
+                    for prompt in result.prompts
+                    if prompt.prompt_tokens == length
+                ]
+                interval = bootstrap_ci(each, lambda rates: float(np.median(rates)))
+                if interval is not None and max(interval) - min(interval) > 2 * WITHIN * median(each):
+                    found.append(f"{self.label(key)} {phase} {length}, {threads} t")
+        return found
 
     def value(self, name: str, key: tuple[str, str], threads: int) -> float | None:
         """Median over rounds of a number that a process has once (``first_token_s``, …)."""

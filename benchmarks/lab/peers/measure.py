@@ -18,7 +18,7 @@ from ....storage import read_json
 from ..study.page import machine
 from .children import work
 from .decoder_models import LONGEST, DecoderModel, prepared, prompts
-from .lines import EngineResult, RoundLine, RunLine, append
+from .lines import EngineResult, RoundLine, RunLine, append, read
 from .workspace import Workspace, trouble
 
 SLOW_TOKENS = 32
@@ -29,12 +29,14 @@ class DecoderPlan:
     """How a comparison is run.
 
     Attributes:
+        rounds, most_rounds: at least, and at most where an interval is wider than :data:`.lines.WITHIN`.
         warm_up: a few tokens after each prompt before it is timed.
         variants: of the engines; all of them when it is empty.
         timeout: seconds that one process may take.
     """
 
     rounds: int = 3
+    most_rounds: int = 9
     passes: int = 1
     threads: tuple[int, ...] = (1, 2)
     prompt_lengths: tuple[int, ...] = (128, 1024)
@@ -90,7 +92,9 @@ def measure(
         row for row in _rows(workspace, chosen, engines) if not plan.variants or row.variant in plan.variants
     ]
     append(raw, _run_line(chosen, plan, command))
-    for number in range(plan.rounds):
+    for number in range(max(plan.rounds, plan.most_rounds)):
+        if number >= plan.rounds and not read(raw).wide():
+            break
         before = read_state()
         bandwidth = _bandwidth(plan)
         for threads in plan.threads:

@@ -109,7 +109,7 @@ def _circumstances(found: DecoderComparison) -> list[str]:
     for result in found.results:
         versions |= result.versions
     return [
-        f"Greedy, batch 1, {settings.get('new_tokens')} new tokens; medians over {settings.get('rounds')} "
+        f"Greedy, batch 1, {settings.get('new_tokens')} new tokens; medians over {len(found.rounds)} "
         f"rounds with {settings.get('passes')} in each, engines interleaved, each in a fresh process (torch: "
         "one round, 32 new tokens); columns are prompt tokens and threads (t). Prefill ends when the first "
         "token is chosen. Peak RSS is of the whole process with all prompts; the first token is that of the "
@@ -122,6 +122,8 @@ def _circumstances(found: DecoderComparison) -> list[str]:
         "A ratio is ours over the best peer's, or its inverse where less is better; met: at least 1, or the "
         "target.",
         f"Memory bandwidth in the same run: {', '.join(rates) or 'not measured'}.",
+        f"Intervals of rates wider than 5 % to either side after {len(found.rounds)} rounds: "
+        f"{'; '.join(found.wide()) or 'none'}.",
         f"Disturbances: {'; '.join(found.disturbances) or 'none'}.",
         f"Versions: {', '.join(f'{name} {number}' for name, number in sorted(versions.items()))}.",
         f"Machine: {run.machine.get('line', '')}",

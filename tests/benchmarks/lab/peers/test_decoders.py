@@ -70,6 +70,17 @@ def test_rates_are_medians_over_rounds(tmp_path: Path) -> None:
     assert found.rate("decode", ("llama_cpp", "w4-head8"), 2, 100) is None
 
 
+def test_a_wide_interval_is_said(tmp_path: Path) -> None:
+    steady = [result("x", (4, 8), rate, number) for number, rate in enumerate((100, 101, 99))]
+    unsteady = [result("y", (4, 8), rate, number) for number, rate in enumerate((100, 130, 90))]
+    found = comparison(tmp_path, *steady, *unsteady, result("once", (4, 8), 10))
+    assert found.wide() == ["y 4 decode 100, 1 t"]
+    assert "wider than 5 % to either side after 1 rounds: y 4 decode 100, 1 t." in tables.section(
+        found, "Pico"
+    )
+    assert comparison(tmp_path, *steady).wide() == []
+
+
 def test_equal_bits_meet_equal_bits(tmp_path: Path) -> None:
     found = comparison(
         tmp_path,
