@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..devices.kernel_table.operation import float_product, quantized_product
+from ..devices.predict.caches import Place
 from ..devices.predict.predict import table_of
 from ..devices.predict.table_cost import NotMeasured, TableCost
 from ..runtime.session.threads import thread_budget
@@ -50,12 +51,12 @@ def times_of(
     for budget in budgets:
         if budget.quantity in _TIMED:
             rows, cost = 1 if budget.quantity is DECODE else PROMPT, costs[str(budget.device)]
-            distance = cost.distance(space.shipped + sum(min(row) for row in space.sizes))
-            found[budget.key] = [_seconds(source, unit, rows, cost, distance) for unit in space.units]
+            place = cost.place(space.shipped + sum(min(row) for row in space.sizes))
+            found[budget.key] = [_seconds(source, unit, rows, cost, place) for unit in space.units]
     return found
 
 
-def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, distance: float) -> list[float]:
+def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, place: Place) -> list[float]:
     """Of each option: linears with the same inputs are one product, a head is computed for one row."""
     anatomy = source.anatomy
     if unit.is_table and not anatomy.tied and unit.modules != (anatomy.head,):
@@ -65,16 +66,16 @@ def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, dista
     else:
         shapes = [source.shapes[f"{name}.weight"] for name in unit.modules]
         shape = rows, shapes[0][1], sum(outputs for outputs, _ in shapes)
-    return [_product(cost, option.scheme, *shape, distance) for option in unit.options]
+    return [_product(cost, option.scheme, *shape, place) for option in unit.options]
 
 
 def _product(
-    cost: TableCost, scheme: Scheme | None, rows: int, inputs: int, outputs: int, distance: float
+    cost: TableCost, scheme: Scheme | None, rows: int, inputs: int, outputs: int, place: Place
 ) -> float:
     if scheme is not None:
         work = quantized_product(rows, inputs, outputs, scheme.bits, group=scheme.group_size or inputs)
-        return cost.seconds(work, distance)
+        return cost.seconds(work, place)
     try:
-        return cost.seconds(float_product(rows, inputs, outputs), distance)
+        return cost.seconds(float_product(rows, inputs, outputs), place)
     except NotMeasured:  # a head in float32, which no one chooses for its speed: its bytes, from memory
         return 4 * inputs * outputs / cost.far

@@ -25,7 +25,6 @@ _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16"
 _ALIGNED = 64
 # About how long a pass takes: enough that a run's own cost is small beside it. The rates are of a slow core.
 _PASS_S, _WORK, _BYTES, _MOST_NODES = 2e-4, 5e10, 2e10, 32
-_MOST_PACKED = 64
 # What nodes read again and again lies in a core's own cache, if it fits there.
 NEAR_BYTES = 1 << 19
 
@@ -37,10 +36,12 @@ class Chain:
         far: read weights and caches from beyond the caches.
         stock: bytes that weights and caches are taken from, and ``file``, the same bytes on disk for those
             that the runtime packs.
+        start: where in the stock the first node far away reads: where another chain stopped, since what
+            that one has just read is in the caches.
     """
 
     def __init__(
-        self, kind: NodeKind, threads: int, stock: NDArray[np.uint8], file: Path, *, far: bool
+        self, kind: NodeKind, threads: int, stock: NDArray[np.uint8], file: Path, *, far: bool, start: int = 0
     ) -> None:
         self.kind, self._stock, self._far = kind, stock, far
         self._own = [(at, fed) for at, fed in enumerate(kind.inputs) if fed and fed.role in ("own", "cache")]
@@ -51,7 +52,8 @@ class Chain:
                 f"{kind.op} of {each:,} bytes is larger than the memory that is measured with"
             )
         self.nodes = _count(kind, each, len(stock), packed_far=self.packed and far)
-        self._at, self._end = 0, len(stock) if far else max(NEAR_BYTES, each + _ALIGNED * len(self._own))
+        self.at = start if far else 0
+        self._end = len(stock) if far else max(NEAR_BYTES, each + _ALIGNED * len(self._own))
         self._kept: list[Any] = []
         path = file.with_name("chain.onnx")
         path.write_bytes(self._model(file).serialized())
@@ -109,14 +111,14 @@ class Chain:
             caches = 0
             for at, fed in self._own:
                 size = -(-fed.nbytes // _ALIGNED) * _ALIGNED
-                if self._at + size > self._end:
-                    self._at = 0
-                place = ("cpu", 0, np.dtype(fed.dtype).type, list(fed.shape), base + self._at)
+                if self.at + size > self._end:
+                    self.at = 0
+                place = ("cpu", 0, np.dtype(fed.dtype).type, list(fed.shape), base + self.at)
                 self._binding.bind_input(f"w{node}.{at}", *place)
                 if fed.role == "cache":
                     self._binding.bind_output(f"p{node}.{caches}", *place)
                     caches += 1
-                self._at += size
+                self.at += size
 
     def time(self, *, seconds: float, passes: int) -> list[float]:
         """Seconds of each pass over all nodes: ``passes`` or more in so many ``seconds``, fewer if long."""
@@ -136,11 +138,11 @@ class Chain:
 
 def _count(kind: NodeKind, each: int, stock: int, *, packed_far: bool) -> int:
     """Nodes of a pass. Weights that the runtime has packed cannot be changed between passes: one pass must
-    read more than the caches hold.
+    read more than the caches hold, as half of the stock is.
     """
     room = max(stock // max(each, 1), 1)
     if packed_far:
-        return min(room, _MOST_PACKED)
+        return -(-room // 2)
     work = kind.operation
     node_s = max(work.work / _WORK, (work.read + work.moved) / _BYTES, 1e-7)
     return max(1, min(int(_PASS_S / node_s), _MOST_NODES, room))

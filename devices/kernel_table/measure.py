@@ -29,23 +29,33 @@ from ...runtime.kernels.library import instructions
 from ...runtime.session.session import onnxruntime
 from ...runtime.session.threads import thread_budget
 from ...terminal import Progress, ProgressTask
-from ..bandwidth import SMALLEST, measure_bandwidth
+from ..bandwidth import measure_bandwidth
 from ..probe import read_memory
 from ..processor import read_processor
-from .cases import Case, cases
+from .cases import cases
 from .chain import LAST_BYTE, LEAST_BYTE
+from .families import Done, done_of, families_of
 from .kept import HERE, tables_of
-from .table import Family, Fixed, KernelTable, Key, Reading, now, read_table, write_table
+from .table import (
+    Fixed,
+    KernelTable,
+    Key,
+    Reading,
+    Streamed,
+    now,
+    read_table,
+    write_table,
+)
 from .timing import STOCK
 
 LIMIT_S = 60.0
-_LEAST_STOCK, _MOST_STOCK = 64 << 20, 256 << 20
+# Weights that come from memory would fill so many last-level caches. With four, each of two cores that have
+# such a cache of their own still finds a third of its half there.
+_CACHES, _LEAST_STOCK, _MOST_STOCK = 12, 64 << 20, 1 << 30
 _SAVE_EVERY_S = 2.0
 _OWN = "edgepress"
 # Of a case, about: opening a session and its passes.
 CASE_S = 0.025
-
-Done = dict[tuple[int, int], tuple[float, float]]  # case and threads: median and least seconds of a node
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,8 @@ def plan(folder: Path | None = None) -> MeasurePlan:
     key = this_key()
     path, threads = (folder or tables_of(HERE)) / f"{key.digest}.json", thread_counts()
     total = len(_wanted(key)) * len(threads)
-    done = len(_earlier(path))
+    stopped = _stopped(path)
+    done = len(done_of(stopped)) if stopped else 0
     return MeasurePlan(
         key, path, threads, total, done, min(LIMIT_S, 5 + CASE_S * (total - done)), _stock_bytes()
     )
@@ -129,41 +140,21 @@ def measure_kernels(
 
 
 def _stock_bytes() -> int:
-    cache = read_processor().last_level_cache_bytes or 0
-    return max(_LEAST_STOCK, min(4 * cache, _MOST_STOCK))
+    wanted = min(_CACHES * (read_processor().last_level_cache_bytes or 0), _MOST_STOCK)
+    return max(_LEAST_STOCK, min(wanted, read_memory().available // 4 >> 20 << 20))
+
+
+def _spans(stock: int) -> list[int]:
+    """Working sets, closer where a model leaves the last-level cache: most are larger, and not by much."""
+    cache = read_processor().last_level_cache_bytes or 32 << 20
+    around = {int(share * cache) >> 20 << 20 for share in (0.25, 0.5, 1, 1.5, 2, 3, 4, 6)}
+    return sorted({one for one in around if 4 << 20 <= one < stock} | {stock})
 
 
 def _stopped(path: Path) -> KernelTable | None:
     """The table of a measurement that was stopped; None where the last one was complete."""
     table = read_table(path) if path.exists() else None
     return None if table is None or table.complete else table
-
-
-def _earlier(path: Path) -> Done:
-    """What a measurement that was stopped has timed."""
-    table = _stopped(path)
-    if table is None:
-        return {}
-    found = {
-        (one.op, one.form, tuple(one.features), one.kind, one.reach, one.threads, tuple(size)): (
-            median,
-            least,
-        )
-        for one in table.families
-        for size, median, least in zip(one.sizes, one.seconds, one.least, strict=True)
-    }
-    threads = {one.threads for one in table.families}
-    return {
-        (index, count): found[key]
-        for index, case in enumerate(cases())
-        for count in threads
-        if (key := (*_family(case), count, case.kind.operation.sizes)) in found
-    }
-
-
-def _family(case: Case) -> tuple[str, str, tuple[str, ...], str, str]:
-    work = case.kind.operation
-    return work.op, work.form, work.features, work.kind, case.reach
 
 
 class _Measurement:
@@ -173,11 +164,12 @@ class _Measurement:
         self.plan = planned
         self.begun = time.monotonic()
         self.deadline = self.begun + limit_s
-        self.done = _earlier(planned.path)
         self.busy: float | None = None
         earlier = _stopped(planned.path)
+        self.done: Done = done_of(earlier) if earlier else {}
         self.fixed: list[Fixed] = list(earlier.fixed) if earlier else []
         self.readings: list[Reading] = list(earlier.bandwidth) if earlier else []
+        self.streams: list[Streamed] = list(earlier.streams) if earlier else []
         names = ("start", "resident", "disk_bytes_per_second", "choose")
         self.numbers: dict[str, Any] = {name: getattr(earlier, name) for name in names} if earlier else {}
         self.failed: set[int] = set()
@@ -200,13 +192,8 @@ class _Measurement:
         return self._save(), self.plan.path
 
     def _bandwidths(self) -> None:
-        # Closer where a model leaves the last-level cache: most models are larger than it, and not by much.
-        cache = read_processor().last_level_cache_bytes or 32 << 20
-        around = (int(share * cache) >> 20 << 20 for share in (0.5, 1, 2, 3))
-        sizes = sorted({SMALLEST, 4 << 20, *(one for one in around if one >= SMALLEST), self.plan.stock})
-        sizes = [one for one in sizes if one <= self.plan.stock]
         known = {(one.threads, one.working_set) for one in self.readings}
-        for threads, size in product(self.plan.threads, sizes):
+        for threads, size in product(self.plan.threads, _spans(self.plan.stock)[::2]):
             if (threads, size) not in known:
                 rate = measure_bandwidth(size, threads=threads, repeats=3).bytes_per_second
                 self.readings.append(Reading(threads=threads, working_set=size, bytes_per_second=rate))
@@ -215,13 +202,16 @@ class _Measurement:
         """Every case that is left, with so many threads."""
         left = [index for index in _wanted(self.plan.key) if (index, threads) not in self.done]
         saved = time.monotonic()
-        for message in _child({"folder": str(folder), "threads": threads, "cases": left}, until):
+        request = {"folder": str(folder), "threads": threads, "cases": left}
+        for message in _child({**request, "spans": _spans(self.plan.stock)}, until):
             if "ready" in message:
                 self.numbers |= {"resident": message["ready"], "start": message["after"]}
             elif "fixed" in message:
                 self.fixed = [one for one in self.fixed if one.threads != threads]
                 self.fixed.append(Fixed(threads=threads, **message["fixed"]))
                 self.numbers["choose"] = message["choose"]
+            elif "stream" in message:
+                self.streams.append(Streamed(threads=threads, **message["stream"]))
             elif "error" in message:
                 self.failed.add(message["case"])
                 task.advance()
@@ -252,35 +242,12 @@ class _Measurement:
             reach_bytes=self.plan.stock,
             fixed=sorted(self.fixed, key=lambda one: one.threads),
             bandwidth=self.readings,
-            families=_families(self.done),
+            streams=self.streams,
+            families=families_of(self.done),
             **self.numbers,
         )
         write_table(self.plan.path, table)
         return table
-
-
-def _families(done: Done) -> list[Family]:
-    known, groups = cases(), dict[Any, list[tuple[Any, float, float]]]()
-    for (index, threads), (median, least) in sorted(done.items()):
-        case = known[index]
-        groups.setdefault((*_family(case), threads), []).append((case.kind.operation, median, least))
-    return [
-        Family(
-            op=op,
-            form=form,
-            features=list(features),
-            kind=kind,
-            reach=reach,
-            threads=threads,
-            sizes=[list(work.sizes) for work, _, _ in members],
-            read=[work.read for work, _, _ in members],
-            moved=[work.moved for work, _, _ in members],
-            work=[work.work for work, _, _ in members],
-            seconds=[float(f"{median:.4g}") for _, median, _ in members],
-            least=[float(f"{least:.4g}") for _, _, least in members],
-        )
-        for (op, form, features, kind, reach, threads), members in groups.items()
-    ]
 
 
 @contextmanager

@@ -162,3 +162,7 @@ def plain_attention(tokens: int, length: int, heads: int, dim: int) -> Operation
 def by_rows(op: str, rows: int, width: int, passes: int = 2, form: str = "", read: int = 0) -> Operation:
     """What works on each number of ``[rows, width]``, read and written in so many ``passes``."""
     return Operation(op, form, "rows", (rows, width), read, 4 * passes * rows * width, 0)
+
+
+# What a table's streams are made of.
+STREAMED = quantized_product(1, 1024, 1024, 4)

@@ -93,6 +93,15 @@ class Reading(_Part):
     bytes_per_second: Rate
 
 
+class Streamed(Reading):
+    """The rate at which products of one row read weights, at one of several moments; and what the caches have
+    lost by then: seconds of a small node ``between`` them, and of a ``token`` in Python after them.
+    """
+
+    between: Seconds
+    token: Seconds
+
+
 class Fixed(_Part):
     """What a run costs beside its kernels, with so many threads: each run, bound value, node, and ``call``
     of the runtime from Python.
@@ -123,6 +132,7 @@ class KernelTable(_Part):
     choose: Seconds | None = Field(None, description="the largest of a million numbers")
     fixed: list[Fixed] = Field(default_factory=list, max_length=16)
     bandwidth: list[Reading] = Field(default_factory=list, max_length=200)
+    streams: list[Streamed] = Field(default_factory=list, max_length=2000)
     families: list[Family] = Field(default_factory=list, max_length=4000)
 
     @property

@@ -18,15 +18,21 @@ from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from ...errors import EdgepressError
+from ...runtime.kernels.library import instructions
 from ...runtime.session.session import open_session
 from .cases import cases
 from .chain import Chain
 from .small_model import FLOAT, SmallModel, Tensor
+from .stream import Stream, Tokens
 
 STOCK = "stock.bin"
 _SECONDS, _PASSES = 0.008, 5
+# Cases between two looks at how fast weights come from memory: on a shared machine that moves by the minute.
+_LOOK_EVERY = 250
+_ROUNDS = 2
 _VALUES, _NODES = 64, 256
 
 
@@ -41,23 +47,38 @@ def answer(request: dict[str, Any], channel: Any) -> None:
     import_module("edgepress.runtime.engine.decoder")
     _trivial(folder, 1, 1, threads)
     say(ready=psutil.Process().memory_info().rss)
-    say(fixed=_fixed(folder, threads), choose=_choose())
-    with (folder / STOCK).open("rb") as stream:
-        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    fixed = _fixed(folder, threads)
+    say(fixed=fixed, choose=_choose())
+    with (folder / STOCK).open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     stock = np.frombuffer(mapped, np.uint8)
     scratch = stock.copy()  # caches lie in plain memory, weights in a mapped file
-    known = cases()
-    for index in request["cases"]:
+    known, own, at = cases(), instructions() != "none", 0
+    streams = _streams(request["spans"], stock, folder, threads) if own else []
+    for _ in range(_ROUNDS):
+        for size, stream in streams:
+            say(stream={"working_set": size, **stream.time(fixed["run"])})
+    for count, index in enumerate(request["cases"]):
+        if streams and count % _LOOK_EVERY == _LOOK_EVERY - 1:
+            say(stream={"working_set": len(stock), **streams[-1][1].time(fixed["run"])})
         case = known[index]
         cached = any(fed is not None and fed.role == "cache" for fed in case.kind.inputs)
         source, far = scratch if cached else stock, case.reach == "far"
         try:
-            chain = Chain(case.kind, threads, source, folder / STOCK, far=far)
+            chain = Chain(case.kind, threads, source, folder / STOCK, far=far, start=at)
             taken = chain.time(seconds=_SECONDS, passes=_PASSES)
+            at = chain.at if far else at
         except EdgepressError as error:
             say(case=index, error=f"{error.what}: {error.why}"[:500])
             continue
         say(case=index, nodes=chain.nodes, bound=chain.bound, median=median(taken), least=min(taken))
+
+
+def _streams(
+    spans: list[int], stock: NDArray[np.uint8], folder: Path, threads: int
+) -> list[tuple[int, Stream]]:
+    tokens = Tokens(folder / STOCK)
+    return [(size, Stream(stock[:size], folder, threads, tokens)) for size in spans]
 
 
 def _trivial(folder: Path, values: int, nodes: int, threads: int) -> float:

@@ -6,13 +6,12 @@ size beyond the table has the efficiency at its edge, and that is said; an opera
 refused.
 
 Where weights lie matters to what few rows do: the operation is looked up near (in the core's own cache) and
-far (in memory), and stands between the two as the bandwidth of the graph's whole working set stands between
-theirs.
+far (in memory), and stands between the two as a product stands there among so many others as the graph reads
+bytes of. What is small, and so not read ahead, is driven out of the caches sooner, as Python's own code is.
 """
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,8 +20,9 @@ from itertools import product
 
 from ...errors import InputError
 from ..kernel_table.chain import NEAR_BYTES
-from ..kernel_table.operation import AXES, Operation
+from ..kernel_table.operation import AXES, STREAMED, Operation
 from ..kernel_table.table import Family, KernelTable
+from .caches import Caches, Place, interpolated, neighbours
 
 _TABLE_EDGE = 1.02  # how far beyond an edge is still on it
 _SMALLEST_SHARE = 0.05  # of a measured time that is not the node's cost
@@ -50,7 +50,7 @@ class Grid:
 
     def slowness(self, sizes: Sequence[int]) -> float:
         """One over the efficiency at ``sizes``, at the edge where they lie beyond it."""
-        corners = [_place(logs, math.log(size)) for logs, size in zip(self._logs, sizes, strict=True)]
+        corners = [neighbours(logs, math.log(size)) for logs, size in zip(self._logs, sizes, strict=True)]
         total = 0.0
         for choice in product(*corners):
             weight = math.prod(share for _, share in choice)
@@ -66,17 +66,6 @@ class Grid:
             for name, size, axis in zip(names, sizes, self.axes, strict=True)
             if len(axis) > 1 and not axis[0] / _TABLE_EDGE <= size <= axis[-1] * _TABLE_EDGE
         ]
-
-
-def _place(logs: Sequence[float], at: float) -> list[tuple[int, float]]:
-    """The two neighbours of ``at`` with their shares."""
-    above = bisect.bisect_left(logs, at)
-    if above == 0:
-        return [(0, 1.0)]
-    if above == len(logs):
-        return [(len(logs) - 1, 1.0)]
-    share = (at - logs[above - 1]) / (logs[above] - logs[above - 1])
-    return [(above - 1, 1 - share), (above, share)]
 
 
 def roof_seconds(read: int, moved: int, work: int, bandwidth: float, peak: float) -> float:
@@ -96,10 +85,8 @@ class TableCost:
 
     def __init__(self, table: KernelTable, threads: int) -> None:
         fixed = [one for one in table.fixed if one.threads == threads]
-        self._curve = sorted(
-            (one.working_set, one.bytes_per_second) for one in table.bandwidth if one.threads == threads
-        )
-        if not fixed or not self._curve:
+        self.caches = Caches(table, threads)
+        if not fixed or not self.caches.bandwidth:
             raise NotMeasured(
                 f"the table of {table.machine} has no measurement with {threads} threads",
                 why=f"measured: {', '.join(map(str, table.threads)) or 'none'}",
@@ -128,27 +115,33 @@ class TableCost:
 
     def bandwidth(self, working_set: float) -> float:
         """Bytes per second, interpolated; at the edge of what was measured beyond it."""
-        logs = [math.log(max(size, 1)) for size, _ in self._curve]
-        place = _place(logs, math.log(max(working_set, 1)))
-        return math.exp(sum(share * math.log(self._curve[index][1]) for index, share in place))
+        return interpolated(self.caches.bandwidth, working_set)
 
-    def distance(self, working_set: float) -> float:
-        """How far from a core a graph's weights lie as a whole: 0 near, 1 far."""
-        near, far, here = 1 / self.near, 1 / self.far, 1 / self.bandwidth(working_set)
-        return min(max((here - near) / (far - near), 0.0), 1.0) if far > near else 1.0
+    def place(self, working_set: float) -> Place:
+        """What a graph that reads so many bytes finds in the caches."""
+        key = (STREAMED.op, STREAMED.form, STREAMED.features, STREAMED.kind)
+        known = all((*key, reach) in self._families for reach in ("near", "far"))
+        near, far = self._cached(STREAMED) if known else (0.0, 0.0)
+        return self.caches.place(working_set, near, far, self.fixed.call)
 
-    def seconds(self, operation: Operation, distance: float) -> float:
-        """Of one execution, whose graph's weights lie at ``distance``.
+    def seconds(self, operation: Operation, place: Place) -> float:
+        """Of one execution.
 
         Raises:
             NotMeasured: the operator, or its form.
         """
         near, far = self._cached(operation)
-        return near + distance * max(far - near, 0.0) + self.fixed.node
+        if operation.kind in ("product", "head"):
+            return near + place.distance * max(far - near, 0.0) + self.fixed.node
+        return near + place.lost * max(far - near, 0.0) + self.small_node(place)
 
-    def total(self, operations: Iterable[tuple[Operation, int]], distance: float) -> float:
+    def small_node(self, place: Place) -> float:
+        """Seconds of a node beside its kernel, whose code no weights are streamed by."""
+        return self.fixed.node + place.lost * self.caches.cold
+
+    def total(self, operations: Iterable[tuple[Operation, int]], place: Place) -> float:
         """Of operations with their counts."""
-        return sum(count * self.seconds(one, distance) for one, count in operations)
+        return sum(count * self.seconds(one, place) for one, count in operations)
 
     def _ends(self, operation: Operation) -> tuple[float, float]:
         """Seconds near and far, without the cost of the node."""

@@ -65,4 +65,4 @@ def _type(nodes: dict[str, Any], name: str) -> str:
 
 def _agree(dims: Sequence[object], sizes: Sequence[int]) -> bool:
     """Whether fixed dimensions equal ``sizes``; symbolic ones (strings or None) agree with anything."""
-    return all(dim == size for dim, size in zip(dims, sizes, strict=True) if isinstance(dim, int))
+    return all(dim == size for dim, size in zip(dims, sizes, strict=False) if isinstance(dim, int))

@@ -2,9 +2,10 @@
 
     python -m edgepress.benchmarks.lab.programs.predictions BUNDLES WORK [RESULTS]
 
-BUNDLES is a folder of bundles. The kernel table is made first, in a process of its own; then everything is
-predicted and written down; only then are the bundles measured, each in fresh processes, with 1 and 2 threads.
-What is measured stays in WORK, so that a run that was stopped goes on.
+BUNDLES is a folder of bundles. For each number of threads a kernel table is made, in a process of its
+own; then everything is predicted and written down; only then are the bundles measured, each in fresh
+processes. Each number has a table of its own, since what memory gives moves by the hour on a shared
+machine. What is measured stays in WORK, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ BARS: dict[str, tuple[tuple[str, ...], float, float | None]] = {
     "disk": (("disk_bytes",), 0.10, None),
 }
 Values = dict[str, float]
+BAND = "decode_band"
 
 
 def key(bundle: Path, threads: int) -> str:
@@ -61,20 +63,20 @@ def make_table(work: Path) -> None:
         run_module("edgepress", ["devices", "measure", "-q"])
 
 
-def predicted(bundles: Sequence[Path]) -> dict[str, Values | str]:
-    """What the table says of every bundle, or why it says nothing."""
+def predicted(bundles: Sequence[Path], threads: int) -> dict[str, Values | str]:
+    """What the table says of every bundle, or why it says nothing; ``bands`` are of decoding."""
     table = newest_table("here")
     assert table is not None
     found: dict[str, Values | str] = {}
     for bundle in bundles:
-        for threads in THREADS:
-            try:
-                prediction = TablePrediction(bundle_subject(bundle), table, threads).predict(WORK, "")
-                found[key(bundle, threads)] = {
-                    one.name: one.value for one in prediction.quantities if one.value is not None
-                }
-            except NotMeasured as error:
-                found[key(bundle, threads)] = error.what
+        try:
+            prediction = TablePrediction(bundle_subject(bundle), table, threads).predict(WORK, "")
+        except NotMeasured as error:
+            found[key(bundle, threads)] = error.what
+            continue
+        values = {one.name: one.value for one in prediction.quantities if one.value is not None}
+        bands = [one.band for one in prediction.quantities if one.name == "decode_tps"]
+        found[key(bundle, threads)] = {**values, **({BAND: bands[0]} if bands else {})}
     return found
 
 
@@ -115,6 +117,25 @@ def verdicts(every: Sequence[dict[str, float]]) -> list[str]:
     return lines
 
 
+def by_threads(expected: dict[str, Any], real: dict[str, Values]) -> list[str]:
+    """Decoding with each number of threads, and how many of the measurements lie within their band."""
+    lines = []
+    for threads in THREADS:
+        names = [name for name in real if name.endswith(f", {threads} threads") and BAND in expected[name]]
+        found = [errors(expected[name], real[name])["decode"] for name in names]
+        if found:
+            within = sum(
+                abs(real[name]["decode_tps"] / expected[name]["decode_tps"] - 1) <= expected[name][BAND]
+                for name in names
+            )
+            lines.append(
+                f"decode, {threads} threads: median error {100 * median(map(abs, found)):.1f} %, of which "
+                f"{sum(error > 0 for error in found)} of {len(found)} predicted too fast; {within} within "
+                f"their band of ± {100 * expected[names[0]][BAND]:.0f} %"
+            )
+    return lines
+
+
 def row(name: str, expected: Values | str, real: Values) -> list[str]:
     """A line of the table: predicted, measured and the error of each."""
     if isinstance(expected, str):
@@ -139,15 +160,16 @@ def main() -> None:
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     bundles = sorted(path.parent for path in arguments.bundles.glob("*/manifest.json"))
-    make_table(work)
-    file = work / "predicted.json"
-    if not file.exists():
-        write_json(file, predicted(bundles))
-    expected: dict[str, Any] = json.loads(file.read_bytes())
-    lines = work / "measured.jsonl"
+    lines, expected = work / "measured.jsonl", dict[str, Any]()
     known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     real: dict[str, Values] = {one["key"]: one["values"] for one in known}
     for threads in THREADS:
+        folder = work / f"{threads}-threads"
+        make_table(folder)
+        file = folder / "predicted.json"
+        if not file.exists():
+            write_json(file, predicted(bundles, threads))
+        expected |= json.loads(file.read_bytes())
         for bundle in bundles:
             name = key(bundle, threads)
             if name not in real and name in expected:
@@ -164,6 +186,7 @@ def main() -> None:
         "decode in tok/s; prefill in tok/s, of encoders sentences of 128 tokens per second in batches of 32; "
         "first in ms: the first token after 128, or one sentence alone; memory in MB",
         *verdicts(every),
+        *by_threads(expected, real),
     ]
     write_table(
         arguments.results / "predictions.md",

@@ -1,6 +1,8 @@
 """A page of results: sections, each a Markdown table with the command, machine, versions and date behind it.
 
-A section that is written takes the place of the one with its heading; the others stay as they are.
+A section that is written takes the place of the one with its heading; the others stay as they are. What
+people say of a section stands under its heading in a file of the page's name in ``notes/``, and comes
+after the notes that the program makes.
 """
 
 from __future__ import annotations
@@ -58,12 +60,18 @@ def write_table(
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
         *(f"- {note}" for note in notes),
+        *_written_by_hand(path.parent / "notes" / path.name, title),
         f"- Command: `{command}`",
         f"- Machine: {machine()}",
         f"- Versions: {versions()}",
         f"- Date: {datetime.datetime.now(datetime.UTC).date().isoformat()}",
     ]
     put_section(path, page or title, title, "\n".join(lines))
+
+
+def _written_by_hand(path: Path, title: str) -> list[str]:
+    sections = _HEADING.split(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [one.partition("\n")[2].strip() for one in sections if one.startswith(f"## {title}\n")]
 
 
 def put_section(path: Path, page: str, title: str, text: str) -> None:

@@ -154,6 +154,17 @@ def test_rows_are_timed_beside_their_baseline_and_targets_judged(sources: Source
     assert "(target at most 100: met)" in text
 
 
+def test_what_people_say_of_a_section_outlives_the_program_that_writes_it(tmp_path: Path) -> None:
+    page, notes = tmp_path / "page.md", tmp_path / "notes" / "page.md"
+    notes.parent.mkdir()
+    notes.write_text("## A\n\n- It was late.\n- And warm.\n\n## Of another page\n\n- No.\n")
+    for title in ("A", "B", "A"):
+        write_table(page, title, "command", ["x"], [["1"]], ["from the program"], page="Page")
+    text = page.read_text()
+    assert text.count("- from the program\n- It was late.\n- And warm.\n- Command: ") == 1
+    assert "No." not in text and "from the program" in text[text.index("## B") :]
+
+
 def test_a_section_takes_the_place_of_its_own_and_no_other(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     for title, cell in (("A", "1"), ("B", "2"), ("A", "3")):

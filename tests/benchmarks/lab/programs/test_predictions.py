@@ -7,7 +7,8 @@ from statistics import median
 
 import pytest
 from edgepress.benchmarks.lab.programs import sheet_error
-from edgepress.benchmarks.lab.programs.predictions import errors, row, verdicts
+from edgepress.benchmarks.lab.programs.predictions import BAND as DECODE_BAND
+from edgepress.benchmarks.lab.programs.predictions import by_threads, errors, row, verdicts
 from edgepress.devices.predict.data_sheet import BAND, SHARE
 
 REAL = {"decode_tps": 100.0, "prefill_tps": 1000.0, "ttft_ms": 50.0, "rss_peak_bytes": 2e8, "disk_bytes": 1e8}
@@ -34,6 +35,20 @@ def test_bars_are_of_the_median_and_of_nine_in_ten() -> None:
     assert verdicts(well)[0].endswith("met")
     assert verdicts([*well, {"decode": 0.9}])[0].endswith("missed")
     assert verdicts([{"decode": 0.08}] * 10)[0].endswith("missed")
+
+
+def test_decoding_is_judged_by_threads_and_by_its_band() -> None:
+    expected = {
+        f"{name}, {threads} threads": {"decode_tps": tps * threads, DECODE_BAND: 0.2}
+        for threads in (1, 2)
+        for name, tps in (("a", 110.0), ("b", 130.0), ("c", 95.0))
+    }
+    real = {name: {"decode_tps": 100.0 * int(name[3])} for name in expected}
+    one, two = by_threads(expected, real)
+    assert one.startswith(
+        "decode, 1 threads: median error 10.0 %, of which 2 of 3 predicted too fast; 2 within"
+    )
+    assert two.startswith("decode, 2 threads") and one.endswith("± 20 %")
 
 
 def test_sheets_are_read_with_the_share_of_the_measured_machines() -> None:
