@@ -11,6 +11,7 @@ import click
 
 from ..terminal import Terminal
 from . import completion
+from .kernel_tables import measure_kept
 from .verb import Verb, output
 
 if TYPE_CHECKING:
@@ -20,9 +21,15 @@ if TYPE_CHECKING:
 @click.command("add", cls=Verb)
 @click.argument("name")
 @click.option("--ssh", "address", required=True, metavar="USER@HOST", help="What ssh takes.")
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    show_default=True,
+    help="Make its kernel table, for predictions: a minute.",
+)
 @output
-def add(name: str, address: str, terminal: Terminal) -> None:
-    """Add a machine that ssh reaches as NAME, for --on.
+def add(name: str, address: str, measure: bool, terminal: Terminal) -> None:
+    """Add a machine that ssh reaches as NAME, for --on, and measure its kernels there for a minute.
 
     It needs Python 3.11 or newer; the packages that measure are sent at once. Host keys are checked: connect
     once by hand before.
@@ -36,16 +43,20 @@ def add(name: str, address: str, terminal: Terminal) -> None:
         facts = prepare(link, [], terminal.progress).facts
     device = OwnDevice(name=name, ssh=address, facts=facts)
     keep(device)
-    terminal.document(device.model_dump(mode="json"), _described(device))
+    path = measure_kept(device, terminal)[1] if measure else None
+    document = {**device.model_dump(mode="json"), "table": None if path is None else str(path)}
+    terminal.document(document, _described(device, measured=measure))
 
 
-def _described(device: OwnDevice) -> str:
-    facts = device.facts
+def _described(device: OwnDevice, *, measured: bool) -> str:
+    facts, name = device.facts, device.name
+    next_step = f"predict: edgepress predict BUNDLE --on {name}"
+    if not measured:
+        next_step = f"measure its kernels, for predictions: edgepress devices measure {name}"
     return (
-        f"{device.name}: {facts.processor}, {facts.cpus} CPUs, {facts.memory_total / 1e9:.1f} GB, {facts.os} "
-        f"{facts.machine}, Python {facts.python}\n"
-        f"measure its kernels, for predictions: edgepress devices measure {device.name}\n"
-        f"measure a bundle there: edgepress profile BUNDLE --on {device.name}"
+        f"{name}: {facts.processor}, {facts.cpus} CPUs, {facts.memory_total / 1e9:.1f} GB, {facts.os} "
+        f"{facts.machine}, Python {facts.python}\n{next_step}\n"
+        f"measure a bundle there: edgepress profile BUNDLE --on {name}"
     )
 
 

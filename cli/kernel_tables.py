@@ -12,8 +12,11 @@ from .bundle_options import dry_run as dry_run_option
 from .verb import Verb, output
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..devices.kernel_table.measure import MeasurePlan
     from ..devices.kernel_table.table import KernelTable
+    from ..devices.own_devices import OwnDevice
 
 # Others that use more of the processors than this make a table that says less.
 _BUSY_PERCENT = 10.0
@@ -30,7 +33,7 @@ def measure(name: str, dry_run: bool, terminal: Terminal) -> None:
     stopped goes on with the same command.
     """
     progress = terminal.progress  # a clock that ticks while the rest is imported
-    from ..devices.kernel_table.kept import HERE, keep_table
+    from ..devices.kernel_table.kept import HERE
     from ..devices.kernel_table.measure import measure_kernels, plan
     from ..devices.own_devices import HERE as WORDS
     from ..devices.own_devices import own_device
@@ -47,15 +50,21 @@ def measure(name: str, dry_run: bool, terminal: Terminal) -> None:
             document = {"device": name, "ssh": device.ssh}
             terminal.document(document, f"would measure kernels on {name} ({device.ssh}) for a minute")
             return
-        from ..benchmarks.speed.elsewhere import measure_kernels_on
-
-        table = measure_kernels_on(device, progress)
-        path = keep_table(name, table)
+        table, path = measure_kept(device, terminal)
     document = {"table": str(path), **table.model_dump(mode="json", by_alias=True)}
     terminal.document(
         document, None if terminal.as_json else _summary(HERE if name in WORDS else name, table)
     )
     terminal.say(f"kept in {path}")
+
+
+def measure_kept(device: OwnDevice, terminal: Terminal) -> tuple[KernelTable, Path]:
+    """Have ``device`` make its kernel table; the table, and where it is kept."""
+    from ..benchmarks.speed.elsewhere import measure_kernels_on
+    from ..devices.kernel_table.kept import keep_table
+
+    table = measure_kernels_on(device, terminal.progress)
+    return table, keep_table(device.name, table)
 
 
 def _planned(planned: MeasurePlan) -> str:

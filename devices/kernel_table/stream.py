@@ -64,7 +64,7 @@ class Stream:
 
     def __init__(self, stock: NDArray[np.uint8], folder: Path, threads: int, tokens: Tokens) -> None:
         self._stock, self._tokens = stock, tokens
-        self._product = node_kinds.quantized(*STREAMED.sizes, int(STREAMED.form))
+        self._product = node_kinds.quantized(1, _WIDTH, _WIDTH, int(STREAMED.form))
         self._norm = node_kinds.norm("SumRootMeanSquareNorm", 1, _WIDTH)
         self._each = -(-self._product.operation.read // _ALIGNED) * _ALIGNED
         self.count = max(2, len(stock) // self._each // 2 * 2)

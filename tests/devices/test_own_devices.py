@@ -64,7 +64,7 @@ def test_an_address_in_the_file_is_checked_as_one_that_is_typed() -> None:
 
 @pytest.mark.chain
 def test_the_commands(loopback: Loopback, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["devices", "add", "pi", "--ssh", "loopback", "--json"]) == 0
+    assert run(["devices", "add", "pi", "--ssh", "loopback", "--no-measure", "--json"]) == 0
     added = json.loads(capsys.readouterr().out)
     assert added["ssh"] == "loopback" and added["facts"]["memory_total"] > 0
     assert run(["devices", "list"]) == 0
@@ -80,9 +80,9 @@ def test_the_commands(loopback: Loopback, capsys: pytest.CaptureFixture[str]) ->
 def test_a_device_that_is_gone_can_be_forgotten(
     loopback: Loopback, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["devices", "add", "pi", "--ssh", "loopback"]) == 0
+    assert run(["devices", "add", "pi", "--ssh", "loopback", "--no-measure"]) == 0
     loopback.stop()
-    assert run(["devices", "add", "pi2", "--ssh", "loopback"]) == 4
+    assert run(["devices", "add", "pi2", "--ssh", "loopback", "--no-measure"]) == 4
     assert "E-DEVICE" in capsys.readouterr().err
     assert run(["devices", "remove", "pi"]) == 0
     assert "stays" in capsys.readouterr().err and own_devices() == {}

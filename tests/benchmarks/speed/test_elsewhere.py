@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edgepress.benchmarks.speed import elsewhere
 from edgepress.benchmarks.speed.elsewhere import Request, measure_kernels_on, profile_on
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
+from edgepress.devices.kernel_table.kept import newest_table
 from edgepress.devices.own_devices import OwnDevice, keep
 from edgepress.devices.transports.answers import DeviceError, Facts
 from edgepress.errors import EdgepressError, OutOfResource, OutputBusy, RefusedByPolicy
@@ -132,7 +134,7 @@ def test_cut_at_every_stage_the_same_call_goes_on(machine: Loopback, bundle: Pat
 def test_the_verb_records_a_line_with_the_device(
     machine: Loopback, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["devices", "add", "pi", "--ssh", "loopback", "--json"]) == 0
+    assert run(["devices", "add", "pi", "--ssh", "loopback", "--no-measure", "--json"]) == 0
     allowed = os.sched_getaffinity(0)
     keep(PI.model_copy(update={"name": "gone", "ssh": "127.0.0.1:nowhere"}))
     capsys.readouterr()
@@ -151,6 +153,17 @@ def test_the_verb_records_a_line_with_the_device(
         assert {"settled", "trace", "pinned_cpus"} <= line.state.keys()
         assert line.validity.status == "suspect"
     assert os.sched_getaffinity(0) == allowed, "the pinning here is undone"
+
+
+def test_a_device_that_is_added_has_its_kernels_measured(
+    machine: Loopback, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(elsewhere, "measure_kernels_on", partial(measure_kernels_on, limit_s=8))
+    assert run(["devices", "add", "pi", "--ssh", "loopback", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    table = newest_table("pi")
+    assert table is not None and Path(document["table"]).is_file()
+    assert table.key.processor == document["facts"]["processor"] and table.families
 
 
 def test_a_target_is_refused_and_an_unknown_name_told(
