@@ -94,9 +94,10 @@ class Bars:
             yield _BarTask(live, identifier)
         finally:
             task = next(task for task in live.tasks if task.id == identifier)
-            live.console.print(live.line(task))
-            live.remove_task(identifier)
+            line = live.line(task)
+            live.remove_task(identifier)  # before the line: what is live is drawn again below it
             live.since = time.monotonic()
+            live.console.print(line)
 
     def note(self, text: str) -> None:
         self._live.console.print(printable(text), markup=False, highlight=False)
