@@ -119,6 +119,13 @@ class BundleError(InputError):
     way_out = "copy it again where it is damaged, or make it again: edgepress export CHECKPOINT -o BUNDLE"
 
 
+class EngineError(InputError):
+    """The server of another engine died, did not answer, or answered something else than it should."""
+
+    code = "E-ENGINE"
+    way_out = "look at its last lines above; the same checkpoint can be served by hand to see more"
+
+
 class ShapeError(InputError):
     """A layer whose dimensions do not fit the scheme."""
 

@@ -78,6 +78,12 @@ def _formats() -> list[str]:
     return [name.replace("_", "-") for name in names("edgepress.export.formats")]
 
 
+def _engines() -> list[str]:
+    from ..plugins import names
+
+    return [name.replace("_", "-") for name in names("edgepress.benchmarks.serving.engines")]
+
+
 def _slices() -> list[str]:
     from ..benchmarks.quality.subgroups.measure_slices import ALL, chosen_slices
 
@@ -99,4 +105,5 @@ devices = _completing(_devices)
 places = _completing(lambda: ["here", *_devices()])
 models = _completing(_models, or_file=True)
 formats = _completing(_formats)
+engines = _completing(_engines)
 texts = _completing(_texts, or_file=True)

@@ -43,7 +43,7 @@ ROOMS = {
     ],
     "devices": [{"targets", "transports"}, {""}, {"kernel_table", "meters"}, {"predict"}],
     "runtime": [{"bundle", "text", "kernels"}, {"session"}, {"engine"}, {""}],
-    "benchmarks": [{"records"}, {"speed"}, {"quality"}, {"page"}, {"demo"}, {"lab"}, {""}],
+    "benchmarks": [{"records"}, {"speed"}, {"quality", "serving"}, {"page"}, {"demo"}, {"lab"}, {""}],
 }
 TRAINING = {"torch", "transformers", "accelerate", "compressed_tensors", "gguf", "onnx", "onnx_ir"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}

@@ -112,6 +112,8 @@ def _quality(workload: Mapping[str, Any]) -> list[str]:
 def _generation(workload: Mapping[str, Any]) -> list[str]:
     parts = [f"prompt of {workload['prompt_tokens']} tokens"] if workload.get("prompt_tokens") else []
     parts += [f"{workload['new_tokens']} new tokens"] if workload.get("new_tokens") else []
+    if workload.get("concurrency"):
+        return [*parts, f"{workload['concurrency']} at once, through a server"]
     return [*parts, f"batch {workload.get('batch', '?')}"]
 
 

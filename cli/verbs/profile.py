@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import InputError, UnknownName, nearest
+from ...errors import BadUsage, InputError, UnknownName, nearest
 from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import COUNT, SEED, max_memory, print_plan, provider, threads
 from ..bundle_options import dry_run as dry_run_option
+from ..served import Levels, measure_served
 from ..verb import Verb, output
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ...devices.own_devices import OwnDevice
 
 _OPERATORS_SHOWN = 6
+_LEVELS = (1, 8, 32)
 MOST_SECONDS = 120.0
 
 
@@ -78,6 +80,16 @@ MOST_SECONDS = 120.0
     shell_complete=completion.places,
     help="Where, by comma: here, and names of `edgepress devices add`.",
 )
+@click.option(
+    "--engine",
+    shell_complete=completion.engines,
+    help="Another engine that serves the checkpoint BUNDLE, measured under load through its API: vllm.",
+)
+@click.option(
+    "--concurrency",
+    type=Levels(),
+    help="Requests at once, by comma, one number after the other. [default with --engine: 1,8,32]",
+)
 @max_memory
 @dry_run_option
 @output
@@ -96,27 +108,33 @@ def command(
     per_op: bool,
     no_energy: bool,
     on: str | None,
+    engine: str | None,
+    concurrency: tuple[int, ...] | None,
     max_memory: float | None,
     dry_run: bool,
     terminal: Terminal,
 ) -> None:
     """Measure latency, memory and energy of BUNDLE, on this machine or --on others.
 
-    The bundle runs in fresh worker processes, alone or interleaved with --baseline. One JSON line is appended
-    to the run file for each machine; `edgepress compare` and `edgepress report` read it.
+    The bundle runs in fresh worker processes, alone or interleaved with --baseline; with --engine another
+    engine serves a checkpoint. One JSON line is appended to the run file for each machine, or number of
+    requests at once; `edgepress compare` and `edgepress report` read it.
     """
     places = _places(on)
     progress = terminal.progress  # a clock that ticks while the rest is imported
+    record = record or Path("runs") / f"{bundle.resolve().name}.jsonl"
+    protocol, words = _protocol(quick, blocks, seed), shlex.join(["edgepress", *sys.argv[1:]])
+    lengths: dict[str, Any] = {"prompt_tokens": prompt_tokens, "new_tokens": max_new_tokens}
+    how: dict[str, Any] = {"protocol": protocol, "record": record, "command": words, "max_memory": max_memory}
+    if engine is not None:
+        levels, how = concurrency or _LEVELS, {**how, **lengths, "threads": threads}
+        measure_served(bundle, engine, levels, dry_run=dry_run, terminal=terminal, **how)
+        return
+    if concurrency is not None:
+        raise BadUsage("--concurrency goes with --engine: a bundle answers one request at a time")
     from ...benchmarks.speed.profile import plan_profile, profile_bundle
 
-    record = record or Path("runs") / f"{bundle.resolve().name}.jsonl"
-    options: dict[str, Any] = {
-        "prompt_tokens": prompt_tokens,
-        "new_tokens": max_new_tokens,
-        "batch": batch_size,
-        "energy": not no_energy,
-    }
-    protocol, words = _protocol(quick, blocks, seed), shlex.join(["edgepress", *sys.argv[1:]])
+    options = {**lengths, "batch": batch_size, "energy": not no_energy}
     if dry_run:
         needs = plan_profile(bundle, baseline=baseline, protocol=protocol, **options)
         print_plan(terminal, needs, record, max_memory)
@@ -130,8 +148,7 @@ def command(
         request = Request(bundles, protocol, options, words, 0.0 if quick else SETTLE_S)
         _in_places(places, request, record, terminal)
         return
-    how: dict[str, Any] = {"protocol": protocol, "record": record, "command": words, "progress": progress}
-    line = profile_bundle(bundle, baseline=baseline, max_memory=max_memory, **options, **how)
+    line = profile_bundle(bundle, baseline=baseline, progress=progress, **options, **how)
     terminal.document(line.model_dump(mode="json", by_alias=True), None if terminal.as_json else _table(line))
     terminal.say(f"recorded in {record}")
 

@@ -1,0 +1,118 @@
+"""``edgepress profile CHECKPOINT --engine NAME``: what is measured through another engine's server."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import BadUsage
+from ..terminal import Terminal
+from .bundle_options import print_plan
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..benchmarks.records.record import Measurement
+    from ..benchmarks.speed.protocol import Protocol
+
+# Options of `profile` that mean nothing where an engine of its own build serves a checkpoint.
+_FOREIGN = ("baseline", "batch_size", "provider", "per_op", "on")
+_COLUMNS = (
+    ("output_tps", "all tok/s", 1.0),
+    ("decode_tps", "one stream tok/s", 1.0),
+    ("ttft_ms", "first token ms", 1.0),
+    ("tpot_ms", "per token ms", 1.0),
+    ("rss_peak_bytes", "resident MB", 1e-6),
+)
+
+
+class Levels(click.ParamType):
+    """Numbers by comma: ``1,8,32``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        try:
+            found = tuple(dict.fromkeys(int(one) for one in str(value).split(",")))
+        except ValueError:
+            self.fail(f"{value} is not numbers by comma, such as 1,8,32", param, ctx)
+        return found
+
+
+def measure_served(
+    checkpoint: Path,
+    engine: str,
+    levels: tuple[int, ...],
+    *,
+    protocol: Protocol,
+    record: Path,
+    command: str,
+    max_memory: float | None,
+    dry_run: bool,
+    terminal: Terminal,
+    **lengths: Any,
+) -> None:
+    """Plan it or do it; a row for each number of requests at once."""
+    context = click.get_current_context()
+    for name in _FOREIGN:
+        source = context.get_parameter_source(name)
+        if source not in (None, click.core.ParameterSource.DEFAULT):
+            option = f"--{name.replace('_', '-')}"
+            raise BadUsage(f"{option} does not go with --engine: the engine's own build decides that")
+    from ..benchmarks.serving.profile import plan_served, profile_served
+
+    if dry_run:
+        needs, server = plan_served(checkpoint, engine, levels, protocol=protocol, **lengths)
+        print_plan(terminal, needs, record, max_memory)
+        terminal.say(f"  {'server':8} {shlex.join(server)}")
+        return
+    lines = profile_served(
+        checkpoint,
+        engine,
+        levels,
+        protocol=protocol,
+        record=record,
+        command=command,
+        max_memory=max_memory,
+        progress=terminal.progress,
+        **lengths,
+    )
+    document = {"lines": [line.model_dump(mode="json", by_alias=True) for line in lines]}
+    terminal.document(document, None if terminal.as_json else _table(lines))
+    terminal.say(f"recorded in {record}")
+
+
+def _table(lines: list[Measurement]) -> Table:
+    """Medians, and after a stroke the ninetieth percentiles that rest on enough."""
+    from rich.table import Table
+
+    first = lines[0]
+    work, runtime = first.workload, first.runtime
+    title = f"{first.subject.name} · {first.subject.scheme} · {runtime['name']} {runtime['version']}"
+    lengths = f"{work['prompt_tokens']} + {work['new_tokens']} tokens"
+    table = Table(title=f"{title} · {lengths}", title_justify="left")
+    for name in ("at once", *(name for _, name, _ in _COLUMNS), "requests", ""):
+        table.add_column(name, justify="right" if name else "left")
+    for line in lines:
+        cells = [_cell(line, name, scale) for name, _, scale in _COLUMNS]
+        validity = ": ".join([line.validity.status, "; ".join(line.validity.reasons)]).rstrip(": ")
+        count = str(line.metrics["ttft_ms"].n)
+        table.add_row(str(line.workload["concurrency"]), *cells, count, validity)
+    table.caption = "median / p90, where it rests on ten or more"
+    table.caption_justify = "left"
+    return table
+
+
+def _cell(line: Measurement, name: str, scale: float) -> str:
+    metric = line.metrics[name]
+    values = [metric.value] if metric.p90 is None else [metric.value, metric.p90]
+    return " / ".join("–" if value is None else _digits(value * scale) for value in values)
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
