@@ -8,7 +8,7 @@
 #   make check-kernels the operators in C under the sanitizers of addresses, undefined behaviour and threads
 #   make check-kernels-aarch64  the same operators for 64-bit Arm, on processors that qemu emulates
 #   make check-kernels-elsewhere  the same operators compiled for macOS and Windows, and not run
-#   make check-gpu   the CUDA tests and a benchmark on a machine with one NVIDIA GPU
+#   make check-gpu   the CUDA tests, a benchmark and vLLM, on a machine with one NVIDIA GPU
 #   make env         only make the environment make clean     remove what was built, not the environments
 #   make env-locked  the same by hash: every package as requirements/dev.txt pins it
 #   make lock        rewrite the files of requirements/ (needs uv)
@@ -21,6 +21,7 @@ VENV ?= .venv
 GPU_VENV ?= .venv-gpu
 # Where PYTHON has all of these, check-gpu runs with them and installs nothing, so that it needs no network.
 GPU_MODULES := torch, transformers, accelerate, compressed_tensors, onnx, onnxruntime, pydantic, hypothesis, pytest
+# check-gpu measures vLLM where EDGEPRESS_VLLM names the program of its environment, or PATH has it.
 # For check-gpu where the demo packages are missing: GPU_OPTIONS="--model DIRECTORY --calibration FILE"
 GPU_OPTIONS ?=
 # Which ONNX Runtime to install: cpu or gpu. The two share one import name, so an environment has one of them.

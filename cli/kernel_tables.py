@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import BadUsage
 from ..terminal import Terminal
 from . import completion
 from .bundle_options import dry_run as dry_run_option
@@ -24,15 +25,19 @@ _BUSY_PERCENT = 10.0
 
 @click.command("measure", cls=Verb)
 @click.argument("name", default="here", shell_complete=completion.devices)
+@click.option("--provider", default="cpu", show_default=True, help="cuda: this machine's GPU; not run yet.")
 @dry_run_option
 @output
-def measure(name: str, dry_run: bool, terminal: Terminal) -> None:
+def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None:
     """Measure the kernels, memory and disk of this machine, or of the device NAME, for `edgepress predict`.
 
     It takes a minute at the most. The table is kept in the user's configuration; a measurement that was
     stopped goes on with the same command.
     """
     progress = terminal.progress  # a clock that ticks while the rest is imported
+    if provider != "cpu":
+        _measure_gpu(name, provider, dry_run, terminal)
+        return
     from ..devices.kernel_table.kept import HERE
     from ..devices.kernel_table.measure import measure_kernels, plan
     from ..devices.own_devices import HERE as WORDS
@@ -65,6 +70,29 @@ def measure_kept(device: OwnDevice, terminal: Terminal) -> tuple[KernelTable, Pa
 
     table = measure_kernels_on(device, terminal.progress)
     return table, keep_table(device.name, table)
+
+
+def _measure_gpu(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None:
+    """A table of this machine's GPU, or what it would hold."""
+    from ..devices.kernel_table.gpu import LIMIT_S, gpu_cases, gpu_key, gpu_table_path, measure_gpu
+    from ..devices.own_devices import HERE as WORDS
+
+    if name not in WORDS:
+        raise BadUsage("--provider goes with this machine alone")
+    key = gpu_key(provider)
+    path, count = gpu_table_path(key), len(gpu_cases())
+    if dry_run:
+        document = {"key": key.model_dump(), "table": str(path), "cases": count, "seconds": LIMIT_S}
+        where = f"{key.processor}, {', '.join(key.flags)}, ONNX Runtime {key.runtime}"
+        terminal.document(
+            document, f"would time {count} cases in at most {LIMIT_S:.0f} s\nfor {where}\ninto {path}"
+        )
+        return
+    table = measure_gpu(key, path, terminal.progress)
+    document = {"table": str(path), **table.model_dump(mode="json", by_alias=True)}
+    timed = sum(len(one.sizes) for one in table.families)
+    terminal.document(document, f"{key.processor}: {timed} of {count} cases in {table.took:.0f} s")
+    terminal.say(f"kept in {path}")
 
 
 def _planned(planned: MeasurePlan) -> str:

@@ -148,7 +148,7 @@ def prepared_session(
         MissingDependency, InputError: as :func:`open_session`.
     """
     runtime = onnxruntime()
-    name = _available(runtime, provider)
+    name = require_provider(provider)
     require_threads(threads)
     recorded = {} if provider == "cpu" else RECORDED
     exact = {"session.x64quantprecision": str(int(products_saturate()))}
@@ -195,12 +195,17 @@ def _options(runtime: Any, threads: int, config: Mapping[str, str]) -> Any:
     return options
 
 
-def _available(runtime: Any, provider: str) -> str:
+def require_provider(provider: str) -> str:
+    """ONNX Runtime's name of ``provider``, a key of :data:`PROVIDERS`.
+
+    Raises:
+        UnknownName: it is no key. MissingDependency: ONNX Runtime is not installed, or lacks it.
+    """
     if provider not in PROVIDERS:
         raise UnknownName("provider", provider, PROVIDERS)
-    name = PROVIDERS[provider]
-    if name not in runtime.get_available_providers():
-        raise _missing(provider, f"installed: {', '.join(runtime.get_available_providers())}")
+    name, there = PROVIDERS[provider], onnxruntime().get_available_providers()
+    if name not in there:
+        raise _missing(provider, f"installed: {', '.join(there)}")
     return name
 
 

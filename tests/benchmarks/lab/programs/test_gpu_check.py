@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from edgepress.benchmarks.lab.programs import gpu_check
 from edgepress.benchmarks.lab.programs.gpu_cases import BlockTimes, equal_codes, profile_on
-from edgepress.benchmarks.lab.programs.gpu_check import (
+from edgepress.benchmarks.lab.programs.gpu_check import card, check, run_parts
+from edgepress.benchmarks.lab.programs.gpu_parts import (
     GpuPlan,
     both_devices,
-    card,
-    check,
+    kernels,
     profiled,
+    served,
     wide_blocks,
 )
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.compress.api import compress_model
 from edgepress.devices.nvidia import Gpu
 from edgepress.errors import InputError, MissingDependency
-from edgepress.terminal import Silent
+from edgepress.terminal import Progress, Silent
 
 pytestmark = pytest.mark.chain
 
@@ -89,8 +91,42 @@ def test_profile_of_the_exported_result(plan: GpuPlan, tmp_path: Path) -> None:
 
 
 def test_a_runtime_without_the_provider_says_so(plan: GpuPlan, tmp_path: Path) -> None:
-    (row,) = profiled(GpuPlan(provider=None), tmp_path, Silent())
-    assert row[1] == "skipped" and "no CUDA execution provider" in row[2]
+    for part in (profiled, kernels):
+        (row,) = part(GpuPlan(provider=None), tmp_path, Silent())
+        assert row[1] == "skipped" and "no CUDA execution provider" in row[2]
+
+
+def test_without_vllm_its_row_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRESS_VLLM", "/nowhere/vllm")
+    (row,) = served(GpuPlan(), tmp_path, Silent())
+    assert row[1] == "skipped" and "vLLM is not installed" in row[2]
+
+
+def test_the_parts_fit_the_limit_by_their_plan() -> None:
+    assert gpu_check.TESTS_S + sum(seconds for _, seconds in gpu_check.PARTS) < gpu_check.LIMIT
+
+
+def test_a_part_that_lasts_too_long_or_fails_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_part(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
+        threading.Event().wait(60)
+        return []
+
+    def wrong_part(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
+        raise InputError("no model", why="of this name")
+
+    def good_part(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
+        return [["good", "", "", ""]]
+
+    monkeypatch.setattr(gpu_check, "PARTS", ((slow_part, 0.05), (wrong_part, 60), (good_part, 60)))
+    whole, rows = run_parts(GpuPlan(), tmp_path, Silent())
+    assert not whole
+    assert [row[:3] for row in rows] == [
+        ["slow part", "failed", "slow part was stopped after 0.05 s"],
+        ["wrong part", "failed", "no model of this name"],
+        ["good", "", ""],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +163,7 @@ def test_the_whole_check_writes_its_table(
     monkeypatch.setattr(gpu_check, "run_tests", lambda: (True, row))
     monkeypatch.setattr(gpu_check, "cuda_provider", lambda: None)
     monkeypatch.setattr(gpu_check, "read_gpus", list)
+    monkeypatch.setenv("EDGEPRESS_VLLM", "/nowhere/vllm")
     assert check(tmp_path / "results", tmp_path, Silent(), plan) == 0
     text = (tmp_path / "results" / "gpu-unknown.md").read_text(encoding="utf-8")
     assert "3 passed" in text and "fraction of equal codes" in text and "make check-gpu" in text

@@ -1,0 +1,168 @@
+"""The kernel table of an NVIDIA GPU: what it holds for, its cases, and its making.
+
+The cases are those of decoders that are exported for CUDA: the runtime's own operators, in float16, with
+codes of 8 bits and less. It holds times of operators alone, and no prediction reads it yet. Tested with the
+CPU as the device; not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ... import __version__
+from ...errors import BundleError, InputError, MissingDependency
+from ...runtime.session.session import onnxruntime, require_provider
+from ...terminal import Progress
+from ..nvidia import read_gpus
+from .cases import Case, cases
+from .gpu_timing import DeviceChain
+from .kept import HERE, tables_of
+from .node_kinds import Fed, NodeKind
+from .operation import Operation
+from .table import Family, KernelTable, Key, now, write_table
+
+CUDA = "cuda"
+LIMIT_S = 45.0
+_SECONDS, _PASSES = 0.005, 5
+_OPERATORS = {
+    *("MatMulNBits", "FusedMatMul", "GroupQueryAttention", "Gather"),
+    *("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "LayerNormalization"),
+    *("Add", "Mul", "QuickGelu", "Gelu", "FastGelu", "BiasGelu"),
+}
+_Timed = tuple[Case, float, float]  # with the median and the least seconds of a node
+# Of an attention: query, cache, lengths and rotary tables. What the CPU's has beside them is left out.
+_ATTENTION_INPUTS = 9
+
+
+def gpu_key(provider: str) -> Key:
+    """What a table of this machine's first GPU holds for.
+
+    Raises:
+        MissingDependency: this ONNX Runtime lacks the provider, or there is no NVIDIA GPU.
+        InputError: a provider that is not CUDA. UnknownName: none at all.
+    """
+    require_provider(provider)
+    if provider != CUDA:
+        raise InputError(
+            f"there is no kernel table of {provider}",
+            why="it fuses whole graphs, which times of single operators say nothing of",
+            fix=f"measure the bundle itself: edgepress profile BUNDLE --provider {provider}",
+        )
+    gpus = read_gpus()
+    if not gpus:
+        raise MissingDependency(
+            "no NVIDIA GPU is here", why="nvidia-smi is not there, or shows none", fix="see: edgepress doctor"
+        )
+    return Key(
+        processor=_ascii(gpus[0].name),
+        flags=[_ascii(f"driver {gpus[0].driver or 'unknown'}")],
+        runtime=str(onnxruntime().__version__),
+        provider=provider,
+        kernels="none",
+    )
+
+
+def _ascii(text: str) -> str:
+    return "".join(one for one in text if " " <= one <= "~")[:200]
+
+
+def gpu_table_path(key: Key) -> Path:
+    """Apart from the processor's, of which the newest is read."""
+    return tables_of(HERE) / key.provider / f"{key.digest}.json"
+
+
+def gpu_cases() -> list[Case]:
+    """What a table of a GPU measures; its caches are beyond what a case fills, so that near and far differ
+    less than on a processor.
+    """
+    return [
+        Case(_half(case.kind), case.reach)
+        for case in cases()
+        if case.kind.domain != "edgepress" and case.kind.op in _OPERATORS and _is_float(case.kind)
+    ]
+
+
+def _is_float(kind: NodeKind) -> bool:
+    """Whether its cache, where it has one, is of floats."""
+    return all(fed is None or fed.role != "cache" or fed.dtype == "float32" for fed in kind.inputs)
+
+
+def _half(kind: NodeKind) -> NodeKind:
+    """The node in float16: activations, norms, scales and cache."""
+    inputs = kind.inputs[:_ATTENTION_INPUTS] if kind.op == "GroupQueryAttention" else kind.inputs
+    halved = tuple(map(_half_input, inputs))
+    work = kind.operation
+    codes = [fed for fed in halved if fed is not None and fed.role == "packed"]
+    read = sum(fed.nbytes for fed in codes) if codes else work.read // 2
+    return replace(kind, inputs=halved, operation=replace(work, read=read, moved=work.moved // 2))
+
+
+def _half_input(fed: Fed | None) -> Fed | None:
+    return replace(fed, dtype="float16") if fed is not None and fed.dtype == "float32" else fed
+
+
+def measure_gpu(key: Key, path: Path, progress: Progress, *, limit_s: float = LIMIT_S) -> KernelTable:
+    """Time the cases with the provider of ``key`` for at most ``limit_s`` seconds, and write the table.
+
+    Raises:
+        BundleError: no case could be timed; names why.
+    """
+    begun, found, failed = time.monotonic(), list[_Timed](), ""
+    every = gpu_cases()
+    folder = tempfile.TemporaryDirectory(prefix="edgepress-kernels-")
+    with folder as name, progress.task("measuring the GPU's kernels", len(every)) as task:
+        for case in every:
+            if time.monotonic() - begun > limit_s:
+                break
+            try:
+                chain = DeviceChain(case.kind, key.provider, Path(name), far=case.reach == "far")
+                taken = chain.time(seconds=_SECONDS, passes=_PASSES)
+                found.append((case, median(taken) / chain.nodes, min(taken) / chain.nodes))
+            except BundleError as error:
+                failed = failed or f"{case.kind.op}: {error.why}"
+            task.advance(detail=case.kind.op)
+    if not found:
+        raise BundleError(f"no operator could be timed with {key.provider}", why=failed)
+    table = KernelTable(
+        schema="edgepress.kernel-table/1",
+        key=key,
+        machine=HERE,
+        tool=f"edgepress {__version__}",
+        created_utc=now(),
+        took=time.monotonic() - begun,
+        busy_percent=None,
+        complete=len(found) == len(every),
+        families=_families(found),
+    )
+    write_table(path, table)
+    return table
+
+
+def _families(found: list[_Timed]) -> list[Family]:
+    groups = dict[Any, list[tuple[Operation, float, float]]]()
+    for case, middle, least in found:
+        work = case.kind.operation
+        family = (work.op, work.form, work.features, work.kind, case.reach)
+        groups.setdefault(family, []).append((work, middle, least))
+    return [
+        Family(
+            op=op,
+            form=form,
+            features=list(features),
+            kind=kind,
+            reach=reach,
+            threads=1,
+            sizes=[list(work.sizes) for work, _, _ in members],
+            read=[work.read for work, _, _ in members],
+            moved=[work.moved for work, _, _ in members],
+            work=[work.work for work, _, _ in members],
+            seconds=[float(f"{middle:.4g}") for _, middle, _ in members],
+            least=[float(f"{least:.4g}") for _, _, least in members],
+        )
+        for (op, form, features, kind, reach), members in groups.items()
+    ]
