@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .cases import Case, cases
@@ -34,9 +35,9 @@ def _family(case: Case) -> tuple[str, str, tuple[str, ...], str, str]:
     return work.op, work.form, work.features, work.kind, case.reach
 
 
-def families_of(done: Done) -> list[Family]:
-    """One for each operator, form, reach and number of threads."""
-    known, groups = cases(), dict[Any, list[tuple[Any, float, float]]]()
+def families_of(done: Done, known: Sequence[Case]) -> list[Family]:
+    """One for each operator, form, reach and number of threads of the cases that are ``known``."""
+    groups = dict[Any, list[tuple[Any, float, float]]]()
     for (index, threads), (median, least) in sorted(done.items()):
         case = known[index]
         groups.setdefault((*_family(case), threads), []).append((case.kind.operation, median, least))

@@ -12,7 +12,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from ... import __version__
 from ...errors import BundleError, InputError, MissingDependency
@@ -20,11 +19,11 @@ from ...runtime.session.session import onnxruntime, require_provider
 from ...terminal import Progress
 from ..nvidia import read_gpus
 from .cases import Case, cases
+from .families import Done, families_of
 from .gpu_timing import DeviceChain
 from .kept import HERE, tables_of
 from .node_kinds import Fed, NodeKind
-from .operation import Operation
-from .table import Family, KernelTable, Key, now, write_table
+from .table import KernelTable, Key, now, write_table
 
 CUDA = "cuda"
 LIMIT_S = 45.0
@@ -34,7 +33,6 @@ _OPERATORS = {
     *("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "LayerNormalization"),
     *("Add", "Mul", "QuickGelu", "Gelu", "FastGelu", "BiasGelu"),
 }
-_Timed = tuple[Case, float, float]  # with the median and the least seconds of a node
 # Of an attention: query, cache, lengths and rotary tables. What the CPU's has beside them is left out.
 _ATTENTION_INPUTS = 9
 
@@ -112,21 +110,21 @@ def measure_gpu(key: Key, path: Path, progress: Progress, *, limit_s: float = LI
     Raises:
         BundleError: no case could be timed; names why.
     """
-    begun, found, failed = time.monotonic(), list[_Timed](), ""
+    begun, done, failed = time.monotonic(), Done(), ""
     every = gpu_cases()
     folder = tempfile.TemporaryDirectory(prefix="edgepress-kernels-")
     with folder as name, progress.task("measuring the GPU's kernels", len(every)) as task:
-        for case in every:
+        for index, case in enumerate(every):
             if time.monotonic() - begun > limit_s:
                 break
             try:
                 chain = DeviceChain(case.kind, key.provider, Path(name), far=case.reach == "far")
                 taken = chain.time(seconds=_SECONDS, passes=_PASSES)
-                found.append((case, median(taken) / chain.nodes, min(taken) / chain.nodes))
+                done[index, 1] = (median(taken) / chain.nodes, min(taken) / chain.nodes)
             except BundleError as error:
                 failed = failed or f"{case.kind.op}: {error.why}"
             task.advance(detail=case.kind.op)
-    if not found:
+    if not done:
         raise BundleError(f"no operator could be timed with {key.provider}", why=failed)
     table = KernelTable(
         schema="edgepress.kernel-table/1",
@@ -136,33 +134,8 @@ def measure_gpu(key: Key, path: Path, progress: Progress, *, limit_s: float = LI
         created_utc=now(),
         took=time.monotonic() - begun,
         busy_percent=None,
-        complete=len(found) == len(every),
-        families=_families(found),
+        complete=len(done) == len(every),
+        families=families_of(done, every),
     )
     write_table(path, table)
     return table
-
-
-def _families(found: list[_Timed]) -> list[Family]:
-    groups = dict[Any, list[tuple[Operation, float, float]]]()
-    for case, middle, least in found:
-        work = case.kind.operation
-        family = (work.op, work.form, work.features, work.kind, case.reach)
-        groups.setdefault(family, []).append((work, middle, least))
-    return [
-        Family(
-            op=op,
-            form=form,
-            features=list(features),
-            kind=kind,
-            reach=reach,
-            threads=1,
-            sizes=[list(work.sizes) for work, _, _ in members],
-            read=[work.read for work, _, _ in members],
-            moved=[work.moved for work, _, _ in members],
-            work=[work.work for work, _, _ in members],
-            seconds=[float(f"{middle:.4g}") for _, middle, _ in members],
-            least=[float(f"{least:.4g}") for _, _, least in members],
-        )
-        for (op, form, features, kind, reach), members in groups.items()
-    ]

@@ -243,7 +243,7 @@ class _Measurement:
             fixed=sorted(self.fixed, key=lambda one: one.threads),
             bandwidth=self.readings,
             streams=self.streams,
-            families=families_of(self.done),
+            families=families_of(self.done, cases()),
             **self.numbers,
         )
         write_table(self.plan.path, table)
