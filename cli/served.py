@@ -29,25 +29,18 @@ _COLUMNS = (
 )
 
 
-class Levels(click.ParamType):
-    """Numbers by comma: ``1,8,32``."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        try:
-            found = tuple(dict.fromkeys(int(one) for one in str(value).split(",")))
-        except ValueError:
-            self.fail(f"{value} is not numbers by comma, such as 1,8,32", param, ctx)
-        return found
+def numbers(text: str) -> tuple[int, ...]:
+    """``1,8,32`` as numbers; raises BadUsage."""
+    try:
+        return tuple(dict.fromkeys(int(one) for one in text.split(",")))
+    except ValueError:
+        raise BadUsage(f"--concurrency is {text}, not numbers by comma, such as 1,8,32") from None
 
 
 def measure_served(
     checkpoint: Path,
     engine: str,
-    levels: tuple[int, ...],
+    concurrency: str,
     *,
     protocol: Protocol,
     record: Path,
@@ -58,7 +51,7 @@ def measure_served(
     **lengths: Any,
 ) -> None:
     """Plan it or do it; a row for each number of requests at once."""
-    context = click.get_current_context()
+    levels, context = numbers(concurrency), click.get_current_context()
     for name in _FOREIGN:
         source = context.get_parameter_source(name)
         if source not in (None, click.core.ParameterSource.DEFAULT):

@@ -105,7 +105,8 @@ def models(port: int, *, timeout_s: float) -> list[str]:
 
 def version(port: int, *, timeout_s: float) -> str:
     """Of the engine, by its own word; raises :class:`NoAnswer`."""
-    return _get(port, "/version", _Version, timeout_s).version
+    found: _Version = _get(port, "/version", _Version, timeout_s)
+    return found.version
 
 
 def _get(port: int, path: str, form: type[Any], timeout_s: float) -> Any:

@@ -14,7 +14,7 @@ from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import COUNT, SEED, max_memory, print_plan, provider, threads
 from ..bundle_options import dry_run as dry_run_option
-from ..served import Levels, measure_served
+from ..served import measure_served
 from ..verb import Verb, output
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ...devices.own_devices import OwnDevice
 
 _OPERATORS_SHOWN = 6
-_LEVELS = (1, 8, 32)
+_LEVELS = "1,8,32"
 MOST_SECONDS = 120.0
 
 
@@ -87,7 +87,7 @@ MOST_SECONDS = 120.0
 )
 @click.option(
     "--concurrency",
-    type=Levels(),
+    metavar="NUMBERS",
     help="Requests at once, by comma, one number after the other. [default with --engine: 1,8,32]",
 )
 @max_memory
@@ -109,7 +109,7 @@ def command(
     no_energy: bool,
     on: str | None,
     engine: str | None,
-    concurrency: tuple[int, ...] | None,
+    concurrency: str | None,
     max_memory: float | None,
     dry_run: bool,
     terminal: Terminal,
