@@ -15,6 +15,7 @@ from .columns import SIZE
 from .conclusion import AGREE, SPEED, column
 from .headline import LOSS, headline, speed, why
 from .join import ResultGroup, ResultRow
+from .predicted import PredictedDevice, banded
 from .results_table import Cell
 
 LONGEST_NAME = 80
@@ -22,11 +23,14 @@ LONGEST_NAME = 80
 
 @dataclass(frozen=True)
 class DeviceSpeed:
-    """A version on a device: its rate, how it compares with the original there, and its mark."""
+    """A version on a device: its rate, how it compares with the original there, and its mark. Where it is
+    ``predicted`` the rate has its band, and nothing is compared.
+    """
 
     rate: Cell
     ratio: str
     recommended: bool
+    predicted: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,10 @@ def device_names(group: ResultGroup) -> list[str]:
     ]
 
 
-def device_table(group: ResultGroup) -> DeviceTable:
-    """The table of a model; without a device it has sizes and quality alone."""
+def device_table(group: ResultGroup, predicted: Sequence[PredictedDevice] = ()) -> DeviceTable:
+    """The table of a model; without a device it has sizes and quality alone. What is predicted has columns of
+    its own, last.
+    """
     shown, names = views(group), device_names(group)
     metrics = [AGREE[group.kind][0], LOSS[group.kind].metric]
     columns = [SIZE, *(column(group, metric) for metric in metrics)]
@@ -78,7 +84,7 @@ def device_table(group: ResultGroup) -> DeviceTable:
             "original" if row.is_baseline else label,
             row.is_baseline,
             tuple(table.cell(group, row, one) for one in columns),
-            tuple(_speed(view, row) for view in shown),
+            (*(_speed(view, row) for view in shown), *(_expected(group, one, row) for one in predicted)),
         )
         for row, (label, _) in zip(group.rows, table.labels(group), strict=True)
         if _is_shown(group, row)
@@ -86,7 +92,7 @@ def device_table(group: ResultGroup) -> DeviceTable:
     heads = tuple((one.title, one.unit) for one in columns)
     return DeviceTable(
         heads,
-        tuple(names),
+        (*names, *(f"{one.name}, predicted" for one in predicted)),
         column(group, SPEED[group.kind][0]).unit,
         tuple(rows),
         _reasons(group, shown, names),
@@ -109,6 +115,11 @@ def _speed(view: ResultGroup, row: ResultRow) -> DeviceSpeed:
     ratio = "" if found is None else numerals.times(found.ratio)
     recommended = best is not None and _same(best, row)
     return DeviceSpeed(table.cell(view, here, column(view, SPEED[view.kind][0])), ratio, recommended)
+
+
+def _expected(group: ResultGroup, device: PredictedDevice, row: ResultRow) -> DeviceSpeed:
+    found = device.quantity(row.subject.manifest_sha256, SPEED[group.kind][0])
+    return DeviceSpeed(Cell(banded(found), status="missing" if found is None else "valid"), "", False, True)
 
 
 def _same(one: ResultRow, other: ResultRow) -> bool:

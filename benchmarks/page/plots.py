@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,6 +11,7 @@ from . import headline, svg
 from . import results_table as table
 from .device_table import device_names, views
 from .join import ResultGroup, ResultRow
+from .predicted import PredictedDevice, labelled
 
 SIZES = ({"width": 540.0, "height": 360.0}, {"width": 350.0, "height": 330.0})
 MOST = 16  # labels beyond this many cannot be distinguished
@@ -134,3 +137,38 @@ def _kind(row: ResultRow, x: Measure, y: Measure, on_front: bool) -> svg.Kind:
 def _marked(label: str, x: Measure, y: Measure, row: ResultRow) -> str:
     marks = [table.MARKS[status] for status in (x.status(row), y.status(row)) if status != "valid"]
     return f"{label} {marks[0]}" if marks else label
+
+
+def predicted_plots(
+    group: ResultGroup, predicted: Sequence[PredictedDevice], prefix: str
+) -> list[svg.Figure]:
+    """Accuracy, measured, against the speed that is predicted on each device: hollow points with bands."""
+    found = []
+    for number, device in enumerate(predicted):
+        points = _expected_points(group, device, LOSS[group.kind])
+        if points:
+            x, y = SPEED[group.kind], LOSS[group.kind]
+            description = f"{y.title} against predicted {x.title} of {len(points)} versions, with bands."
+            title = f"Accuracy against predicted speed on {device.name}"
+            draw = partial(
+                svg.scatter,
+                points=points,
+                x=svg.Scale(f"predicted {x.title}", log=True),
+                y=svg.Scale(y.title, log=True),
+                title=title,
+                description=description,
+            )
+            found.append(svg.Figure.of(title, f"{prefix}-p{number}", draw, "", SIZES))
+    return found
+
+
+def _expected_points(group: ResultGroup, device: PredictedDevice, y: Measure) -> list[svg.Point]:
+    found, metric = [], SPEED[group.kind].metric or ""
+    for row, (identity, label) in zip(group.rows, labelled(group), strict=True):
+        speed, up = device.quantity(identity, metric), y.of(row)
+        if speed is None or not speed.value or up is None or y.status(row) == "invalid":
+            continue
+        low = max(speed.low or 0.0, speed.value / 10)
+        band = (low, speed.high if speed.high and math.isfinite(speed.high) else speed.value)
+        found.append(svg.Point(speed.value, up, label, "predicted", band))
+    return found

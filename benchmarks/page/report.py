@@ -20,6 +20,7 @@ from ..records.conditions import machine
 from ..records.record import Measurement, read, run_files
 from .heat_grid import SHADES
 from .join import ResultGroup, join
+from .predicted import Predicted, read_predictions
 from .sections import section
 
 MOST_BYTES = 300_000
@@ -28,9 +29,14 @@ GENERATOR = b'<meta name="generator" content="edgepress">'
 
 
 def write_report(
-    runs: Sequence[Path | str] | Path | str, output: Path | str, *, overwrite: bool = False
+    runs: Sequence[Path | str] | Path | str,
+    output: Path | str,
+    *,
+    predicted: Sequence[Path | str] = (),
+    overwrite: bool = False,
 ) -> Path:
-    """Write the report of ``runs`` (run files, or directories of them) to the file ``output``.
+    """Write the report of ``runs`` (run files, or directories of them) to the file ``output``; ``predicted``
+    are files of ``edgepress predict --json`` about the same versions.
 
     Raises:
         InputError: a run that is missing or does not parse, or is the output; more lines than fit 300 KB.
@@ -39,8 +45,10 @@ def write_report(
     target = Path(output)
     overwrite = overwrite or _is_report(target)
     chosen = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
-    refuse_file(target, overwrite=overwrite, inputs=[file for run in chosen for file in run_files(run)])
-    page = render_report(read(chosen)).encode()
+    beside = [Path(one) for one in predicted]
+    inputs = [*(file for run in chosen for file in run_files(run)), *beside]
+    refuse_file(target, overwrite=overwrite, inputs=inputs)
+    page = render_report(read(chosen), read_predictions(beside)).encode()
     make_folder(target.parent)
     with disk_full_is_typed(target):
         write_atomic(target, page)
@@ -55,7 +63,7 @@ def _is_report(path: Path) -> bool:
         return GENERATOR in stream.read(4096)
 
 
-def render_report(lines: Sequence[Measurement]) -> str:
+def render_report(lines: Sequence[Measurement], predicted: Sequence[Predicted] = ()) -> str:
     """The page as text.
 
     Raises:
@@ -64,7 +72,7 @@ def render_report(lines: Sequence[Measurement]) -> str:
     groups = join(lines)
     page: str = _template().render(
         shades=SHADES,
-        sections=[section(group, number) for number, group in enumerate(groups, 1)],
+        sections=[section(group, number, predicted) for number, group in enumerate(groups, 1)],
         summary=_summary(groups, lines),
     )
     size = len(page.encode())

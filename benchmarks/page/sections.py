@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...storage import sha256_json
 from ..records import numerals
 from ..records.conditions import Facts, clip, conduct, describe, environments
 from ..records.record import Measurement
+from . import predicted
 from . import results_table as table
 from .account_table import AccountTable, energy_tables, why_uncounted
 from .breakdowns import (
@@ -23,7 +24,7 @@ from .conclusion import sentences
 from .device_table import DeviceTable, device_names, device_table, views
 from .headline import headline
 from .join import ResultGroup, aspect_of
-from .plots import plots
+from .plots import plots, predicted_plots
 from .slice_chart import slice_figures
 from .svg import Figure
 from .tiles import Tile, tiles
@@ -76,6 +77,7 @@ class Section:
     answers: tuple[Answers, ...]
     tables: tuple[tuple[str, str, table.Table], ...]
     plots: tuple[Figure, ...]
+    predicted: tuple[AccountTable, ...]
     slices: tuple[Figure, ...]
     damage: tuple[Figure, ...]
     widths: tuple[Figure, ...]
@@ -90,10 +92,10 @@ class Section:
     artifacts: tuple[Artifact, ...]
 
 
-def section(group: ResultGroup, number: int) -> Section:
+def section(group: ResultGroup, number: int, predictions: Sequence[predicted.Predicted] = ()) -> Section:
     """Everything the page says about one model."""
     anchor = f"m{number}"
-    lead = headline(group)
+    lead, elsewhere = headline(group), predicted.devices(group, predictions)
     every = (group, *group.further)
     lines = [line for one in every for row in one.rows for line in row.lines]
     return Section(
@@ -103,10 +105,11 @@ def section(group: ResultGroup, number: int) -> Section:
         tuple(sentences(group)),
         tuple(tiles(group)),
         lead.subject.scheme if lead is not None else "",
-        device_table(group),
+        device_table(group, elsewhere),
         tuple(_answers(group)),
         tuple(_tables(group)),
-        tuple(plots(group, anchor)),
+        (*plots(group, anchor), *predicted_plots(group, elsewhere, anchor)),
+        tuple(predicted.tables(group, elsewhere)),
         tuple(slice_figures(group, anchor)),
         tuple(damage_figures(group, anchor)),
         tuple(width_figures(group, anchor)),

@@ -24,18 +24,21 @@ from .plot_layout import Box
 GLYPH = 7.0  # width of an average character at 12 user units, on the wide side of common interface fonts
 LINE = 15.0
 BOTH: tuple[Mapping[str, float], ...] = ({"width": 520.0}, {"width": 350.0})
-Kind = Literal["baseline", "front", "plain", "suspect", "doubtful"]
+Kind = Literal["baseline", "front", "plain", "suspect", "doubtful", "predicted"]
 Steps = Literal["none", "across", "up"]
 
 
 @dataclass(frozen=True)
 class Point:
-    """A labelled point in data units. ``suspect`` points are hollow, ``doubtful`` ones crossed as well."""
+    """A labelled point in data units. ``suspect`` points are hollow, ``doubtful`` ones crossed as well;
+    ``predicted`` ones are hollow, with a line over the ``band`` of x.
+    """
 
     x: float
     y: float
     label: str
     kind: Kind = "plain"
+    band: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def scatter(
     that go ``across`` or ``up`` first: then what lies beyond the line is worse than a point on it.
     """
     count = max(3, int(width / 110))
-    horizontal = plot_layout.fit([p.x for p in points], log=x.log, count=count)
+    across = [value for p in points for value in (p.x, *(p.band or ()))]
+    horizontal = plot_layout.fit(across, log=x.log, count=count)
     vertical = plot_layout.fit([p.y for p in points], log=y.log, count=5)
     names = [numerals.tick(tick) for tick in vertical.ticks]
     left = 14 + GLYPH * max(map(len, names), default=0)
@@ -144,9 +148,21 @@ def scatter(
             ),
             *([_polyline(line)] if len(line) > 1 else []),
             *_labels(points, spots, area, line),
+            *_bands(points, spots, horizontal, area),
             *(mark for point, spot in zip(points, spots, strict=True) for mark in _mark(point, *spot)),
         ],
     )
+
+
+def _bands(
+    points: Sequence[Point], spots: Sequence[tuple[float, float]], axis: plot_layout.Axis, area: Box
+) -> list[Markup]:
+    marks = []
+    for point, (_, y) in zip(points, spots, strict=True):
+        if point.band:
+            low, high = (area.x + area.width * axis.at(value) for value in point.band)
+            marks.append(element("path", d=f"M{low:.1f} {y - 4:.1f}v8m0-4H{high:.1f}m0-4v8", class_="band"))
+    return marks
 
 
 def _vertical_ticks(axis: plot_layout.Axis, names: Sequence[str], area: Box, *, zero: bool) -> list[Markup]:

@@ -21,9 +21,18 @@ from ..verb import output as verb_output
     type=click.Path(path_type=Path),
     help="The page to write.",
 )
+@click.option(
+    "--predicted",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="What `edgepress predict --json` printed, to stand beside the measurements.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is no page of edgepress's.")
 @verb_output
-def command(runs: tuple[Path, ...], output: Path, overwrite: bool, terminal: Terminal) -> None:
+def command(
+    runs: tuple[Path, ...], output: Path, predicted: tuple[Path, ...], overwrite: bool, terminal: Terminal
+) -> None:
     """Write one HTML page from measured runs: run files (.jsonl), or directories of them.
 
     The page needs no network and no script. Open it in a browser, print it, send it.
@@ -31,6 +40,6 @@ def command(runs: tuple[Path, ...], output: Path, overwrite: bool, terminal: Ter
     from ...benchmarks.page.report import write_report
     from ...storage import sha256_file
 
-    path = write_report(runs, output, overwrite=overwrite)
+    path = write_report(runs, output, predicted=predicted, overwrite=overwrite)
     result = {"report": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
     terminal.document(result, str(path))

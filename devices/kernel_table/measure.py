@@ -53,6 +53,7 @@ LIMIT_S = 60.0
 # such a cache of their own still finds a third of its half there.
 _CACHES, _LEAST_STOCK, _MOST_STOCK = 12, 64 << 20, 1 << 30
 _SAVE_EVERY_S = 2.0
+_ROUNDS = 2  # of streams, at the beginning
 _OWN = "edgepress"
 # Of a case, about: opening a session and its passes.
 CASE_S = 0.025
@@ -202,8 +203,10 @@ class _Measurement:
         """Every case that is left, with so many threads."""
         left = [index for index in _wanted(self.plan.key) if (index, threads) not in self.done]
         saved = time.monotonic()
-        request = {"folder": str(folder), "threads": threads, "cases": left}
-        for message in _child({**request, "spans": _spans(self.plan.stock)}, until):
+        request: dict[str, Any] = {"folder": str(folder), "threads": threads, "cases": left}
+        known = any(one.threads == threads for one in self.streams)
+        request |= {"spans": _spans(self.plan.stock), "rounds": 0 if known else _ROUNDS}
+        for message in _child(request, until):
             if "ready" in message:
                 self.numbers |= {"resident": message["ready"], "start": message["after"]}
             elif "fixed" in message:

@@ -32,7 +32,6 @@ STOCK = "stock.bin"
 _SECONDS, _PASSES = 0.008, 5
 # Cases between two looks at how fast weights come from memory: on a shared machine that moves by the minute.
 _LOOK_EVERY = 250
-_ROUNDS = 2
 _VALUES, _NODES = 64, 256
 
 
@@ -55,7 +54,7 @@ def answer(request: dict[str, Any], channel: Any) -> None:
     scratch = stock.copy()  # caches lie in plain memory, weights in a mapped file
     known, own, at = cases(), instructions() != "none", 0
     streams = _streams(request["spans"], stock, folder, threads) if own else []
-    for _ in range(_ROUNDS):
+    for _ in range(request["rounds"]):
         for size, stream in streams:
             say(stream={"working_set": size, **stream.time(fixed["run"])})
     for count, index in enumerate(request["cases"]):

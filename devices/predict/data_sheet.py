@@ -61,4 +61,5 @@ def predict_from_sheet(subject: Subject, target: Target, work: PredictedWork, ch
         quantities=(*main, *held),
         check=check,
         notes=(*subject.notes, *notes),
+        artifact=subject.artifact,
     )

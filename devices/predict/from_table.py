@@ -58,6 +58,7 @@ class TablePrediction:
             quantities=tuple(quantities),
             check=check,
             notes=tuple(notes),
+            artifact=self.subject.artifact,
         )
 
     def run_seconds(self, run: Run, cost: TableCost | None = None) -> float:

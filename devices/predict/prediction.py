@@ -41,6 +41,7 @@ class Prediction:
         source: of the basis: the table's processor, runtime and age, or the data sheet's own.
         check: the command that measures the same quantities.
         notes: what lies beyond the table, and what was assumed.
+        artifact: the identity of the bundle; empty of a plan.
     """
 
     subject: str
@@ -52,6 +53,7 @@ class Prediction:
     quantities: tuple[Quantity, ...]
     check: str
     notes: tuple[str, ...] = field(default=())
+    artifact: str = ""
 
     def value(self, name: str) -> float | None:
         """The quantity ``name``; None where it is not predicted."""
@@ -62,6 +64,7 @@ class Prediction:
         return {
             "predicted": True,
             "subject": self.subject,
+            "artifact": self.artifact,
             "target": self.target,
             "basis": self.basis,
             "source": self.source,

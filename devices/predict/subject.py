@@ -22,7 +22,7 @@ class Subject:
         weights: bytes of the graph and its weights; disk: of everything, within ``disk_band``.
         tokenizer: bytes of the tokenizer's file.
         kv_bytes: that a token takes in the cache; values: that are bound to each run.
-        widest: numbers of a token in the widest activation.
+        widest: numbers of a token in the widest activation. artifact: the identity of a bundle.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Subject:
     context: int
     disk_band: float = 0.0
     notes: tuple[str, ...] = ()
+    artifact: str = ""
 
 
 def bundle_subject(path: Path) -> Subject:
@@ -65,6 +66,7 @@ def bundle_subject(path: Path) -> Subject:
         vocab=decoder.vocab_size if decoder else 0,
         widest=0,
         context=decoder.context_length if decoder else bundle.encoder.max_length,
+        artifact=bundle.manifest_sha256,
     )
     products = [one.sizes[2] for one in subject.does(Run(1)).counts if one.kind == "product"]
     return replace(subject, widest=max(products, default=0))

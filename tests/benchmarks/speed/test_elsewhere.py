@@ -163,7 +163,7 @@ def test_a_device_that_is_added_has_its_kernels_measured(
     document = json.loads(capsys.readouterr().out)
     table = newest_table("pi")
     assert table is not None and Path(document["table"]).is_file()
-    assert table.key.processor == document["facts"]["processor"] and table.families
+    assert table.key.processor == document["facts"]["processor"] and table.bandwidth
 
 
 def test_a_target_is_refused_and_an_unknown_name_told(

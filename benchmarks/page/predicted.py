@@ -1,0 +1,147 @@
+"""Predictions beside measurements: what ``edgepress predict --json`` printed of the versions of a page.
+
+They have columns, a table and plots of their own, and never stand in one column with what was measured. A
+file of predictions is read as a stranger's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...errors import InputError
+from ...storage import canonical_json, read_json
+from ..records import numerals
+from ..records.conditions import clip
+from . import results_table as table
+from .account_table import AccountTable
+from .join import ResultGroup
+
+MOST_BYTES = 4 << 20
+_SHOWN = {
+    "decode_tps": ("decoding, tokens/s", 1.0),
+    "prefill_tps": ("prompt, tokens/s", 1.0),
+    "sentences_per_second": ("texts/s", 1.0),
+    "ttft_ms": ("first token, ms", 1.0),
+    "latency_ms": ("one text, ms", 1.0),
+    "rss_peak_bytes": ("memory, MB", 1e-6),
+    "disk_bytes": ("disk, MB", 1e-6),
+    "decode_j_per_token": ("J/token, modelled", 1.0),
+}
+
+
+class Expected(BaseModel):
+    """A quantity within its band; ``value`` is None for a reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float | None = Field(ge=0, allow_inf_nan=False)
+    low: float | None = Field(allow_inf_nan=False)
+    high: float | None = Field(allow_inf_nan=False)
+
+
+class Predicted(BaseModel):
+    """Of one artifact on one target."""
+
+    model_config = ConfigDict(frozen=True)
+
+    artifact: str
+    target: str
+    basis: str
+    source: str
+    threads: int | None
+    workload: dict[str, Any]
+    quantities: dict[str, Expected] = Field(max_length=64)
+    check: str
+    notes: list[str] = Field(default_factory=list, max_length=64)
+
+
+@dataclass(frozen=True)
+class PredictedDevice:
+    """What is predicted on one target, of the versions of one model by their identity."""
+
+    name: str
+    predictions: dict[str, Predicted]
+
+    def quantity(self, identity: str, name: str) -> Expected | None:
+        """Of the version ``identity``; None where nothing is predicted."""
+        found = self.predictions.get(identity)
+        known = found.quantities.get(name) if found else None
+        return known if known is not None and known.value is not None else None
+
+
+def read_predictions(paths: Sequence[Path]) -> list[Predicted]:
+    """What stands in files that ``edgepress predict --json`` wrote, but for plans: they have no artifact.
+
+    Raises:
+        InputError: a file is none of these; names it.
+    """
+    found = []
+    for path in paths:
+        data = read_json(path, limit=MOST_BYTES)
+        try:
+            listed = data["predictions"]
+            found += [Predicted.model_validate(one) for one in listed if one.get("artifact")]
+        except (KeyError, TypeError, AttributeError, ValidationError) as error:
+            raise InputError(
+                f"{path} holds no predictions",
+                why=str(error)[:300],
+                fix=f"make it: edgepress predict BUNDLE --on NAMES --json > {path.name}",
+            ) from None
+    return found
+
+
+def devices(group: ResultGroup, predictions: Sequence[Predicted]) -> list[PredictedDevice]:
+    """By target, threads and work: the newest of each version of the model."""
+    known = {row.subject.manifest_sha256 for row in group.rows}
+    found: dict[str, list[Predicted]] = {}
+    for one in predictions:
+        if one.artifact in known:
+            found.setdefault(canonical_json([one.target, one.threads, one.workload]), []).append(one)
+    return [PredictedDevice(_name(of[0]), {one.artifact: one for one in of}) for of in found.values()]
+
+
+def _name(one: Predicted) -> str:
+    return clip(one.target + (f", {one.threads} threads" if one.threads else ""))
+
+
+def banded(found: Expected | None, scale: float = 1.0) -> str:
+    """``12 [9, 15]``."""
+    if found is None or found.value is None:
+        return "–"
+    value, *band = (
+        numerals.significant(scale * one) for one in (found.value, found.low, found.high) if one is not None
+    )
+    return f"{value} [{', '.join(band)}]"
+
+
+def tables(group: ResultGroup, predicted: Sequence[PredictedDevice]) -> list[AccountTable]:
+    """One for each device: every quantity of every version with its band."""
+    found = []
+    for device in predicted:
+        shown = [name for name in _SHOWN if any(device.quantity(key, name) for key in device.predictions)]
+        rows = [
+            (label, *(banded(device.quantity(identity, name), _SHOWN[name][1]) for name in shown))
+            for identity, label in labelled(group)
+            if identity in device.predictions
+        ]
+        first = next(iter(device.predictions.values()))
+        notes = dict.fromkeys(clip(note) for one in device.predictions.values() for note in one.notes)
+        work = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in first.workload.items())
+        note = f"From a {first.basis}: {clip(first.source)}. {clip(work)}. Measure it: {clip(first.check)}. "
+        columns = ("version", *(_SHOWN[name][0] for name in shown))
+        found.append(AccountTable(device.name, note + "; ".join(notes), columns, tuple(rows)))
+    return found
+
+
+def labelled(group: ResultGroup) -> list[tuple[str, str]]:
+    """Identity and label of every version."""
+    names = table.labels(group)
+    return [
+        (row.subject.manifest_sha256, "original" if row.is_baseline else " ".join(filter(None, label)))
+        for row, label in zip(group.rows, names, strict=True)
+    ]
