@@ -91,23 +91,30 @@ def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> in
 
 
 def predict_memory(
-    source: WeightSource, recipe: Recipe, batch_tokens: int, tokens: int, resident: int = LIBRARIES
+    source: WeightSource,
+    recipe: Recipe,
+    batch_tokens: int,
+    tokens: int,
+    length: int,
+    resident: int = LIBRARIES,
 ) -> int:
-    """Peak resident bytes of the sweep with so many ``tokens`` of calibration text, ``batch_tokens`` at once;
-    ``resident`` is what the process holds before it starts.
+    """Peak resident bytes of the sweep with so many ``tokens`` of calibration text, in sequences of
+    ``length`` and ``batch_tokens`` at once; ``resident`` is what the process holds before it starts.
     """
     anatomy = source.anatomy
     peaks, passes = [_probe_bytes(source, recipe)], _swept(recipe)
     bits = [bits for _, step in recipe.steps if (bits := step.bits_per_weight(1024)) is not None]
     codes = 1 + max(bits) / 8 if bits else 0.0  # of a weight: a byte, and what it becomes on disk
     compares = any(step.compares for step in passes)
-    kept = _KEPT if any(step.learns for step in passes) else 0
+    learning = [step for step in passes if step.learns]
+    together = length if all(step.alone for step in learning) else batch_tokens
     for block in anatomy.blocks:
         weights = block_bytes(block)
         copies = weights * (2 if compares else 1) + int(codes * weights / FLOAT)
         held = copies + _statistics_bytes(block, passes)
         forward = _forward_bytes(source, block, max(batch_tokens * recipe.calibrated, TOKENS))
-        peaks.append(held + max(forward, kept * forward + _pass_bytes(block, passes)))
+        waiting = _KEPT * _forward_bytes(source, block, together) if learning else 0
+        peaks.append(held + max(forward, waiting + _pass_bytes(block, passes)))
     peaks += [_backward_bytes(source, at_once, held) for at_once, held in _backward_sweeps(source, recipe)]
     whole = sum(block_bytes(block) for block in anatomy.blocks)
     scales = {

@@ -177,7 +177,7 @@ def memory_of(source: WeightSource, recipe: Recipe, samples: int, length: int, b
     """Bytes of memory that ``recipe`` needs at its peak, the libraries included."""
     tokens = samples * length if recipe.calibrated else 0
     at_once = min(batch_size, samples) * length
-    return predict_memory(source, recipe, at_once, tokens, max(resident(), LIBRARIES))
+    return predict_memory(source, recipe, at_once, tokens, length, max(resident(), LIBRARIES))
 
 
 def fitting_groups(in_features: list[int]) -> list[int]:

@@ -29,7 +29,6 @@ from ...errors import OutOfResource
 from ..measure.precision import Precision, computes_in_bfloat16
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import unwrap, wrap
-from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.advance import Work, weights_of
 from ..pipeline.algorithm import BlockPass, Fixed, float_bytes
@@ -88,9 +87,24 @@ class Autoround(BlockPass):
         return self.schemes.get(linear.name, self.scheme)
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
-        """Anchors, offsets and the best ones, weights and gradients of all layers, and a step of one."""
+        """Offsets and gradients of all layers, their best codes, where it is fast their weights in bfloat16,
+        and a gradient of one.
+        """
         sizes = [float_bytes(linear) for linear in layers]
-        return 5 * sum(sizes) + 5 * max(sizes)
+        halves = sum(sizes) // 2 if self._fast else 0
+        return 2 * sum(sizes) + sum(sizes) // 4 + halves + 2 * max(sizes)
+
+    @property
+    def alone(self) -> bool:
+        return self.low_memory
+
+    @property
+    def lighter(self) -> str:
+        return "" if self.low_memory else "low_memory: true"
+
+    @property
+    def _fast(self) -> bool:
+        return self.precision != "float32" and computes_in_bfloat16(torch.device("cpu"))
 
     def work(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> Work:
         """A forward and a backward pass for each step, and the first loss of each batch."""
@@ -104,8 +118,7 @@ class Autoround(BlockPass):
         """What a batch of so many ``tokens`` takes."""
         if not learning:
             return Work(weights * tokens)
-        fast = self.precision != "float32" and computes_in_bfloat16(torch.device("cpu"))
-        step = _STEP_BFLOAT16 if fast else _STEP
+        step = _STEP_BFLOAT16 if self._fast else _STEP
         return Work(weights * step * tokens, roundings=weights * _STEP_IN_ROUNDINGS)
 
     def apply(self, block: Block) -> None:
@@ -114,15 +127,16 @@ class Autoround(BlockPass):
             return
         weights = {linear.name: original_weight(block, linear) for linear in layers}
         try:
-            learned, descent = self._learn(block, layers, weights, alone=self.low_memory)
+            descent = self._learn(block, layers, weights, alone=self.low_memory)
         except torch.OutOfMemoryError as error:
-            learned, descent = self._alone(block, layers, weights, error)
-        for linear, tensor in zip(layers, learned, strict=True):
-            block.quantize(linear, tensor, "autoround", *_status(descent), wanted=weights[linear.name])
+            descent = self._alone(block, layers, weights, error)
+        for linear in layers:
+            tensor, wanted = descent.tensors[linear.name], weights[linear.name]
+            block.quantize(linear, tensor, "autoround", *_status(descent), wanted=wanted)
 
     def _alone(
         self, block: Block, layers: Sequence[Linear], weights: Mapping[str, Tensor], error: Exception
-    ) -> tuple[list[QTensor], Descent]:
+    ) -> Descent:
         """What is left to try after ``error``, which says that memory was too short.
 
         Raises:
@@ -141,7 +155,7 @@ class Autoround(BlockPass):
 
     def _learn(
         self, block: Block, layers: Sequence[Linear], weights: Mapping[str, Tensor], *, alone: bool
-    ) -> tuple[list[QTensor], Descent]:
+    ) -> Descent:
         """The layers with their rounding learned from ``weights``, what they are to stand for."""
         roundings = {linear.name: self._rounding(block, linear, weights[linear.name]) for linear in layers}
         rate, read = 1 / max(self.iterations, 1), sum(map(weights_of, layers))
@@ -156,8 +170,7 @@ class Autoround(BlockPass):
             seen=lambda tokens, learning: block.tick(self._work(read, tokens, learning).multiplications),
         )
         with _rounded_inputs(block, [one for one in layers if self.scheme_of(one).activations]):
-            descent = BlockDescent(block, roundings, settings).run()
-        return [rounding.tensor() for rounding in roundings.values()], descent
+            return BlockDescent(block, roundings, settings).run()
 
     def _rounding(self, block: Block, linear: Linear, weight: Tensor) -> LearnedRounding:
         start = first_codes(block, linear, weight, self.scheme_of(linear))

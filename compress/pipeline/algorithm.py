@@ -204,6 +204,11 @@ class BlockPass(Selective):
         """Tokens of calibration text for :meth:`prepare`; None where the pass needs nothing ahead."""
         return None
 
+    @property
+    def alone(self) -> bool:
+        """Whether each sequence of a batch goes through the block by itself where the pass ``learns``."""
+        return False
+
     @classmethod
     def prepare(cls, anatomy: Anatomy) -> Measure:
         """What passes of this kind measure on the whole model ahead of a sweep; a block has what was found of

@@ -13,7 +13,7 @@ from itertools import chain, islice, repeat
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..measure.precision import Precision, autocast
 from ..model.block_anatomy import Linear
@@ -57,21 +57,29 @@ class Descent:
     Attributes:
         first: mean loss of the first iterate. ratios: loss of each iterate over that of the first one on the
             same batch.
-        best: the iterate that was kept, 0 for the first.
+        best: the iterate that was kept, 0 for the first; tensors: its codes, by the names of the linears.
     """
 
     first: float
+    tensors: Mapping[str, QTensor]
     ratios: list[float] = field(default_factory=list)
     best: int = 0
 
 
 def original_weight(block: Block, linear: Linear) -> Tensor:
-    """What the codes of a layer are to stand for ``[out, in]``: its weight before this sweep quantized it."""
-    if linear.name not in block.quantized or block.original is None:
-        return block.weight(linear)
-    weight = block.original.get_parameter(f"{block.local(linear.name)}.weight").detach().to(torch.float32)
+    """What the codes of a layer are to stand for ``[out, in]``: its weight before this sweep quantized it.
+
+    It does not change with the block's weights: that of the block as it was where that is the same, which
+    needs no memory of its own.
+    """
+    weight = block.weight(linear)
+    if block.original is None:
+        return weight.clone()
+    original = block.original.get_parameter(f"{block.local(linear.name)}.weight").detach().to(torch.float32)
+    if linear.name not in block.quantized:
+        return original if torch.equal(original, weight) else weight.clone()
     mask = block.masks.get(linear.name)
-    return weight if mask is None else weight * mask
+    return original if mask is None else original * mask
 
 
 def first_codes(block: Block, linear: Linear, weight: Tensor, scheme: Scheme) -> QTensor:
@@ -91,48 +99,52 @@ def pairs(block: Block) -> Iterator[Pair]:
 
 
 class BlockDescent:
-    """Learns ``roundings``, by the names of their linears. The weights of the block change meanwhile."""
+    """Learns ``roundings``, by the names of their linears, in the place of the weights of ``block``."""
 
     def __init__(self, block: Block, roundings: Roundings, settings: DescentSettings) -> None:
         self.block, self.roundings, self.settings = block, roundings, settings
+        self.weights = {name: block.linears[name].weight for name in roundings}
         self.device = next(block.module.parameters()).device
 
     def run(self) -> Descent:
-        """Descend; the roundings are then the best iterate. A loss that is not finite ends it."""
+        """Descend, and return the best iterate. A loss that is not finite ends it."""
         settings = self.settings
-        weights = self._weights(learning=False)
-        first = [self._loss(*pair, weights) for pair in islice(settings.pairs(), settings.steps + 1)]
-        found = Descent(sum(first) / len(first) if first else math.nan)
+        self._write(learning=False)
+        first = [self._loss(*pair) for pair in islice(settings.pairs(), settings.steps + 1)]
+        found = Descent(sum(first) / len(first) if first else math.nan, self._tensors())
         if not math.isfinite(found.first) or min(first) <= 0:
             return found
-        kept = {name: rounding.state() for name, rounding in self.roundings.items()}
         again = chain.from_iterable(settings.pairs() for _ in repeat(None))
         for step, pair in enumerate(islice(again, settings.steps + 1)):
-            weights = self._weights(learning=step < settings.steps)
-            ratio = self._loss(*pair, weights) / first[step % len(first)]
+            self._write(learning=step < settings.steps)
+            ratio = self._loss(*pair) / first[step % len(first)]
             if not math.isfinite(ratio):
                 break
             found.ratios.append(ratio)
             if ratio < found.ratios[found.best]:
-                found.best = step
-                kept = {name: rounding.state() for name, rounding in self.roundings.items()}
+                found.best, found.tensors = step, self._tensors()
             if step < settings.steps:
-                self._move(weights, 1 - step / settings.steps)
-        for name, rounding in self.roundings.items():
-            rounding.restore(kept[name])
+                self._move(1 - step / settings.steps)
+        self._learning(False)
         return found
 
-    def _weights(self, *, learning: bool) -> dict[str, nn.Parameter]:
-        """Put the rounded weights into the block; they gather gradients where they learn."""
-        weights = {}
-        for name, rounding in self.roundings.items():
-            weights[name] = nn.Parameter(rounding.weight(), requires_grad=learning)
-            self.block.linears[name].weight = weights[name]
-        return weights
+    def _tensors(self) -> dict[str, QTensor]:
+        return {name: rounding.tensor() for name, rounding in self.roundings.items()}
 
-    def _loss(self, batch: Batch, target: Tensor, weights: Mapping[str, nn.Parameter]) -> float:
-        """The mean loss of a real token of ``batch``; adds its gradient where ``weights`` learn."""
-        learning = any(weight.requires_grad for weight in weights.values())
+    def _write(self, *, learning: bool) -> None:
+        """Round the weights of the block as they are to be now; they gather gradients where they learn."""
+        self._learning(False)
+        for name, rounding in self.roundings.items():
+            rounding.write(self.weights[name])
+        self._learning(learning)
+
+    def _learning(self, learning: bool) -> None:
+        for weight in self.weights.values():
+            weight.requires_grad_(learning).grad = None
+
+    def _loss(self, batch: Batch, target: Tensor) -> float:
+        """The mean loss of a real token of ``batch``; adds its gradient where the weights learn."""
+        learning = any(weight.requires_grad for weight in self.weights.values())
         parts = batch.hidden.shape[0] if self.settings.alone else 1
         parted, total = batch.split(parts), 0.0
         tokens = target.shape[:2].numel() if batch.mask is None else int(batch.mask.sum())
@@ -153,9 +165,9 @@ class BlockDescent:
             distance = distance / wanted.square().mean(-1).clamp_min(torch.finfo(torch.float32).tiny)
         return distance.sum() if mask is None else distance[mask].sum()
 
-    def _move(self, weights: Mapping[str, nn.Parameter], rate: float) -> None:
+    def _move(self, rate: float) -> None:
         """A step of ``rate`` times the first one's."""
         for name, rounding in self.roundings.items():
-            gradient = weights[name].grad
+            gradient, self.weights[name].grad = self.weights[name].grad, None
             if gradient is not None:
                 rounding.learn(gradient, rate * self.settings.rate, rate * self.settings.clip_rate)

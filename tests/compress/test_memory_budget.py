@@ -114,3 +114,25 @@ def test_whole_weights_that_do_not_fit_are_refused_with_what_takes_less(
     with refused(tmp_path / "o", "pass distill needs", monkeypatch) as found:
         compress_model(str(model), recipe=learned["all"], output=tmp_path / "o", max_memory=most, **text)
     assert "train: lora" in found.value.fix and "--use_fsdp" in found.value.fix
+
+
+def test_learning_from_one_sequence_at_a_time_is_planned_and_advised(
+    make_decoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+    recipe: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = make_decoder(tmp_path / "m", hidden_size=128, intermediate_size=2048)
+    text: dict[str, Any] = {"calibration": str(pico_text), "samples": 24, "length": 32}
+    step = {"pass": "autoround", "scheme": "W4A16-g32"}
+    paths = [recipe(tmp_path, step)]
+    (tmp_path / "alone").mkdir()
+    paths.append(recipe(tmp_path / "alone", step | {"low_memory": True}))
+    together, alone = (plan_model(str(model), recipe=path, **text).peak_memory for path in paths)
+    # Of 24 sequences the activations of one wait: 4 floats for 4 × 128 and 3 × 2048 channels of each token.
+    assert together - alone == pytest.approx(23 * 32 * 4 * 4 * (4 * 128 + 3 * 2048), rel=0.01)
+    with refused(tmp_path / "o", "pass autoround needs", monkeypatch) as found:
+        most = (together + alone) / 2e9
+        compress_model(str(model), recipe=paths[0], output=tmp_path / "o", max_memory=most, **text)
+    assert "low_memory: true" in found.value.fix
