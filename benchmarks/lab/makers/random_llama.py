@@ -9,8 +9,10 @@ used for calibration.
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,10 +44,8 @@ class Size:
         return max(1, self.heads // 8)
 
 
-def block_tensors(size: Size, index: int, generator: Generator) -> dict[str, Tensor]:
-    """The tensors of one block by their stored names."""
-    import torch
-
+def block_shapes(size: Size, index: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors of one block by their stored names; those of one axis are norms."""
     keys = size.kv_heads * 64
     shapes = {
         "self_attn.q_proj": (size.hidden, size.hidden),
@@ -55,15 +55,23 @@ def block_tensors(size: Size, index: int, generator: Generator) -> dict[str, Ten
         "mlp.gate_proj": (size.ffn, size.hidden),
         "mlp.up_proj": (size.ffn, size.hidden),
         "mlp.down_proj": (size.hidden, size.ffn),
+        "input_layernorm": (size.hidden,),
+        "post_attention_layernorm": (size.hidden,),
     }
+    return {f"model.layers.{index}.{name}.weight": shape for name, shape in shapes.items()}
+
+
+def _filled(shapes: Mapping[str, tuple[int, ...]], size: Size, generator: Generator) -> dict[str, Tensor]:
+    """Random matrices, and norms of ones."""
+    import torch
+
     dtype = getattr(torch, size.dtype)
-    tensors = {
-        f"model.layers.{index}.{name}.weight": _random(rows, columns, generator).to(dtype)
-        for name, (rows, columns) in shapes.items()
+    return {
+        name: torch.ones(shape, dtype=dtype)
+        if len(shape) == 1
+        else _random(shape[0], shape[1], generator).to(dtype)
+        for name, shape in shapes.items()
     }
-    for norm in ("input_layernorm", "post_attention_layernorm"):
-        tensors[f"model.layers.{index}.{norm}.weight"] = torch.ones(size.hidden, dtype=dtype)
-    return tensors
 
 
 def _random(rows: int, columns: int, generator: Generator) -> Tensor:
@@ -72,24 +80,32 @@ def _random(rows: int, columns: int, generator: Generator) -> Tensor:
     return torch.randn(rows, columns, generator=generator).mul_(columns**-0.5)
 
 
-def _parts(size: Size, vocabulary: int) -> Iterator[dict[str, Tensor]]:
+def _parts(size: Size, vocabulary: int) -> Iterator[dict[str, tuple[int, ...]]]:
     """The files of the checkpoint: one per block, and the embedding with the last norm."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
     for index in range(size.blocks):
-        yield block_tensors(size, index, generator)
-    dtype = getattr(torch, size.dtype)
-    yield {
-        "model.embed_tokens.weight": _random(vocabulary, size.hidden, generator).to(dtype),
-        "model.norm.weight": torch.ones(size.hidden, dtype=dtype),
-    }
+        yield block_shapes(size, index)
+    yield {"model.embed_tokens.weight": (vocabulary, size.hidden), "model.norm.weight": (size.hidden,)}
 
 
-def save_random_llama(directory: Path, size: Size, donor: str = "smollm2") -> Path:
+def _save_hollow(shapes: Mapping[str, tuple[int, ...]], size: Size, path: Path) -> None:
+    """A file that has its header alone: no data is written, and all of it reads as zeros."""
+    width, name = (2, "BF16") if size.dtype == "bfloat16" else (4, "F32")
+    header, end = {}, 0
+    for tensor, shape in shapes.items():
+        begin, end = end, end + width * math.prod(shape)
+        header[tensor] = {"dtype": name, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+def save_random_llama(directory: Path, size: Size, donor: str = "smollm2", *, hollow: bool = False) -> Path:
     """Write the checkpoint in shards and return ``directory``, with the tokenizer and other settings of
-    the Llama ``donor``. Holds one block in memory.
+    the Llama ``donor``. Holds one block in memory; a ``hollow`` one has shapes without weights, for plans,
+    and takes no disk.
     """
+    import torch
     from safetensors.torch import save_file
 
     source = resolve(donor).path
@@ -109,12 +125,15 @@ def save_random_llama(directory: Path, size: Size, donor: str = "smollm2") -> Pa
     config.pop("_model_name_or_path", None)
     write_json(directory / "config.json", config)
     weight_map: dict[str, str] = {}
-    total = 0
-    for number, tensors in enumerate(_parts(size, int(config["vocab_size"])), 1):
+    total, generator = 0, torch.Generator().manual_seed(0)
+    for number, shapes in enumerate(_parts(size, int(config["vocab_size"])), 1):
         file = f"model-{number:05d}-of-{size.blocks + 1:05d}.safetensors"
-        save_file(tensors, directory / file, {"format": "pt"})
-        weight_map |= dict.fromkeys(tensors, file)
-        total += sum(tensor.nbytes for tensor in tensors.values())
+        if hollow:
+            _save_hollow(shapes, size, directory / file)
+        else:
+            save_file(_filled(shapes, size, generator), directory / file, {"format": "pt"})
+        weight_map |= dict.fromkeys(shapes, file)
+        total += sum(map(math.prod, shapes.values())) * (2 if size.dtype == "bfloat16" else 4)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_json(directory / "model.safetensors.index.json", index)
     return directory

@@ -2,21 +2,25 @@
 
     python -m edgepress.benchmarks.lab.programs.planned_and_taken WORK [RESULTS] --model 7b --cases rtn,export
 
-``WORK`` keeps the models (Llamas, made when they are missing), what the cases write, and of each finished
-case what it took and what was planned: a case that is there is not run again, the tables are of all of them,
-and a plan whose file is deleted is made again. A case runs in a process of its own, on one thread, under a
-hard limit of memory. Needs about three times the model's size of disk.
+``WORK`` keeps the models (Llamas, made when they are missing), what the cases write, and what each finished
+case took: a case that is there is not run again. The tables are of these cases, with plans of the planner as
+it is, and of the others that the results keep. ``--model 7b-2`` has two of the blocks of ``7b``: memory is
+that of a block, so it shows what the whole would take at a price that a small machine can pay. A case runs in
+a process of its own, on one thread, under a hard limit of memory. Needs about three times the model's size of
+disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,9 @@ from ....storage import write_atomic
 from ..makers.random_llama import save_random_llama
 from ..study.child import waited
 from ..study.hard_limit import hard_limit, sizes_below, watched
+from ..study.page import machine
 from .planned_cases import (
+    BLOCKS,
     CASES,
     READ_BY_OTHERS,
     RECIPES,
@@ -35,8 +41,17 @@ from .planned_cases import (
     VERBS,
     WITHOUT_TEXT,
     Taken,
+    passes_of,
+    shape_of,
 )
 from .planned_pages import write_pages
+from .planned_records import Record, keep_records
+
+# Programs that run a case and write where its processor time goes.
+TIMED = {
+    "rtn": "edgepress.benchmarks.lab.study.timed_parts",
+    "gptq": "edgepress.benchmarks.lab.programs.gptq_parts",
+}
 
 
 def arguments_of(work: Path, model: str, name: str) -> list[str]:
@@ -44,13 +59,25 @@ def arguments_of(work: Path, model: str, name: str) -> list[str]:
     if name in VERBS:
         paths = {other: str(work / other) for other in CASES} | {"model": str(work / "model")}
         return [one.format(**paths, out=work / name) for one in VERBS[name]]
-    passes, recipe = RECIPES[name], work / f"{name}.yaml"
-    recipe.write_text(f"passes: {passes}\n", encoding="utf-8")
-    chosen = passes if passes.isidentifier() else str(recipe)
-    samples, length = TEXT.get(model) or TEXT.get(name) or SHORT
+    samples, length = _text(model, name)
     text = ("--text", "wikipedia", "--samples", str(samples), "--length", str(length))
-    arguments = ["compress", str(work / "model"), "-r", chosen, "-o", str(work / name)]
+    recipe = _recipe(work, model, name)
+    arguments = ["compress", str(work / "model"), "-r", recipe, "-o", str(work / name)]
     return arguments if name in WITHOUT_TEXT else [*arguments, *text]
+
+
+def _text(model: str, name: str) -> tuple[int, int]:
+    """Samples of a case, and tokens of each."""
+    return TEXT.get(model) or TEXT.get(name) or SHORT
+
+
+def _recipe(work: Path, model: str, name: str) -> str:
+    """A packaged recipe, or the file of one."""
+    passes, recipe = passes_of(model, name), work / f"{name}.yaml"
+    if passes.isidentifier():
+        return passes
+    recipe.write_text(f"passes: {passes}\n", encoding="utf-8")
+    return str(recipe)
 
 
 def environment(work: Path) -> dict[str, str]:
@@ -60,9 +87,36 @@ def environment(work: Path) -> dict[str, str]:
 
 def planned(work: Path, model: str, name: str) -> dict[str, Any]:
     """The plan of a case, empty where its verb has none."""
-    command = [sys.executable, "-m", "edgepress", *arguments_of(work, model, name), "--dry-run", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(work))
-    return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+    from ....compress.api import plan_model  # a child's peak begins with what its parent holds: not before
+
+    if name in RECIPES:
+        samples, length = (None, None) if name in WITHOUT_TEXT else _text(model, name)
+        plan = plan_model(
+            str(work / "model"),
+            recipe=_recipe(work, model, name),
+            calibration=None if samples is None else "wikipedia",
+            samples=samples,
+            length=length,
+            output=work / name,
+        ).as_dict()
+    else:
+        command = [sys.executable, "-m", "edgepress", *arguments_of(work, model, name), "--dry-run", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(work))
+        plan = json.loads(done.stdout) if done.returncode == 0 else {}
+    return {key: plan[key] for key in ("peak_memory", "seconds", "disk") if key in plan}
+
+
+def planned_whole(work: Path, model: str, name: str) -> dict[str, Any]:
+    """The plan of a pass on all blocks of the size that ``model`` has some of; else empty. It is made for
+    shapes without weights, and a verb that reads a result of them has none.
+    """
+    size, _, blocks = model.partition(BLOCKS)
+    if not blocks or name not in RECIPES:
+        return {}
+    folder = work.parent / f"{size}-hollow"
+    if not (folder / "model").exists():
+        save_random_llama(folder / "model", shape_of(size), hollow=True)
+    return planned(folder, model, name)
 
 
 def run_case(work: Path, model: str, name: str, most: int) -> Taken:
@@ -72,7 +126,7 @@ def run_case(work: Path, model: str, name: str, most: int) -> Taken:
         SystemExit: the child failed.
     """
     out, parts = work / name, work / f"{name}.parts.json"
-    program = ["edgepress.benchmarks.lab.study.timed_parts", str(parts)] if name == "rtn" else ["edgepress"]
+    program = [TIMED[name], str(parts)] if name in TIMED else ["edgepress"]
     command = [sys.executable, "-m", *program, *arguments_of(work, model, name)]
     enter, limit = hard_limit(most)
     with watched(work) as growth, (work / f"{name}.log").open("ab") as log:
@@ -102,17 +156,13 @@ def run_case(work: Path, model: str, name: str, most: int) -> Taken:
     )
 
 
-def finished(work: Path) -> list[tuple[Taken, dict[str, Any]]]:
-    """All cases below ``work``, with their plans; plans that are missing are made."""
-    found = []
-    for model in SHAPES:
-        for case in CASES:
-            record, plan = (work / model / f"{case}{ending}.json" for ending in (".taken", ".plan"))
-            if record.exists():
-                if not plan.exists():
-                    write_atomic(plan, json.dumps(planned(work / model, model, case)).encode())
-                found.append((Taken(**json.loads(record.read_bytes())), json.loads(plan.read_bytes())))
-    return found
+def finished(work: Path) -> Iterator[Record]:
+    """All cases below ``work``, with their plans."""
+    for path in sorted(work.glob("*/*.taken.json")):
+        taken = Taken(**json.loads(path.read_bytes()))
+        day = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date().isoformat()
+        of_some, of_all = (plan(path.parent, taken.model, taken.case) for plan in (planned, planned_whole))
+        yield Record(taken, of_some, of_all, day, machine())
 
 
 def main() -> None:
@@ -120,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
-    parser.add_argument("--model", choices=list(SHAPES), default="7b")
+    parser.add_argument("--model", default="7b", help=f"{', '.join(SHAPES)}; 7b-2 has two of its blocks")
     parser.add_argument("--cases", default="", help="names, with commas between them; none: tables only")
     parser.add_argument("--limit", type=float, default=12.0, help="GB that a case may hold")
     wanted = parser.parse_args()
@@ -128,14 +178,14 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     for name in filter(None, wanted.cases.split(",")):
         if not (work / "model").exists():
-            save_random_llama(work / "making", SHAPES[wanted.model])
+            save_random_llama(work / "making", shape_of(wanted.model))
             (work / "making").rename(work / "model")
         if not (work / f"{name}.taken.json").exists():
             taken = run_case(work, wanted.model, name, int(wanted.limit * 1e9))
             write_atomic(work / f"{name}.taken.json", json.dumps(asdict(taken), indent=1).encode())
             if name not in READ_BY_OTHERS:
                 shutil.rmtree(work / name, ignore_errors=True)
-    write_pages(finished(wanted.work), wanted.results)
+    write_pages(keep_records(wanted.results, finished(wanted.work)), wanted.results)
 
 
 if __name__ == "__main__":

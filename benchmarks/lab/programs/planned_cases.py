@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..makers.random_llama import Size
 
@@ -15,13 +15,14 @@ SHAPES = {
     "3b": Size(2560, 8960, 36),
     "7b": Size(4096, 14336, 32),
 }
+BLOCKS = "-"  # between a size and how many of its blocks a model has: 7b-2
 # The small model's plans are held against enough text that nothing of a pass is too short to be measured;
 # large ones take text enough to run every part of a pass, not enough to make the model better.
 TEXT = {SMALL: (16, 256), "gptq": (16, 512)}
 SHORT = (4, 128)
 VOCABULARY = 49_152
 _LEARN = "tokens: 4096, batch_tokens: 1024, measurements: 2"
-_FIFTY_STEPS = "training: {tokens: 6400, batch_tokens: 128, micro_batch_tokens: 128}"
+_STEPS = "training: {{tokens: {tokens}, batch_tokens: 128, micro_batch_tokens: 128}}"
 _W4 = "scheme: W4A16-g64"
 # By name the passes of a recipe, or a packaged one.
 RECIPES = {
@@ -34,7 +35,7 @@ RECIPES = {
     "autoround": f"[{{pass: autoround, {_W4}, iterations: 10, low_memory: true}}]",
     "block_qat": f"[{{pass: block_qat, {_W4}, epochs: 1}}]",
     "qat": f"[{{pass: qat, {_W4}, {_LEARN}}}]",
-    "tune": f"[{{pass: rtn, {_W4}}}, {{pass: tune, {_FIFTY_STEPS}}}]",
+    "tune": f"[{{pass: rtn, {_W4}}}, {{pass: tune, {_STEPS.format(tokens=6400)}}}]",
     "distill": f"[{{pass: distill, {_LEARN}}}]",
     "ternary": f"[{{pass: ternary, {_LEARN}}}]",
     "prune": "[{pass: prune, score: wanda, sparsity: 0.5}]",
@@ -49,6 +50,8 @@ RECIPES = {
     "allocate": "[{pass: allocate, bits: 3.5, using: {pass: rtn}}]",
     "best": "best",
 }
+# What a model with some of its blocks has in their place: 10 steps of learning, not 50.
+SHORTER = {"tune": f"[{{pass: rtn, {_W4}}}, {{pass: tune, {_STEPS.format(tokens=1280)}}}]"}
 WITHOUT_TEXT = ("rtn", "hqq")
 # Arguments in which {model} and the names of other cases are paths.
 VERBS = {
@@ -74,6 +77,21 @@ class Taken:
     written: int
     limit: str
     parts: dict[str, float] = field(default_factory=dict)
+
+
+def shape_of(model: str) -> Size:
+    """The dimensions of a size, ``7b``, or of a model that has only the first blocks of one, ``7b-2``.
+
+    Raises:
+        ValueError, KeyError: there is no such size.
+    """
+    name, _, blocks = model.partition(BLOCKS)
+    return replace(SHAPES[name], blocks=int(blocks)) if blocks else SHAPES[name]
+
+
+def passes_of(model: str, case: str) -> str:
+    """The passes of the recipe of a ``case`` for ``model``, or the name of a packaged one."""
+    return SHORTER.get(case, RECIPES[case]) if BLOCKS in model else RECIPES[case]
 
 
 def weights_of(size: Size) -> tuple[int, int]:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..study.page import write_table
-from .planned_cases import CASES, COMMAND, RECIPES, SHAPES, SHORT, SMALL, TEXT, VERBS, Taken
+from .gptq_parts import write_gptq
+from .planned_cases import (
+    BLOCKS,
+    CASES,
+    COMMAND,
+    RECIPES,
+    SHAPES,
+    SHORT,
+    SHORTER,
+    SMALL,
+    TEXT,
+    VERBS,
+    Taken,
+    shape_of,
+)
 from .planned_growth import write_growth
+from .planned_records import Record
 
-# What a case took, and its plan: JSON of `--dry-run`, empty where the verb has none.
-Line = tuple[Taken, dict[str, Any]]
+LARGE = "large-model.md"
 
 
 def _gigabytes(size: float | None) -> str:
@@ -24,45 +37,95 @@ def _beside(measured: float, plan: float | None) -> str:
     return f"{measured:.3g} / {plan:.3g} ({measured / plan:.2f})"
 
 
-def row(taken: Taken, plan: dict[str, Any]) -> list[str]:
+def row(record: Record) -> list[str]:
     """A line of the table: what was measured, what was planned, and the ratio of the two."""
-    disk = plan.get("disk")
+    taken, plan = record.taken, record.plan
     return [
         taken.model,
         taken.case,
         _beside(taken.peak / 1e9, plan.get("peak_memory", 0) / 1e9),
         _beside(taken.cpu_seconds, plan.get("seconds")),
         f"{taken.wall_seconds:.0f}" if taken.wall_seconds else "–",
-        f"{_gigabytes(taken.disk)} / {_gigabytes(disk)}",
+        f"{_gigabytes(taken.disk)} / {_gigabytes(plan.get('disk'))}",
         _gigabytes(taken.written),
     ]
 
 
-def write_pages(lines: Sequence[Line], results: Path) -> None:
+def write_pages(records: Sequence[Record], results: Path) -> None:
     """The tables and plots of all finished cases."""
-    small = [line for line in lines if line[0].model == SMALL]
-    _write(
-        results / "plan-accuracy.md",
-        "How good a plan is",
-        "The plan of every pass against what it takes",
-        small,
-    )
-    large = [line for line in lines if line[0].model != SMALL]
+    small = [one for one in records if one.taken.model == SMALL]
+    title = "The plan of every pass against what it takes"
+    _write(results / "plan-accuracy.md", "How good a plan is", title, small)
+    large = [one for one in records if one.taken.model != SMALL]
     title = "Peak memory, time and disk of every verb"
-    _write(results / "large-model.md", "A model larger than memory", title, large)
-    write_growth([taken for taken, _ in large], results)
-    parts = [taken for taken, _ in lines if taken.parts and taken.model != SMALL]
-    if parts:
-        kinds = list(parts[0].parts)
-        rows = [
-            [one.model, *(f"{one.parts[kind]:.0f}" for kind in kinds), f"{_rest(one):.0f}"] for one in parts
-        ]
+    _write(results / LARGE, "A model larger than memory", title, large)
+    _write_carried_on(results / LARGE, large)
+    write_growth(_whole(large), results)
+    timed = [one.taken for one in large if one.taken.parts]
+    _write_parts(results / LARGE, [one for one in timed if one.case == "rtn"])
+    write_gptq(results / LARGE, [one for one in timed if one.case == "gptq"])
+
+
+def _whole(records: Sequence[Record]) -> list[Taken]:
+    """Every case of every whole model: what was measured, else what is carried on from some of its blocks."""
+    found = {}
+    for record in records:
+        taken = record.carried_on if BLOCKS in record.taken.model else record.taken
+        if taken is not None:
+            found.setdefault((taken.model, taken.case), taken)
+    return [found[model, case] for model in SHAPES for case in CASES if (model, case) in found]
+
+
+def _write_carried_on(path: Path, records: Sequence[Record]) -> None:
+    """The table of models that were measured with some of their blocks."""
+    rows = []
+    for record in records:
+        taken, plan, whole = record.carried_on, record.plan, record.whole
+        if taken is not None:
+            rows.append(
+                [
+                    taken.case,
+                    record.taken.model,
+                    taken.model,
+                    f"{(whole['peak_memory'] - plan['peak_memory']) / 1e9:.2f}",
+                    f"{taken.peak / 1e9:.3g} / {whole['peak_memory'] / 1e9:.3g}",
+                    f"{whole['seconds'] / plan['seconds']:.1f}",
+                    f"{taken.cpu_seconds:,.0f} / {whole['seconds']:,.0f}",
+                    f"{taken.disk / 1e9:.3g} / {whole['disk'] / 1e9:.3g}",
+                ]
+            )
+    if rows:
         write_table(
-            results / "large-model.md",
+            path,
+            "What all blocks would take where some were measured",
+            COMMAND,
+            [
+                *("case", "measured", "of", "more memory by depth, GB", "peak GB / plan", "times"),
+                *("CPU s / plan", "disk GB / plan"),
+            ],
+            rows,
+            [
+                "**Extrapolated, not measured**: memory and disk are what was measured and what the plan of "
+                "all blocks has more than that of these; time was measured, and is times the ratio of both.",
+                "By depth grow, of the memory: scales that learn and the states that wait for the way back "
+                "(tune), nothing of the other passes; of the disk: the result, its parts, and states.",
+            ],
+        )
+
+
+def _write_parts(path: Path, taken: Sequence[Taken]) -> None:
+    """Where the time of rounding goes."""
+    if taken:
+        kinds = list(taken[0].parts)
+        write_table(
+            path,
             "Where the processor time of rtn goes",
             COMMAND,
             ["model", *(f"{kind}, CPU s" for kind in kinds), "start and the rest, CPU s"],
-            rows,
+            [
+                [one.model, *(f"{one.parts[kind]:.0f}" for kind in kinds), f"{_rest(one):.0f}"]
+                for one in taken
+            ],
             ["The exact KL: 1,024 tokens go through the original and through the rounded model."],
         )
 
@@ -71,24 +134,24 @@ def _rest(taken: Taken) -> float:
     return taken.cpu_seconds - sum(taken.parts.values())
 
 
-def _write(path: Path, page: str, title: str, lines: Sequence[Line]) -> None:
-    """A table with what it is of."""
-    models = {
-        name: f"{name}: Llama, random bfloat16 weights, {size.hidden} hidden, {size.ffn} in the MLP, "
-        f"{size.blocks} blocks, vocabulary 49,152; {_text(name)} of Wikipedia where a pass reads text."
-        for name, size in SHAPES.items()
-        if any(taken.model == name for taken, _ in lines)
-    }
-    cases = [case for case in CASES if any(taken.case == case for taken, _ in lines)]
+def _write(path: Path, page: str, title: str, records: Sequence[Record]) -> None:
+    """A table with what it is of; none of nothing."""
+    if not records:
+        return
+    models = [_described(name) for name in dict.fromkeys(one.taken.model for one in records)]
+    cases = [case for case in CASES if any(one.taken.case == case for one in records)]
+    days = ", ".join(sorted({one.date for one in records}))
+    machines = "; ".join(sorted({one.machine for one in records}))
     write_table(
         path,
         title,
         COMMAND,
         ["model", "case", "peak GB / plan", "CPU s / plan", "wall s", "disk GB / plan", "written GB"],
-        [row(*line) for line in lines],
+        [row(one) for one in records],
         [
-            *models.values(),
-            f"Hard limit: {'; '.join(sorted({taken.limit for taken, _ in lines}))}. One thread.",
+            *models,
+            f"Hard limit: {'; '.join(sorted({one.taken.limit for one in records}))}. One thread.",
+            f"Measured {days} on: {machines}.",
             "Peak: ru_maxrss of the process, pages of mapped files included. A plan's time is a range, from "
             "half to twice its seconds; CPU time is longer where others share the processors.",
             "Disk: the largest growth of the work directory while it ran, temporary files and output.",
@@ -99,10 +162,20 @@ def _write(path: Path, page: str, title: str, lines: Sequence[Line]) -> None:
                     if case in VERBS
                     else f"`edgepress compress`, passes `{RECIPES[case]}`"
                 )
+                + (f"; of some blocks `{SHORTER[case]}`" if case in SHORTER else "")
                 for case in cases
             ),
         ],
         page=page,
+    )
+
+
+def _described(model: str) -> str:
+    size, whole = shape_of(model), shape_of(model.partition(BLOCKS)[0])
+    blocks = f"{size.blocks} of its {whole.blocks}" if BLOCKS in model else f"{size.blocks}"
+    return (
+        f"{model}: Llama, random bfloat16 weights, {size.hidden} hidden, {size.ffn} in the MLP, {blocks} "
+        f"blocks, vocabulary 49,152; {_text(model)} of Wikipedia where a pass reads text."
     )
 
 

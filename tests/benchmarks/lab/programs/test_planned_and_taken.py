@@ -7,9 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from edgepress.benchmarks.lab.programs.planned_cases import SHAPES, Taken, weights_of
+from edgepress.benchmarks.lab.programs.gptq_parts import OTHERS, RATE, floors, write_gptq
+from edgepress.benchmarks.lab.programs.planned_cases import Taken, shape_of, weights_of
 from edgepress.benchmarks.lab.programs.planned_growth import LARGER, extrapolated
 from edgepress.benchmarks.lab.programs.planned_pages import write_pages
+from edgepress.benchmarks.lab.programs.planned_records import Record, keep_records
 from edgepress.benchmarks.lab.study.timed_parts import FILES, ROUNDING, Clock
 
 PLAN = {"peak_memory": 2_000_000_000, "seconds": 50.0, "disk": 3_000_000_000}
@@ -17,14 +19,16 @@ PLAN = {"peak_memory": 2_000_000_000, "seconds": 50.0, "disk": 3_000_000_000}
 
 def taken(model: str, case: str) -> Taken:
     """Memory of 400 MB and 5 bytes a weight of a block, and a second for a hundred million weights."""
-    block, whole = weights_of(SHAPES[model])
+    block, whole = weights_of(shape_of(model))
     parts = {"rounding": 3.0, "reading and writing": 1.0} if case == "rtn" else {}
     return Taken(model, case, 400_000_000 + 5 * block, whole / 1e8, 9.0, 10, 5, "none", parts)
 
 
 def test_pages_hold_measurements_beside_plans_and_plots(tmp_path: Path) -> None:
-    lines = [(taken(model, case), PLAN) for model in ("67m", "0.5b", "7b") for case in ("rtn", "layers")]
-    write_pages(lines, tmp_path)
+    found = [
+        Record(taken(model, case), PLAN) for model in ("67m", "0.5b", "7b") for case in ("rtn", "layers")
+    ]
+    write_pages(found, tmp_path)
     small, large = (tmp_path / name for name in ("plan-accuracy.md", "large-model.md"))
     assert "| 67m | rtn |" in small.read_text() and "0.5b" not in small.read_text()
     text = large.read_text()
@@ -34,6 +38,28 @@ def test_pages_hold_measurements_beside_plans_and_plots(tmp_path: Path) -> None:
         root = ElementTree.parse(tmp_path / f"large-model-{name}.svg").getroot()
         names = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
         assert {"rtn", "layers"} <= set(names)
+
+
+def test_records_stay_and_some_blocks_are_carried_on_by_their_plans(tmp_path: Path) -> None:
+    whole = {"peak_memory": 2_500_000_000, "seconds": 800.0, "disk": 9_000_000_000}
+    some = Record(taken("7b-2", "tune"), PLAN, whole)
+    keep_records(tmp_path, [Record(taken("0.5b", "tune"), PLAN), Record(taken("7b-2", "tune"), {})])
+    write_pages(keep_records(tmp_path, [some]), tmp_path)
+    text = (tmp_path / "large-model.md").read_text()
+    assert "| 0.5b | tune |" in text and "| 7b-2 | tune | 1.47 / 2 (0.73) |" in text
+    assert "7b-2: Llama" in text and "2 of its 32 blocks" in text
+    assert "| tune | 7b-2 | 7b | 0.50 | 1.97 / 2.5 | 16.0 |" in text
+    assert "| tune | 0.5b, 7b |" in text
+
+
+def test_gptq_stands_beside_the_floor_of_its_arithmetic(tmp_path: Path) -> None:
+    least = floors(shape_of("7b-1"), 8192)
+    assert least["forward passes"] == 2 * 8192 * weights_of(shape_of("7b-1"))[0]
+    parts = {kind: 1.5 * work / 1e10 for kind, work in least.items()} | dict.fromkeys(OTHERS, 0.0)
+    run = Taken("7b-1", "gptq", 1, 900.0, 9.0, 1, 1, "none", parts | {RATE: 1e10})
+    write_gptq(tmp_path / "page.md", [run])
+    text = (tmp_path / "page.md").read_text()
+    assert "(1.50) | 20 | 900 |" in text and f"{2 * sum(least.values()) / 2e10:.0f} (1.50)" in text
 
 
 def test_a_straight_line_is_carried_on() -> None:
