@@ -68,7 +68,7 @@ def write_pages(records: Sequence[Record], results: Path) -> None:
 
 def _whole(records: Sequence[Record]) -> list[Taken]:
     """Every case of every whole model: what was measured, else what is carried on from some of its blocks."""
-    found = {}
+    found: dict[tuple[str, str], Taken] = {}
     for record in records:
         taken = record.carried_on if BLOCKS in record.taken.model else record.taken
         if taken is not None:
