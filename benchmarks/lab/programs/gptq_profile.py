@@ -21,20 +21,20 @@ from ....compress.job import BATCH_TOKENS
 from ....compress.model.models import resolve
 from ....compress.model.weights import WeightSource
 from ..peers.floor import Floor, floor
+from ..planned.gptq_floor import COLUMNS, FACTORS, FORWARD, GRAMS, GRIDS, LEFT
 from ..study.page import write_table
 
 MODEL, SCHEME, SAMPLES, LENGTH = "smollm2", "W4A16-g64", 16, 512
 COMMAND = "python -m edgepress.benchmarks.lab.programs.gptq_profile WORK benchmarks/lab/results"
 # Kinds of work, by the functions that do it: (file, function). None of them calls another, save that Grams
 # are added up inside forward passes: they are taken out of those.
-GRAMS, FORWARD = "Grams", "forward passes"
 KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     FORWARD: (("compress/pipeline/forward.py", "run_block"),),
     GRAMS: (("compress/pipeline/statistics.py", "update"), ("compress/pipeline/statistics.py", "value")),
-    "grids searched under the Hessian": (("compress/numbers/grid.py", "fit_grid"),),
-    "recursion over the columns": (("compress/passes/gptq.py", "quantize_in_order"),),
-    "factors of the damped Grams": (("compress/solve/damped_cholesky.py", "factorize"),),
-    "output error of each layer": (("compress/pipeline/block.py", "rounded_into"),),
+    GRIDS: (("compress/numbers/grid.py", "fit_grid"),),
+    COLUMNS: (("compress/passes/gptq.py", "quantize_in_order"),),
+    FACTORS: (("compress/solve/damped_cholesky.py", "factorize"),),
+    LEFT: (("compress/pipeline/block.py", "rounded_into"),),
     "activations to disk and back, hashed": (
         ("compress/pipeline/block_inputs.py", "write"),
         ("compress/pipeline/block_inputs.py", "raw"),

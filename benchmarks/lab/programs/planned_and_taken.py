@@ -27,10 +27,7 @@ from typing import Any
 
 from ....storage import write_atomic
 from ..makers.random_llama import save_random_llama
-from ..study.child import waited
-from ..study.hard_limit import hard_limit, sizes_below, watched
-from ..study.page import machine
-from .planned_cases import (
+from ..planned.cases import (
     BLOCKS,
     CASES,
     READ_BY_OTHERS,
@@ -44,8 +41,11 @@ from .planned_cases import (
     passes_of,
     shape_of,
 )
-from .planned_pages import write_pages
-from .planned_records import Record, keep_records
+from ..planned.pages import write_pages
+from ..planned.records import Record, keep_records
+from ..study.child import waited
+from ..study.hard_limit import hard_limit, sizes_below, watched
+from ..study.page import machine
 
 # Programs that run a case and write where its processor time goes.
 TIMED = {

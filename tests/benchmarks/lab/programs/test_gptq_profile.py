@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from edgepress.benchmarks.lab.peers.floor import Floor
+from edgepress.benchmarks.lab.planned.gptq_floor import FORWARD, GRAMS
 from edgepress.benchmarks.lab.programs import gptq_profile
-from edgepress.benchmarks.lab.programs.gptq_profile import FORWARD, GRAMS, KINDS, filled, profiled
+from edgepress.benchmarks.lab.programs.gptq_profile import KINDS, filled, profiled
 from edgepress.compress import api
 
 pytestmark = pytest.mark.chain

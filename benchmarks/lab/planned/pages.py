@@ -1,4 +1,4 @@
-"""The pages of :mod:`.planned_and_taken`: what was planned beside what was taken, and how both grow."""
+"""The pages of ``programs/planned_and_taken.py``: what was planned beside what it took, and how both grow."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..study.page import write_table
-from .gptq_parts import write_gptq
-from .planned_cases import (
+from .cases import (
     BLOCKS,
     CASES,
     COMMAND,
@@ -21,8 +20,9 @@ from .planned_cases import (
     Taken,
     shape_of,
 )
-from .planned_growth import write_growth
-from .planned_records import Record
+from .gptq_floor import write_gptq
+from .growth import write_growth
+from .records import Record
 
 LARGE = "large-model.md"
 

@@ -1,5 +1,5 @@
-"""The finished cases of :mod:`.planned_and_taken`, kept beside the pages: what was planned and what it took,
-and what the whole model would take where only some of its blocks were measured.
+"""The finished cases of ``programs/planned_and_taken.py``, kept beside the pages: what was planned, what it
+took, and what the whole model would take where only some of its blocks were measured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ....storage import write_atomic
-from .planned_cases import BLOCKS, CASES, SHAPES, Taken
+from .cases import BLOCKS, CASES, SHAPES, Taken
 
 FILE = Path("raw/planned-and-taken.jsonl")
 

@@ -13,7 +13,7 @@ from ...page.svg import element
 from ...records import numerals
 from ..makers.random_llama import Size
 from ..study.page import write_table
-from .planned_cases import COMMAND, SHAPES, VERBS, Taken, weights_of
+from .cases import COMMAND, SHAPES, VERBS, Taken, weights_of
 
 LARGER = {"13b": Size(5120, 13824, 40), "70b": Size(8192, 28672, 80)}
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640.0, 400.0, 64.0, 30.0, 110.0, 44.0

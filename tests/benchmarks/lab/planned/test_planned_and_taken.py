@@ -7,11 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from edgepress.benchmarks.lab.programs.gptq_parts import OTHERS, RATE, floors, write_gptq
-from edgepress.benchmarks.lab.programs.planned_cases import Taken, shape_of, weights_of
-from edgepress.benchmarks.lab.programs.planned_growth import LARGER, extrapolated
-from edgepress.benchmarks.lab.programs.planned_pages import write_pages
-from edgepress.benchmarks.lab.programs.planned_records import Record, keep_records
+from edgepress.benchmarks.lab.planned.cases import Taken, shape_of, weights_of
+from edgepress.benchmarks.lab.planned.gptq_floor import OTHERS, RATE, floors, write_gptq
+from edgepress.benchmarks.lab.planned.growth import LARGER, extrapolated
+from edgepress.benchmarks.lab.planned.pages import write_pages
+from edgepress.benchmarks.lab.planned.records import Record, keep_records
 from edgepress.benchmarks.lab.study.timed_parts import FILES, ROUNDING, Clock
 
 PLAN = {"peak_memory": 2_000_000_000, "seconds": 50.0, "disk": 3_000_000_000}
