@@ -1,4 +1,4 @@
-"""The cases of ``programs/planned_and_taken.py``: models, recipes and verbs, and what a finished case leaves."""
+"""The cases of ``programs/planned_and_taken.py``: models, recipes and verbs, and what a finished case is."""
 
 from __future__ import annotations
 
