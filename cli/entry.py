@@ -47,6 +47,7 @@ VERBS = {
     "generate": "Stream text from a decoder bundle.",
     "encode": "Turn sentences into embeddings with an encoder bundle.",
     "classify": "Name the label of each text with a classifier bundle.",
+    "tag": "Name the spans of each text with the bundle of a classifier of tokens.",
     "rerank": "Order texts by how well they answer a query, with a reranker bundle.",
     "compare": "Put measured runs side by side in the terminal.",
     "report": "Write one self-contained HTML page from measured runs.",

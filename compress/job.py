@@ -174,7 +174,7 @@ class Job:
             batch_size=self.batch_size,
             chat=self.choice.chat,  # type: ignore[arg-type]
             vocab_size=self.source.anatomy.vocab_size,
-            labels=() if classifier is None else classifier.labels,
+            labels=() if classifier is None or classifier.by_token else classifier.labels,
             protect=self.choice.protect,
         )
 

@@ -89,7 +89,7 @@ def parameters(job: ExportJob) -> int:
     anatomy, shapes = job.source.anatomy, job.source.shapes
     modules = {anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding}
     modules |= {None if anatomy.tied else anatomy.head}
-    modules |= set() if anatomy.classifier is None else {anatomy.classifier.dense, anatomy.classifier.out}
+    modules |= set() if anatomy.classifier is None else set(anatomy.classifier.modules())
     norms = [anatomy.embedding_norm, anatomy.final_norm]
     for block in anatomy.blocks:
         modules |= {linear.name for linear in block.linears()}
@@ -134,6 +134,12 @@ def decoder_section(job: ExportJob) -> dict[str, Any]:
 def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
     """Pooling, labels, limits and inputs of an encoder."""
     anatomy, pooling = job.source.anatomy, job.pooling
+    head = anatomy.classifier
+    labels = (
+        {}
+        if head is None
+        else {"labels": list(head.labels), "labelled": "token" if head.by_token else "text"}
+    )
     wanted = pooling.max_length if pooling is not None else None
     return {
         "pooling": pooling.mode if pooling is not None else None,
@@ -141,4 +147,5 @@ def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
         "max_length": min(wanted or anatomy.max_positions, anatomy.max_positions),
         "hidden_size": anatomy.hidden_size,
         "inputs": list(inputs),
-    } | ({} if anatomy.classifier is None else {"labels": list(anatomy.classifier.labels)})
+        **labels,
+    }

@@ -20,6 +20,7 @@ from .engine.encoder import BATCH_SIZE, Encoder, Vectors
 from .engine.generate import Generation, generate_batch, stream
 from .engine.load import LoadingGraph
 from .engine.sampling import Sampling
+from .engine.tag import TaggerModel
 from .session.session import device_of
 from .text.tokenizer import Tokenizer
 
@@ -31,7 +32,7 @@ MAX_NEW_TOKENS = 128
 
 def open_bundle(
     path: Path | str, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
-) -> TextModel | EmbeddingModel | ClassifierModel:
+) -> TextModel | EmbeddingModel | ClassifierModel | TaggerModel:
     """Verify and load the bundle at ``path``.
 
     Raises:
@@ -43,7 +44,9 @@ def open_bundle(
         model = TextModel(bundle, threads=threads, provider=provider)
         _ = model.decoder, model.tokenizer  # what is wrong with them is said here
         return model
-    kind = ClassifierModel if bundle.encoder.labels else EmbeddingModel
+    kind: type[EmbeddingModel | ClassifierModel | TaggerModel] = EmbeddingModel
+    if bundle.encoder.labels:
+        kind = TaggerModel if bundle.encoder.labelled == "token" else ClassifierModel
     return kind(bundle, threads=threads, provider=provider)
 
 

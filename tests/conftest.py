@@ -195,10 +195,22 @@ def save_decoder(
 
 
 def save_encoder(
-    folder: Path, model_type: str = "bert", *, labels: Sequence[str] = (), **changes: Any
+    folder: Path,
+    model_type: str = "bert",
+    *,
+    labels: Sequence[str] = (),
+    by_token: bool = False,
+    **changes: Any,
 ) -> Path:
-    """Save a pico encoder of any family with its tokenizer; one with ``labels`` is a classifier of texts."""
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+    """Save a pico encoder of any family with its tokenizer; one with ``labels`` is a classifier of texts or
+    tokens.
+    """
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
 
     folder.mkdir(parents=True, exist_ok=True)
     size = save_tokenizer(folder, encoder=True)
@@ -224,7 +236,8 @@ def save_encoder(
     settings.update(changes)
     config = AutoConfig.for_model(model_type, **settings)
     if labels:
-        _save(AutoModelForSequenceClassification.from_config(config), folder, None)
+        kind = AutoModelForTokenClassification if by_token else AutoModelForSequenceClassification
+        _save(kind.from_config(config), folder, None)
         return folder
     options = {} if model_type in ("distilbert", "electra") else {"add_pooling_layer": False}
     _save(AutoModel.from_config(config, **options), folder, None)

@@ -107,8 +107,19 @@ def score_labels(
     for name, metric in metric_files("labels").items():
         ours, own = (metric.per_text(rows, theirs, targets) for rows in (mine, theirs))
         if ours is not None:
+            ours, own = (_of_texts(original, texts, rows) for rows in (ours, own))
             scores[name] = Scores(metric, ours[:, None], own[:, None])
     return scores
+
+
+def _of_texts(model: OpenModel, texts: Sequence[str], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of the tokens' ``rows`` in each text, where ``model`` labels tokens: those of one text are too
+    alike to count as so many.
+    """
+    if not model.by_token:
+        return rows
+    counts = [len(ids) for ids in model.tokenizer.encode_batch(texts, max_length=model.max_length)]
+    return np.array([part.mean() for part in np.split(rows, np.cumsum(counts)[:-1])])
 
 
 def _log_probs(model: OpenModel, texts: Sequence[str], whose: str) -> NDArray[np.float64]:

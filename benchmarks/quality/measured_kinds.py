@@ -131,7 +131,7 @@ def _classifiers(
 ) -> Measured:
     count, placement = sample.sentences, sample.placement
     targets = None
-    if corpus.labels:
+    if corpus.labels and not original.by_token:
         chosen, targets = measured_rows(corpus, original.labels, count=count, placement=placement)
     else:
         chosen = measured_sentences(corpus.texts(), count=count, placement=placement)
@@ -141,4 +141,5 @@ def _classifiers(
         "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
     }
     scores = score_labels(subject, original, chosen, targets, progress=progress)
-    return Measured(scores, workload, answers=sample_labels(subject, original))
+    answers = [] if original.by_token else sample_labels(subject, original)
+    return Measured(scores, workload, answers=answers)

@@ -113,6 +113,8 @@ def validate_bundle(
     same = str(subject) == str(against)
     opened = original if same else open_subject(subject, **opening)
     _require_alike(opened, original, texts)
+    if slices and original.by_token:
+        raise InputError("slices are not measured of a model that labels tokens", fix="leave --slices out")
     source = Path(text).name if text else f"{corpus} held-out"
     sample = MeasuredPart(windows, length, sentences, placement, bool(slices), replies)
     result = measured(opened, original, read, sample, progress)

@@ -25,7 +25,7 @@ class BundleSubject:
     """An opened bundle, as it was shipped.
 
     Attributes:
-        kind: decoder or encoder; tokenizer: its own; labels: of a classifier.
+        kind: decoder or encoder; tokenizer: its own; labels: of a classifier, ``by_token`` or of texts.
         max_length: tokens that fit one window or text.
         runtime: name, version and threads of what runs it, and its operators.
     """
@@ -38,6 +38,7 @@ class BundleSubject:
         self._decoder = Decoder.open(self._bundle, threads) if self.kind == "decoder" else None
         self._encoder = Encoder.open(self._bundle, threads) if self.kind == "encoder" else None
         self.labels = self._encoder.labels if self._encoder else ()
+        self.by_token = self._encoder is not None and self._encoder.by_token
         limits = self._bundle.decoder.context_length if self._decoder else self._bundle.encoder.max_length
         self.max_length = int(limits)
         self.runtime: dict[str, Any] = {
@@ -70,9 +71,11 @@ class BundleSubject:
         return self._encoder.encode(texts)
 
     def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """A classifier's logits ``[len(texts), labels]``."""
+        """A classifier's logits ``[texts or tokens, labels]``."""
         if self._encoder is None:
             raise InputError("a decoder has no labels")
+        if self.by_token:
+            return self._encoder.answers(self.tokenizer.encode_batch(texts, max_length=self.max_length))
         return self._encoder.logits(texts)
 
     def describe(self) -> Subject:

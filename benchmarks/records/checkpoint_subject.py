@@ -33,7 +33,7 @@ class CheckpointSubject:
     """An opened checkpoint.
 
     Attributes:
-        kind: decoder or encoder; tokenizer: its own; labels: of a classifier.
+        kind: decoder or encoder; tokenizer: its own; labels: of a classifier, ``by_token`` or of texts.
         max_length: tokens that fit one window or text.
         runtime: name, version, device and threads of what runs it.
     """
@@ -49,6 +49,7 @@ class CheckpointSubject:
             )
         self.kind = anatomy.kind
         self.labels = () if anatomy.classifier is None else anatomy.classifier.labels
+        self.by_token = anatomy.classifier is not None and anatomy.classifier.by_token
         self.tokenizer = Tokenizer.open(resolved.path)
         self._pooling = pooling_of(resolved.path) if self.kind == "encoder" else None
         room = anatomy.max_positions
@@ -120,7 +121,7 @@ class CheckpointSubject:
 
     @torch.inference_mode()
     def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """A classifier's logits ``[len(texts), labels]``."""
+        """A classifier's logits ``[texts or tokens, labels]``."""
         if not self.labels:
             raise InputError("this model is no classifier: it has no labels")
         return self._answers(texts, lambda ids, mask: self._model(input_ids=ids, attention_mask=mask).logits)
@@ -128,7 +129,7 @@ class CheckpointSubject:
     def _answers(
         self, texts: Sequence[str], ask: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     ) -> NDArray[np.float32]:
-        """What ``ask`` gives for batches of texts of like length, a row a text."""
+        """What ``ask`` gives for batches of texts of like length, a row a text or token."""
         ids = self.tokenizer.encode_batch(texts, max_length=self.max_length)
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
         rows: dict[int, NDArray[np.float32]] = {}
@@ -136,6 +137,8 @@ class CheckpointSubject:
             chosen = order[start : start + BATCH_SIZE]
             padded, mask = self._padded([ids[index] for index in chosen])
             rows |= dict(zip(chosen, ask(padded, mask).float().cpu().numpy(), strict=True))
+        if self.by_token:
+            return np.concatenate([rows[index][: len(ids[index])] for index in range(len(ids))])
         return np.stack([rows[index] for index in range(len(ids))])
 
     def _padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

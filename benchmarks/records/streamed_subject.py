@@ -58,6 +58,7 @@ class StreamedSubject:
 
     kind: Literal["decoder", "encoder"] = "decoder"
     labels: tuple[str, ...] = ()
+    by_token = False
 
     def __init__(
         self,

@@ -32,12 +32,14 @@ class OpenModel(Protocol):
 
     Attributes:
         labels: of a classifier; empty for all others.
+        by_token: whether those are of tokens, and not of texts.
         max_length: tokens that fit one window or text.
         runtime: what runs it: name, version, threads.
     """
 
     kind: Literal["decoder", "encoder"]
     labels: tuple[str, ...]
+    by_token: bool
     tokenizer: Tokenizer
     max_length: int
     runtime: dict[str, Any]
@@ -60,7 +62,7 @@ class OpenModel(Protocol):
         ...
 
     def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """``[len(texts), labels]``."""
+        """``[texts or tokens, labels]``."""
         ...
 
     def describe(self) -> record.Subject:

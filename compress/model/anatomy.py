@@ -19,19 +19,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Classifier:
-    """``out(activation(dense(x)))``, where ``x`` is the last state of the first token.
+    """``out(activation(dense(x)))``, where ``x`` is the last state of the first token; or ``out(x)`` of the
+    state of each token.
 
     Attributes:
-        dense: the full name of the linear module ``[hidden, hidden]`` that comes first.
+        dense: the full name of the linear module ``[hidden, hidden]`` that comes first; None where each token
+            has a label.
         out: the full name of the linear module ``[labels, hidden]`` that gives the logits.
         labels: their names, in the order of the logits; a single one is that of a reranker, whose logit says
             how well two texts go together.
     """
 
-    dense: str
+    dense: str | None
     activation: Literal["tanh", "relu", "gelu"]
     out: str
     labels: tuple[str, ...]
+
+    @property
+    def by_token(self) -> bool:
+        """Whether each token has a label, and not the text."""
+        return self.dense is None
+
+    def modules(self) -> tuple[str, ...]:
+        """The full names of its linear modules."""
+        return (self.out,) if self.dense is None else (self.dense, self.out)
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class Anatomy:
         encoder_norm: of the last states of an encoder that a decoder reads.
         position_biases: tables of what is added to attention scores by distance.
         logit_form: what becomes of the head's products; None leaves them.
-        classifier: of an encoder that gives texts a label.
+        classifier: of an encoder that gives texts or tokens a label.
         other_head: what a head is called that is not read; None where there is none.
     """
 
@@ -119,6 +130,11 @@ class Anatomy:
             if rope is not None and rope not in found:
                 found.append(rope)
         return tuple(found)
+
+    @property
+    def labels_texts(self) -> bool:
+        """Whether it is a classifier of whole texts."""
+        return self.classifier is not None and not self.classifier.by_token
 
     @property
     def has_graph(self) -> bool:

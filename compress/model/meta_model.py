@@ -49,6 +49,7 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
         AutoModelForCausalLM,
         AutoModelForSeq2SeqLM,
         AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
         GenerationConfig,
     )
 
@@ -61,6 +62,8 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         elif anatomy.kind == "encoder_decoder":
             model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
+        elif anatomy.classifier is not None and anatomy.classifier.by_token:
+            model = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
         elif anatomy.classifier is not None:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:

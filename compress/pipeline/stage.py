@@ -225,7 +225,7 @@ def _others(source: WeightSource, result: StageResult) -> list[str]:
     anatomy = source.anatomy
     names = [linear.name for linear in anatomy.linears() if linear.name not in result.schemes]
     if anatomy.classifier is not None:
-        names += [anatomy.classifier.dense, anatomy.classifier.out]
+        names += anatomy.classifier.modules()
     elif anatomy.kind == "encoder":
         names.append("pooler.dense")  # transformers adds one to a model that was saved without it
     if anatomy.embedding_projection is not None:

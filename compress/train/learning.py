@@ -153,7 +153,7 @@ class Learning(ModelPass):
 
     def measure(self, stage: Stage) -> str:
         """How the held-out loss is called."""
-        if stage.source.anatomy.classifier is not None:
+        if stage.source.anatomy.labels_texts:
             return "label_kl + states"
         return "distance" if stage.source.anatomy.kind == "encoder" else "kl"
 

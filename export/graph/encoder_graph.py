@@ -40,8 +40,8 @@ def encoder_inputs(anatomy: Anatomy, token_types: int) -> list[str]:
 
 
 def build_encoder(build: Build, pooling: Pooling | None) -> None:
-    """Write the whole graph of ``build.anatomy``, with the output ``logits`` of a classifier, or
-    ``sentence_embedding`` when there is a ``pooling``.
+    """Write the whole graph of ``build.anatomy``, with the output ``logits`` of a classifier of texts or
+    tokens, or ``sentence_embedding`` when there is a ``pooling``.
 
     Raises:
         CheckpointError, ShapeError, UnknownName: as :func:`require_graph`.
@@ -72,7 +72,9 @@ def write_outputs(
     """
     graph, hidden_size, head = build.graph, build.anatomy.hidden_size, build.anatomy.classifier
     graph.output(states, "last_hidden_state", FLOAT, [*TOKENS, hidden_size])
-    if head is not None:
+    if head is not None and head.by_token:
+        graph.output(token_logits(build, states, head), LOGITS, FLOAT, [*TOKENS, len(head.labels)])
+    elif head is not None:
         logits = label_logits(build, pooled(True, False), head)
         graph.output(logits, LOGITS, FLOAT, ["batch_size", len(head.labels)])
     elif pooling is not None and pooling.mode is not None:
@@ -208,9 +210,18 @@ def _tokens_axis(graph: GraphWriter) -> ir.Value:
 
 def label_logits(build: Build, first: ir.Value, head: Classifier) -> ir.Value:
     """``[batch, labels]`` from the states ``[batch, hidden]`` of the texts' first tokens."""
+    assert head.dense is not None
     dense = _linear(build, first, head.dense)
     middle = activate(build, dense, head.activation, "classifier.activation")
     return _linear(build, middle, head.out)
+
+
+def token_logits(build: Build, states: ir.Value, head: Classifier) -> ir.Value:
+    """``[batch, seq, labels]`` from the ``states [batch, seq, hidden]``."""
+    logits = transposed_product(build, states, build.vector(f"{head.out}.weight"), head.out)
+    if not build.weights.has(f"{head.out}.bias"):
+        return logits
+    return build.graph.node("Add", f"{head.out}.add_bias", [logits, build.vector(f"{head.out}.bias")])
 
 
 def _linear(build: Build, value: ir.Value, module: str) -> ir.Value:

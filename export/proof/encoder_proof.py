@@ -74,8 +74,8 @@ def prove_encoder(
 
 
 def compare_labels(found: Floats, reference: Floats, unrounded: Floats) -> dict[str, Any]:
-    """How far ``found`` lies from ``reference``, both logits ``[texts, labels]``; ``unrounded`` are torch's
-    without rounding beyond that of the weights.
+    """How far ``found`` lies from ``reference``, both logits ``[texts or tokens, labels]``; ``unrounded`` are
+    torch's without rounding beyond that of the weights.
 
     Raises:
         GateFailed: farther than rounding explains.
@@ -160,8 +160,13 @@ def _as_shipped(
     distances = _distances(*([_vector(outputs) for outputs in texts] for texts in three))
     if LOGITS not in reference[0]:
         return distances
-    labels = compare_labels(*(np.concatenate([out[LOGITS] for out in texts]) for texts in three))
+    labels = compare_labels(*(np.concatenate([_rows(out[LOGITS]) for out in texts]) for texts in three))
     return {**distances, **labels, "bounds": distances["bounds"] | labels["bounds"]}
+
+
+def _rows(logits: Floats) -> Floats:
+    """``[texts or tokens, labels]``."""
+    return logits.reshape(-1, logits.shape[-1])
 
 
 def _distances(found: list[Any], reference: list[Any], unrounded: list[Any]) -> dict[str, Any]:

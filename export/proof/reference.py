@@ -51,6 +51,6 @@ def hidden_states(model: nn.Module, feeds: dict[str, Any]) -> torch.Tensor:
 
 @torch.no_grad()
 def label_logits(model: nn.Module, feeds: dict[str, Any]) -> torch.Tensor:
-    """``[batch, labels]`` of a classifier of texts."""
+    """``[batch, labels]`` of a classifier of texts, ``[batch, seq, labels]`` of one of tokens."""
     tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
     return model(**tensors).logits  # type: ignore[no-any-return]

@@ -134,14 +134,10 @@ class Bundle:
             InputError: it is an encoder; says what to call instead.
         """
         if self.kind != "decoder" or self._checked.decoder is None:
-            does, call = (
-                ("classifies", "classify BUNDLE") if self.encoder.labels else ("embeds", "encode BUNDLE")
-            )
-            if len(self.encoder.labels or ()) == 1:
-                does, call = "ranks", "rerank BUNDLE QUERY"
+            does, call = self.encoder.verb
             raise InputError(
                 f"{self.path} is an encoder: it {does} text and cannot generate it",
-                fix=f"use: edgepress {call} TEXT…",
+                fix=f"use: edgepress {call}",
             )
         return self._checked.decoder
 

@@ -1,4 +1,4 @@
-"""``Encoder``: sentence embeddings, or the logits of a classifier, in batches.
+"""``Encoder``: sentence embeddings, or the logits of a classifier of texts or tokens, in batches.
 
 A batch is padded to its longest text and no further. Texts are sorted by length, so that a batch holds texts
 of one size and little is spent on padding; the results come back in the order of the texts. On a CPU many
@@ -8,7 +8,7 @@ after every node of a batch that they share.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,7 @@ class Encoder:
         max_length: tokens of a text that are read, special tokens included; the rest is cut off.
         hidden_size: width of an embedding.
         labels: of a classifier; empty for a sentence encoder.
+        by_token: whether a classifier's labels are of tokens, and not of texts.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_length, self.hidden_size = section.max_length, section.hidden_size
         self.labels = tuple(section.labels or ())
+        self.by_token = bool(self.labels) and section.labelled == "token"
         self._answer = (LOGITS, len(self.labels)) if self.labels else (POOLED, self.hidden_size)
         self._outputs = [node.name for node in session.get_outputs()]
         inputs = {node.name for node in session.get_inputs()}
@@ -142,11 +144,25 @@ class Encoder:
                 self._fill(ids, batch_size, result[start : start + WINDOW], task, types)
         return result
 
+    def token_logits(
+        self, ids: Sequence[Sequence[int]], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
+    ) -> list[Vectors]:
+        """What a classifier of tokens says of each of ``ids``: ``[tokens, labels]`` a text, in float32.
+
+        Raises:
+            InputError: the bundle is none, or as :meth:`embed_ids`.
+        """
+        if not self.by_token:
+            raise InputError("this bundle labels no tokens", fix=f"use: edgepress {self.section.verb[1]}")
+        result: list[Vectors] = [np.empty((0, self._answer[1]), np.float32)] * len(ids)
+        with (progress or Silent()).task("tagging", len(ids)) as task:
+            self._fill(ids, batch_size, result, task)
+        return result
+
     def _check_labelled(self) -> None:
-        if not self.labels:
+        if not self.labels or self.by_token:
             raise InputError(
-                "this bundle is a sentence encoder: it has no labels",
-                fix="use: edgepress encode BUNDLE TEXT…",
+                "this bundle has no labels of texts", fix=f"use: edgepress {self.section.verb[1]}"
             )
 
     def _read(self, texts: Sequence[str], batch_size: int, progress: Progress | None, what: str) -> Vectors:
@@ -178,7 +194,9 @@ class Encoder:
     def answers(
         self, ids: Sequence[Sequence[int]], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
     ) -> Vectors:
-        """What the bundle is for: as :meth:`embed_ids`, or the logits of a classifier."""
+        """What the bundle is for: as :meth:`embed_ids`, or a classifier's logits, a row a text or token."""
+        if self.by_token:
+            return np.concatenate(self.token_logits(ids, batch_size, progress=progress))
         result = np.empty((len(ids), self._answer[1]), np.float32)
         with (progress or Silent()).task("reading", len(ids)) as task:
             self._fill(ids, batch_size, result, task)
@@ -188,18 +206,19 @@ class Encoder:
         self,
         ids: Sequence[Sequence[int]],
         batch_size: int,
-        into: Vectors,
+        into: Vectors | MutableSequence[Vectors],
         task: ProgressTask,
         types: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Write the answers to ``ids``, whose token types are ``types`` or 0, to the rows of ``into``."""
+        """Write the answers to ``ids``, whose token types are ``types`` or 0, into ``into``, one a text."""
         self._check(ids, batch_size)
         plan = partial(length_buckets, [len(row) for row in ids], rows=batch_size)
 
         def work(session: Any, rows: list[int]) -> None:
             padded = self._padded([ids[row] for row in rows])
             kinds = None if types is None else _filled([types[row] for row in rows], padded[0].shape[1], 0)
-            into[rows] = self._answered(session, *padded, kinds)
+            for row, answer in zip(rows, self._answered(session, *padded, kinds), strict=True):
+                into[row] = answer[: len(ids[row])] if self.by_token else answer
 
         workers = self._workers
         batches = plan(tokens=TOKENS_PER_CORE if workers else _TOKENS_ELSEWHERE)
@@ -237,7 +256,7 @@ class Encoder:
     ) -> Vectors:
         output, width = self._answer
         (vectors,) = self._run(session, [output], input_ids, attention_mask, types)
-        if vectors.shape != (input_ids.shape[0], width):
+        if vectors.shape != (*input_ids.shape[: 2 if self.by_token else 1], width):
             raise BundleError(
                 "the graph is not the one that the manifest describes",
                 why=f"its {output} is {list(vectors.shape)}, the manifest says {width} wide",
@@ -254,7 +273,7 @@ class Encoder:
         if self.labels:
             raise InputError(
                 "this bundle is a classifier: it has labels, not embeddings",
-                fix="use: edgepress classify BUNDLE TEXT…",
+                fix=f"use: edgepress {self.section.verb[1]}",
             )
 
     def _check(self, ids: Sequence[Sequence[int]], batch_size: int) -> None:

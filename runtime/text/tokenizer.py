@@ -196,6 +196,17 @@ class Tokenizer:
         with _library_errors_are_typed(f"the tokenizer of {self._directory} failed on a text"):
             return self._backend.encode_pairs(pairs, max_length)
 
+    def encode_words(self, texts: Sequence[str], *, max_length: int | None = None) -> list[list[list[int]]]:
+        """Of each text four lists, a number a token: ids, with what the model expects around the text; the
+        word that the token is of, −1 outside of the text; and the characters where it begins and ends.
+
+        Raises:
+            InputError, BundleError, RefusedByPolicy: as :meth:`encode_batch`.
+        """
+        _check_unicode(texts)
+        with _library_errors_are_typed(f"the tokenizer of {self._directory} failed on a text"):
+            return self._backend.encode_words(texts, max_length)
+
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of ``ids``, unknown ones skipped. Incomplete characters come out as U+FFFD."""
         with _library_errors_are_typed(f"the tokenizer of {self._directory} failed to decode"):

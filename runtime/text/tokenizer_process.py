@@ -70,6 +70,13 @@ class TokenizerProcess:
             start += len(some)
         return found
 
+    def encode_words(self, texts: Sequence[str], max_length: int | None) -> list[list[list[int]]]:
+        """Ids, words, and first and last characters of the tokens of each text."""
+        found: list[list[list[int]]] = []
+        for some, size in _batches(texts):
+            found += self._ask("encode_words", some, max_length, text=size)
+        return found
+
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
         """Text of ``ids``, unknown ones skipped."""
         return str(self._ask("decode", list(ids), skip_special))

@@ -1,4 +1,4 @@
-"""The tokenizers library behind five questions, in this process or in a child (``worker.py``).
+"""The tokenizers library behind six questions, in this process or in a child (``worker.py``).
 
 It imports nothing of edgepress. Truncation and padding that were saved inside ``tokenizer.json`` are off.
 """
@@ -97,6 +97,22 @@ class LibraryTokenizer:
             found.append([list(whole.ids), list(whole.type_ids)])
         return found
 
+    def encode_words(self, texts: Sequence[str], max_length: int | None) -> list[list[list[int]]]:
+        """Of each text the ids, with what the model expects around it, and for each the word that it is of,
+        −1 outside of the text, and the characters where the token begins and ends.
+        """
+        around = self._backend.num_special_tokens_to_add(False)
+        room = None if max_length is None else max(max_length - around, 0)
+        found = []
+        for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False):
+            if room is not None:
+                encoding.truncate(room)
+            whole = self._backend.post_process(encoding, None, True)
+            words = [-1 if word is None else word for word in whole.word_ids]
+            starts, ends = ([place[part] for place in whole.offsets] for part in range(2))
+            found.append([list(whole.ids), words, starts, ends])
+        return found
+
     def _finished(self, encoding: Any, room: int | None, special: bool) -> list[int]:
         if room is not None:
             encoding.truncate(room)
@@ -126,6 +142,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         "id_of": tokenizer.id_of,
         "encode": tokenizer.encode,
         "encode_pairs": tokenizer.encode_pairs,
+        "encode_words": tokenizer.encode_words,
         "decode": tokenizer.decode,
     }
     return {"found": methods[asked["method"]](*asked["arguments"])}

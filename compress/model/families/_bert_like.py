@@ -2,8 +2,9 @@
 
 BERT, RoBERTa, DistilBERT, ELECTRA and MPNet differ in names, in the first position, in the width of the
 embedding and in whether scores are biased by distance, so a family is a table of names.
-A text classifier's head is read, and any other head is named, so that none is left out silently; a masked
-language model and a checkpoint from pretraining are encoders: their head served to learn by.
+A classifier's head, of texts or of tokens, is read, and any other head is named, so that none is left out
+silently; a masked language model and a checkpoint from pretraining are encoders: their head served to learn
+by.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def _attention(shapes: Shapes, prefix: str, names: BlockNames, hidden: int, head
     return Attention(q, k, v, o, heads, heads, head_dim)
 
 
-_CLASSIFIES = "ForSequenceClassification"
+_CLASSIFIES, _TAGS = "ForSequenceClassification", "ForTokenClassification"
 _HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
 # What heads are called where no architecture is named.
 _HEADS = ("classifier", "pre_classifier", "qa_outputs")
@@ -164,17 +165,20 @@ _HEADS = ("classifier", "pre_classifier", "qa_outputs")
 
 @dataclass(frozen=True)
 class HeadNames:
-    """The modules of a family's classifier; ``dense`` begins with the encoder's prefix where it is in it."""
+    """The modules of a family's classifier of texts; ``dense`` begins with the encoder's prefix where it is
+    in that. ``of_tokens`` is the classifier of tokens.
+    """
 
     dense: str
     out: str
     activation: Literal["tanh", "relu", "gelu"] = "tanh"
+    of_tokens: str = "classifier"
 
 
 def encoder_head(
     config: Config, shapes: Shapes, names: HeadNames, base: str, hidden: int
 ) -> tuple[Classifier | None, str | None]:
-    """The classifier of texts, or what another head is called; both None for an encoder alone.
+    """The classifier of texts or tokens, or what another head is called; both None for an encoder alone.
 
     ``base`` is the prefix of the encoder in stored names.
 
@@ -192,6 +196,9 @@ def encoder_head(
     name = str(architectures[0])
     if name.endswith(_HEADLESS):
         return None, None
+    if name.endswith(_TAGS) and base and f"{names.of_tokens}.weight" in shapes:
+        count = linear(shapes, names.of_tokens, "up", inputs=hidden).out_features
+        return Classifier(None, names.activation, names.of_tokens, _labels(config, count)), None
     if not name.endswith(_CLASSIFIES):
         return None, f"the head of {name}"
     problem = config.get("problem_type")

@@ -85,7 +85,7 @@ def _first_states(rows: Tensor, mask: Tensor) -> Tensor:
 
 
 def _logits(model: nn.Module, anatomy: Anatomy, head: Classifier, first: Tensor) -> Tensor:
-    dense, out = (model.get_submodule(module_name(anatomy, name)) for name in (head.dense, head.out))
+    dense, out = (model.get_submodule(module_name(anatomy, name)) for name in head.modules())
     middle = dense(first)
     logits: Tensor = out(_ACTIVATIONS[head.activation](middle))
     return logits

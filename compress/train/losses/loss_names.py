@@ -65,7 +65,7 @@ def losses_of(anatomy: Anatomy, asked: Mapping[Loss, Weight] | Literal["outputs"
     Raises:
         TrainingError: one that such a model does not have.
     """
-    kind = anatomy.kind if anatomy.classifier is None else "classifier"
+    kind = "classifier" if anatomy.labels_texts else anatomy.kind
     if asked == "outputs":
         return dict(_OUTPUTS[kind])
     default = _DEFAULT[kind]
@@ -140,20 +140,21 @@ def _sequence(student: Anatomy, teacher: Anatomy, options: LossOptions) -> Seque
 
 def _label_divergence(student: Anatomy, teacher: Anatomy, temperature: float) -> LabelDivergence:
     mine, theirs = student.classifier, teacher.classifier
-    if mine is None or theirs is None or mine.labels != theirs.labels:
+    labelled = student.labels_texts and teacher.labels_texts
+    if not labelled or mine is None or theirs is None or mine.labels != theirs.labels:
         named = [", ".join(head.labels) if head is not None else "none" for head in (mine, theirs)]
         raise TrainingError(
-            f"the loss label_kl is of two classifiers with the same labels: the student has {named[0]}, "
-            f"the teacher {named[1]}",
+            f"the loss label_kl is of two classifiers of texts with the same labels: the student has "
+            f"{named[0]}, the teacher {named[1]}",
             fix="leave it out, or distill a …ForSequenceClassification from one",
         )
     return LabelDivergence(student, teacher, temperature)
 
 
 def _label_cross_entropy(stage: Stage) -> LabelCrossEntropy:
-    if stage.source.anatomy.classifier is None:
+    if stage.source.anatomy.classifier is None or not stage.source.anatomy.labels_texts:
         raise TrainingError(
-            "the loss label_cross_entropy is of a classifier, and the student is none",
+            "the loss label_cross_entropy is of a classifier of texts, and the student is none",
             fix="leave it out, or distill a …ForSequenceClassification",
         )
     if len(stage.source.anatomy.classifier.labels) == 1:

@@ -59,7 +59,7 @@ class Objective:
 
 def objective_for(anatomy: Anatomy, top_k: int) -> Objective:
     """The objective for a model of this kind."""
-    if anatomy.classifier is not None:
+    if anatomy.labels_texts:
         return Objective(((1.0, LabelDivergence(anatomy, anatomy)), (1.0, StateDistance())))
     if anatomy.kind == "encoder":
         return Objective(((1.0, StateDistance()),))

@@ -153,8 +153,8 @@ def test_a_decoder_is_not_an_encoder(pico_llama: Path) -> None:
 def test_heads_are_never_left_out(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
     path = make_encoder(tmp_path / "model", labels=("bad", "good"))
     config = path / "config.json"
-    config.write_text(config.read_text().replace("BertForSequence", "BertForToken"))
-    with pytest.raises(CheckpointError, match=r"BertForTokenClassification.*left out") as caught:
+    config.write_text(config.read_text().replace("BertForSequenceClassification", "BertForQuestionAnswering"))
+    with pytest.raises(CheckpointError, match=r"BertForQuestionAnswering.*left out") as caught:
         export_bundle(path, output=tmp_path / "bundle")
     assert "AutoModel" in str(caught.value)
     assert not (tmp_path / "bundle").exists()

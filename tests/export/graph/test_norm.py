@@ -28,19 +28,25 @@ def reference(norm: Norm, tensors: dict[str, torch.Tensor], total: np.ndarray) -
     centred = total - total.mean(-1, keepdims=True) if norm.kind == "layer" else total
     unit = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + norm.eps)
     scaled = unit * (tensors["norm.weight"].numpy() + norm.offset)
-    return scaled + tensors["norm.bias"].numpy() if norm.kind == "layer" else scaled
+    return scaled + tensors["norm.bias"].numpy() if norm.bias else scaled
 
 
-@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize(("kind", "with_bias"), [("layer", True), ("layer", False), ("rms", False)])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("own", [False, True])
 def test_sum_and_norm(
-    kind: Any, biased: bool, which: int, own: bool, matrices: Any, one_operation: Callable[[Any], Any]
+    kind: Any,
+    with_bias: bool,
+    biased: bool,
+    which: int,
+    own: bool,
+    matrices: Any,
+    one_operation: Callable[[Any], Any],
 ) -> None:
     if own and library() is None:
         pytest.skip("the library of operators was not built here")
-    norm, tensors = Norm("norm", kind, eps=1e-5), weights(which)
+    norm, tensors = Norm("norm", kind, eps=1e-5, bias=with_bias), weights(which)
     skip = np.random.default_rng(1).normal(size=(WIDTH,)).astype(np.float32)
     bias = np.random.default_rng(2).normal(size=(WIDTH,)).astype(np.float32)
 

@@ -67,7 +67,7 @@ def test_labels_of_one_name(classifier: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"architectures": ["BertForTokenClassification"]}, "BertForTokenClassification"),
+        ({"architectures": ["BertForMultipleChoice"]}, "BertForMultipleChoice"),
         ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering"),
         ({"architectures": []}, "tensor 'classifier"),
         ({"problem_type": "multi_label_classification"}, "multi_label_classification"),
@@ -107,5 +107,5 @@ def test_sentence_encoders_use_no_head(make_encoder: Make, tmp_path: Path) -> No
     path = make_encoder(tmp_path, labels=LABELS)
     (path / "modules.json").write_text("[]")
     assert WeightSource.open(path).anatomy.classifier is None
-    edit_config(path, architectures=["BertForTokenClassification"])
+    edit_config(path, architectures=["BertForQuestionAnswering"])
     assert WeightSource.open(path).anatomy.other_head is None
