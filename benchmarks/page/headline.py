@@ -86,8 +86,10 @@ def why(group: ResultGroup) -> str:
 
 
 def _size_beside(other: ResultRow, row: ResultRow) -> str:
-    ratio = other.subject.disk_bytes / max(row.subject.disk_bytes, 1)
-    return f"{100 * (1 - ratio):.0f} % smaller" if ratio < 1 else f"{100 * (ratio - 1):.0f} % larger"
+    change = round(100 * (other.subject.disk_bytes / max(row.subject.disk_bytes, 1) - 1))
+    if change == 0:
+        return "as large"
+    return f"{-change} % smaller" if change < 0 else f"{change} % larger"
 
 
 def _loss_beside(other: float, lost: float) -> str:

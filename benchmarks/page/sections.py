@@ -231,6 +231,6 @@ def not_measured(group: ResultGroup) -> str:
     uncounted = "; ".join(why_uncounted(group))
     if uncounted and gaps and gaps[-1].startswith("energy"):
         gaps[-1] += f" ({uncounted})"
-    always = ["downstream tasks", "any machine but the one named below"]
+    always = ["downstream tasks", "any machine but those named above"]
     always += ["several sequences at once"] if group.kind == "decoder" else []
     return f"Not measured: {'; '.join([*gaps, *always])}."

@@ -150,6 +150,18 @@ def test_an_invalid_quality_line_gives_no_numbers(one: One) -> None:
     assert doubt == "Not to be used: the quality of W4A16-g64 gptq (logits differ)."
 
 
+def test_sizes_that_differ_by_nothing_are_called_the_same(measured: list[Measurement]) -> None:
+    sizes = {line.subject.scheme: line.subject.disk_bytes for line in measured}
+    changed = {"disk_bytes": sizes["W4A16-g64 gptq"] + 1}
+    lines = [
+        line.model_copy(update={"subject": line.subject.model_copy(update=changed)})
+        if line.subject.scheme == "W4A16-g32 gptq"
+        else line
+        for line in measured
+    ]
+    assert "is as large and loses" in why(join(lines)[0])
+
+
 def test_several_versions(measured: list[Measurement]) -> None:
     group = join(measured)[0]
     row = headline(group)
