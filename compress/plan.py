@@ -80,6 +80,8 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], A
     }
     stored_bytes = {one.name: source.stored_bytes(f"{one.name}.weight") for one in anatomy.all_linears()}
     for name, step in recipe.steps:
+        after_it = step.anatomy_after(anatomy)
+        left = {linear.name: linear for linear in after_it.all_linears()}
         selected = step.selected(anatomy)
         check_ignored(anatomy, name, step)
         if not selected:
@@ -90,7 +92,6 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], A
                 f"or roles: {', '.join(roles)}; a recipe's own keys embedding and head "
                 "have the schemes of those",
             )
-        left = {linear.name: linear for linear in step.anatomy_after(anatomy).all_linears()}
         before = sum(stored_bytes[linear.name] for linear in selected)
         for linear in selected:
             stored_bytes[linear.name] = _bytes_after(
@@ -101,7 +102,7 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], A
         scheme = step.weight_scheme
         label = scheme.name if scheme else step.label
         plans.append(StepPlan(name, label, len(selected), sum(map(weights_of, selected)), before, after))
-        anatomy = step.anatomy_after(anatomy)
+        anatomy = after_it
     return plans, anatomy, bits
 
 
@@ -121,7 +122,8 @@ def _bytes_after(step: Pass, linear: Linear, left: Linear | None, stored: int) -
     """Bytes of ``linear`` when the pass has made it what is ``left`` of it."""
     if left is None:
         return 0
-    bits = step.bits_per_weight(left.in_features)
+    scheme = step.scheme_of(left)
+    bits = (step if scheme is None else scheme).bits_per_weight(left.in_features)
     if bits is None:
         return stored * weights_of(left) // weights_of(linear)
     return int(weights_of(left) * bits / 8)

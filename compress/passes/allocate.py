@@ -94,11 +94,35 @@ class Allocate(Selective, ModelPass):
     def inputs_multiple(self) -> int:
         return min(scheme.group_size or 1 for scheme in self.schemes) if self.plan is None else 1
 
+    def selects(self, linear: Linear) -> bool:
+        """Of a plan the layers that it names."""
+        return super().selects(linear) if self.plan is None else linear.name in self.plan
+
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        """As it was; a plan has to fit it.
+
+        Raises:
+            RecipeError: the plan names what is no layer of the model.
+            ShapeError: a scheme's groups do not divide a layer.
+        """
+        if self.plan is not None:
+            self._checked(anatomy)
+        return anatomy
+
+    def scheme_of(self, linear: Linear) -> Scheme | None:
+        """What the plan says; before a budget is shared out, nobody knows."""
+        name = (self.plan or {}).get(linear.name)
+        return None if name is None else Scheme.parse(name)
+
     def quantizes(self, linear: Linear) -> bool:
         return True
 
     def bits_per_weight(self, in_features: int) -> float | None:
-        return self.bits
+        """The budget, or the most that the plan gives a layer."""
+        if self.plan is None:
+            return self.bits
+        planned = {Scheme.parse(name) for name in self.plan.values()}
+        return max(scheme.bits_per_weight(in_features) for scheme in planned)
 
     def working_bytes(self, weights: int) -> int:
         """Blocks come one at a time."""

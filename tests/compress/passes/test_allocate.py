@@ -120,6 +120,22 @@ def test_the_plan_of_the_work_counts_the_budget(pico_llama: Path, pico_text: Pat
     assert 0.8 * plan.steps[0].bytes_after < spent < 1.5 * plan.steps[0].bytes_after
 
 
+def test_the_plan_of_the_work_counts_the_bits_of_each_layer(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    source = WeightSource.open(pico_llama)
+    linears = list(source.anatomy.linears())
+    allocation = {one.name: "W2A16-g32" if one.role == "down" else "W8A16-g32" for one in linears[:-1]}
+    recipe = tmp_path / "r.yaml"
+    step = {"pass": "allocate", "plan": allocation, "using": {"pass": "rtn"}}
+    recipe.write_text(yaml.safe_dump({"name": "planned", "passes": [step]}))
+    planned = plan_model(str(pico_llama), recipe=str(recipe)).steps[0]
+    weights = {one.name: one.out_features * one.in_features for one in linears}
+    bits = {name: Scheme.parse(scheme).bits_per_weight(32) for name, scheme in allocation.items()}
+    assert planned.layers == len(allocation)
+    assert planned.bytes_after == pytest.approx(sum(weights[name] * bits[name] / 8 for name in bits), rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
