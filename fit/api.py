@@ -18,9 +18,11 @@ from .candidates import Space, space_of
 from .corrections import Corrections
 from .job import Job, Wish, refuse_impossible
 from .losses import known_losses, losses_file
+from .methods import METHODS
 from .report import deliver
 from .search import Search, objective_of, shown
 from .solve import Infeasible, solve
+from .worker import outer_search, share
 
 
 def fit_model(
@@ -45,7 +47,11 @@ def fit_model(
         job = Job(wish, stage.directory, progress)
         search = job.search(begun + 3600 * wish.hours)
         try:
-            search.run()
+            if wish.trials:
+                share(job)
+                outer_search(job, search).work(leads=True)
+            else:
+                search.run()
         except KeyboardInterrupt:
             best = search.best()
             if best is None:
@@ -120,8 +126,8 @@ def _first_choice(space: Space, budgets: Sequence[Budget]) -> dict[str, Any]:
     """What a first trial is predicted to be: its KL is that of rounding to nearest."""
     corrections = Corrections()
     objective = space.sizes if objective_of(budgets) == DISK.name else space.damages
-    found = solve(objective, corrections.limits(space, budgets, "rounded"))
+    found = solve(objective, corrections.limits(space, budgets, METHODS[0]))
     if isinstance(found, Infeasible):
         return {"feasible": False}
-    predicted = corrections.predicted(space, found.options, "rounded", budgets)
+    predicted = corrections.predicted(space, found.options, METHODS[0], budgets)
     return {"feasible": True, "gap": found.gap, "predicted": predicted}

@@ -14,12 +14,15 @@ from typing import Any
 
 from .budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
 from .candidates import Space
+from .methods import Method
 from .solve import Limit, Table
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
 _BYTES_BAND = 0.002
 # After one: what manifests and cards of other choices may have more, in bytes.
 _BYTES_SPARE = 1024
+# After one by another method.
+_METHOD_SPARE = 16384
 # What is left of a KL budget, which a measurement on other text may exceed.
 _KL_BAND = 0.03
 
@@ -29,22 +32,24 @@ class Corrections:
     """What trials so far say of the predictions.
 
     Attributes:
-        disk: bytes that bundles have more than predicted; None before one was built.
+        disk: bytes that bundles have more than predicted, by method, whose passes manifests describe.
         memory: bytes that processes have more than predicted, by device.
         damage: measured KL by predicted, by method.
         times: seconds of units, by the key of a budget of speed; ``rest``: the other seconds of a pass.
     """
 
-    disk: float | None = None
+    disk: dict[Method, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
-    damage: dict[str, float] = field(default_factory=dict)
+    damage: dict[Method, float] = field(default_factory=dict)
     times: Mapping[str, Table] = field(default_factory=dict)
     rest: dict[str, float] = field(default_factory=dict)
 
-    def learn(self, space: Space, options: Sequence[int], method: str, measured: Mapping[str, float]) -> None:
+    def learn(
+        self, space: Space, options: Sequence[int], method: Method, measured: Mapping[str, float]
+    ) -> None:
         """Take in what was ``measured`` of a choice, by :attr:`.budgets.Budget.key`."""
         size, damage = _total(space.sizes, options), _total(space.damages, options)
-        self.disk = measured[DISK.name] - space.shipped - size
+        self.disk[method] = measured[DISK.name] - space.shipped - size
         for key, value in measured.items():
             if key.startswith(f"{MEMORY.name} on "):
                 self.memory[key.removeprefix(f"{MEMORY.name} on ")] = value - space.resident - size
@@ -54,17 +59,17 @@ class Corrections:
             whole = 1 / measured[key] if key.startswith(DECODE.name) else measured[key]
             self.rest[key] = whole - _total(seconds, options)
 
-    def factor(self, method: str) -> float | None:
+    def factor(self, method: Method) -> float | None:
         """Of the damage by ``method``: its own, or that of another method, which is nearer than none."""
-        return self.damage.get(method, next(reversed(self.damage.values()), None))
+        return _own_or_last(self.damage, method)
 
     def predicted(
-        self, space: Space, options: Sequence[int], method: str, budgets: Sequence[Budget]
+        self, space: Space, options: Sequence[int], method: Method, budgets: Sequence[Budget]
     ) -> dict[str, Any]:
         """By the key of each budget, and of disk and KL always."""
         size, damage = _total(space.sizes, options), _total(space.damages, options)
         found = {
-            DISK.name: space.shipped + size + (self.disk or 0.0),
+            DISK.name: space.shipped + size + (_own_or_last(self.disk, method) or 0.0),
             KL.name: damage * (self.factor(method) or 1.0),
         }
         for budget in budgets:
@@ -75,7 +80,7 @@ class Corrections:
                 found[budget.key] = 1 / seconds if budget.quantity is DECODE else seconds
         return found
 
-    def limits(self, space: Space, budgets: Sequence[Budget], method: str) -> list[Limit]:
+    def limits(self, space: Space, budgets: Sequence[Budget], method: Method) -> list[Limit]:
         """The budgets as limits of what units use, in the budgets' order. One of the damage is none before a
         trial has said what predicted damage means, unless nothing else is bounded.
         """
@@ -83,7 +88,7 @@ class Corrections:
         for budget in budgets:
             if budget.quantity is DISK:
                 room = budget.bound - space.shipped
-                room -= self.disk + _BYTES_SPARE if self.disk is not None else _BYTES_BAND * budget.bound
+                room -= self._kept_free(budget, method)
                 found.append(Limit(budget.key, space.sizes, room))
             elif budget.quantity is MEMORY:
                 room = budget.bound - space.resident - self.memory.get(str(budget.device), 0.0)
@@ -97,7 +102,14 @@ class Corrections:
                 found.append(Limit(budget.key, space.damages, bound))
         return found
 
-    def bound_of(self, budget: Budget, limit: Limit, bound: float, method: str) -> float:
+    def _kept_free(self, budget: Budget, method: Method) -> float:
+        """Bytes of a budget that no unit may use."""
+        band, more = _BYTES_BAND * budget.bound, _own_or_last(self.disk, method)
+        if more is None:
+            return band
+        return more + (_BYTES_SPARE if method in self.disk else min(band, _METHOD_SPARE))
+
+    def bound_of(self, budget: Budget, limit: Limit, bound: float, method: Method) -> float:
         """What the budget would have to be for its ``limit`` to have another ``bound``."""
         if budget.quantity is KL:
             return bound * (self.factor(method) or 1.0) / (1 - _KL_BAND)
@@ -105,6 +117,11 @@ class Corrections:
             seconds = bound + self.rest.get(budget.key, 0.0)
             return 1 / seconds if budget.quantity is DECODE else seconds
         return budget.bound + bound - limit.bound
+
+
+def _own_or_last(found: Mapping[Method, float], method: Method) -> float | None:
+    """What was measured of the method, or of another one, which is nearer than nothing."""
+    return found.get(method, next(reversed(list(found.values())), None))
 
 
 def _total(table: Table, options: Sequence[int]) -> float:

@@ -11,6 +11,7 @@ from ..compress.solve.allocation import strip
 from .budgets import KL, Budget
 from .candidates import Space
 from .corrections import Corrections
+from .methods import Method
 from .solve import Infeasible, solve
 
 # By how much a budget is moved to see its price.
@@ -39,7 +40,7 @@ class Price:
         return f"{moved} would take KL from {self.now:.3g} to {self.then:.3g}"
 
 
-def prices(space: Space, corrections: Corrections, method: str, budgets: Sequence[Budget]) -> list[Price]:
+def prices(space: Space, corrections: Corrections, method: Method, budgets: Sequence[Budget]) -> list[Price]:
     """A tenth more and less of each budget but that of the damage, as shadow prices: by solving again."""
     factor, found = corrections.factor(method) or 1.0, []
     others = [one for one in budgets if one.quantity is not KL]

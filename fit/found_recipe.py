@@ -9,22 +9,11 @@ from typing import Any
 
 from ..errors import InputError
 from .candidates import Space
-
-_CORRECTED = {"pass": "gptq", "refinements": 2, "correction": 1.0}
-# Ways to find codes, cheap before dear: GPTQ; with errors of earlier layers compensated; then with scales and
-# norms that learn.
-METHODS: dict[str, dict[str, Any]] = {
-    "rounded": {"using": {"pass": "gptq"}, "after": []},
-    "corrected": {"using": _CORRECTED, "after": []},
-    "tuned": {
-        "using": _CORRECTED,
-        "after": [{"pass": "tune", "training": {"epochs": 4}}],
-    },
-}
+from .methods import Method
 
 
 def recipe_of(
-    space: Space, options: Sequence[int], method: str, calibration: dict[str, Any]
+    space: Space, options: Sequence[int], method: Method, calibration: dict[str, Any]
 ) -> dict[str, Any]:
     """The recipe for one option of every unit; ``calibration`` is that section of it.
 
@@ -46,10 +35,9 @@ def recipe_of(
     tables = [
         None if option.scheme is None else option.scheme.name for unit, option in chosen if unit.is_table
     ]
-    how = METHODS[method]
     return {
         "name": "fit",
-        "passes": [{"pass": "allocate", "plan": plan, "using": how["using"]}, *how["after"]],
+        "passes": method.passes(plan, tied=len(tables) == 1),
         "embedding": tables[0],
         **({"head": tables[1]} if len(tables) > 1 else {}),
         "calibration": calibration,

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..compress.model.models import resolve
 from ..compress.model.weights import WeightSource
 from ..compress.pipeline.device import choose_device
+from ..compress.pipeline.sealed import write_sealed
 from ..compress.text.calibration import Calibration, calibration_from
 from ..compress.text.corpus import CORPORA, require_text
 from ..errors import GateFailed, InputError, require
 from ..limits import require_seed
 from ..runtime.text.tokenizer import Tokenizer
 from ..terminal import Progress
-from .budgets import DISK, MEMORY, Budget
+from .budgets import DISK, MEMORY, QUANTITIES, Budget
 from .candidates import Space, space_of
 from .corrections import Corrections
 from .latency import costs_of, times_of
-from .losses import measure_losses
+from .losses import known_losses, losses_file, measure_losses
 from .search import Search
 from .texts import Texts, split_text, windows_of
 from .trials import Setting
@@ -30,7 +31,10 @@ _BATCH_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: a model, budgets, and text with how much of it is calibrated on."""
+    """What is asked for: a model, budgets, and text with how much of it is calibrated on.
+
+    ``trials``: of methods that Optuna samples; 0: the usual methods in their order.
+    """
 
     model: str
     budgets: tuple[Budget, ...]
@@ -42,6 +46,7 @@ class Wish:
     hours: float = 1.0
     threads: int | None = None
     device: str = "auto"
+    trials: int = 0
 
     def check(self) -> None:
         """Refuse what cannot be before anything heavy is imported or made.
@@ -53,11 +58,31 @@ class Wish:
         """
         for module, extra in (("torch", "compress"), ("transformers", "compress"), ("scipy", "fit")):
             require(module, extra)
+        if self.trials:
+            require("optuna", "search")
         if not self.budgets:
             raise InputError("no budget is given", fix="for example --max-disk 60MB, or --max-kl 0.1")
         costs_of(self.budgets, self.threads)
         require_seed(self.seed)
         require_text(self.text)
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """For processes in other directories: paths are absolute."""
+        paths = {
+            name: str(Path(value).absolute())
+            for name, value in (("model", self.model), ("text", self.text))
+            if Path(value).exists()
+        }
+        budgets = [[one.quantity.name, one.bound, one.device] for one in self.budgets]
+        return {**asdict(replace(self, budgets=())), **paths, "budgets": budgets}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Wish:
+        """What :attr:`as_json` gave."""
+        quantities = {one.name: one for one in QUANTITIES}
+        budgets = tuple(Budget(quantities[name], bound, device) for name, bound, device in found["budgets"])
+        return cls(**{**found, "budgets": budgets})
 
 
 class Job:
@@ -110,9 +135,12 @@ class Job:
         """
         refuse_impossible(space_of(self.source, None), self.wish.budgets)
         device = choose_device(self.wish.device)
-        losses = measure_losses(
+        shared = self.directory / losses_file(self.fingerprint, self.calibration).name
+        losses = known_losses(shared) or measure_losses(
             self.source, self.fingerprint, self.calibration, self.directory / "losses", device, self.progress
         )
+        if self.wish.trials:  # for workers, which may be elsewhere
+            write_sealed(shared, asdict(losses))
         setting = Setting(
             self.wish.model,
             self.fingerprint,

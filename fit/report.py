@@ -1,4 +1,4 @@
-"""What is delivered: the bundle, its recipe, the measured lines, and the report of every trial."""
+"""What is delivered: the bundle, its recipe, the lines of it, and all trials in a report and on a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import shutil
 from typing import Any
 
 from .. import __version__
+from ..benchmarks.page.report import render_report
 from ..benchmarks.records import record as records
+from ..benchmarks.records.record import Measurement
 from ..compress.text.corpus import CORPORA
 from ..staging import Staging
 from ..storage import hash_tree, write_atomic, write_json
@@ -16,7 +18,9 @@ from .job import Job
 from .search import Search, excess
 from .trials import BUNDLE, RECIPE, Trial, recipe_text
 
-REPORT, RUNS, SCHEMA = "fit.json", "runs.jsonl", "edgepress.fit/1"
+REPORT, RUNS, FRONT, SCHEMA = "fit.json", "runs.jsonl", "front.html", "edgepress.fit/1"
+_HELD_OUT = "held-out.jsonl"
+_ON_PAGE = 40  # trials, of more the best: a page has its most bytes
 
 
 def deliver(job: Job, search: Search, trial: Trial, stage: Staging) -> dict[str, Any]:
@@ -29,9 +33,24 @@ def deliver(job: Job, search: Search, trial: Trial, stage: Staging) -> dict[str,
         shutil.copyfile(job.texts.calibration, stage.result / "calibration.jsonl")
     for line in trial.lines:
         records.append(stage.result / RUNS, line)
+    write_atomic(stage.result / FRONT, render_report(_front(search)).encode())
     found = _report(job, search, trial)
     write_json(stage.result / REPORT, {**found, "files": hash_tree(stage.result)})
     stage.publish()
+    return found
+
+
+def _front(search: Search) -> list[Measurement]:
+    """The lines of the trials by which was searched, under their numbers."""
+    numbered = list(enumerate(search.trials, 1))
+    numbered.sort(key=lambda one: (excess(one[1], search.budgets), one[1].measured[search.objective]))
+    found = []
+    for number, trial in sorted(numbered[:_ON_PAGE], key=lambda one: one[0]):
+        named: dict[str, Any] = {"name": f"trial {number}: {trial.method.name}", "layers": [], "recipe": None}
+        for line in trial.lines:
+            if line.workload.get("text") != _HELD_OUT:
+                subject = line.subject.model_copy(update=named)
+                found.append(line.model_copy(update={"subject": subject}))
     return found
 
 
@@ -39,7 +58,7 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
     wish, budgets = job.wish, job.wish.budgets
     own = [] if job.texts.calibration in CORPORA else ["--text", "calibration.jsonl"]
     held_out = [
-        line.metrics[KL.metric].value for line in trial.lines if line.workload.get("text") == "held-out.jsonl"
+        line.metrics[KL.metric].value for line in trial.lines if line.workload.get("text") == _HELD_OUT
     ]
     return {
         "schema": SCHEMA,
@@ -65,7 +84,7 @@ def _described(search: Search, number: int) -> dict[str, Any]:
     return {
         "number": number + 1,
         "key": trial.key,
-        "method": trial.method,
+        "method": trial.method.name,
         "predicted": search.predictions[number],
         "measured": trial.measured,
         "excess": excess(trial, search.budgets),

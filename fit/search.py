@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from ..terminal import Progress
 from .budgets import DISK, KL, Budget
 from .candidates import Space
 from .corrections import Corrections
-from .found_recipe import METHODS, recipe_of
-from .solve import Infeasible, Solution, solve
+from .found_recipe import recipe_of
+from .methods import METHODS, Method
+from .solve import Infeasible, Limit, Solution, solve
 from .trials import Setting, Trial, quality_of, recipe_text, run_trial
 
 ROUNDS = 3  # of each method
@@ -56,30 +57,38 @@ class Search:
     def run(self) -> None:
         """Every method in its turn."""
         for method in METHODS:
-            if self.trials and not self._time_for(method):
+            if self.trials and not self.time_for(method):
                 break
             self._rounds(method)
 
-    def _rounds(self, method: str) -> None:
+    def _rounds(self, method: Method) -> None:
         for _ in range(ROUNDS):
             found = self.solved(method)
             if isinstance(found, Infeasible):
-                self.refusals.append(f"{method}: {self._why(found, method)}")
+                self.refusals.append(f"{method.name}: {self.why(found, method)}")
                 return
             if not self._promises(found, method):
                 return
             self.gap = found.gap
             self._try(found.options, method)
-            if not self._time_left():
+            if not self.time_left():
                 return
 
-    def solved(self, method: str) -> Solution | Infeasible:
-        """The best choice as predicted now."""
+    def solved(self, method: Method, share: float = 1.0) -> Solution | Infeasible:
+        """The best choice as predicted now; with a ``share`` of the bytes that the best above the smallest
+        choice takes.
+        """
         limits = self.corrections.limits(self.space, self.budgets, method)
         objective = self.space.sizes if self.objective == DISK.name else self.space.damages
-        return solve(objective, limits)
+        found = solve(objective, limits)
+        if share == 1 or isinstance(found, Infeasible):
+            return found
+        sizes = Limit("share", self.space.sizes, 0.0)
+        least = sum(min(row) for row in sizes.uses)
+        room = least + share * (sizes.used(found.options) - least)
+        return solve(objective, [*limits, replace(sizes, bound=room)])
 
-    def _promises(self, found: Solution, method: str) -> bool:
+    def _promises(self, found: Solution, method: Method) -> bool:
         """Whether the choice is another one, and predicted to be better than the best that holds."""
         if any(trial.options == found.options and trial.method == method for trial in self.trials):
             return False
@@ -89,21 +98,28 @@ class Search:
         predicted = self.corrections.predicted(self.space, found.options, method, self.budgets)
         return bool(predicted[self.objective] < (1 - _WORTH) * best.measured[self.objective])
 
-    def _try(self, options: tuple[int, ...], method: str) -> None:
+    def _try(self, options: tuple[int, ...], method: Method) -> None:
         predicted = self.corrections.predicted(self.space, options, method, self.budgets)
         self.progress.note(
-            f"trial {len(self.trials) + 1}, {method}: predicted {shown(predicted, self.budgets)}"
+            f"trial {len(self.trials) + 1}, {method.name}: predicted {shown(predicted, self.budgets)}"
         )
+        self.take(self.ran(options, method, self.progress), predicted)
+
+    def ran(self, options: tuple[int, ...], method: Method, progress: Progress) -> Trial:
+        """The trial of a choice: what is there of it is read."""
         recipe = recipe_of(self.space, options, method, self.calibration)
-        trial = run_trial(self.setting, options, method, recipe, self.folder, self.progress)
+        return run_trial(self.setting, options, method, recipe, self.folder, progress)
+
+    def take(self, trial: Trial, predicted: dict[str, float]) -> None:
+        """Learn from a trial."""
         self.trials.append(trial)
         self.predictions.append(predicted)
-        self.corrections.learn(self.space, options, method, trial.measured)
+        self.corrections.learn(self.space, trial.options, trial.method, trial.measured)
         broken = trial.broken(self.budgets)
         said = "holds" if not broken else "misses " + ", ".join(one.shown() for one in broken)
         measured = shown(trial.measured, self.budgets)
         self.progress.note(
-            f"trial {len(self.trials)}, {method}: measured {measured}: {said}{self._best_so_far()}"
+            f"trial {len(self.trials)}, {trial.method.name}: measured {measured}: {said}{self._best_so_far()}"
         )
 
     def _best_so_far(self) -> str:
@@ -112,7 +128,7 @@ class Search:
             return "; none holds yet"
         return f"; best so far: trial {self.trials.index(best) + 1}"
 
-    def _time_for(self, method: str) -> bool:
+    def time_for(self, method: Method) -> bool:
         """Whether a first trial by ``method`` ends in time, by the plan of its compression."""
         last, file = self.trials[-1], self.folder / "planned.yaml"
         recipe = recipe_of(self.space, last.options, method, self.calibration)
@@ -121,12 +137,25 @@ class Search:
         needed = planned.seconds + last.seconds
         if time.monotonic() + needed < self.ends:
             return True
-        self.refusals.append(f"{method}: it needs about {needed / 60:.0f} minutes, and fewer are left")
+        self.refusals.append(f"{method.name}: it needs about {needed / 60:.0f} minutes, and fewer are left")
         return False
 
-    def _time_left(self) -> bool:
+    def time_left(self) -> bool:
         """Whether a trial like the last one ends in time."""
-        return time.monotonic() + self.trials[-1].seconds < self.ends
+        return time.monotonic() + (self.trials[-1].seconds if self.trials else 0.0) < self.ends
+
+    def refuse(self, why: str) -> None:
+        """Keep the reason why no trial followed, once."""
+        if why not in self.refusals:
+            self.refusals.append(why)
+
+    def said(self, values: dict[str, float]) -> str:
+        """In words."""
+        return shown(values, self.budgets)
+
+    def excesses(self, trial: Trial) -> dict[str, float]:
+        """By which the trial misses each budget, as a fraction of its bound; below 0 where it keeps it."""
+        return {one.key: _missed(trial, one) for one in self.budgets}
 
     def holding(self) -> list[Trial]:
         """The trials that keep every budget, the best first."""
@@ -150,7 +179,7 @@ class Search:
             broken = [one for one in self.budgets if one.quantity is KL and not (value and one.holds(value))]
             yield trial, broken
 
-    def _why(self, found: Infeasible, method: str) -> str:
+    def why(self, found: Infeasible, method: Method) -> str:
         """Which budget would have to give way, and how far."""
         limits = {one.name: one for one in self.corrections.limits(self.space, self.budgets, method)}
         parts = []
@@ -171,11 +200,12 @@ def objective_of(budgets: Sequence[Budget]) -> str:
 
 def excess(trial: Trial, budgets: Sequence[Budget]) -> float:
     """By which the trial misses the budgets, as a sum of fractions."""
-    total = 0.0
-    for budget in budgets:
-        ratio = trial.measured[budget.key] / budget.bound
-        total += max(0.0, ratio - 1) if budget.quantity.side == "max" else max(0.0, 1 / ratio - 1)
-    return total
+    return sum(max(0.0, _missed(trial, budget)) for budget in budgets)
+
+
+def _missed(trial: Trial, budget: Budget) -> float:
+    ratio = trial.measured[budget.key] / budget.bound
+    return ratio - 1 if budget.quantity.side == "max" else 1 / ratio - 1
 
 
 def shown(values: dict[str, float], budgets: Sequence[Budget]) -> str:

@@ -28,6 +28,7 @@ from ..runtime.bundle.bundle import Bundle
 from ..storage import sha256_json, write_atomic
 from ..terminal import Progress
 from .budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
+from .methods import Method
 from .texts import Texts
 
 RECIPE, BUNDLE = "recipe.yaml", "bundle"
@@ -54,6 +55,11 @@ class Setting:
     threads: int | None = None
     device: str = "auto"
 
+    def key_of(self, recipe: Mapping[str, Any]) -> str:
+        """The hash of all that decides on a trial."""
+        how = [__version__, self.fingerprint, recipe, self.texts.hashes, self.windows, self.device]
+        return sha256_json(how)
+
     @property
     def devices(self) -> list[str]:
         """Those that something is measured on."""
@@ -68,7 +74,7 @@ class Trial:
 
     key: str
     directory: Path
-    method: str
+    method: Method
     options: tuple[int, ...]
     recipe: dict[str, Any]
     measured: dict[str, float] = field(default_factory=dict)
@@ -88,7 +94,7 @@ class Trial:
 def run_trial(
     setting: Setting,
     options: Sequence[int],
-    method: str,
+    method: Method,
     recipe: dict[str, Any],
     folder: Path,
     progress: Progress,
@@ -99,8 +105,7 @@ def run_trial(
         GateFailed: the export does not do what the checkpoint does.
         EdgepressError: as compress, export, validate and profile.
     """
-    how = [__version__, setting.fingerprint, recipe, setting.texts.hashes, setting.windows, setting.device]
-    key = sha256_json(how)
+    key = setting.key_of(recipe)
     directory = folder / key[:16]
     directory.mkdir(parents=True, exist_ok=True)
     trial = Trial(key, directory, method, tuple(options), recipe)

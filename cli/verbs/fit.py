@@ -15,7 +15,7 @@ from ..verb import Verb, output
 
 
 @click.command("fit", cls=Verb)
-@click.argument("model", shell_complete=completion.models)
+@click.argument("model", required=False, shell_complete=completion.models)
 @click.option("--max-disk", metavar="SIZE", help="All files of the bundle together, such as 60MB.")
 @click.option(
     "--max-memory", metavar="SIZE", help="Resident memory as it generates: 300MB, or here=300MB,pi=200MB."
@@ -33,7 +33,6 @@ from ..verb import Verb, output
 )
 @click.option(
     "--text",
-    required=True,
     shell_complete=completion.texts,
     help="Text to calibrate on, search by and judge by, split in three: file, directory, demo corpus.",
 )
@@ -61,6 +60,14 @@ from ..verb import Verb, output
     help="After which no further trial begins.",
 )
 @click.option(
+    "--trials",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    metavar="N",
+    help="Trials by Optuna of how codes are found: rounding, scaling, rotation, learning.",
+)
+@click.option("--worker", is_flag=True, help="Join the search with --trials that is at work on OUT.")
+@click.option(
     "--device", default="auto", show_default=True, help="Where torch computes: auto, cpu, cuda or mps."
 )
 @threads
@@ -70,8 +77,10 @@ from ..verb import Verb, output
 @click.option("-o", "--output", "target", type=OutputDirectory(), help="The directory to write.")
 @output
 def command(
-    model: str,
+    model: str | None,
     on: str,
+    text: str | None,
+    worker: bool,
     threads: int | None,
     download: bool,
     dry_run: bool,
@@ -87,6 +96,11 @@ def command(
     recipe that repeats it, and a report, if every budget holds as measured; else the exit code is 1. With no
     budget but --max-kl it is the smallest artifact that keeps it. The same command continues a killed run.
     """
+    if worker:
+        _work(target, threads, terminal)
+        return
+    if model is None or text is None:
+        raise click.UsageError(f"missing {'MODEL' if model is None else '--text'}")
     named_model(model, download=download)
     from ...fit.budgets import QUANTITIES, parse
 
@@ -99,7 +113,7 @@ def command(
     from ...fit.api import fit_model, plan_fit
     from ...fit.job import Wish
 
-    wish = Wish(model, tuple(budgets), threads=threads, **options)
+    wish = Wish(model, tuple(budgets), text, threads=threads, **options)
     if dry_run:
         planned = plan_fit(wish, output=target, progress=progress)
         terminal.document(planned, _plan(planned))
@@ -110,6 +124,17 @@ def command(
     limit_torch(threads)
     found = fit_model(wish, output=target, overwrite=overwrite, progress=progress)
     terminal.document({"output": target, **found}, _summary(target, found))
+
+
+def _work(target: str | None, threads: int | None, terminal: Terminal) -> None:
+    if target is None:
+        raise click.UsageError("missing -o/--output: the search of which output?")
+    progress = terminal.progress
+    from ...fit.worker import work_on
+
+    limit_torch(threads)
+    count = work_on(target, progress)
+    terminal.document({"output": target, "trials": count}, f"{target}: {count} trials were run here")
 
 
 def _named(quantities: Any) -> list[tuple[Any, str]]:

@@ -11,6 +11,7 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.fit.budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
 from edgepress.fit.candidates import Option, Space, Unit
 from edgepress.fit.corrections import Corrections
+from edgepress.fit.methods import METHODS
 
 SCHEMES = [Scheme.parse(f"W{bits}A16-g32") for bits in (2, 4, 8)]
 UNITS = 3
@@ -41,12 +42,12 @@ CHOICES = list(product(range(len(SCHEMES)), repeat=UNITS))
 def corrected(*, learned: bool) -> Corrections:
     corrections = Corrections(times=TIMES)
     if learned:
-        corrections.learn(SPACE, (1, 1, 1), "rounded", MEASURED)
+        corrections.learn(SPACE, (1, 1, 1), METHODS[0], MEASURED)
     return corrections
 
 
 def test_what_was_measured_is_predicted_of_the_same_choice() -> None:
-    found = corrected(learned=True).predicted(SPACE, (1, 1, 1), "rounded", BUDGETS)
+    found = corrected(learned=True).predicted(SPACE, (1, 1, 1), METHODS[0], BUDGETS)
     assert found == pytest.approx(MEASURED)
 
 
@@ -54,23 +55,23 @@ def test_what_was_measured_is_predicted_of_the_same_choice() -> None:
 @pytest.mark.parametrize("budget", BUDGETS, ids=lambda one: one.key)
 def test_a_limit_is_kept_where_the_prediction_keeps_the_budget(budget: Budget, learned: bool) -> None:
     corrections = corrected(learned=learned)
-    (limit,) = corrections.limits(SPACE, [budget], "rounded")
+    (limit,) = corrections.limits(SPACE, [budget], METHODS[0])
     agreed = kept = 0
     for options in CHOICES:
-        value = corrections.predicted(SPACE, options, "rounded", [budget])[budget.key]
+        value = corrections.predicted(SPACE, options, METHODS[0], [budget])[budget.key]
         near = abs(value / budget.bound - 1) < 0.04  # what is left free of bytes and of damage
         agreed += near or limit.kept(options) == budget.holds(value)
         kept += limit.kept(options)
     assert agreed == len(CHOICES) > kept > 0
     used = limit.used((1, 1, 1))
-    bound = corrections.bound_of(budget, limit, used, "rounded")
-    value = corrections.predicted(SPACE, (1, 1, 1), "rounded", [budget])[budget.key]
+    bound = corrections.bound_of(budget, limit, used, METHODS[0])
+    value = corrections.predicted(SPACE, (1, 1, 1), METHODS[0], [budget])[budget.key]
     assert bound == pytest.approx(value, rel=0.04)
 
 
 def test_damage_is_no_limit_beside_others_until_a_trial_says_what_it_means() -> None:
     names = [one.key for one in BUDGETS]
-    assert [one.name for one in corrected(learned=False).limits(SPACE, BUDGETS, "rounded")] == names[:-1]
+    assert [one.name for one in corrected(learned=False).limits(SPACE, BUDGETS, METHODS[0])] == names[:-1]
     corrections = corrected(learned=True)
-    assert [one.name for one in corrections.limits(SPACE, BUDGETS, "rounded")] == names
-    assert corrections.factor("tuned") == corrections.factor("rounded")  # nearer than none
+    assert [one.name for one in corrections.limits(SPACE, BUDGETS, METHODS[0])] == names
+    assert corrections.factor(METHODS[2]) == corrections.factor(METHODS[0])  # nearer than none

@@ -11,6 +11,7 @@ from edgepress.fit.budgets import DECODE, DISK, FIRST_TOKEN, Budget
 from edgepress.fit.candidates import space_of
 from edgepress.fit.corrections import Corrections
 from edgepress.fit.latency import costs_of, times_of
+from edgepress.fit.methods import METHODS
 from edgepress.fit.solve import Infeasible, Solution, solve
 
 BUDGETS = [Budget(DECODE, 100.0, "here"), Budget(FIRST_TOKEN, 0.5, "here"), Budget(DISK, 1e9)]
@@ -40,7 +41,7 @@ def test_the_fastest_choice_is_within_its_own_budget_and_no_other_is(pico_llama:
     corrections = Corrections(times=times)
     for factor, kind in ((0.999, Solution), (1.001, Infeasible)):
         budget = Budget(DECODE, factor * fastest, "here")
-        found = solve(space.sizes, corrections.limits(space, [budget], "rounded"))
+        found = solve(space.sizes, corrections.limits(space, [budget], METHODS[0]))
         assert isinstance(found, kind)
 
 

@@ -70,7 +70,8 @@ def fit_row(path: Path) -> list[str]:
     found = read_json(path / "fit.json")
     chosen = found["trials"][found["chosen"] - 1]
     name = f"fit, {', '.join(found['budgets'])} ({chosen['method']}, trial {found['chosen']})"
-    return _row(name, found["measured"]["disk"], chosen["predicted"]["disk"], found["held_out"]["KL"])
+    # What an interrupt left was not judged.
+    return _row(name, found["measured"]["disk"], chosen["predicted"]["disk"], found["held_out"].get("KL"))
 
 
 def recipe_row(path: Path) -> list[str]:

@@ -133,7 +133,9 @@ def test_the_plan_of_the_work_counts_the_bits_of_each_layer(
     weights = {one.name: one.out_features * one.in_features for one in linears}
     bits = {name: Scheme.parse(scheme).bits_per_weight(32) for name, scheme in allocation.items()}
     assert planned.layers == len(allocation)
-    assert planned.bytes_after == pytest.approx(sum(weights[name] * bits[name] / 8 for name in bits), rel=0.01)
+    assert planned.bytes_after == pytest.approx(
+        sum(weights[name] * bits[name] / 8 for name in bits), rel=0.01
+    )
 
 
 @pytest.mark.parametrize(

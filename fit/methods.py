@@ -1,0 +1,62 @@
+"""``Method``: how the codes of a choice are found, which does not add up over the parts of a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..compress.numbers.scheme import Scheme
+
+# By name: to nearest; GPTQ; GPTQ that refines, and compensates for the errors of earlier layers.
+ROUNDINGS: dict[str, dict[str, Any]] = {
+    "rtn": {"pass": "rtn"},
+    "gptq": {"pass": "gptq"},
+    "corrected": {"pass": "gptq", "refinements": 2, "correction": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is done before, in and after the rounding.
+
+    Attributes:
+        rounding: of :data:`ROUNDINGS`.
+        scaled: whether awq folds scales into what feeds the layers first.
+        rotated: whether the model is rotated first; of one whose head is its embedding the value heads alone,
+            since a rotation of the hidden states would give it a head of its own.
+        epochs: of text from which scales and norms learn afterwards.
+    """
+
+    rounding: str = "gptq"
+    scaled: bool = False
+    rotated: bool = False
+    epochs: int = 0
+
+    @property
+    def name(self) -> str:
+        """``gptq``, ``rotated, awq, corrected, tuned 4 x``."""
+        words = ["rotated"] * self.rotated + ["awq"] * self.scaled + [self.rounding]
+        return ", ".join(words + ([f"tuned {self.epochs} x"] if self.epochs else []))
+
+    def passes(self, plan: Mapping[str, str], *, tied: bool) -> list[dict[str, Any]]:
+        """Of a recipe; ``plan`` has the scheme of each linear, ``tied`` models have no head of their own."""
+        found: list[dict[str, Any]] = [{"pass": "rotate", "residual": not tied}] if self.rotated else []
+        if self.scaled:
+            found.append({"pass": "awq", "scheme": _usual(plan), "quantize": False})
+        found.append({"pass": "allocate", "plan": dict(plan), "using": ROUNDINGS[self.rounding]})
+        if self.epochs:
+            found.append({"pass": "tune", "training": {"epochs": self.epochs}})
+        return found
+
+
+# Without Optuna, in this order.
+METHODS = (Method(), Method("corrected"), Method("corrected", epochs=4))
+
+
+def _usual(plan: Mapping[str, str]) -> str:
+    """The scheme that awq's scales are fitted to: the commonest width, with the finest groups."""
+    schemes = [Scheme.parse(name) for name in plan.values()]
+    bits = Counter(scheme.bits for scheme in schemes).most_common(1)[0][0]
+    return f"W{bits}A16-g{min(scheme.group_size or 128 for scheme in schemes)}"

@@ -1,0 +1,271 @@
+"""``OuterSearch``: what does not add up over the parts of a model (how codes are found, what goes before, for
+how long scales learn) sampled by Optuna under the budgets; the parts are chosen exactly for each sample.
+
+Cheap before dear: of the trials two thirds round alone and draw the front of size and damage; the last third
+learns too, at the whole budget. Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization
+Framework"; the sampler is the tree-structured Parzen estimator for several objectives.
+
+The study is a journal in the work directory, so that any number of processes take part. Each holds a lock on
+its trial for as long as it lives: a trial that is running, and whose lock is free, is of a killed process,
+and the next one takes it up where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import GateFailed, InputError, require
+from ..output_lock import OutputLock
+from ..terminal import Silent
+from .budgets import DISK, KL
+from .found_recipe import recipe_of
+from .methods import ROUNDINGS, Method
+from .search import Search
+from .solve import Infeasible
+
+_EPOCHS = (1, 2, 4, 8)
+# First of the cheap trials; the dear ones begin with what rounds best.
+PRESETS = (Method(), Method("corrected"), Method("corrected", scaled=True), Method("rtn"))
+_ASKED = 10  # samples for each trial: of those that were tried already, which cost nothing
+_WAIT = 0.5  # seconds
+
+Sampler = Callable[[int], Any]
+
+
+def by_parzen(seed: int) -> Any:
+    """The sampler of a search, from a seed."""
+    import optuna
+
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=6)
+
+
+class _Held:
+    """The lock that Optuna asks for; whoever writes holds that of the study already, which a kill frees."""
+
+    def acquire(self) -> bool:
+        """It is held."""
+        return True
+
+    def release(self) -> None:
+        """Whoever took it gives it back."""
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A trial of Optuna's that this process runs, under its lock."""
+
+    trial: Any
+    method: Method
+    options: tuple[int, ...]
+    predicted: dict[str, float]
+    lock: OutputLock
+
+
+class OuterSearch:
+    """The part that a process has in a search for ``trials`` trials, whose study is at ``journal``.
+
+    Raises:
+        MissingDependency: optuna is not installed.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        journal: Path,
+        trials: int,
+        seed: int = 0,
+        sampler: Sampler = by_parzen,
+        presets: Sequence[Method] = PRESETS,
+    ) -> None:
+        require("optuna", "search")
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.search, self.journal, self.trials = search, journal, trials
+        self.seed, self.sampler, self.presets = seed, sampler, presets
+        self._taken: set[int] = set()
+        with self._alone():
+            backend = JournalFileBackend(str(journal), lock_obj=_Held())  # type: ignore[arg-type, unused-ignore]
+            self.study = optuna.create_study(
+                storage=optuna.storages.JournalStorage(backend),
+                study_name="fit",
+                directions=["minimize", "minimize"],
+                load_if_exists=True,
+            )
+
+    def work(self, *, leads: bool) -> int:
+        """Run trials until there are enough; who ``leads`` waits for those of others, and takes up what they
+        leave. Returns how many were run here.
+
+        Raises:
+            EdgepressError: as :func:`.trials.run_trial`, but for what a method cannot do.
+        """
+        ran = 0
+        while True:
+            with self._alone():
+                self._take_in()
+                claim = self._claim()
+                running = any(one.state.name == "RUNNING" for one in self._known())
+            if claim is not None:
+                self._run(claim)
+                ran += 1
+            elif leads and running:
+                time.sleep(_WAIT)
+            else:
+                return ran
+
+    def _known(self) -> list[Any]:
+        return list(self.study.get_trials(deepcopy=False))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process reads or writes the study."""
+        lock = OutputLock(self.journal.with_suffix(".lock"))
+        lock.acquire(wait=True)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _lock_of(self, number: int) -> OutputLock:
+        return OutputLock(self.journal.with_suffix(f".{number}.lock"))
+
+    def _take_in(self) -> None:
+        """Learn from the trials that ended since, by whichever process."""
+        for one in self._known():
+            chosen = one.user_attrs.get("chosen")
+            if one.number in self._taken or chosen is None or one.state.name != "COMPLETE":
+                continue
+            self._taken.add(one.number)
+            trial = self.search.ran(tuple(chosen["options"]), _method(one.params), Silent())
+            self.search.take(trial, chosen["predicted"])
+
+    def _claim(self) -> _Claim | None:
+        """A trial that a killed process left, or a new one; None where there are enough, or time is over."""
+        for one in self._known():
+            if one.state.name == "RUNNING" and (claim := self._left(one)) is not None:
+                return claim
+        while self.search.time_left():
+            known = self._known()
+            number = sum("chosen" in one.user_attrs for one in known)
+            if number >= self.trials or len(known) >= _ASKED * self.trials:
+                return None
+            dear = number >= self.trials - self.trials // 3
+            if dear and self.search.trials and not self.search.time_for(Method("corrected", epochs=1)):
+                return None
+            if (claim := self._asked(dear, known)) is not None:
+                return claim
+        return None
+
+    def _left(self, one: Any) -> _Claim | None:
+        """A running trial whose process was killed; what that had not chosen yet is dropped."""
+        import optuna
+
+        lock = self._lock_of(one.number)
+        if not lock.acquire():
+            return None
+        chosen = one.user_attrs.get("chosen")
+        if chosen is None:
+            self.study.tell(one.number, state=optuna.trial.TrialState.FAIL)
+            lock.release()
+            return None
+        trial = optuna.trial.Trial(self.study, one._trial_id)  # no other way leads to a running one
+        self.search.progress.note(f"{_method(one.params).name}: taken up from a process that was stopped")
+        return _Claim(trial, _method(one.params), tuple(chosen["options"]), chosen["predicted"], lock)
+
+    def _asked(self, dear: bool, known: list[Any]) -> _Claim | None:
+        """A sample with the choice that is best for it; None where it was tried, or nothing keeps the
+        budgets.
+        """
+        import optuna
+
+        tried = [one.params for one in known]
+        preset = next((one for one in self._presets(dear) if one not in tried), None)
+        if preset is not None:
+            self.study.enqueue_trial(preset)
+        self.study.sampler = self.sampler(self.seed + 1000 * len(known))
+        trial = self.study.ask(self._space(dear))
+        method = _method(trial.params)
+        found = self.search.solved(method, trial.params.get("share", 1.0))
+        if isinstance(found, Infeasible):
+            self.search.refuse(f"{method.name}: {self.search.why(found, method)}")
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return None
+        recipe = recipe_of(self.search.space, found.options, method, self.search.calibration)
+        key = self.search.setting.key_of(recipe)
+        same = next((one for one in known if one.user_attrs.get("chosen", {}).get("key") == key), None)
+        if same is not None:
+            self._tell(trial, same.values if same.state.name == "COMPLETE" else None, same.constraints)
+            return None
+        lock = self._lock_of(trial.number)
+        lock.acquire(wait=True)
+        predicted = self.search.corrections.predicted(
+            self.search.space, found.options, method, self.search.budgets
+        )
+        trial.set_user_attr("chosen", {"key": key, "options": found.options, "predicted": predicted})
+        self.search.gap = found.gap
+        return _Claim(trial, method, found.options, predicted, lock)
+
+    def _presets(self, dear: bool) -> list[dict[str, Any]]:
+        """Parameters of the first trials of a kind, unless all are sampled."""
+        share = {} if self.search.objective == DISK.name else {"share": 1.0}
+        if not dear:
+            return [_parameters(method) | share for method in self.presets]
+        best = self.search.best() or self.search.nearest()
+        method = Method("corrected") if best is None else best.method
+        return [_parameters(method) | {"epochs": 4}] if self.presets else []
+
+    def _space(self, dear: bool) -> dict[str, Any]:
+        """What is sampled: a share of the bytes, where these are not what is made least, or epochs."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+        found: dict[str, Any] = {
+            "rounding": CategoricalDistribution(tuple(ROUNDINGS)),
+            "scaled": CategoricalDistribution((False, True)),
+            "rotated": CategoricalDistribution((False, True)),
+        }
+        if dear:
+            return found | {"epochs": CategoricalDistribution(_EPOCHS)}
+        if self.search.objective == DISK.name:
+            return found
+        return found | {"share": FloatDistribution(0.0, 1.0, step=0.0625)}
+
+    def _run(self, claim: _Claim) -> None:
+        said = self.search.said(claim.predicted)
+        self.search.progress.note(f"{claim.method.name}: predicted {said}")
+        try:
+            trial = self.search.ran(claim.options, claim.method, self.search.progress)
+        except (GateFailed, InputError) as error:
+            # What this method cannot do to this model, or not well enough for its proof; others may.
+            self.search.refuse(f"{claim.method.name}: {error.what}")
+            with self._alone():
+                self._tell(claim.trial, None, {})
+        else:
+            values = [trial.measured[DISK.name], trial.measured[KL.name]]
+            with self._alone():
+                self._tell(claim.trial, values, self.search.excesses(trial))
+        claim.lock.release()
+
+    def _tell(self, trial: Any, values: list[float] | None, excesses: dict[str, float]) -> None:
+        import optuna
+
+        if values is None:
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return
+        for key, value in excesses.items():
+            trial.set_constraint(key, value)
+        self.study.tell(trial, values)
+
+
+def _parameters(method: Method) -> dict[str, Any]:
+    return {"rounding": method.rounding, "scaled": method.scaled, "rotated": method.rotated}
+
+
+def _method(parameters: dict[str, Any]) -> Method:
+    return Method(**{name: value for name, value in parameters.items() if name != "share"})

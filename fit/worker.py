@@ -1,0 +1,79 @@
+"""``work_on``: a further process that takes part in the search for an output, from the same directory."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+
+from ..compress.pipeline.sealed import read_sealed, write_sealed
+from ..errors import InputError
+from ..storage import sha256_json
+from ..terminal import Progress
+from .budgets import DECODE, FIRST_TOKEN
+from .job import Job, Wish
+from .outer_search import OuterSearch
+from .search import Search
+
+WISH = "wish.json"
+
+
+def outer_search(job: Job, search: Search) -> OuterSearch:
+    """The search that a job shares, in its directory: another one for other budgets or other text."""
+    wish = job.wish
+    asked = {
+        name: value for name, value in wish.as_json.items() if name not in ("trials", "hours", "threads")
+    }
+    name = sha256_json([asked, job.fingerprint, job.texts.hashes])[:16]
+    return OuterSearch(search, job.directory / f"study-{name}.journal", wish.trials, wish.seed)
+
+
+def share(job: Job) -> None:
+    """Leave what is asked for where workers find it."""
+    write_sealed(job.directory / WISH, {"wish": job.wish.as_json, "host": platform.node()})
+
+
+def work_on(output: str | Path, progress: Progress) -> int:
+    """Run trials of the search for ``output`` until there are enough; returns how many were run here.
+
+    Raises:
+        InputError: no such search is at work, or budgets of speed of its machine, whose measurements a worker
+            would disturb; or budgets of another machine.
+        EdgepressError: as :func:`.api.fit_model`.
+    """
+    target = Path(output).absolute()
+    directory = target.with_name(f".{target.name}.partial")
+    found = read_sealed(directory / WISH)
+    if found is None:
+        raise InputError(
+            f"no search with trials is at work on {target}",
+            fix="start it first: edgepress fit MODEL … --trials 24 -o OUT; workers join with its OUT",
+        )
+    wish = Wish.from_json(found["wish"])
+    _refuse_budgets(wish, found["host"])
+    wish.check()
+    job = Job(wish, directory, progress)
+    search = job.search(time.monotonic() + 3600 * wish.hours)
+    try:
+        return outer_search(job, search).work(leads=False)
+    except (OSError, InputError):
+        if (directory / WISH).exists():
+            raise
+        progress.note("the search has ended: its output is whole")
+        return len(search.trials)
+
+
+def _refuse_budgets(wish: Wish, host: str) -> None:
+    here = [one for one in wish.budgets if one.device == "here"]
+    timed = [one for one in wish.budgets if one.quantity in (DECODE, FIRST_TOKEN)]
+    if timed:
+        raise InputError(
+            f"workers cannot take part in a search with {timed[0].shown()}",
+            why="what runs beside a measurement of speed makes it slower",
+            fix="run it without workers",
+        )
+    if here and host != platform.node():
+        raise InputError(
+            f"{here[0].shown()} is a budget of {host}, and this is {platform.node()}",
+            fix="name the device with --on, or run workers there",
+        )

@@ -1,0 +1,122 @@
+"""Ways to find codes sampled by Optuna, by several processes: each trial runs once, those of a killed process
+are taken up, and a worker that would disturb or has nothing to join is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgepress.cli.entry import run
+from edgepress.compress.pipeline.sealed import write_sealed
+from edgepress.fit.budgets import DECODE, DISK, Budget
+from edgepress.fit.job import Wish
+from edgepress.fit.methods import Method
+from edgepress.storage import read_json
+
+TRIALS = 5
+
+
+def fit(model: Path, text: Path, out: Path) -> list[str]:
+    given = [
+        "--max-disk",
+        "190kB",
+        "--text",
+        str(text),
+        "--samples",
+        "16",
+        "--length",
+        "32",
+        "--threads",
+        "1",
+    ]
+    return ["fit", str(model), *given, "--trials", str(TRIALS), "-o", str(out)]
+
+
+def start(cache: Path, errors: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A process of edgepress, whose notes go to a file."""
+    environment = os.environ | {"EDGEPRESS_CACHE": str(cache)}
+    command = [sys.executable, "-m", "edgepress", *arguments]
+    with errors.open("ab") as stream:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stream)
+
+
+def wait_for(path: Path, pattern: str, process: subprocess.Popen[bytes]) -> None:
+    while not list(path.glob(pattern)):
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+@pytest.mark.chain
+def test_each_trial_runs_once_whoever_is_killed(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    out, errors = tmp_path / "o", tmp_path / "errors"
+    work = tmp_path / ".o.partial"
+    first = start(tmp_path / "cache", errors, *fit(pico_llama, pico_text, out))
+    wait_for(work, "trials/*/bundle", first)
+    worker = start(tmp_path / "cache", errors, "fit", "--worker", "--threads", "1", "-o", str(out))
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert worker.wait(300) == 0  # with the trial that was left
+    assert "taken up from a process that was stopped" in errors.read_text()
+    assert not out.exists()
+    again = start(tmp_path / "cache", errors, *fit(pico_llama, pico_text, out))
+    assert again.wait(300) == 0
+    found = read_json(out / "fit.json")
+    assert len(found["trials"]) == TRIALS == len({trial["key"] for trial in found["trials"]})
+    published = [line.split()[1] for line in errors.read_text().splitlines() if line.startswith("published")]
+    counted = Counter(path for path in published if path.endswith("checkpoint"))
+    assert len(counted) == TRIALS and set(counted.values()) == {1}
+    assert {trial["method"] for trial in found["trials"]} > {"gptq", "corrected", "awq, corrected"}
+    assert "tuned" in found["trials"][-1]["method"]
+    page = (out / "front.html").read_text()
+    assert all(f"trial {number}: " in page for number in range(1, TRIALS + 1))
+    assert not work.exists()
+
+
+def wished(tmp_path: Path, budget: Budget, host: str) -> None:
+    (tmp_path / ".o.partial").mkdir(exist_ok=True)
+    wish = Wish(str(tmp_path), (budget,), str(tmp_path / "no.txt"), trials=3)
+    write_sealed(tmp_path / ".o.partial" / "wish.json", {"wish": wish.as_json, "host": host})
+
+
+def test_workers_that_cannot_join_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    worker = ["fit", "--worker", "-o", str(tmp_path / "o")]
+    assert run(worker) == 2
+    assert "no search with trials is at work" in capsys.readouterr().err
+    wished(tmp_path, Budget(DECODE, 10.0, "here"), "here")
+    assert run(worker) == 2
+    assert "workers cannot take part in a search with decode ≥ 10 tok/s" in capsys.readouterr().err
+    assert run(["fit", "--worker"]) == 2
+    assert run(["fit", "--max-disk", "1MB"]) == 2
+    assert "missing MODEL" in capsys.readouterr().err
+
+
+def test_a_wish_is_read_as_it_was_written(tmp_path: Path) -> None:
+    wish = Wish(str(tmp_path), (Budget(DISK, 1e6), Budget(DECODE, 3.0, "pi")), "wikipedia", trials=4)
+    written: dict[str, Any] = json.loads(json.dumps(wish.as_json))
+    assert Wish.from_json(written) == wish
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [
+        (Method(), ["allocate"]),
+        (Method("rtn", rotated=True), ["rotate", "allocate"]),
+        (Method("corrected", scaled=True, epochs=2), ["awq", "allocate", "tune"]),
+    ],
+)
+def test_a_method_is_passes_of_a_recipe(method: Method, passes: list[str]) -> None:
+    plan = {"a": "W4A16-g64", "b": "W3A16-g32", "c": "W4A16-g128"}
+    found = method.passes(plan, tied=True)
+    assert [one["pass"] for one in found] == passes
+    assert all(one["scheme"] == "W4A16-g32" for one in found if one["pass"] == "awq")
+    assert all(not one["residual"] for one in found if one["pass"] == "rotate")
