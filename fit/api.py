@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ from ..errors import GateFailed, Interrupted
 from ..output_paths import refuse_nesting
 from ..staging import Staging
 from ..terminal import Progress, Silent
-from .budgets import DISK, Budget
+from .budgets import DISK
 from .candidates import Space, space_of
-from .corrections import Corrections
+from .found_recipe import recipe_of
 from .job import Job, Wish, refuse_impossible
 from .losses import known_losses, losses_file
 from .methods import METHODS
 from .report import deliver
-from .search import Search, objective_of, shown
-from .solve import Infeasible, solve
+from .search import Search, objective_of, planned_seconds, shown
+from .solve import Infeasible, Limit, solve
 from .worker import outer_search, share
+
+_STEPS = 6  # of the front in a plan
 
 
 def fit_model(
@@ -118,16 +121,41 @@ def plan_fit(
             "hours": wish.hours,
         }
         if losses is not None:
-            document |= _first_choice(space, wish.budgets)
+            document |= _predicted(job, space)
         return document
 
 
-def _first_choice(space: Space, budgets: Sequence[Budget]) -> dict[str, Any]:
-    """What a first trial is predicted to be: its KL is that of rounding to nearest."""
-    corrections = Corrections()
+def _predicted(job: Job, space: Space) -> dict[str, Any]:
+    """What a first trial is predicted to be, its KL that of rounding to nearest; the same of the front below
+    its size; and the seconds that its compression takes by each method.
+    """
+    budgets, corrections, method = job.wish.budgets, job.corrections(space), METHODS[0]
     objective = space.sizes if objective_of(budgets) == DISK.name else space.damages
-    found = solve(objective, corrections.limits(space, budgets, METHODS[0]))
+    found = solve(objective, corrections.limits(space, budgets, method))
     if isinstance(found, Infeasible):
         return {"feasible": False}
-    predicted = corrections.predicted(space, found.options, METHODS[0], budgets)
-    return {"feasible": True, "gap": found.gap, "predicted": predicted}
+    file = job.directory / "planned.yaml"
+    seconds = {}
+    for one in METHODS:
+        recipe = recipe_of(space, found.options, one, job.settings)
+        seconds[one.name] = planned_seconds(job.wish.model, recipe, job.texts.calibration, file)
+    return {
+        "feasible": True,
+        "gap": found.gap,
+        "predicted": corrections.predicted(space, found.options, method, budgets),
+        "front": [
+            corrections.predicted(space, options, method, ()) for options in _front(space, found.options)
+        ],
+        "compress_seconds": seconds,
+    }
+
+
+def _front(space: Space, options: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The best choices from the smallest size to that of ``options``."""
+    size = Limit(DISK.name, space.sizes, 0.0)
+    least = sum(min(row) for row in space.sizes)
+    for step in range(_STEPS):
+        room = least + step / (_STEPS - 1) * (size.used(options) - least)
+        found = solve(space.damages, [replace(size, bound=room)])
+        if not isinstance(found, Infeasible):
+            yield found.options

@@ -50,12 +50,13 @@ class Unit:
 @dataclass(frozen=True)
 class Space:
     """All units, and what there is whatever is chosen: bytes ``shipped`` of the rest of the bundle, and bytes
-    ``resident`` of a process that runs it, these included.
+    ``resident`` of a process that runs it, these included; ``cache`` of them of keys and values in float32.
     """
 
     units: tuple[Unit, ...]
     shipped: float
     resident: float
+    cache: float = 0.0
 
     @property
     def damages(self) -> list[list[float]]:
@@ -87,9 +88,10 @@ def space_of(source: WeightSource, losses: Losses | None) -> Space:
             for scheme in schemes
         ]
         units.append(Unit(name, (module,), _useful(options), is_table=True))
-    resident = _RUNTIME + 4 * anatomy.vocab_size + _cache_bytes(source)
+    cache = _cache_bytes(source)
+    resident = _RUNTIME + 4 * anatomy.vocab_size + cache
     shipped = _rest(source, units)
-    return Space(tuple(units), shipped, shipped + resident)
+    return Space(tuple(units), shipped, shipped + resident, cache)
 
 
 def _linears(block: int, group: Sequence[Linear], losses: Losses | None) -> Unit:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
 from .candidates import Space
-from .methods import Method
+from .methods import CACHE_BITS, Method
 from .solve import Limit, Table
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
@@ -52,7 +52,7 @@ class Corrections:
         self.disk[method] = measured[DISK.name] - space.shipped - size
         for key, value in measured.items():
             if key.startswith(f"{MEMORY.name} on "):
-                self.memory[key.removeprefix(f"{MEMORY.name} on ")] = value - space.resident - size
+                self.memory[key.removeprefix(f"{MEMORY.name} on ")] = value - _resident(space, method) - size
         if KL.name in measured and damage > 0:
             self.damage[method] = measured[KL.name] / damage
         for key, seconds in self.times.items():
@@ -74,7 +74,7 @@ class Corrections:
         }
         for budget in budgets:
             if budget.quantity is MEMORY:
-                found[budget.key] = space.resident + size + self.memory.get(str(budget.device), 0.0)
+                found[budget.key] = _resident(space, method) + size + self.memory.get(str(budget.device), 0.0)
             elif budget.key in self.times:
                 seconds = self.rest.get(budget.key, 0.0) + _total(self.times[budget.key], options)
                 found[budget.key] = 1 / seconds if budget.quantity is DECODE else seconds
@@ -91,7 +91,7 @@ class Corrections:
                 room -= self._kept_free(budget, method)
                 found.append(Limit(budget.key, space.sizes, room))
             elif budget.quantity is MEMORY:
-                room = budget.bound - space.resident - self.memory.get(str(budget.device), 0.0)
+                room = budget.bound - _resident(space, method) - self.memory.get(str(budget.device), 0.0)
                 found.append(Limit(budget.key, space.sizes, room))
             elif budget.quantity in (DECODE, FIRST_TOKEN):
                 seconds = 1 / budget.bound if budget.quantity is DECODE else budget.bound
@@ -117,6 +117,11 @@ class Corrections:
             seconds = bound + self.rest.get(budget.key, 0.0)
             return 1 / seconds if budget.quantity is DECODE else seconds
         return budget.bound + bound - limit.bound
+
+
+def _resident(space: Space, method: Method) -> float:
+    """Bytes of a process, without the units."""
+    return space.resident - (space.cache * (1 - CACHE_BITS / 32) if method.cached else 0.0)
 
 
 def _own_or_last(found: Mapping[Method, float], method: Method) -> float | None:

@@ -154,10 +154,12 @@ class Job:
         folder = self.directory / "trials"
         folder.mkdir(exist_ok=True)
         space = space_of(self.source, losses)
+        return Search(space, setting, self.settings, folder, ends, self.progress, self.corrections(space))
+
+    def corrections(self, space: Space) -> Corrections:
+        """Before anything was built: the seconds of kernel tables."""
         costs = costs_of(self.wish.budgets, self.wish.threads)
-        times = times_of(space, self.source, self.wish.budgets, costs)
-        corrections = Corrections(times=times)
-        return Search(space, setting, self.settings, folder, ends, self.progress, corrections)
+        return Corrections(times=times_of(space, self.source, self.wish.budgets, costs))
 
 
 def refuse_impossible(space: Space, budgets: Sequence[Budget]) -> None:

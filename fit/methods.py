@@ -15,6 +15,7 @@ ROUNDINGS: dict[str, dict[str, Any]] = {
     "gptq": {"pass": "gptq"},
     "corrected": {"pass": "gptq", "refinements": 2, "correction": 1.0},
 }
+CACHE_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,21 @@ class Method:
         rotated: whether the model is rotated first; of one whose head is its embedding the value heads alone,
             since a rotation of the hidden states would give it a head of its own.
         epochs: of text from which scales and norms learn afterwards.
+        cached: whether keys and values are cached in 8 bits.
     """
 
     rounding: str = "gptq"
     scaled: bool = False
     rotated: bool = False
     epochs: int = 0
+    cached: bool = False
 
     @property
     def name(self) -> str:
         """``gptq``, ``rotated, awq, corrected, tuned 4 x``."""
         words = ["rotated"] * self.rotated + ["awq"] * self.scaled + [self.rounding]
-        return ", ".join(words + ([f"tuned {self.epochs} x"] if self.epochs else []))
+        words += [f"tuned {self.epochs} x"] if self.epochs else []
+        return ", ".join(words + ["8-bit cache"] * self.cached)
 
     def passes(self, plan: Mapping[str, str], *, tied: bool) -> list[dict[str, Any]]:
         """Of a recipe; ``plan`` has the scheme of each linear, ``tied`` models have no head of their own."""
@@ -48,7 +52,7 @@ class Method:
         found.append({"pass": "allocate", "plan": dict(plan), "using": ROUNDINGS[self.rounding]})
         if self.epochs:
             found.append({"pass": "tune", "training": {"epochs": self.epochs}})
-        return found
+        return found + [{"pass": "kv_cache", "bits": CACHE_BITS}] * self.cached
 
 
 # Without Optuna, in this order.

@@ -15,14 +15,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import GateFailed, InputError, require
 from ..output_lock import OutputLock
 from ..terminal import Silent
-from .budgets import DISK, KL
+from .budgets import DECODE, DISK, KL, MEMORY
 from .found_recipe import recipe_of
 from .methods import ROUNDINGS, Method
 from .search import Search
@@ -214,12 +214,13 @@ class OuterSearch:
 
     def _presets(self, dear: bool) -> list[dict[str, Any]]:
         """Parameters of the first trials of a kind, unless all are sampled."""
-        share = {} if self.search.objective == DISK.name else {"share": 1.0}
-        if not dear:
-            return [_parameters(method) | share for method in self.presets]
-        best = self.search.best() or self.search.nearest()
-        method = Method("corrected") if best is None else best.method
-        return [_parameters(method) | {"epochs": 4}] if self.presets else []
+        methods = self.presets
+        if dear and methods:
+            best = self.search.best() or self.search.nearest()
+            methods = [replace(Method("corrected") if best is None else best.method, epochs=4)]
+        names = self._space(dear)
+        found = [{name: 1.0 if name == "share" else getattr(one, name) for name in names} for one in methods]
+        return [*({**one, "cached": True} for one in found if "cached" in names), *found]
 
     def _space(self, dear: bool) -> dict[str, Any]:
         """What is sampled: a share of the bytes, where these are not what is made least, or epochs."""
@@ -230,6 +231,8 @@ class OuterSearch:
             "scaled": CategoricalDistribution((False, True)),
             "rotated": CategoricalDistribution((False, True)),
         }
+        if any(one.quantity in (MEMORY, DECODE) for one in self.search.budgets):
+            found["cached"] = CategoricalDistribution((False, True))
         if dear:
             return found | {"epochs": CategoricalDistribution(_EPOCHS)}
         if self.search.objective == DISK.name:
@@ -261,10 +264,6 @@ class OuterSearch:
         for key, value in excesses.items():
             trial.set_constraint(key, value)
         self.study.tell(trial, values)
-
-
-def _parameters(method: Method) -> dict[str, Any]:
-    return {"rounding": method.rounding, "scaled": method.scaled, "rotated": method.rotated}
 
 
 def _method(parameters: dict[str, Any]) -> Method:

@@ -130,11 +130,11 @@ class Search:
 
     def time_for(self, method: Method) -> bool:
         """Whether a first trial by ``method`` ends in time, by the plan of its compression."""
-        last, file = self.trials[-1], self.folder / "planned.yaml"
+        last = self.trials[-1]
         recipe = recipe_of(self.space, last.options, method, self.calibration)
-        file.write_text(recipe_text(recipe), encoding="utf-8")
-        planned = plan_model(self.setting.model, recipe=str(file), calibration=self.setting.texts.calibration)
-        needed = planned.seconds + last.seconds
+        needed = last.seconds + planned_seconds(
+            self.setting.model, recipe, self.setting.texts.calibration, self.folder / "planned.yaml"
+        )
         if time.monotonic() + needed < self.ends:
             return True
         self.refusals.append(f"{method.name}: it needs about {needed / 60:.0f} minutes, and fewer are left")
@@ -191,6 +191,12 @@ class Search:
         if not parts:
             return "no budget alone is in the way: several would have to give way"
         return "with the other budgets kept, " + ", or ".join(parts)
+
+
+def planned_seconds(model: str, recipe: dict[str, Any], calibration: str, file: Path) -> float:
+    """Of the compression by ``recipe``, as its plan says, which reads it from ``file``."""
+    file.write_text(recipe_text(recipe), encoding="utf-8")
+    return float(plan_model(model, recipe=str(file), calibration=calibration).seconds)
 
 
 def objective_of(budgets: Sequence[Budget]) -> str:

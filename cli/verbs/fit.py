@@ -171,6 +171,9 @@ def _plan(planned: dict[str, Any]) -> str:
         lines.append(
             f"  result   {_sized(planned['predicted'])} if it is rounded to nearest; trials do better"
         )
+        lines += [f"  front    {_sized(one)}" for one in planned["front"]]
+        times = (f"{name} {_minutes(value)}" for name, value in planned["compress_seconds"].items())
+        lines.append(f"  time     to compress once: {'; '.join(times)}")
     lines.append(f"  time     no trial begins after {planned['hours']:g} hours")
     return "\n".join(lines)
 
@@ -192,6 +195,10 @@ def _summary(target: str, found: dict[str, Any]) -> str:
     lines += [f"  {line}" for line in found["prices"]]
     lines.append(f"  again, in {target}: {' '.join(found['repeat'])}")
     return "\n".join(lines)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _sized(values: dict[str, Any]) -> str:
