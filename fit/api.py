@@ -134,11 +134,6 @@ def _predicted(job: Job, space: Space) -> dict[str, Any]:
     found = solve(objective, corrections.limits(space, budgets, method))
     if isinstance(found, Infeasible):
         return {"feasible": False}
-    file = job.directory / "planned.yaml"
-    seconds = {}
-    for one in METHODS:
-        recipe = recipe_of(space, found.options, one, job.settings)
-        seconds[one.name] = planned_seconds(job.wish.model, recipe, job.texts.calibration, file)
     return {
         "feasible": True,
         "gap": found.gap,
@@ -146,8 +141,19 @@ def _predicted(job: Job, space: Space) -> dict[str, Any]:
         "front": [
             corrections.predicted(space, options, method, ()) for options in _front(space, found.options)
         ],
-        "compress_seconds": seconds,
+        "compress_seconds": _compress_seconds(job, space, found.options),
     }
+
+
+def _compress_seconds(job: Job, space: Space, options: tuple[int, ...]) -> dict[str, float]:
+    """By method; empty where the budgets leave nothing to compress."""
+    if all(unit.is_table or option.scheme is None for unit, option in space.chosen(options)):
+        return {}
+    found, file = {}, job.directory / "planned.yaml"
+    for method in METHODS:
+        recipe = recipe_of(space, options, method, job.settings)
+        found[method.name] = planned_seconds(job.wish.model, recipe, job.texts.calibration, file)
+    return found
 
 
 def _front(space: Space, options: Sequence[int]) -> Iterator[tuple[int, ...]]:

@@ -173,7 +173,7 @@ def _plan(planned: dict[str, Any]) -> str:
         )
         lines += [f"  front    {_sized(one)}" for one in planned["front"]]
         times = (f"{name} {_minutes(value)}" for name, value in planned["compress_seconds"].items())
-        lines.append(f"  time     to compress once: {'; '.join(times)}")
+        lines += [f"  time     to compress once: {'; '.join(times)}"] if planned["compress_seconds"] else []
     lines.append(f"  time     no trial begins after {planned['hours']:g} hours")
     return "\n".join(lines)
 
