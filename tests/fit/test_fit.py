@@ -83,7 +83,15 @@ def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
     differ = frozenset({"manifest.json", "README.md", "bom.cdx.json"})  # they name the run
     assert hash_tree(bundle.path, skip=differ) == hash_tree(made.path, skip=differ)
     assert not list(tmp_path.glob(".o.partial"))
+    assert "trial 1: gptq" in (out / "front.html").read_text()
     assert fit("--max-disk", f"{bound}B") == 2  # it exists
+    capsys.readouterr()
+    assert fit(*budgets, "--threads", "1", "--dry-run", "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert [one["disk"] for one in planned["front"]] == sorted(one["disk"] for one in planned["front"])
+    assert (
+        planned["front"][-1]["KL"] == planned["predicted"]["KL"] and planned["compress_seconds"]["gptq"] > 0
+    )
 
 
 def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
