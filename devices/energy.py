@@ -15,7 +15,7 @@ from ..errors import MissingDependency
 from ..plugins import load, names
 
 PACKAGE = f"{__package__}.meters"
-READERS = "Linux RAPL and NVIDIA's counter"
+READERS = "Linux RAPL, NVIDIA's counter, Apple's and Jetson's through zeus, and a meter's log"
 
 Snapshot = dict[str, int]
 
@@ -136,6 +136,6 @@ def choose(found: Iterable[Meter | NoMeter | None]) -> Meter | NoMeter:
         return min(meters, key=lambda meter: meter.update_s)
     lacking = [answer for answer in answers if isinstance(answer, NoMeter)]
     if not lacking:
-        return NoMeter(f"edgepress reads {READERS}, and this system has neither")
+        return NoMeter(f"edgepress reads {READERS}, and this system has none")
     fixes = [answer.fix for answer in lacking if answer.fix]
     return NoMeter("; ".join(answer.reason for answer in lacking), next(iter(fixes), ""))

@@ -14,6 +14,7 @@ from ..records.conditions import clip
 from ..records.energy_record import Energy
 from ..records.record import Measurement
 from ..speed.energy_windows import IDLE_WATTS, metric_name
+from .carbon import Grid
 from .join import ResultGroup, ResultRow
 from .results_table import MARKS
 
@@ -133,6 +134,7 @@ NOTE = (
     "Joules of {} ({}), counted while the work was repeated for at least {} s; idle is the loaded model at "
     "rest, for as long before it."
 )
+UNITS = 1000
 BESIDE = " Domains that overlap with these or lie outside are shown, and never added."
 
 
@@ -160,8 +162,10 @@ def why_uncounted(group: ResultGroup) -> list[str]:
     return list(dict.fromkeys(clip(energy.in_words) for energy in energies if energy.kind is None))
 
 
-def energy_tables(group: ResultGroup) -> list[AccountTable]:
-    """One table of the rows whose energy was counted; none where no row's was."""
+def energy_tables(group: ResultGroup, grid: Grid | None = None) -> list[AccountTable]:
+    """One table of the rows whose energy was counted, with grams of CO₂ where the ``grid`` is known; none
+    where no row's was.
+    """
     rows = [(row, line.energy) for row in group.rows if (line := row.line("latency")) is not None]
     counted = [(row, energy) for row, energy in rows if energy is not None and energy.kind is not None]
     if not counted:
@@ -169,20 +173,30 @@ def energy_tables(group: ResultGroup) -> list[AccountTable]:
     first = counted[0][1]
     beside = list(dict.fromkeys(domain for _, energy in counted for domain in energy.beside))
     columns = ("version and work", "in all", "above idle", "unit", "idle W", "windows", *beside)
-    cells = [cell for row, energy in counted for cell in _cells(row, energy, beside)]
+    columns += (f"g CO₂ a {UNITS:,}",) if grid else ()
+    cells = [cell for row, energy in counted for cell in _cells(row, energy, beside, grid)]
     note = NOTE.format(clip(", ".join(first.domains)), clip(first.method), f"{first.window_s:g}")
-    return [AccountTable("Energy", note + BESIDE * bool(beside), columns, tuple(cells))]
+    note += BESIDE * bool(beside) + (f" CO₂: joules in all × {grid}, calculated." if grid else "")
+    return [AccountTable("Energy", note, columns, tuple(cells))]
 
 
-def _cells(row: ResultRow, energy: Energy, beside: Sequence[str]) -> list[tuple[str, ...]]:
+def _cells(row: ResultRow, energy: Energy, beside: Sequence[str], grid: Grid | None) -> list[tuple[str, ...]]:
     found = []
     for phase, unit in energy.units.items():
         numbers = [_text(row, metric_name(phase, unit, net=net)) for net in (False, True)]
         others = [_beside(energy, phase, domain) for domain in beside]
         windows = [turn[phase] for turn in energy.turns if phase in turn]
         cells = (*numbers, f"J/{unit}", _text(row, IDLE_WATTS), str(len(windows)), *others)
+        cells += (_grams(row, metric_name(phase, unit), grid),) if grid else ()
         found.append((f"{row.subject.scheme}, {phase}", *cells))
     return found
+
+
+def _grams(row: ResultRow, name: str, grid: Grid) -> str:
+    reading = row.reading(name)
+    if reading is None or reading.value is None:
+        return _NONE
+    return f"{MARKS[reading.status]} {numerals.significant(grid.grams(UNITS * reading.value))}".strip()
 
 
 def _text(row: ResultRow, name: str) -> str:

@@ -18,6 +18,7 @@ from ...output_paths import refuse_file
 from ...storage import open_regular, write_atomic
 from ..records.conditions import machine
 from ..records.record import Measurement, read, run_files
+from .carbon import Grid, parse_grid
 from .heat_grid import SHADES
 from .join import ResultGroup, join
 from .predicted import Predicted, read_predictions
@@ -33,10 +34,14 @@ def write_report(
     output: Path | str,
     *,
     predicted: Sequence[Path | str] = (),
+    grid: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the report of ``runs`` (run files, or directories of them) to the file ``output``; ``predicted``
-    are files of ``edgepress predict --json`` about the same versions.
+    """Write the report of ``runs`` (run files, or directories of them) to the file ``output``.
+
+    Args:
+        predicted: files of ``edgepress predict --json`` about the same versions.
+        grid: what makes grams of CO₂ of joules, as :func:`.carbon.parse_grid` takes it.
 
     Raises:
         InputError: a run that is missing or does not parse, or is the output; more lines than fit 300 KB.
@@ -45,10 +50,10 @@ def write_report(
     target = Path(output)
     overwrite = overwrite or _is_report(target)
     chosen = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
-    beside = [Path(one) for one in predicted]
+    beside, factor = [Path(one) for one in predicted], parse_grid(grid) if grid else None
     inputs = [*(file for run in chosen for file in run_files(run)), *beside]
     refuse_file(target, overwrite=overwrite, inputs=inputs)
-    page = render_report(read(chosen), read_predictions(beside)).encode()
+    page = render_report(read(chosen), read_predictions(beside), factor).encode()
     make_folder(target.parent)
     with disk_full_is_typed(target):
         write_atomic(target, page)
@@ -63,7 +68,9 @@ def _is_report(path: Path) -> bool:
         return GENERATOR in stream.read(4096)
 
 
-def render_report(lines: Sequence[Measurement], predicted: Sequence[Predicted] = ()) -> str:
+def render_report(
+    lines: Sequence[Measurement], predicted: Sequence[Predicted] = (), grid: Grid | None = None
+) -> str:
     """The page as text.
 
     Raises:
@@ -72,7 +79,7 @@ def render_report(lines: Sequence[Measurement], predicted: Sequence[Predicted] =
     groups = join(lines)
     page: str = _template().render(
         shades=SHADES,
-        sections=[section(group, number, predicted) for number, group in enumerate(groups, 1)],
+        sections=[section(group, number, predicted, grid) for number, group in enumerate(groups, 1)],
         summary=_summary(groups, lines),
     )
     size = len(page.encode())

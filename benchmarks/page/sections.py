@@ -19,6 +19,7 @@ from .breakdowns import (
     time_figures,
     width_figures,
 )
+from .carbon import Grid
 from .columns import ENERGY
 from .conclusion import sentences
 from .device_table import DeviceTable, device_names, device_table, views
@@ -92,7 +93,9 @@ class Section:
     artifacts: tuple[Artifact, ...]
 
 
-def section(group: ResultGroup, number: int, predictions: Sequence[predicted.Predicted] = ()) -> Section:
+def section(
+    group: ResultGroup, number: int, predictions: Sequence[predicted.Predicted] = (), grid: Grid | None = None
+) -> Section:
     """Everything the page says about one model."""
     anchor = f"m{number}"
     lead, elsewhere = headline(group), predicted.devices(group, predictions)
@@ -116,7 +119,7 @@ def section(group: ResultGroup, number: int, predictions: Sequence[predicted.Pre
         tuple(curve_figures(group, anchor)),
         tuple(time_figures(group, anchor)),
         tuple(accounts(group)),
-        tuple(found for one in every for found in energy_tables(one)),
+        tuple(found for one in every for found in energy_tables(one, grid)),
         not_measured(group),
         tuple(environments(lines)),
         tuple(_evidence(lines)),

@@ -28,10 +28,20 @@ from ..verb import output as verb_output
     type=click.Path(path_type=Path),
     help="What `edgepress predict --json` printed, to stand beside the measurements.",
 )
+@click.option(
+    "--grid",
+    metavar="FACTOR",
+    help="Grams of CO₂ beside joules: '380 g/kWh, the agency that says so, 2023'.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is no page of edgepress's.")
 @verb_output
 def command(
-    runs: tuple[Path, ...], output: Path, predicted: tuple[Path, ...], overwrite: bool, terminal: Terminal
+    runs: tuple[Path, ...],
+    output: Path,
+    predicted: tuple[Path, ...],
+    grid: str | None,
+    overwrite: bool,
+    terminal: Terminal,
 ) -> None:
     """Write one HTML page from measured runs: run files (.jsonl), or directories of them.
 
@@ -40,6 +50,6 @@ def command(
     from ...benchmarks.page.report import write_report
     from ...storage import sha256_file
 
-    path = write_report(runs, output, predicted=predicted, overwrite=overwrite)
+    path = write_report(runs, output, predicted=predicted, grid=grid, overwrite=overwrite)
     result = {"report": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
     terminal.document(result, str(path))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.page.account_table import energy_remark, energy_tables
+from edgepress.benchmarks.page.carbon import parse_grid
 from edgepress.benchmarks.page.compare import as_text, compare_runs, document
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.page.report import render_report
@@ -283,6 +284,13 @@ def test_the_table_of_the_report(lines: list[Measurement]) -> None:
         "decode_j_per_token_net: invalid: impossible: the work took no more than idleness; "
         "noisy: others worked",
     ]
+
+
+def test_grams_stand_beside_the_joules_that_they_are_made_of(lines: list[Measurement]) -> None:
+    [table] = energy_tables(join(lines)[0], parse_grid("360 g/kWh, an agency, 2023"))
+    assert table.columns[-1] == "g CO₂ a 1,000"
+    assert [row[-1] for row in table.rows] == ["0.150", "? 0.0450"]
+    assert "360 g/kWh (an agency, 2023), calculated" in table.note
 
 
 def test_gaps_name_who_has_no_energy_and_why(lines: list[Measurement]) -> None:
