@@ -1,8 +1,10 @@
 """``Target``: what a machine has. Memory, bandwidth, peaks by dtype, power, cores, execution providers.
 
-Targets choose schemes and predict; they are never mixed with measurements. Each number carries where it
-comes from and how far to trust it. A target is a file ``targets/NAME.yaml``; adding one is adding the
-file.
+Targets choose schemes and predict; they are never mixed with measurements of a model. Each number
+carries where it comes from and how far to trust it. A target is a file ``targets/NAME.yaml``; adding
+one is adding the file. One that names a ``chipset`` takes from ``chipsets/NAME.yaml`` what it does not
+say itself. A bandwidth that was measured (:mod:`.submission`) takes the place of a claimed one, and
+says so.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import InputError, UnknownName
 
-FOLDER = Path(__file__).parent / "targets"
+FOLDER, CHIPSETS = (Path(__file__).parent / name for name in ("targets", "chipsets"))
 
 Confidence = Literal["high", "medium", "low"]
 
@@ -56,6 +58,12 @@ class Peak(Fact):
     unit: Literal["TFLOPS", "TOPS"]
 
 
+class Share(Fact):
+    """Empirical: the part of the bandwidth at which kernels read weights when a token is decoded."""
+
+    value: float = Field(gt=0, le=1)
+
+
 class Isa(Fact):
     """The instructions for int8 and bf16 dot products that the CPU has, in the names Linux prints."""
 
@@ -79,6 +87,8 @@ class Target(BaseModel):
     memory: Figure = Field(description="of the compute unit: VRAM of a GPU, RAM of a laptop")
     bandwidth: Figure
     power: Figure
+    chipset: str | None = None
+    share: Share | None = Field(None, description="of the bandwidth, where it was measured")
     cores: dict[Literal["performance", "efficiency", "low-power"], Figure] = Field(default_factory=dict)
     isa: Isa | None = None
     peaks: tuple[Peak, ...] = ()
@@ -88,11 +98,7 @@ class Target(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _evidence_is_inherited(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        evidence = {key: data[key] for key in ("source", "confidence") if key in data}
-        rest = {key: value for key, value in data.items() if key not in evidence}
-        return {key: _with_evidence(value, evidence) for key, value in rest.items()}
+        return _with_own_evidence(data) if isinstance(data, dict) else data
 
     def peak(self, dtype: str, *, on: str | None = None) -> Peak | None:
         """The highest peak for ``dtype``, of any compute unit or the one named; None when unknown."""
@@ -105,6 +111,22 @@ class Target(BaseModel):
         Each token reads ``bytes_per_token`` of weights once.
         """
         return (self.bandwidth.up_to or self.bandwidth.value) * 1e9 / bytes_per_token
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from ..yaml_safe import load_yaml  # here alone: what measures on a device has no PyYAML
+
+    data = load_yaml(path.read_text(encoding="utf-8"), source=path.name)
+    if not isinstance(data, dict):
+        raise InputError(f"{path} is not a target", why="a target is a mapping of keys to facts")
+    return data
+
+
+def _with_own_evidence(data: dict[str, Any]) -> dict[str, Any]:
+    """Each fact with the file's own source and confidence, where it has none."""
+    evidence: dict[str, Any] = {key: data[key] for key in ("source", "confidence") if key in data}
+    rest = {key: value for key, value in data.items() if key not in evidence}
+    return {key: _with_evidence(value, evidence) for key, value in rest.items()}
 
 
 def _with_evidence(value: Any, evidence: dict[str, Any]) -> Any:
@@ -136,12 +158,14 @@ def target(name: str, folder: Path = FOLDER) -> Target:
     stem = name.lower().replace("_", "-")
     if stem not in known:
         raise UnknownName("target", name, known)
-    from ..yaml_safe import load_yaml  # here alone: what measures on a device has no PyYAML
-
     path = folder / f"{stem}.yaml"
-    data = load_yaml(path.read_text(encoding="utf-8"), source=path.name)
-    if not isinstance(data, dict):
-        raise InputError(f"{path} is not a target", why="a target is a mapping of keys to facts")
+    data = _read(path)
+    chipset = data.get("chipset")
+    if isinstance(chipset, str):
+        shared = CHIPSETS / f"{chipset}.yaml"
+        if chipset != shared.stem or not shared.is_file():
+            raise InputError(f"{path} is not a valid target", why=f"chipset: there is no {chipset[:80]!r}")
+        data = _with_own_evidence(_read(shared)) | data
     try:
         return Target.model_validate({"name": stem, **data})
     except ValidationError as error:

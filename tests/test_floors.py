@@ -41,7 +41,12 @@ ROOMS = {
         {"formats"},
         {""},
     ],
-    "devices": [{"targets", "transports"}, {""}, {"kernel_table", "meters"}, {"predict"}],
+    "devices": [
+        {"chipsets", "submissions", "targets", "transports"},
+        {""},
+        {"kernel_table", "meters"},
+        {"predict"},
+    ],
     "runtime": [{"bundle", "text", "kernels"}, {"session"}, {"engine"}, {""}],
     "benchmarks": [{"records"}, {"speed"}, {"quality", "serving"}, {"page"}, {"demo"}, {"lab"}, {""}],
 }

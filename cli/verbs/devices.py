@@ -58,9 +58,10 @@ def list_targets(terminal: Terminal) -> None:
 @output
 def show_target(name: str, terminal: Terminal) -> None:
     """Show the target NAME: each number with its source and confidence."""
+    from ...devices.kernel_table.submission import measured
     from ...devices.target import target
 
-    known = target(name)
+    known = measured(target(name))
     ceilings = {label: known.decode_ceiling(size) for label, size in _CEILINGS.items()}
     document = {**known.model_dump(mode="json"), "decode_ceiling_tps": ceilings}
     terminal.document(document, None if terminal.as_json else _target_table(known, ceilings))

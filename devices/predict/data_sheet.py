@@ -22,7 +22,8 @@ _NO_GPU = "no GPU was measured: the share is not known"
 def _decoder(target: Target, roof: float) -> tuple[list[Quantity], tuple[str, ...]]:
     """What follows from ``roof``, the tokens per second that the bandwidth allows."""
     reason = _NO_GPU if target.kind.endswith("gpu") else ""
-    rate = None if reason else SHARE * roof
+    reason = "" if target.share else reason
+    rate = None if reason else (target.share.value if target.share else SHARE) * roof
     power, top = target.power.value, target.power.up_to or target.power.value
     spread = max(BAND, top / power - 1)
     found = [

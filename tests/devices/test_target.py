@@ -117,3 +117,23 @@ def test_a_broken_file_names_the_field(name: str, tmp_path: Path) -> None:
 def test_targets_are_values() -> None:
     one = target("l4")
     assert one == Target.model_validate_json(one.model_dump_json())
+
+
+def test_a_chipset_says_what_its_laptops_do_not(tmp_path: Path) -> None:
+    laptop = """
+title: A laptop
+kind: laptop
+chipset: apple-m4
+source: its page
+confidence: high
+memory: {value: 24, unit: GB}
+power: {value: 25, unit: W}
+"""
+    found, sold = target("board", write(tmp_path, laptop)), target("macbook-m4")
+    assert (found.bandwidth, found.cores, found.providers) == (sold.bandwidth, sold.cores, sold.providers)
+    assert found.memory.source == "its page" and found.bandwidth.source != "its page"
+    own = laptop + "bandwidth: {value: 100, unit: GB/s}\n"
+    assert target("board", write(tmp_path, own)).bandwidth.value == 100
+    for wrong in ("nothing", "../targets/h100-sxm"):
+        with pytest.raises(InputError, match="there is no"):
+            target("board", write(tmp_path, laptop.replace("apple-m4", wrong)))

@@ -10,10 +10,8 @@ from edgepress.errors import InputError
 def test_a_kilowatt_hour_is_the_grid_s_factor() -> None:
     grid = parse_grid("380 g/kWh, an agency, its report, 2023")
     assert (grid.grams_per_kwh, grid.source, grid.year) == (380.0, "an agency, its report", 2023)
-    assert (
-        grid.grams(3.6e6) == pytest.approx(380.0)
+    assert grid.grams(3.6e6) == pytest.approx(380.0)
     assert str(grid) == "380 g/kWh (an agency, its report, 2023)"
-    )
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,6 @@ def test_the_cpu_of_an_apple_processor_counts_and_its_gpu_stands_beside() -> Non
     meter = soc.meter_of(board)
     assert [one.domain for one in meter.counted] == ["cpu"]
     assert [one.domain for one in meter.beside] == ["gpu"]
-        "gpu"
-    ]
     before = meter.read()
     board.millijoules |= {"cpu_total_mj": 3500, "gpu_mj": 300}
     passed = meter.between(before, meter.read())

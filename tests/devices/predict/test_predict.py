@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from edgepress.cli.entry import run
 from edgepress.devices.kernel_table import kept
+from edgepress.devices.kernel_table.submission import submissions
 from edgepress.devices.kernel_table.table import write_table
 from edgepress.devices.predict import predict as module
-from edgepress.devices.predict.data_sheet import SHARE
+from edgepress.devices.predict.data_sheet import SHARE, predict_from_sheet
 from edgepress.devices.predict.graph_operations import Run
 from edgepress.devices.predict.predict import predict
 from edgepress.devices.predict.subject import Subject, bundle_subject
 from edgepress.devices.predict.workload import PredictedWork
-from edgepress.devices.target import target
+from edgepress.devices.target import Share, target
 from edgepress.errors import InputError, UnknownName
 from edgepress.export.api import export_bundle
 from edgepress.runtime.kernels.library import library
@@ -126,6 +128,26 @@ def test_a_sheet_predicts_from_bandwidth_alone(decoder: Path) -> None:
     server = predict(subject, "h100-sxm", WORK)
     reasons = {one.name: one.reason for one in server.quantities}
     assert server.value("decode_tps") is None and "no GPU was measured" in reasons["decode_tps"]
+
+
+def test_a_share_that_was_measured_takes_the_place_of_the_general_one(decoder: Path) -> None:
+    subject, sheet = bundle_subject(decoder), target("raspberry-pi-5")
+    own = sheet.model_copy(update={"share": Share(value=0.7, source="a run", confidence="high")})
+    plain, better = (predict_from_sheet(subject, one, WORK, "") for one in (sheet, own))
+    ratio = (better.value("decode_tps") or 0) / (plain.value("decode_tps") or 1)
+    assert ratio == pytest.approx(0.7 / SHARE)
+
+
+def test_a_submitted_table_predicts_and_is_marked(
+    decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = small_table().model_dump(by_alias=True, mode="json")
+    words = {"schema": "edgepress.submission/1", "target": "raspberry-pi-5", "machine": "A board"}
+    (tmp_path / "a.json").write_text(json.dumps({**words, "sender": "someone", "table": table}))
+    monkeypatch.setattr(module, "submissions", partial(submissions, folder=tmp_path))
+    found = predict(bundle_subject(decoder), "raspberry-pi-5", WORK)
+    assert (found.basis, found.target, found.threads) == ("measured table", "raspberry-pi-5", 2)
+    assert "measured on A board by someone (submissions/a.json)" in found.notes[0]
 
 
 def test_what_cannot_be_said_is_refused(

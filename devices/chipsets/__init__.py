@@ -1,0 +1,1 @@
+"""Chipsets that several targets share, a file each."""

@@ -1,0 +1,1 @@
+"""Kernel tables that others have sent, a file each: see CONTRIBUTING.md."""
