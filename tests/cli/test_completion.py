@@ -12,8 +12,8 @@ import re
 import select
 import shlex
 import shutil
-import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -75,20 +75,22 @@ class Shell:
 
     def shown(self, keys: str, wanted: list[str]) -> str:
         """What the terminal shows after ``keys``: all that is ``wanted``, or what came within the limit."""
-        process, terminal = pty.fork()
-        if process == 0:
-            os.chdir(self.folder)
-            os.execvpe(self.name, [self.name, "-i"], self._environment())
+        terminal, inside = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        command = ["setsid", "--ctty", self.name, "-i"]
+        process = subprocess.Popen(
+            command, stdin=inside, stdout=inside, stderr=inside, cwd=self.folder, env=self._environment()
+        )
+        os.close(inside)
         try:
             os.write(terminal, b"echo rea''dy\r")
             _read(terminal, ["ready\n"])
             os.write(terminal, keys.encode())
             return _read(terminal, wanted)
         finally:
-            os.kill(process, signal.SIGKILL)
+            process.kill()
+            process.wait()
             os.close(terminal)
-            os.waitpid(process, 0)
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PYTHONPATH", "LANG") if name in os.environ}
@@ -112,8 +114,9 @@ def _read(terminal: int, wanted: list[str]) -> str:
 def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A home with the docs' lines in it, an ``edgepress`` on the PATH, and a folder with a checkpoint."""
     name: str = request.param
-    if shutil.which(name) is None:
-        pytest.skip(f"no {name} here (apt-get install {name}, as .ci/run does)")
+    for needed in (name, "setsid"):
+        if shutil.which(needed) is None:
+            pytest.skip(f"no {needed} here (apt-get install {name}, as .ci/run does)")
     made = Shell(name, tmp_path_factory.mktemp(name))
     made.set_up()
     return made
