@@ -153,6 +153,7 @@ def checkpoint_card(manifest: Mapping[str, Any], task: str, stored: int) -> str:
         f"# {markdown(str(source['name']))}, {markdown(scheme)}",
         f"Made from: {markdown(str(source['described']))}. Written by edgepress {__version__}.",
         _use(opens),
+        _SENTENCES if quantized and opens["answer"] != "no" and task == "sentence-similarity" else "",
         _facts(manifest, stored),
         losses(manifest["layers"]),
         _protected(manifest),
@@ -160,6 +161,19 @@ def checkpoint_card(manifest: Mapping[str, Any], task: str, stored: int) -> str:
         _recipe(manifest["recipe"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+# It calls the model past the hook with which compressed-tensors makes weights float at the first call.
+_SENTENCES = """In sentence-transformers, which has to be asked to make the weights float as it loads them \
+(activations are then not rounded):
+
+```python
+from sentence_transformers import SentenceTransformer
+from transformers import CompressedTensorsConfig
+
+asked = {"quantization_config": CompressedTensorsConfig(dequantize=True)}
+model = SentenceTransformer(".", model_kwargs=asked)
+```"""
 
 
 def _use(opens: Mapping[str, Any]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import edgepress
 import pytest
+import torch
 from edgepress.compress.model_card import CARD
 from huggingface_hub import ModelCard
+from transformers import AutoModel, CompressedTensorsConfig
 
 pytestmark = pytest.mark.chain
 
@@ -37,3 +40,20 @@ def test_the_commands_of_the_cards_work_where_they_lie(
         text = Path(CARD).read_text(encoding="utf-8")
         command = text.partition("```\nedgepress ")[2].partition("\n")[0]
         assert run(shlex.split(command)) == 0
+
+
+@pytest.mark.filterwarnings("ignore:You passed `quantization_config`")  # it says that it takes dequantize
+def test_a_sentence_encoder_opens_where_nothing_calls_its_hooks(
+    make_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """sentence-transformers calls ``forward`` itself, and has weights made float as they are loaded."""
+    model = make_encoder(tmp_path / "model")
+    edgepress.compress_model(model, scheme="W8A8", output=tmp_path / "small")
+    assert "CompressedTensorsConfig(dequantize=True)" in (tmp_path / "small" / CARD).read_text()
+    asked = CompressedTensorsConfig(dequantize=True)
+    small = AutoModel.from_pretrained(tmp_path / "small", quantization_config=asked).eval()
+    ids = {"input_ids": torch.tensor([[5, 6, 7]])}
+    with torch.no_grad():
+        found = small.forward(**ids).last_hidden_state
+        wanted = AutoModel.from_pretrained(model).eval()(**ids).last_hidden_state
+    assert 0 < float((found - wanted).abs().max()) < 0.1 * float(wanted.abs().max())

@@ -12,5 +12,8 @@ ARTIFACT, KINDS, FAMILIES = "checkpoint", ("encoder",), None
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
     """The vectors of texts."""
     from sentence_transformers import SentenceTransformer
+    from transformers import CompressedTensorsConfig
 
-    return {"values": SentenceTransformer(str(artifact), device="cpu").encode(task["texts"]).tolist()}
+    asked = {"quantization_config": CompressedTensorsConfig(dequantize=True)}  # as the card says
+    model = SentenceTransformer(str(artifact), device="cpu", model_kwargs=asked)
+    return {"values": model.encode(task["texts"]).tolist()}
