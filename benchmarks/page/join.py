@@ -119,7 +119,8 @@ def conditions(line: Measurement) -> str:
     fixed: dict[str, Any] = {"workload": {**line.workload, "kv_dtype": None}}
     if aspect_of(line) == "latency":
         fixed["threads"] = line.runtime.get("threads")
-        fixed["device"] = line.device.get("fingerprint") or line.device
+        # Of two machines of one make each has the name that its owner gave it.
+        fixed["device"] = [line.device.get("fingerprint") or line.device, line.device.get("name")]
     return canonical_json(fixed)
 
 

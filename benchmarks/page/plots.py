@@ -80,22 +80,12 @@ def plots(group: ResultGroup, prefix: str) -> list[svg.Figure]:
 def _points(group: ResultGroup, x: Measure, y: Measure) -> list[tuple[ResultRow, str, float, float]]:
     """The rows that have both numbers, with their labels; one row stands for all copies of the original."""
     found = []
-    for row, label in zip(group.rows, _labels(group), strict=True):
+    for row, label in zip(group.rows, table.short_labels(group), strict=True):
         across, up = x.of(row), y.of(row)
         if across is not None and up is not None and across > 0:
             found.append((row, label, across, up))
     copies = [entry for entry in found if entry[0].is_baseline][1:]
     return [entry for entry in found if entry not in copies][:MOST]
-
-
-def _labels(group: ResultGroup) -> list[str]:
-    """The scheme where it distinguishes a row from the others, else the scheme with its detail."""
-    names = table.labels(group)
-    schemes = [scheme for scheme, _ in names]
-    return [
-        "original" if row.is_baseline else scheme if schemes.count(scheme) == 1 else f"{scheme}, {detail}"
-        for row, (scheme, detail) in zip(group.rows, names, strict=True)
-    ]
 
 
 def _plot(group: ResultGroup, identifier: str, x: Measure, y: Measure, name: str) -> svg.Figure:

@@ -34,6 +34,10 @@ _SHOWN = {
 }
 
 
+# Of the work what a model of each kind does not do.
+_UNUSED = {"decoder": "batch", "encoder": "new_tokens", "classifier": "new_tokens"}
+
+
 class Expected(BaseModel):
     """A quantity within its band; ``value`` is None for a reason."""
 
@@ -129,9 +133,14 @@ def tables(group: ResultGroup, predicted: Sequence[PredictedDevice]) -> list[Acc
             for identity, label in labelled(group)
             if identity in device.predictions
         ]
-        first = next(iter(device.predictions.values()))
-        notes = dict.fromkeys(clip(note) for one in device.predictions.values() for note in one.notes)
-        work = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in first.workload.items())
+        of = list(device.predictions.values())
+        first = of[0]
+        notes = [clip(note) for note in first.notes if all(note in one.notes for one in of)]
+        work = ", ".join(
+            f"{name.replace('_', ' ')} {value}"
+            for name, value in first.workload.items()
+            if name != _UNUSED[group.kind]
+        )
         note = f"From a {first.basis}: {clip(first.source)}. {clip(work)}. Measure it: {clip(first.check)}. "
         columns = ("version", *(_SHOWN[name][0] for name in shown))
         found.append(AccountTable(device.name, note + "; ".join(notes), columns, tuple(rows)))
@@ -140,8 +149,5 @@ def tables(group: ResultGroup, predicted: Sequence[PredictedDevice]) -> list[Acc
 
 def labelled(group: ResultGroup) -> list[tuple[str, str]]:
     """Identity and label of every version."""
-    names = table.labels(group)
-    return [
-        (row.subject.manifest_sha256, "original" if row.is_baseline else " ".join(filter(None, label)))
-        for row, label in zip(group.rows, names, strict=True)
-    ]
+    names = table.short_labels(group)
+    return [(row.subject.manifest_sha256, name) for row, name in zip(group.rows, names, strict=True)]

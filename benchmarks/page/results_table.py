@@ -217,3 +217,13 @@ def _name(group: ResultGroup, row: ResultRow) -> str:
 
 def _note_of(notes: Sequence[str], text: str) -> int | None:
     return notes.index(text) if text in notes else None
+
+
+def short_labels(group: ResultGroup) -> list[str]:
+    """The scheme where it distinguishes a row from the others, else the scheme with its detail."""
+    names = labels(group)
+    schemes = [scheme for scheme, _ in names]
+    return [
+        "original" if row.is_baseline else scheme if schemes.count(scheme) == 1 else f"{scheme}, {detail}"
+        for row, (scheme, detail) in zip(group.rows, names, strict=True)
+    ]

@@ -133,6 +133,7 @@ def scatter(
         for p in points
     ]
     line = _stepped([spots[i] for i in sorted(front, key=lambda i: points[i].x)], steps)
+    bands = _banded(points, spots, horizontal, area)
     return drawing(
         identifier,
         title,
@@ -147,22 +148,31 @@ def scatter(
                 "text", text=_titled(x), x=area.x + area.width, y=height - 6, class_="axis", text_anchor="end"
             ),
             *([_polyline(line)] if len(line) > 1 else []),
-            *_labels(points, spots, area, line),
-            *_bands(points, spots, horizontal, area),
+            *_labels(points, spots, area, [*pairwise(line), *bands]),
+            *map(_band, bands),
             *(mark for point, spot in zip(points, spots, strict=True) for mark in _mark(point, *spot)),
         ],
     )
 
 
-def _bands(
+Line = tuple[tuple[float, float], tuple[float, float]]
+
+
+def _banded(
     points: Sequence[Point], spots: Sequence[tuple[float, float]], axis: plot_layout.Axis, area: Box
-) -> list[Markup]:
-    marks = []
+) -> list[Line]:
+    """The ends of every band."""
+    found = []
     for point, (_, y) in zip(points, spots, strict=True):
         if point.band:
             low, high = (area.x + area.width * axis.at(value) for value in point.band)
-            marks.append(element("path", d=f"M{low:.1f} {y - 4:.1f}v8m0-4H{high:.1f}m0-4v8", class_="band"))
-    return marks
+            found.append(((low, y), (high, y)))
+    return found
+
+
+def _band(line: Line) -> Markup:
+    (low, y), (high, _) = line
+    return element("path", d=f"M{low:.1f} {y - 4:.1f}v8m0-4H{high:.1f}m0-4v8", class_="band")
 
 
 def _vertical_ticks(axis: plot_layout.Axis, names: Sequence[str], area: Box, *, zero: bool) -> list[Markup]:
@@ -222,11 +232,11 @@ def _labels(
     points: Sequence[Point],
     spots: Sequence[tuple[float, float]],
     area: Box,
-    line: Sequence[tuple[float, float]],
+    lines: Sequence[Line],
 ) -> list[Markup]:
     names = [clip(point.label, int(0.7 * area.width / GLYPH)) for point in points]
     sizes = [(GLYPH * len(name) + 2, LINE) for name in names]
-    soft = [box for start, end in pairwise(line) for box in _along(start, end)]
+    soft = [box for start, end in lines for box in _along(start, end)]
     marks: list[Markup] = []
     placements = plot_layout.place(spots, sizes, area, soft)
     for point, name, (x, y), placement in zip(points, names, spots, placements, strict=True):

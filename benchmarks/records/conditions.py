@@ -140,10 +140,13 @@ def threads(line: Measurement) -> str:
 
 
 def machine(line: Measurement) -> str:
-    """The processor, or the operating system where the processor is unknown."""
+    """The processor, or the operating system where it is unknown, after the name that its owner gave the
+    machine.
+    """
     cpu = line.device.get("cpu")
     name = cpu.get("model") if isinstance(cpu, Mapping) else cpu
-    return str(name or line.device.get("os") or "an unnamed machine")
+    known, own = str(name or line.device.get("os") or "an unnamed machine"), line.device.get("name")
+    return f"{own}: {known}" if own else known
 
 
 # Protocol and state as words: the numbers that say whether a reading can be trusted.

@@ -61,3 +61,11 @@ def test_without_a_device_sizes_and_quality_stand_alone(measured: list[Measureme
     found = device_table(group)
     assert found.devices == () and all(row.speeds == () for row in found.rows)
     assert [(device, scheme) for device, scheme, _ in found.reasons] == [("", "W4A16-g64 gptq")]
+
+
+def test_two_machines_of_one_make_have_the_names_of_their_owner(measured: list[Measurement]) -> None:
+    there = [
+        line.model_copy(update={"device": {**line.device, "name": "pi"}}) for line in measured if line.device
+    ]
+    names = device_names(join([*measured, *there])[0])
+    assert set(names) == {"AMD EPYC 9R14, 2 threads", "pi: AMD EPYC 9R14, 2 threads"}
