@@ -1,4 +1,4 @@
-"""What was measured against what this machine's kernel table foresaw, where there is one."""
+"""What was measured against what the machine's kernel table foresaw, where there is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...devices.predict.predict import foretold
 from ...devices.predict.prediction import Prediction
 from ...devices.predict.subject import bundle_subject
 from ...devices.predict.workload import PredictedWork
-from ..records.record import Metric
+from ..records.record import Measurement, Metric
 from .timed_work import TimedGeneration, Workload
 
 # Further apart than this, one of the two is wrong, or the machine is not what it was.
@@ -26,6 +26,18 @@ def foreseen(bundle: Path, workload: Workload, threads: int, provider: str) -> P
     else:
         work = PredictedWork(workload.length, batch=workload.batch)
     return foretold(lambda: bundle_subject(bundle), work, threads)
+
+
+def foreseen_on(machine: str, bundle: Path, line: Measurement) -> Prediction | None:
+    """What the table of the device ``machine`` predicts of the work of ``line``; None as :func:`foreseen`."""
+    work, threads = line.workload, line.runtime.get("threads")
+    if line.runtime.get("providers") != ["CPUExecutionProvider"] or not isinstance(threads, int):
+        return None
+    if work.get("kind") == "generate":
+        wanted = PredictedWork(work["prompt_tokens"], work["new_tokens"])
+    else:
+        wanted = PredictedWork(work["length"], batch=work["batch"])
+    return foretold(lambda: bundle_subject(bundle), wanted, threads, machine)
 
 
 def apart(prediction: Prediction | None, metrics: Mapping[str, Metric]) -> list[str]:

@@ -16,6 +16,7 @@ from ...terminal import Progress
 from ..records import record as records
 from ..records.record import Measurement
 from .elsewhere import Request, profile_on
+from .foreseen import apart, foreseen_on
 from .profile import profile_bundle
 from .sitting import Sitting
 
@@ -79,6 +80,10 @@ class SideBySide:
             for line in found:
                 records.append(self._record, line)
         self.lines[HERE if place is None else place.name] = found[-1]
+        if place is not None:  # of here profile_bundle says it
+            expected = foreseen_on(place.name, self._request.bundles[0], found[-1])
+            for text in apart(expected, found[-1].metrics):
+                self._progress.note(f"{place.name}: {text}")
 
     def _here(self) -> list[Measurement]:
         """As on a device: the machine comes to rest first, and threads are pinned."""

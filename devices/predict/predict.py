@@ -62,12 +62,12 @@ def predict(
 
 
 def foretold(
-    subject: Callable[[], Subject], work: PredictedWork, threads: int | None = None
+    subject: Callable[[], Subject], work: PredictedWork, threads: int | None = None, machine: str = HERE
 ) -> Prediction | None:
-    """What this machine's table says; None where it has none, or none for such a subject."""
+    """What the table of ``machine`` says; None where it has none, or none for such a subject."""
     try:
-        table_of(HERE)
-        return predict(subject(), HERE, work, threads=threads)
+        table_of(machine)
+        return predict(subject(), machine, work, threads=threads)
     except InputError:  # no table, one of another runtime, without these threads or an operator, no graph
         return None
 
