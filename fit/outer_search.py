@@ -31,6 +31,7 @@ from .solve import Infeasible
 _EPOCHS = (1, 2, 4, 8)
 # First of the cheap trials; the dear ones begin with what rounds best.
 PRESETS = (Method(), Method("corrected"), Method("corrected", scaled=True), Method("rtn"))
+_FRONT = (0.5, 0.25, 0.75, 0.0)  # shares of the bytes
 _ASKED = 10  # samples for each trial: of those that were tried already, which cost nothing
 _WAIT = 0.5  # seconds
 
@@ -213,14 +214,23 @@ class OuterSearch:
         return _Claim(trial, method, found.options, predicted, lock)
 
     def _presets(self, dear: bool) -> list[dict[str, Any]]:
-        """Parameters of the first trials of a kind, unless all are sampled."""
-        methods = self.presets
-        if dear and methods:
-            best = self.search.best() or self.search.nearest()
-            methods = [replace(Method("corrected") if best is None else best.method, epochs=4)]
+        """Parameters of the first trials of a kind, unless all are sampled: the usual methods at the whole
+        budget, then the best of them along the front; of the dear ones the best, with learning.
+        """
+        if not self.presets:
+            return []
+        found = self.search.best() or self.search.nearest()
+        best = Method("corrected") if found is None else found.method
+        if dear:
+            first = [(replace(best, epochs=4), 1.0)]
+        else:
+            first = [*((method, 1.0) for method in self.presets), *((best, share) for share in _FRONT)]
         names = self._space(dear)
-        found = [{name: 1.0 if name == "share" else getattr(one, name) for name in names} for one in methods]
-        return [*({**one, "cached": True} for one in found if "cached" in names), *found]
+        wanted = [
+            {name: share if name == "share" else getattr(method, name) for name in names}
+            for method, share in first
+        ]
+        return [*({**one, "cached": True} for one in wanted if "cached" in names), *wanted]
 
     def _space(self, dear: bool) -> dict[str, Any]:
         """What is sampled: a share of the bytes, where these are not what is made least, or epochs."""

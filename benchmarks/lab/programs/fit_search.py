@@ -22,7 +22,6 @@ from ....terminal import Silent
 from ..study.page import write_table
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.fit_search MODEL TEXT WORK --max-disk BYTES"
-SEEDS = 5
 Points = list[tuple[float, float]]
 
 
@@ -60,14 +59,14 @@ def hypervolume(found: Sequence[tuple[float, float]], worst: tuple[float, float]
     return area
 
 
-def rows(job: Job, trials: int) -> list[list[str]]:
+def rows(job: Job, trials: int, seeds: int) -> list[list[str]]:
     """By seed the hypervolume of either search, as a fraction of the box of all points."""
-    found = {(name, seed): points(job, name, seed, trials) for seed in range(SEEDS) for name in SEARCHES}
+    found = {(name, seed): points(job, name, seed, trials) for seed in range(seeds) for name in SEARCHES}
     sizes, damages = zip(*(point for one in found.values() for point in one), strict=True)
     worst = (max(sizes), max(damages))
     box = (worst[0] - min(sizes)) * (worst[1] - min(damages))
     lines = []
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         areas = [hypervolume(found[name, seed], worst) / box for name in SEARCHES]
         best = [math.exp(min(damage for _, damage in found[name, seed])) for name in SEARCHES]
         shown = [f"{value:.3f}" for value in areas] + [f"{value:.4f}" for value in best]
@@ -82,6 +81,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--max-disk", type=float, required=True, metavar="BYTES")
     parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/lab/results"))
@@ -98,7 +98,7 @@ def main() -> None:
         "Optuna beside random search",
         COMMAND,
         ["seed", "hypervolume, Optuna", "hypervolume, random", "least KL, Optuna", "least KL, random"],
-        rows(job, given.trials),
+        rows(job, given.trials, given.seeds),
         [
             f"{given.trials} trials each of {job.resolved.name} within {DISK.shown(given.max_disk)}; two "
             "thirds round alone. Samples that give a recipe which was tried cost neither search a trial.",
