@@ -13,7 +13,7 @@ from ..terminal import Terminal
 from .bundle_options import print_plan
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from ..benchmarks.records.record import Measurement
     from ..benchmarks.speed.protocol import Protocol
@@ -80,8 +80,9 @@ def measure_served(
     terminal.say(f"recorded in {record}")
 
 
-def _table(lines: list[Measurement]) -> Table:
-    """Medians, and after a stroke the ninetieth percentiles that rest on enough."""
+def _table(lines: list[Measurement]) -> RenderableType:
+    """Medians, and after a stroke the ninetieth percentiles that rest on enough; what speaks against them."""
+    from rich.console import Group
     from rich.table import Table
 
     first = lines[0]
@@ -89,16 +90,15 @@ def _table(lines: list[Measurement]) -> Table:
     title = f"{first.subject.name} · {first.subject.scheme} · {runtime['name']} {runtime['version']}"
     lengths = f"{work['prompt_tokens']} + {work['new_tokens']} tokens"
     table = Table(title=f"{title} · {lengths}", title_justify="left")
-    for name in ("at once", *(name for _, name, _ in _COLUMNS), "requests", ""):
-        table.add_column(name, justify="right" if name else "left")
+    for name in ("at once", *(name for _, name, _ in _COLUMNS), "requests"):
+        table.add_column(name, justify="right")
+    remarks = ["median / p90, where it rests on ten or more"]
     for line in lines:
         cells = [_cell(line, name, scale) for name, _, scale in _COLUMNS]
-        validity = ": ".join([line.validity.status, "; ".join(line.validity.reasons)]).rstrip(": ")
-        count = str(line.metrics["ttft_ms"].n)
-        table.add_row(str(line.workload["concurrency"]), *cells, count, validity)
-    table.caption = "median / p90, where it rests on ten or more"
-    table.caption_justify = "left"
-    return table
+        count, validity = str(line.workload["concurrency"]), line.validity
+        table.add_row(count, *cells, str(line.metrics["ttft_ms"].n))
+        remarks.append(f"{count} at once: {validity.status}: {'; '.join(validity.reasons)}".rstrip(": "))
+    return Group(table, *remarks)
 
 
 def _cell(line: Measurement, name: str, scale: float) -> str:

@@ -63,6 +63,17 @@ def test_each_number_at_once_is_a_line_of_the_page(
     assert "3 at once, through a server" in page.read_text(encoding="utf-8")
 
 
+def test_the_terminal_has_a_row_for_each_number(
+    fake_vllm: Callable[[str], Path], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_vllm("")
+    assert (
+        run(["profile", str(checkpoint), *SHORT, "--concurrency", "2", "--record", str(tmp_path / "r")]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert "first" in shown and "vllm 0.32.0" in shown and "2 at once: " in shown
+
+
 def test_a_dry_run_shows_the_server_and_starts_none(
     fake_vllm: Callable[[str], Path], checkpoint: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
