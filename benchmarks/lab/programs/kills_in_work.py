@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -37,9 +37,9 @@ SHAPE = ("--hidden", "256", "--ffn", "704", "--blocks", "8")
 KILLS = 10
 _ROUNDED = "{pass: rtn, scheme: W4A16-g64}"
 _ALLOCATED = "{pass: allocate, bits: 3.5, using: {pass: rtn}}"
-_LEARNING = "tokens: 8192, batch_tokens: 256, micro_batch_tokens: 256, measurements: 16"
+_LEARNING = "tokens: 4096, batch_tokens: 128, micro_batch_tokens: 128, measurements: 16"
 # The text of a backward sweep and of what learns: samples and tokens of each.
-TEXT = (16, 256)
+TEXT = (8, 128)
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,12 @@ def kills_of(name: str, work: Path, generator: random.Random) -> list[str]:
     return [name, str(steps), where, str(left), identical, ", ".join(leftovers) or "none"]
 
 
-def measure(work: Path, seed: int) -> list[list[str]]:
+def measure(work: Path, names: Sequence[str], seed: int) -> list[list[str]]:
     """The rows of the table."""
     run_module("edgepress.benchmarks.lab.makers.random_llama", [str(work / "model"), *SHAPE])
     compress_model(str(work / "model"), scheme="W4A16", group_size=64, output=work / "rounded")
     rows = []
-    for name in CASES:
+    for name in names:
         for folder in ("whole", "killed"):
             (work / name / folder).mkdir(parents=True)
         rows.append(kills_of(name, work, random.Random(seed)))
@@ -177,11 +177,12 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
     parser.add_argument("--work", type=Path, help="parent of the scratch directory")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", default=",".join(CASES), help="names, with commas between them")
     arguments = parser.parse_args()
     if arguments.work:
         arguments.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.work, prefix="edgepress-kill-") as work:
-        rows = measure(Path(work), arguments.seed)
+        rows = measure(Path(work), arguments.cases.split(","), arguments.seed)
     write_table(
         arguments.results / "kills.md",
         "Kills in a backward sweep, in learning and in a proof",
