@@ -171,22 +171,12 @@ def measure(work: Path, names: Sequence[str], seed: int) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
-    parser.add_argument("--work", type=Path, help="parent of the scratch directory")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cases", default=",".join(CASES), help="names, with commas between them")
-    arguments = parser.parse_args()
-    if arguments.work:
-        arguments.work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=arguments.work, prefix="edgepress-kill-") as work:
-        rows = measure(Path(work), arguments.cases.split(","), arguments.seed)
+def _write(results: Path, cases: str, rows: Sequence[Sequence[str]], seed: int) -> None:
+    """The section of the page of kills."""
     write_table(
-        arguments.results / "kills.md",
+        results / "kills.md",
         "Kills in a backward sweep, in learning and in a proof",
-        COMMAND,
+        f"{COMMAND} --cases '{cases}'",
         [
             "work",
             "steps of it undisturbed",
@@ -202,10 +192,25 @@ def main() -> None:
             f"Model: Llama, random weights, {' '.join(SHAPE)}, bfloat16; {TEXT[0]} × {TEXT[1]} tokens of "
             f"Wikipedia. Backward sweep: passes `{CASES['backward sweep'].passes}`; tune: "
             f"`{CASES['tune'].passes}`; proof: `edgepress export` of the model rounded to W4A16-g64.",
-            f"Seed: {arguments.seed}.",
+            f"Seed: {seed}.",
         ],
         page="Kills during a compression",
     )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
+    parser.add_argument("--work", type=Path, help="parent of the scratch directory")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", default=",".join(CASES), help="names, with commas between them")
+    arguments = parser.parse_args()
+    if arguments.work:
+        arguments.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.work, prefix="edgepress-kill-") as work:
+        rows = measure(Path(work), arguments.cases.split(","), arguments.seed)
+    _write(arguments.results, arguments.cases, rows, arguments.seed)
     sys.exit(0 if all(row[4:] == ["yes", "none"] for row in rows) else 1)
 
 
