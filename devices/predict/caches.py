@@ -19,16 +19,18 @@ class Place(NamedTuple):
     """What a graph finds in the caches.
 
     Attributes:
-        distance: of its weights from a core: 0 near, 1 far; beyond 1 where products among many others take
-            longer than those of a small graph.
+        distance: of its weights from a core: 0 near, 1 far.
         lost: how much of what is small (code, caches of keys, numbers of norms) was driven out of the caches
             since the run before: 0 nothing, 1 all.
         call: seconds of Python for a run.
+        late: seconds that a product among many others takes longer than one of a small graph from memory,
+            once all that is small was driven out.
     """
 
     distance: float
     lost: float
     call: float = 0.0
+    late: float = 0.0
 
 
 class Caches:
@@ -61,10 +63,12 @@ class Caches:
             sizes = (NEAR_BYTES, self._reach, working_set)
             distance = min(share(*(1 / interpolated(self.bandwidth, size) for size in sizes)), 1.0)
             return Place(distance, distance, call)
-        here = STREAMED.read / interpolated(self._streams, working_set)
         hot, cold = self._tokens[0][1], self._tokens[-1][1]
         call = interpolated(self._tokens, working_set)
-        return Place(share(near, far, here), min(share(hot, cold, call), 1.0), call)
+        lost = min(share(hot, cold, call), 1.0)
+        late = max(STREAMED.read / self._streams[-1][1] - far, 0.0)
+        here = STREAMED.read / interpolated(self._streams, working_set) - lost * late
+        return Place(min(share(near, far, here), 1.0), lost, call, late)
 
 
 def _medians(readings: Iterable[Reading], threads: int, name: str) -> list[tuple[int, float]]:

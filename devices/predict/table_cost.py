@@ -132,7 +132,8 @@ class TableCost:
         """
         near, far = self._cached(operation)
         if operation.kind in ("product", "head"):
-            return near + place.distance * max(far - near, 0.0) + self.fixed.node
+            waits = place.distance * max(far - near, 0.0) + place.lost * place.late
+            return near + waits + self.fixed.node
         return near + place.lost * max(far - near, 0.0) + self.small_node(place)
 
     def small_node(self, place: Place) -> float:
