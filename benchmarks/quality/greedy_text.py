@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS, prompt_ids
-from ...terminal import Progress, Silent
+from ...terminal import Progress, ProgressTask, Silent
 from ..records.conditions import clip
 from ..records.record import SampleAnswer
 from ..records.subjects import OpenModel
@@ -36,20 +37,16 @@ def score_greedy(
     """Every metric of greedy text, and some of it; ``subject`` may be ``original`` itself. Empty where the
     prompts with their replies do not fit one of the models.
     """
-    with (progress or Silent()).task("writing replies", 3) as task:
-        theirs = original.greedy(PROMPTS, NEW_TOKENS)
-        task.advance(1)
-        if not theirs:
-            return {}, []
-        mine = theirs if subject is original else subject.greedy(PROMPTS, NEW_TOKENS)
-        task.advance(1)
+    same, compared = subject is original, not is_cut(subject, original)
+    own = other = None
+    with (progress or Silent()).task("writing replies", len(PROMPTS) * (1 + compared) * (2 - same)) as task:
+        theirs = _replies(original, task)
+        mine = theirs if same or not theirs else _replies(subject, task)
         if not mine:
             return {}, []
-        own = other = None
-        if not is_cut(subject, original):
-            own = _nats(original, theirs)
-            other = own if subject is original else _nats(original, mine)
-        task.advance(1)
+        if compared:
+            own = _nats(original, theirs, task)
+            other = own if same else _nats(original, mine, task)
     scores = {}
     for name, metric in metric_files("greedy").items():
         ours, reference = metric.per_reply(mine, other), metric.per_reply(theirs, own)
@@ -61,17 +58,30 @@ def score_greedy(
     ]
 
 
+def _replies(model: OpenModel, task: ProgressTask) -> list[list[int]]:
+    """To all prompts; empty where they do not fit."""
+    found: list[list[int]] = []
+    for start in range(0, len(PROMPTS), REPLIES_AT_ONCE):
+        some = model.greedy(PROMPTS[start : start + REPLIES_AT_ONCE], NEW_TOKENS)
+        if not some:
+            return []
+        found += some
+        task.advance(len(some))
+    return found
+
+
 def _text(model: OpenModel, reply: Sequence[int]) -> str:
     return clip(model.tokenizer.decode(reply), LONGEST_REPLY)
 
 
-def _nats(model: OpenModel, replies: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+def _nats(model: OpenModel, replies: Sequence[Sequence[int]], task: ProgressTask) -> NDArray[np.float64]:
     """Of each reply to the prompts the mean negative log-likelihood of its tokens."""
     found = []
     for prompt, reply in zip(prompt_ids(model.tokenizer), replies, strict=True):
         ids = np.array([*prompt, *reply], np.int64)
         log_probs = log_softmax(model.logits(ids[None])[0, len(prompt) - 1 : -1])
         found.append(-float(log_probs[np.arange(len(reply)), list(reply)].mean()))
+        task.advance(1)
     return np.array(found)
 
 

@@ -18,6 +18,7 @@ from ...compress.model.weights import MANIFEST, WeightSource
 from ...compress.pipeline.device import choose_device
 from ...errors import InputError
 from ...limits import require_threads
+from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer
@@ -25,7 +26,6 @@ from ...storage import sha256_file
 from .record import Subject, learning_curves
 
 BATCH_SIZE = 32
-REPLIES_AT_ONCE = 5  # each has a cache of its own
 FLOAT_NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
