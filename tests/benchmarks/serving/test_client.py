@@ -20,8 +20,9 @@ def read_request(connection: socket.socket) -> None:
     """Whole: a connection that is closed with something unread is reset, and the answer lost."""
     with connection.makefile("rb") as stream:
         head = list(iter(stream.readline, b"\r\n"))
-        (length,) = (int(line.split(b":")[1]) for line in head if line.lower().startswith(b"content-length:"))
-        stream.read(length)
+        stream.read(
+            sum(int(line.split(b":")[1]) for line in head if line.lower().startswith(b"content-length"))
+        )
 
 
 @contextmanager
