@@ -135,6 +135,8 @@ class Narrow(Selective, ModelPass):
                 share a table of biases.
         """
         items = self.items(anatomy)
+        if not items:
+            return anatomy  # the plan refuses targets that are none
         if anatomy.position_biases and "attention" in self.parts:
             raise RecipeError(
                 f"one table of biases by distance serves the heads of all blocks of a {anatomy.model_type}",
