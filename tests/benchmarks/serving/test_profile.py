@@ -132,10 +132,19 @@ def test_what_cannot_be_served_is_refused_before_a_server_starts(
     assert not numbers.exists()
 
 
+# A shell's background job ignores SIGINT, and so would its children.
+AS_IN_A_TERMINAL = """
+import signal
+from edgepress.cli.entry import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
 def test_ctrl_c_ends_the_server(fake_vllm: Callable[[str], Path], checkpoint: Path, tmp_path: Path) -> None:
     numbers = fake_vllm("")
     words = [str(checkpoint), *SHORT, "--blocks", "10000", "--record", str(tmp_path / "runs.jsonl")]
-    with subprocess.Popen([sys.executable, "-m", "edgepress", "profile", *words]) as measuring:
+    with subprocess.Popen([sys.executable, "-c", AS_IN_A_TERMINAL, "profile", *words]) as measuring:
         found = processes(numbers)
         os.kill(measuring.pid, signal.SIGINT)
         assert measuring.wait(60) == 130
