@@ -28,6 +28,9 @@ _SIDE, _ROWS, _WIDE = 512, 2048, 128  # of the matrices that are worked on
 # Repeats of each kind at least, and seconds for it: the fastest counts, which other work disturbs least.
 _REPEATS, _SECONDS = 3, 0.1
 _IDLE = 0.8  # the share of its processors above which a machine is not busy
+# Of a thread's rate that each further thread adds. All kinds are measured with one thread: the others of a
+# busy machine wait for each other, and what they give then is no rate of the machine's.
+_FURTHER = 0.8
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,25 @@ def _machine() -> str:
     except OSError:
         lines = []
     names = [line for line in lines if line.startswith(("model name", "CPU part", "flags"))][:2]
-    known = [names or platform.processor(), platform.machine(), torch.get_num_threads()]
+    known = [names or platform.processor(), platform.machine(), torch.get_num_threads(), _FURTHER]
     return sha256_json([*known, torch.__version__, __version__])[:16]
 
 
 def measure() -> Rates:
     """Measure all kinds of work, now."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        one = _of_one_thread()
+    finally:
+        torch.set_num_threads(threads)
+    shared = {"products", "factors", "entries", "roundings"}
+    more = 1 + (threads - 1) * _FURTHER
+    rates = {name: rate * (more if name in shared else 1.0) for name, rate in asdict(one).items()}
+    return Rates(**{**rates, "share": _share()})
+
+
+def _of_one_thread() -> Rates:
     generator = torch.Generator().manual_seed(0)
     square = torch.randn(_SIDE, _SIDE, generator=generator)
     weight = torch.randn(_ROWS, _WIDE, generator=generator)
@@ -102,14 +118,11 @@ def measure() -> Rates:
         return lambda: quantize_in_order(weight[:rows], grid[0][:rows], None, factor, order, _SCHEME)
 
     data = bytes(2 << 20)
-    threads = torch.get_num_threads()
-    busy, begun = time.process_time(), time.perf_counter()
-    product = _fastest(lambda: square @ square, threads)
-    factors = _fastest(lambda: factorize(gram, 0.01), threads)
-    few, many = _fastest(recursion(16)), _fastest(recursion(_ROWS), threads)
-    rounding = _fastest(lambda: fit_grid(weight, _SCHEME), threads)
+    product = _fastest(lambda: square @ square)
+    factors = _fastest(lambda: factorize(gram, 0.01))
+    few, many = _fastest(recursion(16)), _fastest(recursion(_ROWS))
+    rounding = _fastest(lambda: fit_grid(weight, _SCHEME))
     hashing = _fastest(lambda: hashlib.sha256(data).digest())
-    passed = time.perf_counter() - begun
     far = _ROWS * _WIDE**2 / 2 * product / _SIDE**3  # products of the larger recursion, which count as such
     return Rates(
         products=_SIDE**3 / product,
@@ -118,13 +131,7 @@ def measure() -> Rates:
         entries=_ROWS * _WIDE / max(many - few - far, 0.2 * many),
         roundings=_ROWS * _WIDE * grids_tried(_SCHEME) / rounding,
         hashed=len(data) / hashing,
-        share=min(1.0, (time.process_time() - busy) / passed / _threads_used()),
     )
-
-
-def _threads_used() -> float:
-    """Processors that the measurement keeps busy, about: some of it is one thread's."""
-    return 1 + (torch.get_num_threads() - 1) * 0.5
 
 
 def _share() -> float:
@@ -135,13 +142,13 @@ def _share() -> float:
     return min(1.0, (time.process_time() - busy) / passed)
 
 
-def _fastest(run: Callable[[], object], threads: int = 1) -> float:
-    """Seconds of the fastest of many runs, when nothing else runs: the time of the processors, which other
-    work does not count in, divided by the ``threads`` that it is shared by.
+def _fastest(run: Callable[[], object]) -> float:
+    """Seconds of the fastest of many runs, when nothing else runs: time of the processor, in which other work
+    does not count.
     """
     best, begun, count = math.inf, time.perf_counter(), 0
     while count < _REPEATS or time.perf_counter() - begun < _SECONDS:
         start = time.process_time()
         run()
         best, count = min(best, time.process_time() - start), count + 1
-    return best / threads
+    return best

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from edgepress import export_bundle
 from edgepress.compress import plan, rates
 from edgepress.compress.api import compress_model, plan_model
@@ -102,7 +103,25 @@ def test_the_fastest_of_many_runs_counts(monkeypatch: pytest.MonkeyPatch) -> Non
         process_time = staticmethod(lambda: next(clock))
 
     monkeypatch.setattr(rates, "time", Time)
-    assert rates._fastest(lambda: None, threads=2) == pytest.approx(0.01 / 2)
+    assert rates._fastest(lambda: None) == pytest.approx(0.01)
+
+
+def test_rates_are_of_one_thread_and_more_of_them_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, before = [], torch.get_num_threads()
+
+    def measured() -> rates.Rates:
+        used.append(torch.get_num_threads())
+        return RATES
+
+    monkeypatch.setattr(rates, "_of_one_thread", measured)
+    torch.set_num_threads(3)
+    try:
+        found = rates.measure()
+        assert used == [1] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert found.products == pytest.approx(2.6 * RATES.products)
+    assert (found.columns, found.hashed) == (RATES.columns, RATES.hashed)
 
 
 def test_each_kind_of_work_has_its_rate() -> None:
