@@ -12,8 +12,8 @@ from .timed_work import TimedGeneration, Workload
 # Resident bytes of a worker with ONNX Runtime, and of the process that starts it.
 _WORKER, _SELF = 150 << 20, 120 << 20
 _LOADED = 1.25  # of the files: they are mapped, and some weights are kept in another order
-# What a slow core does in a second: bytes of weights for a token, multiply-adds of a prompt.
-_BYTES, _MULTIPLICATIONS = 8e9, 2e10
+# What a slow machine does in a second: bytes of weights for a token, multiply-adds of a prompt.
+_BYTES, _MULTIPLICATIONS = 8e9, 5e10
 _START, _INSTRUMENTED = 1.5, 10.0  # seconds of a worker, and of the run that accounts for operators
 
 
@@ -50,14 +50,21 @@ def _memory(bundle: Bundle, workload: Workload) -> int:
 
 
 def _seconds(bundle: Bundle, workload: Workload, protocol: Protocol, *, energy: bool) -> float:
-    once, size = 0.01, _files(bundle)
+    once, size, weights = 0.01, _files(bundle), _weights(bundle)
     if isinstance(workload, TimedGeneration):
-        once += workload.new_tokens * size / _BYTES + workload.prompt_tokens * 2 * size / _MULTIPLICATIONS
+        once += workload.new_tokens * size / _BYTES + workload.prompt_tokens * weights / _MULTIPLICATIONS
     else:
-        once += workload.batch * workload.length * 2 * size / _MULTIPLICATIONS
+        once += workload.batch * workload.length * weights / _MULTIPLICATIONS
     block = _START + max(protocol.warmup_seconds, protocol.warmup_iterations * once) + once
     windows = 2 * protocol.energy_windows * (_START + protocol.energy_seconds) if energy else 0.0
     return protocol.blocks * (block + protocol.block_ms / 1e3) + windows + _INSTRUMENTED + size / 1e9
+
+
+def _weights(bundle: Bundle) -> int:
+    """How many there are, as its manifest says, or as many as four bits each make of its files."""
+    counted = bundle.manifest.get("weights")
+    params = counted.get("params") if isinstance(counted, dict) else None
+    return params if isinstance(params, int) else 2 * _files(bundle)
 
 
 def _shorter(bundles: Sequence[Bundle], workload: Workload) -> tuple[tuple[str, int], ...]:
