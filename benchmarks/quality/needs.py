@@ -13,7 +13,9 @@ from ...compress.pipeline.advance import FORWARD, Work, block_weights
 from ...compress.rates import measured_rates
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
+from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.session.needs import Needs
+from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS
 from ...terminal import Progress
 from ..records.streamed_subject import needs_streaming
 
@@ -23,6 +25,9 @@ _LOGITS = 6
 # Tokens of a paragraph of an encoder, those of the texts that come beside the sentences, and of the replies.
 _PARAGRAPH, _BESIDE, _REPLIES = 128, 1500 * 64, 20 * 160
 _START = 6.0  # seconds until torch and transformers are there
+# Times that all weights are read for the replies, some of which are written side by side, and bytes of them a
+# second: torch reads weights for few rows at a third of what the memory gives.
+_STEPS, _BYTES = NEW_TOKENS * -(-len(PROMPTS) // REPLIES_AT_ONCE), 1.2e10
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ def validate_needs(
     widest = max(model.hidden for model in models)
     states = _FLOAT * at_once * max(16 * widest, _LOGITS * max(model.vocabulary for model in models))
     fixed = LIBRARIES + states
+    writing = _STEPS * sum(model.loaded for model in models if not model.passing) / _BYTES if decodes else 0.0
     work = Work(sum(FORWARD * tokens * model.weights for model in models))
     hashed = sum(model.files for model in models)
     bundles = fixed + 2 * min(model.loaded for model in models)
@@ -79,7 +85,7 @@ def validate_needs(
         {name: model.files for name, model in named.items()},
         fixed + together,
         1 << 20,
-        _START + measured_rates().seconds(work, hashed),
+        _START + measured_rates().seconds(work, hashed) + writing,
         (("--against a bundle of the original, with as many bits", bundles),),
     )
 
