@@ -58,15 +58,29 @@ def score_greedy(
     ]
 
 
+class _Written:
+    """How much of some replies that are written side by side is still to come."""
+
+    def __init__(self, task: ProgressTask, replies: int) -> None:
+        self.task, self.left, self.part = task, float(replies), replies / NEW_TOKENS
+
+    def step(self) -> None:
+        """Each has a token more."""
+        self.left -= self.part
+        self.task.advance(self.part)
+
+
 def _replies(model: OpenModel, task: ProgressTask) -> list[list[int]]:
     """To all prompts; empty where they do not fit."""
     found: list[list[int]] = []
     for start in range(0, len(PROMPTS), REPLIES_AT_ONCE):
-        some = model.greedy(PROMPTS[start : start + REPLIES_AT_ONCE], NEW_TOKENS)
-        if not some:
+        some = PROMPTS[start : start + REPLIES_AT_ONCE]
+        written = _Written(task, len(some))
+        replies = model.greedy(some, NEW_TOKENS, written.step)
+        if not replies:
             return []
-        found += some
-        task.advance(len(some))
+        found += replies
+        task.advance(written.left)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -57,12 +57,16 @@ class BundleSubject:
             raise InputError("an encoder has embeddings, not logits")
         return self._decoder.logits(input_ids)
 
-    def greedy(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+    def greedy(
+        self, prompts: Sequence[str], new_tokens: int, step: Callable[[], None] | None = None
+    ) -> list[list[int]]:
         """What the bundle replies to each of ``prompts``, as ids; empty where they do not fit."""
         if self._decoder is None:
             raise InputError("an encoder has embeddings, and writes no text")
         session, section = self._decoder.session, self._decoder.section
-        return greedy_replies(session, section, self.tokenizer, prompts=prompts, new_tokens=new_tokens)
+        return greedy_replies(
+            session, section, self.tokenizer, prompts=prompts, new_tokens=new_tokens, step=step
+        )
 
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Sentence embeddings ``[len(texts), hidden]``."""

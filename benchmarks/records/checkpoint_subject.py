@@ -74,7 +74,9 @@ class CheckpointSubject:
         return np.asarray(logits.float().cpu().numpy())
 
     @torch.inference_mode()
-    def greedy(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+    def greedy(
+        self, prompts: Sequence[str], new_tokens: int, step: Callable[[], None] | None = None
+    ) -> list[list[int]]:
         """What the model replies to each of ``prompts``, as ids; empty where they do not fit."""
         if self.kind != "decoder":
             raise InputError("an encoder has embeddings, and writes no text")
@@ -84,12 +86,19 @@ class CheckpointSubject:
         return [
             reply
             for start in range(0, len(ids), REPLIES_AT_ONCE)
-            for reply in self._replies(ids[start : start + REPLIES_AT_ONCE], new_tokens)
+            for reply in self._replies(ids[start : start + REPLIES_AT_ONCE], new_tokens, step)
         ]
 
-    def _replies(self, prompts: Sequence[list[int]], new_tokens: int) -> list[list[int]]:
+    def _replies(
+        self, prompts: Sequence[list[int]], new_tokens: int, step: Callable[[], None] | None
+    ) -> list[list[int]]:
         """Side by side, from the right end of each prompt on."""
-        from transformers import GenerationConfig
+        from transformers import GenerationConfig, StoppingCriteriaList
+
+        def stepped(ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
+            if step is not None:
+                step()
+            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
         longest, ends = max(map(len, prompts)), sorted(self.tokenizer.eos_ids)
         pad = self.tokenizer.pad_id or 0
@@ -99,7 +108,10 @@ class CheckpointSubject:
             do_sample=False, max_new_tokens=new_tokens, eos_token_id=ends or None, pad_token_id=pad
         )
         found = self._model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask.to(self._device), generation_config=settings
+            input_ids=ids,
+            attention_mask=mask.to(self._device),
+            generation_config=settings,
+            stopping_criteria=StoppingCriteriaList([stepped]),
         )
         return [_until(row, ends) for row in found[:, longest:].tolist()]
 

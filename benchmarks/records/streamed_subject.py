@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -105,7 +105,9 @@ class StreamedSubject:
         found: Iterator[torch.Tensor] = (head(self._states[row.tobytes()]) for row in input_ids)
         return np.stack([logits.float().cpu().numpy() for logits in found])
 
-    def greedy(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+    def greedy(
+        self, prompts: Sequence[str], new_tokens: int, step: Callable[[], None] | None = None
+    ) -> list[list[int]]:
         """Nothing: every token would read the whole model again."""
         return []
 

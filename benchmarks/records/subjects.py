@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,6 +14,8 @@ from ...runtime.bundle.directory import MANIFEST
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 from . import record
+
+Step = Callable[[], None]
 
 
 class TokenModel(Protocol):
@@ -52,9 +54,10 @@ class OpenModel(Protocol):
         """States which windows ``[n, length]`` a decoder's logits are asked for next."""
         ...
 
-    def greedy(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+    def greedy(self, prompts: Sequence[str], new_tokens: int, step: Step | None = None) -> list[list[int]]:
         """The ids that a decoder replies to each prompt with, the likeliest token each time, until it ends
-        the text; empty where they do not fit, and of a model that does not fit memory."""
+        the text; empty where they do not fit, and of a model that does not fit memory. ``step`` is called
+        after each token of all."""
         ...
 
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:

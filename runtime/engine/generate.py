@@ -6,7 +6,7 @@ Times cover the model and the choice of tokens only, not what the caller does be
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -141,8 +141,10 @@ def generate_batch(
     sampling: Sampling | None = None,
     stop: Sequence[str] = (),
     eos_ids: Collection[int] = (),
+    step: Callable[[], None] | None = None,
 ) -> list[Generation]:
-    """A reply to each of ``prompts``, side by side; each draws its tokens as if it were alone.
+    """A reply to each of ``prompts``, side by side; each draws its tokens as if it were alone. ``step`` is
+    called after each token of all.
 
     The times are those of the whole batch. ONNX Runtime may step several rows with another kernel than one,
     which rounds otherwise: a reply depends on whether there are other prompts, and not on what they are.
@@ -160,6 +162,8 @@ def generate_batch(
     while not all(reply.finished for reply in replies):
         # A finished row goes on with its last token, and nobody reads what comes of it.
         logits = decoder.step([reply.tokens[-1] for reply in replies])
+        if step is not None:
+            step()
         for reply, row in zip(replies, logits, strict=True):
             if not reply.finished:
                 reply.choose(row)

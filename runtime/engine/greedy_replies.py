@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..bundle.manifest import DecoderSection
@@ -21,8 +21,11 @@ def greedy_replies(
     *,
     prompts: Sequence[str] = PROMPTS,
     new_tokens: int = NEW_TOKENS,
+    step: Callable[[], None] | None = None,
 ) -> list[list[int]]:
-    """The ids of each reply; empty where the prompts with their replies do not fit the model."""
+    """The ids of each reply; empty where the prompts with their replies do not fit the model. ``step`` is
+    called after each token of those that are written side by side.
+    """
     ids, ends = prompt_ids(tokenizer, prompts), frozenset(section.eos_token_ids)
     if max(map(len, ids)) + new_tokens > section.context_length:
         return []
@@ -30,6 +33,6 @@ def greedy_replies(
     for start in range(0, len(ids), REPLIES_AT_ONCE):
         some = ids[start : start + REPLIES_AT_ONCE]
         batch = BatchDecoder(session, section)
-        found = generate_batch(batch, tokenizer, some, max_new_tokens=new_tokens, eos_ids=ends)
+        found = generate_batch(batch, tokenizer, some, max_new_tokens=new_tokens, eos_ids=ends, step=step)
         replies += [list(reply.token_ids) for reply in found]
     return replies

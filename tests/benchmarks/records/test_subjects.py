@@ -50,8 +50,12 @@ def test_decoder_bundle_and_checkpoint_agree(pico_llama: Path, decoder_bundle: P
 def test_a_bundle_replies_as_its_checkpoint_does(decoder_bundle: Path, pico_llama: Path) -> None:
     checkpoint, bundle = open_subject(pico_llama, threads=1), open_subject(decoder_bundle, threads=1)
     prompts = ["the river", "boats ran under old stone bridges", "copper", "merchants", "coins", "old boats"]
-    replies = bundle.greedy(prompts, 8)
-    assert replies == checkpoint.greedy(prompts, 8)
+    steps: list[str] = []
+    replies = bundle.greedy(prompts, 8, lambda: steps.append("bundle"))
+    assert replies == checkpoint.greedy(prompts, 8, lambda: steps.append("checkpoint"))
+    # Five prompts and one, each until the longest reply is whole; the first token is not a step of a bundle.
+    longest = max(map(len, replies[:5])) + len(replies[5])
+    assert steps.count("checkpoint") == longest and steps.count("bundle") == longest - 2
     assert all(len(reply) == 8 or reply[-1] in bundle.tokenizer.eos_ids for reply in replies)
     assert bundle.greedy(["the river " * 400], 8) == checkpoint.greedy(["the river " * 400], 8) == []
 
