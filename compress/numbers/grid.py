@@ -81,12 +81,14 @@ def round_to_grid(
     return codes.clamp_(*scheme.code_range)
 
 
-def _span(grouped: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    """Lower and upper end ``[out, groups]`` of each group, always spanning zero."""
+def _span(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    """Lower and upper end ``[out, groups]`` of the grids of groups whose weights reach from ``low`` to
+    ``high``, always spanning zero.
+    """
     if scheme.symmetric:
-        absmax = grouped.abs().amax(-1)
+        absmax = torch.maximum(-low, high)
         return -absmax, absmax
-    return grouped.amin(-1).clamp_(max=0), grouped.amax(-1).clamp_(min=0)
+    return low.clamp(max=0), high.clamp(min=0)
 
 
 def _grid_of(
@@ -95,8 +97,9 @@ def _grid_of(
     """Scale and zero point ``[..., out, groups]`` of spans ``[low, high]``; of an all-zero group 1."""
     lowest, highest = scheme.code_range
     scale = (high - low) / (highest - lowest)
-    usable = scale.abs() > torch.finfo(torch.float32).tiny
-    scale = scale if bool(usable.all()) else torch.where(usable, scale, torch.ones_like(scale))
+    size, tiny = scale.abs(), torch.finfo(torch.float32).tiny
+    if not bool(size.amin() > tiny):
+        scale = torch.where(size > tiny, scale, torch.ones_like(scale))
     scale = storable(scale, scheme, largest)
     if scheme.symmetric:
         return scale, None
@@ -111,43 +114,39 @@ def _rounding_error(
     scheme: Scheme,
     importance: Tensor | None,
     room: Tensor,
-) -> Tensor:
-    """Weighted squared error ``[out, groups]`` of rounding ``grouped [out, groups, size]``; ``room`` is as
-    large, to work in.
+    error: Tensor,
+) -> None:
+    """Make ``error [out, groups]`` the weighted squared one of rounding ``grouped [out, groups, size]``;
+    ``room`` is as large, to work in.
     """
     zero = None if zero_point is None else zero_point.unsqueeze(-1)
-    error = round_to_grid(grouped, scale.unsqueeze(-1), zero, scheme, room)
+    codes = round_to_grid(grouped, scale.unsqueeze(-1), zero, scheme, room)
     if zero is not None:
-        error -= zero
-    error *= scale.unsqueeze(-1)
-    error -= grouped
+        codes -= zero
+    left = torch.addcmul(grouped, codes, scale.unsqueeze(-1), value=-1, out=room)
     if importance is not None and importance.ndim == 3:
-        return ((error.transpose(0, 1) @ importance).transpose(0, 1) * error).sum(-1)
-    error.square_()
-    return error.sum(-1) if importance is None else torch.einsum("ogs,gs->og", error, importance)
+        error[:] = ((left.transpose(0, 1) @ importance).transpose(0, 1) * left).sum(-1)
+    elif importance is not None:
+        error[:] = torch.einsum("ogs,gs->og", left.square_(), importance)
+    else:
+        torch.sum(left.square_(), -1, out=error)
 
 
 def _search_mse(
     grouped: Tensor, scheme: Scheme, importance: Tensor | None, largest: float | None
 ) -> tuple[Tensor, Tensor | None]:
-    low, high = _span(grouped, scheme)
+    ends = grouped.amin(-1), grouped.amax(-1)
+    low, high = _span(*ends, scheme)
     steps = torch.tensor(_factors(scheme), device=low.device).view(-1, 1, 1)
     one = torch.ones_like(low)
-    tried = torch.cat([one.unsqueeze(0), *(steps * side for side in _sides(grouped, scheme, one))])
+    tried = torch.cat([one.unsqueeze(0), *(steps * side for side in _sides(*ends, scheme, one))])
     scale, zero_point = _grid_of(low * tried, high * tried, scheme, largest)
-    error: list[Tensor] = []
-    room = torch.empty_like(grouped)
-    for index in range(len(tried)):
+    errors, room = low.new_empty(*low.shape, len(tried)), torch.empty_like(grouped)
+    for index, steps in enumerate(scale):
         zero = None if zero_point is None else zero_point[index]
-        error.append(_rounding_error(grouped, scale[index], zero, scheme, importance, room))
-    least, best_scale, best_zero = error[0], scale[0], None if zero_point is None else zero_point[0]
-    for index in range(1, len(tried)):
-        better = error[index] < least
-        least = torch.where(better, error[index], least)
-        best_scale = torch.where(better, scale[index], best_scale)
-        if best_zero is not None and zero_point is not None:
-            best_zero = torch.where(better, zero_point[index], best_zero)
-    return best_scale, best_zero
+        _rounding_error(grouped, steps, zero, scheme, importance, room, errors[..., index])
+    best = errors.min(-1).indices.unsqueeze(0)  # the first of equal ones
+    return scale.gather(0, best)[0], None if zero_point is None else zero_point.gather(0, best)[0]
 
 
 def _factors(scheme: Scheme) -> tuple[float, ...]:
@@ -162,11 +161,13 @@ def grids_tried(scheme: Scheme, search: Search = "mse") -> int:
     return 2 + len(_factors(scheme)) * (1 + both_sides)
 
 
-def _sides(grouped: Tensor, scheme: Scheme, one: Tensor) -> tuple[Tensor, ...]:
-    """The signs ``[out, groups]`` of the scales that are worth a try; ``one`` is the plus."""
+def _sides(low: Tensor, high: Tensor, scheme: Scheme, one: Tensor) -> tuple[Tensor, ...]:
+    """The signs ``[out, groups]`` of the scales that are worth a try for weights from ``low`` to ``high``;
+    ``one`` is the plus.
+    """
     if scheme.format != "int" or not scheme.symmetric or scheme.bits > _LARGEST_SIGNED:
         return (one,)
-    side = torch.where(grouped.amax(-1) > -grouped.amin(-1), -one, one)
+    side = torch.where(high > -low, -one, one)
     return (side, -side) if scheme.bits == 2 else (side,)
 
 
@@ -189,7 +190,7 @@ def _fit(
     if search == "mse":
         return _search_mse(grouped, scheme, importance, largest)
     if search == "minmax":
-        return _grid_of(*_span(grouped, scheme), scheme, largest)
+        return _grid_of(*_span(grouped.amin(-1), grouped.amax(-1), scheme), scheme, largest)
     _, _, percent = search.partition("-")
     return _grid_of(*_percentile_span(grouped, scheme, float(percent or PERCENTILE)), scheme, largest)
 

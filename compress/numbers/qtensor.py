@@ -68,7 +68,7 @@ class QTensor:
             grouped = codes[tile].view(*scale.shape[:2], -1).to(torch.float32)
             if zeros is not None:
                 grouped -= zeros[tile].to(torch.float32).unsqueeze(-1)
-            weight[tile] = grouped.mul_(scale).flatten(1)
+            torch.mul(grouped, scale, out=weight[tile].view(grouped.shape))
         return weight
 
     def to(self, device: torch.device | str) -> QTensor:
