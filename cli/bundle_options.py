@@ -33,6 +33,17 @@ class Number(click.FloatRange):
         return found
 
 
+class Share(Number):
+    """A fraction from 0 to 1, or a percentage: ``0.05``, ``5%``."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value.endswith("%"):
+            value = click.FLOAT(value[:-1], param, ctx) / 100
+        return super().convert(value, param, ctx)
+
+
 class OutputDirectory(click.Path):
     """A directory to write; a name that looks like a file's is a misunderstanding, seen before any work."""
 
@@ -46,7 +57,7 @@ class OutputDirectory(click.Path):
 COUNT = click.IntRange(1, 1 << 20)
 SEED = click.IntRange(0, LARGEST_SEED)
 LIMIT = Number(0)
-SHARE = Number(0, 1)
+SHARE = Share(0, 1)
 
 threads = click.option(
     "--threads",

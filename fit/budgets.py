@@ -28,8 +28,8 @@ class Quantity:
         side: whether the budget is the most or the least that is allowed.
         units: factors to bytes, seconds, tokens/s or nats, by their names in any case; "" where a bare number
             is clear. example: a budget as one writes it.
-        metric: where a measurement line has it, "" for bytes on the disk.
-        on_device: differs from device to device.
+        metric: where a measurement line has it, "" for bytes on the disk and for slices.
+        on_device: differs from device to device. on_slice: is of the worst group of a slice of text.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Quantity:
     example: str
     metric: str
     on_device: bool = False
+    on_slice: bool = False
 
     def holds(self, measured: float, bound: float) -> bool:
         """Whether ``measured`` keeps the ``bound``."""
@@ -56,47 +57,60 @@ MEMORY = Quantity("memory", "--max-memory", "max", _BYTES, "300MB", "rss_peak_by
 DECODE = Quantity("decode", "--min-decode", "min", _RATES, "100", "decode_tps", on_device=True)
 FIRST_TOKEN = Quantity("first token", "--max-first-token", "max", _SECONDS, "0.8s", "ttft_ms", on_device=True)
 KL = Quantity("KL", "--max-kl", "max", _NATS, "0.1", "kl")
-QUANTITIES = (DISK, MEMORY, DECODE, FIRST_TOKEN, KL)
+SLICE_KL = Quantity("worst KL", "--max-slice-kl", "max", _NATS, "languages=0.3", "", on_slice=True)
+QUANTITIES = (DISK, MEMORY, DECODE, FIRST_TOKEN, KL, SLICE_KL)
+# What a choice does to the model's distributions.
+DAMAGES = (KL, SLICE_KL)
 
 
 @dataclass(frozen=True)
 class Budget:
     """``bound`` of a quantity, in bytes, seconds, tokens/s or nats a token; on the ``device`` of that name
-    where devices differ.
+    where devices differ, or of the worst group of the ``slice``.
     """
 
     quantity: Quantity
     bound: float
     device: str | None = None
+    slice: str | None = None
 
     def holds(self, measured: float) -> bool:
         """Whether ``measured`` keeps it."""
         return self.quantity.holds(measured, self.bound)
 
     def shown(self) -> str:
-        """``disk ≤ 60.0 MB``, ``decode ≥ 100 tok/s on pi``."""
+        """``disk ≤ 60.0 MB``, ``decode ≥ 100 tok/s on pi``, ``worst KL of languages ≤ 0.3``."""
         sign = "≤" if self.quantity.side == "max" else "≥"
         where = f" on {self.device}" if self.device is not None else ""
-        return f"{self.quantity.name} {sign} {self.quantity.shown(self.bound)}{where}"
+        return f"{self.quantity.name}{self._of_slice} {sign} {self.quantity.shown(self.bound)}{where}"
 
     @property
     def key(self) -> str:
-        """Of it among others: ``disk``, ``decode on pi``."""
-        return self.quantity.name + (f" on {self.device}" if self.device is not None else "")
+        """Of it among others: ``disk``, ``decode on pi``, ``worst KL of languages``."""
+        where = f" on {self.device}" if self.device is not None else ""
+        return f"{self.quantity.name}{self._of_slice}{where}"
+
+    @property
+    def _of_slice(self) -> str:
+        return "" if self.slice is None else f" of {self.slice}"
 
 
 def parse(quantity: Quantity, text: str, devices: Sequence[str]) -> list[Budget]:
-    """The budgets that ``text`` sets: one value for all ``devices``, or ``NAME=VALUE`` for some, by comma.
+    """The budgets that ``text`` sets: one value for all ``devices``, or ``NAME=VALUE`` for some, by comma; of
+    slices always ``NAME=VALUE``.
 
     Raises:
-        InputError: no number, no positive one, an unknown or missing unit, a device named twice, or a device
-            for what is the same everywhere; says what was given and what one writes.
+        InputError: no number, no positive one, an unknown or missing unit, a device or slice named twice, a
+            device for what is the same everywhere, or no slice for what is of one; says what was given and
+            what one writes.
         UnknownName: a device that is not one of ``devices``.
     """
+    if "=" not in text and quantity.on_slice:
+        raise InputError(f"{quantity.option} {text}: of which slice?", fix=f"write {quantity.example}")
     if "=" not in text:
         bound = _value(quantity, text)
         return [Budget(quantity, bound, name) for name in (devices if quantity.on_device else (None,))]
-    if not quantity.on_device:
+    if not quantity.on_device and not quantity.on_slice:
         raise InputError(
             f"{quantity.option} {text}: {quantity.name} is the same on every device",
             fix=f"give one value: {quantity.option} {quantity.example}",
@@ -104,11 +118,14 @@ def parse(quantity: Quantity, text: str, devices: Sequence[str]) -> list[Budget]
     found: dict[str, Budget] = {}
     for part in text.split(","):
         name, _, value = (word.strip() for word in part.partition("="))
-        if name not in devices:
+        if quantity.on_device and name not in devices:
             raise UnknownName("device", name, devices)
         if name in found:
             raise InputError(f"{quantity.option} {text}: {name} has two budgets", fix="keep one of them")
-        found[name] = Budget(quantity, _value(quantity, value), name)
+        bound = _value(quantity, value)
+        found[name] = (
+            Budget(quantity, bound, slice=name) if quantity.on_slice else Budget(quantity, bound, name)
+        )
     return list(found.values())
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
+from .budgets import DAMAGES, DECODE, DISK, FIRST_TOKEN, KL, MEMORY, SLICE_KL, Budget
 from .candidates import Space
 from .methods import CACHE_BITS, Method
 from .solve import Limit, Table
@@ -34,13 +34,13 @@ class Corrections:
     Attributes:
         disk: bytes that bundles have more than predicted, by method, whose passes manifests describe.
         memory: bytes that processes have more than predicted, by device.
-        damage: measured KL by predicted, by method.
+        damage: measured KL by predicted, by the key of its budget and by method.
         times: seconds of units, by the key of a budget of speed; ``rest``: the other seconds of a pass.
     """
 
     disk: dict[Method, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
-    damage: dict[Method, float] = field(default_factory=dict)
+    damage: dict[str, dict[Method, float]] = field(default_factory=dict)
     times: Mapping[str, Table] = field(default_factory=dict)
     rest: dict[str, float] = field(default_factory=dict)
 
@@ -53,15 +53,17 @@ class Corrections:
         for key, value in measured.items():
             if key.startswith(f"{MEMORY.name} on "):
                 self.memory[key.removeprefix(f"{MEMORY.name} on ")] = value - _resident(space, method) - size
-        if KL.name in measured and damage > 0:
-            self.damage[method] = measured[KL.name] / damage
+            elif key.startswith((KL.name, SLICE_KL.name)) and damage > 0:
+                self.damage.setdefault(key, {})[method] = value / damage
         for key, seconds in self.times.items():
             whole = 1 / measured[key] if key.startswith(DECODE.name) else measured[key]
             self.rest[key] = whole - _total(seconds, options)
 
-    def factor(self, method: Method) -> float | None:
-        """Of the damage by ``method``: its own, or that of another method, which is nearer than none."""
-        return _own_or_last(self.damage, method)
+    def factor(self, method: Method, key: str = KL.name) -> float | None:
+        """Of the damage by ``method``, of all text or of what the ``key`` of a budget is about: its own, or
+        that of another method, which is nearer than none.
+        """
+        return _own_or_last(self.damage.get(key, {}), method)
 
     def predicted(
         self, space: Space, options: Sequence[int], method: Method, budgets: Sequence[Budget]
@@ -78,14 +80,17 @@ class Corrections:
             elif budget.key in self.times:
                 seconds = self.rest.get(budget.key, 0.0) + _total(self.times[budget.key], options)
                 found[budget.key] = 1 / seconds if budget.quantity is DECODE else seconds
+            elif budget.quantity in DAMAGES and (factor := self.factor(method, budget.key)) is not None:
+                found[budget.key] = damage * factor
         return found
 
     def limits(self, space: Space, budgets: Sequence[Budget], method: Method) -> list[Limit]:
         """The budgets as limits of what units use, in the budgets' order. One of the damage is none before a
         trial has said what predicted damage means, unless nothing else is bounded.
         """
-        found, factor = [], self.factor(method)
+        found, alone = [], all(one.quantity in DAMAGES for one in budgets)
         for budget in budgets:
+            factor = self.factor(method, budget.key)
             if budget.quantity is DISK:
                 room = budget.bound - space.shipped
                 room -= self._kept_free(budget, method)
@@ -97,7 +102,7 @@ class Corrections:
                 seconds = 1 / budget.bound if budget.quantity is DECODE else budget.bound
                 room = seconds - self.rest.get(budget.key, 0.0)
                 found.append(Limit(budget.key, self.times[budget.key], room))
-            elif budget.quantity is KL and (factor is not None or len(budgets) == 1):
+            elif budget.quantity in DAMAGES and (factor is not None or alone):
                 bound = (1 - _KL_BAND) * budget.bound / (factor or 1.0)
                 found.append(Limit(budget.key, space.damages, bound))
         return found
@@ -111,8 +116,8 @@ class Corrections:
 
     def bound_of(self, budget: Budget, limit: Limit, bound: float, method: Method) -> float:
         """What the budget would have to be for its ``limit`` to have another ``bound``."""
-        if budget.quantity is KL:
-            return bound * (self.factor(method) or 1.0) / (1 - _KL_BAND)
+        if budget.quantity in DAMAGES:
+            return bound * (self.factor(method, budget.key) or 1.0) / (1 - _KL_BAND)
         if budget.quantity in (DECODE, FIRST_TOKEN):
             seconds = bound + self.rest.get(budget.key, 0.0)
             return 1 / seconds if budget.quantity is DECODE else seconds

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..compress.model.weights import WeightSource
 from ..compress.solve.allocation import strip
-from .budgets import KL, Budget
+from .budgets import DAMAGES, Budget
 from .candidates import Space
 from .corrections import Corrections
 from .methods import Method
@@ -43,7 +43,7 @@ class Price:
 def prices(space: Space, corrections: Corrections, method: Method, budgets: Sequence[Budget]) -> list[Price]:
     """A tenth more and less of each budget but that of the damage, as shadow prices: by solving again."""
     factor, found = corrections.factor(method) or 1.0, []
-    others = [one for one in budgets if one.quantity is not KL]
+    others = [one for one in budgets if one.quantity not in DAMAGES]
     now = solve(space.damages, corrections.limits(space, others, method))
     if isinstance(now, Infeasible):
         return []

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..benchmarks.quality.subgroups.items import load_slice
 from ..compress.model.models import resolve
 from ..compress.model.weights import WeightSource
 from ..compress.pipeline.device import choose_device
@@ -23,7 +24,7 @@ from .corrections import Corrections
 from .latency import costs_of, times_of
 from .losses import known_losses, losses_file, measure_losses
 from .search import Search
-from .texts import Texts, split_text, windows_of
+from .texts import Texts, require_groups, split_text, windows_of
 from .trials import Setting
 
 _BATCH_TOKENS = 2048
@@ -52,7 +53,9 @@ class Wish:
         """Refuse what cannot be before anything heavy is imported or made.
 
         Raises:
-            InputError: no budget, or one of the speed of a device without a kernel table.
+            InputError: no budget, or one of the speed of a device without a kernel table, or of a slice that
+                has no KL.
+            UnknownName: no such slice.
             MissingDependency: a package that this needs.
             EdgepressError: no such text.
         """
@@ -62,6 +65,9 @@ class Wish:
             require("optuna", "search")
         if not self.budgets:
             raise InputError("no budget is given", fix="for example --max-disk 60MB, or --max-kl 0.1")
+        for budget in self.budgets:
+            if budget.slice is not None:
+                require_slice(budget.slice)
         costs_of(self.budgets, self.threads)
         require_seed(self.seed)
         require_text(self.text)
@@ -74,14 +80,14 @@ class Wish:
             for name, value in (("model", self.model), ("text", self.text))
             if Path(value).exists()
         }
-        budgets = [[one.quantity.name, one.bound, one.device] for one in self.budgets]
+        budgets = [[one.quantity.name, one.bound, one.device, one.slice] for one in self.budgets]
         return {**asdict(replace(self, budgets=())), **paths, "budgets": budgets}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Wish:
         """What :attr:`as_json` gave."""
         quantities = {one.name: one for one in QUANTITIES}
-        budgets = tuple(Budget(quantities[name], bound, device) for name, bound, device in found["budgets"])
+        budgets = tuple(Budget(quantities[name], *bounds) for name, *bounds in found["budgets"])
         return cls(**{**found, "budgets": budgets})
 
 
@@ -104,6 +110,8 @@ class Job:
         self.length = min(wish.length, self.source.anatomy.max_positions)
         tokenizer = Tokenizer.open(self.resolved.path)
         self.texts: Texts = split_text(wish.text, wish.field, directory / "text")
+        if any(one.slice == "tasks" for one in wish.budgets):
+            require_groups(self.texts.held_out)
         self.windows = min(
             windows_of(path, tokenizer, self.length) for path in (self.texts.development, self.texts.held_out)
         )
@@ -160,6 +168,16 @@ class Job:
         """Before anything was built: the seconds of kernel tables."""
         costs = costs_of(self.wish.budgets, self.wish.threads)
         return Corrections(times=times_of(space, self.source, self.wish.budgets, costs))
+
+
+def require_slice(name: str) -> None:
+    """Refuse a slice that says nothing of a decoder's distributions.
+
+    Raises:
+        UnknownName: there is none of this name. InputError: it has no KL.
+    """
+    if "decoder" not in load_slice(name).kinds:
+        raise InputError(f"the slice {name} has no KL of a decoder", fix="take languages, or people")
 
 
 def refuse_impossible(space: Space, budgets: Sequence[Budget]) -> None:

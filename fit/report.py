@@ -12,11 +12,10 @@ from ..benchmarks.records.record import Measurement
 from ..compress.text.corpus import CORPORA
 from ..staging import Staging
 from ..storage import hash_tree, write_atomic, write_json
-from .budgets import KL
 from .explain import prices, strips, units_of
 from .job import Job
 from .search import Search, excess
-from .trials import BUNDLE, RECIPE, Trial, recipe_text
+from .trials import BUNDLE, RECIPE, Trial, damages, recipe_text
 
 REPORT, RUNS, FRONT, SCHEMA = "fit.json", "runs.jsonl", "front.html", "edgepress.fit/1"
 _HELD_OUT = "held-out.jsonl"
@@ -57,16 +56,14 @@ def _front(search: Search) -> list[Measurement]:
 def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
     wish, budgets = job.wish, job.wish.budgets
     own = [] if job.texts.calibration in CORPORA else ["--text", "calibration.jsonl"]
-    held_out = [
-        line.metrics[KL.metric].value for line in trial.lines if line.workload.get("text") == _HELD_OUT
-    ]
+    held_out = [damages(line, budgets) for line in trial.lines if line.workload.get("text") == _HELD_OUT]
     return {
         "schema": SCHEMA,
         "version": __version__,
         "model": job.resolved.described,
         "budgets": [one.shown() for one in budgets],
         "measured": trial.measured,
-        "held_out": {KL.name: held_out[0]} if held_out else {},
+        "held_out": held_out[0] if held_out else {},
         "objective": search.objective,
         "gap": search.gap,
         "repeat": ["edgepress", "compress", wish.model, "-r", RECIPE, *own, "-o", "checkpoint"],

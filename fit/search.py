@@ -12,13 +12,13 @@ from typing import Any
 
 from ..compress.api import plan_model
 from ..terminal import Progress
-from .budgets import DISK, KL, Budget
+from .budgets import DAMAGES, DISK, KL, Budget
 from .candidates import Space
 from .corrections import Corrections
 from .found_recipe import recipe_of
 from .methods import METHODS, Method
 from .solve import Infeasible, Limit, Solution, solve
-from .trials import Setting, Trial, quality_of, recipe_text, run_trial
+from .trials import Setting, Trial, damages, quality_of, recipe_text, run_trial
 
 ROUNDS = 3  # of each method
 _WORTH = 0.02  # of the objective: what a further trial must promise
@@ -174,9 +174,10 @@ class Search:
         """Each trial that holds, the best first, and the budgets that it breaks on the held-out text."""
         for trial in self.holding():
             line = quality_of(self.setting, trial, self.setting.texts.held_out, self.progress)
-            value = line.metrics[KL.metric].value
+            found = damages(line, self.budgets)
             trial.lines.append(line)
-            broken = [one for one in self.budgets if one.quantity is KL and not (value and one.holds(value))]
+            bounded = (one for one in self.budgets if one.quantity in DAMAGES)
+            broken = [one for one in bounded if not (found.get(one.key) and one.holds(found[one.key]))]
             yield trial, broken
 
     def why(self, found: Infeasible, method: Method) -> str:
@@ -201,7 +202,7 @@ def planned_seconds(model: str, recipe: dict[str, Any], calibration: str, file: 
 
 def objective_of(budgets: Sequence[Budget]) -> str:
     """What is made least: the damage; the size where nothing but the damage is bounded."""
-    return DISK.name if {one.quantity for one in budgets} == {KL} else KL.name
+    return DISK.name if all(one.quantity in DAMAGES for one in budgets) else KL.name
 
 
 def excess(trial: Trial, budgets: Sequence[Budget]) -> float:

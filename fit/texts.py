@@ -13,7 +13,7 @@ from typing import Any
 
 from ..compress.text.corpus import CORPORA, Document, Label, plain, read_corpus
 from ..compress.text.token_batch import token_stream
-from ..errors import CalibrationError
+from ..errors import CalibrationError, InputError
 from ..runtime.text.tokenizer import Tokenizer
 from ..storage import sha256_file, write_atomic
 
@@ -21,6 +21,8 @@ from ..storage import sha256_file, write_atomic
 _RUNS = 12
 _DEVELOPMENT, _HELD_OUT = (2, 8), (5, 11)
 _WINDOWS = 16
+
+Row = tuple[Document, Label, str | None]
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,14 @@ def split_text(source: str, field: str, directory: Path) -> Texts:
     split = "held-out" if source in CORPORA else "calibration"
     corpus = read_corpus(source, field=field, split=split)  # type: ignore[arg-type]
     labels: Sequence[Label] = corpus.labels or [None] * len(corpus.documents)
-    rows = list(zip(corpus.documents, labels, strict=True))
+    groups: Sequence[str | None] = corpus.groups or [None] * len(corpus.documents)
+    rows = list(zip(corpus.documents, labels, groups, strict=True))
     directory.mkdir(parents=True, exist_ok=True)
     if source in CORPORA:
         halves = {"development": rows[::2], "held-out": rows[1::2]}
         return Texts(source, *(_write(directory, name, found) for name, found in halves.items()))
-    run_of = _runs([document for document, _ in rows])
-    parts: dict[str, list[tuple[Document, Label]]] = {"calibration": [], "development": [], "held-out": []}
+    run_of = _runs([document for document, *_ in rows])
+    parts: dict[str, list[Row]] = {"calibration": [], "development": [], "held-out": []}
     for run, row in zip(run_of, rows, strict=True):
         name = "development" if run in _DEVELOPMENT else "held-out" if run in _HELD_OUT else "calibration"
         parts[name].append(row)
@@ -78,16 +81,29 @@ def _runs(documents: Sequence[Document]) -> list[int]:
     ]
 
 
-def _write(directory: Path, name: str, rows: Sequence[tuple[Document, Label]]) -> Path:
+def _write(directory: Path, name: str, rows: Sequence[Row]) -> Path:
     path = directory / f"{name}.jsonl"
     lines = []
-    for document, label in rows:
+    for document, label, group in rows:
         row: dict[str, Any] = {"text": document}
         if not isinstance(document, str):
             row = {"messages": list(document)}
-        lines.append(json.dumps(row | ({} if label is None else {"label": label}), ensure_ascii=False))
+        row |= ({} if label is None else {"label": label}) | ({"group": group} if group else {})
+        lines.append(json.dumps(row, ensure_ascii=False))
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     return path
+
+
+def require_groups(path: Path) -> None:
+    """Refuse a text without groups.
+
+    Raises:
+        InputError: no row at ``path`` has one.
+    """
+    if not any(read_corpus(str(path)).groups):
+        raise InputError(
+            "no row of the text has a group", fix='give --text a .jsonl file whose rows have a "group"'
+        )
 
 
 def windows_of(path: Path, tokenizer: Tokenizer, length: int) -> int:

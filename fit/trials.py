@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
+from ..benchmarks.quality.subgroups.measure_slices import largest_kl
 from ..benchmarks.quality.validate import validate_bundle
 from ..benchmarks.records.record import Measurement
 from ..benchmarks.speed.elsewhere import Request
@@ -64,6 +65,11 @@ class Setting:
     def devices(self) -> list[str]:
         """Those that something is measured on."""
         return list(dict.fromkeys(str(one.device) for one in self.budgets if one.quantity in _ON_DEVICE))
+
+    @property
+    def slices(self) -> list[str]:
+        """Those whose worst group a budget is about."""
+        return list(dict.fromkeys(one.slice for one in self.budgets if one.slice is not None))
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def run_trial(
     trial.measured[DISK.name] = float(Bundle.open(trial.bundle).disk_bytes)
     quality = quality_of(setting, trial, setting.texts.development, progress)
     trial.lines.append(quality)
-    trial.measured.update(_kl(quality))
+    trial.measured.update(damages(quality, setting.budgets))
     for name, line in _on_devices(setting, trial, progress).items():
         trial.lines.append(line)
         trial.measured.update(_of_device(name, line))
@@ -132,8 +138,10 @@ def recipe_text(recipe: Mapping[str, Any]) -> str:
 
 
 def quality_of(setting: Setting, trial: Trial, text: Path, progress: Progress) -> Measurement:
-    """The bundle against the original on ``text``, measured once; its replies are not."""
-    kept = trial.directory / f"{text.stem}.json"
+    """The bundle against the original on ``text``, measured once; its replies are not. Of slices one half is
+    for the development text, the other for the held-out text.
+    """
+    kept = trial.directory / f"{'-'.join([text.stem, *setting.slices])}.json"
     if (known := read_sealed(kept)) is not None:
         return Measurement.model_validate(known)
     line = validate_bundle(
@@ -143,6 +151,8 @@ def quality_of(setting: Setting, trial: Trial, text: Path, progress: Progress) -
         windows=setting.windows,
         length=setting.calibration["length"],
         replies=False,
+        slices=setting.slices,
+        half=int(text == setting.texts.held_out),
         threads=setting.threads,
         progress=progress,
     )
@@ -167,9 +177,14 @@ def _build(setting: Setting, trial: Trial, progress: Progress) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _kl(line: Measurement) -> dict[str, float]:
-    found = line.metrics.get(KL.metric)
-    return {} if found is None or found.value is None else {KL.name: found.value}
+def damages(line: Measurement, budgets: Sequence[Budget]) -> dict[str, float]:
+    """KL a token, and that of the worst group of each slice that a budget is about, by their keys."""
+    whole = line.metrics.get(KL.metric)
+    found = {} if whole is None or whole.value is None else {KL.name: whole.value}
+    for budget in budgets:
+        if budget.slice is not None:
+            found[budget.key] = largest_kl((line.compare or {})["slices"], budget.slice)
+    return found
 
 
 def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str, Measurement]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,12 +19,16 @@ from ...runtime.session.needs import Needs
 from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS
 from ...terminal import Progress
 from ..records.streamed_subject import needs_streaming
+from .subgroups.items import Kind, SliceFile, load_slice
+from .subgroups.measure_slices import chosen_slices
+from .subgroups.measured_items import MOST_TOKENS
 
 _FLOAT = 4
 # Copies of a window's logits that scores are taken from, of both models together.
 _LOGITS = 6
 # Tokens of a paragraph of an encoder, those of the texts that come beside the sentences, and of the replies.
 _PARAGRAPH, _BESIDE, _REPLIES = 128, 1500 * 64, 20 * 160
+_SENTENCE = 10  # tokens of one of a slice, about
 _START = 6.0  # seconds until torch and transformers are there
 # Times that all weights are read for the replies, some of which are written side by side, and bytes of them a
 # second: torch reads weights for few rows at a third of what the memory gives.
@@ -56,6 +61,7 @@ def validate_needs(
     sentences: int,
     memory: int,
     progress: Progress,
+    slices: Sequence[str] = (),
 ) -> Needs:
     """What :func:`~edgepress.benchmarks.quality.validate.validate_bundle` needs.
 
@@ -71,6 +77,7 @@ def validate_needs(
     models = list(named.values())
     decodes = max(model.vocabulary for model in models) > 0
     tokens = windows * length + _REPLIES if decodes else sentences * _PARAGRAPH + _BESIDE
+    tokens += _slice_tokens(slices, "decoder" if decodes else "encoder")
     at_once = length if decodes else 32 * _PARAGRAPH
     widest = max(model.hidden for model in models)
     states = _FLOAT * at_once * max(16 * widest, _LOGITS * max(model.vocabulary for model in models))
@@ -88,6 +95,18 @@ def validate_needs(
         _START + measured_rates().seconds(work, hashed) + writing,
         (("--against a bundle of the original, with as many bits", bundles),),
     )
+
+
+def _slice_tokens(names: Sequence[str], kind: Kind) -> int:
+    """About how many tokens of their own a model of ``kind`` reads for the slices ``names``."""
+    files = (load_slice(name) for name in chosen_slices(names))
+    return sum(_tokens(file) for file in files if kind in file.kinds)
+
+
+def _tokens(file: SliceFile) -> int:
+    if file.of == "texts":
+        return MOST_TOKENS * len(file.texts(0))
+    return 2 * _SENTENCE * len(file.choices(0)) if file.of == "choices" else 0
 
 
 def _model(name: str | Path, memory: int, tokens: int, progress: Progress) -> _Model:

@@ -60,6 +60,7 @@ def validate_bundle(
     sentences: int = DEFAULT_SENTENCES,
     placement: Placement = "spread",
     slices: Sequence[str] = (),
+    half: int | None = None,
     replies: bool = True,
     device: str = "cpu",
     threads: int | None = None,
@@ -79,7 +80,8 @@ def validate_bundle(
         sentences: encoders: number of paragraphs, or of rows with labels.
         placement: ``spread`` over the text, or the ``first`` ones.
         slices: names of ``benchmarks/quality/slices``, or ``all``: who is harmed more than the others, into
-            ``compare["slices"]``.
+            ``compare["slices"]``. ``half``: on every second text or choice that groups share alone, from the
+            first (0) or the second (1).
         replies: decoders: whether both write replies to prompts as well, which takes as long again.
         device, threads: where and how wide torch and the runtime compute.
         seed: of the bootstrap.
@@ -105,7 +107,7 @@ def validate_bundle(
     texts = read.texts()
     sizes = {"windows": windows, "length": length, "sentences": sentences}
     memory = available_memory(max_memory)
-    needs = validate_needs(subject, against, **sizes, memory=memory, progress=progress)
+    needs = validate_needs(subject, against, **sizes, memory=memory, progress=progress, slices=slices)
     if device == "cpu":
         progress.note(needs.headline(needs.require(Path(record or "."), max_memory)))
     opening: dict[str, Any] = {"device": device, "threads": threads, "memory": memory, "progress": progress}
@@ -121,7 +123,7 @@ def validate_bundle(
     result.workload.update(kind="quality", text=source, placement=placement)
     lines = _lines(opened, original, result, seed, command)
     if slices:
-        given = Given(result.tokens, grouped_texts(read, original.labels), seed)
+        given = Given(result.tokens, grouped_texts(read, original.labels), seed, half=half)
         kept = KeptRows(None if record is None else Path(record), _identity(lines))
         _add_slices(lines[-1], measure_slices(opened, original, slices, given, kept, progress))
     if record is not None:
@@ -157,14 +159,17 @@ def plan_validation(
     windows: int = DEFAULT_WINDOWS,
     length: int = DEFAULT_LENGTH,
     sentences: int = DEFAULT_SENTENCES,
+    slices: Sequence[str] = (),
     max_memory: float | None = None,
     progress: Progress | None = None,
 ) -> Needs:
     """What :func:`validate_bundle` needs; raises what it does before it loads a model."""
     read_corpus(str(text or corpus), field=field, split="held-out").texts()
+    chosen_slices(slices)
     sizes = {"windows": windows, "length": length, "sentences": sentences}
     memory = available_memory(max_memory)
-    return validate_needs(subject, against, **sizes, memory=memory, progress=progress or Silent())
+    progress = progress or Silent()
+    return validate_needs(subject, against, **sizes, memory=memory, progress=progress, slices=slices)
 
 
 def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) -> None:

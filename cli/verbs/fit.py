@@ -24,6 +24,11 @@ from ..verb import Verb, output
 @click.option("--max-first-token", metavar="TIME", help="Until the first token: 0.8s or 800ms.")
 @click.option("--max-kl", metavar="NATS", help="KL divergence from the original a token, such as 0.1.")
 @click.option(
+    "--max-slice-kl",
+    metavar="NAME=NATS",
+    help="The same of the worst group of a slice of text, such as languages=0.3.",
+)
+@click.option(
     "--on",
     metavar="NAMES",
     default="here",

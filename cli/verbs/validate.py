@@ -144,7 +144,9 @@ def command(
     gates = [Gate(*GATES[name], options.pop(name)) for name in GATES if options[name] is not None]
     options = {name: value for name, value in options.items() if name not in GATES}
     if dry_run:
-        planned = {name: options[name] for name in ("text", "field", "windows", "length", "sentences")}
+        planned = {
+            name: options[name] for name in ("text", "field", "windows", "length", "sentences", "slices")
+        }
         needs = plan_validation(
             subject, against, max_memory=max_memory, progress=progress, **_text(planned, CORPORA)
         )

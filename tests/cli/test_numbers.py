@@ -39,6 +39,7 @@ REFUSED: list[tuple[str, tuple[str, ...], tuple[str, ...], str]] = [
     ("--max-kl", ("validate",), ("-1", "nan"), "x>=0|finite"),
     ("--max-label-kl", ("validate",), ("-1", "nan"), "x>=0|finite"),
     ("--min-top1", ("validate",), ("-1", "2", "nan"), "0<=x<=1|finite"),
+    ("--max-flips", ("validate",), ("-1", "2", "101%", "nan%"), "0<=x<=1|finite"),
     ("--min-cosine", ("validate",), ("-2", "2", "nan"), "-1<=x<=1|finite"),
     ("--min-label-agreement", ("validate",), ("2", "nan"), "0<=x<=1|finite"),
     ("--min-label-accuracy", ("validate",), ("2", "nan"), "0<=x<=1|finite"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from edgepress.errors import InputError, UnknownName
-from edgepress.fit.budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget, Quantity, parse
+from edgepress.fit.budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, SLICE_KL, Budget, Quantity, parse
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,20 @@ def test_what_differs_by_device_holds_on_all_or_on_those_named() -> None:
         (DISK, "here=60MB", "same on every device"),
         (DECODE, "pi=20,pi=30", "two budgets"),
         (MEMORY, "pi=much", "no value of memory"),
+        (SLICE_KL, "0.3", "of which slice"),
+        (SLICE_KL, "people=0.3,people=0.2", "two budgets"),
     ],
 )
 def test_what_is_no_budget(quantity: Quantity, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as error:
         parse(quantity, text, ["here", "pi"])
     assert quantity.option in error.value.what and error.value.fix
+
+
+def test_the_worst_of_slices_each_with_its_name() -> None:
+    found = parse(SLICE_KL, "languages=0.3, people=0.2 nats", ["here"])
+    assert found == [Budget(SLICE_KL, 0.3, slice="languages"), Budget(SLICE_KL, 0.2, slice="people")]
+    assert [one.shown() for one in found] == ["worst KL of languages ≤ 0.3", "worst KL of people ≤ 0.2"]
 
 
 def test_an_unknown_device() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edgepress.benchmarks.quality.slices.people import choices
 from edgepress.benchmarks.records import record as records
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
@@ -102,6 +103,23 @@ def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture)
     assert found["measured"]["disk"] == min(one["measured"]["disk"] for one in holding)
 
 
+def test_the_worst_group_of_a_slice_is_bounded_like_all_else(
+    fit: Fit, tmp_path: Path, capsys: Capture
+) -> None:
+    assert fit("--max-slice-kl", "people=0.01", "--json") == 0
+    found, key = json.loads(capsys.readouterr().out), "worst KL of people"
+    assert found["objective"] == "disk" and found["budgets"] == [f"{key} ≤ 0.01"]
+    assert found["measured"]["KL"] < found["measured"][key] <= 0.01 >= found["held_out"][key]
+    lines = records.read([tmp_path / "o" / "runs.jsonl"])
+    groups = [line.compare["slices"]["slices"][0]["groups"] for line in lines if line.compare]
+    assert [max(one["kl_per_token"] for one in each) for each in groups] == [
+        found["measured"][key],
+        found["held_out"][key],
+    ]
+    # Halves share no choice between two sentences.
+    assert sum(sum(one["items"] for one in each) for each in groups) == len(choices(0))
+
+
 def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
     bound = round(1.15 * smallest(fit, capsys))
     assert fit("--max-disk", "20kB", "--json") == 1
@@ -122,6 +140,9 @@ def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -
         (["--min-decode", "100"], "this machine has no kernel table yet"),
         (["--max-memory", "pi=3GB"], "unknown device 'pi'"),
         (["--max-disk", "1GB", "--samples", "5000"], "would fit"),
+        (["--max-slice-kl", "peoples=0.1"], "unknown slice"),
+        (["--max-slice-kl", "associations=0.1"], "no KL"),
+        (["--max-slice-kl", "tasks=0.1"], "no row of the text has a group"),
     ],
 )
 def test_what_is_refused(fit: Fit, tmp_path: Path, capsys: Capture, arguments: list[str], said: str) -> None:

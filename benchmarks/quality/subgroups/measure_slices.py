@@ -31,7 +31,14 @@ from .items import (
     load_slice,
 )
 from .kept_rows import KeptRows
-from .measured_items import Run, classifier_texts, decoder_choices, decoder_texts, encoder_texts, token_bands
+from .measured_items import (
+    Run,
+    classifier_texts,
+    decoder_choices,
+    decoder_texts,
+    encoder_texts,
+    token_bands,
+)
 from .significance import LEVEL, corrected, one_way, smallest_seen
 
 ALL = "all"
@@ -42,12 +49,14 @@ _TEXTS = {"decoder": decoder_texts, "encoder": encoder_texts, "classifier": clas
 @dataclass(frozen=True)
 class Given:
     """What slices are taken from: what the tokens of a decoder's windows of the measured text lost, and the
-    rows of a text that have a group. ``every``: of what groups share, an article say, one in so many."""
+    rows of a text that have a group. ``every``: of texts that groups share, articles say, one in so many.
+    ``half``: of what items share, articles or sentences, only those at even (0) or odd (1) places."""
 
     tokens: Sequence[TokenDamage] = ()
     rows: Sequence[GroupText] = ()
     seed: int = 0
     every: int = 1
+    half: int | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,7 @@ class _Session:
                 raise InputError("this slice needs windows of text, read by both models in the same tokens")
             return token_bands(file, given.tokens, self.original.tokenizer)
         if file.of == "choices":
-            choices = _thinned(file.choices(given.seed), given.every)
+            choices = _part(file.choices(given.seed), 1, given.half)
             with self.progress.task(f"comparing sentences by {file.title}", len(choices)) as task:
                 return decoder_choices(self._run(name, choices, task), choices)
         texts = file.texts(given.seed) if file.of == "texts" else given.rows
@@ -148,7 +157,7 @@ class _Session:
             raise InputError(
                 "no row of the text has a group", fix='give --text a .jsonl file whose rows have a "group"'
             )
-        texts = _thinned(texts, given.every)
+        texts = _part(texts, given.every if file.of == "texts" else 1, given.half)
         with self.progress.task(f"reading texts by {file.title}", len(texts)) as task:
             return _TEXTS[kind](self._run(name, texts, task), texts)
 
@@ -156,9 +165,11 @@ class _Session:
         return Run(self.subject, self.original, self.kept.of(name, items), task)
 
 
-def _thinned(items: Sequence[Item], every: int) -> Sequence[Item]:
-    contents = {content: place for place, content in enumerate(dict.fromkeys(one.content for one in items))}
-    return [one for one in items if contents[one.content] % every == 0]
+def _part(items: Sequence[Item], every: int, half: int | None) -> Sequence[Item]:
+    """The items of one content in ``every``, and of these of one ``half``."""
+    chosen = list(dict.fromkeys(one.content for one in items))[::every]
+    kept = set(chosen if half is None else chosen[half::2])
+    return [one for one in items if one.content in kept]
 
 
 def report(measured: Sequence[Measured], left: list[dict[str, Any]]) -> dict[str, Any]:
@@ -216,6 +227,12 @@ def _times(group: GroupHarm, unit: str) -> float:
     if not math.isnan(group.others):
         return group.harm / max(group.others, LEAST[unit])
     return 1 + group.harm / max(abs(group.extras.get("effect_before", 0.0)), LEAST[unit])
+
+
+def largest_kl(report: dict[str, Any], name: str) -> float:
+    """KL a token of the group of the slice ``name`` that has most, of a decoder."""
+    one = next(one for one in report["slices"] if one["name"] == name)
+    return max(float(group.get("kl_per_token", group["harm"])) for group in one["groups"])
 
 
 def most_flips(report: dict[str, Any]) -> tuple[dict[str, Any], float] | None:

@@ -18,3 +18,12 @@ def test_an_embedding_takes_an_encoder_no_time(
     # Multiplied, its 3.2 million weights would take forty times as long as those of the blocks.
     assert many.seconds < 1.5 * few.seconds
     assert sum(many.reads.values()) > 10 * sum(few.reads.values())
+
+
+def test_slices_are_counted(pico_llama: Path, pico_text: Path) -> None:
+    none, some, more = (
+        plan_validation(pico_llama, pico_llama, text=pico_text, slices=names).seconds
+        for names in ((), ("people",), ("people", "languages"))
+    )
+    assert none < some < more
+    assert plan_validation(pico_llama, pico_llama, text=pico_text, slices=("positions",)).seconds == none

@@ -297,7 +297,7 @@ def test_verb_names_the_group_that_is_harmed_and_a_gate_holds_groups(
     code, out, _ = verb(capsys, *common, "--slices", "tasks,professions", "-q")
     assert code == 0
     assert "profession" in out and "24 items" in out and "tests" in out
-    code, out, _ = verb(capsys, *common, "--slices", "tasks", "--json", "-q", "--max-flips", "0")
+    code, out, _ = verb(capsys, *common, "--slices", "tasks", "--json", "-q", "--max-flips", "0.1%")
     document = json.loads(out)
     assert code == 1 and document["gates"][0]["metric"] == "group_flips"
     (slice_,) = document["compare"]["slices"]["slices"]
