@@ -16,7 +16,9 @@ from .engine.background import BackgroundTask
 from .engine.batch_decoder import BatchDecoder
 from .engine.classify import ClassifierModel
 from .engine.decoder import Decoder
-from .engine.encoder import BATCH_SIZE, Encoder, Vectors
+from .engine.encoder import BATCH_SIZE
+from .engine.encoder_answers import Vectors
+from .engine.encoder_model import EncoderModel
 from .engine.generate import Generation, generate_batch, stream
 from .engine.load import LoadingGraph
 from .engine.sampling import Sampling
@@ -221,13 +223,8 @@ class TextModel:
         )
 
 
-class EmbeddingModel:
+class EmbeddingModel(EncoderModel):
     """The bundle of a sentence encoder, loaded."""
-
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
-        self.bundle = bundle
-        self.encoder = Encoder.open(bundle, threads, provider=provider)
-        self.tokenizer = self.encoder.tokenizer
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None

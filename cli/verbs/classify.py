@@ -3,51 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ...terminal import Terminal
-from .. import bundle_options as verb_options
-from ..verb import Verb, output
+from ..encoder_question import EncoderQuestion, asks, bundle, shortened
+from ..verb import Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ...runtime.engine.classify import Classification
 
-# Texts beyond which there is a bar.
-_MANY = 64
-
 
 @click.command("classify", cls=Verb, old={"--file": "--text", "-f": "--text"})
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("texts", nargs=-1)
-@verb_options.text_file
-@verb_options.batch_size
-@verb_options.session
-@output
-def command(
-    bundle: Path,
-    texts: tuple[str, ...],
-    file: Path | None,
-    batch_size: int,
-    threads: int | None,
-    provider: str,
-    terminal: Terminal,
-) -> None:
+@bundle
+@asks("classify")
+def command(question: EncoderQuestion) -> None:
     """Name the label of TEXTS (or a file of them) with the classifier BUNDLE, and how probable it is."""
-    from ...runtime.bundle.bundle import Bundle
     from ...runtime.engine.classify import ClassifierModel
 
-    lines = verb_options.given_texts(texts, file, "classify")
-    opened = Bundle.open(bundle, weights_later=True)
-    model = ClassifierModel(opened, threads=threads, provider=provider)
-    if model.encoder.session.misplaced:
-        terminal.say(f"WARNING: {model.encoder.session.misplaced}")
-    progress = terminal.progress if len(lines) > _MANY else None
-    found = model.classify(lines, batch_size=batch_size, progress=progress)
+    lines, terminal = question.lines, question.terminal
+    model = question.opened(ClassifierModel)
+    found = model.classify(lines, **question.reading())
     rows = [
         {"text": line, "label": one.label, "probability": one.probability, "probabilities": one.probabilities}
         for line, one in zip(lines, found, strict=True)
@@ -63,6 +41,5 @@ def _table(lines: list[str], found: Sequence[Classification]) -> Table:
 
     table = Table("text", "label", "probability")
     for line, one in zip(lines, found, strict=True):
-        shown = line if len(line) <= 60 else line[:59] + "…"
-        table.add_row(Text(shown), Text(one.label), f"{one.probability:.3f}")
+        table.add_row(Text(shortened(line)), Text(one.label), f"{one.probability:.3f}")
     return table

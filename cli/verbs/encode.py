@@ -12,10 +12,8 @@ from ...disk import disk_full_is_typed, make_folder
 from ...errors import InputError
 from ...output_paths import refuse_file
 from ...storage import write_atomic
-from ...terminal import Terminal
-from .. import bundle_options as verb_options
+from ..encoder_question import EncoderQuestion, asks, bundle
 from ..verb import Verb
-from ..verb import output as verb_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,43 +24,22 @@ _SHOWN = 12
 
 
 @click.command("encode", cls=Verb, old={"--file": "--text", "-f": "--text"})
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("texts", nargs=-1)
-@verb_options.text_file
+@bundle
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the vectors as a .npy file.")
 @click.option("--overwrite", is_flag=True, help="Replace the output file.")
-@verb_options.batch_size
-@verb_options.session
-@verb_output
-def command(
-    bundle: Path,
-    texts: tuple[str, ...],
-    file: Path | None,
-    output: Path | None,
-    overwrite: bool,
-    batch_size: int,
-    threads: int | None,
-    provider: str,
-    terminal: Terminal,
-) -> None:
+@asks("encode")
+def command(question: EncoderQuestion, output: Path | None, overwrite: bool) -> None:
     """Embed TEXTS (or a file of them) with the encoder BUNDLE.
 
     Without --output a few texts are shown with the cosine similarity of each pair.
     """
     from ...runtime.api import EmbeddingModel
-    from ...runtime.bundle.bundle import Bundle
 
-    lines = verb_options.given_texts(texts, file, "encode")
+    lines, terminal, file = question.lines, question.terminal, question.file
     _check(lines, output, terminal.as_json)
     if output is not None:
-        refuse_file(output, overwrite=overwrite, inputs=[bundle, *([file] if file else [])])
-    opened = Bundle.open(bundle, weights_later=True)
-    model = EmbeddingModel(opened, threads=threads, provider=provider)
-    if model.encoder.session.misplaced:
-        terminal.say(f"WARNING: {model.encoder.session.misplaced}")
-    vectors = model.encode(
-        lines, batch_size=batch_size, progress=terminal.progress if len(lines) > _SHOWN else None
-    )
+        refuse_file(output, overwrite=overwrite, inputs=[question.bundle, *([file] if file else [])])
+    vectors = question.opened(EmbeddingModel).encode(lines, **question.reading(_SHOWN))
     if output is not None:
         _save(output, vectors)
         found: dict[str, Any] = {"output": str(output), "texts": len(lines), "dimensions": vectors.shape[1]}

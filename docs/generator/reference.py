@@ -137,8 +137,9 @@ def python_api() -> str:
         parts += [f"## {name}", _signature(name, function), _documented(function)]
     from ...runtime.api import EmbeddingModel, TextModel
     from ...runtime.engine.classify import ClassifierModel
+    from ...runtime.engine.tag import TaggerModel
 
-    for kind in (TextModel, EmbeddingModel, ClassifierModel):
+    for kind in (TextModel, EmbeddingModel, ClassifierModel, TaggerModel):
         parts += [f"## {kind.__name__}", _documented(kind)]
         for name, method in inspect.getmembers(kind, inspect.isfunction):
             if not name.startswith("_"):

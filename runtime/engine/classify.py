@@ -11,8 +11,9 @@ import numpy as np
 
 from ...errors import InputError
 from ...terminal import Progress
-from ..bundle.bundle import Bundle
-from .encoder import BATCH_SIZE, Encoder, Vectors
+from .encoder import BATCH_SIZE
+from .encoder_answers import Vectors
+from .encoder_model import EncoderModel
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,8 @@ def with_opposite(logits: Vectors) -> Vectors:
     return np.concatenate([logits, np.zeros_like(logits)], axis=-1)
 
 
-class ClassifierModel:
-    """The bundle of a classifier of texts, loaded.
-
-    Raises:
-        InputError: the bundle is a decoder.
-    """
-
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
-        self.bundle = bundle
-        self.encoder = Encoder.open(bundle, threads, provider=provider)
-        self.tokenizer, self.labels = self.encoder.tokenizer, self.encoder.labels
+class ClassifierModel(EncoderModel):
+    """The bundle of a classifier of texts, loaded."""
 
     def logits(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...terminal import Progress
-from ..bundle.bundle import Bundle
-from .encoder import BATCH_SIZE, WINDOW, Encoder, Vectors
+from .encoder import BATCH_SIZE, WINDOW
+from .encoder_answers import Vectors
+from .encoder_model import EncoderModel
 
 NONE = "O"
 
@@ -39,17 +40,8 @@ class _Word:
     probability: float
 
 
-class TaggerModel:
-    """The bundle of a classifier of tokens, loaded.
-
-    Raises:
-        InputError: the bundle is a decoder.
-    """
-
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
-        self.bundle = bundle
-        self.encoder = Encoder.open(bundle, threads, provider=provider)
-        self.tokenizer, self.labels = self.encoder.tokenizer, self.encoder.labels
+class TaggerModel(EncoderModel):
+    """The bundle of a classifier of tokens, loaded."""
 
     def tag(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None

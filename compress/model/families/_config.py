@@ -56,6 +56,12 @@ TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 _NEED_ORIGINAL_LENGTH = ("llama3", "yarn", "longrope")
 
 
+def head_size(config: Config) -> int:
+    """Channels of a head: what the config says, or the share of a head in the hidden size."""
+    share = integer(config, "hidden_size") // integer(config, "num_attention_heads")
+    return integer(config, "head_dim", share or None)
+
+
 def rope(config: Config, head_dim: int) -> Rope:
     """The rotary embedding of a decoder whose heads have ``head_dim`` channels.
 

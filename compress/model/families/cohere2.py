@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes
-from ._config import alternating_windows, rope
+from ._config import alternating_windows, head_size, rope
 from ._llama_like import llama_like
 from ._tensors import Config, integer
 from .cohere import DEFAULT_THETA, FAMILY, with_logit_scale
@@ -22,7 +22,6 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
     windows = alternating_windows(config, integer(config, "sliding_window", DEFAULT_WINDOW), INTERVAL)
     plain = {"rope_theta": DEFAULT_THETA, **config}
-    head_dim = integer(config, "hidden_size") // integer(config, "num_attention_heads") or None
-    turned = replace(rope(plain, integer(config, "head_dim", head_dim)), interleaved=True)
+    turned = replace(rope(plain, head_size(config)), interleaved=True)
     ropes = [None if window is None else turned for window in windows]
     return with_logit_scale(config, llama_like(plain, shapes, FAMILY, windows=windows, ropes=ropes))

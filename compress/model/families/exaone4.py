@@ -7,7 +7,7 @@ LG AI Research, EXAONE 4.0: Unified Large Language Models, 2025, arXiv 2507.1140
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._config import alternating_windows, rope
+from ._config import alternating_windows, head_size, rope
 from ._llama_like import BEHIND, LlamaLike, llama_like
 from ._tensors import Config, integer
 
@@ -21,7 +21,6 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     if "sliding_window" in config and config["sliding_window"] is None:
         return llama_like(config, shapes, FAMILY)
     windows = alternating_windows(config, integer(config, "sliding_window", DEFAULT_WINDOW), INTERVAL)
-    head_dim = integer(config, "hidden_size") // integer(config, "num_attention_heads") or None
-    turned = rope(config, integer(config, "head_dim", head_dim))
+    turned = rope(config, head_size(config))
     ropes = [None if window is None else turned for window in windows]
     return llama_like(config, shapes, FAMILY, windows=windows, ropes=ropes)

@@ -6,7 +6,7 @@ OLMo Team, OLMo 3, 2025.
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._config import FULL, SLIDING, alternating_windows, rope_of_kind
+from ._config import FULL, SLIDING, alternating_windows, head_size, rope_of_kind
 from ._llama_like import llama_like
 from ._tensors import Config, integer, number
 from .olmo2 import FAMILY
@@ -18,8 +18,7 @@ THETA = 500_000.0
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
     windows = alternating_windows(config, integer(config, "sliding_window", DEFAULT_WINDOW), INTERVAL)
-    head_dim = integer(config, "hidden_size") // integer(config, "num_attention_heads") or None
-    head_dim, theta = integer(config, "head_dim", head_dim), number(config, "rope_theta", THETA)
-    local, whole = (rope_of_kind(config, kind, theta, head_dim) for kind in (SLIDING, FULL))
+    theta, size = number(config, "rope_theta", THETA), head_size(config)
+    local, whole = (rope_of_kind(config, kind, theta, size) for kind in (SLIDING, FULL))
     turned = [whole if window is None else local for window in windows]
     return llama_like(config, shapes, FAMILY, windows=windows, ropes=turned)

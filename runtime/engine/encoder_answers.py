@@ -1,0 +1,153 @@
+"""``EncoderAnswers``: what an encoder's graph gives for token ids of any lengths, in padded batches.
+
+A batch is padded to its longest text and no further. Texts are sorted by length, so that a batch holds texts
+of one size and little is spent on padding; the results come back in the order of the texts. On a CPU many
+texts are read by a batch a core, each on one thread: the cores then never wait for each other, as they do
+after every node of a batch that they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import BundleError, InputError
+from ...terminal import ProgressTask
+from ..bundle.manifest import EncoderSection
+from ..session.session import graph_errors_are_typed
+from .encoder_batches import TOKENS_PER_CORE, WorkerThreads, length_buckets
+
+# A GPU wants many tokens at once.
+_TOKENS_ELSEWHERE = 16384
+POOLED = "sentence_embedding"
+LOGITS = "logits"
+
+Ids = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
+
+
+class EncoderAnswers:
+    """The graph of ``section`` in a ``session``, and on ``workers`` where there are some.
+
+    Attributes:
+        output, width: the output that is the answer, and its last dimension.
+        by_token: whether each token has an answer, and not each text.
+
+    Raises:
+        BundleError: the graph is not the one that the manifest describes.
+    """
+
+    def __init__(
+        self, session: Any, section: EncoderSection, workers: WorkerThreads | None, pad: int
+    ) -> None:
+        self.session, self.section, self._workers, self._pad = session, section, workers, pad
+        self.by_token = bool(section.labels) and section.labelled == "token"
+        self.output, self.width = POOLED, section.hidden_size
+        if section.labels:
+            self.output, self.width = LOGITS, len(section.labels)
+        self._outputs = [node.name for node in session.get_outputs()]
+        inputs = {node.name for node in session.get_inputs()}
+        if inputs != set(section.inputs):
+            raise _not_described(f"it takes {sorted(inputs)}, the manifest says {sorted(section.inputs)}")
+
+    def empty(self, count: int) -> Vectors:
+        """Room for the answers to ``count`` texts: ``[count, width]``."""
+        return np.empty((count, self.width), np.float32)
+
+    def fill(
+        self,
+        ids: Sequence[Sequence[int]],
+        batch_size: int,
+        into: Vectors | MutableSequence[Vectors],
+        task: ProgressTask,
+        types: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Write the answers to ``ids``, whose token types are ``types`` or 0, into ``into``: the rows of an
+        array, or the items of a list where each token has an answer. ``task`` advances by one a text.
+
+        Raises:
+            BundleError: the bundle has no such answers.
+            InputError: an empty text, one longer than the model reads, or a batch size below 1.
+        """
+        self._check(ids, batch_size)
+        plan = partial(length_buckets, [len(row) for row in ids], rows=batch_size)
+
+        def work(session: Any, rows: list[int]) -> None:
+            chosen = [ids[row] for row in rows]
+            kinds = None if types is None else [types[row] for row in rows]
+            answers = self._answers(session, chosen, kinds)
+            if isinstance(into, np.ndarray):
+                into[rows] = answers
+                return
+            for row, answer in zip(rows, answers, strict=True):
+                into[row] = answer[: len(ids[row])]
+
+        workers = self._workers
+        batches = plan(tokens=TOKENS_PER_CORE if workers else _TOKENS_ELSEWHERE)
+        if workers is not None and workers.pay(len(batches)):
+            for rows in workers.run(work, batches):
+                task.advance(len(rows))
+            return
+        for rows in plan(tokens=TOKENS_PER_CORE * workers.count) if workers else batches:
+            work(self.session, rows)
+            task.advance(len(rows))
+
+    def forward(self, input_ids: Ids, attention_mask: Ids) -> dict[str, Vectors]:
+        """Every output of the graph by name, for ids and mask of shape ``[batch, seq]``."""
+        found = self._run(self.session, self._outputs, input_ids, attention_mask)
+        return dict(zip(self._outputs, found, strict=True))
+
+    def _answers(self, session: Any, ids: list[Sequence[int]], types: list[Sequence[int]] | None) -> Vectors:
+        longest = max(map(len, ids))
+        padded, mask = _filled(ids, longest, self._pad), _filled([[1] * len(row) for row in ids], longest, 0)
+        kinds = None if types is None else _filled(types, longest, 0)
+        (found,) = self._run(session, [self.output], padded, mask, kinds)
+        if found.shape != (*padded.shape[: 2 if self.by_token else 1], self.width):
+            raise _not_described(
+                f"its {self.output} is {list(found.shape)}, the manifest says {self.width} wide"
+            )
+        return found
+
+    def _run(
+        self, session: Any, outputs: list[str], input_ids: Ids, attention_mask: Ids, types: Ids | None = None
+    ) -> list[Vectors]:
+        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if "token_type_ids" in self.section.inputs:
+            feeds["token_type_ids"] = np.zeros_like(input_ids) if types is None else types
+        feeds = {name: feeds[name] for name in self.section.inputs}
+        with graph_errors_are_typed("the graph failed on a batch"):
+            found: list[Vectors] = session.run(outputs, feeds)
+            return found
+
+    def _check(self, ids: Sequence[Sequence[int]], batch_size: int) -> None:
+        if self.output not in self._outputs and self.section.labels:
+            raise _not_described("it has no logits of labels")
+        if not self.section.labels and (self.section.pooling is None or POOLED not in self._outputs):
+            raise BundleError(
+                "this bundle has no sentence embeddings",
+                why="its model card names no pooling, so the export gave none; a mean would be a guess",
+                fix="export a sentence-transformers model, or read last_hidden_state through Encoder.forward",
+            )
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}, it must be at least 1")
+        for row in ids:
+            if not 0 < len(row) <= self.section.max_length:
+                raise InputError(
+                    f"a text of {len(row)} tokens does not fit this model: 1 to {self.section.max_length}"
+                )
+
+
+def _not_described(why: str) -> BundleError:
+    return BundleError("the graph is not the one that the manifest describes", why=why)
+
+
+def _filled(rows: Sequence[Sequence[int]], width: int, value: int) -> Ids:
+    """``rows`` as one array ``[rows, width]``, ``value`` behind each."""
+    found = np.full((len(rows), width), value, np.int64)
+    for index, row in enumerate(rows):
+        found[index, : len(row)] = row
+    return found
