@@ -130,7 +130,7 @@ def test_subject_says_what_it_is(pico_llama: Path) -> None:
 
 
 def test_encoder_is_measured_on_sentences_and_pairs(encoder: Path, pico_text: Path, tmp_path: Path) -> None:
-    worse = noisy(encoder, tmp_path / "worse", 0.1)
+    worse = noisy(encoder, tmp_path / "worse", 0.5)
     line = validate_bundle(worse, encoder, text=pico_text, sentences=20, threads=1)
     words = {"spearman_wordsim353", "spearman_simlex999"}
     passages = {"retrieval_at_1", "reciprocal_rank", "neighbour_overlap", "spearman_sentences"}
