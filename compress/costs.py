@@ -15,8 +15,10 @@ from .model.anatomy import Anatomy
 from .model.block_anatomy import BlockAnatomy
 from .model.weights import WeightSource
 from .pipeline.advance import FORWARD, Work, block_weights, block_work
-from .pipeline.algorithm import PREPARED_AT_ONCE, BlockPass, ModelPass, Pass
+from .pipeline.algorithm import Pass
+from .pipeline.block_pass import PREPARED_AT_ONCE, BlockPass
 from .pipeline.damage_probe import PROBED_AT_ONCE
+from .pipeline.model_pass import ModelPass
 from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS
 from .pipeline.statistics import STATISTIC_BYTES
 from .rates import Rates

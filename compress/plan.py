@@ -19,7 +19,8 @@ from .model.kv_scheme import KVScheme
 from .model.weights import WeightSource
 from .numbers.scheme import GROUP_SIZES, Scheme
 from .pipeline.advance import weights_of
-from .pipeline.algorithm import Pass, Selective
+from .pipeline.algorithm import Pass
+from .pipeline.block_pass import Selective
 from .rates import measured_rates
 from .recipe import Recipe
 from .recipe_words import check_head, check_ignored, check_requantized

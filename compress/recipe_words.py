@@ -7,7 +7,8 @@ from __future__ import annotations
 from ..errors import RecipeError
 from .model.anatomy import Anatomy
 from .model.weights import AS_EMBEDDING, WeightSource
-from .pipeline.algorithm import Pass, Selective, names_layer
+from .pipeline.algorithm import Pass
+from .pipeline.block_pass import Selective, names_layer
 from .recipe import Recipe
 from .recipe_files import REQUANTIZE
 

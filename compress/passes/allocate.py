@@ -18,7 +18,9 @@ from ...errors import RecipeError, ShapeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.scheme import Scheme, SchemeOption
-from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective, float_bytes
+from ..pipeline.algorithm import Fixed, float_bytes
+from ..pipeline.block_pass import BlockPass, Selective
+from ..pipeline.model_pass import ModelPass
 from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within

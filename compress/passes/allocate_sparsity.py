@@ -18,7 +18,9 @@ from torch import Tensor
 from ...errors import RecipeError
 from ..measure.sensitivity import WeightLosses
 from ..model.block_anatomy import BlockAnatomy, Linear
-from ..pipeline.algorithm import BlockPass, Fixed, ModelPass, Selective, float_bytes
+from ..pipeline.algorithm import Fixed, float_bytes
+from ..pipeline.block_pass import BlockPass, Selective
+from ..pipeline.model_pass import ModelPass
 from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within

@@ -31,8 +31,9 @@ from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import unwrap, wrap
 from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.advance import Work, weights_of
-from ..pipeline.algorithm import BlockPass, Fixed, float_bytes
+from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block import Block
+from ..pipeline.block_pass import BlockPass
 from ..solve.block_descent import (
     BlockDescent,
     Descent,

@@ -30,8 +30,9 @@ from ..model.block_anatomy import Linear
 from ..numbers.grid import grids_tried, quantize
 from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.advance import Work
-from ..pipeline.algorithm import BlockPass, float_bytes
+from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block, LayerStatus
+from ..pipeline.block_pass import BlockPass
 from ..solve.damped_cholesky import all_finite
 from ..solve.folding import EXPONENTS, Found, Link, fold, foldable_links, powers, search
 

@@ -29,8 +29,9 @@ from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import TokenQuantLinear
 from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.advance import Work
-from ..pipeline.algorithm import BlockPass, Fixed, float_bytes
+from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block import Block
+from ..pipeline.block_pass import BlockPass
 from ..pipeline.forward import Batch, block_output
 from ..solve.block_descent import Pair, first_codes, original_weight, pairs
 from ..train.optimization import assign

@@ -38,7 +38,8 @@ from pydantic import Field, model_validator
 from ...errors import TrainingError
 from ..model.anatomy import Anatomy
 from ..model.weights import WeightSource
-from ..pipeline.algorithm import Fixed, Selective, float_bytes
+from ..pipeline.algorithm import Fixed, float_bytes
+from ..pipeline.block_pass import Selective
 from ..pipeline.stage import Stage, StageResult
 from ..train.learning import TRAINING_OF_PASS, Learning
 from ..train.losses.loss_names import Loss, LossOptions, called, losses_of, term_of

@@ -19,11 +19,12 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Experts, Linear
 from ..model.family import size_keys
 from ..model.skeleton import Skeleton
-from ..pipeline.algorithm import Fixed, ModelPass, whole_model
+from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import Stream
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.forward import BatchSplitter
+from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.expert_pruning import (
     ExpertCriterion,

@@ -25,8 +25,9 @@ from ..model.block_anatomy import Linear
 from ..numbers.grid import encode, fit_grid, grids_tried, round_to_grid, storable
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme, SchemeOption
-from ..pipeline.algorithm import BlockPass, Fixed
+from ..pipeline.algorithm import Fixed
 from ..pipeline.block import Block
+from ..pipeline.block_pass import BlockPass
 
 _CHUNK_WEIGHTS = 1 << 17  # weights worked at once: the temporaries stay in the second-level cache
 _SMALLEST = 1e-6  # steps; keeps the power of an error of zero finite

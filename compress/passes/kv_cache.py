@@ -25,8 +25,9 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..model.kv_scheme import KVScales, KVScheme
 from ..model.kv_tap import tap
-from ..pipeline.algorithm import BlockPass, Fixed, whole_model
+from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import Block, LayerStatus
+from ..pipeline.block_pass import BlockPass
 from ..pipeline.forward import Batch, StopForward, run_block, until_stopped
 
 # Sees the values ``[groups, n]`` of keys (0) or of values (1).

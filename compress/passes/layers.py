@@ -24,11 +24,12 @@ from ..model.checkpoint.block_sizes import without_blocks
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
+from ..pipeline.algorithm import Fixed, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.block_shards import BlockWriter, numbered
 from ..pipeline.forward import BatchSplitter
+from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.layer_removal import LayerChoice, LayerCriterion, choose, refit

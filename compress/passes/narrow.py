@@ -28,7 +28,9 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.block_sizes import config_changes, sizes_of
 from ..model.weights import WeightSource
-from ..pipeline.algorithm import Fixed, ModelPass, Selective, float_bytes
+from ..pipeline.algorithm import Fixed, float_bytes
+from ..pipeline.block_pass import Selective
+from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..prune.structured.budget import (

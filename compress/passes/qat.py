@@ -21,8 +21,8 @@ from ..model.block_anatomy import Linear
 from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme, SchemeOption
-from ..pipeline.algorithm import Selective
 from ..pipeline.block import LayerStatus, weight_error
+from ..pipeline.block_pass import Selective
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
 from ..train.students.lsq_linear import LsqLinear

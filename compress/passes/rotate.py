@@ -32,10 +32,11 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..model.weights import WeightSource
 from ..numbers.scheme import AnySchemeOption, Scheme
-from ..pipeline.algorithm import Fixed, ModelPass, whole_model
+from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.forward import BatchSplitter
+from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import Stage, StageResult
 from ..rotate.learned_rotation import LearnedRotation, Reader, learn
 from ..rotate.rotation import (

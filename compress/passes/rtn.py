@@ -17,8 +17,8 @@ from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import input_scale_of
 from ..numbers.grid import Search, grids_tried, largest_weight, quantize
 from ..numbers.scheme import AnySchemeOption, Scheme
-from ..pipeline.algorithm import BlockPass
 from ..pipeline.block import Block
+from ..pipeline.block_pass import BlockPass
 
 _W8A8 = Scheme.parse("W8A8")
 

@@ -24,8 +24,9 @@ from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import input_scale_of, rounding_of
 from ..numbers.grid import quantize
 from ..numbers.scheme import AnySchemeOption, Scheme
-from ..pipeline.algorithm import BlockPass, float_bytes
+from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block, LayerStatus
+from ..pipeline.block_pass import BlockPass
 from ..solve.folding import Found, Link, fold, foldable_links, migrations, search
 
 _ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

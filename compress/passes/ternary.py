@@ -25,8 +25,9 @@ from torch import Tensor
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import Fixed, Selective
+from ..pipeline.algorithm import Fixed
 from ..pipeline.block import LayerStatus, weight_error
+from ..pipeline.block_pass import Selective
 from ..pipeline.stage import Stage, StageResult
 from ..text.micro_batches import MicroBatch, micro_batches_of
 from ..train.learning import TRAINING_OF_PASS, Learning

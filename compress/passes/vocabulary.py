@@ -21,9 +21,10 @@ from ...storage import read_json
 from ..model.checkpoint.reader import CheckpointReader
 from ..model.checkpoint.vocabulary_check import TOKENIZER
 from ..model.weights import WeightSource
-from ..pipeline.algorithm import Fixed, ModelPass, whole_model
+from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
+from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import Stage, StageResult
 from ..text.corpus import texts_from
 from ..text.tokenizer_cut import Cut, cut_tokenizer

@@ -28,11 +28,12 @@ from ..model.anatomy import Anatomy
 from ..model.checkpoint.block_sizes import hidden_fits
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
-from ..pipeline.algorithm import Fixed, ModelPass, float_bytes, whole_model
+from ..pipeline.algorithm import Fixed, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.forward import BatchSplitter
+from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.residual_basis import Basis, basis_of, measure_norm_inputs, unusual

@@ -13,7 +13,7 @@ from ...terminal import ProgressTask, Tick
 from ..model.block_anatomy import BlockAnatomy, Linear
 
 if TYPE_CHECKING:
-    from .algorithm import BlockPass
+    from .block_pass import BlockPass
 
 # A forward pass in units of its matrix products.
 FORWARD = 1.5

@@ -18,11 +18,13 @@ from ...terminal import Progress
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
-from .algorithm import BlockPass, ModelPass, Pass
+from .algorithm import Pass
 from .block import LayerStatus
+from .block_pass import BlockPass
 from .block_shards import Masks
 from .damage_probe import DamageProbe
 from .journal import Journal
+from .model_pass import ModelPass
 from .processes import ALONE, Processes
 from .sealed import read_sealed, write_sealed
 from .stage import LOG, Record, Stage, StageResult, Steps, assemble

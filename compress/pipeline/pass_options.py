@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from ...errors import RecipeError
 from ...plugins import load
-from .algorithm import BlockPass, Pass
+from .algorithm import Pass
+from .block_pass import BlockPass
 from .pass_names import PACKAGE, PASS_ALIASES, TRAINING_ALIASES, Alias, as_yaml
 
 

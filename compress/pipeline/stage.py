@@ -30,9 +30,10 @@ from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from ..text.micro_batches import MicroBatch, first_tokens, micro_batches_of
-from .algorithm import PREPARED_AT_ONCE, BlockPass, Fixed, Pass
+from .algorithm import Fixed, Pass
 from .backward_sweep import BackwardSweep
 from .block import LayerStatus
+from .block_pass import PREPARED_AT_ONCE, BlockPass
 from .block_shards import Masks
 from .processes import ALONE, Processes
 

@@ -27,9 +27,9 @@ from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
 from ..text.token_batch import TokenBatch
 from .advance import FORWARD, BlockAdvance, block_weights, block_work, forwards_tick
-from .algorithm import BlockPass
 from .block import Block, LayerStatus, Statistics
 from .block_inputs import BatchContext, Stream, capture
+from .block_pass import BlockPass
 from .block_shards import BlockWriter, Masks
 from .collect import Side, collect
 from .damage_probe import DamageProbe

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ...errors import ShapeError
 from ..model.block_anatomy import Linear
-from ..pipeline.algorithm import BlockPass
 from ..pipeline.block import Block
+from ..pipeline.block_pass import BlockPass
 
 Scope = Literal["layer", "row"]
 

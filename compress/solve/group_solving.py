@@ -32,8 +32,8 @@ from torch import Tensor
 
 from ...terminal import Tick, unseen
 from ..model.block_anatomy import Linear
-from ..pipeline.algorithm import BlockPass
 from ..pipeline.block import Block
+from ..pipeline.block_pass import BlockPass
 from ..pipeline.statistics import STATISTIC_BYTES
 from .damped_cholesky import InverseFactor
 from .paced import paced

@@ -17,40 +17,18 @@ import numpy as np
 from ...errors import CalibrationError, InputError, UnknownName
 from ...limits import require_seed
 from ...runtime.text.tokenizer import Tokenizer
-from .corpus import (
-    LICENSES,
-    Conversation,
-    Corpus,
-    Document,
-    labelled_texts,
-    paragraphs,
-    plain,
-    read_corpus,
-    text_sha256,
-)
+from .calibration_rows import Chat, decoder_rows, encoder_rows, encoder_texts
+from .corpus import LICENSES, read_corpus, text_sha256
 from .probe_text import refuse_probe
 from .protected_text import ProtectedGroup, ProtectedText, protected_groups
-from .token_batch import (
-    SEPARATOR,
-    Ids,
-    Row,
-    TokenBatch,
-    batched,
-    hash_of,
-    rows_of,
-    starts_with_bos,
-    token_stream,
-    windows,
-)
+from .token_batch import Row, TokenBatch, batched, hash_of, rows_of
 
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
-Chat = Literal["auto", "always", "never"]
 
 CHATS = ("auto", "always", "never")
 DEFAULT_SAMPLES = 64
 DEFAULT_LENGTH = 512
 DEFAULT_BATCH_SIZE = 8
-_CHATS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -160,12 +138,12 @@ def calibration_from(
     refuse_probe(corpus.texts(), source)
     generator = np.random.default_rng(require_seed(seed))
     if kind == "decoder":
-        cut, rendered = _decoder_rows(corpus, tokenizer, samples, length, generator, chat)
+        cut, rendered = decoder_rows(corpus, tokenizer, samples, length, generator, chat)
         rows: list[Row] = [(ids, None) for ids in cut]
         truncated = 0
     else:
-        texts = _encoder_texts(corpus, labels)
-        rows, truncated = _encoder_rows(texts, source, tokenizer, samples, length, generator)
+        texts = encoder_texts(corpus, labels)
+        rows, truncated = encoder_rows(texts, source, tokenizer, samples, length, generator)
         rendered = False
     _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
     tokens = sum(len(ids) for ids, _ in rows)
@@ -197,89 +175,6 @@ def _require_sensible(samples: int, length: int, batch_size: int, chat: str) -> 
         )
     if chat not in CHATS:
         raise UnknownName("chat mode", chat, CHATS)
-
-
-def _decoder_rows(
-    corpus: Corpus,
-    tokenizer: Tokenizer,
-    samples: int,
-    length: int,
-    generator: np.random.Generator,
-    chat: Chat,
-) -> tuple[list[Ids], bool]:
-    texts, rendered = _texts(corpus.distinct(), tokenizer, chat)
-    stream = token_stream(tokenizer, texts, separator="")
-    cut = windows(stream, length, bos=tokenizer.bos_id if starts_with_bos(tokenizer) else None)
-    if len(cut) < samples:
-        raise CalibrationError(
-            f"{corpus.source} has {len(stream)} tokens, {samples} × {length} need {samples * length}",
-            why=f"{len(texts)} distinct documents were read, {corpus.duplicates} repetitions left out",
-            fix=_what_fits(len(stream), len(cut), samples),
-        )
-    return list(cut[generator.permutation(len(cut))[:samples]]), rendered
-
-
-def _what_fits(tokens: int, fitting: int, samples: int) -> str:
-    choices = [f"--samples {fitting}"] if fitting else []
-    if tokens // samples >= 16:
-        choices.append(f"--length {tokens // samples}")
-    return f"{' or '.join(choices)} would fit; or give more text" if choices else "give more text"
-
-
-def _texts(documents: list[Document], tokenizer: Tokenizer, chat: Chat) -> tuple[list[str], bool]:
-    """The documents as they follow each other in the stream, and whether the chat template had a part."""
-    if chat == "always":
-        documents = [_as_conversation(document) for document in documents]
-    elif chat == "never":
-        documents = [plain(document) for document in documents]
-    conversations = [document for document in documents if not isinstance(document, str)]
-    if conversations and tokenizer.chat_template is None:
-        raise InputError(
-            f"{len(conversations)} documents are conversations, but the model has no chat template",
-            fix="use their bare text with --chat never",
-        )
-    rendered: list[str] = []
-    for start in range(0, len(conversations), _CHATS_AT_ONCE):
-        some = conversations[start : start + _CHATS_AT_ONCE]
-        rendered += tokenizer.render_chats(some, add_generation_prompt=False)
-    chats = iter(rendered)
-    texts = [doc + SEPARATOR if isinstance(doc, str) else next(chats) for doc in documents]
-    return texts, bool(conversations)
-
-
-def _as_conversation(document: Document) -> Conversation:
-    return ({"role": "user", "content": document},) if isinstance(document, str) else document
-
-
-def _encoder_texts(corpus: Corpus, labels: Sequence[str]) -> dict[str, int | None]:
-    """Distinct texts, each with its label's place where the corpus has labels that the model knows."""
-    if labels and corpus.labels:
-        known = labelled_texts(corpus, labels)
-        return dict(reversed(known))  # of equal texts the first counts
-    return dict.fromkeys(part for document in corpus.distinct() for part in paragraphs(plain(document)))
-
-
-def _encoder_rows(
-    texts: dict[str, int | None],
-    source: str,
-    tokenizer: Tokenizer,
-    samples: int,
-    length: int,
-    generator: np.random.Generator,
-) -> tuple[list[Row], int]:
-    if len(texts) < samples:
-        raise CalibrationError(
-            f"{source} has {len(texts)} distinct texts, {samples} samples were asked for",
-            fix=f"--samples {len(texts)} would fit; or give more text",
-        )
-    named = list(texts)
-    chosen = [named[index] for index in generator.permutation(len(named))[:samples]]
-    whole = tokenizer.encode_batch(chosen)
-    cut = tokenizer.encode_batch(chosen, max_length=length)
-    rows = [(np.asarray(ids, np.int64), texts[text]) for ids, text in zip(cut, chosen, strict=True)]
-    # Rows of like length share a batch, so that little of it is padding.
-    rows.sort(key=lambda row: len(row[0]), reverse=True)
-    return rows, sum(len(ids) > length for ids in whole)
 
 
 def _require_known_ids(rows: list[Row], vocab_size: int, source: str) -> None:

@@ -24,9 +24,9 @@ from ..measure.precision import chosen
 from ..model.anatomy import Anatomy, module_name
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import ModelPass
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
+from ..pipeline.model_pass import ModelPass
 from ..pipeline.processes import FSDP
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of

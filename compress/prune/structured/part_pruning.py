@@ -22,8 +22,8 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from ...model.block_anatomy import Linear
-from ...pipeline.algorithm import BlockPass
 from ...pipeline.block import Block, LayerStatus, output_error, weight_error
+from ...pipeline.block_pass import BlockPass
 from ...solve.damped_cholesky import all_finite, damp, damping_status, inverted
 from ...solve.elimination import (
     RefitLinear,

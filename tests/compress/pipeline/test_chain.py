@@ -13,8 +13,8 @@ from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.passes.gptq import Gptq
 from edgepress.compress.passes.prune import Prune
 from edgepress.compress.passes.rtn import Rtn
-from edgepress.compress.pipeline.algorithm import ModelPass
 from edgepress.compress.pipeline.chain import StageChain, stages_of
+from edgepress.compress.pipeline.model_pass import ModelPass
 from edgepress.compress.pipeline.stage import Stage, StageResult
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.runtime.text.tokenizer import Tokenizer

@@ -11,8 +11,8 @@ import torch
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.passes.rtn import Rtn
-from edgepress.compress.pipeline.algorithm import BlockPass
 from edgepress.compress.pipeline.block import Block
+from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.journal import Journal
 from edgepress.compress.pipeline.sweep import Sweep
 from edgepress.compress.solve.group_solving import HALVES

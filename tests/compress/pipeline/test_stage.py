@@ -11,7 +11,7 @@ from edgepress.compress.model.anatomy import Anatomy
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.passes.block_qat import BlockQat
 from edgepress.compress.passes.rtn import Rtn
-from edgepress.compress.pipeline.algorithm import BlockPass
+from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.stage import prepared
 from edgepress.compress.text.calibration import Calibration
 from edgepress.compress.text.token_batch import TokenBatch

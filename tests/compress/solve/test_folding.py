@@ -15,8 +15,8 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.pipeline.algorithm import BlockPass
 from edgepress.compress.pipeline.block import Block
+from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.journal import Journal
 from edgepress.compress.pipeline.stage import assemble
 from edgepress.compress.pipeline.sweep import Sweep

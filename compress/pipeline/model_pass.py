@@ -1,0 +1,70 @@
+"""``ModelPass``: an algorithm that needs the whole model, a barrier in the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from ..model.anatomy import Anatomy
+from ..model.block_anatomy import BlockAnatomy
+from .algorithm import Pass
+from .block_pass import BlockPass
+
+if TYPE_CHECKING:
+    from ..model.weights import WeightSource
+    from .stage import Stage, StageResult
+
+
+class ModelPass(Pass):
+    """A pass that needs the whole model: the sweep ends before it and another begins after it.
+
+    One that is ``together`` is applied by all processes of a launch at once; the first one's result counts.
+    """
+
+    together: ClassVar[bool] = False
+
+    @property
+    def max_seconds(self) -> float | None:
+        """Of its work at most, or None."""
+        return None
+
+    def working_bytes(self, weights: int) -> int:
+        """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
+        return 2 * weights
+
+    def disk_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+        """Bytes that it keeps on disk while it works, with so many ``tokens`` of calibration text; none by
+        default.
+        """
+        return 0
+
+    def swept_with(self) -> Sequence[BlockPass]:
+        """The passes of an ordinary sweep that this one ends with."""
+        return ()
+
+    @property
+    def measures(self) -> bool:
+        """Whether a backward sweep comes first."""
+        return False
+
+    def observers_bytes(self, block: BlockAnatomy) -> int:
+        """What the observers of a backward sweep hold of a block and take to find what they are for."""
+        return 0
+
+    def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
+        """Peak memory of a sweep of its own over the blocks of ``source``, with so many ``tokens`` of
+        calibration text, when its codes have so many ``scales`` in all; none by default.
+        """
+        return 0
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """Multiply-adds for a model with so many weights in its blocks; by default one forward pass."""
+        return float(weights) * tokens
+
+    def solving(self, anatomy: Anatomy) -> float:
+        """Multiply-adds beside those, which depend on the shapes of single layers; none by default."""
+        return 0.0
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Read the model of ``stage`` and write the changed one into its output directory."""
+        raise TypeError(f"{type(self).__name__} does not define apply")

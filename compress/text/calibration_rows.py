@@ -1,0 +1,112 @@
+"""Which rows of a text a model is calibrated with: windows of its whole stream, or texts of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from ...errors import CalibrationError, InputError
+from ...runtime.text.tokenizer import Tokenizer
+from .corpus import Conversation, Corpus, Document, labelled_texts, paragraphs, plain
+from .token_batch import SEPARATOR, Ids, Row, starts_with_bos, token_stream, windows
+
+Chat = Literal["auto", "always", "never"]
+_CHATS_AT_ONCE = 64
+
+
+def decoder_rows(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    samples: int,
+    length: int,
+    generator: np.random.Generator,
+    chat: Chat,
+) -> tuple[list[Ids], bool]:
+    """So many windows of ``length`` tokens ``[length]``, drawn without replacement, and whether the chat
+    template had a part in the text.
+
+    Raises:
+        CalibrationError: the text is too short; says what would fit.
+        InputError: conversations, and a model without a template.
+    """
+    texts, rendered = _texts(corpus.distinct(), tokenizer, chat)
+    stream = token_stream(tokenizer, texts, separator="")
+    cut = windows(stream, length, bos=tokenizer.bos_id if starts_with_bos(tokenizer) else None)
+    if len(cut) < samples:
+        raise CalibrationError(
+            f"{corpus.source} has {len(stream)} tokens, {samples} × {length} need {samples * length}",
+            why=f"{len(texts)} distinct documents were read, {corpus.duplicates} repetitions left out",
+            fix=_what_fits(len(stream), len(cut), samples),
+        )
+    return list(cut[generator.permutation(len(cut))[:samples]]), rendered
+
+
+def _what_fits(tokens: int, fitting: int, samples: int) -> str:
+    choices = [f"--samples {fitting}"] if fitting else []
+    if tokens // samples >= 16:
+        choices.append(f"--length {tokens // samples}")
+    return f"{' or '.join(choices)} would fit; or give more text" if choices else "give more text"
+
+
+def _texts(documents: list[Document], tokenizer: Tokenizer, chat: Chat) -> tuple[list[str], bool]:
+    """The documents as they follow each other in the stream, and whether the chat template had a part."""
+    if chat == "always":
+        documents = [_as_conversation(document) for document in documents]
+    elif chat == "never":
+        documents = [plain(document) for document in documents]
+    conversations = [document for document in documents if not isinstance(document, str)]
+    if conversations and tokenizer.chat_template is None:
+        raise InputError(
+            f"{len(conversations)} documents are conversations, but the model has no chat template",
+            fix="use their bare text with --chat never",
+        )
+    rendered: list[str] = []
+    for start in range(0, len(conversations), _CHATS_AT_ONCE):
+        some = conversations[start : start + _CHATS_AT_ONCE]
+        rendered += tokenizer.render_chats(some, add_generation_prompt=False)
+    chats = iter(rendered)
+    texts = [doc + SEPARATOR if isinstance(doc, str) else next(chats) for doc in documents]
+    return texts, bool(conversations)
+
+
+def _as_conversation(document: Document) -> Conversation:
+    return ({"role": "user", "content": document},) if isinstance(document, str) else document
+
+
+def encoder_texts(corpus: Corpus, labels: Sequence[str]) -> dict[str, int | None]:
+    """Distinct texts, each with its label's place where the corpus has labels that the model knows."""
+    if labels and corpus.labels:
+        known = labelled_texts(corpus, labels)
+        return dict(reversed(known))  # of equal texts the first counts
+    return dict.fromkeys(part for document in corpus.distinct() for part in paragraphs(plain(document)))
+
+
+def encoder_rows(
+    texts: dict[str, int | None],
+    source: str,
+    tokenizer: Tokenizer,
+    samples: int,
+    length: int,
+    generator: np.random.Generator,
+) -> tuple[list[Row], int]:
+    """So many of ``texts``, drawn without replacement, of at most ``length`` tokens, the longest first; and
+    how many of them were longer.
+
+    Raises:
+        CalibrationError: there are fewer texts.
+    """
+    if len(texts) < samples:
+        raise CalibrationError(
+            f"{source} has {len(texts)} distinct texts, {samples} samples were asked for",
+            fix=f"--samples {len(texts)} would fit; or give more text",
+        )
+    named = list(texts)
+    chosen = [named[index] for index in generator.permutation(len(named))[:samples]]
+    whole = tokenizer.encode_batch(chosen)
+    cut = tokenizer.encode_batch(chosen, max_length=length)
+    rows = [(np.asarray(ids, np.int64), texts[text]) for ids, text in zip(cut, chosen, strict=True)]
+    # Rows of like length share a batch, so that little of it is padding.
+    rows.sort(key=lambda row: len(row[0]), reverse=True)
+    return rows, sum(len(ids) > length for ids in whole)
