@@ -14,8 +14,10 @@ from ..output_paths import refuse_nesting
 from ..runtime.session.needs import headline
 from ..staging import Staging
 from ..terminal import Progress, Silent
+from .group_sizes import check_scheme
 from .job import AUTO, CalibrationChoice, Job
 from .model.model_names import require_model
+from .numbers.scheme import Scheme
 from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower
 from .recipe_files import check_words, no_text, scheme_asked
@@ -45,9 +47,12 @@ def _check_words(
     require("transformers", "compress")
     if recipe is not None and check_words(recipe) and text is None:
         raise no_text(recipe)
-    if scheme is not None and scheme_asked(scheme, group_size).calibrated and text is None:
-        raise no_text(scheme)
+    asked = None if scheme is None else scheme_asked(scheme, group_size)
+    if asked is not None and asked.calibrated and text is None:
+        raise no_text(str(scheme))
     require_model(model)
+    if asked is not None and (group_size is not None or Scheme.names_its_groups(str(scheme))):
+        check_scheme(model, asked)
     if text is not None:
         require_text(text, field)
 

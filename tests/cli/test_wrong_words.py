@@ -26,7 +26,7 @@ print(json.dumps(found))
 """
 
 
-def test_nothing_heavy_is_imported_for_what_is_wrong(tmp_path: Path) -> None:
+def test_nothing_heavy_is_imported_for_what_is_wrong(pico_llama: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("passes: [{pass: gtpq, scheme: W4A16}]")
     scheme = tmp_path / "s.yaml"
@@ -51,6 +51,7 @@ def test_nothing_heavy_is_imported_for_what_is_wrong(tmp_path: Path) -> None:
         "no text at nofile.txt": ["compress", "smollm2", "-r", "best", "--calibration", "nofile.txt", *out],
         "no file or directory ./absent": ["compress", "./absent", "--scheme", "int4", "--dry-run"],
         "unknown model 'bundel'": ["validate", "bundel", "--against", "smollm2"],
+        "group size 128 does not divide": ["compress", str(pico_llama), "--scheme", "W4A16-g128", *out],
         "did you mean 'h100-sxm'": ["profile", "bundle", "--on", "h100"],
         "unknown model 'absent'": ["inspect", "absent"],
     }

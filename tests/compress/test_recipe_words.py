@@ -41,13 +41,16 @@ def test_layers_are_left_alone_by_role_glob_or_regular_expression(
         assert layers(pico_llama, tmp_path, recipe, {**RTN, "targets": [ignore]}) == [21 - left]
 
 
-@pytest.mark.parametrize("ignore", ["dwn", "*.experts.*", "re:.*experts"])
-def test_what_is_ignored_must_be_there(ignore: str, pico_llama: Path, tmp_path: Path, recipe: Write) -> None:
-    with pytest.raises(RecipeError, match="in its ignore matches no layer") as refused:
-        layers(pico_llama, tmp_path, recipe, {**RTN, "ignore": ["up", ignore]})
-    assert ignore in refused.value.what and "roles" not in refused.value.what
+@pytest.mark.parametrize("key", ["targets", "ignore"])
+@pytest.mark.parametrize("pattern", ["dwn", "*.experts.*", "re:.*experts"])
+def test_each_layer_that_is_named_must_be_there(
+    key: str, pattern: str, pico_llama: Path, tmp_path: Path, recipe: Write
+) -> None:
+    with pytest.raises(RecipeError, match=f"in its {key} matches no layer") as refused:
+        layers(pico_llama, tmp_path, recipe, {**RTN, key: ["up", pattern]})
+    assert pattern in refused.value.what and "down" in refused.value.fix
     with pytest.raises(RecipeError, match="no regular expression"):
-        parse({"passes": [{**RTN, "ignore": ["re:("]}]}, "here")
+        parse({"passes": [{**RTN, key: ["re:("]}]}, "here")
 
 
 def test_a_layer_is_quantized_twice_only_where_the_recipe_says_so(

@@ -259,7 +259,7 @@ def test_the_plan_of_solved_widths_is_as_large_as_what_is_kept(
     ("passes", "error", "match"),
     [
         ([{"pass": "heads", "keep": 0.5}], RecipeError, "more than all that may go"),
-        ([{"pass": "ffn", "keep": 0.8, "targets": ["q"]}], RecipeError, "match no layer"),
+        ([{"pass": "ffn", "keep": 0.8, "targets": ["q"]}], RecipeError, "match no layer that it works on"),
         (
             [{"pass": "ffn", "keep": 0.7, "multiple": 16}, {"pass": "rtn", "scheme": "W4A16-g32"}],
             ShapeError,

@@ -244,7 +244,7 @@ def test_a_group_that_does_not_divide_is_named_before_calibration(pico_llama: Pa
 def test_targets_that_match_nothing_are_refused(pico_llama: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("passes: [{pass: rtn, scheme: W4A16-g32, targets: [query]}]\n")
-    with pytest.raises(RecipeError, match="match no layer"):
+    with pytest.raises(RecipeError, match="query in its targets matches no layer"):
         plan_model(str(pico_llama), recipe=str(recipe))
 
 
