@@ -11,6 +11,7 @@ import click
 from ..errors import BadUsage
 from ..terminal import Terminal
 from .bundle_options import print_plan
+from .measurement_table import digits
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,11 +44,11 @@ def measure_served(
     concurrency: str,
     *,
     protocol: Protocol,
-    record: Path,
-    command: str,
-    max_memory: float | None,
     dry_run: bool,
     terminal: Terminal,
+    record: Path,
+    max_memory: float | None,
+    command: str,
     **lengths: Any,
 ) -> None:
     """Plan it or do it; a row for each number of requests at once."""
@@ -57,24 +58,17 @@ def measure_served(
         if source not in (None, click.core.ParameterSource.DEFAULT):
             option = f"--{name.replace('_', '-')}"
             raise BadUsage(f"{option} does not go with --engine: the engine's own build decides that")
+    from ..benchmarks.serving.load import LoadAsked
     from ..benchmarks.serving.profile import plan_served, profile_served
 
+    asked = LoadAsked(levels, protocol=protocol, **lengths)
     if dry_run:
-        needs, server = plan_served(checkpoint, engine, levels, protocol=protocol, **lengths)
+        needs, server = plan_served(checkpoint, engine, asked)
         print_plan(terminal, needs, record, max_memory)
         terminal.say(f"  {'server':8} {shlex.join(server)}")
         return
-    lines = profile_served(
-        checkpoint,
-        engine,
-        levels,
-        protocol=protocol,
-        record=record,
-        command=command,
-        max_memory=max_memory,
-        progress=terminal.progress,
-        **lengths,
-    )
+    how: dict[str, Any] = {"record": record, "command": command, "max_memory": max_memory}
+    lines = profile_served(checkpoint, engine, asked, progress=terminal.progress, **how)
     document = {"lines": [line.model_dump(mode="json", by_alias=True) for line in lines]}
     terminal.document(document, None if terminal.as_json else _table(lines))
     terminal.say(f"recorded in {record}")
@@ -104,8 +98,4 @@ def _table(lines: list[Measurement]) -> RenderableType:
 def _cell(line: Measurement, name: str, scale: float) -> str:
     metric = line.metrics[name]
     values = [metric.value] if metric.p90 is None else [metric.value, metric.p90]
-    return " / ".join("–" if value is None else _digits(value * scale) for value in values)
-
-
-def _digits(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return " / ".join(digits(None if value is None else value * scale) for value in values)

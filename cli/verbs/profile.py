@@ -14,19 +14,15 @@ from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import COUNT, SEED, max_memory, print_plan, provider, threads
 from ..bundle_options import dry_run as dry_run_option
+from ..measurement_table import measurement_table, measurement_tables
 from ..served import measure_served
 from ..verb import Verb, output
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from ...benchmarks.page.account_table import AccountTable
-    from ...benchmarks.records.record import Measurement
     from ...benchmarks.speed.elsewhere import Request
     from ...benchmarks.speed.protocol import Protocol
     from ...devices.own_devices import OwnDevice
 
-_OPERATORS_SHOWN = 6
 _LEVELS = "1,8,32"
 MOST_SECONDS = 120.0
 
@@ -135,11 +131,12 @@ def command(
     from ...benchmarks.speed.profile import plan_profile, profile_bundle
 
     options = {**lengths, "batch": batch_size, "energy": not no_energy}
+    options |= {"threads": threads, "provider": provider}
     if dry_run:
         needs = plan_profile(bundle, baseline=baseline, protocol=protocol, **options)
         print_plan(terminal, needs, record, max_memory)
         return
-    options |= {"threads": threads, "provider": provider, "per_op": per_op}
+    options["per_op"] = per_op
     if places:
         from ...benchmarks.speed.elsewhere import Request
         from ...benchmarks.speed.sitting import SETTLE_S
@@ -149,14 +146,13 @@ def command(
         _in_places(places, request, record, terminal)
         return
     line = profile_bundle(bundle, baseline=baseline, progress=progress, **options, **how)
-    terminal.document(line.model_dump(mode="json", by_alias=True), None if terminal.as_json else _table(line))
+    shown = None if terminal.as_json else measurement_table(line)
+    terminal.document(line.model_dump(mode="json", by_alias=True), shown)
     terminal.say(f"recorded in {record}")
 
 
 def _in_places(places: list[OwnDevice | None], request: Request, record: Path, terminal: Terminal) -> None:
     """Measure in each place; a table each, and the error of those that failed last."""
-    from rich.console import Group
-
     from ...benchmarks.speed.side_by_side import SideBySide
 
     found = SideBySide(request, record, terminal.progress)
@@ -164,20 +160,16 @@ def _in_places(places: list[OwnDevice | None], request: Request, record: Path, t
     failure = found.failure()
     if failure is not None and (not found.lines or not terminal.as_json):
         if found.lines:
-            terminal.document(None, Group(*_titled(found.lines)))
+            terminal.document(None, measurement_tables(found.lines))
         raise failure
     document = {
         "lines": {name: line.model_dump(mode="json", by_alias=True) for name, line in found.lines.items()},
         "errors": {name: error.as_dict() for name, error in found.errors.items()},
     }
-    terminal.document(document, None if terminal.as_json else Group(*_titled(found.lines)))
+    terminal.document(document, None if terminal.as_json else measurement_tables(found.lines))
     terminal.say(f"recorded in {record}")
     if failure is not None:
         raise click.exceptions.Exit(failure.exit_code)
-
-
-def _titled(lines: dict[str, Measurement]) -> list[RenderableType]:
-    return [part for name, line in lines.items() for part in (f"on {name}", _table(line), "")]
 
 
 def _places(on: str | None) -> list[OwnDevice | None]:
@@ -216,80 +208,3 @@ def _protocol(quick: bool, blocks: int | None, seed: int) -> Protocol:
 
     plan = Protocol.quick(seed) if quick else Protocol(seed=seed, most_seconds=MOST_SECONDS)
     return plan if blocks is None else replace(plan, blocks=blocks, most_seconds=0.0)
-
-
-def _table(line: Measurement) -> RenderableType:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    from ...benchmarks.page.account_table import account_tables
-
-    table = Table(
-        title=f"{line.subject.name} · {line.subject.scheme} · {_conditions(line)}", title_justify="left"
-    )
-    for title in ("", "median", "CI 95 %", "p90", "p99", "unit", "n"):
-        table.add_column(title, justify="left" if title in ("", "unit") else "right")
-    for name, metric in line.metrics.items():
-        scale, unit = (1e6, "MB") if metric.unit == "bytes" else (1, metric.unit)
-        interval = " – ".join(_digits(bound / scale) for bound in metric.ci95) if metric.ci95 else ""
-        numbers = [_digits(None if value is None else value / scale) for value in (metric.p90, metric.p99)]
-        median = _digits(None if metric.value is None else metric.value / scale)
-        table.add_row(name, median, interval, *numbers, unit, str(metric.n))
-    accounts = [_rendered(found) for found in account_tables(line.per_op)] if line.per_op else []
-    return Group(table, *map(Text, _remarks(line)), *accounts)
-
-
-def _rendered(account: AccountTable) -> RenderableType:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table
-
-    table = Table(title=account.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(account.columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
-    for row in account.rows:
-        table.add_row(*row)
-    return Group("", table, account.note) if account.note else table
-
-
-def _digits(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _conditions(line: Measurement) -> str:
-    work, threads = line.workload, line.runtime["threads"]
-    if work["kind"] == "generate":
-        return f"{work['prompt_tokens']} + {work['new_tokens']} tokens, {threads} threads"
-    return f"{work['length']} tokens, batch {work['batch']}, {threads} threads"
-
-
-def _remarks(line: Measurement) -> list[str]:
-    from ...benchmarks.page.account_table import energy_remark
-
-    remarks: list[str] = []
-    if line.compare:
-        remarks.append(_comparison(line.compare, line.baseline.name if line.baseline else "the baseline"))
-    if line.roofline:
-        remarks.append(
-            f"roofline: {100 * (line.roofline['fraction'] or 0):.0f} % of "
-            f"{line.roofline['ceiling_tps']:,.0f} tok/s "
-            f"({line.roofline['bandwidth_at_weights']['gb_per_second']:.1f} GB/s measured here)"
-        )
-    remarks += energy_remark(line)
-    shares = [f"{row['op']} {100 * row['share']:.0f} %" for row in line.time_by_op[:_OPERATORS_SHOWN]]
-    remarks.append("time: " + ", ".join(shares))
-    remarks.append(": ".join([line.validity.status, "; ".join(line.validity.reasons)]).rstrip(": "))
-    return remarks
-
-
-def _comparison(compare: dict[str, Any], baseline: str) -> str:
-    if compare["ratio_median"] is None:
-        return f"against {baseline}: {compare['verdict']} ({compare['reason']})"
-    low, high = compare["ci95"]
-    text = (
-        f"against {baseline}: {compare['verdict']}, {compare['ratio_median']:.2f} × ({low:.2f} – {high:.2f})"
-    )
-    return f"{text}; {compare['reason']}" if compare["reason"] else text
