@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
 
-from ...errors import EngineError
+from ...errors import EngineError, InputError
 from ...terminal import Progress
+from ..speed.protocol import Protocol
 from .client import Reply
 
+MOST_CONCURRENCY = 1024
 # Below so many a ninetieth percentile rests on fewer than ten; more are not needed.
 ENOUGH = 100
 # Beyond what was planned for a level, seconds until it is given up.
@@ -49,6 +51,46 @@ class LoadPlan:
         generator = np.random.default_rng([self.seed, concurrency, number])
         ids: list[int] = generator.integers(0, self.vocabulary, self.prompt_tokens).tolist()
         return ids
+
+
+@dataclass(frozen=True)
+class LoadAsked:
+    """Under what load an engine is measured.
+
+    Attributes:
+        concurrency: numbers of requests at once, one after the other.
+        prompt_tokens, new_tokens: of every request, exactly so many.
+        threads: of the server, where it computes on the CPU; this machine's budget when None.
+        protocol: ``blocks`` requests at least, and further ones for ``most_seconds``, up to a hundred.
+    """
+
+    concurrency: Sequence[int]
+    prompt_tokens: int = 128
+    new_tokens: int = 128
+    threads: int | None = None
+    protocol: Protocol = field(default_factory=Protocol)
+
+    @property
+    def context(self) -> int:
+        """Tokens of a prompt with its reply."""
+        return self.prompt_tokens + self.new_tokens
+
+    def check(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            InputError: fewer than one request or too many, or a reply of one token.
+        """
+        if not self.concurrency or not all(1 <= count <= MOST_CONCURRENCY for count in self.concurrency):
+            named = ",".join(map(str, self.concurrency))
+            raise InputError(f"concurrency is {named}, each must be 1 to {MOST_CONCURRENCY}")
+        if self.new_tokens < 2:
+            raise InputError("one new token has no time per token", fix="use --max-new-tokens 2 or more")
+
+    def plan(self, vocabulary: int) -> LoadPlan:
+        """How each level is run on a model with so many tokens."""
+        protocol = self.protocol
+        return LoadPlan(self.prompt_tokens, vocabulary, protocol.blocks, protocol.most_seconds, protocol.seed)
 
 
 @dataclass

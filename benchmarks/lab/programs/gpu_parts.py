@@ -133,6 +133,7 @@ def kernels(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
 def served(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
     """The compressed model under load, by vLLM."""
     from ...serving.contract import engine, executable
+    from ...serving.load import LoadAsked
     from ...serving.profile import profile_served
 
     levels = ",".join(map(str, plan.concurrency))
@@ -141,9 +142,8 @@ def served(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
         executable(engine("vllm"))
     except MissingDependency as error:
         return [[what, "skipped", f"{error.what}: {error.why}", "–"]]
-    lines = profile_served(
-        work / "device", "vllm", plan.concurrency, protocol=Protocol.quick(), progress=progress
-    )
+    asked = LoadAsked(plan.concurrency, protocol=Protocol.quick())
+    lines = profile_served(work / "device", "vllm", asked, progress=progress)
     rows = []
     for line in lines:
         where = f"{line.workload['concurrency']} at once, {line.runtime.get('device', 'unknown device')}"

@@ -87,10 +87,13 @@ def command(program: str, task: ServingTask) -> list[str]:
 
 
 def variables(task: ServingTask) -> dict[str, str]:
-    """Threads as asked: by itself the build for CPUs leaves cores unused for the server's other work."""
+    """Threads as asked: by itself the build for CPUs leaves cores unused for the server's other work. A key
+    of the user's other servers is emptied: requests here have none.
+    """
     return {
         "OMP_NUM_THREADS": str(task.threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_API_KEY": "",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }

@@ -39,6 +39,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if os.environ.get("VLLM_API_KEY"):  # and the request has none
+            self._answer({"error": "Unauthorized"}, 401)
+            return
         if MODE == "rejects":
             self._answer({"error": "no"}, 400)
             return

@@ -43,8 +43,13 @@ def failed(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
 
 
 def test_each_number_at_once_is_a_line_of_the_page(
-    fake_vllm: Callable[[str], Path], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fake_vllm: Callable[[str], Path],
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "of another server")
     numbers, runs = fake_vllm(""), tmp_path / "runs.jsonl"
     words = ["profile", str(checkpoint), *SHORT, "--concurrency", "1,3", "--threads", "1"]
     assert run([*words, "--record", str(runs), "--json"]) == 0
