@@ -4,27 +4,18 @@ stopped.
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 from ... import __version__
-from ...disk import disk_full_is_typed, require_disk
-from ...errors import EdgepressError, OutOfResource
+from ...disk import require_disk
+from ...errors import OutOfResource
 from ...runtime.kernels.library import instructions
 from ...runtime.session.session import onnxruntime
 from ...runtime.session.threads import thread_budget
@@ -33,25 +24,13 @@ from ..bandwidth import measure_bandwidth
 from ..probe import read_memory
 from ..processor import read_processor
 from .cases import cases
-from .chain import LAST_BYTE, LEAST_BYTE
 from .families import Done, done_of, families_of
 from .kept import HERE, tables_of
-from .table import (
-    Fixed,
-    KernelTable,
-    Key,
-    Reading,
-    Streamed,
-    now,
-    read_table,
-    write_table,
-)
-from .timing import STOCK
+from .stock import disk_rate, spans, stock_bytes, written_stock
+from .table import Fixed, KernelTable, Key, Reading, Streamed, now, read_table, write_table
+from .timing_process import timed_cases
 
 LIMIT_S = 60.0
-# Weights that come from memory would fill so many last-level caches. With four, each of two cores that have
-# such a cache of their own still finds a third of its half there.
-_CACHES, _LEAST_STOCK, _MOST_STOCK = 12, 64 << 20, 1 << 30
 _SAVE_EVERY_S = 2.0
 _ROUNDS = 2  # of streams, at the beginning
 _OWN = "edgepress"
@@ -121,7 +100,7 @@ def plan(folder: Path | None = None) -> MeasurePlan:
     stopped = _stopped(path)
     done = len(done_of(stopped)) if stopped else 0
     return MeasurePlan(
-        key, path, threads, total, done, min(LIMIT_S, 5 + CASE_S * (total - done)), _stock_bytes()
+        key, path, threads, total, done, min(LIMIT_S, 5 + CASE_S * (total - done)), stock_bytes()
     )
 
 
@@ -138,18 +117,6 @@ def measure_kernels(
         EdgepressError: a process that times ended; names why.
     """
     return _Measurement(plan(folder), limit_s).run(progress)
-
-
-def _stock_bytes() -> int:
-    wanted = min(_CACHES * (read_processor().last_level_cache_bytes or 0), _MOST_STOCK)
-    return max(_LEAST_STOCK, min(wanted, read_memory().available // 4 >> 20 << 20))
-
-
-def _spans(stock: int) -> list[int]:
-    """Working sets, closer where a model leaves the last-level cache: most are larger, and not by much."""
-    cache = read_processor().last_level_cache_bytes or 32 << 20
-    around = {int(share * cache) >> 20 << 20 for share in (0.25, 0.5, 1, 1.5, 2, 3, 4, 6)}
-    return sorted({one for one in around if 4 << 20 <= one < stock} | {stock})
 
 
 def _stopped(path: Path) -> KernelTable | None:
@@ -182,8 +149,8 @@ class _Measurement:
         self.busy = psutil.cpu_percent(interval=0.5)
         with progress.task("measuring kernels", self.plan.cases) as task:
             task.advance(len(self.done))
-            with _stock(self.plan.stock) as folder:
-                self.numbers.setdefault("disk_bytes_per_second", _disk_rate(folder / STOCK))
+            with written_stock(self.plan.stock) as folder:
+                self.numbers.setdefault("disk_bytes_per_second", disk_rate(folder))
                 self._bandwidths()
                 share = (self.deadline - time.monotonic()) / len(self.plan.threads)
                 for index, threads in enumerate(self.plan.threads):
@@ -194,7 +161,7 @@ class _Measurement:
 
     def _bandwidths(self) -> None:
         known = {(one.threads, one.working_set) for one in self.readings}
-        for threads, size in product(self.plan.threads, _spans(self.plan.stock)[::2]):
+        for threads, size in product(self.plan.threads, spans(self.plan.stock)[::2]):
             if (threads, size) not in known:
                 rate = measure_bandwidth(size, threads=threads, repeats=3).bytes_per_second
                 self.readings.append(Reading(threads=threads, working_set=size, bytes_per_second=rate))
@@ -205,8 +172,8 @@ class _Measurement:
         saved = time.monotonic()
         request: dict[str, Any] = {"folder": str(folder), "threads": threads, "cases": left}
         known = any(one.threads == threads for one in self.streams)
-        request |= {"spans": _spans(self.plan.stock), "rounds": 0 if known else _ROUNDS}
-        for message in _child(request, until):
+        request |= {"spans": spans(self.plan.stock), "rounds": 0 if known else _ROUNDS}
+        for message in timed_cases(request, until):
             if "ready" in message:
                 self.numbers |= {"resident": message["ready"], "start": message["after"]}
             elif "fixed" in message:
@@ -251,77 +218,3 @@ class _Measurement:
         )
         write_table(self.plan.path, table)
         return table
-
-
-@contextmanager
-def _stock(size: int) -> Iterator[Path]:
-    """A folder with the file that weights are read from."""
-    with tempfile.TemporaryDirectory(prefix="edgepress-kernels-") as name:
-        folder = Path(name)
-        with disk_full_is_typed(folder), (folder / STOCK).open("wb") as stream:
-            block = np.random.default_rng(0).integers(LEAST_BYTE, LAST_BYTE, 1 << 20, np.uint8)
-            for index in range(size >> 20):
-                stream.write(np.roll(block, 4099 * index).tobytes())
-        yield folder
-
-
-def _disk_rate(path: Path) -> float | None:
-    """Bytes per second from the disk; None where its cache cannot be dropped."""
-    if not hasattr(os, "posix_fadvise"):
-        return None
-    with path.open("rb", buffering=0) as stream:
-        try:
-            os.fsync(stream.fileno())
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        except OSError:
-            return None
-        part, read, start = bytearray(1 << 20), 0, time.perf_counter()
-        while count := stream.readinto(part):
-            read += count
-    return read / (time.perf_counter() - start)
-
-
-def _child(request: dict[str, Any], until: float) -> Iterator[dict[str, Any]]:
-    """What the process that times says, until it ends or ``until``; then it is ended."""
-    start = time.monotonic()
-    lines = queue.SimpleQueue[str | None]()
-    with (
-        tempfile.TemporaryFile("w+") as complaints,
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", f"{__package__}.timing"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-        ) as child,
-    ):
-        assert child.stdin is not None and child.stdout is not None
-        said = child.stdout
-
-        def read() -> None:
-            for line in said:
-                lines.put(line)
-            lines.put(None)
-
-        reader = threading.Thread(target=read, daemon=True)
-        try:
-            reader.start()
-            with suppress(BrokenPipeError):
-                child.stdin.write(json.dumps(request) + "\n")
-                child.stdin.flush()
-            while (wait := until - time.monotonic()) > 0 and (line := _next(lines, wait)) is not None:
-                message = json.loads(line)
-                yield {**message, "after": time.monotonic() - start} if "ready" in message else message
-            if until > time.monotonic() and child.wait(10):
-                complaints.seek(0)
-                raise EdgepressError("the process that times kernels ended", why=complaints.read()[-800:])
-        finally:
-            child.kill()
-            reader.join(10)
-
-
-def _next(lines: queue.SimpleQueue[str | None], wait: float) -> str | None:
-    try:
-        return lines.get(timeout=wait)
-    except queue.Empty:
-        return None

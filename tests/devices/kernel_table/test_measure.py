@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from edgepress.cli.entry import run
 from edgepress.devices.bandwidth import Bandwidth
-from edgepress.devices.kernel_table import measure
+from edgepress.devices.kernel_table import measure, timing_process
 from edgepress.devices.kernel_table.measure import measure_kernels, plan, thread_counts
 from edgepress.devices.kernel_table.table import read_table
 from edgepress.errors import EdgepressError, OutOfResource
@@ -26,7 +26,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(measure, "measure_bandwidth", known)
-    monkeypatch.setattr(measure, "_stock_bytes", lambda: 16 << 20)
+    monkeypatch.setattr(measure, "stock_bytes", lambda: 16 << 20)
 
 
 def test_what_was_timed_is_kept_and_gone_on_with(tmp_path: Path) -> None:
@@ -50,14 +50,14 @@ def test_what_was_timed_is_kept_and_gone_on_with(tmp_path: Path) -> None:
 def test_too_little_memory_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "_stock_bytes", lambda: 1 << 44)
+    monkeypatch.setattr(measure, "stock_bytes", lambda: 1 << 44)
     monkeypatch.setattr(measure, "require_disk", lambda path, needed: None)
     with pytest.raises(OutOfResource, match="free memory"):
         measure_kernels(Silent(), folder=tmp_path)
 
 
 def test_a_process_that_ends_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "__package__", "edgepress.nothing")
+    monkeypatch.setattr(timing_process, "__package__", "edgepress.nothing")
     with pytest.raises(EdgepressError, match="ended"):
         measure_kernels(Silent(), folder=tmp_path, limit_s=20)
 
