@@ -49,9 +49,15 @@ def bar_line(
 
 
 def _cut(text: str, width: int) -> str:
+    """At most ``width`` cells of ``text``, which never end within a number: it would read as another."""
     if cell_len(text) <= width:
         return text
-    return f"{set_cell_size(text, width - 1)}…" if width > 0 else ""
+    if width <= 0:
+        return ""
+    kept = set_cell_size(text, width - 1)
+    if text.startswith(kept) and text[len(kept)].isdigit():
+        kept = kept.rstrip("0123456789")
+    return f"{kept}…"
 
 
 class _Live(Progress):

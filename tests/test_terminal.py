@@ -173,6 +173,11 @@ def test_the_detail_goes_first_then_the_bar() -> None:
     assert tight == f"{LABEL}  50 % 0:05 ETA 1:15"
 
 
+def test_a_detail_is_never_cut_within_a_number() -> None:
+    shown = {bar_line("rtn", 0.5, 5, 75, "model.layers.29", width)[35:] for width in range(60, 90)}
+    assert "layers.…" in "".join(shown) and not any(line.endswith("layers.2…") for line in shown)
+
+
 def test_a_clock_ticks_while_nothing_is_counted() -> None:
     written = io.StringIO()
     bars = Bars(Console(file=written, force_terminal=True, width=40, color_system=None))

@@ -64,8 +64,7 @@ def _faster(group: ResultGroup, row: ResultRow) -> str:
     if line is None or pace is None:
         return ""
     device, found = f"on {clip(machine(line), LONGEST_NAME)}", speed(row)
-    reading = row.reading(rate)
-    noisy = " (noisy)" if reading is not None and reading.status == "suspect" else ""
+    noisy = " (noisy)" if group.doubt(row, rate) else ""
     if found is None:
         base = original(group, rate)
         beside = "" if base is None else f" (the original, in a separate run: {numerals.significant(base)})"

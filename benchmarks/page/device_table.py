@@ -112,9 +112,11 @@ def _speed(view: ResultGroup, row: ResultRow) -> DeviceSpeed:
     if here is None:
         return DeviceSpeed(Cell("–", status="missing"), "", False)
     found, best = speed(here), headline(view)
-    ratio = "" if found is None else numerals.times(found.ratio)
+    rate = SPEED[view.kind][0]
+    noisy = f"{table.MARKS['suspect']} " if view.doubt(here, rate) else ""
+    ratio = "" if found is None else f"{noisy}{numerals.times(found.ratio)}"
     recommended = best is not None and _same(best, row)
-    return DeviceSpeed(table.cell(view, here, column(view, SPEED[view.kind][0])), ratio, recommended)
+    return DeviceSpeed(table.cell(view, here, column(view, rate)), ratio, recommended)
 
 
 def _expected(group: ResultGroup, device: PredictedDevice, row: ResultRow) -> DeviceSpeed:

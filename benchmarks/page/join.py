@@ -46,6 +46,15 @@ class MetricReading:
         own = self.metric.validity
         return max(self.line.validity.status, own.status if own else "valid", key=SEVERITY.__getitem__)
 
+    @property
+    def doubt(self) -> str:
+        """Why the number is noisy or wrong, empty where it is neither."""
+        if self.status == "valid":
+            return ""
+        own = self.metric.validity
+        chosen = own if own is not None and own.status == self.status else self.line.validity
+        return "; ".join(chosen.reasons) or chosen.status
+
 
 @dataclass(frozen=True)
 class ResultRow:
@@ -94,6 +103,18 @@ class ResultGroup:
     @property
     def baselines(self) -> tuple[ResultRow, ...]:
         return tuple(row for row in self.rows if row.is_baseline)
+
+    def doubt(self, row: ResultRow, name: str) -> str:
+        """Why ``name`` of ``row`` is noisy, or else that of the original which it is compared with."""
+        own, line = row.reading(name), row.line("latency")
+        if own is None or own.doubt or line is None or line.baseline is None:
+            return own.doubt if own is not None else ""
+        beside = (
+            one for one in self.baselines if one.subject.manifest_sha256 == line.baseline.manifest_sha256
+        )
+        readings = (one.reading(name) for one in beside)
+        found = next((one.doubt for one in readings if one is not None), "")
+        return f"the original: {found}" if found else ""
 
     def ratio(self, row: ResultRow) -> float | None:
         """How many times smaller ``row`` is on disk than the reference, or None without one."""

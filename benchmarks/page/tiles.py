@@ -40,7 +40,7 @@ def tiles(group: ResultGroup) -> list[Tile]:
     found = [
         _size(group, row),
         _main_speed(group, row),
-        _second_speed(row),
+        _second_speed(group, row),
         _agreement(group, row),
         _loss(row),
         _memory(group, row),
@@ -58,14 +58,6 @@ def _worst_group(row: ResultRow) -> Tile | None:
     return Tile(numerals.times(group.times), f"{group.beside}: {clip(group.name, 40)} ({title})")
 
 
-def _doubt(reading: MetricReading) -> str:
-    if reading.status == "valid":
-        return ""
-    own = reading.metric.validity
-    chosen = own if own is not None and own.status == reading.status else reading.line.validity
-    return "; ".join(chosen.reasons) or chosen.status
-
-
 def _size(group: ResultGroup, row: ResultRow) -> Tile | None:
     ratio = group.ratio(row)
     if ratio is None or group.reference is None:
@@ -80,15 +72,16 @@ def _main_speed(group: ResultGroup, row: ResultRow) -> Tile | None:
     reading, compared = row.reading(rate), speed(row)
     if reading is None or reading.value is None or reading.status == "invalid":
         return None
-    pace, doubt = f"{numerals.significant(reading.value)} {unit}", _doubt(reading)
+    pace = f"{numerals.significant(reading.value)} {unit}"
     if compared is None:
-        return Tile(numerals.significant(reading.value), unit, "", doubt)
+        return Tile(numerals.significant(reading.value), unit, "", reading.doubt)
     base = original(group, rate)
     was = f", was {numerals.significant(base)}" if base is not None else ""
-    return _compared(compared.ratio, compared.interval, compared.verdict, f" {where}, {pace}{was}", doubt)
+    text, doubt = f" {where}, {pace}{was}", group.doubt(row, rate)
+    return _compared(compared.ratio, compared.interval, compared.verdict, text, doubt)
 
 
-def _second_speed(row: ResultRow) -> Tile | None:
+def _second_speed(group: ResultGroup, row: ResultRow) -> Tile | None:
     metric, where, unit = SECOND[row.subject.kind]
     reading, line = row.reading(metric), row.line("latency")
     every = (line.compare or {}).get("by_metric") if line is not None else None
@@ -98,7 +91,7 @@ def _second_speed(row: ResultRow) -> Tile | None:
     assert found is not None
     text = f" {where}, {numerals.significant(reading.value)} {unit}"
     ends = found.get("ci95")
-    return _compared(found["ratio_median"], ends, found["verdict"], text, _doubt(reading))
+    return _compared(found["ratio_median"], ends, found["verdict"], text, group.doubt(row, metric))
 
 
 def _is_verdict(found: Any) -> bool:
@@ -127,13 +120,13 @@ def _agreement(group: ResultGroup, row: ResultRow) -> Tile | None:
     shown = column(group, metric)
     now = f"{shown.text(reading.value)} {shown.unit}".strip()
     if before is None:
-        return Tile(now, title, "", _doubt(reading))
+        return Tile(now, title, "", reading.doubt)
     if row.subject.kind == "decoder" and before > 0:
         ends = _difference(reading, metric)
         between = " to ".join(signed_percent(end / before) for end in ends)
         change = signed_percent(reading.value / before - 1)
-        return Tile(change, f"{title}: {now}, was {shown.text(before)}", between, _doubt(reading))
-    return Tile(now, f"{title}, was {shown.text(before)}", "", _doubt(reading))
+        return Tile(change, f"{title}: {now}, was {shown.text(before)}", between, reading.doubt)
+    return Tile(now, f"{title}, was {shown.text(before)}", "", reading.doubt)
 
 
 def _difference(reading: MetricReading, metric: str) -> tuple[float, ...]:
@@ -152,7 +145,7 @@ def _loss(row: ResultRow) -> Tile | None:
         return None
     ends = reading.metric.ci95
     interval = "–".join(loss_text(row, end) for end in ends) if ends else ""
-    return Tile(loss_text(row, reading.value), f"{loss.name} to the original", interval, _doubt(reading))
+    return Tile(loss_text(row, reading.value), f"{loss.name} to the original", interval, reading.doubt)
 
 
 def _memory(group: ResultGroup, row: ResultRow) -> Tile | None:
@@ -160,4 +153,4 @@ def _memory(group: ResultGroup, row: ResultRow) -> Tile | None:
     if reading is None or reading.value is None or reading.status == "invalid":
         return None
     was = f", was {RSS.text(before)}" if before is not None else ""
-    return Tile(f"{RSS.text(reading.value)} MB", f"resident at its peak{was}", "", _doubt(reading))
+    return Tile(f"{RSS.text(reading.value)} MB", f"resident at its peak{was}", "", reading.doubt)

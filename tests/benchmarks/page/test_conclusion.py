@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.page.conclusion import sentences
+from edgepress.benchmarks.page.device_table import device_table
 from edgepress.benchmarks.page.headline import headline, why
 from edgepress.benchmarks.page.heat_grid import damage, level
 from edgepress.benchmarks.page.join import ResultGroup, join
@@ -70,6 +71,24 @@ def test_a_noisy_number_is_marked_in_sentence_and_tile(one: One) -> None:
     group = one(compare, latency_status="suspect")
     assert "3.1× faster in decoding on AMD EPYC 9R14 (noisy)," in sentences(group)[0]
     assert [tile.doubt for tile in tiles(group)] == ["", "a busy machine", "", ""]
+
+
+def test_a_ratio_to_a_noisy_original_is_marked_as_well(
+    make_subject: MakeSubject, make_latency: Make, make_metric: MakeMetric
+) -> None:
+    original, made = make_subject("fp32", 540), make_subject("W4A16-g64", 83)
+    faster = {"ratio_median": 5.0, "ci95": [4.0, 5.0], "verdict": "faster"}
+    noisy = Validity(status="suspect", reasons=["a busy machine"])
+    timed = {"decode_tps": make_metric(65, 20), "prefill_tps": make_metric(900, 5)}
+    lines = [
+        make_latency(original, None, timed, validity=noisy),
+        make_latency(made, original, timed, compare={**faster, "by_metric": {"prefill_tps": faster}}),
+    ]
+    group = join(lines)[0]
+    assert "5.0× faster in decoding on AMD EPYC 9R14 (noisy)" in sentences(group)[0]
+    assert [tile.doubt for tile in tiles(group)] == ["", *["the original: a busy machine"] * 2]
+    (speed,) = device_table(group).rows[1].speeds
+    assert (speed.rate.status, speed.ratio) == ("valid", "? 5.0×")
 
 
 def test_tiles_have_both_speeds_and_the_interval_of_the_paired_difference(
