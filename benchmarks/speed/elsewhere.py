@@ -33,7 +33,7 @@ from ...terminal import Progress
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
 from .foreign_line import foreign_line
-from .profile import workload_of
+from .profile_task import workload_of
 from .protocol import Protocol
 from .sitting import SETTLE_S
 

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...devices.energy import Meter, find_meter
+from ...devices.quick_rates import QuickRates, quick_rates
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.session.needs import Needs
-from .protocol import Protocol
+from ...runtime.session.session import device_of
+from ..records.bundle_work import bytes_of_a_token, multiplications
+from .profile_task import ProfileTask
 from .timed_work import TimedGeneration, Workload
 
 # Resident bytes of a worker with ONNX Runtime, and of the process that starts it.
 _WORKER, _SELF = 150 << 20, 120 << 20
 _LOADED = 1.25  # of the files: they are mapped, and some weights are kept in another order
-# What a slow machine does in a second: bytes of weights for a token, multiply-adds of a prompt.
-_BYTES, _MULTIPLICATIONS = 8e9, 5e10
-_START, _INSTRUMENTED = 1.5, 10.0  # seconds of a worker, and of the run that accounts for operators
+# Of the rates of this machine's memory and products, what a graph reaches.
+_OF_MEMORY, _OF_PRODUCTS = 0.5, 0.8
+# Where another device computes, of which nothing is known.
+_ELSEWHERE = QuickRates(8e9, 5e10)
+# Seconds of a worker's start, and of the runs around the blocks: bandwidth, and the account of the operators.
+_START, _AROUND = 1.0, 6.0
 
 
-def profile_needs(
-    bundles: Sequence[Bundle], workload: Workload, protocol: Protocol, *, energy: bool
-) -> Needs:
-    """What :func:`~edgepress.benchmarks.speed.profile.profile_bundle` needs for ``bundles``, which run one
-    after another.
+def profile_needs(task: ProfileTask) -> Needs:
+    """What :func:`~edgepress.benchmarks.speed.profile.profile_bundle` needs for the bundles of ``task``,
+    which run one after another.
     """
-    sizes = {str(bundle.path): _files(bundle) for bundle in bundles}
-    seconds = sum(_seconds(bundle, workload, protocol, energy=energy) for bundle in bundles)
+    sizes = {str(bundle.path): _files(bundle) for bundle in task.bundles}
+    device = device_of(task.provider)
+    rates = quick_rates(task.threads) if device == "cpu" else _ELSEWHERE
+    counts = task.energy and isinstance(find_meter(device), Meter)
+    seconds = sum(_seconds(bundle, task, rates, counts=counts) for bundle in task.bundles)
     return Needs(
         "profile",
         sizes,
-        _SELF + max(_memory(bundle, workload) for bundle in bundles),
+        _SELF + max(_memory(bundle, task.workload) for bundle in task.bundles),
         1 << 20,
         seconds,
-        _shorter(bundles, workload),
+        _shorter(task.bundles, task.workload),
     )
 
 
@@ -49,22 +57,20 @@ def _memory(bundle: Bundle, workload: Workload) -> int:
     return size + decoder.kv_bytes_per_token * tokens + 4 * decoder.vocab_size
 
 
-def _seconds(bundle: Bundle, workload: Workload, protocol: Protocol, *, energy: bool) -> float:
-    once, size, weights = 0.01, _files(bundle), _weights(bundle)
+def _seconds(bundle: Bundle, task: ProfileTask, rates: QuickRates, *, counts: bool) -> float:
+    """Of one bundle, its windows of energy included where a meter ``counts``."""
+    once, size, workload, protocol = 0.01, _files(bundle), task.workload, task.protocol
+    reading = _OF_MEMORY * rates.bytes
+    multiplying = multiplications(bundle) / (_OF_PRODUCTS * rates.multiply_adds)
     if isinstance(workload, TimedGeneration):
-        once += workload.new_tokens * size / _BYTES + workload.prompt_tokens * weights / _MULTIPLICATIONS
+        once += workload.new_tokens * bytes_of_a_token(bundle) / reading
+        once += workload.prompt_tokens * multiplying
     else:
-        once += workload.batch * workload.length * weights / _MULTIPLICATIONS
+        once += (workload.batch + workload.singles) * workload.length * multiplying
     block = _START + max(protocol.warmup_seconds, protocol.warmup_iterations * once) + once
-    windows = 2 * protocol.energy_windows * (_START + protocol.energy_seconds) if energy else 0.0
-    return protocol.blocks * (block + protocol.block_ms / 1e3) + windows + _INSTRUMENTED + size / 1e9
-
-
-def _weights(bundle: Bundle) -> int:
-    """How many there are, as its manifest says, or as many as four bits each make of its files."""
-    counted = bundle.manifest.get("weights")
-    params = counted.get("params") if isinstance(counted, dict) else None
-    return params if isinstance(params, int) else 2 * _files(bundle)
+    loads = 2 * size / reading
+    windows = 2 * protocol.energy_windows * (_START + protocol.energy_seconds) if counts else 0.0
+    return protocol.blocks * (block + loads + protocol.block_ms / 1e3) + windows + _AROUND + size / 1e9
 
 
 def _shorter(bundles: Sequence[Bundle], workload: Workload) -> tuple[tuple[str, int], ...]:

@@ -13,32 +13,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...devices.bandwidth import SMALLEST, Bandwidth, measure_bandwidth
 from ...devices.energy import find_meter
 from ...devices.probe import probe
 from ...devices.state import disturbance, read_state
-from ...errors import InputError
 from ...foreign import shortages_are_typed
-from ...runtime.bundle.bundle import Bundle
 from ...runtime.session.needs import Needs
 from ...runtime.session.session import device_of
-from ...runtime.session.threads import thread_budget
 from ...terminal import Progress, Silent
 from ..records import record as records
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
 from .arm import Arm
+from .bundle_roofs import account_of, bandwidths, roofline_of
 from .energy_windows import measure_energy, uncounted
 from .foreseen import apart, foreseen
 from .latency import measure_arms, per_block, quantities
 from .latency_line import Conditions, MeasuredArm, measurement_line
 from .needs import profile_needs
 from .paired import compare_rates
-from .per_op import with_bandwidth
+from .profile_task import ProfileTask
 from .protocol import Protocol
-from .roofline import Roofline, best, measure_both
 from .sitting import Sitting, Watch
-from .timed_work import Embedding, TimedGeneration, Workload
 
 
 @shortages_are_typed()
@@ -87,20 +82,21 @@ def profile_bundle(
         BundleError, RefusedByPolicy: a bundle that does not match its manifest, or that crashes.
         OutOfResource: it does not fit this machine; a worker was killed, as happens when memory runs out.
     """
-    progress, protocol = progress or Silent(), protocol or Protocol()
+    progress = progress or Silent()
     if record is not None:
         records.refuse_foreign(record)
-    threads = thread_budget() if threads is None else threads
     every = [bundle, *beside, *(() if baseline is None else (baseline,))]
-    bundles, workload = _opened(every, prompt_tokens, new_tokens, batch, protocol)
-    needs = profile_needs(bundles, workload, protocol, energy=energy)
+    how: dict[str, Any] = {"threads": threads, "provider": provider, "energy": energy, "per_op": per_op}
+    lengths: dict[str, Any] = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch}
+    task = ProfileTask.opened(every, protocol=protocol, **lengths, **how)
+    needs = profile_needs(task)
     progress.note(needs.headline(needs.require(Path(record or "."), max_memory)))
-    what = (bundles, workload, protocol, threads, provider, per_op, command, progress)
-    arms, conditions = _measure(*what, sitting)
-    arms = _with_energy(arms, conditions, progress, wanted=energy)
+    arms, conditions = _measure(task, command, progress, sitting)
+    arms = _with_energy(arms, task, progress)
     reference = arms.pop() if baseline is not None else None
     lines = [_line(arm, reference, conditions) for arm in arms]
-    for text in apart(foreseen(bundles[0].path, workload, threads, provider), lines[0].metrics):
+    expected = foreseen(task.bundles[0].path, task.workload, task.threads, provider)
+    for text in apart(expected, lines[0].metrics):
         progress.note(text)
     if record is not None:
         for line in (*([] if reference is None else [_line(reference, None, conditions)]), *lines):
@@ -115,130 +111,55 @@ def plan_profile(
     prompt_tokens: int = 128,
     new_tokens: int = 128,
     batch: int = 32,
+    threads: int | None = None,
+    provider: str = "cpu",
     energy: bool = True,
     protocol: Protocol | None = None,
 ) -> Needs:
     """What :func:`profile_bundle` needs; raises what it does before it measures."""
-    protocol, every = protocol or Protocol(), [bundle, *([] if baseline is None else [baseline])]
-    bundles, workload = _opened(every, prompt_tokens, new_tokens, batch, protocol)
-    return profile_needs(bundles, workload, protocol, energy=energy)
-
-
-def _opened(
-    paths: Sequence[str | Path], prompt_tokens: int, new_tokens: int, batch: int, protocol: Protocol
-) -> tuple[list[Bundle], Workload]:
-    """The bundles, checked, and what they are to do."""
-    bundles = [Bundle.open(Path(path)) for path in paths]
-    return bundles, workload_of(bundles, prompt_tokens, new_tokens, batch, protocol.seed)
+    every = [bundle, *([] if baseline is None else [baseline])]
+    lengths: dict[str, Any] = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch}
+    how: dict[str, Any] = {"threads": threads, "provider": provider, "energy": energy}
+    return profile_needs(ProfileTask.opened(every, protocol=protocol, **lengths, **how))
 
 
 def _measure(
-    bundles: list[Bundle],
-    workload: Workload,
-    protocol: Protocol,
-    threads: int,
-    provider: str,
-    per_op: bool,
-    command: str,
-    progress: Progress,
-    sitting: Sitting | None,
+    task: ProfileTask, command: str, progress: Progress, sitting: Sitting | None
 ) -> tuple[list[MeasuredArm], Conditions]:
     """Bandwidth before and after, the timed blocks between, and last the instrumented run of each arm."""
     machine = probe()
-    last_level = machine.cpu.last_level_cache_bytes
-    how: dict[str, Any] = {"threads": threads, "provider": provider, "progress": progress}
-    if sitting is not None:
-        how |= {"done": sitting.done, "keep": sitting.keep}
-    with Watch(sitting, threads, progress) as watch:
-        bandwidths = [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
+    kept = {} if sitting is None else {"done": sitting.done, "keep": sitting.keep}
+    how: dict[str, Any] = {**task.session, **kept, "progress": progress}
+    with Watch(sitting, task.threads, progress) as watch:
+        found = [bandwidths(task, machine)]
         before = read_state()
-        samples = measure_arms([opened.path for opened in bundles], workload, protocol, **how)
+        samples = measure_arms([one.path for one in task.bundles], task.workload, task.protocol, **how)
         after = read_state()
-    bandwidths += [_bandwidths(bundles, last_level, threads)] if provider == "cpu" else []
+    found.append(bandwidths(task, machine))
     arms: list[MeasuredArm] = []
-    for index, opened in enumerate(bundles):
-        with Arm(opened.path, workload, threads=threads, provider=provider) as worker:
-            operators = worker.operators(per_op=per_op)
-        roofline = _roofline(opened, [found[index] for found in bandwidths])
-        account = _account(opened, operators, roofline, threads, provider) if per_op else None
+    for index, opened in enumerate(task.bundles):
+        with Arm(opened.path, task.workload, **task.session) as worker:
+            operators = worker.operators(per_op=task.per_op)
+        roofline = roofline_of(opened, [one[index] for one in found])
+        account = account_of(opened, operators, roofline, task) if task.per_op else None
         arms.append(MeasuredArm(opened, samples[index], operators, roofline, account))
-    fixed = (workload, protocol, len(arms), threads, provider, machine, before, after, command)
-    return arms, Conditions(*fixed, watched=watch.state, doubts=tuple(watch.doubts))
+    fixed = (task.workload, task.protocol, len(arms), task.threads, task.provider, machine, before, after)
+    return arms, Conditions(*fixed, command, watched=watch.state, doubts=tuple(watch.doubts))
 
 
-def _with_energy(
-    arms: list[MeasuredArm], conditions: Conditions, progress: Progress, *, wanted: bool
-) -> list[MeasuredArm]:
+def _with_energy(arms: list[MeasuredArm], task: ProfileTask, progress: Progress) -> list[MeasuredArm]:
     """The arms with what the meter of the provider's device counted, after all that is timed."""
-    if not wanted:
+    if not task.energy:
         return [replace(arm, energy=uncounted("it was not requested")) for arm in arms]
     found = measure_energy(
         [arm.bundle.path for arm in arms],
-        conditions.workload,
-        conditions.protocol,
-        find_meter(device_of(conditions.provider)),
-        threads=conditions.threads,
-        provider=conditions.provider,
+        task.workload,
+        task.protocol,
+        find_meter(device_of(task.provider)),
+        **task.session,
         progress=progress,
     )
     return [replace(arm, energy=energy) for arm, energy in zip(arms, found, strict=True)]
-
-
-def workload_of(
-    bundles: Sequence[Bundle], prompt_tokens: int, new_tokens: int, batch: int, seed: int
-) -> Workload:
-    """What is timed of these bundles; raises InputError where they cannot do the same work."""
-    kinds = {opened.kind for opened in bundles}
-    if len(kinds) > 1:
-        raise InputError("a decoder and an encoder do not do the same work and cannot be compared")
-    workload: Workload
-    if kinds == {"decoder"}:
-        workload = TimedGeneration(prompt_tokens, new_tokens, seed=seed)
-    else:
-        workload = Embedding(prompt_tokens, batch, seed=seed)
-    for opened in bundles:
-        workload.check(opened)
-    if kinds == {"decoder"} and len({opened.decoder.vocab_size for opened in bundles}) > 1:
-        raise InputError(
-            "the two bundles have vocabularies of different sizes",
-            why="a token of one is not a token of the other, so tokens per second do not compare",
-        )
-    return workload
-
-
-def _bytes_per_token(bundle: Bundle) -> int | None:
-    return describe_bundle(bundle).bytes_per_token if bundle.kind == "decoder" else None
-
-
-def _bandwidths(
-    bundles: list[Bundle], cache_bytes: int | None, threads: int
-) -> list[tuple[Bandwidth, Bandwidth] | None]:
-    sizes = [_bytes_per_token(opened) for opened in bundles]
-    return [measure_both(size, cache_bytes, threads=threads) if size else None for size in sizes]
-
-
-def _roofline(bundle: Bundle, measured: list[tuple[Bandwidth, Bandwidth] | None]) -> Roofline | None:
-    """None for an encoder, for a manifest without sizes, and where memory is not the CPU's."""
-    size, found = _bytes_per_token(bundle), [pair for pair in measured if pair is not None]
-    return best(found, size) if size and found else None
-
-
-def _account(
-    bundle: Bundle, operators: dict[str, Any], roofline: Roofline | None, threads: int, provider: str
-) -> dict[str, Any]:
-    """The account of every node against the bandwidth over a working set of the weights' size; that is the
-    roofline's for a decoder. None is known where memory is not the CPU's.
-    """
-    bandwidth = roofline.at_weights if roofline is not None else None
-    if bandwidth is None and provider == "cpu":
-        size = describe_bundle(bundle).weight_bytes or 0
-        bandwidth = measure_bandwidth(max(size, SMALLEST), threads=threads)
-    return {
-        "bandwidth": None if bandwidth is None else bandwidth.as_dict(),
-        "phases": with_bandwidth(
-            operators["accounts"], None if bandwidth is None else bandwidth.bytes_per_second
-        ),
-    }
 
 
 def _line(arm: MeasuredArm, baseline: MeasuredArm | None, conditions: Conditions) -> Measurement:

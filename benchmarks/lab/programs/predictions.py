@@ -26,7 +26,7 @@ from ....devices.predict.workload import PredictedWork
 from ....runtime.bundle.bundle import Bundle
 from ....storage import write_json
 from ...speed.latency import measure_arms, summarize_arm
-from ...speed.profile import workload_of
+from ...speed.profile_task import workload_of
 from ...speed.protocol import Protocol
 from ..study.child import run_module
 from ..study.page import write_table

@@ -22,7 +22,7 @@ from edgepress.benchmarks.page.sections import not_measured
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.records.energy_record import Energy, EnergyWindow
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
-from edgepress.benchmarks.speed import profile
+from edgepress.benchmarks.speed import bundle_roofs
 from edgepress.benchmarks.speed.energy_windows import energy_metrics
 from edgepress.benchmarks.speed.profile import profile_bundle
 from edgepress.benchmarks.speed.protocol import Protocol
@@ -46,7 +46,7 @@ def decoder(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fast_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that no rate exceeds, and that takes no time to measure."""
     found = Bandwidth(1e15, 1 << 20, 1, (1e15,))
-    monkeypatch.setattr(profile, "measure_both", lambda *_, **__: (found, found))
+    monkeypatch.setattr(bundle_roofs, "measure_both", lambda *_, **__: (found, found))
 
 
 @pytest.fixture
