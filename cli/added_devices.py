@@ -133,6 +133,17 @@ def _import_table(file: Path, name: str | None, terminal: Terminal) -> None:
     terminal.document({"table": str(path), "name": name}, shown)
 
 
+def _import_meter(log: Path, record: Path | None, terminal: Terminal) -> None:
+    from ..benchmarks.speed.meter_log import import_meter
+
+    if record is None:
+        raise click.UsageError("a meter's log needs --record: which run file waits for it?")
+    found = import_meter(log, record)
+    shown = "\n".join(f"{line.subject.name}: {len(line.metrics)} metrics, with energy" for line in found)
+    terminal.document({"record": str(record), "added": [line.id for line in found]}, shown)
+    terminal.say(f"recorded in {record}")
+
+
 @click.command("import", cls=Verb)
 @click.argument("record", type=click.Path(path_type=Path))
 @click.option(
@@ -141,11 +152,15 @@ def _import_table(file: Path, name: str | None, terminal: Terminal) -> None:
 @click.option("--name", help="Of a kernel table: what its machine is called, for `predict --on`.")
 @output
 def import_record(record: Path, into: Path | None, name: str | None, terminal: Terminal) -> None:
-    """Add what a kit wrote to a run file, lines that are in it already left out; or keep its kernel table
-    (kernels.json) as that of the machine NAME.
+    """Add what a kit wrote to a run file, lines that are in it already left out; keep its kernel table
+    (kernels.json) as that of the machine NAME; or add the joules of a meter's log (.csv) to the lines of
+    --record that wait for it.
     """
     if record.suffix == ".json":
         _import_table(record, name, terminal)
+        return
+    if record.suffix == ".csv":
+        _import_meter(record, into, terminal)
         return
     from ..benchmarks.speed.foreign_line import import_lines
 

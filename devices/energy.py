@@ -62,14 +62,18 @@ class Meter:
         counted: domains that do not overlap: their sum is the device's energy.
         beside: domains that contain counted ones or lie outside; reported, never added.
         update_s: seconds from one step of the counter to the next.
+        pending: why nothing is counted yet, and the way out, of a meter whose log comes afterwards.
     """
 
     method: str
     counted: tuple[Counter, ...]
     beside: tuple[Counter, ...]
     update_s: float
+    pending: NoMeter | None = None
 
     def __str__(self) -> str:
+        if self.pending is not None:
+            return self.pending.reason
         beside = ", ".join(counter.domain for counter in self.beside)
         counted = ", ".join(counter.domain for counter in self.counted)
         return f"{counted} can be read{f', and beside it {beside}' if beside else ''} ({self.method})"

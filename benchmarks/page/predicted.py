@@ -58,6 +58,7 @@ class Predicted(BaseModel):
     basis: str
     source: str
     threads: int | None
+    provider: str = Field("cpu", max_length=40)
     workload: dict[str, Any]
     quantities: dict[str, Expected] = Field(max_length=64)
     check: str
@@ -100,17 +101,19 @@ def read_predictions(paths: Sequence[Path]) -> list[Predicted]:
 
 
 def devices(group: ResultGroup, predictions: Sequence[Predicted]) -> list[PredictedDevice]:
-    """By target, threads and work: the newest of each version of the model."""
+    """By target, threads, provider and work: the newest of each version of the model."""
     known = {row.subject.manifest_sha256 for row in group.rows}
     found: dict[str, list[Predicted]] = {}
     for one in predictions:
         if one.artifact in known:
-            found.setdefault(canonical_json([one.target, one.threads, one.workload]), []).append(one)
+            key = canonical_json([one.target, one.threads, one.provider, one.workload])
+            found.setdefault(key, []).append(one)
     return [PredictedDevice(_name(of[0]), {one.artifact: one for one in of}) for of in found.values()]
 
 
 def _name(one: Predicted) -> str:
-    return clip(one.target + (f", {one.threads} threads" if one.threads else ""))
+    provider = "" if one.provider == "cpu" else f", {one.provider}"
+    return clip(one.target + (f", {one.threads} threads" if one.threads else "") + provider)
 
 
 def banded(found: Expected | None, scale: float = 1.0) -> str:

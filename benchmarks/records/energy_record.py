@@ -18,8 +18,9 @@ class EnergyWindow(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seconds: float = Field(gt=0)
-    joules: float = Field(ge=0, description="of the counted domains together")
+    joules: float = Field(ge=0, description="of the counted domains together; 0 where nothing is counted yet")
     beside: dict[str, float] = Field(default_factory=dict, description="joules by domain, never added")
+    began: float | None = Field(None, description="seconds since 1970")
     wraps: int = Field(0, description="how often a counter began again at zero")
     runs: int = Field(0, description="repetitions of the phase")
     units: int = Field(0, description="tokens or sentences that they got through")

@@ -77,8 +77,11 @@ def uncounted(reason: str, fix: str = "") -> Energy:
 
 
 def _counted(plan: _Plan, turns: list[dict[str, EnergyWindow]], disturbances: list[str]) -> Energy:
+    pending = plan.meter.pending
+    said = {} if pending is None else {"reason": pending.reason, "fix": pending.fix}
     return Energy(
-        kind="measured",
+        kind="measured" if pending is None else None,
+        **said,
         **plan.meter.describe(),
         window_s=plan.seconds,
         units=plan.workload.units,
@@ -110,15 +113,14 @@ def _rest(seconds: float) -> dict[str, Any]:
 def _window(meter: Meter, work: Callable[[], dict[str, Any]]) -> EnergyWindow | None:
     """What ``work`` took, with the ``runs`` and ``units`` that it answers; None when the machine slept."""
     watch = SuspendWatch()
-    before, start = meter.read(), time.perf_counter_ns()
+    began, before, start = time.time(), meter.read(), time.perf_counter_ns()
     done = work()
     seconds, after = (time.perf_counter_ns() - start) / 1e9, meter.read()
     if watch.suspended():
         return None
     consumed = meter.between(before, after)
-    return EnergyWindow(
-        seconds=seconds, joules=consumed.joules, beside=consumed.beside, wraps=consumed.wraps, **done
-    )
+    counted = {"joules": consumed.joules, "beside": consumed.beside, "wraps": consumed.wraps}
+    return EnergyWindow(seconds=seconds, began=began, **counted, **done)
 
 
 ENOUGH_WINDOWS = 3
@@ -134,6 +136,8 @@ def metric_name(phase: str, unit: str, *, net: bool = False) -> str:
 
 def energy_metrics(energy: Energy, *, seed: int) -> tuple[dict[str, Metric], dict[str, list[float]]]:
     """The metrics and the values they rest on, one of each turn; none where nothing was counted."""
+    if energy.kind is None:
+        return {}, {}
     metrics: dict[str, Metric] = {}
     samples: dict[str, list[float]] = {}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...devices.energy import Meter, find_meter
+from ...devices.energy import Meter, NoMeter, find_meter
 from ...devices.quick_rates import QuickRates, quick_rates
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.session.needs import Needs
 from ...runtime.session.session import device_of
 from ..records.bundle_work import bytes_of_a_token, multiplications
+from .energy_windows import STEPS
 from .profile_task import ProfileTask
 from .timed_work import TimedGeneration, Workload
 
@@ -31,8 +32,8 @@ def profile_needs(task: ProfileTask) -> Needs:
     sizes = {str(bundle.path): _files(bundle) for bundle in task.bundles}
     device = device_of(task.provider)
     rates = quick_rates(task.threads) if device == "cpu" else _ELSEWHERE
-    counts = task.energy and isinstance(find_meter(device), Meter)
-    seconds = sum(_seconds(bundle, task, rates, counts=counts) for bundle in task.bundles)
+    windows = _windows(task, find_meter(device)) if task.energy else 0.0
+    seconds = sum(_seconds(bundle, task, rates) + windows for bundle in task.bundles)
     return Needs(
         "profile",
         sizes,
@@ -57,8 +58,16 @@ def _memory(bundle: Bundle, workload: Workload) -> int:
     return size + decoder.kv_bytes_per_token * tokens + 4 * decoder.vocab_size
 
 
-def _seconds(bundle: Bundle, task: ProfileTask, rates: QuickRates, *, counts: bool) -> float:
-    """Of one bundle, its windows of energy included where a meter ``counts``."""
+def _windows(task: ProfileTask, meter: Meter | NoMeter) -> float:
+    """Seconds of one bundle's windows of energy: idle and each phase, in each turn."""
+    if isinstance(meter, NoMeter):
+        return 0.0
+    window = max(task.protocol.energy_seconds, STEPS * meter.update_s)
+    return task.protocol.energy_windows * (_START + (1 + len(task.workload.units)) * window)
+
+
+def _seconds(bundle: Bundle, task: ProfileTask, rates: QuickRates) -> float:
+    """Of one bundle, without its windows of energy."""
     once, size, workload, protocol = 0.01, _files(bundle), task.workload, task.protocol
     reading = _OF_MEMORY * rates.bytes
     multiplying = multiplications(bundle) / (_OF_PRODUCTS * rates.multiply_adds)
@@ -69,8 +78,7 @@ def _seconds(bundle: Bundle, task: ProfileTask, rates: QuickRates, *, counts: bo
         once += (workload.batch + workload.singles) * workload.length * multiplying
     block = _START + max(protocol.warmup_seconds, protocol.warmup_iterations * once) + once
     loads = 2 * size / reading
-    windows = 2 * protocol.energy_windows * (_START + protocol.energy_seconds) if counts else 0.0
-    return protocol.blocks * (block + loads + protocol.block_ms / 1e3) + windows + _AROUND + size / 1e9
+    return protocol.blocks * (block + loads + protocol.block_ms / 1e3) + _AROUND + size / 1e9
 
 
 def _shorter(bundles: Sequence[Bundle], workload: Workload) -> tuple[tuple[str, int], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     "--batch-size", type=COUNT, default=32, show_default=True, help="Sentences per batch of an encoder."
 )
 @threads
+@click.option(
+    "--provider",
+    help="What runs it there: cpu, cuda, tensorrt, openvino. [default: a target's GPU, else cpu]",
+)
 @output
 def command(
     model: str,
@@ -55,6 +59,7 @@ def command(
     max_new_tokens: int,
     batch_size: int,
     threads: int | None,
+    provider: str | None,
     terminal: Terminal,
 ) -> None:
     """Predict latency, memory and disk on machines of MODEL, without running it: a bundle, a checkpoint, or
@@ -71,7 +76,8 @@ def command(
     subject = _subject(model, recipe, scheme, terminal)
     path = model if is_bundle(Path(model)) else "BUNDLE"
     names = dict.fromkeys(name.strip() for name in on.split(",") if name.strip())
-    found = [predict(subject, name, work, threads=threads, path=path) for name in names]
+    how: dict[str, Any] = {"threads": threads, "provider": provider, "path": path}
+    found = [predict(subject, name, work, **how) for name in names]
     document = {"predictions": [one.as_dict() for one in found]}
     terminal.document(document, None if terminal.as_json else _tables(found))
 
@@ -109,6 +115,7 @@ def _table(one: Prediction) -> RenderableType:
     from rich.table import Table
 
     count = f", {one.threads} threads" if one.threads else ""
+    count += "" if one.provider == "cpu" else f", {one.provider}"
     title = f"{one.subject} on {one.target}{count}: predicted from a {one.basis}\n{one.source}"
     table = Table(title=title, title_justify="left")
     table.add_column("")

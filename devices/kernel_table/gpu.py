@@ -1,8 +1,7 @@
 """The kernel table of an NVIDIA GPU: what it holds for, its cases, and its making.
 
 The cases are those of decoders that are exported for CUDA: the runtime's own operators, in float16, with
-codes of 8 bits and less. It holds times of operators alone, and no prediction reads it yet. Tested with the
-CPU as the device; not run on a GPU yet.
+codes of 8 bits and less. Tested with the CPU as the device; not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -19,11 +18,13 @@ from ...runtime.session.session import onnxruntime, require_provider
 from ...terminal import Progress
 from ..nvidia import read_gpus
 from .cases import Case, cases
+from .chain import NEAR_BYTES
 from .families import Done, families_of
-from .gpu_timing import DeviceChain
+from .gpu_timing import FAR_BYTES, MOST_NODES, DeviceChain
 from .kept import HERE, tables_of
 from .node_kinds import Fed, NodeKind
-from .table import KernelTable, Key, now, write_table
+from .operation import in_float16
+from .table import Fixed, KernelTable, Key, Reading, now, write_table
 
 CUDA = "cuda"
 LIMIT_S = 45.0
@@ -70,8 +71,8 @@ def _ascii(text: str) -> str:
 
 
 def gpu_table_path(key: Key) -> Path:
-    """Apart from the processor's, of which the newest is read."""
-    return tables_of(HERE) / key.provider / f"{key.digest}.json"
+    """Apart from the processor's."""
+    return tables_of(HERE, key.provider) / f"{key.digest}.json"
 
 
 def gpu_cases() -> list[Case]:
@@ -93,11 +94,7 @@ def _is_float(kind: NodeKind) -> bool:
 def _half(kind: NodeKind) -> NodeKind:
     """The node in float16: activations, norms, scales and cache."""
     inputs = kind.inputs[:_ATTENTION_INPUTS] if kind.op == "GroupQueryAttention" else kind.inputs
-    halved = tuple(map(_half_input, inputs))
-    work = kind.operation
-    codes = [fed for fed in halved if fed is not None and fed.role == "packed"]
-    read = sum(fed.nbytes for fed in codes) if codes else work.read // 2
-    return replace(kind, inputs=halved, operation=replace(work, read=read, moved=work.moved // 2))
+    return replace(kind, inputs=tuple(map(_half_input, inputs)), operation=in_float16(kind.operation))
 
 
 def _half_input(fed: Fed | None) -> Fed | None:
@@ -108,19 +105,24 @@ def measure_gpu(key: Key, path: Path, progress: Progress, *, limit_s: float = LI
     """Time the cases with the provider of ``key`` for at most ``limit_s`` seconds, and write the table.
 
     Raises:
-        BundleError: no case could be timed; names why.
+        BundleError: the smallest case, or all of them, could not be timed; names why.
     """
     begun, done, failed = time.monotonic(), Done(), ""
     every = gpu_cases()
     folder = tempfile.TemporaryDirectory(prefix="edgepress-kernels-")
     with folder as name, progress.task("measuring the GPU's kernels", len(every)) as task:
+        try:
+            fixed = _fixed(every, key.provider, Path(name))
+        except BundleError as error:
+            raise BundleError(f"no operator could be timed with {key.provider}", why=error.why) from error
         for index, case in enumerate(every):
             if time.monotonic() - begun > limit_s:
                 break
             try:
                 chain = DeviceChain(case.kind, key.provider, Path(name), far=case.reach == "far")
                 taken = chain.time(seconds=_SECONDS, passes=_PASSES)
-                done[index, 1] = (median(taken) / chain.nodes, min(taken) / chain.nodes)
+                times = [max((one - fixed.run) / chain.nodes, 1e-9) for one in (median(taken), min(taken))]
+                done[index, 1] = (times[0], times[1])
             except BundleError as error:
                 failed = failed or f"{case.kind.op}: {error.why}"
             task.advance(detail=case.kind.op)
@@ -135,7 +137,33 @@ def measure_gpu(key: Key, path: Path, progress: Progress, *, limit_s: float = LI
         took=time.monotonic() - begun,
         busy_percent=None,
         complete=len(done) == len(every),
+        reach_bytes=FAR_BYTES,
+        fixed=[fixed],
+        bandwidth=_readings(done, every),
         families=families_of(done, every),
     )
     write_table(path, table)
     return table
+
+
+def _fixed(every: list[Case], provider: str, folder: Path) -> Fixed:
+    """What a run and a node cost beside the kernels: one and many of the smallest, which hardly compute."""
+    kind = min((case.kind for case in every), key=lambda kind: kind.operation.read + kind.operation.moved)
+    chains = [DeviceChain(kind, provider, folder, far=False, nodes=nodes) for nodes in (1, MOST_NODES)]
+    one, many = (min(chain.time(seconds=_SECONDS, passes=_PASSES)) for chain in chains)
+    node = max((many - one) / max(MOST_NODES - 1, 1), 1e-9)
+    return Fixed(threads=1, run=max(one - node, 1e-9), value=1e-9, node=node, call=1e-9)
+
+
+def _readings(done: Done, every: list[Case]) -> list[Reading]:
+    """The fastest that weights were read, near and far."""
+    best: dict[str, float] = {}
+    for (index, _), (seconds, _) in done.items():
+        case = every[index]
+        best[case.reach] = max(best.get(case.reach, 1.0), case.kind.operation.read / seconds)
+    sizes = {"near": NEAR_BYTES, "far": FAR_BYTES}
+    return [
+        Reading(threads=1, working_set=size, bytes_per_second=best[reach])
+        for reach, size in sizes.items()
+        if reach in best
+    ]

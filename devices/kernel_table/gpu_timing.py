@@ -21,7 +21,7 @@ from .small_model import FLOAT, FLOAT16, INT8, INT32, INT64, UINT8, SmallModel, 
 _TYPES = {"float32": FLOAT, "float16": FLOAT16, "int8": INT8, "uint8": UINT8, "int32": INT32, "int64": INT64}
 # About how long a pass takes, at the rates of a server's GPU; what is far is more than its cache holds.
 _PASS_S, _WORK, _BYTES, _LAUNCH_S = 5e-4, 5e13, 1e12, 3e-6
-_MOST_NODES, _FAR_BYTES = 64, 128 << 20
+MOST_NODES, FAR_BYTES = 64, 128 << 20
 
 
 class DeviceChain:
@@ -29,13 +29,13 @@ class DeviceChain:
 
     Args:
         far: they are more than a GPU's cache holds, all together.
-        folder: for the graph's file.
+        folder: for the graph's file. nodes: how many; 0 for as many as take a pass's time.
     """
 
-    def __init__(self, kind: NodeKind, provider: str, folder: Path, *, far: bool) -> None:
+    def __init__(self, kind: NodeKind, provider: str, folder: Path, *, far: bool, nodes: int = 0) -> None:
         self.kind, self._device = kind, device_of(provider)
         self._generator = np.random.default_rng(0)
-        self.nodes = _count(kind, far=far)
+        self.nodes = nodes or _count(kind, far=far)
         path = folder / "chain.onnx"
         path.write_bytes(self._model().serialized())
         self.session = open_session(path, provider=provider)
@@ -127,7 +127,7 @@ def _count(kind: NodeKind, *, far: bool) -> int:
     work = kind.operation
     each = sum(fed.nbytes for fed in kind.inputs if fed is not None and fed.role != "shared")
     node_s = max(work.work / _WORK, (work.read + work.moved) / _BYTES, _LAUNCH_S)
-    nodes = min(int(_PASS_S / node_s), _MOST_NODES)
+    nodes = min(int(_PASS_S / node_s), MOST_NODES)
     if far and each:
-        nodes = max(nodes, min(-(-_FAR_BYTES // each), _MOST_NODES))
+        nodes = max(nodes, min(-(-FAR_BYTES // each), MOST_NODES))
     return max(nodes, 1)

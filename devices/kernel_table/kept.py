@@ -12,9 +12,10 @@ from .table import KernelTable, read_table, write_table
 HERE = "here"
 
 
-def tables_of(machine: str) -> Path:
-    """The folder of a machine's tables."""
-    return configuration().parent / "kernels" / machine
+def tables_of(machine: str, provider: str = "cpu") -> Path:
+    """The folder of a machine's tables; those of a GPU are apart from the processor's."""
+    folder = configuration().parent / "kernels" / machine
+    return folder if provider == "cpu" else folder / provider
 
 
 def keep_table(machine: str, table: KernelTable) -> Path:
@@ -38,11 +39,11 @@ def forget_tables(machine: str) -> bool:
     return known
 
 
-def newest_table(machine: str) -> KernelTable | None:
-    """The table that was made last for ``machine``; None where there is none.
+def newest_table(machine: str, provider: str = "cpu") -> KernelTable | None:
+    """The table that was made last for ``provider`` of ``machine``; None where there is none.
 
     Raises:
         InputError: a file in its place is no table.
     """
-    found = [read_table(path) for path in sorted(tables_of(machine).glob("*.json"))]
+    found = [read_table(path) for path in sorted(tables_of(machine, provider).glob("*.json"))]
     return max(found, key=lambda table: table.created_utc, default=None)

@@ -7,7 +7,7 @@ are the only place where they are counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 OUTPUTS = 16  # of a tile of edgepress's own weights
 _LINE = 64
@@ -162,6 +162,16 @@ def plain_attention(tokens: int, length: int, heads: int, dim: int) -> Operation
 def by_rows(op: str, rows: int, width: int, passes: int = 2, form: str = "", read: int = 0) -> Operation:
     """What works on each number of ``[rows, width]``, read and written in so many ``passes``."""
     return Operation(op, form, "rows", (rows, width), read, 4 * passes * rows * width, 0)
+
+
+def in_float16(work: Operation) -> Operation:
+    """The operation where activations, scales and cache are float16, as in graphs for CUDA."""
+    form, read = work.form.replace("float32", "float16"), work.read // 2
+    if work.op == "MatMulNBits":
+        bits, (_, k, n) = int(work.form), work.sizes
+        block = next((int(one.removeprefix("group ")) for one in work.features), 32)
+        read = n * -(-k // block) * (block * bits // 8 + 2)
+    return replace(work, form=form, read=read, moved=work.moved // 2)
 
 
 # What a table's streams are made of.

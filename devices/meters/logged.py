@@ -2,7 +2,8 @@
 
 ``EDGEPRESS_METER`` names the file. Its first line names the columns: ``seconds`` (since 1970) and ``watts``,
 in any order and among others. Power between two lines is that of a straight line. What a meter at the plug
-counts is the whole machine's. Only a file that grows is believed.
+counts is the whole machine's. Only a file that grows is believed. Where the variable says ``later``, the
+moments of the work are recorded and the file is imported afterwards (``devices import``).
 """
 
 from __future__ import annotations
@@ -11,17 +12,26 @@ import csv
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+
+import numpy as np
 
 from ..energy import Counter, Meter, MeterLost, NoMeter
 
 DEVICE = "cpu"
 VARIABLE = "EDGEPRESS_METER"
 COLUMNS = ("seconds", "watts")
+LATER, METHOD = "later", "logged_csv"
+Sample = tuple[float, float]  # seconds since 1970, and watts
+# Windows are long enough for a logger that writes a line a second.
+_LATER_STEP_S = 1.0
+_PENDING = NoMeter(
+    "the meter's log is still to be imported", "edgepress devices import METER.csv --record RUN.jsonl"
+)
 _MOST_BYTES, _LEAST_SAMPLES, _STALE_STEPS, _MOST_STEP_S = 64 << 20, 3, 10, 60.0
 
 
@@ -30,29 +40,45 @@ def find() -> Meter | NoMeter | None:
     name = os.environ.get(VARIABLE)
     if not name:
         return None
+    if name == LATER:
+        return Meter(METHOD, (Counter("meter", lambda: 0),), (), _LATER_STEP_S, pending=_PENDING)
     try:
-        samples = _samples(Path(name))
+        samples = read_samples(Path(name))
     except MeterLost as error:
         return NoMeter(f"{VARIABLE}: {error.what}", error.fix)
     step = median(later - earlier for (earlier, _), (later, _) in pairwise(samples))
     if step > _MOST_STEP_S or time.time() - samples[-1][0] > _STALE_STEPS * step:
         fix = "start the meter's logger before, and let it write while edgepress measures"
         return NoMeter(f"{VARIABLE}: {name} does not grow, or by less than a line a minute", fix)
-    return Meter("logged_csv", (Counter("meter", partial(_microjoules, Path(name))),), (), step)
+    return Meter(METHOD, (Counter("meter", partial(_microjoules, Path(name))),), (), step)
 
 
 def _microjoules(path: Path) -> int:
-    return round(1e6 * joules(_samples(path)))
+    return round(1e6 * joules(read_samples(path)))
 
 
-def joules(samples: Iterable[tuple[float, float]]) -> float:
+def joules(samples: Iterable[Sample]) -> float:
     """What passed between the first sample of seconds and watts and the last."""
     return sum(
         (later[0] - earlier[0]) * (later[1] + earlier[1]) / 2 for earlier, later in pairwise(list(samples))
     )
 
 
-def _samples(path: Path) -> list[tuple[float, float]]:
+def between(samples: Sequence[Sample], begin: float, end: float) -> list[Sample]:
+    """The samples from one moment to another, with those of both moments between their neighbours.
+
+    Raises:
+        MeterLost: the log does not reach over them.
+    """
+    if not samples or begin < samples[0][0] or end > samples[-1][0]:
+        raise MeterLost("the meter's log does not reach over the work")
+    times, watts = zip(*samples, strict=True)
+    inside = [sample for sample in samples if begin < sample[0] < end]
+    edges = [(moment, float(np.interp(moment, times, watts))) for moment in (begin, end)]
+    return [edges[0], *inside, edges[1]]
+
+
+def read_samples(path: Path) -> list[Sample]:
     """Seconds and watts, in order.
 
     Raises:

@@ -19,9 +19,10 @@ _NO_PEAK = "its sheet does not say what kernels reach"
 _NO_GPU = "no GPU was measured: the share is not known"
 
 
-def _decoder(target: Target, roof: float) -> tuple[list[Quantity], tuple[str, ...]]:
+def _decoder(target: Target, roof: float, provider: str) -> tuple[list[Quantity], tuple[str, ...]]:
     """What follows from ``roof``, the tokens per second that the bandwidth allows."""
     reason = _NO_GPU if target.kind.endswith("gpu") else ""
+    reason = reason or ("" if provider == "cpu" else f"{provider} was not measured: the share is not known")
     reason = "" if target.share else reason
     rate = None if reason else (target.share.value if target.share else SHARE) * roof
     power, top = target.power.value, target.power.up_to or target.power.value
@@ -39,17 +40,20 @@ def _decoder(target: Target, roof: float) -> tuple[list[Quantity], tuple[str, ..
     return found, (said, "joules are the sheet's power for as long as a token takes: modelled, not counted")
 
 
-def predict_from_sheet(subject: Subject, target: Target, work: PredictedWork, check: str) -> Prediction:
-    """What the figures of ``target`` allow to say of ``subject``."""
+def predict_from_sheet(
+    subject: Subject, target: Target, work: PredictedWork, check: str, provider: str = "cpu"
+) -> Prediction:
+    """What the figures of ``target`` allow to say of ``subject`` when ``provider`` runs it."""
     notes: tuple[str, ...] = ()
     if subject.kind == "decoder":
         token = subject.does(Run(1, work.prompt_tokens + work.new_tokens // 2)).working_set
-        main, notes = _decoder(target, target.bandwidth.value * 1e9 / token)
+        main, notes = _decoder(target, target.bandwidth.value * 1e9 / token, provider)
     else:
         names = (("sentences_per_second", "1/s"), ("latency_ms", "ms"))
         main = [Quantity(name, None, unit, BAND, _NO_PEAK) for name, unit in names]
-    held = sizes(subject, work, 1, 0)
-    over = held[0].value is not None and held[0].value > target.memory.value * 1e9
+    held = sizes(subject, work, 1, 0, provider)
+    over = subject.weights > target.memory.value * 1e9
+    over = over or (held[0].value is not None and held[0].value > target.memory.value * 1e9)
     notes += (f"it does not fit the memory of {target.memory.value:g} GB",) if over else ()
     return Prediction(
         subject=subject.name,
@@ -58,6 +62,7 @@ def predict_from_sheet(subject: Subject, target: Target, work: PredictedWork, ch
         source=f"{target.title}: {target.bandwidth.value:g} GB/s ({target.bandwidth.confidence} confidence, "
         f"{target.bandwidth.source})",
         threads=None,
+        provider=provider,
         workload=work.as_dict(),
         quantities=(*main, *held),
         check=check,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from ...runtime.engine.decoder import PREFILL_CHUNK
+from ..kernel_table.operation import in_float16
 from ..kernel_table.table import KernelTable
 from .graph_operations import Run
 from .memory import encoder_batches, sizes
@@ -16,6 +19,8 @@ from .workload import PredictedWork
 # Within these bands of the prediction nine in ten measurements lie: benchmarks/lab/results/predictions.md.
 # Decoding waits for memory: what its rate moved by while the table was made comes to its band.
 BANDS = {"prefill": 0.20, "first": 0.20, "decode": 0.20}
+# Of a GPU, whose predictions nobody has compared with a measurement yet.
+GPU_BAND = 0.5
 
 
 class TablePrediction:
@@ -26,10 +31,13 @@ class TablePrediction:
     """
 
     def __init__(self, subject: Subject, table: KernelTable, threads: int) -> None:
+        self.provider = table.key.provider
+        on_cpu = self.provider == "cpu"
+        self.bands = BANDS if on_cpu else dict.fromkeys(BANDS, GPU_BAND)
         self.subject, self.table, self.threads = subject, table, threads
         self.cost = TableCost(table, threads)
         self.assumed: set[str] = set()
-        self.decode_band = round(BANDS["decode"] + self.cost.caches.spread, 3)
+        self.decode_band = round(self.bands["decode"] + self.cost.caches.spread, 3)
 
     def predict(self, work: PredictedWork, check: str) -> Prediction:
         """All quantities of ``work``; ``check`` is the command that measures them.
@@ -39,21 +47,24 @@ class TablePrediction:
         """
         decoder = self.subject.kind == "decoder"
         quantities = self._decoder(work) if decoder else self._encoder(work)
-        quantities += sizes(self.subject, work, self.threads, self.table.resident)
+        quantities += sizes(self.subject, work, self.threads, self.table.resident, self.provider)
         notes = [*self.subject.notes]
         notes += [f"beyond the table, at its edge: {note}" for note in self.cost.notes]
         if self.assumed:
             notes.append(f"not measured, taken as a sum of the same size: {', '.join(sorted(self.assumed))}")
         if not self.table.complete:
             notes.append("the kernel table is not complete: edgepress devices measure goes on")
+        if self.provider != "cpu":
+            notes.append("its band is a guess: no prediction for a GPU was compared with a measurement yet")
         key = self.table.key
         return Prediction(
             subject=self.subject.name,
             target=self.table.machine,
             basis="measured table",
-            source=f"{key.processor}, ONNX Runtime {key.runtime}, kernels {key.kernels}, "
+            source=f"{key.processor}, ONNX Runtime {key.runtime}, {self._kernels()}, "
             f"measured {self.table.created_utc[:10]}",
-            threads=self.threads,
+            threads=self.threads if self.provider == "cpu" else None,
+            provider=self.provider,
             workload=work.as_dict(),
             quantities=tuple(quantities),
             check=check,
@@ -61,10 +72,16 @@ class TablePrediction:
             artifact=self.subject.artifact,
         )
 
+    def _kernels(self) -> str:
+        on_cpu = self.provider == "cpu"
+        return f"kernels {self.table.key.kernels}" if on_cpu else f"with {self.provider}"
+
     def run_seconds(self, run: Run, cost: TableCost | None = None) -> float:
         """Of one run of the graph, called from Python."""
         cost = cost or self.cost
         done = self.subject.does(run)
+        if self.provider != "cpu":
+            done = replace(done, counts=Counter({in_float16(one): n for one, n in done.counts.items()}))
         self.assumed |= done.assumed
         place, fixed = cost.place(done.working_set), cost.fixed
         nodes = cost.total(done.counts.items(), place) + done.small * cost.small_node(place)
@@ -83,8 +100,8 @@ class TablePrediction:
         token = _mean(lambda past: self.run_seconds(Run(1, past)), work.prompt_tokens, last) + self._choose()
         return [
             Quantity("decode_tps", 1 / token, "tok/s", self.decode_band),
-            Quantity("prefill_tps", work.prompt_tokens / prefill, "tok/s", BANDS["prefill"]),
-            Quantity("ttft_ms", 1e3 * first, "ms", BANDS["first"]),
+            Quantity("prefill_tps", work.prompt_tokens / prefill, "tok/s", self.bands["prefill"]),
+            Quantity("ttft_ms", 1e3 * first, "ms", self.bands["first"]),
             Quantity("tpot_ms", 1e3 * token, "ms", self.decode_band),
             Quantity("e2e_ms", 1e3 * (first + (work.new_tokens - 1) * token), "ms", self.decode_band),
         ]
@@ -100,8 +117,8 @@ class TablePrediction:
         seconds /= self.threads if parted else 1
         single = self.run_seconds(Run(length, length=length))
         return [
-            Quantity("sentences_per_second", work.batch / seconds, "1/s", BANDS["prefill"]),
-            Quantity("latency_ms", 1e3 * single, "ms", BANDS["first"]),
+            Quantity("sentences_per_second", work.batch / seconds, "1/s", self.bands["prefill"]),
+            Quantity("latency_ms", 1e3 * single, "ms", self.bands["first"]),
         ]
 
 

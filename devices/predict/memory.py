@@ -28,8 +28,15 @@ def encoder_batches(work: PredictedWork, threads: int) -> tuple[int, bool]:
     return max(1, min(work.batch, TOKENS_PER_CORE * threads // work.prompt_tokens)), False
 
 
-def sizes(subject: Subject, work: PredictedWork, threads: int, resident: int) -> list[Quantity]:
-    """Peak memory and disk. Memory peaks when weights are packed, or when all that is needed is in use."""
+def sizes(
+    subject: Subject, work: PredictedWork, threads: int, resident: int, provider: str = "cpu"
+) -> list[Quantity]:
+    """Peak memory and disk. Memory peaks when weights are packed, or when all that is needed is in use; what
+    a GPU's process holds of the main memory was never measured.
+    """
+    disk = Quantity("disk_bytes", float(subject.disk), "bytes", subject.disk_band)
+    if provider != "cpu":
+        return [Quantity("rss_peak_bytes", None, "bytes", BAND, "no GPU's process was measured"), disk]
     length, decoder = work.prompt_tokens, subject.kind == "decoder"
     packed = subject.does(Run(1)).packed
     sessions = 1 if decoder or not encoder_batches(work, threads)[1] else 2
@@ -42,7 +49,4 @@ def sizes(subject: Subject, work: PredictedWork, threads: int, resident: int) ->
     running = fixed + sessions * (held + activations) + cache
     opening = fixed + (sessions + 1) * packed  # the last session packs its weights beside those of the file
     peak = float(max(running, opening))
-    return [
-        Quantity("rss_peak_bytes", peak, "bytes", BAND),
-        Quantity("disk_bytes", float(subject.disk), "bytes", subject.disk_band),
-    ]
+    return [Quantity("rss_peak_bytes", peak, "bytes", BAND), disk]

@@ -37,7 +37,7 @@ class Prediction:
     """Of one subject on one target.
 
     Attributes:
-        subject: what is predicted, in words; workload: what it is to do.
+        subject: what is predicted, in words; workload: what it is to do; provider: what runs it.
         source: of the basis: the table's processor, runtime and age, or the data sheet's own.
         check: the command that measures the same quantities.
         notes: what lies beyond the table, and what was assumed.
@@ -54,6 +54,7 @@ class Prediction:
     check: str
     notes: tuple[str, ...] = field(default=())
     artifact: str = ""
+    provider: str = "cpu"
 
     def value(self, name: str) -> float | None:
         """The quantity ``name``; None where it is not predicted."""
@@ -69,6 +70,7 @@ class Prediction:
             "basis": self.basis,
             "source": self.source,
             "threads": self.threads,
+            "provider": self.provider,
             "workload": dict(self.workload),
             "quantities": {
                 one.name: {

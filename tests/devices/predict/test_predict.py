@@ -8,21 +8,25 @@ from pathlib import Path
 
 import pytest
 from edgepress.cli.entry import run
-from edgepress.devices.kernel_table import kept
+from edgepress.compress.api import compress_model
+from edgepress.devices.kernel_table import gpu, kept
+from edgepress.devices.kernel_table.families import families_of
+from edgepress.devices.kernel_table.gpu import gpu_cases
 from edgepress.devices.kernel_table.submission import submissions
-from edgepress.devices.kernel_table.table import write_table
+from edgepress.devices.kernel_table.table import KernelTable, Key, write_table
 from edgepress.devices.predict import predict as module
 from edgepress.devices.predict.data_sheet import SHARE, predict_from_sheet
 from edgepress.devices.predict.graph_operations import Run
 from edgepress.devices.predict.predict import predict
 from edgepress.devices.predict.subject import Subject, bundle_subject
+from edgepress.devices.predict.table_cost import NotMeasured
 from edgepress.devices.predict.workload import PredictedWork
 from edgepress.devices.target import Share, target
 from edgepress.errors import InputError, UnknownName
 from edgepress.export.api import export_bundle
 from edgepress.runtime.kernels.library import library
 
-from ..kernel_table.tables import small_table
+from ..kernel_table.tables import plain_seconds, small_table
 
 pytestmark = pytest.mark.chain
 WORK = PredictedWork(16, 8, 4)
@@ -179,6 +183,69 @@ def test_the_verb_keeps_predictions_apart(decoder: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert "predicted from a measured table" in " ".join(shown.split())
     assert "measure it: edgepress profile" in " ".join(shown.split())
+
+
+@pytest.fixture(scope="module")
+def for_cuda(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cuda")
+    small = compress_model(str(pico_llama), scheme="W4A16-g32", output=folder / "small")
+    return export_bundle(small, output=folder / "bundle", provider="cuda", validate=False)
+
+
+def gpu_table() -> KernelTable:
+    """Of a GPU whose operators reach half of every roof."""
+    done = {}
+    for index, case in enumerate(gpu_cases()):
+        seconds = plain_seconds(case.kind.operation, case.reach)
+        done[index, 1] = (seconds, seconds)
+    key = Key(processor="A GPU", flags=["driver 1"], runtime="1.0", provider="cuda", kernels="none")
+    one = {"fixed": small_table().fixed[:1], "bandwidth": small_table().bandwidth[:3]}
+    return small_table(key=key, families=families_of(done, gpu_cases()), **one)
+
+
+def test_a_gpus_table_predicts_bundles_for_it_and_no_others(
+    for_cuda: Path, decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    table = gpu_table()
+    monkeypatch.setattr(gpu, "gpu_key", lambda provider: table.key)
+    subject = bundle_subject(for_cuda)
+    with pytest.raises(InputError, match="no kernel table of cuda yet") as caught:
+        predict(subject, "here", WORK, provider="cuda")
+    assert "devices measure --provider cuda" in caught.value.fix
+    write_table(kept.tables_of("here", "cuda") / "table.json", table)
+    found = predict(subject, "here", WORK, provider="cuda")
+    assert (found.basis, found.provider, found.threads) == ("measured table", "cuda", None)
+    assert found.check.endswith("--max-new-tokens 8 --provider cuda") and "cuda" in found.source
+    rate = next(one for one in found.quantities if one.name == "decode_tps")
+    assert rate.value and rate.band >= 0.5 and any("no prediction for a GPU" in note for note in found.notes)
+    assert found.value("rss_peak_bytes") is None and found.as_dict()["provider"] == "cuda"
+    with pytest.raises(InputError, match="no kernel table yet"):  # the processor has none of its own
+        predict(subject, "here", WORK)
+    with pytest.raises(NotMeasured):
+        predict(bundle_subject(decoder), "here", WORK, provider="cuda")
+
+
+def test_a_provider_that_a_machine_does_not_have_is_refused(
+    decoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subject = bundle_subject(decoder)
+    for name, provider in (("raspberry-pi-5", "cuda"), ("h100-sxm", "cpu"), ("h100-sxm", "openvino")):
+        with pytest.raises(InputError, match=f"cannot be predicted with {provider}"):
+            predict(subject, name, WORK, provider=provider)
+    with pytest.raises(InputError, match="fuses whole graphs"):
+        predict(subject, "here", WORK, provider="tensorrt")
+    with pytest.raises(UnknownName, match="cudda"):
+        predict(subject, "here", WORK, provider="cudda")
+    words = ["--prompt-tokens", "16", "--max-new-tokens", "8", "--json"]
+    cases: tuple[tuple[list[str], str], ...] = (([], "cuda"), (["--provider", "tensorrt"], "tensorrt"))
+    for more, provider in cases:
+        assert run(["predict", str(decoder), "--on", "h100-sxm", *more, *words]) == 0
+        (found,) = json.loads(capsys.readouterr().out)["predictions"]
+        assert found["provider"] == provider and f"--provider {provider}" in found["check"]
+        assert found["quantities"]["decode_tps"]["value"] is None
+    near = predict(subject, "core-ultra-258v", WORK, provider="openvino")
+    assert near.value("decode_tps") is None
 
 
 @pytest.mark.skipif(library() is None, reason="needs edgepress's own operators")
