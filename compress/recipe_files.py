@@ -59,12 +59,16 @@ def text_of(recipe: str) -> tuple[str, str]:
 
     Raises:
         UnknownName: neither a file nor a known name.
-        RecipeError: not readable as UTF-8 text.
+        RecipeError: there is no such file, or it is not readable as UTF-8 text.
     """
     path = Path(recipe)
     if not path.is_file():
         if recipe in names():
             path = FOLDER / f"{recipe}.yaml"
+        elif path.suffix in (".yaml", ".yml") and not path.exists():
+            raise RecipeError(
+                f"there is no recipe file {recipe}", fix="check the path; `edgepress recipe list`"
+            )
         elif not path.exists():
             raise UnknownName("recipe", recipe, names())
     try:

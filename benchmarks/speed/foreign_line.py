@@ -44,9 +44,11 @@ def import_lines(file: Path, record: Path | None) -> tuple[list[Measurement], Pa
 
     Raises:
         RefusedByPolicy: a line is no measurement; nothing was added.
-        InputError: ``file`` is empty or too long, or ``record`` is no run file.
+        InputError: ``file`` is missing, empty or too long, or ``record`` is no run file.
     """
     lines: list[Measurement] = []
+    if not file.exists():
+        raise InputError(f"there is no file {file}", fix="give what a kit wrote, or a meter's log")
     with open_regular(file) as stream:
         while text := stream.readline(LONGEST_LINE + 1):
             if text.strip():

@@ -28,6 +28,8 @@ def way_out(name: str) -> str:
             f"{upper} is bitsandbytes' own: take W4A16 (4-bit integers, for CPUs), "
             "or NVFP4A16 (4-bit floats, for vLLM)"
         )
+    if upper in ("GPTQ", "AWQ", "RTN", "HQQ", "AUTOROUND", "SMOOTHQUANT"):
+        return f"{upper.lower()} is a way to round: take W4A16, which is GPTQ with --text, or a recipe (-r)"
     if upper.startswith("TQ"):
         return f"{upper} is llama.cpp's own: take the pass `ternary`, which GGUF exports write so"
     if _GGUF.match(upper):

@@ -24,7 +24,7 @@ from .subject import Subject
 from .workload import PredictedWork
 
 CPU = "cpu"
-_CPU_ALONE = "its operators run on CPUs alone: one for this provider is another bundle (export --for)"
+_CPU_ALONE = "its operators run on CPUs alone: one for this provider is another bundle (export --provider)"
 
 
 def predict(

@@ -41,6 +41,7 @@ def test_nothing_heavy_is_imported_for_what_is_wrong(pico_llama: Path, tmp_path:
         "did you mean 'W4A16'": ["compress", "smollm2", "--scheme", "W4A61", *out],
         "take W4A16": ["compress", "smollm2", "--scheme", "nf4", *out],
         "did you mean 'balanced'": ["compress", "smollm2", "-r", "balancd", *out],
+        "there is no recipe file nofile.yaml": ["compress", "smollm2", "-r", "nofile.yaml", *out],
         "did you mean 'gptq'": ["compress", "smollm2", "-r", str(recipe), *out],
         "unknown scheme 'W4A61'": ["compress", "smollm2", "-r", str(scheme), *out],
         "pass 1 (gptq): unknown key 'dampin'\n→ did you mean 'damping'?": ["recipe", "check", str(option)],

@@ -59,7 +59,11 @@ def test_any_case_and_the_names_that_people_know(said: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "instead"), [("nf4", "W4A16"), ("Q4_K_M", "Q4_0"), ("iq2_xxs", "Q4_0"), ("TQ2_0", "ternary")]
+    ("said", "instead"),
+    [
+        *(("nf4", "W4A16"), ("Q4_K_M", "Q4_0"), ("iq2_xxs", "Q4_0"), ("TQ2_0", "ternary")),
+        ("gptq", "W4A16, which is GPTQ with --text"),
+    ],
 )
 def test_names_of_other_tools_say_what_to_take(said: str, instead: str) -> None:
     with pytest.raises(UnknownName, match=f"take .*{instead}"):
