@@ -56,26 +56,21 @@ def profile_bundle(
     progress: Progress | None = None,
     sitting: Sitting | None = None,
 ) -> Measurement:
-    """Measure ``bundle`` here and now.
+    """Measure ``bundle`` here and now; its line.
 
     Args:
         baseline: another bundle of the same kind, measured interleaved with it.
         beside: further versions, measured interleaved with both, a line each in ``record``.
-        prompt_tokens: length of the prompt; for an encoder, of each sentence.
-        new_tokens: generated after the prompt, exactly as many.
-        batch: sentences per batch of an encoder.
+        prompt_tokens, new_tokens: in the prompt and after it, exactly as many.
+        batch: sentences of ``prompt_tokens`` that an encoder takes at once.
         threads: for the computation; this machine's budget when None.
         provider: ``cpu``, ``cuda``, ``openvino`` or ``tensorrt``.
         per_op: account for the time and the bytes of every node as well.
         energy: count the joules of the work too, where a counter can be read.
         protocol: how often and how long; by default ten blocks, each in a fresh process.
-        record: a run file to which the lines are appended, the baseline's own first.
-        command: what reproduces the measurement, for the record.
+        record: a run file to which the lines are appended, the baseline's own first, with ``command``.
         max_memory: GB that it may need; never more than what is free.
         sitting: of a run that nobody watches, as ``--on`` makes it.
-
-    Returns:
-        The bundle's line.
 
     Raises:
         InputError: kinds that differ, lengths that do not fit the model, fewer than one thread.
@@ -94,14 +89,14 @@ def profile_bundle(
     arms, conditions = _measure(task, command, progress, sitting)
     arms = _with_energy(arms, task, progress)
     reference = arms.pop() if baseline is not None else None
-    lines = [_line(arm, reference, conditions) for arm in arms]
+    before = [] if reference is None else [_line(reference, None, conditions)]
+    found = [_line(arm, reference, conditions) for arm in arms]
     expected = foreseen(task.bundles[0].path, task.workload, task.threads, provider)
-    for text in apart(expected, lines[0].metrics):
+    for text in apart(expected, found[0].metrics):
         progress.note(text)
-    if record is not None:
-        for line in (*([] if reference is None else [_line(reference, None, conditions)]), *lines):
-            records.append(record, line)
-    return lines[0]
+    for line in (*before, *found) if record is not None else ():
+        records.append(str(record), line)
+    return found[0]
 
 
 def plan_profile(
