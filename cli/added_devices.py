@@ -134,7 +134,7 @@ def _import_table(file: Path, name: str | None, terminal: Terminal) -> None:
 
 
 def _import_meter(log: Path, record: Path | None, terminal: Terminal) -> None:
-    from ..benchmarks.speed.meter_log import import_meter
+    from ..benchmarks.records.meter_log import import_meter
 
     if record is None:
         raise click.UsageError("a meter's log needs --record: which run file waits for it?")

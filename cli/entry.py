@@ -66,6 +66,7 @@ ENVIRONMENT = {
     "EDGEPRESS_KERNELS": "off: without edgepress's own operators; avx2, plain, …: with these instructions.",
     "EDGEPRESS_KERNELS_LIBRARY": "Another library of them.",
     "EDGEPRESS_KEY_PASSWORD": "Opens the encrypted key of `sign --key`.",
+    "EDGEPRESS_METER": "A meter's CSV log that grows while `profile` runs; later: it is imported afterwards.",
     "EDGEPRESS_VLLM": "The vllm (or Python) of its own environment, for `profile --engine vllm`.",
     "EDGEPRESS_WHEELS": "A folder of wheels to send to devices, instead of pip's package index.",
     "HF_HOME, HF_HUB_OFFLINE": "Hugging Face's cache, and whether --download may use the network.",

@@ -17,12 +17,12 @@ _OPERATORS_SHOWN = 6
 def measurement_table(line: Measurement) -> RenderableType:
     """The metrics of ``line``, what speaks for and against them, and the accounts of operators."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     from ..benchmarks.page.account_table import account_tables
+    from ..terminal_tables import FittingTable
 
-    table = Table(
+    table = FittingTable(
         title=f"{line.subject.name} · {line.subject.scheme} · {_conditions(line)}", title_justify="left"
     )
     for title in ("", "median", "CI 95 %", "p90", "p99", "unit", "n"):

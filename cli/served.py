@@ -77,13 +77,14 @@ def measure_served(
 def _table(lines: list[Measurement]) -> RenderableType:
     """Medians, and after a stroke the ninetieth percentiles that rest on enough; what speaks against them."""
     from rich.console import Group
-    from rich.table import Table
+
+    from ..terminal_tables import FittingTable
 
     first = lines[0]
     work, runtime = first.workload, first.runtime
     title = f"{first.subject.name} · {first.subject.scheme} · {runtime['name']} {runtime['version']}"
     lengths = f"{work['prompt_tokens']} + {work['new_tokens']} tokens"
-    table = Table(title=f"{title} · {lengths}", title_justify="left")
+    table = FittingTable(title=f"{title} · {lengths}", title_justify="left")
     for name in ("at once", *(name for _, name, _ in _COLUMNS), "requests"):
         table.add_column(name, justify="right")
     remarks = ["median / p90, where it rests on ten or more"]

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..records import numerals
 from ..records.conditions import clip
+from ..records.energy_metrics import IDLE_WATTS, metric_name
 from ..records.energy_record import Energy
 from ..records.record import Measurement
-from ..speed.energy_windows import IDLE_WATTS, metric_name
 from .carbon import Grid
 from .join import ResultGroup, ResultRow
 from .results_table import MARKS

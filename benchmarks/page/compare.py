@@ -203,10 +203,11 @@ def _energy_notes(group: ResultGroup, shown: table.Table) -> list[str]:
 
 
 def _grid(shown: table.Table, hidden: Sequence[str]) -> RichTable:
-    from rich.table import Table as RichTable
     from rich.text import Text
 
-    grid = RichTable(
+    from ...terminal_tables import FittingTable
+
+    grid = FittingTable(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True, header_style="dim"
     )
     grid.add_column("scheme", overflow="fold", min_width=16)

@@ -113,14 +113,15 @@ def _of_groups(measurement: Measurement) -> list[RenderableType]:
 
 
 def render(measurement: Measurement) -> RenderableType:
-    """The table with its conditions, for a terminal of 80 columns."""
+    """The table with its conditions."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
+
+    from ...terminal_tables import FittingTable
 
     subject, baseline = measurement.subject, measurement.baseline
     original = baseline.source or baseline.name if baseline is not None else ""
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = FittingTable(box=None, pad_edge=False, header_style="dim")
     table.add_column("metric")
     table.add_column("unit", style="dim")
     for title in ("original", "compressed", "difference", "95 % interval"):

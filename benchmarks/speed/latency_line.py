@@ -11,9 +11,9 @@ from ...devices.state import State, disturbance
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.session.session import BEHIND, PROVIDERS
 from ..records.bundle_subject import describe_bundle, operators_of
+from ..records.energy_metrics import energy_metrics
 from ..records.energy_record import Energy
 from ..records.record import Measurement, Metric, Subject, Validity
-from .energy_windows import energy_metrics
 from .latency import ArmSamples, half_width, quantities, summarize_arm
 from .protocol import WIDE, Protocol, timer_overhead_ns
 from .roofline import Roofline, impossible

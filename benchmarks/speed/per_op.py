@@ -16,8 +16,7 @@ from statistics import median
 from typing import Any
 
 from ...runtime.bundle.graph_file import GraphFile
-from .compute_roof import fastest, multiply_adds
-from .roofline import kv_bytes, tokens_by_run, weight_bytes
+from .roofline import fastest, kv_bytes, multiply_adds, tokens_by_run, weight_bytes
 from .trace import Kernel
 
 SHARED = "shared"

@@ -29,9 +29,8 @@ from .energy_windows import measure_energy, uncounted
 from .foreseen import apart, foreseen
 from .latency import measure_arms, per_block, quantities
 from .latency_line import Conditions, MeasuredArm, measurement_line
-from .needs import profile_needs
 from .paired import compare_rates
-from .profile_task import ProfileTask
+from .profile_task import ProfileTask, profile_needs
 from .protocol import Protocol
 from .sitting import Sitting, Watch
 

@@ -9,11 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...devices.energy import Meter, NoMeter, find_meter
+from ...devices.quick_rates import QuickRates, quick_rates
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
+from ...runtime.session.needs import Needs
+from ...runtime.session.session import device_of
 from ...runtime.session.threads import thread_budget
+from ..records.bundle_work import bytes_of_a_token, multiplications
+from ..records.energy_metrics import STEPS
 from .protocol import Protocol
 from .timed_work import Embedding, TimedGeneration, Workload
+
+# Resident bytes of a worker with ONNX Runtime, and of the process that starts it.
+_WORKER, _SELF = 150 << 20, 120 << 20
+_LOADED = 1.25  # of the files: they are mapped, and some weights are kept in another order
+# Of the rates of this machine's memory and products, what a graph reaches.
+_OF_MEMORY, _OF_PRODUCTS = 0.5, 0.8
+# Where another device computes, of which nothing is known.
+_ELSEWHERE = QuickRates(8e9, 5e10)
+# Seconds of a worker's start, and of the runs around the blocks: bandwidth, and the account of the operators.
+_START, _AROUND = 1.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -84,3 +100,68 @@ def workload_of(
             why="a token of one is not a token of the other, so tokens per second do not compare",
         )
     return workload
+
+
+def profile_needs(task: ProfileTask) -> Needs:
+    """What :func:`~edgepress.benchmarks.speed.profile.profile_bundle` needs for the bundles of ``task``,
+    which run one after another.
+    """
+    sizes = {str(bundle.path): _files(bundle) for bundle in task.bundles}
+    device = device_of(task.provider)
+    rates = quick_rates(task.threads) if device == "cpu" else _ELSEWHERE
+    windows = _windows(task, find_meter(device)) if task.energy else 0.0
+    seconds = sum(_seconds(bundle, task, rates) + windows for bundle in task.bundles)
+    return Needs(
+        "profile",
+        sizes,
+        _SELF + max(_memory(bundle, task.workload) for bundle in task.bundles),
+        1 << 20,
+        seconds,
+        _shorter(task.bundles, task.workload),
+    )
+
+
+def _files(bundle: Bundle) -> int:
+    return sum(int(entry["bytes"]) for entry in bundle.manifest["files"].values())
+
+
+def _memory(bundle: Bundle, workload: Workload) -> int:
+    """Resident bytes of a worker."""
+    size = _WORKER + int(_LOADED * _files(bundle))
+    if not isinstance(workload, TimedGeneration):
+        return size + 4 * workload.batch * workload.length * 16 * bundle.encoder.hidden_size
+    decoder = bundle.decoder
+    tokens = workload.prompt_tokens + workload.new_tokens
+    return size + decoder.kv_bytes_per_token * tokens + 4 * decoder.vocab_size
+
+
+def _windows(task: ProfileTask, meter: Meter | NoMeter) -> float:
+    """Seconds of one bundle's windows of energy: idle and each phase, in each turn."""
+    if isinstance(meter, NoMeter):
+        return 0.0
+    window = max(task.protocol.energy_seconds, STEPS * meter.update_s)
+    return task.protocol.energy_windows * (_START + (1 + len(task.workload.units)) * window)
+
+
+def _seconds(bundle: Bundle, task: ProfileTask, rates: QuickRates) -> float:
+    """Of one bundle, without its windows of energy."""
+    once, size, workload, protocol = 0.01, _files(bundle), task.workload, task.protocol
+    reading = _OF_MEMORY * rates.bytes
+    multiplying = multiplications(bundle) / (_OF_PRODUCTS * rates.multiply_adds)
+    if isinstance(workload, TimedGeneration):
+        once += workload.new_tokens * bytes_of_a_token(bundle) / reading
+        once += workload.prompt_tokens * multiplying
+    else:
+        once += (workload.batch + workload.singles) * workload.length * multiplying
+    block = _START + max(protocol.warmup_seconds, protocol.warmup_iterations * once) + once
+    loads = 2 * size / reading
+    return protocol.blocks * (block + loads + protocol.block_ms / 1e3) + _AROUND + size / 1e9
+
+
+def _shorter(bundles: Sequence[Bundle], workload: Workload) -> tuple[tuple[str, int], ...]:
+    """Half the prompt and half the new tokens, for as long as that helps."""
+    if not isinstance(workload, TimedGeneration):
+        return ()
+    half = TimedGeneration(workload.prompt_tokens // 2, workload.new_tokens // 2)
+    needed = _SELF + max(_memory(bundle, half) for bundle in bundles)
+    return ((f"--prompt-tokens {half.prompt_tokens} --max-new-tokens {half.new_tokens}", needed),)

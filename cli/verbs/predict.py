@@ -112,12 +112,12 @@ def _tables(found: list[Prediction]) -> RenderableType:
 
 
 def _table(one: Prediction) -> RenderableType:
-    from rich.table import Table
+    from ...terminal_tables import FittingTable
 
     count = f", {one.threads} threads" if one.threads else ""
     count += "" if one.provider == "cpu" else f", {one.provider}"
     title = f"{one.subject} on {one.target}{count}: predicted from a {one.basis}\n{one.source}"
-    table = Table(title=title, title_justify="left")
+    table = FittingTable(title=title, title_justify="left")
     table.add_column("")
     for heading in ("predicted", "from", "to"):
         table.add_column(heading, justify="right")

@@ -20,10 +20,10 @@ from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.page.sections import not_measured
 from edgepress.benchmarks.records import record
+from edgepress.benchmarks.records.energy_metrics import energy_metrics
 from edgepress.benchmarks.records.energy_record import Energy, EnergyWindow
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
 from edgepress.benchmarks.speed import bundle_roofs
-from edgepress.benchmarks.speed.energy_windows import energy_metrics
 from edgepress.benchmarks.speed.profile import profile_bundle
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.page.account_table import MOST_ROWS, account_tables
-from edgepress.benchmarks.speed.compute_roof import multiply_adds
 from edgepress.benchmarks.speed.per_op import SHARED, accounts, place, with_bandwidth
+from edgepress.benchmarks.speed.roofline import multiply_adds
 from edgepress.benchmarks.speed.trace import Kernel
 from edgepress.runtime.bundle.graph_file import GraphFile, Node
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.speed import needs
-from edgepress.benchmarks.speed.profile_task import ProfileTask
+from edgepress.benchmarks.speed import profile_task
+from edgepress.benchmarks.speed.profile_task import ProfileTask, profile_needs
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.devices.energy import Meter, NoMeter
 from edgepress.devices.quick_rates import QuickRates
@@ -18,7 +18,7 @@ def seconds(bundle: Path, *, provider: str = "cpu", energy: bool = True) -> floa
     lengths = {"prompt_tokens": 64, "new_tokens": 64, "batch": 1}
     how = {"threads": 1, "protocol": Protocol(warmup_seconds=0), "energy": energy}
     task = ProfileTask.opened([bundle], provider=provider, **lengths, **how)  # type: ignore[arg-type]
-    return needs.profile_needs(task).seconds
+    return profile_needs(task).seconds
 
 
 def test_slower_memory_and_products_take_longer(
@@ -26,7 +26,7 @@ def test_slower_memory_and_products_take_longer(
 ) -> None:
     found = []
     for rate in (1e12, 1e6, 5e5):
-        monkeypatch.setattr(needs, "quick_rates", lambda threads, rate=rate: QuickRates(rate, rate))
+        monkeypatch.setattr(profile_task, "quick_rates", lambda threads, rate=rate: QuickRates(rate, rate))
         found.append(seconds(decoder_bundle))
     fast, slow, slower = found
     assert slow > 2 * fast and slower - fast == pytest.approx(2 * (slow - fast), rel=0.01)
@@ -35,11 +35,11 @@ def test_slower_memory_and_products_take_longer(
 def test_energy_takes_time_only_where_a_meter_is(
     decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(needs, "quick_rates", lambda threads: QuickRates(1e10, 1e10))
-    monkeypatch.setattr(needs, "find_meter", lambda device: NoMeter("none here"))
+    monkeypatch.setattr(profile_task, "quick_rates", lambda threads: QuickRates(1e10, 1e10))
+    monkeypatch.setattr(profile_task, "find_meter", lambda device: NoMeter("none here"))
     without = seconds(decoder_bundle)
     assert without == seconds(decoder_bundle, energy=False)
-    monkeypatch.setattr(needs, "find_meter", lambda device: Meter("rapl_pkg", (), (), 0.001))
+    monkeypatch.setattr(profile_task, "find_meter", lambda device: Meter("rapl_pkg", (), (), 0.001))
     windows = Protocol().energy_windows * Protocol().energy_seconds
     assert seconds(decoder_bundle) - without > 2 * windows
     assert seconds(decoder_bundle, energy=False) == without

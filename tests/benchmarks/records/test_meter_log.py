@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.records.energy_record import Energy, EnergyWindow
+from edgepress.benchmarks.records.meter_log import import_meter
 from edgepress.benchmarks.records.record import Measurement
-from edgepress.benchmarks.speed.meter_log import import_meter
 from edgepress.cli.entry import run
 from edgepress.devices.energy import Meter
 from edgepress.devices.meters import logged

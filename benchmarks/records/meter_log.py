@@ -13,10 +13,10 @@ from statistics import median
 from ...devices.energy import MeterLost
 from ...devices.meters.logged import METHOD, Sample, between, joules, read_samples
 from ...errors import InputError
-from ..records import record as records
-from ..records.energy_record import Energy, EnergyWindow
-from ..records.record import Measurement
-from .energy_windows import STEPS, energy_metrics
+from . import record as records
+from .energy_metrics import STEPS, energy_metrics
+from .energy_record import Energy, EnergyWindow
+from .record import Measurement
 
 
 def import_meter(log: Path, record: Path) -> list[Measurement]:
