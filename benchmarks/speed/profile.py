@@ -13,19 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...devices.energy import find_meter
 from ...devices.probe import probe
 from ...devices.state import disturbance, read_state
 from ...foreign import shortages_are_typed
 from ...runtime.session.needs import Needs
-from ...runtime.session.session import device_of
 from ...terminal import Progress, Silent
 from ..records import record as records
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
 from .arm import Arm
 from .bundle_roofs import account_of, bandwidths, roofline_of
-from .energy_windows import measure_energy, uncounted
+from .energy_windows import measure_energy
 from .foreseen import apart, foreseen
 from .latency import measure_arms, per_block, quantities
 from .latency_line import Conditions, MeasuredArm, measurement_line
@@ -143,13 +141,11 @@ def _measure(
 
 def _with_energy(arms: list[MeasuredArm], task: ProfileTask, progress: Progress) -> list[MeasuredArm]:
     """The arms with what the meter of the provider's device counted, after all that is timed."""
-    if not task.energy:
-        return [replace(arm, energy=uncounted("it was not requested")) for arm in arms]
     found = measure_energy(
         [arm.bundle.path for arm in arms],
         task.workload,
         task.protocol,
-        find_meter(device_of(task.provider)),
+        task.meter,
         **task.session,
         progress=progress,
     )

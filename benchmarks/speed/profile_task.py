@@ -34,14 +34,14 @@ _START, _AROUND = 1.0, 6.0
 
 @dataclass(frozen=True)
 class ProfileTask:
-    """The bundles take turns, in this order; ``energy`` is counted and ``per_op`` accounted for on demand."""
+    """The bundles take turns, in this order; ``per_op`` accounts for every node, ``meter`` counts energy."""
 
     bundles: list[Bundle]
     workload: Workload
     protocol: Protocol
     threads: int
     provider: str
-    energy: bool
+    meter: Meter | NoMeter
     per_op: bool
 
     @classmethod
@@ -70,7 +70,7 @@ class ProfileTask:
             protocol,
             thread_budget() if threads is None else threads,
             provider,
-            energy,
+            find_meter(device_of(provider)) if energy else NoMeter("it was not requested"),
             per_op,
         )
 
@@ -107,9 +107,8 @@ def profile_needs(task: ProfileTask) -> Needs:
     which run one after another.
     """
     sizes = {str(bundle.path): _files(bundle) for bundle in task.bundles}
-    device = device_of(task.provider)
-    rates = quick_rates(task.threads) if device == "cpu" else _ELSEWHERE
-    windows = _windows(task, find_meter(device)) if task.energy else 0.0
+    rates = quick_rates(task.threads) if device_of(task.provider) == "cpu" else _ELSEWHERE
+    windows = _windows(task)
     seconds = sum(_seconds(bundle, task, rates) + windows for bundle in task.bundles)
     return Needs(
         "profile",
@@ -135,11 +134,11 @@ def _memory(bundle: Bundle, workload: Workload) -> int:
     return size + decoder.kv_bytes_per_token * tokens + 4 * decoder.vocab_size
 
 
-def _windows(task: ProfileTask, meter: Meter | NoMeter) -> float:
+def _windows(task: ProfileTask) -> float:
     """Seconds of one bundle's windows of energy: idle and each phase, in each turn."""
-    if isinstance(meter, NoMeter):
+    if isinstance(task.meter, NoMeter):
         return 0.0
-    window = max(task.protocol.energy_seconds, STEPS * meter.update_s)
+    window = max(task.protocol.energy_seconds, STEPS * task.meter.update_s)
     return task.protocol.energy_windows * (_START + (1 + len(task.workload.units)) * window)
 
 

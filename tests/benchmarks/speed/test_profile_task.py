@@ -10,8 +10,14 @@ from edgepress.benchmarks.speed.profile_task import ProfileTask, profile_needs
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.devices.energy import Meter, NoMeter
 from edgepress.devices.quick_rates import QuickRates
+from edgepress.export.api import export_bundle
 
 pytestmark = pytest.mark.chain
+
+
+@pytest.fixture(scope="module")
+def decoder(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_bundle(pico_llama, output=tmp_path_factory.mktemp("plan") / "decoder", validate=False)
 
 
 def seconds(bundle: Path, *, provider: str = "cpu", energy: bool = True) -> float:
@@ -21,25 +27,21 @@ def seconds(bundle: Path, *, provider: str = "cpu", energy: bool = True) -> floa
     return profile_needs(task).seconds
 
 
-def test_slower_memory_and_products_take_longer(
-    decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slower_memory_and_products_take_longer(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for rate in (1e12, 1e6, 5e5):
         monkeypatch.setattr(profile_task, "quick_rates", lambda threads, rate=rate: QuickRates(rate, rate))
-        found.append(seconds(decoder_bundle))
+        found.append(seconds(decoder))
     fast, slow, slower = found
     assert slow > 2 * fast and slower - fast == pytest.approx(2 * (slow - fast), rel=0.01)
 
 
-def test_energy_takes_time_only_where_a_meter_is(
-    decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_energy_takes_time_only_where_a_meter_is(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_task, "quick_rates", lambda threads: QuickRates(1e10, 1e10))
     monkeypatch.setattr(profile_task, "find_meter", lambda device: NoMeter("none here"))
-    without = seconds(decoder_bundle)
-    assert without == seconds(decoder_bundle, energy=False)
+    without = seconds(decoder)
+    assert without == seconds(decoder, energy=False)
     monkeypatch.setattr(profile_task, "find_meter", lambda device: Meter("rapl_pkg", (), (), 0.001))
     windows = Protocol().energy_windows * Protocol().energy_seconds
-    assert seconds(decoder_bundle) - without > 2 * windows
-    assert seconds(decoder_bundle, energy=False) == without
+    assert seconds(decoder) - without > 2 * windows
+    assert seconds(decoder, energy=False) == without
