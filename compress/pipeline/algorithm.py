@@ -6,6 +6,7 @@ A file in ``passes/`` defines one subclass and names it ``PASS``; the fields are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class Pass(BaseModel):
     @property
     def label(self) -> str:
         """How a table calls what the pass does, for a pass without a scheme."""
-        return type(self).__name__.lower()
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(self).__name__).lower()
 
     def called(self, name: str) -> str:
         """How a summary calls the pass ``name`` beside its scheme or label; empty where those say it all."""
