@@ -32,7 +32,8 @@ METHOD = "dot product of two float64 streams per thread, best of the repeats"
 SMALLEST = 1 << 20
 # One repeat reads at least this much, to be long against the cost of starting it.
 BYTES_PER_REPEAT = 1 << 29
-_SINGLE = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# What keeps a BLAS to one thread: variables that it reads once, when it is loaded.
+SINGLE = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def measure_bandwidth(working_set: int, *, threads: int | None = None, repeats: 
         input=json.dumps(request),
         capture_output=True,
         text=True,
-        env={**os.environ, **dict.fromkeys(_SINGLE, "1")},
+        env={**os.environ, **dict.fromkeys(SINGLE, "1")},
         check=False,
     )
     if child.returncode != 0:
