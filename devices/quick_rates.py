@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..errors import EdgepressError
 from .bandwidth import SINGLE
 
-_VALUES, _SIDE = 1 << 22, 512  # of each of two vectors, beyond most caches; of a matrix
+_VALUES, _SIDE = 1 << 22, 256  # of each of two vectors, beyond most caches; of a matrix
 _REPEATS, _SECONDS = 3, 0.1
 # Of a thread's rate that each further thread adds.
 _MEMORY, _PRODUCTS = 0.6, 0.8

@@ -8,7 +8,7 @@ from pytest import MonkeyPatch, approx
 
 def test_the_fastest_run_counts(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_fastest", lambda run: run() is None or 0.5)
-    assert of_one_thread() == (2 * (64 << 20), 2 * 512**3)
+    assert of_one_thread() == (2 * (64 << 20), 2 * 256**3)
 
 
 def test_threads_add_to_what_one_does_in_a_process_of_its_own(monkeypatch: MonkeyPatch) -> None:
