@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from .measure.fisher import LOGITS_AT_ONCE
 from .model.anatomy import Anatomy
@@ -17,6 +18,7 @@ from .model.weights import WeightSource
 from .pipeline.advance import FORWARD, Work, block_weights, block_work
 from .pipeline.algorithm import Pass
 from .pipeline.block_pass import PREPARED_AT_ONCE, BlockPass
+from .pipeline.chain import stages_of
 from .pipeline.damage_probe import PROBED_AT_ONCE
 from .pipeline.model_pass import ModelPass
 from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS
@@ -191,10 +193,13 @@ def _head_bytes(source: WeightSource, at_once: int) -> int:
     return source.outer_bytes() + logits
 
 
-def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, result: int) -> int:
-    """The most bytes on disk: a result of ``result`` bytes, its parts, and the hidden states that wait, of a
-    backward sweep those of every block.
+def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, sizes: Sequence[int]) -> int:
+    """The most bytes on disk, where each step leaves a model of so many as ``sizes`` has: what a stage makes,
+    its parts, and the checkpoint of the stage before; and the hidden states that wait, of a backward sweep
+    those of every block.
     """
+    ends = [sizes[count - 1] for count in accumulate(map(len, stages_of(recipe.steps)))]
+    most = max(before + 2 * made for before, made in zip((0, *ends), ends, strict=False))
     state, count = source.anatomy.hidden_size * FLOAT, len(source.anatomy.blocks)
     measured = [
         MEASURED_TOKENS if isinstance(step, ModelPass) else step.prepared_tokens or 0
@@ -205,7 +210,7 @@ def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, result: int)
     probed = len(TEXTS) * TOKENS * (2 + len(recipe.steps))
     passes = [step for _, step in recipe.steps if isinstance(step, ModelPass)]
     kept = max((step.disk_bytes(source.anatomy, tokens) for step in passes), default=0)
-    return 2 * result + kept + state * (probed + max(2 * tokens, waiting))
+    return most + kept + state * (probed + max(2 * tokens, waiting))
 
 
 def work_of(source: WeightSource, recipe: Recipe, samples: int, length: int, batch_tokens: int) -> Work:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from operator import sub
 from typing import Any
 
 from ..errors import RecipeError, ShapeError
@@ -143,9 +145,9 @@ def plan(
     again = check_requantized(source, recipe)
     tokens = samples * length if recipe.calibrated else 0
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
-    result = checkpoint - sum(step.bytes_before - step.bytes_after for step in steps)
-    added = sum(step.added_bytes(source.anatomy) for _, step in recipe.steps)
-    result += added
+    added = [step.added_bytes(source.anatomy) for _, step in recipe.steps]
+    less = [step.bytes_before - step.bytes_after for step in steps]
+    sizes = [checkpoint + more for more in accumulate(map(sub, added, less))]
     at_once, rates = min(batch_size, samples) * length, measured_rates()
     return Plan(
         model=name,
@@ -155,12 +157,12 @@ def plan(
         steps=steps,
         calibration_tokens=tokens,
         checkpoint_bytes=checkpoint,
-        result_bytes=result,
-        bundle_bytes=bundle_bytes(source, left, bits, recipe.tables, added),
+        result_bytes=sizes[-1],
+        bundle_bytes=bundle_bytes(source, left, bits, recipe.tables, sum(added)),
         peak_memory=memory_of(source, recipe, samples, length, batch_size),
-        disk=predict_disk(source, recipe, tokens, result),
+        disk=predict_disk(source, recipe, tokens, sizes),
         seconds=_START
-        + (checkpoint + 3 * result) / rates.hashed
+        + (checkpoint + 3 * sizes[-1]) / rates.hashed
         + seconds_of(source, recipe, samples, length, at_once, rates),
         probe_tokens=len(TEXTS) * TOKENS,
         probe_seconds=rates.seconds(probe_work(source, recipe)),

@@ -19,8 +19,8 @@ from .. import __version__
 from ..storage import cache_directory, sha256_json, write_atomic
 from .numbers.grid import fit_grid, grids_tried
 from .numbers.scheme import Scheme
-from .passes.gptq import quantize_in_order
 from .pipeline.advance import Work
+from .solve.column_recursion import quantize_in_order
 from .solve.damped_cholesky import factorize
 
 _SCHEME = Scheme.parse("W4A16-g64")

@@ -14,7 +14,7 @@ _FLOAT = 4
 # ONNX Runtime, the tokenizer, hidden states and logits of a proof's few rows.
 _AROUND = 200 << 20
 # Rows of a float table that are rounded or compared at once, and how many float copies of them that takes.
-_ROWS, _COPIES = 8192, 6
+_ROWS, _ROUNDED, _COMPARED = 8192, 6, 2
 # Tokens that a proof runs through each block, in torch, in float and exactly, about.
 _PROOF_TOKENS = 1400
 
@@ -61,7 +61,7 @@ def _writing(source: WeightSource, sizes: dict[str, int]) -> int:
     rounded = source.embedding_scheme is not None
     table = f"{source.anatomy.embedding}.weight"
     held = [2 * size for name, size in sizes.items() if not (rounded and name == table)]
-    return max(held, default=0) if not rounded else max(*held, _table(source, sizes[table]))
+    return max(held, default=0) if not rounded else max(*held, _table(source, sizes[table], _ROUNDED))
 
 
 def _proving(source: WeightSource, sizes: dict[str, int], bundle: int) -> int:
@@ -71,11 +71,14 @@ def _proving(source: WeightSource, sizes: dict[str, int], bundle: int) -> int:
     anatomy = source.anatomy
     blocks = [[_FLOAT * weights_of(one) for one in block.linears()] for block in anatomy.blocks]
     block = max(sum(linears) + max(linears) for linears in blocks)
-    return max(block + bundle // len(blocks), bundle + _table(source, sizes[f"{anatomy.embedding}.weight"]))
+    head = _table(source, sizes[f"{anatomy.embedding}.weight"], _COMPARED)
+    return max(block + bundle // len(blocks), bundle + head)
 
 
-def _table(source: WeightSource, size: int) -> int:
-    """A table of ``size`` bytes in float32: as it is stored, its codes, and some of its rows in float."""
+def _table(source: WeightSource, size: int, copies: int) -> int:
+    """A table of ``size`` bytes in float32: as it is stored, its codes, and ``copies`` of some of its rows in
+    float.
+    """
     anatomy = source.anatomy
     stored = source.stored_bytes(f"{anatomy.embedding}.weight")
-    return stored + size // 2 + _COPIES * _ROWS * anatomy.hidden_size * _FLOAT
+    return stored + size // 2 + copies * _ROWS * anatomy.hidden_size * _FLOAT

@@ -126,10 +126,9 @@ def _rounding_error(
     left = torch.addcmul(grouped, codes, scale.unsqueeze(-1), value=-1, out=room)
     if importance is not None and importance.ndim == 3:
         error[:] = ((left.transpose(0, 1) @ importance).transpose(0, 1) * left).sum(-1)
-    elif importance is not None:
-        error[:] = torch.einsum("ogs,gs->og", left.square_(), importance)
     else:
-        torch.sum(left.square_(), -1, out=error)
+        square = left.square_()
+        torch.sum(square if importance is None else square.mul_(importance), -1, out=error)
 
 
 def _search_mse(

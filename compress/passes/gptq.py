@@ -32,98 +32,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...terminal import Tick, unseen
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import input_scale_of
-from ..numbers.grid import fit_grid, quantize, round_to_grid
-from ..numbers.number_format import code_type
-from ..numbers.qtensor import QTensor
+from ..numbers.grid import fit_grid, quantize
+from ..numbers.qtensor import QTensor, row_tiles
 from ..numbers.scheme import AnySchemeOption, Scheme
 from ..pipeline.advance import FORWARD, Work
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block import Block
-from ..solve.damped_cholesky import InverseFactor, all_finite, damped, damping_status, factorize
+from ..solve.column_recursion import quantize_in_order
+from ..solve.damped_cholesky import all_finite, damped, damping_status, factorize
 from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
 from ..solve.refinement import refine
-
-
-def quantize_in_order(
-    weight: Tensor,
-    scale: Tensor,
-    zero_point: Tensor | None,
-    factor: InverseFactor,
-    order: Tensor,
-    scheme: Scheme,
-    *,
-    mask: Tensor | None = None,
-    block: int = 64,
-    tick: Tick = unseen,
-) -> QTensor:
-    """Quantize ``weight [out, in]`` on the grid ``scale``, ``zero_point [out, groups]``.
-
-    ``factor`` is of the damped Gram with its channels in ``order [in]``, the order of work; weights where
-    ``mask`` (True keeps) is False become exactly zero. ``tick`` receives the multiply-adds that are done.
-    """
-    group = torch.arange(weight.shape[1], device=weight.device) // (weight.shape[1] // scale.shape[1])
-    codes = _columns(
-        weight.T[order].contiguous(),
-        scale.T.contiguous(),
-        None if zero_point is None else zero_point.T.contiguous(),
-        group[order],
-        None if mask is None else mask.T[order].contiguous(),
-        factor,
-        scheme,
-        block,
-        tick,
-    )
-    restored = torch.empty_like(codes)
-    restored[order] = codes
-    zero_codes = None if zero_point is None else zero_point.to(torch.int8)
-    return QTensor(scheme, restored.T.contiguous().to(code_type(scheme.format)), scale, zero_codes)
-
-
-def _columns(
-    weight: Tensor,
-    scale: Tensor,
-    zero: Tensor | None,
-    group: Tensor,
-    mask: Tensor | None,
-    factor: InverseFactor,
-    scheme: Scheme,
-    block: int,
-    tick: Tick,
-) -> Tensor:
-    """Codes ``[in, out]``, int8 or the float points of FP8.
-
-    Every argument is transposed, input channels first and in the order of work: ``weight``, ``mask [in,
-    out]``; ``scale``, ``zero [groups, out]`` with ``group [in]`` the group of each channel. ``weight`` is
-    overwritten.
-    """
-    channels = weight.shape[0]
-    codes = torch.empty_like(weight, dtype=torch.float32 if scheme.format == "fp8" else torch.int8)
-    groups = group.tolist()
-    for start in range(0, channels, block):
-        stop = min(start + block, channels)
-        errors = torch.empty_like(weight[start:stop])
-        upper = factor.panel(start, stop)
-        for j in range(start, stop):
-            scale_j = scale[groups[j]]
-            zero_j = None if zero is None else zero[groups[j]]
-            code = round_to_grid(weight[j], scale_j, zero_j, scheme)
-            if mask is not None:
-                code = torch.where(mask[j], code, torch.zeros_like(code) if zero_j is None else zero_j)
-            codes[j] = code
-            value = code if zero_j is None else code - zero_j
-            row = upper[j - start, j - start :]
-            error = torch.addcmul(weight[j], value, scale_j, value=-1).div_(row[0])
-            errors[j - start] = error
-            if j + 1 < stop:
-                weight[j + 1 : stop].addr_(row[1 : stop - j], error, alpha=-1)
-        if stop < channels:
-            weight[stop:].addmm_(upper[:, stop - start :].T, errors, alpha=-1)
-        tick(Work(errors.numel() * channels / 2, entries=errors.numel()).multiplications)
-    return codes
-
 
 _BLOCK = 64  # columns worked between two far updates: with their errors they fit the second-level cache
 
@@ -189,15 +109,18 @@ class Gptq(GroupSolving):
             weight = weight if mask is None else weight * mask
         power = gram.diagonal().clamp(min=0)
         grid = fit_grid(weight, self.scheme, "mse", power, tick=block.tick_rounded)
+        left = None if self.refinements else weight.new_zeros(len(weight))
         tensor = quantize_in_order(
-            weight, *grid, factor, order, self.scheme, mask=mask, block=_BLOCK, tick=block.tick
+            weight, *grid, factor, order, self.scheme, mask=mask, block=_BLOCK, left=left, tick=block.tick
         )
         damping = factor.damping
         del factor
         if self.refinements:
             hessian = damped(gram, damping)
             tensor = refine(weight, hessian, tensor, self.refinements, mask=mask, tick=block.tick)
-        return self._record(block, layers, self._whole(tensor, inputs), weight, gram, damping)
+        if left is not None:
+            left -= _of_damping(tensor, weight, gram.diagonal(), damping)
+        return self._record(block, layers, self._whole(tensor, inputs), weight, gram, damping, left)
 
     def _whole(self, tensor: QTensor, inputs: Inputs) -> QTensor:
         """``tensor`` with what its scheme says of the activations."""
@@ -213,16 +136,30 @@ class Gptq(GroupSolving):
         target: Tensor,
         gram: Tensor,
         damping: float | None,
+        left: Tensor | None = None,
     ) -> None:
-        """Set the quantized layers; the error reported is against ``target``, what they were to stand for."""
+        """Set the quantized layers; the error reported is against ``target``, what they were to stand for,
+        and ``left [out]`` is that of each row's outputs where it is known.
+        """
         status, detail = damping_status(self.damping, damping, "fallback-rtn")
         finite = damping is not None or all_finite(gram)
         row = 0
         for linear in layers:
             rows = torch.arange(row, row + linear.out_features, device=target.device)
             row += linear.out_features
-            known = gram if finite else None
-            block.quantize(linear, tensor.rows(rows), "gptq", status, detail, wanted=target[rows], gram=known)
+            known, damage = gram if finite else None, None if left is None else float(left[rows].sum())
+            part, wanted = tensor.rows(rows), target[rows]
+            block.quantize(linear, part, "gptq", status, detail, wanted=wanted, gram=known, damage=damage)
+
+
+def _of_damping(tensor: QTensor, target: Tensor, diagonal: Tensor, damping: float) -> Tensor:
+    """What of each row's squared error ``[out]`` under the damped Gram comes from the damping, which is not
+    in the outputs. ``diagonal [in]`` is the Gram's.
+    """
+    mean = diagonal.mean()
+    added = torch.where(diagonal > 0, damping * mean, mean - diagonal)
+    parts = [(tensor.dequantize(rows=rows) - target[rows]).square_() @ added for rows in row_tiles(target)]
+    return torch.cat(parts)
 
 
 def _stacked(block: Block, layers: list[Linear]) -> tuple[Tensor, Tensor | None]:

@@ -62,6 +62,10 @@ class Qat(Selective, Learning):
         """The model, latent weights with their change, gradient, two moments and best, and a micro-batch."""
         return 9 * weights + self.passing_bytes(weights)
 
+    @property
+    def lighter(self) -> str:
+        return f"tune (scales, norms) or block_qat (codes), which hold a block at a time; {super().lighter}"
+
     def learner(self, stage: Stage) -> Student:
         """The model with its codes free.
 

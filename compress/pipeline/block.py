@@ -28,6 +28,7 @@ from ..numbers.fake_quant import rounding_of, unwrap, wrap
 from ..numbers.qtensor import QTensor, row_tiles
 from .advance import Work
 from .forward import Batch
+from .statistics import mean_square_of_outputs
 
 FALLBACK = "fallback"
 _PRODUCT_WEIGHTS = 1 << 21  # of a matrix that is multiplied at once: enough to keep the product busy
@@ -156,14 +157,16 @@ class Block:
         *,
         wanted: Tensor | None = None,
         gram: Tensor | None = None,
+        damage: float | None = None,
     ) -> None:
         """Store a quantized weight and how it fared in the pass ``step``.
 
         The error is against ``wanted [out, in]``, the present weight where it is None: of the outputs under
-        ``gram [in, in]``, or of the weights without one.
+        ``gram [in, in]``, or of the weights without one. ``damage`` is ``E‖ΔW x‖²`` where it is known.
         """
         kind = "weight" if gram is None else "output"
-        error = rounded_into(self.linears[linear.name].weight.detach(), tensor, wanted, gram, self.tick)
+        weight = self.linears[linear.name].weight.detach()
+        error = rounded_into(weight, tensor, wanted, gram, damage, self.tick)
         self.quantized[linear.name] = tensor
         self.statuses.append(LayerStatus(linear.name, step, tensor.scheme.name, status, error, kind, detail))
 
@@ -215,30 +218,37 @@ class Block:
 
 
 def rounded_into(
-    weight: Tensor, tensor: QTensor, wanted: Tensor | None, gram: Tensor | None, tick: Tick = unseen
+    weight: Tensor,
+    tensor: QTensor,
+    wanted: Tensor | None = None,
+    gram: Tensor | None = None,
+    damage: float | None = None,
+    tick: Tick = unseen,
 ) -> float:
     """Make ``weight [out, in]`` what the codes of ``tensor`` stand for, a few rows at a time.
 
     Returns :func:`output_error` against ``wanted [out, in]``, or without a Gram :func:`weight_error`; against
-    what ``weight`` was where ``wanted`` is None.
+    what ``weight`` was where ``wanted`` is None. ``damage`` is ``E‖ΔW x‖²`` where it is known.
     """
-    damage = power = 0.0
+    found = power = 0.0
     for rows in row_tiles(weight) if gram is None else row_tiles(weight, _PRODUCT_WEIGHTS):
         rounded, before = tensor.dequantize(rows=rows), weight if wanted is None else wanted
         part = before[rows].to(torch.float32)
-        change = rounded - part
-        damage += float(change.square_().sum() if gram is None else ((change @ gram) * change).sum())
-        power += float(part.square().sum() if gram is None else ((part @ gram) * part).sum())
+        if gram is None:
+            found += float((rounded - part).square_().sum())
+            power += float(part.square().sum())
+        else:
+            found += 0.0 if damage is not None else mean_square_of_outputs(rounded - part, gram)
+            power += mean_square_of_outputs(part, gram)
+            tick((1.0 if damage is None else 0.5) * part.numel() * len(gram))
         weight[rows] = rounded
-        tick(0 if gram is None else 2 * part.numel() * len(gram))
-    return max(damage, 0.0) / power if power > 0 else 0.0
+    return max(found if damage is None else damage, 0.0) / power if power > 0 else 0.0
 
 
 def output_error(change: Tensor, weight: Tensor, gram: Tensor) -> float:
     """``E‖ΔW x‖² / E‖W x‖²`` for ``change``, ``weight [out, in]``, ``gram [in, in]``; 0 when dead."""
-    damage = float(((change @ gram) * change).sum())
-    power = float(((weight @ gram) * weight).sum())
-    return max(damage, 0.0) / power if power > 0 else 0.0
+    power = mean_square_of_outputs(weight, gram)
+    return max(mean_square_of_outputs(change, gram), 0.0) / power if power > 0 else 0.0
 
 
 def weight_error(change: Tensor, weight: Tensor) -> float:

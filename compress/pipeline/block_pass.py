@@ -119,7 +119,7 @@ class BlockPass(Selective):
             if self.calibrated:
                 total += Work(products=tokens * (FORWARD * rows * wide + wide**2))
             if self.factors_grams:
-                total += Work(2.5 * rows * wide**2, wide**3, wide, rows * wide)
+                total += Work(1.6 * rows * wide**2, wide**3, wide, rows * wide)
             total += Work(roundings=rows * wide * self.roundings)
         return total
 

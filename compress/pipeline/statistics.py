@@ -55,6 +55,21 @@ class Gram:
         return self.total.div_(max(self.count, 1))
 
 
+def mean_square_of_outputs(weight: Tensor, gram: Tensor, strips: int = 8) -> float:
+    """``E‖W x‖²``, the sum over the rows of ``weight [rows, in]``, for inputs with the ``gram [in, in]``: of
+    which the part above the diagonal is read, and a little more, in so many ``strips`` of columns.
+    """
+    wide, total = len(gram), 0.0
+    height = -(-wide // strips)
+    for start in range(0, wide, height):
+        strip = slice(start, start + height)
+        product = weight[:, strip] @ gram[strip, strip]
+        if start:
+            product.addmm_(weight[:, :start], gram[:start, strip], alpha=2)
+        total += float(product.mul_(weight[:, strip]).sum())
+    return total
+
+
 class Mean:
     """``mean``: mean over tokens of ``x`` per input channel, ``[in]`` float32."""
 

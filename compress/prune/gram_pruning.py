@@ -104,7 +104,7 @@ class GramPruning(GroupSolving, UnstructuredPruning):
             block.masks[linear.name] = kept.clone()
             block.set_weight(linear, pruned.clone())
             error = output_error(block.weight(linear) - wanted, wanted, gram)
-            block.tick(2 * wanted.numel() * len(gram))
+            block.tick(wanted.numel() * len(gram))
             self._record(block, linear, error, "output", factor.damping)
 
     def _record(self, block: Block, linear: Linear, error: float, kind: str, damping: float | None) -> None:

@@ -24,6 +24,7 @@ MAX_DAMPING = 10.0
 # Tried one after another where none is given, by halves of the text.
 DAMPINGS = (0.01, 0.1, 1.0, 10.0)
 _PANEL = 256
+_ROWS = 1024  # of a triangle that are multiplied at once: what is zero beside them is left out
 _FACTORED = 0.25  # of the work on a Gram, the rest is the inverse of the factor
 
 
@@ -224,6 +225,9 @@ def invert_lower_in_place(lower: Tensor, panel: int = _PANEL, tick: Tick = unsee
         identity = torch.eye(stop - start, dtype=lower.dtype, device=lower.device)
         corner.copy_(torch.linalg.solve_triangular(corner, identity, upper=False))
         if stop < size:
-            below = lower[stop:, start:stop]
-            below.copy_(lower[stop:, stop:] @ (below @ corner)).neg_()
+            inner, below = lower[stop:, stop:], lower[stop:, start:stop]
+            right = (below @ corner).neg_()
+            for top in range(0, size - stop, _ROWS):
+                rows = slice(top, top + _ROWS)
+                below[rows] = inner[rows, : top + _ROWS] @ right[: top + _ROWS]
         tick((1 - _FACTORED) * size**2 * (stop - start))

@@ -114,6 +114,10 @@ def test_whole_weights_that_do_not_fit_are_refused_with_what_takes_less(
     with refused(tmp_path / "o", "pass distill needs", monkeypatch) as found:
         compress_model(str(model), recipe=learned["all"], output=tmp_path / "o", max_memory=most, **text)
     assert "train: lora" in found.value.fix and "--use_fsdp" in found.value.fix
+    qat = recipe(tmp_path, {"pass": "qat", "scheme": "W4A16-g32"})
+    with refused(tmp_path / "o", "pass qat needs", monkeypatch) as found:
+        compress_model(str(model), recipe=qat, output=tmp_path / "o", max_memory=most, **text)
+    assert "tune (scales, norms)" in found.value.fix and "--use_fsdp" in found.value.fix
 
 
 def test_learning_from_one_sequence_at_a_time_is_planned_and_advised(

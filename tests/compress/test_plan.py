@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,16 @@ def test_answers_of_a_teacher_count_as_disk(pico_llama: Path, tmp_path: Path) ->
         chosen = {"recipe": str(recipe), "calibration": "wikipedia", "samples": 64, "length": 32}
         found[cache] = plan_model(str(pico_llama), **chosen).disk  # type: ignore[arg-type]
     assert found["true"] - found["false"] == 64 * 32 * 50 * 8
+
+
+def test_the_checkpoint_between_two_stages_counts_as_disk(
+    pico_llama: Path, tmp_path: Path, recipe: Callable[..., str]
+) -> None:
+    rounding = {"pass": "rtn", "scheme": "W4A16-g32"}
+    one = plan_model(str(pico_llama), recipe=recipe(tmp_path, rounding))
+    text: dict[str, Any] = {"calibration": "wikipedia", "samples": 4, "length": 32}
+    two = plan_model(str(pico_llama), recipe=recipe(tmp_path, rounding, {"pass": "tune"}), **text)
+    assert two.disk >= one.disk + one.result_bytes
 
 
 def test_a_dry_run_refuses_what_the_run_would(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:

@@ -15,13 +15,15 @@ GRIDS, LEFT = "grids searched under the Hessian", "output error of each layer"
 OTHERS = (GRIDS, LEFT)
 RATE = "multiply-adds a second"
 SIDE = 4096  # of the product that the rate is measured on
+PROBED = 1024  # tokens that go through the original and through the result too, for the exact KL of the step
 
 
 def floors(size: Size, tokens: int) -> dict[str, float]:
     """The multiply-adds that nobody can leave out, by kind, for ``tokens`` of calibration text.
 
-    Two forward passes without attention; of each Gram ``[n, n]`` one half; a Cholesky factor and its inverse,
-    n³ / 6 each; and each column of a matrix with so many rows changed by all before it, rows × n² / 2.
+    Two forward passes without attention, the first of which ends before the down projection, and two of the
+    :data:`PROBED` tokens; of each Gram ``[n, n]`` one half; a Cholesky factor and its inverse, n³ / 6 each;
+    and each column of a matrix with so many rows changed by all before it, rows × n² / 2.
     """
     keys = 64 * size.kv_heads
     groups = [  # inputs, and the rows of the matrices that read them
@@ -29,7 +31,11 @@ def floors(size: Size, tokens: int) -> dict[str, float]:
         *((size.hidden, 2 * size.ffn), (size.ffn, size.hidden)),
     ]
     return {
-        FORWARD: size.blocks * 2.0 * tokens * sum(wide * rows for wide, rows in groups),
+        FORWARD: size.blocks
+        * (
+            2.0 * (tokens + PROBED) * sum(wide * rows for wide, rows in groups)
+            - tokens * size.ffn * size.hidden
+        ),
         GRAMS: size.blocks * tokens * sum(wide**2 / 2 for wide, _ in groups),
         FACTORS: size.blocks * sum(wide**3 / 3 for wide, _ in groups),
         COLUMNS: size.blocks * sum(rows * wide**2 / 2 for wide, rows in groups),
@@ -70,8 +76,10 @@ def write_gptq(path: Path, taken: Sequence[Taken]) -> None:
             [
                 "Floor: the multiply-adds that nobody can leave out, at the rate of torch's float32 products "
                 f"of {SIDE:,} × {SIDE:,} matrices in the same process: two forward passes without "
-                "attention, half of each Gram, n³ / 3 for a factor and its inverse, and rows × n² / 2 "
+                f"attention, the first without the down projection, and two of the {PROBED:,} tokens of the "
+                "exact KL; half of each Gram, n³ / 3 for a factor and its inverse, and rows × n² / 2 "
                 "for the columns.",
-                "The whole process has start, text, the exact KL of the step, reading and writing besides.",
+                "The whole process has start, text, the head's part of the exact KL, reading and writing "
+                "besides.",
             ],
         )

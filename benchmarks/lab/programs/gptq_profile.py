@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     FORWARD: (("compress/pipeline/forward.py", "run_block"),),
     GRAMS: (("compress/pipeline/statistics.py", "update"), ("compress/pipeline/statistics.py", "value")),
     GRIDS: (("compress/numbers/grid.py", "fit_grid"),),
-    COLUMNS: (("compress/passes/gptq.py", "quantize_in_order"),),
+    COLUMNS: (("compress/solve/column_recursion.py", "quantize_in_order"),),
     FACTORS: (("compress/solve/damped_cholesky.py", "factorize"),),
     LEFT: (("compress/pipeline/block.py", "rounded_into"),),
     "activations to disk and back, hashed": (

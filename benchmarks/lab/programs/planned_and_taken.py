@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ....storage import write_atomic
+from ....terminal import Silent
 from ..makers.random_llama import save_random_llama
 from ..planned.cases import (
     BLOCKS,
@@ -87,18 +88,14 @@ def environment(work: Path) -> dict[str, str]:
 
 def planned(work: Path, model: str, name: str) -> dict[str, Any]:
     """The plan of a case, empty where its verb has none."""
-    from ....compress.api import plan_model  # a child's peak begins with what its parent holds: not before
+    # A child's peak begins with what its parent holds: not before. What does not fit here has a plan too.
+    from ....compress.job import CalibrationChoice, Job
 
     if name in RECIPES:
         samples, length = (None, None) if name in WITHOUT_TEXT else _text(model, name)
-        plan = plan_model(
-            str(work / "model"),
-            recipe=_recipe(work, model, name),
-            calibration=None if samples is None else "wikipedia",
-            samples=samples,
-            length=length,
-            output=work / name,
-        ).as_dict()
+        text = CalibrationChoice(None if samples is None else "wikipedia", samples, length)
+        model_path, recipe = str(work / "model"), _recipe(work, model, name)
+        plan = Job(model_path, recipe, None, None, text, Silent()).plan.as_dict()
     else:
         command = [sys.executable, "-m", "edgepress", *arguments_of(work, model, name), "--dry-run", "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(work))

@@ -11,8 +11,9 @@ import torch
 from edgepress.compress.numbers.grid import fit_grid, quantize
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.passes.gptq import Gptq, quantize_in_order
+from edgepress.compress.passes.gptq import Gptq
 from edgepress.compress.pipeline.block import Block, output_error
+from edgepress.compress.solve.column_recursion import quantize_in_order
 from edgepress.compress.solve.damped_cholesky import factorize
 from torch import Tensor
 
@@ -105,6 +106,28 @@ def test_beats_rounding_on_its_own_objective(name: str, seed: int) -> None:
     rounded = quantize(weight, scheme, "mse", gram.diagonal()).dequantize()
     solved = run(weight, gram, scheme).dequantize()
     assert output_error(solved - weight, weight, gram) < 0.9 * output_error(rounded - weight, weight, gram)
+
+
+def test_what_the_recursion_leaves_is_the_error_under_the_damped_gram() -> None:
+    weight, gram = doubled(5)
+    scheme, order, left = Scheme.parse("W4A16-g16"), torch.randperm(64), torch.zeros(24, dtype=torch.double)
+    factor = factorize(gram, 0.01, order)
+    assert factor is not None
+    tensor = quantize_in_order(weight, *grid_of(weight, gram, scheme), factor, order, scheme, left=left)
+    change = tensor.dequantize().double() - weight
+    damped = gram + 0.01 * gram.diagonal().mean() * torch.eye(64)
+    torch.testing.assert_close(left, ((change @ damped) * change).sum(1), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("shape", ["dead channel", "duplicate columns", "fewer tokens than channels"])
+def test_the_status_tells_the_error_of_the_outputs(shape: str, layer_block: LayerBlock) -> None:
+    few = torch.randn(20, 64, generator=torch.Generator().manual_seed(8))
+    cases = trouble() | {"fewer tokens than channels": (problem(6)[0], few.T @ few / 20, set())}
+    weight, gram, _ = cases[shape]
+    block, linear = layer_block(weight.clone(), gram)
+    Gptq(scheme=Scheme.parse("W3A16-g32")).apply(block)
+    change = block.quantized[linear.name].dequantize() - weight
+    assert block.statuses[0].error == pytest.approx(output_error(change, weight, gram), rel=1e-3)
 
 
 def test_factor_is_the_cholesky_factor_of_the_inverse() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edgepress.compress.pipeline.statistics import Gram
+from edgepress.compress.pipeline.statistics import Gram, mean_square_of_outputs
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 5, 8, 37])
@@ -21,3 +21,12 @@ def test_a_gram_is_the_mean_of_outer_products_whatever_its_strips(width: int) ->
 
 def test_a_gram_of_nothing_is_zero() -> None:
     assert not bool(Gram(6, torch.device("cpu")).value().any())
+
+
+@pytest.mark.parametrize("width", [3, 40])
+def test_the_mean_square_of_outputs_is_that_of_the_tokens(width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, rows = torch.randn(5, width, generator=generator), torch.randn(30, width, generator=generator)
+    gram = rows.T @ rows / len(rows)
+    expected = (rows @ weight.T).square().sum() / len(rows)
+    assert mean_square_of_outputs(weight, gram) == pytest.approx(float(expected), rel=1e-5)

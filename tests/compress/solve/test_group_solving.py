@@ -8,7 +8,7 @@ import pytest
 import torch
 from edgepress.compress.numbers.grid import fit_grid, round_to_grid
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.passes.gptq import quantize_in_order
+from edgepress.compress.solve.column_recursion import quantize_in_order
 from edgepress.compress.solve.damped_cholesky import InverseFactor, factorize
 from edgepress.compress.solve.group_solving import HALVES, corrected
 from torch import Tensor

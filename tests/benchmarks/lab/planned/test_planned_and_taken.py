@@ -54,7 +54,8 @@ def test_records_stay_and_some_blocks_are_carried_on_by_their_plans(tmp_path: Pa
 
 def test_gptq_stands_beside_the_floor_of_its_arithmetic(tmp_path: Path) -> None:
     least = floors(shape_of("7b-1"), 8192)
-    assert least["forward passes"] == 2 * 8192 * weights_of(shape_of("7b-1"))[0]
+    block, down = weights_of(shape_of("7b-1"))[0], 4096 * 14336
+    assert least["forward passes"] == 8192 * (block + block - down) + 2 * 1024 * block
     parts = {kind: 1.5 * work / 1e10 for kind, work in least.items()} | dict.fromkeys(OTHERS, 0.0)
     run = Taken("7b-1", "gptq", 1, 900.0, 9.0, 1, 1, "none", parts | {RATE: 1e10})
     write_gptq(tmp_path / "page.md", [run])
