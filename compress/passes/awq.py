@@ -33,6 +33,7 @@ from ..pipeline.advance import Work
 from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block, LayerStatus
 from ..pipeline.block_pass import BlockPass
+from ..pipeline.statistics import mean_square_of_outputs
 from ..solve.damped_cholesky import all_finite
 from ..solve.folding import EXPONENTS, Found, Link, fold, foldable_links, powers, search
 
@@ -66,9 +67,9 @@ class Awq(BlockPass):
         for group in groups:
             wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
             tried = _TRIED * min(rows, _ROWS) * wide
-            total += Work(tried * wide * self.quantize, roundings=tried * self.roundings)
+            total += Work(0.6 * tried * wide * self.quantize, roundings=tried * self.roundings)
             size = wide // self.scheme.groups(wide)
-            total += Work((size * self.roundings + 2 * wide) * rows * wide * self.quantize)
+            total += Work((size * self.roundings + 1.1 * wide) * rows * wide * self.quantize)
         return total
 
     def apply(self, block: Block) -> None:
@@ -90,9 +91,9 @@ class Awq(BlockPass):
             return None
         weight = torch.cat([block.weight(reader) for reader in readers])
         power = gram.diagonal().clamp(min=0)
-        loss = partial(_output_damage, gram) if self.quantize else partial(_weighed_damage, power)
+        loss = partial(mean_square_of_outputs, gram=gram) if self.quantize else partial(_weighed, power)
         sample = weight[:: -(-weight.shape[0] // _ROWS)]
-        searched = Work(sample.numel() * len(gram), roundings=sample.numel() * self.roundings)
+        searched = Work(0.6 * sample.numel() * len(gram), roundings=sample.numel() * self.roundings)
 
         def damage(factors: Tensor) -> float:
             wide = link.spread(factors)
@@ -127,11 +128,7 @@ class Awq(BlockPass):
         block.quantize(linear, tensor, "awq", detail=detail, gram=gram)
 
 
-def _output_damage(gram: Tensor, change: Tensor) -> Tensor:
-    return ((change @ gram) * change).sum()
-
-
-def _weighed_damage(importance: Tensor, change: Tensor) -> Tensor:
+def _weighed(importance: Tensor, change: Tensor) -> Tensor:
     return (change.square() @ importance).sum()
 
 

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+_STRIP = 512  # of a Gram: few beyond the diagonal, enough to keep a product busy
+
 
 class Statistic(Protocol):
     """An accumulator over the input rows of one linear."""
@@ -26,11 +28,10 @@ class Statistic(Protocol):
 
 class Gram:
     """``gram``: mean over tokens of ``x xᵀ``, ``[in, in]`` float32, of which the part above the diagonal is
-    computed, and a little more, in ``STRIPS`` of rows. The Hessian of the layer's squared output error is
-    twice this."""
+    computed, and a little more, in strips of rows. The Hessian of the layer's squared output error is twice
+    this."""
 
     paired = False
-    STRIPS = 4
 
     def __init__(self, in_features: int, device: torch.device) -> None:
         self.total = torch.zeros(in_features, in_features, device=device)
@@ -38,10 +39,8 @@ class Gram:
 
     def _strips(self) -> Iterator[tuple[slice, slice, slice]]:
         """Rows of a strip, its columns from the diagonal on, and those after its square on the diagonal."""
-        wide = self.total.shape[0]
-        height = -(-wide // self.STRIPS)
-        for start in range(0, wide, height):
-            yield slice(start, start + height), slice(start, None), slice(start + height, None)
+        for start in range(0, len(self.total), _STRIP):
+            yield slice(start, start + _STRIP), slice(start, None), slice(start + _STRIP, None)
 
     def update(self, rows: Tensor, original: Tensor | None) -> None:
         rows = rows.to(torch.float32)
@@ -55,14 +54,13 @@ class Gram:
         return self.total.div_(max(self.count, 1))
 
 
-def mean_square_of_outputs(weight: Tensor, gram: Tensor, strips: int = 8) -> float:
+def mean_square_of_outputs(weight: Tensor, gram: Tensor) -> float:
     """``E‖W x‖²``, the sum over the rows of ``weight [rows, in]``, for inputs with the ``gram [in, in]``: of
-    which the part above the diagonal is read, and a little more, in so many ``strips`` of columns.
+    which the part above the diagonal is read, and a little more, in strips of columns.
     """
-    wide, total = len(gram), 0.0
-    height = -(-wide // strips)
-    for start in range(0, wide, height):
-        strip = slice(start, start + height)
+    total = 0.0
+    for start in range(0, len(gram), _STRIP):
+        strip = slice(start, start + _STRIP)
         product = weight[:, strip] @ gram[strip, strip]
         if start:
             product.addmm_(weight[:, :start], gram[:start, strip], alpha=2)
