@@ -24,7 +24,7 @@ MAX_DAMPING = 10.0
 # Tried one after another where none is given, by halves of the text.
 DAMPINGS = (0.01, 0.1, 1.0, 10.0)
 _PANEL = 256
-_ROWS = 1024  # of a triangle that are multiplied at once: what is zero beside them is left out
+_ROWS = 512  # of a triangle that are multiplied at once: what is zero beside them is left out
 _FACTORED = 0.25  # of the work on a Gram, the rest is the inverse of the factor
 
 
