@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..compress.text.corpus import text_paths
-from ..errors import GateFailed, Interrupted
+from ..errors import GateFailed, InputError, Interrupted
 from ..output_paths import refuse_nesting
 from ..staging import Staging
 from ..terminal import Progress, Silent
-from .budgets import DISK
 from .candidates import Space, space_of
 from .found_recipe import recipe_of
 from .job import Job, Wish, refuse_impossible
 from .losses import known_losses, losses_file
 from .methods import METHODS
+from .quantities import DISK
+from .ray_workers import RayWorkers
 from .report import deliver
-from .search import Search, objective_of, planned_seconds, shown
+from .search import Search, objective_of, planned_seconds
 from .solve import Infeasible, Limit, solve
-from .worker import outer_search, share
+from .worker import outer_search, refuse_budgets, share
 
+Executor = Literal["local", "ray"]
 _STEPS = 6  # of the front in a plan
 
 
 def fit_model(
-    wish: Wish, *, output: str | Path, overwrite: bool = False, progress: Progress | None = None
+    wish: Wish,
+    *,
+    output: str | Path,
+    overwrite: bool = False,
+    executor: Executor = "local",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Find the artifact that keeps all budgets of ``wish`` with the least damage (with nothing bounded but
     the damage: the smallest), and write it into the directory ``output``: the bundle, its recipe, the
-    measured lines, and a report of every trial, which is returned.
+    measured lines, and a report of every trial, which is returned. ``executor``: where trials run beside this
+    process, if ``wish`` has some of Optuna's.
 
     A killed run goes on with the same call; an interrupted one leaves the best that holds so far.
 
@@ -44,6 +54,7 @@ def fit_model(
     """
     wish.check()
     target, progress = Path(output), progress or Silent()
+    others = _others(wish, target, executor, progress)
     refuse_nesting(target, [wish.model, *text_paths(wish.text)])
     begun = time.monotonic()
     with Staging(target, overwrite=overwrite, keep=_worth_keeping) as stage:
@@ -52,7 +63,8 @@ def fit_model(
         try:
             if wish.trials:
                 share(job)
-                outer_search(job, search).work(leads=True)
+                with others:
+                    outer_search(job, search).work(leads=True)
             else:
                 search.run()
         except KeyboardInterrupt:
@@ -60,7 +72,7 @@ def fit_model(
             if best is None:
                 raise
             deliver(job, search, best, stage)
-            said = shown(best.measured, wish.budgets)
+            said = search.said(best.measured)
             raise Interrupted(
                 "interrupted", why=f"{target} holds the best so far: {said}", fix="--overwrite searches again"
             ) from None
@@ -73,6 +85,16 @@ def fit_model(
         raise _nothing_holds(search)
 
 
+def _others(wish: Wish, target: Path, executor: Executor, progress: Progress) -> AbstractContextManager[None]:
+    """The processes that take part, while it is open."""
+    if executor == "local":
+        return nullcontext()
+    if not wish.trials:
+        raise InputError("a cluster has trials of Optuna's to share alone", fix="add --trials 24")
+    refuse_budgets(wish, platform.node())
+    return RayWorkers(target, wish.trials - 1, progress)
+
+
 def _worth_keeping(staging: Path) -> bool:
     """Whether a resumed run finds something: what the sweep of statistics or a trial left."""
     return any((staging / name).is_dir() and any((staging / name).iterdir()) for name in ("losses", "trials"))
@@ -82,7 +104,7 @@ def _nothing_holds(search: Search) -> GateFailed:
     nearest, lines = search.nearest(), list(search.refusals)
     if nearest is None:
         return GateFailed("no choice keeps the budgets", why="\n".join(lines), fix="give wider budgets")
-    lines.insert(0, f"nearest: {shown(nearest.measured, search.budgets)}, in {nearest.bundle}")
+    lines.insert(0, f"nearest: {search.said(nearest.measured)}, in {nearest.bundle}")
     budgets = ", ".join(one.shown() for one in search.budgets)
     return GateFailed(
         f"nothing keeps {budgets} as measured",
@@ -106,8 +128,8 @@ def plan_fit(
         refuse_nesting(Path(output), [wish.model, *text_paths(wish.text)])
     with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
         job = Job(wish, Path(folder), progress or Silent())
-        losses = known_losses(losses_file(job.fingerprint, job.calibration))
-        space = space_of(job.source, losses)
+        losses = known_losses(losses_file(job.fingerprint, job.source.anatomy, job.calibration))
+        space = job.spaces().of() if losses is not None else space_of(job.source, None)
         refuse_impossible(space, wish.budgets)
         document: dict[str, Any] = {
             "model": job.resolved.described,
@@ -117,6 +139,7 @@ def plan_fit(
             "smallest": space.shipped + sum(min(row) for row in space.sizes),
             "largest": space.shipped + sum(max(row) for row in space.sizes),
             "windows": job.windows,
+            "judged": space.judged.name,
             "losses_known": losses is not None,
             "hours": wish.hours,
         }
@@ -129,8 +152,8 @@ def _predicted(job: Job, space: Space) -> dict[str, Any]:
     """What a first trial is predicted to be, its KL that of rounding to nearest; the same of the front below
     its size; and the seconds that its compression takes by each method.
     """
-    budgets, corrections, method = job.wish.budgets, job.corrections(space), METHODS[0]
-    objective = space.sizes if objective_of(budgets) == DISK.name else space.damages
+    budgets, corrections, method = job.wish.budgets, job.corrections(), METHODS[0]
+    objective = space.sizes if objective_of(space, budgets) == DISK.name else space.damages
     found = solve(objective, corrections.limits(space, budgets, method))
     if isinstance(found, Infeasible):
         return {"feasible": False}

@@ -1,78 +1,33 @@
 """``Budget``: what must hold of the result, and on which device, as a person types it: ``60MB``,
-``100 tok/s``, ``here=100,pi=20``.
+``100 tok/s``, ``here=100,pi=20``, ``0.2J@raspberry-pi-5``.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from ..devices.target import target
 from ..errors import InputError, UnknownName
+from .quantities import ENERGY, QUANTITIES, Quantity
 
-_BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
-_SECONDS = {"s": 1.0, "ms": 1e-3}
-_RATES = {"": 1.0, "tok/s": 1.0}
-_NATS = {"": 1.0, "nats": 1.0}
-_VALUE = re.compile(r"(?P<number>[+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*(?P<unit>[a-zA-Z/]*)$")
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """What can be bounded.
-
-    Attributes:
-        name: of it, as reports have it; ``option``: of the verb.
-        side: whether the budget is the most or the least that is allowed.
-        units: factors to bytes, seconds, tokens/s or nats, by their names in any case; "" where a bare number
-            is clear. example: a budget as one writes it.
-        metric: where a measurement line has it, "" for bytes on the disk and for slices.
-        on_device: differs from device to device. on_slice: is of the worst group of a slice of text.
-    """
-
-    name: str
-    option: str
-    side: Literal["max", "min"]
-    units: Mapping[str, float] = field(compare=False)
-    example: str
-    metric: str
-    on_device: bool = False
-    on_slice: bool = False
-
-    def holds(self, measured: float, bound: float) -> bool:
-        """Whether ``measured`` keeps the ``bound``."""
-        return measured <= bound if self.side == "max" else measured >= bound
-
-    def shown(self, value: float) -> str:
-        """``60.0 MB``, ``102 tok/s``, ``0.81 s``, ``0.104``."""
-        if self.units is _BYTES:
-            return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
-        return f"{value:.3g}{' tok/s' if self.units is _RATES else ' s' if self.units is _SECONDS else ''}"
-
-
-DISK = Quantity("disk", "--max-disk", "max", _BYTES, "60MB", "")
-MEMORY = Quantity("memory", "--max-memory", "max", _BYTES, "300MB", "rss_peak_bytes", on_device=True)
-DECODE = Quantity("decode", "--min-decode", "min", _RATES, "100", "decode_tps", on_device=True)
-FIRST_TOKEN = Quantity("first token", "--max-first-token", "max", _SECONDS, "0.8s", "ttft_ms", on_device=True)
-KL = Quantity("KL", "--max-kl", "max", _NATS, "0.1", "kl")
-SLICE_KL = Quantity("worst KL", "--max-slice-kl", "max", _NATS, "languages=0.3", "", on_slice=True)
-QUANTITIES = (DISK, MEMORY, DECODE, FIRST_TOKEN, KL, SLICE_KL)
-# What a choice does to the model's distributions.
-DAMAGES = (KL, SLICE_KL)
+_VALUE = re.compile(r"(?P<number>[+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*(?P<unit>[a-zA-Z/%]*)$")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """``bound`` of a quantity, in bytes, seconds, tokens/s or nats a token; on the ``device`` of that name
-    where devices differ, or of the worst group of the ``slice``.
+    """``bound`` of a quantity, in bytes, seconds, tokens/s, joules or nats a token; on the ``device`` of that
+    name where devices differ, or of the worst group of the ``slice``. ``watts``: of a data sheet, by which
+    energy is modelled; None where it is counted.
     """
 
     quantity: Quantity
     bound: float
     device: str | None = None
     slice: str | None = None
+    watts: float | None = None
 
     def holds(self, measured: float) -> bool:
         """Whether ``measured`` keeps it."""
@@ -82,7 +37,9 @@ class Budget:
         """``disk ≤ 60.0 MB``, ``decode ≥ 100 tok/s on pi``, ``worst KL of languages ≤ 0.3``."""
         sign = "≤" if self.quantity.side == "max" else "≥"
         where = f" on {self.device}" if self.device is not None else ""
-        return f"{self.quantity.name}{self._of_slice} {sign} {self.quantity.shown(self.bound)}{where}"
+        modelled = f", modelled at {self.watts:g} W" if self.watts is not None else ""
+        bound = self.quantity.shown(self.bound)
+        return f"{self.quantity.name}{self._of_slice} {sign} {bound}{where}{modelled}"
 
     @property
     def key(self) -> str:
@@ -108,8 +65,9 @@ def parse(quantity: Quantity, text: str, devices: Sequence[str]) -> list[Budget]
     if "=" not in text and quantity.on_slice:
         raise InputError(f"{quantity.option} {text}: of which slice?", fix=f"write {quantity.example}")
     if "=" not in text:
-        bound = _value(quantity, text)
-        return [Budget(quantity, bound, name) for name in (devices if quantity.on_device else (None,))]
+        bound, watts = _value(quantity, text)
+        named = devices if quantity.on_device else (None,)
+        return [Budget(quantity, bound, name, watts=watts) for name in named]
     if not quantity.on_device and not quantity.on_slice:
         raise InputError(
             f"{quantity.option} {text}: {quantity.name} is the same on every device",
@@ -122,14 +80,24 @@ def parse(quantity: Quantity, text: str, devices: Sequence[str]) -> list[Budget]
             raise UnknownName("device", name, devices)
         if name in found:
             raise InputError(f"{quantity.option} {text}: {name} has two budgets", fix="keep one of them")
-        bound = _value(quantity, value)
+        bound, watts = _value(quantity, value)
         found[name] = (
-            Budget(quantity, bound, slice=name) if quantity.on_slice else Budget(quantity, bound, name)
+            Budget(quantity, bound, slice=name)
+            if quantity.on_slice
+            else Budget(quantity, bound, name, watts=watts)
         )
     return list(found.values())
 
 
-def _value(quantity: Quantity, text: str) -> float:
+def _value(quantity: Quantity, text: str) -> tuple[float, float | None]:
+    """The bound, and of energy the watts of the target behind an ``@``."""
+    text, named, name = text.partition("@")
+    if named and quantity is not ENERGY:
+        raise InputError(f"{quantity.option} {text}@{name}: only energy is modelled by the power of a target")
+    return _number(quantity, text), target(name.strip()).power.value if named else None
+
+
+def _number(quantity: Quantity, text: str) -> float:
     match = _VALUE.match(text.strip())
     example = f"write it like {quantity.option} {quantity.example}"
     try:
@@ -150,4 +118,23 @@ def _value(quantity: Quantity, text: str) -> float:
             why=f"{quantity.name} is above 0 for every model",
             fix=example,
         )
+    if number * factor > quantity.most:
+        raise InputError(
+            f"{quantity.option} {text!r}: {quantity.name} is at most {quantity.most:g}", fix=example
+        )
     return number * factor
+
+
+def refuse_other_kinds(budgets: Sequence[Budget], kind: str, model: str) -> None:
+    """Refuse budgets of what is not measured of a model of this ``kind``.
+
+    Raises:
+        InputError: names those that are.
+    """
+    for budget in budgets:
+        if kind not in budget.quantity.models:
+            known = ", ".join(one.option for one in QUANTITIES if kind in one.models)
+            raise InputError(
+                f"{budget.quantity.option}: {model} is a model of kind {kind!r}, which has no such figure",
+                fix=f"its budgets are {known}",
+            )

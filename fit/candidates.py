@@ -7,15 +7,17 @@ one matrix; the embedding; or a head of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 from ..compress.bundle_size import bits_in_bundle, bundle_bytes
+from ..compress.model.anatomy import Anatomy
 from ..compress.model.block_anatomy import Linear
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..compress.solve.scheme_costs import divides
-from .losses import LINEAR_SCHEMES, Losses, table_schemes
+from .losses import Losses, linear_schemes, table_schemes
+from .quantities import CLASSIFIER, COSINE, ENCODER, KL, Quantity
 
 _RUNTIME = 160 << 20  # resident bytes of a process that runs a bundle, without its weights
 _PROFILED_TOKENS = 256  # of the cache in a profile: 128 of the prompt and 128 new ones
@@ -51,12 +53,17 @@ class Unit:
 class Space:
     """All units, and what there is whatever is chosen: bytes ``shipped`` of the rest of the bundle, and bytes
     ``resident`` of a process that runs it, these included; ``cache`` of them of keys and values in float32.
+    Damage is a loss of what is ``judged``; ``before``: that of what was cut from the model first. ``times``:
+    seconds by unit and option, by the key of a budget of speed or energy.
     """
 
     units: tuple[Unit, ...]
     shipped: float
     resident: float
     cache: float = 0.0
+    judged: Quantity = KL
+    before: float = 0.0
+    times: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
     @property
     def damages(self) -> list[list[float]]:
@@ -76,29 +83,38 @@ class Space:
 def space_of(source: WeightSource, losses: Losses | None) -> Space:
     """The candidates of a model; without ``losses`` their damages are not known, and 0."""
     anatomy = source.anatomy
-    units = [_linears(block.index, group, losses) for block in anatomy.blocks for group in block.inputs()]
+    schemes = linear_schemes(anatomy)
+    units = [
+        _linears(block.index, group, schemes, losses) for block in anatomy.blocks for group in block.inputs()
+    ]
     named = [("embedding", anatomy.embedding)]
     named += [("head", anatomy.head)] if anatomy.head is not None and not anatomy.tied else []
     weights = anatomy.vocab_size * anatomy.hidden_size
     for name, module in named:
-        schemes: list[Scheme | None] = [*table_schemes(source), None]
+        stored: list[Scheme | None] = [*table_schemes(source), None]
         known = {} if losses is None else losses.tables[module]
         options = [
             _option(scheme, known, weights * bits_in_bundle(scheme, anatomy.hidden_size) / 8)
-            for scheme in schemes
+            for scheme in stored
         ]
         units.append(Unit(name, (module,), _useful(options), is_table=True))
     cache = _cache_bytes(source)
     resident = _RUNTIME + 4 * anatomy.vocab_size + cache
     shipped = _rest(source, units)
-    return Space(tuple(units), shipped, shipped + resident, cache)
+    judged = COSINE if model_kind(anatomy) == ENCODER else KL
+    return Space(tuple(units), shipped, shipped + resident, cache, judged)
 
 
-def _linears(block: int, group: Sequence[Linear], losses: Losses | None) -> Unit:
-    fits = [scheme for scheme in LINEAR_SCHEMES if all(divides(scheme, linear) for linear in group)]
+def model_kind(anatomy: Anatomy) -> str:
+    """Of those that quantities are measured of."""
+    return CLASSIFIER if anatomy.classifier is not None else anatomy.kind
+
+
+def _linears(block: int, group: Sequence[Linear], schemes: Sequence[Scheme], losses: Losses | None) -> Unit:
+    fits = [scheme for scheme in schemes if all(divides(scheme, linear) for linear in group)]
     largest = max((scheme.group_size or 0 for scheme in fits), default=0)
     # Finer scales help 8 bits by nothing that can be measured.
-    fits = [scheme for scheme in fits if scheme.bits < 8 or scheme.group_size == largest]
+    fits = [one for one in fits if one.bits < 8 or one.group_size == largest or one.activations is not None]
     options = []
     for scheme in (*fits, None):
         known: dict[str, float] = {}
@@ -117,11 +133,12 @@ def _option(scheme: Scheme | None, known: Mapping[str, float], size: float) -> O
 
 
 def _useful(options: Sequence[Option]) -> tuple[Option, ...]:
-    """Without those that another one beats in both, by size."""
+    """Without those that another one beats in both, by size; integer products stay, for their speed."""
     kept: list[Option] = []
     least = inf
     for option in sorted(options, key=lambda one: (one.size, one.damage)):
-        if option.damage < least or not kept or option.damage == 0.0:
+        integer = option.scheme is not None and option.scheme.activations is not None
+        if option.damage < least or not kept or option.damage == 0.0 or integer:
             kept.append(option)
             least = min(least, option.damage)
     return tuple(kept)

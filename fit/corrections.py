@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .budgets import DAMAGES, DECODE, DISK, FIRST_TOKEN, KL, MEMORY, SLICE_KL, Budget
+from .budgets import Budget
 from .candidates import Space
 from .methods import CACHE_BITS, Method
+from .quantities import DISK, ENERGY, FIRST_TOKEN, MEMORY, RATES, TIMED, quantity_of
 from .solve import Limit, Table
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
@@ -23,8 +24,10 @@ _BYTES_BAND = 0.002
 _BYTES_SPARE = 1024
 # After one by another method.
 _METHOD_SPARE = 16384
-# What is left of a KL budget, which a measurement on other text may exceed.
-_KL_BAND = 0.03
+# What is left of the loss that a budget allows, which a measurement on other text may exceed.
+_LOSS_BAND = 0.03
+# The least loss by a trial that predictions rest on: of accuracy nothing may be lost, by chance.
+_LEAST_LOSS = 1e-3
 
 
 @dataclass
@@ -34,63 +37,89 @@ class Corrections:
     Attributes:
         disk: bytes that bundles have more than predicted, by method, whose passes manifests describe.
         memory: bytes that processes have more than predicted, by device.
-        damage: measured KL by predicted, by the key of its budget and by method.
-        times: seconds of units, by the key of a budget of speed; ``rest``: the other seconds of a pass.
+        losses: measured loss by predicted damage, by the key of a figure of quality and by method.
+            originals: what the original has, by the key.
+        rest: seconds of a pass beside those of units, by the key of a budget of speed or energy.
+        watts: by the key of a budget of energy, of its target or as counted.
     """
 
     disk: dict[Method, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
-    damage: dict[str, dict[Method, float]] = field(default_factory=dict)
-    times: Mapping[str, Table] = field(default_factory=dict)
+    losses: dict[str, dict[Method, float]] = field(default_factory=dict)
+    originals: dict[str, float] = field(default_factory=dict)
     rest: dict[str, float] = field(default_factory=dict)
+    watts: dict[str, float] = field(default_factory=dict)
 
     def learn(
-        self, space: Space, options: Sequence[int], method: Method, measured: Mapping[str, float]
+        self,
+        space: Space,
+        options: Sequence[int],
+        method: Method,
+        measured: Mapping[str, float],
+        originals: Mapping[str, float],
     ) -> None:
-        """Take in what was ``measured`` of a choice, by :attr:`.budgets.Budget.key`."""
-        size, damage = _total(space.sizes, options), _total(space.damages, options)
+        """Take in what was ``measured`` of a choice, by :attr:`.budgets.Budget.key`, and the ``originals`` of
+        each figure of quality.
+        """
+        size, damage = _total(space.sizes, options), space.before + _total(space.damages, options)
         self.disk[method] = measured[DISK.name] - space.shipped - size
         for key, value in measured.items():
             if key.startswith(f"{MEMORY.name} on "):
                 self.memory[key.removeprefix(f"{MEMORY.name} on ")] = value - _resident(space, method) - size
-            elif key.startswith((KL.name, SLICE_KL.name)) and damage > 0:
-                self.damage.setdefault(key, {})[method] = value / damage
-        for key, seconds in self.times.items():
-            whole = 1 / measured[key] if key.startswith(DECODE.name) else measured[key]
+        for key, original in originals.items():
+            self.originals[key] = original
+            loss = quantity_of(key).lost(measured[key], original)
+            least = 0.0 if key == space.judged.name else _LEAST_LOSS
+            if damage > 0:
+                self.losses.setdefault(key, {})[method] = max(loss, least) / damage
+        for key, seconds in space.times.items():
+            name, _, device = key.partition(" on ")
+            rates = (f"{rate.name} on {device}" for rate in RATES)
+            rate = next((measured[one] for one in rates if one in measured), 1.0)
+            if name == ENERGY.name:
+                self.watts[key] = measured[key] * rate
+            whole = measured[key] if name == FIRST_TOKEN.name else 1 / rate
             self.rest[key] = whole - _total(seconds, options)
 
-    def factor(self, method: Method, key: str = KL.name) -> float | None:
-        """Of the damage by ``method``, of all text or of what the ``key`` of a budget is about: its own, or
-        that of another method, which is nearer than none.
+    def factor(self, key: str, method: Method) -> float | None:
+        """The loss that damage by ``method`` is: its own, or that by another method, which is nearer than
+        none.
         """
-        return _own_or_last(self.damage.get(key, {}), method)
+        return _own_or_last(self.losses.get(key, {}), method)
+
+    def value(self, key: str, method: Method, damage: float) -> float:
+        """The predicted figure of quality."""
+        return quantity_of(key).after(damage * (self.factor(key, method) or 1.0), self._original(key))
+
+    def _original(self, key: str) -> float:
+        """What the original has; before it was measured the most that there is."""
+        quantity = quantity_of(key)
+        return self.originals.get(key, quantity.most if quantity.original is None else quantity.original)
 
     def predicted(
         self, space: Space, options: Sequence[int], method: Method, budgets: Sequence[Budget]
     ) -> dict[str, Any]:
-        """By the key of each budget, and of disk and KL always."""
-        size, damage = _total(space.sizes, options), _total(space.damages, options)
-        found = {
-            DISK.name: space.shipped + size + (_own_or_last(self.disk, method) or 0.0),
-            KL.name: damage * (self.factor(method) or 1.0),
-        }
+        """By the key of each budget, and of disk and what is judged always."""
+        size, damage = _total(space.sizes, options), space.before + _total(space.damages, options)
+        found = {DISK.name: space.shipped + size + (_own_or_last(self.disk, method) or 0.0)}
+        found[space.judged.name] = self.value(space.judged.name, method, damage)
         for budget in budgets:
-            if budget.quantity is MEMORY:
+            if budget.quantity.of_quality:
+                found[budget.key] = self.value(budget.key, method, damage)
+            elif budget.quantity is MEMORY:
                 found[budget.key] = _resident(space, method) + size + self.memory.get(str(budget.device), 0.0)
-            elif budget.key in self.times:
-                seconds = self.rest.get(budget.key, 0.0) + _total(self.times[budget.key], options)
-                found[budget.key] = 1 / seconds if budget.quantity is DECODE else seconds
-            elif budget.quantity in DAMAGES and (factor := self.factor(method, budget.key)) is not None:
-                found[budget.key] = damage * factor
+            elif budget.key in space.times:
+                seconds = self.rest.get(budget.key, 0.0) + _total(space.times[budget.key], options)
+                if budget.quantity is not ENERGY or budget.key in self.watts:
+                    found[budget.key] = self._timed(budget, seconds)
         return found
 
     def limits(self, space: Space, budgets: Sequence[Budget], method: Method) -> list[Limit]:
         """The budgets as limits of what units use, in the budgets' order. One of the damage is none before a
         trial has said what predicted damage means, unless nothing else is bounded.
         """
-        found, alone = [], all(one.quantity in DAMAGES for one in budgets)
+        found, alone = [], all(one.quantity.of_quality for one in budgets)
         for budget in budgets:
-            factor = self.factor(method, budget.key)
             if budget.quantity is DISK:
                 room = budget.bound - space.shipped
                 room -= self._kept_free(budget, method)
@@ -98,14 +127,23 @@ class Corrections:
             elif budget.quantity is MEMORY:
                 room = budget.bound - _resident(space, method) - self.memory.get(str(budget.device), 0.0)
                 found.append(Limit(budget.key, space.sizes, room))
-            elif budget.quantity in (DECODE, FIRST_TOKEN):
-                seconds = 1 / budget.bound if budget.quantity is DECODE else budget.bound
-                room = seconds - self.rest.get(budget.key, 0.0)
-                found.append(Limit(budget.key, self.times[budget.key], room))
-            elif budget.quantity in DAMAGES and (factor is not None or alone):
-                bound = (1 - _KL_BAND) * budget.bound / (factor or 1.0)
+            elif budget.quantity in TIMED:
+                if budget.quantity is ENERGY and budget.key not in self.watts:
+                    continue  # what a second takes is counted in the first trial
+                room = self._timed(budget, budget.bound, backwards=True) - self.rest.get(budget.key, 0.0)
+                found.append(Limit(budget.key, space.times[budget.key], room))
+            elif (factor := self.factor(budget.key, method)) is not None or alone:
+                loss = budget.quantity.lost(budget.bound, self._original(budget.key))
+                bound = (1 - _LOSS_BAND) * loss / (factor or 1.0) - space.before
                 found.append(Limit(budget.key, space.damages, bound))
         return found
+
+    def _timed(self, budget: Budget, value: float, *, backwards: bool = False) -> float:
+        """What ``value`` seconds are in the budget's quantity, or ``backwards``."""
+        if budget.quantity in RATES:
+            return 1 / value
+        watts = self.watts[budget.key] if budget.quantity is ENERGY else 1.0
+        return value / watts if backwards else value * watts
 
     def _kept_free(self, budget: Budget, method: Method) -> float:
         """Bytes of a budget that no unit may use."""
@@ -114,13 +152,12 @@ class Corrections:
             return band
         return more + (_BYTES_SPARE if method in self.disk else min(band, _METHOD_SPARE))
 
-    def bound_of(self, budget: Budget, limit: Limit, bound: float, method: Method) -> float:
+    def bound_of(self, space: Space, budget: Budget, limit: Limit, bound: float, method: Method) -> float:
         """What the budget would have to be for its ``limit`` to have another ``bound``."""
-        if budget.quantity in DAMAGES:
-            return bound * (self.factor(method, budget.key) or 1.0) / (1 - _KL_BAND)
-        if budget.quantity in (DECODE, FIRST_TOKEN):
-            seconds = bound + self.rest.get(budget.key, 0.0)
-            return 1 / seconds if budget.quantity is DECODE else seconds
+        if budget.quantity.of_quality:
+            return self.value(budget.key, method, (space.before + bound) / (1 - _LOSS_BAND))
+        if budget.quantity in TIMED:
+            return self._timed(budget, bound + self.rest.get(budget.key, 0.0))
         return budget.bound + bound - limit.bound
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from ..compress.model.weights import WeightSource
 from ..compress.solve.allocation import strip
-from .budgets import DAMAGES, Budget
+from .budgets import Budget
 from .candidates import Space
 from .corrections import Corrections
 from .methods import Method
+from .quantities import Quantity
 from .solve import Infeasible, solve
 
 # By how much a budget is moved to see its price.
@@ -20,10 +21,11 @@ _STEP = 0.1
 
 @dataclass(frozen=True)
 class Price:
-    """What the damage would be, as predicted, were the bound of ``budget`` another ``bound``; None where no
-    choice keeps it.
+    """What is ``judged`` would be ``then`` and not as ``now``, as predicted, were the bound of ``budget``
+    another ``bound``; None where no choice keeps it.
     """
 
+    judged: Quantity
     budget: Budget
     bound: float
     now: float
@@ -37,13 +39,14 @@ class Price:
         )
         if self.then is None:
             return f"{moved}: no choice keeps that"
-        return f"{moved} would take KL from {self.now:.3g} to {self.then:.3g}"
+        judged = self.judged
+        return f"{moved} would take {judged.name} from {judged.shown(self.now)} to {judged.shown(self.then)}"
 
 
 def prices(space: Space, corrections: Corrections, method: Method, budgets: Sequence[Budget]) -> list[Price]:
-    """A tenth more and less of each budget but that of the damage, as shadow prices: by solving again."""
-    factor, found = corrections.factor(method) or 1.0, []
-    others = [one for one in budgets if one.quantity not in DAMAGES]
+    """A tenth more and less of each budget but those of quality, as shadow prices: by solving again."""
+    judged, found = space.judged, []
+    others = [one for one in budgets if not one.quantity.of_quality]
     now = solve(space.damages, corrections.limits(space, others, method))
     if isinstance(now, Infeasible):
         return []
@@ -52,8 +55,11 @@ def prices(space: Space, corrections: Corrections, method: Method, budgets: Sequ
             moved = replace(budget, bound=step * budget.bound)
             limits = corrections.limits(space, [*others[:index], moved, *others[index + 1 :]], method)
             then = solve(space.damages, limits)
-            damage = None if isinstance(then, Infeasible) else factor * then.damage
-            found.append(Price(budget, moved.bound, factor * now.damage, damage))
+            before = corrections.value(judged.name, method, space.before + now.damage)
+            after = None
+            if not isinstance(then, Infeasible):
+                after = corrections.value(judged.name, method, space.before + then.damage)
+            found.append(Price(judged, budget, moved.bound, before, after))
     return found
 
 

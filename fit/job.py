@@ -10,20 +10,21 @@ from typing import Any
 from ..benchmarks.quality.subgroups.items import load_slice
 from ..compress.model.models import resolve
 from ..compress.model.weights import WeightSource
-from ..compress.pipeline.device import choose_device
-from ..compress.pipeline.sealed import write_sealed
 from ..compress.text.calibration import Calibration, calibration_from
-from ..compress.text.corpus import CORPORA, require_text
+from ..compress.text.corpus import CORPORA, read_corpus, require_text
+from ..devices.energy import NoMeter, find_meter
 from ..errors import GateFailed, InputError, require
 from ..limits import require_seed
 from ..runtime.text.tokenizer import Tokenizer
 from ..terminal import Progress
-from .budgets import DISK, MEMORY, QUANTITIES, Budget
-from .candidates import Space, space_of
+from .budgets import Budget, refuse_other_kinds
+from .candidates import Space, model_kind, space_of
 from .corrections import Corrections
-from .latency import costs_of, times_of
-from .losses import known_losses, losses_file, measure_losses
+from .figures import no_meter
+from .latency import costs_of
+from .quantities import ACCURACY, DISK, ENERGY, MEMORY, QUANTITIES
 from .search import Search
+from .spaces import Spaces
 from .texts import Texts, require_groups, split_text, windows_of
 from .trials import Setting
 
@@ -69,8 +70,21 @@ class Wish:
             if budget.slice is not None:
                 require_slice(budget.slice)
         costs_of(self.budgets, self.threads)
+        self._refuse_uncounted()
         require_seed(self.seed)
         require_text(self.text)
+
+    def _refuse_uncounted(self) -> None:
+        """Energy that nothing counts here; other devices say so when they are measured.
+
+        Raises:
+            MissingDependency: says why, and how it is modelled.
+        """
+        for one in self.budgets:
+            if one.quantity is ENERGY and one.watts is None and one.device == "here":
+                found = find_meter("cpu")
+                if isinstance(found, NoMeter):
+                    raise no_meter(one, found.reason)
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -80,14 +94,14 @@ class Wish:
             for name, value in (("model", self.model), ("text", self.text))
             if Path(value).exists()
         }
-        budgets = [[one.quantity.name, one.bound, one.device, one.slice] for one in self.budgets]
+        budgets = [[one.quantity.name, one.bound, one.device, one.slice, one.watts] for one in self.budgets]
         return {**asdict(replace(self, budgets=())), **paths, "budgets": budgets}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Wish:
         """What :attr:`as_json` gave."""
         quantities = {one.name: one for one in QUANTITIES}
-        budgets = tuple(Budget(quantities[name], *bounds) for name, *bounds in found["budgets"])
+        budgets = tuple(Budget(quantities[name], *rest) for name, *rest in found["budgets"])
         return cls(**{**found, "budgets": budgets})
 
 
@@ -98,11 +112,13 @@ class Job:
         self.wish, self.directory, self.progress = wish, directory, progress
         self.resolved = resolve(wish.model, progress)
         self.source = WeightSource.open(self.resolved.path)
-        if self.source.anatomy.kind != "decoder":
+        if not self.source.anatomy.has_graph:
             raise InputError(
-                f"{self.resolved.name} is no decoder, and budgets are fitted for decoders alone yet",
+                f"{self.resolved.name} is of a form that no bundle is made of",
+                why="a trial is measured on its bundle",
                 fix="compress it with a recipe: edgepress recipe list",
             )
+        refuse_other_kinds(wish.budgets, model_kind(self.source.anatomy), self.resolved.name)
         if self.source.schemes:
             raise InputError(
                 f"{self.resolved.name} is quantized already", fix="give the model that it was made of"
@@ -112,22 +128,40 @@ class Job:
         self.texts: Texts = split_text(wish.text, wish.field, directory / "text")
         if any(one.slice == "tasks" for one in wish.budgets):
             require_groups(self.texts.held_out)
-        self.windows = min(
-            windows_of(path, tokenizer, self.length) for path in (self.texts.development, self.texts.held_out)
-        )
+        self.windows = self._windows(tokenizer)
+        anatomy = self.source.anatomy
         self.calibration: Calibration = calibration_from(
             self.texts.calibration,
             tokenizer,
-            kind="decoder",
+            kind=anatomy.kind,
             samples=wish.samples,
             length=self.length,
             seed=wish.seed,
             batch_size=max(1, _BATCH_TOKENS // self.length),
-            vocab_size=self.source.anatomy.vocab_size,
+            vocab_size=anatomy.vocab_size,
+            labels=anatomy.classifier.labels if anatomy.classifier and anatomy.labels_texts else (),
         )
         with progress.task("hashing the model", 1) as task:
             self.fingerprint = self.source.reader.fingerprint()
             task.advance(1)
+
+    def _windows(self, tokenizer: Tokenizer) -> int:
+        """Of a decoder's text, as many as both parts have.
+
+        Raises:
+            InputError: a budget of accuracy, and text without labels.
+        """
+        parts = (self.texts.development, self.texts.held_out)
+        if self.source.anatomy.kind == "decoder":
+            return min(windows_of(path, tokenizer, self.length) for path in parts)
+        needed = [one for one in self.wish.budgets if one.quantity is ACCURACY]
+        labelled = self.source.anatomy.labels_texts and all(read_corpus(str(path)).labels for path in parts)
+        if needed and not labelled:
+            raise InputError(
+                f"{needed[0].shown()}: the text has no labels that this model gives",
+                fix='give a .jsonl file with rows like {"text": "…", "label": "…"}',
+            )
+        return 1
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -141,14 +175,10 @@ class Job:
         Raises:
             GateFailed: with the nearest.
         """
-        refuse_impossible(space_of(self.source, None), self.wish.budgets)
-        device = choose_device(self.wish.device)
-        shared = self.directory / losses_file(self.fingerprint, self.calibration).name
-        losses = known_losses(shared) or measure_losses(
-            self.source, self.fingerprint, self.calibration, self.directory / "losses", device, self.progress
-        )
-        if self.wish.trials:  # for workers, which may be elsewhere
-            write_sealed(shared, asdict(losses))
+        if not self.wish.trials:  # these may cut something from the model first
+            refuse_impossible(space_of(self.source, None), self.wish.budgets)
+        spaces = self.spaces()
+        spaces.of()
         setting = Setting(
             self.wish.model,
             self.fingerprint,
@@ -161,13 +191,28 @@ class Job:
         )
         folder = self.directory / "trials"
         folder.mkdir(exist_ok=True)
-        space = space_of(self.source, losses)
-        return Search(space, setting, self.settings, folder, ends, self.progress, self.corrections(space))
+        return Search(spaces, setting, self.settings, folder, ends, self.progress, self.corrections())
 
-    def corrections(self, space: Space) -> Corrections:
-        """Before anything was built: the seconds of kernel tables."""
-        costs = costs_of(self.wish.budgets, self.wish.threads)
-        return Corrections(times=times_of(space, self.source, self.wish.budgets, costs))
+    def spaces(self) -> Spaces:
+        """The candidates, not measured yet."""
+        wish = self.wish
+        return Spaces(
+            wish.model,
+            self.source,
+            self.fingerprint,
+            self.calibration,
+            self.texts.calibration,
+            self.settings,
+            wish.budgets,
+            costs_of(wish.budgets, wish.threads),
+            self.directory,
+            wish.device,
+            self.progress,
+        )
+
+    def corrections(self) -> Corrections:
+        """Before anything was built."""
+        return Corrections(watts={one.key: one.watts for one in self.wish.budgets if one.watts is not None})
 
 
 def require_slice(name: str) -> None:

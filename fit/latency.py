@@ -1,7 +1,8 @@
 """What a choice takes on a device: the seconds of each product, looked up in the device's kernel table.
 
-Decoding a token is a product with one row, the first token one with the prompt's rows. What else a pass takes
-no choice changes: it is what the first trial measures beyond its products.
+Decoding a token is a product with one row, the first token one with the prompt's rows, a batch of sentences
+one with all of theirs. What else a pass takes no choice changes: it is what the first trial measures beyond
+its products.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from collections.abc import Sequence
 
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
-from ..devices.kernel_table.operation import float_product, quantized_product
+from ..devices.kernel_table.operation import float_product, integer_product, quantized_product
 from ..devices.predict.caches import Place
 from ..devices.predict.predict import table_of
 from ..devices.predict.table_cost import NotMeasured, TableCost
 from ..runtime.session.threads import thread_budget
-from .budgets import DECODE, FIRST_TOKEN, Budget
+from .budgets import Budget
 from .candidates import Space, Unit
+from .quantities import DECODE, ENERGY, FIRST_TOKEN, SENTENCES, TIMED
 from .solve import Table
 
-PROMPT = 128  # tokens, of what `profile` measures
-_TIMED = (DECODE, FIRST_TOKEN)
+# What `profile` measures: tokens of a prompt, sentences of a batch and tokens of each.
+PROMPT, BATCH, SENTENCE = 128, 32, 128
+_ROWS = {DECODE: 1, FIRST_TOKEN: PROMPT, SENTENCES: BATCH * SENTENCE}
 
 
 def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableCost]:
@@ -32,7 +35,7 @@ def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableC
         NotMeasured: a table without so many threads.
     """
     found = {}
-    for name in dict.fromkeys(str(one.device) for one in budgets if one.quantity in _TIMED):
+    for name in dict.fromkeys(str(one.device) for one in budgets if one.quantity in TIMED):
         table = table_of(name)
         count = threads or (thread_budget() if name == "here" else max(table.threads, default=1))
         found[name] = TableCost(table, count)
@@ -42,24 +45,31 @@ def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableC
 def times_of(
     space: Space, source: WeightSource, budgets: Sequence[Budget], costs: dict[str, TableCost]
 ) -> dict[str, Table]:
-    """Seconds by unit and option, by the key of each budget of speed.
+    """Seconds by unit and option, by the key of each budget of speed or energy; of a batch those of one
+    sentence.
 
     Raises:
         NotMeasured: an operator that a device's table lacks.
     """
     found: dict[str, Table] = {}
+    rate = DECODE if source.anatomy.kind == "decoder" else SENTENCES
     for budget in budgets:
-        if budget.quantity in _TIMED:
-            rows, cost = 1 if budget.quantity is DECODE else PROMPT, costs[str(budget.device)]
+        if budget.quantity in TIMED:
+            timed = rate if budget.quantity is ENERGY else budget.quantity
+            rows, cost = _ROWS[timed], costs[str(budget.device)]
+            share = BATCH if timed is SENTENCES else 1
             place = cost.place(space.shipped + sum(min(row) for row in space.sizes))
-            found[budget.key] = [_seconds(source, unit, rows, cost, place) for unit in space.units]
+            found[budget.key] = [
+                [seconds / share for seconds in _seconds(source, unit, rows, cost, place)]
+                for unit in space.units
+            ]
     return found
 
 
 def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, place: Place) -> list[float]:
     """Of each option: linears with the same inputs are one product, a head is computed for one row."""
     anatomy = source.anatomy
-    if unit.is_table and not anatomy.tied and unit.modules != (anatomy.head,):
+    if unit.is_table and (anatomy.head is None or not (anatomy.tied or unit.modules == (anatomy.head,))):
         return [0.0] * len(unit.options)
     if unit.is_table:
         shape = 1, anatomy.hidden_size, anatomy.vocab_size
@@ -72,6 +82,8 @@ def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, place
 def _product(
     cost: TableCost, scheme: Scheme | None, rows: int, inputs: int, outputs: int, place: Place
 ) -> float:
+    if scheme is not None and scheme.activations is not None:
+        return cost.seconds(integer_product(rows, inputs, outputs), place)
     if scheme is not None:
         work = quantized_product(rows, inputs, outputs, scheme.bits, group=scheme.group_size or inputs)
         return cost.seconds(work, place)

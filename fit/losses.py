@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..compress.model.anatomy import Anatomy
 from ..compress.model.skeleton import Skeleton
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
@@ -33,6 +34,8 @@ from ..terminal import Progress
 
 GROUPS = (32, 64, 128)
 LINEAR_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 3, 4, 8) for size in GROUPS)
+# Of encoders, whose rows are many: integer products, which round their inputs too.
+INTEGER = Scheme.parse("W8A8")
 TABLE_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 4, 8) for size in (16, 32, 64))
 _TABLE_TOKENS = 2048
 
@@ -47,9 +50,14 @@ class Losses:
     tables: dict[str, dict[str, float]]
 
 
-def losses_file(fingerprint: str, calibration: Calibration) -> Path:
+def linear_schemes(anatomy: Anatomy) -> tuple[Scheme, ...]:
+    """Those that a linear may get."""
+    return LINEAR_SCHEMES if anatomy.kind == "decoder" else (*LINEAR_SCHEMES, INTEGER)
+
+
+def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration) -> Path:
     """Where the losses of the model with this ``fingerprint`` are kept, once they are measured."""
-    names = [[one.name for one in schemes] for schemes in (LINEAR_SCHEMES, TABLE_SCHEMES)]
+    names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
     sizes = [MEASURED_TOKENS, _TABLE_TOKENS]
     key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes])
     return cache_directory() / "fit" / f"{key}.json"
@@ -74,11 +82,11 @@ def measure_losses(
     Raises:
         CalibrationError: the model turns the text into NaN or infinity.
     """
-    file = losses_file(fingerprint, calibration)
+    file = losses_file(fingerprint, source.anatomy, calibration)
     if (known := known_losses(file)) is not None:
         return known
     stage = Stage(source, source, directory, calibration, Masks(), device, progress)
-    linears = scheme_costs(stage, "fit", LINEAR_SCHEMES, list(source.anatomy.linears()))
+    linears = scheme_costs(stage, "fit", linear_schemes(source.anatomy), list(source.anatomy.linears()))
     found = Losses(linears, _table_losses(stage, calibration))
     make_folder(file.parent)
     write_sealed(file, asdict(found))

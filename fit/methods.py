@@ -16,6 +16,12 @@ ROUNDINGS: dict[str, dict[str, Any]] = {
     "corrected": {"pass": "gptq", "refinements": 2, "correction": 1.0},
 }
 CACHE_BITS = 8
+# By name: what goes from the model before its weights are rounded. The passes solve which.
+CUTS: dict[str, dict[str, Any]] = {
+    f"{name} {percent} %": {"pass": name, "keep": percent / 100}
+    for name in ("narrow", "layers")
+    for percent in (90, 80, 70)
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Method:
             since a rotation of the hidden states would give it a head of its own.
         epochs: of text from which scales and norms learn afterwards.
         cached: whether keys and values are cached in 8 bits.
+        cut: of :data:`CUTS`: heads and channels, or blocks, that go first; "" where none do.
     """
 
     rounding: str = "gptq"
@@ -36,17 +43,20 @@ class Method:
     rotated: bool = False
     epochs: int = 0
     cached: bool = False
+    cut: str = ""
 
     @property
     def name(self) -> str:
-        """``gptq``, ``rotated, awq, corrected, tuned 4 x``."""
-        words = ["rotated"] * self.rotated + ["awq"] * self.scaled + [self.rounding]
+        """``gptq``, ``narrow 90 %, rotated, awq, corrected, tuned 4 x``."""
+        words = [self.cut] if self.cut else []
+        words += ["rotated"] * self.rotated + ["awq"] * self.scaled + [self.rounding]
         words += [f"tuned {self.epochs} x"] if self.epochs else []
         return ", ".join(words + ["8-bit cache"] * self.cached)
 
     def passes(self, plan: Mapping[str, str], *, tied: bool) -> list[dict[str, Any]]:
         """Of a recipe; ``plan`` has the scheme of each linear, ``tied`` models have no head of their own."""
-        found: list[dict[str, Any]] = [{"pass": "rotate", "residual": not tied}] if self.rotated else []
+        found = [CUTS[self.cut]] if self.cut else []
+        found += [{"pass": "rotate", "residual": not tied}] if self.rotated else []
         if self.scaled:
             found.append({"pass": "awq", "scheme": _usual(plan), "quantize": False})
         found.append({"pass": "allocate", "plan": dict(plan), "using": ROUNDINGS[self.rounding]})

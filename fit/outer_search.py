@@ -1,9 +1,7 @@
-"""``OuterSearch``: what does not add up over the parts of a model (how codes are found, what goes before, for
-how long scales learn) sampled by Optuna under the budgets; the parts are chosen exactly for each sample.
-
-Cheap before dear: of the trials two thirds round alone and draw the front of size and damage; the last third
-learns too, at the whole budget. Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization
-Framework"; the sampler is the tree-structured Parzen estimator for several objectives.
+"""``OuterSearch``: methods sampled by Optuna under the budgets (:mod:`.method_space`), by any number of
+processes; the parts are chosen exactly for each sample. Akiba et al. 2019, "Optuna: A Next-generation
+Hyperparameter Optimization Framework"; the sampler is the tree-structured Parzen estimator for several
+objectives.
 
 The study is a journal in the work directory, so that any number of processes take part. Each holds a lock on
 its trial for as long as it lives: a trial that is running, and whose lock is free, is of a killed process,
@@ -15,23 +13,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import GateFailed, InputError, require
 from ..output_lock import OutputLock
 from ..terminal import Silent
-from .budgets import DECODE, DISK, KL, MEMORY
-from .found_recipe import recipe_of
-from .methods import ROUNDINGS, Method
+from .method_space import PRESETS, first_of, is_dear, method_of, sampled
+from .methods import Method
+from .quantities import DISK
 from .search import Search
 from .solve import Infeasible
 
-_EPOCHS = (1, 2, 4, 8)
-# First of the cheap trials; the dear ones begin with what rounds best.
-PRESETS = (Method(), Method("corrected"), Method("corrected", scaled=True), Method("rtn"))
-_FRONT = (0.5, 0.25, 0.75, 0.0)  # shares of the bytes
 _ASKED = 10  # samples for each trial: of those that were tried already, which cost nothing
 _WAIT = 0.5  # seconds
 
@@ -144,7 +138,7 @@ class OuterSearch:
             if one.number in self._taken or chosen is None or one.state.name != "COMPLETE":
                 continue
             self._taken.add(one.number)
-            trial = self.search.ran(tuple(chosen["options"]), _method(one.params), Silent())
+            trial = self.search.ran(tuple(chosen["options"]), method_of(one.params), Silent())
             self.search.take(trial, chosen["predicted"])
 
     def _claim(self) -> _Claim | None:
@@ -157,7 +151,7 @@ class OuterSearch:
             number = sum("chosen" in one.user_attrs for one in known)
             if number >= self.trials or len(known) >= _ASKED * self.trials:
                 return None
-            dear = number >= self.trials - self.trials // 3
+            dear = is_dear(number, self.trials)
             if dear and self.search.trials and not self.search.time_for(Method("corrected", epochs=1)):
                 return None
             if (claim := self._asked(dear, known)) is not None:
@@ -177,8 +171,8 @@ class OuterSearch:
             lock.release()
             return None
         trial = optuna.trial.Trial(self.study, one._trial_id)  # no other way leads to a running one
-        self.search.progress.note(f"{_method(one.params).name}: taken up from a process that was stopped")
-        return _Claim(trial, _method(one.params), tuple(chosen["options"]), chosen["predicted"], lock)
+        self.search.progress.note(f"{method_of(one.params).name}: taken up from a process that was stopped")
+        return _Claim(trial, method_of(one.params), tuple(chosen["options"]), chosen["predicted"], lock)
 
     def _asked(self, dear: bool, known: list[Any]) -> _Claim | None:
         """A sample with the choice that is best for it; None where it was tried, or nothing keeps the
@@ -187,19 +181,25 @@ class OuterSearch:
         import optuna
 
         tried = [one.params for one in known]
-        preset = next((one for one in self._presets(dear) if one not in tried), None)
+        preset = next(
+            (one for one in first_of(self.search, self.presets, dear=dear) if one not in tried), None
+        )
         if preset is not None:
             self.study.enqueue_trial(preset)
         self.study.sampler = self.sampler(self.seed + 1000 * len(known))
-        trial = self.study.ask(self._space(dear))
-        method = _method(trial.params)
-        found = self.search.solved(method, trial.params.get("share", 1.0))
+        trial = self.study.ask(sampled(self.search, dear=dear))
+        method = method_of(trial.params)
+        try:
+            found = self.search.solved(method, trial.params.get("share", 1.0))
+        except (GateFailed, InputError) as error:  # a cut that this model cannot have
+            self.search.refuse(f"{method.name}: {error.what}")
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return None
         if isinstance(found, Infeasible):
             self.search.refuse(f"{method.name}: {self.search.why(found, method)}")
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return None
-        recipe = recipe_of(self.search.space, found.options, method, self.search.calibration)
-        key = self.search.setting.key_of(recipe)
+        key = self.search.setting.key_of(self.search.recipe(found.options, method))
         same = next((one for one in known if one.user_attrs.get("chosen", {}).get("key") == key), None)
         if same is not None:
             self._tell(trial, same.values if same.state.name == "COMPLETE" else None, same.constraints)
@@ -213,42 +213,6 @@ class OuterSearch:
         self.search.gap = found.gap
         return _Claim(trial, method, found.options, predicted, lock)
 
-    def _presets(self, dear: bool) -> list[dict[str, Any]]:
-        """Parameters of the first trials of a kind, unless all are sampled: the usual methods at the whole
-        budget, then the best of them along the front; of the dear ones the best, with learning.
-        """
-        if not self.presets:
-            return []
-        found = self.search.best() or self.search.nearest()
-        best = Method("corrected") if found is None else found.method
-        if dear:
-            first = [(replace(best, epochs=4), 1.0)]
-        else:
-            first = [*((method, 1.0) for method in self.presets), *((best, share) for share in _FRONT)]
-        names = self._space(dear)
-        wanted = [
-            {name: share if name == "share" else getattr(method, name) for name in names}
-            for method, share in first
-        ]
-        return [*({**one, "cached": True} for one in wanted if "cached" in names), *wanted]
-
-    def _space(self, dear: bool) -> dict[str, Any]:
-        """What is sampled: a share of the bytes, where these are not what is made least, or epochs."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-        found: dict[str, Any] = {
-            "rounding": CategoricalDistribution(tuple(ROUNDINGS)),
-            "scaled": CategoricalDistribution((False, True)),
-            "rotated": CategoricalDistribution((False, True)),
-        }
-        if any(one.quantity in (MEMORY, DECODE) for one in self.search.budgets):
-            found["cached"] = CategoricalDistribution((False, True))
-        if dear:
-            return found | {"epochs": CategoricalDistribution(_EPOCHS)}
-        if self.search.objective == DISK.name:
-            return found
-        return found | {"share": FloatDistribution(0.0, 1.0, step=0.0625)}
-
     def _run(self, claim: _Claim) -> None:
         said = self.search.said(claim.predicted)
         self.search.progress.note(f"{claim.method.name}: predicted {said}")
@@ -260,7 +224,8 @@ class OuterSearch:
             with self._alone():
                 self._tell(claim.trial, None, {})
         else:
-            values = [trial.measured[DISK.name], trial.measured[KL.name]]
+            judged = self.search.space.judged
+            values = [trial.measured[DISK.name], judged.lost(trial.measured[judged.name])]
             with self._alone():
                 self._tell(claim.trial, values, self.search.excesses(trial))
         claim.lock.release()
@@ -274,7 +239,3 @@ class OuterSearch:
         for key, value in excesses.items():
             trial.set_constraint(key, value)
         self.study.tell(trial, values)
-
-
-def _method(parameters: dict[str, Any]) -> Method:
-    return Method(**{name: value for name, value in parameters.items() if name != "share"})

@@ -13,9 +13,10 @@ from ..compress.text.corpus import CORPORA
 from ..staging import Staging
 from ..storage import hash_tree, write_atomic, write_json
 from .explain import prices, strips, units_of
+from .figures import qualities
 from .job import Job
 from .search import Search, excess
-from .trials import BUNDLE, RECIPE, Trial, damages, recipe_text
+from .trials import BUNDLE, RECIPE, Trial, recipe_text
 
 REPORT, RUNS, FRONT, SCHEMA = "fit.json", "runs.jsonl", "front.html", "edgepress.fit/1"
 _HELD_OUT = "held-out.jsonl"
@@ -42,7 +43,7 @@ def deliver(job: Job, search: Search, trial: Trial, stage: Staging) -> dict[str,
 def _front(search: Search) -> list[Measurement]:
     """The lines of the trials by which was searched, under their numbers."""
     numbered = list(enumerate(search.trials, 1))
-    numbered.sort(key=lambda one: (excess(one[1], search.budgets), one[1].measured[search.objective]))
+    numbered.sort(key=lambda one: (excess(one[1], search.budgets), search.cost(one[1].measured)))
     found = []
     for number, trial in sorted(numbered[:_ON_PAGE], key=lambda one: one[0]):
         named: dict[str, Any] = {"name": f"trial {number}: {trial.method.name}", "layers": [], "recipe": None}
@@ -54,15 +55,16 @@ def _front(search: Search) -> list[Measurement]:
 
 
 def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
-    wish, budgets = job.wish, job.wish.budgets
+    wish, budgets, space = job.wish, job.wish.budgets, search.spaces.of(trial.method.cut)
     own = [] if job.texts.calibration in CORPORA else ["--text", "calibration.jsonl"]
-    held_out = [damages(line, budgets) for line in trial.lines if line.workload.get("text") == _HELD_OUT]
+    held_out = [qualities(line, budgets) for line in trial.lines if line.workload.get("text") == _HELD_OUT]
     return {
         "schema": SCHEMA,
         "version": __version__,
         "model": job.resolved.described,
         "budgets": [one.shown() for one in budgets],
         "measured": trial.measured,
+        "judged": space.judged.name,
         "held_out": held_out[0] if held_out else {},
         "objective": search.objective,
         "gap": search.gap,
@@ -70,9 +72,9 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
         "trials": [_described(search, number) for number in range(len(search.trials))],
         "chosen": search.trials.index(trial) + 1,
         "why_no_more": search.refusals,
-        "bits": strips(job.source, search.space, trial.options),
-        "units": units_of(search.space, trial.options),
-        "prices": [one.shown() for one in prices(search.space, search.corrections, trial.method, budgets)],
+        "bits": strips(search.spaces.left(trial.method.cut), space, trial.options),
+        "units": units_of(space, trial.options),
+        "prices": [one.shown() for one in prices(space, search.corrections, trial.method, budgets)],
     }
 
 

@@ -5,20 +5,23 @@ is predicted, or rounds or time end.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..compress.api import plan_model
 from ..terminal import Progress
-from .budgets import DAMAGES, DISK, KL, Budget
+from .budgets import Budget
 from .candidates import Space
 from .corrections import Corrections
+from .figures import qualities
 from .found_recipe import recipe_of
 from .methods import METHODS, Method
+from .quantities import DISK
 from .solve import Infeasible, Limit, Solution, solve
-from .trials import Setting, Trial, damages, quality_of, recipe_text, run_trial
+from .spaces import Spaces
+from .trials import Setting, Trial, quality_of, recipe_text, run_trial
 
 ROUNDS = 3  # of each method
 _WORTH = 0.02  # of the objective: what a further trial must promise
@@ -32,7 +35,7 @@ class Search:
         trials: in their order. refusals: why no trial followed, in words. gap: of the last solution.
     """
 
-    space: Space
+    spaces: Spaces
     setting: Setting
     calibration: dict[str, Any]
     folder: Path
@@ -45,14 +48,24 @@ class Search:
     gap: float = 0.0
 
     @property
+    def space(self) -> Space:
+        """Of the whole model."""
+        return self.spaces.of()
+
+    @property
     def budgets(self) -> Sequence[Budget]:
         """Of the run."""
         return self.setting.budgets
 
     @property
     def objective(self) -> str:
-        """Of the run."""
-        return objective_of(self.budgets)
+        """The name of what is made best."""
+        return objective_of(self.space, self.budgets)
+
+    def cost(self, values: Mapping[str, float]) -> float:
+        """What is made least, of measured or predicted ``values``."""
+        judged = self.space.judged
+        return values[DISK.name] if self.objective == DISK.name else judged.lost(values[judged.name])
 
     def run(self) -> None:
         """Every method in its turn."""
@@ -78,12 +91,13 @@ class Search:
         """The best choice as predicted now; with a ``share`` of the bytes that the best above the smallest
         choice takes.
         """
-        limits = self.corrections.limits(self.space, self.budgets, method)
-        objective = self.space.sizes if self.objective == DISK.name else self.space.damages
+        space = self.spaces.of(method.cut)
+        limits = self.corrections.limits(space, self.budgets, method)
+        objective = space.sizes if self.objective == DISK.name else space.damages
         found = solve(objective, limits)
         if share == 1 or isinstance(found, Infeasible):
             return found
-        sizes = Limit("share", self.space.sizes, 0.0)
+        sizes = Limit("share", space.sizes, 0.0)
         least = sum(min(row) for row in sizes.uses)
         room = least + share * (sizes.used(found.options) - least)
         return solve(objective, [*limits, replace(sizes, bound=room)])
@@ -95,29 +109,35 @@ class Search:
         best = self.best()
         if best is None or not any(trial.method == method for trial in self.trials):
             return True
-        predicted = self.corrections.predicted(self.space, found.options, method, self.budgets)
-        return bool(predicted[self.objective] < (1 - _WORTH) * best.measured[self.objective])
+        return self.cost(self.predicted(found.options, method)) < (1 - _WORTH) * self.cost(best.measured)
+
+    def predicted(self, options: tuple[int, ...], method: Method) -> dict[str, float]:
+        """What a trial is expected to measure."""
+        return self.corrections.predicted(self.spaces.of(method.cut), options, method, self.budgets)
 
     def _try(self, options: tuple[int, ...], method: Method) -> None:
-        predicted = self.corrections.predicted(self.space, options, method, self.budgets)
-        self.progress.note(
-            f"trial {len(self.trials) + 1}, {method.name}: predicted {shown(predicted, self.budgets)}"
-        )
+        predicted = self.predicted(options, method)
+        self.progress.note(f"trial {len(self.trials) + 1}, {method.name}: predicted {self.said(predicted)}")
         self.take(self.ran(options, method, self.progress), predicted)
 
     def ran(self, options: tuple[int, ...], method: Method, progress: Progress) -> Trial:
         """The trial of a choice: what is there of it is read."""
-        recipe = recipe_of(self.space, options, method, self.calibration)
+        recipe = self.recipe(options, method)
         return run_trial(self.setting, options, method, recipe, self.folder, progress)
+
+    def recipe(self, options: tuple[int, ...], method: Method) -> dict[str, Any]:
+        """The recipe of a trial."""
+        return recipe_of(self.spaces.of(method.cut), options, method, self.calibration)
 
     def take(self, trial: Trial, predicted: dict[str, float]) -> None:
         """Learn from a trial."""
         self.trials.append(trial)
         self.predictions.append(predicted)
-        self.corrections.learn(self.space, trial.options, trial.method, trial.measured)
+        space = self.spaces.of(trial.method.cut)
+        self.corrections.learn(space, trial.options, trial.method, trial.measured, trial.originals)
         broken = trial.broken(self.budgets)
         said = "holds" if not broken else "misses " + ", ".join(one.shown() for one in broken)
-        measured = shown(trial.measured, self.budgets)
+        measured = self.said(trial.measured)
         self.progress.note(
             f"trial {len(self.trials)}, {trial.method.name}: measured {measured}: {said}{self._best_so_far()}"
         )
@@ -131,7 +151,7 @@ class Search:
     def time_for(self, method: Method) -> bool:
         """Whether a first trial by ``method`` ends in time, by the plan of its compression."""
         last = self.trials[-1]
-        recipe = recipe_of(self.space, last.options, method, self.calibration)
+        recipe = self.recipe(last.options, replace(method, cut=last.method.cut))
         needed = last.seconds + planned_seconds(
             self.setting.model, recipe, self.setting.texts.calibration, self.folder / "planned.yaml"
         )
@@ -151,7 +171,7 @@ class Search:
 
     def said(self, values: dict[str, float]) -> str:
         """In words."""
-        return shown(values, self.budgets)
+        return shown(values, self.space, self.budgets)
 
     def excesses(self, trial: Trial) -> dict[str, float]:
         """By which the trial misses each budget, as a fraction of its bound; below 0 where it keeps it."""
@@ -160,7 +180,7 @@ class Search:
     def holding(self) -> list[Trial]:
         """The trials that keep every budget, the best first."""
         kept = [trial for trial in self.trials if not trial.broken(self.budgets)]
-        return sorted(kept, key=lambda trial: trial.measured[self.objective])
+        return sorted(kept, key=lambda trial: self.cost(trial.measured))
 
     def best(self) -> Trial | None:
         """The best of those that hold so far."""
@@ -174,20 +194,20 @@ class Search:
         """Each trial that holds, the best first, and the budgets that it breaks on the held-out text."""
         for trial in self.holding():
             line = quality_of(self.setting, trial, self.setting.texts.held_out, self.progress)
-            found = damages(line, self.budgets)
             trial.lines.append(line)
-            bounded = (one for one in self.budgets if one.quantity in DAMAGES)
-            broken = [one for one in bounded if not (found.get(one.key) and one.holds(found[one.key]))]
-            yield trial, broken
+            values = qualities(line, self.budgets)
+            judging = [one for one in self.budgets if one.quantity.of_quality]
+            yield trial, [one for one in judging if not one.holds(values[one.key])]
 
     def why(self, found: Infeasible, method: Method) -> str:
         """Which budget would have to give way, and how far."""
-        limits = {one.name: one for one in self.corrections.limits(self.space, self.budgets, method)}
+        space = self.spaces.of(method.cut)
+        limits = {one.name: one for one in self.corrections.limits(space, self.budgets, method)}
         parts = []
         for budget in self.budgets:
             enough = found.enough.get(budget.key)
             if enough is not None:
-                bound = self.corrections.bound_of(budget, limits[budget.key], enough, method)
+                bound = self.corrections.bound_of(space, budget, limits[budget.key], enough, method)
                 parts.append(f"{budget.shown()} would have to be {budget.quantity.shown(bound)}")
         if not parts:
             return "no budget alone is in the way: several would have to give way"
@@ -200,9 +220,9 @@ def planned_seconds(model: str, recipe: dict[str, Any], calibration: str, file: 
     return float(plan_model(model, recipe=str(file), calibration=calibration).seconds)
 
 
-def objective_of(budgets: Sequence[Budget]) -> str:
-    """What is made least: the damage; the size where nothing but the damage is bounded."""
-    return DISK.name if all(one.quantity in DAMAGES for one in budgets) else KL.name
+def objective_of(space: Space, budgets: Sequence[Budget]) -> str:
+    """What is made best: what is judged; the size where nothing but quality is bounded."""
+    return DISK.name if all(one.quantity.of_quality for one in budgets) else space.judged.name
 
 
 def excess(trial: Trial, budgets: Sequence[Budget]) -> float:
@@ -215,9 +235,9 @@ def _missed(trial: Trial, budget: Budget) -> float:
     return ratio - 1 if budget.quantity.side == "max" else 1 / ratio - 1
 
 
-def shown(values: dict[str, float], budgets: Sequence[Budget]) -> str:
-    """``disk 59.8 MB, KL 0.31``: size and damage, and whatever else is bounded."""
-    quantities = {DISK.name: DISK, KL.name: KL} | {one.key: one.quantity for one in budgets}
+def shown(values: Mapping[str, float], space: Space, budgets: Sequence[Budget]) -> str:
+    """``disk 59.8 MB, KL 0.31``: size and what is judged, and whatever else is bounded."""
+    quantities = {one.name: one for one in (DISK, space.judged)} | {one.key: one.quantity for one in budgets}
     return ", ".join(
         f"{key} {quantity.shown(values[key])}" for key, quantity in quantities.items() if key in values
     )

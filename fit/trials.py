@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from .. import __version__
-from ..benchmarks.quality.subgroups.measure_slices import largest_kl
 from ..benchmarks.quality.validate import validate_bundle
 from ..benchmarks.records.record import Measurement
 from ..benchmarks.speed.elsewhere import Request
@@ -28,12 +27,14 @@ from ..export.api import export_bundle
 from ..runtime.bundle.bundle import Bundle
 from ..storage import sha256_json, write_atomic
 from ..terminal import Progress
-from .budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
+from .budgets import Budget
+from .figures import of_device, originals, qualities
 from .methods import Method
+from .quantities import DISK, ENERGY
 from .texts import Texts
 
 RECIPE, BUNDLE = "recipe.yaml", "bundle"
-_ON_DEVICE = (MEMORY, DECODE, FIRST_TOKEN)
+_SENTENCES = 256  # of a text, or rows with labels
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Setting:
     Attributes:
         model: as the user named it; ``fingerprint``: of its weights.
         calibration: samples, length and seed, as a recipe has them. windows: of text in a measurement of
-            quality, each as long.
+            a decoder's quality, each as long.
         budgets: which decide on what is measured on which devices.
     """
 
@@ -64,7 +65,7 @@ class Setting:
     @property
     def devices(self) -> list[str]:
         """Those that something is measured on."""
-        return list(dict.fromkeys(str(one.device) for one in self.budgets if one.quantity in _ON_DEVICE))
+        return list(dict.fromkeys(str(one.device) for one in self.budgets if one.quantity.on_device))
 
     @property
     def slices(self) -> list[str]:
@@ -74,8 +75,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trial:
-    """The ``recipe`` and what came of it: ``measured`` by :attr:`.budgets.Budget.key`, the ``lines`` that say
-    so, and the ``seconds`` that it took.
+    """The ``recipe`` and what came of it: ``measured`` by :attr:`.budgets.Budget.key`, the ``originals`` of
+    each figure of quality, the ``lines`` that say so, and the ``seconds`` that it took.
     """
 
     key: str
@@ -84,6 +85,7 @@ class Trial:
     options: tuple[int, ...]
     recipe: dict[str, Any]
     measured: dict[str, float] = field(default_factory=dict)
+    originals: dict[str, float] = field(default_factory=dict)
     lines: list[Measurement] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -122,10 +124,11 @@ def run_trial(
     trial.measured[DISK.name] = float(Bundle.open(trial.bundle).disk_bytes)
     quality = quality_of(setting, trial, setting.texts.development, progress)
     trial.lines.append(quality)
-    trial.measured.update(damages(quality, setting.budgets))
+    trial.measured.update(qualities(quality, setting.budgets))
+    trial.originals.update(originals(quality, setting.budgets))
     for name, line in _on_devices(setting, trial, progress).items():
         trial.lines.append(line)
-        trial.measured.update(_of_device(name, line))
+        trial.measured.update(of_device(name, line, setting.budgets))
     seconds = before + time.monotonic() - begun
     if before == 0.0:
         write_sealed(clock, {"seconds": seconds})
@@ -150,6 +153,7 @@ def quality_of(setting: Setting, trial: Trial, text: Path, progress: Progress) -
         text=text,
         windows=setting.windows,
         length=setting.calibration["length"],
+        sentences=_SENTENCES,
         replies=False,
         slices=setting.slices,
         half=int(text == setting.texts.held_out),
@@ -177,27 +181,19 @@ def _build(setting: Setting, trial: Trial, progress: Progress) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def damages(line: Measurement, budgets: Sequence[Budget]) -> dict[str, float]:
-    """KL a token, and that of the worst group of each slice that a budget is about, by their keys."""
-    whole = line.metrics.get(KL.metric)
-    found = {} if whole is None or whole.value is None else {KL.name: whole.value}
-    for budget in budgets:
-        if budget.slice is not None:
-            found[budget.key] = largest_kl((line.compare or {})["slices"], budget.slice)
-    return found
-
-
 def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str, Measurement]:
     """The line of each device that a budget names, measured once."""
     found, left = {}, []
+    counted = [one for one in setting.budgets if one.quantity is ENERGY and one.watts is None]
+    kept = {name: f"device-{name}{'-energy' * bool(counted)}.json" for name in setting.devices}
     for name in setting.devices:
-        known = read_sealed(trial.directory / f"device-{name}.json")
+        known = read_sealed(trial.directory / kept[name])
         if known is None:
             left.append(name)
         else:
             found[name] = Measurement.model_validate(known)
     if left:
-        options = {"energy": False, "threads": setting.threads, "provider": "cpu", "per_op": False}
+        options = {"energy": bool(counted), "threads": setting.threads, "provider": "cpu", "per_op": False}
         # Memory does not depend on whether the machine is cool and quiet.
         request = Request((trial.bundle,), Protocol.quick(), options, "edgepress fit", settle_s=0.0)
         places = SideBySide(request, trial.directory / "profile.jsonl", progress)
@@ -205,17 +201,6 @@ def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str,
         if (failure := places.failure()) is not None:
             raise failure
         for name, line in places.lines.items():
-            write_sealed(trial.directory / f"device-{name}.json", line.model_dump(by_alias=True, mode="json"))
+            write_sealed(trial.directory / kept[name], line.model_dump(by_alias=True, mode="json"))
             found[name] = line
-    return found
-
-
-def _of_device(name: str, line: Measurement) -> dict[str, float]:
-    """By the keys of budgets on the device."""
-    found = {}
-    for quantity in _ON_DEVICE:
-        metric = line.metrics.get(quantity.metric)
-        if metric is not None and metric.value is not None:
-            scale = 1e-3 if quantity is FIRST_TOKEN else 1.0
-            found[Budget(quantity, 0.0, name).key] = scale * metric.value
     return found

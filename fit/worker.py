@@ -10,9 +10,9 @@ from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..errors import InputError
 from ..storage import sha256_json
 from ..terminal import Progress
-from .budgets import DECODE, FIRST_TOKEN
 from .job import Job, Wish
 from .outer_search import OuterSearch
+from .quantities import TIMED
 from .search import Search
 
 WISH = "wish.json"
@@ -50,7 +50,7 @@ def work_on(output: str | Path, progress: Progress) -> int:
             fix="start it first: edgepress fit MODEL … --trials 24 -o OUT; workers join with its OUT",
         )
     wish = Wish.from_json(found["wish"])
-    _refuse_budgets(wish, found["host"])
+    refuse_budgets(wish, found["host"])
     wish.check()
     job = Job(wish, directory, progress)
     search = job.search(time.monotonic() + 3600 * wish.hours)
@@ -63,9 +63,14 @@ def work_on(output: str | Path, progress: Progress) -> int:
         return len(search.trials)
 
 
-def _refuse_budgets(wish: Wish, host: str) -> None:
+def refuse_budgets(wish: Wish, host: str) -> None:
+    """Refuse budgets that further processes would disturb, or that are of another machine than ``host``.
+
+    Raises:
+        InputError: names the first.
+    """
     here = [one for one in wish.budgets if one.device == "here"]
-    timed = [one for one in wish.budgets if one.quantity in (DECODE, FIRST_TOKEN)]
+    timed = [one for one in wish.budgets if one.quantity in TIMED]
     if timed:
         raise InputError(
             f"workers cannot take part in a search with {timed[0].shown()}",

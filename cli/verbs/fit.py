@@ -22,7 +22,20 @@ from ..verb import Verb, output
 )
 @click.option("--min-decode", metavar="RATE", help="Tokens a second: 100, or here=100,pi=20.")
 @click.option("--max-first-token", metavar="TIME", help="Until the first token: 0.8s or 800ms.")
-@click.option("--max-kl", metavar="NATS", help="KL divergence from the original a token, such as 0.1.")
+@click.option("--min-sentences", metavar="RATE", help="Sentences a second of an encoder: 400, or here=400.")
+@click.option(
+    "--max-energy",
+    metavar="JOULES",
+    help="Of a token or sentence, counted: 0.2J; or modelled by a target's power: 0.2J@raspberry-pi-5.",
+)
+@click.option(
+    "--max-kl", metavar="NATS", help="KL divergence from the original a token, of a classifier a text: 0.1."
+)
+@click.option("--min-cosine", metavar="SHARE", help="Mean cosine to an encoder's embeddings, such as 0.98.")
+@click.option("--min-spearman", metavar="SHARE", help="Rank correlation of its sentence similarities: 0.98.")
+@click.option(
+    "--min-accuracy", metavar="SHARE", help="Of a classifier's labels; the text is .jsonl with `label`."
+)
 @click.option(
     "--max-slice-kl",
     metavar="NAME=NATS",
@@ -71,6 +84,13 @@ from ..verb import Verb, output
     metavar="N",
     help="Trials by Optuna of how codes are found: rounding, scaling, rotation, learning.",
 )
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the trials of --trials run: in this process and workers, or on a Ray cluster too.",
+)
 @click.option("--worker", is_flag=True, help="Join the search with --trials that is at work on OUT.")
 @click.option(
     "--device", default="auto", show_default=True, help="Where torch computes: auto, cpu, cuda or mps."
@@ -86,6 +106,7 @@ def command(
     on: str,
     text: str | None,
     worker: bool,
+    executor: Any,
     threads: int | None,
     download: bool,
     dry_run: bool,
@@ -94,12 +115,13 @@ def command(
     terminal: Terminal,
     **options: Any,
 ) -> None:
-    """Find the artifact of MODEL, a decoder, that keeps every budget with the least damage.
+    """Find the artifact of MODEL, a decoder or an encoder, that keeps every budget with the least damage.
 
     Candidates of each part of the model are measured once; an exact solver chooses among them; what it chose
     is built, proven and measured, predictions are corrected, and it solves again. OUT gets the bundle, the
     recipe that repeats it, and a report, if every budget holds as measured; else the exit code is 1. With no
-    budget but --max-kl it is the smallest artifact that keeps it. The same command continues a killed run.
+    budget but those of quality it is the smallest artifact that keeps them. The same command continues a
+    killed run.
     """
     if worker:
         _work(target, threads, terminal)
@@ -107,7 +129,8 @@ def command(
     if model is None or text is None:
         raise click.UsageError(f"missing {'MODEL' if model is None else '--text'}")
     named_model(model, download=download)
-    from ...fit.budgets import QUANTITIES, parse
+    from ...fit.budgets import parse
+    from ...fit.quantities import QUANTITIES
 
     devices = _devices(on)
     given = {quantity: options.pop(name) for quantity, name in _named(QUANTITIES)}
@@ -127,7 +150,7 @@ def command(
         raise click.UsageError("missing -o/--output: where should the artifact go?")
     wish.check()
     limit_torch(threads)
-    found = fit_model(wish, output=target, overwrite=overwrite, progress=progress)
+    found = fit_model(wish, output=target, overwrite=overwrite, executor=executor, progress=progress)
     terminal.document({"output": target, **found}, _summary(target, found))
 
 
@@ -159,7 +182,7 @@ def _devices(on: str) -> list[str]:
 
 
 def _plan(planned: dict[str, Any]) -> str:
-    from ...fit.budgets import DISK
+    from ...fit.quantities import DISK
 
     sizes = f"{DISK.shown(planned['smallest'])} to {DISK.shown(planned['largest'])}"
     lines = [
@@ -168,15 +191,15 @@ def _plan(planned: dict[str, Any]) -> str:
     ]
     if not planned["losses_known"]:
         lines.append(
-            "  result   its KL is predicted once the candidates are measured, which a run does first"
+            f"  result   its {planned['judged']} is predicted once a run has measured the candidates"
         )
     elif not planned["feasible"]:
         lines.append("  result   none is predicted to keep the budgets, rounded to nearest")
     else:
         lines.append(
-            f"  result   {_sized(planned['predicted'])} if it is rounded to nearest; trials do better"
+            f"  result   {_sized(planned, planned['predicted'])} rounded to nearest; trials do better"
         )
-        lines += [f"  front    {_sized(one)}" for one in planned["front"]]
+        lines += [f"  front    {_sized(planned, one)}" for one in planned["front"]]
         times = (f"{name} {_minutes(value)}" for name, value in planned["compress_seconds"].items())
         lines += [f"  time     to compress once: {'; '.join(times)}"] if planned["compress_seconds"] else []
     lines.append(f"  time     no trial begins after {planned['hours']:g} hours")
@@ -185,11 +208,11 @@ def _plan(planned: dict[str, Any]) -> str:
 
 def _summary(target: str, found: dict[str, Any]) -> str:
     held_out = found["held_out"]
-    size = _sized(found["measured"])
-    size += f", {held_out['KL']:.3g} on text that the search did not see" if held_out else ""
+    size = _sized(found, found["measured"])
+    size += f"; {_figures(held_out)} on text that the search did not see" if held_out else ""
     lines = [f"{target}: {found['model']}, {size}", f"  keeps {', '.join(found['budgets'])}, as measured"]
     for trial in found["trials"]:
-        sizes = ", measured ".join(map(_sized, (trial["predicted"], trial["measured"])))
+        sizes = ", measured ".join(_sized(found, trial[name]) for name in ("predicted", "measured"))
         lines.append(f"  trial {trial['number']}, {trial['method']}: predicted {sizes}")
     lines += [f"  no more: {one}" for one in found["why_no_more"]]
     lines += [
@@ -206,8 +229,17 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
-def _sized(values: dict[str, Any]) -> str:
-    """Size and damage in words."""
-    from ...fit.budgets import DISK, KL
+def _sized(found: dict[str, Any], values: dict[str, Any]) -> str:
+    """Size and what is judged in words."""
+    judged = found["judged"]
+    return f"disk {_shown('disk', values['disk'])}, {judged} {_shown(judged, values[judged])}"
 
-    return f"disk {DISK.shown(values[DISK.name])}, KL {KL.shown(values[KL.name])}"
+
+def _figures(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {_shown(name, value)}" for name, value in values.items())
+
+
+def _shown(name: str, value: float) -> str:
+    from ...fit.quantities import quantity_of
+
+    return quantity_of(name).shown(value)

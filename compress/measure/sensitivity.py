@@ -24,13 +24,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..numbers.fake_quant import rounding_of
 from ..numbers.qtensor import QTensor
 from .fisher import TakeGradient
 
 
 class ChangeLosses:
-    """The damage a token of each of some ``others`` in the place of the ``weight`` of the linear ``module``;
-    finds ``[others]``.
+    """The damage a token of each of some ``others`` in the place of the ``weight`` of the linear ``module``,
+    with its inputs rounded where the other's scheme says so; finds ``[others]``.
     """
 
     at_input = False
@@ -44,11 +45,20 @@ class ChangeLosses:
 
         def add(gradient: Tensor) -> None:
             for index, other in enumerate(self.others):
-                change = other.dequantize().sub_(self.weight).to(rows.dtype)
-                products = (rows @ change.T).mul_(gradient)
+                products = self._change(other, rows).mul_(gradient)
                 self.total[index] += products.sum(-1).to(torch.float32).square().sum()
 
         return add
+
+    def _change(self, other: QTensor, rows: Tensor) -> Tensor:
+        """What ``other`` adds to the outputs ``[tokens, out]``."""
+        weight = other.dequantize()
+        found = rows @ (weight - self.weight).to(rows.dtype).T
+        if other.scheme.activations == "token":
+            whole = rows.to(torch.float32)
+            moved = rounding_of(other.scheme, None)(whole).sub_(whole)
+            found += moved.to(rows.dtype) @ weight.to(rows.dtype).T
+        return found
 
     def found(self, tokens: int, scale: float) -> Tensor:
         return self.total * scale

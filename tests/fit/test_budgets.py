@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from edgepress.errors import InputError, UnknownName
-from edgepress.fit.budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, SLICE_KL, Budget, Quantity, parse
+from edgepress.fit.budgets import Budget, parse, refuse_other_kinds
+from edgepress.fit.quantities import ACCURACY, COSINE, DECODE, DISK, ENERGY, FIRST_TOKEN, KL, MEMORY, Quantity
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,8 @@ from edgepress.fit.budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, SLICE_K
         (DISK, "6e7 B", 6e7),
         (KL, "0.1", 0.1),
         (KL, "0.1 nats", 0.1),
+        (COSINE, "0.98", 0.98),
+        (ACCURACY, "91 %", 0.91),
     ],
 )
 def test_a_value_with_its_unit(quantity: Quantity, text: str, bound: float) -> None:
@@ -42,12 +45,12 @@ def test_what_differs_by_device_holds_on_all_or_on_those_named() -> None:
         (DISK, "-5MB", "bound of -5"),
         (KL, "0", "bound of 0"),
         (KL, "nan", "no value of KL"),
+        (ACCURACY, "91", "accuracy is at most 1"),
         (FIRST_TOKEN, "0.8", "no unit"),
         (DISK, "here=60MB", "same on every device"),
         (DECODE, "pi=20,pi=30", "two budgets"),
         (MEMORY, "pi=much", "no value of memory"),
-        (SLICE_KL, "0.3", "of which slice"),
-        (SLICE_KL, "people=0.3,people=0.2", "two budgets"),
+        (DECODE, "pi=20@raspberry-pi-5", "only energy is modelled"),
     ],
 )
 def test_what_is_no_budget(quantity: Quantity, text: str, said: str) -> None:
@@ -56,10 +59,12 @@ def test_what_is_no_budget(quantity: Quantity, text: str, said: str) -> None:
     assert quantity.option in error.value.what and error.value.fix
 
 
-def test_the_worst_of_slices_each_with_its_name() -> None:
-    found = parse(SLICE_KL, "languages=0.3, people=0.2 nats", ["here"])
-    assert found == [Budget(SLICE_KL, 0.3, slice="languages"), Budget(SLICE_KL, 0.2, slice="people")]
-    assert [one.shown() for one in found] == ["worst KL of languages ≤ 0.3", "worst KL of people ≤ 0.2"]
+def test_energy_is_counted_or_modelled_by_the_power_of_a_target() -> None:
+    counted, modelled = parse(ENERGY, "here=200mJ,pi=0.3J@raspberry-pi-5", ["here", "pi"])
+    assert counted == Budget(ENERGY, 0.2, "here") and counted.shown() == "energy ≤ 0.2 J on here"
+    assert modelled.watts and modelled.shown().endswith(f"on pi, modelled at {modelled.watts:g} W")
+    with pytest.raises(UnknownName, match="rasberry"):
+        parse(ENERGY, "0.3J@rasberry-pi-5", ["here"])
 
 
 def test_an_unknown_device() -> None:
@@ -70,3 +75,10 @@ def test_an_unknown_device() -> None:
 def test_what_holds() -> None:
     assert Budget(DISK, 60e6).holds(60e6) and not Budget(DISK, 60e6).holds(60e6 + 1)
     assert Budget(DECODE, 100, "pi").holds(100) and not Budget(DECODE, 100, "pi").holds(99.9)
+
+
+def test_a_budget_of_another_kind_of_model() -> None:
+    refuse_other_kinds([Budget(DISK, 60e6), Budget(KL, 0.1)], "classifier", "mine")
+    with pytest.raises(InputError, match="--max-kl: mine is a model of kind 'encoder'") as error:
+        refuse_other_kinds([Budget(KL, 0.1)], "encoder", "mine")
+    assert "--min-cosine" in error.value.fix and "--min-decode" not in error.value.fix

@@ -53,10 +53,11 @@ def test_losses_fall_with_the_bits_and_are_measured_once(
     head = [anatomy.head] if anatomy.head is not None and not anatomy.tied else []
     assert list(losses.tables) == [anatomy.embedding, *head]
     assert list(losses.linears) == [linear.name for linear in anatomy.linears()]
+    assert all(("W8A8" in found) == (kind == "pico_bert") for found in losses.linears.values())
     for found in (*losses.linears.values(), *losses.tables.values()):
         assert found["W2A16-g32"] > 4 * found["W4A16-g32"] > 16 * found["W8A16-g32"] >= 0
-    assert known_losses(losses_file("fingerprint", calibration(model, pico_text))) == losses
-    assert known_losses(losses_file("another", calibration(model, pico_text))) is None
+    assert known_losses(losses_file("fingerprint", anatomy, calibration(model, pico_text))) == losses
+    assert known_losses(losses_file("another", anatomy, calibration(model, pico_text))) is None
 
 
 @pytest.mark.parametrize("number", [0, 1, -1])

@@ -4,17 +4,36 @@ other, before and after a trial has corrected them.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.fit.budgets import DECODE, DISK, FIRST_TOKEN, KL, MEMORY, Budget
+from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import Option, Space, Unit
 from edgepress.fit.corrections import Corrections
 from edgepress.fit.methods import METHODS
+from edgepress.fit.quantities import (
+    ACCURACY,
+    COSINE,
+    DECODE,
+    DISK,
+    ENERGY,
+    FIRST_TOKEN,
+    KL,
+    MEMORY,
+    SENTENCES,
+    SPEARMAN,
+)
 
 SCHEMES = [Scheme.parse(f"W{bits}A16-g32") for bits in (2, 4, 8)]
 UNITS = 3
+TIMES = {
+    "decode on pi": [[1e-3 * s.bits for s in SCHEMES]] * UNITS,
+    "first token on pi": [[3e-2, 2.5e-2, 2e-2]] * UNITS,
+    "sentences on pi": [[2.4e-3, 1.5e-3, 1e-3]] * UNITS,
+}
 SPACE = Space(
     tuple(
         Unit(f"unit {n}", (f"m{n}",), tuple(Option(s, (n + 1) / s.bits**3, 1e6 * s.bits) for s in SCHEMES))
@@ -22,27 +41,40 @@ SPACE = Space(
     ),
     shipped=5e6,
     resident=80e6,
+    times=TIMES,
 )
-TIMES = {
-    "decode on pi": [[1e-3 * s.bits for s in SCHEMES]] * UNITS,
-    "first token on pi": [[3e-2, 2.5e-2, 2e-2]] * UNITS,
-}
 BOUNDS = [
     (DISK, 18e6, None),
     (MEMORY, 95e6, "pi"),
     (DECODE, 60.0, "pi"),
     (FIRST_TOKEN, 0.088, "pi"),
+    (SENTENCES, 160.0, "pi"),
+    (COSINE, 0.98, None),
+    (SPEARMAN, 0.97, None),
+    (ACCURACY, 0.85, None),
     (KL, 0.2, None),
 ]
+QUALITY = [one[0] for one in BOUNDS if one[0].of_quality]
+ORIGINALS = {"KL": 0.0, "cosine": 1.0, "Spearman": 1.0, "accuracy": 0.9}
 BUDGETS = [Budget(*one) for one in BOUNDS]
-MEASURED = {"disk": 17e6, "memory on pi": 99e6, "decode on pi": 70.0, "first token on pi": 0.09, "KL": 0.09}
+MEASURED = {
+    "disk": 17e6,
+    "memory on pi": 99e6,
+    "decode on pi": 70.0,
+    "first token on pi": 0.09,
+    "sentences on pi": 150.0,
+    "KL": 0.09,
+    "cosine": 0.99,
+    "Spearman": 0.98,
+    "accuracy": 0.88,
+}
 CHOICES = list(product(range(len(SCHEMES)), repeat=UNITS))
 
 
 def corrected(*, learned: bool) -> Corrections:
-    corrections = Corrections(times=TIMES)
+    corrections = Corrections()
     if learned:
-        corrections.learn(SPACE, (1, 1, 1), METHODS[0], MEASURED)
+        corrections.learn(SPACE, (1, 1, 1), METHODS[0], MEASURED, ORIGINALS)
     return corrections
 
 
@@ -59,19 +91,58 @@ def test_a_limit_is_kept_where_the_prediction_keeps_the_budget(budget: Budget, l
     agreed = kept = 0
     for options in CHOICES:
         value = corrections.predicted(SPACE, options, METHODS[0], [budget])[budget.key]
+        quantity = budget.quantity
         near = abs(value / budget.bound - 1) < 0.04  # what is left free of bytes and of damage
+        if quantity.of_quality:
+            losses = [quantity.lost(one, ORIGINALS[quantity.name]) for one in (value, budget.bound)]
+            near = abs(losses[0] / losses[1] - 1) < 0.04
         agreed += near or limit.kept(options) == budget.holds(value)
         kept += limit.kept(options)
     assert agreed == len(CHOICES) > kept > 0
     used = limit.used((1, 1, 1))
-    bound = corrections.bound_of(budget, limit, used, METHODS[0])
+    bound = corrections.bound_of(SPACE, budget, limit, used, METHODS[0])
     value = corrections.predicted(SPACE, (1, 1, 1), METHODS[0], [budget])[budget.key]
     assert bound == pytest.approx(value, rel=0.04)
 
 
 def test_damage_is_no_limit_beside_others_until_a_trial_says_what_it_means() -> None:
     names = [one.key for one in BUDGETS]
-    assert [one.name for one in corrected(learned=False).limits(SPACE, BUDGETS, METHODS[0])] == names[:-1]
+    before = [one.name for one in corrected(learned=False).limits(SPACE, BUDGETS, METHODS[0])]
+    assert before == [one.key for one in BUDGETS if not one.quantity.of_quality]
     corrections = corrected(learned=True)
     assert [one.name for one in corrections.limits(SPACE, BUDGETS, METHODS[0])] == names
-    assert corrections.factor(METHODS[2]) == corrections.factor(METHODS[0])  # nearer than none
+    for quantity in QUALITY:  # nearer than none
+        assert corrections.factor(quantity.name, METHODS[2]) == corrections.factor(quantity.name, METHODS[0])
+
+
+def test_energy_is_watts_for_as_long_as_a_token_takes() -> None:
+    energy = Budget(ENERGY, 0.4, "pi")
+    space = replace(SPACE, times={"energy on pi": TIMES["decode on pi"]})
+    corrections = Corrections()
+    assert not corrections.limits(space, [energy, BUDGETS[0]], METHODS[0])[1:]  # until it is counted
+    corrections.learn(space, (1, 1, 1), METHODS[0], MEASURED | {"energy on pi": 0.3}, {})
+    modelled = Corrections(watts={"energy on pi": 0.3 * MEASURED["decode on pi"]}, rest=corrections.rest)
+    for one in (corrections, modelled):
+        assert one.predicted(space, (1, 1, 1), METHODS[0], [energy])["energy on pi"] == pytest.approx(0.3)
+        (limit,) = one.limits(space, [energy], METHODS[0])
+        for options in CHOICES:
+            value = one.predicted(space, options, METHODS[0], [energy])[energy.key]
+            assert limit.kept(options) == energy.holds(value)
+        bound = one.bound_of(space, energy, limit, limit.bound, METHODS[0])
+        assert bound == pytest.approx(energy.bound)
+
+
+def test_what_a_cut_cost_counts_against_the_damage_that_is_left() -> None:
+    cut = replace(SPACE, before=0.05)
+    corrections = corrected(learned=True)
+    whole, left = (corrections.limits(one, [BUDGETS[-1]], METHODS[0])[0] for one in (SPACE, cut))
+    assert whole.bound - left.bound == pytest.approx(0.05)
+    values = [corrections.predicted(one, (1, 1, 1), METHODS[0], [])["KL"] for one in (SPACE, cut)]
+    assert values[1] > values[0]
+
+
+def test_an_accuracy_that_chance_left_whole_allows_more_damage_and_not_all() -> None:
+    corrections = Corrections()
+    corrections.learn(SPACE, (1, 1, 1), METHODS[0], MEASURED | {"accuracy": 0.91}, ORIGINALS)
+    (limit,) = corrections.limits(SPACE, [Budget(ACCURACY, 0.85)], METHODS[0])
+    assert limit.used((1, 1, 1)) < limit.bound < math.inf

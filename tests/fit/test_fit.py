@@ -20,6 +20,8 @@ from edgepress.fit import trials as trials_module
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.storage import check_tree, hash_tree, read_json
 
+from ..conftest import Powercap
+
 pytestmark = pytest.mark.chain
 
 Capture = pytest.CaptureFixture[str]
@@ -57,21 +59,25 @@ def smallest(fit: Fit, capsys: Capture) -> float:
 
 
 def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
-    fit: Fit, table: None, tmp_path: Path, pico_llama: Path, capsys: Capture
+    fit: Fit, table: None, powercap: Powercap, tmp_path: Path, pico_llama: Path, capsys: Capture
 ) -> None:
+    powercap.zone("intel-rapl:0", "package-0")
+    powercap.step = 1_000_000
     bound = round(1.1 * smallest(fit, capsys))
     budgets = ["--max-disk", f"{bound}B", "--max-memory", "here=2GB", "--min-decode", "1"]
+    budgets += ["--max-energy", "1e6J"]
     assert fit(*budgets, "--threads", "1", "--json") == 0
     found, out = json.loads(capsys.readouterr().out), tmp_path / "o"
     bundle = Bundle.open(out / "bundle")
     assert bundle.disk_bytes == found["measured"]["disk"] <= bound
     assert 5e7 < found["measured"]["memory on here"] <= 2e9 and found["measured"]["decode on here"] > 1
+    assert found["measured"]["energy on here"] > 0
     assert found["held_out"]["KL"] > 0 and 0 <= found["gap"] < 0.01
     report = read_json(out / "fit.json")
     assert not check_tree(out, report["files"], skip=frozenset({"fit.json"}))
     assert report["trials"][report["chosen"] - 1]["measured"] == found["measured"]
     assert sum(one["share_of_damage"] for one in found["units"]) == pytest.approx(1)
-    assert len(found["prices"]) == 6 and "would take KL from" in found["prices"][0]
+    assert len(found["prices"]) == 8 and "would take KL from" in found["prices"][0]
     texts = [line.workload.get("text") for line in records.read([out / "runs.jsonl"])]
     assert texts == ["development.jsonl", None, "held-out.jsonl"]
     again = compress_model(
@@ -93,6 +99,12 @@ def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
     assert (
         planned["front"][-1]["KL"] == planned["predicted"]["KL"] and planned["compress_seconds"]["gptq"] > 0
     )
+
+
+@pytest.mark.usefixtures("table", "powercap")
+def test_energy_that_nothing_counts(fit: Fit, capsys: Capture) -> None:
+    assert fit("--max-energy", "0.2J") == 4
+    assert "--max-energy 0.2J@raspberry-pi-5" in capsys.readouterr().err
 
 
 def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture) -> None:

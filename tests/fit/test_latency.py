@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import InputError
-from edgepress.fit.budgets import DECODE, DISK, FIRST_TOKEN, Budget
+from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
 from edgepress.fit.corrections import Corrections
 from edgepress.fit.latency import costs_of, times_of
 from edgepress.fit.methods import METHODS
+from edgepress.fit.quantities import DECODE, DISK, FIRST_TOKEN
 from edgepress.fit.solve import Infeasible, Solution, solve
 
 BUDGETS = [Budget(DECODE, 100.0, "here"), Budget(FIRST_TOKEN, 0.5, "here"), Budget(DISK, 1e9)]
@@ -38,7 +40,8 @@ def test_the_fastest_choice_is_within_its_own_budget_and_no_other_is(pico_llama:
     space = space_of(source, None)
     times = times_of(space, source, BUDGETS[:1], costs_of(BUDGETS[:1], 1))
     fastest = 1 / sum(min(row) for row in times["decode on here"])
-    corrections = Corrections(times=times)
+    space = replace(space, times=times)
+    corrections = Corrections()
     for factor, kind in ((0.999, Solution), (1.001, Infeasible)):
         budget = Budget(DECODE, factor * fastest, "here")
         found = solve(space.sizes, corrections.limits(space, [budget], METHODS[0]))

@@ -11,15 +11,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.pipeline.sealed import write_sealed
-from edgepress.fit.budgets import DECODE, DISK, Budget
+from edgepress.fit.budgets import Budget
 from edgepress.fit.job import Wish
 from edgepress.fit.methods import Method
+from edgepress.fit.quantities import DECODE, DISK
 from edgepress.storage import read_json
 
 TRIALS = 5
@@ -82,6 +84,31 @@ def test_each_trial_runs_once_whoever_is_killed(pico_llama: Path, pico_text: Pat
     assert not work.exists()
 
 
+@pytest.mark.chain
+def test_a_cluster_of_ray_runs_the_same_trials(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    pytest.importorskip("ray")
+    out, errors = tmp_path / "o", tmp_path / "errors"
+    given = [*fit(pico_llama, pico_text, out), "--executor", "ray"]
+    assert start(tmp_path / "cache", errors, *given).wait(300) == 0
+    assert "tasks of Ray take part" in errors.read_text()
+    found = read_json(out / "fit.json")["trials"]
+    assert len(found) == TRIALS == len({trial["key"] for trial in found})
+    assert "corrected" in {trial["method"] for trial in found}
+
+
+def test_what_no_cluster_can_share(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    given = [*fit(pico_llama, pico_text, tmp_path / "o"), "--executor", "ray"]
+    assert run([*given, "--trials", "0"]) == 2
+    assert "add --trials" in capsys.readouterr().err
+    if find_spec("ray") is None:
+        assert run(given) == 4
+        assert 'pip install "edgepress[ray]"' in capsys.readouterr().err
+
+
 def wished(tmp_path: Path, budget: Budget, host: str) -> None:
     (tmp_path / ".o.partial").mkdir(exist_ok=True)
     wish = Wish(str(tmp_path), (budget,), str(tmp_path / "no.txt"), trials=3)
@@ -112,6 +139,7 @@ def test_a_wish_is_read_as_it_was_written(tmp_path: Path) -> None:
         (Method(), ["allocate"]),
         (Method("rtn", rotated=True), ["rotate", "allocate"]),
         (Method("corrected", scaled=True, epochs=2), ["awq", "allocate", "tune"]),
+        (Method(rotated=True, cut="narrow 80 %"), ["narrow", "rotate", "allocate"]),
     ],
 )
 def test_a_method_is_passes_of_a_recipe(method: Method, passes: list[str]) -> None:

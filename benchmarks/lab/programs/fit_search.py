@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ....compress.pipeline.sealed import read_sealed, write_sealed
-from ....fit.budgets import DISK, KL, Budget
+from ....fit.budgets import Budget
 from ....fit.job import Job, Wish
-from ....fit.outer_search import PRESETS, OuterSearch, by_parzen
+from ....fit.method_space import PRESETS
+from ....fit.outer_search import OuterSearch, by_parzen
+from ....fit.quantities import DISK, KL
 from ....terminal import Silent
 from ..study.page import write_table
 

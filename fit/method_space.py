@@ -1,0 +1,69 @@
+"""What is sampled of methods, and which come first.
+
+Cheap before dear: of the trials two thirds round alone and draw the front of size and damage; the last third
+learns too, at the whole budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .methods import CUTS, ROUNDINGS, Method
+from .quantities import DECODE, DISK, MEMORY
+from .search import Search
+
+_EPOCHS = (1, 2, 4, 8)
+# First of the cheap trials; the dear ones begin with what rounds best.
+PRESETS = (Method(), Method("corrected"), Method("corrected", scaled=True), Method("rtn"))
+_FRONT = (0.5, 0.25, 0.75, 0.0)  # shares of the bytes
+
+
+def is_dear(number: int, trials: int) -> bool:
+    """Whether the trial of that ``number``, of so many, learns."""
+    return number >= trials - trials // 3
+
+
+def method_of(parameters: Mapping[str, Any]) -> Method:
+    """The method of a sample."""
+    return Method(**{name: value for name, value in parameters.items() if name != "share"})
+
+
+def sampled(search: Search, *, dear: bool) -> dict[str, Any]:
+    """What is sampled, by name: a share of the bytes, where these are not what is made least, or epochs."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    found: dict[str, Any] = {
+        "rounding": CategoricalDistribution(tuple(ROUNDINGS)),
+        "scaled": CategoricalDistribution((False, True)),
+        "rotated": CategoricalDistribution((False, True)),
+        "cut": CategoricalDistribution(("", *CUTS)),
+    }
+    if search.space.cache and any(one.quantity in (MEMORY, DECODE) for one in search.budgets):
+        found["cached"] = CategoricalDistribution((False, True))
+    if dear:
+        return found | {"epochs": CategoricalDistribution(_EPOCHS)}
+    if search.objective == DISK.name:
+        return found
+    return found | {"share": FloatDistribution(0.0, 1.0, step=0.0625)}
+
+
+def first_of(search: Search, presets: Sequence[Method], *, dear: bool) -> list[dict[str, Any]]:
+    """Parameters of the first trials of a kind, unless all are sampled: the usual methods at the whole
+    budget, then the best of them along the front; of the dear ones the best, with learning.
+    """
+    if not presets:
+        return []
+    found = search.best() or search.nearest()
+    best = Method("corrected") if found is None else found.method
+    if dear:
+        first = [(replace(best, epochs=4), 1.0)]
+    else:
+        first = [*((method, 1.0) for method in presets), *((best, share) for share in _FRONT)]
+    names = sampled(search, dear=dear)
+    wanted = [
+        {name: share if name == "share" else getattr(method, name) for name in names}
+        for method, share in first
+    ]
+    return [*({**one, "cached": True} for one in wanted if "cached" in names), *wanted]

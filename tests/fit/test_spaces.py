@@ -1,0 +1,39 @@
+"""What a cut leaves of a model is chosen among, built and measured as the whole one is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from edgepress.fit.budgets import Budget
+from edgepress.fit.job import Job, Wish
+from edgepress.fit.methods import Method
+from edgepress.fit.quantities import DISK
+from edgepress.fit.solve import Solution
+from edgepress.terminal import Silent
+
+pytestmark = pytest.mark.chain
+
+
+@pytest.mark.parametrize("cut", ["narrow 70 %", "layers 70 %"])
+def test_a_cut_has_candidates_and_a_damage_of_its_own(
+    cut: str, pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    budgets = (Budget(DISK, 400e3),)
+    wish = Wish(str(pico_llama), budgets, str(pico_text), samples=16, length=32, threads=1, trials=4)
+    job = Job(wish, tmp_path, Silent())
+    search = job.search(time.monotonic() + 3600)
+    whole, left = search.space, search.spaces.of(cut)
+    assert sum(max(row) for row in left.sizes) < sum(max(row) for row in whole.sizes)
+    assert left.before > 0 == whole.before
+    method = Method("rtn", cut=cut)
+    found = search.solved(method)
+    assert isinstance(found, Solution)
+    predicted = search.predicted(found.options, method)
+    trial = search.ran(found.options, method, Silent())
+    assert trial.recipe["passes"][0]["pass"] == cut.split()[0]
+    assert trial.measured["disk"] == pytest.approx(predicted["disk"], rel=0.05) and trial.measured["KL"] > 0
+    search.take(trial, predicted)
+    assert search.predicted(found.options, method) == pytest.approx(trial.measured)
