@@ -15,7 +15,7 @@ from typing import Any
 from .budgets import Budget
 from .candidates import Space
 from .methods import CACHE_BITS, Method
-from .quantities import DISK, ENERGY, FIRST_TOKEN, MEMORY, RATES, TIMED, quantity_of
+from .quantities import DISK, ENERGY, MEMORY, RATES, TIMED, quantity_of
 from .solve import Limit, Table
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
@@ -73,12 +73,13 @@ class Corrections:
             if damage > 0:
                 self.losses.setdefault(key, {})[method] = max(loss, least) / damage
         for key, seconds in space.times.items():
-            name, _, device = key.partition(" on ")
-            rates = (f"{rate.name} on {device}" for rate in RATES)
-            rate = next((measured[one] for one in rates if one in measured), 1.0)
-            if name == ENERGY.name:
-                self.watts[key] = measured[key] * rate
-            whole = measured[key] if name == FIRST_TOKEN.name else 1 / rate
+            whole = measured[key]
+            if quantity_of(key) is ENERGY:
+                rates = (f"{rate.name} on {key.partition(' on ')[2]}" for rate in RATES)
+                rate = next(measured[one] for one in rates if one in measured)
+                self.watts[key], whole = whole * rate, 1 / rate
+            elif quantity_of(key) in RATES:
+                whole = 1 / whole
             self.rest[key] = whole - _total(seconds, options)
 
     def factor(self, key: str, method: Method) -> float | None:

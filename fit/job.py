@@ -9,6 +9,7 @@ from typing import Any
 
 from ..benchmarks.quality.subgroups.items import load_slice
 from ..compress.model.models import resolve
+from ..compress.model.pooling import pooling_of
 from ..compress.model.weights import WeightSource
 from ..compress.text.calibration import Calibration, calibration_from
 from ..compress.text.corpus import CORPORA, read_corpus, require_text
@@ -22,7 +23,7 @@ from .candidates import Space, model_kind, space_of
 from .corrections import Corrections
 from .figures import no_meter
 from .latency import costs_of
-from .quantities import ACCURACY, DISK, ENERGY, MEMORY, QUANTITIES
+from .quantities import ACCURACY, DISK, ENCODER, ENERGY, MEMORY, QUANTITIES
 from .search import Search
 from .spaces import Spaces
 from .texts import Texts, require_groups, split_text, windows_of
@@ -118,7 +119,13 @@ class Job:
                 why="a trial is measured on its bundle",
                 fix="compress it with a recipe: edgepress recipe list",
             )
-        refuse_other_kinds(wish.budgets, model_kind(self.source.anatomy), self.resolved.name)
+        kind = model_kind(self.source.anatomy)
+        refuse_other_kinds(wish.budgets, kind, self.resolved.name)
+        if kind == ENCODER and pooling_of(self.resolved.path).mode is None:
+            raise InputError(
+                f"{self.resolved.name} has no sentence embeddings: no file beside it says how to pool",
+                fix="use a sentence-transformers model, with modules.json and 1_Pooling/config.json",
+            )
         if self.source.schemes:
             raise InputError(
                 f"{self.resolved.name} is quantized already", fix="give the model that it was made of"

@@ -16,10 +16,11 @@ ROUNDINGS: dict[str, dict[str, Any]] = {
     "corrected": {"pass": "gptq", "refinements": 2, "correction": 1.0},
 }
 CACHE_BITS = 8
-# By name: what goes from the model before its weights are rounded. The passes solve which.
+# By name: what goes from the model before its weights are rounded. The passes solve which heads, channels and
+# blocks; widths are those of every block, since a plan of bits is checked before they are solved.
 CUTS: dict[str, dict[str, Any]] = {
-    f"{name} {percent} %": {"pass": name, "keep": percent / 100}
-    for name in ("narrow", "layers")
+    f"{one['pass']} {percent} %": {**one, "keep": percent / 100}
+    for one in ({"pass": "narrow", "widths": "uniform"}, {"pass": "layers"})
     for percent in (90, 80, 70)
 }
 

@@ -101,8 +101,7 @@ def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
     )
 
 
-@pytest.mark.usefixtures("table", "powercap")
-def test_energy_that_nothing_counts(fit: Fit, capsys: Capture) -> None:
+def test_energy_that_nothing_counts(fit: Fit, table: None, powercap: Powercap, capsys: Capture) -> None:
     assert fit("--max-energy", "0.2J") == 4
     assert "--max-energy 0.2J@raspberry-pi-5" in capsys.readouterr().err
 

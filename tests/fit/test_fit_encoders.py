@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,17 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return call
 
 
+def pooled(source: Path, target: Path) -> Path:
+    """A copy of an encoder that says how it pools."""
+    shutil.copytree(source, target)
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for path, kind in kinds]
+    (target / "modules.json").write_text(json.dumps(modules))
+    (target / "1_Pooling").mkdir()
+    (target / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    return target
+
+
 def found_by(capsys: Capture) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
@@ -41,11 +53,14 @@ def found_by(capsys: Capture) -> dict[str, Any]:
 def test_an_encoder(
     fit: Callable[..., int], pico_bert: Path, pico_text: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    assert fit(pico_bert, pico_text, "--max-disk", "1GB", "--dry-run") == 0
+    model = pooled(pico_bert, tmp_path / "m")
+    assert fit(pico_bert, pico_text, "--max-disk", "1GB") == 2  # before anything is measured
+    assert "says how to pool" in capsys.readouterr().out
+    assert fit(model, pico_text, "--max-disk", "1GB", "--dry-run") == 0
     bound = round(1.2 * found_by(capsys)["smallest"])
     budgets = ["--max-disk", f"{bound}B", "--min-cosine", "0.9", "--min-spearman", "0.5"]
     budgets += ["--min-sentences", "1", "--max-energy", "9J@raspberry-pi-5"]
-    assert fit(pico_bert, pico_text, *budgets) == 0
+    assert fit(model, pico_text, *budgets) == 0
     found = found_by(capsys)
     assert found["measured"]["disk"] <= bound
     assert found["judged"] == found["objective"] == "cosine"

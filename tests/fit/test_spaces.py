@@ -34,6 +34,6 @@ def test_a_cut_has_candidates_and_a_damage_of_its_own(
     predicted = search.predicted(found.options, method)
     trial = search.ran(found.options, method, Silent())
     assert trial.recipe["passes"][0]["pass"] == cut.split()[0]
-    assert trial.measured["disk"] == pytest.approx(predicted["disk"], rel=0.05) and trial.measured["KL"] > 0
+    assert trial.measured["disk"] == pytest.approx(predicted["disk"], rel=0.15) and trial.measured["KL"] > 0
     search.take(trial, predicted)
     assert search.predicted(found.options, method) == pytest.approx(trial.measured)
