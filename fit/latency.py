@@ -21,9 +21,9 @@ from .candidates import Space, Unit
 from .quantities import DECODE, ENERGY, FIRST_TOKEN, SENTENCES, TIMED
 from .solve import Table
 
-# What `profile` measures: tokens of a prompt, sentences of a batch and tokens of each.
-PROMPT, BATCH, SENTENCE = 128, 32, 128
-_ROWS = {DECODE: 1, FIRST_TOKEN: PROMPT, SENTENCES: BATCH * SENTENCE}
+# What is measured: tokens of a prompt or a sentence, new ones after a prompt, and sentences of a batch.
+PROMPT, NEW_TOKENS, BATCH = 128, 128, 32
+_ROWS = {DECODE: 1, FIRST_TOKEN: PROMPT, SENTENCES: BATCH * PROMPT}
 
 
 def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableCost]:

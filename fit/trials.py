@@ -29,6 +29,7 @@ from ..storage import sha256_json, write_atomic
 from ..terminal import Progress
 from .budgets import Budget
 from .figures import of_device, originals, qualities
+from .latency import BATCH, NEW_TOKENS, PROMPT
 from .methods import Method
 from .quantities import DISK, ENERGY
 from .texts import Texts
@@ -194,6 +195,7 @@ def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str,
             found[name] = Measurement.model_validate(known)
     if left:
         options = {"energy": bool(counted), "threads": setting.threads, "provider": "cpu", "per_op": False}
+        options |= {"prompt_tokens": PROMPT, "new_tokens": NEW_TOKENS, "batch": BATCH}
         # Memory does not depend on whether the machine is cool and quiet.
         request = Request((trial.bundle,), Protocol.quick(), options, "edgepress fit", settle_s=0.0)
         places = SideBySide(request, trial.directory / "profile.jsonl", progress)

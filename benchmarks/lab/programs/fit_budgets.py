@@ -1,9 +1,10 @@
 """What ``fit`` delivers, beside recipes on the same held-out text; and how long its solver takes.
 
-    python -m edgepress.benchmarks.lab.programs.fit_budgets WORK [RESULTS]
+    python -m edgepress.benchmarks.lab.programs.fit_budgets WORK [RESULTS] [--texts TITLE]
 
 Each directory of WORK that holds a ``fit.json`` is a row, and so is each bundle that a ``recipes/NAME.jsonl``
-of WORK is about, which ``edgepress validate --record`` wrote.
+of WORK is about, which ``edgepress validate --record`` wrote. With ``--texts`` the rows are encoders or
+classifiers: predicted, measured, and on text that the search did not see.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ....fit.quantities import quantity_of
 from ....fit.solve import Infeasible, Limit, Solution, solve
 from ....storage import read_json
 from ...records import record as records
@@ -117,12 +120,54 @@ def write_page(work: Path, results: Path) -> None:
     )
 
 
+def shown(name: str, value: float | None) -> str:
+    """A figure of a report in words; ``name`` is its key."""
+    return "–" if value is None else quantity_of(name).shown(value)
+
+
+def texts_row(found: dict[str, Any], names: list[str]) -> list[str]:
+    """A delivered artifact: of each figure what was predicted, measured, and found on the held-out text."""
+    chosen = found["trials"][found["chosen"] - 1]
+    parts = [chosen["predicted"], found["measured"], found["held_out"]]
+    cells = [
+        " / ".join(shown(name, part.get(name)) for part in parts[: 2 if name.startswith("disk") else 3])
+        for name in names
+    ]
+    done = f"{chosen['method']}, {found['chosen']} of {len(found['trials'])}"
+    seconds = sum(trial["seconds"] for trial in found["trials"])
+    return [", ".join(found["budgets"]), done, *cells, f"{seconds / 60:.0f}"]
+
+
+def write_texts(work: Path, title: str, results: Path) -> None:
+    """The table of encoders or classifiers in ``work``."""
+    reports = [read_json(file) for file in sorted(work.glob("*/fit.json"))]
+    reports.sort(key=lambda one: float(one["measured"]["disk"]))
+    names = ["disk", *dict.fromkeys(name for one in reports for name in one["held_out"])]
+    write_table(
+        results / "fit.md",
+        title,
+        f'{COMMAND} --texts "{title}"',
+        ["budgets", "delivered: method, trial", *names, "minutes"],
+        [texts_row(one, names) for one in reports],
+        [
+            "Of each figure: predicted before the trial / measured on the text by which was searched / on "
+            "text that the search did not see; bytes are predicted / measured.",
+            "Minutes: of all trials, on a machine that others used.",
+        ],
+        page=PAGE,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("work", type=Path)
     parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
+    parser.add_argument("--texts", metavar="TITLE", help="of the table of encoders or classifiers in WORK")
     given = parser.parse_args()
-    write_page(given.work, given.results)
+    if given.texts is not None:
+        write_texts(given.work, given.texts, given.results)
+    else:
+        write_page(given.work, given.results)
 
 
 if __name__ == "__main__":
