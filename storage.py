@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .errors import InputError, RefusedByPolicy
 SIGNATURE = "model.sig"
 # Bytes of a file that are mapped at once, to hash them.
 WINDOW = 1 << 28
+_HUGE: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
 def cache_directory() -> Path:
@@ -105,7 +107,8 @@ def sha256_file(path: Path, tick: Callable[[float], None] | None = None) -> str:
 def sha256_mapped(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, mapped: it takes the interpreter once for each :data:`WINDOW` of them,
     where reading waits for it at every chunk. For files that are mapped anyway: one that is cut short
-    meanwhile ends the process.
+    meanwhile ends the process. What has to be read from the disk comes in huge pages where the system has
+    them, and stays so for whoever maps it next.
     """
     found = hashlib.sha256()
     with open_regular(path) as stream:
@@ -113,6 +116,9 @@ def sha256_mapped(path: Path) -> str:
         for start in range(0, size, WINDOW):
             length = min(WINDOW, size - start)
             with mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_READ, offset=start) as window:
+                if _HUGE is not None:
+                    with suppress(OSError):  # a kernel without them
+                        window.madvise(_HUGE)
                 found.update(window)
     return found.hexdigest()
 
