@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Literal
 
 from .lines import DecoderComparison
@@ -111,16 +112,18 @@ def _decode(found: DecoderComparison, threads: int, length: int) -> Iterable[Pee
 
 
 def _fewer_bits(found: DecoderComparison, threads: int, length: int) -> Iterable[PeerBar]:
-    plain = found.rate("decode", DEFAULT, threads, length) if DEFAULT in found.keys else None
+    """Our rows of fewer bits, each beside our 4 bits with the same head."""
     for key in found.keys:
         bits, head = found.bits(key)
-        fast = found.rate("decode", key, threads, length)
-        same_head = head == found.bits(DEFAULT)[1] if plain is not None else False
-        if key[0] != OURS or bits not in FEWER_BITS or not same_head or fast is None or plain is None:
+        plain = (OURS, f"w4-head{head}")
+        if key[0] != OURS or bits not in FEWER_BITS or plain not in found.keys:
             continue
-        ours, other = f"{found.label(key)}: {_shown(fast)}", f"{found.label(DEFAULT)}: {_shown(plain)}"
-        name = f"2. decode of {bits} bits against our 4"
-        yield PeerBar(name, _where(threads, length), ours, other, fast / plain, FEWER_BITS[bits])
+        fast, slow = (found.rate("decode", one, threads, length) for one in (key, plain))
+        if fast is None or slow is None:
+            continue
+        ours, other = f"{found.label(key)}: {_shown(fast)}", f"{found.label(plain)}: {_shown(slow)}"
+        name = f"2. decode of {bits} bits against our 4, head {head}"
+        yield PeerBar(name, _where(threads, length), ours, other, fast / slow, FEWER_BITS[bits])
 
 
 def _prefill(found: DecoderComparison, threads: int, length: int) -> PeerBar:
@@ -141,15 +144,17 @@ def _megabytes(value: float | None) -> float | None:
 
 
 def _bandwidth(found: DecoderComparison, threads: int, length: int) -> Iterable[PeerBar]:
-    """Of our 4-bit rows: bytes of weights read per second over the best bandwidth measured in the run."""
-    measured = [line.bandwidth[threads] for line in found.rounds if threads in line.bandwidth]
-    for key in (key for key in found.keys if key == DEFAULT):
-        rate = found.rate("decode", key, threads, length)
-        size = found.value("bytes_per_token", key, threads)
-        if rate is None or size is None or not measured:
-            continue
-        moved, roof = rate * size / 1e9, max(measured) / 1e9
-        ours, peer = f"{found.label(key)}: {moved:.1f} GB/s", f"memory: {roof:.1f} GB/s"
-        yield PeerBar(
-            "2. decode over bandwidth", _where(threads, length), ours, peer, moved / roof, BANDWIDTH
-        )
+    """Of our default: bytes of weights read per second over the bandwidth that was measured beside it in the
+    same round; the median over rounds.
+    """
+    beside = {line.round: line.bandwidth[threads] for line in found.rounds if threads in line.bandwidth}
+    size = found.value("bytes_per_token", DEFAULT, threads)
+    passes = found.rates("decode", DEFAULT, threads, length)
+    rates = [(rate, beside[number]) for number, rate in passes if number in beside]
+    if size is None or not rates:
+        return
+    moved = median(rate * size for rate, _ in rates) / 1e9
+    roof = median(one for _, one in rates) / 1e9
+    share = median(rate * size / one for rate, one in rates)
+    ours, peer = f"{found.label(DEFAULT)}: {moved:.1f} GB/s", f"memory: {roof:.1f} GB/s"
+    yield PeerBar("2. decode over bandwidth", _where(threads, length), ours, peer, share, BANDWIDTH)

@@ -35,7 +35,9 @@ class RunLine(BaseModel):
 
 
 class RoundLine(BaseModel):
-    """The machine in one round: bandwidth in bytes per second by number of threads, and what disturbed it."""
+    """The machine in one round: bandwidth in bytes per second by number of threads, measured right before and
+    after our default row (the better counts), and what disturbed it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -144,15 +146,19 @@ class DecoderComparison:
         """Prompt lengths, ascending."""
         return sorted({prompt.prompt_tokens for result in self.results for prompt in result.prompts})
 
-    def rate(self, phase: str, key: tuple[str, str], threads: int, length: int) -> float | None:
-        """Median tokens per second over all passes of all rounds; ``phase`` is ``prefill`` or ``decode``."""
-        found = [
-            rate
+    def rates(self, phase: str, key: tuple[str, str], threads: int, length: int) -> list[tuple[int, float]]:
+        """Tokens per second of each pass, with its round; ``phase`` is ``prefill`` or ``decode``."""
+        return [
+            (result.round, rate)
             for result in self.of(key, threads)
             for prompt in result.prompts
             if prompt.prompt_tokens == length
             for rate in getattr(prompt, phase)
         ]
+
+    def rate(self, phase: str, key: tuple[str, str], threads: int, length: int) -> float | None:
+        """Median of :meth:`rates` over all passes of all rounds."""
+        found = [rate for _, rate in self.rates(phase, key, threads, length)]
         return median(found) if found else None
 
     def wide(self) -> list[str]:

@@ -101,9 +101,14 @@ def _failures(found: DecoderComparison) -> list[str]:
 
 def _circumstances(found: DecoderComparison) -> list[str]:
     run, settings = found.run, found.run.settings
+    measured = {
+        count: [line.bandwidth[count] / 1e9 for line in found.rounds if count in line.bandwidth]
+        for count in found.threads
+    }
     rates = [
-        f"{median(line.bandwidth[count] for line in found.rounds) / 1e9:.1f} GB/s at {count} threads"
-        for count in (found.threads if found.rounds else [])
+        f"{median(each):.1f} GB/s at {count} threads (from {min(each):.1f} to {max(each):.1f})"
+        for count, each in measured.items()
+        if each
     ]
     versions: dict[str, str] = {}
     for result in found.results:
@@ -113,7 +118,8 @@ def _circumstances(found: DecoderComparison) -> list[str]:
         f"rounds with {settings.get('passes')} in each, engines interleaved, each in a fresh process (torch: "
         "one round, 32 new tokens); columns are prompt tokens and threads (t). Prefill ends when the first "
         "token is chosen. Peak RSS is of the whole process with all prompts; the first token is that of the "
-        "shortest prompt, with the files in the page cache, and every engine loads its tokenizer before it.",
+        "shortest prompt, with the files in the page cache as a first read leaves them, and every engine "
+        "loads its tokenizer before it.",
         "Key/value caches: edgepress and onnxruntime-genai float32, or what the label says; llama.cpp and "
         "mistral.rs float16, OpenVINO uint8, their defaults. edgepress keeps nothing on the disk but the "
         "bundle.",
@@ -121,7 +127,8 @@ def _circumstances(found: DecoderComparison) -> list[str]:
         "wrongly converted model has none, a quantized one some.",
         "A ratio is ours over the best peer's, or its inverse where less is better; met: at least 1, or the "
         "target.",
-        f"Memory bandwidth in the same run: {', '.join(rates) or 'not measured'}.",
+        f"Memory bandwidth in the same run: {', '.join(rates) or 'not measured'}; our share of it is "
+        "the median over rounds.",
         f"Intervals of rates wider than 5 % to either side after {len(found.rounds)} rounds: "
         f"{'; '.join(found.wide()) or 'none'}.",
         f"Disturbances: {'; '.join(found.disturbances) or 'none'}.",

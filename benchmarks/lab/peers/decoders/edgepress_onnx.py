@@ -23,6 +23,9 @@ VARIANTS = {
     "w3-head8": DecoderVariant("W3, head 8", 3, 8),
     "w2-head8": DecoderVariant("W2, head 8", 2, 8),
     "w4-head4": DecoderVariant("W4, head 4", 4, 4),
+    "w3-head4": DecoderVariant("W3, head 4", 3, 4),
+    "w2-head4": DecoderVariant("W2, head 4", 2, 4),
+    "w3-head3": DecoderVariant("W3, head 3", 3, 3),
     "w4-head8-standard": DecoderVariant("W4, head 8, standard operators", 4, 8),
 }
 # Options of ``export`` by the end of a variant's name.
@@ -35,7 +38,8 @@ CALIBRATION = ("--calibration", "wikipedia", "--samples", "1", "--length", "64")
 def convert(task: ConversionTask, variant: str) -> None:
     """``compress`` and ``export`` as a user would call them."""
     weights, head, form = f"{variant}-".split("-")[:3]
-    groups = "W8A16-g32" if head == "head8" else f"W4A16-g{task.group_size}"
+    bits = head.removeprefix("head")
+    groups = f"W{bits}A16-g{32 if bits == '8' else task.group_size}"
     recipe = task.artifact / "recipe.yaml"
     scheme = f"{weights.upper()}A16-g{task.group_size}"
     steps = f"passes:\n  - {{pass: rtn, scheme: {scheme}}}\n{KV8 if form == 'kv8' else ''}"

@@ -116,10 +116,14 @@ def test_fewer_bits_against_our_own_four_with_the_same_head(tmp_path: Path) -> N
         result(bars.OURS, (4, 4), 10),
         result(bars.OURS, (3, 8), 130),
         result(bars.OURS, (2, 8), 150),
+        result(bars.OURS, (2, 4), 17),
+        result(bars.OURS, (3, 3), 1000),
     )
     two, three = bar(found, "2. decode of 2 bits"), bar(found, "2. decode of 3 bits")
     assert (two.ratio, two.verdict) == (pytest.approx(1.5), "missed")
     assert (three.ratio, three.verdict) == (pytest.approx(1.3), "met")
+    assert bar(found, "2. decode of 2 bits against our 4, head 4").ratio == pytest.approx(1.7)
+    assert not [one for one in bars.bars(found) if one.name.endswith("head 3")]
 
 
 def test_the_default_row_is_compared_and_not_the_best_of_ours(tmp_path: Path) -> None:
@@ -137,6 +141,21 @@ def test_bandwidth_is_what_the_weights_moved(tmp_path: Path) -> None:
     one = bar(found, "2. decode over bandwidth")
     assert one.ratio == pytest.approx(0.8)
     assert one.verdict == "met"
+
+
+def test_bandwidth_is_that_of_the_same_round(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.jsonl"
+    rounds = [
+        {**ROUND, "round": number, "bandwidth": {"1": rate}} for number, rate in enumerate((2e9, 4e9, 8e9))
+    ]
+    each = [
+        result(bars.OURS, (4, 8), rate, number, bytes_per_token=160_000_000)
+        for number, rate in enumerate((10, 15, 30))
+    ]
+    raw.write_text("".join(json.dumps(line) + "\n" for line in (RUN, *each, *rounds)), encoding="utf-8")
+    one = bar(lines.read(raw), "2. decode over bandwidth")
+    assert (one.ours, one.peer) == ("edgepress_onnx 4: 2.4 GB/s", "memory: 4.0 GB/s")
+    assert one.ratio == pytest.approx(0.6)
 
 
 def test_a_peer_that_failed_is_listed_and_never_wins(tmp_path: Path) -> None:
