@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pytest
 from edgepress.benchmarks.page.account_table import energy_remark, energy_tables
 from edgepress.benchmarks.page.carbon import parse_grid
@@ -22,6 +24,7 @@ from edgepress.benchmarks.page.sections import not_measured
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.records.energy_metrics import energy_metrics
 from edgepress.benchmarks.records.energy_record import Energy, EnergyWindow
+from edgepress.benchmarks.records.meter_log import import_meter
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
 from edgepress.benchmarks.speed import bundle_roofs
 from edgepress.benchmarks.speed.profile import profile_bundle
@@ -29,6 +32,7 @@ from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
 from edgepress.devices.bandwidth import Bandwidth
 from edgepress.devices.energy import Meter, MeterLost
+from edgepress.devices.meters import logged
 from edgepress.export.api import export_bundle
 
 STEP = 2_000_000
@@ -100,6 +104,26 @@ def test_metrics_follow_from_the_windows(decoder: Path, counter: Any) -> None:
         (2 - 2 / turn["idle"].seconds * turn["prefill"].seconds) / turn["prefill"].units for turn in turns
     ]
     assert line.samples["prefill_j_per_token_net"] == pytest.approx(above)
+
+
+@pytest.mark.chain
+def test_a_log_that_comes_afterwards_is_imported(
+    decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(logged.VARIABLE, logged.LATER)
+    monkeypatch.setattr(logged, "_LATER_STEP_S", 0.001)
+    file, log, begun = tmp_path / "run.jsonl", tmp_path / "meter.csv", time.time()
+    line = profile_bundle(decoder, protocol=FAST, record=file, **SHORT)
+    energy = counted(line)
+    assert energy.kind is None and "imported" in energy.reason and "idle_w" not in line.metrics
+    moments = [window.began for turn in energy.turns for window in turn.values()]
+    assert len(moments) == 9 and all(at is not None and at > begun for at in moments)
+    times = np.linspace(begun - 1, time.time() + 1, 50_000)
+    log.write_text("\n".join(["seconds,watts", *(f"{at:.6f},30" for at in times)]) + "\n")
+    (found,) = import_meter(log, file)
+    assert found.metrics["idle_w"].value == pytest.approx(30, rel=1e-3)
+    assert found.metrics["decode_j_per_token"].value
+    assert len(record.read([file])) == 2
 
 
 @pytest.mark.chain
