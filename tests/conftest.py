@@ -17,6 +17,8 @@ from .loopback import Loopback, client, require_sshd, stubs
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# OpenMP's threads wait for each other without turning: beside other tests they would take five times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Examples are judged by their results: a busy machine is no failure.
 settings.register_profile("edgepress", deadline=None)
