@@ -24,6 +24,7 @@ from .recipe_files import check_words, no_text, scheme_asked
 from .text.corpus import FIELD, require_text, text_paths
 
 if TYPE_CHECKING:
+    from .pipeline.block import LayerStatus
     from .text.protected_text import ProtectedText
 
 # torch is imported when work starts, so that this module can be looked at without it.
@@ -174,36 +175,19 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
         fingerprint = recalled(reader, work) or reader.fingerprint(task.advance)
     reads = job.reads()
     key = job.key(fingerprint, calibration, device.type, reads)
-    journal = Journal(work, key)
-    if journal.belongs_to_other():
-        job.progress.note("the staging directory is of another run: starting afresh")
-        stage.restart()
-    work.mkdir(exist_ok=True)
-    journal.claim()
+    _claim(work, key, stage, job)
     remember(reader, fingerprint, work)
     probe = DamageProbe.open(job.source, work / "probe", device, job.progress)
     chain = StageChain(
         job.source, job.recipe.steps, calibration, device, work, key, job.progress, processes, answers, probe
     )
     record = chain.run(result)
-    fallen = [status.name for status in record.statuses if status.degraded]
-    if fallen and strict:
-        raise Degraded(
-            f"{len(fallen)} layers fell back, the first is {fallen[0]}",
-            fix="run without --strict to accept it, or give more calibration text",
-        )
-    stated = job.model.license
-    model = {
-        "name": job.model.name,
-        "described": job.model.described,
-        "fingerprint": fingerprint,
-        "license": None if stated is None else stated.as_dict(),
-        "hub_id": job.model.hub_id,
-    }
+    if strict:
+        _refuse_fallen(record.statuses)
     write_manifest(
         result,
         key=key,
-        model=model,
+        model=_described(job, fingerprint),
         recipe=job.recipe,
         calibration=calibration,
         reads={Path(path).name: digest for path, digest in reads.items()},
@@ -214,6 +198,37 @@ def _compress(job: Job, stage: Staging, device_name: str, strict: bool, answers:
     stage.publish()
     processes.agree(None)
     return key
+
+
+def _claim(work: Path, key: str, stage: Staging, job: Job) -> None:
+    """Make ``work`` the directory of the run ``key``: what another one left there is removed."""
+    journal = Journal(work, key)
+    if journal.belongs_to_other():
+        job.progress.note("the staging directory is of another run: starting afresh")
+        stage.restart()
+    work.mkdir(exist_ok=True)
+    journal.claim()
+
+
+def _refuse_fallen(statuses: Sequence[LayerStatus]) -> None:
+    fallen = [status.name for status in statuses if status.degraded]
+    if fallen:
+        raise Degraded(
+            f"{len(fallen)} layers fell back, the first is {fallen[0]}",
+            fix="run without --strict to accept it, or give more calibration text",
+        )
+
+
+def _described(job: Job, fingerprint: str) -> dict[str, Any]:
+    """What the manifest says about the original model."""
+    stated = job.model.license
+    return {
+        "name": job.model.name,
+        "described": job.model.described,
+        "fingerprint": fingerprint,
+        "license": None if stated is None else stated.as_dict(),
+        "hub_id": job.model.hub_id,
+    }
 
 
 def _follow(job: Job, stage: Staging, device_name: str, answers: Path | None) -> Path:

@@ -73,6 +73,7 @@ def save_tokenizer(folder: Path, *, encoder: bool) -> int:
         letters = sorted({letter for word in WORDS for letter in word})
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         pieces = [*special, ".", *letters, *(f"##{letter}" for letter in letters), *sorted(set(WORDS))]
+        pieces += [f"[unused{index}]" for index in range(120 - len(pieces))]
         known = {piece: index for index, piece in enumerate(pieces)}
         tokenizer = Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
