@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import textwrap
 import time
@@ -53,9 +54,19 @@ class ProgressTask(Protocol):
 def _write_note(text: str) -> None:
     """A line on stderr. When nobody reads it any more (``2>&1 | head``), the work goes on without."""
     try:
-        print(printable(text), file=sys.stderr, flush=True)
+        print(fitted(printable(text)), file=sys.stderr, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def fitted(text: str) -> str:
+    """``text`` for stderr: on a terminal its lines are broken between words, but for those with a command,
+    which is copied whole.
+    """
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(line if "edgepress " in line else _broken(line, width) for line in text.splitlines())
 
 
 def _broken(line: str, width: int) -> str:

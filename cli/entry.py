@@ -35,7 +35,7 @@ from ..errors import (
 from ..escaping import one_line, printable
 from ..foreign import memory_shortage
 from ..limits import address_space_limit
-from ..terminal import print_json
+from ..terminal import fitted, print_json
 
 VERBS = {
     "compress": "Compress a model with a recipe or a scheme.",
@@ -173,7 +173,7 @@ def _fail(error: EdgepressError, arguments: list[str]) -> int:
         if as_json:
             print_json({"error": error.as_dict()})
         else:
-            print(f"error [{error.code}]: {_shown(error)}", file=sys.stderr, flush=True)
+            print(fitted(f"error [{error.code}]: {_shown(error)}"), file=sys.stderr, flush=True)
     except BrokenPipeError:
         _discard(sys.stdout if as_json else sys.stderr)
     return error.exit_code

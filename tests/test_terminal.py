@@ -115,6 +115,17 @@ def test_a_long_line_is_broken_between_words_on_a_terminal(monkeypatch: pytest.M
         assert (len(words) > 1) == out.isatty()
 
 
+def test_notes_are_broken_between_words_and_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "go on with: edgepress compress a-model --scheme W4A16 -o a-folder"
+    monkeypatch.setenv("COLUMNS", "40")
+    for err in (Tty(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", err)
+        Terminal().say("word " * 30 + "\n" + command)
+        *words, last = err.getvalue().splitlines()
+        assert last == command and (len(words) > 1) == err.isatty()
+        assert " ".join(words).split() == ["word"] * 30
+
+
 def test_silent_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Silent().task("work", 1) as task:
         task.advance(1, "detail")
