@@ -7,6 +7,7 @@
 #   make check-all   check, the slow tests, and the measured checks into benchmarks/lab/results/
 #   make check-kernels the operators in C under the sanitizers of addresses, undefined behaviour and threads
 #   make check-kernels-aarch64  the same operators for 64-bit Arm, on processors that qemu emulates
+#   make check-kernels-amx  the same operators with AMX, on a Xeon that Bochs emulates
 #   make check-kernels-elsewhere  the same operators compiled for macOS and Windows, and not run
 #   make check-gpu   the CUDA tests, a benchmark and vLLM, on a machine with one NVIDIA GPU
 #   make env         only make the environment make clean     remove what was built, not the environments
@@ -58,14 +59,20 @@ KERNELS := runtime/kernels/src
 KERNEL_FLAGS := -ffp-contract=off -fvisibility=hidden -Wno-psabi -fPIC -shared
 # The operators' results on the plain kernels, for tests/runtime/kernels/replay.c.
 KERNEL_CASES := build/kernels/cases
+AMX_FILES := build/kernels/amx
 AARCH64_CC ?= aarch64-linux-gnu-gcc
 AARCH64_ROOT ?= /usr/aarch64-linux-gnu
 QEMU ?= qemu-aarch64
+# An emulator of AMX, built as tests/runtime/kernels/bochs.patch says, the Linux that it boots, and isolinux's files.
+BOCHS ?= bochs-amx
+GUEST ?= /boot/vmlinuz
+BOOT ?= /usr/lib
+XORRISO ?= xorriso
 # A compiler with the headers of other systems: `pip install ziglang` brings one.
 ZIG ?= $(shell command -v zig || echo $(PYTHON) -m ziglang)
 ELSEWHERE := x86_64-macos aarch64-macos x86_64-windows-gnu aarch64-windows-gnu
 
-.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-elsewhere check-gpu gpu lint format env env-locked lock wheel audit docs clean
+.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-amx check-kernels-elsewhere check-gpu gpu lint format env env-locked lock wheel audit docs clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
@@ -84,6 +91,8 @@ check-all: check
 	@if command -v $(AARCH64_CC) > /dev/null && command -v $(QEMU) > /dev/null; then \
 		$(MAKE) --no-print-directory check-kernels-aarch64; else \
 		echo "the operators were not run for 64-bit Arm: no $(AARCH64_CC) or no $(QEMU) here"; fi
+	@if command -v $(BOCHS) > /dev/null; then $(MAKE) --no-print-directory check-kernels-amx; else \
+		echo "the operators were not run with AMX: no $(BOCHS) here"; fi
 	@if $(ZIG) version > /dev/null 2>&1; then $(MAKE) --no-print-directory check-kernels-elsewhere; else \
 		echo "the operators were not compiled for macOS and Windows: no zig here"; fi
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.kill_test
@@ -92,19 +101,20 @@ check-all: check
 	@$(BIN)/python -m edgepress.benchmarks.lab.run_study demo-models runs/checks benchmarks/lab/results \
 		$(if $(WIKITEXT),--wikitext $(WIKITEXT))
 
-# The operators' tests over a build that stops at the first bad address or undefined operation; then what they gave,
+# The operators' tests over a build that stops at the first bad address or undefined operation, with the tiles of AMX
+# played in C, so that what they read and write is seen, too; then what they gave,
 # again over one that watches threads: ONNX Runtime's own would be seen too, so replay.c runs it without.
 check-kernels: $(DEV_STAMP)
 	@mkdir -p build/kernels && rm -f $(KERNEL_CASES)
 	@$(CC) -O1 -g $(KERNEL_FLAGS) -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer \
-		$(KERNELS)/*.c -lm -o build/kernels/addresses.so
+		-include tests/runtime/kernels/tiles.h $(KERNELS)/*.c -lm -o build/kernels/addresses.so
 	@$(CC) -O1 -g $(KERNEL_FLAGS) -fsanitize=thread $(KERNELS)/*.c -lm -o build/kernels/threads.so
 	@$(CC) -O1 -g -fsanitize=thread tests/runtime/kernels/replay.c -lm -ldl -o build/kernels/replay-threads
 	@export EDGEPRESS_KERNELS_LIBRARY=build/kernels/addresses.so ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4096 \
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"; \
 	$(BIN)/python -m pytest -q -p no:faulthandler tests/runtime/kernels && \
 	EDGEPRESS_KERNELS=plain EDGEPRESS_KERNELS_CASES=$(KERNEL_CASES) \
-		$(BIN)/python -m pytest -q -p no:faulthandler -m "not slow" -k "not avx" tests/runtime/kernels
+		$(BIN)/python -m pytest -q -p no:faulthandler -m "not slow" -k "not avx and not amx" tests/runtime/kernels
 	@for set in plain "$$($(BIN)/python -c 'from edgepress.runtime.kernels.library import instructions as i; print(i())')"; do \
 		EDGEPRESS_KERNELS=$$set build/kernels/replay-threads $(KERNEL_CASES) build/kernels/threads.so 4 || exit 1; done
 
@@ -117,11 +127,23 @@ check-kernels-aarch64: $(DEV_STAMP)
 	@$(AARCH64_CC) -O2 $(KERNEL_FLAGS) $(KERNELS)/*.c -lm -o build/kernels/aarch64.so
 	@$(AARCH64_CC) -O1 tests/runtime/kernels/replay.c -lm -o build/kernels/replay-aarch64
 	@EDGEPRESS_KERNELS_LIBRARY=build/kernels/here.so EDGEPRESS_KERNELS=plain EDGEPRESS_KERNELS_CASES=$(KERNEL_CASES) \
-		$(BIN)/python -m pytest -q -m "not slow" -k "not avx" tests/runtime/kernels
+		$(BIN)/python -m pytest -q -m "not slow" -k "not avx and not amx" tests/runtime/kernels
 	@for cpu in cortex-a72 neoverse-n1 max; do for set in plain neon ""; do \
 		echo "$$cpu: $$(EDGEPRESS_KERNELS=$$set $(QEMU) -L $(AARCH64_ROOT) -cpu $$cpu build/kernels/replay-aarch64 \
 			$(KERNEL_CASES) build/kernels/aarch64.so 2>&1 || echo FAILED)"; done; done | tee build/kernels/aarch64.log
 	@! grep -q FAILED build/kernels/aarch64.log
+
+# Plain kernels' cases from here, on an emulated processor with tiles, and with tiles that its system refuses.
+check-kernels-amx: $(DEV_STAMP)
+	@command -v $(BOCHS) > /dev/null && command -v $(XORRISO) > /dev/null && test -r $(GUEST) && test -d $(BOOT)/ISOLINUX || { \
+		echo "the operators were not run with AMX: no $(BOCHS), $(XORRISO), $(GUEST) or $(BOOT)/ISOLINUX here" >&2; exit 4; }
+	@mkdir -p $(AMX_FILES) && rm -f $(AMX_FILES)/cases
+	@$(CC) -O2 $(KERNEL_FLAGS) $(KERNELS)/*.c -lm -o $(AMX_FILES)/kernels.so
+	@$(CC) -O1 tests/runtime/kernels/replay.c -lm -o $(AMX_FILES)/replay
+	@$(CC) -O1 -static tests/runtime/kernels/guest.c -o $(AMX_FILES)/guest
+	@EDGEPRESS_KERNELS_LIBRARY=$(AMX_FILES)/kernels.so EDGEPRESS_KERNELS=plain EDGEPRESS_KERNELS_CASES=$(AMX_FILES)/cases \
+		$(BIN)/python -m pytest -q -m "not slow" -k "not avx and not amx" tests/runtime/kernels
+	@$(BIN)/python tests/runtime/kernels/emulate.py $(BOCHS) $(GUEST) $(BOOT) $(AMX_FILES) 1:amx 4:amx 1:refused
 
 # Compiled and linked, without a warning; nothing here can run them.
 check-kernels-elsewhere:

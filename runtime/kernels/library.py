@@ -31,8 +31,8 @@ def library() -> Path | None:
 
 
 def instructions() -> str:
-    """The instructions that the kernels use on this processor: ``avx512-vnni``, ``avx-vnni`` or ``avx2``,
-    ``neon-i8mm``, ``neon-dotprod`` or ``neon``, or ``plain``; ``none`` where there is no library.
+    """The instructions that the kernels use on this processor: ``amx``, ``avx512-vnni``, ``avx-vnni`` or
+    ``avx2``, ``neon-i8mm``, ``neon-dotprod`` or ``neon``, or ``plain``; ``none`` where there is no library.
     """
     path = library()
     return "none" if path is None else _name(path, os.environ.get("EDGEPRESS_KERNELS", ""))

@@ -1,5 +1,5 @@
-/* The kernels for this processor. EDGEPRESS_KERNELS asks for others by name, as tests do: plain, avx2, avx-vnni and
- * avx512-vnni on x86-64, and plain, neon, neon-dotprod and neon-i8mm on 64-bit Arm.
+/* The kernels for this processor. EDGEPRESS_KERNELS asks for others by name, as tests do: plain, avx2, avx-vnni,
+ * avx512-vnni and amx on x86-64, and plain, neon, neon-dotprod and neon-i8mm on 64-bit Arm.
  */
 #include "product.h"
 
@@ -17,6 +17,21 @@ static int avxvnni(void) {
     unsigned a = 0, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1;
 }
+#if defined(EDGEPRESS_PLAYED_TILES) /* by tests/runtime/kernels/tiles.h */
+static int amx(void) { return 1; }
+#elif defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#define REQUEST_STATE 0x1023
+#define TILE_STATE 18
+/* Tiles of bytes, in the processor and in the state that Linux keeps; and then lent to all threads of this process. */
+static int amx(void) {
+    unsigned a, b, c, d = 0, kept, rest;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 24 & 3) != 3) return 0;
+    __asm__("xgetbv" : "=a"(kept), "=d"(rest) : "c"(0));
+    return (kept >> 17 & 3) == 3 && !syscall(SYS_arch_prctl, REQUEST_STATE, TILE_STATE);
+}
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 static int dotprod(void) { return getauxval(AT_HWCAP) >> 20 & 1; }
@@ -43,6 +58,10 @@ static const kernel_set *supported(const char *wanted) {
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 #endif
     const struct { const kernel_set *set; int here; } known[] = {
+#if defined(__x86_64__) && defined(__linux__)
+        /* What nobody asked for is not requested. */
+        {&kernels_amx, wide && (!wanted || !strcmp(wanted, kernels_amx.name)) && amx()},
+#endif
 #if defined(__x86_64__)
         {&kernels_avx512, wide}, {&kernels_avxvnni, avx2 && avxvnni()}, {&kernels_avx2, avx2},
 #elif defined(__aarch64__)

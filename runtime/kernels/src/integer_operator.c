@@ -111,7 +111,7 @@ ort_status *compute_integer(void *data, void *context) {
     x->sizes[x->rank - 1] = n;
     TRY(make_output(api, context, 0, x->sizes, x->rank, (void **)&work.out));
     if (!rows) return NULL;
-    char *scratch = malloc((size_t)rows * (size_t)(stride + 8));
+    char *scratch = malloc((size_t)rows * (size_t)(stride + 8) + READ_BEYOND);
     if (!scratch) return NO_MEMORY(api);
     work.inputs = (integer_inputs){(int8_t *)(scratch + 8 * rows), (float *)(void *)scratch,
                                    (int32_t *)(void *)(scratch + 4 * rows), stride};

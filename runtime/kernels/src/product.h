@@ -30,6 +30,9 @@ typedef struct {
 
 /* Inputs that may share a scale of activations. */
 #define LARGEST_GROUP 1024
+/* Bytes that may be read behind the last codes of activations, whatever they are: by tiles of matrices, which take
+ * them times zero. */
+#define READ_BEYOND 64
 
 /* Of a row's group of activations: its scale, and its codes' negative sum. */
 typedef struct {
@@ -87,7 +90,7 @@ static inline int64_t tile_bytes(const product_weights *w) { return head_bytes(w
 
 extern const kernel_set kernels_plain;
 #if defined(__x86_64__)
-extern const kernel_set kernels_avx2, kernels_avxvnni, kernels_avx512;
+extern const kernel_set kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_amx;
 #elif defined(__aarch64__)
 extern const kernel_set kernels_neon, kernels_dotprod, kernels_i8mm;
 #endif

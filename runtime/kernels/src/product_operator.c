@@ -112,7 +112,7 @@ ort_status *compute_product(void *data, void *context) {
     int64_t groups = groups_of(k, work.weights.group), padded = padded_of(&work.weights);
     size_t codes = (size_t)(rows * padded), numbers = (size_t)(rows * groups) * sizeof(product_number);
     size_t wide = kernel->gated ? (size_t)(rows * n) * 4 : 0;
-    char *scratch = malloc(codes + numbers + wide);
+    char *scratch = malloc(codes + numbers + wide + READ_BEYOND);
     if (!scratch) return NO_MEMORY(api);
     work.wide = (float *)(void *)scratch;
     work.inputs = (product_inputs){(int8_t *)(scratch + wide + numbers), (product_number *)(void *)(scratch + wide),

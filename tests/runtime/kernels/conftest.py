@@ -19,7 +19,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 FILE = os.environ.get("EDGEPRESS_KERNELS_CASES")
 Array = NDArray[Any]
-SETS = ("plain", "avx2", "avx-vnni", "avx512-vnni")
+SETS = ("plain", "avx2", "avx-vnni", "avx512-vnni", "amx")
 
 
 @pytest.fixture(params=SETS)

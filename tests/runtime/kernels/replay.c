@@ -19,6 +19,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #define MOST_TENSORS 32
 #define MOST_AXES 16
@@ -132,6 +135,16 @@ static ort_status *output(void *context, size_t index, const int64_t *sizes, siz
     return NULL;
 }
 
+/* No task may leave tiles of AMX behind: every later change of threads would save them. */
+static void look_for_tiles(void) {
+#if defined(__x86_64__)
+    unsigned a = 0, b, c, d;
+    if (!__get_cpuid_count(0xd, 1, &a, &b, &c, &d) || !(a >> 2 & 1)) return;
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(1));
+    if (a >> 17 & 3) stop("a task left tiles behind");
+#endif
+}
+
 typedef struct { void (*task)(void *, size_t); void *data; size_t count, next; pthread_mutex_t lock; } work;
 static void *worker(void *data) {
     work *w = data;
@@ -141,6 +154,7 @@ static void *worker(void *data) {
         pthread_mutex_unlock(&w->lock);
         if (mine >= w->count) return NULL;
         w->task(w->data, mine);
+        look_for_tiles();
     }
 }
 static ort_status *parallel(const void *context, void (*task)(void *, size_t), size_t count, size_t batches, void *data) {

@@ -75,7 +75,7 @@ def normed(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
     return np.asarray(centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * scale + bias)
 
 
-SHAPES = [(16, 64, 1), (50, 200, 3), (33, 127, 13), (1, 33, 9), (96, 576, 70), (112, 1, 8)]
+SHAPES = [(16, 64, 1), (50, 200, 3), (33, 127, 13), (1, 33, 9), (96, 576, 70), (112, 1, 8), (40, 100, 52)]
 
 
 @pytest.mark.parametrize("zero_points", [False, True])

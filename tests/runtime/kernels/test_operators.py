@@ -105,7 +105,7 @@ def close(found: Array, expected: Array, terms: Array) -> None:
     assert (np.abs(found - expected) <= 1e-6 * terms + 1e-30).all()
 
 
-SHAPES = [(16, 64, 1), (50, 200, 3), (33, 128, 13), (1, 33, 9), (96, 576, 2)]
+SHAPES = [(16, 64, 1), (50, 200, 3), (33, 128, 13), (1, 33, 9), (96, 576, 2), (33, 200, 55), (50, 1100, 17)]
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -136,9 +136,10 @@ def test_rows_of_a_table_are_its_weights(kernels, bits):
         assert np.array_equal(found, held.weight[ids].astype(np.float32))
 
 
-def test_a_gated_product_joins_its_halves(kernels):
-    held = matrix(64, 64, 4, 32, False)
-    x = np.random.default_rng(2).standard_normal((1, 5, 64)).astype(np.float32) * 30
+@pytest.mark.parametrize("tokens", [5, 37])
+def test_a_gated_product_joins_its_halves(kernels, tokens):
+    held = matrix(64, 64, 4, 64, False)
+    x = np.random.default_rng(2).standard_normal((1, tokens, 64)).astype(np.float32) * 30
     (whole,) = run("QuantizedProduct", {"x": x, "w": held.tiles}, **held.layout.attributes())
     (found,) = run("QuantizedProduct", {"x": x, "w": held.tiles}, gated=1, **held.layout.attributes())
     gate, up = whole[..., :32].astype(np.float64), whole[..., 32:]
@@ -181,7 +182,7 @@ def test_every_set_of_instructions_gives_the_same_bits(monkeypatch):
         for bits in (2, 3, 4, 8)
         for group, zeros in ((16, True), (64, False), (None, True))
     ]
-    x = np.random.default_rng(3).standard_normal((1, 29, 200)).astype(np.float32)
+    x = np.random.default_rng(3).standard_normal((1, 55, 200)).astype(np.float32)
     queries, cache, rest = _attention(9, 3, 40, np.float32, seed=3)
     found = {}
     for name in SETS:

@@ -25,7 +25,7 @@ def product(held: Matrix, x: Array, bias: Array | None = None, threads: int = 1,
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_every_form_is_the_definition_and_has_one_result(data: st.DataObject) -> None:
-    rows, columns, tokens = (data.draw(st.integers(1, most)) for most in (70, 300, 20))
+    rows, columns, tokens = (data.draw(st.integers(1, most)) for most in (70, 300, 40))
     half, zeros = data.draw(st.booleans()), data.draw(st.booleans())
     bits, group = (
         data.draw(st.sampled_from([2, 3, 4, 8])),
