@@ -67,7 +67,6 @@ QEMU ?= qemu-aarch64
 BOCHS ?= bochs-amx
 GUEST ?= /boot/vmlinuz
 BOOT ?= /usr/lib
-XORRISO ?= xorriso
 # A compiler with the headers of other systems: `pip install ziglang` brings one.
 ZIG ?= $(shell command -v zig || echo $(PYTHON) -m ziglang)
 ELSEWHERE := x86_64-macos aarch64-macos x86_64-windows-gnu aarch64-windows-gnu
@@ -135,8 +134,8 @@ check-kernels-aarch64: $(DEV_STAMP)
 
 # Plain kernels' cases from here, on an emulated processor with tiles, and with tiles that its system refuses.
 check-kernels-amx: $(DEV_STAMP)
-	@command -v $(BOCHS) > /dev/null && command -v $(XORRISO) > /dev/null && test -r $(GUEST) && test -d $(BOOT)/ISOLINUX || { \
-		echo "the operators were not run with AMX: no $(BOCHS), $(XORRISO), $(GUEST) or $(BOOT)/ISOLINUX here" >&2; exit 4; }
+	@command -v $(BOCHS) > /dev/null && command -v xorriso > /dev/null && test -r $(GUEST) && test -d $(BOOT)/ISOLINUX || { \
+		echo "the operators were not run with AMX: no $(BOCHS), xorriso, $(GUEST) or $(BOOT)/ISOLINUX here" >&2; exit 4; }
 	@mkdir -p $(AMX_FILES) && rm -f $(AMX_FILES)/cases
 	@$(CC) -O2 $(KERNEL_FLAGS) $(KERNELS)/*.c -lm -o $(AMX_FILES)/kernels.so
 	@$(CC) -O1 tests/runtime/kernels/replay.c -lm -o $(AMX_FILES)/replay
