@@ -34,7 +34,7 @@ def _arguments() -> argparse.Namespace:
         verb = verbs.add_parser(name, help=purpose)
         verb.add_argument("subject", choices=sorted(DECODER_MODELS))
         verb.add_argument("--only", nargs="+", help="these engines alone")
-    verb.add_argument("--variants", nargs="+", default=[], help="these of their variants alone")
+        verb.add_argument("--variants", nargs="+", default=[], help="these of their variants alone")
     verb.add_argument("--rounds", type=int, help="so many [default: 3, to 9 until intervals are within 5 %%]")
     verb.add_argument("--passes", type=int, default=DecoderPlan.passes)
     verb.add_argument("--threads", type=int, nargs="+", default=list(DecoderPlan.threads))
@@ -120,9 +120,9 @@ def main() -> None:
         for name, module in _chosen(arguments.peers, everything).items():
             setup(workspace, name, module)
     elif arguments.verb == "prepare":
-        for problem in prepare(
-            workspace, subject(arguments.subject), _chosen(arguments.only, peers("decoders"))
-        ):
+        chosen = _chosen(arguments.only, peers("decoders"))
+        _require_variants(arguments.variants, chosen)
+        for problem in prepare(workspace, subject(arguments.subject), chosen, arguments.variants):
             print(problem, file=sys.stderr)
     elif arguments.verb == "measure":
         _measure(workspace, arguments)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -90,13 +91,19 @@ RECORD = "prepared.json"
 TIMEOUT = 3600.0
 
 
-def prepare(workspace: Workspace, chosen: DecoderModel, engines: dict[str, ModuleType]) -> list[str]:
-    """Make what is missing; returns a sentence for every variant that could not be made."""
+def prepare(
+    workspace: Workspace, chosen: DecoderModel, engines: dict[str, ModuleType], variants: Sequence[str]
+) -> list[str]:
+    """Make what is missing of ``variants``, or of all where none is named; returns a sentence for every one
+    that could not be made.
+    """
     source = checkpoint(workspace, chosen)
     write_prompt(workspace, chosen, source)
     problems = []
     for engine, module in engines.items():
         for variant in module.VARIANTS:
+            if variants and variant not in variants:
+                continue
             artifact = workspace.artifact(chosen.name, engine, variant)
             error = trouble(workspace, engine, module) or ""
             if not error and not (artifact / RECORD).is_file():
