@@ -51,8 +51,8 @@ def bundle_bytes(
     skipped = {f"{name}.weight" for name in named} | set(source.anatomy.copies())
     skipped |= {f"{linear.name}.weight" for linear in source.anatomy.all_linears()}
     total += _FLOAT * sum(prod(shape) for name, shape in source.shapes.items() if name not in skipped)
-    if left.kind == "decoder":  # cosines and sines of every position
-        total += sum(2 * _FLOAT * left.max_positions * (rope.dim // 2) for rope in left.ropes())
+    # Cosines and sines of every position.
+    total += sum(2 * _FLOAT * left.max_positions * (rope.dim // 2) for rope in left.ropes())
     files = (source.reader.path / name for name in _COPIED)
     around = _AROUND + _A_BLOCK * len(left.blocks)
     return int(total / 8) + added + around + sum(file.stat().st_size for file in files if file.is_file())

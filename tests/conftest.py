@@ -197,6 +197,10 @@ def save_decoder(
     return folder
 
 
+# Encoders that transformers builds without a pooling layer.
+POOLERLESS = ("distilbert", "electra", "modernbert", "eurobert")
+
+
 def save_encoder(
     folder: Path,
     model_type: str = "bert",
@@ -242,7 +246,7 @@ def save_encoder(
         kind = AutoModelForTokenClassification if by_token else AutoModelForSequenceClassification
         _save(kind.from_config(config), folder, None)
         return folder
-    options = {} if model_type in ("distilbert", "electra") else {"add_pooling_layer": False}
+    options = {} if model_type in POOLERLESS else {"add_pooling_layer": False}
     _save(AutoModel.from_config(config, **options), folder, None)
     return folder
 

@@ -63,7 +63,8 @@ class Attention:
 
     Attributes:
         rope: how positions turn q and k; None where they do not.
-        sliding_window: how many tokens a query sees, itself included; None for all before it.
+        sliding_window: how many tokens a query sees, itself included; in encoders how many to each side of
+            it; None for all.
         scale: factor on ``q · k``; None for ``1 / sqrt(head_dim)``.
         qkv: the one matrix that holds the rows of q, k and v, or None. Where it is, those three describe its
             parts and are no modules of their own.
@@ -179,7 +180,8 @@ class BlockAnatomy:
     Attributes:
         order: ``pre``: ``x += attn(norm1(x)); x += mlp(norm2(x))``; ``parallel``: ``x += attn(norm1(x)) +
             mlp(norm2(x))``, where both norms may be one; ``post`` (BERT): ``x = norm1(x + attn(x)); x =
-            norm2(x + mlp(x))``; ``behind`` (OLMo 2): ``x += norm1(attn(x)); x += norm2(mlp(x))``.
+            norm2(x + mlp(x))``; ``behind`` (OLMo 2): ``x += norm1(attn(x)); x += norm2(mlp(x))``; ``late``
+            (ModernBERT's first): ``x += attn(x); x += mlp(norm2(x))``, where norm1 is norm2.
         attention_norm, mlp_norm: applied to what attention and MLP give, before it is added (Gemma 2).
         cross: attention to the encoder's states, between self-attention and MLP; None but in decoders of
             encoder–decoders. ``cross_norm`` is of what its queries read.
@@ -193,7 +195,7 @@ class BlockAnatomy:
     mlp: Mlp
     norm1: Norm
     norm2: Norm
-    order: Literal["pre", "post", "parallel", "behind"]
+    order: Literal["pre", "post", "parallel", "behind", "late"]
     attention_norm: Norm | None = None
     mlp_norm: Norm | None = None
     experts: Experts | None = None

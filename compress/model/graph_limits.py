@@ -63,15 +63,19 @@ def check_rope(rope: Rope) -> None:
         CheckpointError: a variant whose frequencies depend on the length of the text.
         ShapeError: a number of rotated channels that the kernel cannot handle.
     """
-    kind = rope_kind(rope)
-    if kind not in ROPES:
-        raise CheckpointError(
-            f"rope type {kind!r} cannot be exported", why=f"one table of angles serves {', '.join(ROPES)}"
-        )
+    _check_kind(rope)
     if rope.dim % _CHANNEL_STEP:
         raise ShapeError(
             f"rope over {rope.dim} channels of a head",
             why=f"ONNX Runtime's GroupQueryAttention rotates multiples of {_CHANNEL_STEP} channels",
+        )
+
+
+def _check_kind(rope: Rope) -> None:
+    kind = rope_kind(rope)
+    if kind not in ROPES:
+        raise CheckpointError(
+            f"rope type {kind!r} cannot be exported", why=f"one table of angles serves {', '.join(ROPES)}"
         )
 
 
@@ -87,15 +91,13 @@ def check_encoder(anatomy: Anatomy) -> None:
             f"this encoder has {anatomy.other_head}, which no graph is built of: it would be left out",
             fix="take the encoder alone: save it with transformers' AutoModel, which leaves the head out",
         )
-    if anatomy.ropes() or anatomy.position_embedding is None or anatomy.embedding_norm is None:
-        raise CheckpointError(f"a {anatomy.model_type} encoder without learned positions cannot be exported")
+    turned = all(block.attention.rope is not None for block in anatomy.blocks)
+    if anatomy.position_embedding is None and not turned:
+        raise CheckpointError(f"a {anatomy.model_type} encoder without positions cannot be exported")
+    for rope in anatomy.ropes():
+        _check_kind(rope)
     for block in anatomy.blocks:
-        attention = block.attention
-        if block.order != "post":
+        if block.order in ("parallel", "behind"):
             raise CheckpointError(
-                f"{block.prefix} normalises before its sums: such encoders are not supported"
-            )
-        if attention.heads != attention.kv_heads:
-            raise ShapeError(
-                f"{block.prefix}: {attention.kv_heads} key/value heads for {attention.heads} heads"
+                f"{block.prefix} is in the order {block.order!r}: such encoders are not supported"
             )

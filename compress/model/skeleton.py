@@ -114,6 +114,18 @@ class Skeleton:
             self._replace(self.anatomy.embedding, empty)
 
     @contextmanager
+    def last_norm(self) -> Iterator[nn.Module]:
+        """The final norm, for as long as the context lasts; the identity where there is none."""
+        norm = self.anatomy.final_norm
+        if norm is None:
+            yield nn.Identity()
+            return
+        try:
+            yield self.fill(norm.name)
+        finally:
+            self.free(norm.name)
+
+    @contextmanager
     def head(self, *, rounded: bool = False) -> Iterator[Head]:
         """The final norm and the head, for as long as the context lasts; the head ``rounded`` as exports
         store it.
@@ -128,12 +140,9 @@ class Skeleton:
         rounded = rounded and self.source.table_scheme(str(module)) is not None
         read = self.source.table(str(module)) if rounded else self.source.stored(f"{module}.weight")
         table, bias = read.to(self.device), self.source.bias(anatomy.head)
-        norm = self.fill(anatomy.final_norm.name)
         bias = None if bias is None else bias.to(self.device)
-        try:
+        with self.last_norm() as norm:
             yield Head(norm, table, bias, anatomy.logit_form)
-        finally:
-            self.free(anatomy.final_norm.name)
 
     def _replace(self, stored: str, module: nn.Module) -> nn.Module:
         """Put ``module`` in the place of the module ``stored``, which is returned."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ...storage import sha256_json, write_atomic
 from ...terminal import Progress, ProgressTask
 from ..measure.fisher import Measure, Observer, direction
 from ..measure.precision import Precision, autocast
-from ..model.skeleton import Skeleton
+from ..model.skeleton import Head, Skeleton
 from ..model.torch_model import round_inputs
 from ..model.weights import WeightSource
 from ..numbers.fake_quant import unwrap
@@ -130,12 +130,12 @@ class BackwardSweep:
         """Through the final norm and the head, and back to what left the last block."""
         generator = torch.Generator(self.device).manual_seed(self.seed)
         end, sound, files = len(self.blocks), [], []
-        with self.skeleton.head() if self._decodes else nullcontext() as head:
+        with self.skeleton.last_norm() as norm, self._head() as head:
             for number in range(len(self.micro_batches)):
                 batch = self.inputs.read(end, number)
                 hidden = batch.hidden.requires_grad_(True)
                 with torch.enable_grad(), self._autocast():
-                    states = hidden if head is None else head.norm(hidden)
+                    states = norm(hidden)
                     rows = states.flatten(0, 1) if batch.mask is None else states[batch.mask]
                 task.advance(1)
                 if bool(torch.isfinite(rows).all()):
@@ -145,6 +145,9 @@ class BackwardSweep:
         total = len(self.micro_batches)
         require_few(total - len(sound), total, "the model")
         return {"part": {}, "activations": self.journal.hashes(files), "sound": sound}
+
+    def _head(self) -> AbstractContextManager[Head | None]:
+        return self.skeleton.head() if self._decodes else nullcontext()
 
     @property
     def _decodes(self) -> bool:

@@ -90,7 +90,8 @@ class DamageProbe:
         """
         hidden = finite([self._states(), rows])
         if skeleton.anatomy.kind == "encoder":
-            return distance(*hidden)
+            with torch.no_grad(), skeleton.last_norm() as norm:
+                return distance(*map(norm, hidden))
         with ExitStack() as stack:
             head = stack.enter_context(skeleton.head())
             same = skeleton.source.reader.path == self.original.reader.path
@@ -129,7 +130,9 @@ def divergences(skeleton: Skeleton, hidden: Sequence[Tensor]) -> list[dict[str, 
     """
     hidden = finite(hidden)
     if skeleton.anatomy.kind == "encoder":
-        return [distance(hidden[0], rows) for rows in hidden[1:]]
+        with torch.no_grad(), skeleton.last_norm() as norm:
+            original, *others = map(norm, hidden)
+            return [distance(original, rows) for rows in others]
     with skeleton.head() as logits:
         return decoder_divergences(hidden, [logits] * len(hidden))
 

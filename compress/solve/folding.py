@@ -77,14 +77,14 @@ class Link:
 def links(block: BlockAnatomy) -> Iterator[Link]:
     """The links of a block, in the order of the forward pass."""
     attention, mlp = block.attention, block.mlp
-    shared = block.norm1 == block.norm2
-    normed_before = block.order in ("pre", "parallel")
-    if normed_before:
+    entry = block.entry_norm
+    shared = entry == block.norm2
+    if entry is not None:
         beside = mlp.projections if shared else ()
-        yield Link(block.norm1, (*attention.projections, *beside))
+        yield Link(entry, (*attention.projections, *beside))
     inner = attention.inner_norm
     yield values_link(attention) if inner is None else Link(inner, (attention.o,))
-    if normed_before and not shared:
+    if block.order not in ("post", "behind") and not shared:
         yield Link(block.norm2, mlp.projections)
     if mlp.inner_norm is not None:
         yield Link(mlp.inner_norm, (mlp.down,))

@@ -21,10 +21,9 @@ from ...compress.model.graph_limits import require_graph
 from .attention.attention import CausalInputs, factor_in_rope
 from .attention.cache_io import cast, past, present
 from .attention.padding import columns, kept_places, packed
-from .attention.positions import learned_positions, rope_tables
+from .attention.positions import learned_positions, rope_weights
 from .block_nodes import add_and_enter, decoder_block, entering
 from .build import Build
-from .graph_writer import Array
 from .linear.embedding import embed, head
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
@@ -119,14 +118,7 @@ def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
 
 def _rope_tables(build: Build, rope: Rope, name: str, factor: float) -> tuple[ir.Value, ir.Value]:
     """Cosines and sines ``[positions, dim / 2]`` in the type of the attention."""
-    graph, positions = build.graph, build.anatomy.max_positions
-
-    def table(index: int) -> Array:
-        return rope_tables(rope, positions, factor**0.5)[index]
-
-    shape, row_bytes = [positions, rope.dim // 2], 2 * rope.dim
-    cos = graph.weight(f"{name}.cos", FLOAT, shape, lambda: table(0), read_per_token=row_bytes)
-    sin = graph.weight(f"{name}.sin", FLOAT, shape, lambda: table(1), read_per_token=row_bytes)
+    cos, sin = rope_weights(build, rope, name, factor**0.5)
     if build.tiles:
         return cos, sin
     half = ir.DataType.FLOAT16

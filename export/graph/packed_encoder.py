@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import BlockAnatomy, Linear, Mlp
 from ...compress.model.graph_limits import require_graph
 from ...compress.model.pooling import Pooling
@@ -22,6 +23,13 @@ from .linear.embedding import embed
 from .linear.integer_tiles import ACTIVATIONS, Residual, integer_tile_product, integer_tiled, unsigned
 from .linear.linear import packed_bias, project, project_without_bias
 from .norm import add_and_normalize, layer_norm_parts, normalize, normalize_sum
+
+
+def packs_tokens(anatomy: Anatomy) -> bool:
+    """Whether the operators for packed tokens carry such a model: they know neither biases by distance nor
+    ropes, nor norms before the sums.
+    """
+    return not (anatomy.position_biases or anatomy.ropes())
 
 
 def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:

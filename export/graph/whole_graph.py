@@ -19,7 +19,7 @@ from .decoder_graph import build_decoder
 from .encoder_graph import build_encoder
 from .forms.providers import CPU, ProviderForm, rewrite
 from .graph_writer import GraphWriter, Opset
-from .packed_encoder import build_packed_encoder
+from .packed_encoder import build_packed_encoder, packs_tokens
 
 # Below this much, one file is simpler to carry than two.
 EXTERNAL_FROM = 1 << 20
@@ -59,7 +59,7 @@ def build_graph(
     build = Build(graph, view, exact=form.activations == "float32", tiles=form.linears == "tiles")
     if view.anatomy.kind == "decoder":
         build_decoder(build)
-    elif build.tiles and not view.anatomy.position_biases:  # our attention has no biases
+    elif build.tiles and packs_tokens(view.anatomy):
         build_packed_encoder(build, pooling)
     else:
         build_encoder(build, pooling)

@@ -92,6 +92,14 @@ ENCODERS = [
     Variant("camembert", "as it is", {"pad_token_id": 1}),
     Variant("electra", "as it is", {"embedding_size": 64}),
     Variant("electra", "narrow embedding", {"embedding_size": 32}),
+    Variant("modernbert", "as it is", {"local_attention": 24, "num_hidden_layers": 3}),
+    Variant(
+        "modernbert",
+        "biases",
+        {"local_attention": 24, "attention_bias": True, "mlp_bias": True, "norm_bias": True},
+    ),
+    Variant("nomic_bert", "as it is", {}),
+    Variant("eurobert", "as it is", {"num_key_value_heads": 2}),
     Variant("mpnet", "as it is", {"pad_token_id": 1}),
 ]
 FIRST = [variant for variant in VARIANTS if variant.name == "as it is"]
@@ -112,8 +120,10 @@ def made(
 
     def once(variant: Variant) -> Path:
         if label(variant) not in known:
-            make = make_encoder if variant in ENCODERS else make_decoder
-            known[label(variant)] = make(root / str(len(known)), variant.family, **variant.changes)
+            make, changes = make_decoder, variant.changes
+            if variant in ENCODERS:
+                make, changes = make_encoder, {"max_position_embeddings": 160, **changes}
+            known[label(variant)] = make(root / str(len(known)), variant.family, **changes)
         return known[label(variant)]
 
     return once
@@ -193,8 +203,8 @@ def test_pruned_rounded_and_answering(
 
 def padded() -> dict[str, np.ndarray]:
     """Rows of all lengths, padded on the right."""
-    lengths = (100, 40, 5, 1)
-    ids, mask = np.full((4, 100), 1, np.int64), np.zeros((4, 100), np.int64)
+    lengths = (150, 40, 5, 1)
+    ids, mask = np.full((4, 150), 1, np.int64), np.zeros((4, 150), np.int64)
     for row, length in enumerate(lengths):
         ids[row, :length], mask[row, :length] = IDS[0, :length] % 100 + 3, 1
     return {"input_ids": ids, "attention_mask": mask}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ....storage import read_json, write_json
-from ..same_bytes.pico_models import ENCODER, GEMMA2, NEOX, WORDS, save_pico
+from ..same_bytes.pico_models import DISTILBERT, ENCODER, GEMMA2, MODERNBERT, NEOX, WORDS, save_pico
 
 _GEMMA3 = {
     "head_dim": 32,
@@ -58,6 +58,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "camembert": ("encoder", ENCODER),
     "electra": ("encoder", ENCODER | {"embedding_size": 32}),
     "mpnet": ("encoder", ENCODER),
+    "modernbert": ("encoder", MODERNBERT),
+    "nomic_bert": ("encoder", ENCODER),
+    "eurobert": ("encoder", ENCODER | {"num_key_value_heads": 2}),
+    "bert tagger": ("tagger", ENCODER),
+    "xlm-roberta tagger": ("tagger", ENCODER),
+    "distilbert tagger": ("tagger", DISTILBERT),
 }
 SCHEME, NEW_TOKENS, LENGTHS = "W4A16-g32", 8, (40, 5, 17)
 
@@ -71,7 +77,7 @@ class Artifacts:
 
     @property
     def kind(self) -> str:
-        """``decoder`` or ``encoder``."""
+        """``decoder``, ``encoder``, or ``tagger``: a classifier of tokens."""
         return FAMILIES[self.family][0]
 
     def path(self, artifact: str) -> Path:
@@ -91,7 +97,8 @@ class Artifacts:
         if (self.root / self.family / "task.json").is_file():
             return
         model, checkpoint = self.path("model"), self.path("checkpoint")
-        save_pico(model, self.family, FAMILIES[self.family][1], pooling=self.kind == "encoder")
+        family, pools, tags = self.family.partition(" ")[0], self.kind == "encoder", self.kind == "tagger"
+        save_pico(model, family, FAMILIES[self.family][1], pooling=pools, labels=tags, by_token=tags)
         scheme = "Q4_0" if self.family in ("llama", "mistral") else SCHEME
         compress_model(str(model), scheme=scheme, output=checkpoint, overwrite=True)
         options: dict[str, Any] = {"validate": False, "overwrite": True}
@@ -123,7 +130,7 @@ class Artifacts:
 
 
 def _averaged(model: Any, rows: list[list[int]], pooling: Any = None) -> dict[str, Any]:
-    """Means of the states of each row, or the vectors of a ``pooling``, by torch."""
+    """Means of the states (of a tagger the logits) of each row, or the vectors of a ``pooling``, by torch."""
     import torch
 
     values = []

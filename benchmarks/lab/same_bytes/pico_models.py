@@ -83,6 +83,7 @@ GRANITE = {
 GPTJ = {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_embeddings": False}
 COHERE2 = {"logit_scale": 0.5, "sliding_window": 24, "sliding_window_pattern": 2}
 STABLELM = {"head_dim": None, "num_attention_heads": 2, "partial_rotary_factor": 0.5}
+MODERNBERT = ENCODER | {"local_attention": 24, "num_hidden_layers": 3}
 ROBERTA_LIKE = ENCODER | {"pad_token_id": 1}
 BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
 
@@ -128,12 +129,16 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "camembert": ("camembert", ROBERTA_LIKE, {"pooling": True}),
     "electra": ("electra", {**ENCODER, "embedding_size": 32}, {"pooling": True}),
     "mpnet": ("mpnet", ROBERTA_LIKE, {"pooling": True}),
+    "modernbert": ("modernbert", MODERNBERT, {"pooling": True}),
+    "nomic_bert": ("nomic_bert", ENCODER, {"pooling": True}),
+    "eurobert": ("eurobert", ENCODER | {"num_key_value_heads": 2}, {"pooling": True}),
     "distilbert": ("distilbert", DISTILBERT, {"pooling": True}),
     "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
     "t5": ("t5", {**T5, "tie_word_embeddings": True}, {}),
     "mt5": ("mt5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, {}),
 }
-ENCODERS = ("bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra", "mpnet")
+POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert")
+ENCODERS = (*POOLERLESS, "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "nomic_bert")
 KINDS = dict.fromkeys(ENCODERS, "encoder") | dict.fromkeys(("t5", "mt5"), "encoder_decoder")
 AUTO = {
     "decoder": "AutoModelForCausalLM",
@@ -191,9 +196,12 @@ def save_pico(
     dtype: str = "float32",
     shard: str | None = None,
     labels: bool = False,
+    by_token: bool = False,
     pooling: bool = False,
 ) -> None:
-    """Save a model of ``family`` with its tokenizer; ``changes`` go to its config."""
+    """Save a model of ``family`` with its tokenizer; ``changes`` go to its config. One with ``labels`` is a
+    classifier of texts, or ``by_token``.
+    """
     import torch
     import transformers
 
@@ -202,8 +210,9 @@ def save_pico(
     settings |= DECODER | changes if _kind(family) == "decoder" else changes
     if labels:
         settings["id2label"] = dict(enumerate(LABELS))
-    auto: Any = getattr(transformers, "AutoModelForSequenceClassification" if labels else AUTO[_kind(family)])
-    bare = family in ENCODERS and family not in ("distilbert", "electra") and not labels
+    head = f"AutoModelFor{'Token' if by_token else 'Sequence'}Classification"
+    auto: Any = getattr(transformers, head if labels else AUTO[_kind(family)])
+    bare = family in ENCODERS and family not in POOLERLESS and not labels
     options = {"add_pooling_layer": False} if bare else {}
     model = auto.from_config(transformers.AutoConfig.for_model(family, **settings), **options)
     _randomise(model)

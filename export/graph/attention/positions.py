@@ -31,6 +31,19 @@ def rope_tables(rope: Rope, positions: int, factor: float = 1.0) -> tuple[Array,
     )
 
 
+def rope_weights(build: Build, rope: Rope, name: str, factor: float = 1.0) -> tuple[ir.Value, ir.Value]:
+    """:func:`rope_tables` of all positions of the model as initializers."""
+    positions = build.anatomy.max_positions
+
+    def table(index: int) -> Array:
+        return rope_tables(rope, positions, factor)[index]
+
+    shape, row_bytes = [positions, rope.dim // 2], 2 * rope.dim
+    kind, graph = ir.DataType.FLOAT, build.graph
+    cos = graph.weight(f"{name}.cos", kind, shape, lambda: table(0), read_per_token=row_bytes)
+    return cos, graph.weight(f"{name}.sin", kind, shape, lambda: table(1), read_per_token=row_bytes)
+
+
 def _frequencies(rope: Rope, positions: int) -> tuple[torch.Tensor, float]:
     if rope_kind(rope) == "default":
         return 1.0 / (rope.theta ** (torch.arange(0, rope.dim, 2, dtype=torch.float32) / rope.dim)), 1.0

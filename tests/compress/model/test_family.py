@@ -20,6 +20,16 @@ OTHERS = ("gptj", "granite", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "opt",
 BEHIND = ("olmo2", "olmo3", "exaone4")
 DECODERS = (*LLAMA_LIKE, *OTHERS, *BEHIND, "stablelm", "starcoder2", "cohere", "cohere2", "nemotron", "glm4")
 ENCODERS = ("bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra", "mpnet")
+# Family → what its config has besides, the order of its blocks, and what each sees to its sides.
+ROPE_ENCODERS: dict[str, tuple[dict[str, Any], list[str], list[int | None]]] = {
+    "modernbert": (
+        {"local_attention": 24, "num_hidden_layers": 4},
+        ["late", *["pre"] * 3],
+        [None, 12, 12, None],
+    ),
+    "nomic_bert": ({}, ["post"] * 2, [None] * 2),
+    "eurobert": ({"num_key_value_heads": 2}, ["pre"] * 2, [None] * 2),
+}
 FIRST_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 2}  # where padding is token 0
 PREFIXES = {"xlm-roberta": "roberta", "camembert": "roberta"}
 Config = dict[str, Any]
@@ -228,6 +238,40 @@ def test_encoder_matches_transformers(
     for block in anatomy.blocks:
         assert (block.attention.heads, block.attention.kv_heads, block.attention.head_dim) == (4, 4, 16)
         assert (block.order, block.mlp.gate, block.mlp.activation) == ("post", None, "gelu")
+
+
+@pytest.mark.parametrize("model_type", ROPE_ENCODERS)
+def test_encoder_with_a_rope_matches_transformers(
+    model_type: str, make_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    from transformers import AutoModel
+
+    changes, orders, windows = ROPE_ENCODERS[model_type]
+    anatomy, _ = opened(make_encoder(tmp_path, model_type, **changes))
+    model = AutoModel.from_pretrained(tmp_path)
+    check_against(model, anatomy)
+    assert (anatomy.kind, anatomy.base, anatomy.position_embedding) == ("encoder", "", None)
+    outer = [norm for norm in (anatomy.embedding_norm, anatomy.final_norm) if norm is not None]
+    check_norms(model, outer)
+    assert len(outer) == {"modernbert": 2}.get(model_type, 1)
+    assert [block.order for block in anatomy.blocks] == orders
+    assert [block.attention.sliding_window for block in anatomy.blocks] == windows
+    thetas = [block.attention.rope and block.attention.rope.theta for block in anatomy.blocks]
+    plain = {"nomic_bert": 1e3}.get(model_type, 1e4)
+    whole = 160_000.0 if model_type == "modernbert" else plain
+    assert thetas == [whole if window is None else plain for window in windows]
+
+
+def test_modernbert_in_the_form_of_before(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    _, reader = opened(make_encoder(tmp_path, "modernbert", num_hidden_layers=3))
+    older = {
+        key: value for key, value in reader.config.items() if key not in ("rope_parameters", "layer_types")
+    }
+    older |= {"global_rope_theta": 5e4, "local_rope_theta": 2e4, "global_attn_every_n_layers": 2}
+    anatomy = anatomy_of(older, reader.shapes)
+    ropes = [block.attention.rope for block in anatomy.blocks]
+    assert [rope and rope.theta for rope in ropes] == [5e4, 2e4, 5e4]
+    assert [block.attention.sliding_window for block in anatomy.blocks] == [None, 64, None]
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)

@@ -40,7 +40,8 @@ from torch import Tensor
 
 pytestmark = pytest.mark.chain
 
-ENCODERS = ("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm_roberta")
+POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert")
+ENCODERS = (*POOLERLESS, "bert", "camembert", "mpnet", "nomic_bert", "roberta", "xlm_roberta")
 ENCODER_DECODERS = ("mt5", "t5")
 MIXTURES = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
@@ -107,7 +108,7 @@ def opened(path: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     family = read_json(path / "config.json")["model_type"].replace("-", "_")
     plain: Any = AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM
     plain = AutoModel if family in ENCODERS else plain
-    if family in ENCODERS and family not in ("distilbert", "electra"):
+    if family in ENCODERS and family not in POOLERLESS:
         options["add_pooling_layer"] = False
     model, info = plain.from_pretrained(path, output_loading_info=True, **options)
     return model.eval(), info
@@ -155,7 +156,7 @@ def pico(
         if path.exists():
             return path
         if family in ENCODERS:
-            return make_encoder(path, family.replace("_", "-"))
+            return make_encoder(path, {"xlm_roberta": "xlm-roberta"}.get(family, family))
         if family in ENCODER_DECODERS:
             return make_encoder_decoder(path, family)
         return make_decoder(path, family, num_hidden_layers=2, **MIXTURES.get(family, {}))

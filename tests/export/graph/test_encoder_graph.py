@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgepress.compress.model.graph_limits import check_encoder
 from edgepress.compress.model.pooling import Pooling
 from edgepress.errors import CheckpointError
 from edgepress.export.api import export_bundle
@@ -141,13 +140,6 @@ def test_token_types_are_an_input_where_there_are_several(
     assert np.abs(found[0] - want[0]).max() < TOLERANCE
     single = export_graph(make_encoder(tmp_path / "single", "roberta", type_vocab_size=1), form=form)
     assert single.built.inputs == ("input_ids", "attention_mask")
-
-
-def test_a_decoder_is_not_an_encoder(pico_llama: Path) -> None:
-    from edgepress.compress.model.weights import WeightSource
-
-    with pytest.raises(CheckpointError, match="without learned positions"):
-        check_encoder(WeightSource.open(pico_llama).anatomy)
 
 
 def test_heads_are_never_left_out(make_encoder: Callable[..., Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = ("pip",)  # an environment to lay the packages of npm in
 NPM = ("onnxruntime-node@1.30.0",)
-ARTIFACT, KINDS, FAMILIES = "onnx", ("decoder", "encoder"), None
+ARTIFACT, KINDS, FAMILIES = "onnx", ("decoder", "encoder", "tagger"), None
 PROGRAM = """
 const ort = require("onnxruntime-node"), fs = require("fs");
 const task = JSON.parse(fs.readFileSync(0, "utf8"));
@@ -27,7 +27,7 @@ const whole = (row) => BigInt64Array.from(row, BigInt);
       else if (name in task.caches)
         feeds[name] = new ort.Tensor("float32", new Float32Array(0), task.caches[name]);
     const found = await session.run(feeds);
-    const out = task.kind === "decoder" ? found.logits : found.last_hidden_state;
+    const out = task.kind === "encoder" ? found.last_hidden_state : found.logits;
     const width = out.dims[2], data = out.data, rows = out.dims[1], mean = new Array(width).fill(0);
     for (let i = 0; i < data.length; i++) mean[i % width] += data[i] / rows;
     values.push(task.kind === "decoder" ? Array.from(data.slice(-width)) : mean);

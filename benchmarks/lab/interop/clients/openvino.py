@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("openvino==2026.4.1", "numpy")
-ARTIFACT, KINDS, FAMILIES = "onnx", ("decoder", "encoder"), None
+ARTIFACT, KINDS, FAMILIES = "onnx", ("decoder", "encoder", "tagger"), None
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
                 given[name] if not cached else np.zeros((1, shape[1].get_length(), 0, shape[3].get_length()))
             )
         found = compiled(feeds)
-        wanted = "logits" if task["kind"] == "decoder" else "last_hidden_state"
+        wanted = "last_hidden_state" if task["kind"] == "encoder" else "logits"
         states = found[wanted]
         values.append((states[0, -1] if task["kind"] == "decoder" else states[0].mean(0)).tolist())
     return {"values": values}

@@ -1,4 +1,4 @@
-"""optimum's ``ORTModelForCausalLM`` and ``ORTModelForFeatureExtraction``: the bundle of standard operators; a
+"""optimum's ``ORTModelForCausalLM`` and its models of encoders: the bundle of standard operators; a
 batch is padded on the left for decoders.
 """
 
@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "onnxruntime==1.32.0", "torch")
-ARTIFACT, KINDS, FAMILIES = "onnx", ("decoder", "encoder"), None
+ARTIFACT, KINDS, FAMILIES = "onnx", ("decoder", "encoder", "tagger"), None
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
     """Opened as a directory with ``model.onnx`` and ``config.json``."""
     import torch
-    from optimum.onnxruntime import ORTModelForCausalLM, ORTModelForFeatureExtraction
+    from optimum.onnxruntime import (
+        ORTModelForCausalLM,
+        ORTModelForFeatureExtraction,
+        ORTModelForTokenClassification,
+    )
 
     rows, longest = task["rows"], max(map(len, task["rows"]))
     decodes = task["kind"] == "decoder"
@@ -24,7 +28,9 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
         place = slice(longest - len(row), None) if decodes else slice(0, len(row))
         ids[number, place], mask[number, place] = torch.tensor(row), 1
     if not decodes:
-        model = ORTModelForFeatureExtraction.from_pretrained(artifact, file_name="model.onnx")
+        tags = task["kind"] == "tagger"
+        kind = ORTModelForTokenClassification if tags else ORTModelForFeatureExtraction
+        model = kind.from_pretrained(artifact, file_name="model.onnx")
         states = model(input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids))[0]
         weights = mask[..., None].float()
         return {"values": ((states * weights).sum(1) / weights.sum(1)).tolist()}

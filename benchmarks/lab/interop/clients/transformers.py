@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("transformers==5.24.0", "compressed-tensors==0.20.1", "accelerate", "torch")
-ARTIFACT, KINDS, FAMILIES = "checkpoint", ("decoder", "encoder"), None
+ARTIFACT, KINDS, FAMILIES = "checkpoint", ("decoder", "encoder", "tagger"), None
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
     """Opened by the Auto class of its kind."""
     import torch
-    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTokenClassification
 
     rows, longest = task["rows"], max(map(len, task["rows"]))
     decodes = task["kind"] == "decoder"
@@ -23,7 +23,8 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
         ids[number, place], mask[number, place] = torch.tensor(row), 1
     with torch.no_grad():
         if not decodes:
-            states = AutoModel.from_pretrained(artifact).eval()(input_ids=ids, attention_mask=mask)[0]
+            kind = AutoModelForTokenClassification if task["kind"] == "tagger" else AutoModel
+            states = kind.from_pretrained(artifact).eval()(input_ids=ids, attention_mask=mask)[0]
             weights = mask[..., None].float()
             return {"values": ((states * weights).sum(1) / weights.sum(1)).tolist()}
         model = AutoModelForCausalLM.from_pretrained(artifact).eval()
