@@ -100,10 +100,11 @@ def _model(files: Mapping[str, Mapping[str, Any]], base: Json, made: Mapping[str
 
 def task_of(anatomy: Anatomy) -> str:
     """What a model is for, as model hubs call it."""
-    if anatomy.classifier is not None and anatomy.classifier.by_token:
-        return "token-classification"
-    if anatomy.classifier is not None:
-        return "text-ranking" if len(anatomy.classifier.labels) == 1 else "text-classification"
+    head = anatomy.classifier
+    if head is not None and head.by_token:
+        return "question-answering" if head.labelled == "span" else "token-classification"
+    if head is not None:
+        return "text-ranking" if len(head.labels) == 1 else "text-classification"
     return _TASKS.get(anatomy.kind, "sentence-similarity")
 
 

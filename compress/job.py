@@ -174,7 +174,7 @@ class Job:
             batch_size=self.batch_size,
             chat=self.choice.chat,  # type: ignore[arg-type]
             vocab_size=self.source.anatomy.vocab_size,
-            labels=() if classifier is None or classifier.by_token else classifier.labels,
+            labels=classifier.labels if classifier is not None and classifier.one_a_text else (),
             protect=self.choice.protect,
         )
 

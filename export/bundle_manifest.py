@@ -91,6 +91,7 @@ def parameters(job: ExportJob) -> int:
     modules |= {None if anatomy.tied else anatomy.head}
     modules |= set() if anatomy.classifier is None else set(anatomy.classifier.modules())
     norms = [anatomy.embedding_norm, anatomy.final_norm]
+    norms += [] if anatomy.classifier is None else [anatomy.classifier.norm]
     for block in anatomy.blocks:
         modules |= {linear.name for linear in block.linears()}
         norms += block.norms()
@@ -138,7 +139,7 @@ def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
     labels = (
         {}
         if head is None
-        else {"labels": list(head.labels), "labelled": "token" if head.by_token else "text"}
+        else {"labels": list(head.labels), "labelled": head.labelled, "several": head.several}
     )
     wanted = pooling.max_length if pooling is not None else None
     return {

@@ -84,6 +84,8 @@ def _purpose(manifest: dict[str, Any]) -> tuple[str, str]:
     if manifest["kind"] == "decoder":
         return "text-generation", 'generate . --prompt "The capital of France is"'
     labels = manifest["encoder"].get("labels") or []
+    if manifest["encoder"].get("labelled") == "span":
+        return "question-answering", 'tag . "a text" --question "a question"'
     if manifest["encoder"].get("labelled") == "token":
         return "token-classification", 'tag . "a sentence"'
     if len(labels) == 1:

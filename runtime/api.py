@@ -48,7 +48,7 @@ def open_bundle(
         return model
     kind: type[EmbeddingModel | ClassifierModel | TaggerModel] = EmbeddingModel
     if bundle.encoder.labels:
-        kind = TaggerModel if bundle.encoder.labelled == "token" else ClassifierModel
+        kind = ClassifierModel if bundle.encoder.labelled == "text" else TaggerModel
     return kind(bundle, threads=threads, provider=provider)
 
 

@@ -207,14 +207,16 @@ def save_encoder(
     *,
     labels: Sequence[str] = (),
     by_token: bool = False,
+    answers: bool = False,
     **changes: Any,
 ) -> Path:
     """Save a pico encoder of any family with its tokenizer; one with ``labels`` is a classifier of texts or
-    tokens.
+    tokens, one that ``answers`` finds spans.
     """
     from transformers import (
         AutoConfig,
         AutoModel,
+        AutoModelForQuestionAnswering,
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
@@ -242,8 +244,9 @@ def save_encoder(
         settings["id2label"] = dict(enumerate(labels))
     settings.update(changes)
     config = AutoConfig.for_model(model_type, **settings)
-    if labels:
-        kind = AutoModelForTokenClassification if by_token else AutoModelForSequenceClassification
+    if labels or answers:
+        kind: Any = AutoModelForTokenClassification if by_token else AutoModelForSequenceClassification
+        kind = AutoModelForQuestionAnswering if answers else kind
         _save(kind.from_config(config), folder, None)
         return folder
     options = {} if model_type in POOLERLESS else {"add_pooling_layer": False}

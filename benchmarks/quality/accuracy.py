@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GateFailed
-from ...runtime.engine.classify import with_opposite
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 from ..records.subjects import OpenModel, TokenModel
@@ -105,27 +105,41 @@ def score_labels(
         task.advance(1)
     scores: dict[str, Scores] = {}
     for name, metric in metric_files("labels").items():
-        ours, own = (metric.per_text(rows, theirs, targets) for rows in (mine, theirs))
+        ours, own = (metric.per_text(rows.values, theirs.values, targets) for rows in (mine, theirs))
         if ours is not None:
-            ours, own = (_of_texts(original, texts, rows) for rows in (ours, own))
-            scores[name] = Scores(metric, ours[:, None], own[:, None])
+            scores[name] = Scores(metric, mine.of_texts(ours)[:, None], theirs.of_texts(own)[:, None])
     return scores
 
 
-def _of_texts(model: OpenModel, texts: Sequence[str], rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of the tokens' ``rows`` in each text, where ``model`` labels tokens: those of one text are too
-    alike to count as so many.
-    """
-    if not model.by_token:
-        return rows
-    counts = [len(ids) for ids in model.tokenizer.encode_batch(texts, max_length=model.max_length)]
-    return np.array([part.mean() for part in np.split(rows, np.cumsum(counts)[:-1])])
+# The log-probability of a choice that a row has not, beside longer ones.
+_NEVER = -1e9
 
 
-def _log_probs(model: OpenModel, texts: Sequence[str], whose: str) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class _Rows:
+    """Log-probabilities ``[rows, choices]``, of which each text has ``counts [texts]``."""
+
+    values: NDArray[np.float64]
+    counts: list[int]
+
+    def of_texts(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean of the ``rows`` of each text: those of one are too alike to count as so many."""
+        if all(count == 1 for count in self.counts):
+            return rows
+        return np.array([part.mean() for part in np.split(rows, np.cumsum(self.counts)[:-1])])
+
+
+def _log_probs(model: OpenModel, texts: Sequence[str], whose: str) -> _Rows:
     logits = model.label_logits(texts)
     require_finite(whose, logits, "texts logits")
-    return log_softmax(with_opposite(logits))
+    counts = [1] * len(texts)
+    if model.label_form.by_token:
+        counts = [len(ids) for ids in model.tokenizer.encode_batch(texts, max_length=model.max_length)]
+    parts = [one.reshape(-1, one.shape[-1]) for one in np.split(logits, np.cumsum(counts)[:-1])]
+    rows = [log_softmax(model.label_form.rows(part)) for part in parts]
+    longest = max(part.shape[1] for part in rows)
+    padded = [np.pad(part, ((0, 0), (0, longest - part.shape[1])), constant_values=_NEVER) for part in rows]
+    return _Rows(np.concatenate(padded), [len(part) for part in rows])
 
 
 def is_cut(subject: OpenModel, original: OpenModel) -> bool:

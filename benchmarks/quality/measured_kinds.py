@@ -9,6 +9,7 @@ from typing import Any
 from ...compress.text.corpus import Corpus
 from ...compress.text.demo_corpora import PAIR_FILES, pairs
 from ...errors import InputError
+from ...runtime.engine.label_form import LabelForm
 from ...terminal import Progress
 from ..records.record import SampleAnswer
 from ..records.subjects import OpenModel
@@ -131,7 +132,8 @@ def _classifiers(
 ) -> Measured:
     count, placement = sample.sentences, sample.placement
     targets = None
-    if corpus.labels and not original.by_token:
+    one_a_text = original.label_form == LabelForm()
+    if corpus.labels and one_a_text:
         chosen, targets = measured_rows(corpus, original.labels, count=count, placement=placement)
     else:
         chosen = measured_sentences(corpus.texts(), count=count, placement=placement)
@@ -141,5 +143,5 @@ def _classifiers(
         "text_sha256": hashlib.sha256("\0".join(chosen).encode()).hexdigest(),
     }
     scores = score_labels(subject, original, chosen, targets, progress=progress)
-    answers = [] if original.by_token else sample_labels(subject, original)
+    answers = sample_labels(subject, original) if one_a_text else []
     return Measured(scores, workload, answers=answers)

@@ -21,6 +21,7 @@ from typing import Any
 from ...compress.text.corpus import read_corpus
 from ...errors import InputError
 from ...foreign import shortages_are_typed
+from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.needs import Needs, available_memory
 from ...storage import sha256_json
 from ...terminal import Progress, Silent
@@ -115,8 +116,11 @@ def validate_bundle(
     same = str(subject) == str(against)
     opened = original if same else open_subject(subject, **opening)
     _require_alike(opened, original, texts)
-    if slices and original.by_token:
-        raise InputError("slices are not measured of a model that labels tokens", fix="leave --slices out")
+    if slices and original.label_form != LabelForm():
+        raise InputError(
+            "slices are not measured of a model that labels tokens, or gives a text several labels",
+            fix="leave --slices out",
+        )
     source = Path(text).name if text else f"{corpus} held-out"
     sample = MeasuredPart(windows, length, sentences, placement, bool(slices), replies)
     result = measured(opened, original, read, sample, progress)
@@ -175,7 +179,7 @@ def plan_validation(
 def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) -> None:
     if subject.kind != original.kind:
         raise InputError(f"a model of kind {subject.kind!r} is compared with one of kind {original.kind!r}")
-    if subject.labels != original.labels:
+    if (subject.labels, subject.label_form) != (original.labels, original.label_form):
         raise InputError(
             f"a model with the labels {_named(subject)} is compared with one with {_named(original)}",
             fix="compare with the model that it was made from",

@@ -15,6 +15,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.engine.decoder import Decoder
 from ...runtime.engine.encoder import Encoder
 from ...runtime.engine.greedy_replies import greedy_replies
+from ...runtime.engine.label_form import LabelForm
 from ...runtime.kernels.library import instructions
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.tokenizer import Tokenizer
@@ -25,7 +26,7 @@ class BundleSubject:
     """An opened bundle, as it was shipped.
 
     Attributes:
-        kind: decoder or encoder; tokenizer: its own; labels: of a classifier, ``by_token`` or of texts.
+        kind: decoder or encoder; tokenizer: its own; labels: of a classifier, read as ``label_form`` says.
         max_length: tokens that fit one window or text.
         runtime: name, version and threads of what runs it, and its operators.
     """
@@ -38,7 +39,9 @@ class BundleSubject:
         self._decoder = Decoder.open(self._bundle, threads) if self.kind == "decoder" else None
         self._encoder = Encoder.open(self._bundle, threads) if self.kind == "encoder" else None
         self.labels = self._encoder.labels if self._encoder else ()
-        self.by_token = self._encoder is not None and self._encoder.by_token
+        self.label_form = LabelForm()
+        if self._encoder is not None and self.labels:
+            self.label_form = LabelForm(self._bundle.encoder.labelled, self._bundle.encoder.several)
         limits = self._bundle.decoder.context_length if self._decoder else self._bundle.encoder.max_length
         self.max_length = int(limits)
         self.runtime: dict[str, Any] = {
@@ -78,7 +81,7 @@ class BundleSubject:
         """A classifier's logits ``[texts or tokens, labels]``."""
         if self._encoder is None:
             raise InputError("a decoder has no labels")
-        if self.by_token:
+        if self.label_form.by_token:
             return self._encoder.answers(self.tokenizer.encode_batch(texts, max_length=self.max_length))
         return self._encoder.logits(texts)
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from ...compress.model.models import ResolvedModel
 from ...compress.model.pooling import pooling_of
-from ...compress.model.torch_model import load_model
+from ...compress.model.torch_model import label_logits, load_model
 from ...compress.model.weights import MANIFEST, WeightSource
 from ...compress.pipeline.device import choose_device
 from ...errors import InputError
 from ...limits import require_threads
 from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
+from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer
@@ -33,7 +34,7 @@ class CheckpointSubject:
     """An opened checkpoint.
 
     Attributes:
-        kind: decoder or encoder; tokenizer: its own; labels: of a classifier, ``by_token`` or of texts.
+        kind: decoder or encoder; tokenizer: its own; labels: of a classifier, read as ``label_form`` says.
         max_length: tokens that fit one window or text.
         runtime: name, version, device and threads of what runs it.
     """
@@ -48,8 +49,9 @@ class CheckpointSubject:
                 fix="run it in transformers; what it learned is in its train.jsonl",
             )
         self.kind = anatomy.kind
-        self.labels = () if anatomy.classifier is None else anatomy.classifier.labels
-        self.by_token = anatomy.classifier is not None and anatomy.classifier.by_token
+        head = anatomy.classifier
+        self.labels = () if head is None else head.labels
+        self.label_form = LabelForm() if head is None else LabelForm(head.labelled, head.several)
         self.tokenizer = Tokenizer.open(resolved.path)
         self._pooling = pooling_of(resolved.path) if self.kind == "encoder" else None
         room = anatomy.max_positions
@@ -136,7 +138,9 @@ class CheckpointSubject:
         """A classifier's logits ``[texts or tokens, labels]``."""
         if not self.labels:
             raise InputError("this model is no classifier: it has no labels")
-        return self._answers(texts, lambda ids, mask: self._model(input_ids=ids, attention_mask=mask).logits)
+        return self._answers(
+            texts, lambda ids, mask: label_logits(self._model(input_ids=ids, attention_mask=mask))
+        )
 
     def _answers(
         self, texts: Sequence[str], ask: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -149,7 +153,7 @@ class CheckpointSubject:
             chosen = order[start : start + BATCH_SIZE]
             padded, mask = self._padded([ids[index] for index in chosen])
             rows |= dict(zip(chosen, ask(padded, mask).float().cpu().numpy(), strict=True))
-        if self.by_token:
+        if self.label_form.by_token:
             return np.concatenate([rows[index][: len(ids[index])] for index in range(len(ids))])
         return np.stack([rows[index] for index in range(len(ids))])
 

@@ -26,6 +26,7 @@ from ...compress.pipeline.last_states import last_states
 from ...compress.text.token_batch import TokenBatch
 from ...errors import InputError
 from ...limits import require_threads
+from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.threads import free_memory, thread_budget
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress
@@ -58,7 +59,7 @@ class StreamedSubject:
 
     kind: Literal["decoder", "encoder"] = "decoder"
     labels: tuple[str, ...] = ()
-    by_token = False
+    label_form = LabelForm()
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import require
 from ...runtime.bundle.directory import MANIFEST
+from ...runtime.engine.label_form import LabelForm
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 from . import record
@@ -34,14 +35,14 @@ class OpenModel(Protocol):
 
     Attributes:
         labels: of a classifier; empty for all others.
-        by_token: whether those are of tokens, and not of texts.
+        label_form: how their logits are read.
         max_length: tokens that fit one window or text.
         runtime: what runs it: name, version, threads.
     """
 
     kind: Literal["decoder", "encoder"]
     labels: tuple[str, ...]
-    by_token: bool
+    label_form: LabelForm
     tokenizer: Tokenizer
     max_length: int
     runtime: dict[str, Any]

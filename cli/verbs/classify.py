@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -27,7 +28,7 @@ def command(question: EncoderQuestion) -> None:
     model = question.opened(ClassifierModel)
     found = model.classify(lines, **question.reading())
     rows = [
-        {"text": line, "label": one.label, "probability": one.probability, "probabilities": one.probabilities}
+        {"text": line, **asdict(one), "labels": list(one.labels)}
         for line, one in zip(lines, found, strict=True)
     ]
     terminal.document(
@@ -41,5 +42,6 @@ def _table(lines: list[str], found: Sequence[Classification]) -> Table:
 
     table = Table("text", "label", "probability")
     for line, one in zip(lines, found, strict=True):
-        table.add_row(Text(shortened(line)), Text(one.label), f"{one.probability:.3f}")
+        each = [f"{one.probabilities[label]:.3f}" for label in one.labels]
+        table.add_row(Text(shortened(line)), Text(", ".join(one.labels) or "none"), ", ".join(each))
     return table

@@ -1,4 +1,6 @@
-"""``edgepress tag``: name the spans of each text with the bundle of a classifier of tokens."""
+"""``edgepress tag``: name the spans of each text with the bundle of a classifier of tokens, or the span that
+answers a question.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ if TYPE_CHECKING:
 
 @click.command("tag", cls=Verb)
 @bundle
+@click.option("--question", help="Find the span that answers it, with a bundle made for that.")
 @asks("tag")
-def command(question: EncoderQuestion) -> None:
+def command(asked: EncoderQuestion, question: str | None) -> None:
     """Name the spans of TEXTS (or of a file of them), such as persons and places, with the tagger BUNDLE."""
     from ...runtime.engine.tag import TaggerModel
 
-    lines, terminal = question.lines, question.terminal
-    model = question.opened(TaggerModel)
-    found = model.tag(lines, **question.reading())
+    lines, terminal = asked.lines, asked.terminal
+    model = asked.opened(TaggerModel)
+    if question is None:
+        found = model.tag(lines, **asked.reading())
+    else:
+        found = model.answer(question, lines, **asked.reading())
     rows = [
         {"text": line, "spans": [asdict(span) for span in spans]}
         for line, spans in zip(lines, found, strict=True)

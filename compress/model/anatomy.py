@@ -19,26 +19,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Classifier:
-    """``out(activation(dense(x)))``, where ``x`` is the last state of the first token; or ``out(x)`` of the
-    state of each token.
+    """``out(norm(activation(dense(x))))``, or ``out(x)``, of last states ``x``: each token's, or a text's.
 
     Attributes:
-        dense: the full name of the linear module ``[hidden, hidden]`` that comes first; None where each token
-            has a label.
+        dense: the full name of the linear module ``[hidden, hidden]`` that comes first, or None.
         out: the full name of the linear module ``[labels, hidden]`` that gives the logits.
         labels: their names, in the order of the logits; a single one is that of a reranker, whose logit says
             how well two texts go together.
+        labelled: what has labels; of a ``span``, the answer to a question, one logit is its first token's and
+            one its last's.
+        pooling: what a text's ``x`` is: the state of its first token, the mean of all, or (``late``) the
+            head reads each token, and the text's logits are the mean.
+        several: whether each label of a text holds or not, whatever the others do.
     """
 
     dense: str | None
     activation: Literal["tanh", "relu", "gelu"]
     out: str
     labels: tuple[str, ...]
+    norm: Norm | None = None
+    labelled: Literal["text", "token", "span"] = "text"
+    pooling: Literal["first", "mean", "late"] = "first"
+    several: bool = False
 
     @property
     def by_token(self) -> bool:
-        """Whether each token has a label, and not the text."""
-        return self.dense is None
+        """Whether each token has logits, and not the text."""
+        return self.labelled != "text"
+
+    @property
+    def one_a_text(self) -> bool:
+        """Whether a text has one label."""
+        return not self.by_token and not self.several
 
     def modules(self) -> tuple[str, ...]:
         """The full names of its linear modules."""

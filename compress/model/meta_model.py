@@ -47,6 +47,7 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
         AutoConfig,
         AutoModel,
         AutoModelForCausalLM,
+        AutoModelForQuestionAnswering,
         AutoModelForSeq2SeqLM,
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
@@ -56,16 +57,19 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
     config = AutoConfig.from_pretrained(path)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
+    kinds = {
+        "text": AutoModelForSequenceClassification,
+        "token": AutoModelForTokenClassification,
+        "span": AutoModelForQuestionAnswering,
+    }
     # The form of attention is transformers' choice: torch's fused one, save for models that it does not fit.
     with init_empty_weights(include_buffers=False):
         if anatomy.kind == "decoder":
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         elif anatomy.kind == "encoder_decoder":
             model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
-        elif anatomy.classifier is not None and anatomy.classifier.by_token:
-            model = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
         elif anatomy.classifier is not None:
-            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+            model = kinds[anatomy.classifier.labelled].from_config(config, dtype=torch.float32)
         else:
             built = MODEL_MAPPING[type(config)]
             pools = "add_pooling_layer" in signature(built.__init__).parameters

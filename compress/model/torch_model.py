@@ -5,6 +5,7 @@ export.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,14 @@ from .anatomy import module_name, stored_name
 from .kv_tap import tap
 from .skeleton import Skeleton
 from .weights import WeightSource
+
+
+def label_logits(output: Any) -> torch.Tensor:
+    """The logits ``[…, labels]`` of a classifier's ``output``; of spans, those of their first and last tokens
+    side by side.
+    """
+    logits: torch.Tensor | None = output.get("logits")
+    return torch.stack([output.start_logits, output.end_logits], -1) if logits is None else logits
 
 
 def load_model(

@@ -37,9 +37,13 @@ def encoder_inputs(anatomy: Anatomy, token_types: int) -> list[str]:
     return [*both, "token_type_ids"] if anatomy.token_type_embedding and token_types > 1 else both
 
 
+# Of values ``[batch, seq, size]``, whether the first of each text is meant, and whether length 1 is.
+Pooled = Callable[[ir.Value, bool, bool], ir.Value]
+
+
 def build_encoder(build: Build, pooling: Pooling | None) -> None:
-    """Write the whole graph of ``build.anatomy``, with the output ``logits`` of a classifier of texts or
-    tokens, or ``sentence_embedding`` when there is a ``pooling``.
+    """Write the whole graph of ``build.anatomy``, with the output ``logits`` of a classifier of texts, tokens
+    or spans, or ``sentence_embedding`` when there is a ``pooling``.
 
     Raises:
         CheckpointError, ShapeError, UnknownName: as :func:`require_graph`.
@@ -56,29 +60,27 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
     if build.anatomy.final_norm is not None:
         hidden = normalize(build, hidden, build.anatomy.final_norm)
 
-    def pooled(first: bool, unit: bool) -> ir.Value:
-        chosen = _first(graph, hidden) if first else _masked_mean(graph, hidden, mask)
+    def pooled(values: ir.Value, first: bool, unit: bool) -> ir.Value:
+        chosen = _first(graph, values) if first else _masked_mean(graph, values, mask)
         return _unit(graph, chosen) if unit else chosen
 
     write_outputs(build, hidden, pooled, pooling)
 
 
-def write_outputs(
-    build: Build, states: ir.Value, pooled: Callable[[bool, bool], ir.Value], pooling: Pooling | None
-) -> None:
+def write_outputs(build: Build, states: ir.Value, pooled: Pooled, pooling: Pooling | None) -> None:
     """The graph's outputs: the states ``[batch, seq, hidden]``, and the logits of a classifier or the vectors
-    of a ``pooling``. ``pooled(first, unit)`` is ``[batch, hidden]``: the state of each text's first token or
-    their mean, as it is or of length 1.
+    of a ``pooling``. ``pooled(values, first, unit)`` is ``[batch, size]`` of ``values [batch, seq, size]``:
+    that of each text's first token or their mean, as it is or of length 1.
     """
     graph, hidden_size, head = build.graph, build.anatomy.hidden_size, build.anatomy.classifier
     graph.output(states, "last_hidden_state", FLOAT, [*TOKENS, hidden_size])
     if head is not None and head.by_token:
         graph.output(token_logits(build, states, head), LOGITS, FLOAT, [*TOKENS, len(head.labels)])
     elif head is not None:
-        logits = label_logits(build, pooled(True, False), head)
+        logits = label_logits(build, states, pooled, head)
         graph.output(logits, LOGITS, FLOAT, ["batch_size", len(head.labels)])
     elif pooling is not None and pooling.mode is not None:
-        vectors = pooled(pooling.mode == "cls", pooling.normalize)
+        vectors = pooled(states, pooling.mode == "cls", pooling.normalize)
         graph.output(vectors, "sentence_embedding", FLOAT, ["batch_size", hidden_size])
 
 
@@ -182,23 +184,33 @@ def _tokens_axis(graph: GraphWriter) -> ir.Value:
     return graph.constant("pooling.axis", np.array([1], np.int64))
 
 
-def label_logits(build: Build, first: ir.Value, head: Classifier) -> ir.Value:
-    """``[batch, labels]`` from the states ``[batch, hidden]`` of the texts' first tokens."""
-    assert head.dense is not None
-    dense = _linear(build, first, head.dense)
-    middle = activate(build, dense, head.activation, "classifier.activation")
-    return _linear(build, middle, head.out)
+def label_logits(build: Build, states: ir.Value, pooled: Pooled, head: Classifier) -> ir.Value:
+    """``[batch, labels]`` from the ``states [batch, seq, hidden]``."""
+    if head.pooling == "late":  # the last linear of a mean is the mean of its outputs
+        middle = pooled(_before_labels(build, states, head, rank=3), False, False)
+    else:
+        middle = _before_labels(build, pooled(states, head.pooling == "first", False), head, rank=2)
+    return _linear(build, middle, head.out, rank=2)
 
 
 def token_logits(build: Build, states: ir.Value, head: Classifier) -> ir.Value:
     """``[batch, seq, labels]`` from the ``states [batch, seq, hidden]``."""
-    logits = transposed_product(build, states, build.vector(f"{head.out}.weight"), head.out)
-    if not build.weights.has(f"{head.out}.bias"):
-        return logits
-    return build.graph.node("Add", f"{head.out}.add_bias", [logits, build.vector(f"{head.out}.bias")])
+    return _linear(build, _before_labels(build, states, head, rank=3), head.out, rank=3)
 
 
-def _linear(build: Build, value: ir.Value, module: str) -> ir.Value:
+def _before_labels(build: Build, value: ir.Value, head: Classifier, rank: int) -> ir.Value:
+    if head.dense is None:
+        return value
+    dense = _linear(build, value, head.dense, rank)
+    middle = activate(build, dense, head.activation, "classifier.activation")
+    return middle if head.norm is None else normalize(build, middle, head.norm)
+
+
+def _linear(build: Build, value: ir.Value, module: str, rank: int) -> ir.Value:
+    """``value``, which has ``rank`` dimensions, through the float linear ``module``."""
     parts = [f"{module}.{part}" for part in ("weight", "bias")]
-    stored = [build.vector(name) for name in parts if build.weights.has(name)]
-    return build.graph.node("Gemm", module, [value, *stored], transB=1)
+    weight, *bias = [build.vector(name) for name in parts if build.weights.has(name)]
+    if rank == 2:
+        return build.graph.node("Gemm", module, [value, weight, *bias], transB=1)
+    product = transposed_product(build, value, weight, module)
+    return build.graph.node("Add", f"{module}.add_bias", [product, *bias]) if bias else product

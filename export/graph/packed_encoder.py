@@ -53,7 +53,7 @@ def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
         hidden = _block(build, hidden, offsets, block)
     (states,) = graph.own("UnpackTokens", "unpack", [hidden, mask], 1)
 
-    def pooled(first: bool, unit: bool) -> ir.Value:
+    def pooled(_states: ir.Value, first: bool, unit: bool) -> ir.Value:
         flags = {"first": int(first), "unit": int(unit)}
         return graph.own("PoolTokens", "pooling", [hidden, offsets], 1, **flags)[0]
 

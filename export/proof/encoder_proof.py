@@ -4,6 +4,7 @@ quantized, vectors by cosine and labels by KL.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...runtime.engine.classify import with_opposite
+from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.session import graph_errors_are_typed, open_session
 from ...terminal import ProgressTask
 from ..graph.encoder_graph import LOGITS
@@ -64,7 +65,9 @@ def prove_encoder(
     model = reference.round()
     session = open_session(graph)
     found = [_run(session, text) for text in texts]
-    result["quantized"] = _as_shipped(found, [_expected(model, text, job) for text in texts], unrounded)
+    head = job.source.anatomy.classifier
+    form = None if head is None else LabelForm(head.labelled, head.several)
+    result["quantized"] = _as_shipped(found, [_expected(model, text, job) for text in texts], unrounded, form)
     task.advance(1, "quantized weights")
     model = reference.with_float_activations()
     with exact_session(graph) as session:
@@ -73,21 +76,27 @@ def prove_encoder(
     return result
 
 
-def compare_labels(found: Floats, reference: Floats, unrounded: Floats) -> dict[str, Any]:
-    """How far ``found`` lies from ``reference``, both logits ``[texts or tokens, labels]``; ``unrounded`` are
-    torch's without rounding beyond that of the weights.
+def compare_labels(
+    found: Sequence[Floats], reference: Sequence[Floats], unrounded: Sequence[Floats]
+) -> dict[str, Any]:
+    """How far ``found`` lies from ``reference``, both of each text the logits ``[rows, choices]``;
+    ``unrounded`` are torch's without rounding beyond that of the weights.
 
     Raises:
         GateFailed: farther than rounding explains.
     """
-    ours, theirs, exact = (log_softmax(with_opposite(logits)) for logits in (found, reference, unrounded))
-    kl, rounding = float(np.mean(divergence(theirs, ours))), float(np.mean(divergence(exact, theirs)))
+    ours, theirs, exact = ([log_softmax(rows) for rows in texts] for texts in (found, reference, unrounded))
+    kl, rounding = (
+        float(np.mean(np.concatenate([divergence(*pair) for pair in zip(*pairs, strict=True)])))
+        for pairs in ((theirs, ours), (exact, theirs))
+    )
+    agree = [one.argmax(-1) == other.argmax(-1) for one, other in zip(ours, theirs, strict=True)]
     bound = noise_bound(KL_MEAN, rounding)
     gate("the mean KL divergence of the quantized graph's labels from torch's", kl, bound)
     return {
         "label_kl_mean": rounded(kl),
         "label_kl_of_rounding": rounded(rounding),
-        "label_agreement": rounded(float((ours.argmax(-1) == theirs.argmax(-1)).mean())),
+        "label_agreement": rounded(float(np.concatenate(agree).mean())),
         "bounds": {"label_kl_mean": rounded(bound)},
     }
 
@@ -154,19 +163,17 @@ def _vector(outputs: dict[str, Floats]) -> NDArray[np.float64]:
 
 
 def _as_shipped(
-    found: list[dict[str, Floats]], reference: list[dict[str, Floats]], unrounded: list[dict[str, Floats]]
+    found: list[dict[str, Floats]],
+    reference: list[dict[str, Floats]],
+    unrounded: list[dict[str, Floats]],
+    form: LabelForm | None,
 ) -> dict[str, Any]:
     three = (found, reference, unrounded)
     distances = _distances(*([_vector(outputs) for outputs in texts] for texts in three))
-    if LOGITS not in reference[0]:
+    if form is None:
         return distances
-    labels = compare_labels(*(np.concatenate([_rows(out[LOGITS]) for out in texts]) for texts in three))
+    labels = compare_labels(*([form.rows(out[LOGITS][0]) for out in texts] for texts in three))
     return {**distances, **labels, "bounds": distances["bounds"] | labels["bounds"]}
-
-
-def _rows(logits: Floats) -> Floats:
-    """``[texts or tokens, labels]``."""
-    return logits.reshape(-1, logits.shape[-1])
 
 
 def _distances(found: list[Any], reference: list[Any], unrounded: list[Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ...compress.model.anatomy import module_name
+from ...compress.model.torch_model import label_logits as logits_of
 from ...compress.model.torch_model import load_model, round_inputs, round_tables
 from ...compress.model.weights import WeightSource
 from ...compress.numbers.fake_quant import TokenQuantLinear, unwrap
@@ -51,6 +52,6 @@ def hidden_states(model: nn.Module, feeds: dict[str, Any]) -> torch.Tensor:
 
 @torch.no_grad()
 def label_logits(model: nn.Module, feeds: dict[str, Any]) -> torch.Tensor:
-    """``[batch, labels]`` of a classifier of texts, ``[batch, seq, labels]`` of one of tokens."""
+    """``[batch, labels]`` of a classifier of texts, ``[batch, seq, labels]`` of one of tokens or spans."""
     tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
-    return model(**tensors).logits  # type: ignore[no-any-return]
+    return logits_of(model(**tensors))

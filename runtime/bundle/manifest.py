@@ -121,7 +121,8 @@ _INPUTS = choice("input_ids", "attention_mask", "token_type_ids")
 @dataclass(frozen=True, kw_only=True)
 class EncoderSection:
     """What is needed to drive an encoder graph; one with ``labels`` is a classifier of what is ``labelled``,
-    and one of texts with a single label a reranker of pairs."""
+    each of which has one label or, with ``several``, any number; one of texts with a single label is a
+    reranker of pairs, and one of a ``span`` finds the answer to a question."""
 
     pooling: Annotated[Literal["mean", "cls"] | None, optional(choice("mean", "cls"))]
     normalize: Annotated[bool, flag] = False
@@ -129,13 +130,16 @@ class EncoderSection:
     hidden_size: Annotated[int, WIDTH]
     inputs: Annotated[list[str], items(_INPUTS, at_least=1, at_most=3)]
     labels: Annotated[list[str] | None, optional(items(text(), at_least=1, at_most=1 << 16))] = None
-    labelled: Annotated[Literal["text", "token"], choice("text", "token")] = "text"
+    labelled: Annotated[Literal["text", "token", "span"], choice("text", "token", "span")] = "text"
+    several: Annotated[bool, flag] = False
 
     @property
     def verb(self) -> tuple[str, str]:
         """What such a bundle does to text, and the words of the command that does it."""
         if not self.labels:
             return "embeds", "encode BUNDLE TEXT…"
+        if self.labelled == "span":
+            return "answers", "tag BUNDLE TEXT… --question QUESTION"
         if self.labelled == "token":
             return "tags", "tag BUNDLE TEXT…"
         if len(self.labels) == 1:

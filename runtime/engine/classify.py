@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...terminal import Progress
@@ -15,23 +16,19 @@ from .encoder import BATCH_SIZE
 from .encoder_answers import Vectors
 from .encoder_model import EncoderModel
 
+HALF = 0.5
+
 
 @dataclass(frozen=True)
 class Classification:
-    """The likeliest label of a text; ``probabilities`` are those of all labels in the model's order."""
+    """The likeliest label of a text; ``probabilities`` are those of all labels in the model's order, and
+    ``labels`` those that hold: that one, or where a text may have several all of at least one half.
+    """
 
     label: str
     probability: float
     probabilities: dict[str, float]
-
-
-def with_opposite(logits: Vectors) -> Vectors:
-    """``logits [texts, labels]`` whose softmax are probabilities: beside a single label stands 0, that it
-    does not hold.
-    """
-    if logits.shape[-1] > 1:
-        return logits
-    return np.concatenate([logits, np.zeros_like(logits)], axis=-1)
+    labels: tuple[str, ...]
 
 
 class ClassifierModel(EncoderModel):
@@ -58,6 +55,8 @@ class ClassifierModel(EncoderModel):
                 fix="use: edgepress rerank BUNDLE QUERY TEXT…",
             )
         logits = self.logits(texts, batch_size=batch_size, progress=progress).astype(np.float64)
+        if self.encoder.section.several:
+            return [self._named(row) for row in _holds(logits).tolist()]
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return [self._named(row) for row in (odds / odds.sum(axis=1, keepdims=True)).tolist()]
 
@@ -81,8 +80,18 @@ class ClassifierModel(EncoderModel):
             )
         pairs = [(query, text) for text in texts]
         logits = self.encoder.pair_logits(pairs, batch_size, progress=progress)[:, 0].astype(np.float64)
-        return [float(score) for score in 1 / (1 + np.exp(-logits))]
+        return [float(score) for score in _holds(logits)]
 
     def _named(self, row: list[float]) -> Classification:
         best = max(range(len(row)), key=row.__getitem__)
-        return Classification(self.labels[best], row[best], dict(zip(self.labels, row, strict=True)))
+        found = dict(zip(self.labels, row, strict=True))
+        labels: tuple[str, ...] = (self.labels[best],)
+        if self.encoder.section.several:
+            labels = tuple(label for label, probability in found.items() if probability >= HALF)
+        return Classification(self.labels[best], row[best], found, labels)
+
+
+def _holds(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The probability of each, whatever the others are."""
+    probabilities: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
+    return probabilities

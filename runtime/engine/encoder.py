@@ -32,7 +32,7 @@ class Encoder:
         max_length: tokens of a text that are read, special tokens included; the rest is cut off.
         hidden_size: width of an embedding.
         labels: of a classifier; empty for a sentence encoder.
-        by_token: whether a classifier's labels are of tokens, and not of texts.
+        by_token: whether each token has logits of a classifier, and not each text.
     """
 
     def __init__(
@@ -122,9 +122,15 @@ class Encoder:
         return result
 
     def token_logits(
-        self, ids: Sequence[Sequence[int]], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
+        self,
+        ids: Sequence[Sequence[int]],
+        batch_size: int = BATCH_SIZE,
+        *,
+        types: Sequence[Sequence[int]] | None = None,
+        progress: Progress | None = None,
     ) -> list[Vectors]:
-        """What a classifier of tokens says of each of ``ids``: ``[tokens, labels]`` a text, in float32.
+        """What a classifier of tokens or spans says of each of ``ids``, whose token types are ``types`` or 0:
+        ``[tokens, labels]`` a text, in float32.
 
         Raises:
             InputError: the bundle is none, or as :meth:`embed_ids`.
@@ -133,7 +139,7 @@ class Encoder:
             raise InputError("this bundle labels no tokens", fix=f"use: edgepress {self.section.verb[1]}")
         result: list[Vectors] = [self._graph.empty(0)] * len(ids)
         with (progress or Silent()).task("tagging", len(ids)) as task:
-            self._graph.fill(ids, batch_size, result, task)
+            self._graph.fill(ids, batch_size, result, task, types)
         return result
 
     def _check_labelled(self) -> None:

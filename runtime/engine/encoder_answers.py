@@ -45,7 +45,7 @@ class EncoderAnswers:
         self, session: Any, section: EncoderSection, workers: WorkerThreads | None, pad: int
     ) -> None:
         self.session, self.section, self._workers, self._pad = session, section, workers, pad
-        self.by_token = bool(section.labels) and section.labelled == "token"
+        self.by_token = bool(section.labels) and section.labelled != "text"
         self.output, self.width = POOLED, section.hidden_size
         if section.labels:
             self.output, self.width = LOGITS, len(section.labels)

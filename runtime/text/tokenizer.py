@@ -187,7 +187,8 @@ class Tokenizer:
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], *, max_length: int | None = None
     ) -> list[list[list[int]]]:
-        """Ids and token types of each of ``pairs``, as a model reads two texts at once.
+        """Of each of ``pairs``, as a model reads two texts at once, four lists, a number a token: ids; token
+        types; and the characters of the second text where it begins and ends, −1 outside of that.
 
         Raises:
             InputError, BundleError, RefusedByPolicy: as :meth:`encode_batch`.

@@ -62,7 +62,7 @@ class TokenizerProcess:
         return found
 
     def encode_pairs(self, pairs: Sequence[Sequence[str]], max_length: int | None) -> list[list[list[int]]]:
-        """Ids and token types of each pair of texts."""
+        """Ids and token types of each pair of texts, and first and last characters in the second."""
         found: list[list[list[int]]] = []
         start = 0
         for some, size in _batches(["".join(pair) for pair in pairs]):

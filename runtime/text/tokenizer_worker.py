@@ -78,8 +78,8 @@ class LibraryTokenizer:
         return [self._finished(encoding, room, special) for encoding in encodings]
 
     def encode_pairs(self, pairs: Sequence[Sequence[str]], max_length: int | None) -> list[list[list[int]]]:
-        """Ids and token types of each pair of texts, with what the model expects around them; of the longer
-        one more is cut.
+        """Ids and token types of each pair of texts, with what the model expects around them; and where in
+        the second text each token begins and ends, −1 outside of it. Of the longer text more is cut.
         """
         firsts, seconds = (
             self._backend.encode_batch([pair[part] for pair in pairs], add_special_tokens=False)
@@ -94,7 +94,12 @@ class LibraryTokenizer:
                 first.truncate(kept)
                 second.truncate(room - kept)
             whole = self._backend.post_process(first, second, True)
-            found.append([list(whole.ids), list(whole.type_ids)])
+            places = [
+                place if part == 1 else (-1, -1)
+                for place, part in zip(whole.offsets, whole.sequence_ids, strict=True)
+            ]
+            starts, ends = ([place[end] for place in places] for end in range(2))
+            found.append([list(whole.ids), list(whole.type_ids), starts, ends])
         return found
 
     def encode_words(self, texts: Sequence[str], max_length: int | None) -> list[list[list[int]]]:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Classifier, Shapes
-from ..block_anatomy import Attention, BlockAnatomy, Mlp
+from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm
 from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
 
 EMBEDDING = "embeddings.word_embeddings"
@@ -157,7 +157,16 @@ def _attention(shapes: Shapes, prefix: str, names: BlockNames, hidden: int, head
     return Attention(q, k, v, o, heads, heads, head_dim)
 
 
-_CLASSIFIES, _TAGS = "ForSequenceClassification", "ForTokenClassification"
+Activation = Literal["tanh", "relu", "gelu"]
+ACTIVATIONS: tuple[Activation, ...] = ("tanh", "relu", "gelu")
+# What is labelled, by how the architecture's name ends.
+_LABELLED: dict[str, Literal["text", "token", "span"]] = {
+    "ForSequenceClassification": "text",
+    "ForTokenClassification": "token",
+    "ForQuestionAnswering": "span",
+}
+_SPAN = ("start", "end")
+_SEVERAL = "multi_label_classification"
 _HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
 # What heads are called where no architecture is named.
 _HEADS = ("classifier", "pre_classifier", "qa_outputs")
@@ -166,19 +175,25 @@ _HEADS = ("classifier", "pre_classifier", "qa_outputs")
 @dataclass(frozen=True)
 class HeadNames:
     """The modules of a family's classifier of texts; ``dense`` begins with the encoder's prefix where it is
-    in that. ``of_tokens`` is the classifier of tokens.
+    in that. ``of_tokens`` and ``of_spans`` are the classifiers of tokens and of spans, which read the states
+    themselves, or where ``shared`` what comes before the classifier of texts, too.
     """
 
     dense: str
     out: str
-    activation: Literal["tanh", "relu", "gelu"] = "tanh"
+    activation: Activation = "tanh"
     of_tokens: str = "classifier"
+    of_spans: str = "qa_outputs"
+    norm: Norm | None = None
+    pooling: Literal["first", "mean", "late"] = "first"
+    shared: bool = False
 
 
 def encoder_head(
     config: Config, shapes: Shapes, names: HeadNames, base: str, hidden: int
 ) -> tuple[Classifier | None, str | None]:
-    """The classifier of texts or tokens, or what another head is called; both None for an encoder alone.
+    """The classifier of texts, tokens or spans, or what another head is called; both None for an encoder
+    alone.
 
     ``base`` is the prefix of the encoder in stored names.
 
@@ -196,21 +211,32 @@ def encoder_head(
     name = str(architectures[0])
     if name.endswith(_HEADLESS):
         return None, None
-    if name.endswith(_TAGS) and base and f"{names.of_tokens}.weight" in shapes:
-        count = linear(shapes, names.of_tokens, "up", inputs=hidden).out_features
-        return Classifier(None, names.activation, names.of_tokens, _labels(config, count)), None
-    if not name.endswith(_CLASSIFIES):
+    labelled = next((kind for end, kind in _LABELLED.items() if name.endswith(end)), None)
+    problem = config.get("problem_type") if labelled == "text" else None
+    if labelled is None:
         return None, f"the head of {name}"
-    problem = config.get("problem_type")
-    if problem not in (None, "single_label_classification", "regression"):
-        return None, f"the head of {name} for {problem}"
-    if not base or f"{names.dense}.weight" not in shapes or f"{names.out}.weight" not in shapes:
+    out = {"text": names.out, "token": names.of_tokens, "span": names.of_spans}[labelled]
+    reads = names.shared or labelled == "text"
+    needed = (out, names.dense) if reads else (out,)
+    if not base or any(f"{module}.weight" not in shapes for module in needed):
         return None, f"the head of {name}, which the checkpoint lacks"
-    linear(shapes, names.dense, "up", inputs=hidden, outputs=hidden)
-    count = linear(shapes, names.out, "up", inputs=hidden).out_features
+    if reads:
+        linear(shapes, names.dense, "up", inputs=hidden, outputs=hidden)
+    count = linear(shapes, out, "up", inputs=hidden).out_features
     if count > 1 and problem == "regression":
         return None, f"the head of {name} for {count} numbers"
-    return Classifier(names.dense, names.activation, names.out, _labels(config, count)), None
+    if labelled == "span" and count != len(_SPAN):
+        return None, f"the head of {name} with {count} outputs"
+    return Classifier(
+        names.dense if reads else None,
+        names.activation,
+        out,
+        _SPAN if labelled == "span" else _labels(config, count),
+        norm=names.norm if reads else None,
+        labelled=labelled,
+        pooling=names.pooling,
+        several=count > 1 and problem == _SEVERAL,
+    ), None
 
 
 def _labels(config: Config, count: int) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm, Role, Rope
 from ._bert_like import HeadNames, encoder_head
@@ -122,6 +123,22 @@ def rope_encoder(
         classifier=classifier,
         other_head=other_head,
     )
+
+
+def pooling_of(config: Config, default: str) -> Literal["first", "mean", "late"]:
+    """How a text's states become what its classifier reads, as ``classifier_pooling`` says."""
+    named = text(config, "classifier_pooling", default)
+    known: dict[str, Literal["first", "mean", "late"]] = {
+        "cls": "first",
+        "bos": "first",
+        "mean": "mean",
+        "late": "late",
+    }
+    if named not in known:
+        raise CheckpointError(
+            f"config.json: unknown classifier_pooling {named!r}", fix=f"known: {', '.join(known)}"
+        )
+    return known[named]
 
 
 def _norm(config: Config, shapes: Shapes, family: RopeEncoder, module: str, hidden: int) -> Norm:

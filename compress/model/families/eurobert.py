@@ -5,10 +5,12 @@ Boizard et al., EuroBERT: Scaling Multilingual Encoders for European Languages, 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import HeadNames
 from ._config import SizeKeys
-from ._rope_encoder import RopeEncoder, rope_encoder
+from ._rope_encoder import RopeEncoder, pooling_of, rope_encoder
 from ._tensors import Config
 
 FAMILY = RopeEncoder(
@@ -34,4 +36,5 @@ SIZES = SizeKeys(heads=None)
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
-    return rope_encoder(config, shapes, FAMILY)
+    head = replace(FAMILY.head, pooling=pooling_of(config, "late"))
+    return rope_encoder(config, shapes, replace(FAMILY, head=head))

@@ -5,16 +5,19 @@ Warner et al., Smarter, Better, Faster, Longer, 2024, arXiv 2412.13663.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import HeadNames
+from ._bert_like import ACTIVATIONS, HeadNames
 from ._config import FULL, SLIDING, SizeKeys, rope_of_kind, windows_of_types
-from ._rope_encoder import RopeEncoder, rope_encoder
-from ._tensors import Config, integer, number
+from ._rope_encoder import RopeEncoder, pooling_of, rope_encoder
+from ._tensors import Config, integer, norm, number, text
 
 FAMILY = RopeEncoder(
     prefix="model.",
     embedding="embeddings.tok_embeddings",
-    head=HeadNames(dense="head.dense", out="classifier", activation="gelu"),
+    head=HeadNames("head.dense", "classifier", "gelu", of_spans="classifier", shared=True),
     qkv=("attn.Wqkv",),
     o="attn.Wo",
     norm1="attn_norm",
@@ -33,6 +36,7 @@ FAMILY = RopeEncoder(
     activation="gelu",
 )
 LOCAL_THETA, LOCAL, INTERVAL = 10_000.0, 128, 3
+NORM = "head.norm"
 SIZES = SizeKeys(heads=None)
 
 
@@ -54,4 +58,19 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
         )
     )
     turned = [whole if window is None else local for window in windows]
-    return rope_encoder(config, shapes, FAMILY, windows=windows, ropes=turned)
+    family = replace(FAMILY, head=_head(config, shapes, hidden))
+    return rope_encoder(config, shapes, family, windows=windows, ropes=turned)
+
+
+def _head(config: Config, shapes: Shapes, hidden: int) -> HeadNames:
+    """A classifier's, which normalizes what the activation gives."""
+    named = text(config, "classifier_activation", "gelu")
+    activation = next((known for known in ACTIVATIONS if known == named), None)
+    if activation is None:
+        raise CheckpointError(f"config.json: classifier_activation {named!r} is not supported")
+    inner = None
+    if f"{NORM}.weight" in shapes:
+        eps = number(config, FAMILY.eps_key, FAMILY.eps)
+        inner = norm(shapes, NORM, "layer", eps, hidden, bias=f"{NORM}.bias" in shapes)
+    pooling = pooling_of(config, "cls")
+    return replace(FAMILY.head, activation=activation, norm=inner, pooling=pooling)

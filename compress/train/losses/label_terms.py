@@ -40,11 +40,14 @@ class LabelDivergence(Term):
 
     def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         mine = self._found(model, self._student, states, batch)
-        distance = forward_kl(answers["log_probabilities"], mine)
+        distance = forward_kl(answers["log_probabilities"], mine).reshape(len(mine), -1).sum(-1)
         return self.temperature**2 * distance * (batch.tokens / len(distance))
 
     def _found(self, model: nn.Module, anatomy: Anatomy, states: States, batch: MicroBatch) -> Tensor:
+        """``[rows, labels]``, or ``[rows, labels, 2]`` where each label holds or not."""
         found = _label_logits(model, anatomy, states, batch) / self.temperature
+        if anatomy.classifier is not None and anatomy.classifier.several:
+            found = found.unsqueeze(-1)
         if found.shape[-1] == 1:  # a reranker: that the two texts go together, and that they do not
             found = torch.cat([found, torch.zeros_like(found)], -1)
         return found.log_softmax(-1)
@@ -74,18 +77,19 @@ def _label_logits(model: nn.Module, anatomy: Anatomy, states: States, batch: Mic
     """``[rows, labels]`` float32, of the rows that have a token."""
     head = anatomy.classifier
     assert head is not None
-    first = _first_states(states[LAST], batch.attention_mask.to(states[LAST].device))
-    return _logits(model, anatomy, head, first.float())
+    rows, counts = states[LAST].float(), batch.attention_mask.sum(1).to(states[LAST].device)
+    if head.pooling == "first":
+        return _logits(model, anatomy, head, rows[(counts.cumsum(0) - counts)[counts > 0]])
+    texts = torch.split(rows, counts[counts > 0].tolist())
+    if head.pooling == "late":
+        return torch.stack([_logits(model, anatomy, head, text).mean(0) for text in texts])
+    return _logits(model, anatomy, head, torch.stack([text.mean(0) for text in texts]))
 
 
-def _first_states(rows: Tensor, mask: Tensor) -> Tensor:
-    """``[texts, hidden]`` of the states ``[tokens, hidden]`` of all real tokens, text after text."""
-    counts = mask.sum(1)
-    return rows[(counts.cumsum(0) - counts)[counts > 0]]
-
-
-def _logits(model: nn.Module, anatomy: Anatomy, head: Classifier, first: Tensor) -> Tensor:
-    dense, out = (model.get_submodule(module_name(anatomy, name)) for name in head.modules())
-    middle = dense(first)
-    logits: Tensor = out(_ACTIVATIONS[head.activation](middle))
+def _logits(model: nn.Module, anatomy: Anatomy, head: Classifier, rows: Tensor) -> Tensor:
+    assert head.dense is not None
+    names = (head.dense, head.out, *([] if head.norm is None else [head.norm.name]))
+    dense, out, *norm = (model.get_submodule(module_name(anatomy, name)) for name in names)
+    middle = _ACTIVATIONS[head.activation](dense(rows))
+    logits: Tensor = out(norm[0](middle) if norm else middle)
     return logits

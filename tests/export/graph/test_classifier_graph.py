@@ -73,6 +73,26 @@ def test_logits_are_those_of_transformers(
         assert np.abs(found - want).max() < 0.2
 
 
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("modernbert", {}),
+        ("modernbert", {"classifier_pooling": "mean", "norm_bias": True, "classifier_bias": True}),
+        ("nomic_bert", {}),
+        ("eurobert", {}),
+        ("eurobert", {"classifier_pooling": "mean"}),
+    ],
+)
+def test_logits_of_encoders_with_ropes(
+    model_type: str, changes: dict[str, Any], make_encoder: Make, export_graph: Any, tmp_path: Path
+) -> None:
+    path, feeds = make_encoder(tmp_path / "model", model_type, labels=LABELS, **changes), batch()
+    model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+    with torch.no_grad():
+        want = model(**{name: torch.from_numpy(value) for name, value in feeds.items()}).logits.numpy()
+    np.testing.assert_allclose(run(export_graph(path).path, feeds), want, atol=TOLERANCE)
+
+
 @pytest.fixture(scope="module")
 def classifier(make_encoder: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT with three labels. Read only."""
@@ -130,10 +150,10 @@ def test_a_wrong_head_fails_the_proof(
 
 def test_labels_that_are_far_apart_fail_the_proof() -> None:
     logits = np.array([[0.0, 3.0], [2.0, 0.0]], np.float32)
-    same = compare_labels(logits, logits, logits)
+    same = compare_labels([logits], [logits], [logits])
     assert (same["label_kl_mean"], same["label_agreement"]) == (0, 1)
     with pytest.raises(GateFailed, match="labels"):
-        compare_labels(logits[::-1], logits, logits)
+        compare_labels([logits[::-1]], [logits], [logits])
 
 
 @pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])

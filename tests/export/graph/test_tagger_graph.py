@@ -32,7 +32,11 @@ Make = Callable[..., Path]
 
 
 @pytest.mark.parametrize(
-    "model_type", ["bert", "roberta", "distilbert", "electra", "mpnet", "camembert", "xlm-roberta"]
+    "model_type",
+    [
+        *("bert", "roberta", "distilbert", "electra", "mpnet", "camembert", "xlm-roberta"),
+        *("modernbert", "nomic_bert", "eurobert"),
+    ],
 )
 @pytest.mark.parametrize("form", [CPU, OWN])
 def test_logits_are_those_of_transformers(

@@ -76,8 +76,9 @@ def test_pairs_equal_those_of_the_library(pico_bert: Path, max_length: int | Non
     pairs = [("the river ran", text) for text in TEXTS] + [(TEXTS[0] * 3, "tides"), (TEXTS[0], TEXTS[0])]
     found = Tokenizer.open(pico_bert).encode_pairs(pairs, max_length=max_length)
     for one, want in zip(found, theirs.encode_batch(pairs), strict=True):
-        assert [len(part) for part in one] == [len(want.ids)] * 2
-        assert one == [want.ids, want.type_ids]
+        second = [part == 1 for part in want.sequence_ids]
+        places = [place if here else (-1, -1) for place, here in zip(want.offsets, second, strict=True)]
+        assert one == [want.ids, want.type_ids, *([place[end] for place in places] for end in range(2))]
 
 
 def test_a_batch_equals_its_texts(decoder_bundle: Path) -> None:

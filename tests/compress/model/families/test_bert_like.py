@@ -70,7 +70,6 @@ def test_labels_of_one_name(classifier: Path) -> None:
         ({"architectures": ["BertForMultipleChoice"]}, "BertForMultipleChoice"),
         ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering"),
         ({"architectures": []}, "tensor 'classifier"),
-        ({"problem_type": "multi_label_classification"}, "multi_label_classification"),
     ],
 )
 def test_other_heads_are_named(changes: dict[str, Any], named: str, classifier: Path) -> None:
@@ -78,6 +77,23 @@ def test_other_heads_are_named(changes: dict[str, Any], named: str, classifier: 
     anatomy = anatomy_of(source.reader.config | changes, source.shapes)
     assert anatomy.classifier is None
     assert named in str(anatomy.other_head)
+
+
+def test_several_labels_of_a_text_and_spans(classifier: Path) -> None:
+    source = WeightSource.open(classifier)
+    several = anatomy_of(source.reader.config | {"problem_type": "multi_label_classification"}, source.shapes)
+    assert several.classifier is not None and several.classifier.several
+    config = source.reader.config | {"architectures": ["BertForQuestionAnswering"]}
+    shapes: dict[str, tuple[int, ...]] = {
+        **source.shapes,
+        "qa_outputs.weight": (2, 64),
+        "qa_outputs.bias": (2,),
+    }
+    head = anatomy_of(config, shapes).classifier
+    assert head is not None and (head.labelled, head.labels, head.dense) == ("span", ("start", "end"), None)
+    assert "3 outputs" in str(
+        anatomy_of(config, shapes | {"qa_outputs.weight": (3, 64), "qa_outputs.bias": (3,)}).other_head
+    )
 
 
 def test_a_reranker_and_a_head_that_is_not_there(classifier: Path) -> None:
