@@ -146,6 +146,7 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
     },
     "gptj": {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_embeddings": False},
     "helium": {"num_key_value_heads": 4},
+    "falcon": {"ffn_hidden_size": 128, "num_attention_heads": 2},
     "cohere": {"logit_scale": 0.5},
     "cohere2": {"logit_scale": 0.5, "sliding_window": 24, "sliding_window_pattern": 2},
     "nemotron": {"head_dim": 32, "num_attention_heads": 2},
@@ -193,6 +194,8 @@ def save_decoder(
     }
     settings.update(OWN_SIZES.get(model_type, {}))
     settings.update(changes)
+    if model_type == "falcon":
+        del settings["head_dim"]  # its config derives it
     _save(AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings)), folder, shard)
     return folder
 

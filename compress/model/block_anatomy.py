@@ -68,7 +68,8 @@ class Attention:
         scale: factor on ``q · k``; None for ``1 / sqrt(head_dim)``.
         qkv: the one matrix that holds the rows of q, k and v, or None. Where it is, those three describe its
             parts and are no modules of their own.
-        interleaved: ``qkv`` holds the q, k and v of one head after the other, not all of q, then k, then v.
+        interleaved: ``qkv`` holds for one key/value head after the other its query heads, then its k and v,
+            not all of q, then k, then v.
         q_norm, k_norm: of each head's channels, or where ``normed_over_heads`` of those of all heads at once.
         inner_norm: of what ``o`` reads (BitNet).
         softcap: scores become ``softcap · tanh(score / softcap)`` before the softmax; None leaves them.
@@ -106,9 +107,10 @@ class Attention:
         """Rows of an interleaved ``qkv`` as q, k and v in a row want them; None where they are so already."""
         if self.qkv is None or not self.interleaved:
             return None
-        size = self.head_dim
-        starts = ((3 * head + part) * size for part in range(3) for head in range(self.heads))
-        return [start + channel for start in starts for channel in range(size)]
+        size, queries = self.head_dim, self.heads // self.kv_heads
+        parts, groups = (range(queries), (queries,), (queries + 1,)), range(self.kv_heads)
+        places = (group * (queries + 2) + place for part in parts for group in groups for place in part)
+        return [place * size + channel for place in places for channel in range(size)]
 
     def row_orders(self) -> dict[str, list[int]]:
         """By projection: its rows as attention reads them, where they are stored in another order; those of q

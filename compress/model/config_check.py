@@ -25,7 +25,7 @@ _COUNTS = (
     *("relative_attention_num_buckets", "relative_attention_max_distance"),
     *("original_max_position_embeddings", "word_embed_proj_dim", "decoder_sparse_step"),
     *("no_rope_layer_interval", "rotary_dim", "embedding_size"),
-    *("local_attention", "global_attn_every_n_layers"),
+    *("local_attention", "global_attn_every_n_layers", "num_kv_heads"),
 )
 _COUNTS_FROM_ZERO = ("sliding_window", "max_window_layers")
 _NUMBERS = (
@@ -38,6 +38,7 @@ _NUMBERS = (
 _FLAGS = (
     *("tie_word_embeddings", "use_sliding_window", "use_parallel_residual", "qk_layernorm", "attention_bias"),
     *("use_bias", "use_qkv_bias", "use_qk_norm", "norm_bias", "classifier_bias"),
+    *("alibi", "parallel_attn", "new_decoder_architecture", "multi_query"),
     *("mlp_bias", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "is_decoder", "norm_topk_prob"),
     *("is_encoder_decoder", "add_cross_attention", "use_bidirectional_attention", "do_layer_norm_before"),
     *("_remove_final_layer_norm", "is_gated_act", "scale_decoder_outputs"),

@@ -23,13 +23,15 @@ Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class _Tap:
-    """A cache that changes what is put into it."""
+    """A cache that changes what is put into it, in which each key and value head stands ``repeats`` times."""
 
-    def __init__(self, change: Change, inner: Any) -> None:
-        self._change, self._inner = change, inner
+    def __init__(self, change: Change, inner: Any, repeats: int) -> None:
+        self._change, self._inner, self._repeats = change, inner, repeats
 
     def update(self, key: Tensor, value: Tensor, *place: Any, **options: Any) -> tuple[Tensor, Tensor]:
-        key, value = self._change(key, value)
+        key, value = self._change(key[:, :: self._repeats], value[:, :: self._repeats])
+        if self._repeats > 1:
+            key, value = (part.repeat_interleave(self._repeats, 1) for part in (key, value))
         if self._inner is None:
             return key, value
         return self._inner.update(key, value, *place, **options)  # type: ignore[no-any-return]
@@ -53,7 +55,11 @@ def tap(attention: nn.Module, change: Change) -> RemovableHandle:
             fix="leave its cache in float",
         )
 
+    module: Any = attention
+    grouped = bool(getattr(module, "new_decoder_architecture", False))  # Falcon's larger form
+    repeats = module.num_heads // module.num_kv_heads if grouped else 1
+
     def give(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        return positional, {**named, name: _Tap(change, named.get(name))}
+        return positional, {**named, name: _Tap(change, named.get(name), repeats)}
 
     return attention.register_forward_pre_hook(give, with_kwargs=True)

@@ -113,6 +113,7 @@ def set_heads(module: nn.Module, attention: Attention) -> None:
         "num_key_value_groups": attention.heads // attention.kv_heads,
         "num_attention_heads": attention.heads,
         "num_heads": attention.heads,
+        "num_kv_heads": attention.kv_heads,
         "n_heads": attention.heads,
         "split_size": attention.heads * attention.head_dim,
         "all_head_size": attention.heads * attention.head_dim,

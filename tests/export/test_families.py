@@ -63,6 +63,13 @@ VARIANTS = [
     Variant("ernie4_5", "as it is", {}),
     Variant("ernie4_5", "biases, untied", {"use_bias": True, "tie_word_embeddings": False}),
     Variant("gptj", "as it is", {}),
+    Variant("falcon", "as it is", {}),
+    Variant(
+        "falcon",
+        "groups, two norms",
+        {"new_decoder_architecture": True, "num_attention_heads": 4, "num_kv_heads": 2, "bias": True},
+    ),
+    Variant("falcon", "one after the other", {"parallel_attn": False, "multi_query": False}),
     Variant("helium", "as it is", {}),
     Variant("cohere", "as it is", {}),
     Variant("cohere", "untied, biases", {"tie_word_embeddings": False, "attention_bias": True}),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ....storage import read_json, write_json
-from ..same_bytes.pico_models import DISTILBERT, ENCODER, GEMMA2, MODERNBERT, NEOX, WORDS, save_pico
+from ..same_bytes.pico_models import DISTILBERT, ENCODER, FALCON, GEMMA2, MODERNBERT, NEOX, WORDS, save_pico
 
 _GEMMA3 = {
     "head_dim": 32,
@@ -38,6 +38,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("decoder", {"no_rope_layer_interval": 2}),
     "granite": ("decoder", _GRANITE),
     "ernie4_5": ("decoder", {}),
+    "falcon": ("decoder", FALCON),
     "helium": ("decoder", {"num_key_value_heads": 4}),
     "cohere": ("decoder", {"logit_scale": 0.5}),
     "cohere2": ("decoder", {"logit_scale": 0.5, "sliding_window": 64, "sliding_window_pattern": 2}),

@@ -81,6 +81,7 @@ GRANITE = {
     "logits_scaling": 2.0,
 }
 GPTJ = {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_embeddings": False}
+FALCON = {"ffn_hidden_size": 128, "num_attention_heads": 2}
 COHERE2 = {"logit_scale": 0.5, "sliding_window": 24, "sliding_window_pattern": 2}
 STABLELM = {"head_dim": None, "num_attention_heads": 2, "partial_rotary_factor": 0.5}
 MODERNBERT = ENCODER | {"local_attention": 24, "num_hidden_layers": 3}
@@ -114,6 +115,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ernie4_5": ("ernie4_5", {}, {}),
     "gptj": ("gptj", GPTJ, {}),
     "helium": ("helium", {"num_key_value_heads": 4}, {}),
+    "falcon": ("falcon", FALCON, {}),
     "cohere": ("cohere", {"logit_scale": 0.5}, {}),
     "cohere2": ("cohere2", COHERE2, {}),
     "nemotron": ("nemotron", {"head_dim": 32, "num_attention_heads": 2}, {}),
@@ -208,6 +210,8 @@ def save_pico(
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"vocab_size": save_tokenizer(folder, _kind(family), _sentences(50, seed=0))}
     settings |= DECODER | changes if _kind(family) == "decoder" else changes
+    if family == "falcon":
+        del settings["head_dim"]  # its config derives it
     if labels:
         settings["id2label"] = dict(enumerate(LABELS))
     head = f"AutoModelFor{'Token' if by_token else 'Sequence'}Classification"

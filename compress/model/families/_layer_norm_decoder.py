@@ -1,4 +1,4 @@
-"""Decoders with LayerNorm and an MLP of two linears: GPT-2, GPT-NeoX, OPT, Phi.
+"""Decoders with LayerNorm and an MLP of two linears: GPT-2, GPT-NeoX, GPT-J, Falcon, OPT, Phi.
 
 They differ in names, in where positions come from, in whether q, k and v are one matrix, and in whether
 attention and MLP follow one another or stand side by side: a family is a table. Biases are found in the
@@ -12,14 +12,13 @@ from typing import Literal
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
-from ..block_anatomy import Attention, BlockAnatomy, Mlp, Rope
+from ..block_anatomy import Attention, BlockAnatomy, Mlp, Role, Rope
 from ._tensors import (
     Config,
     check_architecture,
     check_blocks,
     fused,
     head_counts,
-    heads_in,
     integer,
     is_tied,
     linear,
@@ -38,8 +37,8 @@ class LayerNormDecoder:
     """Names and config keys of a family. Modules of a block are relative to it, the others to ``base``.
 
     Attributes:
-        qkv: the modules of q, k and v, or the one that is all three; ``interleaved`` when it takes them head
-            by head.
+        qkv: the modules of q, k and v, or the one that is all three; ``interleaved`` when it takes them
+            key/value head by key/value head.
         norm2: None where attention and MLP read one norm.
         position_embedding: table of learned positions, or None; its first ``position_offset`` rows are not
             positions.
@@ -165,10 +164,9 @@ def _fused_attention(
     shapes: Shapes, family: LayerNormDecoder, prefix: str, hidden: int, head_dim: int
 ) -> Attention:
     o = linear(shapes, f"{prefix}.{family.o}", "o", outputs=hidden)
-    width = o.in_features
-    qkv, parts = fused(
-        shapes, f"{prefix}.{family.qkv[0]}", "qkv", {"q": width, "k": width, "v": width}, hidden
-    )
-    heads = heads_in(parts[0], head_dim)
-    q, k, v = parts
-    return Attention(q, k, v, o, heads, heads, head_dim, qkv=qkv, interleaved=family.interleaved)
+    rows, _ = shape_of(shapes, f"{prefix}.{family.qkv[0]}.weight", None, hidden)
+    keys = (rows - o.in_features) // 2
+    sizes: dict[Role, int] = {"q": o.in_features, "k": keys, "v": keys}
+    qkv, (q, k, v) = fused(shapes, f"{prefix}.{family.qkv[0]}", "qkv", sizes, hidden)
+    heads = head_counts(q, k, head_dim)
+    return Attention(q, k, v, o, *heads, head_dim, qkv=qkv, interleaved=family.interleaved)

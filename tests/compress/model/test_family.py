@@ -18,7 +18,8 @@ from edgepress.errors import CheckpointError, UnknownName
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "bitnet", "ernie4_5", "helium")
 OTHERS = ("gptj", "granite", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "opt", "phi", "phi3", "smollm3")
 BEHIND = ("olmo2", "olmo3", "exaone4")
-DECODERS = (*LLAMA_LIKE, *OTHERS, *BEHIND, "stablelm", "starcoder2", "cohere", "cohere2", "nemotron", "glm4")
+OTHERS += ("falcon", "stablelm", "starcoder2", "cohere", "cohere2", "nemotron", "glm4")
+DECODERS = (*LLAMA_LIKE, *OTHERS, *BEHIND)
 ENCODERS = ("bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra", "mpnet")
 # Family → what its config has besides, the order of its blocks, and what each sees to its sides.
 ROPE_ENCODERS: dict[str, tuple[dict[str, Any], list[str], list[int | None]]] = {
