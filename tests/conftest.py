@@ -243,6 +243,9 @@ def save_encoder(
             "num_attention_heads": 4,
             "max_position_embeddings": 130,
         }
+    if model_type in ("modernbert", "eurobert"):  # whose special tokens are of the published vocabulary
+        settings |= {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+        settings |= {"mask_token_id": 4}
     if labels:
         settings["id2label"] = dict(enumerate(labels))
     settings.update(changes)

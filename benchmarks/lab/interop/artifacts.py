@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from ....storage import read_json, write_json
-from ..same_bytes.pico_models import DISTILBERT, ENCODER, FALCON, GEMMA2, MODERNBERT, NEOX, WORDS, save_pico
+from ..same_bytes.pico_models import (
+    DISTILBERT,
+    ENCODER,
+    EUROBERT,
+    FALCON,
+    GEMMA2,
+    MODERNBERT,
+    NEOX,
+    WORDS,
+    save_pico,
+)
 
 _GEMMA3 = {
     "head_dim": 32,
@@ -61,7 +71,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("encoder", ENCODER),
     "modernbert": ("encoder", MODERNBERT),
     "nomic_bert": ("encoder", ENCODER),
-    "eurobert": ("encoder", ENCODER | {"num_key_value_heads": 2}),
+    "eurobert": ("encoder", EUROBERT),
     "bert tagger": ("tagger", ENCODER),
     "xlm-roberta tagger": ("tagger", ENCODER),
     "distilbert tagger": ("tagger", DISTILBERT),

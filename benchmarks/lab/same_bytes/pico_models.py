@@ -84,7 +84,10 @@ GPTJ = {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_em
 FALCON = {"ffn_hidden_size": 128, "num_attention_heads": 2}
 COHERE2 = {"logit_scale": 0.5, "sliding_window": 24, "sliding_window_pattern": 2}
 STABLELM = {"head_dim": None, "num_attention_heads": 2, "partial_rotary_factor": 0.5}
-MODERNBERT = ENCODER | {"local_attention": 24, "num_hidden_layers": 3}
+# Whose special tokens are of the published vocabulary.
+SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3, "mask_token_id": 4}
+MODERNBERT = ENCODER | SPECIAL | {"local_attention": 24, "num_hidden_layers": 3}
+EUROBERT = ENCODER | SPECIAL | {"num_key_value_heads": 2}
 ROBERTA_LIKE = ENCODER | {"pad_token_id": 1}
 BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
 
@@ -133,7 +136,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mpnet": ("mpnet", ROBERTA_LIKE, {"pooling": True}),
     "modernbert": ("modernbert", MODERNBERT, {"pooling": True}),
     "nomic_bert": ("nomic_bert", ENCODER, {"pooling": True}),
-    "eurobert": ("eurobert", ENCODER | {"num_key_value_heads": 2}, {"pooling": True}),
+    "eurobert": ("eurobert", EUROBERT, {"pooling": True}),
     "distilbert": ("distilbert", DISTILBERT, {"pooling": True}),
     "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
     "t5": ("t5", {**T5, "tie_word_embeddings": True}, {}),
