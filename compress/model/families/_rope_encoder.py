@@ -13,8 +13,8 @@ from typing import Literal
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm, Role, Rope
-from ._bert_like import HeadNames, encoder_head
 from ._config import rope
+from ._encoder_head import HeadNames, encoder_head
 from ._tensors import (
     Config,
     check_blocks,

@@ -6,8 +6,9 @@ Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, 2018, arXi
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import BertLike, HeadNames, bert_like
+from ._bert_like import BertLike, bert_like
 from ._config import SizeKeys
+from ._encoder_head import HeadNames
 from ._tensors import Config
 
 NAMES = BertLike(prefix="bert.", head=HeadNames(dense="bert.pooler.dense", out="classifier"))

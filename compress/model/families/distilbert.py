@@ -6,8 +6,9 @@ Sanh et al., DistilBERT, a distilled version of BERT, 2019, arXiv 1910.01108.
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import BertLike, BlockNames, HeadNames, bert_like
+from ._bert_like import BertLike, BlockNames, bert_like
 from ._config import SizeKeys
+from ._encoder_head import HeadNames
 from ._tensors import Config
 
 NAMES = BertLike(

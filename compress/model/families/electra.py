@@ -7,8 +7,9 @@ Clark et al., ELECTRA: Pre-training Text Encoders as Discriminators Rather Than 
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import BertLike, HeadNames, bert_like
+from ._bert_like import BertLike, bert_like
 from ._config import SizeKeys
+from ._encoder_head import HeadNames
 from ._tensors import Config
 
 HEAD = HeadNames(dense="classifier.dense", out="classifier.out_proj", activation="gelu")

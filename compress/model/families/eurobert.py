@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import HeadNames
 from ._config import SizeKeys
+from ._encoder_head import HeadNames
 from ._rope_encoder import RopeEncoder, pooling_of, rope_encoder
 from ._tensors import Config
 

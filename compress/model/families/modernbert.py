@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import ACTIVATIONS, HeadNames
 from ._config import FULL, SLIDING, SizeKeys, rope_of_kind, windows_of_types
+from ._encoder_head import ACTIVATIONS, HeadNames
 from ._rope_encoder import RopeEncoder, pooling_of, rope_encoder
 from ._tensors import Config, integer, norm, number, text
 

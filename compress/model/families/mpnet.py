@@ -6,8 +6,9 @@ Song et al., MPNet: Masked and Permuted Pre-training for Language Understanding,
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import BertLike, BlockNames, HeadNames, bert_like
+from ._bert_like import BertLike, BlockNames, bert_like
 from ._config import SizeKeys
+from ._encoder_head import HeadNames
 from ._tensors import Config
 
 # transformers counts from there, whatever the padding token is.

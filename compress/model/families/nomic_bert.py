@@ -6,8 +6,8 @@ Nussbaum et al., Nomic Embed: Training a Reproducible Long Context Text Embedder
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import HeadNames
 from ._config import SizeKeys
+from ._encoder_head import HeadNames
 from ._rope_encoder import RopeEncoder, rope_encoder
 from ._tensors import Config
 

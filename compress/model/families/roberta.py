@@ -6,8 +6,9 @@ Liu et al., RoBERTa: A Robustly Optimized BERT Pretraining Approach, 2019, arXiv
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ._bert_like import BertLike, HeadNames, bert_like, first_position
+from ._bert_like import BertLike, bert_like, first_position
 from ._config import SizeKeys
+from ._encoder_head import HeadNames
 from ._tensors import Config
 
 DEFAULT_PAD = 1
