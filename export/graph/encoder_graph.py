@@ -100,10 +100,12 @@ def widened(build: Build, embeddings: ir.Value) -> ir.Value:
 
 def _normed_embeddings(build: Build, ids: ir.Value) -> ir.Value:
     anatomy, graph = build.anatomy, build.graph
-    value = embed(build, ids)
+    rows = None
     if anatomy.position_embedding is not None:
         table = build.vector(f"{anatomy.position_embedding}.weight")
         rows = graph.node("Gather", "positions", [table, _positions(build, ids)], axis=0)
+    value = embed(build, ids)
+    if rows is not None:
         value = graph.node("Add", "embeddings.sum", [value, rows])
     if anatomy.token_type_embedding is not None:
         value = graph.node(
