@@ -105,7 +105,6 @@ ENCODERS = [
         "biases",
         {"local_attention": 24, "attention_bias": True, "mlp_bias": True, "norm_bias": True},
     ),
-    Variant("nomic_bert", "as it is", {}),
     Variant("eurobert", "as it is", {"num_key_value_heads": 2}),
     Variant("mpnet", "as it is", {"pad_token_id": 1}),
 ]

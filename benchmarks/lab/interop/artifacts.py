@@ -70,7 +70,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "electra": ("encoder", ENCODER | {"embedding_size": 32}),
     "mpnet": ("encoder", ENCODER),
     "modernbert": ("encoder", MODERNBERT),
-    "nomic_bert": ("encoder", ENCODER),
     "eurobert": ("encoder", EUROBERT),
     "bert tagger": ("tagger", ENCODER),
     "xlm-roberta tagger": ("tagger", ENCODER),

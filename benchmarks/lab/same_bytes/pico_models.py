@@ -135,7 +135,6 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "electra": ("electra", {**ENCODER, "embedding_size": 32}, {"pooling": True}),
     "mpnet": ("mpnet", ROBERTA_LIKE, {"pooling": True}),
     "modernbert": ("modernbert", MODERNBERT, {"pooling": True}),
-    "nomic_bert": ("nomic_bert", ENCODER, {"pooling": True}),
     "eurobert": ("eurobert", EUROBERT, {"pooling": True}),
     "distilbert": ("distilbert", DISTILBERT, {"pooling": True}),
     "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
@@ -143,7 +142,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mt5": ("mt5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, {}),
 }
 POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert")
-ENCODERS = (*POOLERLESS, "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "nomic_bert")
+ENCODERS = (*POOLERLESS, "bert", "roberta", "xlm-roberta", "camembert", "mpnet")
 KINDS = dict.fromkeys(ENCODERS, "encoder") | dict.fromkeys(("t5", "mt5"), "encoder_decoder")
 AUTO = {
     "decoder": "AutoModelForCausalLM",

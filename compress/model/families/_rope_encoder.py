@@ -1,7 +1,8 @@
-"""Encoders whose queries and keys positions turn, with a gated MLP: ModernBERT, Nomic-BERT, EuroBERT.
+"""Encoders whose queries and keys positions turn, with norms before the sums and a gated MLP: ModernBERT and
+EuroBERT.
 
-They differ in names, in where the norms stand and of what kind they are, in what is one matrix, and in which
-blocks see a window of the text by which rope: a family is a table. Biases are found in the tensors.
+They differ in names, in the kind of the norms, in what is one matrix, and in which blocks see a window of the
+text by which rope: a family is a table. Biases are found in the tensors.
 """
 
 from __future__ import annotations
@@ -37,11 +38,9 @@ class RopeEncoder:
 
     Attributes:
         prefix: the module that a checkpoint with a head keeps the encoder in; without a head there is none.
-        token_types: the table of token types; None where there is none.
         embedding_norm, final_norm: of what enters the first block and of what leaves the last, or None.
-        norm1: where the first block of a pre-norm encoder has none, its attention reads what enters.
+        norm1: where the first block has none, its attention reads what enters.
         qkv, gate_up: the modules of q, k and v, of gate and up, or the one that is all of them.
-        order: of a block.
         max_positions, theta: where the config is silent.
     """
 
@@ -54,13 +53,11 @@ class RopeEncoder:
     gate_up: tuple[str, ...]
     down: str
     norm2: str
-    order: Literal["pre", "post"]
     norm_kind: Literal["rms", "layer"]
     eps_key: str
     eps: float
     max_positions: int
     theta: float
-    token_types: str | None = None
     embedding_norm: str | None = None
     final_norm: str | None = None
     activation_key: str = "hidden_act"
@@ -93,9 +90,6 @@ def rope_encoder(
     vocabulary, hidden = shape_of(shapes, f"{base}{family.embedding}.weight", None, None)
     head_dim = integer(config, "head_dim", hidden // integer(config, "num_attention_heads") or None)
     ropes = ropes or [rope({"rope_theta": family.theta, **config}, head_dim)] * count
-    types = None if family.token_types is None else f"{base}{family.token_types}"
-    if types is not None:
-        shape_of(shapes, f"{types}.weight", None, hidden)
     classifier, other_head = encoder_head(config, shapes, family.head, base, hidden)
 
     def outer(name: str | None) -> Norm | None:
@@ -116,7 +110,6 @@ def rope_encoder(
             for block, turned, window in zip(blocks, ropes, windows or [None] * count, strict=True)
         ),
         embedding=f"{base}{family.embedding}",
-        token_type_embedding=types,
         embedding_norm=outer(family.embedding_norm),
         final_norm=outer(family.final_norm),
         renamed=((base, ""),) if base and classifier is None else (),
@@ -152,11 +145,8 @@ def _block(
     prefix, (hidden, head_dim) = f"{blocks}.{index}", sizes
     activation = text(config, family.activation_key, family.activation)
     second = _norm(config, shapes, family, f"{prefix}.{family.norm2}", hidden)
-    order: Literal["pre", "post", "late"] = family.order
-    if order == "pre" and index == 0 and f"{prefix}.{family.norm1}.weight" not in shapes:
-        order, first = "late", second
-    else:
-        first = _norm(config, shapes, family, f"{prefix}.{family.norm1}", hidden)
+    late = index == 0 and f"{prefix}.{family.norm1}.weight" not in shapes
+    first = second if late else _norm(config, shapes, family, f"{prefix}.{family.norm1}", hidden)
     return BlockAnatomy(
         index=index,
         prefix=prefix,
@@ -164,7 +154,7 @@ def _block(
         mlp=replace(_mlp(shapes, family, prefix, hidden), activation=activation),
         norm1=first,
         norm2=second,
-        order=order,
+        order="late" if late else "pre",
     )
 
 

@@ -23,7 +23,6 @@ FAMILY = RopeEncoder(
     gate_up=("mlp.gate_proj", "mlp.up_proj"),
     down="mlp.down_proj",
     norm2="post_attention_layernorm",
-    order="pre",
     norm_kind="rms",
     eps_key="rms_norm_eps",
     eps=1e-5,

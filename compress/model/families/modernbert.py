@@ -24,7 +24,6 @@ FAMILY = RopeEncoder(
     gate_up=("mlp.Wi",),
     down="mlp.Wo",
     norm2="mlp_norm",
-    order="pre",
     norm_kind="layer",
     eps_key="norm_eps",
     eps=1e-5,

@@ -28,7 +28,6 @@ ROPE_ENCODERS: dict[str, tuple[dict[str, Any], list[str], list[int | None]]] = {
         ["late", *["pre"] * 3],
         [None, 12, 12, None],
     ),
-    "nomic_bert": ({}, ["post"] * 2, [None] * 2),
     "eurobert": ({"num_key_value_heads": 2}, ["pre"] * 2, [None] * 2),
 }
 FIRST_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 2}  # where padding is token 0
@@ -258,9 +257,8 @@ def test_encoder_with_a_rope_matches_transformers(
     assert [block.order for block in anatomy.blocks] == orders
     assert [block.attention.sliding_window for block in anatomy.blocks] == windows
     thetas = [block.attention.rope and block.attention.rope.theta for block in anatomy.blocks]
-    plain = {"nomic_bert": 1e3}.get(model_type, 1e4)
-    whole = 160_000.0 if model_type == "modernbert" else plain
-    assert thetas == [whole if window is None else plain for window in windows]
+    whole = 160_000.0 if model_type == "modernbert" else 1e4
+    assert thetas == [whole if window is None else 1e4 for window in windows]
 
 
 def test_modernbert_in_the_form_of_before(make_encoder: Callable[..., Path], tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from torch import Tensor
 pytestmark = pytest.mark.chain
 
 POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert")
-ENCODERS = (*POOLERLESS, "bert", "camembert", "mpnet", "nomic_bert", "roberta", "xlm_roberta")
+ENCODERS = (*POOLERLESS, "bert", "camembert", "mpnet", "roberta", "xlm_roberta")
 ENCODER_DECODERS = ("mt5", "t5")
 MIXTURES = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
@@ -156,7 +156,7 @@ def pico(
         if path.exists():
             return path
         if family in ENCODERS:
-            return make_encoder(path, {"xlm_roberta": "xlm-roberta"}.get(family, family))
+            return make_encoder(path, family.replace("_", "-"))
         if family in ENCODER_DECODERS:
             return make_encoder_decoder(path, family)
         return make_decoder(path, family, num_hidden_layers=2, **MIXTURES.get(family, {}))

@@ -78,7 +78,6 @@ def test_logits_are_those_of_transformers(
     [
         ("modernbert", {}),
         ("modernbert", {"classifier_pooling": "mean", "norm_bias": True, "classifier_bias": True}),
-        ("nomic_bert", {}),
         ("eurobert", {}),
         ("eurobert", {"classifier_pooling": "mean"}),
     ],

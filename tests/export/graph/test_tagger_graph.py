@@ -35,7 +35,7 @@ Make = Callable[..., Path]
     "model_type",
     [
         *("bert", "roberta", "distilbert", "electra", "mpnet", "camembert", "xlm-roberta"),
-        *("modernbert", "nomic_bert", "eurobert"),
+        *("modernbert", "eurobert"),
     ],
 )
 @pytest.mark.parametrize("form", [CPU, OWN])
