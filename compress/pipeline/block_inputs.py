@@ -47,10 +47,13 @@ class BatchContext:
 
 
 class _Recorder(nn.Module):
-    """Stands in for a block: keeps what it was called with and hands the hidden states on."""
+    """Stands in for a block: keeps what it was called with and hands the hidden states on; of what else it is
+    asked, such as the kind of its attention, the block knows.
+    """
 
     def __init__(self, block: nn.Module, *, last: bool) -> None:
         super().__init__()
+        self.block = (block,)  # in a tuple, so that it is no part of this module
         self.names = list(signature(block.forward).parameters)[1:]
         self.last = last
         self.hidden: Tensor | None = None
@@ -62,6 +65,12 @@ class _Recorder(nn.Module):
         if self.last:
             raise StopForward
         return hidden_states
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.block[0], name)
 
 
 def block_inputs(

@@ -106,11 +106,8 @@ def test_a_text_may_have_several_labels(
     make_encoder: Make, pico_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = make_encoder(tmp_path / "m", labels=LABELS, problem_type="multi_label_classification")
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text("passes: [{pass: rtn, scheme: W8A8}, {pass: tune, epochs: 1}]")
-    options: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
     bundle = export_bundle(
-        compress_model(str(path), recipe=str(recipe), output=tmp_path / "c", **options), output=tmp_path / "b"
+        compress_model(str(path), scheme="W8A8", output=tmp_path / "c"), output=tmp_path / "b"
     )
     assert json.loads((bundle / "manifest.json").read_text())["encoder"]["several"]
     plain = open_bundle(export_bundle(path, output=tmp_path / "p", validate=False), threads=1)
