@@ -51,6 +51,16 @@ def flattens_tokens(config: Mapping[str, Any]) -> bool:
     return bool(getattr(_family(config), "FLATTENS_TOKENS", False))
 
 
+def gives_tuples(config: Mapping[str, Any]) -> bool:
+    """Whether the family's transformers model takes the states from a tuple that a block gives; a family file
+    may say so as ``GIVES_TUPLES``.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    return bool(getattr(_family(config), "GIVES_TUPLES", False))
+
+
 def size_keys(config: Mapping[str, Any]) -> SizeKeys:
     """How ``config`` names the sizes that pruning changes.
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ...errors import CalibrationError, CheckpointError
 from ..model.block_anatomy import BlockAnatomy
+from ..model.family import gives_tuples
 from ..model.skeleton import Skeleton
 from .device import return_small_blocks
 from .forward import Batch, BatchSplitter, StopForward, finite_samples, nonfinite, propagate, until_stopped
@@ -51,20 +52,20 @@ class _Recorder(nn.Module):
     asked, such as the kind of its attention, the block knows.
     """
 
-    def __init__(self, block: nn.Module, *, last: bool) -> None:
+    def __init__(self, block: nn.Module, *, last: bool, tuples: bool) -> None:
         super().__init__()
         self.block = (block,)  # in a tuple, so that it is no part of this module
         self.names = list(signature(block.forward).parameters)[1:]
-        self.last = last
+        self.last, self.tuples = last, tuples
         self.hidden: Tensor | None = None
         self.arguments: dict[str, Any] = {}
 
-    def forward(self, hidden_states: Tensor, *positional: Any, **named: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *positional: Any, **named: Any) -> Any:
         self.hidden = hidden_states
         self.arguments = {**dict(zip(self.names, positional, strict=False)), **named}
         if self.last:
             raise StopForward
-        return hidden_states
+        return (hidden_states,) if self.tuples else hidden_states
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -84,7 +85,8 @@ def block_inputs(
     """
     blocks = skeleton.block_modules()
     kept = list(blocks)
-    recorders = [_Recorder(block, last=block is kept[-1]) for block in kept]
+    tuples = gives_tuples(skeleton.source.reader.config)
+    recorders = [_Recorder(block, last=block is kept[-1], tuples=tuples) for block in kept]
     extra = {"use_cache": False} if skeleton.anatomy.kind == "decoder" else {}
     try:
         for index, recorder in enumerate(recorders):

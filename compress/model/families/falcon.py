@@ -31,6 +31,7 @@ FAMILY = LayerNormDecoder(
     eps_key="layer_norm_epsilon",
     interleaved=True,
 )
+GIVES_TUPLES = True
 SIZES = SizeKeys(ffn="ffn_hidden_size", heads=None)
 
 
