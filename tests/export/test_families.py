@@ -212,7 +212,7 @@ def padded() -> dict[str, np.ndarray]:
     lengths = (150, 40, 5, 1)
     ids, mask = np.full((4, 150), 1, np.int64), np.zeros((4, 150), np.int64)
     for row, length in enumerate(lengths):
-        ids[row, :length], mask[row, :length] = IDS[0, :length] % 90 + 3, 1
+        ids[row, :length], mask[row, :length] = IDS[0, :length] % 100 + 3, 1
     return {"input_ids": ids, "attention_mask": mask}
 
 
