@@ -51,6 +51,16 @@ def flattens_tokens(config: Mapping[str, Any]) -> bool:
     return bool(getattr(_family(config), "FLATTENS_TOKENS", False))
 
 
+def looks_at_weights(config: Mapping[str, Any]) -> bool:
+    """Whether transformers looks at the weight of every linear as it opens a model of the family; a family
+    file may say so as ``LOOKS_AT_WEIGHTS``. A linear that is packed has none then.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    return bool(getattr(_family(config), "LOOKS_AT_WEIGHTS", False))
+
+
 def gives_tuples(config: Mapping[str, Any]) -> bool:
     """Whether the family's transformers model takes the states from a tuple that a block gives; a family file
     may say so as ``GIVES_TUPLES``.

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ..numbers.scheme import Scheme
 from .checkpoint.block_sizes import BLOCK_SIZES
-from .family import flattens_tokens
+from .family import flattens_tokens, looks_at_weights
 from .kv_scheme import ecosystem_form
 from .weights import WeightSource
 
@@ -48,6 +49,8 @@ def _refusals(source: WeightSource) -> list[str]:
             f"linears of a {family} are Conv1D there, which are filled from one scheme of integer weights "
             "alone (grouped, or symmetric by channel)"
         )
+    if looks_at_weights(config) and any(map(_packed, source.schemes.values())):
+        found.append(f"it looks for the weights of the linears of a {family}, and finds packed ones")
     four_bit_floats = any(scheme.bits == 4 and scheme.format != "int" for scheme in source.schemes.values())
     if four_bit_floats and not config["quantization_config"].get("dequantize"):
         stored = source.stored_type(f"{source.anatomy.embedding}.weight")
@@ -57,6 +60,11 @@ def _refusals(source: WeightSource) -> list[str]:
                 "4-bit floats become bfloat16 there, whatever the model is: pass dtype=torch.bfloat16"
             )
     return found
+
+
+def _packed(scheme: Scheme) -> bool:
+    """Whether several codes share a stored number."""
+    return scheme.bits < 8 or (scheme.format == "int" and not scheme.activations)
 
 
 def _differences(source: WeightSource) -> list[str]:

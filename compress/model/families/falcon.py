@@ -31,7 +31,7 @@ FAMILY = LayerNormDecoder(
     eps_key="layer_norm_epsilon",
     interleaved=True,
 )
-GIVES_TUPLES = True
+GIVES_TUPLES = LOOKS_AT_WEIGHTS = True
 SIZES = SizeKeys(ffn="ffn_hidden_size", heads=None)
 
 

@@ -37,6 +37,7 @@ FAMILY = RopeEncoder(
 LOCAL_THETA, LOCAL, INTERVAL = 10_000.0, 128, 3
 NORM = "head.norm"
 SIZES = SizeKeys(heads=None)
+LOOKS_AT_WEIGHTS = True
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
