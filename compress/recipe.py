@@ -95,8 +95,8 @@ class Recipe(BaseModel):
         if value is None or (info.field_name == "head" and value == AS_EMBEDDING):
             return value
         scheme = Scheme.parse(value)
-        if scheme.activations or scheme.bits == 3 or scheme.format != "int":
-            raise ValueError("embedding and head take integer weight-only schemes of 2, 4 or 8 bits")
+        if scheme.activations or scheme.format != "int":
+            raise ValueError("embedding and head take integer weight-only schemes")
         return scheme.name
 
     @property

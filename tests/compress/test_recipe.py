@@ -13,6 +13,7 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.costs import seconds_of
 from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.pass_help import schema
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.pipeline.pass_options import pass_type
@@ -89,6 +90,12 @@ def test_mistakes_name_the_place_and_the_way_out(data: object, message: str) -> 
     with pytest.raises((RecipeError, UnknownName)) as caught:
         parse(data, "r.yaml")
     assert message in str(caught.value)
+
+
+def test_embedding_and_head_take_integers_of_any_width() -> None:
+    for bits in (2, 3, 4, 8):
+        found = parse({"passes": [{"pass": "w8a8"}], "embedding": f"W{bits}A16-g32", "head": None}, "r.yaml")
+        assert found.tables == (Scheme.parse(f"W{bits}A16-g32"), None)
 
 
 @pytest.mark.parametrize(

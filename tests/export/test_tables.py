@@ -24,7 +24,7 @@ IDS = np.random.default_rng(0).integers(3, 200, size=(1, 24))
 
 
 @pytest.mark.parametrize("form", ["edgepress", "standard"])
-@pytest.mark.parametrize("head", ["W4A16-g32", None])
+@pytest.mark.parametrize("head", ["W4A16-g32", "W3A16-g32", None])
 def test_embedding_and_head_have_a_scheme_each(
     head: str | None, form: str, make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
