@@ -26,6 +26,7 @@ typedef struct {
     int32_t group, bits;
     int32_t shared; /* groups of activations to a scale of the weights */
     int32_t has_zero_points, half_scales;
+    int64_t half; /* tiles of each half where their tasks take some of one and as many of the other in turn, or 0 */
 } product_weights;
 
 /* Inputs that may share a scale of activations. */

@@ -40,6 +40,7 @@ ort_status *create_product(const ort_operator *op, ort_api api, const void *info
     int64_t shared = integer_or(api, info, "shared", 1);
     if (shared < 1 || shared > (1 << 30)) REFUSE(api, "shared must be from 1 to 2^30");
     w.shared = (int32_t)shared;
+    if (gated) w.half = tiles_of(w.n) / 2;
     if (tiles_of(w.n) > MOST / tile_bytes(&w)) REFUSE(api, "weights that are too large");
     product_kernel *made = malloc(sizeof *made);
     if (!made) return NO_MEMORY(api);
