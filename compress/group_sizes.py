@@ -52,7 +52,8 @@ def check_scheme(model: str, scheme: Scheme) -> None:
     Raises:
         ShapeError: names the layers and the group sizes that would fit.
     """
-    size, anatomy = scheme.group_size, _anatomy(model)
+    size = scheme.group_size
+    anatomy = None if size is None else _anatomy(model)
     if size is None or anatomy is None:
         return
     misfits: dict[int, list[str]] = defaultdict(list)

@@ -230,7 +230,7 @@ def planted_scales(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planted_rope(monkeypatch: pytest.MonkeyPatch) -> None:
     original = positions.rope_tables
-    monkeypatch.setattr("edgepress.export.graph.decoder_graph.rope_tables", lambda *_: original(*_)[::-1])
+    monkeypatch.setattr(positions, "rope_tables", lambda *_: original(*_)[::-1])
 
 
 def planted_tiles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -132,7 +133,11 @@ def test_cut_at_every_stage_the_same_call_goes_on(machine: Loopback, bundle: Pat
 
 
 def test_the_verb_records_a_line_with_the_device(
-    machine: Loopback, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    machine: Loopback,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(["devices", "add", "pi", "--ssh", "loopback", "--no-measure", "--json"]) == 0
     allowed = os.sched_getaffinity(0)
@@ -140,6 +145,7 @@ def test_the_verb_records_a_line_with_the_device(
     capsys.readouterr()
     words = "--quick --blocks 1 --prompt-tokens 12 --max-new-tokens 4 --threads 1 --no-energy --json"
     command = ["profile", str(bundle), "--on", "here,pi,gone", "--record", str(tmp_path / "run.jsonl")]
+    monkeypatch.setattr(sys, "argv", ["edgepress", *command, *words.split()])
     assert run([*command, *words.split()]) == 4
     document = json.loads(capsys.readouterr().out)
     assert set(document["lines"]) == {"here", "pi"} and set(document["errors"]) == {"gone"}
@@ -148,7 +154,7 @@ def test_the_verb_records_a_line_with_the_device(
     assert lines["pi"].subject == lines["here"].subject
     assert lines["pi"].workload == lines["here"].workload
     assert lines["pi"].protocol.keys() == lines["here"].protocol.keys()
-    assert lines["pi"].command.startswith("edgepress ")
+    assert lines["pi"].command == shlex.join(sys.argv)
     for line in lines.values():
         assert {"settled", "trace", "pinned_cpus"} <= line.state.keys()
         assert line.validity.status == "suspect"
