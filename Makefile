@@ -191,7 +191,7 @@ lock:
 	@printf '%s\n' $(DEMO_PACKAGES) | $(LOCK) - --no-deps --output-file requirements/demo.txt
 
 wheel: $(DEV_STAMP)
-	@$(BIN)/python tests/build_wheels.py
+	@ADDRESS="$(ADDRESS)" $(BIN)/python tests/build_wheels.py
 
 audit: $(DEV_STAMP)
 	@$(BIN)/python tests/dependency_audit.py

@@ -3,6 +3,8 @@
 The library knows nothing of Python: ONNX Runtime loads it. So a wheel is for every version of Python, and is
 tagged ``py3-none`` and with the oldest glibc whose symbols the library may ask for; what it does ask for is
 read back from it. A processor other than this one needs a cross compiler, as ``aarch64-linux-gnu-gcc`` is.
+
+The URLs of the metadata come from whoever publishes: ``make wheel ADDRESS=https://HOST/OWNER/edgepress``.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import sys
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +36,28 @@ class AnyPython(bdist_wheel):
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", str(self.plat_name)
+
+
+class Addressed(Distribution):
+    """The project, with the URLs of whoever publishes it."""
+
+    def parse_config_files(self, *arguments: Any, **options: Any) -> None:
+        super().parse_config_files(*arguments, **options)
+        self.metadata.project_urls.update(project_urls(os.environ.get("ADDRESS", "")))
+
+
+def project_urls(address: str) -> dict[str, str]:
+    """The metadata's URLs for a repository at ``address``; none where there is no address.
+
+    Raises:
+        ValueError: it is no address of a repository that anybody can open.
+    """
+    if not address:
+        return {}
+    if not re.fullmatch(r"https://[\w.-]+(/[\w.-]+)+", address):
+        raise ValueError(f"{address!r} is no address like https://HOST/OWNER/edgepress")
+    pages = {"Documentation": "tree/main/docs", "Changelog": "blob/main/CHANGELOG.md", "Issues": "issues"}
+    return {"Homepage": address, **{name: f"{address}/{page}" for name, page in pages.items()}}
 
 
 def compiler(machine: str) -> str | None:
@@ -107,6 +132,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        setup(cmdclass={"bdist_wheel": AnyPython})
+        setup(cmdclass={"bdist_wheel": AnyPython}, distclass=Addressed)
     else:
         sys.exit(main())

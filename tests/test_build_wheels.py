@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from build_wheels import library_faults
+from build_wheels import library_faults, project_urls
 
 GOOD = """
   Machine:                           Advanced Micro Devices X86-64
@@ -38,3 +38,18 @@ def test_a_library_for_every_linux_is_one() -> None:
 def test_what_another_linux_may_not_have_is_a_fault(from_text: str, to_text: str, fault: str) -> None:
     (found,) = library_faults(GOOD.replace(from_text, to_text, 1), "x86_64")
     assert fault in found
+
+
+def test_who_publishes_gives_the_address_of_the_metadata() -> None:
+    assert project_urls("") == {}
+    found = project_urls("https://host.example/owner/edgepress")
+    assert found["Homepage"] == "https://host.example/owner/edgepress"
+    assert found["Changelog"] == "https://host.example/owner/edgepress/blob/main/CHANGELOG.md"
+
+
+@pytest.mark.parametrize(
+    "address", ["host/owner", "http://host/owner", "https://host", "https://host/a b", "https://"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="no address"):
+        project_urls(address)
