@@ -53,8 +53,7 @@ def check_scheme(model: str, scheme: Scheme) -> None:
         ShapeError: names the layers and the group sizes that would fit.
     """
     size = scheme.group_size
-    anatomy = None if size is None else _anatomy(model)
-    if size is None or anatomy is None:
+    if size is None or (anatomy := _anatomy(model)) is None:
         return
     misfits: dict[int, list[str]] = defaultdict(list)
     for linear in anatomy.linears():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 _BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 _SECONDS = {"s": 1.0, "ms": 1e-3}
@@ -26,8 +26,8 @@ class Quantity:
     Attributes:
         name: of it, as reports have it; ``option``: of the verb.
         side: whether the budget is the most or the least that is allowed.
-        units: factors to bytes, seconds, tokens/s or nats, by their names in any case; "" where a bare number
-            is clear. example: a budget as one writes it.
+        units: factors to bytes, seconds, tokens or texts a second, joules, nats or shares, by their names in
+            any case; "" where a bare number is clear. example: a budget as one writes it.
         metrics: where a measurement line has it, the first that is there; none for bytes on the
             disk and slices.
         on_device: differs from device to device. on_slice: is of the worst group of a slice of text.
@@ -76,14 +76,38 @@ class Quantity:
 
 DISK = Quantity("disk", "--max-disk", "max", _BYTES, "60MB")
 MEMORY = Quantity("memory", "--max-memory", "max", _BYTES, "300MB", ("rss_peak_bytes",), on_device=True)
-_TIMED: dict[str, Any] = {"on_device": True, "models": (DECODER,)}
-DECODE = Quantity("decode", "--min-decode", "min", _RATES, "100", ("decode_tps",), unit="tok/s", **_TIMED)
-FIRST_TOKEN = Quantity(
-    "first token", "--max-first-token", "max", _SECONDS, "0.8s", ("ttft_ms",), unit="s", **_TIMED
+DECODE = Quantity(
+    "decode",
+    "--min-decode",
+    "min",
+    _RATES,
+    "100",
+    ("decode_tps",),
+    on_device=True,
+    unit="tok/s",
+    models=(DECODER,),
 )
-_TIMED |= {"models": _TEXTS, "unit": "/s"}
+FIRST_TOKEN = Quantity(
+    "first token",
+    "--max-first-token",
+    "max",
+    _SECONDS,
+    "0.8s",
+    ("ttft_ms",),
+    on_device=True,
+    unit="s",
+    models=(DECODER,),
+)
 SENTENCES = Quantity(
-    "sentences", "--min-sentences", "min", _TEXT_RATES, "400", ("sentences_per_second",), **_TIMED
+    "sentences",
+    "--min-sentences",
+    "min",
+    _TEXT_RATES,
+    "400",
+    ("sentences_per_second",),
+    on_device=True,
+    unit="/s",
+    models=_TEXTS,
 )
 ENERGY = Quantity(
     "energy",
