@@ -14,6 +14,7 @@ from itertools import accumulate
 from .measure.fisher import LOGITS_AT_ONCE
 from .model.anatomy import Anatomy
 from .model.block_anatomy import BlockAnatomy
+from .model.checkpoint.shard_writer import ONE_FILE
 from .model.weights import WeightSource
 from .pipeline.advance import FORWARD, Work, block_weights, block_work
 from .pipeline.algorithm import Pass
@@ -195,11 +196,13 @@ def _head_bytes(source: WeightSource, at_once: int) -> int:
 
 def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, sizes: Sequence[int]) -> int:
     """The most bytes on disk, where each step leaves a model of so many as ``sizes`` has: what a stage makes,
-    its parts, and the checkpoint of the stage before; and the hidden states that wait, of a backward sweep
-    those of every block.
+    its parts where these do not become its shards, and the checkpoint of the stage before; and the hidden
+    states that wait, of a backward sweep those of every block.
     """
     ends = [sizes[count - 1] for count in accumulate(map(len, stages_of(recipe.steps)))]
-    most = max(before + 2 * made for before, made in zip((0, *ends), ends, strict=False))
+    most = max(
+        before + made * (2 if made <= ONE_FILE else 1) for before, made in zip((0, *ends), ends, strict=False)
+    )
     state, count = source.anatomy.hidden_size * FLOAT, len(source.anatomy.blocks)
     measured = [
         MEASURED_TOKENS if isinstance(step, ModelPass) else step.prepared_tokens or 0

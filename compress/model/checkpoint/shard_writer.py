@@ -1,8 +1,11 @@
-"""Writing safetensors by streaming: per-block files become the shards of a model, never held in memory."""
+"""Per-block safetensors files become a model: a small one is a single file, written by streaming; of a large
+one they are the shards, without a second copy on disk.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Sequence
@@ -14,7 +17,8 @@ from ....storage import write_json
 from ....terminal import Tick, unseen
 from .reader import CheckpointReader
 
-SHARD_BYTES = 5_000_000_000
+# Up to here a model is the one file that people expect; a larger one is not worth twice its disk.
+ONE_FILE = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -78,30 +82,35 @@ def _copy(source: Any, target: Any, size: int, tick: Tick) -> None:
         tick(len(chunk))
 
 
-def join(parts: Sequence[Path], directory: Path, shard_bytes: int = SHARD_BYTES, tick: Tick = unseen) -> int:
-    """Write the tensors of ``parts`` as ``model.safetensors`` (or shards and their index); returns the tensor
-    bytes, of which ``tick`` hears as they are written.
+def join(parts: Sequence[Path], directory: Path, one_file: int = ONE_FILE, tick: Tick = unseen) -> int:
+    """Make a model of ``parts`` in ``directory``: up to ``one_file`` tensor bytes as ``model.safetensors``,
+    else each part is a shard, a hard link where the file system has them. Returns the tensor bytes, of which
+    ``tick`` hears as they are done.
     """
-    shards: list[list[Stored]] = [[]]
-    for part in parts:
-        for tensor in scan(part):
-            if shards[-1] and sum(t.size for t in shards[-1]) + tensor.size > shard_bytes:
-                shards.append([])
-            shards[-1].append(tensor)
-    total = sum(tensor.size for shard in shards for tensor in shard)
-    if len(shards) == 1:
-        _write_shard(directory / "model.safetensors", shards[0], tick)
+    tensors = {part: scan(part) for part in parts}
+    sizes = {part: sum(tensor.size for tensor in found) for part, found in tensors.items()}
+    total = sum(sizes.values())
+    if total <= one_file:
+        _write_shard(directory / "model.safetensors", [one for part in parts for one in tensors[part]], tick)
         return total
     weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_shard(directory / file, shard, tick)
-        weight_map |= {tensor.name: file for tensor in shard}
+    for number, part in enumerate(parts, 1):
+        file = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+        _link(part, directory / file)
+        weight_map |= {tensor.name: file for tensor in tensors[part]}
+        tick(sizes[part])
     write_json(
         directory / "model.safetensors.index.json",
         {"metadata": {"total_size": total}, "weight_map": weight_map},
     )
     return total
+
+
+def _link(part: Path, shard: Path) -> None:
+    try:
+        os.link(part, shard)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(part, shard)
 
 
 def copy_companions(reader: CheckpointReader, target: Path) -> None:
