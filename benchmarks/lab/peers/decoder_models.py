@@ -14,6 +14,7 @@ from types import ModuleType
 
 from ....errors import UnknownName
 from ....storage import read_json, write_json
+from ..makers.random_llama import Size, save_random_llama
 from .children import work
 from .workspace import Workspace, trouble
 
@@ -27,20 +28,22 @@ class DecoderModel:
     Attributes:
         title: for tables.
         group_size: input channels per scale, the largest that divides its shapes and that kernels have.
-        demo: name of the demo model; None for random weights.
+        made: dimensions and type of random weights; None for the demo model of that name.
     """
 
     name: str
     title: str
     group_size: int
-    demo: str | None = None
+    made: Size | None = None
 
 
 DECODER_MODELS = {
-    "smollm2": DecoderModel("smollm2", "SmolLM2-135M", 64, "smollm2"),
-    "llama-0.9b": DecoderModel("llama-0.9b", "a random-weight Llama of 0.9 B", 128),
+    "smollm2": DecoderModel("smollm2", "SmolLM2-135M", 64),
+    "llama-0.9b": DecoderModel(
+        "llama-0.9b", "a random-weight Llama of 0.9 B", 128, Size(2048, 5632, 18, "float32")
+    ),
+    "llama-7b": DecoderModel("llama-7b", "a random-weight Llama of 7 B", 64, Size(4096, 14336, 32)),
 }
-HIDDEN, FFN, BLOCKS = 2048, 5632, 18
 
 
 def subject(name: str) -> DecoderModel:
@@ -55,17 +58,16 @@ def subject(name: str) -> DecoderModel:
 
 
 def checkpoint(workspace: Workspace, chosen: DecoderModel) -> Path:
-    """The float32 checkpoint of a subject, made if it is not there."""
+    """The float checkpoint of a subject, made if it is not there."""
     from ....compress.model.models import resolve
-    from ..makers.random_llama import Size, save_random_llama
 
-    if chosen.demo is not None:
-        return resolve(chosen.demo).path
+    if chosen.made is None:
+        return resolve(chosen.name).path
     target = workspace.checkpoint(chosen.name)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.partial")
-        save_random_llama(part, Size(HIDDEN, FFN, BLOCKS, "float32")).rename(target)
+        save_random_llama(part, chosen.made).rename(target)
     return target
 
 
