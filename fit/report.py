@@ -7,8 +7,10 @@ from typing import Any
 
 from .. import __version__
 from ..benchmarks.page.report import render_report
+from ..benchmarks.quality.measured_card import write_measured_card
 from ..benchmarks.records import record as records
 from ..benchmarks.records.record import Measurement
+from ..compress.model_card import CARD
 from ..compress.text.corpus import CORPORA
 from ..staging import Staging
 from ..storage import hash_tree, write_atomic, write_json
@@ -33,6 +35,9 @@ def deliver(job: Job, search: Search, trial: Trial, stage: Staging) -> dict[str,
         shutil.copyfile(job.texts.calibration, stage.result / "calibration.jsonl")
     for line in trial.lines:
         records.append(stage.result / RUNS, line)
+    sliced = [line for line in trial.lines if "slices" in (line.compare or {})]
+    if sliced:  # the last is of the text that no choice was made on
+        write_measured_card(sliced[-1], stage.result / BUNDLE, stage.result / CARD)
     write_atomic(stage.result / FRONT, render_report(_front(search)).encode())
     found = _report(job, search, trial)
     write_json(stage.result / REPORT, {**found, "files": hash_tree(stage.result)})

@@ -123,7 +123,7 @@ def command(
     distributions, and accuracy where the rows of a .jsonl text have a "label". Intervals hold 95 % of
     bootstrap resamples of windows, texts or pairs. --slices names the groups that lose more than the others:
     languages, phenomena of syntax, people and professions, rare words, positions, or the "group" of the rows
-    of a .jsonl text.
+    of a .jsonl text; the model card with what was found goes beside the run file.
     """
     from ...benchmarks.records.record import refuse_foreign
 
@@ -134,6 +134,12 @@ def command(
         from ...benchmarks.quality.eval_results import check_benchmark
 
         check_benchmark(hub_benchmark, result)
+    card = None
+    if options["slices"]:
+        from ...benchmarks.quality.measured_card import card_beside, check_card
+
+        card = card_beside(path)
+        check_card(card)
     _check_words(subject, against, options["text"], options["field"], download=download)
     progress = terminal.progress  # a clock that ticks while torch is imported
     from ...benchmarks.quality.acceptance import Gate, failure
@@ -165,6 +171,11 @@ def command(
     failed = failure(checked)
     terminal.document({**line.model_dump(by_alias=True, mode="json"), "gates": checked}, render(line))
     terminal.say(f"recorded in {path}")
+    if card is not None:
+        from ...benchmarks.quality.measured_card import write_measured_card
+
+        if write_measured_card(line, Path(subject), card):
+            terminal.say(f"the model card, with the group that loses most, in {card}")
     if hub_benchmark is not None:
         from ...benchmarks.quality.eval_results import write_eval_results
 

@@ -127,6 +127,8 @@ def test_the_worst_group_of_a_slice_is_bounded_like_all_else(
         found["measured"][key],
         found["held_out"][key],
     ]
+    card = (tmp_path / "o" / "README.md").read_text(encoding="utf-8")
+    assert "## Who loses more" in card and f"{max(one['harm'] for one in groups[1]):.1%}" in card
     # Halves share no choice between two sentences.
     assert sum(sum(one["items"] for one in each) for each in groups) == len(choices(0))
 
