@@ -36,6 +36,7 @@ from ..escaping import one_line, printable
 from ..foreign import memory_shortage
 from ..limits import address_space_limit
 from ..terminal import fitted, print_json
+from .verb import GIVEN
 
 VERBS = {
     "compress": "Compress a model with a recipe or a scheme.",
@@ -120,8 +121,11 @@ class LazyGroup(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
+        given = list(args)  # click takes words off the list
         with _reader_may_leave():  # --help and --version print here
-            return super().make_context(info_name, args, parent, **extra)
+            context = super().make_context(info_name, args, parent, **extra)
+        context.meta[GIVEN] = given
+        return context
 
     def invoke(self, ctx: click.Context) -> object:
         with _reader_may_leave():

@@ -1,9 +1,10 @@
-"""What all verbs have in common: ``--json``, ``-q`` and ``-v``, and old spellings of options, which work and
-are not shown.
+"""What all verbs have in common: ``--json``, ``-q`` and ``-v``, the command as it was given, and
+old spellings of options, which work and are not shown.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -13,6 +14,7 @@ import click
 from ..terminal import Terminal
 
 Function = Callable[..., Any]
+GIVEN = "edgepress.given"  # of a context: the words after the program's name
 
 
 class Verb(click.Command):
@@ -35,6 +37,11 @@ class VerbGroup(click.Group):
     """A verb with verbs of its own."""
 
     command_class = Verb
+
+
+def given_command() -> str:
+    """The command that runs, as it was given, for the record of what it measures."""
+    return shlex.join(["edgepress", *click.get_current_context().meta[GIVEN]])
 
 
 def output(function: Function) -> Function:

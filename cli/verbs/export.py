@@ -5,8 +5,6 @@ The verb stands on this floor because it may measure what it exports before that
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,7 @@ from .. import completion
 from ..bundle_options import OutputDirectory, limit_torch, max_memory, named_model, print_plan, threads
 from ..bundle_options import download as download_option
 from ..bundle_options import dry_run as dry_run_option
-from ..verb import Verb
+from ..verb import Verb, given_command
 from ..verb import output as output_options
 
 if TYPE_CHECKING:
@@ -155,7 +153,7 @@ def _gate(measured: list[Measurement], terminal: Terminal) -> Gate:
     """The gate of --require-faster, which leaves its line in ``measured``."""
     from ...benchmarks.speed.faster import require_faster
 
-    command = shlex.join(["edgepress", *sys.argv[1:]])
+    command = given_command()
 
     def gate(bundle: Path, baseline: Path) -> None:
         measured.append(require_faster(bundle, baseline, command=command, progress=terminal.progress))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from ..bundle_options import COUNT, SEED, max_memory, print_plan, provider, thre
 from ..bundle_options import dry_run as dry_run_option
 from ..measurement_table import measurement_table, measurement_tables
 from ..served import measure_served
-from ..verb import Verb, output
+from ..verb import Verb, given_command, output
 
 if TYPE_CHECKING:
     from ...benchmarks.speed.elsewhere import Request
@@ -119,7 +117,7 @@ def command(
     places = _places(on)
     progress = terminal.progress  # a clock that ticks while the rest is imported
     record = record or Path("runs") / f"{bundle.resolve().name}.jsonl"
-    protocol, words = _protocol(quick, blocks, seed), shlex.join(["edgepress", *sys.argv[1:]])
+    protocol, words = _protocol(quick, blocks, seed), given_command()
     lengths: dict[str, Any] = {"prompt_tokens": prompt_tokens, "new_tokens": max_new_tokens}
     how: dict[str, Any] = {"protocol": protocol, "record": record, "command": words, "max_memory": max_memory}
     if engine is not None:

@@ -136,7 +136,6 @@ def test_the_verb_records_a_line_with_the_device(
     machine: Loopback,
     bundle: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(["devices", "add", "pi", "--ssh", "loopback", "--no-measure", "--json"]) == 0
@@ -145,7 +144,6 @@ def test_the_verb_records_a_line_with_the_device(
     capsys.readouterr()
     words = "--quick --blocks 1 --prompt-tokens 12 --max-new-tokens 4 --threads 1 --no-energy --json"
     command = ["profile", str(bundle), "--on", "here,pi,gone", "--record", str(tmp_path / "run.jsonl")]
-    monkeypatch.setattr(sys, "argv", ["edgepress", *command, *words.split()])
     assert run([*command, *words.split()]) == 4
     document = json.loads(capsys.readouterr().out)
     assert set(document["lines"]) == {"here", "pi"} and set(document["errors"]) == {"gone"}
@@ -154,7 +152,7 @@ def test_the_verb_records_a_line_with_the_device(
     assert lines["pi"].subject == lines["here"].subject
     assert lines["pi"].workload == lines["here"].workload
     assert lines["pi"].protocol.keys() == lines["here"].protocol.keys()
-    assert lines["pi"].command == shlex.join(sys.argv)
+    assert lines["pi"].command == shlex.join(["edgepress", *command, *words.split()])
     for line in lines.values():
         assert {"settled", "trace", "pinned_cpus"} <= line.state.keys()
         assert line.validity.status == "suspect"
