@@ -8,7 +8,7 @@ signal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 
@@ -35,6 +35,15 @@ class EdgepressError(Exception):
             "why": self.why,
             "fix": self.fix,
         }
+
+
+def together(errors: Mapping[str, EdgepressError]) -> EdgepressError | None:
+    """One error for all places that failed, the first's, which names the others; None where none did."""
+    if not errors:
+        return None
+    (_, first), *others = errors.items()
+    first.why = "\n".join([first.why, *(f"{name}: {error.what}" for name, error in others)]).strip()
+    return first
 
 
 class GateFailed(EdgepressError):

@@ -15,6 +15,7 @@ from .kernel_tables import measure_kept
 from .verb import Verb, output
 
 if TYPE_CHECKING:
+    from ..devices.kernel_table.table import KernelTable
     from ..devices.own_devices import OwnDevice
 
 
@@ -43,16 +44,20 @@ def add(name: str, address: str, measure: bool, terminal: Terminal) -> None:
         facts = prepare(link, [], terminal.progress).facts
     device = OwnDevice(name=name, ssh=address, facts=facts)
     keep(device)
-    path = measure_kept(device, terminal)[1] if measure else None
+    table, path = measure_kept(device, terminal) if measure else (None, None)
     document = {**device.model_dump(mode="json"), "table": None if path is None else str(path)}
-    terminal.document(document, _described(device, measured=measure))
+    terminal.document(document, _described(device, table))
 
 
-def _described(device: OwnDevice, *, measured: bool) -> str:
+def _described(device: OwnDevice, table: KernelTable | None) -> str:
     facts, name = device.facts, device.name
     next_step = f"predict: edgepress predict BUNDLE --on {name}"
-    if not measured:
+    if table is None:
         next_step = f"measure its kernels, for predictions: edgepress devices measure {name}"
+    elif not table.complete:
+        next_step = (
+            f"a minute was too short for its kernel table; go on with it: edgepress devices measure {name}"
+        )
     return (
         f"{name}: {facts.processor}, {facts.cpus} CPUs, {facts.memory_total / 1e9:.1f} GB, {facts.os} "
         f"{facts.machine}, Python {facts.python}\n{next_step}\n"

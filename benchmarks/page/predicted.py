@@ -39,7 +39,7 @@ _UNUSED = {"decoder": "batch", "encoder": "new_tokens", "classifier": "new_token
 
 
 class Expected(BaseModel):
-    """A quantity within its band; ``value`` is None for a reason."""
+    """A quantity within its band; where ``value`` is None, ``high`` is the most that is possible."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,10 +73,10 @@ class PredictedDevice:
     predictions: dict[str, Predicted]
 
     def quantity(self, identity: str, name: str) -> Expected | None:
-        """Of the version ``identity``; None where nothing is predicted."""
+        """Of the version ``identity``; None where neither it nor a bound is predicted."""
         found = self.predictions.get(identity)
         known = found.quantities.get(name) if found else None
-        return known if known is not None and known.value is not None else None
+        return None if known is None or (known.value is None and known.high is None) else known
 
 
 def read_predictions(paths: Sequence[Path]) -> list[Predicted]:
@@ -117,9 +117,11 @@ def _name(one: Predicted) -> str:
 
 
 def banded(found: Expected | None, scale: float = 1.0) -> str:
-    """``12 [9, 15]``."""
-    if found is None or found.value is None:
+    """``12 [9, 15]``, or ``≤ 15``."""
+    if found is None or (found.value is None and found.high is None):
         return "–"
+    if found.value is None:
+        return f"≤ {numerals.significant(scale * (found.high or 0.0))}"
     value, *band = (
         numerals.significant(scale * one) for one in (found.value, found.low, found.high) if one is not None
     )

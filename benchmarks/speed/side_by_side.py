@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...devices.own_devices import OwnDevice
-from ...errors import EdgepressError
+from ...errors import EdgepressError, together
 from ...terminal import Progress
 from ..records import record as records
 from ..records.record import Measurement
@@ -59,12 +59,8 @@ class SideBySide:
         return None
 
     def failure(self) -> EdgepressError | None:
-        """One error for all places that failed, the first's, which names the others; None where none did."""
-        if not self.errors:
-            return None
-        (_, first), *others = self.errors.items()
-        first.why = "\n".join([first.why, *(f"{name}: {error.what}" for name, error in others)]).strip()
-        return first
+        """One error for all places that failed; None where none did."""
+        return together(self.errors)
 
     def _try(self, place: OwnDevice | None) -> None:
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...errors import EdgepressError, InputError, together
 from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import COUNT, threads
@@ -77,9 +78,23 @@ def command(
     path = model if is_bundle(Path(model)) else "BUNDLE"
     names = dict.fromkeys(name.strip() for name in on.split(",") if name.strip())
     how: dict[str, Any] = {"threads": threads, "provider": provider, "path": path}
-    found = [predict(subject, name, work, **how) for name in names]
-    document = {"predictions": [one.as_dict() for one in found]}
+    found: list[Prediction] = []
+    errors: dict[str, EdgepressError] = {}
+    for name in names:
+        try:
+            found.append(predict(subject, name, work, **how))
+        except InputError as error:
+            errors[name] = error
+    failure = together(errors)
+    if failure is not None and not (found and terminal.as_json):
+        if found:
+            terminal.document(None, _tables(found))
+        raise failure
+    document: dict[str, Any] = {"predictions": [one.as_dict() for one in found]}
+    document |= {"errors": {name: error.as_dict() for name, error in errors.items()}} if errors else {}
     terminal.document(document, None if terminal.as_json else _tables(found))
+    if failure is not None:
+        raise click.exceptions.Exit(failure.exit_code)
 
 
 def _subject(model: str, recipe: str | None, scheme: str | None, terminal: Terminal) -> Subject:
@@ -130,7 +145,8 @@ def _table(one: Prediction) -> RenderableType:
 def _numbers(quantity: Quantity) -> tuple[str, str, str, str]:
     scale, unit = (1e6, "MB") if quantity.unit == "bytes" else (1.0, quantity.unit)
     if quantity.value is None:
-        return "–", "", "", quantity.reason
+        most = "" if quantity.most is None else f"{quantity.most / scale:,.0f}"
+        return "–", "", most, quantity.reason
     values = (quantity.value, quantity.low, quantity.high)
     shown = [
         f"{value / scale:,.0f}" if value / scale >= 100 else f"{value / scale:.3g}"

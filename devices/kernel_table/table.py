@@ -140,6 +140,12 @@ class KernelTable(_Part):
         """Numbers of threads that were measured."""
         return sorted({one.threads for one in self.fixed})
 
+    @property
+    def made_by(self) -> str:
+        """The command that makes it, or goes on with it."""
+        words = ["edgepress devices measure", *([] if self.machine == "here" else [self.machine])]
+        return " ".join([*words, *([] if self.key.provider == "cpu" else ["--provider", self.key.provider])])
+
 
 def read_table(path: Path) -> KernelTable:
     """The table in ``path``.

@@ -28,7 +28,7 @@ def _decoder(target: Target, roof: float, provider: str) -> tuple[list[Quantity]
     power, top = target.power.value, target.power.up_to or target.power.value
     spread = max(BAND, top / power - 1)
     found = [
-        Quantity("decode_tps", rate, "tok/s", BAND, reason),
+        Quantity("decode_tps", rate, "tok/s", BAND, reason, roof),
         Quantity("tpot_ms", 1e3 / rate if rate else None, "ms", BAND, reason),
         Quantity("prefill_tps", None, "tok/s", BAND, _NO_PEAK),
         Quantity("ttft_ms", None, "ms", BAND, _NO_PEAK),

@@ -13,13 +13,16 @@ Basis = Literal["measured table", "data sheet"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number that is expected within ``band`` of itself, either way; ``value`` is None for a ``reason``."""
+    """A number that is expected within ``band`` of itself, either way; ``value`` is None for a ``reason``,
+    and ``most`` what is possible, where that is known.
+    """
 
     name: str
     value: float | None
     unit: str
     band: float
     reason: str = ""
+    most: float | None = None
 
     @property
     def low(self) -> float | None:
@@ -28,8 +31,8 @@ class Quantity:
 
     @property
     def high(self) -> float | None:
-        """The most that the band allows."""
-        return None if self.value is None else self.value * (1 + self.band)
+        """The most that the band allows; of what is not predicted the most that is possible."""
+        return self.most if self.value is None else self.value * (1 + self.band)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ class TableCost:
                 why=f"measured: {', '.join(map(str, table.threads)) or 'none'}",
                 fix="take one of these with --threads, or measure again: edgepress devices measure",
             )
+        self._stopped = "" if table.complete else table.made_by
         self.fixed, self.threads = fixed[0], threads
         self.near, self.far = self.bandwidth(NEAR_BYTES), self.bandwidth(table.reach_bytes)
         self._families = {
@@ -214,8 +215,6 @@ class TableCost:
         Raises:
             NotMeasured: nothing is like it.
         """
-        from dataclasses import replace
-
         cache, _, shape = operation.form.partition(", ")
         forms = {
             form
@@ -226,7 +225,11 @@ class TableCost:
         }
         if not forms:
             wanted = " ".join([operation.op, operation.form, *features]).strip()
-            raise NotMeasured(f"the kernel table has no {wanted} with {self.threads} threads")
+            raise NotMeasured(
+                f"the kernel table has no {wanted} with {self.threads} threads",
+                why="its measurement was stopped before it was complete" if self._stopped else "",
+                fix=self._stopped and f"go on with it: {self._stopped}",
+            )
         best = min(forms, key=lambda form: (_unlike(form, operation.form), form))
         self._notes[f"{operation.op} of {operation.form}: as {best}, the nearest that was measured"] = None
         return replace(operation, form=best)

@@ -69,6 +69,19 @@ def test_points_are_hollow_with_their_bands_and_tables_say_what_is_not_measured(
     assert "Accuracy against predicted speed on raspberry-pi-5" in page
 
 
+def test_where_nothing_is_expected_the_most_that_is_possible_is_shown(
+    measured: list[Measurement], tmp_path: Path
+) -> None:
+    identity = join(measured)[0].rows[0].subject.manifest_sha256
+    bound = foretold(identity, None, "h100-sxm")
+    bound["quantities"]["decode_tps"]["high"] = 35022.0
+    path = tmp_path / "bound.json"
+    path.write_text(json.dumps({"predictions": [bound]}))
+    page = render_report(measured, read_predictions([path]))
+    assert page.count("≤ 35\N{THIN SPACE}000") == 2, "in the first table and in that of the device"
+    assert 'class="mark predicted"' not in page
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", '{"predictions": [{"artifact": "x"}]}', '{"predictions": 1}'])
 def test_another_file_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "other.json").write_text(text)

@@ -163,11 +163,11 @@ def test_a_device_that_is_added_has_its_kernels_measured(
     machine: Loopback, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(elsewhere, "measure_kernels_on", partial(measure_kernels_on, limit_s=8))
-    assert run(["devices", "add", "pi", "--ssh", "loopback", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    table = newest_table("pi")
-    assert table is not None and Path(document["table"]).is_file()
-    assert table.key.processor == document["facts"]["processor"] and table.bandwidth
+    assert run(["devices", "add", "pi", "--ssh", "loopback"]) == 0
+    shown, table = capsys.readouterr().out, newest_table("pi")
+    assert table is not None and table.bandwidth and not table.complete
+    assert shown.startswith(f"pi: {table.key.processor}, ")
+    assert "go on with it: edgepress devices measure pi" in shown
 
 
 def test_a_target_is_refused_and_an_unknown_name_told(

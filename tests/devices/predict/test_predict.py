@@ -130,8 +130,9 @@ def test_a_sheet_predicts_from_bandwidth_alone(decoder: Path) -> None:
     assert found.value("decode_tps") == pytest.approx(SHARE * sheet.bandwidth.value * 1e9 / token)
     assert found.value("prefill_tps") is None
     server = predict(subject, "h100-sxm", WORK)
-    reasons = {one.name: one.reason for one in server.quantities}
-    assert server.value("decode_tps") is None and "no GPU was measured" in reasons["decode_tps"]
+    decoding = next(one for one in server.quantities if one.name == "decode_tps")
+    assert decoding.value is None and "no GPU was measured" in decoding.reason
+    assert decoding.high == pytest.approx(target("h100-sxm").bandwidth.value * 1e9 / token)
 
 
 def test_a_share_that_was_measured_takes_the_place_of_the_general_one(decoder: Path) -> None:
@@ -183,6 +184,23 @@ def test_the_verb_keeps_predictions_apart(decoder: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert "predicted from a measured table" in " ".join(shown.split())
     assert "measure it: edgepress profile" in " ".join(shown.split())
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_machine_that_cannot_be_predicted_does_not_hide_the_others(
+    decoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = small_table(complete=False, machine="pi", families=small_table().families[:1])
+    write_table(kept.tables_of("pi") / "table.json", stopped)
+    words = ["predict", str(decoder), "--on", "pi,raspberry-pi-5", "--prompt-tokens", "16"]
+    assert run([*words, "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert [one["target"] for one in document["predictions"]] == ["raspberry-pi-5"]
+    assert "edgepress devices measure pi" in document["errors"]["pi"]["fix"]
+    assert run(words) == 2
+    shown = capsys.readouterr()
+    assert "on raspberry-pi-5" in " ".join(shown.out.split())
+    assert "E-NOT-MEASURED" in shown.err and "go on with it: edgepress devices measure pi" in shown.err
 
 
 @pytest.fixture(scope="module")
