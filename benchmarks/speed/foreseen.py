@@ -19,13 +19,11 @@ _COMPARED = ("decode_tps", "prefill_tps", "sentences_per_second", "latency_ms", 
 
 def foreseen(bundle: Path, workload: Workload, threads: int, provider: str) -> Prediction | None:
     """What the table of this machine predicts of ``workload``; None where it has none, or none for this."""
-    if provider != "cpu":
-        return None
     if isinstance(workload, TimedGeneration):
         work = PredictedWork(workload.prompt_tokens, workload.new_tokens)
     else:
         work = PredictedWork(workload.length, batch=workload.batch)
-    return foretold(lambda: bundle_subject(bundle), work, threads)
+    return foretold(lambda: bundle_subject(bundle), work, threads, provider=provider)
 
 
 def foreseen_on(machine: str, bundle: Path, line: Measurement) -> Prediction | None:

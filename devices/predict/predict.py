@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ...errors import InputError, UnknownName
+from ...errors import InputError, MissingDependency, UnknownName
 from ...runtime.session.session import PROVIDERS
 from ..kernel_table.kept import HERE, machines, newest_table
 from ..kernel_table.measure import this_key
@@ -122,13 +122,18 @@ def _provider_of(known: Target, wanted: str | None) -> str:
 
 
 def foretold(
-    subject: Callable[[], Subject], work: PredictedWork, threads: int | None = None, machine: str = HERE
+    subject: Callable[[], Subject],
+    work: PredictedWork,
+    threads: int | None = None,
+    machine: str = HERE,
+    provider: str = CPU,
 ) -> Prediction | None:
     """What the table of ``machine`` says; None where it has none, or none for such a subject."""
     try:
-        table_of(machine)
-        return predict(subject(), machine, work, threads=threads)
-    except InputError:  # no table, one of another runtime, without these threads or an operator, no graph
+        table_of(machine, provider)
+        return predict(subject(), machine, work, threads=threads, provider=provider)
+    # No table, one of another runtime, without these threads or an operator, no graph, no such provider here.
+    except (InputError, MissingDependency):
         return None
 
 

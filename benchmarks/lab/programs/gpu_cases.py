@@ -125,12 +125,13 @@ def logits_agreement(model: Path, device: str, tokens: int = 256) -> tuple[float
 def profile_on(
     provider: str, checkpoint: Path, bundle: Path, progress: Progress, protocol: Protocol | None = None
 ) -> Measurement:
-    """Export ``checkpoint`` and measure its speed through the runtime with an execution provider."""
-    export_bundle(checkpoint, output=bundle, progress=progress)
+    """Export ``checkpoint`` for an execution provider, with the proof, and measure its speed with it."""
+    export_bundle(checkpoint, output=bundle, provider=provider, progress=progress)
     return profile_bundle(
         bundle,
         provider=provider,
         protocol=protocol or Protocol.quick(),
+        record=bundle.with_suffix(".jsonl"),
         command=f"edgepress profile {bundle.name} --provider {provider} --quick",
         progress=progress,
     )

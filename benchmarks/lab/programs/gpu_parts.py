@@ -14,8 +14,11 @@ from ....terminal import Progress
 from ...speed.protocol import Protocol
 
 if TYPE_CHECKING:
+    from ....devices.kernel_table.table import KernelTable
+    from ...records.record import Measurement
     from .gpu_cases import DeviceCost
 
+BUNDLE = "bundle"
 GPTQ: dict[str, Any] = {
     "scheme": "W4A16",
     "group_size": 64,
@@ -32,7 +35,8 @@ class GpuPlan:
     Attributes:
         model: the model compressed on both devices; wide_hidden, wide_ffn, wide_blocks: the size of the
             random Llama compressed on the device alone (the default has the blocks of a 7B model).
-        provider: the execution provider of the profile, or None where the runtime lacks it.
+        provider: the execution provider of profile and kernel table, or None where the runtime lacks it.
+        tensorrt: that of the small Llama's bundle, in the same way.
         concurrency: requests at once, of the server.
     """
 
@@ -43,6 +47,7 @@ class GpuPlan:
     wide_ffn: int = 11008
     wide_blocks: int = 3
     provider: str | None = "cuda"
+    tensorrt: str | None = "tensorrt"
     concurrency: tuple[int, ...] = (1, 8, 32)
 
 
@@ -102,15 +107,44 @@ def profiled(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
     from ...page.account_table import energy_remark
     from .gpu_cases import profile_on
 
-    line = profile_on(plan.provider, work / "device", work / "bundle", progress)
+    line = profile_on(plan.provider, work / "device", work / BUNDLE, progress)
+    rows = _speeds(what, line)
+    joules = {name: metric.value for name, metric in line.metrics.items() if metric.unit == "J/token"}
+    rows += [[what, name, f"{value:.4f}", "–"] for name, value in joules.items() if value is not None]
+    return rows + [[what, "energy", text.partition(": ")[2], "–"] for text in energy_remark(line)]
+
+
+def _speeds(what: str, line: Measurement) -> list[list[str]]:
+    """What a profile measured, each with whether it is valid."""
     rows = []
     for name in ("prefill_tps", "decode_tps", "ttft_ms"):
         metric = line.metrics[name]
         shown = "–" if metric.value is None else f"{metric.value:.1f}"
         rows.append([what, f"{name} ({line.validity.status})", shown, "–"])
-    joules = {name: metric.value for name, metric in line.metrics.items() if metric.unit == "J/token"}
-    rows += [[what, name, f"{value:.4f}", "–"] for name, value in joules.items() if value is not None]
-    return rows + [[what, "energy", text.partition(": ")[2], "–"] for text in energy_remark(line)]
+    return rows
+
+
+def tensorrt(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
+    """A small Llama through TensorRT, which builds engines of a larger one for minutes: whether the export's
+    proof passes, and a speed.
+    """
+    from ....compress.api import compress_model
+    from ..makers.random_llama import Size, save_random_llama
+    from .gpu_cases import profile_on
+
+    what = "`edgepress profile --provider tensorrt`, a Llama of two blocks"
+    missing = [what, "skipped", "this ONNX Runtime has no TensorRT, or not its libraries", "–"]
+    if plan.tensorrt is None:
+        return [missing]
+    size = Size(128, 256, 2, "float32")
+    model = save_random_llama(work / "small", size, plan.model)
+    small = compress_model(str(model), scheme="W4A16-g64", output=work / "small-w4")
+    once = Protocol(blocks=1, block_ms=1, warmup_seconds=0.0)
+    try:
+        line = profile_on(plan.tensorrt, small, work / "small-bundle", progress, once)
+    except MissingDependency:
+        return [missing]
+    return _speeds(what, line)
 
 
 def kernels(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
@@ -127,7 +161,33 @@ def kernels(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
         for place in range(len(one.sizes))
     ]
     timed = f"{sum(len(one.sizes) for one in table.families)} of {len(gpu_cases())}"
-    return [[what, "cases timed", timed, "–"], [what, "fastest, TFLOP/s", f"{max(rates):.1f}", "–"]]
+    rows = [[what, "cases timed", timed, "–"], [what, "fastest, TFLOP/s", f"{max(rates):.1f}", "–"]]
+    return rows + _as_predicted(table, work)
+
+
+def _as_predicted(table: KernelTable, work: Path) -> list[list[str]]:
+    """What the profile measured, in parts of what the table predicts of the same bundle."""
+    from ....devices.predict.from_table import TablePrediction
+    from ....devices.predict.subject import bundle_subject
+    from ....devices.predict.table_cost import NotMeasured
+    from ....devices.predict.workload import PredictedWork
+    from ...records.record import read
+
+    record = (work / BUNDLE).with_suffix(".jsonl")
+    if not record.exists():
+        return []
+    (line,) = read([record])
+    subject = bundle_subject(work / BUNDLE)
+    what, rows = "`edgepress predict --provider cuda`", []
+    try:
+        found = TablePrediction(subject, table, 1).predict(PredictedWork(), "edgepress profile BUNDLE")
+    except NotMeasured as error:
+        return [[what, "failed", error.what, "–"]]
+    for name in ("prefill_tps", "decode_tps"):
+        expected, measured = found.value(name), line.metrics[name].value
+        if expected and measured:
+            rows.append([what, f"{name}, measured ÷ predicted", f"{measured / expected:.2f}", "–"])
+    return rows
 
 
 def served(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:

@@ -238,6 +238,8 @@ def test_a_gpus_table_predicts_bundles_for_it_and_no_others(
     rate = next(one for one in found.quantities if one.name == "decode_tps")
     assert rate.value and rate.band >= 0.5 and any("no prediction for a GPU" in note for note in found.notes)
     assert found.value("rss_peak_bytes") is None and found.as_dict()["provider"] == "cuda"
+    compared = module.foretold(lambda: subject, WORK, 8, provider="cuda")
+    assert compared is not None and compared.value("decode_tps") == rate.value
     with pytest.raises(InputError, match="no kernel table yet"):  # the processor has none of its own
         predict(subject, "here", WORK)
     with pytest.raises(NotMeasured):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from edgepress.benchmarks.lab.programs import gpu_check
+from edgepress.benchmarks.lab.programs import gpu_cases, gpu_check
 from edgepress.benchmarks.lab.programs.gpu_cases import BlockTimes, equal_codes, profile_on
 from edgepress.benchmarks.lab.programs.gpu_check import card, check, run_parts
 from edgepress.benchmarks.lab.programs.gpu_parts import (
@@ -16,13 +19,17 @@ from edgepress.benchmarks.lab.programs.gpu_parts import (
     kernels,
     profiled,
     served,
+    tensorrt,
     wide_blocks,
 )
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.compress.api import compress_model
+from edgepress.devices.kernel_table import gpu
 from edgepress.devices.nvidia import Gpu
 from edgepress.errors import InputError, MissingDependency
 from edgepress.terminal import Progress, Silent
+
+from ....devices.kernel_table.tables import small_table
 
 pytestmark = pytest.mark.chain
 
@@ -91,9 +98,47 @@ def test_profile_of_the_exported_result(plan: GpuPlan, tmp_path: Path) -> None:
 
 
 def test_a_runtime_without_the_provider_says_so(plan: GpuPlan, tmp_path: Path) -> None:
-    for part in (profiled, kernels):
-        (row,) = part(GpuPlan(provider=None), tmp_path, Silent())
-        assert row[1] == "skipped" and "no CUDA execution provider" in row[2]
+    for part in (profiled, kernels, tensorrt):
+        (row,) = part(GpuPlan(provider=None, tensorrt=None), tmp_path, Silent())
+        assert row[1] == "skipped" and "this ONNX Runtime has no" in row[2]
+    (row,) = tensorrt(replace(plan, tensorrt="tensorrt"), tmp_path, Silent())
+    assert row[1] == "skipped", "it is known, and not installed"
+
+
+def test_the_small_llama_is_exported_proven_and_timed(plan: GpuPlan, tmp_path: Path) -> None:
+    rows = tensorrt(replace(plan, tensorrt="cpu"), tmp_path, Silent())
+    assert [row[1].split()[0] for row in rows] == ["prefill_tps", "decode_tps", "ttft_ms"]
+    assert all(float(row[2]) > 0 for row in rows)
+    proof = json.loads((tmp_path / "small-bundle" / "manifest.json").read_text())["parity"]
+    assert proof["status"] == "passed"
+
+
+def test_a_bundle_is_of_the_provider_that_measures_it(
+    plan: GpuPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[tuple[str, str]]()
+    monkeypatch.setattr(
+        gpu_cases, "export_bundle", lambda checkpoint, **how: asked.append(("export", how["provider"]))
+    )
+    monkeypatch.setattr(
+        gpu_cases, "profile_bundle", lambda bundle, **how: asked.append(("profile", how["provider"]))
+    )
+    profile_on("cuda", tmp_path / "small", tmp_path / "bundle", Silent())
+    assert asked == [("export", "cuda"), ("profile", "cuda")]
+
+
+def test_the_table_of_kernels_is_held_against_the_profile(
+    plan: GpuPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = compress_model(plan.model, scheme="W4A16-g32", output=tmp_path / "small")
+    quick = Protocol(blocks=1, block_ms=1, warmup_seconds=0)
+    profile_on("cpu", checkpoint, tmp_path / "bundle", Silent(), quick)
+    monkeypatch.setattr(gpu, "gpu_key", lambda provider: small_table().key)
+    monkeypatch.setattr(gpu, "measure_gpu", lambda key, path, progress: small_table())
+    rows = kernels(replace(plan, provider="cpu"), tmp_path, Silent())
+    ratios = {row[1]: float(row[2]) for row in rows if "predict" in row[0]}
+    assert set(ratios) == {"prefill_tps, measured ÷ predicted", "decode_tps, measured ÷ predicted"}
+    assert all(ratio > 0 for ratio in ratios.values())
 
 
 def test_without_vllm_its_row_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +147,24 @@ def test_without_vllm_its_row_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     assert row[1] == "skipped" and "vLLM is not installed" in row[2]
 
 
-def test_the_parts_fit_the_limit_by_their_plan() -> None:
-    assert gpu_check.TESTS_S + sum(seconds for _, seconds in gpu_check.PARTS) < gpu_check.LIMIT
+def test_no_part_begins_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late_part(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
+        pytest.fail("it was begun")
+
+    monkeypatch.setattr(gpu_check, "PARTS", ((late_part, 60.0),))
+    whole, rows = run_parts(GpuPlan(), tmp_path, Silent(), time.monotonic())
+    assert not whole and rows[0][:2] == ["late part", "failed"] and "no time was left" in rows[0][2]
+    assert gpu_check.DEADLINE_S < gpu_check.LIMIT
+
+
+def test_a_part_has_no_more_time_than_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_part(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
+        threading.Event().wait(60)
+        return []
+
+    monkeypatch.setattr(gpu_check, "PARTS", ((slow_part, 60.0),))
+    whole, rows = run_parts(GpuPlan(), tmp_path, Silent(), time.monotonic() + 0.05)
+    assert not whole and "slow part was stopped after" in rows[0][2]
 
 
 def test_a_part_that_lasts_too_long_or_fails_is_a_row(
@@ -120,7 +181,7 @@ def test_a_part_that_lasts_too_long_or_fails_is_a_row(
         return [["good", "", "", ""]]
 
     monkeypatch.setattr(gpu_check, "PARTS", ((slow_part, 0.05), (wrong_part, 60), (good_part, 60)))
-    whole, rows = run_parts(GpuPlan(), tmp_path, Silent())
+    whole, rows = run_parts(GpuPlan(), tmp_path, Silent(), time.monotonic() + 60)
     assert not whole
     assert [row[:3] for row in rows] == [
         ["slow part", "failed", "slow part was stopped after 0.05 s"],
@@ -161,7 +222,7 @@ def test_the_whole_check_writes_its_table(
     row = ["`pytest -m cuda`", "outcome", "3 passed", "–"]
     monkeypatch.setattr(gpu_check, "require_cuda", lambda: None)
     monkeypatch.setattr(gpu_check, "run_tests", lambda: (True, row))
-    monkeypatch.setattr(gpu_check, "cuda_provider", lambda: None)
+    monkeypatch.setattr(gpu_check, "installed", lambda provider: None)
     monkeypatch.setattr(gpu_check, "read_gpus", list)
     monkeypatch.setenv("EDGEPRESS_VLLM", "/nowhere/vllm")
     assert check(tmp_path / "results", tmp_path, Silent(), plan) == 0
