@@ -1,13 +1,15 @@
-"""The ``gguf`` format: one file for llama.cpp and all that read its files. Llama and Mistral models.
+"""The ``gguf`` format: one file for llama.cpp and all that read its files, of the families in
+:mod:`._gguf_architecture`.
 
 Quantized matrices keep their codes where GGUF has a type for them: ternary ones as ``TQ2_0`` (2.06 bits a
-weight), 4-bit groups of 32 as ``Q4_0``, 8-bit ones as ``Q8_0``; so do the embedding and the head. What is
-float stays so.
+weight), 4-bit groups as ``Q4_0``, 8-bit ones as ``Q8_0``, whose groups are of 32 and repeat the scale of a
+larger one; so do the embedding and the head. What is float stays so.
 """
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,33 @@ from numpy.typing import NDArray
 from ...compress.bill_of_materials import license_name
 from ...compress.model.block_anatomy import Attention
 from ...compress.numbers.qtensor import QTensor
-from ...errors import GateFailed, InputError, ShapeError, require
+from ...errors import GateFailed, ShapeError, require
 from ...escaping import one_line
 from ..format import ExportFormat, OpenedBy, OutputKind, Prepared, read_back
 from ..job import ExportJob
+from ._gguf_architecture import GgufArchitecture, architecture_of
 from ._gguf_tokenizer import add_tokenizer
 from ._ternary import block_scales, codes_and_scales, is_ternary, tq1_0, tq2_0
 
-FAMILIES = ("llama", "mistral")
 # The checkpoint may store in 8 bits what the file holds in 32.
 _COPIES = 4
-_NAMES = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
-_MLP = {"gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
+_BLOCK = 32  # weights that share a scale in Q4_0 and Q8_0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stored tensor goes: its ``name`` there, its ``rows`` in the order that they have there (None:
+    as they are), and what is added to it.
+    """
+
+    name: str
+    rows: NDArray[np.intp] | None = None
+    added: float = 0.0
+
+    def of(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The tensor as it is there."""
+        ordered = array if self.rows is None else array[self.rows]
+        return ordered + np.float32(self.added) if self.added else ordered
 
 
 class GgufFormat:
@@ -49,34 +66,34 @@ class GgufFormat:
         )
 
     def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
-        """Look at the family and its positions.
+        """Look at the family.
 
         Raises:
-            InputError: another family, or scaled rotary positions.
+            InputError: another family, or what llama.cpp does not know of it.
             MissingDependency: the gguf package is not installed.
         """
         require("gguf", "compress")
-        _check(job)
+        architecture_of(job.source.anatomy)
         return Prepared(_COPIES * job.stored_bytes)
 
     def write(self, job: ExportJob, prepared: Prepared, directory: Path) -> dict[str, Any]:
         """Write the file.
 
         Raises:
-            InputError: a bias, or a tokenizer that is no byte-level BPE.
+            InputError: a tokenizer that is no byte-level BPE, or that llama.cpp has none like.
             ShapeError: codes that GGUF has no type for.
         """
         from gguf import GGUFWriter
 
-        writer = GGUFWriter(directory / f"{job.name}.gguf", "llama")
+        writer = GGUFWriter(directory / f"{job.name}.gguf", architecture_of(job.source.anatomy).name)
         _describe(writer, job)
         licence = license_name(job.made.get("source", {}).get("license"))
         if licence is not None:
             writer.add_license(licence)
         add_tokenizer(writer, job.path)
-        for stored, (name, heads) in _tensors(job).items():
-            array, kind = _stored(job, stored, heads, self.ternary)
-            writer.add_tensor(name, array, raw_dtype=kind)
+        for stored, place in places(job).items():
+            array, kind = _stored(job, stored, place, self.ternary)
+            writer.add_tensor(place.name, array, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -96,32 +113,21 @@ class GgufFormat:
 
         reader = GGUFReader(directory / f"{job.name}.gguf")
         kept = {tensor.name: tensor for tensor in reader.tensors}
-        for stored, (name, heads) in _tensors(job).items():
-            dense = _dense(job, stored)
-            found = dequantize(kept[name].data, kept[name].tensor_type)
-            if not np.array_equal(found, dense if heads is None else interleaved(dense, heads)):
-                raise GateFailed(f"{name} of the file is not {stored} of the checkpoint")
+        for stored, place in places(job).items():
+            found = dequantize(kept[place.name].data, kept[place.name].tensor_type)
+            if not np.array_equal(found, place.of(_dense(job, stored))):
+                raise GateFailed(f"{place.name} of the file is not {stored} of the checkpoint")
         return read_back()
 
 
-def _check(job: ExportJob) -> None:
-    anatomy = job.source.anatomy
-    if anatomy.model_type not in FAMILIES:
-        raise InputError(
-            f"a {anatomy.model_type} model cannot be written as GGUF yet",
-            fix=f"known: {', '.join(FAMILIES)}; export to onnx instead",
-        )
-    if anatomy.rope is None or anatomy.rope.scaling:
-        raise InputError("rotary positions that are scaled are not written as GGUF", fix="export to onnx")
-
-
 def _describe(writer: Any, job: ExportJob) -> None:
+    """Sizes and factors of the model, under the names that llama.cpp reads."""
     anatomy = job.source.anatomy
-    first = anatomy.blocks[0]
-    assert anatomy.rope is not None
+    first, last = anatomy.blocks[0], anatomy.final_norm
+    rope = anatomy.ropes()[0]
     writer.add_name(job.name)
     writer.add_block_count(len(anatomy.blocks))
-    # llama.cpp's Llama sees everything: as far as no window begins, that is the same.
+    # llama.cpp's own sees everything in most families: as far as no window begins, that is the same.
     windows = (block.attention.sliding_window or anatomy.max_positions for block in anatomy.blocks)
     writer.add_context_length(min(anatomy.max_positions, *windows))
     writer.add_embedding_length(anatomy.hidden_size)
@@ -130,47 +136,75 @@ def _describe(writer: Any, job: ExportJob) -> None:
     writer.add_head_count_kv(first.attention.kv_heads)
     writer.add_key_length(first.attention.head_dim)
     writer.add_value_length(first.attention.head_dim)
-    writer.add_layer_norm_rms_eps(first.norm1.eps)
-    writer.add_rope_dimension_count(anatomy.rope.dim)
-    writer.add_rope_freq_base(anatomy.rope.theta)
+    if last is not None:
+        (writer.add_layer_norm_rms_eps if last.kind == "rms" else writer.add_layer_norm_eps)(last.eps)
+    writer.add_rope_dimension_count(rope.dim)
+    writer.add_rope_freq_base(rope.theta)
     writer.add_vocab_size(anatomy.vocab_size)
+    writer.add_parallel_residual(first.order == "parallel")
+    _describe_factors(writer, job)
 
 
-def _tensors(job: ExportJob) -> dict[str, tuple[str, int | None]]:
-    """By stored name: what GGUF calls it, and the heads whose rows are interleaved, or None."""
-    anatomy = job.source.anatomy
-    found: dict[str, tuple[str, int | None]] = {
-        f"{anatomy.embedding}.weight": ("token_embd.weight", None),
-    }
-    if anatomy.final_norm is not None:
-        found[f"{anatomy.final_norm.name}.weight"] = ("output_norm.weight", None)
-    if anatomy.head is not None and not anatomy.tied:
-        found[f"{anatomy.head}.weight"] = ("output.weight", None)
-    for block in anatomy.blocks:
-        prefix = f"blk.{block.index}"
-        found[f"{block.norm1.name}.weight"] = (f"{prefix}.attn_norm.weight", None)
-        found[f"{block.norm2.name}.weight"] = (f"{prefix}.ffn_norm.weight", None)
-        for linear in block.linears():
-            name = (_NAMES | _MLP)[linear.role]
-            found[f"{linear.name}.weight"] = (f"{prefix}.{name}.weight", _heads(block.attention, linear.role))
-            if linear.bias:
-                raise InputError(f"{linear.name} has a bias, which GGUF's llama has not")
-    return found
+def _describe_factors(writer: Any, job: ExportJob) -> None:
+    """What embeddings, scores, residuals and logits are multiplied by, where they are."""
+    anatomy, first = job.source.anatomy, job.source.anatomy.blocks[0]
+    if anatomy.embedding_scale != 1:
+        writer.add_embedding_scale(anatomy.embedding_scale)
+    if first.attention.scale is not None:
+        writer.add_attention_scale(first.attention.scale)
+    if first.residual_scale != 1:
+        writer.add_residual_scale(first.residual_scale)
+    if anatomy.logit_form is not None:
+        scale = anatomy.logit_form.scale
+        # Granite's is a divisor there, as in its own config.
+        writer.add_logit_scale(1 / scale if anatomy.model_type == "granite" else scale)
 
 
-def _heads(attention: Attention, role: str) -> int | None:
-    return {"q": attention.heads, "k": attention.kv_heads}.get(role)
+def places(job: ExportJob) -> dict[str, Place]:
+    """Where each stored tensor goes, by its name.
 
-
-def interleaved(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Rows of a query or key projection in GGUF's order: the two halves of a head that rotate together
-    alternate.
+    Raises:
+        InputError: as :func:`._gguf_architecture.architecture_of`.
     """
-    shape = (heads, 2, len(rows) // heads // 2, *rows.shape[1:])
-    return rows.reshape(shape).swapaxes(1, 2).reshape(rows.shape)
+    anatomy = job.source.anatomy
+    known = architecture_of(anatomy)
+    name_of = known.names(len(anatomy.blocks))
+    modules: list[tuple[str, Place]] = [(anatomy.embedding, Place(name_of(anatomy.embedding)))]
+    if anatomy.head is not None and not anatomy.tied:
+        modules.append((anatomy.head, Place(name_of(anatomy.head))))
+    norms = [*([] if anatomy.final_norm is None else [anatomy.final_norm])]
+    for block in anatomy.blocks:
+        norms += block.norms()
+        orders = _orders(block.attention, known)
+        for linear in block.linears():
+            modules.append((linear.name, Place(name_of(linear.name), orders.get(linear.name))))
+    modules += [(norm.name, Place(name_of(norm.name), added=norm.offset)) for norm in norms]
+    shapes = job.source.shapes
+    return {
+        f"{module}.{part}": replace(
+            place, name=f"{place.name}.{part}", added=place.added * (part == "weight")
+        )
+        for module, place in modules
+        for part in ("weight", "bias")
+        if f"{module}.{part}" in shapes
+    }
 
 
-def _stored(job: ExportJob, stored: str, heads: int | None, ternary: str) -> tuple[NDArray[Any], Any]:
+def _orders(attention: Attention, known: GgufArchitecture) -> dict[str, NDArray[np.intp]]:
+    """By projection, the order in which llama.cpp wants its rows, where that is another."""
+    if (order := attention.row_order()) is not None:
+        return {attention.projections[0].name: np.array(order)}
+    rope = attention.rope
+    if not known.neighbours or rope is None or rope.interleaved:
+        return {}
+    turned = np.arange(rope.dim).reshape(2, -1).T.reshape(-1)
+    head = np.concatenate([turned, np.arange(rope.dim, attention.head_dim)])
+    starts = np.arange(0, attention.q.out_features, attention.head_dim)[:, None]
+    rows = {linear.name: linear.out_features for linear in (attention.q, attention.k)}
+    return {name: (starts[: count // attention.head_dim] + head).reshape(-1) for name, count in rows.items()}
+
+
+def _stored(job: ExportJob, stored: str, place: Place, ternary: str) -> tuple[NDArray[Any], Any]:
     """The tensor as GGUF keeps it, and its type."""
     module = stored.removesuffix(".weight")
     anatomy = job.source.anatomy
@@ -180,11 +214,8 @@ def _stored(job: ExportJob, stored: str, heads: int | None, ternary: str) -> tup
         weight = job.source.linear(module) if module in job.source.schemes else job.source.tensor(stored)
     if isinstance(weight, QTensor):
         codes, scales = codes_and_scales(weight)
-        if heads is not None:
-            codes, scales = interleaved(codes, heads), interleaved(scales, heads)
-        return _blocks(weight, codes, scales, module, ternary)
-    array = weight.numpy()
-    return (array if heads is None else interleaved(array, heads)), None
+        return _blocks(weight, place.of(codes), place.of(scales), module, ternary)
+    return np.ascontiguousarray(place.of(weight.numpy())), None
 
 
 def _blocks(
@@ -196,19 +227,20 @@ def _blocks(
     if is_ternary(tensor):
         pack = {"TQ1_0": tq1_0, "TQ2_0": tq2_0}[ternary]
         return pack(codes, block_scales(scales, codes.shape[1], name)), Kind[ternary]
-    if scheme.format == "int" and scheme.symmetric and (scheme.bits, scheme.group_size) == (8, 32):
-        ends = scales.astype(np.float16)[..., None].view(np.uint8)
-        grouped = codes.reshape(*scales.shape, 32).view(np.uint8)
+    size = codes.shape[1] // scales.shape[1]
+    if scheme.format != "int" or not scheme.symmetric or scheme.bits not in (4, 8) or size % _BLOCK:
+        raise ShapeError(
+            f"{name} is {scheme.name}, which GGUF has no type for here",
+            fix="use 4 or 8 bits in groups of a multiple of 32, or ternary weights with `scales: matrix`",
+        )
+    repeated = np.repeat(scales, size // _BLOCK, axis=1)
+    ends = repeated.astype(np.float16)[..., None].view(np.uint8)
+    if scheme.bits == 8:
+        grouped = codes.reshape(*repeated.shape, _BLOCK).view(np.uint8)
         return np.concatenate([ends, grouped], -1).reshape(len(codes), -1), Kind.Q8_0
-    if scheme.format == "int" and scheme.symmetric and (scheme.bits, scheme.group_size) == (4, 32):
-        ends = scales.astype(np.float16)[..., None].view(np.uint8)
-        digits = (codes.reshape(*scales.shape, 2, 16) + 8).astype(np.uint8)
-        packed = digits[..., 0, :] | digits[..., 1, :] << 4
-        return np.concatenate([ends, packed], -1).reshape(len(codes), -1), Kind.Q4_0
-    raise ShapeError(
-        f"{name} is {scheme.name}, which GGUF has no type for here",
-        fix="use W4A16-g32, W8A16-g32, or ternary weights with `scales: matrix`",
-    )
+    digits = (codes.reshape(*repeated.shape, 2, _BLOCK // 2) + 8).astype(np.uint8)
+    packed = digits[..., 0, :] | digits[..., 1, :] << 4
+    return np.concatenate([ends, packed], -1).reshape(len(codes), -1), Kind.Q4_0
 
 
 def _dense(job: ExportJob, stored: str) -> NDArray[np.float32]:

@@ -44,7 +44,9 @@ def main() -> None:
                 cells.append(cell)
                 print(cell, file=sys.stderr)
     write_json(arguments.work / "cells.json", [cell.as_dict() for cell in cells])
-    put_section(arguments.page, TITLE, "Measured", _section(cells, chosen))
+    whole = len(chosen) == len(clients()) and len(families) == len(FAMILIES)
+    name = "Measured" if whole else f"Measured with {', '.join(chosen)} alone"
+    put_section(arguments.page, TITLE, name, f"## {name}\n\n{_section(cells, chosen)}")
 
 
 def _section(cells: list[Cell], chosen: dict[str, ModuleType]) -> str:
@@ -54,8 +56,8 @@ def _section(cells: list[Cell], chosen: dict[str, ModuleType]) -> str:
     )
     lengths = ", ".join(map(str, LENGTHS))
     return (
-        f"## Measured\n\nPico models in {SCHEME} (Llama and Mistral in Q4_0), rows of {lengths} tokens, in "
-        f"one batch where a client takes batches, {NEW_TOKENS} greedy tokens. A number is the largest "
+        f"Pico models in {SCHEME} (Q4_0 where a GGUF file is written), rows of {lengths} tokens, in one "
+        f"batch where a client takes batches, {NEW_TOKENS} greedy tokens. A number is the largest "
         "difference from our own answer, as a part of the largest number in it, where decoders gave the "
         "same tokens too; the ONNX graphs leave activations in float32.\n\n"
         f"{table(cells)}\n\nPackages: {packages}."

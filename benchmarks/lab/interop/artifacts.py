@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ....export.formats._gguf_architecture import ARCHITECTURES
 from ....storage import read_json, write_json
 from ..same_bytes.pico_models import (
     DISTILBERT,
@@ -28,6 +29,7 @@ _GEMMA3 = {
     "sliding_window": 24,
     "sliding_window_pattern": 2,
 }
+_TWO_HEADS, _OWN_HEAD = {"head_dim": 32, "num_attention_heads": 2}, {"tie_word_embeddings": False}
 _GRANITE = {
     "embedding_multiplier": 3.0,
     "attention_multiplier": 0.2,
@@ -45,20 +47,20 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3_text": ("decoder", _GEMMA3),
     "phi": ("decoder", {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}),
     "phi3": ("decoder", {}),
-    "smollm3": ("decoder", {"no_rope_layer_interval": 2}),
+    "smollm3": ("decoder", {"no_rope_layer_interval": 4, "num_hidden_layers": 4}),
     "granite": ("decoder", _GRANITE),
     "ernie4_5": ("decoder", {}),
     "falcon": ("decoder", FALCON),
     "helium": ("decoder", {"num_key_value_heads": 4}),
     "cohere": ("decoder", {"logit_scale": 0.5}),
     "cohere2": ("decoder", {"logit_scale": 0.5, "sliding_window": 64, "sliding_window_pattern": 2}),
-    "nemotron": ("decoder", {"head_dim": 32, "num_attention_heads": 2}),
-    "glm4": ("decoder", {"head_dim": 32, "num_attention_heads": 2}),
-    "olmo2": ("decoder", {}),
+    "nemotron": ("decoder", _TWO_HEADS | _OWN_HEAD),
+    "glm4": ("decoder", _TWO_HEADS),
+    "olmo2": ("decoder", _OWN_HEAD),
     "olmo3": ("decoder", {"sliding_window": 64}),
     "exaone4": ("decoder", {"sliding_window": 64, "sliding_window_pattern": 2}),
     "gptj": ("decoder", {"n_inner": 128, "rotary_dim": 16, "tie_word_embeddings": False}),
-    "stablelm": ("decoder", {"head_dim": None, "num_attention_heads": 2, "partial_rotary_factor": 0.5}),
+    "stablelm": ("decoder", _TWO_HEADS | _OWN_HEAD | {"partial_rotary_factor": 0.5}),
     "starcoder2": ("decoder", {"head_dim": None}),
     "gpt2": ("decoder", {"n_inner": 128}),
     "gpt_neox": ("decoder", NEOX),
@@ -90,6 +92,11 @@ class Artifacts:
         """``decoder``, ``encoder``, or ``tagger``: a classifier of tokens."""
         return FAMILIES[self.family][0]
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The artifacts that it has."""
+        return ("checkpoint", "onnx", *(("gguf",) if self.family in ARCHITECTURES else ()))
+
     def path(self, artifact: str) -> Path:
         """``checkpoint``, ``onnx`` or ``gguf``."""
         return self.root / self.family / artifact
@@ -109,13 +116,13 @@ class Artifacts:
         model, checkpoint = self.path("model"), self.path("checkpoint")
         family, pools, tags = self.family.partition(" ")[0], self.kind == "encoder", self.kind == "tagger"
         save_pico(model, family, FAMILIES[self.family][1], pooling=pools, labels=tags, by_token=tags)
-        scheme = "Q4_0" if self.family in ("llama", "mistral") else SCHEME
+        scheme = "Q4_0" if "gguf" in self.forms else SCHEME
         compress_model(str(model), scheme=scheme, output=checkpoint, overwrite=True)
         options: dict[str, Any] = {"validate": False, "overwrite": True}
         export_bundle(
             checkpoint, output=self.path("onnx"), operators="standard", activations="float32", **options
         )
-        if scheme != SCHEME:
+        if "gguf" in self.forms:
             export_bundle(checkpoint, output=self.path("gguf"), format="gguf", **options)
         write_json(self.root / self.family / "task.json", self._task(checkpoint))
 

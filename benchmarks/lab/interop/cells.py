@@ -47,8 +47,7 @@ class Cell:
 
 def concerns(module: ModuleType, artifacts: Artifacts) -> bool:
     """Whether there is such a cell."""
-    families = module.FAMILIES
-    return artifacts.kind in module.KINDS and (families is None or artifacts.family in families)
+    return artifacts.kind in module.KINDS and module.ARTIFACT in artifacts.forms
 
 
 def run_client(

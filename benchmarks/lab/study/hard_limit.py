@@ -37,15 +37,18 @@ def _join(group: Path) -> None:
 
 
 def sizes_below(directory: Path) -> int:
-    """Bytes that the files of ``directory`` occupy; files that go away meanwhile count nothing."""
-    total = 0
+    """Bytes that the files of ``directory`` occupy, one with several names once; files that go away meanwhile
+    count nothing.
+    """
+    found: dict[tuple[int, int], int] = {}
     for folder, _, files in os.walk(directory):
         for name in files:
             try:
-                total += (Path(folder) / name).lstat().st_blocks * 512
+                status = (Path(folder) / name).lstat()
             except FileNotFoundError:
                 continue
-    return total
+            found[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(found.values())
 
 
 @contextmanager

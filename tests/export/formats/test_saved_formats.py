@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -51,6 +52,7 @@ def wide(make_decoder: Callable[..., Path], folder: Path) -> Path:
         (TERNARY, "gguf_tq1_0"),
         ({"pass": "rtn", "scheme": "W4A16-g32"}, "gguf"),
         ({"pass": "rtn", "scheme": "W8A16-g32"}, "gguf"),
+        ({"pass": "rtn", "scheme": "W4A16-g64"}, "gguf"),
     ],
 )
 def test_a_gguf_file_reads_back_as_the_checkpoint(
@@ -142,13 +144,14 @@ def test_a_file_that_differs_is_not_published(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = compressed(pico_llama, tmp_path, tmp_path, **{"pass": "rtn", "scheme": "W4A16-g32"})
-    real, calls = gguf.interleaved, list[int]()
+    real = gguf._stored
 
-    def wrong(rows: Any, heads: int) -> Any:
-        calls.append(1)
-        return rows if len(calls) == 1 else real(rows, heads)
+    def wrong(job: Any, stored: str, place: gguf.Place, ternary: str) -> Any:
+        array, kind = real(job, stored, place, ternary)
+        turned = place.name == "blk.0.attn_q.weight"
+        return (np.ascontiguousarray(array[::-1]) if turned else array), kind
 
-    monkeypatch.setattr(gguf, "interleaved", wrong)
+    monkeypatch.setattr(gguf, "_stored", wrong)
     with pytest.raises(GateFailed, match=r"blk\.0\.attn_q"):
         export_bundle(str(path), format="gguf", output=tmp_path / "g")
     assert not (tmp_path / "g").exists()

@@ -1,7 +1,6 @@
 """One client a file, run in an environment of its own, where edgepress is not installed.
 
-``PACKAGES`` are what pip installs there, ``ARTIFACT`` is what it opens, ``KINDS`` of models, ``FAMILIES``
-those that the artifact is written for (None for all). ``answers(artifact, task)`` returns ``tokens`` of a
-decoder (the greedy ones after each row) and ``values``: logits at the last token of each row, or the sentence
-vectors of an encoder. What it raises is a refusal.
+``PACKAGES`` are what pip installs there, ``ARTIFACT`` is what it opens, of models of the ``KINDS``.
+``answers(artifact, task)`` returns ``tokens`` of a decoder (the greedy ones after each row) and ``values``:
+logits at the last token of each row, or the sentence vectors of an encoder. What it raises is a refusal.
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("transformers==5.24.0", "compressed-tensors==0.20.1", "accelerate", "torch")
-ARTIFACT, KINDS, FAMILIES = "checkpoint", ("decoder", "encoder", "tagger"), None
+ARTIFACT, KINDS = "checkpoint", ("decoder", "encoder", "tagger")
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,160 @@
+"""GGUF of families that are not Llama: what transformers' own reader computes of it, what llama.cpp reads as
+factors, and refusals of what its arithmetic leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edgepress.compress.api import compress_model
+from edgepress.compress.model.checkpoint.gguf_source import materialise
+from edgepress.compress.model.torch_model import load_model
+from edgepress.errors import InputError
+from edgepress.export.api import export_bundle
+from edgepress.export.formats._gguf_tokenizer import cut_by
+from gguf import GGUFReader
+
+IDS = torch.arange(3, 43).view(2, 20)
+OWN_HEAD = {"tie_word_embeddings": False}
+TWO_HEADS = {"head_dim": 32, "num_attention_heads": 2}
+GRANITE = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.25,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 2.0,
+}
+NEOX = {**TWO_HEADS, "rotary_pct": 0.5, "hidden_act": "gelu"}
+
+
+def written(path: Path, out: Path) -> Path:
+    """The GGUF file of a checkpoint; every tensor of it is held against the checkpoint's."""
+    (file,) = export_bundle(str(path), format="gguf", output=out).glob("*.gguf")
+    return file
+
+
+@pytest.mark.chain
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("qwen2", {}),
+        ("phi3", {}),
+        ("nemotron", {**TWO_HEADS, **OWN_HEAD}),
+        ("starcoder2", {"head_dim": None}),
+    ],
+)
+def test_transformers_reads_what_the_checkpoint_is(
+    make_decoder: Callable[..., Path], tmp_path: Path, family: str, changes: dict[str, Any]
+) -> None:
+    path = compress_model(
+        str(make_decoder(tmp_path / "m", family, **changes)), scheme="Q4_0", output=tmp_path / "o"
+    )
+    read = materialise(written(path, tmp_path / "g"), tmp_path / "read")
+    with torch.no_grad():
+        expected = load_model(path, embedding=True)(IDS, use_cache=False).logits
+        found = load_model(read)(IDS, use_cache=False).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    ("family", "changes", "name", "settings"),
+    [
+        ("qwen3", {}, "qwen3", {"attention.head_count_kv": 2}),
+        ("smollm3", {"no_rope_layer_interval": 4}, "smollm3", {}),
+        ("ernie4_5", {}, "ernie4_5", {}),
+        ("olmo2", OWN_HEAD, "olmo2", {}),
+        ("stablelm", {**TWO_HEADS, **OWN_HEAD, "partial_rotary_factor": 0.5}, "stablelm", {}),
+        ("gpt_neox", NEOX, "gptneox", {"use_parallel_residual": True, "rope.dimension_count": 16}),
+        ("cohere", {"logit_scale": 0.5}, "command-r", {"logit_scale": 0.5}),
+        (
+            *("granite", GRANITE, "granite"),
+            {"attention.scale": 0.25, "embedding_scale": 3.0, "residual_scale": 0.5, "logit_scale": 2.0},
+        ),
+    ],
+)
+def test_a_family_has_llama_cpp_s_name_and_its_factors(
+    make_decoder: Callable[..., Path],
+    tmp_path: Path,
+    family: str,
+    changes: dict[str, Any],
+    name: str,
+    settings: dict[str, Any],
+) -> None:
+    fields = GGUFReader(written(make_decoder(tmp_path / "m", family, **changes), tmp_path / "g")).fields
+    assert fields["general.architecture"].contents() == name
+    assert {key: fields[f"{name}.{key}"].contents() for key in settings} == settings
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    ("family", "changes", "feature"),
+    [
+        ("gpt2", {}, "a gpt2 model"),
+        ("llama", {"attention_bias": True}, "does not know biases"),
+        ("smollm3", {"no_rope_layer_interval": 2, "num_hidden_layers": 2}, "block 1 without rotary"),
+        ("olmo2", {}, "a head that is the embedding"),
+        ("qwen2", {"hidden_act": "gelu"}, "an MLP with gelu"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            "positions that are scaled",
+        ),
+    ],
+)
+def test_what_llama_cpp_leaves_out_is_refused(
+    make_decoder: Callable[..., Path], tmp_path: Path, family: str, changes: dict[str, Any], feature: str
+) -> None:
+    with pytest.raises(InputError, match=feature):
+        export_bundle(
+            str(make_decoder(tmp_path / "m", family, **changes)), format="gguf", output=tmp_path / "g"
+        )
+    assert not (tmp_path / "g").exists()
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+PLAIN = {**BYTES, "use_regex": False}
+DIGITS = {"type": "Digits", "individual_digits": True}
+QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def sequence(*steps: Any) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": list(steps)}
+
+
+def split(regex: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+
+
+def test_how_text_is_cut_has_llama_cpp_s_name() -> None:
+    llama = split(QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|"))
+    assert cut_by(BYTES, False) == "gpt-2"
+    assert cut_by(sequence(DIGITS, BYTES), False) == "smollm"
+    assert cut_by(sequence(split(QWEN), PLAIN), False) == "qwen2"
+    assert [cut_by(sequence(llama, PLAIN), whole) for whole in (False, True)] == ["dbrx", "llama-bpe"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {**BYTES, "add_prefix_space": True},
+        PLAIN,
+        sequence(split("another"), PLAIN),
+        sequence(split(QWEN), BYTES),
+        sequence(),
+        sequence("text"),
+        {"type": "Sequence"},
+        None,
+        "ByteLevel",
+    ],
+)
+def test_another_way_to_cut_text_is_refused(steps: Any) -> None:
+    with pytest.raises(InputError, match="no name for"):
+        cut_by(steps, False)
