@@ -67,7 +67,13 @@ def demo_folder(model: str) -> Path:
 
 def rescaled_smollm2(digest: str) -> Path:
     """Where the demo model lies once it has been made of the file with this SHA-256."""
-    return cache_directory() / "gguf" / f"{digest}-rescaled-{RESCALE_SEED}"
+    return dequantized(f"{digest}-rescaled-{RESCALE_SEED}")
+
+
+def dequantized(name: str) -> Path:
+    """Where the model of a GGUF file lies once it has been made; ``name`` begins with the file's SHA-256."""
+    # Those of the folder "gguf" cut text into words as GPT-2 does, whatever the file said.
+    return cache_directory() / "gguf-2" / name
 
 
 def directory_of(model: str) -> Path | None:

@@ -25,7 +25,16 @@ from .checkpoint.shards import PICKLES, refused_pickle
 from .family import anatomy_of
 from .license import License, license_of, named
 from .lora import Adapter, is_adapter, merge
-from .model_names import DIGESTS, INSTALL, RESCALE_SEED, cached, demo_folder, not_found, rescaled_smollm2
+from .model_names import (
+    DIGESTS,
+    INSTALL,
+    RESCALE_SEED,
+    cached,
+    demo_folder,
+    dequantized,
+    not_found,
+    rescaled_smollm2,
+)
 from .rescale import rescale
 
 
@@ -93,7 +102,7 @@ def _from_file(path: Path, progress: Progress) -> ResolvedModel:
         f"{path.name} holds weights on the {header.storage} grid: quantizing them again to a similar grid "
         "shows less damage than the original model would suffer"
     )
-    target = cache_directory() / "gguf" / sha256_file(path)
+    target = dequantized(sha256_file(path))
     materialise(path, target, progress=progress)
     described = f"{path.stem}, dequantized from {header.storage}"
     return ResolvedModel(target, path.stem, described, _stated(header, path))

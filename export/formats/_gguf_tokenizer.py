@@ -1,26 +1,17 @@
-"""A byte-level BPE as GGUF keeps it: tokens, their kinds, merges, special ids and the chat template.
-
-How text is cut into words before the merges is a name there, of those that llama.cpp knows.
-"""
+"""A byte-level BPE as GGUF keeps it: tokens, their kinds, merges, special ids and the chat template."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from ...compress.model.checkpoint.gguf_words import name_of
 from ...errors import InputError
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import read_json
 
 _NORMAL, _CONTROL, _USER, _UNUSED = 1, 3, 4, 5
 _WAY_OUT = "export to onnx"
-_DIGITS = {"type": "Digits", "individual_digits": True}
-# Llama 3's and Qwen 2's pattern of words, which differ in how many digits are one.
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_PATTERNS = {_WORDS % "{1,3}": "dbrx", _WORDS % "": "qwen2"}
 
 
 def add_tokenizer(writer: Any, directory: Path) -> None:
@@ -41,7 +32,7 @@ def add_tokenizer(writer: Any, directory: Path) -> None:
     names |= {index: token["content"] for index, token in added.items()}
     size = int(read_json(directory / "config.json")["vocab_size"])
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(cut_by(content.get("pre_tokenizer"), model.get("ignore_merges") is True))
+    writer.add_tokenizer_pre(_cut_by(content))
     writer.add_token_list([names.get(index, f"[PAD{index}]") for index in range(size)])
     writer.add_token_types([_kind(index, names, added) for index in range(size)])
     merges = model.get("merges", [])
@@ -58,36 +49,15 @@ def add_tokenizer(writer: Any, directory: Path) -> None:
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def cut_by(pre_tokenizer: Any, whole_words: bool) -> str:
-    """llama.cpp's name for how ``pre_tokenizer``, of a ``tokenizer.json``, cuts text into words;
-    ``whole_words``: a word that is a token is not merged from parts.
-
-    Raises:
-        InputError: it has none.
-    """
-    try:
-        steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
-        name = _name_of(list(steps))
-    except (AttributeError, KeyError, TypeError, ValueError):  # not what a tokenizer has there
-        name = None
+def _cut_by(content: dict[str, Any]) -> str:
+    name = name_of(content.get("pre_tokenizer"), content["model"].get("ignore_merges") is True)
     if name is None:
         raise InputError(
             "the tokenizer cuts text into words in a way that llama.cpp has no name for",
             why="another way would give other tokens for the same text",
             fix=_WAY_OUT,
         )
-    return "llama-bpe" if name == "dbrx" and whole_words else name
-
-
-def _name_of(steps: list[Any]) -> str | None:
-    *before, last = steps
-    if last["type"] != "ByteLevel" or last.get("add_prefix_space", True):
-        return None
-    if last.get("use_regex", True):
-        return {"[]": "gpt-2", str([_DIGITS]): "smollm"}.get(str(before))
-    (split,) = before
-    isolated = split["behavior"] == "Isolated" and not split["invert"]
-    return _PATTERNS.get(split["pattern"]["Regex"]) if isolated else None
+    return name
 
 
 def _kind(index: int, names: dict[int, str], added: dict[int, Any]) -> int:

@@ -34,13 +34,15 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 @dataclass(frozen=True)
 class GgufHeader:
     """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, the
-    size of its settings, of which the tokenizer is the most, and the licence that it names.
+    size of its settings, of which the tokenizer is the most, the licence that it names, and how its
+    byte-level BPE cuts text into ``words``, by llama.cpp's name (None for another kind of tokenizer).
     """
 
     architecture: str
     weights: Counter[str]
     settings_bytes: int
     license: str | None = None
+    words: str | None = None
 
     @property
     def storage(self) -> str:
@@ -121,8 +123,14 @@ def _header(cursor: _Cursor, size: int) -> GgufHeader:
     room = cursor.left - (cursor.left - size) % alignment
     if not weights or end > room:
         raise cursor.refusal(f"its tensors need {end} bytes of data, {max(room, 0)} are there")
-    licence = settings.get("general.license")
-    return GgufHeader(architecture, weights, settings_bytes, licence if isinstance(licence, str) else None)
+    licence, words = settings.get("general.license"), settings.get("tokenizer.ggml.pre", "default")
+    return GgufHeader(
+        architecture,
+        weights,
+        settings_bytes,
+        licence if isinstance(licence, str) else None,
+        str(words) if settings.get("tokenizer.ggml.model") == "gpt2" else None,
+    )
 
 
 def _settings(cursor: _Cursor, pairs: int) -> dict[str, object]:

@@ -7,6 +7,7 @@ renamed whole.
 from __future__ import annotations
 
 import io
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -22,9 +23,11 @@ from ....errors import CheckpointError, OutputExists, RefusedByPolicy, UnknownNa
 from ....foreign import foreign_errors_are_typed
 from ....runtime.text.child_process import ChildProcess, Limits
 from ....staging import Staging
+from ....storage import read_json
 from ....terminal import Progress, Silent
 from ..family import FAMILIES
 from .gguf_header import GgufHeader, read_gguf_header
+from .gguf_words import WAYS
 from .tensor_check import refuse_non_finite
 
 # What the tokenizer of a GGUF may take to build, and more with the bytes of its settings.
@@ -46,7 +49,7 @@ def materialise(
 
     Raises:
         CheckpointError: the file is damaged, incomplete, or not what transformers reads.
-        UnknownName: a model of a family that edgepress does not know.
+        UnknownName: a model of a family that edgepress does not know, or a way to cut text into words.
         RefusedByPolicy: its tokenizer takes more time or memory than a tokenizer may.
         MissingDependency: gguf or accelerate is not installed.
         OutOfResource: the disk has no room for the fp32 weights.
@@ -56,6 +59,8 @@ def materialise(
     header = read_gguf_header(path)
     if header.architecture not in plugins.names(FAMILIES):
         raise UnknownName("model family", header.architecture, plugins.names(FAMILIES))
+    if header.words is not None and header.words not in WAYS:
+        raise UnknownName("way to cut text into words", header.words, list(WAYS))
     require("accelerate", "compress")
     require_disk(target, 4 * sum(header.weights.values()) + (64 << 20))
     try:
@@ -102,6 +107,13 @@ def _save_tokenizer(path: Path, header: GgufHeader, target: Path) -> None:
         ChildProcess(Path(__file__).with_name("gguf_tokenizer_worker.py"), refused=refused) as child,
     ):
         child.ask({"model": empty, "file": str(path.absolute()), "target": str(target)}, limits)
+    if header.words is not None:
+        # transformers cuts as GPT-2 does, whatever the file says.
+        file = target / "tokenizer.json"
+        file.write_text(
+            json.dumps({**read_json(file), "pre_tokenizer": WAYS[header.words]}, ensure_ascii=False),
+            encoding="utf-8",
+        )
 
 
 def _load(path: Path, architecture: str) -> Any:

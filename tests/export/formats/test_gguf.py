@@ -15,7 +15,7 @@ from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import InputError
 from edgepress.export.api import export_bundle
-from edgepress.export.formats._gguf_tokenizer import cut_by
+from edgepress.storage import read_json, write_json
 from gguf import GGUFReader
 
 IDS = torch.arange(3, 43).view(2, 20)
@@ -116,45 +116,13 @@ def test_what_llama_cpp_leaves_out_is_refused(
     assert not (tmp_path / "g").exists()
 
 
-BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-PLAIN = {**BYTES, "use_regex": False}
-DIGITS = {"type": "Digits", "individual_digits": True}
-QWEN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-def sequence(*steps: Any) -> dict[str, Any]:
-    return {"type": "Sequence", "pretokenizers": list(steps)}
-
-
-def split(regex: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-
-
-def test_how_text_is_cut_has_llama_cpp_s_name() -> None:
-    llama = split(QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|"))
-    assert cut_by(BYTES, False) == "gpt-2"
-    assert cut_by(sequence(DIGITS, BYTES), False) == "smollm"
-    assert cut_by(sequence(split(QWEN), PLAIN), False) == "qwen2"
-    assert [cut_by(sequence(llama, PLAIN), whole) for whole in (False, True)] == ["dbrx", "llama-bpe"]
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        {**BYTES, "add_prefix_space": True},
-        PLAIN,
-        sequence(split("another"), PLAIN),
-        sequence(split(QWEN), BYTES),
-        sequence(),
-        sequence("text"),
-        {"type": "Sequence"},
-        None,
-        "ByteLevel",
-    ],
-)
-def test_another_way_to_cut_text_is_refused(steps: Any) -> None:
+def test_a_tokenizer_that_cuts_text_as_llama_cpp_cannot_is_refused(
+    make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = make_decoder(tmp_path / "m")
+    tokenizer = read_json(model / "tokenizer.json")
+    tokenizer["pre_tokenizer"]["add_prefix_space"] = True
+    write_json(model / "tokenizer.json", tokenizer)
     with pytest.raises(InputError, match="no name for"):
-        cut_by(steps, False)
+        export_bundle(str(model), format="gguf", output=tmp_path / "g")
+    assert not (tmp_path / "g").exists()

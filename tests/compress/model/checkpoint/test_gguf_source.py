@@ -14,13 +14,15 @@ import torch
 from edgepress.compress.model.checkpoint import gguf_source
 from edgepress.compress.model.checkpoint.gguf_header import read_gguf_header
 from edgepress.compress.model.checkpoint.gguf_source import materialise
+from edgepress.compress.model.checkpoint.gguf_words import WAYS
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.checkpoint.vocabulary_check import check_vocabulary
 from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.models import DIGESTS, resolve
 from edgepress.errors import CheckpointError, EdgepressError, RefusedByPolicy, UnknownName
+from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.staging import Staging
-from edgepress.storage import sha256_file
+from edgepress.storage import read_json, sha256_file
 from safetensors.torch import load_file
 
 HEADS, KV_HEADS = 4, 2
@@ -72,8 +74,10 @@ def write_nested_tokens(path: Path, count: int) -> None:
     writer.close()
 
 
-def write_gguf(checkpoint: Path, path: Path) -> dict[str, torch.Tensor]:
-    """The checkpoint as GGUF, matrices in Q4_1; returns what its weights are after their rounding."""
+def write_gguf(checkpoint: Path, path: Path, words: str | None = None) -> dict[str, torch.Tensor]:
+    """The checkpoint as GGUF, matrices in Q4_1; returns what its weights are after their rounding. ``words``
+    is how text is cut.
+    """
     import gguf
 
     tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
@@ -90,6 +94,8 @@ def write_gguf(checkpoint: Path, path: Path) -> dict[str, torch.Tensor]:
     vocabulary = sorted(tokenizer["model"]["vocab"].items(), key=lambda item: item[1])
     writer.add_vocab_size(len(vocabulary))
     writer.add_tokenizer_model("gpt2")
+    if words is not None:
+        writer.add_tokenizer_pre(words)
     writer.add_token_list([token for token, _ in vocabulary])
     writer.add_token_types([3 if index < 3 else 1 for _, index in vocabulary])
     writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
@@ -142,6 +148,24 @@ def test_the_directory_holds_the_file_s_weights_and_tokenizer(
     assert mine(text)["input_ids"] == theirs(text)["input_ids"]
     assert "m['content']" in mine.chat_template
     assert sorted(item.name for item in target.parent.iterdir()) == ["model"]
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("words", ["smollm", "llama-bpe"])
+def test_text_is_cut_as_the_file_says(words: str, pico_llama: Path, tmp_path: Path) -> None:
+    write_gguf(pico_llama, tmp_path / "m.gguf", words)
+    made = read_json(materialise(tmp_path / "m.gguf", tmp_path / "read") / "tokenizer.json")
+    assert made["pre_tokenizer"] == WAYS[words]
+    text = "in 1987 it's 12,345"
+    tokenizer = Tokenizer.open(tmp_path / "read")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_another_way_to_cut_text_is_refused(pico_llama: Path, tmp_path: Path) -> None:
+    write_gguf(pico_llama, tmp_path / "m.gguf", "tekken")
+    with pytest.raises(UnknownName, match="way to cut text into words 'tekken'"):
+        materialise(tmp_path / "m.gguf", tmp_path / "read")
+    assert not (tmp_path / "read").exists()
 
 
 def test_an_existing_directory_is_kept(pico_gguf: Pico, tmp_path: Path) -> None:
