@@ -34,8 +34,9 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 @dataclass(frozen=True)
 class GgufHeader:
     """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, the
-    size of its settings, of which the tokenizer is the most, the licence that it names, and how its
-    byte-level BPE cuts text into ``words``, by llama.cpp's name (None for another kind of tokenizer).
+    size of its settings, of which the tokenizer is the most, the licence that it names, how its byte-level
+    BPE cuts text into ``words``, by llama.cpp's name (None for another kind of tokenizer), and how many
+    channels of a head positions turn, where it says so.
     """
 
     architecture: str
@@ -43,6 +44,7 @@ class GgufHeader:
     settings_bytes: int
     license: str | None = None
     words: str | None = None
+    turned: int | None = None
 
     @property
     def storage(self) -> str:
@@ -130,6 +132,7 @@ def _header(cursor: _Cursor, size: int) -> GgufHeader:
         settings_bytes,
         licence if isinstance(licence, str) else None,
         str(words) if settings.get("tokenizer.ggml.model") == "gpt2" else None,
+        turned if type(turned := settings.get(f"{architecture}.rope.dimension_count")) is int else None,
     )
 
 

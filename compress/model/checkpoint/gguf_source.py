@@ -25,7 +25,7 @@ from ....runtime.text.child_process import ChildProcess, Limits
 from ....staging import Staging
 from ....storage import read_json
 from ....terminal import Progress, Silent
-from ..family import FAMILIES
+from ..family import FAMILIES, anatomy_of
 from .gguf_header import GgufHeader, read_gguf_header
 from .gguf_words import WAYS
 from .tensor_check import refuse_non_finite
@@ -82,6 +82,7 @@ def _write(path: Path, header: GgufHeader, target: Path, edit: Edit | None, prog
             with torch.no_grad():
                 edit(model.config.to_dict(), tensors)
         refuse_non_finite(tensors)
+        _check_positions(path, header, model.config.to_dict(), tensors)
         task.advance(detail="checked")
         with disk_full_is_typed(target), _quiet_transformers():
             model.save_pretrained(stage.result)
@@ -154,6 +155,19 @@ def _check_complete(path: Path, report: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"{path} does not hold the model that it describes: {kind.replace('_', ' ')} {names[0]}",
                 why=f"{len(names)} such tensors",
+                fix="take the model's safetensors checkpoint",
+            )
+
+
+def _check_positions(
+    path: Path, header: GgufHeader, config: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
+    # transformers takes its default where a family turns part of a head, whatever the file says.
+    anatomy = anatomy_of(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    for rope in anatomy.ropes():
+        if header.turned not in (None, rope.dim):
+            raise CheckpointError(
+                f"{path}: positions turn {header.turned} channels of a head, transformers read {rope.dim}",
                 fix="take the model's safetensors checkpoint",
             )
 

@@ -13,7 +13,7 @@ import torch
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.torch_model import load_model
-from edgepress.errors import InputError
+from edgepress.errors import CheckpointError, InputError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json, write_json
 from gguf import GGUFReader
@@ -126,3 +126,14 @@ def test_a_tokenizer_that_cuts_text_as_llama_cpp_cannot_is_refused(
     with pytest.raises(InputError, match="no name for"):
         export_bundle(str(model), format="gguf", output=tmp_path / "g")
     assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.chain
+def test_a_file_of_which_transformers_reads_other_positions_is_refused(
+    make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    half = {**TWO_HEADS, **OWN_HEAD, "partial_rotary_factor": 0.5}
+    file = written(make_decoder(tmp_path / "m", "stablelm", **half), tmp_path / "g")
+    with pytest.raises(CheckpointError, match="positions turn 16 channels of a head, transformers read 8"):
+        materialise(file, tmp_path / "read")
+    assert not (tmp_path / "read").exists()
