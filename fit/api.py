@@ -144,8 +144,9 @@ def plan_fit(
             "hours": wish.hours,
         }
         if losses is not None:
-            document |= _predicted(job, space)
-        return document
+            return document | _predicted(job, space)
+        # Every part at its smallest: what a compression takes hardly depends on the bits.
+        return document | {"compress_seconds": _compress_seconds(job, space, (0,) * len(space.units))}
 
 
 def _predicted(job: Job, space: Space) -> dict[str, Any]:

@@ -112,9 +112,6 @@ def model_kind(anatomy: Anatomy) -> str:
 
 def _linears(block: int, group: Sequence[Linear], schemes: Sequence[Scheme], losses: Losses | None) -> Unit:
     fits = [scheme for scheme in schemes if all(divides(scheme, linear) for linear in group)]
-    largest = max((scheme.group_size or 0 for scheme in fits), default=0)
-    # Finer scales help 8 bits by nothing that can be measured.
-    fits = [one for one in fits if one.bits < 8 or one.group_size == largest or one.activations is not None]
     options = []
     for scheme in (*fits, None):
         known: dict[str, float] = {}

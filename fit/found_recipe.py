@@ -37,7 +37,7 @@ def recipe_of(
     ]
     return {
         "name": "fit",
-        "passes": method.passes(plan, tied=len(tables) == 1),
+        "passes": method.passes(plan, tied=len(tables) == 1, length=calibration["length"]),
         "embedding": tables[0],
         **({"head": tables[1]} if len(tables) > 1 else {}),
         "calibration": calibration,

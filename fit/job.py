@@ -23,8 +23,9 @@ from .candidates import Space, model_kind, space_of
 from .corrections import Corrections
 from .figures import no_meter
 from .latency import costs_of
+from .methods import METHODS
 from .quantities import ACCURACY, DISK, ENCODER, ENERGY, MEMORY, QUANTITIES
-from .search import Search
+from .search import ROUNDS, Search
 from .spaces import Spaces
 from .texts import Texts, require_groups, split_text, windows_of
 from .trials import Setting
@@ -198,7 +199,8 @@ class Job:
         )
         folder = self.directory / "trials"
         folder.mkdir(exist_ok=True)
-        return Search(spaces, setting, self.settings, folder, ends, self.progress, self.corrections())
+        most = self.wish.trials or ROUNDS * len(METHODS)
+        return Search(spaces, setting, self.settings, folder, ends, self.progress, most, self.corrections())
 
     def spaces(self) -> Spaces:
         """The candidates, not measured yet."""

@@ -36,7 +36,7 @@ GROUPS = (32, 64, 128)
 LINEAR_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 3, 4, 8) for size in GROUPS)
 # Of encoders, whose rows are many: integer products, which round their inputs too.
 INTEGER = Scheme.parse("W8A8")
-TABLE_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 4, 8) for size in (16, 32, 64))
+TABLE_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 3, 4, 8) for size in (16, 32, 64))
 _TABLE_TOKENS = 2048
 
 
@@ -106,18 +106,22 @@ def _table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str,
     schemes = table_schemes(source)
     as_is = Skeleton(source, stage.device)
     states = _states(stage, as_is, batches, "measuring the original")
-    found: dict[str, dict[str, float]] = {anatomy.embedding: {}}
+    own_head = anatomy.kind == "decoder" and anatomy.head is not None and not anatomy.tied
+    names = [anatomy.embedding, *([anatomy.head] if own_head and anatomy.head is not None else [])]
+    # A killed run goes on after the last scheme.
+    kept = stage.directory / f"tables-{calibration.sha256[:16]}.json"
+    found: dict[str, dict[str, float]] = (read_sealed(kept) or {}).get("tables", {name: {} for name in names})
     for scheme in schemes:
+        if all(scheme.name in found[name] for name in names):
+            continue
         rounded = Skeleton(_with_tables(source, scheme), stage.device)
         others = _states(stage, rounded, batches, f"embedding in {scheme.name}", rounded=True)
         found[anatomy.embedding][scheme.name] = _loss(
             as_is, rounded if anatomy.tied else as_is, states, others
         )
-    if anatomy.kind == "decoder" and anatomy.head is not None and not anatomy.tied:
-        found[anatomy.head] = {
-            scheme.name: _loss(as_is, Skeleton(_with_tables(source, scheme), stage.device), states, states)
-            for scheme in schemes
-        }
+        for name in names[1:]:
+            found[name][scheme.name] = _loss(as_is, rounded, states, states)
+        write_sealed(kept, {"tables": found})
     return found
 
 

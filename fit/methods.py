@@ -9,13 +9,16 @@ from typing import Any
 
 from ..compress.numbers.scheme import Scheme
 
-# By name: to nearest; GPTQ; GPTQ that refines, and compensates for the errors of earlier layers.
+# By name: to nearest; GPTQ; GPTQ that compensates for the errors of earlier layers.
 ROUNDINGS: dict[str, dict[str, Any]] = {
     "rtn": {"pass": "rtn"},
-    "gptq": {"pass": "gptq"},
+    "gptq": {"pass": "gptq", "refinements": 2},
     "corrected": {"pass": "gptq", "refinements": 2, "correction": 1.0},
 }
 CACHE_BITS = 8
+# What rounding is calibrated on, as in the packaged recipes; learning reads all of the text, once an epoch.
+_ROUNDED_TOKENS = 8192
+_TRAINING = {"batch_tokens": 1024, "measurements": 3}
 # By name: what goes from the model before its weights are rounded. The passes solve which heads, channels and
 # blocks; widths are those of every block, since a plan of bits is checked before they are solved.
 CUTS: dict[str, dict[str, Any]] = {
@@ -54,20 +57,24 @@ class Method:
         words += [f"tuned {self.epochs} x"] if self.epochs else []
         return ", ".join(words + ["8-bit cache"] * self.cached)
 
-    def passes(self, plan: Mapping[str, str], *, tied: bool) -> list[dict[str, Any]]:
-        """Of a recipe; ``plan`` has the scheme of each linear, ``tied`` models have no head of their own."""
+    def passes(self, plan: Mapping[str, str], *, tied: bool, length: int) -> list[dict[str, Any]]:
+        """Of a recipe; ``plan`` has the scheme of each linear, ``tied`` models have no head of their own,
+        ``length``: tokens of a sample of text.
+        """
+        samples = max(1, _ROUNDED_TOKENS // length)
         found = [CUTS[self.cut]] if self.cut else []
         found += [{"pass": "rotate", "residual": not tied}] if self.rotated else []
         if self.scaled:
-            found.append({"pass": "awq", "scheme": _usual(plan), "quantize": False})
-        found.append({"pass": "allocate", "plan": dict(plan), "using": ROUNDINGS[self.rounding]})
+            found.append({"pass": "awq", "scheme": _usual(plan), "quantize": False, "samples": samples})
+        using = ROUNDINGS[self.rounding]
+        found.append({"pass": "allocate", "plan": dict(plan), "using": using, "samples": samples})
         if self.epochs:
-            found.append({"pass": "tune", "training": {"epochs": self.epochs}})
+            found.append({"pass": "tune", "training": {"epochs": self.epochs, **_TRAINING}})
         return found + [{"pass": "kv_cache", "bits": CACHE_BITS}] * self.cached
 
 
-# Without Optuna, in this order.
-METHODS = (Method(), Method("corrected"), Method("corrected", epochs=4))
+# Without Optuna, in this order; the last is for the best of those before it.
+METHODS = (Method(scaled=True), Method("corrected"), Method(epochs=1))
 
 
 def _usual(plan: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compress.api import plan_model
+from ..errors import GateFailed, InputError
 from ..terminal import Progress
 from .budgets import Budget
 from .candidates import Space
@@ -32,7 +33,8 @@ class Search:
     """What is searched, and what was found so far.
 
     Attributes:
-        trials: in their order. refusals: why no trial followed, in words. gap: of the last solution.
+        most: trials that there may be. trials: in their order. refusals: why no trial followed, in words.
+            gap: of the last solution.
     """
 
     spaces: Spaces
@@ -41,6 +43,7 @@ class Search:
     folder: Path
     ends: float
     progress: Progress
+    most: int
     corrections: Corrections = field(default_factory=Corrections)
     trials: list[Trial] = field(default_factory=list)
     predictions: list[dict[str, float]] = field(default_factory=list)
@@ -68,24 +71,31 @@ class Search:
         return values[DISK.name] if self.objective == DISK.name else judged.lost(values[judged.name])
 
     def run(self) -> None:
-        """Every method in its turn."""
+        """Every method in its turn, and the best of them with learning, for which time is kept."""
         for method in METHODS:
+            best = self.best() or self.nearest()
+            if method.epochs and best is not None:
+                method = replace(best.method, epochs=method.epochs)
             if self.trials and not self.time_for(method):
-                break
-            self._rounds(method)
+                continue
+            try:
+                self._rounds(method)
+            except (GateFailed, InputError) as error:
+                if not self.trials and method == METHODS[-1]:
+                    raise
+                # What this method cannot do to this model, or not well enough for its proof; others may.
+                self.refuse(f"{method.name}: {error.what}")
 
     def _rounds(self, method: Method) -> None:
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
             found = self.solved(method)
             if isinstance(found, Infeasible):
                 self.refusals.append(f"{method.name}: {self.why(found, method)}")
                 return
-            if not self._promises(found, method):
+            if not self._promises(found, method) or (number and not self.time_for(method)):
                 return
             self.gap = found.gap
             self._try(found.options, method)
-            if not self.time_left():
-                return
 
     def solved(self, method: Method, share: float = 1.0) -> Solution | Infeasible:
         """The best choice as predicted now; with a ``share`` of the bytes that the best above the smallest
@@ -140,7 +150,14 @@ class Search:
         measured = self.said(trial.measured)
         self.progress.note(
             f"trial {len(self.trials)}, {trial.method.name}: measured {measured}: {said}{self._best_so_far()}"
+            f"; {self._left()}"
         )
+
+    def _left(self) -> str:
+        trials = max(0, self.most - len(self.trials))
+        took = sum(trial.seconds for trial in self.trials) / len(self.trials)
+        seconds = max(0.0, min(self.ends - time.monotonic(), trials * took))
+        return f"at most {trials} trials left, {seconds / 60:.0f} minutes"
 
     def _best_so_far(self) -> str:
         best = self.best()
@@ -149,16 +166,27 @@ class Search:
         return f"; best so far: trial {self.trials.index(best) + 1}"
 
     def time_for(self, method: Method) -> bool:
-        """Whether a first trial by ``method`` ends in time, by the plan of its compression."""
-        last = self.trials[-1]
-        recipe = self.recipe(last.options, replace(method, cut=last.method.cut))
-        needed = last.seconds + planned_seconds(
-            self.setting.model, recipe, self.setting.texts.calibration, self.folder / "planned.yaml"
-        )
-        if time.monotonic() + needed < self.ends:
+        """Whether a trial by ``method`` ends in time, and a learning one after it, where that is in reach."""
+        left, needed = self.ends - time.monotonic(), self._needed(method)
+        learning = 0.0 if method.epochs else self._needed(replace(method, epochs=METHODS[-1].epochs))
+        if needed + (learning if learning < left else 0.0) < left:
             return True
-        self.refusals.append(f"{method.name}: it needs about {needed / 60:.0f} minutes, and fewer are left")
+        self.refuse(f"{method.name}: it needs about {needed / 60:.0f} minutes, for which no time is left")
         return False
+
+    def _needed(self, method: Method) -> float:
+        """Seconds of a trial: those of the last one, and what the plan says that compressing takes more."""
+        last = self.trials[-1]
+        plans = [
+            planned_seconds(
+                self.setting.model,
+                self.recipe(last.options, replace(one, cut=last.method.cut)),
+                self.setting.texts.calibration,
+                self.folder / "planned.yaml",
+            )
+            for one in (last.method, method)
+        ]
+        return last.seconds + plans[1] - plans[0]
 
     def time_left(self) -> bool:
         """Whether a trial like the last one ends in time."""

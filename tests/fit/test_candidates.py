@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from edgepress.compress.bundle_size import bits_in_bundle, bundle_bytes
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.calibration import Calibration, calibration_from
+from edgepress.fit import losses as losses_module
 from edgepress.fit.candidates import space_of
 from edgepress.fit.losses import Losses, known_losses, losses_file, measure_losses
 from edgepress.runtime.text.tokenizer import Tokenizer
@@ -58,6 +60,29 @@ def test_losses_fall_with_the_bits_and_are_measured_once(
         assert found["W2A16-g32"] > 4 * found["W4A16-g32"] > 16 * found["W8A16-g32"] >= 0
     assert known_losses(losses_file("fingerprint", anatomy, calibration(model, pico_text))) == losses
     assert known_losses(losses_file("another", anatomy, calibration(model, pico_text))) is None
+
+
+@pytest.mark.chain
+def test_a_killed_measurement_goes_on_after_the_last_scheme(
+    pico_llama: Path,
+    pico_text: Path,
+    measured: Callable[[Path, Path], Losses],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, calls = losses_module._loss, []
+
+    def interrupted(*arguments: Any) -> float:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return found(*arguments)
+
+    monkeypatch.setattr(losses_module, "_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measured(pico_llama, pico_text)
+    losses = measured(pico_llama, pico_text)
+    (table,) = losses.tables.values()
+    assert len(calls) == len(table) + 1  # the one that was stopped, again
 
 
 @pytest.mark.parametrize("number", [0, 1, -1])

@@ -3,14 +3,17 @@
     python -m edgepress.benchmarks.lab.programs.fit_budgets WORK [RESULTS] [--texts TITLE]
 
 Each directory of WORK that holds a ``fit.json`` is a row, and so is each bundle that a ``recipes/NAME.jsonl``
-of WORK is about, which ``edgepress validate --record`` wrote. With ``--texts`` the rows are encoders or
-classifiers: predicted, measured, and on text that the search did not see.
+of WORK is about, which ``edgepress validate --record`` wrote; ``sizes.json`` has the bytes of those whose
+files are not what would be shipped. With ``--texts`` the rows are encoders or classifiers: predicted,
+measured, and on text that the search did not see.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,44 +71,61 @@ def solver_rows() -> list[list[str]]:
     ]
 
 
-def fit_row(path: Path) -> list[str]:
-    """A delivered artifact, on the held-out text."""
+@dataclass(frozen=True)
+class Artifact:
+    """A row: its bytes, those ``predicted`` before the trial, those allowed (``bound``), and its KL on the
+    held-out text in nats a token, None of what an interrupt left.
+    """
+
+    name: str
+    size: float
+    damage: float | None
+    predicted: float | None = None
+    bound: float | None = None
+
+    def row(self, others: Sequence[Artifact]) -> list[str]:
+        """With the KL as a share of that of the best of ``others`` within the bound."""
+        within = [one.damage for one in others if self.bound and one.damage and one.size <= self.bound]
+        share = f"{self.damage / min(within):.2f}" if within and self.damage is not None else "–"
+        predicted = "–" if self.predicted is None else f"{self.predicted / 1e6:.1f}"
+        damage = "–" if self.damage is None else f"{self.damage:.4f}"
+        return [self.name, f"{self.size / 1e6:.1f}", predicted, damage, share]
+
+
+def fitted(path: Path) -> Artifact:
+    """What was delivered into ``path``."""
     found = read_json(path / "fit.json")
     chosen = found["trials"][found["chosen"] - 1]
     name = f"fit, {', '.join(found['budgets'])} ({chosen['method']}, trial {found['chosen']})"
-    # What an interrupt left was not judged.
-    return _row(name, found["measured"]["disk"], chosen["predicted"]["disk"], found["held_out"].get("KL"))
+    (bound,) = (float(one.split()[2]) * 1e6 for one in found["budgets"])
+    size, predicted = found["measured"]["disk"], chosen["predicted"]["disk"]
+    return Artifact(name, size, found["held_out"].get("KL"), predicted, bound)
 
 
-def recipe_row(path: Path) -> list[str]:
-    """The last line of a run file, by its name."""
+def other(path: Path, sizes: dict[str, float]) -> Artifact:
+    """The last line of a run file, by its name; ``sizes``: bytes of those whose files are of another form."""
     line = records.read([path])[-1]
-    return _row(path.stem, line.subject.disk_bytes, None, line.metrics["kl"].value)
-
-
-def _row(name: str, size: float, predicted: float | None, damage: float | None) -> list[str]:
-    shown = "–" if predicted is None else f"{predicted / 1e6:.1f}"
-    return [name, f"{size / 1e6:.1f}", shown, "–" if damage is None else f"{damage:.3f}"]
+    return Artifact(path.stem, sizes.get(path.stem, line.subject.disk_bytes), line.metrics["kl"].value)
 
 
 def write_page(work: Path, results: Path) -> None:
     """Both tables; that of artifacts where there are some."""
-    page = results / "fit.md"
-    rows = [fit_row(file.parent) for file in sorted(work.glob("*/fit.json"))]
-    rows += [recipe_row(file) for file in sorted(work.glob("recipes/*.jsonl"))]
-    if rows:
+    page, kept = results / "fit.md", work / "sizes.json"
+    sizes = read_json(kept) if kept.exists() else {}
+    found = [fitted(file.parent) for file in sorted(work.glob("*/fit.json"))]
+    others = [other(file, sizes) for file in sorted(work.glob("recipes/*.jsonl"))]
+    if found or others:
         write_table(
             page,
             "SmolLM2-135M within disk budgets",
             COMMAND,
-            ["artifact", "MB", "MB, predicted", "KL"],
-            sorted(rows, key=lambda row: float(row[1])),
+            ["artifact", "MB", "MB, predicted", "KL", "KL × best other within the budget"],
+            [one.row(others) for one in sorted([*found, *others], key=lambda one: one.size)],
             [
-                "KL(original ‖ bundle) in nats a token, 16 windows of 512 tokens, of half of the articles "
-                "that `validate --text wikipedia` uses.",
-                "fit: `edgepress fit smollm2 --max-disk 60MB --text wikipedia --samples 16 -o WORK/NAME`.",
-                "Recipes: `edgepress compress smollm2 -r NAME --text wikipedia --samples 16`, `export`, "
-                "and `validate` with `--text` the same articles.",
+                "KL(original ‖ artifact) in nats a token, 16 windows of 512 tokens, of half of the articles "
+                "that `validate --text wikipedia` uses, which no search had seen.",
+                "fit: `edgepress fit smollm2 --max-disk 60MB --text wikipedia --samples 32 --threads 1 "
+                "-o WORK/NAME`.",
             ],
             page=PAGE,
         )
