@@ -69,7 +69,7 @@ class OnnxFormat:
         Raises:
             OutOfResource: the disk is full.
         """
-        sections = write_graph(job, prepared, directory)
+        sections = write_graph(job, prepared, directory / GRAPH)
         if "decoder" in sections and job.form.standard:
             write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
         return sections
@@ -89,27 +89,28 @@ class OnnxFormat:
         folder = work / "cpu"
         folder.mkdir(parents=True)
         built = self.prepare(twin, validate=False)
-        written = write_graph(twin, built, folder)
+        written = write_graph(twin, built, folder / GRAPH)
         parity = prove(twin, folder / GRAPH, built.graph.parts, written, work, prepared.opset)
         return {**parity, "form": prove_form(job, directory / GRAPH, folder / GRAPH, sections, written)}
 
 
-def write_graph(job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
-    """Write ``model.onnx`` and its weights; returns the sections about them.
+def write_graph(job: ExportJob, prepared: PreparedOnnx, path: Path, data: str = ".data") -> dict[str, Any]:
+    """Write the graph ``path`` and its weights, large ones to ``path`` + ``data``; returns the sections about
+    them.
 
     Raises:
         OutOfResource: the disk is full.
     """
     built = prepared.graph
-    with job.progress.task(f"writing {GRAPH}", built.nbytes) as task:
-        save_graph(built.model, directory / GRAPH, built.nbytes, task)
+    with job.progress.task(f"writing {path.name}", built.nbytes) as task:
+        save_graph(built.model, path, built.nbytes, task, data)
     decodes = job.source.anatomy.kind == "decoder"
     section = decoder_section(job) if decodes else encoder_section(job, built.inputs)
     own = OWN_DOMAIN in built.model.graph.opset_imports
     return {
         job.source.anatomy.kind: section,
         "graph": {
-            "file": GRAPH,
+            "file": path.name,
             "opset": built.model.graph.opset_imports[""],
             "ir_version": built.model.ir_version,
             "provider": job.form.describe(),

@@ -76,9 +76,9 @@ def build_graph(
     )
 
 
-def save_graph(model: ir.Model, path: Path, nbytes: int, task: ProgressTask) -> None:
+def save_graph(model: ir.Model, path: Path, nbytes: int, task: ProgressTask, data: str = ".data") -> None:
     """Write ``model`` to ``path``; if its weights (``nbytes`` in all) are large they go to ``path`` +
-    ``.data``.
+    ``data``.
 
     One initializer at a time is in memory. ``task`` advances by the bytes written.
 
@@ -102,7 +102,7 @@ def save_graph(model: ir.Model, path: Path, nbytes: int, task: ProgressTask) -> 
             ir.save(
                 model,
                 path,
-                external_data=f"{path.name}.data",
+                external_data=f"{path.name}{data}",
                 size_threshold_bytes=_SMALLEST_EXTERNAL,
                 callback=wrote,
             )

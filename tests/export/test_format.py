@@ -42,7 +42,7 @@ def test_every_file_has_the_parts_of_the_protocol(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", ["onnx", "gguf", "gguf_tq1_0"])
+@pytest.mark.parametrize("name", ["onnx", "gguf", "gguf_tq1_0", "onnx_hub"])
 def test_each_goes_the_same_way(name: str, w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, steps, form = tmp_path / "out", list[str](), form_of(name)
     with monkeypatch.context() as changed:
@@ -61,7 +61,7 @@ def test_each_goes_the_same_way(name: str, w4: Path, tmp_path: Path, monkeypatch
     assert (manifest["schema"], manifest["parity"]["status"]) == (f"edgepress.{form.kind}/1", "skipped")
     assert set(manifest["files"]) == set(hash_tree(output)) - {"manifest.json"}
     card = ModelCard.load(output / "README.md")
-    library = {"bundle": "edgepress" if OWN else "onnxruntime", "saved": "gguf"}[form.kind]
+    library = {"onnx": "edgepress" if OWN else "onnxruntime", "onnx_hub": "transformers.js"}.get(name, "gguf")
     assert (card.data.library_name, card.data.pipeline_tag) == (library, "text-generation")
     assert "**Not proven**" in card.text
     assert f"edgepress export w4 --format {name} -o out" in card.text

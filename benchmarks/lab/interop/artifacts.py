@@ -1,5 +1,5 @@
-"""What the clients open: for each family a pico model, compressed, its bundle of standard operators, and GGUF
-where that is written; and our own answers.
+"""What the clients open: for each family a pico model, compressed, its bundle of standard operators, the
+layout of hubs, and GGUF where that is written; and our own answers.
 """
 
 from __future__ import annotations
@@ -95,10 +95,11 @@ class Artifacts:
     @property
     def forms(self) -> tuple[str, ...]:
         """The artifacts that it has."""
-        return ("checkpoint", "onnx", *(("gguf",) if self.family in ARCHITECTURES else ()))
+        more = ("gguf",) if self.family in ARCHITECTURES else ()
+        return ("checkpoint", "onnx", "onnx_hub", *more)
 
     def path(self, artifact: str) -> Path:
-        """``checkpoint``, ``onnx`` or ``gguf``."""
+        """``checkpoint`` or an export format."""
         return self.root / self.family / artifact
 
     def task(self) -> dict[str, Any]:
@@ -122,8 +123,8 @@ class Artifacts:
         export_bundle(
             checkpoint, output=self.path("onnx"), operators="standard", activations="float32", **options
         )
-        if "gguf" in self.forms:
-            export_bundle(checkpoint, output=self.path("gguf"), format="gguf", **options)
+        for form in self.forms[2:]:
+            export_bundle(checkpoint, output=self.path(form), format=form, **options)
         write_json(self.root / self.family / "task.json", self._task(checkpoint))
 
     def _task(self, checkpoint: Path) -> dict[str, Any]:
@@ -136,7 +137,7 @@ class Artifacts:
         rows = [[generator.randrange(5, 100) for _ in range(length)] for length in LENGTHS]
         task: dict[str, Any] = {"kind": self.kind, "pad": 0, "new_tokens": NEW_TOKENS, "rows": rows}
         exported = load_model(checkpoint, embedding=True)  # embedding and head as exports store them
-        models = {"checkpoint": load_model(checkpoint), "onnx": exported, "gguf": exported}
+        models = {"checkpoint": load_model(checkpoint), **dict.fromkeys(self.forms[1:], exported)}
         answers = _continued if self.kind == "decoder" else _averaged
         task["wanted"] = {artifact: answers(model, rows) for artifact, model in models.items()}
         if self.kind == "encoder":

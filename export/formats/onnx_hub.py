@@ -1,0 +1,125 @@
+"""The ``onnx_hub`` format: ONNX in the layout of model hubs, where transformers.js, optimum and
+sentence-transformers look for it: the graph of standard operators in ``onnx/``, the rest beside that folder.
+
+The graph's name says its numbers: ``model_q4.onnx`` with weights of 4 bits, ``model_quantized.onnx`` of 8,
+else ``model.onnx``; large weights are in ``NAME_data``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...storage import read_json, write_json
+from ..format import ExportFormat, OpenedBy, OutputKind
+from ..graph.forms.providers import CPU, provider_form
+from ..job import ExportJob
+from ..proof.parity import prove
+from .onnx import OnnxFormat, PreparedOnnx, write_graph
+
+FOLDER = "onnx"
+_DATA = "_data"
+_TEMPLATE = "chat_template.jinja"
+# By bits of the weights: the end of the graph's name, and what transformers.js calls such numbers.
+_NUMBERS = {4: ("_q4", "q4"), 8: ("_quantized", "q8")}
+_FLOAT = ("", "fp32")
+# transformers.js's pipeline and optimum's class by the kind of model.
+_TASKS = {
+    "decoder": ("text-generation", "ORTModelForCausalLM"),
+    "encoder": ("feature-extraction", "ORTModelForFeatureExtraction"),
+}
+
+
+class OnnxHubFormat:
+    """``onnx/model….onnx``, config, tokenizer and what else lies beside the checkpoint."""
+
+    kind: OutputKind = "saved"
+
+    def opened_by(self, job: ExportJob) -> OpenedBy:
+        """transformers.js and optimum, each in a line."""
+        task, loader = _TASKS["decoder" if job.source.anatomy.kind == "decoder" else "encoder"]
+        name = graph_name(job)
+        return OpenedBy(
+            "transformers.js",
+            "In JavaScript, with this directory below `env.localModelPath`, and in Python:\n\n"
+            f'```js\nimport {{ pipeline }} from "@huggingface/transformers";\n'
+            f'const run = await pipeline("{task}", "DIRECTORY", {{ dtype: "{_numbers(job)[1]}" }});\n```\n\n'
+            f"```python\nfrom optimum.onnxruntime import {loader}\n\n"
+            f'model = {loader}.from_pretrained(".", subfolder="{FOLDER}", file_name="{name}")\n```',
+        )
+
+    def prepare(self, job: ExportJob, *, validate: bool) -> PreparedOnnx:
+        """The standard form's graph in memory.
+
+        Raises:
+            InputError: it is asked for another provider; and what the ``onnx`` format raises.
+        """
+        if job.form.name != CPU.name:
+            raise InputError(
+                f"the layout of hubs is written for every provider, not for {job.form.name}",
+                fix="leave --provider out",
+            )
+        return OnnxFormat().prepare(_standard(job), validate=validate)
+
+    def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
+        """Write the graph, its config, and the files beside the checkpoint.
+
+        Raises:
+            OutOfResource: the disk is full.
+        """
+        (directory / FOLDER).mkdir()
+        path = directory / FOLDER / graph_name(job)
+        sections = write_graph(_standard(job), prepared, path, _DATA)
+        reader = job.source.reader
+        for name in reader.companions():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(reader.file(name), directory / name)
+        _keep_template(directory)
+        config = {key: value for key, value in reader.config.items() if key != "quantization_config"}
+        outside = {path.name: 1} if path.with_name(path.name + _DATA).exists() else False
+        own = {"dtype": _numbers(job)[1], "use_external_data_format": outside}
+        write_json(directory / "config.json", {**config, "transformers.js_config": own})
+        return {name: section for name, section in sections.items() if name != "weights"}
+
+    def check(
+        self,
+        job: ExportJob,
+        prepared: PreparedOnnx,
+        directory: Path,
+        sections: dict[str, Any],
+        work: Path,
+    ) -> dict[str, Any]:
+        """Prove the written graph against torch.
+
+        Raises:
+            GateFailed: a difference beyond its bound.
+        """
+        path = directory / FOLDER / graph_name(job)
+        return prove(_standard(job), path, prepared.graph.parts, sections, work, prepared.opset)
+
+
+def graph_name(job: ExportJob) -> str:
+    """The file's name."""
+    return f"model{_numbers(job)[0]}.onnx"
+
+
+def _numbers(job: ExportJob) -> tuple[str, str]:
+    bits = {scheme.bits for scheme in job.source.schemes.values()}
+    return _NUMBERS.get(max(bits, default=0), _FLOAT)
+
+
+def _standard(job: ExportJob) -> ExportJob:
+    return replace(job, form=provider_form("cpu", "standard", job.form.activations))
+
+
+def _keep_template(directory: Path) -> None:
+    """Put the chat template, which is a file of its own since transformers 5, where the others read it."""
+    config, template = directory / "tokenizer_config.json", directory / _TEMPLATE
+    if template.is_file() and config.is_file():
+        write_json(config, {**read_json(config), "chat_template": template.read_text(encoding="utf-8")})
+
+
+FORMAT: ExportFormat[PreparedOnnx] = OnnxHubFormat()

@@ -1,0 +1,74 @@
+"""The layout of hubs: where files lie, what they are called, and that the graph is the proven one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from edgepress.compress.api import compress_model
+from edgepress.compress.model.torch_model import load_model
+from edgepress.errors import InputError
+from edgepress.export.api import export_bundle
+from edgepress.export.graph import whole_graph
+from edgepress.storage import read_json, write_json
+from onnxruntime import InferenceSession
+
+pytestmark = pytest.mark.chain
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_decoder_lies_where_transformers_js_looks(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_graph, "EXTERNAL_FROM", 0)
+    path = compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "o")
+    (path / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    out = export_bundle(path, format="onnx_hub", output=tmp_path / "h")
+    assert {"onnx/model_q4.onnx", "onnx/model_q4.onnx_data", "tokenizer.json"} <= files(out)
+    config = read_json(out / "config.json")
+    assert config["model_type"] == "llama" and "quantization_config" not in config
+    assert config["transformers.js_config"] == {
+        "dtype": "q4",
+        "use_external_data_format": {"model_q4.onnx": 1},
+    }
+    assert read_json(out / "tokenizer_config.json")["chat_template"] == "{{ messages }}"
+    manifest = read_json(out / "manifest.json")
+    assert manifest["parity"]["status"] == "passed" and manifest["graph"]["operators"] == "standard"
+    card = (out / "README.md").read_text()
+    assert 'pipeline("text-generation"' in card and 'file_name="model_q4.onnx"' in card
+
+
+def test_an_encoder_s_graph_gives_its_states_to_anyone(
+    make_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = compress_model(str(make_encoder(tmp_path / "m")), scheme="W8A8", output=tmp_path / "o")
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    write_json(path / "modules.json", modules)
+    out = export_bundle(path, format="onnx_hub", output=tmp_path / "h")
+    assert {"onnx/model_quantized.onnx", "modules.json"} <= files(out)
+    ids = np.arange(5, 17, dtype=np.int64)[None]
+    session = InferenceSession(out / "onnx" / "model_quantized.onnx")
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    asked = {one.name: given[one.name] for one in session.get_inputs()}
+    (states,) = session.run(["last_hidden_state"], asked)
+    with torch.no_grad():
+        expected = load_model(path, embedding=True)(torch.from_numpy(ids))[0].numpy()
+    np.testing.assert_allclose(states, expected, atol=2e-3)
+
+
+def test_float_weights_have_the_plain_name(pico_llama: Path, tmp_path: Path) -> None:
+    out = export_bundle(pico_llama, format="onnx_hub", output=tmp_path / "h", validate=False)
+    assert "onnx/model.onnx" in files(out)
+    assert read_json(out / "config.json")["transformers.js_config"]["dtype"] == "fp32"
+
+
+def test_another_provider_is_refused(pico_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not for cuda"):
+        export_bundle(pico_llama, format="onnx_hub", output=tmp_path / "h", provider="cuda")
+    assert not (tmp_path / "h").exists()
