@@ -70,7 +70,8 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     "--slices",
     metavar="NAMES",
     shell_complete=completion.slices,
-    help="Whom the compression harms more: all, or names with commas (languages, syntax, people, …).",
+    help="Whom the compression harms more: all, or names with commas (languages, syntax, people, …), or "
+    ".jsonl files of your own.",
 )
 @click.option(
     "--device", default="cpu", show_default=True, help="Where torch runs checkpoints: auto, cpu, cuda, mps."

@@ -128,7 +128,7 @@ def _whole(lines: Sequence[Line]) -> list[list[str]]:
         ["KL, nats a token, ordinary text", *(f"{line['kl']:.3g}" for line in lines)],
         ["next tokens that changed", *(f"{line['flips']:.1%}" for line in lines)],
     ]
-    pairs = [one for one in lines[0]["slices"] if one.get("unit") == "changed"]
+    pairs = [one for one in lines[0]["slices"] if one.get("unit") == "changed" and one["name"] != "choices"]
     if pairs:
         shares = [_changed([_slice(line, one["name"]) for one in pairs]) for line in lines]
         count = sum(one["items"] for one in pairs)

@@ -26,6 +26,7 @@ class Items:
         groups, contents: of each item; contents are what is drawn again for an interval.
         harm, weight: ``[items]``; the harm of a group is ``Σ harm ÷ Σ weight``.
         extras: other sums ``[items, 2]`` by name, shown beside the harm.
+        confidence: ``[items]``, of choices: the original's in its own.
     """
 
     unit: str
@@ -34,6 +35,7 @@ class Items:
     harm: Numbers
     weight: Numbers
     extras: dict[str, Numbers] = field(default_factory=dict)
+    confidence: Numbers = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)

@@ -111,11 +111,16 @@ SliceFile = TextSlice | ChoiceSlice | AssociationSlice | TokenSlice | RowSlice
 
 
 def load_slice(name: str) -> SliceFile:
-    """The slice ``name``.
+    """The slice ``name``, or that of a user's ``.jsonl`` file.
 
     Raises:
         UnknownName: there is none; the error prints the choices.
+        InputError: as :func:`.user_slice.read_slice`.
     """
+    from .user_slice import SUFFIX, read_slice  # which makes these items
+
+    if name.endswith(SUFFIX):
+        return cast(SliceFile, read_slice(Path(name)))
     return cast(SliceFile, plugins.load(PACKAGE, name, "slice"))
 
 

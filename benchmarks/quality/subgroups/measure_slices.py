@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .... import plugins
@@ -33,6 +33,7 @@ from .items import (
 from .kept_rows import KeptRows
 from .measured_items import (
     Run,
+    by_confidence,
     classifier_texts,
     decoder_choices,
     decoder_texts,
@@ -40,6 +41,7 @@ from .measured_items import (
     token_bands,
 )
 from .significance import LEVEL, corrected, one_way, smallest_seen
+from .user_slice import SUFFIX
 
 ALL = "all"
 Item = TypeVar("Item", GroupText, Choice)
@@ -69,17 +71,24 @@ class Measured:
 
 
 def chosen_slices(names: Sequence[str]) -> list[str]:
-    """The slices that are asked for: all of them for ``all``.
+    """The slices that are asked for: all packaged ones for ``all``, and files of the user's.
 
     Raises:
         UnknownName: there is none of a name.
+        InputError: a file that is no slice.
     """
     known = [name.replace("_", "-") for name in plugins.names(PACKAGE)]
-    if list(names) == [ALL]:
-        return known
+    found: list[str] = []
     for name in names:
-        load_slice(name)
-    return list(dict.fromkeys(name.replace("_", "-") for name in names))
+        if name != ALL:
+            load_slice(name)
+        found += known if name == ALL else [_plain(name)]
+    return list(dict.fromkeys(found))
+
+
+def _plain(name: str) -> str:
+    """A packaged slice as it is called everywhere; a file as it is."""
+    return name if name.endswith(SUFFIX) else name.replace("_", "-")
 
 
 def measure_slices(
@@ -107,27 +116,35 @@ def measure_slices(
     session = _Session(subject, original, kept or KeptRows(), progress or Silent())
     measured: list[Measured] = []
     left: list[dict[str, Any]] = []
+    asked = set(map(_plain, names))
     for name in chosen_slices(names):
         file = load_slice(name)
         try:
             unit, groups = session.harms(name, file, kind, given)
         except (InputError, MissingDependency) as error:
-            if list(names) != [ALL]:
+            if name in asked:
                 raise
             left.append({"name": name, "title": file.title, "why": str(error)})
             continue
         measured.append(Measured(name, file.title, file.tested, unit, groups))
+    if session.choices:
+        sure = by_confidence(session.choices)
+        measured.append(
+            Measured("choices", "confidence of the choice", False, sure.unit, harms(sure, given.seed))
+        )
     return report(measured, left)
 
 
 @dataclass(frozen=True)
 class _Session:
-    """Both models, and where what is measured is kept and shown."""
+    """Both models, where what is measured is kept and shown, and the ``choices`` of all slices that have
+    some."""
 
     subject: OpenModel
     original: OpenModel
     kept: KeptRows
     progress: Progress
+    choices: list[Items] = field(default_factory=list)
 
     def harms(self, name: str, file: SliceFile, kind: Kind, given: Given) -> tuple[str, list[GroupHarm]]:
         """What each group of the slice ``name`` loses of a model of ``kind``, and the unit of that."""
@@ -151,7 +168,8 @@ class _Session:
         if file.of == "choices":
             choices = _part(file.choices(given.seed), 1, given.half)
             with self.progress.task(f"comparing sentences by {file.title}", len(choices)) as task:
-                return decoder_choices(self._run(name, choices, task), choices)
+                self.choices.append(decoder_choices(self._run(name, choices, task), choices))
+            return self.choices[-1]
         texts = file.texts(given.seed) if file.of == "texts" else given.rows
         if not texts:
             raise InputError(
@@ -175,10 +193,14 @@ def _part(items: Sequence[Item], every: int, half: int | None) -> Sequence[Item]
 def report(measured: Sequence[Measured], left: list[dict[str, Any]]) -> dict[str, Any]:
     tested = [group for one in measured if one.tested for group in one.groups]
     ps = dict(zip(map(id, tested), corrected([group.p for group in tested]), strict=True))
+    ways = {id(group): _one_way(group) for group in tested if "first_before" in group.extras}
+    ways = dict(zip(ways, corrected(list(ways.values())), strict=True))
     slices: list[dict[str, Any]] = []
     alarms: list[dict[str, Any]] = []
     for one in measured:
         groups = [_described(group, one.unit, ps.get(id(group)), len(tested)) for group in one.groups]
+        for group, described in zip(one.groups, groups, strict=True):
+            described |= {"p_one_way": ways[id(group)]} if id(group) in ways else {}
         slices.append(
             {
                 "name": one.name,
@@ -201,7 +223,7 @@ def _described(group: GroupHarm, unit: str, p: float | None, tests: int) -> dict
     """A group as the line holds it; ``p`` is corrected, None where the group is not tested."""
     others = 0.0 if math.isnan(group.others) else group.others
     alarm = p is not None and p < LEVEL and group.harm >= LEAST[unit] and group.harm >= MORE * others
-    found: dict[str, Any] = {
+    return {
         "group": group.group,
         "items": group.items,
         "harm": group.harm,
@@ -213,11 +235,13 @@ def _described(group: GroupHarm, unit: str, p: float | None, tests: int) -> dict
         "times": _times(group, unit),
         **group.extras,
     }
-    if "first_before" in group.extras:
-        changed = round(group.harm * group.items)
-        net = round((group.extras["first_after"] - group.extras["first_before"]) * group.items)
-        found["p_one_way"] = one_way((changed + net) // 2, (changed - net) // 2)
-    return found
+
+
+def _one_way(group: GroupHarm) -> float:
+    """The sign test of the answers that changed: do they go one way? Not yet corrected."""
+    changed = round(group.harm * group.items)
+    net = round((group.extras["first_after"] - group.extras["first_before"]) * group.items)
+    return one_way((changed + net) // 2, (changed - net) // 2)
 
 
 def _times(group: GroupHarm, unit: str) -> float:

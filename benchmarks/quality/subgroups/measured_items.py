@@ -24,6 +24,8 @@ from .kept_rows import Row, SliceRows
 # as much work.
 MOST_TOKENS = 48
 TEXTS_AT_ONCE = 32
+# Where bands of an original's confidence in its choice between two end.
+_SURE = ((0.75, "below 75%"), (0.9, "75% to 90%"), (0.99, "90% to 99%"), (1.0, "99% and more"))
 Item = TypeVar("Item")
 
 
@@ -171,20 +173,45 @@ def decoder_choices(run: Run, choices: Sequence[Choice]) -> Items:
     def places(pair: tuple[Ids, ...]) -> int:
         return 2 * max(map(len, pair))
 
-    changed, before, after, kl, tokens = run.rows(given, places, measure).reshape(-1, 5).T
-    one = np.ones(len(choices))
+    changed, margin, after, kl, tokens = run.rows(given, places, measure).reshape(-1, 5).T
+    before, one = (margin > 0).astype(np.float64), np.ones(len(choices))
     named = ("right_before", "right_after") if choices[0].right else ("first_before", "first_after")
     extras = {name: np.stack([sums, one], axis=1) for name, sums in zip(named, (before, after), strict=True)}
     extras["kl_per_token"] = np.stack([kl, tokens], axis=1)
     groups, contents = [each.group for each in choices], [each.content for each in choices]
-    return Items("changed", groups, contents, changed, one, extras)
+    return Items("changed", groups, contents, changed, one, extras, confidence=_sure(margin))
+
+
+def _sure(margin: Numbers) -> Numbers:
+    """How sure a model is of its choice between two sentences, one of which is ``margin`` nats likelier."""
+    sure: Numbers = 1 / (1 + np.exp(-np.abs(margin)))
+    return sure
+
+
+def by_confidence(chosen: Sequence[Items]) -> Items:
+    """All of the choices in groups by how sure the original was of each. Its entropy, between two answers,
+    follows from that."""
+    sure = np.concatenate([one.confidence for one in chosen])
+    groups = [
+        _SURE[int(place)][1] for place in np.searchsorted([end for end, _ in _SURE[:-1]], sure, "right")
+    ]
+    order = np.argsort(sure, kind="stable")
+    contents = [f"{number} {name}" for number, one in enumerate(chosen) for name in one.contents]
+    harm, weight = (np.concatenate([getattr(one, name) for one in chosen]) for name in ("harm", "weight"))
+    return Items(
+        "changed",
+        [groups[place] for place in order],
+        [contents[place] for place in order],
+        harm[order],
+        weight[order],
+    )
 
 
 def _choice_row(first: TokenDamage, second: TokenDamage) -> Row:
-    before = float(first.reference_nats.sum()) < float(second.reference_nats.sum())
+    margin = float(second.reference_nats.sum()) - float(first.reference_nats.sum())
     after = float(first.nats.sum()) < float(second.nats.sum())
     kl = float(first.kl.sum() + second.kl.sum())
-    return before != after, before, after, kl, len(first.kl) + len(second.kl)
+    return (margin > 0) != after, margin, after, kl, len(first.kl) + len(second.kl)
 
 
 def token_bands(file: TokenSlice, windows: Sequence[TokenDamage], tokenizer: Tokenizer) -> Items:

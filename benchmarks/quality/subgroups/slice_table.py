@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .significance import LEVEL
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -56,7 +58,23 @@ def _table(one: dict[str, Any]) -> list[RenderableType]:
         )
     more = len(groups) - SHOWN
     counted = f"{one['name']}, {one['items']} items" + (f"; {more} more groups lose less" if more > 0 else "")
-    return [Text(counted, style="bold"), table]
+    return [Text(counted, style="bold"), table, *(Text(said, style="dim") for said in _said(one))]
+
+
+def _said(one: dict[str, Any]) -> list[str]:
+    """Which groups change their answers one way, and what a test of a slice would have seen, where one was
+    made.
+    """
+    found = [
+        f"answers about {group['group']} change one way (sign test, corrected: p {group['p_one_way']:.2g})"
+        for group in one["groups"]
+        if group.get("p_one_way", 1.0) < LEVEL
+    ]
+    seen = sorted(group["smallest_seen"] for group in one["groups"] if group["smallest_seen"] is not None)
+    if not seen or all(group["p"] is None for group in one["groups"]):
+        return found
+    middle = number(seen[len(seen) // 2], one["unit"])
+    return [*found, f"in half of the groups a harm of {middle} would be seen four times in five"]
 
 
 def number(value: float | None, unit: str) -> str:
@@ -83,5 +101,5 @@ def _how(report: dict[str, Any]) -> str:
     return (
         "p: one-sided, that a group loses no more than the others (that an association did not grow), "
         "corrected (Holm) for "
-        f"{report['tests']} tests; --json says for each group the smallest harm that would be seen"
+        f"{report['tests']} tests; --json has the smallest harm that would be seen of each group"
     )

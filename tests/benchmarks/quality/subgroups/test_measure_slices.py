@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from edgepress.benchmarks.quality.subgroups.measure_slices import (
     measure_slices,
     most_flips,
 )
-from edgepress.benchmarks.quality.subgroups.slice_table import worst
+from edgepress.benchmarks.quality.subgroups.slice_table import render, worst
 from edgepress.benchmarks.quality.token_damage import TokenDamage, token_damage
 from edgepress.errors import InputError, UnknownName
+from rich.console import Console
 
 VOCAB = 1280
 NOTHING = Given()
@@ -153,6 +156,90 @@ def test_a_slice_that_does_not_suit_the_model_refuses_by_name_and_is_told_among_
         "tasks",
     }
     assert [one["name"] for one in report["slices"] if "groups" in one] == ["associations", "languages"]
+
+
+def test_a_file_of_the_users_is_a_slice(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [
+        {"group": name, "good": f"{name} {number} is", "bad": f"{name} {number} are"}
+        for name in "ab"
+        for number in range(6)
+    ]
+    pairs.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    parallel = tmp_path / "parallel.jsonl"
+    said = [
+        {"group": language, "text": f"{sign * 9} {number}", "content": number}
+        for number in range(6)
+        for language, sign in (("Greek", "α"), ("English", "a"))
+    ]
+    parallel.write_text("\n".join(map(json.dumps, said)), encoding="utf-8")
+    subject = Decoder(0.5, range(0x370, 0x400))
+    report = measured(subject, Decoder(), str(pairs), str(parallel))
+    first, second = (one for one in report["slices"] if one["name"].endswith(".jsonl"))
+    assert first["unit"] == "changed" and {"right_before", "right_after"} <= set(first["groups"][0])
+    assert second["unit"] == "nats/byte" and second["items"] == 12
+    assert report["worst"]["group"] == "Greek"
+    assert chosen_slices(["all", str(pairs)])[-1] == str(pairs)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no rows"),
+        ('{"group": "a"}', "no group with a text or a pair"),
+        ('{"group": "a", "text": "x"}\n{"group": "a", "good": "x", "bad": "y"}', ":2 has other keys"),
+        ("[1]", ":1 is not a JSON object"),
+        ("{", ":1 is not JSON"),
+        (None, "cannot read the slice"),
+    ],
+)
+def test_a_file_that_is_no_slice_says_where(text: str | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        chosen_slices([str(path)])
+
+
+def test_choices_by_how_sure_the_original_was(tmp_path: Path) -> None:
+    class Rounded(Decoder):
+        """Tells signs apart by hundredths of a nat, or, with ``coarse``, not at all below a tenth."""
+
+        def __init__(self, coarse: bool) -> None:
+            super().__init__()
+            steps = np.arange(VOCAB, dtype=np.float32) / 100
+            row = np.trunc(10 * (steps - 0.9)) / 10 - steps * 1e-3 if coarse else steps
+            self.table = np.broadcast_to(row, (VOCAB, VOCAB)).astype(np.float32)
+
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"group": "g", "first": f"a{chr(97 + near)}", "second": "ab"} for near in range(1, 9)]
+    rows += [
+        {"group": "g", "first": "aa" + "z" * length, "second": "aa" + "b" * length} for length in (10, 30)
+    ]
+    pairs.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    report = measured(Rounded(coarse=True), Rounded(coarse=False), str(pairs))
+    (one,) = (one for one in report["slices"] if one["name"] == "choices")
+    assert [(group["group"], group["items"]) for group in one["groups"]] == [
+        ("below 75%", 8),
+        ("90% to 99%", 1),
+        ("99% and more", 1),
+    ]
+    assert [group["harm"] > 0 for group in one["groups"]] == [True, False, False]
+    assert all(group["p"] is None for group in one["groups"])
+
+
+def test_changes_that_go_one_way_are_corrected_for_all_groups_and_said() -> None:
+    women, men = Decoder(), Decoder()
+    women.table[:, ord("s")] += 40  # of "she"
+    men.table[:, ord("s")] -= 40
+    report = measured(men, women, "professions")
+    groups = report["slices"][0]["groups"]
+    assert min(group["p_one_way"] for group in groups) >= len(groups) * 2.0**-16
+    assert any(group["p_one_way"] < 0.05 for group in groups)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render(report))
+    said = console.export_text()
+    assert "change one way (sign test, corrected" in said and "would be seen four times in five" in said
 
 
 def test_an_unknown_slice_names_the_choices() -> None:
