@@ -73,7 +73,7 @@ def _section(line: Measurement) -> str:
         "| slice | loses most | its loss | 95 % interval | the others | items | alarm |\n"
         "|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
-    left = [f"{one['name']} ({one['why']})" for one in report["slices"] if "why" in one]
+    left = [f"{Path(one['name']).name} ({one['why']})" for one in report["slices"] if "why" in one]
     return text + (f"\n\nNot measured: {markdown('; '.join(left))}." if left else "")
 
 
@@ -84,7 +84,7 @@ def _row(one: dict[str, Any]) -> str:
         "not tested" if group["p"] is None else f"{'yes' if group['alarm'] else 'no'} (p {group['p']:.2g})"
     )
     cells = [
-        f"{one['name']}: {UNITS[unit]}",
+        f"{Path(one['name']).name}: {UNITS[unit]}",  # of a file of the user's its name alone
         group["group"],
         number(group["harm"], unit),
         "–" if low is None else f"{number(low, unit)} to {number(high, unit)}",

@@ -44,7 +44,7 @@ class GroupHarm:
 
     Attributes:
         harm, ci95: and the interval that holds 95 % of resampled contents.
-        others: the harm of all other groups together; NaN where there are none.
+        others: the harm of all other groups together; NaN where there are none. others_items: theirs.
         error: standard error of the difference to them.
         p: one-sided, not yet corrected, that the group is not harmed more than the others.
         extras: other ratios by name.
@@ -58,6 +58,7 @@ class GroupHarm:
     error: float
     p: float
     extras: dict[str, float]
+    others_items: int = 0
 
 
 def harms(items: Items, seed: int) -> list[GroupHarm]:
@@ -91,6 +92,7 @@ def _harm(
         error=error,
         p=p,
         extras={label: _ratio(sums[mine]) for label, sums in items.extras.items()},
+        others_items=int((~mine).sum()),
     )
 
 

@@ -40,7 +40,7 @@ from .measured_items import (
     encoder_texts,
     token_bands,
 )
-from .significance import LEVEL, corrected, one_way, smallest_seen
+from .significance import LEVEL, corrected, one_way, smallest_seen, smallest_share_seen
 from .user_slice import SUFFIX
 
 ALL = "all"
@@ -230,11 +230,20 @@ def _described(group: GroupHarm, unit: str, p: float | None, tests: int) -> dict
         "ci95": group.ci95 and list(group.ci95),
         "others": None if math.isnan(group.others) else group.others,
         "p": p,
-        "smallest_seen": others + smallest_seen(group.error, tests) if math.isfinite(group.error) else None,
+        "smallest_seen": _smallest_seen(group, unit, tests),
         "alarm": alarm,
         "times": _times(group, unit),
         **group.extras,
     }
+
+
+def _smallest_seen(group: GroupHarm, unit: str, tests: int) -> float | None:
+    """The harm that the test finds four times in five; None where that is unknown, or no harm is enough."""
+    if unit == "changed":
+        changed = round(group.others * group.others_items) if group.others_items else 0
+        return smallest_share_seen(group.items, changed, group.others_items, tests)
+    difference = smallest_seen(group.error, tests)
+    return None if difference is None else difference + (0.0 if math.isnan(group.others) else group.others)
 
 
 def _one_way(group: GroupHarm) -> float:

@@ -8,7 +8,7 @@ sign test. Many tests: Holm, "A simple sequentially rejective multiple test proc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -99,7 +99,52 @@ def corrected(ps: Sequence[float]) -> list[float]:
     return found
 
 
-def smallest_seen(error: float, tests: int) -> float:
+def smallest_seen(error: float, tests: int) -> float | None:
     """The difference that a test with this standard error finds four times in five, corrected as the first
-    of ``tests``; infinity where there is no error to judge by."""
+    of ``tests``; None where there is no error to judge by."""
+    if not 0 < error < math.inf:
+        return None
     return (_NORMAL.inv_cdf(1 - LEVEL / max(1, tests)) + _NORMAL.inv_cdf(POWER)) * error
+
+
+def smallest_share_seen(count: int, others_changed: int, others_count: int, tests: int) -> float | None:
+    """The share of ``count`` answers that must change for Fisher's test, corrected as the first of ``tests``,
+    to find it four times in five, beside so many of the others; None where it would not find all of them.
+    """
+    level = LEVEL / max(1, tests)
+    if not others_count or _fisher(count, count, others_changed, others_count) >= level:
+        return None
+    least = _least(lambda k: _fisher(k, count, others_changed, others_count) < level, count)
+    places = 1000
+    found = _least(lambda place: _at_least(least, count, place / places) >= POWER, places)
+    return found / places
+
+
+def _least(holds: Callable[[int], bool], most: int) -> int:
+    """The smallest number for which ``holds``, which then holds for all up to ``most``."""
+    low = 0
+    while low < most:
+        middle = (low + most) // 2
+        low, most = (low, middle) if holds(middle) else (middle + 1, most)
+    return low
+
+
+def _fisher(changed: int, count: int, others_changed: int, others_count: int) -> float:
+    """:func:`more_changes` in floating point, for many of them."""
+    changes, whole = changed + others_changed, _choices(count + others_count, changed + others_changed)
+    each = range(max(changed, changes - others_count), min(changes, count) + 1)
+    return sum(math.exp(_choices(count, one) + _choices(others_count, changes - one) - whole) for one in each)
+
+
+def _at_least(least: int, count: int, share: float) -> float:
+    """How likely ``least`` of ``count`` or more are, if each comes with the probability ``share``."""
+    if share in (0, 1):
+        return float(share == 1 or least == 0)
+    yes, no = math.log(share), math.log1p(-share)
+    each = range(least, count + 1)
+    return sum(math.exp(_choices(count, one) + one * yes + (count - one) * no) for one in each)
+
+
+def _choices(count: int, chosen: int) -> float:
+    """Logarithm of how many ways there are to choose."""
+    return math.lgamma(count + 1) - math.lgamma(chosen + 1) - math.lgamma(count - chosen + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from .significance import LEVEL
@@ -70,11 +71,17 @@ def _said(one: dict[str, Any]) -> list[str]:
         for group in one["groups"]
         if group.get("p_one_way", 1.0) < LEVEL
     ]
-    seen = sorted(group["smallest_seen"] for group in one["groups"] if group["smallest_seen"] is not None)
-    if not seen or all(group["p"] is None for group in one["groups"]):
+    tested = [group for group in one["groups"] if group["p"] is not None]
+    seen = sorted(math.inf if (least := group["smallest_seen"]) is None else least for group in tested)
+    if not seen:
         return found
-    middle = number(seen[len(seen) // 2], one["unit"])
-    return [*found, f"in half of the groups a harm of {middle} would be seen four times in five"]
+    middle = seen[(len(seen) - 1) // 2]
+    if middle == math.inf:
+        return [*found, "in half of the groups nothing says what the test would have seen"]
+    return [
+        *found,
+        f"in half of the groups a harm of {number(middle, one['unit'])} would be seen four times in five",
+    ]
 
 
 def number(value: float | None, unit: str) -> str:

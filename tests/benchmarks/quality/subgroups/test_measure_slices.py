@@ -94,6 +94,18 @@ def test_a_model_and_itself_raise_no_alarm() -> None:
     assert most_flips(report) is not None and most_flips(report)[1] == 0.0
 
 
+def test_where_nothing_changes_a_test_does_not_see_everything() -> None:
+    model = Decoder()
+    report = measured(model, model, "languages", "professions")
+    languages, professions, _ = report["slices"]
+    assert all(group["smallest_seen"] is None for group in languages["groups"])
+    assert all(0.2 < group["smallest_seen"] < 0.3 for group in professions["groups"])
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render(report))
+    said = console.export_text()
+    assert "nothing says what the test would have seen" in said and "would be seen four times in five" in said
+
+
 def test_rounding_to_bfloat16_raises_no_alarm() -> None:
     original, rounded = Decoder(), Decoder()
     bits = rounded.table.view(np.uint32)
@@ -238,8 +250,7 @@ def test_changes_that_go_one_way_are_corrected_for_all_groups_and_said() -> None
     assert any(group["p_one_way"] < 0.05 for group in groups)
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(render(report))
-    said = console.export_text()
-    assert "change one way (sign test, corrected" in said and "would be seen four times in five" in said
+    assert "change one way (sign test, corrected" in console.export_text()
 
 
 def test_an_unknown_slice_names_the_choices() -> None:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from edgepress.benchmarks.quality.subgroups.significance import (
     LEVEL,
+    POWER,
     corrected,
     more_changes,
     one_way,
     ratio_difference,
     smallest_seen,
+    smallest_share_seen,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +84,36 @@ def test_power_a_difference_of_the_smallest_size_is_found_four_times_in_five() -
     found = np.mean(generator.normal(size, error, 20_000) > 1.6449 * error)
     assert 0.78 < found < 0.82
     assert smallest_seen(error, tests=100) > size
+    assert smallest_seen(0.0, 1) is None and smallest_seen(math.inf, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "others_changed", "others_count"), [(20, 0, 20), (50, 45, 1000), (16, 130, 544), (10, 20, 180)]
+)
+def test_power_of_changed_answers_is_that_of_fishers_test(
+    count: int, others_changed: int, others_count: int
+) -> None:
+    tests = 80
+    share = smallest_share_seen(count, others_changed, others_count, tests)
+    found = [
+        more_changes(changed, count, others_changed, others_count) < LEVEL / tests
+        for changed in range(count + 1)
+    ]
+    assert _chance(found, share) >= POWER > _chance(found, share - 0.002)
+
+
+def _chance(found: list[bool], share: float) -> float:
+    """How likely a number of changes is that is found, if each answer changes with this probability."""
+    count = len(found) - 1
+    return sum(
+        math.comb(count, changed) * share**changed * (1 - share) ** (count - changed)
+        for changed, one in enumerate(found)
+        if one
+    )
+
+
+def test_power_of_three_answers_and_of_no_others_is_none() -> None:
+    assert smallest_share_seen(3, 0, 3, 80) is None
+    assert smallest_share_seen(30, 0, 0, 80) is None
+    # Even of thousands it does not overflow: a third more than the others.
+    assert 0.012 < smallest_share_seen(5000, 500, 50_000, 80) < 0.02
