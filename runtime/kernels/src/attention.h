@@ -31,6 +31,7 @@ typedef struct {
     int64_t key_scale_count;                     /* kv_heads · head_dim, or 1 */
     const float *cosines, *sines;                /* [positions, rotated / 2], or NULL */
     int64_t rotated;                             /* channels of a head that are rotated */
+    const float *slopes;                         /* [heads]: what each token between two takes from a score, or NULL */
     const float *sinks;                          /* [heads], or NULL */
     const int32_t *last;                         /* [batch]: valid tokens less one */
     float *out;                                  /* [batch, seq, heads · head_dim] */

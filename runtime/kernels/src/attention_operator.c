@@ -106,8 +106,9 @@ ort_status *compute_attention(void *data, void *context) {
             REFUSE(api, "rope tables that do not fit");
         job.cosines = cos->data, job.sines = sin->data, job.rotated = 2 * cos->sizes[1];
     }
+    if (in[10].data && in[10].count != job.heads) REFUSE(api, "one slope for each head is needed");
     if (in[11].data && in[11].count != job.heads) REFUSE(api, "one sink for each head is needed");
-    job.sinks = in[11].data;
+    job.slopes = in[10].data, job.sinks = in[11].data;
     job.key_scale = in[12].data, job.value_scale = in[13].data, job.key_scale_count = in[12].count;
     if ((job.type >= CACHE_INT8 || job.key_scale || job.value_scale) &&
         (!job.key_scale || !job.value_scale || in[12].count != in[13].count || (in[12].count != 1 && in[12].count != kv_width)))

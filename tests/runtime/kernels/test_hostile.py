@@ -68,7 +68,8 @@ def _models() -> list[Model]:
             queries, cache, rest = good._attention(seq, 2, 5, dtype)
             cache = {key: np.ascontiguousarray(value[:, :, :32]) for key, value in cache.items()}
             rest |= {key: rest[key][:32] for key in ("cos", "sin")}
-            inputs = {**queries, **cache, **rest, **good._scales(dtype)}
+            slopes = {"positions": None, "slopes": np.ones(good.HEADS, np.float32)} if seq == 9 else {}
+            inputs = {**queries, **cache, **rest, **good._scales(dtype), **slopes}
             found.append(
                 (f"CachedAttention{name}", inputs, 3, good._attributes(local_window_size=-1, softcap=0.0))
             )

@@ -193,7 +193,14 @@ def test_every_set_of_instructions_gives_the_same_bits(monkeypatch):
                 inputs, attributes = {"x": x, "w": held.tiles}, held.layout.attributes()
                 for exact in (0, 1):
                     product += run("QuantizedProduct", inputs, exact=exact, **attributes)
-            attended = run("CachedAttention", {**queries, **cache, **rest}, 3, **_attributes())
+            attended = [
+                out
+                for more in (
+                    {},
+                    {"positions": None, "slopes": np.linspace(0.1, 0.6, HEADS, dtype=np.float32)},
+                )
+                for out in run("CachedAttention", {**queries, **cache, **rest, **more}, 3, **_attributes())
+            ]
             found[name] = [*product, *attended]
     assert "plain" in found
     for values in found.values():
@@ -233,7 +240,7 @@ def _scales(dtype: Any) -> dict[str, Array | None]:
     random = np.random.default_rng(9)
     step = 0.03 if dtype == np.int8 else 0.5
     values = (step * (1 + random.random((2, 1, KV_HEADS, 1, DIM)))).astype(np.float32)
-    return {"positions": None, "mask": None, "sinks": None, "k_scale": values[0], "v_scale": values[1]}
+    return {"positions": None, "slopes": None, "sinks": None, "k_scale": values[0], "v_scale": values[1]}
 
 
 def _stored(x: Array, dtype: Any, scale: Array | None) -> Array:
@@ -254,10 +261,10 @@ def _rotated(x: Array, cos: Array, sin: Array) -> Array:
     return np.concatenate([a * c - b * s, b * c + a * s], -1).astype(np.float32)
 
 
-def naive(
-    qkv: Array, rest: dict, dtype: Any, scales: dict, window: int = 0, softcap: float = 0.0, sinks: Any = None
-) -> Array:
-    """Attention of whole sequences ``qkv [batch, tokens, …]``, in float64."""
+def naive(qkv: Array, rest: dict, dtype: Any, scales: dict, window: int = 0, softcap: float = 0.0) -> Array:
+    """Attention of whole sequences ``qkv [batch, tokens, …]``, in float64; ``scales`` may have ``slopes`` and
+    ``sinks``, too.
+    """
     batch, tokens, _ = qkv.shape
     q, k, v = np.split(qkv.reshape(batch, tokens, -1, DIM), [HEADS, HEADS + KV_HEADS], axis=2)
     q, k = _rotated(q, rest["cos"], rest["sin"]), _rotated(k, rest["cos"], rest["sin"])
@@ -267,12 +274,14 @@ def naive(
     if softcap:
         scores = softcap * np.tanh(scores / softcap)
     gap = np.arange(tokens)[:, None] - np.arange(tokens)
+    if scales.get("slopes") is not None:
+        scores = scores - scales["slopes"][:, None, None] * gap
     scores[..., (gap < 0) | ((gap >= window) if window else False)] = -np.inf
     top = scores.max(-1, keepdims=True)
     weights = np.exp(scores - top)
     total = weights.sum(-1, keepdims=True)
-    if sinks is not None:
-        total = total + np.exp(sinks[None, :, None, None] - top)
+    if scales.get("sinks") is not None:
+        total = total + np.exp(scales["sinks"][None, :, None, None] - top)
     out = np.einsum("bhqk,bkhd->bqhd", weights / total, v)
     return np.asarray(out.reshape(batch, tokens, -1))
 
@@ -281,25 +290,20 @@ NAMES = {np.float32: "", np.float16: "16", np.int8: "8", np.uint8: "4"}
 
 
 @pytest.mark.parametrize("dtype", NAMES)
-@pytest.mark.parametrize("more", [{}, {"local_window_size": 20}, {"softcap": 2.0}, {"sinks": True}])
+@pytest.mark.parametrize(
+    "more", [{}, {"local_window_size": 20}, {"softcap": 2.0}, {"sinks": True}, {"slopes": True}]
+)
 def test_attention_is_that_of_the_definition_in_one_go_and_token_by_token(kernels, dtype, more):
     seq = 300 if kernels != "plain" else 40
     queries, cache, rest = _attention(seq, 1, 0, dtype)
-    scales, sinks = _scales(dtype), None
-    if "sinks" in more:
-        sinks = np.random.default_rng(4).standard_normal(HEADS).astype(np.float32)
-        scales = {
-            "positions": None,
-            "mask": None,
-            "sinks": sinks,
-            **{k: v for k, v in scales.items() if k.endswith("scale")},
-        }
-    attributes = _attributes(**{key: value for key, value in more.items() if key != "sinks"})
+    by_head = {key for key in ("sinks", "slopes") if key in more}
+    scales = {"positions": None, "slopes": None, "sinks": None, **_scales(dtype)}
+    scales |= {key: np.random.default_rng(4).random(HEADS).astype(np.float32) for key in by_head}
+    attributes = _attributes(**{key: value for key, value in more.items() if key not in by_head})
     op = f"CachedAttention{NAMES[dtype]}"
     whole, keys, values = run(op, {**queries, **cache, **rest, **scales}, 3, **attributes)
-    expected = naive(
-        queries["qkv"], rest, dtype, scales, more.get("local_window_size", 0), more.get("softcap", 0), sinks
-    )
+    window, softcap = more.get("local_window_size", 0), more.get("softcap", 0)
+    expected = naive(queries["qkv"], rest, dtype, scales, window, softcap)
     # A key within a rounding of the middle between two codes may be rounded either way.
     ties = 1e-5 if dtype in (np.float32,) else 2e-2
     assert np.abs(whole - expected).max() <= ties * np.abs(expected).max()
@@ -364,6 +368,7 @@ def test_sizes_that_do_not_fit_are_refused(change):
         {"cos": np.zeros((2, DIM // 2), np.float32), "sin": np.zeros((2, DIM // 2), np.float32)},
         {"cos": np.zeros((600, DIM), np.float32), "sin": np.zeros((600, DIM), np.float32)},
         {"qkv": np.zeros((1, 4, 7), np.float32)},
+        {"positions": None, "slopes": np.zeros(HEADS + 1, np.float32)},
         {"past_v": np.zeros((1, KV_HEADS, 3, DIM), np.float32)},
         {
             "past_k": np.zeros((2, KV_HEADS, 600, DIM), np.float32),
